@@ -1,0 +1,58 @@
+"""A process to start and what came of it, as plain data. `runner.py` is the only place that starts one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One process, described completely.
+
+    `argv` never holds a secret: values travel in `env` or `stdin`, which are neither shown nor written down.
+    """
+
+    argv: tuple[str, ...]
+    title: str = ""
+    """What it does, in words a person reads before it starts; the argv when empty."""
+    cwd: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Added to the allow-listed environment (see `runner.child_environment`)."""
+    stdin: bytes | None = field(default=None, repr=False)
+    mutates: bool = False
+    """Can change a cluster, a stack or a file: never killed by a time-out, one graceful signal only."""
+    confidential: bool = False
+    """Its output may hold clear secrets: it stays in memory, is never shown, journalled or put into an error."""
+    timeout: float | None = None
+    """Seconds, for reads only; a mutating command with one is refused."""
+
+    def __post_init__(self) -> None:
+        if not self.argv or not self.argv[0]:
+            raise ValueError("a command needs a program")
+        if self.mutates and self.timeout is not None:
+            raise ValueError("a command that changes something is never killed by a time-out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a `Command` ended. `stdout` and `stderr` are what the child really wrote (bytes that are not UTF-8 replaced).
+
+    They are unmasked, for parsers only, and so left out of `repr`; `shown_*` is what may be displayed or written.
+    """
+
+    command: Command
+    exit_code: int
+    """The child's exit code; minus the signal number when a signal ended it."""
+    seconds: float
+    stdout: str = field(repr=False)
+    stderr: str = field(repr=False)
+    shown_stdout: str = ""
+    shown_stderr: str = ""
+    interrupted: bool = False
+    """We forwarded a signal to it."""
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0 and not self.interrupted

@@ -1,0 +1,70 @@
+"""THE list of services: folder, needs, secrets, wiring, exposure, checks. Adding a service is one folder and one entry.
+
+From it derive the tasks, the order, the graph, the rows of `status` and `doctor`, the README table and the test parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretSetting:
+    """A secret a stack must have before it can be previewed, set with `inv secrets.set SERVICE KEY`."""
+
+    key: str
+    """As in the project's own namespace, or `namespace:key`."""
+    about: str
+    generated: bool = False
+    """A random value will do (`--generate`); otherwise somebody has to bring it. The lab generates every one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One Pulumi project of the platform and everything the runbooks need to know of it."""
+
+    name: str
+    folder: str
+    """Below `pulumi/`."""
+    project: str = ""
+    """Pulumi's name for it; the folder's name when empty."""
+    about: str
+    namespace: str
+    """The Kubernetes namespace it lives in by default."""
+    needs: tuple[str, ...] = ()
+    secrets: tuple[SecretSetting, ...] = ()
+    stateful: bool = False
+
+    @property
+    def project_name(self) -> str:
+        return self.project or self.folder.rsplit("/", 1)[-1]
+
+
+SERVICES: tuple[Service, ...] = (
+    Service(
+        name="tailscale",
+        folder="core/networking/tailscale",
+        about="Tailscale operator: puts Services, Ingresses and the API server on the tailnet",
+        namespace="tailscale",
+        secrets=(
+            SecretSetting(key="TS_CLIENT_ID", about="OAuth client of the tailnet, tagged tag:k8s-operator"),
+            SecretSetting(key="TS_CLIENT_SECRET", about="secret of that OAuth client"),
+        ),
+    ),
+    Service(
+        name="cnpg",
+        folder="core/operators/cnpg",
+        about="CloudNativePG operator: runs Postgres clusters",
+        namespace="cnpg-system",
+    ),
+    Service(
+        name="postgres",
+        folder="data/databases/postgres",
+        project="postgresql",
+        about="the Postgres cluster every app shares, with superuser access and a tailnet name",
+        namespace="postgresql",
+        needs=("cnpg", "tailscale"),
+        secrets=(SecretSetting(key="superuser_password", about="password of the role postgres", generated=True),),
+        stateful=True,
+    ),
+)
