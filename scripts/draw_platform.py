@@ -1,0 +1,132 @@
+"""Draw the platform from the list of services, as the picture in the README.
+
+usage: python scripts/draw_platform.py            writes docs/platform.svg
+       python scripts/draw_platform.py --check    exits 1 when the picture is older than the list
+"""
+
+from __future__ import annotations
+
+import sys
+from graphlib import TopologicalSorter
+from html import escape
+from pathlib import Path
+from textwrap import wrap
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from runbooks.services import SERVICES, Service  # noqa: E402
+
+PICTURE = ROOT / "docs" / "platform.svg"
+BOX_WIDTH, BOX_HEIGHT = 270, 104
+GAP_X, GAP_Y = 70, 26
+TOP, LEFT = 168, 40
+
+STYLE = """
+  text { font: 13px system-ui, sans-serif; fill: #1c2733 }
+  .name { font-weight: 600; font-size: 15px }
+  .small { font-size: 11.5px; fill: #51606f }
+  .box { fill: #ffffff; stroke: #51606f }
+  .kept { stroke: #9a5b00; stroke-width: 2 }
+  .frame { fill: #f3f6f9; stroke: #b9c4ce }
+  .run { fill: #e6f1ea; stroke: #3c7a52 }
+  .edge { fill: none; stroke: #51606f; stroke-width: 1.5; marker-end: url(#tip) }
+  .tip { fill: #51606f }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e3e9ef } .small { fill: #a9b6c2 } .box { fill: #1d2731; stroke: #8b99a6 } .kept { stroke: #e0a03c }
+    .frame { fill: #141b22; stroke: #43505c } .run { fill: #16291e; stroke: #5aa377 }
+    .edge { stroke: #a9b6c2 } .tip { fill: #a9b6c2 }
+  }
+"""
+
+
+def columns(services: tuple[Service, ...]) -> list[list[Service]]:
+    """The services in layers: each needs only what stands to its left."""
+    by_name = {service.name: service for service in services}
+    sorter = TopologicalSorter({service.name: service.needs for service in services})
+    sorter.prepare()
+    layers = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        layers.append([by_name[name] for name in ready])
+        sorter.done(*ready)
+    return layers
+
+
+def places(layers: list[list[Service]]) -> dict[str, tuple[int, int]]:
+    """Where the top left corner of each service's box goes; shorter columns are centred beside the tallest."""
+    tallest = max(len(layer) for layer in layers)
+    corners = {}
+    for column, layer in enumerate(layers):
+        start = TOP + (tallest - len(layer)) * (BOX_HEIGHT + GAP_Y) // 2
+        for row, service in enumerate(layer):
+            corners[service.name] = (LEFT + column * (BOX_WIDTH + GAP_X), start + row * (BOX_HEIGHT + GAP_Y))
+    return corners
+
+
+def box(service: Service, corner: tuple[int, int]) -> str:
+    x, y = corner
+    kept = " kept" if service.stateful else ""
+    lines = [f'<rect class="box{kept}" x="{x}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6"/>']
+    lines.append(f'<text class="name" x="{x + 12}" y="{y + 23}">{escape(service.name)}</text>')
+    lines += [
+        f'<text class="small" x="{x + 12}" y="{y + 42 + 15 * row}">{escape(text)}</text>'
+        for row, text in enumerate(wrap(service.about, 40)[:3])
+    ]
+    lines.append(
+        f'<text class="small" x="{x + 12}" y="{y + BOX_HEIGHT - 10}">namespace {escape(service.namespace)}</text>'
+    )
+    return "\n".join(lines)
+
+
+def edge(start: tuple[int, int], end: tuple[int, int]) -> str:
+    x1, y1 = start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT // 2
+    x2, y2 = end[0] - 4, end[1] + BOX_HEIGHT // 2
+    middle = (x1 + x2) // 2
+    return f'<path class="edge" d="M{x1} {y1} C{middle} {y1} {middle} {y2} {x2} {y2}"/>'
+
+
+def run_bar(width: int) -> str:
+    """The way of a run, above the cluster."""
+    steps = ("check the cluster", "preview", "one digest", "approval", "up, layer by layer", "verify")
+    each = (width - 2 * LEFT) // len(steps)
+    parts = ['<text class="name" x="40" y="34">./inv deploy.&lt;service&gt;</text>']
+    for position, step in enumerate(steps):
+        x = LEFT + position * each
+        parts.append(f'<rect class="run" x="{x}" y="48" width="{each - 8}" height="34" rx="17"/>')
+        parts.append(f'<text x="{x + (each - 8) // 2}" y="70" text-anchor="middle">{step}</text>')
+    return "\n".join(parts)
+
+
+def picture(services: tuple[Service, ...]) -> str:
+    """The whole drawing as SVG text."""
+    layers = columns(services)
+    corners = places(layers)
+    width = max(2 * LEFT + len(layers) * (BOX_WIDTH + GAP_X) - GAP_X, 960)
+    height = TOP + max(len(layer) for layer in layers) * (BOX_HEIGHT + GAP_Y) + 30
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="The platform\'s services and what each one needs">',
+        f"<style>{STYLE}</style>",
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path class="tip" d="M0 0 8 4 0 8z"/></marker></defs>',
+        run_bar(width),
+        f'<rect class="frame" x="16" y="104" width="{width - 32}" height="{height - 120}" rx="10"/>',
+        '<text class="small" x="40" y="130">one Kubernetes cluster: the lab, or yours; '
+        "arrows lead from what is needed to what needs it; a heavy border keeps data</text>",
+    ]
+    parts += [edge(corners[need], corners[service.name]) for service in services for need in service.needs]
+    parts += [box(service, corners[service.name]) for service in services]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def main() -> int:
+    drawn = picture(SERVICES)
+    if "--check" in sys.argv[1:]:
+        return 0 if PICTURE.exists() and PICTURE.read_text() == drawn else 1
+    PICTURE.write_text(drawn)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
