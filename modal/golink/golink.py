@@ -1,0 +1,29 @@
+"""Short links on Modal: `go/<name>` redirects to what the name stands for.
+
+Deploy with `./inv modal.deploy golink`, or by hand: `modal deploy modal/golink/golink.py`.
+Before that the Secret `golink` must exist with the key GOLINK_TOKEN; the links live in the Dict `golink-links`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import modal
+
+SECRET = "golink"  # noqa: S105 - the name of a Modal Secret, not its value
+TOKEN_KEY = "GOLINK_TOKEN"  # noqa: S105 - the name of a variable
+LINKS = "golink-links"
+
+app = modal.App("golink")
+image = modal.Image.debian_slim(python_version="3.12").uv_pip_install("fastapi>=0.130").add_local_python_source("links")
+links = modal.Dict.from_name(LINKS, create_if_missing=True)
+
+
+@app.function(image=image, secrets=[modal.Secret.from_name(SECRET, required_keys=[TOKEN_KEY])])
+@modal.concurrent(max_inputs=100)
+@modal.asgi_app(label="golink")
+def web():
+    """The web app over the deployed Dict. FastAPI is in the image, so it is imported there."""
+    from links import build_app
+
+    return build_app(links, os.environ[TOKEN_KEY])
