@@ -1,0 +1,142 @@
+"""Checks as ladders: each rung says what it saw; the first that fails names likely cause and next safe command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class State(Enum):
+    """How a rung came out. Only `PASSED` counts as proof."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one rung of a ladder saw. None of the texts may hold a secret."""
+
+    rung: str
+    """The check as a sentence that is true when it passes."""
+    state: State
+    evidence: str = ""
+    """What was seen; for `NOT_TRIED`, why it could not be tried."""
+    cause: str = ""
+    """The likely cause of a failure, from the handbook's troubleshooting list where it has one."""
+    next_step: str = ""
+    """The next safe command."""
+    subject: str = ""
+    """What the ladder is about, e.g. `postgresql/postgresql-cluster-rw-ext`."""
+    deciding: bool = True
+    """Untried on a real target, a deciding rung means that the service is not verified."""
+
+    @property
+    def ok(self) -> bool:
+        return self.state is State.PASSED
+
+
+def passed(rung: str, evidence: str, *, deciding: bool = True) -> Finding:
+    return Finding(rung=rung, state=State.PASSED, evidence=evidence, deciding=deciding)
+
+
+def failed(rung: str, evidence: str, *, cause: str = "", next_step: str = "") -> Finding:
+    return Finding(rung=rung, state=State.FAILED, evidence=evidence, cause=cause, next_step=next_step)
+
+
+def not_tried(rung: str, why: str, *, next_step: str = "", deciding: bool = True) -> Finding:
+    return Finding(rung=rung, state=State.NOT_TRIED, evidence=why, next_step=next_step, deciding=deciding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One rung: a sentence and how to find out whether it is true."""
+
+    rung: str
+    look: Callable[[], Finding]
+    deciding: bool = True
+    goes_on: bool = False
+    """A failure here does not keep the rungs above from being tried."""
+    patience: float = 0.0
+    """Seconds for which a failure may still turn into a pass: what controllers do takes them a moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Time as the ladders see it; tests give their own."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+LOOK_AGAIN = 2.0
+"""Seconds between two looks at a rung that may still pass."""
+
+
+def climb(checks: Iterable[Check], *, subject: str = "", clock: Clock | None = None) -> list[Finding]:
+    """Try the rungs in order; those above the first failure are not tried, and say so."""
+    findings: list[Finding] = []
+    stopped_at = ""
+    for check in checks:
+        if stopped_at:
+            found = not_tried(check.rung, f"needs: {stopped_at}")
+        else:
+            found = look_until(check, clock or Clock())
+            if found.state is State.FAILED and not check.goes_on:
+                stopped_at = check.rung
+        findings.append(replace(found, subject=found.subject or subject, deciding=check.deciding and found.deciding))
+    return findings
+
+
+def look_until(check: Check, clock: Clock) -> Finding:
+    """Look until the rung passes or its patience is used up; the last look counts, and says how long it waited."""
+    began = clock.now()
+    while True:
+        found = check.look()
+        waited = clock.now() - began
+        if found.state is not State.FAILED or waited >= check.patience:
+            break
+        clock.sleep(min(LOOK_AGAIN, check.patience - waited))
+    if found.state is State.FAILED and check.patience:
+        return replace(found, evidence=f"{found.evidence} (after {waited:.0f} s)")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A ladder's findings, counted."""
+
+    findings: tuple[Finding, ...]
+    may_stay_untried: frozenset[str] = frozenset()
+    """Rungs that this target cannot try and that therefore do not decide here (the lab's explicit list)."""
+
+    def count(self, state: State) -> int:
+        return sum(1 for finding in self.findings if finding.state is state)
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.state is State.FAILED)
+
+    @property
+    def undecided(self) -> tuple[Finding, ...]:
+        """Deciding rungs that were not tried and must have been."""
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.state is State.NOT_TRIED and finding.deciding and finding.rung not in self.may_stay_untried
+        )
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures and not self.undecided and bool(self.findings)
+
+    def summary(self) -> str:
+        """`9 passed, 0 failed, 3 not tried`."""
+        return ", ".join(f"{self.count(state)} {state.value}" for state in State)
+
+
+def first_problem(findings: Sequence[Finding]) -> Finding | None:
+    return next((finding for finding in findings if finding.state is State.FAILED), None)

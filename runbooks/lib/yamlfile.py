@@ -1,0 +1,158 @@
+"""YAML files that people write: read with line numbers, edited in place with their comments, written atomically."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from runbooks.lib.errors import Usage
+from runbooks.lib.names import nearest
+
+
+def round_trip() -> YAML:
+    """A reader and writer that keeps comments, quotes and order, as this project's files are indented."""
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class YamlFile:
+    """A parsed file that still knows where everything stood."""
+
+    path: Path
+    document: Any
+
+    @classmethod
+    def read(cls, path: Path) -> YamlFile:
+        """Parse `path`. Raises `Usage` with file and line when it is not UTF-8, not YAML, or has a key twice."""
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise Usage(f"{path} cannot be read: {error.strerror}", expected="a YAML file") from error
+        return cls(path=path, document=parse(path, raw))
+
+    def where(self, mapping: Mapping[str, Any], key: str) -> str:
+        """`file:line` of a key, or of the mapping when it lacks the key."""
+        if isinstance(mapping, CommentedMap):
+            line = mapping.lc.key(key)[0] if key in mapping and key in mapping.lc.data else mapping.lc.line
+            return f"{self.path}:{(line or 0) + 1}"
+        return str(self.path)
+
+    def mapping(self) -> CommentedMap:
+        """The whole document, which must be a mapping; an empty file is an empty one."""
+        if self.document is None:
+            return CommentedMap()
+        if not isinstance(self.document, CommentedMap):
+            raise Usage(f"{self.path}:1: the file holds {_kind(self.document)}", expected="keys and values")
+        return self.document
+
+    def section(self, mapping: Mapping[str, Any], key: str) -> CommentedMap:
+        value = mapping[key]
+        if not isinstance(value, CommentedMap):
+            raise Usage(
+                f"{self.where(mapping, key)}: {key!r} holds {_kind(value)}",
+                expected="keys and values, or {} for none",
+            )
+        return value
+
+    def text(self, mapping: Mapping[str, Any], key: str, about: str) -> str:
+        """A text that must be there and must not be empty."""
+        if key not in mapping:
+            raise Usage(f"{self.where(mapping, key)}: {about} has no {key!r}", expected=f"{key}: a text")
+        value = mapping[key]
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise Usage(
+                f"{self.where(mapping, key)}: {key!r} of {about} is empty", expected="a text; empty is no default"
+            )
+        if not isinstance(value, str):
+            raise Usage(
+                f"{self.where(mapping, key)}: {key!r} of {about} is {_kind(value)}",
+                expected="a text; put it in quotes",
+            )
+        return str(value)
+
+    def refuse_unknown_keys(self, mapping: Mapping[str, Any], allowed: Iterable[str], about: str) -> None:
+        names = tuple(allowed)
+        for key in mapping:
+            if key not in names:
+                raise Usage(
+                    f"{self.where(mapping, key)}: {about} has an unknown key {key!r}",
+                    expected=f"did you mean {nearest(str(key), names, 1)[0]!r}? Known: {', '.join(names)}",
+                )
+
+
+def parse(path: Path, raw: bytes) -> Any:
+    """The document in `raw`, with positions and comments; `path` is for messages only."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise Usage(
+            f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8", expected="a UTF-8 text file"
+        ) from error
+    try:
+        return round_trip().load(text)
+    except DuplicateKeyError as error:
+        raise Usage(
+            f"{path}:{_line(error)}: a key stands twice: {_first_line(error)}", expected="each key once"
+        ) from error
+    except MarkedYAMLError as error:
+        raise Usage(f"{path}:{_line(error)}: not YAML: {_first_line(error)}", expected="well-formed YAML") from error
+    except YAMLError as error:
+        raise Usage(f"{path}: not YAML: {str(error).splitlines()[0]}", expected="well-formed YAML") from error
+
+
+def dump(document: Any) -> str:
+    buffer = io.StringIO()
+    round_trip().dump(document, buffer)
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace `path` as a whole: temporary file beside it, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    return {"CommentedSeq": "a list", "CommentedMap": "keys and values", "bool": "true or false"}.get(
+        type(value).__name__, f"a {type(value).__name__}" if not isinstance(value, (int, float)) else "a number"
+    )
+
+
+def _line(error: MarkedYAMLError) -> int:
+    mark = error.problem_mark or error.context_mark
+    return int(mark.line) + 1 if mark is not None else 1
+
+
+def _first_line(error: MarkedYAMLError) -> str:
+    return str(error.problem or error.context or error).strip().splitlines()[0]
