@@ -1,0 +1,85 @@
+"""From task modules to the namespace: a task for each service, names as they are typed, errors told in one way."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+from invoke import Collection, Context, Task
+
+from runbooks.services import SERVICES, Service
+
+Body = Callable[..., Any]
+Marked = TypeVar("Marked", bound=Body)
+
+ALL = "all"
+"""The task that does it for every service, e.g. `preview.all`."""
+
+
+def each_service(*, everything: bool = False, services: Sequence[Service] = SERVICES) -> Callable[[Marked], Marked]:
+    """Make a task of the decorated function for each service, and `all` when `everything`.
+
+    The function takes `(c, names: tuple[str, ...], …options)`. The rest of its signature and its docstring become the
+    tasks' options and help; `{service}` in the first line of the docstring is replaced by the service's name.
+    """
+
+    def mark(body: Marked) -> Marked:
+        targets: list[tuple[str, tuple[str, ...]]] = [(service.name, (service.name,)) for service in services]
+        if everything:
+            targets.append((ALL, tuple(service.name for service in services)))
+        body.__dict__["tasks"] = [_task_for(body, name, names) for name, names in targets]
+        return body
+
+    return mark
+
+
+def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
+    @functools.wraps(body)
+    def run(c: Context, **options: Any) -> Any:
+        return body(c, names, **options)
+
+    signature = inspect.signature(body)
+    run.__dict__["__signature__"] = signature.replace(
+        parameters=[parameter for parameter in signature.parameters.values() if parameter.name != "names"]
+    )
+    shown = "every service" if name == ALL else name
+    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", shown)
+    run.__name__ = name
+    return Task(run, name=name)
+
+
+def tasks_of(module: ModuleType) -> Iterator[Task[Any]]:
+    """The module's own tasks, in the order they were written: `@task` functions and what `each_service` made."""
+    for value in vars(module).values():
+        if isinstance(value, Task):
+            if value.body.__module__ == module.__name__:
+                yield value
+        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+            yield from value.__dict__.get("tasks", ())
+
+
+def build(
+    *, alone: Iterable[ModuleType], groups: Iterable[ModuleType], told: Callable[[Body], Body], options: dict[str, Any]
+) -> Collection:
+    """The namespace: tasks of `alone` stand at the top, those of `groups` under their module's name.
+
+    `told` wraps every task's body and turns what it raises into a message and an exit code.
+    """
+    root = Collection()
+    for module in alone:
+        _add(root, module, told)
+    for module in groups:
+        group = Collection(module.__name__.rpartition(".")[2])
+        _add(group, module, told)
+        root.add_collection(group)
+    root.configure({"ops": options})
+    return root
+
+
+def _add(collection: Collection, module: ModuleType, told: Callable[[Body], Body]) -> None:
+    for task in tasks_of(module):
+        task.body = told(task.body)
+        collection.add_task(task)

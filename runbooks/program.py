@@ -1,0 +1,223 @@
+"""Our `invoke.Program`: `--target`, `--json`, exit codes, the nearest names for a task nobody knows.
+
+Everything a run can end with is turned into text and an exit code here, and only here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Collection, Exit, Program
+from invoke.exceptions import ParseError
+from invoke.parser import Argument
+from invoke.util import enable_logging
+
+from runbooks.lib.errors import NotApproved, NotFound, OpsError, Usage
+
+if TYPE_CHECKING:
+    from runbooks.lib.render import Reporter
+
+ROOT = Path(__file__).resolve().parent.parent
+BUG = 70
+"""Exit code of an error that is ours (EX_SOFTWARE of sysexits.h)."""
+
+
+def state_dir() -> Path:
+    """Where runs leave their records: `$OPS_STATE`, else `.ops` beside this repository's `inv`."""
+    return Path(os.environ.get("OPS_STATE") or ROOT / ".ops")
+
+
+def options_of_environment() -> dict[str, Any]:
+    """What plain `inv`, which knows neither `--target` nor `--json`, reads instead."""
+    return {"target": os.environ.get("OPS_TARGET", ""), "json": os.environ.get("OPS_JSON", "") not in {"", "0"}}
+
+
+class OpsProgram(Program):
+    """The program behind `./inv`."""
+
+    def core_args(self) -> list[Argument]:
+        """Options before or after the task's name. Those of invoke that make no sense here are left out."""
+        kept = {"complete", "debug", "dry", "help", "list", "list-depth", "list-format", "print-completion-script"}
+        ours = [
+            Argument(names=("target",), help="Where to work: a name in targets.yaml, or lab (default: OPS_TARGET)."),
+            Argument(names=("json",), kind=bool, default=False, help="Print one JSON event a line."),
+        ]
+        theirs = [argument for argument in super().core_args() if argument.name in kept]
+        for argument in theirs:
+            if argument.name == "dry":
+                argument.help = "Not supported: preview.<service> shows what would happen."
+        return ours + theirs
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002, ARG002 - invoke's signature
+        """Run one command line. Always ends with `SystemExit`."""
+        try:
+            self.create_config()
+            self.parse_core(argv)
+            self.parse_collection()
+            self.parse_tasks()
+            self.parse_cleanup()
+            self.update_config()
+            self.execute()
+        except Exit as done:
+            sys.exit(done.code)
+        except ParseError as error:
+            sys.exit(told(self._read_parse_error(error), as_json=self._wants_json()))
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place that ends a run
+            sys.exit(told(error, as_json=self._wants_json()))
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        self.normalize_argv(argv)
+        refuse_dashed_name(self.argv[1:])
+        self.parse_core_args()
+        if self.args.debug.value:
+            enable_logging()
+        if self.args["print-completion-script"].value:
+            print_completion(self.args["print-completion-script"].value)
+            raise Exit
+
+    def parse_cleanup(self) -> None:
+        if self.args.dry.value:
+            raise Usage(
+                "a dry run of the tasks themselves is not supported",
+                expected="a preview, which changes nothing",
+                next_step="./inv preview.all",
+            )
+        group = self.args.list.value
+        if isinstance(group, str) and group not in self.collection.collections:
+            raise self._unknown(group, "group of tasks", list(self.collection.collections))
+        super().parse_cleanup()
+
+    def no_tasks_given(self) -> None:
+        self.list_tasks()
+        raise Exit
+
+    def task_list_opener(self, extra: str = "") -> str:
+        return "What you can do here" + (f" ({extra})" if extra else "")
+
+    def update_config(self, merge: bool = True) -> None:
+        self.config.merge()
+        options = options_of_environment()
+        if self.args.target.value is not None:
+            options["target"] = self.args.target.value
+            if not options["target"]:
+                raise Usage("--target was given without a name", expected="a name in targets.yaml, or lab")
+        options["json"] = options["json"] or self.args.json.value
+        self.config.ops = options
+        if merge:
+            self.config.merge()
+
+    def _wants_json(self) -> bool:
+        """Also right when parsing failed half-way."""
+        return "--json" in self.argv[1:] or bool(options_of_environment()["json"])
+
+    def _read_parse_error(self, error: ParseError) -> OpsError:
+        """invoke tells an unknown task and an unknown option apart by nothing but the word it could not place."""
+        unknown = re.fullmatch(r"No idea what '(.*)' is!", str(error), re.DOTALL)
+        if unknown is None or unknown[1].startswith("-"):
+            next_step = "./inv --help TASK shows a task's options, ./inv --list the tasks"
+            return Usage(f"the command line cannot be read: {error}", next_step=next_step)
+        return self._unknown(unknown[1], "task", list(self.collection.task_names))
+
+    def _unknown(self, name: str, kind: str, candidates: list[str]) -> NotFound:
+        from runbooks.lib.names import nearest
+
+        near = ", ".join(nearest(name, candidates))
+        return NotFound(
+            f"there is no {kind} {name!r}", expected=f"one of the nearest: {near}", next_step="./inv --list"
+        )
+
+
+def refuse_dashed_name(words: list[str]) -> None:
+    """A name that begins with one dash would be taken apart into options by invoke, letter by letter."""
+    for word in words:
+        if not word.startswith("-"):
+            return
+        if re.match(r"-[^-].*[.\w]{3}", word) and not word.startswith(("-F", "-l", "-h", "-D")):
+            raise Usage(
+                f"{word!r} begins with a dash, so it would be read as options",
+                expected="a task's name such as deploy.postgres, or one of the options of ./inv --help",
+                next_step="./inv --list",
+            )
+
+
+def told(error: BaseException, *, as_json: bool) -> int:
+    """Say what ended the run where the run speaks, and give the exit code."""
+    from runbooks.lib.render import reporter_in_use
+
+    reporter = reporter_in_use(as_json=as_json)
+    reporter.close()
+    known = error if isinstance(error, OpsError) else _as_known(error)
+    if known is None:
+        return _told_bug(error, reporter)
+    reporter.error(known.lines(), exit_code=known.exit_code)
+    return known.exit_code
+
+
+def _as_known(error: BaseException) -> OpsError | None:
+    if isinstance(error, KeyboardInterrupt):
+        return NotApproved(
+            "interrupted", expected="the run to go on to its end", next_step="./inv status shows what is there"
+        )
+    return None
+
+
+def _told_bug(error: BaseException, reporter: Reporter) -> int:
+    text = "".join(traceback.format_exception(error))
+    try:
+        where = f"the log is {write_bug_log(reporter.masked(text))}"
+    except OSError as failure:
+        where = f"its log could not be written ({failure.strerror}); run again with INVOKE_DEBUG=1"
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    reporter.error([f"this is a bug of the runbooks: {kind}", where], exit_code=BUG)
+    return BUG
+
+
+def write_bug_log(text: str) -> Path:
+    """Write a masked traceback below the state folder, readable by its owner only, and give its path."""
+    folder = state_dir() / "logs"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.log"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as log:
+        log.write(text)
+    return path
+
+
+def errors_told(body: Callable[..., Any]) -> Callable[..., Any]:
+    """The body, with what it raises turned into text and exit code: for `./inv` and plain `inv` alike."""
+
+    @functools.wraps(body)
+    def run(c: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return body(c, *args, **options)
+        except Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise Exit(code=told(error, as_json=bool(c.config.ops.json))) from error
+
+    return run
+
+
+def print_completion(shell: str) -> None:
+    """The shell's completion script, asking this repository's `inv` by its path, so that nothing need be on PATH."""
+    import contextlib
+    import io
+
+    from invoke.completion.complete import print_completion_script
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        print_completion_script(shell=shell, names=["inv", "./inv"])
+    asked = re.sub(r"\binv (?=(\$\{=collection_arg\} )?--complete)", f"{ROOT / 'inv'} ", text.getvalue())
+    print(asked, end="")  # noqa: T201 - a script for the shell, asked for as such
+
+
+def main(namespace: Collection) -> None:
+    OpsProgram(namespace=namespace, name="homelab-ops", binary="./inv", binary_names=["inv", "./inv"]).run()

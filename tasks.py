@@ -1,0 +1,17 @@
+"""Composition root: which task modules there are and under which names. Run by `./inv`, imported by plain `inv`."""
+
+from __future__ import annotations
+
+from runbooks import quality
+from runbooks.collection import build
+from runbooks.program import errors_told, main, options_of_environment
+
+ns = build(
+    alone=(quality,),
+    groups=(),
+    told=errors_told,
+    options=options_of_environment(),
+)
+
+if __name__ == "__main__":
+    main(ns)
