@@ -1,0 +1,42 @@
+"""The operator's chart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+from lib.charts import chart
+from lib.k8s import add_wait_annotation
+from pulumi_kubernetes.helm.v4 import Chart
+from settings import Settings
+
+RELEASE = "cnpg"
+"""The chart calls the Deployment `<release>-cloudnative-pg`."""
+
+
+def operator_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
+    """The operator, its CRDs and its webhook Service, awaited: a Cluster applied before the webhook answers is refused.
+
+    The provider's own waits do that: the Deployment's rollout (its probe asks the webhook), and an endpoint of
+    `cnpg-webhook-service`.
+    """
+    established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
+    patient = add_wait_annotation("Deployment", timeout=300)
+    return chart(
+        "cloudnative-pg",
+        release=RELEASE,
+        namespace=settings.namespace,
+        values=chart_values(settings),
+        opts=pulumi.ResourceOptions(depends_on=[after], transforms=[established, patient]),
+    )
+
+
+def chart_values(settings: Settings) -> dict[str, Any]:
+    """CRDs come with the chart, so that they fit the operator.
+
+    It marks them `keep`: they, and with them all databases, outlive this stack.
+    """
+    return {
+        "crds": {"create": settings.create_crds},
+        "monitoring": {"podMonitorEnabled": settings.pod_monitor},
+    }

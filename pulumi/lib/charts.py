@@ -1,0 +1,108 @@
+"""Helm charts by name: as `charts.yaml` pins them, or from the folder or mirror that `charts:source` names.
+
+chart("cloudnative-pg", release="cnpg", namespace="cnpg-system", values={…}, opts=…)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+from pulumi_kubernetes.helm.v4 import Chart, RepositoryOptsArgs
+
+ROOT = Path(__file__).resolve().parents[2]
+PINS = ROOT / "charts.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """One entry of `charts.yaml`: a chart's version and where it is published (one of the two is empty)."""
+
+    name: str
+    version: str
+    repository: str = ""
+    oci: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """Where helm finds a chart: a name within `repository`, or a complete OCI reference or path.
+
+    A chart in a folder has no version here: it is taken as it lies there.
+    """
+
+    chart: str
+    version: str | None = None
+    repository: str | None = None
+
+
+def chart(
+    name: str, *, release: str, namespace: str, values: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None
+) -> Chart:
+    """The chart `name`, installed as `release`, on which the names of its objects may depend.
+
+    `namespace` and `values` must be known before anything is made, else pulumi cannot preview the chart's objects: pass
+    plain values and order with `depends_on`. Secrets never go into `values`; give charts the name of a Secret.
+    """
+    found = locate(read_pin(name), pulumi.Config("charts").get("source"))
+    return Chart(
+        release,
+        chart=found.chart,
+        version=found.version,
+        repository_opts=RepositoryOptsArgs(repo=found.repository) if found.repository else None,
+        namespace=namespace,
+        values=dict(values),
+        opts=opts,
+    )
+
+
+def read_pin(name: str, path: Path = PINS) -> Pin:
+    """The entry of `charts.yaml` for `name`. Raises `pulumi.RunError` when it is missing or incomplete."""
+    pins = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if name not in pins:
+        raise pulumi.RunError(
+            f"{path.name} has no chart {name}; it has {', '.join(sorted(pins))}. Add its repository and version there."
+        )
+    entry = pins[name]
+    if set(entry) not in ({"version", "repository"}, {"version", "oci"}) or not all(
+        isinstance(v, str) for v in entry.values()
+    ):
+        raise pulumi.RunError(
+            f"{path.name}: {name} has {', '.join(sorted(entry))}; "
+            "expected version and either repository or oci, both of them texts"
+        )
+    return Pin(name=name, **entry)
+
+
+def locate(pin: Pin, source: str | None) -> Location:
+    """Where to take the chart from: its published place, or `source`.
+
+    `source` is a folder, absolute or relative to the repository's root, or the `https://` or `oci://` URL of a mirror.
+    Raises `pulumi.RunError` when it is a folder without that chart.
+    """
+    if not source:
+        return Location(chart=pin.oci or pin.name, version=pin.version, repository=pin.repository or None)
+    if source.startswith("oci://"):
+        return Location(chart=f"{source.rstrip('/')}/{pin.name}", version=pin.version)
+    if source.startswith(("https://", "http://")):
+        return Location(chart=pin.name, version=pin.version, repository=source)
+    return Location(chart=str(_folder(pin, source)))
+
+
+def _folder(pin: Pin, source: str) -> Path:
+    folder = ROOT / source / pin.name
+    if not (folder / "Chart.yaml").is_file():
+        present = sorted(found.parent.name for found in (ROOT / source).glob("*/Chart.yaml"))
+        origin = pin.oci or f"{pin.name} --repo {pin.repository}"
+        raise pulumi.RunError(
+            f"charts:source is {source!r}, and that folder does not have the chart {pin.name}\n"
+            f"  found     {', '.join(present) or 'no chart'}\n"
+            f"  expected  {folder / 'Chart.yaml'}\n"
+            f"  next      helm pull {origin} --version {pin.version} --untar -d {ROOT / source}\n"
+            f"  or        pulumi config rm charts:source   (takes the published chart)"
+        )
+    return folder

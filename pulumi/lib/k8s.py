@@ -1,0 +1,72 @@
+"""Kubernetes habits shared by the programs: labels, namespaces, and how to wait until something is really ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pulumi
+from pulumi_kubernetes.core.v1 import Namespace
+
+PodSecurity = Literal["privileged", "baseline", "restricted"]
+
+
+def labels(name: str) -> dict[str, str]:
+    """Labels of an object that a program of this repository makes for the component `name`."""
+    return {
+        "app.kubernetes.io/name": name,
+        "app.kubernetes.io/part-of": "homelab-ops",
+        "app.kubernetes.io/managed-by": "pulumi",
+    }
+
+
+def namespace(
+    name: str, *, pod_security: PodSecurity | None = None, opts: pulumi.ResourceOptions | None = None
+) -> Namespace:
+    """A namespace called exactly `name`; `pod_security` is the level that admission enforces for its pods."""
+    enforced = {"pod-security.kubernetes.io/enforce": pod_security} if pod_security else {}
+    return Namespace(name, metadata={"name": name, "labels": labels(name) | enforced}, opts=opts)
+
+
+def wait_annotations(wait_for: str | Sequence[str] | None = None, timeout: int | None = None) -> dict[str, str]:
+    """Annotations that tell pulumi when an object is ready, and how many seconds to give it.
+
+    `wait_for`: `condition=Type[=Status]`, `jsonpath={.path}[=value]`, or several of them that must all hold. It
+    replaces the provider's own wait for that object; custom resources have none.
+    Source: pulumi-kubernetes, provider/pkg/metadata/annotations.go.
+    """
+    conditions = [wait_for] if isinstance(wait_for, str) else list(wait_for or ())
+    for condition in conditions:
+        if not condition.startswith(("condition=", "jsonpath={")):
+            raise ValueError(
+                f"cannot wait for {condition!r}: expected condition=Type[=Status] or jsonpath={{.path}}[=value]"
+            )
+    annotations = {}
+    if conditions:
+        annotations["pulumi.com/waitFor"] = conditions[0] if len(conditions) == 1 else json.dumps(conditions)
+    if timeout is not None:
+        annotations["pulumi.com/timeoutSeconds"] = str(timeout)
+    return annotations
+
+
+def add_wait_annotation(
+    kind: str, name: str | None = None, *, wait_for: str | Sequence[str] | None = None, timeout: int | None = None
+) -> pulumi.ResourceTransform:
+    """A transform that makes pulumi wait for objects of `kind`, only those called `name` when one is given.
+
+    It goes into `ResourceOptions(transforms=[…])`. Given to a chart it reaches the objects the chart makes, which the
+    older `transformations` do not. For `wait_for` see `wait_annotations`; without it the provider's own wait stays and
+    only the `timeout` (seconds) changes.
+    """
+    wait = wait_annotations(wait_for, timeout)
+
+    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        metadata: Mapping[str, Any] = args.props.get("metadata") or {}
+        if args.type_.rpartition(":")[2] != kind or name not in (None, metadata.get("name")):
+            return None
+        annotations = {**(metadata.get("annotations") or {}), **wait}
+        props = {**args.props, "metadata": {**metadata, "annotations": annotations}}
+        return pulumi.ResourceTransformResult(props=props, opts=args.opts)
+
+    return transform

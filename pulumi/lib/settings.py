@@ -1,0 +1,307 @@
+"""Typed settings of a program: declared once as dataclass fields, read from the stack's configuration.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        port: int = setting("Port consumers connect to", default=5432, accepts=between(1, 65535))
+        password: pulumi.Output[str] = secret("Password of the role postgres", generated=True)
+
+    settings = read_settings(Settings)
+
+Whatever is missing or wrong is reported together, in one `pulumi.RunError`, which the CLI shows without a traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pulumi
+from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
+
+S = typing.TypeVar("S")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a value must look like beyond its type."""
+
+    expected: str
+    holds: Callable[[typing.Any], bool]
+    example: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What is known of a setting besides its type and default. It travels in the dataclass field's metadata."""
+
+    about: str
+    key: str = ""
+    accepts: Rule | None = None
+    is_secret: bool = False
+    generated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One setting that cannot be used: what was found, what was expected, and the commands that set it."""
+
+    key: str
+    found: str
+    expected: str
+    commands: tuple[str, ...]
+
+    def __str__(self) -> str:
+        remedy = "\n  or        ".join(self.commands)
+        return f"{self.key}: {self.found}\n  expected  {self.expected}\n  set it    {remedy}"
+
+
+class WrongValueError(Exception):
+    """A value of another type than the field's."""
+
+
+def setting(
+    about: str, *, default: object = dataclasses.MISSING, key: str = "", accepts: Rule | None = None
+) -> typing.Any:
+    """A plain setting. Without a default it must be set; `key` only where it differs from the field's name."""
+    metadata = {"setting": Declaration(about=about, key=key, accepts=accepts)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[call-overload]
+
+
+def secret(about: str, *, key: str = "", generated: bool = False) -> typing.Any:
+    """A secret that must be set, of type `pulumi.Output[str]`. `generated`: a random value will do."""
+    return dataclasses.field(
+        metadata={"setting": Declaration(about=about, key=key, is_secret=True, generated=generated)}
+    )
+
+
+def between(low: int, high: int) -> Rule:
+    """A whole number from `low` to `high`, both included."""
+    return Rule(f"from {low} to {high}", lambda value: low <= value <= high, str(low))
+
+
+def one_of(*values: str) -> Rule:
+    """One of these words."""
+    return Rule(f"one of {', '.join(values)}", lambda value: value in values, values[0])
+
+
+def matching(pattern: str, expected: str, example: str) -> Rule:
+    """A text, or a list of texts, of which each matches `pattern` from end to end."""
+
+    def holds(value: str | tuple[str, ...]) -> bool:
+        return all(re.fullmatch(pattern, text) for text in ((value,) if isinstance(value, str) else value))
+
+    return Rule(expected, holds, example)
+
+
+DNS_LABEL = matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "one DNS label: a-z, 0-9 and -, at most 63", "postgresql")
+QUANTITY = matching(r"[1-9][0-9]*(Mi|Gi|Ti)", "a size such as 20Gi", "20Gi")
+
+
+def read_settings(declared: type[S]) -> S:
+    """Read every field of the dataclass `declared` from the configuration of the running stack.
+
+    Raises `pulumi.RunError` that lists each missing or wrong setting; warns of settings nobody reads.
+    """
+    config = pulumi.Config()
+    types = typing.get_type_hints(declared)
+    values: dict[str, object] = {}
+    problems: list[Problem] = []
+    for field in dataclasses.fields(declared):  # type: ignore[arg-type]
+        value = _read_field(field, types[field.name], config)
+        if isinstance(value, Problem):
+            problems.append(value)
+        elif value is not dataclasses.MISSING:
+            values[field.name] = value
+    if problems:
+        raise pulumi.RunError(_report(problems))
+    _warn_of_unread(declared, config)
+    return declared(**values)
+
+
+def setting_rows(declared: type, project: str) -> list[tuple[str, str, str]]:
+    """Key, default and meaning of each setting, for a README's table."""
+    rows = []
+    for field in dataclasses.fields(declared):
+        declaration = field.metadata["setting"]
+        rows.append((f"{project}:{_key(field)}", _shown_default(field), _meaning(declaration)))
+    return rows
+
+
+def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pulumi.Config) -> object:
+    """The field's value, MISSING when its default applies, or the Problem with it."""
+    declaration: Declaration = field.metadata["setting"]
+    raw = config.get(_key(field))
+    if declaration.is_secret:
+        found = _found_in_secret(raw, config.full_key(_key(field)))
+        return _problem(field, found, "", config) if found else config.require_secret(_key(field))
+    if raw is None:
+        return _problem(field, "not set", _noun(type_), config) if _is_required(field) else dataclasses.MISSING
+    noun = _noun(type_)
+    try:
+        value = READERS[type_].read(raw)
+    except WrongValueError:
+        return _problem(field, _shown(raw, config.full_key(_key(field))), noun, config)
+    if declaration.accepts and not declaration.accepts.holds(value):
+        return _problem(field, _shown(raw, config.full_key(_key(field))), noun, config)
+    return value
+
+
+def _found_in_secret(raw: str | None, full_key: str) -> str:
+    """What is wrong with a secret, in words that do not disclose it; empty when nothing is."""
+    if raw is None:
+        return "not set"
+    if not raw.strip():
+        return "found an empty value"
+    if raw != raw.strip():
+        return "found a value with white space at an end, such as the line break that `echo` adds"
+    if not _is_secret(full_key):
+        return "found a value in plain text; treat it as disclosed and change it"
+    return ""
+
+
+def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, config: pulumi.Config) -> Problem:
+    declaration: Declaration = field.metadata["setting"]
+    key, full_key = _key(field), config.full_key(_key(field))
+    if declaration.is_secret:
+        # A program's folder has the name that the runbooks know it by.
+        by_runbook = f"inv secrets.set {Path.cwd().name} {key}" + (" --generate" if declaration.generated else "")
+        commands = (by_runbook, f"pulumi config set --secret {full_key}")
+        return Problem(full_key, found, f"a secret: {declaration.about}", commands)
+    rule = declaration.accepts
+    expected = f"{noun}, {rule.expected}" if rule else noun
+    return Problem(full_key, found, f"{expected}: {declaration.about}", (_set_command(field, full_key),))
+
+
+def _set_command(field: dataclasses.Field[typing.Any], full_key: str) -> str:
+    rule: Rule | None = field.metadata["setting"].accepts
+    default = None if _is_required(field) else _default(field)
+    if isinstance(default, tuple):
+        return f"pulumi config set --path '{full_key}[0]' {rule.example if rule else 'VALUE'}"
+    if isinstance(default, dict):
+        return f"pulumi config set --path '{full_key}.NAME' VALUE"
+    example = _text(default) if default not in (None, "") else (rule.example if rule else "")
+    return f"pulumi config set {full_key} {example or 'VALUE'}"
+
+
+def _report(problems: list[Problem]) -> str:
+    count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+    head = f"{count} missing or wrong for stack {pulumi.get_stack()} of project {pulumi.get_project()}:"
+    return "\n\n".join([head, *map(str, problems)])
+
+
+def _warn_of_unread(declared: type, config: pulumi.Config) -> None:
+    """A misspelt key is read by nobody, so its default would apply without a word."""
+    known = {_key(field) for field in dataclasses.fields(declared)}
+    for full_key in CONFIG.get() or get_config_env():
+        namespace, _, key = full_key.partition(":")
+        if namespace == config.name and key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            meant = f"; did you mean {config.full_key(nearest[0])}?" if nearest else ""
+            pulumi.log.warn(f"setting {full_key} is not read by this program{meant}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How a field type is called in messages, and how it is read from the text pulumi hands over."""
+
+    noun: str
+    read: Callable[[str], object]
+
+
+def _read_int(raw: str) -> int:
+    if not re.fullmatch(r"-?[0-9]+", raw):
+        raise WrongValueError
+    return int(raw)
+
+
+def _read_bool(raw: str) -> bool:
+    if raw not in ("true", "false"):
+        raise WrongValueError
+    return raw == "true"
+
+
+def _read_json(raw: str, type_: type) -> typing.Any:
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise WrongValueError from error
+    if not isinstance(value, type_):
+        raise WrongValueError
+    return value
+
+
+def _read_texts(raw: str) -> tuple[str, ...]:
+    texts = _read_json(raw, list)
+    if not all(isinstance(text, str) for text in texts):
+        raise WrongValueError
+    return tuple(texts)
+
+
+def _read_text_map(raw: str) -> dict[str, str]:
+    """Numbers and booleans become text: YAML makes a number of `max_connections: 200`."""
+    entries = _read_json(raw, dict)
+    if any(isinstance(value, dict | list | None) for value in entries.values()):
+        raise WrongValueError
+    return {name: _text(value) for name, value in entries.items()}
+
+
+READERS: Mapping[object, Reader] = {
+    str: Reader("a text", str),
+    int: Reader("a whole number", _read_int),
+    bool: Reader("true or false", _read_bool),
+    tuple[str, ...]: Reader("a list of texts", _read_texts),
+    dict[str, str]: Reader("a map from names to texts", _read_text_map),
+}
+
+
+def _noun(type_: object) -> str:
+    return READERS[type_].noun
+
+
+def _key(field: dataclasses.Field[typing.Any]) -> str:
+    return field.metadata["setting"].key or field.name
+
+
+def _is_secret(full_key: str) -> bool:
+    return is_config_secret(full_key) or full_key in get_config_secret_keys_env()
+
+
+def _is_required(field: dataclasses.Field[typing.Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: dataclasses.Field[typing.Any]) -> object:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _shown(raw: str, full_key: str) -> str:
+    """The value as found, cut to a line's length; never one that the stack keeps as a secret."""
+    if _is_secret(full_key):
+        return "found a secret of another form"
+    return f"found {raw[:60]!r}" + ("…" if len(raw) > 60 else "")
+
+
+def _shown_default(field: dataclasses.Field[typing.Any]) -> str:
+    if field.metadata["setting"].is_secret:
+        return "required secret"
+    if _is_required(field):
+        return "required"
+    default = _default(field)
+    if isinstance(default, tuple):
+        default = ", ".join(default)
+    return f"`{_text(default)}`" if default not in ("", {}) else "none"
+
+
+def _meaning(declaration: Declaration) -> str:
+    return declaration.about + (f" ({declaration.accepts.expected})" if declaration.accepts else "")
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
