@@ -1,0 +1,87 @@
+"""`spec.postgresql.parameters` on the embedded server: take what it accepts, say why the rest is left out."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.operators import postgres
+
+PRELOAD = "shared_preload_libraries"
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a Cluster asks for, sorted: `accepted` name → value, `refused` name → reason."""
+
+    accepted: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """As a settings file of the server."""
+        quoted = {name: value.replace("\\", "\\\\").replace("'", "''") for name, value in self.accepted.items()}
+        return "".join(f"{name} = '{value}'\n" for name, value in sorted(quoted.items()))
+
+    def told(self) -> str:
+        """The refused ones for people, empty when there are none."""
+        return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.refused.items()))
+
+
+def wanted(postgresql: Mapping[str, Any]) -> dict[str, str]:
+    """Names and values of `spec.postgresql`, its list of preloaded libraries included."""
+    asked = {str(name).lower(): str(value) for name, value in (postgresql.get("parameters") or {}).items()}
+    libraries: Sequence[str] = postgresql.get(PRELOAD) or []
+    if libraries:
+        asked[PRELOAD] = ",".join(libraries)
+    return asked
+
+
+def sort_out(place: postgres.Place, asked: Mapping[str, str]) -> Parameters:
+    """Try each parameter against the server's own parser; nothing is started."""
+    accepted: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for name, value in asked.items():
+        if name in postgres.MANAGED:
+            refused[name] = "set by the lab"
+            continue
+        taken, reason = _libraries(value) if name == PRELOAD else (value, "")
+        reason = reason or _objection(place, name, taken)
+        if taken and not _objection(place, name, taken):
+            accepted[name] = taken
+        if reason:
+            refused[name] = reason
+    return Parameters(accepted, refused)
+
+
+def _libraries(value: str) -> tuple[str, str]:
+    """The libraries that the embedded server has, and what is said of the others."""
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    there = [name for name in names if (postgres.LIBRARIES / f"{name.removesuffix('.so')}.so").exists()]
+    absent = [name for name in names if name not in there]
+    return ",".join(there), f"the embedded server has no {', '.join(absent)}" if absent else ""
+
+
+def _objection(place: postgres.Place, name: str, value: str) -> str:
+    """Why the server would not start with it; empty when it would."""
+    if not name.replace("_", "").replace(".", "").isalnum():
+        return "not a parameter's name"
+    answer = postgres.ask(place, name, value)
+    if answer.returncode == 0:
+        return ""
+    return _reason(answer)
+
+
+def _reason(answer: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.partition("FATAL:")[2].strip() for line in answer.stderr.splitlines() if "FATAL:" in line]
+    return (lines or ["the server does not accept it"])[0]
+
+
+def apply(place: postgres.Place, parameters: Parameters) -> bool:
+    """Write the accepted parameters for the next start or reload; True when that changed anything."""
+    path, text = place.data / "parameters.conf", parameters.text()
+    if path.read_text(encoding="utf-8") == text:
+        return False
+    postgres.write_private(path, text, for_server=True)
+    return True

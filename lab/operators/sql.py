@@ -1,0 +1,236 @@
+"""Roles and databases in a real server: looked at first, then changed where they differ.
+
+Passwords never travel in clear in a statement: the server gets the SCRAM verifier, as CNPG's operator sends it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from lab.operators import postgres
+
+Connection = psycopg.Connection[Any]
+VERIFIER = "SCRAM-SHA-256$"
+
+
+ROUNDS = 4096
+"""PostgreSQL's default of `scram_iterations`."""
+
+
+def new_verifier(password: str) -> str:
+    """The SCRAM verifier of a password, made here; one that is a verifier already stays as it is.
+
+    Only for passwords that SASLprep leaves alone, as all printable ASCII ones are; others are refused.
+    """
+    if password.startswith(VERIFIER):
+        return password
+    if not password or not (password.isascii() and password.isprintable()):
+        raise postgres.PostgresError("a role's password must be printable ASCII and not empty")
+    salt = secrets.token_bytes(16)
+    stored, server = _keys(password, salt, ROUNDS)
+    return f"{VERIFIER}{ROUNDS}:{_text(salt)}${_text(stored)}:{_text(server)}"
+
+
+def _keys(password: str, salt: bytes, rounds: int) -> tuple[bytes, bytes]:
+    """StoredKey and ServerKey of RFC 5802."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    return hashlib.sha256(client).digest(), hmac.digest(salted, b"Server Key", "sha256")
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def matches(verifier: str | None, password: str) -> bool:
+    """Whether a stored verifier (RFC 5803: `SCRAM-SHA-256$rounds:salt$stored:server`) is of this password."""
+    if not verifier or not verifier.startswith(VERIFIER):
+        return False
+    if verifier == password:
+        return True
+    parameters, _, keys = verifier.removeprefix(VERIFIER).partition("$")
+    rounds, _, salt = parameters.partition(":")
+    stored, _ = _keys(password, base64.b64decode(salt), int(rounds))
+    return hmac.compare_digest(_text(stored), keys.partition(":")[0])
+
+
+def set_password(connection: Connection, role: str, password: str | None) -> bool:
+    """Bring a role's password in step; None takes it away. True when it was changed."""
+    row = connection.execute("SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s", [role]).fetchone()
+    stored = row[0] if row else None
+    if stored is None if password is None else matches(stored, password):
+        return False
+    value = sql.NULL if password is None else sql.Literal(new_verifier(password))
+    connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), value))
+    return True
+
+
+ATTRIBUTES: Mapping[str, tuple[str, str, bool]] = {
+    "superuser": ("rolsuper", "SUPERUSER", False),
+    "createdb": ("rolcreatedb", "CREATEDB", False),
+    "createrole": ("rolcreaterole", "CREATEROLE", False),
+    "inherit": ("rolinherit", "INHERIT", True),
+    "login": ("rolcanlogin", "LOGIN", False),
+    "replication": ("rolreplication", "REPLICATION", False),
+    "bypassrls": ("rolbypassrls", "BYPASSRLS", False),
+}
+"""Key of a role's spec → column of pg_roles, word of ALTER ROLE, CNPG's default."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role as `managed.roles[]` and `DatabaseRole.spec` describe it."""
+
+    name: str
+    attributes: Mapping[str, bool]
+    connection_limit: int = -1
+    valid_until: str = ""
+    in_roles: Sequence[str] = field(default_factory=tuple)
+    comment: str = ""
+
+    @classmethod
+    def read(cls, spec: Mapping[str, Any]) -> Role:
+        return cls(
+            name=spec["name"],
+            attributes={key: bool(spec.get(key, default)) for key, (_, _, default) in ATTRIBUTES.items()},
+            connection_limit=int(spec.get("connectionLimit", -1)),
+            valid_until=str(spec.get("validUntil") or ""),
+            in_roles=tuple(spec.get("inRoles") or ()),
+            comment=str(spec.get("comment") or ""),
+        )
+
+
+def ensure_role(connection: Connection, role: Role) -> None:
+    """Create the role or set every attribute of it to what is wanted."""
+    found = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [role.name]).fetchone()
+    words = [word if role.attributes[key] else f"NO{word}" for key, (_, word, _) in ATTRIBUTES.items()]
+    verb = sql.SQL("ALTER ROLE {} WITH " if found else "CREATE ROLE {} WITH ").format(sql.Identifier(role.name))
+    limit = sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(role.connection_limit))
+    until = sql.SQL(" VALID UNTIL {}").format(sql.Literal(role.valid_until or "infinity"))
+    connection.execute(verb + sql.SQL(" ").join(map(_keyword, words)) + limit + until)
+    comment = sql.Literal(role.comment) if role.comment else sql.NULL
+    connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(role.name), comment))
+    _ensure_membership(connection, role)
+
+
+def _keyword(word: str) -> sql.SQL:
+    return sql.SQL(word)  # from the tables here, never from an object
+
+
+def _ensure_membership(connection: Connection, role: Role) -> None:
+    rows = connection.execute(
+        "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
+        [role.name],
+    ).fetchall()
+    there, wanted = {row[0] for row in rows}, set(role.in_roles)
+    for group in sorted(wanted - there):
+        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role.name)))
+    for group in sorted(there - wanted):
+        connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(role.name)))
+
+
+def drop_role(connection: Connection, name: str) -> None:
+    connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def has_database(connection: Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", [name]).fetchone() is not None
+
+
+CREATION: Mapping[str, str] = {
+    "template": "TEMPLATE",
+    "tablespace": "TABLESPACE",
+    "encoding": "ENCODING",
+    "locale": "LOCALE",
+    "localeProvider": "LOCALE_PROVIDER",
+    "localeCollate": "LC_COLLATE",
+    "localeCType": "LC_CTYPE",
+    "icuLocale": "ICU_LOCALE",
+    "icuRules": "ICU_RULES",
+    "builtinLocale": "BUILTIN_LOCALE",
+    "collationVersion": "COLLATION_VERSION",
+}
+"""Key of `Database.spec` → word of CREATE DATABASE; all of them can only be chosen at creation."""
+
+
+def ensure_database(connection: Connection, spec: Mapping[str, Any]) -> None:
+    """Create the database of a `Database.spec`, or bring its owner, limit and flags in step."""
+    name = sql.Identifier(spec["name"])
+    if not has_database(connection, spec["name"]):
+        parts = [sql.SQL("CREATE DATABASE {}").format(name)]
+        if spec.get("owner"):
+            parts.append(sql.SQL("OWNER {}").format(sql.Identifier(spec["owner"])))
+        for key, word in CREATION.items():
+            if spec.get(key):
+                parts.append(sql.SQL("{} {}").format(_keyword(word), sql.Identifier(str(spec[key]))))
+        connection.execute(sql.SQL(" ").join([*parts, *_options(spec)]))
+        return
+    for option in _options(spec):
+        connection.execute(sql.SQL("ALTER DATABASE {} WITH {}").format(name, option))
+    if spec.get("owner"):
+        owner = sql.Identifier(spec["owner"])
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
+
+
+def _options(spec: Mapping[str, Any]) -> list[sql.Composable]:
+    options: list[sql.Composable] = []
+    if spec.get("allowConnections") is not None:
+        options.append(sql.SQL("ALLOW_CONNECTIONS {}").format(sql.Literal(bool(spec["allowConnections"]))))
+    if spec.get("connectionLimit") is not None:
+        options.append(sql.SQL("CONNECTION LIMIT {}").format(sql.Literal(int(spec["connectionLimit"]))))
+    if spec.get("isTemplate") is not None:
+        options.append(sql.SQL("IS_TEMPLATE {}").format(sql.Literal(bool(spec["isTemplate"]))))
+    return options
+
+
+def drop_database(connection: Connection, name: str) -> None:
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def ensure_extension(connection: Connection, spec: Mapping[str, Any]) -> None:
+    """`{name, ensure, version, schema}` in the database of the connection."""
+    name = sql.Identifier(spec["name"])
+    if spec.get("ensure") == "absent":
+        connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(name))
+        return
+    found = connection.execute(
+        "SELECT e.extversion, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE e.extname = %s",
+        [spec["name"]],
+    ).fetchone()
+    version, schema = spec.get("version"), spec.get("schema")
+    if found is None:
+        parts = [sql.SQL("CREATE EXTENSION {}").format(name)]
+        parts += [sql.SQL("VERSION {}").format(sql.Identifier(version))] if version else []
+        parts += [sql.SQL("SCHEMA {}").format(sql.Identifier(schema))] if schema else []
+        connection.execute(sql.SQL(" ").join(parts))
+        return
+    if schema and schema != found[1]:
+        connection.execute(sql.SQL("ALTER EXTENSION {} SET SCHEMA {}").format(name, sql.Identifier(schema)))
+    if version and version != found[0]:
+        connection.execute(sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(name, sql.Identifier(version)))
+
+
+def ensure_schema(connection: Connection, spec: Mapping[str, Any]) -> None:
+    """`{name, ensure, owner}` in the database of the connection."""
+    name = sql.Identifier(spec["name"])
+    if spec.get("ensure") == "absent":
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(name))
+        return
+    owner = spec.get("owner")
+    found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [spec["name"]]).fetchone()
+    if found is None:
+        authorization = sql.SQL(" AUTHORIZATION {}").format(sql.Identifier(owner)) if owner else sql.SQL("")
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(name) + authorization)
+    elif owner:
+        connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(name, sql.Identifier(owner)))

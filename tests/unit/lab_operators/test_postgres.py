@@ -1,0 +1,180 @@
+"""The real server, without Kubernetes: made, started, adopted, stopped, its password kept in step."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from lab.operators import parameters, postgres, sql, superuser
+
+
+@pytest.fixture(scope="module")
+def lab_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("lab")
+    folder.chmod(0o700)
+    yield folder
+    postgres.stop_all(folder)
+
+
+@pytest.fixture(scope="module")
+def place(lab_dir: Path) -> postgres.Place:
+    place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), postgres.free_port())
+    postgres.create(place, postgres.Creation(), "first-password")
+    postgres.start(place)
+    return place
+
+
+def login(place: postgres.Place, password: str, **more: str) -> psycopg.Connection:
+    given = {"host": "127.0.0.1", "port": place.port, "user": "postgres", "dbname": "postgres", "sslmode": "disable"}
+    return psycopg.connect(password=password, connect_timeout=5, **(given | more))
+
+
+def test_answers_sql_over_tcp_with_the_password(place: postgres.Place) -> None:
+    with login(place, "first-password") as connection:
+        assert connection.execute("select version()").fetchone()[0].startswith("PostgreSQL 18")
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_refuses_other_passwords(place: postgres.Place, password: str) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        login(place, password)
+
+
+def test_doors_are_closed(place: postgres.Place) -> None:
+    asked = "password_encryption log_statement log_min_error_statement listen_addresses log_min_duration_statement"
+    with postgres.connect(place) as connection:
+        shown = {name: connection.execute(f"show {name}").fetchone()[0] for name in asked.split()}
+        methods = connection.execute("select distinct auth_method from pg_hba_file_rules").fetchall()
+    assert list(shown.values()) == ["scram-sha-256", "none", "panic", "127.0.0.1", "-1"]
+    assert methods == [("scram-sha-256",)]
+
+
+def test_listens_on_loopback_only(place: postgres.Place) -> None:
+    pid = postgres.find(place).pid
+    heard = [entry.laddr.ip for entry in psutil.Process(pid).net_connections("inet") if entry.status == "LISTEN"]
+    assert heard == ["127.0.0.1"]
+
+
+def test_files_are_private(place: postgres.Place) -> None:
+    for folder in (place.folder, place.data, place.socket):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for file in (place.password_file, place.log):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_never_runs_as_root(place: postgres.Place) -> None:
+    assert psutil.Process(postgres.find(place).pid).uids().effective != 0
+
+
+def test_start_adopts_the_running_server(place: postgres.Place) -> None:
+    assert postgres.start(place) == postgres.find(place)
+
+
+def test_knows_its_own_listener_from_a_stranger(place: postgres.Place, lab_dir: Path) -> None:
+    assert postgres.listener_is_ours(lab_dir, place.port) == postgres.find(place)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        assert postgres.listener_is_ours(lab_dir, stranger.getsockname()[1]) is None
+
+
+def test_a_recycled_process_id_is_not_the_server(lab_dir: Path) -> None:
+    data = lab_dir / "postgres" / "other" / "recycled" / "data"
+    data.mkdir(parents=True)
+    lines = [str(os.getpid()), str(data), str(int(time.time())), "5432", "", "127.0.0.1", "", "ready"]
+    (data / "postmaster.pid").write_text("\n".join(lines))
+    assert postgres.read_postmaster(data) is None
+
+
+def test_a_taken_port_is_refused_by_the_name_of_the_process(lab_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = postgres.Place(lab_dir / "postgres" / "x" / "taken", stranger.getsockname()[1])
+        with pytest.raises(postgres.PostgresError, match=rf"taken by process {os.getpid()} \(") as caught:
+            postgres.start(taken)
+    assert "lab.reset" in caught.value.next_step
+
+
+def test_password_is_kept_in_step(place: postgres.Place) -> None:
+    assert not superuser.keep_in_step(place, "first-password")
+    assert superuser.keep_in_step(place, "second-password")
+    login(place, "second-password").close()
+    with pytest.raises(psycopg.OperationalError):
+        login(place, "first-password")
+    assert superuser.keep_in_step(place, "first-password")
+
+
+def test_password_changed_by_hand_is_taken_back(place: postgres.Place) -> None:
+    with postgres.connect(place) as connection:
+        connection.execute("ALTER ROLE postgres PASSWORD 'by hand'")
+    assert superuser.keep_in_step(place, "first-password")
+    login(place, "first-password").close()
+
+
+def test_passwords_stay_out_of_the_log(place: postgres.Place) -> None:
+    with postgres.connect(place) as connection, pytest.raises(psycopg.Error):
+        connection.execute("ALTER ROLE nobody_such PASSWORD 'canary-in-statement'")
+    log = place.log.read_text()
+    assert not re.search("canary-in-statement|first-password|second-password|by hand", log)
+
+
+def test_verifier_is_the_servers_own(place: postgres.Place) -> None:
+    with postgres.connect(place) as connection:
+        theirs = connection.pgconn.encrypt_password(b"p w'd", b"postgres", b"scram-sha-256").decode()
+    assert sql.matches(theirs, "p w'd")
+    assert sql.matches(sql.new_verifier("p w'd"), "p w'd")
+    assert not sql.matches(theirs, "p w'e")
+
+
+def test_sorts_out_parameters(place: postgres.Place) -> None:
+    asked = parameters.wanted(
+        {
+            "parameters": {"work_mem": "8MB", "max_connections": "lots", "port": "1", "no_such": "1"},
+            "shared_preload_libraries": ["vchord.so", "pg_stat_statements"],
+        }
+    )
+    found = parameters.sort_out(place, asked)
+    assert found.accepted == {"work_mem": "8MB", "shared_preload_libraries": "pg_stat_statements"}
+    assert found.refused["port"] == "set by the lab"
+    assert found.refused["no_such"] == 'unrecognized configuration parameter "no_such"'
+    assert found.refused["max_connections"] == 'invalid value for parameter "max_connections": "lots"'
+    assert found.refused["shared_preload_libraries"] == "the embedded server has no vchord.so"
+
+
+def test_survives_sigkill_and_restarts(place: postgres.Place) -> None:
+    first = postgres.find(place)
+    os.kill(first.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while postgres.find(place) is not None:
+        assert time.monotonic() < deadline
+    assert postgres.start(place).pid != first.pid
+    login(place, "first-password").close()
+
+
+def test_a_server_that_cannot_start_says_why(place: postgres.Place) -> None:
+    postgres.stop(place.data)
+    settings = place.data / "parameters.conf"
+    settings.write_text("shared_buffers = '900TB'\n")
+    try:
+        with pytest.raises(postgres.PostgresError, match="FATAL"):
+            postgres.start(place)
+    finally:
+        settings.write_text("")
+    postgres.start(place)
+
+
+def test_stop_all_and_remove(lab_dir: Path) -> None:
+    place = postgres.Place(postgres.folder_of(lab_dir, "second", "one"), postgres.free_port())
+    postgres.create(place, postgres.Creation(), "p")
+    running = postgres.start(place)
+    assert running.pid in postgres.stop_all(lab_dir)
+    assert postgres.find(place) is None
+    postgres.remove(place.folder)
+    assert not place.folder.parent.exists()
