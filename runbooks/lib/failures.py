@@ -1,0 +1,320 @@
+"""What pulumi's failures mean: the tool's own sentence → cause, next safe command and exit code.
+
+The handbook's troubleshooting lists as code. Texts come from recorded answers of pulumi 3.260; they are matched on
+fragments that later versions kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runbooks.lib.command import Outcome
+from runbooks.lib.errors import (
+    LoginMissing,
+    NotApproved,
+    NotFound,
+    OpsError,
+    Refused,
+    ToolFailed,
+    UnexpectedChanges,
+    Usage,
+)
+from runbooks.lib.pulumi import Diagnostic, read_events
+from runbooks.lib.stacks import Stack
+
+KEPT_LINES = 12
+"""Lines of a failing answer that are shown; the journal has the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A failure we can explain. `cause`, `expected` and `next_step` may use the pattern's groups and `{service}`."""
+
+    pattern: re.Pattern[str]
+    error: type[OpsError]
+    cause: str
+    expected: str = ""
+    next_step: str = ""
+
+
+def _known(pattern: str, error: type[OpsError], cause: str, expected: str = "", next_step: str = "") -> Known:
+    return Known(
+        pattern=re.compile(pattern, re.DOTALL), error=error, cause=cause, expected=expected, next_step=next_step
+    )
+
+
+KNOWN: tuple[Known, ...] = (
+    _known(
+        r"no stack named '(?P<stack>[^']*)' found",
+        NotFound,
+        "there is no stack {stack!r} of {service} on this back end",
+        "a stack that was created once; nothing creates one by itself, so that a typo cannot",
+        "./inv stack.init {service}",
+    ),
+    _known(
+        r"incorrect passphrase",
+        Usage,
+        "the passphrase does not fit the stack of {service}",
+        "the passphrase the stack was created with",
+        "correct passphrase_file of the target in targets.yaml, then ./inv doctor",
+    ),
+    _known(
+        r"passphrase must be set",
+        Usage,
+        "no passphrase was given for the stack of {service}",
+        "PULUMI_CONFIG_PASSPHRASE, or passphrase_file of the target in targets.yaml",
+        "./inv target.show",
+    ),
+    _known(
+        r"currently locked by \d+ lock"
+        r".*?(?:created by (?P<holder>\S+) \(pid (?P<pid>\S+?)\) at (?P<since>\S+)|$)",
+        Refused,
+        "another run holds the stack of {service}: {holder}, process {pid}, since {since}",
+        "a stack that nobody is changing; wait for that run to end",
+        "./inv cancel.{service} looks whether that process still lives",
+    ),
+    _known(
+        r"Another update is currently in progress|\[409\] Conflict",
+        Refused,
+        "another update of {service} is going on",
+        "a stack that nobody is changing; wait for that run to end",
+        "./inv cancel.{service} shows who and since when",
+    ),
+    _known(
+        r"does not support (?:Pulumi ESC|environments)",
+        Usage,
+        "this target's back end does not support Pulumi ESC, but the stack of {service} is bound to an environment",
+        "a Pulumi Cloud back end, or a stack file without `environment:`",
+        "use `esc env ls` and `esc open` for the environment itself, or a target on the cloud (`pulumi login --cloud`)",
+    ),
+    _known(
+        r"PULUMI_ACCESS_TOKEN must be set|\[401\] Unauthorized|invalid access token",
+        LoginMissing,
+        "pulumi is not logged in to this target's back end",
+        "a login, or PULUMI_ACCESS_TOKEN in the environment",
+        "pulumi login, then ./inv doctor",
+    ),
+    _known(
+        r"Missing required configuration variable '(?P<key>[^']+)'\s+please set a value using the command"
+        r" `pulumi config set --secret",
+        Usage,
+        "{service} lacks its secret setting {key}",
+        "every required secret of the stack to be set once",
+        "./inv secrets.set {service} {key}",
+    ),
+    _known(
+        r"Missing required configuration variable '(?P<key>[^']+)'",
+        Usage,
+        "{service} lacks its setting {key}",
+        "every required setting in the stack's settings file",
+        "pulumi config set {key} VALUE in the project's folder, or `./inv secrets.set {service} {key}` if it is secret",
+    ),
+    _known(
+        r"config value for '(?P<key>[^']+)' looks like a secret",
+        Usage,
+        "the value of {key} looks like a secret",
+        "secrets to be set encrypted",
+        "./inv secrets.set {service} {key}",
+    ),
+    _known(
+        r"unknown stack \"(?P<stack>[^\"]+)\"",
+        NotFound,
+        "{service} refers to the stack {stack}, which does not exist",
+        "the producer's stack, deployed, under that name",
+        "deploy the producer first, and check the reference in the settings of {service}",
+    ),
+    _known(
+        r"Kubernetes cluster is unreachable"
+        r".*?(?P<why>dial [^\n\"]*|context \S+ does not exist|no configuration[^\n\"]*|$)",
+        ToolFailed,
+        "the cluster did not answer while {service} was being worked on: {why}",
+        "the cluster that answered the check before this step",
+        "./inv doctor",
+    ),
+    _known(
+        r"Resource operation was cancelled for \"(?P<name>[^\"]+)\"",
+        NotApproved,
+        "the update of {service} was stopped by a signal while it waited for {name}",
+        "an update that runs to its end",
+        "./inv deploy.{service} goes on from there",
+    ),
+    _known(
+        r"\^C received|SIGTERM received|update canceled",
+        NotApproved,
+        "the update of {service} was stopped by a signal",
+        "an update that runs to its end",
+        "./inv deploy.{service} goes on from there",
+    ),
+    _known(
+        r"environment '(?P<environment>[^']+)' not found",
+        NotFound,
+        "there is no environment {environment}",
+        "an ESC environment that exists on this back end",
+        "esc env ls",
+    ),
+    _known(
+        r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"",
+        ToolFailed,
+        "the cluster does not know the kind {kind} ({version}): the operator that brings it is not applied",
+        "the CustomResourceDefinitions of that operator",
+        "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
+    ),
+    _known(
+        r"(?P<object>[a-z]+(?:\.[a-z0-9.-]+)? \"[^\"]+\") already exists",
+        ToolFailed,
+        "{object} exists in the cluster already, and the stack of {service} does not know it",
+        "an object that this stack created, or none of that name",
+        "find out whose it is (kubectl get … -o yaml); then `pulumi import` it or remove it yourself",
+    ),
+    _known(
+        r"resource \"(?P<urn>[^\"]+)\" cannot be deleted\s+because it is protected",
+        Refused,
+        "the change would delete what is protected: {urn}",
+        "a change that keeps it",
+        "look at ./inv preview.{service} --diff; only if you mean it, turn its protection off in the settings first",
+    ),
+    _known(
+        r"password authentication failed for user \"(?P<user>[^\"]+)\"",
+        ToolFailed,
+        "Postgres refused the password of {user}",
+        "provider and server to agree: ts_hostname, service endpoints, and the host and port the provider connects to",
+        "check the outputs of the Postgres stack, then its verify",
+    ),
+    _known(
+        r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
+        ToolFailed,
+        "the postgresql provider cannot reach {host}: {why}",
+        "a name and port that lead to the server from this machine (ts_hostname, not the in-cluster name)",
+        "verify the Postgres service",
+    ),
+    _known(
+        r"extension \"(?P<name>[^\"]+)\" is not available",
+        ToolFailed,
+        "the Postgres server has no extension {name}",
+        "a server image that ships it",
+        "set the image of the Postgres stack, or leave the extension out",
+    ),
+    _known(
+        r"(?:failed to (?:pull|fetch|download|locate) chart|chart \"?[^\"\n]*\"? (?:not found|version [^\n]* not found)"
+        r"|looks like \"[^\"]*\" is not a valid chart repository|(?:path|repo) \"[^\"]*\" not found"
+        r"|(?P<file>\S*Chart\.yaml) (?:file is missing|is missing))(?P<rest>[^\n]*)",
+        ToolFailed,
+        "a chart of {service} cannot be read{rest}",
+        "the repository, name and version in charts.yaml to exist and the network to reach them",
+        "check charts.yaml, or point the setting charts:source at a folder or mirror",
+    ),
+    _known(
+        r"no changes were expected",
+        UnexpectedChanges,
+        "{service} would change",
+        "no change",
+        "./inv preview.{service} --diff",
+    ),
+    _known(
+        r"[\w-]+ plugin[^\n]*(?:not found|could not find)|no resource plugin '[^']+'",
+        ToolFailed,
+        "pulumi lacks a provider plugin for {service}",
+        "the plugins that the programs ask for",
+        "pulumi install in the project's folder, then ./inv doctor",
+    ),
+    _known(
+        r"(?:timed out waiting|context deadline exceeded)(?P<rest>[^\n]*)",
+        ToolFailed,
+        "something of {service} did not become ready in time{rest}",
+        "its pods, CustomResourceDefinitions and operator to be healthy",
+        "kubectl get all in its namespace; ./inv preview.{service} --diff shows what is pending",
+    ),
+    _known(
+        r"(?P<count>\d+) pending operations? from previous deployment",
+        ToolFailed,
+        "an earlier update of {service} was killed and left {count} operations of unknown result",
+        "a state that says what exists",
+        "./inv cancel.{service} lists them; `pulumi refresh` reads what is really there",
+    ),
+)
+
+BY_EXIT_CODE: dict[int, type[OpsError]] = {
+    2: Usage,
+    3: LoginMissing,
+    6: NotFound,
+    7: UnexpectedChanges,
+    8: NotApproved,
+}
+"""pulumi's own exit codes (3.227 and newer); older ones end with 1 or 255 and only the text tells."""
+
+
+def explain(outcome: Outcome, stack: Stack) -> OpsError:
+    """The error for a pulumi command that failed, from what may be shown of its answer."""
+    if outcome.interrupted:
+        return NotApproved(
+            f"pulumi was interrupted while it worked on {stack.service}",
+            expected="the run to go on to its end",
+            next_step=f"./inv cancel.{stack.service} says what was left behind, ./inv deploy.{stack.service} goes on",
+        )
+    text = failure_text(outcome)
+    for known in KNOWN:
+        found = known.pattern.search(text)
+        if found is not None:
+            return _explained(known, found, stack)
+    return _unexplained(outcome, text, stack)
+
+
+def _explained(known: Known, found: re.Match[str], stack: Stack) -> OpsError:
+    facts = {key: value or "?" for key, value in found.groupdict().items()}
+    facts["service"] = stack.service
+    facts["rest"] = (found.groupdict().get("rest") or "").rstrip()
+    facts["key"] = facts.get("key", "").removeprefix(f"{stack.project}:")
+    return known.error(
+        known.cause.format(**facts),
+        expected=known.expected.format(**facts),
+        next_step=known.next_step.format(**facts),
+    )
+
+
+def _unexplained(outcome: Outcome, text: str, stack: Stack) -> OpsError:
+    error = BY_EXIT_CODE.get(outcome.exit_code, ToolFailed)
+    lines = telling_lines(text)
+    what = outcome.command.title or "pulumi"
+    said = ":\n  " + "\n  ".join(lines) if lines else ", and said nothing"
+    return error(
+        f"pulumi could not {what} (exit {outcome.exit_code}){said}",
+        next_step=f"correct the cause and run ./inv preview.{stack.service}",
+    )
+
+
+def failure_text(outcome: Outcome) -> str:
+    """Everything of a failing answer that a person would read: standard error, and the messages inside JSON."""
+    return "\n".join(part for part in (outcome.shown_stderr, "\n".join(_messages(outcome.shown_stdout))) if part)
+
+
+def _messages(stdout: str) -> Iterable[str]:
+    stripped = stdout.lstrip()
+    if not stripped.startswith("{"):
+        return stdout.splitlines()
+    try:
+        answer = json.loads(stripped)
+    except json.JSONDecodeError:
+        told = [event.diagnostic for event in read_events(stdout) if event.diagnostic is not None]
+        return [diagnostic.message for diagnostic in told if _explains(diagnostic)]
+    return [str(item.get("message", "")) for item in answer.get("diagnostics") or () if item.get("severity") == "error"]
+
+
+def _explains(diagnostic: Diagnostic) -> bool:
+    return diagnostic.severity in {"error", "warning"} and not diagnostic.ephemeral
+
+
+EMPTY_WORDS = re.compile(r"^(?:error: )?(?:update|preview|refresh|destroy) failed$|^\s*\^+\s*$")
+FRAME = re.compile(r"^\s*File \"(?P<file>[^\"]+)\", line (?P<line>\d+)")
+
+
+def telling_lines(text: str) -> list[str]:
+    """The lines that say what happened: without repeats, without `update failed`, tracebacks cut to their end."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        bare = line.rstrip()
+        if bare.strip() and not EMPTY_WORDS.match(bare) and bare not in lines:
+            lines.append(bare)
+    return lines[-KEPT_LINES:]

@@ -1,0 +1,282 @@
+"""The readers of `runbooks/lib/pulumi.py` against every recorded answer of the real CLI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.lib import pulumi
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import (
+    LoginMissing,
+    NotApproved,
+    NotFound,
+    OpsError,
+    Refused,
+    ToolFailed,
+    UnexpectedChanges,
+    Usage,
+)
+from runbooks.lib.failures import explain
+from runbooks.lib.stacks import Stack
+
+RECORDED = Path(__file__).parent / "recorded"
+FILES = sorted(RECORDED.glob("*/*.json"))
+STACK = Stack(
+    service="sample", project="sample", name="mx", organization="organization", folder=Path("/projects/sample")
+)
+
+
+def steps(file: Path) -> list[dict[str, Any]]:
+    return json.loads(file.read_text())["steps"]
+
+
+def recorded(number: str) -> list[dict[str, Any]]:
+    (file,) = RECORDED.glob(f"*/{number}-*.json")
+    return steps(file)
+
+
+def words_of(step: dict[str, Any]) -> list[str]:
+    return [word for word in step.get("argv", ()) if not word.startswith("$")]
+
+
+def is_a_command(step: dict[str, Any]) -> bool:
+    return bool(step.get("argv")) and step["argv"][0].rsplit("/", 1)[-1] in {"pulumi", "esc"}
+
+
+def outcome(step: dict[str, Any]) -> Outcome:
+    stdout, stderr = step.get("stdout") or "", step.get("stderr") or ""
+    command = Command(argv=tuple(step["argv"]))
+    return Outcome(
+        command=command,
+        exit_code=step["exit"],
+        seconds=0,
+        stdout=stdout,
+        stderr=stderr,
+        shown_stdout=stdout,
+        shown_stderr=stderr,
+    )
+
+
+def all_steps() -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for file in FILES:
+        for number, step in enumerate(steps(file)):
+            if is_a_command(step):
+                yield file.name, number, step
+            elif "signal" in step:
+                yield file.name, number, {"argv": ["pulumi", "up"], "exit": step["exit"], "stdout": step["output"]}
+
+
+def read(step: dict[str, Any]) -> str:
+    """Give the answer to the reader that the toolkit would use; the reader's name, or "" for human text."""
+    words, stdout = words_of(step), step.get("stdout") or ""
+    if not stdout.strip() or "--json" not in words:
+        if "export" in words and step["exit"] == 0:
+            pulumi.read_export(stdout)
+            return "export"
+        if words[1:2] == ["version"]:
+            pulumi.read_version(stdout)
+            return "version"
+        return ""
+    if "preview" in words or "--preview-only" in words:
+        pulumi.read_preview(stdout)
+        return "preview"
+    for word, reader in (
+        ("up", lambda text: list(pulumi.read_events(text))),
+        ("refresh", lambda text: list(pulumi.read_events(text))),
+        ("destroy", lambda text: list(pulumi.read_events(text))),
+        ("ls", pulumi.read_stacks),
+        ("output", pulumi.read_outputs),
+        ("whoami", pulumi.read_login),
+        ("config", pulumi.read_settings),
+    ):
+        if word in words and not ("env" in words or "history" in words):
+            reader(stdout)
+            return word
+    return ""
+
+
+def test_every_recorded_file_is_read() -> None:
+    assert len(FILES) == 25
+    assert {file.name for file in FILES} == {path.name for path in RECORDED.rglob("*.json")}
+    read_by_name: dict[str, set[str]] = {file.name: set() for file in FILES}
+    for name, _, step in all_steps():
+        reader = read(step)
+        if step["exit"] != 0:
+            assert isinstance(explain(outcome(step), STACK), OpsError)
+            reader = reader or "failure"
+        if reader:
+            read_by_name[name].add(reader)
+    assert not {name for name, readers in read_by_name.items() if not readers}
+
+
+def test_every_preview_has_its_steps_and_no_noise() -> None:
+    previews = [
+        pulumi.read_preview(step["stdout"])
+        for _, _, step in all_steps()
+        if "--json" in words_of(step) and "preview" in words_of(step) and (step.get("stdout") or "").startswith("{\n")
+    ]
+    assert len(previews) >= 10
+    for preview in previews:
+        assert preview.steps
+        assert all(step.urn.startswith("urn:pulumi:") and step.type and step.name for step in preview.steps)
+        assert all(diagnostic.message for diagnostic in preview.diagnostics)
+
+
+def test_every_event_stream_ends_with_a_summary() -> None:
+    streams = [
+        list(pulumi.read_events(step["stdout"]))
+        for _, _, step in all_steps()
+        if "up" in words_of(step) and "--json" in words_of(step)
+    ]
+    assert len(streams) >= 6
+    for events in streams:
+        summary = [event for event in events if event.kind == "summary"]
+        assert len(summary) == 1 and summary[0].result in {"succeeded", "failed"}
+        done = [event.urn for event in events if event.kind == "done"]
+        started = [event.urn for event in events if event.kind == "started"]
+        assert set(done) <= set(started)
+
+
+def test_version_login_and_stacks() -> None:
+    found = recorded("01")
+    assert pulumi.read_version(found[0]["stdout"]) == (3, 260, 0)
+    login = pulumi.read_login(found[2]["stdout"])
+    assert login.user == "root" and login.url.startswith("file://")
+    (row,) = pulumi.read_stacks(next(step["stdout"] for step in found if "ls" in words_of(step)))
+    assert (row.name, row.resource_count) == ("mx", 0)
+
+
+def test_settings_are_masked_unless_asked_for() -> None:
+    listed, clear = [step["stdout"] for step in recorded("02") if "--json" in words_of(step)]
+    settings = {setting.key: setting for setting in pulumi.read_settings(listed)}
+    assert settings["sample:password"].secret and settings["sample:password"].value == ""
+    assert settings["other:port"].value == "5432"
+    shown = {setting.key: setting.value for setting in pulumi.read_settings(clear)}
+    assert shown["sample:password"] == "hunter2-correct-horse"
+    assert "hunter2" not in repr(pulumi.read_settings(clear))
+
+
+def test_first_preview_creates_everything() -> None:
+    preview = pulumi.read_preview(recorded("03")[0]["stdout"])
+    assert preview.change_summary == {"create": 4}
+    assert [step.op for step in preview.changes] == ["create"] * 4
+    assert preview.settings["sample:password"] == "[secret]"
+    assert preview.diagnostics == ()
+
+
+def test_replace_names_what_forces_it() -> None:
+    preview = pulumi.read_preview(recorded("06")[0]["stdout"])
+    ops = {step.name: step for step in preview.steps}
+    assert ops["cm"].op == "replace" and ops["cm"].replace_reasons == ("data.colour",)
+    assert ops["cm"].changes[0].forces_replace
+    assert ops["sec"].op == "delete" and ops["sec"].old is not None
+    assert ops["ns"].changes[0].path == "metadata.labels"
+
+
+def test_up_tells_its_operations_when_they_start() -> None:
+    stream = next(step for step in recorded("06") if "up" in words_of(step) and "--json" in words_of(step))["stdout"]
+    started = [(event.op, pulumi.name_of(event.urn)) for event in pulumi.read_events(stream) if event.kind == "started"]
+    assert (
+        ("delete-replaced", "cm") in started
+        and ("create-replacement", "cm") in started
+        and ("delete", "sec") in started
+    )
+
+
+def test_outputs_and_export() -> None:
+    found = recorded("04")
+    outputs = pulumi.read_outputs(
+        next(s["stdout"] for s in found if "output" in words_of(s) and "--json" in words_of(s))
+    )
+    assert outputs == {"namespace": "rec-sample", "password": "[secret]", "port": 5432}
+    export = pulumi.read_export(next(step["stdout"] for step in found if "export" in words_of(step)))
+    assert {pulumi.name_of(resource.urn) for resource in export.own_resources} == {"ns", "cm", "sec"}
+    assert set(export.outputs) == {"namespace", "password", "port"}
+
+
+def test_half_finished_replace_is_seen_in_the_export() -> None:
+    export = pulumi.read_export(next(step["stdout"] for step in recorded("21") if "export" in words_of(step)))
+    assert [pulumi.name_of(resource.urn) for resource in export.resources if resource.pending_delete] == ["a"]
+
+
+def test_protected_delete_is_told_by_the_old_state() -> None:
+    step = next(step for step in recorded("11") if "--json" in words_of(step))
+    preview = pulumi.read_preview(step["stdout"])
+    assert [change.name for change in preview.changes if change.protected] == ["cm"]
+    assert preview.errors
+    assert isinstance(explain(outcome(step), STACK), Refused)
+
+
+def test_chart_children_know_their_chart() -> None:
+    preview = pulumi.read_preview(recorded("17")[0]["stdout"])
+    child = next(step for step in preview.steps if step.name == "mini:rec-sample/mini-cm")
+    assert pulumi.parents_of(child.urn) == "kubernetes:helm.sh/v4:Chart"
+    assert child.type == "kubernetes:core/v1:ConfigMap"
+
+
+def test_lock_file_and_refusal_name_the_holder() -> None:
+    found = recorded("14")
+    lock = pulumi.read_lock(next(step["text"] for step in found if "locks" in step.get("file", "")))
+    assert (lock.pid, lock.user, lock.host) == (8859, "root", "vm")
+    refused = next(step for step in found if step.get("exit") == 1)
+    (told,) = pulumi.read_lock_lines(refused["stderr"])
+    assert (told.pid, told.user, told.host) == (8859, "$USER", "$HOST")
+
+
+@pytest.mark.parametrize(
+    ("number", "nth", "error", "said", "next_step"),
+    [
+        ("01", 0, NotFound, "no stack 'mx' of sample", "./inv stack.init sample"),
+        ("01", 2, NotFound, "no stack 'nope' of sample", "./inv stack.init sample"),
+        ("02", 1, Usage, "looks like a secret", "./inv secrets.set sample apiToken"),
+        ("03", 0, UnexpectedChanges, "sample would change", "--diff"),
+        ("08", 0, Usage, "lacks its setting absent", "pulumi config set absent"),
+        ("08", 1, Usage, "lacks its setting absent", "pulumi config set absent"),
+        ("08", 2, Usage, "lacks its secret setting absent", "./inv secrets.set sample absent"),
+        ("08", 3, ToolFailed, "RuntimeError: boom", "./inv preview.sample"),
+        ("08", 4, ToolFailed, "RuntimeError: boom", "./inv preview.sample"),
+        ("08", 5, ToolFailed, "No module named 'not_there'", "./inv preview.sample"),
+        ("09", 0, Usage, "passphrase does not fit", "passphrase_file"),
+        ("09", 1, Usage, "no passphrase was given", "./inv target.show"),
+        ("10", 0, ToolFailed, "connection refused", "./inv doctor"),
+        ("10", 1, ToolFailed, "kind Cluster (postgresql.cnpg.io/v1)", "./inv deploy.sample"),
+        ("10", 2, ToolFailed, 'configmaps "taken" exists', "pulumi import"),
+        ("11", 0, Refused, "protected", "--diff"),
+        ("12", 0, NotFound, "organization/sample/none", "producer"),
+        ("12", 1, ToolFailed, "KeyError", "./inv preview.sample"),
+        ("13", 0, Usage, "does not support Pulumi ESC", "esc env ls"),
+        ("13", 2, LoginMissing, "not logged in", "pulumi login"),
+        ("13", 4, Usage, "does not support Pulumi ESC", "esc env ls"),
+        ("14", 0, Refused, "process 8859", "./inv cancel.sample"),
+        ("30", 0, Refused, "another update of sample", "./inv cancel.sample"),
+        ("31", 0, NotFound, "no environment stitch/none", "esc env ls"),
+        ("16", 0, UnexpectedChanges, "sample would change", "--diff"),
+        ("24", 0, ToolFailed, "no extension nope", "image"),
+        ("24", 2, ToolFailed, "refused the password of postgres", "outputs"),
+        ("24", 4, ToolFailed, "cannot reach localhost: connection refused", "verify"),
+    ],
+)
+def test_failure_is_explained(number: str, nth: int, error: type[OpsError], said: str, next_step: str) -> None:
+    failing = [step for step in recorded(number) if is_a_command(step) and step["exit"] != 0]
+    explained = explain(outcome(failing[nth]), STACK)
+    assert type(explained) is error, explained
+    assert said in explained.summary
+    assert next_step in explained.next_step
+
+
+def test_graceful_signal_is_told_as_one() -> None:
+    told = [
+        explain(outcome(step), STACK) for name, _, step in all_steps() if name.startswith("15") and step["exit"] == 1
+    ]
+    assert len(told) == 3
+    assert all(isinstance(error, NotApproved) and "slow" in error.summary for error in told)
+
+
+def test_older_cli_that_ends_with_255_is_read_by_its_text() -> None:
+    step = {"argv": ["pulumi", "preview"], "exit": 255, "stderr": "error: no stack named 'mx' found\n"}
+    assert isinstance(explain(outcome(step), STACK), NotFound)
