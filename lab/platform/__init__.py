@@ -1,0 +1,169 @@
+"""The lab's platform: a real Kubernetes control plane on loopback with everything that plugs into it.
+
+The functions take the state folder (`.ops` or `$OPS_STATE`, absolute); the lab lives in `<state>/lab`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.platform import additions, control_plane, ports, processes, target
+from lab.platform.control_plane import ControlPlane
+from lab.platform.parts import Part, PartStatus
+from lab.platform.paths import LabPaths
+from lab.platform.record import Record
+from lab.platform.supervisor import Supervisor, locked
+from runbooks.lib.errors import Usage
+
+__all__ = ["PartStatus", "down", "environment", "is_up", "reset", "status", "up"]
+
+POSTGRES_PORT = 5432
+"""Taken when it is free at the lab's first start."""
+
+
+def up(state_dir: Path, report: Callable[[str], None]) -> None:
+    """Brings every part to ready, starting only what does not run; idempotent.
+
+    The first time it makes keys, picks ports and, where a program is nowhere, builds it (minutes). `report` gets lines
+    for a person, from this thread or another. Raises `OpsError` with the next safe command.
+    """
+    from lab import toolchain
+    from lab.platform import cluster, pki
+
+    paths = _paths(state_dir)
+    with locked(paths, report):
+        paths.prepare()
+        record = Record.load(paths.record)
+        tools = toolchain.resolve(report)
+        _pick_ports(record)
+        record.save(paths.record)
+        plane = ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=record.ports, tools=tools)
+        cluster.write_kubeconfigs(plane)
+        target.ensure_passphrase(paths)
+        uid = _bring_up(Supervisor(paths, record, report), plane)
+        found = target.tools(tools["helm"])
+        target.link_tools(paths, found)
+        target.write(paths, cluster_uid=uid, postgres_port=record.ports["postgres"], found=found)
+
+
+def _pick_ports(record: Record) -> None:
+    for name in (*control_plane.PORTS, *additions.PORTS):
+        if name not in record.ports:
+            record.ports[name] = ports.pick(record.ports.values())
+    if "postgres" not in record.ports:
+        record.ports["postgres"] = ports.pick(record.ports.values(), preferred=POSTGRES_PORT)
+
+
+def _bring_up(supervisor: Supervisor, plane: ControlPlane) -> str:
+    from lab.platform import cluster
+    from lab.platform.api import Cluster
+
+    _refuse_foreign_postgres(plane)
+    api = Cluster(plane.api)
+    storage, server, *controllers = plane.parts()
+    supervisor.bring_up([storage, server])
+    uid = cluster.lay_out(api)
+    supervisor.bring_up([*controllers, *additions.parts(plane)])
+    cluster.await_default_account(api)
+    return uid
+
+
+def _refuse_foreign_postgres(plane: ControlPlane) -> None:
+    """The database's port may be in use by the lab's own server only, also while no part of the lab needs it yet."""
+    port = plane.ports["postgres"]
+    own = {process.pid for process in processes.of_lab(plane.paths.lab)}
+    if ports.holder(port) not in own:
+        ports.refuse_taken("postgres", port)
+
+
+def down(state_dir: Path, report: Callable[[str], None]) -> None:
+    """Ends every process of the lab, and keeps its state; nothing to do is fine."""
+    paths = _paths(state_dir)
+    if not paths.lab.is_dir():
+        return
+    with locked(paths, report):
+        Supervisor(paths, Record.load(paths.record), report).end_all()
+
+
+def reset(state_dir: Path, report: Callable[[str], None]) -> None:
+    """Ends every process of the lab and removes its state: the cluster, databases, stacks and their secrets."""
+    paths = _paths(state_dir)
+    if not paths.lab.is_dir():
+        return
+    with locked(paths, report):
+        try:
+            record = Record.load(paths.record)
+        except Usage as unreadable:
+            report(unreadable.summary)
+            record = Record()
+        Supervisor(paths, record, report).end_all()
+        shutil.rmtree(paths.lab)
+
+
+def status(state_dir: Path) -> list[PartStatus]:
+    """The lab's parts in the order of their start; empty when there has never been a lab."""
+    paths = _paths(state_dir)
+    record = Record.load(paths.record)
+    plane = _known_plane(paths, record)
+    if plane is None:
+        return []
+    return [_part_status(part, record) for part in (*plane.parts(), *additions.parts(plane))]
+
+
+def _known_plane(paths: LabPaths, record: Record) -> ControlPlane | None:
+    from lab.platform.pki import Pki
+
+    ports_known = record.ports.keys() >= {*control_plane.PORTS, *additions.PORTS, "postgres"}
+    if not ports_known or not paths.pki.is_dir():
+        return None
+    return ControlPlane(paths=paths, pki=Pki(paths.pki), ports=record.ports, tools={})
+
+
+def _part_status(part: Part, record: Record) -> PartStatus:
+    started = record.parts.get(part.name)
+    if started is None or not processes.is_alive(started.process):
+        health = "stopped" if started is None else "crashed"
+        return PartStatus(name=part.name, ready=False, health=health, version=part.version, port=part.port)
+    trouble = part.probe()
+    return PartStatus(
+        name=part.name,
+        ready=not trouble,
+        health=trouble or "ready",
+        version=started.version,
+        pid=started.process.pid,
+        port=part.port,
+        memory=sum(processes.memory(pid) or 0 for pid in processes.tree(started.process.pid)),
+    )
+
+
+def is_up(state_dir: Path) -> bool:
+    """Every part runs and answers, and `target.json` tells how to get in."""
+    paths = _paths(state_dir)
+    parts = status(state_dir) if paths.target.exists() else []
+    return bool(parts) and all(part.ready for part in parts)
+
+
+def environment(state_dir: Path) -> dict[str, str]:
+    """What raw pulumi, kubectl and psql need to work on the lab; `PATH` is complete, no value is a secret."""
+    paths = _paths(state_dir)
+    record = Record.load(paths.record)
+    exports = {
+        "KUBECONFIG": str(paths.kubeconfig),
+        "PULUMI_BACKEND_URL": f"file://{paths.backend}",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(paths.passphrase),
+        "PULUMI_CREDENTIALS_PATH": str(paths.credentials),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "OPS_STATE": str(paths.state_dir),
+        "PATH": os.pathsep.join([str(paths.bin), os.environ.get("PATH", os.defpath)]),
+    }
+    if "postgres" in record.ports:
+        exports |= {"PGHOST": ports.LOOPBACK, "PGPORT": str(record.ports["postgres"]), "PGUSER": "postgres"}
+    return exports
+
+
+def _paths(state_dir: Path) -> LabPaths:
+    # One spelling: it is in the mark of every process, by which a later command knows them.
+    return LabPaths(state_dir.resolve())

@@ -1,0 +1,100 @@
+"""Where everything of the lab is: fixed names below `<state>/lab`, folders 0700, files 0600."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository."""
+
+CONTEXT = "lab"
+"""Name of the cluster, the context and the stack."""
+
+
+@dataclass(frozen=True)
+class LabPaths:
+    """The lab's files, from the state folder (`.ops` or `$OPS_STATE`)."""
+
+    state_dir: Path
+
+    @property
+    def lab(self) -> Path:
+        return self.state_dir / "lab"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.lab / "kubeconfig"
+
+    @property
+    def target(self) -> Path:
+        return self.lab / "target.json"
+
+    @property
+    def passphrase(self) -> Path:
+        return self.lab / "passphrase"
+
+    @property
+    def backend(self) -> Path:
+        """Root of pulumi's file back end."""
+        return self.lab / "backend"
+
+    @property
+    def stacks(self) -> Path:
+        """Stack settings: `<pulumi project>/Pulumi.lab.yaml`."""
+        return self.lab / "stacks"
+
+    @property
+    def credentials(self) -> Path:
+        """pulumi's own login file is kept here, away from the user's."""
+        return self.lab / "pulumi"
+
+    @property
+    def logs(self) -> Path:
+        return self.lab / "logs"
+
+    @property
+    def bin(self) -> Path:
+        """Links to the kubectl, helm and pulumi that serve the lab, for `lab.env`."""
+        return self.lab / "bin"
+
+    @property
+    def record(self) -> Path:
+        return self.lab / "lab.json"
+
+    @property
+    def lock(self) -> Path:
+        # Beside the lab's folder: `lab.reset` removes that one while it holds the lock.
+        return self.state_dir / "lab.lock"
+
+    @property
+    def pki(self) -> Path:
+        return self.lab / "pki"
+
+    @property
+    def etcd_data(self) -> Path:
+        return self.lab / "etcd"
+
+    def log(self, part: str) -> Path:
+        return self.logs / f"{part}.log"
+
+    def prepare(self) -> None:
+        """Makes the folders."""
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        folders = (self.lab, self.logs, self.backend, self.stacks, self.credentials, self.bin, self.etcd_data)
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Writes a file that only the user can read, all or nothing (temporary file, fsync, rename)."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    data = content.encode() if isinstance(content, str) else content
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)

