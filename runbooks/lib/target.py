@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from runbooks.lib.errors import NotFound, OpsError, Refused, Usage
 from runbooks.lib.kubeconfig import is_loopback, read_context
@@ -69,7 +69,7 @@ class Target:
     def file_backend(self) -> Path | None:
         """Folder of a `file://` back end."""
         parts = urlsplit(self.backend)
-        return Path(parts.path) if parts.scheme == "file" else None
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,7 @@ def _absolute_backend(where: str, value: str, root: Path) -> str:
             raise Usage(
                 f"{where}: the back end {value!r} names no folder", expected="file://~/folder or file:///folder"
             )
-        return f"file://{_absolute(rest, root)}"
+        return f"file://{quote(str(_absolute(unquote(rest), root)))}"
     if parts.scheme in DIY_SCHEMES or (parts.scheme == "https" and parts.hostname):
         return value
     if parts.scheme == "http" and is_loopback(value):

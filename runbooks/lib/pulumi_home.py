@@ -1,0 +1,73 @@
+"""A PULUMI_HOME of one run: the CLI writes unredacted values into its `logs/`, so it goes when the run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+NAME = "pulumi-home"
+
+
+@contextlib.contextmanager
+def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: bool) -> Iterator[Path]:
+    """`<run_folder>/pulumi-home` (0700) with the user's own plugins in it, removed on leaving.
+
+    What killed runs left behind is removed first.
+    """
+    remove_abandoned(run_folder.parent, keep=run_folder)
+    home = run_folder / NAME
+    home.mkdir(mode=0o700)
+    (home / "pid").write_text(str(os.getpid()), encoding="ascii")
+    if not is_stand_in:
+        plugins = Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
+        plugins.mkdir(parents=True, exist_ok=True)
+        (home / "plugins").symlink_to(plugins, target_is_directory=True)
+    try:
+        yield home
+    finally:
+        remove(home)
+
+
+def remove(home: Path) -> None:
+    """Remove a private home. The plugins it links to stay: links are removed, never followed."""
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
+    """Remove the homes and kubeconfigs of runs whose processes are gone, and say which."""
+    removed = []
+    for home in sorted(runs.glob(f"*/{NAME}")):
+        if home.parent != keep and not is_in_use(home):
+            remove(home)
+            (home.parent / "kubeconfig").unlink(missing_ok=True)
+            removed.append(home)
+    return removed
+
+
+def is_in_use(home: Path, proc: Path = Path("/proc")) -> bool:
+    """Whether a process of this user works with that home: the run that made it, or a pulumi it left behind.
+
+    Where the system does not tell (no /proc), a home counts as in use.
+    """
+    if not (proc / "self").exists():
+        return True
+    marker = f"PULUMI_HOME={home}".encode()
+    made_by = owner_of(home)
+    if made_by is not None and (proc / str(made_by)).exists():
+        return True
+    for process in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if process.stat().st_uid == os.geteuid() and marker in (process / "environ").read_bytes().split(b"\0"):
+                return True
+    return False
+
+
+def owner_of(home: Path) -> int | None:
+    """The process that made the home, as recorded in it."""
+    try:
+        return int((home / "pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

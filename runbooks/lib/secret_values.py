@@ -1,0 +1,57 @@
+"""Secret values in pulumi's clear answers, for the masker. Whatever calls this keeps those answers in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+SIGNATURE_KEY = "4dabf18193072939515e22adb298388d"
+SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - Pulumi's public marker of a secret, not one itself
+
+
+def secrets_in_config(answer: str) -> Iterator[str]:
+    """Values of the secret settings in `config --json --show-secrets`. Raises `ValueError` for what is no JSON."""
+    for entry in json.loads(answer or "{}").values():
+        if isinstance(entry, dict) and entry.get("secret"):
+            yield from texts_in(entry.get("objectValue", entry.get("value")))
+
+
+def secrets_in_export(answer: str) -> Iterator[str]:
+    """Every secret value in `stack export --show-secrets`, wherever it lies. Raises `ValueError` for no JSON."""
+    yield from _plaintexts(json.loads(answer or "{}"))
+
+
+def _plaintexts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
+            plaintext = value.get("plaintext")
+            if isinstance(plaintext, str):
+                yield from texts_in(_decoded(plaintext))
+            elif "value" in value:
+                yield from texts_in(value["value"])
+            return
+        for inner in value.values():
+            yield from _plaintexts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _plaintexts(inner)
+
+
+def _decoded(plaintext: str) -> Any:
+    try:
+        return json.loads(plaintext)
+    except ValueError:
+        return plaintext
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text and number in a value; keys are names, not secrets."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts_in(inner)
+    elif value is not None and not isinstance(value, bool) and value != "":
+        yield str(value)

@@ -1,0 +1,102 @@
+"""Stack settings files, `Pulumi.<stack>.yaml`: what they hold, and the lab's copy kept up to date with its template."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.comments import CommentedMap
+
+from runbooks.lib.yamlfile import YamlFile, dump, parse, write_atomically
+
+PRIVATE = 0o600
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackFile:
+    """What a stack's settings file holds, values untouched."""
+
+    path: Path
+    config: Mapping[str, Any]
+    environment: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> StackFile:
+        """Read `path`; a file that does not exist holds nothing. Raises `Usage` for one that is no settings file."""
+        if not path.exists():
+            return cls(path=path, config={})
+        source = YamlFile.read(path)
+        top = source.mapping()
+        config = source.section(top, "config") if top.get("config") is not None else {}
+        bound = top.get("environment") or []
+        return cls(path=path, config=config, environment=tuple(str(name) for name in bound))
+
+    def has(self, key: str) -> bool:
+        """Whether the full key (`namespace:name`) has a value, secret or not."""
+        return key in self.config and self.config[key] not in (None, "")
+
+
+def full_key(project: str, key: str) -> str:
+    """`namespace:name` of a key that may be in the project's own namespace."""
+    return key if ":" in key else f"{project}:{key}"
+
+
+def missing_keys(file: StackFile, project: str, keys: Iterable[str]) -> list[str]:
+    """Those of `keys`, in full, that the file gives no value."""
+    return [full for key in keys if not file.has(full := full_key(project, key))]
+
+
+def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bool:
+    """Bring the private copy of a settings template up to date; whether the copy was written.
+
+    A template that changed since the last time wins over what it had said before; everything that was set in the copy
+    itself stays: the encryption salt, secrets, bound environments, wired settings. `imposed` wins over both.
+    """
+    applied = copied.with_name(f".{copied.name}.template")
+    new = template.read_text(encoding="utf-8") if template.exists() else ""
+    old = applied.read_text(encoding="utf-8") if applied.exists() else None
+    current = copied.read_text(encoding="utf-8") if copied.exists() else None
+    if current is None or old is None or old != new:
+        document = merged(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""))
+    else:
+        document = _mapping(copied, current)
+    impose(document, imposed)
+    text = dump(document) if document else ""
+    if old != new:
+        write_atomically(applied, new, mode=PRIVATE)
+    if text == current:
+        return False
+    write_atomically(copied, text, mode=PRIVATE)
+    return True
+
+
+def merged(template: CommentedMap, before: CommentedMap, current: CommentedMap) -> CommentedMap:
+    """The new template, with all that `current` holds beyond what the template `before` had put there."""
+    result = copy.deepcopy(template)
+    for key in current:
+        if key != "config" and current[key] != before.get(key):
+            result[key] = current[key]
+    kept = current.get("config") or {}
+    said = before.get("config") or {}
+    own = {key: kept[key] for key in kept if kept[key] != said.get(key)}
+    if own and not isinstance(result.get("config"), CommentedMap):
+        result["config"] = CommentedMap()
+    for key, value in own.items():
+        result["config"][key] = value
+    return result
+
+
+def impose(document: CommentedMap, settings: Mapping[str, str]) -> None:
+    """Set plain settings by their full keys, where they differ."""
+    if settings and not isinstance(document.get("config"), CommentedMap):
+        document["config"] = CommentedMap()
+    for key, value in settings.items():
+        if document["config"].get(key) != value:
+            document["config"][key] = value
+
+
+def _mapping(path: Path, text: str) -> CommentedMap:
+    return YamlFile(path=path, document=parse(path, text.encode())).mapping()

@@ -1,0 +1,111 @@
+"""Which pulumi, kubectl and helm a run uses, and the secrets that the environment itself holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runbooks.lib import pulumi
+from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.lib.kubectl import Runs
+from runbooks.lib.target import Target
+
+INSTALL = {
+    "pulumi": "install it: curl -fsSL https://get.pulumi.com | sh, or brew install pulumi/tap/pulumi",
+    "kubectl": "install it: https://kubernetes.io/docs/tasks/tools/, or brew install kubectl",
+    "helm": "install it: https://helm.sh/docs/intro/install/, or brew install helm",
+}
+_SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSWORD|PASSPHRASE|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
+_NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE)$|^(?:GOPATH|SSH_AUTH_SOCK)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Absolute paths of the tools of a run."""
+
+    pulumi: str
+    pulumi_version: str
+    is_stand_in: bool
+    """The lab's own pulumi; never on a real target."""
+    kubectl: str
+    helm: str = ""
+    """Empty when there is none; only some tasks need it."""
+
+
+def find_tools(target: Target, program: str, *, is_stand_in: bool, version: str) -> Tools:
+    """The tools for a target, `program` being its pulumi; the lab has its own kubectl and helm.
+
+    Raises `ToolFailed` with the install command when there is no kubectl.
+    """
+    return Tools(
+        pulumi=program,
+        pulumi_version=version,
+        is_stand_in=is_stand_in,
+        kubectl=find_kubectl(target),
+        helm=str(target.tools.get("helm") or shutil.which("helm") or ""),
+    )
+
+
+def find_pulumi(target: Target, root: Path) -> tuple[str, bool]:
+    """Path of the pulumi to use and whether it is the lab's stand-in, which serves the lab alone."""
+    on_path = real_pulumi(root)
+    if on_path:
+        return on_path, False
+    stand_in = target.tools.get("pulumi") or root / "lab" / "bin" / "pulumi"
+    if target.ephemeral and stand_in.exists():
+        return str(stand_in), True
+    raise missing("pulumi", target)
+
+
+def real_pulumi(root: Path) -> str:
+    """The first pulumi on PATH that is not the lab's stand-in; empty when there is none."""
+    stand_ins = (root / "lab").resolve()
+    for folder in os.get_exec_path():
+        found = shutil.which("pulumi", path=folder)
+        if found and not Path(found).resolve().is_relative_to(stand_ins):
+            return str(Path(found).absolute())
+    return ""
+
+
+def find_kubectl(target: Target) -> str:
+    """The lab's kubectl for the lab; else the one on PATH, else the one of this environment."""
+    beside_python = Path(sys.executable).with_name("kubectl")
+    found = (
+        target.tools.get("kubectl") or shutil.which("kubectl") or (beside_python if beside_python.exists() else None)
+    )
+    if found is None:
+        raise missing("kubectl", target)
+    return str(Path(found).absolute())
+
+
+def missing(tool: str, target: Target) -> OpsError:
+    where = "it is needed on every real target; the lab's stand-in serves the lab alone" if tool == "pulumi" else ""
+    return ToolFailed(
+        f"{tool} is not on PATH, and target {target.name!r} needs it",
+        expected=where or f"{tool} on PATH",
+        next_step=INSTALL[tool],
+    )
+
+
+def ask_version(program: str, env: Mapping[str, str], runner: Runs) -> str:
+    """`v3.260.0`. Raises `ToolFailed` when that pulumi cannot even tell its version."""
+    outcome = runner.run(pulumi.version(program, env))
+    if not outcome.ok:
+        raise ToolFailed(
+            f"{program} does not tell its version (exit {outcome.exit_code})",
+            expected="a working pulumi",
+            next_step=f"{program} version",
+        )
+    return "v" + ".".join(str(part) for part in pulumi.read_version(outcome.stdout))
+
+
+def secret_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Values of the environment that are secrets by their variables' names."""
+    for name, value in environ.items():
+        if value and _SECRET_VARIABLE.search(name) and not _NOT_A_VALUE.search(name):
+            yield value

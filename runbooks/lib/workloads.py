@@ -1,0 +1,125 @@
+"""What a namespace holds, rung by rung: workloads that run, endpoints behind Services, CRDs, Secrets with their keys.
+
+Each function looks at objects as `kubectl get -o json` gives them and says what it saw; none asks the cluster.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+
+from runbooks.lib.checks import Finding, failed, not_tried, passed
+from runbooks.lib.kubectl import Json, KubectlFailed, Trouble, condition, dig, is_current, items, metadata, text_at
+
+CRD_MISSING = "CRDs not found: the operator that brings them was not applied, or not yet"
+NO_ENDPOINTS = "no Pod behind the Service is ready: look at the Pods' events"
+
+
+def seen(rung: str, look: Callable[[], Finding], *, next_step: str = "") -> Finding:
+    """What `look` finds; an answer the cluster did not give is a failed rung, with its reason as evidence."""
+    try:
+        return look()
+    except KubectlFailed as error:
+        cause = {
+            Trouble.UNKNOWN_KIND: CRD_MISSING,
+            Trouble.FORBIDDEN: "the kubeconfig's user lacks the right to read this",
+            Trouble.UNREACHABLE: "the API server stopped answering",
+        }.get(error.trouble, "")
+        return failed(rung, error.summary, cause=cause, next_step=error.next_step or next_step)
+
+
+def deployment_is_available(rung: str, deployment: Json | None, *, cause: str, next_step: str) -> Finding:
+    """Every wanted replica of the newest generation is there, and `Available` is True."""
+    if deployment is None:
+        return failed(rung, "there is no such Deployment", cause=cause, next_step=next_step)
+    name = "/".join(metadata(deployment))
+    wanted = dig(deployment, "spec", "replicas")
+    ready = dig(deployment, "status", "readyReplicas") or 0
+    updated = dig(deployment, "status", "updatedReplicas") or 0
+    told = f"{name}: {ready} of {1 if wanted is None else wanted} ready"
+    available = condition(deployment, "Available")
+    if not is_current(deployment):
+        return failed(rung, f"{told}; its newest version is not rolled out yet", cause=cause, next_step=next_step)
+    if available is None or not available.is_true or wanted == 0 or updated < (1 if wanted is None else wanted):
+        why = str(available) if available else "no condition Available yet"
+        return failed(rung, f"{told}; {why}", cause=cause, next_step=next_step)
+    return passed(rung, told)
+
+
+def workloads_are_ready(rung: str, answer: Json, *, namespace: str, next_step: str) -> Finding:
+    """Every Deployment, StatefulSet and DaemonSet in the answer has its Pods ready. None at all is not a pass."""
+    found = items(answer)
+    if not found:
+        return not_tried(rung, f"namespace {namespace} holds no Deployment, StatefulSet or DaemonSet", deciding=False)
+    behind = [told for obj in found if (told := _behind(obj))]
+    if behind:
+        return failed(
+            rung, "; ".join(behind), cause="Pods that do not get ready: look at their events", next_step=next_step
+        )
+    return passed(rung, f"{len(found)} of {len(found)}: " + ", ".join(metadata(obj)[1] for obj in found))
+
+
+def _behind(workload: Json) -> str:
+    """What is missing to readiness; empty when nothing is."""
+    kind, name = text_at(workload, "kind"), metadata(workload)[1]
+    if kind == "DaemonSet":
+        wanted, ready = dig(workload, "status", "desiredNumberScheduled"), dig(workload, "status", "numberReady")
+    else:
+        wanted, ready = dig(workload, "spec", "replicas"), dig(workload, "status", "readyReplicas")
+        wanted = 1 if wanted is None else wanted
+    if not is_current(workload):
+        return f"{kind} {name}: its newest version is not rolled out yet"
+    return "" if (ready or 0) >= (wanted or 0) else f"{kind} {name}: {ready or 0} of {wanted} ready"
+
+
+def has_endpoints(rung: str, slices: Json, *, service: str, next_step: str, cause: str = NO_ENDPOINTS) -> Finding:
+    """At least one ready address in the Service's EndpointSlices (`discovery.k8s.io/v1`)."""
+    ready, waiting = endpoint_addresses(slices)
+    if ready:
+        return passed(rung, f"{service}: {', '.join(ready)}")
+    told = f"{service}: no ready endpoint" + (f", {len(waiting)} not ready" if waiting else "")
+    return failed(rung, told, cause=cause, next_step=next_step)
+
+
+def endpoint_addresses(slices: Json) -> tuple[list[str], list[str]]:
+    """`address:port` of ready and of waiting endpoints. An unset `ready` means ready (the API's own rule)."""
+    ready: list[str] = []
+    waiting: list[str] = []
+    for found in items(slices):
+        port = dig(found, "ports", 0, "port")
+        for endpoint in dig(found, "endpoints") or []:
+            told = [f"{address}:{port}" if port else str(address) for address in dig(endpoint, "addresses") or []]
+            (waiting if dig(endpoint, "conditions", "ready") is False else ready).extend(told)
+    return ready, waiting
+
+
+def crds_are_established(rung: str, crds: Json, names: Sequence[str], *, cause: str, next_step: str) -> Finding:
+    """Each CRD named is there and `Established`."""
+    there = {metadata(crd)[1]: condition(crd, "Established") for crd in items(crds)}
+    missing = [name for name in names if name not in there]
+    waiting = [name for name in names if name in there and not ((state := there[name]) and state.is_true)]
+    if missing or waiting:
+        told = [f"missing: {', '.join(missing)}"] if missing else []
+        told += [f"not established: {', '.join(waiting)}"] if waiting else []
+        return failed(rung, "; ".join(told), cause=cause, next_step=next_step)
+    return passed(rung, ", ".join(names))
+
+
+def secret_has_keys(rung: str, secret: Json | None, keys: Sequence[str], *, cause: str, next_step: str) -> Finding:
+    """The Secret is there and each key holds something. Its evidence names keys, never values."""
+    if secret is None:
+        return failed(rung, "there is no such Secret", cause=cause, next_step=next_step)
+    data = dig(secret, "data") or {}
+    empty = [key for key in keys if not data.get(key)]
+    if empty:
+        return failed(rung, f"no value for {', '.join(empty)}", cause=cause, next_step=next_step)
+    return passed(rung, f"{'/'.join(metadata(secret))} has {', '.join(keys)}")
+
+
+def secret_value(secret: Json, key: str) -> str:
+    """A decoded value of a Secret; empty when it is missing or not text."""
+    try:
+        return base64.b64decode(text_at(secret, "data", key), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return ""

@@ -1,0 +1,106 @@
+"""A stack made ready for its first command: on the lab whatever is missing is made, on a real target it is named."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runbooks.lib import pulumi
+from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.failures import explain
+from runbooks.lib.secret_values import secrets_in_config, secrets_in_export
+from runbooks.lib.stackfile import StackFile, missing_keys, refresh_copy
+from runbooks.lib.stacks import Stack
+from runbooks.lib.yamlfile import write_atomically
+from runbooks.services import Service
+
+if TYPE_CHECKING:
+    from runbooks.session import Session
+
+GENERATED_LENGTH = 32
+ALPHABET = string.ascii_letters + string.digits
+"""Letters and digits alone: the same text in a URL, in JSON and in a shell, so every tool's own masking finds it."""
+
+
+def generated_secret() -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(GENERATED_LENGTH))
+
+
+def prepare(session: Session, service: Service) -> Stack:
+    """See `Session.prepare`."""
+    stack = session.stack(service)
+    if session.target.ephemeral:
+        _make_on_lab(session, service, stack)
+    else:
+        _must_be_there(session, service, stack)
+    session.check_settings(stack)
+    register_secrets(session, stack)
+    return stack
+
+
+def register_secrets(session: Session, stack: Stack) -> None:
+    """Give the masker every secret of the stack's settings and state.
+
+    The one place where a run asks pulumi for clear values; they stay in memory.
+    """
+    settings = session.runner.run(pulumi.config_list(stack, show_secrets=True))
+    if not settings.ok:
+        raise explain(settings, stack)
+    for value in secrets_in_config(settings.stdout):
+        session.masker.register(value)
+    state = session.runner.run(pulumi.stack_export(stack, show_secrets=True))
+    if not state.ok:
+        raise explain(state, stack)
+    for value in secrets_in_export(state.stdout):
+        session.masker.register(value)
+
+
+# --- a real target: nothing is made ------------------------------------------------------------------------------
+
+
+def _must_be_there(session: Session, service: Service, stack: Stack) -> None:
+    target = f"./inv --target {session.target.name}"
+    if not session.has_stack(stack):
+        raise NotFound(
+            f"{service.name} has no stack {stack.name!r} on {session.target.shown_backend}",
+            expected=f"the stack {stack.reference}; no run creates one by itself",
+            next_step=f"{target} stack.init {service.name}",
+        )
+    file = StackFile.read(stack.settings_file)
+    if file.environment:
+        return  # the bound environment may provide what the file does not
+    missing = missing_keys(file, service.project_name, (setting.key for setting in service.secrets))
+    if missing:
+        raise Usage(
+            f"{service.name} has no value for {', '.join(missing)}",
+            expected=f"every required secret in {stack.settings_file.name}",
+            next_step=f"{target} secrets.set {service.name} {missing[0].removeprefix(service.project_name + ':')}",
+        )
+
+
+# --- the lab: whatever is missing is made ------------------------------------------------------------------------
+
+
+def _make_on_lab(session: Session, service: Service, stack: Stack) -> None:
+    if stack.config_file is None or stack.init_folder is None:
+        raise Usage("the lab's target has no folder for stack settings", next_step="./inv lab.up")
+    stack.init_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _copy_project_file(stack.folder / "Pulumi.yaml", stack.init_folder / "Pulumi.yaml")
+    template = stack.folder / f"Pulumi.{stack.name}.yaml"
+    refresh_copy(template, stack.config_file, session.target.settings.get(stack.project, {}))
+    if not session.has_stack(stack):
+        session.runner.check(pulumi.stack_init(stack))
+    for key in missing_keys(
+        StackFile.read(stack.config_file), stack.project, (setting.key for setting in service.secrets)
+    ):
+        value = generated_secret()
+        session.masker.register(value)
+        session.runner.check(pulumi.config_set_secret(stack, key, value))
+
+
+def _copy_project_file(source: Path, copied: Path) -> None:
+    text = source.read_text(encoding="utf-8")
+    if not copied.exists() or copied.read_text(encoding="utf-8") != text:
+        write_atomically(copied, text, mode=0o600)

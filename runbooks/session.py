@@ -1,0 +1,263 @@
+"""One run, opened once: where it goes, what it may show, which tools it uses. Tasks on a target start here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runbooks import preparation
+from runbooks.lib import pulumi
+from runbooks.lib.errors import NotApproved, NotFound, OpsError, ToolFailed
+from runbooks.lib.failures import explain
+from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
+from runbooks.lib.journal import Journal
+from runbooks.lib.kubeconfig import KubeContext
+from runbooks.lib.kubectl import Kubectl
+from runbooks.lib.mask import Masker
+from runbooks.lib.pulumi_home import made_private
+from runbooks.lib.render import Reporter, make_reporter
+from runbooks.lib.runner import Runner, child_environment
+from runbooks.lib.stackfile import StackFile
+from runbooks.lib.stacks import Stack
+from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
+from runbooks.lib.toolbox import Tools, ask_version, find_pulumi, find_tools, secret_variables
+from runbooks.program import ROOT, state_dir
+from runbooks.services import SERVICES, Service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything a task works with. Made by `open_session`; nothing in it is looked up a second time."""
+
+    root: Path
+    state_dir: Path
+    target: Target
+    runner: Runner
+    journal: Journal
+    masker: Masker
+    reporter: Reporter
+    context: KubeContext
+    kubeconfig: Path
+    """The run's own, with the checked context alone (0600, gone when the run ends)."""
+    tools: Tools
+    env: Mapping[str, str] = field(repr=False)
+    """What a pulumi child gets on top of the allow-listed environment."""
+    prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(program=self.tools.kubectl, kubeconfig=self.kubeconfig)
+
+    def guard(self) -> Cluster:
+        """Ask the cluster again who it is. Raises `Refused` unless it is the pinned one."""
+        return check_cluster(self.target, self.context, self.kubectl, self.runner)
+
+    def stack(self, service: Service) -> Stack:
+        """The service's stack on this target; prepares and checks nothing."""
+        folder = self.root / "pulumi" / service.folder
+        settings = self.target.settings_dir
+        own = settings / service.project_name if settings else None
+        return Stack(
+            service=service.name,
+            project=service.project_name,
+            name=self.target.stack,
+            organization=self.target.organization,
+            folder=folder,
+            config_file=own / f"Pulumi.{self.target.stack}.yaml" if own else None,
+            init_folder=own,
+            program=self.tools.pulumi,
+            env=self.env,
+        )
+
+    def prepare(self, service: Service) -> Stack:
+        """The service's stack, ready for its first command.
+
+        On the lab its settings are brought up to date, and stack and secrets made where they are missing. On a real
+        target stack and secrets must be there: raises `NotFound` or `Usage` with the command that makes them. On both
+        its secrets are registered with the masker, and settings that lead to another cluster are refused.
+        """
+        if service.name not in self.prepared:
+            stack = preparation.prepare(self, service)
+            self.prepared[service.name] = stack
+        return self.prepared[service.name]
+
+    def check_settings(self, stack: Stack) -> StackFile:
+        """The stack's settings file. Raises `Refused` when it points pulumi at another cluster than the target's."""
+        file = StackFile.read(stack.settings_file)
+        check_stack_settings(plain_settings(file.config), self.target, source=str(stack.settings_file))
+        return file
+
+    def has_stack(self, stack: Stack) -> bool:
+        """Whether the back end holds the stack; on a file back end this starts no process."""
+        folder = self.target.file_backend
+        if folder is not None:
+            kept = folder / ".pulumi" / "stacks" / stack.project
+            return any((kept / f"{stack.name}.json{suffix}").exists() for suffix in ("", ".gz", ".zst"))
+        listed = self.runner.run(pulumi.stack_list(stack))
+        if not listed.ok:
+            raise explain(listed, stack)
+        return any(row.name in {stack.name, stack.selector} for row in pulumi.read_stacks(listed.stdout))
+
+
+@contextlib.contextmanager
+def open_session(
+    c: Any, task: str, *, argv: Sequence[str] | None = None, cluster: bool = True, start_lab: bool = True
+) -> Iterator[Session]:
+    """Open a run of `task` on the chosen target, announced in one line, and close it whatever happens.
+
+    `cluster=False` leaves the guard out, for what touches settings alone; without `start_lab` a lab that is not
+    running is `NotFound`. Every secret known by now is registered with the masker before anything is shown.
+    """
+    masker = Masker(secret_variables(os.environ), platform_words=platform_words())
+    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker)
+    state = made_state_dir()
+    name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
+    journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
+    runner = Runner(masker=masker, journal=journal, base_env=child_environment(os.environ))
+    with _recorded(journal), contextlib.ExitStack() as closing:
+        closing.callback(reporter.close)
+        target = resolved_target(name, state, reporter, start_lab=start_lab)
+        session = _opened(target, state, runner, reporter, closing)
+        found = session.guard() if cluster else None
+        reporter.line(header(session, found))
+        reporter.event("target", **header_facts(session, found))
+        journal.write("target", **header_facts(session, found))
+        yield session
+
+
+@contextlib.contextmanager
+def _recorded(journal: Journal) -> Iterator[None]:
+    """Close the journal with the exit code the run ends with."""
+    code = 70
+    try:
+        yield
+        code = 0
+    except OpsError as error:
+        code = error.exit_code
+        raise
+    except KeyboardInterrupt:
+        code = NotApproved.exit_code
+        raise
+    finally:
+        journal.finish(code)
+
+
+def platform_words() -> Iterator[str]:
+    """The platform's own names: a secret that is one of them is masked as a whole word only."""
+    for service in SERVICES:
+        yield from (service.name, service.project_name, service.namespace)
+
+
+def made_state_dir() -> Path:
+    """The state folder, absolute, made with mode 0700 when new."""
+    state = state_dir().absolute()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return state
+
+
+def resolved_target(name: str, state: Path, reporter: Reporter, *, start_lab: bool) -> Target:
+    """The target called `name`; the lab is started first, and said so."""
+    if name == LAB:
+        from lab import platform
+
+        if not platform.is_up(state):
+            if not start_lab:
+                raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
+            reporter.announce(
+                "No real target was chosen, so this works on the lab: a throw-away platform on this machine."
+            )
+            with reporter.step("start the lab") as progress:
+                platform.up(state, progress.note)
+    return load_target(name, root=ROOT, state_dir=state)
+
+
+def _opened(target: Target, state: Path, runner: Runner, reporter: Reporter, closing: contextlib.ExitStack) -> Session:
+    journal, masker = runner.journal, runner.masker
+    context, kubeconfig = private_kubeconfig(target, journal.folder)
+    closing.callback(kubeconfig.unlink, missing_ok=True)
+    masker.register_all([*context.secrets(), *passphrases(target)])
+    program, is_stand_in = find_pulumi(target, ROOT)
+    home = closing.enter_context(made_private(journal.folder, os.environ, is_stand_in=is_stand_in))
+    env = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=state)
+    version = ask_version(program, env, runner)
+    return Session(
+        root=ROOT,
+        state_dir=state,
+        target=target,
+        runner=runner,
+        journal=journal,
+        masker=masker,
+        reporter=reporter,
+        context=context,
+        kubeconfig=kubeconfig,
+        tools=find_tools(target, program, is_stand_in=is_stand_in, version=version),
+        env=env,
+    )
+
+
+def passphrases(target: Target) -> list[str]:
+    """What the target's passphrase file holds. Raises `ToolFailed` when it cannot be read."""
+    if target.passphrase_file is None:
+        return []
+    try:
+        return [target.passphrase_file.read_text(encoding="utf-8").strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ToolFailed(
+            f"the passphrase file {target.passphrase_file} of target {target.name!r} cannot be read",
+            expected="a readable text file that holds the passphrase",
+            next_step=f"./inv --target {target.name} target.show",
+        ) from error
+
+
+def pulumi_environment(
+    target: Target, environ: Mapping[str, str], *, home: Path, kubeconfig: Path, state: Path
+) -> dict[str, str]:
+    """Everything that decides where pulumi goes, set explicitly for each child."""
+    user_home = Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    credentials = target.credentials_dir or Path(environ.get("PULUMI_CREDENTIALS_PATH") or user_home)
+    made = {
+        "PULUMI_BACKEND_URL": target.backend,
+        "PULUMI_HOME": str(home),
+        "PULUMI_CREDENTIALS_PATH": str(credentials),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "KUBECONFIG": str(kubeconfig),
+        "UV_FROZEN": "1",
+        "UV_OFFLINE": "1",
+        "NO_COLOR": "1",
+    }
+    if target.passphrase_file is not None:
+        made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(target.passphrase_file)
+    if target.ephemeral:
+        return made | {"OPS_STATE": str(state)}
+    passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
+    return made | {name: environ[name] for name in passed_on if name in environ}
+
+
+def header(session: Session, cluster: Cluster | None) -> str:
+    """`target lab · stack lab · back end file://… · cluster 1f2e3d4c · pulumi v3.260.0 (stand-in)`."""
+    facts = header_facts(session, cluster)
+    return " · ".join(
+        (
+            f"target {facts['target']}",
+            f"stack {facts['stack']}",
+            f"back end {facts['backend']}",
+            f"cluster {facts['cluster'][:8] or 'not asked'}",
+            f"pulumi {facts['pulumi']}",
+        )
+    )
+
+
+def header_facts(session: Session, cluster: Cluster | None) -> dict[str, str]:
+    target, tools = session.target, session.tools
+    return {
+        "target": target.name,
+        "stack": target.stack,
+        "backend": target.shown_backend,
+        "cluster": cluster.uid if cluster else "",
+        "pulumi": f"{tools.pulumi_version}{' (stand-in of the lab)' if tools.is_stand_in else ''}",
+    }
