@@ -31,6 +31,7 @@ class Rule:
     """What a value must look like beyond its type."""
 
     expected: str
+    """Completes "expected …", the type included."""
     holds: Callable[[typing.Any], bool]
     example: str = ""
 
@@ -83,7 +84,7 @@ def secret(about: str, *, key: str = "", generated: bool = False) -> typing.Any:
 
 def between(low: int, high: int) -> Rule:
     """A whole number from `low` to `high`, both included."""
-    return Rule(f"from {low} to {high}", lambda value: low <= value <= high, str(low))
+    return Rule(f"a whole number from {low} to {high}", lambda value: low <= value <= high, str(low))
 
 
 def one_of(*values: str) -> Rule:
@@ -174,8 +175,7 @@ def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, config
         by_runbook = f"inv secrets.set {Path.cwd().name} {key}" + (" --generate" if declaration.generated else "")
         commands = (by_runbook, f"pulumi config set --secret {full_key}")
         return Problem(full_key, found, f"a secret: {declaration.about}", commands)
-    rule = declaration.accepts
-    expected = f"{noun}, {rule.expected}" if rule else noun
+    expected = declaration.accepts.expected if declaration.accepts else noun
     return Problem(full_key, found, f"{expected}: {declaration.about}", (_set_command(field, full_key),))
 
 

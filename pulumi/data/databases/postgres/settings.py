@@ -7,7 +7,9 @@ from lib.settings import DNS_LABEL, QUANTITY, between, matching, secret, setting
 
 # The operator refuses `latest` and a bare digest: it cannot tell an upgrade from them.
 IMAGE = matching(
-    r"[^\s:@]+(:[0-9]+/[^\s:@]+)?:[0-9][^\s:@]*(@sha256:[0-9a-f]{64})?|", "an image whose tag starts with a version", ""
+    r"[^\s:@]+(:[0-9]+/[^\s:@]+)?:[0-9][^\s:@]*(@sha256:[0-9a-f]{64})?|",
+    "an image whose tag starts with a version",
+    "IMAGE:VERSION",
 )
 
 

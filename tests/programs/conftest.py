@@ -1,0 +1,101 @@
+"""How tests run the Pulumi programs: each run in a process of its own (`record.py`), equal runs once."""
+
+from __future__ import annotations
+
+import contextvars
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "pulumi"
+
+if str(PROGRAMS) not in sys.path:
+    sys.path.append(str(PROGRAMS))  # as each __main__.py does, for lib
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a program asked for: resources in order of registration, exports, warnings, and the error that ended it."""
+
+    resources: tuple[Mapping[str, Any], ...]
+    exports: Mapping[str, Mapping[str, Any]]
+    warnings: tuple[str, ...]
+    error: str | None
+
+    def __getitem__(self, kind_and_name: tuple[str, str]) -> Mapping[str, Any]:
+        """The one resource of that kind and logical name."""
+        kind, name = kind_and_name
+        (found,) = [r for r in self.resources if r["type"].endswith(f":{kind}") and r["name"] == name]
+        return found
+
+    def names(self) -> list[tuple[str, str]]:
+        return [(resource["type"].rpartition(":")[2], resource["name"]) for resource in self.resources]
+
+
+@cache
+def _record(folder: str, config: str, secrets: str) -> Recording:
+    # The SDK's mocks leave event loops open in their threads; every other warning is an error.
+    python = (sys.executable, "-W", "error", "-W", "ignore::ResourceWarning")
+    given = json.dumps({"config": json.loads(config), "secrets": json.loads(secrets)})
+    done = subprocess.run(
+        [*python, str(ROOT / "tests/programs/record.py"), str(PROGRAMS / folder)],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
+    return Recording(tuple(answer["resources"]), answer["exports"], tuple(answer["warnings"]), answer["error"])
+
+
+@pytest.fixture
+def run_program() -> Callable[..., Recording]:
+    """Run the program of a folder below `pulumi/` with plain settings and secret ones, as texts."""
+
+    def run(
+        folder: str, config: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None
+    ) -> Recording:
+        together = {**(config or {}), **(secrets or {})}
+        return _record(folder, json.dumps(together), json.dumps(sorted(secrets or {})))
+
+    return run
+
+
+@pytest.fixture
+def settings_of() -> Callable[[str], Any]:
+    """The `Settings` class of a project, taken from its file: on the module path each of them would be called `settings`."""
+
+    def load(folder: str) -> Any:
+        spec = importlib.util.spec_from_file_location(f"settings of {folder}", PROGRAMS / folder / "settings.py")
+        assert spec and spec.loader
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.Settings
+
+    return load
+
+
+@pytest.fixture
+def configured() -> Iterator[Callable[..., Any]]:
+    """Call a function as if the stack's configuration were `config`, of which the keys in `secrets` are secret."""
+    from pulumi.runtime import set_all_config
+
+    def call(function: Callable[..., Any], *args: Any, config: Mapping[str, str], secrets: tuple[str, ...] = ()) -> Any:
+        def within() -> Any:
+            set_all_config(dict(config), list(secrets))
+            return function(*args)
+
+        return contextvars.copy_context().run(within)
+
+    return call  # type: ignore[return-value]

@@ -1,0 +1,147 @@
+"""Run one Pulumi program under mocks and print what it asked for, as JSON. A process of its own for each run: the SDK keeps
+its configuration, its stack and its imported modules per process.
+
+usage: python record.py PROJECT_FOLDER    (standard input: {"config": {"key": "text"}, "secrets": ["key", …]})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+from pulumi.runtime import mocks, rpc, set_all_config
+from pulumi.runtime.stack import run_pulumi_func
+
+SIGNATURE = rpc._special_sig_key
+
+
+class Recorder(mocks.Mocks):
+    """Answers each resource with its own inputs, as a provider does that computes nothing."""
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict, None]:
+        raise NotImplementedError(args.token)
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict]:
+        return f"id-{args.name}", {"resources": []} if args.typ.endswith(":Chart") else args.inputs
+
+
+class RecordingMonitor(mocks.MockMonitor):
+    """The mock monitor, keeping of every registration also what `Mocks.new_resource` is not told."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(recorder)
+        self.seen: list[dict[str, Any]] = []
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the SDK's name
+        response = super().RegisterResource(request)
+        if request.type != "pulumi:pulumi:Stack":
+            self.seen.append(
+                {
+                    "type": request.type,
+                    "name": request.name,
+                    "urn": response.urn,
+                    "inputs": plain(rpc.deserialize_properties(request.object)),
+                    "secret_inputs": secret_paths(rpc.deserialize_properties(request.object)),
+                    "after": [urn.rpartition("::")[2] for urn in request.dependencies],
+                    "protect": request.protect,
+                    "children": children(mocks._resolve_callbacks(request.transforms)),
+                }
+            )
+        return response
+
+
+CHILDREN = (
+    ("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition", "clusters.postgresql.cnpg.io"),
+    ("kubernetes:apps/v1:Deployment", "operator"),
+    ("kubernetes:core/v1:Service", "webhook"),
+)
+
+
+def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, str]]:
+    """Annotations that the transforms of a chart give to objects of a few kinds."""
+    annotations = {}
+    for type_, name in CHILDREN:
+        args = pulumi.ResourceTransformArgs(True, type_, name, {"metadata": {"name": name}}, pulumi.ResourceOptions())
+        for transform in transforms:
+            result = transform(args)
+            if result is not None:
+                args = pulumi.ResourceTransformArgs(True, type_, name, result.props, result.opts)
+        annotations[type_.rpartition(":")[2]] = args.props["metadata"].get("annotations", {})
+    return annotations
+
+
+def plain(value: Any) -> Any:
+    """The value with the wrappings of secrets taken off, and whole floats as the integers they were."""
+    if isinstance(value, dict):
+        return plain(value["value"]) if SIGNATURE in value else {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def secret_paths(value: Any, path: str = "") -> list[str]:
+    if isinstance(value, dict):
+        if SIGNATURE in value:
+            return [path]
+        return [found for key, item in value.items() for found in secret_paths(item, f"{path}.{key}".lstrip("."))]
+    return []
+
+
+async def resolved(output: Any) -> dict[str, Any]:
+    known = pulumi.Output.from_input(output)
+    return {"value": await known.future(), "secret": await known.is_secret()}
+
+
+async def record(monitor: RecordingMonitor) -> dict[str, Any]:
+    exports: dict[str, Any] = {}
+
+    def program() -> None:
+        runpy.run_path("__main__.py", run_name="__main__")
+        exports.update(pulumi.runtime.settings.get_root_resource().outputs)
+
+    try:
+        await run_pulumi_func(program)
+    except pulumi.RunError as error:
+        return {"resources": monitor.seen, "exports": {}, "error": str(error)}
+    known = {name: await resolved(value) for name, value in exports.items()}
+    return {"resources": monitor.seen, "exports": known, "error": None}
+
+
+class Warned(logging.Handler):
+    """What the program tells the person through `pulumi.log`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        self.messages.append(entry.getMessage())
+
+
+async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
+    warned = Warned()
+    logger = logging.getLogger("program")
+    logger.addHandler(warned)
+    monitor = RecordingMonitor(Recorder())
+    mocks.set_mocks(Recorder(), project=project, stack="test", monitor=monitor, logger=logger)
+    set_all_config(given["config"], given["secrets"])
+    return {**await record(monitor), "warnings": warned.messages}
+
+
+def main() -> None:
+    os.chdir(sys.argv[1])
+    sys.path[0] = ""  # the program's folder, as under the real CLI
+    project = yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+    print(json.dumps(asyncio.run(answer(json.load(sys.stdin), project))))
+
+
+if __name__ == "__main__":
+    main()
