@@ -56,6 +56,7 @@ DATABASE = Kind(CNPG, "databases", "Database")
 DATABASE_ROLE = Kind(CNPG, "databaseroles", "DatabaseRole")
 SERVICE = Kind("/api/v1", "services", "Service")
 SECRET = Kind("/api/v1", "secrets", "Secret")
+SERVICE_ACCOUNT = Kind("/api/v1", "serviceaccounts", "ServiceAccount")
 POD = Kind("/api/v1", "pods", "Pod")
 EVENT = Kind("/api/v1", "events", "Event")
 CLAIM = Kind("/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim")
@@ -111,6 +112,10 @@ class Api:
 
     def close(self) -> None:
         self._http.close()
+
+    def is_ready(self) -> bool:
+        """Whether the server says of itself that it is ready to serve."""
+        return self._http.get("/readyz").is_success
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, or None when the server answers that there is none (or no such resource)."""
@@ -280,11 +285,12 @@ def is_true(thing: Object, condition: str) -> bool:
 
 def with_condition(conditions: Sequence[Object], wanted: Object) -> list[Object]:
     """The conditions with one set; its transition time moves only when its status does."""
-    kept = [entry for entry in conditions if entry.get("type") != wanted["type"]]
     before = next((entry for entry in conditions if entry.get("type") == wanted["type"]), None)
-    same = before is not None and before.get("status") == wanted["status"]
-    moment = before["lastTransitionTime"] if before and same and before.get("lastTransitionTime") else timestamp()
-    return [*kept, wanted | {"lastTransitionTime": moment}]
+    if before is None:
+        return [*conditions, wanted | {"lastTransitionTime": timestamp()}]
+    kept = before.get("lastTransitionTime") if before.get("status") == wanted["status"] else None
+    after = wanted | {"lastTransitionTime": kept or timestamp()}
+    return [after if entry is before else entry for entry in conditions]
 
 
 def decode(secret: Object | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ def wanted(postgresql: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sort_out(place: postgres.Place, asked: Mapping[str, str]) -> Parameters:
-    """Try each parameter against the server's own parser; nothing is started."""
+    """Try each parameter against the server's own parser; nothing is started. Answers are remembered."""
     accepted: dict[str, str] = {}
     refused: dict[str, str] = {}
     for name, value in asked.items():
@@ -47,11 +48,11 @@ def sort_out(place: postgres.Place, asked: Mapping[str, str]) -> Parameters:
             refused[name] = "set by the lab"
             continue
         taken, reason = _libraries(value) if name == PRELOAD else (value, "")
-        reason = reason or _objection(place, name, taken)
-        if taken and not _objection(place, name, taken):
+        objection = _objection(place, name, taken)
+        if taken and not objection:
             accepted[name] = taken
-        if reason:
-            refused[name] = reason
+        if reason or objection:
+            refused[name] = reason or objection
     return Parameters(accepted, refused)
 
 
@@ -63,6 +64,7 @@ def _libraries(value: str) -> tuple[str, str]:
     return ",".join(there), f"the embedded server has no {', '.join(absent)}" if absent else ""
 
 
+@functools.lru_cache(maxsize=512)
 def _objection(place: postgres.Place, name: str, value: str) -> str:
     """Why the server would not start with it; empty when it would."""
     if not name.replace("_", "").replace(".", "").isalnum():
@@ -78,10 +80,20 @@ def _reason(answer: subprocess.CompletedProcess[str]) -> str:
     return (lines or ["the server does not accept it"])[0]
 
 
-def apply(place: postgres.Place, parameters: Parameters) -> bool:
-    """Write the accepted parameters for the next start or reload; True when that changed anything."""
+def apply(place: postgres.Place, parameters: Parameters) -> frozenset[str]:
+    """Write the accepted parameters for the next start or reload; the names of those that changed."""
     path, text = place.data / "parameters.conf", parameters.text()
-    if path.read_text(encoding="utf-8") == text:
-        return False
-    postgres.write_private(path, text, for_server=True)
-    return True
+    before, after = set(path.read_text(encoding="utf-8").splitlines()), set(text.splitlines())
+    if before != after:
+        postgres.write_private(path, text, for_server=True)
+    return frozenset(line.partition(" = ")[0] for line in before ^ after)
+
+
+def take_up(place: postgres.Place, changed: frozenset[str]) -> None:
+    """Make the running server use the written parameters: a reload, or a stop where one of them needs a restart."""
+    with postgres.connect(place) as connection:
+        rows = connection.execute("SELECT name FROM pg_settings WHERE context = 'postmaster'").fetchall()
+        if changed.isdisjoint(row[0] for row in rows):
+            connection.execute("SELECT pg_reload_conf()")
+            return
+    postgres.stop(place.data)

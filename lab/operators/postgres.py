@@ -99,6 +99,10 @@ class LoginRefusedError(PostgresError):
     """The password in the server's folder is not the server's."""
 
 
+class PortTakenError(PostgresError):
+    """Somebody else listens on the server's port."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where one server lives."""
@@ -194,7 +198,7 @@ def create(place: Place, creation: Creation, password: str) -> None:
     _private_folder(unfinished)
     _private_folder(place.socket)
     write_private(place.password_file, password)
-    made = subprocess.run(  # noqa: S603
+    made = subprocess.run(
         [*_as_server(), str(BINARIES / "initdb"), *_initdb_arguments(unfinished, creation)],
         input=password + "\n",
         capture_output=True,
@@ -240,7 +244,7 @@ def write_private(path: Path, text: str, *, for_server: bool = False) -> None:
 def ask(place: Place, name: str, value: str) -> subprocess.CompletedProcess[str]:
     """What the server would say to a parameter (`postgres -C`); it does not start."""
     words = [str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"{name}={value}", "-C", name]
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         [*_as_server(), *words], capture_output=True, text=True, check=False, env=_environment(), cwd=place.folder
     )
 
@@ -258,7 +262,7 @@ def start(place: Place) -> Postmaster:
     settings = [word for name, value in FIXED.items() for word in ("-c", f"{name}={value}")]
     command = [*_as_server(), str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"port={place.port}", *settings]
     with os.fdopen(descriptor, "wb") as log:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -347,7 +351,7 @@ def refuse_taken_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as problem:
             holder = _holder(port)
-            raise PostgresError(
+            raise PortTakenError(
                 f"port {port} on 127.0.0.1 is taken by {holder}",
                 expected="the port the lab picked for this server, free",
                 next_step=f"stop {holder}, or let the lab pick another port: ./inv lab.reset",
@@ -483,7 +487,7 @@ def run_in_single_user_mode(place: Place, statement: str) -> None:
     """Stop the server and run one statement without any login: the way back in when nobody knows the password."""
     stop(place.data)
     words = [str(BINARIES / "postgres"), "--single", "-D", str(place.data), "-c", "log_statement=none", "postgres"]
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [*_as_server(), *words],
         input=statement + "\n",
         capture_output=True,

@@ -1,0 +1,224 @@
+"""`python -m lab.operators`: watch the lab's cluster with kopf, hand what changes to the controllers.
+
+kopf only watches (it also follows definitions that come and go); it writes nothing, so that no annotation or
+finalizer of its own shows in a stack's state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kopf
+
+from lab.operators import postgres
+from lab.operators.api import (
+    CLAIM,
+    CLUSTER,
+    DATABASE,
+    DATABASE_ROLE,
+    DEPLOYMENT,
+    INGRESS,
+    POD,
+    SECRET,
+    SERVICE,
+    VOLUME,
+    Access,
+    Api,
+    Kind,
+    Object,
+)
+from lab.operators.claims import Claims
+from lab.operators.cnpg import Clusters
+from lab.operators.database import Databases
+from lab.operators.loadbalancer import LoadBalancers
+from lab.operators.roles import DatabaseRoles
+from lab.operators.servers import Servers
+from lab.operators.settings import Settings
+from lab.operators.tailscale import MANAGED, NAMESPACE, PARENT, Exposures, Ingresses, Proxies, Services
+from lab.operators.work import Controller, Work
+
+log = logging.getLogger("lab.operators")
+PATIENCE = 60.0
+"""Seconds to wait for the lab's API server at the start; the supervisor tries again after that."""
+CNPG_LABEL = "app.kubernetes.io/name"
+
+Route = Callable[[Work, str, str, Object], None]
+"""Says which keys a changed object concerns: the queue, its namespace and name, the object."""
+
+
+def controllers(api: Api, settings: Settings) -> Work:
+    """All controllers behind one queue."""
+    table: dict[str, Controller] = {}
+    work = Work(table)
+    servers, proxies = Servers(api, settings), Proxies(api)
+    clusters, claims = Clusters(api, settings, servers, work), Claims(api)
+    table |= {
+        "cluster": clusters.reconcile,
+        "pulse": clusters.pulse,
+        "clusters": clusters.reconcile_all,
+        "secret": clusters.secret_changed,
+        "database": Databases(api, servers).reconcile,
+        "role": DatabaseRoles(api, servers).reconcile,
+        "service": Services(api, proxies).reconcile,
+        "ingress": Ingresses(api, proxies).reconcile,
+        "exposures": Exposures(api, work).reconcile_all,
+        "loadbalancer": LoadBalancers(api).reconcile,
+        "claim": claims.reconcile,
+        "volume": claims.reconcile_volume,
+    }
+    return work
+
+
+def _to(*names: str) -> Route:
+    def route(work: Work, namespace: str, name: str, _thing: Object) -> None:
+        for controller in names:
+            work.add(controller, namespace, name)
+
+    return route
+
+
+def _labels(thing: Object) -> dict[str, str]:
+    return thing["metadata"].get("labels") or {}
+
+
+def _deployment(work: Work, namespace: str, _name: str, thing: Object) -> None:
+    if _labels(thing).get(CNPG_LABEL) == "cloudnative-pg":
+        work.add("clusters", "", "")
+    if namespace == NAMESPACE:
+        work.add("exposures", "", "")
+
+
+def _secret(work: Work, namespace: str, name: str, _thing: Object) -> None:
+    if (namespace, name) == (NAMESPACE, "operator-oauth"):
+        work.add("exposures", "", "")
+    else:
+        work.add("secret", namespace, name)
+
+
+def _pod(work: Work, namespace: str, _name: str, thing: Object) -> None:
+    labels = _labels(thing)
+    if "cnpg.io/cluster" in labels:
+        work.add("cluster", namespace, labels["cnpg.io/cluster"])
+    if labels.get(MANAGED) == "true":
+        controller = "ingress" if labels.get(f"{PARENT}-type") == "ingress" else "service"
+        work.add(controller, labels[f"{PARENT}-ns"], labels[PARENT])
+
+
+ROUTES: tuple[tuple[Kind, Route], ...] = (
+    (CLUSTER, _to("cluster")),
+    (DATABASE, _to("database")),
+    (DATABASE_ROLE, _to("role")),
+    (SERVICE, _to("service", "loadbalancer")),
+    (INGRESS, _to("ingress")),
+    (CLAIM, _to("claim")),
+    (VOLUME, _to("volume")),
+    (DEPLOYMENT, _deployment),
+    (SECRET, _secret),
+    (POD, _pod),
+)
+
+
+def watches(access: Access, work: Work) -> kopf.OperatorRegistry:
+    """kopf's registry: the login and one observer for each kind."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(server=access.server, token=access.token, ca_data=access.ca_data)
+
+    for kind, route in ROUTES:
+        _watch(registry, kind, route, work)
+    return registry
+
+
+def _watch(registry: kopf.OperatorRegistry, kind: Kind, route: Route, work: Work) -> None:
+    @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)
+    async def changed(body: kopf.Body, name: str | None, namespace: str | None, **_: Any) -> None:
+        route(work, namespace or "", name or "", {"metadata": dict(body["metadata"])})
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = [0.1, 0.2, 0.5, 1, 1, 2, 2, 5, 5, 5]
+    settings.queueing.exit_timeout = 1.0
+    return settings
+
+
+def wait_for_server(access: Access) -> None:
+    """Wait until the API server is ready to serve; ends the process with 1 when it does not come."""
+    deadline = time.monotonic() + PATIENCE
+    api = Api(access)
+    try:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if api.is_ready():
+                    return
+            time.sleep(0.1)
+    finally:
+        api.close()
+    log.critical("the API server %s is not ready after %.0f s", access.server, PATIENCE)
+    sys.exit(1)
+
+
+async def run(access: Access, work: Work) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    port = os.environ.get("LAB_HEALTH_PORT")
+    await kopf.operator(
+        registry=watches(access, work),
+        settings=kopf_settings(),
+        standalone=True,
+        clusterwide=True,
+        stop_flag=stop,
+        liveness_endpoint=f"http://127.0.0.1:{port}/healthz" if port else None,
+    )
+
+
+def lab_dir_of(arguments: argparse.Namespace) -> Path:
+    if arguments.lab_dir is not None:
+        return Path(arguments.lab_dir).absolute()
+    state = os.environ.get("OPS_STATE")
+    return (Path(state) if state else Path.cwd() / ".ops").absolute() / "lab"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lab.operators", description="the lab's controllers")
+    parser.add_argument("--lab-dir", help="the lab's state folder; $OPS_STATE/lab when not given")
+    settings = Settings(lab_dir_of(parser.parse_args()))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "httpcore", "kopf", "asyncio", "aiohttp"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.umask(0o077)
+    access = Access.read(settings.kubeconfig)
+    wait_for_server(access)
+    api = Api(access)
+    work = controllers(api, settings)
+    work.add("clusters", "", "")
+    work.start()
+    log.info("controllers run for %s", access.server)
+    try:
+        asyncio.run(run(access, work))
+    finally:
+        work.stop()
+        stopped = postgres.stop_all(settings.lab_dir)
+        log.info("controllers end; stopped PostgreSQL servers: %s", stopped or "none")
+        api.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,440 @@
+"""CNPG Clusters: a real PostgreSQL server for each, and the objects that the operator would make around it.
+
+Works only while the operator's Deployment in the cluster is available, as in real life; a server that is there keeps
+running without it. Replicas are objects only: one server a Cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from psycopg import sql as psql
+
+from lab.operators import cnpg_objects as objects
+from lab.operators import parameters, postgres, roles, sql, superuser
+from lab.operators.api import (
+    CLAIM,
+    CLUSTER,
+    POD,
+    SECRET,
+    SERVICE,
+    Api,
+    Object,
+    decode,
+    is_owned_by,
+    is_true,
+    with_condition,
+)
+from lab.operators.servers import MANAGER, Servers
+from lab.operators.settings import Settings
+from lab.operators.work import Work, told
+from runbooks.lib.errors import OpsError
+
+log = logging.getLogger("lab.operators.cnpg")
+
+HEALTHY = "Cluster in healthy state"
+SETTING_UP = "Setting up primary"
+WAITING = "Waiting for the instances to become active"
+PULSE = 1.0
+"""Seconds between two looks at a server's process."""
+RETRY = 2.0
+
+
+class NotYetError(OpsError):
+    """Something the Cluster needs is not there (yet); the text goes to its status."""
+
+
+class Clusters:
+    """The controller of Clusters, and of the folders of Clusters that are gone."""
+
+    def __init__(self, api: Api, settings: Settings, servers: Servers, work: Work) -> None:
+        self._api = api
+        self._settings = settings
+        self._servers = servers
+        self._work = work
+
+    def reconcile(self, namespace: str, name: str) -> float | None:
+        cluster = self._api.get(CLUSTER, namespace, name)
+        folder = postgres.folder_of(self._settings.lab_dir, namespace, name)
+        if cluster is None:
+            return self._forget(namespace, name, folder)
+        if cluster["metadata"].get("deletionTimestamp"):
+            postgres.stop(folder / "data")
+            return None
+        record = self._own(cluster, folder)
+        if not self._servers.operator_is_available():
+            self._keep_running(cluster, record)
+            return None
+        try:
+            return self._bring_up(cluster, record)
+        except (NotYetError, postgres.PostgresError) as trouble:
+            self._report(cluster, phase=SETTING_UP if not record.get("bootstrapped") else WAITING, trouble=trouble)
+            self._mark_pods(cluster, ready=False)
+            log.warning("cluster %s/%s: %s", namespace, name, trouble)
+            return RETRY
+
+    def pulse(self, namespace: str, name: str) -> float | None:
+        """Look whether the server's process lives; ask for a reconcile when it does not."""
+        folder = postgres.folder_of(self._settings.lab_dir, namespace, name)
+        record = postgres.read_record(folder)
+        if not record:
+            return None
+        if record.get("bootstrapped") and postgres.read_postmaster(folder / "data") is None:
+            self._work.add("cluster", namespace, name)
+        return PULSE
+
+    def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
+        """Ask for a look at every Cluster of the cluster and at every folder of this lab."""
+        for cluster in self._api.list(CLUSTER):
+            self._work.add("cluster", cluster["metadata"]["namespace"], cluster["metadata"]["name"])
+        for path in (self._settings.lab_dir / "postgres").glob("*/*"):
+            self._work.add("cluster", path.parent.name, path.name)
+            self._work.add("pulse", path.parent.name, path.name)
+
+    def secret_changed(self, namespace: str, name: str) -> None:
+        """Ask for a look at the Clusters that use a Secret."""
+        for cluster in self._api.list(CLUSTER, namespace):
+            if name in _secret_names(cluster):
+                self._work.add("cluster", namespace, cluster["metadata"]["name"])
+
+    def _forget(self, namespace: str, name: str, folder: Path) -> float | None:
+        """Stop the server and remove its data, once the server of the API is sure that the Cluster is gone."""
+        if not folder.exists():
+            return None
+        if not self._api.is_gone(CLUSTER, namespace, name):
+            return RETRY
+        log.info("cluster %s/%s is gone: its server stops and its data goes", namespace, name)
+        postgres.remove(folder)
+        return None
+
+    def _own(self, cluster: Object, folder: Path) -> dict[str, Any]:
+        """The folder's record; a folder of an older Cluster of the same name is cleared away first."""
+        record = postgres.read_record(folder)
+        if record and record.get("uid") != cluster["metadata"]["uid"]:
+            log.info("%s belongs to an older cluster of that name: removed", folder)
+            postgres.remove(folder)
+            record = {}
+        return record
+
+    def _keep_running(self, cluster: Object, record: Mapping[str, Any]) -> None:
+        if record.get("bootstrapped"):
+            postgres.start(self._place(cluster, record))
+
+    def _place(self, cluster: Object, record: Mapping[str, Any]) -> postgres.Place:
+        meta = cluster["metadata"]
+        folder = postgres.folder_of(self._settings.lab_dir, meta["namespace"], meta["name"])
+        imposed = self._settings.imposed_port(meta["namespace"], meta["name"])
+        return postgres.Place(folder, imposed or record.get("port") or postgres.free_port())
+
+    def _bring_up(self, cluster: Object, record: dict[str, Any]) -> float | None:
+        _refuse_unknown_bootstrap(cluster)
+        if not cluster.get("status"):
+            cluster = self._report(cluster, phase=SETTING_UP)
+        self._make_surroundings(cluster)
+        password = self._superuser_password(cluster, record)
+        place = self._place(cluster, record)
+        found = self._run_server(cluster, place, record, password)
+        superuser.keep_in_step(place, password)
+        self._bootstrap(cluster, place, record)
+        by_role = roles.reconcile_managed(self._api, cluster, place)
+        pods = self._make_instances(cluster, place)
+        self._mark_pods(cluster, ready=True)
+        ready = sum(is_true(pod, "Ready") for pod in pods)
+        self._report(cluster, phase=HEALTHY, pods=pods, ready=ready, refused=found.told(), roles=by_role)
+        self._work.add("pulse", *_key(cluster), after=PULSE)
+        return None if ready == len(pods) else RETRY
+
+    # -- objects around the server ------------------------------------------------------------------------------
+
+    def _make_surroundings(self, cluster: Object) -> None:
+        managed = (cluster["spec"].get("managed") or {}).get("services") or {}
+        disabled = set(managed.get("disabledDefaultServices") or ()) - {"rw"}
+        wanted = [objects.service(cluster, role) for role in objects.SELECTORS if role not in disabled]
+        wanted += [objects.additional_service(cluster, entry) for entry in managed.get("additional") or ()]
+        for service in wanted:
+            self._refuse_foreign(SERVICE, service, cluster)
+            self._api.apply(service, MANAGER)
+        for role in disabled:
+            self._api.delete(SERVICE, cluster["metadata"]["namespace"], f"{cluster['metadata']['name']}-{role}")
+        self._api.apply(objects.service_account(cluster), MANAGER)
+        for number in _numbers(cluster):
+            for claim in objects.claims(cluster, number):
+                self._api.create(claim, MANAGER)
+
+    def _refuse_foreign(self, kind: Any, wanted: Object, cluster: Object) -> None:
+        meta = wanted["metadata"]
+        found = self._api.get(kind, meta["namespace"], meta["name"])
+        if found is not None and not is_owned_by(found, cluster):
+            raise NotYetError(f"refusing to reconcile service: {meta['name']}, not owned by the cluster")
+
+    def _make_instances(self, cluster: Object, place: postgres.Place) -> list[Object]:
+        """The instances' Pods as they are now; made where missing, replaced where their template changed."""
+        namespace, pods = cluster["metadata"]["namespace"], []
+        for number in _numbers(cluster):
+            wanted = objects.pod(cluster, number, f"127.0.0.1:{place.port}")
+            found = self._api.get(POD, namespace, wanted["metadata"]["name"])
+            if found is None:
+                found = self._api.create(wanted, MANAGER) or wanted
+            elif _template(found) != _template(wanted) and not found["metadata"].get("deletionTimestamp"):
+                self._api.delete(POD, namespace, wanted["metadata"]["name"])
+            pods.append(found)
+        self._scale_down(cluster)
+        return pods
+
+    def _scale_down(self, cluster: Object) -> None:
+        namespace, name = _key(cluster)
+        kept = {objects.instance_name(cluster, number) for number in _numbers(cluster)}
+        for kind in (POD, CLAIM):
+            for found in self._api.list(kind, namespace, {"cnpg.io/cluster": name, "cnpg.io/instanceName": ""}):
+                if found["metadata"]["labels"]["cnpg.io/instanceName"] not in kept:
+                    self._api.delete(kind, namespace, found["metadata"]["name"])
+
+    def _mark_pods(self, cluster: Object, *, ready: bool) -> None:
+        """Let the primary's Pod say what its server says: endpoints follow."""
+        namespace, _ = _key(cluster)
+        pod = self._api.get(POD, namespace, objects.instance_name(cluster, 1))
+        if pod is None or (pod.get("status") or {}).get("phase") != "Running" or is_true(pod, "Ready") == ready:
+            return
+        conditions = pod["status"].get("conditions") or []
+        for kind in ("Ready", "ContainersReady"):
+            wanted = {"type": kind, "status": "True" if ready else "False"}
+            reason = {} if ready else {"reason": "ContainersNotReady", "message": "PostgreSQL does not answer"}
+            conditions = with_condition(conditions, wanted | reason)
+        self._api.patch(pod, {"status": {"conditions": conditions}}, MANAGER, status=True)
+
+    # -- the server ---------------------------------------------------------------------------------------------
+
+    def _superuser_password(self, cluster: Object, record: dict[str, Any]) -> str:
+        """The password the server shall have: from the Cluster's Secret, a generated one, or one nobody gets."""
+        spec, (namespace, name) = cluster["spec"], _key(cluster)
+        generated = f"{name}-superuser"
+        chosen = (spec.get("superuserSecret") or {}).get("name")
+        found = self._api.get(SECRET, namespace, chosen or generated)
+        if not spec.get("enableSuperuserAccess"):
+            if not chosen and found is not None and is_owned_by(found, cluster):
+                self._api.delete(SECRET, namespace, generated)
+            return self._private_password(record)
+        if found is None and not chosen:
+            password = postgres.new_password()
+            self._api.create(objects.login_secret(cluster, generated, postgres.SUPERUSER, password, "*"), MANAGER)
+            return password
+        password = decode(found).get("password", "")
+        if not password:
+            what = f"Secret {chosen or generated}"
+            seen = "has no key password" if found else "is not there"
+            raise NotYetError(f"{what} in namespace {namespace} {seen}", expected="the superuser's login")
+        return password
+
+    def _private_password(self, record: dict[str, Any]) -> str:
+        if not record.get("private_password"):
+            record["private_password"] = postgres.new_password()
+        return str(record["private_password"])
+
+    def _run_server(
+        self, cluster: Object, place: postgres.Place, record: dict[str, Any], password: str
+    ) -> parameters.Parameters:
+        """Have the server run with the parameters it accepts; when it does not start with them, without."""
+        if record.get("port") not in (None, place.port):
+            postgres.stop(place.data)
+        record |= {"uid": cluster["metadata"]["uid"], "port": place.port}
+        postgres.write_record(place.folder, record)
+        postgres.create(place, _creation(cluster), password)
+        found = self._parameters(cluster, place, record)
+        changed = parameters.apply(place, found)
+        if changed and postgres.find(place) is not None:
+            parameters.take_up(place, changed)
+        try:
+            postgres.start(place)
+        except postgres.PostgresError as trouble:
+            if not found.accepted or isinstance(trouble, postgres.PortTakenError):
+                raise
+            record["unstartable"] = {"accepted": dict(found.accepted), "reason": told(trouble)}
+            postgres.write_record(place.folder, record)
+            found = self._parameters(cluster, place, record)
+            parameters.apply(place, found)
+            postgres.start(place)
+        return found
+
+    def _parameters(self, cluster: Object, place: postgres.Place, record: Mapping[str, Any]) -> parameters.Parameters:
+        """What the Cluster asks for and the server takes; none of it when a start with exactly that has failed."""
+        asked = parameters.wanted(cluster["spec"].get("postgresql") or {})
+        found = parameters.sort_out(place, asked)
+        failed = record.get("unstartable") or {}
+        if not found.accepted or failed.get("accepted") != found.accepted:
+            return found
+        reasons = dict.fromkeys(found.accepted, f"the server does not start with these: {failed['reason']}")
+        return parameters.Parameters({}, reasons | dict(found.refused))
+
+    def _bootstrap(self, cluster: Object, place: postgres.Place, record: dict[str, Any]) -> None:
+        """The application's role, database and first statements; the password stays in step for ever."""
+        wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
+        database = wanted.get("database") or "app"
+        owner = wanted.get("owner") or database
+        password = self._app_password(cluster, wanted, owner, database)
+        with postgres.connect(place) as connection:
+            if not record.get("bootstrapped"):
+                role = sql.Role.read({"name": owner, "login": True})
+                sql.ensure_role(connection, role)
+                sql.ensure_database(connection, {"name": database, "owner": owner})
+            sql.set_password(connection, owner, password)
+        if record.get("bootstrapped"):
+            return
+        for key, where in (
+            ("postInitSQL", "postgres"),
+            ("postInitTemplateSQL", "template1"),
+            ("postInitApplicationSQL", database),
+        ):
+            _run_statements(place, where, wanted.get(key) or ())
+        record["bootstrapped"] = True
+        postgres.write_record(place.folder, record)
+
+    def _app_password(self, cluster: Object, wanted: Mapping[str, Any], owner: str, database: str) -> str:
+        namespace, name = _key(cluster)
+        chosen = (wanted.get("secret") or {}).get("name")
+        found = self._api.get(SECRET, namespace, chosen or f"{name}-app")
+        if found is None and not chosen:
+            password = postgres.new_password()
+            self._api.create(objects.login_secret(cluster, f"{name}-app", owner, password, database), MANAGER)
+            return password
+        values = decode(found)
+        if not values.get("password"):
+            raise NotYetError(
+                f"Secret {chosen or f'{name}-app'} in namespace {namespace} is missing or has no password"
+            )
+        if chosen and values.get("username") not in (None, owner):
+            raise NotYetError(f"Secret {chosen}: its username is not the owner {owner} of spec.bootstrap.initdb")
+        return values["password"]
+
+    # -- status -------------------------------------------------------------------------------------------------
+
+    def _report(
+        self,
+        cluster: Object,
+        *,
+        phase: str,
+        trouble: OpsError | None = None,
+        pods: list[Object] | None = None,
+        ready: int = 0,
+        refused: str = "",
+        roles: Mapping[str, Any] | None = None,
+    ) -> Object:
+        """Write the status where it differs; the Cluster as it then is."""
+        pods = pods or []
+        before = cluster.get("status") or {}
+        is_ready = trouble is None and bool(pods) and ready == len(pods)
+        if phase == HEALTHY and not is_ready:
+            phase = WAITING
+        conditions = before.get("conditions") or []
+        for condition in _conditions(is_ready, trouble, refused, cluster):
+            conditions = with_condition(conditions, condition)
+        after = _status(cluster, pods, ready) if pods else {"instances": cluster["spec"].get("instances", 1)}
+        if trouble is not None:
+            after["readyInstances"] = 0
+        after |= {"phase": phase, "phaseReason": trouble.summary if trouble else "", "conditions": conditions}
+        if roles:
+            after["managedRolesStatus"] = roles
+        if all(before.get(key) == value for key, value in after.items()):
+            return cluster
+        written = self._api.patch(cluster, {"status": after}, MANAGER, status=True) or cluster
+        if trouble is not None and before.get("phaseReason") != trouble.summary:
+            self._api.warn(written, "PostgresNotRunning", trouble.summary, MANAGER)
+        if refused and refused != _message(before, "ParametersApplied"):
+            self._api.warn(written, "ParametersNotApplied", refused, MANAGER)
+        return written
+
+
+def _key(cluster: Object) -> tuple[str, str]:
+    return cluster["metadata"]["namespace"], cluster["metadata"]["name"]
+
+
+def _numbers(cluster: Object) -> range:
+    return range(1, int(cluster["spec"].get("instances", 1)) + 1)
+
+
+def _template(pod: Object) -> str | None:
+    annotations = pod["metadata"].get("annotations") or {}
+    value = annotations.get(objects.TEMPLATE)
+    return str(value) if value else None
+
+
+def _refuse_unknown_bootstrap(cluster: Object) -> None:
+    ways = set(cluster["spec"].get("bootstrap") or {}) - {"initdb"}
+    if ways:
+        raise NotYetError(f"spec.bootstrap.{min(ways)}: the lab only knows initdb")
+
+
+def _creation(cluster: Object) -> postgres.Creation:
+    wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
+    return postgres.Creation(
+        encoding=wanted.get("encoding") or "UTF8",
+        locale_collate=wanted.get("localeCollate") or "C",
+        locale_ctype=wanted.get("localeCType") or "C",
+        locale_provider=wanted.get("localeProvider") or "libc",
+        locale=wanted.get("locale") or "",
+        checksums=bool(wanted.get("dataChecksums")),
+        options=tuple(wanted.get("options") or ()),
+    )
+
+
+def _run_statements(place: postgres.Place, database: str, statements: Any) -> None:
+    if not statements:
+        return
+    with postgres.connect(place, database) as connection:
+        for statement in statements:
+            connection.execute(psql.SQL(statement))
+
+
+def _secret_names(cluster: Object) -> set[str]:
+    """Every Secret a Cluster's server depends on, its own ones included."""
+    spec, name = cluster["spec"], cluster["metadata"]["name"]
+    initdb = (spec.get("bootstrap") or {}).get("initdb") or {}
+    named = [spec.get("superuserSecret"), initdb.get("secret")]
+    named += [role.get("passwordSecret") for role in (spec.get("managed") or {}).get("roles") or ()]
+    return {entry["name"] for entry in named if entry} | {f"{name}-superuser", f"{name}-app"}
+
+
+def _conditions(is_ready: bool, trouble: OpsError | None, refused: str, cluster: Object) -> list[Object]:
+    seen = {"observedGeneration": cluster["metadata"].get("generation", 1)}
+    ready = {
+        "type": "Ready",
+        "status": "True" if is_ready else "False",
+        "reason": "ClusterIsReady" if is_ready else "ClusterIsNotReady",
+        "message": "Cluster is Ready" if is_ready else (trouble.summary if trouble else "Cluster Is Not Ready"),
+    }
+    taken = {
+        "type": "ParametersApplied",
+        "status": "False" if refused else "True",
+        "reason": "NotSupportedByTheLab" if refused else "AllAccepted",
+        "message": refused,
+    }
+    found = [ready | seen]
+    if is_ready or refused:
+        found.append(taken | seen)
+    return found
+
+
+def _message(status: Object, condition: str) -> str:
+    found = [entry for entry in status.get("conditions") or [] if entry.get("type") == condition]
+    return str(found[0].get("message", "")) if found else ""
+
+
+def _status(cluster: Object, pods: list[Object], ready: int) -> Object:
+    name = cluster["metadata"]["name"]
+    names = [pod["metadata"]["name"] for pod in pods]
+    healthy = [pod["metadata"]["name"] for pod in pods if is_true(pod, "Ready")]
+    return {
+        "instances": len(pods),
+        "readyInstances": ready,
+        "currentPrimary": names[0],
+        "targetPrimary": names[0],
+        "instanceNames": names,
+        "instancesStatus": {"healthy": healthy},
+        "latestGeneratedNode": len(pods),
+        "image": objects.image_of(cluster),
+        "pvcCount": len(pods) * (2 if cluster["spec"].get("walStorage") else 1),
+        "writeService": f"{name}-rw",
+        "readService": f"{name}-r",
+    }
