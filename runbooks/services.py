@@ -1,6 +1,7 @@
 """THE list of services: folder, needs, secrets, wiring, exposure, checks. Adding a service is one folder and one entry.
 
-From it derive the tasks, the order, the graph, the rows of `status` and `doctor`, the README table and the test parameters.
+From it derive the tasks, the order, the graph, the rows of `status` and `doctor`, the README table and the tests'
+parameters.
 """
 
 from __future__ import annotations
@@ -32,8 +33,15 @@ class Service:
     namespace: str
     """The Kubernetes namespace it lives in by default."""
     needs: tuple[str, ...] = ()
+    reads_outputs_of: tuple[str, ...] = ()
+    """Those of `needs` whose stack outputs it reads, by stack reference or environment: until they have outputs, its
+    preview would show made-up values, so it waits."""
     secrets: tuple[SecretSetting, ...] = ()
     stateful: bool = False
+    checks: tuple[str, ...] = ()
+    """The ladders that prove that it works, by their names in `runbooks/checks/ladders.py`."""
+    exposed: tuple[str, ...] = ()
+    """Services and Ingresses it puts on the tailnet, as `svc/<name>` or `ingress/<name>` in its namespace."""
 
     @property
     def project_name(self) -> str:
@@ -50,12 +58,14 @@ SERVICES: tuple[Service, ...] = (
             SecretSetting(key="TS_CLIENT_ID", about="OAuth client of the tailnet, tagged tag:k8s-operator"),
             SecretSetting(key="TS_CLIENT_SECRET", about="secret of that OAuth client"),
         ),
+        checks=("tailscale",),
     ),
     Service(
         name="cnpg",
         folder="core/operators/cnpg",
         about="CloudNativePG operator: runs Postgres clusters",
         namespace="cnpg-system",
+        checks=("cnpg",),
     ),
     Service(
         name="postgres",
@@ -66,5 +76,7 @@ SERVICES: tuple[Service, ...] = (
         needs=("cnpg", "tailscale"),
         secrets=(SecretSetting(key="superuser_password", about="password of the role postgres", generated=True),),
         stateful=True,
+        checks=("postgres",),
+        exposed=("svc/postgresql-cluster-rw-ext",),
     ),
 )

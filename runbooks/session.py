@@ -98,7 +98,7 @@ class Session:
         if folder is not None:
             kept = folder / ".pulumi" / "stacks" / stack.project
             return any((kept / f"{stack.name}.json{suffix}").exists() for suffix in ("", ".gz", ".zst"))
-        listed = self.runner.run(pulumi.stack_list(stack))
+        listed = self.runner.run(pulumi.stack_ls(stack))
         if not listed.ok:
             raise explain(listed, stack)
         return any(row.name in {stack.name, stack.selector} for row in pulumi.read_stacks(listed.stdout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -133,10 +133,11 @@ class Verdict:
     def ok(self) -> bool:
         return not self.failures and not self.undecided and bool(self.findings)
 
+    @property
+    def problem(self) -> Finding | None:
+        """What to look at first: a failure, else a deciding rung that was not tried."""
+        return next(iter((*self.failures, *self.undecided)), None)
+
     def summary(self) -> str:
         """`9 passed, 0 failed, 3 not tried`."""
         return ", ".join(f"{self.count(state)} {state.value}" for state in State)
-
-
-def first_problem(findings: Sequence[Finding]) -> Finding | None:
-    return next((finding for finding in findings if finding.state is State.FAILED), None)

@@ -116,6 +116,17 @@ class Kubectl:
             confidential=confidential,
         )
 
+    def raw(self, path: str) -> Command:
+        """One GET on the API server, e.g. `/apis/<group>/<version>`."""
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "get",
+            f"--raw={path}",
+        )
+        return Command(argv=argv, title=f"ask the API server for {path}", env=self.env, timeout=READ_TIMEOUT)
+
     def get_all(self, namespace: str) -> Command:
         """The handbook's `kubectl get all -n <namespace>`, as the table a person reads."""
         argv = (

@@ -94,16 +94,15 @@ def endpoint_addresses(slices: Json) -> tuple[list[str], list[str]]:
     return ready, waiting
 
 
-def crds_are_established(rung: str, crds: Json, names: Sequence[str], *, cause: str, next_step: str) -> Finding:
-    """Each CRD named is there and `Established`."""
-    there = {metadata(crd)[1]: condition(crd, "Established") for crd in items(crds)}
-    missing = [name for name in names if name not in there]
-    waiting = [name for name in names if name in there and not ((state := there[name]) and state.is_true)]
-    if missing or waiting:
-        told = [f"missing: {', '.join(missing)}"] if missing else []
-        told += [f"not established: {', '.join(waiting)}"] if waiting else []
-        return failed(rung, "; ".join(told), cause=cause, next_step=next_step)
-    return passed(rung, ", ".join(names))
+def kinds_are_served(rung: str, group: Json, plurals: Sequence[str], *, cause: str, next_step: str) -> Finding:
+    """Each kind is in the API group's resource list (`kubectl get --raw /apis/<group>/<version>`)."""
+    served = {text_at(entry, "name") for entry in dig(group, "resources") or []}
+    name = text_at(group, "groupVersion")
+    missing = [plural for plural in plurals if plural not in served]
+    if missing:
+        told = f"{name or 'the API group'} does not serve {', '.join(missing)}"
+        return failed(rung, told, cause=cause, next_step=next_step)
+    return passed(rung, f"{name}: {', '.join(plurals)}")
 
 
 def secret_has_keys(rung: str, secret: Json | None, keys: Sequence[str], *, cause: str, next_step: str) -> Finding:

@@ -1,0 +1,100 @@
+"""What every ladder reads from the cluster, fresh at each look, and what its target lets it try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runbooks.lib import exposure, network
+from runbooks.lib.checks import Check, Finding, not_tried
+from runbooks.lib.exposure import Network
+from runbooks.lib.kubectl import Json, Kubectl, ask, find, items
+from runbooks.lib.runner import Runner
+from runbooks.lib.workloads import seen, workloads_are_ready
+from runbooks.services import Service
+from runbooks.session import Session
+
+LAB_UNTRIED = exposure.NEEDS_TAILNET
+"""The rungs that stay untried in the lab, all of them: no machine there is on a tailnet."""
+NO_TAILNET = "the lab has no tailnet"
+WORKLOADS_READY = "everything in its namespace is ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Questions to the checked cluster. Each asks anew, so that a rung may be looked at again."""
+
+    runner: Runner
+    kubectl: Kubectl
+
+    def deployment(self, namespace: str, name: str) -> Json | None:
+        return find(self.runner, self.kubectl.get("deployments.apps", name, namespace=namespace))
+
+    def one_labelled(self, kind: str, namespace: str, labels: str) -> Json | None:
+        found = items(ask(self.runner, self.kubectl.get(kind, namespace=namespace, labels=labels)))
+        return found[0] if found else None
+
+    def object(self, kind: str, namespace: str, name: str) -> Json | None:
+        return find(self.runner, self.kubectl.get(kind, name, namespace=namespace))
+
+    def secret(self, namespace: str, name: str) -> Json | None:
+        return find(self.runner, self.kubectl.get("secrets", name, namespace=namespace, confidential=True))
+
+    def secrets(self, namespace: str, labels: str) -> Json:
+        return ask(self.runner, self.kubectl.get("secrets", namespace=namespace, labels=labels, confidential=True))
+
+    def endpoint_slices(self, namespace: str, service: str) -> Json:
+        labels = f"kubernetes.io/service-name={service}"
+        kind = "endpointslices.discovery.k8s.io"
+        return ask(self.runner, self.kubectl.get(kind, namespace=namespace, labels=labels))
+
+    def everywhere(self, kind: str) -> Json:
+        return ask(self.runner, self.kubectl.get(kind, everywhere=True))
+
+    def workloads(self, namespace: str) -> Json:
+        kinds = "deployments.apps,statefulsets.apps,daemonsets.apps"
+        return ask(self.runner, self.kubectl.get(kinds, namespace=namespace))
+
+    def api_group(self, path: str) -> Json:
+        return ask(self.runner, self.kubectl.raw(path))
+
+
+def cluster_of(session: Session) -> Cluster:
+    return Cluster(runner=session.runner, kubectl=session.kubectl)
+
+
+def network_of(session: Session) -> Network | None:
+    """The ways to the tailnet; `None` in the lab, which has none."""
+    return None if session.target.ephemeral else network.this_machine(session.runner)
+
+
+def patience(session: Session, seconds: float) -> float:
+    """How long to wait for a controller: the lab's answer within moments."""
+    return min(seconds, 20.0) if session.target.ephemeral else seconds
+
+
+def workloads(session: Session, service: Service, namespace: str = "") -> Check:
+    """The handbook's `kubectl get all -n <namespace>`, as a rung."""
+    where = namespace or service.namespace
+    cluster = cluster_of(session)
+
+    def look() -> Finding:
+        step = f"kubectl -n {where} get pods,events"
+        return seen(
+            WORKLOADS_READY,
+            lambda: workloads_are_ready(WORKLOADS_READY, cluster.workloads(where), namespace=where, next_step=step),
+            next_step=step,
+        )
+
+    return Check(rung=WORKLOADS_READY, look=look, patience=patience(session, 60.0))
+
+
+def shown(session: Session, findings: list[Finding]) -> list[Finding]:
+    """The same findings, after the person has seen them."""
+    for finding in findings:
+        session.reporter.finding(finding)
+    return findings
+
+
+def untried(rung: str) -> Check:
+    """A rung of the lab's list."""
+    return Check(rung=rung, look=lambda: not_tried(rung, NO_TAILNET))

@@ -1,0 +1,18 @@
+"""Every ladder by the name that `services.py` uses in `checks=`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from runbooks.checks import cnpg, postgres, tailscale
+from runbooks.lib.checks import Finding
+from runbooks.services import Service
+from runbooks.session import Session
+
+Ladder = Callable[[Session, Service], list[Finding]]
+
+LADDERS: Mapping[str, Ladder] = {
+    "tailscale": tailscale.ladder,
+    "cnpg": cnpg.ladder,
+    "postgres": postgres.ladder,
+}

@@ -1,0 +1,186 @@
+"""Is the Tailscale operator healthy, and is every exposed Service and Ingress really reachable?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from runbooks.checks.cluster import Cluster, cluster_of, network_of, patience, shown, untried, workloads
+from runbooks.lib import exposure
+from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
+from runbooks.lib.exposure import Device, Exposure, Network
+from runbooks.lib.kubectl import Json, KubectlFailed, find, text_at
+from runbooks.lib.workloads import deployment_is_available, secret_has_keys, seen
+from runbooks.services import Service
+from runbooks.session import Session
+
+OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
+OAUTH_IS_THERE = "the operator has its OAuth client"
+CLASS_IS_SERVED = "the ingress class `tailscale` belongs to the operator"
+EXPOSURES_KNOWN = "exposed Services and Ingresses can be listed"
+CANNOT_LOGIN = (
+    "the operator cannot log in to the tailnet: check TS_CLIENT_ID and TS_CLIENT_SECRET, the client's scopes "
+    "(devices:core, auth_keys) and its tag (tag:k8s-operator)"
+)
+PROXY_TAKES = 30.0
+"""Seconds a proxy may need from the annotation to its device's name."""
+
+
+def ladder(session: Session, service: Service) -> list[Finding]:
+    """The operator first, then each exposed object with the same rungs, shown in one table."""
+    cluster = cluster_of(session)
+    operator = [operator_is_available(session, cluster), oauth_is_there(cluster), class_is_served(session)]
+    return shown(session, climb([*operator, workloads(session, service)])) + exposed(session, cluster)
+
+
+def exposed(session: Session, cluster: Cluster) -> list[Finding]:
+    """Every exposure of the cluster: one table, and the findings that did not pass in full."""
+    try:
+        found = exposures(cluster)
+    except KubectlFailed as error:
+        return shown(session, [failed(EXPOSURES_KNOWN, error.summary, next_step="kubectl get svc,ingress -A")])
+    if not found:
+        nothing = "nothing in the cluster is exposed to the tailnet"
+        return shown(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
+    ladders = [(item, climb(rungs(session, cluster, item), subject=item.subject)) for item in found]
+    session.reporter.table("Exposed to the tailnet", COLUMNS, [row(item, told) for item, told in ladders])
+    findings = [finding for _, told in ladders for finding in told]
+    shown(session, [finding for finding in findings if not finding.ok and not _is_expected(session, finding)])
+    return findings
+
+
+def _is_expected(session: Session, finding: Finding) -> bool:
+    """What the lab never tries is told once, in the table."""
+    return session.target.ephemeral and finding.rung in exposure.NEEDS_TAILNET
+
+
+def exposures(cluster: Cluster) -> list[Exposure]:
+    """Raises `KubectlFailed`."""
+    return [
+        *exposure.exposed_services(cluster.everywhere("services")),
+        *exposure.exposed_ingresses(cluster.everywhere("ingresses.networking.k8s.io")),
+    ]
+
+
+COLUMNS = ("object", "tailnet name", "proxy", "device", "peer", "name", "port", "http")
+_CELL = {"passed": "ok", "failed": "FAIL", "not tried": "--"}
+
+
+def row(item: Exposure, findings: Sequence[Finding]) -> list[str]:
+    by_rung = {finding.rung: _CELL[finding.state.value] for finding in findings}
+    return [item.subject, item.hostname, *(by_rung.get(rung, "") for rung in exposure.RUNGS[1:])]
+
+
+# --- the operator's rungs ----------------------------------------------------------------------------------------
+
+
+def operator_is_available(session: Session, cluster: Cluster) -> Check:
+    """Available proves that it runs; a device that joined proves that it is logged in: it exits when it cannot."""
+    rung = exposure.OPERATOR_AVAILABLE
+    namespace, name = exposure.OPERATOR_NAMESPACE, exposure.OPERATOR_DEPLOYMENT
+
+    def look() -> Finding:
+        step = f"kubectl -n {namespace} get deploy,pods; kubectl -n {namespace} logs deploy/{name} --tail=20"
+        return seen(
+            rung,
+            lambda: deployment_is_available(
+                rung, cluster.deployment(namespace, name), cause=CANNOT_LOGIN, next_step=step
+            ),
+            next_step=step,
+        )
+
+    return Check(rung=rung, look=look, patience=patience(session, 60.0))
+
+
+def oauth_is_there(cluster: Cluster) -> Check:
+    def look() -> Finding:
+        return seen(
+            OAUTH_IS_THERE,
+            lambda: secret_has_keys(
+                OAUTH_IS_THERE,
+                cluster.secret(exposure.OPERATOR_NAMESPACE, OAUTH_SECRET),
+                ("client_id", "client_secret"),
+                cause="the stack did not make the Secret, or its settings were empty",
+                next_step="./inv preview.tailscale",
+            ),
+        )
+
+    return Check(rung=OAUTH_IS_THERE, look=look)
+
+
+def class_is_served(session: Session) -> Check:
+    def judge() -> Finding:
+        name = exposure.INGRESS_CLASS
+        found = find(session.runner, session.kubectl.get("ingressclasses.networking.k8s.io", name))
+        controller = text_at(found, "spec", "controller")
+        if controller != exposure.INGRESS_CONTROLLER:
+            told = f"its controller is {controller}" if found else f"there is no ingress class {name}"
+            return failed(CLASS_IS_SERVED, told, cause=exposure.NO_CONTROLLER, next_step="kubectl get ingressclass")
+        return passed(CLASS_IS_SERVED, f"{name}: {controller}")
+
+    return Check(rung=CLASS_IS_SERVED, look=lambda: seen(CLASS_IS_SERVED, judge), goes_on=True)
+
+
+# --- the rungs of one exposure -----------------------------------------------------------------------------------
+
+
+def rungs(session: Session, cluster: Cluster, item: Exposure) -> list[Check]:
+    """From proxy to connection; SQL or HTTP come on top where they apply."""
+    network = network_of(session)
+    checks = [
+        Check(rung=exposure.PROXY_IS_READY, look=_fresh(cluster, item), patience=patience(session, PROXY_TAKES)),
+        Check(
+            rung=exposure.DEVICE_HAS_NAME,
+            look=lambda: seen(
+                exposure.DEVICE_HAS_NAME, lambda: exposure.device_has_name(item, state_secrets(cluster, item))
+            ),
+            patience=patience(session, PROXY_TAKES),
+        ),
+    ]
+    reach = [exposure.DEVICE_IS_PEER, exposure.NAME_RESOLVES, exposure.PORT_CONNECTS]
+    reach += [exposure.HTTP_ANSWERS] if item.kind is exposure.Kind.INGRESS else []
+    if network is None:
+        return checks + [untried(rung) for rung in reach]
+    return checks + [
+        Check(rung=rung, look=_reaching(rung, cluster, item, network), deciding=rung != exposure.DEVICE_IS_PEER)
+        for rung in reach
+    ]
+
+
+def state_secrets(cluster: Cluster, item: Exposure) -> Json:
+    return cluster.secrets(exposure.OPERATOR_NAMESPACE, item.labels)
+
+
+def _fresh(cluster: Cluster, item: Exposure) -> Callable[[], Finding]:
+    kind = "services" if item.kind is exposure.Kind.SERVICE else "ingresses.networking.k8s.io"
+
+    def judge() -> Finding:
+        obj = cluster.object(kind, item.namespace, item.name)
+        if obj is None:
+            return failed(exposure.PROXY_IS_READY, f"{item.subject} is gone", next_step=item.show)
+        return exposure.proxy_is_ready(exposure.exposure_of(obj))
+
+    return lambda: seen(exposure.PROXY_IS_READY, judge)
+
+
+def _reaching(rung: str, cluster: Cluster, item: Exposure, network: Network) -> Callable[[], Finding]:
+    def judge() -> Finding:
+        device = exposure.device_of(item, state_secrets(cluster, item)) or Device(fqdn="")
+        if rung == exposure.DEVICE_IS_PEER:
+            return peer(device, network)
+        if rung == exposure.NAME_RESOLVES:
+            return exposure.name_resolves(device.fqdn, device, network)
+        if rung == exposure.PORT_CONNECTS:
+            return exposure.port_connects(device.fqdn, item.ports, network)
+        return exposure.http_answers(f"https://{device.fqdn}/", "", network)
+
+    return lambda: seen(rung, judge)
+
+
+def peer(device: Device, network: Network) -> Finding:
+    """`exposure.device_is_peer`, with a `tailscale` that does not work as evidence."""
+    try:
+        status = network.status()
+    except OSError as error:
+        cause = "tailscale is not running here"
+        return failed(exposure.DEVICE_IS_PEER, str(error), cause=cause, next_step="tailscale up")
+    return exposure.device_is_peer(device, status)

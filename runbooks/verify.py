@@ -1,0 +1,58 @@
+"""Is it really working? Each service's checks as a ladder, with evidence, in the order a connection takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runbooks.collection import each_service
+
+if TYPE_CHECKING:
+    from runbooks.lib.checks import Verdict
+    from runbooks.services import Service
+    from runbooks.session import Session
+
+
+@each_service(everything=True)
+def verify(c: Any, names: tuple[str, ...]) -> None:
+    """Prove that {service} works, rung by rung with evidence. Changes nothing."""
+    from runbooks.lib.errors import VerificationFailed
+    from runbooks.services import SERVICES
+    from runbooks.session import open_session
+
+    task = f"verify.{names[0]}" if len(names) == 1 else "verify.all"
+    with open_session(c, task) as session:
+        wanted = [service for service in SERVICES if service.name in names]
+        verdicts = {service.name: verify_service(session, service) for service in wanted}
+        broken = [name for name, verdict in verdicts.items() if not verdict.ok]
+        if broken:
+            problem = verdicts[broken[0]].problem
+            raise VerificationFailed(
+                f"not verified: {', '.join(broken)}" + (f"; first: {problem.rung}" if problem else ""),
+                expected="every deciding rung passed",
+                next_step=problem.next_step if problem and problem.next_step else f"./inv verify.{broken[0]}",
+            )
+
+
+def verify_service(session: Session, service: Service) -> Verdict:
+    """Climb the service's ladders, show what they found, and count. Does not raise for a rung that failed."""
+    from runbooks.checks.cluster import LAB_UNTRIED
+    from runbooks.checks.ladders import LADDERS
+    from runbooks.lib.checks import Verdict
+
+    session.reporter.announce(f"Checking {service.name}, from operator to client. Nothing is changed.")
+    with session.reporter.step(f"verify {service.name}"):
+        findings = [finding for name in service.checks for finding in LADDERS[name](session, service)]
+    allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
+    verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
+    _tell(session, service, verdict)
+    return verdict
+
+
+def _tell(session: Session, service: Service, verdict: Verdict) -> None:
+    state = "verified" if verdict.ok else "NOT verified"
+    session.reporter.line(f"{service.name}: {state}: {verdict.summary()}")
+    for finding in verdict.undecided:
+        session.reporter.line(f"  decides, and was not tried: {finding.rung}: {finding.evidence}")
+    facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary()}
+    session.reporter.event("verdict", **facts)
+    session.journal.write("verdict", **facts)
