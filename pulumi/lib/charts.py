@@ -64,18 +64,23 @@ def read_pin(name: str, path: Path = PINS) -> Pin:
     """The entry of `charts.yaml` for `name`. Raises `pulumi.RunError` when it is missing or incomplete."""
     pins = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if name not in pins:
+        present = ", ".join(sorted(pins)) or "none"
         raise pulumi.RunError(
-            f"{path.name} has no chart {name}; it has {', '.join(sorted(pins))}. Add its repository and version there."
+            f"{path.name} has no chart {name}; it has {present}. Add its repository and version there."
         )
     entry = pins[name]
-    if set(entry) not in ({"version", "repository"}, {"version", "oci"}) or not all(
-        isinstance(v, str) for v in entry.values()
-    ):
-        raise pulumi.RunError(
-            f"{path.name}: {name} has {', '.join(sorted(entry))}; "
-            "expected version and either repository or oci, both of them texts"
-        )
+    if not _is_complete(entry):
+        found = f"has {', '.join(sorted(entry))}" if isinstance(entry, dict) else "is not a map"
+        expected = "expected version and either repository or oci, both of them texts"
+        raise pulumi.RunError(f"{path.name}: {name} {found}; {expected}")
     return Pin(name=name, **entry)
+
+
+def _is_complete(entry: object) -> bool:
+    """Versions are quoted where they look like numbers: YAML would make 1.1 of 1.10."""
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        return False
+    return set(entry) in ({"version", "repository"}, {"version", "oci"})
 
 
 def locate(pin: Pin, source: str | None) -> Location:

@@ -74,7 +74,7 @@ def run_program() -> Callable[..., Recording]:
 
 @pytest.fixture
 def settings_of() -> Callable[[str], Any]:
-    """The `Settings` class of a project, taken from its file: on the module path each of them would be called `settings`."""
+    """The `Settings` class of a project, loaded from its file: as modules all of them would be called `settings`."""
 
     def load(folder: str) -> Any:
         spec = importlib.util.spec_from_file_location(f"settings of {folder}", PROGRAMS / folder / "settings.py")

@@ -1,5 +1,7 @@
-"""Run one Pulumi program under mocks and print what it asked for, as JSON. A process of its own for each run: the SDK keeps
-its configuration, its stack and its imported modules per process.
+"""Run one Pulumi program under mocks and print what it asked for, as JSON.
+
+Each run takes a process of its own: the SDK keeps its configuration, its stack and its callbacks per process, and the
+programs have modules of the same names.
 
 usage: python record.py PROJECT_FOLDER    (standard input: {"config": {"key": "text"}, "secrets": ["key", …]})
 """

@@ -1,0 +1,167 @@
+"""`pulumi/lib/settings.py`: declaring settings, reading them, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pulumi
+import pytest
+from lib.settings import between, matching, one_of, read_settings, secret, setting, setting_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    host: str = setting("Where it is")
+    port: int = setting("Port", default=80, accepts=between(1, 99))
+    open: bool = setting("Whether anybody may", default=False)
+    mode: str = setting("How", default="fast", key="MODE", accepts=one_of("fast", "safe"))
+    tags: tuple[str, ...] = setting("Marks", default=("tag:a",), accepts=matching("tag:[a-z]+", "tags", "tag:a"))
+    options: dict[str, str] = setting("More", default={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hidden:
+    token: pulumi.Output[str] = secret("Token of the service", key="TOKEN")
+
+
+def test_defaults_apply(configured):
+    assert configured(read_settings, Sample, config={"project:host": "h"}) == Sample(
+        host="h", port=80, open=False, mode="fast", tags=("tag:a",), options={}
+    )
+
+
+def test_defaults_are_not_shared(configured):
+    first = configured(read_settings, Sample, config={"project:host": "h"})
+    second = configured(read_settings, Sample, config={"project:host": "h"})
+    assert first.options is not second.options
+
+
+def test_texts_become_what_the_fields_say(configured):
+    given = {
+        "project:host": "h",
+        "project:port": "42",
+        "project:open": "true",
+        "project:MODE": "safe",
+        "project:tags": '["tag:x", "tag:y"]',
+        "project:options": '{"n": 3, "f": 0.5, "t": true, "s": "3"}',
+    }
+    assert configured(read_settings, Sample, config=given) == Sample(
+        host="h", port=42, open=True, mode="safe", tags=("tag:x", "tag:y"),
+        options={"n": "3", "f": "0.5", "t": "true", "s": "3"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected", "command"),
+    [
+        ("port", "", "a whole number from 1 to 99", "pulumi config set project:port 80"),
+        ("port", "1e1", "a whole number from 1 to 99", "pulumi config set project:port 80"),
+        ("port", "100", "a whole number from 1 to 99", "pulumi config set project:port 80"),
+        ("open", "True", "true or false", "pulumi config set project:open false"),
+        ("MODE", "slow", "one of fast, safe", "pulumi config set project:MODE fast"),
+        ("tags", "tag:x", "tags", "pulumi config set --path 'project:tags[0]' tag:a"),
+        ("tags", '["x"]', "tags", "pulumi config set --path 'project:tags[0]' tag:a"),
+        ("tags", "[1]", "tags", "pulumi config set --path 'project:tags[0]' tag:a"),
+        ("options", "[]", "a map from names to texts", "pulumi config set --path 'project:options.NAME' VALUE"),
+        ("options", '{"a": {}}', "a map from names to texts", "pulumi config set --path 'project:options.NAME' VALUE"),
+        (
+            "options",
+            '{"a": null}',
+            "a map from names to texts",
+            "pulumi config set --path 'project:options.NAME' VALUE",
+        ),
+    ],
+)
+def test_one_clear_error_for_a_wrong_value(configured, key, value, expected, command):
+    with pytest.raises(pulumi.RunError) as failure:
+        configured(read_settings, Sample, config={"project:host": "h", f"project:{key}": value})
+    assert str(failure.value) == (
+        "1 setting is missing or wrong for stack stack of project project:\n\n"
+        f"project:{key}: found {value!r}\n"
+        f"  expected  {expected}: {_about(key)}\n"
+        f"  set it    {command}"
+    )
+
+
+def test_a_missing_setting_names_the_command(configured):
+    with pytest.raises(pulumi.RunError) as failure:
+        configured(read_settings, Sample, config={})
+    assert (
+        "project:host: not set\n  expected  a text: Where it is\n  set it    pulumi config set project:host VALUE"
+        in str(failure.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "is_secret", "found"),
+    [
+        (None, False, "not set"),
+        ("", True, "found an empty value"),
+        ("  ", True, "found an empty value"),
+        ("s3cret-canary\n", True, "white space at an end"),
+        ("s3cret-canary", False, "in plain text"),
+    ],
+)
+def test_a_wrong_secret_is_described_and_not_shown(configured, monkeypatch, tmp_path, value, is_secret, found):
+    folder = tmp_path / "immich"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    given = {} if value is None else {"project:TOKEN": value}
+    with pytest.raises(pulumi.RunError) as failure:
+        configured(read_settings, Hidden, config=given, secrets=("project:TOKEN",) if is_secret else ())
+    message = str(failure.value)
+    assert found in message
+    assert "s3cret" not in message
+    assert "a secret: Token of the service" in message
+    assert "inv secrets.set immich TOKEN\n" in message
+    assert "pulumi config set --secret project:TOKEN" in message
+
+
+def test_a_secret_stays_one(configured):
+    async def read() -> tuple[str, bool]:
+        hidden = configured(read_settings, Hidden, config={"project:TOKEN": "s3cret"}, secrets=("project:TOKEN",))
+        return await hidden.token.future(), await hidden.token.is_secret()
+
+    assert asyncio.run(read()) == ("s3cret", True)
+
+
+def test_a_plain_setting_that_is_kept_as_a_secret_is_not_shown_when_wrong(configured):
+    with pytest.raises(pulumi.RunError) as failure:
+        given = {"project:host": "h", "project:port": "s3cret"}
+        configured(read_settings, Sample, config=given, secrets=("project:port",))
+    assert "project:port: found a secret of another form" in str(failure.value)
+    assert "s3cret" not in str(failure.value)
+
+
+def test_long_values_are_cut(configured):
+    with pytest.raises(pulumi.RunError) as failure:
+        configured(read_settings, Sample, config={"project:host": "h", "project:port": "9" * 500})
+    assert f"found '{'9' * 60}'…" in str(failure.value)
+
+
+def test_settings_nobody_reads_are_pointed_out(configured, capsys):
+    configured(
+        read_settings, Sample, config={"project:host": "h", "project:prot": "1", "project:zzz": "1", "other:x": "1"}
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: setting project:prot is not read by this program; did you mean project:port?",
+        "warning: setting project:zzz is not read by this program",
+    ]
+
+
+def test_rows_for_a_readme():
+    assert setting_rows(Sample, "sample") == [
+        ("sample:host", "required", "Where it is"),
+        ("sample:port", "`80`", "Port (a whole number from 1 to 99)"),
+        ("sample:open", "`false`", "Whether anybody may"),
+        ("sample:MODE", "`fast`", "How (one of fast, safe)"),
+        ("sample:tags", "`tag:a`", "Marks (tags)"),
+        ("sample:options", "none", "More"),
+    ]
+    assert setting_rows(Hidden, "sample") == [("sample:TOKEN", "required secret", "Token of the service")]
+
+
+def _about(key: str) -> str:
+    (row,) = [row for row in setting_rows(Sample, "project") if row[0] == f"project:{key}"]
+    return row[2].partition(" (")[0]
