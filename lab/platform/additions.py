@@ -23,7 +23,7 @@ def _operators(plane: ControlPlane) -> Part:
     health = Endpoint(port=port)
     return Part(
         name="operators",
-        argv=(sys.executable, "-m", "lab.operators"),
+        argv=(sys.executable, "-m", "lab.operators", "--lab-dir", str(plane.paths.lab)),
         env={
             "PYTHONPATH": str(ROOT),
             # The working folder (the lab's state) has a folder called pulumi: it must not be importable.

@@ -85,7 +85,6 @@ def _kwok_role() -> dict[str, Any]:
         ([""], ["nodes", "pods"], ["get", "list", "watch", "update", "patch", "delete"]),
         ([""], ["nodes/status", "pods/status"], ["update", "patch"]),
         (["", "events.k8s.io"], ["events"], ["create", "update", "patch"]),
-        (["coordination.k8s.io"], ["leases"], ["get", "list", "watch", "create", "update", "patch"]),
     )
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",

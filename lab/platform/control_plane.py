@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.platform.api import Cluster, Endpoint
+from lab.platform.api import Endpoint
 from lab.platform.parts import Part
 from lab.platform.paths import LabPaths
 from lab.platform.pki import Pki
 from lab.platform.ports import LOOPBACK
 from lab.toolchain import version_of
-from runbooks.lib.errors import ToolFailed
 
-PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+SETTINGS_OF_KWOK = Path(__file__).with_name("kwok.yaml")
 SERVICE_RANGE = "10.96.0.0/16"
-POD_RANGE = "10.244.0.1/16"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
-LEASE_SECONDS = 40
 NODES = {"lab-1": "10.243.0.1", "lab-2": "10.243.0.2"}
 """The cluster's nodes and the addresses they claim; nothing listens there."""
 
@@ -235,41 +232,24 @@ def _scheduler(plane: ControlPlane) -> Part:
 
 
 def _kwok(plane: ControlPlane) -> Part:
-    cluster = Cluster(plane.api)
+    port = plane.ports["kwok"]
+    health = Endpoint(port=port, ca=plane.pki.ca)
     return Part(
         name="kwok",
         argv=(
             plane.program("kwok"),
             *_flags(
                 kubeconfig=plane.kubeconfig("kwok"),
-                config=Path(__file__).with_name("stages.yaml"),
-                manage_all_nodes="true",
-                cidr=POD_RANGE,
-                # 0: no kubelet server. It would listen on every address of the machine.
-                node_port=0,
-                node_lease_duration_seconds=LEASE_SECONDS,
+                config=SETTINGS_OF_KWOK,
+                server_address=f"{LOOPBACK}:{port}",
+                tls_cert_file=plane.pki.certificate("server"),
+                tls_private_key_file=plane.pki.key("server"),
             ),
         ),
         # It would read the person's own ~/.kwok/kwok.yaml otherwise.
         env=LEAN | {"KWOK_WORKDIR": str(plane.paths.lab / "kwok")},
+        port=port,
         version=version_of("kwok"),
         needs=("kube-apiserver",),
-        probe=lambda: nodes_trouble(cluster),
+        probe=lambda: health.trouble("/healthz"),
     )
-
-
-def nodes_trouble(cluster: Cluster) -> str:
-    """A probe: KWOK has renewed the lease of every node lately, and each is Ready."""
-    try:
-        for node in NODES:
-            lease = cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}")
-            renewed = datetime.datetime.fromisoformat(lease["spec"]["renewTime"])
-            age = (datetime.datetime.now(datetime.UTC) - renewed).total_seconds()
-            if age > LEASE_SECONDS:
-                return f"the lease of node {node} was renewed {age:.0f} s ago"
-            conditions = cluster.get(f"/api/v1/nodes/{node}")["status"].get("conditions", ())
-            if not any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
-                return f"node {node} is not Ready"
-    except ToolFailed as error:
-        return error.summary
-    return ""

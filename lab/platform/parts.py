@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 Probe = Callable[[], str]
-"""Asks a part whether it is ready: an empty answer is yes, anything else says what is wrong. Never raises `OSError`."""
+"""Asks a part whether it is ready: an empty answer is yes, anything else says what is wrong. It never raises."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,7 @@ class Supervisor:
     def _start(self, part: Part) -> None:
         log = self.paths.log(part.name)
         _begin_log(log)
+        self._fresh.add(part.name)
         try:
             process = processes.start(
                 part.argv, env=base_environment(self.paths) | dict(part.env), cwd=self.paths.lab, log=log
@@ -165,7 +166,6 @@ class Supervisor:
                 expected=f"{part.argv[0]} is a program that runs here",
                 next_step="./inv lab.up   (builds what is missing)",
             ) from error
-        self._fresh.add(part.name)
         self.record.parts[part.name] = Started(process, part.fingerprint, part.version)
         self.record.save(self.paths.record)
 

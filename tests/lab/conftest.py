@@ -1,0 +1,63 @@
+"""A running lab for the whole session, in a state folder of its own beside any other lab of this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import platform
+from lab.platform import ports
+from lab.platform.record import Record
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What tests need of a running lab."""
+
+    state_dir: Path
+
+    @property
+    def lab_dir(self) -> Path:
+        return self.state_dir / "lab"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.lab_dir / "kubeconfig"
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The content of `target.json`."""
+        content: dict[str, Any] = json.loads((self.lab_dir / "target.json").read_text("utf-8"))
+        return content
+
+    def kubectl(self, *args: str, stdin: str = "") -> str:
+        """What `kubectl ARGS` prints; a failure is an AssertionError with its complaint."""
+        argv = [self.target["tools"]["kubectl"], "--kubeconfig", self.kubeconfig, *args]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+    def get(self, *args: str) -> dict[str, Any]:
+        """`kubectl get ARGS` as an object."""
+        content: dict[str, Any] = json.loads(self.kubectl("get", *args, "--output=json"))
+        return content
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab that is up; a test that ends a part of it brings it up again itself."""
+    state_dir = tmp_path_factory.mktemp("state")
+    # Not 5432, which the lab of the person who runs the tests may want.
+    (state_dir / "lab").mkdir(mode=0o700)
+    Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
+    try:
+        platform.up(state_dir, print)
+        yield Lab(state_dir)
+    finally:
+        platform.reset(state_dir, print)

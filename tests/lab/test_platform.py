@@ -1,0 +1,268 @@
+"""The control plane as a person meets it: real servers, started, broken, repaired and ended."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import platform
+from lab.platform import ports, processes
+from lab.platform.record import Record, Started
+from runbooks.lib.errors import OpsError
+
+from .conftest import Lab
+
+pytestmark = pytest.mark.lab
+
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+
+
+def silent(_line: str) -> None:
+    """Takes reports and says nothing."""
+
+
+def pids(lab: Lab) -> dict[str, int | None]:
+    return {part.name: part.pid for part in platform.status(lab.state_dir)}
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses (hexadecimal, as the kernel writes them) at which the process listens."""
+    sockets = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(str(entry.readlink()))
+        except FileNotFoundError:
+            continue
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]
+    ]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+@pytest.fixture
+def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"t-{abs(hash(request.node.name)) % 10**8}"
+    lab.kubectl("create", "namespace", name)
+    yield name
+    lab.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_every_part_is_ready(lab: Lab) -> None:
+    parts = platform.status(lab.state_dir)
+    assert [part.name for part in parts][: len(CONTROL_PLANE)] == list(CONTROL_PLANE)
+    assert all(part.ready and part.health == "ready" and part.pid and part.memory for part in parts)
+    assert platform.is_up(lab.state_dir)
+
+
+def test_the_whole_lab_stays_under_a_gigabyte(lab: Lab) -> None:
+    assert sum(part.memory or 0 for part in platform.status(lab.state_dir)) < 1024**3
+
+
+def test_workloads_become_ready_and_have_endpoints(lab: Lab, namespace: str) -> None:
+    lab.kubectl("-n", namespace, "create", "deployment", "web", "--image=web", "--replicas=3")
+    lab.kubectl("-n", namespace, "expose", "deployment", "web", "--port=80")
+    lab.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=30s")
+    lab.kubectl(
+        "-n", namespace, "wait", "endpointslice", "-l", "kubernetes.io/service-name=web", "--timeout=30s",
+        "--for=jsonpath={.endpoints[2].conditions.ready}=true",
+    )  # fmt: skip
+    addresses = {pod["status"]["podIP"] for pod in lab.get("-n", namespace, "pods")["items"]}
+    assert len(addresses) == 3
+
+
+def test_a_job_completes(lab: Lab, namespace: str) -> None:
+    lab.kubectl("-n", namespace, "create", "job", "once", "--image=job", "--", "true")
+    lab.kubectl("-n", namespace, "wait", "job/once", "--for=condition=Complete", "--timeout=30s")
+
+
+def test_a_held_pod_stays_pending(lab: Lab, namespace: str) -> None:
+    hold = "--annotations=lab.homelab-ops/hold=true"
+    lab.kubectl("-n", namespace, "run", "held", "--image=held", hold)
+    lab.kubectl("-n", namespace, "run", "free", "--image=free")
+    lab.kubectl("-n", namespace, "wait", "pod/free", "--for=condition=Ready", "--timeout=30s")
+    lab.kubectl("-n", namespace, "wait", "pod/held", "--for=condition=PodScheduled", "--timeout=30s")
+    assert lab.get("-n", namespace, "pod", "held")["status"]["phase"] == "Pending"
+
+
+def test_a_deleted_pod_goes(lab: Lab, namespace: str) -> None:
+    lab.kubectl("-n", namespace, "run", "short", "--image=short")
+    lab.kubectl("-n", namespace, "wait", "pod/short", "--for=condition=Ready", "--timeout=30s")
+    lab.kubectl("-n", namespace, "delete", "pod/short", "--timeout=30s")
+
+
+def test_a_default_storage_class_is_there(lab: Lab) -> None:
+    (only,) = lab.get("storageclasses")["items"]
+    assert only["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+
+
+def test_the_target_names_this_cluster(lab: Lab) -> None:
+    target = lab.target
+    assert target["cluster_uid"] == lab.get("namespace", "kube-system")["metadata"]["uid"]
+    assert target["ephemeral"] is True
+    assert all(Path(program).is_absolute() for program in target["tools"].values())
+    assert len(Path(target["passphrase_file"]).read_text("ascii")) == 32
+
+
+def test_raw_tools_work_with_the_exported_environment(lab: Lab) -> None:
+    exports = platform.environment(lab.state_dir)
+    asked = subprocess.run(
+        ["kubectl", "get", "nodes", "-o", "name"], env=exports, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert asked.stdout.split() == ["node/lab-1", "node/lab-2"]
+
+
+def test_a_second_up_changes_nothing(lab: Lab) -> None:
+    before = pids(lab)
+    told: list[str] = []
+    platform.up(lab.state_dir, told.append)
+    assert pids(lab) == before
+    assert told == []
+
+
+@pytest.mark.parametrize("part", CONTROL_PLANE)
+def test_a_killed_part_alone_is_started_anew(lab: Lab, part: str) -> None:
+    before = pids(lab)
+    os.kill(before[part] or 0, signal.SIGKILL)
+    assert processes.wait_until(lambda: processes.identify(before[part] or 0) is None, 5)
+    assert {one.name: one.health for one in platform.status(lab.state_dir)}[part] == "crashed"
+    assert not platform.is_up(lab.state_dir)
+    platform.up(lab.state_dir, silent)
+    after = pids(lab)
+    assert after.pop(part) != before.pop(part)
+    assert after == before
+    assert lab.get("namespace", "kube-system")["metadata"]["uid"] == lab.target["cluster_uid"]
+
+
+def test_a_part_that_nobody_wrote_down_is_replaced(lab: Lab) -> None:
+    path = lab.lab_dir / "lab.json"
+    record = Record.load(path)
+    forgotten = record.parts.pop("kube-scheduler").process
+    record.save(path)
+    platform.up(lab.state_dir, silent)
+    assert not processes.is_alive(forgotten)
+    assert platform.is_up(lab.state_dir)
+
+
+def test_a_recycled_process_number_is_not_touched(lab: Lab) -> None:
+    path = lab.lab_dir / "lab.json"
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        record = Record.load(path)
+        scheduler = record.parts["kube-scheduler"]
+        processes.end(scheduler.process, seconds=10)
+        stale = processes.ProcessId(bystander.pid, scheduler.process.started)
+        record.parts["kube-scheduler"] = Started(stale, scheduler.fingerprint, scheduler.version)
+        record.save(path)
+        platform.up(lab.state_dir, silent)
+        assert pids(lab)["kube-scheduler"] != bystander.pid
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_taken_port_is_an_error_that_names_the_process(lab: Lab) -> None:
+    part = next(one for one in platform.status(lab.state_dir) if one.name == "kube-scheduler")
+    processes.end(Record.load(lab.lab_dir / "lab.json").parts[part.name].process, seconds=10)
+    assert part.port is not None
+    with socket.create_server((ports.LOOPBACK, part.port)), pytest.raises(OpsError) as refused:
+        platform.up(lab.state_dir, silent)
+    assert f"port {part.port} of the lab's kube-scheduler is taken by process {os.getpid()}" in refused.value.summary
+    platform.up(lab.state_dir, silent)
+    assert next(one for one in platform.status(lab.state_dir) if one.name == part.name).port == part.port
+
+
+def test_two_at_once_start_everything_once(lab: Lab) -> None:
+    record = Record.load(lab.lab_dir / "lab.json")
+    for name in ("kube-scheduler", "kwok"):
+        processes.end(record.parts[name].process, seconds=10)
+    command = "import sys; from pathlib import Path; from lab import platform; platform.up(Path(sys.argv[1]), print)"
+    both = [subprocess.Popen([sys.executable, "-c", command, str(lab.state_dir)]) for _ in range(2)]
+    assert [one.wait(60) for one in both] == [0, 0]
+    argv0 = [processes.name_of(one.pid) for one in processes.of_lab(lab.lab_dir)]
+    assert sum("/kube-scheduler" in line for line in argv0) == 1
+    assert sum("/kwok" in line for line in argv0) == 1
+
+
+def test_every_server_listens_on_loopback_only(lab: Lab) -> None:
+    loopback = "0100007F"
+    for process in processes.of_lab(lab.lab_dir):
+        assert listening(process.pid) <= {loopback}, processes.name_of(process.pid)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/version", "/api/v1/namespaces"])
+def test_the_api_server_answers_nobody_without_a_token(lab: Lab, path: str) -> None:
+    port = next(one.port for one in platform.status(lab.state_dir) if one.name == "kube-apiserver")
+    context = ssl.create_default_context(cafile=str(lab.lab_dir / "pki" / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+    connection.request("GET", path)
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+def test_etcd_answers_nobody_without_a_certificate(lab: Lab) -> None:
+    port = next(one.port for one in platform.status(lab.state_dir) if one.name == "etcd")
+    context = ssl.create_default_context(cafile=str(lab.lab_dir / "pki" / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        connection.request("GET", "/health")
+        connection.getresponse()
+    connection.close()
+
+
+def test_only_the_user_can_read_the_lab(lab: Lab) -> None:
+    assert stat.S_IMODE(lab.lab_dir.stat().st_mode) == 0o700
+    for path in lab.lab_dir.rglob("*"):
+        if path.is_symlink():
+            continue
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_no_secret_is_in_a_command_line(lab: Lab) -> None:
+    token = (lab.lab_dir / "pki" / "tokens.csv").read_text("ascii").split(",")[0]
+    for process in processes.of_lab(lab.lab_dir):
+        command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert token.encode() not in command_line
+
+
+def test_down_leaves_no_process_and_up_finds_everything_again(lab: Lab) -> None:
+    lab.kubectl("create", "configmap", "kept", "--from-literal=a=b")
+    ports_before = {part.name: part.port for part in platform.status(lab.state_dir)}
+    platform.down(lab.state_dir, silent)
+    assert processes.of_lab(lab.lab_dir) == set()
+    assert {part.health for part in platform.status(lab.state_dir)} == {"stopped"}
+    platform.down(lab.state_dir, silent)
+    began = time.monotonic()
+    platform.up(lab.state_dir, silent)
+    assert time.monotonic() - began < 20
+    assert lab.get("configmap", "kept")["data"] == {"a": "b"}
+    assert {part.name: part.port for part in platform.status(lab.state_dir)} == ports_before
+
+
+def test_a_second_lab_lives_beside_it_and_goes_without_trace(lab: Lab, tmp_path: Path) -> None:
+    other = Lab(tmp_path)
+    try:
+        thread = threading.Thread(target=platform.up, args=(tmp_path, silent))
+        thread.start()
+        thread.join(120)
+        assert platform.is_up(tmp_path)
+        assert other.target["cluster_uid"] != lab.target["cluster_uid"]
+    finally:
+        platform.reset(tmp_path, silent)
+    assert processes.of_lab(other.lab_dir) == set()
+    assert not other.lab_dir.exists()
+    assert platform.is_up(lab.state_dir)
