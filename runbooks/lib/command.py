@@ -52,6 +52,10 @@ class Outcome:
     shown_stderr: str = ""
     interrupted: bool = False
     """We forwarded a signal to it."""
+    cpu_seconds: float = 0.0
+    """Of the child and what it waited for."""
+    left_behind: str = ""
+    """What the child started and did not end, in words; empty when nothing is known of."""
 
     @property
     def ok(self) -> bool:

@@ -1,0 +1,37 @@
+"""What a child process gets to see of our environment: an allow-list, never a copy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_PASSED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
+_PASSED_PREFIXES = ("LC_",)
+
+# Each changes what pulumi does behind the back of whoever approved a plan, or makes it sign up for an account.
+_NEVER = re.compile(
+    r"PULUMI_OPTION_.*|PULUMI_SKIP_CONFIRMATIONS|PULUMI_EXPERIMENTAL|PULUMI_DEBUG_COMMANDS"
+    r"|PULUMI_K8S_DELETE_UNREACHABLE|PULUMI_SKIP_CHECKPOINTS|PULUMI_CONTINUE_ON_ERROR"
+    r"|AI_AGENT|AGENT|CLAUDECODE|CLAUDE_CODE_.*|CODEX_.*|CURSOR_.*|GEMINI_CLI|OPENCODE.*|COPILOT_.*|GOOSE_.*|AIDER_.*"
+    r"|REPL_ID|AUGMENT_AGENT|AMP_.*"
+)
+_ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The environment of a child: what is allow-listed of `base`, then `extra`.
+
+    What would change pulumi's behaviour unseen (`PULUMI_OPTION_*`, `PULUMI_SKIP_CONFIRMATIONS`, …) or mark the caller
+    as an agent is left out of both; the check for a newer pulumi is always off.
+    """
+    passed = {name: value for name, value in base.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    both = passed | dict(extra) | _ALWAYS
+    return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
