@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 _PASSED = frozenset(
@@ -23,6 +23,10 @@ _NEVER = re.compile(
     r"|AI_AGENT|AGENT|CLAUDECODE|CLAUDE_CODE_.*|CODEX_.*|CURSOR_.*|GEMINI_CLI|OPENCODE.*|COPILOT_.*|GOOSE_.*|AIDER_.*"
     r"|REPL_ID|AUGMENT_AGENT|AMP_.*"
 )
+_SECRET_VARIABLE = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE|AUTH)_?KEY", re.IGNORECASE
+)
+_NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE|_URL)$", re.IGNORECASE)
 _ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
 
 
@@ -35,3 +39,12 @@ def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = Mappin
     passed = {name: value for name, value in base.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     both = passed | dict(extra) | _ALWAYS
     return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
+
+
+def secret_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """The values that are secret by their variables' names, and the password in a proxy's address."""
+    for name, value in environment.items():
+        if value and _SECRET_VARIABLE.search(name) and not _NOT_A_VALUE.search(name):
+            yield value
+        elif name.upper().endswith("_PROXY"):
+            yield from re.findall(r"//[^/@]*?:([^/@]+)@", value)

@@ -21,12 +21,12 @@ from types import TracebackType
 from runbooks.lib.capture import LARGEST_OUTPUT, Capture
 from runbooks.lib.child import Child, Patience, graceful_signal
 from runbooks.lib.command import Command, Outcome
-from runbooks.lib.environment import child_environment
+from runbooks.lib.environment import child_environment, secret_variables
 from runbooks.lib.errors import NotApproved, OpsError, OutOfTime, ToolFailed
+from runbooks.lib.install import INSTALL
 from runbooks.lib.journal import Journal, JournalUnwritable
 from runbooks.lib.mask import Masker
 from runbooks.lib.signals import SignalRelay
-from runbooks.lib.toolbox import INSTALL, secret_variables
 
 __all__ = ["CommandFailed", "Runner", "ToolMissing", "Totals", "child_environment"]
 

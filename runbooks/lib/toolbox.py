@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.lib import pulumi
+from runbooks.lib.environment import secret_variables
 from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.lib.install import INSTALL
 from runbooks.lib.kubectl import Runs
 from runbooks.lib.target import Target
 
-INSTALL = {
-    "pulumi": "install it: curl -fsSL https://get.pulumi.com | sh, or brew install pulumi/tap/pulumi",
-    "kubectl": "install it: https://kubernetes.io/docs/tasks/tools/, or brew install kubectl",
-    "helm": "install it: https://helm.sh/docs/intro/install/, or brew install helm",
-}
-_SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSWORD|PASSPHRASE|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
-_NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE)$|^(?:GOPATH|SSH_AUTH_SOCK)$", re.IGNORECASE)
+__all__ = ["Tools", "ask_version", "find_kubectl", "find_pulumi", "find_tools", "missing", "secret_variables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +97,3 @@ def ask_version(program: str, env: Mapping[str, str], runner: Runs) -> str:
             next_step=f"{program} version",
         )
     return "v" + ".".join(str(part) for part in pulumi.read_version(outcome.stdout))
-
-
-def secret_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Values of the environment that are secrets by their variables' names."""
-    for name, value in environ.items():
-        if value and _SECRET_VARIABLE.search(name) and not _NOT_A_VALUE.search(name):
-            yield value
