@@ -1,0 +1,238 @@
+"""The file back end: stacks, history, backups and locks below ``.pulumi/``, laid out as the real CLI does.
+
+Files are written to a temporary file in the same folder and renamed, so a reader, or a run after a kill, finds the old
+document or the new one. Source: pulumi pkg/backend/diy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from lab.engine.failures import CommandFailed, StackNotFound
+
+ORGANIZATION = "organization"
+
+
+@dataclass(frozen=True)
+class StackName:
+    """A stack of a file back end; the organization is always ``organization``."""
+
+    project: str
+    stack: str
+
+    @property
+    def qualified(self) -> str:
+        return f"{ORGANIZATION}/{self.project}/{self.stack}"
+
+
+def read_stack_name(text: str, project: str) -> StackName:
+    """``stack``, ``project/stack`` or ``organization/project/stack``."""
+    parts = text.split("/")
+    if not all(parts) or len(parts) > 3 or any(part in (".", "..") for part in parts):
+        raise CommandFailed(
+            f"stack names are <stack>, <project>/<stack> or {ORGANIZATION}/<project>/<stack>, not '{text}'"
+        )
+    if len(parts) == 3 and parts[0] != ORGANIZATION:
+        raise CommandFailed(f"file back ends know only the organization '{ORGANIZATION}', not '{parts[0]}'")
+    return StackName(parts[-2] if len(parts) > 1 else project, parts[-1])
+
+
+@dataclass(frozen=True)
+class Lock:
+    """``url`` as the real CLI names it."""
+
+    path: Path
+    url: str
+    pid: int
+    username: str
+    hostname: str
+    timestamp: str
+
+
+class FileBackend:
+    """``url`` is ``file://`` with an absolute path."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.root = Path(unquote(parts.path))
+        self._base = self.root / ".pulumi"
+
+    # -- stacks --------------------------------------------------------------------------------------------------
+
+    def stack_file(self, name: StackName) -> Path:
+        return self._base / "stacks" / name.project / f"{name.stack}.json"
+
+    def has_stack(self, name: StackName) -> bool:
+        return self.stack_file(name).is_file()
+
+    def stacks(self, project: str | None = None) -> list[StackName]:
+        """All stacks, or one project's, sorted."""
+        return sorted(
+            (
+                StackName(file.parent.name, file.stem)
+                for file in (self._base / "stacks").glob(f"{project or '*'}/*.json")
+            ),
+            key=lambda name: (name.project, name.stack),
+        )
+
+    def create_stack(self, name: StackName) -> None:
+        if self.has_stack(name):
+            raise CommandFailed(f"stack '{name.qualified}' already exists")
+        if not (self._base / "meta.yaml").exists():
+            _write(self._base / "meta.yaml", "version: 1\n")
+        self.write_latest(name, None)
+
+    def read_latest(self, name: StackName) -> dict[str, Any]:
+        """The deployment of the last checkpoint, empty for a new stack."""
+        try:
+            document = json.loads(self.stack_file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StackNotFound(name.stack) from None
+        except ValueError as error:
+            raise CommandFailed(f"{self.stack_file(name)} is not a checkpoint: {error}") from error
+        latest = document.get("checkpoint", {}).get("latest")
+        return latest if isinstance(latest, dict) else {}
+
+    def write_latest(self, name: StackName, deployment: dict[str, Any] | None) -> None:
+        checkpoint: dict[str, Any] = {"stack": name.qualified}
+        if deployment is not None:
+            checkpoint["latest"] = deployment
+        document = {"version": 3, "checkpoint": checkpoint}
+        _write(self.stack_file(name), json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+
+    def keep_previous(self, name: StackName) -> None:
+        """Copy the checkpoint to ``.bak`` before a run changes it."""
+        file = self.stack_file(name)
+        with contextlib.suppress(FileNotFoundError):
+            _write(file.with_name(f"{file.name}.bak"), file.read_text(encoding="utf-8"))
+
+    def last_update(self, name: StackName) -> float:
+        """POSIX time of the last write."""
+        return self.stack_file(name).stat().st_mtime
+
+    def remove_stack(self, name: StackName) -> None:
+        file = self.stack_file(name)
+        for path in (file, file.with_name(f"{file.name}.bak")):
+            path.unlink(missing_ok=True)
+        for folder in ("history", "backups"):
+            shutil.rmtree(self._base / folder / name.project / name.stack, ignore_errors=True)
+
+    # -- history -------------------------------------------------------------------------------------------------
+
+    def add_history(self, name: StackName, entry: dict[str, Any]) -> None:
+        """Keep ``entry`` with a copy of the checkpoint, and a backup."""
+        stamp = time.time_ns()
+        checkpoint = self.stack_file(name).read_text(encoding="utf-8")
+        history = self._base / "history" / name.project / name.stack
+        _write(history / f"{name.stack}-{stamp}.history.json", json.dumps(entry, indent=4))
+        _write(history / f"{name.stack}-{stamp}.checkpoint.json", checkpoint)
+        _write(self._base / "backups" / name.project / name.stack / f"{name.stack}.{stamp}.json", checkpoint)
+
+    def history(self, name: StackName) -> list[dict[str, Any]]:
+        """Newest first."""
+        files = sorted((self._base / "history" / name.project / name.stack).glob("*.history.json"), reverse=True)
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+    # -- locks ---------------------------------------------------------------------------------------------------
+
+    def _lock_folder(self, name: StackName) -> Path:
+        return self._base / "locks" / ORGANIZATION / name.project / name.stack
+
+    def locks(self, name: StackName) -> list[Lock]:
+        found = []
+        for path in sorted(self._lock_folder(name).glob("*.json")):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except (FileNotFoundError, ValueError):
+                content = {}
+            found.append(
+                Lock(
+                    path,
+                    f"file://{path}?no_tmp_dir=true",
+                    int(content.get("pid", 0)),
+                    str(content.get("username", "")),
+                    str(content.get("hostname", "")),
+                    str(content.get("timestamp", "")),
+                )
+            )
+        return found
+
+    @contextlib.contextmanager
+    def locked(self, name: StackName) -> Iterator[Lock]:
+        """Hold the stack's lock. List, write, list again: of two that start together both may be refused."""
+        _refuse_when_locked(self.locks(name))
+        path = self._lock_folder(name) / f"{uuid.uuid4()}.json"
+        content = {
+            "pid": os.getpid(),
+            "username": getpass.getuser(),
+            "hostname": socket.gethostname(),
+            "timestamp": datetime.now().astimezone().isoformat(),
+        }
+        _write(path, json.dumps(content, separators=(",", ":")))
+        try:
+            locks = self.locks(name)
+            _refuse_when_locked([lock for lock in locks if lock.path != path])
+            yield next(lock for lock in locks if lock.path == path)
+        finally:
+            _release(path)
+
+    def remove_locks(self, name: StackName) -> None:
+        for lock in self.locks(name):
+            lock.path.unlink(missing_ok=True)
+
+
+class LockLost(CommandFailed):
+    """The lock file was taken away while the run went on; told, and no failure of the run."""
+
+
+def _release(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError as error:
+        raise LockLost(
+            f"there was a problem deleting the lock at file://{path}?no_tmp_dir=true, manual clean up may be required: "
+            f'blob (key "{".pulumi" + str(path).split("/.pulumi", 1)[-1]}") (code=NotFound): remove {path}: '
+            "no such file or directory"
+        ) from error
+
+
+def _refuse_when_locked(locks: list[Lock]) -> None:
+    if not locks:
+        return
+    lines = [
+        f"the stack is currently locked by {len(locks)} lock(s). Either wait for the other process(es) to end or "
+        "delete the lock file with `pulumi cancel`."
+    ]
+    lines += [
+        f"  {lock.url}: created by {lock.username}@{lock.hostname} (pid {lock.pid}) at {lock.timestamp}"
+        for lock in locks
+    ]
+    raise CommandFailed("\n".join(lines))
+
+
+def _write(path: Path, text: str) -> None:
+    """Atomically, readable by the owner only."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

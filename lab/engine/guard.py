@@ -1,0 +1,89 @@
+"""The stand-in serves the lab only: it refuses any other back end and any other cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.engine.failures import CommandFailed
+from lab.engine.project import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lab_folder(environment: Mapping[str, str]) -> Path:
+    state = environment.get("OPS_STATE") or str(ROOT / ".ops")
+    return Path(state) / "lab"
+
+
+def lab_backend(environment: Mapping[str, str]) -> str:
+    """The lab's back end, after checking that it is the one asked for."""
+    folder = lab_folder(environment)
+    asked = environment.get("PULUMI_BACKEND_URL", "")
+    try:
+        target: dict[str, Any] = json.loads((folder / "target.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CommandFailed(
+            f"this pulumi is the lab's stand-in and the lab has not been set up: {folder / 'target.json'} is missing. "
+            "Start it with `./inv lab.up`, or put the real pulumi first on PATH"
+        ) from None
+    except ValueError as error:
+        raise CommandFailed(f"{folder / 'target.json'} is damaged ({error}); run `./inv lab.up`") from error
+    backend = str(target.get("backend", ""))
+    if not asked or asked != backend:
+        raise CommandFailed(
+            "this pulumi is the lab's stand-in and serves only the lab's back end: "
+            f"PULUMI_BACKEND_URL is '{asked or 'not set'}', the lab's is '{backend}'. "
+            "Put the real pulumi first on PATH for anything else"
+        )
+    return backend
+
+
+def check_cluster(environment: Mapping[str, str], settings: Mapping[str, str]) -> None:
+    """Refuse a kubeconfig, and settings that choose one, whose server is not the lab's."""
+    for key in ("kubernetes:kubeconfig", "kubernetes:cluster"):
+        if key in settings:
+            raise CommandFailed(
+                f"the setting {key} chooses a cluster, and this pulumi, the lab's stand-in, serves only the lab's "
+                "cluster: remove the setting"
+            )
+    folder = lab_folder(environment)
+    expected = _server(folder / "kubeconfig", "")
+    asked = environment.get("KUBECONFIG", "")
+    if not asked:
+        raise CommandFailed(
+            "this pulumi is the lab's stand-in and serves only the lab's cluster: KUBECONFIG is not set, it must name "
+            f"a kubeconfig of {expected}. `./inv lab.env` prints it"
+        )
+    found = _server(Path(asked), settings.get("kubernetes:context", ""))
+    if found != expected:
+        raise CommandFailed(
+            "this pulumi is the lab's stand-in and serves only the lab's cluster: "
+            f"KUBECONFIG ({asked}) leads to {found or 'no server'}, the lab's is {expected}"
+        )
+
+
+def _server(path: Path, context: str) -> str:
+    """The server of a context, by default the current one; a context that is not there has the only server."""
+    if not path.is_file():
+        raise CommandFailed(f"kubeconfig {path} is missing; `./inv lab.up` writes the lab's")
+    document = read_yaml(path)
+    contexts = {entry.get("name"): entry.get("context") or {} for entry in document.get("contexts") or ()}
+    clusters = {entry.get("name"): entry.get("cluster") or {} for entry in document.get("clusters") or ()}
+    chosen = contexts.get(context or document.get("current-context") or "")
+    if chosen is None:
+        servers = {str(cluster.get("server", "")) for cluster in clusters.values()}
+        return servers.pop() if len(servers) == 1 else ""
+    return str(clusters.get(chosen.get("cluster"), {}).get("server", ""))
+
+
+def strip_python_path() -> None:
+    """Take the repository, which the launcher put on PYTHONPATH for this process, away from child processes."""
+    parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and Path(part) != ROOT]
+    if parts:
+        os.environ["PYTHONPATH"] = os.pathsep.join(parts)
+    else:
+        os.environ.pop("PYTHONPATH", None)
