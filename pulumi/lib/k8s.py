@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
@@ -25,8 +25,8 @@ def namespace(
     name: str, *, pod_security: PodSecurity | None = None, opts: pulumi.ResourceOptions | None = None
 ) -> Namespace:
     """A namespace called exactly `name`; `pod_security` is the level that admission enforces for its pods."""
-    enforced = {"pod-security.kubernetes.io/enforce": pod_security} if pod_security else {}
-    return Namespace(name, metadata={"name": name, "labels": labels(name) | enforced}, opts=opts)
+    enforced: dict[str, str] = {"pod-security.kubernetes.io/enforce": pod_security} if pod_security else {}
+    return Namespace(name, opts, metadata={"name": name, "labels": {**labels(name), **enforced}})
 
 
 def wait_annotations(wait_for: str | Sequence[str] | None = None, timeout: int | None = None) -> dict[str, str]:
@@ -62,7 +62,7 @@ def add_wait_annotation(
     wait = wait_annotations(wait_for, timeout)
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-        metadata: Mapping[str, Any] = args.props.get("metadata") or {}
+        metadata = cast(Mapping[str, Any], args.props.get("metadata") or {})
         if args.type_.rpartition(":")[2] != kind or name not in (None, metadata.get("name")):
             return None
         annotations = {**(metadata.get("annotations") or {}), **wait}

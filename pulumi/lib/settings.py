@@ -72,7 +72,7 @@ def setting(
     metadata = {"setting": Declaration(about=about, key=key, accepts=accepts)}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[call-overload]
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def secret(about: str, *, key: str = "", generated: bool = False) -> typing.Any:
