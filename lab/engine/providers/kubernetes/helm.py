@@ -1,0 +1,226 @@
+"""Renders a chart with the ``helm`` program. Values travel on standard input, credentials in private files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lab.engine.cancellation import CancellationToken, Cancelled
+from lab.engine.guard import lab_folder
+from lab.engine.providers import ProviderError
+
+POLL_SECONDS = 0.2
+DEPRECATED = "This chart is deprecated"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where a chart comes from; all empty for folders, archives and OCI references without credentials."""
+
+    url: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+@dataclass(frozen=True)
+class ChartRequest:
+    """Arguments of one rendering. ``folder`` is where relative chart folders start."""
+
+    release: str
+    chart: str
+    namespace: str
+    folder: str
+    version: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    repository: Repository = Repository()
+    include_definitions: bool = True
+    dependency_update: bool = False
+    devel: bool = False
+    verify: bool = False
+    plain_http: bool = False
+    keyring: str = ""
+    post_renderer: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What templates may ask of the cluster, and how ``lookup`` reaches it."""
+
+    kube_version: str
+    api_versions: Sequence[str]
+    kubeconfig: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    manifests: str
+    is_deprecated: bool
+
+
+def find_helm(environment: Mapping[str, str]) -> str:
+    """``OPS_LAB_HELM``, else the lab's own, else the first on PATH. Raises ``ProviderError``."""
+    given = environment.get("OPS_LAB_HELM")
+    if given:
+        return given
+    target = lab_folder(environment) / "target.json"
+    try:
+        recorded = json.loads(target.read_text(encoding="utf-8"))["tools"]["helm"]
+    except (OSError, ValueError, KeyError):
+        recorded = ""
+    if recorded and Path(recorded).is_file():
+        return str(recorded)
+    found = shutil.which("helm", path=environment.get("PATH"))
+    if found is None:
+        raise ProviderError(
+            "unable to render the chart: no helm program. Looked at OPS_LAB_HELM, tools.helm in "
+            f"{target}, and PATH; `./inv lab.up` provides one"
+        )
+    return found
+
+
+def render(
+    request: ChartRequest,
+    capabilities: Capabilities,
+    cancellation: CancellationToken,
+    environment: Mapping[str, str] | None = None,
+) -> Rendered:
+    """What ``helm template`` prints, hooks left out. Raises ``ProviderError`` with helm's reason, and ``Cancelled``."""
+    variables = dict(os.environ if environment is None else environment)
+    helm = find_helm(variables)
+    with tempfile.TemporaryDirectory(prefix="helm-") as private:
+        source = _source_arguments(request, Path(private), helm, variables, cancellation)
+        command = [helm, "template", request.release, *source, *_arguments(request), *_cluster_arguments(capabilities)]
+        # The end of options comes with "--" nowhere: names and charts never begin with a dash (checked before).
+        output, errors = _run(command, json.dumps(request.values), request.folder, variables, cancellation)
+    return Rendered(output, DEPRECATED in errors)
+
+
+def _arguments(request: ChartRequest) -> list[str]:
+    arguments = ["--namespace", request.namespace, "--no-hooks", "--dry-run=server", "--values", "-"]
+    flags = {
+        "--include-crds": request.include_definitions,
+        "--skip-crds": not request.include_definitions,
+        "--dependency-update": request.dependency_update,
+        "--devel": request.devel,
+        "--verify": request.verify,
+        "--plain-http": request.plain_http,
+    }
+    arguments += [flag for flag, is_set in flags.items() if is_set]
+    options = {"--version": request.version, "--keyring": request.keyring}
+    for option, value in options.items():
+        arguments += [option, value] if value else []
+    if request.post_renderer:
+        arguments += ["--post-renderer", request.post_renderer[0]]
+        arguments += [part for one in request.post_renderer[1:] for part in ("--post-renderer-args", one)]
+    return arguments
+
+
+def _cluster_arguments(capabilities: Capabilities) -> list[str]:
+    arguments = ["--kube-version", capabilities.kube_version] if capabilities.kube_version else []
+    if capabilities.api_versions:
+        arguments += ["--api-versions", ",".join(capabilities.api_versions)]
+    if capabilities.kubeconfig:
+        arguments += ["--kubeconfig", capabilities.kubeconfig]
+    if capabilities.context:
+        arguments += ["--kube-context", capabilities.context]
+    return arguments
+
+
+def _source_arguments(
+    request: ChartRequest, private: Path, helm: str, environment: Mapping[str, str], cancellation: CancellationToken
+) -> list[str]:
+    repository = request.repository
+    for name in (request.chart, request.release):
+        if name.startswith("-"):
+            raise ProviderError(f"a chart or release name cannot begin with a dash: {name!r}")
+    tls = {"--ca-file": repository.ca_file, "--cert-file": repository.cert_file, "--key-file": repository.key_file}
+    arguments = [part for option, value in tls.items() if value for part in (option, value)]
+    if not repository.password:
+        return [request.chart, *(["--repo", repository.url] if repository.url else []), *arguments]
+    if request.chart.startswith("oci://"):
+        return [request.chart, "--registry-config", str(_registry_file(private, request)), *arguments]
+    file = _repository_file(private, repository)
+    cache = ["--repository-config", str(file), "--repository-cache", str(private / "cache")]
+    _run([helm, "repo", "update", *cache], "", request.folder, environment, cancellation)
+    return [f"chart-source/{request.chart}", *cache, *arguments]
+
+
+def _registry_file(private: Path, request: ChartRequest) -> Path:
+    repository = request.repository
+    login = base64.b64encode(f"{repository.username}:{repository.password}".encode()).decode()
+    host = urlsplit(request.chart).netloc
+    return _private_file(private / "registry.json", json.dumps({"auths": {host: {"auth": login}}}))
+
+
+def _repository_file(private: Path, repository: Repository) -> Path:
+    entry = {
+        "name": "chart-source",
+        "url": repository.url,
+        "username": repository.username,
+        "password": repository.password,
+        "caFile": repository.ca_file,
+        "certFile": repository.cert_file,
+        "keyFile": repository.key_file,
+    }
+    return _private_file(private / "repositories.yaml", json.dumps({"apiVersion": "", "repositories": [entry]}))
+
+
+def _private_file(path: Path, content: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def _run(
+    command: Sequence[str], stdin: str, folder: str, environment: Mapping[str, str], cancellation: CancellationToken
+) -> tuple[str, str]:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        cwd=folder or None,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    remaining: str | None = stdin
+    while True:
+        try:
+            output, errors = process.communicate(remaining, timeout=POLL_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            remaining = None
+            if cancellation.is_cancelled:
+                process.terminate()
+                process.communicate()
+                raise Cancelled from None
+    if process.returncode != 0:
+        raise ProviderError(_failure(errors))
+    return output, errors
+
+
+def _failure(errors: str) -> str:
+    """helm's reason, with the words the real provider puts before it."""
+    lines = [line for line in errors.splitlines() if line.strip() and not line.startswith(("WARNING:", "level="))]
+    text = "\n".join(lines).removeprefix("Error: ").strip() or "helm gave no reason"
+    first = text.splitlines()[0]
+    if first.startswith("path ") or "failed to download" in first or "looks like an invalid reference" in first:
+        return f"unable to locate the chart: {text}"
+    if "Chart.yaml file is missing" in first or "cannot load Chart.yaml" in first:
+        return f"unable to load the chart: {text}"
+    return text
