@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from runbooks import quality
+from runbooks import cancel, deploy, destroy, outputs, preview, quality, verify
 from runbooks.collection import build
 from runbooks.program import errors_told, main, options_of_environment
 
 ns = build(
     alone=(quality,),
-    groups=(),
+    groups=(cancel, deploy, destroy, outputs, preview, verify),
     told=errors_told,
     options=options_of_environment(),
 )

@@ -80,3 +80,11 @@ SERVICES: tuple[Service, ...] = (
         exposed=("svc/postgresql-cluster-rw-ext",),
     ),
 )
+
+
+def find_service(name: str) -> Service:
+    """The service called `name`. Raises `NotFound` with the three nearest names."""
+    from runbooks.lib.names import known
+
+    by_name = {service.name: service for service in SERVICES}
+    return by_name[known("service", name, by_name)]

@@ -56,7 +56,7 @@ def stack_init(stack: Stack) -> Command:
     return Command(argv=argv, env=stack.env, title=f"create the stack {stack.reference}", mutates=True)
 
 
-def stack_list(stack: Stack) -> Command:
+def stack_ls(stack: Stack) -> Command:
     """All stacks of the stack's project on its back end."""
     argv = (stack.program, "-C", str(stack.folder), "stack", "ls", "--json", "--non-interactive")
     return Command(argv=argv, env=stack.env, title=f"list the stacks of {stack.project}", timeout=READ_TIMEOUT)
@@ -252,6 +252,8 @@ class Event:
     """`started`, `done`, `failed` for a resource; `diagnostic`, `summary`, `prelude`, `end`, or pulumi's own name."""
     op: str = ""
     urn: str = ""
+    parent: str = ""
+    """The URN of the resource it belongs to."""
     diagnostic: Diagnostic | None = None
     changes: Mapping[str, int] = field(default_factory=dict)
     result: str = ""
@@ -457,7 +459,8 @@ def read_event(line: str) -> Event | None:
     body = answer[name] or {}
     if name in RESOURCE_EVENTS:
         facts = body["metadata"]
-        return Event(kind=RESOURCE_EVENTS[name], op=str(facts["op"]), urn=str(facts["urn"]))
+        parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
+        return Event(kind=RESOURCE_EVENTS[name], op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
     if name == "diagnosticEvent":
         return None if _is_noise(body) else Event(kind="diagnostic", diagnostic=_told(body), urn=body.get("urn") or "")
     if name == "summaryEvent":
@@ -471,7 +474,15 @@ def read_events(text: str) -> Iterator[Event]:
 
 def read_export(text: str) -> Export:
     """Secrets in it stay as they are: ciphertext, or clear when they were asked for."""
-    deployment = read_json(text, "pulumi stack export").get("deployment") or {}
+    return _export(read_json(text, "pulumi stack export").get("deployment") or {})
+
+
+def read_checkpoint(text: str) -> Export:
+    """The file in which a file back end keeps a stack's state: `.pulumi/stacks/<project>/<stack>.json`."""
+    return _export((read_json(text, "the state file").get("checkpoint") or {}).get("latest") or {})
+
+
+def _export(deployment: Mapping[str, Any]) -> Export:
     resources = deployment.get("resources") or ()
     stack: Mapping[str, Any] = next((item for item in resources if item.get("type") == "pulumi:pulumi:Stack"), {})
     return Export(

@@ -1,0 +1,284 @@
+"""From an approved plan to applied stacks: approval, second comparison, watched updates, summary, outputs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from runbooks.lib import pulumi
+from runbooks.lib.checks import Verdict
+from runbooks.lib.command import Outcome
+from runbooks.lib.errors import NotApproved, OpsError, Refused, VerificationFailed
+from runbooks.lib.failures import explain
+from runbooks.lib.graph import by_name
+from runbooks.lib.plan import RunPlan, StackPlan, Watch, approved_of, digest_data, digest_lines
+from runbooks.lib.stacks import Stack
+from runbooks.planning import (
+    fingerprint_of,
+    plan_stack,
+    record_applied,
+    side_by_side,
+    state_of,
+    title,
+)
+from runbooks.services import SERVICES, Service
+from runbooks.session import Session
+
+ATTEMPTS = 3
+"""How often a plan is made anew because what determines it changed before it could be applied."""
+
+
+def show_digest(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
+    for line in digest_lines(plan, diff=diff):
+        session.reporter.line(line)
+    session.reporter.event("plan", **digest_data(plan, diff=diff))
+    session.journal.write("plan", **digest_data(plan))
+
+
+def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
+    """Ask for approval of the plan as shown. Raises `NotApproved`; `again` is the command to name then.
+
+    On the lab none is needed. `yes` stands for a person's y, and never covers what is destructive.
+    """
+    if session.target.ephemeral or not plan.has_changes:
+        return
+    destructive = plan.destructive_services
+    if not session.reporter.interactive:
+        _approve_unattended(destructive, yes=yes, again=again)
+    elif destructive:
+        for name in destructive:
+            question = f"This deletes or replaces what holds data. Type {name} to go on:"
+            if not session.reporter.ask_word(question, name):
+                raise _declined(again)
+    elif not yes and not session.reporter.ask_yes("Apply this?"):
+        raise _declined(again)
+    session.journal.write("approved", services=[stack.service for stack in plan.stacks], destructive=list(destructive))
+
+
+def _approve_unattended(destructive: Sequence[str], *, yes: bool, again: str) -> None:
+    if destructive:
+        raise NotApproved(
+            f"destructive changes to {', '.join(destructive)} need a person, and nobody can be asked here",
+            expected="a terminal on which the service's name is typed; --yes never covers a destructive change",
+            next_step=f"run {again} on a terminal, or make the change not destructive",
+        )
+    if not yes:
+        raise NotApproved(
+            "nobody can be asked here, and --yes was not given",
+            expected="an approval of the changes above",
+            next_step=f"{again} --yes",
+        )
+
+
+def _declined(again: str) -> NotApproved:
+    return NotApproved("not approved, so nothing was applied", next_step=again)
+
+
+@dataclass(kw_only=True)
+class Progressed:
+    """How far a run got. Written to from several threads."""
+
+    done: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    not_started: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def note(self, where: list[str], name: str) -> None:
+        with self.lock:
+            where.append(name)
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.done, *self.unchanged, *self.failed}
+
+
+def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Progressed:
+    """Apply the approved plan layer by layer. The first failure lets running stacks finish and starts nothing new.
+
+    A consumer that was blocked is previewed once its producers are applied, and approved on its own.
+    """
+    progressed = Progressed()
+    try:
+        for layer in plan.layers:
+            _apply_layer(session, layer, progressed, yes=yes, again=again)
+    finally:
+        every = [stack.service for stack in plan.stacks]
+        progressed.not_started = [name for name in every if name not in progressed.names]
+        show_summary(session, progressed, again=again)
+    return progressed
+
+
+def _apply_layer(
+    session: Session, layer: Sequence[StackPlan], progressed: Progressed, *, yes: bool, again: str
+) -> None:
+    current = [_current_plan(session, plan, yes=yes, again=again) for plan in layer]
+    working = [plan for plan in current if plan.has_changes or plan.writes_outputs]
+    for plan in current:
+        if plan not in working:
+            progressed.note(progressed.unchanged, plan.service)
+    if not working:
+        return
+    session.guard()
+    known = by_name(SERVICES)
+    with session.reporter.step(title("apply", [known[plan.service] for plan in working])) as progress:
+        side_by_side(session, working, lambda plan: _apply_stack(session, plan, progressed, progress.note))
+
+
+def _current_plan(session: Session, plan: StackPlan, *, yes: bool, again: str) -> StackPlan:
+    """The plan itself while nothing that determines it changed; else a new one, shown and approved anew."""
+    service = by_name(SERVICES)[plan.service]
+    for _ in range(ATTEMPTS):
+        if not plan.is_blocked:
+            changed = plan.fingerprint.differing(fingerprint_of(session, service))
+            if not changed:
+                return plan
+            session.reporter.line(
+                f"{plan.service}: {', '.join(changed)} changed since the preview, so it is made anew."
+            )
+        plan = _approved_anew(session, service, yes=yes, again=again)
+    raise Refused(
+        f"what determines the plan of {service.name} keeps changing",
+        expected="program, settings, state and upstream outputs to stay as they are between preview and apply",
+        next_step=f"find out who else works on it, then {again}",
+    )
+
+
+def _approved_anew(session: Session, service: Service, *, yes: bool, again: str) -> StackPlan:
+    with session.reporter.step(title("preview", [service])):
+        plan = plan_stack(session, service)
+    if plan.is_blocked:
+        raise Refused(
+            f"{service.name} still waits for the outputs of {', '.join(plan.waits_for)}",
+            expected="outputs of the producers, which were applied just before",
+            next_step=f"./inv outputs.{plan.waits_for[0]}",
+        )
+    run = RunPlan(layers=((plan,),), target=session.target.name)
+    show_digest(session, run)
+    approve(session, run, yes=yes, again=again)
+    return plan
+
+
+def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note: Callable[[str], None]) -> None:
+    """Run one watched update. Raises what its failure means."""
+    watch = Watch(
+        approved=approved_of(plan),
+        stop=session.runner.interrupt,
+        progress=lambda what: note(f"{plan.service}: {what}"),
+    )
+    try:
+        outcome = session.runner.run(pulumi.up(plan.stack), on_line=watch)
+        judge_update(session, plan.stack, outcome, watch)
+    except BaseException:
+        progressed.note(progressed.failed, plan.service)
+        raise
+    service = by_name(SERVICES)[plan.service]
+    record_applied(session, plan.stack, fingerprint_of(session, service))
+    progressed.note(progressed.done, plan.service)
+    session.reporter.line(f"{plan.service}: applied, {len(watch.done)} changes in {outcome.seconds:.0f} s")
+    session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
+
+
+def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch) -> None:
+    """Raise what an update's end means: an operation nobody approved, an interruption, a failure."""
+    if watch.violation is not None:
+        event = watch.violation
+        raise Refused(
+            f"pulumi began to {event.op} {pulumi.type_of(event.urn)} {pulumi.name_of(event.urn)} of {stack.service}, "
+            f"which nobody had approved; it was stopped with one signal and ended with exit {outcome.exit_code}"
+            + left_behind(session, stack),
+            expected="the operations of the preview, and nothing stronger",
+            next_step=f"./inv preview.{stack.service} --diff shows what is left to do",
+        )
+    if outcome.ok:
+        return
+    error = explain(outcome, stack)
+    if outcome.interrupted:
+        raise type(error)(
+            error.summary + left_behind(session, stack), expected=error.expected, next_step=error.next_step
+        )
+    raise error
+
+
+def left_behind(session: Session, stack: Stack) -> str:
+    """What an interrupted update left: locks and operations whose result nobody knows. Empty when nothing."""
+    told = []
+    try:
+        pending = state_of(session, stack).pending
+        folder = pulumi.lock_folder(stack, session.target.backend)
+        locks = pulumi.locks_in(folder) if folder is not None else ()
+    except OpsError as error:
+        return f"; what it left behind could not be read: {error.summary}"
+    if pending:
+        names = ", ".join(f"{kind} {pulumi.name_of(urn)}" for kind, urn in pending)
+        told.append(f"operations of unknown result: {names}")
+    if locks:
+        told.append("its lock is still there")
+    return f"; {' and '.join(told)}" if told else "; it left no lock and no operation of unknown result"
+
+
+def show_summary(session: Session, progressed: Progressed, *, again: str) -> None:
+    """What was done, what failed, what was not started, and the command that goes on from there."""
+    for words, names in (
+        ("unchanged", progressed.unchanged),
+        ("applied", progressed.done),
+        ("failed", progressed.failed),
+        ("not started", progressed.not_started),
+    ):
+        if names:
+            session.reporter.line(f"{words}: {', '.join(names)}")
+    unfinished = bool(progressed.failed or progressed.not_started)
+    if unfinished:
+        session.reporter.line(f"to go on from there: {again}")
+    facts = {
+        "unchanged": progressed.unchanged,
+        "applied": progressed.done,
+        "failed": progressed.failed,
+        "not_started": progressed.not_started,
+    }
+    session.reporter.event("summary", **facts, again=again if unfinished else "")
+    session.journal.write("summary", **facts)
+
+
+def show_outputs(session: Session, service: Service) -> None:
+    """The stack's outputs, secrets masked, with the URLs to open."""
+    stack = session.prepare(service)
+    outcome = session.runner.run(pulumi.stack_output(stack))
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    outputs = pulumi.read_outputs(outcome.stdout)
+    if not outputs:
+        session.reporter.line(f"{service.name} has no outputs")
+        return
+    rows = [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in sorted(outputs.items())]
+    session.reporter.table(f"outputs of {service.name}", ["output", "value"], rows)
+    for _, value in rows:
+        if value.startswith(("http://", "https://")):
+            session.reporter.line(f"open: {value}")
+
+
+def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
+    """Raise `Refused` when what determines the plan is no longer what it was at its preview."""
+    changed = plan.fingerprint.differing(fingerprint_of(session, service))
+    if changed:
+        raise Refused(
+            f"{', '.join(changed)} of {service.name} changed since the preview",
+            expected="the state that was shown and approved",
+            next_step=again,
+        )
+
+
+def prove(session: Session, services: Sequence[Service], verify: Callable[[Session, Service], Verdict]) -> None:
+    """Verify each service. Raises `VerificationFailed` when one does not hold, after all were looked at."""
+    unproven = []
+    for service in services:
+        if not verify(session, service).ok:
+            unproven.append(service.name)
+    if unproven:
+        raise VerificationFailed(
+            f"{', '.join(unproven)}: applied, but not proven to work",
+            expected="every deciding check to pass",
+            next_step=f"./inv verify.{unproven[0]}",
+        )

@@ -1,0 +1,124 @@
+"""The repository's own checks and tests, started as children whose output is shown as it comes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import ToolFailed, Usage
+from runbooks.lib.journal import Journal
+from runbooks.lib.mask import Masker
+from runbooks.lib.render import Reporter, make_reporter
+from runbooks.lib.runner import Runner, child_environment
+from runbooks.program import ROOT, state_dir
+
+BIN = Path(sys.executable).parent
+SHELL_SCRIPTS = ("inv",)
+BASH_SCRIPTS = (".ci/run",)
+PASSED_ON = ("OPS_STATE", "PYTHONDONTWRITEBYTECODE", "HYPOTHESIS_PROFILE", "GOFLAGS", "GOPROXY", "GOCACHE", "GOPATH")
+"""Of our own environment, for tests that start tools themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What checks and tests work with; they go to no target, so there is no session."""
+
+    runner: Runner
+    reporter: Reporter
+
+
+@contextmanager
+def bench(task: str, *, as_json: bool) -> Iterator[Bench]:
+    masker = Masker()
+    reporter = make_reporter(as_json=as_json, masker=masker)
+    journal = Journal.open(state_dir().absolute(), task, sys.argv, masker=masker)
+
+    def show(_: str, text: str) -> None:
+        reporter.line(text.rstrip("\n"))
+
+    runner = Runner(masker=masker, journal=journal, base_env=child_environment(os.environ), show=show)
+    try:
+        yield Bench(runner=runner, reporter=reporter)
+    finally:
+        runner.close()
+        reporter.close()
+
+
+def tool(name: str, *arguments: str, title: str, mutates: bool = False) -> Command:
+    """A tool of this environment, started in the repository's root."""
+    passed_on = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+    return Command(argv=(str(BIN / name), *arguments), cwd=ROOT, title=title, mutates=mutates, env=passed_on)
+
+
+def checks(*, fix: bool) -> list[Command]:
+    """Every check in the order of its cost."""
+    python = (str(BIN / "python"), "scripts/check_commits.py")
+    ruff = [("format",), ("check", "--fix")] if fix else [("format", "--check"), ("check",)]
+    return [
+        *(Command(argv=("sh", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in SHELL_SCRIPTS),
+        *(Command(argv=("bash", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in BASH_SCRIPTS),
+        *(tool("ruff", *words, "--quiet", title=f"ruff {' '.join(words)}", mutates=fix) for words in ruff),
+        tool("lint-imports", title="import rules"),
+        tool("mypy", title="types"),
+        Command(argv=python, cwd=ROOT, title="commit messages"),
+    ]
+
+
+def run_checks(*, as_json: bool, fix: bool) -> None:
+    """Run all checks, also after one that fails. Raises `ToolFailed` that names those that failed."""
+    with bench("check", as_json=as_json) as at:
+        commands = [command for command in checks(fix=fix) if _can_run(command, at)]
+        at.reporter.plan([command.title for command in commands])
+        failed = [command.title for command in commands if not _passes(command, at)]
+        if failed:
+            raise ToolFailed(
+                f"{len(failed)} of {len(commands)} checks failed: {', '.join(failed)}",
+                expected="every check to pass",
+                next_step="read what each said above; ./inv check --fix corrects format and simple lint",
+            )
+        at.reporter.line(f"{len(commands)} checks passed")
+
+
+def _can_run(command: Command, at: Bench) -> bool:
+    """Commit messages can be looked at only in a clone."""
+    if command.title == "commit messages" and not (ROOT / ".git").exists():
+        at.reporter.line("commit messages: not looked at, this is no git clone")
+        return False
+    return True
+
+
+def _passes(command: Command, at: Bench) -> bool:
+    with at.reporter.step(command.title):
+        outcome = at.runner.run(command)
+    if not outcome.ok:
+        at.reporter.line(f"{command.title}: failed with exit {outcome.exit_code}")
+    return outcome.ok
+
+
+NO_TEST_RAN = 5
+"""pytest's exit code for that."""
+
+
+def run_tests(*, as_json: bool, path: str, select: str, fast: bool) -> None:
+    """Run pytest. Raises `ToolFailed` when a test fails, `Usage` when none ran."""
+    if path.startswith("-"):
+        raise Usage(f"{path!r} would be read as an option of pytest", expected="a file or folder below tests/")
+    arguments = [path or "tests"]
+    arguments += ["-k", select] if select else []
+    arguments += ["-m", "not lab"] if fast else []
+    with bench("test", as_json=as_json) as at:
+        at.reporter.announce("Running the tests; those that need the platform start one of their own.")
+        outcome = at.runner.run(tool("pytest", *arguments, title="the tests", mutates=True))
+    _judge(outcome)
+
+
+def _judge(outcome: Outcome) -> None:
+    if outcome.exit_code == NO_TEST_RAN:
+        raise Usage("no test ran", expected="at least one test that fits", next_step="./inv test")
+    if not outcome.ok:
+        raise ToolFailed(f"tests failed (pytest ended with exit {outcome.exit_code})", next_step="./inv test -p FILE")

@@ -1,0 +1,68 @@
+"""`destroy.<service>`: only ever by name, never as part of another task, and not while somebody needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke import Context
+
+from runbooks.collection import each_service
+
+if TYPE_CHECKING:
+    from runbooks.services import Service
+    from runbooks.session import Session
+
+
+@each_service()
+def destroy(c: Context, names: tuple[str, ...]) -> None:
+    """Delete everything of {service} from the target, after its name was typed. Refuses while consumers stand."""
+    from runbooks import applying, planning
+    from runbooks.lib import pulumi
+    from runbooks.lib.graph import by_name
+    from runbooks.lib.plan import RunPlan, Watch, approved_of
+    from runbooks.services import SERVICES
+    from runbooks.session import open_session
+
+    service = by_name(SERVICES)[names[0]]
+    task = f"destroy.{service.name}"
+    again = planning.command_again(c, task)
+    with open_session(c, task) as session:
+        session.reporter.announce(
+            f"Destroying {service.name} deletes everything its stack made. It is previewed first, and asked for."
+        )
+        refuse_while_needed(session, service)
+        with session.reporter.step(f"preview the end of {service.name}"):
+            plan = planning.plan_end(session, service)
+        run = RunPlan(layers=((plan,),), target=session.target.name)
+        applying.show_digest(session, run)
+        if not plan.has_changes:
+            session.reporter.line(f"{service.name} has nothing to destroy")
+            return
+        applying.approve(session, run, yes=False, again=again)
+        applying.refuse_if_changed(session, service, plan, again=again)
+        session.guard()
+        with session.reporter.step(f"destroy {service.name}") as progress:
+            watch = Watch(approved=approved_of(plan), stop=session.runner.interrupt, progress=progress.note)
+            outcome = session.runner.run(pulumi.destroy(plan.stack), on_line=watch)
+            applying.judge_update(session, plan.stack, outcome, watch)
+        session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and settings remain")
+
+
+def refuse_while_needed(session: Session, service: Service) -> None:
+    """Raise `Refused` while a service that needs this one still has something deployed."""
+    from runbooks import planning
+    from runbooks.lib.errors import Refused
+    from runbooks.lib.graph import consumers
+    from runbooks.services import SERVICES
+
+    standing = []
+    for consumer in consumers(service.name, SERVICES):
+        stack = session.stack(consumer)
+        if session.has_stack(stack) and planning.state_of(session, stack).own_resources:
+            standing.append(consumer.name)
+    if standing:
+        raise Refused(
+            f"{', '.join(standing)} still stands and needs {service.name}",
+            expected="consumers to be destroyed before what they need, exposed objects before their controllers",
+            next_step=f"./inv destroy.{standing[-1]}",
+        )

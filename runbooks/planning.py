@@ -1,0 +1,232 @@
+"""From services to one plan: layer by layer, independent ones side by side, previewed with pulumi, nothing applied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from invoke import Context
+
+from runbooks.lib import pulumi
+from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.lib.failures import explain
+from runbooks.lib.graph import by_name, closure, layers
+from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
+from runbooks.lib.stacks import Stack
+from runbooks.lib.yamlfile import write_atomically
+from runbooks.services import SERVICES, Service
+from runbooks.session import Session
+
+SIDE_BY_SIDE = 4
+"""Stacks worked on at once: a preview is one to two CPU seconds, most of a run is waiting."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def chosen(names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
+    """The services of a run in layers: those named, and unless `only`, everything they need."""
+    return layers(names if only else closure(names, SERVICES), SERVICES)
+
+
+def titles(service_layers: Iterable[Sequence[Service]], verb: str) -> list[str]:
+    return [title(verb, layer) for layer in service_layers]
+
+
+def title(verb: str, layer: Sequence[Service]) -> str:
+    return f"{verb} {', '.join(service.name for service in layer)}"
+
+
+def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> RunPlan:
+    """Preview every stack of the run. Raises the first failure after its whole layer was tried."""
+    planned: list[tuple[StackPlan, ...]] = []
+    for layer in service_layers:
+        with session.reporter.step(title("preview", layer)):
+            planned.append(tuple(side_by_side(session, layer, lambda service: plan_stack(session, service))))
+    return RunPlan(layers=tuple(planned), target=session.target.name)
+
+
+def plan_stack(session: Session, service: Service) -> StackPlan:
+    """Preview one stack, or say which producers it waits for. Raises what the failing preview means."""
+    stack = session.prepare(service)
+    waits_for = tuple(name for name in service.reads_outputs_of if not outputs_of(session, name))
+    if waits_for:
+        return StackPlan(stack=stack, waits_for=waits_for)
+    fingerprint = fingerprint_of(session, service)
+    outcome = session.runner.run(pulumi.preview(stack))
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    preview = pulumi.read_preview(outcome.stdout)
+    for told in preview.diagnostics:
+        if told.severity == "warning":
+            session.reporter.line(f"  {service.name}: {told.message}")
+    return plan_of(
+        stack,
+        preview,
+        fingerprint=fingerprint,
+        export=state_of(session, stack),
+        writes_outputs=not is_last_applied(session, stack, fingerprint),
+    )
+
+
+def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
+    """Do the work for all items at once, in threads, and give the results in their order.
+
+    All are waited for. The first failure is raised then, the others are shown.
+    """
+    if len(items) == 1:
+        return [work(items[0])]
+    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="stack") as pool:
+        futures: list[Future[Result]] = [pool.submit(work, item) for item in items]
+    failures = [error for future in futures if (error := future.exception()) is not None]
+    for error in failures[1:]:
+        if isinstance(error, OpsError):
+            session.reporter.line("\n  ".join(["also failed: " + error.lines()[0], *error.lines()[1:]]))
+    if failures:
+        raise failures[0]
+    return [future.result() for future in futures]
+
+
+# What determines a plan
+
+
+def fingerprint_of(session: Session, service: Service) -> Fingerprint:
+    """Everything that determines the plan of the service's stack, read again each time it is asked for."""
+    stack = session.stack(service)
+    root = session.root
+    parts = {
+        "program files": hash_files([stack.folder, root / "pulumi" / "lib", root / "charts.yaml"]),
+        "settings": hash_files([stack.settings_file]),
+        "provider versions": hash_files([root / "uv.lock"]),
+        "pulumi": f"{session.tools.pulumi} {session.tools.pulumi_version}",
+        "target": f"{session.target.backend} {stack.reference} {session.target.cluster_uid}",
+        "state": state_hash(session, stack),
+    }
+    charts = charts_folder(session, stack)
+    if charts is not None:
+        parts["charts"] = hash_files([charts])
+    for name in service.reads_outputs_of:
+        parts[f"outputs of {name}"] = hash_text(json.dumps(outputs_of(session, name), sort_keys=True, default=str))
+    return Fingerprint(parts=parts)
+
+
+def charts_folder(session: Session, stack: Stack) -> Path | None:
+    """The folder charts are taken from instead of their repositories, where `charts:source` says so."""
+    source = session.check_settings(stack).config.get("charts:source")
+    if not isinstance(source, str) or "://" in source:
+        return None
+    return (stack.folder / source).resolve()
+
+
+def state_file(session: Session, stack: Stack) -> Path | None:
+    """The stack's state on a file back end, where it can be read without starting pulumi."""
+    backend = session.target.file_backend
+    path = backend / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json" if backend else None
+    return path if path is not None and path.is_file() else None
+
+
+def state_of(session: Session, stack: Stack) -> pulumi.Export:
+    path = state_file(session, stack)
+    if path is not None:
+        return pulumi.read_checkpoint(path.read_text(encoding="utf-8"))
+    return pulumi.read_export(_exported(session, stack))
+
+
+def state_hash(session: Session, stack: Stack) -> str:
+    path = state_file(session, stack)
+    return hash_files([path]) if path is not None else hash_text(_exported(session, stack))
+
+
+def _exported(session: Session, stack: Stack) -> str:
+    outcome = session.runner.run(pulumi.stack_export(stack))
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    return outcome.stdout
+
+
+def outputs_of(session: Session, name: str) -> dict[str, object]:
+    """The producer's outputs as its state holds them (secrets encrypted); empty while it was never applied."""
+    producer = session.prepare(by_name(SERVICES)[name])
+    return dict(state_of(session, producer).outputs)
+
+
+# What was applied from here
+
+
+DECIDING = ("program files", "settings", "provider versions", "charts")
+"""Parts of a fingerprint that can change outputs without changing a resource."""
+
+
+def _record_path(session: Session, stack: Stack) -> Path:
+    return session.state_dir / "applied" / session.target.name / f"{stack.project}.json"
+
+
+def _deciding(fingerprint: Fingerprint) -> dict[str, str]:
+    upstream = {name: value for name, value in fingerprint.parts.items() if name.startswith("outputs of ")}
+    return {name: fingerprint.parts[name] for name in DECIDING if name in fingerprint.parts} | upstream
+
+
+def is_last_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> bool:
+    """Whether the stack was last applied from here with the same program and settings.
+
+    pulumi's JSON preview shows resources only: a new or changed output alone looks like no change.
+    """
+    path = _record_path(session, stack)
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return bool(recorded == _deciding(fingerprint))
+
+
+def record_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> None:
+    path = _record_path(session, stack)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        write_atomically(path, json.dumps(_deciding(fingerprint), indent=1) + "\n", mode=0o600)
+    except OSError as error:
+        raise ToolFailed(
+            f"the record of what was applied cannot be written: {error.strerror} ({path})",
+            expected="a disk with free space and a folder this user may write to",
+            next_step="free space, or choose another folder with OPS_STATE",
+        ) from error
+
+
+# What a task says and is called
+
+
+def task_name(verb: str, names: Sequence[str]) -> str:
+    """`deploy.postgres`, or `deploy.all` for every service at once."""
+    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
+
+
+def command_again(c: Context, task: str, *options: str) -> str:
+    """The command line that runs the task again on the same target."""
+    target = ("--target", str(c.config.ops.target)) if c.config.ops.target else ()
+    return " ".join(word for word in ("./inv", *target, task, *options) if word)
+
+
+def announce(session: Session, asked: Sequence[Service], service_layers: Sequence[Sequence[Service]]) -> None:
+    """Say what a deployment is going to do, and lay out its steps."""
+    wanted = {service.name for service in asked}
+    needed = [service.name for layer in service_layers for service in layer if service.name not in wanted]
+    needs = f", which needs {', '.join(needed)}" if needed else ""
+    approval = "" if session.target.ephemeral else ", and change nothing before you agree"
+    session.reporter.announce(
+        f"Deploying {', '.join(service.name for service in asked)}{needs}: I preview them in that order, show one "
+        f"digest{approval}; then I apply layer by layer and prove that it works."
+    )
+    session.reporter.plan([*titles(service_layers, "preview"), *titles(service_layers, "apply")])
+
+
+def plan_end(session: Session, service: Service) -> StackPlan:
+    """What destroying the service's stack would delete."""
+    stack = session.prepare(service)
+    fingerprint = fingerprint_of(session, service)
+    outcome = session.runner.run(pulumi.destroy_preview(stack))
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    return plan_of(stack, pulumi.read_preview(outcome.stdout), fingerprint=fingerprint)
