@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from runbooks import cancel, deploy, destroy, outputs, preview, quality, verify
+from runbooks import (
+    cancel,
+    deploy,
+    destroy,
+    doctor,
+    lab,
+    outputs,
+    preview,
+    quality,
+    secrets,
+    stack,
+    status,
+    target,
+    verify,
+)
 from runbooks.collection import build
 from runbooks.program import errors_told, main, options_of_environment
 
 ns = build(
-    alone=(quality,),
-    groups=(cancel, deploy, destroy, outputs, preview, verify),
+    alone=(quality, doctor, status),
+    groups=(cancel, deploy, destroy, lab, outputs, preview, secrets, stack, target, verify),
     told=errors_told,
     options=options_of_environment(),
 )

@@ -15,7 +15,7 @@ from runbooks.lib import pulumi
 from runbooks.lib.errors import NotApproved, NotFound, OpsError, ToolFailed
 from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
-from runbooks.lib.journal import Journal
+from runbooks.lib.journal import Journal, JournalUnwritable
 from runbooks.lib.kubeconfig import KubeContext
 from runbooks.lib.kubectl import Kubectl
 from runbooks.lib.mask import Masker
@@ -25,8 +25,8 @@ from runbooks.lib.runner import Runner, child_environment
 from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
-from runbooks.lib.toolbox import Tools, ask_version, find_pulumi, find_tools, secret_variables
-from runbooks.program import ROOT, state_dir
+from runbooks.lib.toolbox import Tools, ask_version, find_kubectl, find_pulumi, find_tools, secret_variables
+from runbooks.program import BUG, ROOT, state_dir
 from runbooks.services import SERVICES, Service
 
 
@@ -44,14 +44,11 @@ class Session:
     context: KubeContext
     kubeconfig: Path
     """The run's own, with the checked context alone (0600, gone when the run ends)."""
+    kubectl: Kubectl
     tools: Tools
     env: Mapping[str, str] = field(repr=False)
     """What a pulumi child gets on top of the allow-listed environment."""
     prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
-
-    @property
-    def kubectl(self) -> Kubectl:
-        return Kubectl(program=self.tools.kubectl, kubeconfig=self.kubeconfig)
 
     def guard(self) -> Cluster:
         """Ask the cluster again who it is. Raises `Refused` unless it is the pinned one."""
@@ -81,10 +78,10 @@ class Session:
         target stack and secrets must be there: raises `NotFound` or `Usage` with the command that makes them. On both
         its secrets are registered with the masker, and settings that lead to another cluster are refused.
         """
-        if service.name not in self.prepared:
-            stack = preparation.prepare(self, service)
-            self.prepared[service.name] = stack
-        return self.prepared[service.name]
+        done = self.prepared.get(service.name)
+        if done is None:
+            done = self.prepared[service.name] = preparation.prepare(self, service)
+        return done
 
     def check_settings(self, stack: Stack) -> StackFile:
         """The stack's settings file. Raises `Refused` when it points pulumi at another cluster than the target's."""
@@ -104,6 +101,32 @@ class Session:
         return any(row.name in {stack.name, stack.selector} for row in pulumi.read_stacks(listed.stdout))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a run needs before, or without, a target."""
+
+    state_dir: Path
+    masker: Masker
+    reporter: Reporter
+    journal: Journal
+    runner: Runner
+
+
+@contextlib.contextmanager
+def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None) -> Iterator[Bench]:
+    """Display, record and runner of a run of `task`; what the environment holds of secrets is registered first."""
+    masker = Masker(secret_variables(os.environ), platform_words=platform_words())
+    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker)
+    state = made_state_dir()
+    journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
+    with _recorded(journal), contextlib.ExitStack() as closing:
+        closing.callback(reporter.close)
+        environment = child_environment(os.environ)
+        runner = Runner(masker=masker, journal=journal, base_env=environment, tell=reporter.line)
+        closing.enter_context(runner)
+        yield Bench(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
+
+
 @contextlib.contextmanager
 def open_session(
     c: Any, task: str, *, argv: Sequence[str] | None = None, cluster: bool = True, start_lab: bool = True
@@ -113,38 +136,38 @@ def open_session(
     `cluster=False` leaves the guard out, for what touches settings alone; without `start_lab` a lab that is not
     running is `NotFound`. Every secret known by now is registered with the masker before anything is shown.
     """
-    masker = Masker(secret_variables(os.environ), platform_words=platform_words())
-    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker)
-    state = made_state_dir()
-    name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
-    journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
-    runner = Runner(masker=masker, journal=journal, base_env=child_environment(os.environ))
-    with _recorded(journal), contextlib.ExitStack() as closing:
-        closing.callback(reporter.close)
-        target = resolved_target(name, state, reporter, start_lab=start_lab)
-        session = _opened(target, state, runner, reporter, closing)
+    with open_bench(c, task, argv=argv) as bench, contextlib.ExitStack() as closing:
+        name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
+        target = resolved_target(name, bench, start_lab=start_lab)
+        session = opened(target, bench, closing)
         found = session.guard() if cluster else None
-        reporter.line(header(session, found))
-        reporter.event("target", **header_facts(session, found))
-        journal.write("target", **header_facts(session, found))
+        facts = header_facts(session, found)
+        bench.reporter.line(header(facts))
+        bench.reporter.event("target", **facts)
+        bench.journal.write("target", **facts)
         yield session
 
 
 @contextlib.contextmanager
 def _recorded(journal: Journal) -> Iterator[None]:
     """Close the journal with the exit code the run ends with."""
-    code = 70
     try:
         yield
-        code = 0
-    except OpsError as error:
-        code = error.exit_code
+    except BaseException as error:
+        with contextlib.suppress(JournalUnwritable):  # the run has failed already, and says why
+            journal.finish(exit_code_of(error))
         raise
-    except KeyboardInterrupt:
-        code = NotApproved.exit_code
-        raise
+    else:
+        journal.finish(0)
     finally:
-        journal.finish(code)
+        journal.close()
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code a run ends with: `program.py` gives it to the shell, the journal keeps it."""
+    if isinstance(error, OpsError):
+        return error.exit_code
+    return NotApproved.exit_code if isinstance(error, KeyboardInterrupt) else BUG
 
 
 def platform_words() -> Iterator[str]:
@@ -160,41 +183,49 @@ def made_state_dir() -> Path:
     return state
 
 
-def resolved_target(name: str, state: Path, reporter: Reporter, *, start_lab: bool) -> Target:
+def resolved_target(name: str, bench: Bench, *, start_lab: bool) -> Target:
     """The target called `name`; the lab is started first, and said so."""
     if name == LAB:
         from lab import platform
 
-        if not platform.is_up(state):
+        if not platform.is_up(bench.state_dir):
             if not start_lab:
                 raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
-            reporter.announce(
-                "No real target was chosen, so this works on the lab: a throw-away platform on this machine."
+            bench.reporter.announce(
+                "This works on the lab, a throw-away platform on this machine. It is started first."
             )
-            with reporter.step("start the lab") as progress:
-                platform.up(state, progress.note)
-    return load_target(name, root=ROOT, state_dir=state)
+            with bench.reporter.step("start the lab") as progress:
+                platform.up(bench.state_dir, progress.note)
+    return load_target(name, root=ROOT, state_dir=bench.state_dir)
 
 
-def _opened(target: Target, state: Path, runner: Runner, reporter: Reporter, closing: contextlib.ExitStack) -> Session:
-    journal, masker = runner.journal, runner.masker
-    context, kubeconfig = private_kubeconfig(target, journal.folder)
+def kubectl_for(target: Target, kubeconfig: Path, state: Path) -> Kubectl:
+    """kubectl for a target, with a cache of its own: after a reset of the lab another one answers on the same port."""
+    cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
+    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env={"KUBECACHEDIR": str(cache)})
+
+
+def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Session:
+    """A session on a target that was resolved before, not yet guarded; `closing` takes away what it leaves on disk."""
+    folder = bench.journal.folder
+    context, kubeconfig = private_kubeconfig(target, folder)
     closing.callback(kubeconfig.unlink, missing_ok=True)
-    masker.register_all([*context.secrets(), *passphrases(target)])
+    bench.masker.register_all([*context.secrets(), *passphrases(target)])
     program, is_stand_in = find_pulumi(target, ROOT)
-    home = closing.enter_context(made_private(journal.folder, os.environ, is_stand_in=is_stand_in))
-    env = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=state)
-    version = ask_version(program, env, runner)
+    home = closing.enter_context(made_private(folder, os.environ, is_stand_in=is_stand_in))
+    env = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=bench.state_dir)
+    version = ask_version(program, env, bench.runner)
     return Session(
         root=ROOT,
-        state_dir=state,
+        state_dir=bench.state_dir,
         target=target,
-        runner=runner,
-        journal=journal,
-        masker=masker,
-        reporter=reporter,
+        runner=bench.runner,
+        journal=bench.journal,
+        masker=bench.masker,
+        reporter=bench.reporter,
         context=context,
         kubeconfig=kubeconfig,
+        kubectl=kubectl_for(target, kubeconfig, bench.state_dir),
         tools=find_tools(target, program, is_stand_in=is_stand_in, version=version),
         env=env,
     )
@@ -238,9 +269,8 @@ def pulumi_environment(
     return made | {name: environ[name] for name in passed_on if name in environ}
 
 
-def header(session: Session, cluster: Cluster | None) -> str:
-    """`target lab · stack lab · back end file://… · cluster 1f2e3d4c · pulumi v3.260.0 (stand-in)`."""
-    facts = header_facts(session, cluster)
+def header(facts: Mapping[str, str]) -> str:
+    """`target lab · stack lab · back end file://… · cluster 1f2e3d4c · pulumi v3.260.0 (stand-in of the lab)`."""
     return " · ".join(
         (
             f"target {facts['target']}",

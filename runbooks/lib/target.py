@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from runbooks.lib.errors import NotFound, OpsError, Refused, Usage
 from runbooks.lib.kubeconfig import is_loopback, read_context
 from runbooks.lib.names import known, nearest, refuse_option_like
-from runbooks.lib.yamlfile import YamlFile
+from runbooks.lib.yamlfile import YamlFile, with_text, write_atomically
 
 LAB = "lab"
 TARGETS_FILE = "targets.yaml"
@@ -291,3 +291,18 @@ def _not_the_labs(path: Path, why: str) -> OpsError:
         expected="a file of mode 0600 about a cluster on loopback with the lab's own certificate authority and UID",
         next_step="./inv lab.up",
     )
+
+
+# --- pinning -------------------------------------------------------------------------------------------------------
+
+
+def pin(root: Path, name: str, cluster_uid: str) -> Path:
+    """Write the cluster's UID into the target's entry of `targets.yaml`, and nothing else; gives the file's path.
+
+    Comments, order and layout stay. Raises `Usage` when the file cannot take it.
+    """
+    path = root / TARGETS_FILE
+    source = YamlFile.read(path)
+    entry = source.section(source.section(source.mapping(), "targets"), name)
+    write_atomically(path, with_text(source, entry, "cluster_uid", cluster_uid), mode=path.stat().st_mode & 0o777)
+    return path

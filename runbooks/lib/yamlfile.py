@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,3 +157,32 @@ def _line(error: MarkedYAMLError) -> int:
 
 def _first_line(error: MarkedYAMLError) -> str:
     return str(error.problem or error.context or error).strip().splitlines()[0]
+
+
+def with_text(source: YamlFile, mapping: CommentedMap, key: str, value: str) -> str:
+    """The file's text with `key: value` in one of its mappings, every other line as it was; `mapping` is changed too.
+
+    A mapping in flow style (`{…}`) has no lines of its own: there the whole file is written anew, comments kept.
+    """
+    lines = source.path.read_text(encoding="utf-8").splitlines(keepends=True)
+    has_lines = bool(mapping) and not mapping.fa.flow_style()
+    changed = "".join(_with_line(lines, mapping, key, value)) if has_lines else ""
+    mapping[key] = value
+    if has_lines and parse(source.path, changed.encode()) == source.document:
+        return changed
+    return dump(source.document)
+
+
+def _with_line(lines: list[str], mapping: CommentedMap, key: str, value: str) -> list[str]:
+    newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
+    if key in mapping:
+        row, column = mapping.lc.value(key)
+        old = lines[row]
+        rest = re.search(r"\s+#.*$", old[column:].rstrip("\r\n"))
+        return [*lines[:row], f"{old[:column]}{value}{rest[0] if rest else ''}{newline}", *lines[row + 1 :]]
+    last = max(mapping, key=lambda name: mapping.lc.key(name)[0])
+    row, column = mapping.lc.key(last)
+    before = lines[: row + 1]
+    if not before[-1].endswith("\n"):
+        before[-1] += newline
+    return [*before, f"{' ' * column}{key}: {value}{newline}", *lines[row + 1 :]]

@@ -1,0 +1,279 @@
+"""What is missing on this machine and on the target, each with its fix. Works when everything is broken."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runbooks.lib.checks import Finding
+    from runbooks.lib.target import Target
+    from runbooks.services import Service
+    from runbooks.session import Bench, Session
+
+COLUMNS = ("what", "state", "found", "fix")
+
+
+@task
+def doctor(c: Any) -> None:
+    """Check tools, logins, target, cluster, stacks and secrets; each failing row has its fix. Changes nothing."""
+    from runbooks.lib.checks import Verdict
+    from runbooks.lib.errors import VerificationFailed
+    from runbooks.session import open_bench
+
+    with open_bench(c, "doctor") as bench:
+        findings = [*_tools(bench), *_target(c, bench)]
+        bench.reporter.table("Doctor", COLUMNS, [_row(finding) for finding in findings])
+        for finding in findings:
+            bench.reporter.event("row", what=finding.rung, state=finding.state.value, found=finding.evidence)
+        verdict = Verdict(findings=tuple(findings))
+        bench.reporter.line(verdict.summary())
+        if verdict.failures:
+            first = verdict.failures[0]
+            raise VerificationFailed(
+                f"{len(verdict.failures)} of {len(findings)} checks failed; first: {first.rung}",
+                expected="every row ok",
+                next_step=first.next_step,
+            )
+
+
+def _row(finding: Finding) -> tuple[str, str, str, str]:
+    found = ". ".join(part for part in (finding.evidence, finding.cause) if part)
+    return finding.rung, finding.state.value, found, finding.next_step
+
+
+# --- this machine ------------------------------------------------------------------------------------------------
+
+
+def _tools(bench: Bench) -> Iterator[Finding]:
+    from runbooks.lib.diagnosis import Tool, look, tool_is_there
+    from runbooks.lib.install import INSTALL
+
+    tools = (
+        Tool(name="uv", version=("--version",), install="./inv installs it", why="syncs the Python environment"),
+        Tool(name="git", version=("--version",), install="install git", why="rollback and pull requests need it"),
+        Tool(
+            name="helm",
+            version=("version", "--short"),
+            install=INSTALL["helm"],
+            required=False,
+            why="the lab has its own",
+        ),
+        Tool(name="rg", version=("--version",), install="install ripgrep", required=False, why="only people use it"),
+        Tool(
+            name="modal",
+            version=("--version",),
+            install="uv sync --group modal",
+            required=False,
+            why="only modal.deploy needs it",
+        ),
+    )
+    for tool in tools:
+        yield look(tool.name, lambda tool=tool: tool_is_there(tool, bench.runner))  # type: ignore[misc]
+
+
+# --- the target --------------------------------------------------------------------------------------------------
+
+
+def _target(c: Any, bench: Bench) -> Iterator[Finding]:
+    """Row by row, from the file to the secrets; what a broken row makes impossible is not tried."""
+    from runbooks.lib.checks import failed, not_tried, passed
+    from runbooks.lib.errors import NotFound, OpsError
+    from runbooks.lib.target import LAB, chosen_name, load_target, load_targets
+    from runbooks.program import ROOT
+
+    try:
+        name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
+        target = load_target(name, root=ROOT, state_dir=bench.state_dir)
+    except NotFound as error:
+        if LAB in error.summary:
+            yield not_tried(
+                "target", "lab, which is not running; the rows below need it", next_step="./inv lab.up", deciding=False
+            )
+        else:
+            yield failed("target", error.summary, next_step=error.next_step)
+        return
+    except OpsError as error:
+        yield failed("target", error.summary, cause=f"expected: {error.expected}", next_step=error.next_step)
+        return
+    yield passed("target", f"{target.name}: stack {target.stack} on {target.shown_backend}")
+    yield from _reach(target, bench)
+
+
+def _reach(target: Target, bench: Bench) -> Iterator[Finding]:
+    from runbooks.lib.diagnosis import look
+
+    yield look("passphrase", lambda: passphrase_is_readable(target))
+    yield look("back end", lambda: back_end_is_there(target))
+    yield look("pinned", lambda: is_pinned(target))
+    yield look("cluster", lambda: _cluster_answers(target, bench))
+    yield look("kubectl", lambda: _kubectl_fits(target, bench))
+    yield from _pulumi_rows(target, bench)
+
+
+def passphrase_is_readable(target: Target) -> Finding:
+    from runbooks.lib.checks import failed, not_tried, passed
+
+    path = target.passphrase_file
+    if path is None:
+        if not target.has_diy_backend:
+            return not_tried("passphrase", "the Pulumi Cloud keeps the keys", deciding=False)
+        if "PULUMI_CONFIG_PASSPHRASE" in os.environ:
+            return passed("passphrase", "PULUMI_CONFIG_PASSPHRASE")
+        step = "add passphrase_file to the target, or export PULUMI_CONFIG_PASSPHRASE"
+        return failed("passphrase", "neither passphrase_file nor PULUMI_CONFIG_PASSPHRASE", next_step=step)
+    try:
+        mode = path.stat().st_mode
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        step = "write the passphrase the stacks were made with into it, mode 0600"
+        return failed("passphrase", f"{path} cannot be read ({type(error).__name__})", next_step=step)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return failed("passphrase", f"{path} can be read by others", next_step=f"chmod 600 {path}")
+    return passed("passphrase", str(path))
+
+
+def back_end_is_there(target: Target) -> Finding:
+    from runbooks.lib.checks import failed, not_tried, passed
+
+    folder = target.file_backend
+    if folder is None:
+        return not_tried("back end", f"{target.shown_backend}: see the row login", deciding=False)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return failed("back end", f"{folder} is no folder that can be written to", next_step=f"mkdir -p {folder}")
+    return passed("back end", str(folder))
+
+
+def is_pinned(target: Target) -> Finding:
+    from runbooks.lib.checks import failed, passed
+
+    if not target.is_pinned:
+        return failed("pinned", "no cluster_uid", next_step=f"./inv --target {target.name} target.pin")
+    return passed("pinned", target.cluster_uid)
+
+
+def _cluster_answers(target: Target, bench: Bench) -> Finding:
+    from runbooks.lib.checks import failed, passed
+    from runbooks.lib.guard import identify, private_kubeconfig
+    from runbooks.session import kubectl_for
+
+    context, path = private_kubeconfig(target, bench.journal.folder)
+    try:
+        bench.masker.register_all(context.secrets())
+        cluster = identify(target, context, kubectl_for(target, path, bench.state_dir), bench.runner)
+    finally:
+        path.unlink(missing_ok=True)
+    if target.is_pinned and cluster.uid != target.cluster_uid:
+        told = f"{cluster.server} is UID {cluster.uid}, not the pinned one"
+        return failed("cluster", told, next_step=f"./inv --target {target.name} target.show")
+    return passed("cluster", f"{cluster.name} at {cluster.server}")
+
+
+def _kubectl_fits(target: Target, bench: Bench) -> Finding:
+    from runbooks.lib.checks import failed, passed
+    from runbooks.lib.guard import private_kubeconfig
+    from runbooks.lib.install import INSTALL
+    from runbooks.lib.kubectl import ask, read_versions
+    from runbooks.session import kubectl_for
+
+    _, path = private_kubeconfig(target, bench.journal.folder)
+    try:
+        kubectl = kubectl_for(target, path, bench.state_dir)
+        versions = read_versions(ask(bench.runner, kubectl.version()))
+    finally:
+        path.unlink(missing_ok=True)
+    told = f"{versions.client or '?'}, server {versions.server or '?'}, {kubectl.program}"
+    if versions.skew is None or versions.skew > 1:
+        return failed("kubectl", f"{told}: more than one minor version apart", next_step=INSTALL["kubectl"])
+    return passed("kubectl", told)
+
+
+# --- pulumi on the target ----------------------------------------------------------------------------------------
+
+
+def _pulumi_rows(target: Target, bench: Bench) -> Iterator[Finding]:
+    import contextlib
+
+    from runbooks.lib.checks import failed
+    from runbooks.lib.diagnosis import look
+    from runbooks.lib.errors import OpsError
+    from runbooks.services import SERVICES
+    from runbooks.session import opened
+
+    with contextlib.ExitStack() as closing:
+        try:
+            session = opened(target, bench, closing)
+        except OpsError as error:
+            yield failed("pulumi", error.summary, cause=error.expected, next_step=error.next_step)
+            return
+        yield _pulumi_version(session)
+        yield look("esc", lambda: _esc(session))
+        yield look("login", lambda: _login(session))
+        for service in SERVICES:
+            yield look(f"stack of {service.name}", lambda service=service: _stack(session, service))  # type: ignore[misc]
+
+
+def _pulumi_version(session: Session) -> Finding:
+    from runbooks.lib.checks import failed, passed
+    from runbooks.lib.diagnosis import FIRST_WITH_EXIT_CODES, is_at_least
+    from runbooks.lib.install import INSTALL
+    from runbooks.lib.pulumi import read_version
+
+    tools = session.tools
+    told = f"{tools.pulumi_version}, {tools.pulumi}" + (", the lab's stand-in" if tools.is_stand_in else "")
+    if not is_at_least(read_version(tools.pulumi_version), FIRST_WITH_EXIT_CODES):
+        cause = "its exit codes do not tell failures apart: 3.227 is the first whose do"
+        return failed("pulumi", told, cause=cause, next_step=INSTALL["pulumi"])
+    return passed("pulumi", told)
+
+
+def _esc(session: Session) -> Finding:
+    import shutil
+
+    from runbooks.lib.checks import not_tried, passed
+
+    if found := shutil.which("esc"):
+        return passed("esc", found)
+    if session.tools.is_stand_in:
+        return not_tried("esc", "no esc on PATH; the lab needs none", deciding=False)
+    return passed("esc", "`pulumi env`, which takes its place")
+
+
+def _login(session: Session) -> Finding:
+    from runbooks.lib import pulumi
+    from runbooks.lib.checks import failed, passed
+
+    outcome = session.runner.run(pulumi.whoami(session.tools.pulumi, session.env))
+    if not outcome.ok:
+        lines = [line for line in outcome.shown_stderr.splitlines() if line.strip()]
+        step = f"pulumi login {session.target.shown_backend}, or export PULUMI_ACCESS_TOKEN"
+        return failed("login", lines[-1] if lines else f"exit {outcome.exit_code}", next_step=step)
+    login = pulumi.read_login(outcome.stdout)
+    return passed("login", f"{login.user} at {login.url}")
+
+
+def _stack(session: Session, service: Service) -> Finding:
+    """The stack exists and its required secrets are set; the lab makes both by itself."""
+    from runbooks.lib.checks import failed, not_tried, passed
+    from runbooks.lib.stackfile import missing_keys
+
+    rung = f"stack of {service.name}"
+    target = f"./inv --target {session.target.name}"
+    stack = session.stack(service)
+    if not session.has_stack(stack):
+        if session.target.ephemeral:
+            return not_tried(rung, "none yet; the next preview or deploy makes it", deciding=False)
+        return failed(rung, f"no stack {stack.reference}", next_step=f"{target} stack.init {service.name}")
+    file = session.check_settings(stack)
+    missing = missing_keys(file, service.project_name, (setting.key for setting in service.secrets))
+    if missing and not file.environment:
+        key = missing[0].removeprefix(f"{service.project_name}:")
+        return failed(
+            rung, f"no value for {', '.join(missing)}", next_step=f"{target} secrets.set {service.name} {key}"
+        )
+    return passed(rung, stack.reference)

@@ -1,0 +1,107 @@
+"""The rehearsal platform on this machine: start it, stop it, look at it, throw it away."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runbooks.lib.render import Reporter
+
+
+def _desk(c: Any) -> tuple[Path, Reporter]:
+    """State folder and display; the lab itself keeps its secrets to files that only its user reads."""
+    from runbooks.lib.render import reporter_in_use
+    from runbooks.session import made_state_dir
+
+    return made_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
+
+
+@task
+def up(c: Any) -> None:
+    """Start the lab on this machine, or just what of it does not run; the first time it builds its tools."""
+    from lab import platform
+
+    state, reporter = _desk(c)
+    with reporter.step("start the lab"):
+        platform.up(state, reporter.line)
+    _tell_parts(state, reporter)
+
+
+@task
+def down(c: Any) -> None:
+    """Stop every process of the lab and keep its state."""
+    from lab import platform
+
+    state, reporter = _desk(c)
+    with reporter.step("stop the lab"):
+        platform.down(state, reporter.line)
+    reporter.line(f"No process of the lab runs; its state stays in {state / 'lab'}.")
+
+
+@task
+def status(c: Any) -> None:
+    """Show each part of the lab: process, port, memory, health, version."""
+    _tell_parts(*_desk(c))
+
+
+@task
+def env(c: Any) -> None:
+    """Print exports for plain pulumi, kubectl and psql: eval "$(./inv lab.env)"."""
+    from lab import platform
+    from runbooks.lib.errors import NotFound
+
+    state, reporter = _desk(c)
+    if not (state / "lab" / "target.json").exists():
+        raise NotFound("the lab never ran here", expected="a lab", next_step="./inv lab.up")
+    for name, value in platform.environment(state).items():
+        reporter.line(f"export {name}={shlex.quote(value)}")
+        reporter.event("variable", name=name, value=value)
+
+
+@task(help={"yes": "Do not ask."})
+def reset(c: Any, yes: bool = False) -> None:
+    """Stop the lab and throw its state away: cluster, databases, stacks and their secrets."""
+    from lab import platform
+    from runbooks.lib.errors import NotApproved
+
+    state, reporter = _desk(c)
+    if not (state / "lab").exists():
+        reporter.line("There is no lab here, so nothing to throw away.")
+        return
+    if not yes and not reporter.ask_yes(f"Throw the lab in {state / 'lab'} away, with its databases and stacks?"):
+        raise NotApproved(
+            "nothing was thrown away: nobody said yes",
+            expected="y at the question, or --yes",
+            next_step="./inv lab.reset --yes",
+        )
+    with reporter.step("throw the lab away"):
+        platform.reset(state, reporter.line)
+
+
+COLUMNS = ("part", "pid", "port", "memory", "health", "version")
+
+
+def _tell_parts(state: Path, reporter: Reporter) -> None:
+    from lab import platform
+
+    parts = platform.status(state)
+    if not parts:
+        reporter.line("The lab never ran here; ./inv lab.up starts it.")
+        return
+    reporter.table(
+        "Lab",
+        COLUMNS,
+        [
+            (part.name, str(part.pid or "-"), str(part.port or "-"), _megabytes(part.memory), part.health, part.version)
+            for part in parts
+        ],
+    )
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{size / 1_000_000:.0f} MB" if size else "-"

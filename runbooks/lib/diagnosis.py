@@ -1,0 +1,65 @@
+"""What is on this machine: tools, their versions and what to do about each that is missing or too old."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runbooks.lib.checks import Finding, failed, not_tried, passed
+from runbooks.lib.command import Command
+from runbooks.lib.errors import OpsError
+from runbooks.lib.kubectl import Runs
+
+FIRST_WITH_EXIT_CODES = (3, 227, 0)
+"""pulumi whose exit codes tell what went wrong (pkg/cmd/pulumi/cmd/exit_codes.go)."""
+ANSWER_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A program a person may need, and how to get it."""
+
+    name: str
+    version: tuple[str, ...]
+    """Arguments that make it tell its version."""
+    install: str
+    required: bool = True
+    why: str = ""
+
+
+def look(rung: str, probe: Callable[[], Finding]) -> Finding:
+    """What a probe finds; an error a person can act on is a failed row with its next step, never an end."""
+    try:
+        return probe()
+    except OpsError as error:
+        expected = f"expected: {error.expected}" if error.expected else ""
+        return failed(rung, error.summary, cause=expected, next_step=error.next_step)
+
+
+def tool_is_there(tool: Tool, runner: Runs) -> Finding:
+    """The tool is on PATH and tells a version."""
+    rung = tool.name
+    program = shutil.which(tool.name)
+    if program is None:
+        if tool.required:
+            return failed(rung, "not on PATH", cause=tool.why, next_step=tool.install)
+        return not_tried(rung, f"not on PATH; {tool.why}", next_step=tool.install, deciding=False)
+    outcome = runner.run(
+        Command(argv=(program, *tool.version), title=f"ask {tool.name} for its version", timeout=ANSWER_TIMEOUT)
+    )
+    version = first_version(outcome.stdout or outcome.stderr)
+    if not outcome.ok or not version:
+        return failed(rung, f"{program} does not tell its version (exit {outcome.exit_code})", next_step=tool.install)
+    return passed(rung, f"{version}, {program}")
+
+
+def first_version(text: str) -> str:
+    """The first thing in a text that looks like a version: `2.43.0` of `git version 2.43.0`."""
+    found = re.search(r"\d+\.\d+(?:\.\d+)?[\w.+-]*", text)
+    return found[0] if found else ""
+
+
+def is_at_least(version: Sequence[int], least: Sequence[int]) -> bool:
+    return tuple(version) >= tuple(least)

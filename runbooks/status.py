@@ -1,0 +1,112 @@
+"""One table of all services: what is deployed, when, what is pending, who holds it, whether it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runbooks.lib.kubectl import Json
+    from runbooks.lib.pulumi import Export, Lock
+    from runbooks.lib.stacks import Stack
+    from runbooks.services import Service
+    from runbooks.session import Session
+
+COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
+ABSENT = "-"
+
+
+@task
+def status(c: Any) -> None:
+    """Show every service on the target: stack, last update, resources, pending operations, lock, pods."""
+    from runbooks.lib.errors import Refused
+    from runbooks.services import SERVICES
+    from runbooks.session import open_session
+
+    with open_session(c, "status", cluster=False, start_lab=False) as session:
+        try:
+            session.guard()
+            pods: Json | None = _pods(session)
+        except Refused as error:
+            session.reporter.line("\n  ".join(["The cluster is not looked at.", *error.lines()]))
+            pods = None
+        rows = [_row(session, service, pods) for service in SERVICES]
+        session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
+        for values in rows:
+            session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
+
+
+def _pods(session: Session) -> Json:
+    from runbooks.lib.kubectl import ask
+
+    return ask(session.runner, session.kubectl.get("pods", everywhere=True))
+
+
+def _row(session: Session, service: Service, pods: Json | None) -> tuple[str, ...]:
+    stack = session.stack(service)
+    ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
+    if not session.has_stack(stack):
+        return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
+    state, updated = _state(session, stack)
+    locks = _locks(session, stack)
+    return (
+        service.name,
+        stack.name,
+        updated or ABSENT,
+        str(len(state.own_resources)),
+        pending(state),
+        "; ".join(locks) or "free",
+        ready,
+    )
+
+
+def _state(session: Session, stack: Stack) -> tuple[Export, str]:
+    """What the back end holds of the stack, and when that was written. Raises what pulumi's failure means."""
+    from runbooks.lib import pulumi
+    from runbooks.lib.failures import explain
+
+    exported = session.runner.run(pulumi.stack_export(stack))
+    if not exported.ok:
+        raise explain(exported, stack)
+    return pulumi.read_export(exported.stdout), written_at(pulumi.read_json(exported.stdout, "pulumi stack export"))
+
+
+def written_at(answer: Mapping[str, Any]) -> str:
+    """`2026-11-24 07:02 UTC` from the manifest of an export; empty for a stack that was never updated."""
+    from datetime import UTC, datetime
+
+    said = str(((answer.get("deployment") or {}).get("manifest") or {}).get("time") or "")
+    try:
+        when = datetime.fromisoformat(said)
+    except ValueError:
+        return ""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.year > 1 else ""
+
+
+def pending(state: Export) -> str:
+    """What an update that was killed left behind."""
+    return f"{len(state.pending)}: ./inv cancel" if state.pending else "none"
+
+
+def _locks(session: Session, stack: Stack) -> list[str]:
+    from runbooks.lib import pulumi
+
+    folder = pulumi.lock_folder(stack, session.target.backend)
+    return [lock_text(lock) for lock in pulumi.locks_in(folder)] if folder is not None else []
+
+
+def lock_text(lock: Lock) -> str:
+    return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"
+
+
+def pods_ready(answer: Json, namespace: str) -> str:
+    """`3 of 3`, without Pods that have done their work; `-` when the namespace has none."""
+    from runbooks.lib.kubectl import condition, dig, items, metadata
+
+    pods = [pod for pod in items(answer) if metadata(pod)[0] == namespace]
+    wanted: Sequence[Json] = [pod for pod in pods if dig(pod, "status", "phase") != "Succeeded"]
+    ready = [pod for pod in wanted if (found := condition(pod, "Ready")) and found.is_true]
+    return f"{len(ready)} of {len(wanted)}" if wanted else ABSENT
