@@ -50,7 +50,7 @@ def _kubectl_version(program: Path) -> str:
             [program, "version", "--client", "--output=json"], capture_output=True, timeout=20, check=False
         )
         return str(json.loads(asked.stdout)["clientVersion"]["gitVersion"])
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
         return ""
 
 

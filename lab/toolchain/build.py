@@ -19,9 +19,6 @@ from lab.toolchain.golang import Go, build_environment
 from lab.toolchain.tools import TOOLS, Module
 from runbooks.lib.errors import ToolFailed
 
-REPORT_EVERY = 15.0
-"""Seconds between two lines about a build that goes on."""
-
 Report = Callable[[str], None]
 
 
@@ -117,7 +114,7 @@ def _run_go(module: Module, go: Go, output: Path, log: Path, lock: int, report: 
             pass_fds=(lock,),
         )
         try:
-            _wait(child, module, started, report, stop)
+            _wait(child, stop)
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
@@ -132,18 +129,11 @@ def _run_go(module: Module, go: Go, output: Path, log: Path, lock: int, report: 
     report(f"built {module.name} {module.version} in {seconds:.0f} s")
 
 
-def _wait(
-    child: subprocess.Popen[bytes], module: Module, started: float, report: Report, stop: threading.Event
-) -> None:
-    next_report = started + REPORT_EVERY
+def _wait(child: subprocess.Popen[bytes], stop: threading.Event) -> None:
     while not stop.is_set():
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(0.2)
             return
-        if time.monotonic() >= next_report:
-            seconds = time.monotonic() - started
-            report(f"building {module.name} {module.version}: {seconds:.0f} s of about {module.seconds} s")
-            next_report += REPORT_EVERY
 
 
 def _last_words(log: Path) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -13,6 +15,8 @@ from lab.toolchain.build import Report, build, cached
 from lab.toolchain.golang import Go, find_go
 from lab.toolchain.tools import TOOLS, Module, Tool
 
+REPORT_EVERY = 15.0
+"""Seconds between two lines about builds that go on."""
 BUILDERS = 2
 """Builds at the same time: one links (one core) while another compiles; more only costs memory."""
 
@@ -60,8 +64,13 @@ def _folders(modules: dict[str, Module], go: Go, report: Report) -> dict[str, Pa
 
 def _announcement(modules: list[Module], go: Go) -> str:
     named = ", ".join(f"{module.name} {module.version}" for module in modules)
-    minutes = max(1, round(sum(module.seconds for module in modules) / 60))
-    return f"building {named} with {go.version}, once for this user: about {minutes} min on two cores"
+    return f"building {named} with {go.version}, once for this user: about {_estimate(modules) / 60:.0f} min"
+
+
+def _estimate(modules: list[Module]) -> float:
+    """Seconds for all of them here; the figures of `tools.py` are for two cores."""
+    cores = min(8, os.cpu_count() or 1)
+    return max(60.0, sum(module.seconds for module in modules) * 2 / cores)
 
 
 def _build_all(modules: list[Module], go: Go, report: Report) -> None:
@@ -73,9 +82,9 @@ def _build_all(modules: list[Module], go: Go, report: Report) -> None:
             report(line)
 
     with ThreadPoolExecutor(BUILDERS, thread_name_prefix="toolchain") as pool:
-        running: list[Future[Path]] = [pool.submit(build, module, go, report_in_turn, stop) for module in modules]
+        running = {pool.submit(build, module, go, report_in_turn, stop): module for module in modules}
         try:
-            done, _ = wait(running, return_when=FIRST_EXCEPTION)
+            done = _await(running, report_in_turn)
         finally:
             # Reached early by Ctrl-C or a failed build: the other builds end, what they compiled stays cached by Go.
             stop.set()
@@ -83,3 +92,15 @@ def _build_all(modules: list[Module], go: Go, report: Report) -> None:
                 future.cancel()
     for future in done:
         future.result()
+
+
+def _await(running: dict[Future[Path], Module], report: Report) -> set[Future[Path]]:
+    """The ended builds: all of them, or those until the first that failed."""
+    began = time.monotonic()
+    estimate = _estimate(list(running.values()))
+    while True:
+        done, rest = wait(running, timeout=REPORT_EVERY, return_when=FIRST_EXCEPTION)
+        if not rest or any(future.exception() for future in done):
+            return done
+        names = ", ".join(module.name for future, module in running.items() if future in rest)
+        report(f"still building {names}: {time.monotonic() - began:.0f} s of about {estimate:.0f} s")

@@ -120,7 +120,12 @@ def test_the_target_names_this_cluster(lab: Lab) -> None:
 def test_raw_tools_work_with_the_exported_environment(lab: Lab) -> None:
     exports = platform.environment(lab.state_dir)
     asked = subprocess.run(
-        ["kubectl", "get", "nodes", "-o", "name"], env=exports, capture_output=True, text=True, check=True, timeout=30
+        ["kubectl", "get", "nodes", "-o", "name"],
+        env=os.environ | exports,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     assert asked.stdout.split() == ["node/lab-1", "node/lab-2"]
 

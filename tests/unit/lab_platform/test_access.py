@@ -1,0 +1,168 @@
+"""Keys, kubeconfigs and the target: what leads into the lab, and for whom."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+
+from lab.platform import cluster, pki, target
+from lab.platform.control_plane import PORTS, ControlPlane
+from lab.platform.paths import LabPaths, write_private
+from runbooks.lib.errors import OpsError
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> ControlPlane:
+    paths = LabPaths(tmp_path)
+    paths.prepare()
+    ports = {name: 20000 + number for number, name in enumerate((*PORTS, "operators", "postgres"))}
+    return ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=ports, tools={})
+
+
+def certificate(plane: ControlPlane, name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(plane.pki.certificate(name).read_bytes())
+
+
+def test_every_certificate_is_issued_by_the_labs_authority(plane: ControlPlane) -> None:
+    authority = certificate(plane, "ca")
+    for name in ("server", *(client.file for client in pki.CLIENTS)):
+        certificate(plane, name).verify_directly_issued_by(authority)
+
+
+def test_the_authoritys_key_is_not_kept(plane: ControlPlane) -> None:
+    assert not plane.pki.key("ca").exists()
+
+
+def test_keys_are_made_once_and_private(plane: ControlPlane) -> None:
+    before = {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()}
+    pki.ensure(plane.pki.folder)
+    assert {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()} == before
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in plane.pki.folder.iterdir())
+
+
+def test_half_made_keys_are_made_anew(tmp_path: Path) -> None:
+    unfinished = tmp_path / ".pki.unfinished"
+    unfinished.mkdir()
+    (unfinished / "ca.crt").write_text("half")
+    assert pki.ensure(tmp_path / "pki").admin_token()
+    assert not unfinished.exists()
+
+
+def test_only_kwok_and_the_scheduler_have_less_than_everything(plane: ControlPlane) -> None:
+    groups = {
+        client.file: [
+            attribute.value
+            for attribute in certificate(plane, client.file).subject
+            if attribute.oid == x509.NameOID.ORGANIZATION_NAME
+        ]
+        for client in pki.CLIENTS
+    }
+    assert groups["kwok"] == groups["scheduler"] == groups["apiserver-etcd"] == []
+
+
+def test_the_kubeconfig_holds_one_context_with_authority_and_token(plane: ControlPlane) -> None:
+    cluster.write_kubeconfigs(plane)
+    content = yaml.safe_load(plane.paths.kubeconfig.read_text())
+    assert content["current-context"] == "lab"
+    (only,) = content["clusters"]
+    assert only["cluster"]["server"] == f"https://127.0.0.1:{plane.ports['kube-apiserver']}"
+    assert only["cluster"]["certificate-authority-data"]
+    assert content["users"][0]["user"]["token"] == plane.pki.admin_token()
+    assert stat.S_IMODE(plane.paths.kubeconfig.stat().st_mode) == 0o600
+
+
+def test_the_passphrase_is_made_once(plane: ControlPlane) -> None:
+    target.ensure_passphrase(plane.paths)
+    first = plane.paths.passphrase.read_text()
+    target.ensure_passphrase(plane.paths)
+    assert plane.paths.passphrase.read_text() == first
+    assert len(first) == target.PASSPHRASE_LENGTH
+
+
+def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> None:
+    found = {"kubectl": "/k", "helm": "/h"}
+    target.write(plane.paths, cluster_uid="uid", postgres_port=5433, found=found)
+    content = json.loads(plane.paths.target.read_text())
+    lab = plane.paths.lab
+    assert content == {
+        "name": "lab",
+        "stack": "lab",
+        "backend": f"file://{lab}/backend",
+        "organization": "organization",
+        "kubeconfig": f"{lab}/kubeconfig",
+        "context": "lab",
+        "cluster_uid": "uid",
+        "passphrase_file": f"{lab}/passphrase",
+        "ephemeral": True,
+        "settings_dir": f"{lab}/stacks",
+        "credentials_dir": f"{lab}/pulumi",
+        "tools": found,
+        "settings": {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}},
+    }
+    assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
+
+
+def fake(folder: Path, name: str, answer: str = "") -> Path:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    program.chmod(0o755)
+    return program
+
+
+def kubectl_answer(version: str) -> str:
+    return json.dumps({"clientVersion": {"gitVersion": version}})
+
+
+@pytest.mark.parametrize("version", ["v1.35.0", "v1.36.9", "v1.37.1"])
+def test_a_near_kubectl_of_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program = fake(tmp_path, "kubectl", kubectl_answer(version))
+    assert target.kubectl() == program
+
+
+@pytest.mark.parametrize("answer", [kubectl_answer("v1.32.4"), kubectl_answer("v2.36.0"), "not JSON", "[]"])
+def test_another_kubectl_of_path_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    fake(tmp_path, "kubectl", answer)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert target.kubectl() != tmp_path / "kubectl"
+    monkeypatch.setattr(target.sys, "executable", str(tmp_path / "empty" / "python"))
+    with pytest.raises(OpsError, match="no kubectl for the lab"):
+        target.kubectl()
+
+
+def test_a_real_pulumi_on_path_serves_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert target.pulumi() == target.STAND_IN
+    fake(tmp_path, "pulumi")
+    assert target.pulumi() is None
+
+
+def test_the_stand_in_on_path_is_no_real_pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(tmp_path, "real")
+    monkeypatch.setattr(target, "STAND_IN", tmp_path / "real")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pulumi").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert target.pulumi() == tmp_path / "real"
+
+
+def test_links_follow_the_tools(plane: ControlPlane, tmp_path: Path) -> None:
+    one, other = fake(tmp_path, "one"), fake(tmp_path, "other")
+    target.link_tools(plane.paths, {"helm": str(one), "pulumi": str(one)})
+    target.link_tools(plane.paths, {"helm": str(other)})
+    assert {link.name: link.readlink() for link in plane.paths.bin.iterdir()} == {"helm": other}
+
+
+def test_a_private_file_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, "new")
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,100 @@
+"""Processes are known by number and start time, and ended without hitting another one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.platform import processes
+from lab.platform.processes import ProcessId
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
+)
+
+
+def marked(lab: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], processes.MARK: str(lab)}
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[ProcessId]:
+    process = processes.start(SLEEP, env=marked(tmp_path), cwd=tmp_path, log=tmp_path / "log")
+    yield process
+    processes.send(process, signal.SIGKILL)
+    assert processes.wait_until(lambda: not processes.is_alive(process), 5)
+
+
+def test_a_started_process_has_its_own_session_and_a_private_log(sleeper: ProcessId, tmp_path: Path) -> None:
+    assert os.getsid(sleeper.pid) == sleeper.pid
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+
+
+def test_another_start_time_is_another_process(sleeper: ProcessId) -> None:
+    earlier = dataclasses.replace(sleeper, started=f"{sleeper.started}0")
+    assert processes.is_alive(sleeper)
+    assert not processes.is_alive(earlier)
+    assert not processes.send(earlier, signal.SIGKILL)
+    assert processes.is_alive(sleeper)
+
+
+def test_another_boot_is_another_process(sleeper: ProcessId) -> None:
+    ticks = sleeper.started.partition("/")[2]
+    assert not processes.is_alive(ProcessId(sleeper.pid, f"00000000-0000-0000-0000-000000000000/{ticks}"))
+
+
+def test_a_process_ends_when_asked(sleeper: ProcessId) -> None:
+    assert processes.end(sleeper, seconds=5)
+    assert processes.identify(sleeper.pid) is None
+
+
+def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
+    process = processes.start(STUBBORN, env=marked(tmp_path), cwd=tmp_path, log=tmp_path / "log")
+    assert processes.wait_until(lambda: (tmp_path / "log").read_text() == "deaf\n", 10)
+    assert not processes.end(process, seconds=0.2)
+    assert not processes.is_alive(process)
+
+
+def test_a_zombie_is_not_alive() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    assert processes.wait_until(lambda: processes.identify(child.pid) is None, 10)
+    child.wait()
+
+
+def test_a_missing_program_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        processes.start(("/nowhere/at/all",), env={}, cwd=tmp_path, log=tmp_path / "log")
+
+
+def test_a_labs_processes_are_found_by_their_mark(sleeper: ProcessId, tmp_path: Path) -> None:
+    assert processes.of_lab(tmp_path) == {sleeper}
+    assert processes.started_as(tmp_path, SLEEP) == {sleeper}
+    assert processes.started_as(tmp_path, (*SLEEP, "more")) == set()
+    assert processes.of_lab(tmp_path / "other") == set()
+
+
+def test_descendants_are_in_the_tree(tmp_path: Path) -> None:
+    command = f"import subprocess, sys; subprocess.run({list(SLEEP)!r})"
+    parent = processes.start((sys.executable, "-c", command), env=marked(tmp_path), cwd=tmp_path, log=tmp_path / "log")
+    try:
+        assert processes.wait_until(lambda: len(processes.tree(parent.pid)) == 2, 10)
+    finally:
+        for process in processes.of_lab(tmp_path):
+            processes.send(process, signal.SIGKILL)
+        assert processes.wait_until(lambda: not processes.of_lab(tmp_path), 5)
+
+
+def test_memory_and_name_of_this_process() -> None:
+    assert (processes.memory(os.getpid()) or 0) > 1024**2
+    assert "python" in processes.name_of(os.getpid()) or "pytest" in processes.name_of(os.getpid())

@@ -1,0 +1,181 @@
+"""Parts are started in order, started anew when they must be, and what fails says why. The parts here are scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.platform import processes, supervisor
+from lab.platform.parts import Part
+from lab.platform.paths import LabPaths
+from lab.platform.record import Record
+from lab.platform.supervisor import Supervisor, locked
+from runbooks.lib.errors import OpsError, ToolFailed
+
+READY_THEN_SLEEP = "import sys, pathlib, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+
+
+class Stage:
+    """A supervisor with a lab folder of its own and what it reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = LabPaths(folder)
+        self.paths.prepare()
+        self.said: list[str] = []
+
+    def new(self) -> Supervisor:
+        """As the next command would have it: it knows only what was written down."""
+        return Supervisor(self.paths, Record.load(self.paths.record), self.said.append)
+
+    def part(self, name: str, code: str = READY_THEN_SLEEP, **more: object) -> Part:
+        file = self.paths.lab / f"{name}.ready"
+
+        def probe() -> str:
+            return "" if file.exists() else "no file"
+
+        options: dict[str, object] = {"argv": (sys.executable, "-c", code, str(file)), "probe": probe, **more}
+        return Part(name=name, **options)  # type: ignore[arg-type]
+
+    def pid(self, part: Part) -> int:
+        return Record.load(self.paths.record).parts[part.name].process.pid
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path)
+    yield stage
+    stage.new().end_all()
+    assert processes.of_lab(stage.paths.lab) == set()
+
+
+def test_parts_start_after_what_they_need(stage: Stage) -> None:
+    first = stage.part("first")
+
+    def second_probe() -> str:
+        return "" if (stage.paths.lab / "second.ready").exists() else "no file"
+
+    code = "import os, sys; assert os.path.exists(sys.argv[2]);" + READY_THEN_SLEEP
+    argv = (sys.executable, "-c", code, str(stage.paths.lab / "second.ready"), str(stage.paths.lab / "first.ready"))
+    second = stage.part("second", argv=argv, needs=("first",), probe=second_probe)
+    stage.new().bring_up([second, first])
+    assert [line.split()[0] for line in stage.said] == ["first", "second"]
+
+
+def test_what_runs_is_left_alone(stage: Stage) -> None:
+    part = stage.part("one")
+    stage.new().bring_up([part])
+    before = stage.pid(part)
+    stage.said.clear()
+    stage.new().bring_up([part])
+    assert stage.pid(part) == before
+    assert stage.said == []
+
+
+def test_what_ended_is_started_anew(stage: Stage) -> None:
+    part = stage.part("one")
+    stage.new().bring_up([part])
+    before = Record.load(stage.paths.record).parts["one"].process
+    processes.end(before, seconds=5)
+    stage.new().bring_up([part])
+    assert stage.pid(part) != before.pid
+    assert "one had ended: starting it anew" in stage.said
+
+
+def test_what_is_declared_differently_is_started_anew(stage: Stage) -> None:
+    stage.new().bring_up([stage.part("one")])
+    changed = stage.part("one", env={"MORE": "1"})
+    before = stage.pid(changed)
+    stage.new().bring_up([changed])
+    assert stage.pid(changed) != before
+
+
+def test_what_does_not_answer_is_started_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
+    part = stage.part("one")
+    stage.new().bring_up([part])
+    before = stage.pid(part)
+    (stage.paths.lab / "one.ready").unlink()
+    stage.new().bring_up([part])
+    assert stage.pid(part) != before
+    assert "one is stuck (no file): starting it anew" in stage.said
+
+
+def test_a_required_part_that_ends_is_an_error_with_its_last_words(stage: Stage) -> None:
+    part = stage.part("one", "import sys; sys.exit('cannot find my socks')")
+    with pytest.raises(ToolFailed, match=r"one ended right after its start .* cannot find my socks") as failed:
+        stage.new().bring_up([part])
+    assert str(stage.paths.log("one")) in failed.value.next_step
+
+
+def test_a_required_part_that_never_answers_is_an_error(stage: Stage) -> None:
+    part = stage.part("one", "import time; time.sleep(600)", ready_within=0.2)
+    with pytest.raises(ToolFailed, match="one is not ready: no file"):
+        stage.new().bring_up([part])
+
+
+def test_the_lab_goes_on_without_an_optional_part(stage: Stage) -> None:
+    optional = stage.part("extra", "import sys; sys.exit(1)", required=False)
+    stage.new().bring_up([optional, stage.part("one")])
+    assert any("the lab goes on without it" in line for line in stage.said)
+    assert processes.is_alive(Record.load(stage.paths.record).parts["one"].process)
+
+
+def test_a_program_that_is_not_there_is_an_error_that_names_it(stage: Stage) -> None:
+    with pytest.raises(ToolFailed, match="/nowhere/at/all"):
+        stage.new().bring_up([stage.part("one", argv=("/nowhere/at/all",))])
+
+
+def test_a_part_gets_nothing_of_the_callers_environment(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "of the caller")
+    part = stage.part("one", env={"OWN": "1"})
+    stage.new().bring_up([part])
+    environ = Path(f"/proc/{stage.pid(part)}/environ").read_bytes().split(b"\0")
+    assert not any(b"A_SECRET" in line for line in environ)
+    assert b"OWN=1" in environ
+
+
+def test_everything_that_carries_the_mark_is_ended(stage: Stage) -> None:
+    # A process that no record knows, as a killed lab.up may leave it.
+    left = processes.start(
+        (sys.executable, "-c", "import time; time.sleep(600)"),
+        env=supervisor.base_environment(stage.paths),
+        cwd=stage.paths.lab,
+        log=stage.paths.log("left"),
+    )
+    stage.new().end_all()
+    assert not processes.is_alive(left)
+
+
+def test_the_last_started_ends_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [stage.part("first"), stage.part("second", needs=("first",))]
+    stage.new().bring_up(parts)
+    pids = {stage.pid(part): part.name for part in parts}
+    order: list[str] = []
+    end: Callable[..., bool] = processes.end
+
+    def noted(process: processes.ProcessId, **options: float) -> bool:
+        order.append(pids[process.pid])
+        return end(process, **options)
+
+    monkeypatch.setattr(processes, "end", noted)
+    stage.new().end_all()
+    assert order == ["second", "first"]
+
+
+def test_a_large_log_is_begun_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LOG_LIMIT", 10)
+    log = stage.paths.log("one")
+    log.write_text("much more than ten bytes\n")
+    stage.new().bring_up([stage.part("one")])
+    assert log.with_name("one.log.1").read_text() == "much more than ten bytes\n"
+    assert log.read_text().startswith("--- started ")
+
+
+def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
+    refused = pytest.raises(OpsError, match="another lab command has held")
+    with locked(stage.paths, stage.said.append), refused, locked(stage.paths, stage.said.append, seconds=0.1):
+        pytest.fail("two at once")
+    assert stage.said == ["another lab command is at work; waiting for it"]
