@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.platform import additions, control_plane, ports, processes, target
+from lab.platform import additions, control_plane, keys, ports, processes, target
 from lab.platform.control_plane import ControlPlane
 from lab.platform.parts import Part, PartStatus
 from lab.platform.paths import LabPaths
@@ -31,7 +31,7 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
     for a person, from this thread or another. Raises `OpsError` with the next safe command.
     """
     from lab import toolchain
-    from lab.platform import cluster, pki
+    from lab.platform import cluster
 
     paths = _paths(state_dir)
     with locked(paths, report):
@@ -40,7 +40,7 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
         tools = toolchain.resolve(report)
         _pick_ports(record)
         record.save(paths.record)
-        plane = ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=record.ports, tools=tools)
+        plane = ControlPlane(paths=paths, pki=keys.ensure(paths.pki), ports=record.ports, tools=tools)
         cluster.write_kubeconfigs(plane)
         target.ensure_passphrase(paths)
         uid = _bring_up(Supervisor(paths, record, report), plane)
@@ -114,12 +114,10 @@ def status(state_dir: Path) -> list[PartStatus]:
 
 
 def _known_plane(paths: LabPaths, record: Record) -> ControlPlane | None:
-    from lab.platform.pki import Pki
-
     ports_known = record.ports.keys() >= {*control_plane.PORTS, *additions.PORTS, "postgres"}
     if not ports_known or not paths.pki.is_dir():
         return None
-    return ControlPlane(paths=paths, pki=Pki(paths.pki), ports=record.ports, tools={})
+    return ControlPlane(paths=paths, pki=keys.Pki(paths.pki), ports=record.ports, tools={})
 
 
 def _part_status(part: Part, record: Record) -> PartStatus:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.platform.api import Endpoint
+from lab.platform.keys import Pki
 from lab.platform.parts import Part
 from lab.platform.paths import LabPaths
-from lab.platform.pki import Pki
 from lab.platform.ports import LOOPBACK
 from lab.toolchain import version_of
 

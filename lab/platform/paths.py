@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from runbooks.lib.errors import OpsError
+
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
 
@@ -80,12 +82,21 @@ class LabPaths:
         return self.logs / f"{part}.log"
 
     def prepare(self) -> None:
-        """Makes the folders."""
-        self.state_dir.mkdir(parents=True, exist_ok=True)
+        """Makes the folders; raises `OpsError` where that is not possible."""
         folders = (self.lab, self.logs, self.backend, self.stacks, self.credentials, self.bin, self.etcd_data)
-        for folder in folders:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            folder.chmod(0o700)
+        try:
+            for folder in folders:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.chmod(0o700)
+        except OSError as error:
+            raise self.unusable(error) from error
+
+    def unusable(self, error: OSError) -> OpsError:
+        return OpsError(
+            f"the lab cannot have its folder: {error}",
+            expected=f"{self.state_dir} can be written",
+            next_step="export OPS_STATE=/a/folder/of/yours, then ./inv lab.up",
+        )
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""The lab's own certificates: one authority, server and client certificates, the key of service account tokens."""
+"""Makes the lab's certificates: one authority, server and client certificates, the key of service account tokens."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lab.platform.keys import Pki
 from lab.platform.paths import write_private
 
 LIFETIME = datetime.timedelta(days=3650)
@@ -45,48 +46,13 @@ CLIENTS = (
 )
 
 
-@dataclass(frozen=True)
-class Pki:
-    """The files, each `<name>.crt` and `<name>.key` in one folder (0700)."""
-
-    folder: Path
-
-    @property
-    def ca(self) -> Path:
-        return self.folder / "ca.crt"
-
-    @property
-    def service_account_key(self) -> Path:
-        return self.folder / "service-account.key"
-
-    @property
-    def service_account_public_key(self) -> Path:
-        return self.folder / "service-account.pub"
-
-    @property
-    def tokens(self) -> Path:
-        """Static tokens of the API server (CSV: token, user, uid, groups)."""
-        return self.folder / "tokens.csv"
-
-    def certificate(self, name: str) -> Path:
-        return self.folder / f"{name}.crt"
-
-    def key(self, name: str) -> Path:
-        return self.folder / f"{name}.key"
-
-    def admin_token(self) -> str:
-        return self.tokens.read_text("ascii").split(",", 1)[0]
-
-
-def ensure(folder: Path) -> Pki:
-    """The lab's PKI, made at the first call; afterwards it stays, since kubeconfigs hold its authority."""
-    if not folder.is_dir():
-        unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        _make(Pki(unfinished))
-        unfinished.rename(folder)
-    return Pki(folder)
+def make(folder: Path) -> None:
+    """Fills a folder that is not there yet with all keys and certificates, all or nothing."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    _make(Pki(unfinished))
+    unfinished.rename(folder)
 
 
 def _make(pki: Pki) -> None:

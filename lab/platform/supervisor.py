@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from lab.platform import ports, processes
 from lab.platform.parts import Part
@@ -34,9 +35,7 @@ STOP_WITHIN = 20.0
 @contextlib.contextmanager
 def locked(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator[None]:
     """One `lab.up`, `lab.down` or `lab.reset` at a time; a second one waits, as long as a cold set-up may take."""
-    paths.state_dir.mkdir(parents=True, exist_ok=True)
-    with paths.lock.open("w") as lock:
-        paths.lock.chmod(0o600)
+    with _open_lock(paths) as lock:
         if not _try_lock(lock.fileno()):
             report("another lab command is at work; waiting for it")
             if not processes.wait_until(lambda: _try_lock(lock.fileno()), seconds, every=0.2):
@@ -46,6 +45,14 @@ def locked(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator
                     next_step=f"fuser {paths.lock}   (who holds it)",
                 )
         yield
+
+
+def _open_lock(paths: LabPaths) -> IO[bytes]:
+    try:
+        paths.state_dir.mkdir(parents=True, exist_ok=True)
+        return os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+    except OSError as error:
+        raise paths.unusable(error) from error
 
 
 def _try_lock(descriptor: int) -> bool:

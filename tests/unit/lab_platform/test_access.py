@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from lab.platform import cluster, pki, target
+from lab.platform import cluster, keys, pki, target
 from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths, write_private
 from runbooks.lib.errors import OpsError
@@ -21,7 +21,7 @@ def plane(tmp_path: Path) -> ControlPlane:
     paths = LabPaths(tmp_path)
     paths.prepare()
     ports = {name: 20000 + number for number, name in enumerate((*PORTS, "operators", "postgres"))}
-    return ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=ports, tools={})
+    return ControlPlane(paths=paths, pki=keys.ensure(paths.pki), ports=ports, tools={})
 
 
 def certificate(plane: ControlPlane, name: str) -> x509.Certificate:
@@ -40,7 +40,7 @@ def test_the_authoritys_key_is_not_kept(plane: ControlPlane) -> None:
 
 def test_keys_are_made_once_and_private(plane: ControlPlane) -> None:
     before = {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()}
-    pki.ensure(plane.pki.folder)
+    keys.ensure(plane.pki.folder)
     assert {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()} == before
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in plane.pki.folder.iterdir())
 
@@ -49,7 +49,7 @@ def test_half_made_keys_are_made_anew(tmp_path: Path) -> None:
     unfinished = tmp_path / ".pki.unfinished"
     unfinished.mkdir()
     (unfinished / "ca.crt").write_text("half")
-    assert pki.ensure(tmp_path / "pki").admin_token()
+    assert keys.ensure(tmp_path / "pki").admin_token()
     assert not unfinished.exists()
 
 

@@ -179,3 +179,13 @@ def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
     with locked(stage.paths, stage.said.append), refused, locked(stage.paths, stage.said.append, seconds=0.1):
         pytest.fail("two at once")
     assert stage.said == ["another lab command is at work; waiting for it"]
+
+
+def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    paths = LabPaths(tmp_path / "file")
+    with pytest.raises(OpsError, match="the lab cannot have its folder") as refused, locked(paths, print):
+        pytest.fail("locked a file")
+    with pytest.raises(OpsError, match="the lab cannot have its folder"):
+        paths.prepare()
+    assert "OPS_STATE" in refused.value.next_step
