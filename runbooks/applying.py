@@ -272,10 +272,7 @@ def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, ag
 
 def prove(session: Session, services: Sequence[Service], verify: Callable[[Session, Service], Verdict]) -> None:
     """Verify each service. Raises `VerificationFailed` when one does not hold, after all were looked at."""
-    unproven = []
-    for service in services:
-        if not verify(session, service).ok:
-            unproven.append(service.name)
+    unproven = [service.name for service in services if not verify(session, service).ok]
     if unproven:
         raise VerificationFailed(
             f"{', '.join(unproven)}: applied, but not proven to work",

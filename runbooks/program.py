@@ -57,7 +57,7 @@ class OpsProgram(Program):
         return ours + theirs
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002, ARG002 - invoke's signature
-        """Run one command line. Always ends with `SystemExit`."""
+        """Run one command line. Raises `SystemExit` with the exit code unless all went well."""
         try:
             self.create_config()
             self.parse_core(argv)

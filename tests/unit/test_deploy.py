@@ -1,0 +1,284 @@
+"""How a deployment goes: order, approval, second comparison, watched updates, first failure, what comes after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks import applying, planning
+from runbooks.lib.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
+from runbooks.lib.graph import closure, layers
+from runbooks.lib.plan import RunPlan
+from tests.unit.stage import SUMMARY, TREE, Answer, Stage, event, preview_answer, step
+
+SAME = Answer(stdout=preview_answer())
+CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
+
+
+@pytest.fixture(autouse=True)
+def tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (planning, applying):
+        monkeypatch.setattr(module, "SERVICES", TREE)
+
+
+def creating(service: str) -> list[Answer]:
+    return [Answer(stdout=preview_answer(step(service, "create")))]
+
+
+def applied(service: str, *more: str, **answer: Any) -> list[Answer]:
+    return [Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)]
+
+
+def three(**changed: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
+    """net, op and db create one object each."""
+    script: dict[tuple[str, str], list[Answer]] = {}
+    for service in ("net", "op", "db"):
+        script["preview", service] = creating(service)
+        script["up", service] = applied(service)
+    return script | {tuple(key.split("__")): value for key, value in changed.items()}  # type: ignore[misc]
+
+
+def deploy(stage: Stage, name: str = "db", *, yes: bool = False) -> RunPlan:
+    plan = planning.plan_run(stage, layers(closure([name], TREE), TREE))  # type: ignore[arg-type]
+    applying.show_digest(stage, plan)  # type: ignore[arg-type]
+    applying.approve(stage, plan, yes=yes, again=f"./inv deploy.{name}")  # type: ignore[arg-type]
+    applying.apply_run(stage, plan, yes=yes, again=f"./inv deploy.{name}")  # type: ignore[arg-type]
+    return plan
+
+
+def ups(stage: Stage) -> list[str]:
+    return [service for verb, service in stage.runner.ran if verb == "up"]
+
+
+def test_layer_by_layer_after_one_approval(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), answers=["y"])
+    deploy(stage)
+    assert {service for _, service in stage.runner.ran[:2]} == {"net", "op"}
+    assert stage.runner.ran[2] == ("preview", "db")
+    assert {*ups(stage)[:2]} == {"net", "op"} and ups(stage)[2] == "db"
+    assert len(stage.reporter.asked) == 1
+    assert stage.guarded == 2, "the cluster is asked again before each layer"
+    assert (
+        stage.reporter.events[-1]["applied"] == ["net", "op", "db"] or stage.reporter.events[-1]["applied"][2] == "db"
+    )
+
+
+def test_every_pulumi_command_names_folder_and_stack_and_never_prompts(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), answers=["y"])
+    deploy(stage)
+    for command in stage.runner.commands:
+        assert command.argv[1] == "-C" and "--non-interactive" in command.argv
+        assert command.argv[command.argv.index("--stack") + 1] == "mx"
+        assert command.mutates is ("up" in command.argv)
+    up = next(command.argv for command in stage.runner.commands if "up" in command.argv)
+    assert {"--json", "--yes", "--skip-preview"} <= set(up) and "--plan" not in up
+
+
+@pytest.mark.parametrize("answer", ["n", "", "db", "yes please"])
+def test_no_means_that_nothing_starts(tmp_path: Path, answer: str) -> None:
+    stage = Stage(tmp_path, three(), answers=[answer])
+    with pytest.raises(NotApproved):
+        deploy(stage)
+    assert ups(stage) == []
+
+
+def test_unattended_run_needs_yes(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), interactive=False)
+    with pytest.raises(NotApproved) as refused:
+        deploy(stage)
+    assert refused.value.next_step == "./inv deploy.db --yes"
+    assert ups(stage) == []
+    deploy(Stage(tmp_path / "again", three(), interactive=False), yes=True)
+
+
+def destructive() -> dict[tuple[str, str], list[Answer]]:
+    replaced = preview_answer(step("db", "replace", CLUSTER, "pg"))
+    events = "\n".join([*event("db", "create-replacement", CLUSTER, "pg"), SUMMARY])
+    return three(preview__db=[Answer(stdout=replaced)], up__db=[Answer(stdout=events)])
+
+
+def test_yes_never_covers_what_is_destructive(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, destructive(), interactive=False)
+    with pytest.raises(NotApproved, match="destructive changes to db"):
+        deploy(stage, yes=True)
+    assert ups(stage) == []
+
+
+@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False), ("postgres", False)])
+def test_destructive_change_needs_the_services_name(tmp_path: Path, typed: str, goes: bool) -> None:
+    stage = Stage(tmp_path, destructive(), answers=[typed])
+    if goes:
+        deploy(stage, yes=True)
+        assert "db" in ups(stage)
+    else:
+        with pytest.raises(NotApproved):
+            deploy(stage, yes=True)
+        assert ups(stage) == []
+
+
+def test_the_lab_needs_no_approval(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, destructive(), ephemeral=True, interactive=False)
+    deploy(stage)
+    assert len(ups(stage)) == 3 and stage.reporter.asked == []
+
+
+def test_unchanged_stacks_are_left_alone(tmp_path: Path) -> None:
+    script = three(preview__net=[SAME], preview__op=[SAME], preview__db=[SAME])
+    stage = Stage(tmp_path, script | {("up", name): [Answer(stdout=SUMMARY)] for name in ("net", "op", "db")})
+    deploy(stage)
+    assert len(ups(stage)) == 3, "outputs are written once from here"
+    stage.runner.ran.clear()
+    deploy(stage)
+    assert ups(stage) == [] and stage.reporter.asked == []
+    assert stage.reporter.events[-1]["unchanged"] == ["net", "op", "db"]
+    (tmp_path / "pulumi" / "db" / "__main__.py").write_text("pulumi.export('new', 1)")
+    deploy(stage)
+    assert ups(stage) == ["db"], "a changed program may change outputs, which pulumi's JSON preview does not show"
+
+
+def test_first_failure_lets_running_stacks_finish_and_starts_nothing_new(tmp_path: Path) -> None:
+    broken = applied("net", exit_code=1, stderr="error: incorrect passphrase\n")
+    stage = Stage(tmp_path, three(up__net=broken), answers=["y"])
+    with pytest.raises(OpsError, match="passphrase"):
+        deploy(stage)
+    assert {*ups(stage)} == {"net", "op"}
+    summary = stage.reporter.events[-1]
+    assert summary["applied"] == ["op"] and summary["failed"] == ["net"] and summary["not_started"] == ["db"]
+    assert summary["again"] == "./inv deploy.db"
+
+
+def test_failing_preview_stops_before_any_approval(tmp_path: Path) -> None:
+    broken = [Answer(exit_code=6, stderr="error: no stack named 'mx' found\n")]
+    stage = Stage(tmp_path, three(preview__op=broken))
+    with pytest.raises(OpsError) as missing:
+        deploy(stage)
+    assert missing.value.exit_code == 6
+    assert ("preview", "db") not in stage.runner.ran and stage.reporter.asked == []
+
+
+def test_operation_nobody_approved_is_stopped_with_one_signal(tmp_path: Path) -> None:
+    more = [*event("db", "delete", name="other"), *event("db", "delete", name="third")]
+    stage = Stage(tmp_path, three(up__db=applied("db", *more)), answers=["y"])
+    with pytest.raises(Refused, match="began to delete kubernetes:core/v1:ConfigMap other of db") as refused:
+        deploy(stage)
+    assert stage.runner.signals == ["db"]
+    assert refused.value.exit_code == 5
+    assert stage.reporter.events[-1]["failed"] == ["db"]
+
+
+def test_interrupted_update_says_what_it_left_behind(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), answers=["y"])
+
+    def ctrl_c() -> None:
+        pending = [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::db::kubernetes:core/v1:ConfigMap::cm"}}]
+        stage.write_state("db", pending=pending)
+        locks = tmp_path / "backend/.pulumi/locks/organization/db/mx"
+        locks.mkdir(parents=True)
+        (locks / "1.json").write_text('{"pid": 1, "username": "u", "hostname": "h", "timestamp": "t"}')
+        stage.runner.signals.append("person")
+
+    stage.runner.script["up", "db"] = applied("db", does=ctrl_c)
+    # The signal is counted from before the command, so that the runner sees it as the person's.
+    original = stage.runner.run
+
+    def run(command: Any, **options: Any) -> Any:
+        outcome = original(command, **options)
+        person = "up" in command.argv and "db" in str(command.argv[2])
+        return outcome.__class__(**{**outcome.__dict__, "interrupted": person, "exit_code": 1 if person else 0})
+
+    stage.runner.run = run  # type: ignore[method-assign]
+    with pytest.raises(NotApproved) as stopped:
+        deploy(stage)
+    assert stopped.value.exit_code == 8
+    assert "creating cm" in stopped.value.summary and "lock is still there" in stopped.value.summary
+
+
+@pytest.mark.parametrize("what", ["program files", "settings", "state", "provider versions"])
+def test_difference_means_a_new_preview_and_a_new_approval(tmp_path: Path, what: str) -> None:
+    stage = Stage(tmp_path, three(), answers=["y", "y"])
+    (tmp_path / "uv.lock").write_text("1")
+
+    def change() -> None:
+        if what == "state":
+            stage.write_state("db", outputs={"changed": "by somebody"})
+            return
+        names = {"program files": "pulumi/db/__main__.py", "settings": "pulumi/db/Pulumi.mx.yaml"}
+        (tmp_path / names.get(what, "uv.lock")).write_text("changed")
+
+    stage.runner.script["up", "op"] = applied("op", does=change)
+    deploy(stage)
+    assert [verb for verb, service in stage.runner.ran if service == "db"] == ["preview", "preview", "up"]
+    assert len(stage.reporter.asked) == 2
+    assert f"db: {what} changed since the preview" in stage.reporter.text
+
+
+def test_what_keeps_changing_is_refused(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), ephemeral=True)
+    count = iter(range(100))
+
+    def change() -> None:
+        (tmp_path / "pulumi/db/__main__.py").write_text(str(next(count)))
+
+    stage.runner.script["preview", "db"] = [Answer(stdout=preview_answer(step("db", "create")), does=change)]
+    with pytest.raises(Refused, match="keeps changing"):
+        deploy(stage)
+    assert "db" not in ups(stage)
+
+
+def test_consumer_waits_for_its_producers_outputs_and_is_approved_on_its_own(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), answers=["y", "y"])
+    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs={"host": "x"}))
+    stage.runner.script["preview", "app"] = creating("app")
+    stage.runner.script["up", "app"] = applied("app")
+    deploy(stage, "app")
+    assert "app: blocked: waits for db" in stage.reporter.text
+    assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview", "up"]
+    assert len(stage.reporter.asked) == 2
+
+
+def test_consumer_of_a_producer_that_gave_no_outputs_is_refused(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), ephemeral=True)
+    with pytest.raises(Refused, match="still waits for the outputs of db"):
+        deploy(stage, "app")
+
+
+def test_changed_outputs_of_a_producer_mean_a_new_preview_of_its_consumer(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), ephemeral=True)
+    stage.write_state("db", outputs={"host": "old"})
+    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs={"host": "new"}))
+    stage.runner.script["preview", "app"] = creating("app")
+    stage.runner.script["up", "app"] = applied("app")
+    deploy(stage, "app")
+    assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview", "preview", "up"]
+    assert "app: outputs of db changed since the preview" in stage.reporter.text
+
+
+def test_unproven_service_is_4(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {})
+    looked: list[str] = []
+
+    def verify(_: Any, service: Any) -> Any:
+        looked.append(service.name)
+        return type("V", (), {"ok": service.name == "op"})()
+
+    with pytest.raises(VerificationFailed, match="net: applied, but not proven"):
+        applying.prove(stage, TREE[:2], verify)  # type: ignore[arg-type]
+    assert looked == ["net", "op"]
+
+
+def test_outputs_are_shown_with_what_to_open(tmp_path: Path) -> None:
+    answer = Answer(stdout='{"url": "https://x.example", "password": "[secret]", "port": 5432}')
+    stage = Stage(tmp_path, {("output", "db"): [answer]})
+    applying.show_outputs(stage, TREE[2])  # type: ignore[arg-type]
+    table = next(event for event in stage.reporter.events if event["event"] == "table")
+    assert table["rows"][0] == {"output": "password", "value": "[secret]"}
+    assert "open: https://x.example" in stage.reporter.text
+
+
+def test_unreadable_answer_is_told_without_its_text(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(preview__net=[Answer(stdout="{ hunter2")]))
+    with pytest.raises(ToolFailed) as unreadable:
+        deploy(stage)
+    assert "not JSON" in unreadable.value.summary and "hunter2" not in str(unreadable.value)
