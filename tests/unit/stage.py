@@ -116,6 +116,8 @@ class AskedReporter(JsonReporter):
         return self._is_interactive
 
     def _ask(self, question: str) -> str:
+        if not self.interactive:
+            return ""
         self.asked.append(question)
         return next(self._answers)
 

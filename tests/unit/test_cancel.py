@@ -1,0 +1,121 @@
+"""`cancel` looks who holds a stack before anything is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runbooks import cancel
+from runbooks.lib.errors import NotApproved, Refused
+from runbooks.lib.locks import Holder, look, process_is_alive, process_started, seconds_of
+from runbooks.lib.pulumi import Lock, locks_in
+from tests.unit.stage import TREE, Stage, urn
+
+DB = TREE[2]
+
+
+def lock(pid: int, host: str | None = None, since: str = "2026-11-24T07:00:00.123456789Z") -> Lock:
+    return Lock(pid=pid, user="root", host=host or socket.gethostname(), since=since)
+
+
+def put(stage: Stage, *locks: Lock) -> None:
+    folder = stage.root / "backend/.pulumi/locks/organization/db/mx"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, held in enumerate(locks):
+        facts = {"pid": held.pid, "username": held.user, "hostname": held.host, "timestamp": held.since}
+        (folder / f"{number}.json").write_text(json.dumps(facts))
+
+
+def removable(stage: Stage) -> bool:
+    stack = stage.stack(DB)
+    return cancel.may_be_removed(stage, stack, cancel.locks_of(stage, stack))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def dead() -> int:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+NOW = "2100-01-01T00:00:00Z"
+
+
+def test_dead_holder_on_this_machine(tmp_path: Path, dead: int) -> None:
+    stage = Stage(tmp_path, {}, interactive=False)
+    put(stage, lock(dead))
+    assert removable(stage)
+    assert "it is gone" in stage.reporter.text
+
+
+def test_living_holder_is_never_robbed(tmp_path: Path, dead: int) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
+    put(stage, lock(dead), lock(os.getpid(), since=NOW))
+    with pytest.raises(Refused) as refused:
+        removable(stage)
+    assert f"kill -INT {os.getpid()}" in refused.value.next_step
+    assert stage.reporter.asked == []
+
+
+def test_process_that_began_after_the_lock_is_another_one() -> None:
+    assert look(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.GONE
+    assert look(lock(os.getpid(), since=NOW)).holder is Holder.ALIVE
+    assert look(lock(os.getpid(), since="no time")).holder is Holder.ALIVE
+    assert look(lock(1), started=lambda _: None).holder is Holder.ALIVE
+
+
+@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
+def test_holder_elsewhere_needs_the_name_typed(tmp_path: Path, typed: str, goes: bool) -> None:
+    stage = Stage(tmp_path, {}, answers=[typed])
+    put(stage, lock(1, host="other-machine"))
+    if goes:
+        assert removable(stage)
+    else:
+        with pytest.raises(NotApproved):
+            removable(stage)
+    assert "process 1 of root on other-machine" in stage.reporter.text and "cannot be seen" in stage.reporter.text
+
+
+def test_holder_elsewhere_without_a_terminal(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, interactive=False, ephemeral=True)
+    put(stage, lock(1, host="other-machine"))
+    with pytest.raises(NotApproved) as left:
+        removable(stage)
+    assert left.value.exit_code == 8
+
+
+def test_back_end_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"])
+    stage.target.backend = "s3://bucket"
+    assert cancel.locks_of(stage, stage.stack(DB)) is None  # type: ignore[arg-type]
+    assert removable(stage)
+    assert len(stage.reporter.asked) == 1
+
+
+def test_pending_operations_are_told(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {})
+    stage.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", "a:b/c:D", "thing")}}])
+    cancel.tell_pending(stage, stage.stack(DB))  # type: ignore[arg-type]
+    assert "pending: creating a:b/c:D thing, result unknown" in stage.reporter.text
+
+
+def test_locks_of_a_stack_nobody_holds(tmp_path: Path) -> None:
+    assert locks_in(tmp_path / "nothing") == ()
+
+
+def test_process_facts() -> None:
+    began = process_started(os.getpid())
+    assert began is None or abs(began - Path(f"/proc/{os.getpid()}").stat().st_ctime) < 60
+    assert process_is_alive(os.getpid()) and not process_is_alive(0) and not process_is_alive(2**22 + 1)
+
+
+def test_times_of_lock_files() -> None:
+    assert seconds_of("1970-01-01T00:01:00.5Z") == 60.5
+    assert seconds_of("1970-01-01T01:01:00.123456789+01:00") == pytest.approx(60.123456)
+    assert seconds_of("$TIME") is None
