@@ -51,6 +51,8 @@ from lab.operators.work import Controller, Work
 log = logging.getLogger("lab.operators")
 PATIENCE = 60.0
 """Seconds to wait for the lab's API server at the start; the supervisor tries again after that."""
+RESYNC = 30.0
+"""Seconds between two looks at everything, should a watch ever miss something."""
 CNPG_LABEL = "app.kubernetes.io/name"
 
 Route = Callable[[Work, str, str, Object], None]
@@ -63,7 +65,14 @@ def controllers(api: Api, settings: Settings) -> Work:
     work = Work(table)
     servers, proxies = Servers(api, settings), Proxies(api)
     clusters, claims = Clusters(api, settings, servers, work), Claims(api)
+
+    def resync(_namespace: str, _name: str) -> float:
+        for controller in ("clusters", "exposures"):
+            work.add(controller, "", "")
+        return RESYNC
+
     table |= {
+        "resync": resync,
         "cluster": clusters.reconcile,
         "pulse": clusters.pulse,
         "clusters": clusters.reconcile_all,
@@ -200,14 +209,16 @@ def main() -> int:
     parser.add_argument("--lab-dir", help="the lab's state folder; $OPS_STATE/lab when not given")
     settings = Settings(lab_dir_of(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "kopf", "asyncio", "aiohttp"):
+    for noisy in ("httpx", "httpcore", "asyncio", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # kopf warns of every definition that is not there (yet), which is everyday life here.
+    logging.getLogger("kopf").setLevel(logging.ERROR)
     os.umask(0o077)
     access = Access.read(settings.kubeconfig)
     wait_for_server(access)
     api = Api(access)
     work = controllers(api, settings)
-    work.add("clusters", "", "")
+    work.add("resync", "", "")
     work.start()
     log.info("controllers run for %s", access.server)
     try:

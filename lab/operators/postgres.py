@@ -50,6 +50,9 @@ STOP_TIMEOUT = 10.0
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers this process started, so that the ended ones are reaped; adopted ones are init's."""
 
+PASSED_ON = frozenset({"PATH", "HOME", "TZ", "LANG", "TMPDIR", "HOMELAB_OPS_LAB"})
+"""Variables a server gets; the last is how the lab knows its processes."""
+
 FIXED: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "../socket",
@@ -184,7 +187,7 @@ def _private_folder(path: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "TZ", "LANG", "TMPDIR"}}
+    kept = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     return kept | {"LC_ALL": "C"}
 
 

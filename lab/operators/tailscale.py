@@ -47,6 +47,8 @@ LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 NO_DEVICE = "no Tailscale hostname known yet, waiting for proxy pod to finish auth"
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Of Kubernetes' generated names."""
+ASKED_FOR = "lab.homelab-ops/hostname"
+"""Annotation of a state Secret: the name that was asked for, whatever name the device got."""
 RETRY = 2.0
 
 
@@ -109,14 +111,17 @@ class Proxies:
             return self._keep_state(f"{name}-0", exposure, pod if joined else None)
 
     def _keep_state(self, name: str, exposure: Exposure, pod: Object | None) -> Device | None:
-        values = decode(self._api.get(SECRET, NAMESPACE, name))
+        """Write the state Secret; the device joins with its pod and takes a new name when another is asked for."""
+        found = self._api.get(SECRET, NAMESPACE, name)
+        values = decode(found)
+        asked = (found or {"metadata": {}})["metadata"].get("annotations") or {}
         fqdn = values.get("device_fqdn", "").rstrip(".")
-        if pod is not None and values.get("lab_hostname") != exposure.hostname:
+        if pod is not None and asked.get(ASKED_FOR) != exposure.hostname:
             fqdn = self._free_name(exposure.hostname, name)
-            values |= _device(fqdn, pod) | {"lab_hostname": exposure.hostname}
-        if fqdn:
+            values |= _device(fqdn, pod)
             values["https_endpoint"] = fqdn if exposure.https else "no-https"
-        meta = {"name": name, "namespace": NAMESPACE, "labels": exposure.labels}
+            asked = {ASKED_FOR: exposure.hostname}
+        meta = {"name": name, "namespace": NAMESPACE, "labels": exposure.labels, "annotations": asked}
         self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encode(values)}, MANAGER)
         return Device(fqdn, tuple(json.loads(values["device_ips"]))) if fqdn else None
 
