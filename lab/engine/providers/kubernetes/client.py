@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from lab.engine.providers.kubernetes.kubeconfig import ClusterAccess
+from lab.engine.providers.kubernetes.kubeconfig import ClusterAccess, KubeconfigError
 
 Object = dict[str, Any]
 
@@ -329,7 +329,10 @@ def _go_text(error: Exception) -> str:
 
 
 def _tls_context(access: ClusterAccess) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=access.ca or None)
+    try:
+        context = ssl.create_default_context(cadata=access.ca or None)
+    except ssl.SSLError as error:
+        raise KubeconfigError("unable to load root certificates: unable to parse bytes as PEM block") from error
     if access.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -339,5 +342,8 @@ def _tls_context(access: ClusterAccess) -> ssl.SSLContext:
             pair = Path(folder) / "pair.pem"
             pair.touch(mode=0o600)
             pair.write_text(access.client_certificate + "\n" + access.client_key)
-            context.load_cert_chain(pair)
+            try:
+                context.load_cert_chain(pair)
+            except ssl.SSLError as error:
+                raise KubeconfigError("tls: failed to find any PEM data in certificate or key input") from error
     return context

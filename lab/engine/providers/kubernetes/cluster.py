@@ -60,7 +60,10 @@ def connect(
             f"the lab's stand-in works on the lab's cluster only, and the kubeconfig leads to {access.server}:"
             " use the real pulumi for it"
         )
-    client = ApiClient(access)
+    try:
+        client = ApiClient(access)
+    except KubeconfigError as error:
+        return Unreachable(_config_reason(str(error), settings), access)
     discovery = Discovery(client)
     try:
         discovery.read()

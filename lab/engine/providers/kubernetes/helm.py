@@ -19,6 +19,7 @@ from lab.engine.guard import lab_folder
 from lab.engine.providers import ProviderError
 
 POLL_SECONDS = 0.2
+_NOT_LOCATED = ("path ", "looks like ", "failed to perform ", "chart ", "repo ")
 DEPRECATED = "This chart is deprecated"
 
 
@@ -101,9 +102,10 @@ def render(
     variables = dict(os.environ if environment is None else environment)
     helm = find_helm(variables)
     with tempfile.TemporaryDirectory(prefix="helm-") as private:
+        # Without it the Kubernetes libraries in helm keep their cache below HOME, or in the folder they run in.
+        variables.setdefault("KUBECACHEDIR", private)
         source = _source_arguments(request, Path(private), helm, variables, cancellation)
         command = [helm, "template", request.release, *source, *_arguments(request), *_cluster_arguments(capabilities)]
-        # The end of options comes with "--" nowhere: names and charts never begin with a dash (checked before).
         output, errors = _run(command, json.dumps(request.values), request.folder, variables, cancellation)
     return Rendered(output, DEPRECATED in errors)
 
@@ -218,9 +220,8 @@ def _failure(errors: str) -> str:
     """helm's reason, with the words the real provider puts before it."""
     lines = [line for line in errors.splitlines() if line.strip() and not line.startswith(("WARNING:", "level="))]
     text = "\n".join(lines).removeprefix("Error: ").strip() or "helm gave no reason"
-    first = text.splitlines()[0]
-    if first.startswith("path ") or "failed to download" in first or "looks like an invalid reference" in first:
+    if text.startswith(_NOT_LOCATED) or any(part in text for part in ("failed to download", "non-absolute URLs")):
         return f"unable to locate the chart: {text}"
-    if "Chart.yaml file is missing" in first or "cannot load Chart.yaml" in first:
+    if "Chart.yaml file is missing" in text or "cannot load Chart.yaml" in text:
         return f"unable to load the chart: {text}"
     return text

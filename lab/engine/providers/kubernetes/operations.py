@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -169,13 +170,24 @@ class Operations:
 
     def _create_once(self, inputs: Object, manager: str, *, preview: bool) -> Object:
         if self.upsert:
-            force = forces_conflicts(inputs, None, always=self.always_force, preview=preview)
-            return self._apply(inputs, manager, force=force, preview=preview)
+            return self._upsert(inputs, manager, preview=preview)
         query = {"fieldManager": CREATOR} | _dry_run(preview)
         created = self.client.request("POST", self.path(inputs, ""), query=query, body=inputs)
         if is_definition(inputs) and not preview:
             self.discovery.forget()
         return created
+
+    def _upsert(self, inputs: Object, manager: str, *, preview: bool) -> Object:
+        force = forces_conflicts(inputs, None, always=self.always_force, preview=preview)
+        try:
+            return self._apply(inputs, manager, force=force, preview=preview)
+        except ApiError as error:
+            if not (preview and error.is_invalid and "field is immutable" in str(error)):
+                raise
+            # The old object is still there; in the update it will have been deleted. Under another name it is not in
+            # the way of the dry run.
+            metadata = {**inputs["metadata"], "name": f"{name_of(inputs)[:57]}-{secrets.token_hex(2)}"}
+            return self._apply({**inputs, "metadata": metadata}, manager, force=True, preview=True)
 
     def _pause(self, seconds: float, missing: Object | None) -> None:
         """Wait, though not longer than until the missing kind is served. Raises ``Cancelled``."""
