@@ -70,6 +70,8 @@ class FileBackend:
         parts = urlsplit(url)
         self.url = url
         self.root = Path(unquote(parts.path))
+        self.lost_locks: list[str] = []
+        """What to tell about locks that somebody took away during the run; no failure of the run."""
         self._base = self.root / ".pulumi"
 
     # -- stacks --------------------------------------------------------------------------------------------------
@@ -189,26 +191,21 @@ class FileBackend:
             _refuse_when_locked([lock for lock in locks if lock.path != path])
             yield next(lock for lock in locks if lock.path == path)
         finally:
-            _release(path)
+            self._release(path)
+
+    def _release(self, path: Path) -> None:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            self.lost_locks.append(
+                f"there was a problem deleting the lock at file://{path}?no_tmp_dir=true, manual clean up may be "
+                f'required: blob (key "{path.relative_to(self.root)}") (code=NotFound): remove {path}: '
+                "no such file or directory"
+            )
 
     def remove_locks(self, name: StackName) -> None:
         for lock in self.locks(name):
             lock.path.unlink(missing_ok=True)
-
-
-class LockLost(CommandFailed):
-    """The lock file was taken away while the run went on; told, and no failure of the run."""
-
-
-def _release(path: Path) -> None:
-    try:
-        path.unlink()
-    except FileNotFoundError as error:
-        raise LockLost(
-            f"there was a problem deleting the lock at file://{path}?no_tmp_dir=true, manual clean up may be required: "
-            f'blob (key "{".pulumi" + str(path).split("/.pulumi", 1)[-1]}") (code=NotFound): remove {path}: '
-            "no such file or directory"
-        ) from error
 
 
 def _refuse_when_locked(locks: list[Lock]) -> None:

@@ -111,6 +111,7 @@ class Deployment:
         self.cancellation = cancellation
         self.root_urn = make_urn(stack, project, "", ROOT_STACK_TYPE, f"{project}-{stack}")
         self.failed = False
+        self.program_failed = False
         self.not_supported = False
         self.changes: dict[str, int] = {}
         self._emit = emit

@@ -35,9 +35,9 @@ def read_options(request: Any) -> ResourceOptions:
     """Options of a ``RegisterResourceRequest``. An option that the stand-in lacks is refused by its name."""
     for option, given in (
         ("import_", request.importId),
-        ("hooks", request.HasField("hooks")),
+        ("hooks", request.hooks.ByteSize()),
         ("replace_with", request.replace_with),
-        ("replacement_trigger", request.HasField("replacement_trigger")),
+        ("replacement_trigger", request.replacement_trigger.WhichOneof("kind") not in (None, "null_value")),
         ("plugin_download_url", request.pluginDownloadURL),
         ("state_migrations", request.state_migrations),
     ):

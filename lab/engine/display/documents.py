@@ -70,8 +70,6 @@ class Digest:
             entry["provider"] = step.provider
         if step.old is not None:
             entry["oldState"] = self._state(step.old)
-            if step.op == "replace":
-                entry["oldState"] = _with_pending_replacement(entry["oldState"])
         if step.new is not None:
             entry["newState"] = self._state(step.new)
         if step.diffs:
@@ -108,12 +106,6 @@ class Digest:
         document["duration"] = int(summary.seconds * 1e9)
         document["changeSummary"] = dict(sorted(summary.changes.items()))
         print(json.dumps(document, indent=4, ensure_ascii=False), file=self._out, flush=True)
-
-
-def _with_pending_replacement(state: dict[str, Any]) -> dict[str, Any]:
-    times = {name: state[name] for name in ("created", "modified") if name in state}
-    rest = {name: item for name, item in state.items() if name not in ("created", "modified", "delete")}
-    return {**rest, "pendingReplacement": True, **times} if not state.get("delete") else state
 
 
 class SummaryLine:

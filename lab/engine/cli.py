@@ -1,0 +1,458 @@
+"""The command line: which commands and flags there are, and what each one runs.
+
+A command, a flag or a value that is not in these tables is refused by its name with exit code 2. Modules of a command
+are imported when it runs, so that the light ones start in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lab.engine import VERSION
+from lab.engine.failures import CommandFailed, NotSupported, OperationFailed, UsageError
+
+if TYPE_CHECKING:
+    from lab.engine.operations import Options
+    from lab.engine.session import Session
+
+
+@dataclass(frozen=True)
+class Flag:
+    """``short`` is one letter or "". ``many``: may be given more than once."""
+
+    name: str
+    short: str = ""
+    takes_value: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a command was given. ``flags`` holds names without dashes."""
+
+    command: str
+    words: tuple[str, ...]
+    flags: Mapping[str, tuple[str, ...]]
+
+    def has(self, name: str) -> bool:
+        return name in self.flags and self.flags[name][-1].lower() not in ("false", "0")
+
+    def value(self, name: str) -> str:
+        return self.flags[name][-1] if name in self.flags else ""
+
+    def values(self, name: str) -> tuple[str, ...]:
+        return self.flags.get(name, ())
+
+    def word(self, position: int) -> str:
+        return self.words[position] if position < len(self.words) else ""
+
+    def session(self) -> Session:
+        from lab.engine.session import Session
+
+        return Session.open(cwd=self.value("cwd"), config_file=self.value("config-file"))
+
+
+@dataclass(frozen=True)
+class Command:
+    """``words``: how many arguments it takes at most."""
+
+    run: Callable[[Arguments], None]
+    flags: tuple[Flag, ...] = ()
+    words: int = 0
+    least: int = 0
+    hidden_flags: tuple[str, ...] = field(default=())
+
+
+GLOBAL = (
+    Flag("cwd", "C", True),
+    Flag("non-interactive"),
+    Flag("color", takes_value=True),
+    Flag("logtostderr"),
+    Flag("verbose", "v", True),
+    Flag("emoji", "e"),
+    Flag("disable-integrity-checking"),
+    Flag("help", "h"),
+)
+STACK = Flag("stack", "s", True)
+JSON = Flag("json", "j")
+YES = Flag("yes", "y")
+CONFIG_FILE = Flag("config-file", takes_value=True)
+SHOW_SECRETS = Flag("show-secrets")
+
+_OPERATION = (
+    STACK,
+    JSON,
+    CONFIG_FILE,
+    SHOW_SECRETS,
+    Flag("output", takes_value=True),
+    Flag("diff"),
+    Flag("parallel", "p", True),
+    Flag("message", "m", True),
+    Flag("config", "c", True, many=True),
+    Flag("suppress-outputs"),
+    Flag("suppress-progress"),
+    Flag("suppress-permalink"),
+    Flag("expect-no-changes"),
+)
+_CONFIRMED = (YES, Flag("skip-preview", "f"), Flag("preview-only"))
+
+
+def _version(_arguments: Arguments) -> None:
+    print(VERSION)
+
+
+def _whoami(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.whoami(arguments.session(), as_json=arguments.has("json"))
+
+
+def _stack(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.show(arguments.session(), arguments.value("stack"))
+
+
+def _stack_select(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.select(arguments.session(), arguments.word(0) or arguments.value("stack"))
+
+
+def _stack_init(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.init(
+        arguments.session(),
+        arguments.word(0) or arguments.value("stack"),
+        secrets_provider=arguments.value("secrets-provider"),
+        no_select=arguments.has("no-select"),
+    )
+
+
+def _stack_ls(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.list_stacks(arguments.session(), as_json=arguments.has("json"), everything=arguments.has("all"))
+
+
+def _stack_output(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.output(
+        arguments.session(),
+        arguments.value("stack"),
+        arguments.word(0),
+        as_json=arguments.has("json"),
+        show_secrets=arguments.has("show-secrets"),
+    )
+
+
+def _stack_export(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.export(
+        arguments.session(),
+        arguments.value("stack"),
+        file=arguments.value("file"),
+        show_secrets=arguments.has("show-secrets"),
+    )
+
+
+def _stack_rm(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.remove(
+        arguments.session(),
+        arguments.word(0) or arguments.value("stack"),
+        yes=arguments.has("yes"),
+        force=arguments.has("force"),
+        preserve_config=arguments.has("preserve-config"),
+    )
+
+
+def _stack_history(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.history(
+        arguments.session(),
+        arguments.value("stack"),
+        as_json=arguments.has("json"),
+        show_secrets=arguments.has("show-secrets"),
+    )
+
+
+def _cancel(arguments: Arguments) -> None:
+    from lab.engine import stack_commands
+
+    stack_commands.cancel(arguments.session(), arguments.word(0) or arguments.value("stack"), yes=arguments.has("yes"))
+
+
+def _config(arguments: Arguments) -> None:
+    from lab.engine import config_commands
+
+    config_commands.list_settings(
+        arguments.session(),
+        arguments.value("stack"),
+        as_json=arguments.has("json"),
+        show_secrets=arguments.has("show-secrets"),
+    )
+
+
+def _config_get(arguments: Arguments) -> None:
+    from lab.engine import config_commands
+
+    config_commands.get(arguments.session(), arguments.value("stack"), arguments.word(0), as_json=arguments.has("json"))
+
+
+def _config_set(arguments: Arguments) -> None:
+    from lab.engine import config_commands
+
+    config_commands.set_value(
+        arguments.session(),
+        arguments.value("stack"),
+        arguments.word(0),
+        arguments.words[1] if len(arguments.words) > 1 else None,
+        secret=arguments.has("secret"),
+        plaintext=arguments.has("plaintext"),
+    )
+
+
+def _config_rm(arguments: Arguments) -> None:
+    from lab.engine import config_commands
+
+    config_commands.remove(arguments.session(), arguments.value("stack"), arguments.word(0))
+
+
+def _config_env(arguments: Arguments) -> None:
+    from lab.engine import config_commands
+
+    config_commands.refuse_environments(arguments.session(), arguments.value("stack"))
+
+
+def _env(_arguments: Arguments) -> None:
+    import os
+
+    from lab.engine.session import refuse_cloud
+
+    refuse_cloud(os.environ)
+
+
+def _operation(kind: str, arguments: Arguments, *, preview_only: bool = False) -> None:
+    from lab.engine.operations import run_operation
+
+    session = arguments.session()
+    run_operation(session, _options(kind, arguments, preview_only=preview_only))
+    _tell_lost_locks(session)
+
+
+def _options(kind: str, arguments: Arguments, *, preview_only: bool) -> Options:
+    from lab.engine.operations import Options
+
+    form = arguments.value("output")
+    if form not in ("", "json"):
+        raise NotSupported(f"output form '{form}'")
+    if form and arguments.has("json"):
+        raise UsageError("--json and --output cannot be given together")
+    return Options(
+        kind,
+        arguments.value("stack"),
+        preview_only=preview_only or arguments.has("preview-only"),
+        skip_preview=arguments.has("skip-preview"),
+        yes=arguments.has("yes"),
+        json=arguments.has("json"),
+        output_json=form == "json",
+        diff=arguments.has("diff"),
+        expect_no_changes=arguments.has("expect-no-changes"),
+        show_secrets=arguments.has("show-secrets"),
+        suppress_outputs=arguments.has("suppress-outputs"),
+        refresh=arguments.has("refresh"),
+        clear_pending_creates=arguments.has("clear-pending-creates"),
+        remove=arguments.has("remove"),
+        message=arguments.value("message"),
+        parallel=_number(arguments.value("parallel"), "parallel"),
+        config=arguments.values("config"),
+        flags={f"pulumi.flag.{name}": _flag_text(name, values[-1]) for name, values in arguments.flags.items()},
+    )
+
+
+def _flag_text(name: str, value: str) -> str:
+    return "true" if value == "true" else "set" if name else value
+
+
+def _number(text: str, flag: str) -> int:
+    if not text:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"invalid argument {text!r} for --{flag}: a whole number is expected") from None
+
+
+def _tell_lost_locks(session: Session) -> None:
+    for text in session.backend.lost_locks:
+        print(f"error: {text}", file=sys.stderr)
+
+
+def _preview(arguments: Arguments) -> None:
+    _operation("update", arguments, preview_only=True)
+
+
+def _up(arguments: Arguments) -> None:
+    _operation("update", arguments)
+
+
+def _refresh(arguments: Arguments) -> None:
+    _operation("refresh", arguments)
+
+
+def _destroy(arguments: Arguments) -> None:
+    _operation("destroy", arguments)
+
+
+_INIT = Command(_stack_init, (STACK, Flag("secrets-provider", takes_value=True), Flag("no-select")), words=1)
+_REMOVE = Command(_stack_rm, (STACK, YES, Flag("force", "f"), Flag("preserve-config")), words=1)
+_CONFIG_ENV = Command(_config_env, (STACK, YES, CONFIG_FILE, JSON), words=8)
+_UP = Command(_up, (*_OPERATION, *_CONFIRMED, Flag("refresh", "r")))
+
+COMMANDS: dict[tuple[str, ...], Command] = {
+    ("version",): Command(_version),
+    ("whoami",): Command(_whoami, (JSON,)),
+    ("stack",): Command(_stack, (STACK,)),
+    ("stack", "select"): Command(_stack_select, (STACK,), words=1),
+    ("stack", "init"): _INIT,
+    ("stack", "new"): _INIT,
+    ("stack", "ls"): Command(_stack_ls, (JSON, Flag("all", "a"))),
+    ("stack", "output"): Command(_stack_output, (STACK, JSON, SHOW_SECRETS), words=1),
+    ("stack", "export"): Command(_stack_export, (STACK, SHOW_SECRETS, Flag("file", takes_value=True))),
+    ("stack", "rm"): _REMOVE,
+    ("stack", "remove"): _REMOVE,
+    ("stack", "history"): Command(_stack_history, (STACK, JSON, SHOW_SECRETS)),
+    ("config",): Command(_config, (STACK, JSON, SHOW_SECRETS, CONFIG_FILE)),
+    ("config", "get"): Command(_config_get, (STACK, JSON, CONFIG_FILE), words=1, least=1),
+    ("config", "set"): Command(_config_set, (STACK, CONFIG_FILE, Flag("secret"), Flag("plaintext")), words=2, least=1),
+    ("config", "rm"): Command(_config_rm, (STACK, CONFIG_FILE), words=1, least=1),
+    ("config", "env"): _CONFIG_ENV,
+    ("env",): Command(_env, (JSON, YES), words=8),
+    ("preview",): Command(_preview, (*_OPERATION, Flag("refresh", "r"))),
+    ("up",): _UP,
+    ("update",): _UP,
+    ("refresh",): Command(_refresh, (*_OPERATION, *_CONFIRMED, Flag("clear-pending-creates"))),
+    ("destroy",): Command(_destroy, (*_OPERATION, *_CONFIRMED, Flag("refresh", "r"), Flag("remove"))),
+    ("cancel",): Command(_cancel, (STACK, YES), words=1),
+}
+
+HELP = f"""This is not pulumi: it is the stand-in of the lab, for the lab only (follows {VERSION}).
+
+Commands: {", ".join(sorted({" ".join(path) for path in COMMANDS}))}
+Everything else is refused by name. Install the real pulumi for real targets: https://www.pulumi.com/docs/install/
+"""
+
+
+def read_arguments(argv: Sequence[str]) -> tuple[Command | None, Arguments]:
+    """Flags may stand anywhere, as with the real CLI. ``None`` asks for help."""
+    path, rest = _split_command(argv)
+    command = COMMANDS.get(path)
+    if path and command is None:
+        raise NotSupported(f"command '{' '.join(path)}'")
+    known = (*GLOBAL, *(command.flags if command else ()))
+    words, flags = _split_flags(rest, known, " ".join(("pulumi", *path)))
+    arguments = Arguments(" ".join(path), tuple(words), flags)
+    if command is None or arguments.has("help"):
+        return None, arguments
+    if len(words) > command.words:
+        raise UsageError(f"'pulumi {arguments.command}' takes at most {command.words} arguments, got {len(words)}")
+    if len(words) < command.least:
+        raise UsageError(f"'pulumi {arguments.command}' takes at least {command.least} arguments, got {len(words)}")
+    return command, arguments
+
+
+def _split_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The longest command that the first words name, and everything else."""
+    valued = {f"--{flag.name}" for flag in GLOBAL if flag.takes_value}
+    valued |= {f"-{flag.short}" for flag in GLOBAL if flag.takes_value}
+    positions: list[int] = []
+    skip = False
+    for index, word in enumerate(argv):
+        if skip:
+            skip = False
+        elif word == "--":
+            break
+        elif word.startswith("-"):
+            if not positions or word in valued:
+                skip = word in valued
+            else:
+                break
+        else:
+            positions.append(index)
+    path: tuple[str, ...] = ()
+    for length in (2, 1):
+        candidate = tuple(argv[index] for index in positions[:length])
+        if candidate in COMMANDS:
+            path = candidate
+            break
+    if not path and positions:
+        raise NotSupported(f"command '{argv[positions[0]]}'")
+    path, used = _refuse_unknown_part(argv, positions, path)
+    return path, [word for index, word in enumerate(argv) if index not in used]
+
+
+def _refuse_unknown_part(
+    argv: Sequence[str], positions: Sequence[int], path: tuple[str, ...]
+) -> tuple[tuple[str, ...], set[int]]:
+    """``stack graph`` is not ``stack`` with an argument."""
+    if len(path) == 1 and len(positions) > 1 and COMMANDS[path].words == 0:
+        raise NotSupported(f"command '{path[0]} {argv[positions[1]]}'")
+    return path, set(positions[: len(path)])
+
+
+def _split_flags(
+    rest: Sequence[str], known: Sequence[Flag], command: str
+) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    by_name = {f"--{flag.name}": flag for flag in known}
+    by_name.update({f"-{flag.short}": flag for flag in known if flag.short})
+    words: list[str] = []
+    flags: dict[str, tuple[str, ...]] = {}
+    waiting = list(rest)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            words += waiting
+            break
+        if not word.startswith("-") or word == "-":
+            words.append(word)
+            continue
+        name, separator, value = word.partition("=")
+        flag = by_name.get(name)
+        if flag is None:
+            raise NotSupported(f"flag '{name}' of '{command}'")
+        if flag.takes_value and not separator:
+            if not waiting:
+                raise UsageError(f"flag needs an argument: {name}")
+            value = waiting.pop(0)
+        given = value if flag.takes_value or separator else "true"
+        flags[flag.name] = (*flags.get(flag.name, ()), given) if flag.many else (given,)
+    return words, flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is the real CLI's for the same end."""
+    try:
+        command, arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        if command is None:
+            print(HELP, end="")
+            return 0
+        command.run(arguments)
+    except OperationFailed as failure:
+        return failure.exit_code
+    except CommandFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        return 1
+    return 0
