@@ -1,0 +1,94 @@
+"""What a child sees of our environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from runbooks.lib.environment import child_environment, secret_variables
+from runbooks.lib.runner import child_environment as as_the_runner_has_it
+
+NEVER = [
+    "PULUMI_OPTION_YES",
+    "PULUMI_OPTION_SHOW_SECRETS",
+    "PULUMI_OPTION_TARGET",
+    "PULUMI_OPTION_PARALLEL",
+    "PULUMI_SKIP_CONFIRMATIONS",
+    "PULUMI_EXPERIMENTAL",
+    "PULUMI_DEBUG_COMMANDS",
+    "PULUMI_K8S_DELETE_UNREACHABLE",
+    "PULUMI_SKIP_CHECKPOINTS",
+    "AI_AGENT",
+    "CLAUDECODE",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CODEX_SANDBOX",
+    "CODEX_THREAD_ID",
+    "CURSOR_AGENT",
+    "CURSOR_TRACE_ID",
+    "GEMINI_CLI",
+    "OPENCODE",
+    "COPILOT_MODEL",
+    "GOOSE_PROVIDER",
+]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_what_changes_pulumi_unseen_never_passes(name: str) -> None:
+    assert name not in child_environment({name: "1"}, {})
+    assert name not in child_environment({}, {name: "1"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PULUMI_ACCESS_TOKEN", "PULUMI_BACKEND_URL", "KUBECONFIG", "AWS_PROFILE", "PYTHONPATH", "LD_PRELOAD", "OPS_STATE"],
+)
+def test_what_nobody_listed_passes_only_when_a_command_asks_for_it(name: str) -> None:
+    assert name not in child_environment({name: "x"})
+    assert child_environment({}, {name: "x"})[name] == "x"
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "https_proxy", "NO_PROXY"]
+)
+def test_what_a_tool_needs_to_work_passes(name: str) -> None:
+    assert child_environment({name: "x"})[name] == "x"
+
+
+def test_the_check_for_a_newer_pulumi_is_always_off() -> None:
+    for base, extra in (({}, {}), ({"PULUMI_SKIP_UPDATE_CHECK": "false"}, {}), ({}, {"PULUMI_SKIP_UPDATE_CHECK": "0"})):
+        assert child_environment(base, extra)["PULUMI_SKIP_UPDATE_CHECK"] == "true"
+
+
+def test_the_command_has_the_last_word() -> None:
+    assert child_environment({"PATH": "/bin"}, {"PATH": "/opt"})["PATH"] == "/opt"
+
+
+def test_applying_it_twice_changes_nothing() -> None:
+    once = child_environment({"PATH": "/bin", "X": "y"})
+    assert child_environment(once) == once
+
+
+def test_it_is_what_the_runner_uses() -> None:
+    assert as_the_runner_has_it is child_environment
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("PULUMI_ACCESS_TOKEN", "pul-1", ["pul-1"]),
+        ("PULUMI_CONFIG_PASSPHRASE", "pass phrase", ["pass phrase"]),
+        ("PULUMI_CONFIG_PASSPHRASE_FILE", "/run/passphrase", []),
+        ("PULUMI_CREDENTIALS_PATH", "/run/credentials", []),
+        ("TS_CLIENT_SECRET", "tskey", ["tskey"]),
+        ("TS_CLIENT_ID", "id", []),
+        ("PGPASSWORD", "pw", ["pw"]),
+        ("AWS_SECRET_ACCESS_KEY", "key", ["key"]),
+        ("OPENAI_API_KEY", "sk", ["sk"]),
+        ("MODAL_TOKEN_SECRET", "as-1", ["as-1"]),
+        ("EMPTY_TOKEN", "", []),
+        ("HTTPS_PROXY", "http://user:proxy-password@proxy:3128", ["proxy-password"]),
+        ("https_proxy", "http://proxy:3128", []),
+        ("PATH", "/bin:/usr/bin", []),
+    ],
+)
+def test_which_variables_hold_secrets(name: str, value: str, secret: list[str]) -> None:
+    assert list(secret_variables({name: value})) == secret
