@@ -47,6 +47,7 @@ class Trouble(Enum):
 _TELLING: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
     (trouble, re.compile(text, re.IGNORECASE))
     for trouble, text in (
+        (Trouble.PLUGIN, r"getting credentials: exec"),
         (
             Trouble.PASSING,
             r"TLS handshake timeout|connection reset by peer|unexpected EOF|http2: client connection lost",
@@ -56,10 +57,9 @@ _TELLING: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
             Trouble.UNKNOWN_KIND,
             r"the server doesn't have a resource type|no matches for kind|could not find the requested",
         ),
-        (Trouble.MISSING, r"\(NotFound\)|not found$"),
+        (Trouble.MISSING, r"\(NotFound\)"),
         (Trouble.FORBIDDEN, r"\(Forbidden\)| is forbidden: "),
         (Trouble.UNAUTHORIZED, r"\bUnauthorized\b|must be logged in to the server"),
-        (Trouble.PLUGIN, r"getting credentials: exec"),
         (
             Trouble.UNREACHABLE,
             r"Unable to connect to the server|connection refused|was refused|i/o timeout|no such host|no route to host"
