@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -182,17 +181,13 @@ def wait_for_server(access: Access) -> None:
 
 
 async def run(access: Access, work: Work) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    """Watch until SIGTERM or SIGINT, which kopf takes."""
     port = os.environ.get("LAB_HEALTH_PORT")
     await kopf.operator(
         registry=watches(access, work),
         settings=kopf_settings(),
         standalone=True,
         clusterwide=True,
-        stop_flag=stop,
         liveness_endpoint=f"http://127.0.0.1:{port}/healthz" if port else None,
     )
 
@@ -211,8 +206,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "httpcore", "asyncio", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # kopf warns of every definition that is not there (yet), which is everyday life here.
+    # kopf tells of every definition that is not there (yet) and of every try, which is everyday life here.
     logging.getLogger("kopf").setLevel(logging.ERROR)
+    logging.getLogger("kopf._cogs.clients.watching").addFilter(lambda record: "will retry" not in record.getMessage())
     os.umask(0o077)
     access = Access.read(settings.kubeconfig)
     wait_for_server(access)

@@ -21,7 +21,8 @@ Object = dict[str, Any]
 TIMEOUT = 15.0
 """Seconds for one call; the server is on this machine."""
 MISSING = 404
-CONFLICT = 409
+PASSING = frozenset({409, 429, 503})
+"""Conflict, too many requests, not available yet."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class ApiError(Exception):
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
+        self.is_passing = status in PASSING or "because it is being terminated" in message
+        """Everyday life: somebody was faster, the server is starting, the namespace is on its way out."""
 
 
 @dataclass(frozen=True)

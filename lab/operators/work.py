@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import psycopg
 
-from lab.operators.api import CONFLICT, ApiError
+from lab.operators.api import ApiError
 from runbooks.lib.errors import OpsError
 
 log = logging.getLogger("lab.operators")
@@ -124,12 +124,11 @@ class Work:
                 self.add(*key, after=again)
 
     def _failed(self, key: Key, problem: BaseException) -> float:
-        """Log a failure (a conflict is everyday life) and say when to try again."""
+        """Log a failure, but not what passes by itself, and say when to try again."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        conflict = isinstance(problem, ApiError) and problem.status == CONFLICT
-        if not conflict:
+        if not (isinstance(problem, ApiError) and problem.is_passing):
             log.warning("%s: %s", key, told(problem))
-        return FIRST_RETRY if conflict else min(FIRST_RETRY * 2 ** (count - 1), LONGEST_RETRY)
+        return min(FIRST_RETRY * 2.0 ** min(count - 1, 10), LONGEST_RETRY)
 
 
 def told(problem: BaseException) -> str:

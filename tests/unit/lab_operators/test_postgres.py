@@ -60,9 +60,8 @@ def test_doors_are_closed(place: postgres.Place) -> None:
 
 
 def test_listens_on_loopback_only(place: postgres.Place) -> None:
-    pid = postgres.find(place).pid
-    heard = [entry.laddr.ip for entry in psutil.Process(pid).net_connections("inet") if entry.status == "LISTEN"]
-    assert heard == ["127.0.0.1"]
+    listeners = [entry for entry in psutil.net_connections("inet") if entry.status == psutil.CONN_LISTEN]
+    assert [entry.laddr.ip for entry in listeners if entry.laddr.port == place.port] == ["127.0.0.1"]
 
 
 def test_files_are_private(place: postgres.Place) -> None:
