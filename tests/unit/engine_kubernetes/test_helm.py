@@ -20,15 +20,29 @@ from lab.engine.values import Asset
 NO_CLUSTER = Capabilities("v1.36.2", ["v1", "apps/v1"])
 
 
+FAKE = """#!/bin/sh
+printf '%s\\n' "$@" >> FOLDER/argv
+cat > FOLDER/stdin
+for file in "$@"; do
+  case $file in *.json|*.yaml) cp -p "$file" FOLDER/ ;; esac
+done
+if [ "$1" = pull ]; then
+  while [ "$1" != --destination ]; do shift; done
+  tar -czf "$2/mini.tgz" -C FOLDER mini
+fi
+printf '%s' "$HELM_ERRORS" >&2
+printf 'kind: A\\n'
+exit "${HELM_EXIT:-0}"
+"""
+
+
 @pytest.fixture
 def helm(tmp_path: Path) -> dict[str, str]:
-    """A stand-in for helm that records how it was called; the environment to run it with."""
+    """A program in helm's place that records how it was called, and a chart; the environment to run it with."""
+    (tmp_path / "mini" / "templates").mkdir(parents=True)
+    (tmp_path / "mini" / "templates" / "a.yaml").write_text("kind: A\n")
     script = tmp_path / "helm"
-    script.write_text(
-        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> {tmp_path}/argv\ncat > {tmp_path}/stdin\n"
-        f'for file in "$@"; do case $file in *.json|*.yaml) cp -p "$file" {tmp_path}/;; esac; done\n'
-        'printf "%s" "$HELM_ERRORS" >&2\nprintf "kind: A\\n"\nexit "${HELM_EXIT:-0}"\n'
-    )
+    script.write_text(FAKE.replace("FOLDER", str(tmp_path)))
     script.chmod(0o755)
     return {"OPS_LAB_HELM": str(script), "PATH": os.environ["PATH"]}
 
@@ -38,12 +52,12 @@ def request(tmp_path: Path, **changes: Any) -> ChartRequest:
 
 
 def test_values_go_over_standard_input_only(helm: dict[str, str], tmp_path: Path) -> None:
-    wanted = request(tmp_path, values={"password": "hunter2"}, version="1.2.3")
+    wanted = request(tmp_path, values={"password": "hunter2"})
     rendered = render(wanted, NO_CLUSTER, CancellationToken(), helm)
     argv = (tmp_path / "argv").read_text().splitlines()
     assert rendered.manifests == "kind: A\n"
-    assert argv[:3] == ["template", "mini", "./mini"]
-    for expected in ("--no-hooks", "--dry-run=server", "--include-crds", "--kube-version", "v1,apps/v1", "1.2.3"):
+    assert argv[:3] == ["template", "mini", str(tmp_path / "mini")]
+    for expected in ("--no-hooks", "--dry-run=client", "--include-crds", "--kube-version", "v1,apps/v1"):
         assert expected in argv
     assert "hunter2" not in " ".join(argv)
     assert json.loads((tmp_path / "stdin").read_text()) == {"password": "hunter2"}
@@ -64,17 +78,36 @@ def test_credentials_travel_in_private_files(helm: dict[str, str], tmp_path: Pat
     assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
 
 
+def test_a_chart_that_looks_objects_up_sees_the_cluster(helm: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mini" / "templates" / "b.yaml").write_text('{{ lookup "v1" "Secret" "n" "s" }}')
+    reachable = Capabilities("v1.36.2", ["v1"], kubeconfig="/k", context="lab")
+    assert not render(request(tmp_path), reachable, CancellationToken(), helm).has_blind_lookup
+    argv = (tmp_path / "argv").read_text().splitlines()
+    for expected in ("--dry-run=server", "--take-ownership", "--kubeconfig", "/k", "--kube-context", "lab"):
+        assert expected in argv
+
+
+def test_lookups_are_blind_where_the_cluster_lacks_a_kind(helm: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mini" / "templates" / "b.yaml").write_text('{{ lookup "v1" "Secret" "n" "s" }}')
+    script = Path(helm["OPS_LAB_HELM"])
+    complaint = 'case " $* " in *=server*) echo "Error: no matches for kind \\"Thing\\"" >&2; exit 1;; esac'
+    script.write_text(script.read_text().replace("printf '%s' \"$HELM_ERRORS\" >&2", complaint))
+    assert render(request(tmp_path), NO_CLUSTER, CancellationToken(), helm).has_blind_lookup
+
+
 def test_the_repository_is_named_without_credentials(helm: dict[str, str], tmp_path: Path) -> None:
-    wanted = request(tmp_path, chart="c", repository=Repository(url="https://charts.example"))
+    wanted = request(tmp_path, chart="c", version="1.2.3", repository=Repository(url="https://charts.example"))
     render(wanted, NO_CLUSTER, CancellationToken(), helm)
     argv = (tmp_path / "argv").read_text().splitlines()
     assert argv[argv.index("--repo") + 1] == "https://charts.example"
+    assert argv[argv.index("--version") + 1] == "1.2.3"
+    assert argv[argv.index("template") + 2].endswith("/pulled/mini.tgz")
 
 
 @pytest.mark.parametrize(
     ("complaint", "text"),
     [
-        ('Error: path "./x" not found\n', 'unable to locate the chart: path "./x" not found'),
+        ('Error: looks like "x" is not\n', 'unable to locate the chart: looks like "x" is not'),
         ("Error: Chart.yaml file is missing\n", "unable to load the chart: Chart.yaml file is missing"),
         ("Error: template: mini/a.yaml:1: bad\n", "template: mini/a.yaml:1: bad"),
         ("", "helm gave no reason"),
@@ -85,6 +118,12 @@ def test_helms_reason_is_given(helm: dict[str, str], tmp_path: Path, complaint: 
     with pytest.raises(ProviderError) as caught:
         render(request(tmp_path), NO_CLUSTER, CancellationToken(), environment)
     assert str(caught.value) == text
+
+
+def test_a_folder_that_is_not_there_is_named(helm: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ProviderError) as caught:
+        render(request(tmp_path, chart="./absent"), NO_CLUSTER, CancellationToken(), helm)
+    assert str(caught.value) == 'unable to locate the chart: path "./absent" not found'
 
 
 def test_a_deprecated_chart_is_noticed(helm: dict[str, str], tmp_path: Path) -> None:

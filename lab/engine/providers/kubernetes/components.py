@@ -155,6 +155,13 @@ class Components:
             rendered = render(chart, self._capabilities(Path(private)), self.host.cancellation)
         if rendered.is_deprecated:
             self.host.log("warning", urn, f"Using a deprecated Helm chart ({Path(chart.chart).name})")
+        if rendered.has_blind_lookup:
+            self.host.log(
+                "warning",
+                urn,
+                "the chart looks objects up in the cluster and has kinds that the cluster does not serve yet: helm 4"
+                " can only do one of both, so its lookups found nothing",
+            )
         return rendered.manifests
 
     def _capabilities(self, private: Path) -> Capabilities:

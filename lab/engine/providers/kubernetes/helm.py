@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from lab.engine.providers import ProviderError
 POLL_SECONDS = 0.2
 _NOT_LOCATED = ("path ", "looks like ", "failed to perform ", "chart ", "repo ")
 DEPRECATED = "This chart is deprecated"
+_LOOKUP = re.compile(rb"\blookup\b")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Rendered:
+    """``has_blind_lookup``: the chart looks objects up, and could not be shown the cluster."""
+
     manifests: str
     is_deprecated: bool
+    has_blind_lookup: bool = False
 
 
 def find_helm(environment: Mapping[str, str]) -> str:
@@ -100,54 +106,104 @@ def render(
 ) -> Rendered:
     """What ``helm template`` prints, hooks left out. Raises ``ProviderError`` with helm's reason, and ``Cancelled``."""
     variables = dict(os.environ if environment is None else environment)
-    helm = find_helm(variables)
     with tempfile.TemporaryDirectory(prefix="helm-") as private:
         # Without it the Kubernetes libraries in helm keep their cache below HOME, or in the folder they run in.
         variables.setdefault("KUBECACHEDIR", private)
-        source = _source_arguments(request, Path(private), helm, variables, cancellation)
-        command = [helm, "template", request.release, *source, *_arguments(request), *_cluster_arguments(capabilities)]
-        output, errors = _run(command, json.dumps(request.values), request.folder, variables, cancellation)
-    return Rendered(output, DEPRECATED in errors)
+        helm = _Helm(find_helm(variables), request.folder, variables, cancellation)
+        chart = _located(request, helm, Path(private))
+        return _template(request, chart, capabilities, helm)
+
+
+@dataclass(frozen=True)
+class _Helm:
+    """The program and how it runs."""
+
+    program: str
+    folder: str
+    environment: Mapping[str, str]
+    cancellation: CancellationToken
+
+    def run(self, arguments: Sequence[str], stdin: str = "") -> tuple[str, str]:
+        return _run([self.program, *arguments], stdin, self.folder, self.environment, self.cancellation)
+
+
+def _template(request: ChartRequest, chart: Path, capabilities: Capabilities, helm: _Helm) -> Rendered:
+    values = json.dumps(request.values)
+    command = ["template", request.release, str(chart), *_arguments(request)]
+    offline = [*command, "--dry-run=client", *_capability_arguments(capabilities)]
+    if not uses_lookup(chart):
+        output, errors = helm.run(offline, values)
+        return Rendered(output, DEPRECATED in errors)
+    # Only in this mode does ``lookup`` see the cluster. It also wants every kind to be served and, without the flags,
+    # every object to be new: the real provider renders with helm 3, which asks for neither.
+    online = [*command, "--dry-run=server", "--take-ownership", "--disable-openapi-validation"]
+    try:
+        output, errors = helm.run([*online, *_cluster_arguments(capabilities)], values)
+        return Rendered(output, DEPRECATED in errors)
+    except ProviderError as error:
+        if "no matches for kind" not in str(error):
+            raise
+        output, errors = helm.run(offline, values)
+        return Rendered(output, DEPRECATED in errors, has_blind_lookup=True)
+
+
+def uses_lookup(chart: Path) -> bool:
+    """Whether a template of the chart, or of a chart in it, calls ``lookup``."""
+    if chart.is_file():
+        with tarfile.open(chart) as archive:
+            members = [one for one in archive.getmembers() if one.isfile() and "/templates/" in one.name]
+            streams = (archive.extractfile(one) for one in members)
+            return any(stream is not None and _LOOKUP.search(stream.read()) for stream in streams)
+    archives = sorted(chart.glob("charts/*.tgz"))
+    files = (path for path in chart.rglob("templates/**/*") if path.is_file())
+    return any(_LOOKUP.search(path.read_bytes()) for path in files) or any(uses_lookup(one) for one in archives)
+
+
+def _located(request: ChartRequest, helm: _Helm, private: Path) -> Path:
+    """The chart on this machine: its folder or archive, downloaded when it is a remote one."""
+    for name in (request.chart, request.release):
+        if name.startswith("-"):
+            raise ProviderError(f"a chart or release name cannot begin with a dash: {name!r}")
+    local = Path(request.folder) / request.chart
+    if local.exists():
+        return local
+    if request.chart.startswith((".", "/")):
+        raise ProviderError(f'unable to locate the chart: path "{request.chart}" not found')
+    arguments = ["pull", *_source_arguments(request, private, helm), "--destination", str(private / "pulled")]
+    arguments += ["--version", request.version] if request.version else []
+    arguments += ["--keyring", request.keyring] if request.keyring else []
+    flags = {"--devel": request.devel, "--verify": request.verify, "--plain-http": request.plain_http}
+    arguments += [flag for flag, is_set in flags.items() if is_set]
+    (private / "pulled").mkdir()
+    helm.run(arguments)
+    return next((private / "pulled").glob("*.tgz"))
 
 
 def _arguments(request: ChartRequest) -> list[str]:
-    arguments = ["--namespace", request.namespace, "--no-hooks", "--dry-run=server", "--values", "-"]
-    flags = {
-        "--include-crds": request.include_definitions,
-        "--skip-crds": not request.include_definitions,
-        "--dependency-update": request.dependency_update,
-        "--devel": request.devel,
-        "--verify": request.verify,
-        "--plain-http": request.plain_http,
-    }
-    arguments += [flag for flag, is_set in flags.items() if is_set]
-    options = {"--version": request.version, "--keyring": request.keyring}
-    for option, value in options.items():
-        arguments += [option, value] if value else []
+    arguments = ["--namespace", request.namespace, "--no-hooks", "--values", "-"]
+    arguments.append("--include-crds" if request.include_definitions else "--skip-crds")
+    if request.dependency_update:
+        arguments.append("--dependency-update")
     if request.post_renderer:
         arguments += ["--post-renderer", request.post_renderer[0]]
         arguments += [part for one in request.post_renderer[1:] for part in ("--post-renderer-args", one)]
     return arguments
 
 
-def _cluster_arguments(capabilities: Capabilities) -> list[str]:
+def _capability_arguments(capabilities: Capabilities) -> list[str]:
     arguments = ["--kube-version", capabilities.kube_version] if capabilities.kube_version else []
     if capabilities.api_versions:
         arguments += ["--api-versions", ",".join(capabilities.api_versions)]
-    if capabilities.kubeconfig:
-        arguments += ["--kubeconfig", capabilities.kubeconfig]
-    if capabilities.context:
-        arguments += ["--kube-context", capabilities.context]
     return arguments
 
 
-def _source_arguments(
-    request: ChartRequest, private: Path, helm: str, environment: Mapping[str, str], cancellation: CancellationToken
-) -> list[str]:
+def _cluster_arguments(capabilities: Capabilities) -> list[str]:
+    arguments = ["--kubeconfig", capabilities.kubeconfig] if capabilities.kubeconfig else []
+    return [*arguments, "--kube-context", capabilities.context] if capabilities.context else arguments
+
+
+def _source_arguments(request: ChartRequest, private: Path, helm: _Helm) -> list[str]:
     repository = request.repository
-    for name in (request.chart, request.release):
-        if name.startswith("-"):
-            raise ProviderError(f"a chart or release name cannot begin with a dash: {name!r}")
     tls = {"--ca-file": repository.ca_file, "--cert-file": repository.cert_file, "--key-file": repository.key_file}
     arguments = [part for option, value in tls.items() if value for part in (option, value)]
     if not repository.password:
@@ -156,7 +212,7 @@ def _source_arguments(
         return [request.chart, "--registry-config", str(_registry_file(private, request)), *arguments]
     file = _repository_file(private, repository)
     cache = ["--repository-config", str(file), "--repository-cache", str(private / "cache")]
-    _run([helm, "repo", "update", *cache], "", request.folder, environment, cancellation)
+    helm.run(["repo", "update", *cache])
     return [f"chart-source/{request.chart}", *cache, *arguments]
 
 
