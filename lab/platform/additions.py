@@ -34,6 +34,7 @@ def _operators(plane: ControlPlane) -> Part:
             "LAB_HEALTH_PORT": str(port),
             "LAB_POSTGRES_PORT": str(plane.ports["postgres"]),
         },
+        reads=tuple(sorted(OPERATORS.parent.glob("*.py"))),
         port=port,
         needs=("kube-apiserver",),
         # Postgres gets the time for a fast shutdown.

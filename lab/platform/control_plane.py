@@ -248,6 +248,7 @@ def _kwok(plane: ControlPlane) -> Part:
         ),
         # It would read the person's own ~/.kwok/kwok.yaml otherwise.
         env=LEAN | {"KWOK_WORKDIR": str(plane.paths.lab / "kwok")},
+        reads=(SETTINGS_OF_KWOK,),
         port=port,
         version=version_of("kwok"),
         needs=("kube-apiserver",),

@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Probe = Callable[[], str]
 """Asks a part whether it is ready: an empty answer is yes, anything else says what is wrong. It never raises."""
@@ -21,6 +22,8 @@ class Part:
     probe: Probe
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to the little that every part gets (`supervisor.base_environment`)."""
+    reads: tuple[Path, ...] = ()
+    """Files it reads once at its start (settings, its own code): with another content it is started anew."""
     port: int | None = None
     """Where it listens on 127.0.0.1."""
     more_ports: tuple[int, ...] = ()
@@ -39,7 +42,10 @@ class Part:
     def fingerprint(self) -> str:
         """Changes when the part would be started differently than it was."""
         told = json.dumps([self.argv, sorted(self.env.items())])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(told.encode())
+        for path in self.reads:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,19 @@ def test_what_is_declared_differently_is_started_anew(stage: Stage) -> None:
     assert stage.pid(changed) != before
 
 
+def test_what_reads_another_content_is_started_anew(stage: Stage) -> None:
+    settings = stage.paths.lab / "settings"
+    settings.write_text("one")
+    part = stage.part("one", reads=(settings,))
+    stage.new().bring_up([part])
+    before = stage.pid(part)
+    stage.new().bring_up([part])
+    assert stage.pid(part) == before
+    settings.write_text("other")
+    stage.new().bring_up([part])
+    assert stage.pid(part) != before
+
+
 def test_what_does_not_answer_is_started_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
     part = stage.part("one")
