@@ -78,7 +78,8 @@ def test_a_missing_program_is_an_error_of_the_system(tmp_path: Path) -> None:
 
 
 def test_a_labs_processes_are_found_by_their_mark(sleeper: ProcessId, tmp_path: Path) -> None:
-    assert processes.of_lab(tmp_path) == {sleeper}
+    # The kernel shows a new program's environment a moment after its start.
+    assert processes.wait_until(lambda: processes.of_lab(tmp_path) == {sleeper}, 5)
     assert processes.started_as(tmp_path, SLEEP) == {sleeper}
     assert processes.started_as(tmp_path, (*SLEEP, "more")) == set()
     assert processes.of_lab(tmp_path / "other") == set()

@@ -158,6 +158,8 @@ def test_everything_that_carries_the_mark_is_ended(stage: Stage) -> None:
         cwd=stage.paths.lab,
         log=stage.paths.log("left"),
     )
+    # The kernel shows a new program's environment a moment after its start.
+    assert processes.wait_until(lambda: left in processes.of_lab(stage.paths.lab), 5)
     stage.new().end_all()
     assert not processes.is_alive(left)
 
