@@ -168,11 +168,14 @@ def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note
         stop=session.runner.interrupt,
         progress=lambda what: note(f"{plan.service}: {what}"),
     )
+    outcome: Outcome | None = None
     try:
         outcome = session.runner.run(pulumi.up(plan.stack), on_line=watch)
         judge_update(session, plan.stack, outcome, watch)
-    except BaseException:
-        progressed.note(progressed.failed, plan.service)
+    except BaseException as error:
+        # The runner refuses to begin when the run was told to stop before: then nothing was started.
+        if outcome is not None or not isinstance(error, NotApproved):
+            progressed.note(progressed.failed, plan.service)
         raise
     service = by_name(SERVICES)[plan.service]
     record_applied(session, plan.stack, fingerprint_of(session, service))
@@ -206,7 +209,7 @@ def left_behind(session: Session, stack: Stack) -> str:
     """What an interrupted update left: locks and operations whose result nobody knows. Empty when nothing."""
     told = []
     try:
-        pending = state_of(session, stack).pending
+        pending = state_of(session, stack, after_interrupt=True).pending
         folder = pulumi.lock_folder(stack, session.target.backend)
         locks = pulumi.locks_in(folder) if folder is not None else ()
     except OpsError as error:

@@ -4,54 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import ToolFailed, Usage
-from runbooks.lib.journal import Journal
-from runbooks.lib.mask import Masker
-from runbooks.lib.render import Reporter, make_reporter
-from runbooks.lib.runner import Runner, child_environment
-from runbooks.program import ROOT, state_dir
+from runbooks.program import ROOT
+from runbooks.session import Bench, open_bench
 
 BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = ("inv",)
 BASH_SCRIPTS = (".ci/run",)
-PASSED_ON = ("OPS_STATE", "PYTHONDONTWRITEBYTECODE", "HYPOTHESIS_PROFILE", "GOFLAGS", "GOPROXY", "GOCACHE", "GOPATH")
-"""Of our own environment, for tests that start tools themselves."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What checks and tests work with; they go to no target, so there is no session."""
-
-    runner: Runner
-    reporter: Reporter
-
-
-@contextmanager
-def bench(task: str, *, as_json: bool) -> Iterator[Bench]:
-    masker = Masker()
-    reporter = make_reporter(as_json=as_json, masker=masker)
-    journal = Journal.open(state_dir().absolute(), task, sys.argv, masker=masker)
-
-    def show(_: str, text: str) -> None:
-        reporter.line(text.rstrip("\n"))
-
-    runner = Runner(masker=masker, journal=journal, base_env=child_environment(os.environ), show=show)
-    try:
-        yield Bench(runner=runner, reporter=reporter)
-    finally:
-        runner.close()
-        reporter.close()
+PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
+"""Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""
 
 
 def tool(name: str, *arguments: str, title: str, mutates: bool = False) -> Command:
     """A tool of this environment, started in the repository's root."""
-    passed_on = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+    passed_on = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
     return Command(argv=(str(BIN / name), *arguments), cwd=ROOT, title=title, mutates=mutates, env=passed_on)
 
 
@@ -69,9 +39,9 @@ def checks(*, fix: bool) -> list[Command]:
     ]
 
 
-def run_checks(*, as_json: bool, fix: bool) -> None:
+def run_checks(c: Any, *, fix: bool) -> None:
     """Run all checks, also after one that fails. Raises `ToolFailed` that names those that failed."""
-    with bench("check", as_json=as_json) as at:
+    with open_bench(c, "check", show_children=True) as at:
         commands = [command for command in checks(fix=fix) if _can_run(command, at)]
         at.reporter.plan([command.title for command in commands])
         failed = [command.title for command in commands if not _passes(command, at)]
@@ -104,14 +74,14 @@ NO_TEST_RAN = 5
 """pytest's exit code for that."""
 
 
-def run_tests(*, as_json: bool, path: str, select: str, fast: bool) -> None:
+def run_tests(c: Any, *, path: str, select: str, fast: bool) -> None:
     """Run pytest. Raises `ToolFailed` when a test fails, `Usage` when none ran."""
     if path.startswith("-"):
         raise Usage(f"{path!r} would be read as an option of pytest", expected="a file or folder below tests/")
     arguments = [path or "tests"]
     arguments += ["-k", select] if select else []
     arguments += ["-m", "not lab"] if fast else []
-    with bench("test", as_json=as_json) as at:
+    with open_bench(c, "test", show_children=True) as at:
         at.reporter.announce("Running the tests; those that need the platform start one of their own.")
         outcome = at.runner.run(tool("pytest", *arguments, title="the tests", mutates=True))
     _judge(outcome)

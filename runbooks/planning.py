@@ -128,11 +128,12 @@ def state_file(session: Session, stack: Stack) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def state_of(session: Session, stack: Stack) -> pulumi.Export:
+def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
+    """What the stack's state holds; `after_interrupt` when that is asked of a run that was told to stop."""
     path = state_file(session, stack)
     if path is not None:
         return pulumi.read_checkpoint(path.read_text(encoding="utf-8"))
-    return pulumi.read_export(_exported(session, stack))
+    return pulumi.read_export(_exported(session, stack, after_interrupt=after_interrupt))
 
 
 def state_hash(session: Session, stack: Stack) -> str:
@@ -140,8 +141,8 @@ def state_hash(session: Session, stack: Stack) -> str:
     return hash_files([path]) if path is not None else hash_text(_exported(session, stack))
 
 
-def _exported(session: Session, stack: Stack) -> str:
-    outcome = session.runner.run(pulumi.stack_export(stack))
+def _exported(session: Session, stack: Stack, *, after_interrupt: bool = False) -> str:
+    outcome = session.runner.run(pulumi.stack_export(stack), after_interrupt=after_interrupt)
     if not outcome.ok:
         raise explain(outcome, stack)
     return outcome.stdout

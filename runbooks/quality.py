@@ -13,7 +13,7 @@ def check(c: Context, fix: bool = False) -> None:
     """
     from runbooks.checking import run_checks
 
-    run_checks(as_json=bool(c.config.ops.json), fix=fix)
+    run_checks(c, fix=fix)
 
 
 @task(help={"select": "Only tests whose names match, as pytest's -k.", "path": "A file or folder below tests/."})
@@ -21,4 +21,4 @@ def test(c: Context, path: str = "", select: str = "", fast: bool = False) -> No
     """Run the tests; those on the lab start one of their own. --fast leaves the lab out. Changes nothing here."""
     from runbooks.checking import run_tests
 
-    run_tests(as_json=bool(c.config.ops.json), path=path, select=select, fast=fast)
+    run_tests(c, path=path, select=select, fast=fast)

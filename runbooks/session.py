@@ -113,8 +113,11 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None) -> Iterator[Bench]:
-    """Display, record and runner of a run of `task`; what the environment holds of secrets is registered first."""
+def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None, show_children: bool = False) -> Iterator[Bench]:
+    """Display, record and runner of a run of `task`; what the environment holds of secrets is registered first.
+
+    `show_children` shows what children print while they print it.
+    """
     masker = Masker(secret_variables(os.environ), platform_words=platform_words())
     reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker)
     state = made_state_dir()
@@ -122,7 +125,8 @@ def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None) -> Itera
     with _recorded(journal), contextlib.ExitStack() as closing:
         closing.callback(reporter.close)
         environment = child_environment(os.environ)
-        runner = Runner(masker=masker, journal=journal, base_env=environment, tell=reporter.line)
+        show = (lambda _, text: reporter.line(text.rstrip("\n"))) if show_children else None
+        runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, tell=reporter.line)
         closing.enter_context(runner)
         yield Bench(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
 
