@@ -4,7 +4,7 @@
     scripts/check_commits.py --file .git/COMMIT_EDITMSG    # as the hook commit-msg
     scripts/check_commits.py [RANGE]                       # git log RANGE; without one, the last 20 commits
 
-Install the hook with: ln -s ../../scripts/check_commits.py .git/hooks/commit-msg
+The hook is .githooks/commit-msg; `git config core.hooksPath .githooks` turns it on in a clone.
 """
 
 from __future__ import annotations
