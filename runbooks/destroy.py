@@ -31,6 +31,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
             f"Destroying {service.name} deletes everything its stack made. It is previewed first, and asked for."
         )
         refuse_while_needed(session, service)
+        refuse_while_controlling(session, service)
         with session.reporter.step(f"preview the end of {service.name}"):
             plan = planning.plan_end(session, service)
         run = RunPlan(layers=((plan,),), target=session.target.name)
@@ -65,4 +66,20 @@ def refuse_while_needed(session: Session, service: Service) -> None:
             f"{', '.join(standing)} still stands and needs {service.name}",
             expected="consumers to be destroyed before what they need, exposed objects before their controllers",
             next_step=f"./inv destroy.{standing[-1]}",
+        )
+
+
+def refuse_while_controlling(session: Session, service: Service) -> None:
+    """Raise `Refused` while the cluster holds objects, of whomever, that only this service's controller cleans up."""
+    from runbooks.checks.cluster import cluster_of
+    from runbooks.checks.controlled import controlled_by
+    from runbooks.lib.errors import Refused
+
+    standing = controlled_by(service.name, cluster_of(session))
+    if standing:
+        raise Refused(
+            f"{len(standing)} objects in the cluster still need the controller of {service.name}: "
+            f"{', '.join(standing[:5])}{', …' if len(standing) > 5 else ''}",
+            expected="exposed objects and clusters to be gone before their controller",
+            next_step="remove them by the stack or manifest that made them, then repeat the command",
         )

@@ -1,6 +1,7 @@
 """Every error a person can meet: what was seen, what was expected, the next safe command, and the exit code.
 
-Raise one of these for anything the user, a tool or a cluster can cause; everything else that escapes is a bug here (exit 70).
+Raise one of these for anything the user, a tool or a cluster can cause; everything else that escapes is a bug here
+(exit 70).
 They are turned into text and an exit code in one place, `runbooks/program.py`.
 """
 
