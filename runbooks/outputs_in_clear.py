@@ -9,6 +9,7 @@ from runbooks.lib import pulumi
 from runbooks.lib.failures import explain
 from runbooks.lib.secret_values import texts_in
 from runbooks.lib.stacks import Stack
+from runbooks.preparation import in_confidence
 from runbooks.session import Session
 
 
@@ -25,7 +26,7 @@ def clear_outputs(session: Session, stack: Stack) -> Mapping[str, Any]:
         return masked
     asked = session.runner.run(pulumi.stack_output(stack, show_secrets=True))
     if not asked.ok:
-        raise explain(asked, stack)
+        raise in_confidence(session, asked, stack)
     clear = pulumi.read_outputs(asked.stdout)
     for name, value in clear.items():
         if masked.get(name) != value:

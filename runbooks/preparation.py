@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runbooks.lib import pulumi
-from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.command import Outcome
+from runbooks.lib.errors import NotFound, OpsError, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.secret_values import secrets_in_config, secrets_in_export
 from runbooks.lib.stackfile import StackFile, missing_keys, refresh_copy
@@ -47,14 +49,22 @@ def register_secrets(session: Session, stack: Stack) -> None:
     """
     settings = session.runner.run(pulumi.config_list(stack, show_secrets=True))
     if not settings.ok:
-        raise explain(settings, stack)
+        raise in_confidence(session, settings, stack)
     for value in secrets_in_config(settings.stdout):
         session.masker.register(value)
     state = session.runner.run(pulumi.stack_export(stack, show_secrets=True))
     if not state.ok:
-        raise explain(state, stack)
+        raise in_confidence(session, state, stack)
     for value in secrets_in_export(state.stdout):
         session.masker.register(value)
+
+
+def in_confidence(session: Session, failure: Outcome, stack: Stack) -> OpsError:
+    """What the failure of a confidential command means.
+
+    Its standard output stays unseen; what pulumi says on standard error when it fails holds no values, and is masked.
+    """
+    return explain(replace(failure, shown_stderr=session.masker.mask(failure.stderr)), stack)
 
 
 # --- a real target: nothing is made ------------------------------------------------------------------------------

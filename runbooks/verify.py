@@ -51,7 +51,7 @@ def verify_service(session: Session, service: Service) -> Verdict:
 def _tell(session: Session, service: Service, verdict: Verdict) -> None:
     state = "verified" if verdict.ok else "NOT verified"
     session.reporter.line(f"{service.name}: {state}: {verdict.summary()}")
-    for finding in verdict.undecided:
+    for finding in () if verdict.failures else verdict.undecided:
         session.reporter.line(f"  decides, and was not tried: {finding.rung}: {finding.evidence}")
     facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary()}
     session.reporter.event("verdict", **facts)

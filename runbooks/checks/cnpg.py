@@ -18,7 +18,7 @@ OPERATOR_READY = "the CloudNativePG operator is ready"
 KINDS_SERVED = "the operator's CRDs are served"
 WEBHOOK_ANSWERS = "the operator's webhook has an endpoint"
 NOT_APPLIED = "CRDs not found: ensure that the CNPG operator was applied"
-NOT_READY = "CNPG operator not applied, or its Pod does not start: look at its events"
+NOT_READY = "its Pod does not start or does not get ready: look at its events"
 
 
 def ladder(session: Session, service: Service) -> list[Finding]:
@@ -29,7 +29,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
 
 
 def operator_is_ready(session: Session, cluster: Cluster) -> Check:
-    step = f"kubectl -n {NAMESPACE} get deploy,pods; ./inv deploy.cnpg"
+    step = f"kubectl -n {NAMESPACE} get deploy,pods"
 
     def look() -> Finding:
         return seen(
@@ -39,6 +39,7 @@ def operator_is_ready(session: Session, cluster: Cluster) -> Check:
                 cluster.one_labelled("deployments.apps", NAMESPACE, OPERATOR_LABELS),
                 cause=NOT_READY,
                 next_step=step,
+                deploy="./inv deploy.cnpg",
             ),
             next_step=step,
         )

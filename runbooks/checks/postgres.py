@@ -132,7 +132,7 @@ def cluster_is_ready(obj: Json | None, namespace: str) -> Finding:
     step = f"kubectl -n {namespace} describe {CLUSTER_KIND} {CLUSTER}"
     if obj is None:
         cause = "the stack did not make it, or it was deleted by hand"
-        return failed(CLUSTER_READY, f"no Cluster {CLUSTER} in {namespace}", cause=cause, next_step=step)
+        return failed(CLUSTER_READY, f"no Cluster {CLUSTER} in {namespace}", cause=cause, next_step=step, final=True)
     phase = text_at(obj, "status", "phase") or "no phase yet"
     told = f"{dig(obj, 'status', 'readyInstances') or 0} of {dig(obj, 'spec', 'instances')} instances ready, {phase}"
     ready = condition(obj, "Ready")

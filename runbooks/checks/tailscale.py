@@ -83,7 +83,11 @@ def operator_is_available(session: Session, cluster: Cluster) -> Check:
         return seen(
             rung,
             lambda: deployment_is_available(
-                rung, cluster.deployment(namespace, name), cause=CANNOT_LOGIN, next_step=step
+                rung,
+                cluster.deployment(namespace, name),
+                cause=CANNOT_LOGIN,
+                next_step=step,
+                deploy="./inv deploy.tailscale",
             ),
             next_step=step,
         )

@@ -33,6 +33,8 @@ class Finding:
     """What the ladder is about, e.g. `postgresql/postgresql-cluster-rw-ext`."""
     deciding: bool = True
     """Untried on a real target, a deciding rung means that the service is not verified."""
+    final: bool = False
+    """Waiting will not change it, so nobody waits."""
 
     @property
     def ok(self) -> bool:
@@ -43,8 +45,8 @@ def passed(rung: str, evidence: str, *, deciding: bool = True) -> Finding:
     return Finding(rung=rung, state=State.PASSED, evidence=evidence, deciding=deciding)
 
 
-def failed(rung: str, evidence: str, *, cause: str = "", next_step: str = "") -> Finding:
-    return Finding(rung=rung, state=State.FAILED, evidence=evidence, cause=cause, next_step=next_step)
+def failed(rung: str, evidence: str, *, cause: str = "", next_step: str = "", final: bool = False) -> Finding:
+    return Finding(rung=rung, state=State.FAILED, evidence=evidence, cause=cause, next_step=next_step, final=final)
 
 
 def not_tried(rung: str, why: str, *, next_step: str = "", deciding: bool = True) -> Finding:
@@ -97,10 +99,10 @@ def look_until(check: Check, clock: Clock) -> Finding:
     while True:
         found = check.look()
         waited = clock.now() - began
-        if found.state is not State.FAILED or waited >= check.patience:
+        if found.state is not State.FAILED or found.final or waited >= check.patience:
             break
         clock.sleep(min(LOOK_AGAIN, check.patience - waited))
-    if found.state is State.FAILED and check.patience:
+    if found.state is State.FAILED and waited:
         return replace(found, evidence=f"{found.evidence} (after {waited:.0f} s)")
     return found
 

@@ -29,10 +29,14 @@ def seen(rung: str, look: Callable[[], Finding], *, next_step: str = "") -> Find
         return failed(rung, error.summary, cause=cause, next_step=error.next_step or next_step)
 
 
-def deployment_is_available(rung: str, deployment: Json | None, *, cause: str, next_step: str) -> Finding:
-    """Every wanted replica of the newest generation is there, and `Available` is True."""
+def deployment_is_available(rung: str, deployment: Json | None, *, cause: str, next_step: str, deploy: str) -> Finding:
+    """Every wanted replica of the newest generation is there, and `Available` is True.
+
+    `deploy` is the command that brings a Deployment that is not there at all.
+    """
     if deployment is None:
-        return failed(rung, "there is no such Deployment", cause=cause, next_step=next_step)
+        absent = "it was not applied here, or was deleted by hand"
+        return failed(rung, "there is no such Deployment", cause=absent, next_step=deploy, final=True)
     name = "/".join(metadata(deployment))
     wanted = dig(deployment, "spec", "replicas")
     ready = dig(deployment, "status", "readyReplicas") or 0

@@ -82,6 +82,12 @@ def test_without_patience_there_is_one_look() -> None:
     assert hands.slept == []
 
 
+def test_what_waiting_cannot_change_is_not_awaited() -> None:
+    hands = Hands()
+    found = climb([rung("a", failed("a", "absent", final=True), patience=30.0)], clock=hands.clock)[0]
+    assert (found.evidence, hands.slept) == ("absent", [])
+
+
 def test_a_rung_that_cannot_be_tried_is_not_awaited() -> None:
     hands = Hands()
     climb([rung("a", not_tried("a", "no tool"), patience=30.0)], clock=hands.clock)

@@ -22,7 +22,7 @@ from tests.answers import deployment, listing, secret, slices
 
 
 def available(obj: Any) -> Finding:
-    return deployment_is_available("r", obj, cause="c", next_step="n")
+    return deployment_is_available("r", obj, cause="c", next_step="n", deploy="n")
 
 
 def behind() -> dict[str, Any]:
