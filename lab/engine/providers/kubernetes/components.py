@@ -74,6 +74,7 @@ class Components:
     access: ClusterAccess
     kube_version: Callable[[], str]
     context: str
+    environment: Mapping[str, str]
 
     def construct(self, request: ConstructRequest, monitor: MonitorHandle) -> ConstructResult:
         """Registers the component, then its objects."""
@@ -152,7 +153,7 @@ class Components:
             )
         with tempfile.TemporaryDirectory(prefix="chart-") as private:
             chart = self._chart_request(request.name, inputs, namespace, Path(private))
-            rendered = render(chart, self._capabilities(Path(private)), self.host.cancellation)
+            rendered = render(chart, self._capabilities(Path(private)), self.host.cancellation, self.environment)
         if rendered.is_deprecated:
             self.host.log("warning", urn, f"Using a deprecated Helm chart ({Path(chart.chart).name})")
         if rendered.has_blind_lookup:

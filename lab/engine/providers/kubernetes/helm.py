@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -102,10 +101,10 @@ def render(
     request: ChartRequest,
     capabilities: Capabilities,
     cancellation: CancellationToken,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str],
 ) -> Rendered:
     """What ``helm template`` prints, hooks left out. Raises ``ProviderError`` with helm's reason, and ``Cancelled``."""
-    variables = dict(os.environ if environment is None else environment)
+    variables = dict(environment)
     with tempfile.TemporaryDirectory(prefix="helm-") as private:
         # Without it the Kubernetes libraries in helm keep their cache below HOME, or in the folder they run in.
         variables.setdefault("KUBECACHEDIR", private)

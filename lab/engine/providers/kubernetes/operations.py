@@ -39,6 +39,9 @@ RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 LOOK_AGAIN_SECONDS = 0.25
 """Within a pause, how often the missing kind is looked for."""
 
+NEW_KIND_TRIES = 20
+"""How often a listed kind's path is tried that does not answer yet."""
+
 ALREADY_EXISTS_HELP = """
 
 The resource already exists in the cluster. This can happen when:
@@ -172,10 +175,23 @@ class Operations:
         if self.upsert:
             return self._upsert(inputs, manager, preview=preview)
         query = {"fieldManager": CREATOR} | _dry_run(preview)
-        created = self.client.request("POST", self.path(inputs, ""), query=query, body=inputs)
+        created = self._post(inputs, query)
         if is_definition(inputs) and not preview:
             self.discovery.forget()
         return created
+
+    def _post(self, inputs: Object, query: dict[str, str]) -> Object:
+        """A kind whose definition is new can be listed a moment before its path answers: then the post is repeated."""
+        for number in range(NEW_KIND_TRIES):
+            try:
+                return self.client.request("POST", self.path(inputs, ""), query=query, body=inputs)
+            except ApiError as error:
+                is_unserved = error.is_not_found and not error.details.get("kind")
+                if not is_unserved or number == NEW_KIND_TRIES - 1:
+                    raise
+                if self.cancellation.wait(LOOK_AGAIN_SECONDS):
+                    raise Cancelled from error
+        raise AssertionError("the last try returns or raises")
 
     def _upsert(self, inputs: Object, manager: str, *, preview: bool) -> Object:
         force = forces_conflicts(inputs, None, always=self.always_force, preview=preview)

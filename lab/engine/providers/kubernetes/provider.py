@@ -303,7 +303,12 @@ class KubernetesProvider:
     def construct(self, request: ConstructRequest, monitor: MonitorHandle) -> ConstructResult:
         cluster = self._reachable()
         components = Components(
-            self._host, cluster.discovery, cluster.access, cluster.kube_version, self._settings.overrides.context
+            self._host,
+            cluster.discovery,
+            cluster.access,
+            cluster.kube_version,
+            self._settings.overrides.context,
+            self._environment,
         )
         return components.construct(request, monitor)
 
