@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,12 +85,12 @@ class Journal:
             self._append(data)
 
     def finish(self, exit_code: int, **summary: object) -> bool:
-        """The last record of a run: its exit code and what the task wants to be remembered.
+        """The last record of a run: its exit code, its own CPU seconds (children excluded), what the task wants kept.
 
         Whether it could be written. It never raises: a full disk must not hide how the run itself ended.
         """
         try:
-            self.write("end", exit_code=exit_code, **summary)
+            self.write("end", exit_code=exit_code, own_cpu_seconds=round(time.process_time(), 3), **summary)
         except JournalUnwritable:
             return False
         finally:

@@ -16,8 +16,8 @@ import re
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
@@ -148,8 +148,7 @@ def _words(names: Iterable[str]) -> Iterator[str]:
         yield from re.split(r"[^a-z0-9]+", name.casefold())
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """A text to search, and the same text with what stands before it, to see whether a match stands alone.
 
     `context` has two bytes of history (fewer at the start) and a space for every colour code; `starts` are the
@@ -167,8 +166,7 @@ class View:
         return len(self.history) + position + bisect_right(self.starts, position)
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Bytes to leave out, `start` up to `end`; `announced` when `[secret]` was already written for them."""
 
     start: int
@@ -193,10 +191,9 @@ class Patterns:
 
     def find(self, view: View) -> tuple[list[Span], int]:
         """The spans of all secrets in the view, unmerged, and the position from which on nothing can be decided yet."""
-        found = self._automaton.find_matches_as_indexes(view.text, overlapping=True)
         open_from = len(view.text) if view.final else self._held_from(view.text)
         spans = []
-        for index, start, end in found:
+        for index, start, end in self._automaton.find_matches_as_indexes(view.text, overlapping=True):
             rule = self._rules[index]
             alone = rule is Rule.ANYWHERE or _stands_alone(view, start, end, rule)
             if alone is None:
