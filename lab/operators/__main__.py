@@ -64,6 +64,7 @@ def controllers(api: Api, settings: Settings) -> Work:
     work = Work(table)
     servers, proxies = Servers(api, settings), Proxies(api)
     clusters, claims = Clusters(api, settings, servers, work), Claims(api)
+    exposures = Exposures(api, work)
 
     def resync(_namespace: str, _name: str) -> float:
         for controller in ("clusters", "exposures"):
@@ -80,7 +81,8 @@ def controllers(api: Api, settings: Settings) -> Work:
         "role": DatabaseRoles(api, servers).reconcile,
         "service": Services(api, proxies).reconcile,
         "ingress": Ingresses(api, proxies).reconcile,
-        "exposures": Exposures(api, work).reconcile_all,
+        "exposures": exposures.reconcile_all,
+        "backend": exposures.backend_changed,
         "loadbalancer": LoadBalancers(api).reconcile,
         "claim": claims.reconcile,
         "volume": claims.reconcile_volume,
@@ -127,7 +129,7 @@ ROUTES: tuple[tuple[Kind, Route], ...] = (
     (CLUSTER, _to("cluster")),
     (DATABASE, _to("database")),
     (DATABASE_ROLE, _to("role")),
-    (SERVICE, _to("service", "loadbalancer")),
+    (SERVICE, _to("service", "loadbalancer", "backend")),
     (INGRESS, _to("ingress")),
     (CLAIM, _to("claim")),
     (VOLUME, _to("volume")),

@@ -7,11 +7,11 @@ running without it. Replicas are objects only: one server a Cluster.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from psycopg import sql as psql
+import psycopg
 
 from lab.operators import cnpg_objects as objects
 from lab.operators import parameters, postgres, roles, sql, superuser
@@ -22,6 +22,7 @@ from lab.operators.api import (
     SECRET,
     SERVICE,
     Api,
+    ApiError,
     Object,
     decode,
     is_owned_by,
@@ -73,7 +74,6 @@ class Clusters:
         except (NotYetError, postgres.PostgresError) as trouble:
             self._report(cluster, phase=SETTING_UP if not record.get("bootstrapped") else WAITING, trouble=trouble)
             self._mark_pods(cluster, ready=False)
-            log.warning("cluster %s/%s: %s", namespace, name, trouble)
             return RETRY
 
     def pulse(self, namespace: str, name: str) -> float | None:
@@ -162,7 +162,22 @@ class Clusters:
         self._api.apply(objects.service_account(cluster), MANAGER)
         for number in _numbers(cluster):
             for claim in objects.claims(cluster, number):
-                self._api.create(claim, MANAGER)
+                if self._api.create(claim, MANAGER) is None:
+                    self._resize(claim)
+
+    def _resize(self, wanted: Object) -> None:
+        """Ask for the size the Cluster wants; the API server refuses to shrink a claim."""
+        meta, requests = wanted["metadata"], wanted["spec"].get("resources")
+        found = self._api.get(CLAIM, meta["namespace"], meta["name"])
+        if found is None or not requests or found["spec"]["resources"] == requests:
+            return
+        try:
+            self._api.patch(found, {"spec": {"resources": requests}}, MANAGER)
+        except ApiError as problem:
+            if problem.is_passing:
+                raise
+            before, after = (entry["requests"]["storage"] for entry in (found["spec"]["resources"], requests))
+            raise NotYetError(f"can't change existing storage of {meta['name']} from {before} to {after}") from problem
 
     def _refuse_foreign(self, kind: Any, wanted: Object, cluster: Object) -> None:
         meta = wanted["metadata"]
@@ -180,6 +195,9 @@ class Clusters:
                 found = self._api.create(wanted, MANAGER) or wanted
             elif _template(found) != _template(wanted) and not found["metadata"].get("deletionTimestamp"):
                 self._api.delete(POD, namespace, wanted["metadata"]["name"])
+            elif _address(found) != _address(wanted):
+                change = {"metadata": {"annotations": {objects.ADDRESS: _address(wanted)}}}
+                found = self._api.patch(found, change, MANAGER) or found
             pods.append(found)
         self._scale_down(cluster)
         return pods
@@ -287,7 +305,7 @@ class Clusters:
             ("postInitTemplateSQL", "template1"),
             ("postInitApplicationSQL", database),
         ):
-            _run_statements(place, where, wanted.get(key) or ())
+            _run_statements(place, where, key, wanted.get(key) or (), record)
         record["bootstrapped"] = True
         postgres.write_record(place.folder, record)
 
@@ -340,6 +358,7 @@ class Clusters:
             return cluster
         written = self._api.patch(cluster, {"status": after}, MANAGER, status=True) or cluster
         if trouble is not None and before.get("phaseReason") != trouble.summary:
+            log.warning("cluster %s/%s: %s", *_key(cluster), trouble)
             self._api.warn(written, "PostgresNotRunning", trouble.summary, MANAGER)
         if refused and refused != _message(before, "ParametersApplied"):
             self._api.warn(written, "ParametersNotApplied", refused, MANAGER)
@@ -354,10 +373,17 @@ def _numbers(cluster: Object) -> range:
     return range(1, int(cluster["spec"].get("instances", 1)) + 1)
 
 
-def _template(pod: Object) -> str | None:
-    annotations = pod["metadata"].get("annotations") or {}
-    value = annotations.get(objects.TEMPLATE)
+def _annotation(pod: Object, name: str) -> str | None:
+    value = (pod["metadata"].get("annotations") or {}).get(name)
     return str(value) if value else None
+
+
+def _template(pod: Object) -> str | None:
+    return _annotation(pod, objects.TEMPLATE)
+
+
+def _address(pod: Object) -> str | None:
+    return _annotation(pod, objects.ADDRESS)
 
 
 def _refuse_unknown_bootstrap(cluster: Object) -> None:
@@ -379,12 +405,22 @@ def _creation(cluster: Object) -> postgres.Creation:
     )
 
 
-def _run_statements(place: postgres.Place, database: str, statements: Any) -> None:
-    if not statements:
-        return
-    with postgres.connect(place, database) as connection:
-        for statement in statements:
-            connection.execute(psql.SQL(statement))
+def _run_statements(
+    place: postgres.Place, database: str, key: str, statements: Sequence[str], record: dict[str, Any]
+) -> None:
+    """Run the statements of one list, each once: after a failure it goes on with the one that failed."""
+    done = record.setdefault("statements", {})
+    for number, statement in enumerate(statements):
+        if number < done.get(key, 0):
+            continue
+        try:
+            with postgres.connect(place, database) as connection:
+                # A user's own statement, not composed from anything.
+                connection.execute(statement.encode())
+        except psycopg.Error as problem:
+            raise NotYetError(f"spec.bootstrap.initdb.{key}[{number}]: {told(problem)}") from problem
+        done[key] = number + 1
+        postgres.write_record(place.folder, record)
 
 
 def _secret_names(cluster: Object) -> set[str]:

@@ -44,6 +44,8 @@ LIBRARIES = BINARIES.parent / "lib"
 SUPERUSER = "postgres"
 START_TIMEOUT = 20.0
 """Seconds until a server must accept connections; recovery after SIGKILL is included."""
+LEFTOVER_PATIENCE = 5.0
+"""Seconds until the workers of a killed server must be gone."""
 STOP_TIMEOUT = 10.0
 """Seconds for each of the two polite ways to stop before the next harder one."""
 
@@ -257,7 +259,9 @@ def start(place: Place) -> Postmaster:
     running = find(place)
     if running is not None:
         return running if running.ready else _wait_until_ready(place, None)
-    refuse_taken_port(place.port)
+    # Workers of a killed server hold its port for the moment they need to notice.
+    crashed = (place.data / "postmaster.pid").exists()
+    refuse_taken_port(place.port, patience=LEFTOVER_PATIENCE if crashed else 0.0)
     for folder in (place.data, place.socket):
         _private_folder(folder)
     offset = place.log.stat().st_size if place.log.exists() else 0
@@ -346,19 +350,28 @@ def _serves(pid: int, data: Path, started: int) -> bool:
         return False
 
 
-def refuse_taken_port(port: int) -> None:
-    """PostgresError when something listens on the port already, naming it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as problem:
+def refuse_taken_port(port: int, *, patience: float = 0.0) -> None:
+    """PortTakenError when something still listens on the port after `patience` seconds, naming it."""
+    deadline = time.monotonic() + patience
+    while not _is_free(port):
+        if time.monotonic() >= deadline:
             holder = _holder(port)
             raise PortTakenError(
                 f"port {port} on 127.0.0.1 is taken by {holder}",
                 expected="the port the lab picked for this server, free",
                 next_step=f"stop {holder}, or let the lab pick another port: ./inv lab.reset",
-            ) from problem
+            )
+        time.sleep(0.05)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _holder(port: int) -> str:
@@ -369,7 +382,7 @@ def _holder(port: int) -> str:
             if connection.laddr.port == port and connection.pid:
                 process = psutil.Process(connection.pid)
                 return f"process {connection.pid} ({process.name()})"
-    return "a process of another user"
+    return "a process that this user cannot see"
 
 
 def free_port() -> int:
@@ -385,11 +398,13 @@ def listener_is_ours(lab_dir: Path, port: int) -> Postmaster | None:
 
     A live postmaster with a ready port line does hold the port: the server ends when it cannot bind it.
     """
-    for data in _data_folders(lab_dir):
-        running = read_postmaster(data)
-        if running is not None and running.port == port and running.ready:
-            return running
-    return None
+    return next((server for server in servers(lab_dir) if server.port == port and server.ready), None)
+
+
+def servers(lab_dir: Path) -> list[Postmaster]:
+    """The lab's live servers, by their folders; each folder is `<lab>/postgres/<namespace>/<cluster>/data`."""
+    found = [read_postmaster(data) for data in _data_folders(lab_dir)]
+    return [server for server in found if server is not None]
 
 
 def _data_folders(lab_dir: Path) -> list[Path]:
@@ -424,13 +439,10 @@ def _has_ended(process: psutil.Process, patience: float) -> bool:
 
 def stop_all(lab_dir: Path) -> list[int]:
     """Stop every server of a lab, with or without the operators' process. Returns the process ids that ran."""
-    ended = []
-    for data in _data_folders(lab_dir):
-        running = read_postmaster(data)
-        if running is not None:
-            stop(data)
-            ended.append(running.pid)
-    return ended
+    running = servers(lab_dir)
+    for server in running:
+        stop(server.data)
+    return [server.pid for server in running]
 
 
 def remove(folder: Path) -> None:

@@ -269,7 +269,11 @@ def _has_own_class(service: Object) -> bool:
 
 
 def is_exposed(service: Object) -> bool:
-    return annotation(service, "expose") == "true" or _has_own_class(service)
+    return annotation(service, "expose") == "true" or _has_own_class(service) or _is_egress(service)
+
+
+def _is_egress(service: Object) -> bool:
+    return bool(annotation(service, "tailnet-fqdn") or annotation(service, "tailnet-ip"))
 
 
 def _condition(service: Object) -> tuple[str, str] | None:
@@ -289,6 +293,8 @@ def violations_of(service: Object) -> list[str]:
     found = []
     if service["spec"].get("clusterIP") == "None":
         found.append("headless Services are not supported.")
+    if _is_egress(service):
+        found.append("the lab does not know egress (tailscale.com/tailnet-fqdn, tailscale.com/tailnet-ip).")
     hostname = hostname_of_service(service)
     if not LABEL.fullmatch(hostname):
         problem = "is not a valid DNS label"
@@ -395,6 +401,11 @@ class Exposures:
     def __init__(self, api: Api, work: Work) -> None:
         self._api = api
         self._work = work
+
+    def backend_changed(self, namespace: str, _name: str) -> None:
+        """Ask for a look at the Ingresses beside a Service; it may be what they wait for."""
+        for found in self._api.list(INGRESS, namespace):
+            self._work.add("ingress", namespace, found["metadata"]["name"])
 
     def reconcile_all(self, _namespace: str, _name: str) -> None:
         chosen: list[tuple[str, Kind]] = [("service", SERVICE), ("ingress", INGRESS)]

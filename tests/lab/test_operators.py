@@ -334,6 +334,27 @@ def test_bootstrap_settings_are_followed(operators: Lab, namespace: str) -> None
     assert ask(port, "postgres", login["password"], "select n from marks", "shop") == 7
 
 
+def test_a_statement_that_fails_at_bootstrap_is_told_and_goes_on_when_mended(operators: Lab, namespace: str) -> None:
+    statements = ["create table once (n int)", "insert into missing values (1)"]
+    apply(operators, cluster(namespace, bootstrap={"initdb": {"postInitApplicationSQL": statements}}))
+    told = ready_message(operators, namespace, "main", containing="postInit")
+    assert told == 'spec.bootstrap.initdb.postInitApplicationSQL[1]: relation "missing" does not exist'
+    statements[1] = "insert into once values (1)"
+    apply(operators, cluster(namespace, bootstrap={"initdb": {"postInitApplicationSQL": statements}}))
+    await_ready(operators, namespace)
+
+
+def test_storage_grows_and_never_shrinks(operators: Lab, namespace: str) -> None:
+    apply(operators, cluster(namespace))
+    await_ready(operators, namespace)
+    apply(operators, cluster(namespace, storage={"size": "3Gi"}))
+    path = "--output=jsonpath={.status.capacity.storage}"
+    eventually(lambda: operators.kubectl("-n", namespace, "get", "pvc", "main-1", path) == "3Gi")
+    apply(operators, cluster(namespace, storage={"size": "2Gi"}))
+    told = ready_message(operators, namespace, "main", containing="storage")
+    assert told == "can't change existing storage of main-1 from 3Gi to 2Gi"
+
+
 def test_parameters_are_taken_or_told(operators: Lab, namespace: str) -> None:
     asked = {"parameters": {"max_connections": "33", "work_mem": "a lot"}, "shared_preload_libraries": ["vchord.so"]}
     apply(operators, cluster(namespace, postgresql=asked, enableSuperuserAccess=True))

@@ -1,0 +1,106 @@
+"""The queue: one thread a key, again after trouble, nothing lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab.operators.api import ApiError
+from lab.operators.work import Controller, Work
+
+Start = Callable[[dict[str, Controller]], Work]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Work] = []
+
+    def starter(controllers: dict[str, Controller]) -> Work:
+        work = Work(controllers)
+        work.start()
+        started.append(work)
+        return work
+
+    yield starter
+    for work in started:
+        work.stop()
+
+
+def test_hands_a_key_to_its_controller(start: Start) -> None:
+    seen, done = [], threading.Event()
+
+    def look(namespace: str, name: str) -> None:
+        seen.append((namespace, name))
+        done.set()
+
+    start({"thing": look}).add("thing", "here", "one")
+    assert done.wait(5)
+    assert seen == [("here", "one")]
+
+
+def test_a_key_that_comes_due_while_busy_is_looked_at_once_more(start: Start) -> None:
+    entered, leave, twice = threading.Event(), threading.Event(), threading.Event()
+    running: list[int] = []
+    count = 0
+
+    def look(_namespace: str, _name: str) -> None:
+        nonlocal count
+        running.append(1)
+        assert len(running) == 1, "two threads at one key"
+        count += 1
+        entered.set()
+        assert leave.wait(5)
+        running.pop()
+        if count == 2:
+            twice.set()
+
+    work = start({"thing": look})
+    work.add("thing", "", "one")
+    assert entered.wait(5)
+    for _ in range(5):
+        work.add("thing", "", "one")
+    leave.set()
+    assert twice.wait(5)
+
+
+@pytest.mark.parametrize("problem", [OSError("gone"), ApiError(409, "Conflict", "somebody was faster")])
+def test_tries_again_after_trouble(start: Start, problem: Exception) -> None:
+    tries, done = [], threading.Event()
+
+    def look(_namespace: str, name: str) -> None:
+        tries.append(name)
+        if len(tries) == 1:
+            raise problem
+        done.set()
+
+    start({"thing": look}).add("thing", "", "one")
+    assert done.wait(5)
+
+
+def test_looks_again_when_the_controller_asks(start: Start) -> None:
+    looks, done = [], threading.Event()
+
+    def look(_namespace: str, name: str) -> float | None:
+        looks.append(name)
+        if len(looks) < 3:
+            return 0.01
+        done.set()
+        return None
+
+    start({"thing": look}).add("thing", "", "one")
+    assert done.wait(5)
+
+
+def test_a_slow_key_does_not_hold_up_others(start: Start) -> None:
+    leave, done = threading.Event(), threading.Event()
+
+    def slow(_namespace: str, _name: str) -> None:
+        leave.wait(5)
+
+    work = start({"slow": slow, "quick": lambda _namespace, _name: done.set()})
+    work.add("slow", "", "one")
+    work.add("quick", "", "two")
+    assert done.wait(5)
+    leave.set()
