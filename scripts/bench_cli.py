@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""What does the command line cost? Start-up, lab, a run of its own, the masker: each against its limit, in one run.
+
+    scripts/bench_cli.py [--quick] [--strict]
+
+The lab is started in a state folder of its own, which is removed in the end; programs built before are used again.
+`--quick` leaves the lab out, `--strict` ends with 1 when a limit is missed. What cannot be measured says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT))
+
+import bench_masker
+
+from runbooks.lib.journal import read_journal, runs_of
+
+INV = ROOT / "inv"
+PATIENCE = 1200.0
+"""Seconds for one command: the lab's programs may have to be built first."""
+
+
+class NotMeasured(Exception):
+    """Why there is no figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured value beside what it may be at most (or, for a rate, must be at least)."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Above 1 the limit is missed."""
+        if self.limit is None:
+            return None
+        return self.limit / self.value if self.at_least else self.value / self.limit
+
+    def line(self) -> str:
+        told = f"{self.name:58} {self.value:9.3f} {self.unit:5}"
+        if self.limit is not None and self.ratio is not None:
+            bound = f"{'>=' if self.at_least else '<='} {self.limit:g} {self.unit}".rstrip()
+            told += f" {self.ratio:6.2f} of the limit ({bound}) {'ok' if self.ratio <= 1 else 'MISSED'}"
+        return f"{told}  {self.note}".rstrip()
+
+
+Measure = Callable[[], list[Figure]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """A lab of this benchmark's own."""
+
+    state: Path
+
+    def inv(self, *arguments: str) -> float:
+        """Run `./inv` to a good end; wall-clock seconds."""
+        return timed([str(INV), *arguments], {"OPS_STATE": str(self.state)})
+
+
+def timed(argv: list[str], extra: dict[str, str], cwd: Path | None = None, *, codes: tuple[int, ...] = (0,)) -> float:
+    """Wall-clock seconds of a command. Raises NotMeasured with its last words when it fails."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("OPS_TARGET", "OPS_JSON")}
+    begun = time.perf_counter()
+    try:
+        done = subprocess.run(
+            argv, cwd=cwd, env=environment | extra, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise NotMeasured(str(problem)) from problem
+    seconds = time.perf_counter() - begun
+    if done.returncode not in codes:
+        words = (done.stderr.strip() or done.stdout.strip()).decode("utf-8", "replace").splitlines()[-3:]
+        raise NotMeasured(f"{' '.join(argv)} ended with exit {done.returncode}: {' / '.join(words)}")
+    return seconds
+
+
+def cpu_of_children() -> float:
+    """Seconds, user and system, of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def start_up(rounds: int = 9) -> list[Figure]:
+    """`./inv --list` against an empty Invoke tasks file, by turns, so that both see the same machine."""
+    invoke = ROOT / ".venv" / "bin" / "inv"
+    if not invoke.exists():
+        raise NotMeasured("there is no .venv/bin/inv yet; ./inv --list makes it")
+    ours, empty = [], []
+    before = cpu_of_children()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tasks.py").touch()
+        for _ in range(rounds):
+            # An empty file has no tasks to list, for which invoke ends with 1.
+            empty.append(timed([str(invoke), "--list"], {}, Path(folder), codes=(0, 1)))
+            ours.append(timed([str(INV), "--list"], {}))
+    found = f"medians of {rounds}: {statistics.median(ours):.3f} s and {statistics.median(empty):.3f} s"
+    cpu = f"CPU of both together {(cpu_of_children() - before) / rounds:.3f} s"
+    return [
+        Figure(
+            name="./inv --list, against an empty Invoke tasks file",
+            value=statistics.median(ours) / statistics.median(empty),
+            unit="x",
+            limit=2.0,
+            note=found,
+        ),
+        Figure(name="./inv --list", value=statistics.median(ours), unit="s", limit=0.3, note=cpu),
+    ]
+
+
+def warm_start(lab: Lab) -> list[Figure]:
+    first = lab.inv("lab.up")
+    lab.inv("lab.down")
+    warm = lab.inv("lab.up")
+    return [Figure(name="lab, warm start", value=warm, unit="s", limit=8.0, note=f"first start here: {first:.1f} s")]
+
+
+def deploys(lab: Lab) -> list[Figure]:
+    """A second `./inv deploy.postgres`, which finds nothing to change."""
+    first = lab.inv("deploy.postgres")
+    second = lab.inv("deploy.postgres")
+    journal = runs_of(lab.state)[-1]
+    records = read_journal(journal)
+    commands = [record for record in records if record["kind"] == "command"]
+    ends = [record for record in records if record["kind"] == "end"]
+    if not ends or records[0].get("task") != "deploy.postgres":
+        raise NotMeasured(f"{journal} is not the whole record of a deploy.postgres")
+    stacks = sum("preview" in record["argv"] for record in commands)
+    if not stacks:
+        raise NotMeasured(f"{journal} has no preview")
+    own = float(ends[-1]["own_cpu_seconds"])
+    theirs = sum(float(record["cpu_seconds"]) for record in commands)
+    return [
+        Figure(name="second deploy.postgres", value=second, unit="s", limit=15.0, note=f"the first: {first:.1f} s"),
+        Figure(
+            name="its own CPU for each stack, children excluded",
+            value=own / stacks,
+            unit="s",
+            limit=0.15,
+            note=f"{own:.2f} s for {stacks} stacks, {own / theirs:.2f} of its children's {theirs:.1f} s",
+        ),
+        Figure(
+            name="child processes", value=len(commands), unit="", note=f"{len(commands) / stacks:.1f} for each stack"
+        ),
+    ]
+
+
+def memory(lab: Lab) -> list[Figure]:
+    from lab.platform import status
+
+    parts = {part.name: part.memory or 0 for part in status(lab.state)}
+    if not any(parts.values()):
+        raise NotMeasured("no part of the lab tells its memory")
+    largest = max(parts, key=lambda name: parts[name])
+    return [
+        Figure(
+            name="memory of the lab with Postgres running",
+            value=sum(parts.values()) / 1e9,
+            unit="GB",
+            limit=1.0,
+            note=f"largest: {largest}, {parts[largest] / sum(parts.values()):.2f} of it",
+        )
+    ]
+
+
+def masker() -> list[Figure]:
+    found = bench_masker.measure()
+    return [
+        Figure(
+            name=f"masker, {bench_masker.SECRETS} secrets, reads of {bench_masker.READ_SIZE} bytes",
+            value=found["reads"],
+            unit="MB/s",
+            limit=150.0,
+            at_least=True,
+            note=f"{found['reads'] / found['naive']:.1f}x of a naive masker; CPU time",
+        )
+    ]
+
+
+@contextlib.contextmanager
+def own_lab() -> Iterator[Lab]:
+    """A state folder that is gone afterwards, with every process of the lab in it."""
+    state = Path(tempfile.mkdtemp(prefix="ops-bench-"))
+    lab = Lab(state=state)
+    try:
+        yield lab
+    finally:
+        with contextlib.suppress(NotMeasured):
+            lab.inv("lab.down")
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def report(name: str, measure: Measure) -> list[Figure]:
+    """Measure and print at once; what cannot be measured says why and stops nothing."""
+    try:
+        figures = measure()
+    except NotMeasured as why:
+        print(f"{name:58} not measured: {why}", flush=True)
+        return []
+    except (ImportError, KeyError, ValueError, OSError) as why:
+        print(f"{name:58} not measured: {type(why).__name__}: {why}", flush=True)
+        return []
+    for figure in figures:
+        print(figure.line(), flush=True)
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="leave the lab out")
+    parser.add_argument("--strict", action="store_true", help="end with 1 when a limit is missed")
+    options = parser.parse_args()
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    print(f"{cores} cores, load {load:.1f}" + (": busy, times are too long" if load > cores else ""))
+    figures = [*report("start-up", start_up), *report("masker", masker)]
+    if not options.quick:
+        with own_lab() as lab:
+            figures += report("lab, warm start", lambda: warm_start(lab))
+            figures += report("second deploy.postgres", lambda: deploys(lab))
+            figures += report("memory of the lab", lambda: memory(lab))
+    missed = [figure.name for figure in figures if figure.ratio is not None and figure.ratio > 1]
+    if missed:
+        print("missed: " + "; ".join(missed))
+    return 1 if missed and options.strict else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
