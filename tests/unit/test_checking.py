@@ -1,0 +1,69 @@
+"""`check`, `test` and what continuous integration makes of them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runbooks.checking import _judge, checks
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import ToolFailed, Usage
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_rule_of_the_repository_is_checked() -> None:
+    words = [" ".join((Path(command.argv[0]).name, *command.argv[1:])) for command in checks(fix=False)]
+    for needed in ("sh -n inv", "bash -n .ci/run", "ruff format --check", "ruff check", "lint-imports", "mypy"):
+        assert any(needed in each for each in words), needed
+    assert any("check_commits.py" in each for each in words)
+    assert not any(command.mutates for command in checks(fix=False))
+
+
+def test_fix_is_the_only_way_to_change_a_file() -> None:
+    changing = [command.argv[1:3] for command in checks(fix=True) if command.mutates]
+    assert changing == [("format", "--quiet"), ("check", "--fix")]
+
+
+@pytest.mark.parametrize(("code", "error"), [(1, ToolFailed), (2, ToolFailed), (5, Usage)])
+def test_failing_and_empty_test_runs_are_errors(code: int, error: type[Exception]) -> None:
+    outcome = Outcome(command=Command(argv=("pytest",)), exit_code=code, seconds=1, stdout="", stderr="")
+    with pytest.raises(error):
+        _judge(outcome)
+
+
+INV = """#!/bin/sh
+echo "$1" >> calls
+[ "$1" = test ] || exit ${CHECK:-0}
+printf '%s\\n' "$SAID" "run recorded in .ops/runs/x"
+exit ${CODE:-0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "check", "ends"),
+    [
+        ("12 passed, 1 skipped in 3.21s", 0, 0, 0),
+        ("no tests ran in 0.01s", 0, 0, 1),
+        ("3 skipped in 0.01s", 0, 0, 1),
+        ("10 deselected in 0.1s", 0, 0, 1),
+        ("1 failed, 12 passed in 3.21s", 1, 0, 1),
+        ("12 passed in 3.21s", 0, 1, 1),
+    ],
+)
+def test_continuous_integration(tmp_path: Path, said: str, code: int, check: int, ends: int) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy2(ROOT / ".ci/run", tmp_path / ".ci/run")
+    (tmp_path / "inv").write_text(INV)
+    (tmp_path / "inv").chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "SAID": said, "CODE": str(code), "CHECK": str(check)}
+    ended = subprocess.run(
+        [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert min(ended.returncode, 1) == ends
+    if ends == 0:
+        assert ended.stdout.splitlines()[-1] == said, "pytest's summary line comes last"
+        assert (tmp_path / "calls").read_text() == "check\ntest\n"
