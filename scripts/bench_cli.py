@@ -23,14 +23,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bench_masker
 
 from runbooks.lib.journal import read_journal, runs_of
 
+ROOT = Path(__file__).resolve().parent.parent
 INV = ROOT / "inv"
 PATIENCE = 1200.0
 """Seconds for one command: the lab's programs may have to be built first."""
