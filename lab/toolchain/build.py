@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lab.toolchain.golang import Go, build_environment
+from lab.toolchain.golang import Go, build_environment, using_caches
 from lab.toolchain.tools import TOOLS, Module
 from runbooks.lib.errors import ToolFailed
 
@@ -101,7 +101,7 @@ def _run_go(module: Module, go: Go, output: Path, log: Path, lock: int, report: 
     packages = [tool.package for tool in TOOLS if tool.module is module]
     flags = ["-mod=readonly", "-trimpath", "-ldflags", linker_flags(module)]
     started = time.monotonic()
-    with log.open("wb") as written:
+    with log.open("wb") as written, using_caches(cache_folder()) as caches:
         child = subprocess.Popen(
             # Out of the way of whatever else the person does with the machine meanwhile.
             ["nice", "-n", "10", go.program, "build", *flags, "-o", f"{output}/", *packages],
@@ -111,7 +111,7 @@ def _run_go(module: Module, go: Go, output: Path, log: Path, lock: int, report: 
             stdout=written,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=(lock,),
+            pass_fds=(lock, caches),
         )
         try:
             _wait(child, stop)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from lab.toolchain.build import Report, build, cached
-from lab.toolchain.golang import Go, find_go
+from lab.toolchain.build import Report, build, cache_folder, cached
+from lab.toolchain.golang import Go, clear_own_caches, find_go
 from lab.toolchain.tools import TOOLS, Module, Tool
 
 REPORT_EVERY = 15.0
@@ -59,6 +59,8 @@ def _folders(modules: dict[str, Module], go: Go, report: Report) -> dict[str, Pa
     if to_build:
         report(_announcement(to_build, go))
         _build_all(to_build, go, report)
+        if freed := clear_own_caches(cache_folder()):
+            report(f"removed what only the build needed ({freed / 1024**3:.1f} GiB)")
     return folders
 
 

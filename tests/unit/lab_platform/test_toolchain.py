@@ -224,3 +224,14 @@ def test_without_a_go_of_their_own_its_caches_are_ours(tmp_path: Path, calls: Pa
     go = Go(program=fake_go(tmp_path, calls).program, version="go1.99.0", own=True)
     environment = build_environment(go, tmp_path, {"HOME": "/home/me", "GOPATH": "/g"})
     assert all(environment[name].startswith(str(tmp_path)) for name in ("GOPATH", "GOMODCACHE", "GOCACHE"))
+
+
+def test_our_own_go_caches_go_when_nobody_builds(tmp_path: Path) -> None:
+    (tmp_path / "go" / "mod").mkdir(parents=True)
+    (tmp_path / "go" / "mod" / "file").write_bytes(b"1234")
+    with golang.using_caches(tmp_path):
+        assert golang.clear_own_caches(tmp_path) == 0
+        assert (tmp_path / "go").is_dir()
+    assert golang.clear_own_caches(tmp_path) == 4
+    assert not (tmp_path / "go").exists()
+    assert golang.clear_own_caches(tmp_path) == 0
