@@ -221,6 +221,11 @@ class Deployment:
             self._states[urn] = state
         return state
 
+    def registered(self, urn: str) -> ResourceState | None:
+        """What this run registered or read under that URN."""
+        with self._lock:
+            return self._states.get(urn)
+
     def _claim(self, urn: str, goal: Goal) -> None:
         with self._lock:
             if urn in self._claimed:

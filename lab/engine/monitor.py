@@ -35,6 +35,9 @@ _MESSAGE_LIMIT = 400 << 20
 # Every registration waits in a thread of its own until the engine has dealt with it.
 _THREADS = 1024
 
+GET_RESOURCE = "pulumi:pulumi:getResource"
+"""The engine's own function behind resource references; no provider has it."""
+
 
 class Monitor:
     """Serves one deployment. ``finished`` is set when the program has registered everything."""
@@ -215,6 +218,8 @@ class Monitor:
     def invoke(self, request: Any) -> Any:
         args = resolve_outputs(read_struct(request.args))
         package = package_of(request.tok)
+        if request.tok == GET_RESOURCE:
+            return self._registered(str(args.get("urn", "")))
         if package == "pulumi":
             raise NotSupported(f"function '{request.tok}'")
         reference = self.provider_reference(
@@ -232,6 +237,16 @@ class Monitor:
         getattr(response, "return").CopyFrom(write_struct(result.outputs))
         for failure in result.failures:
             response.failures.add(property=failure.property, reason=failure.reason)
+        return response
+
+    def _registered(self, urn: str) -> Any:
+        """What the SDK asks to turn a reference to a resource (a chart's ``resources``) back into that resource."""
+        state = self.deployment.registered(urn)
+        if state is None:
+            raise CommandFailed(f"unknown resource {urn}")
+        response = protocol.resource.ResourceInvokeResponse()
+        found = {"urn": state.urn, "id": state.id, "state": state.outputs}
+        getattr(response, "return").CopyFrom(write_struct(found))
         return response
 
     def register_package(self, request: Any) -> Any:
