@@ -17,7 +17,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
@@ -87,12 +87,50 @@ class Masker:
 
     def mask(self, text: str) -> str:
         """A whole text at once."""
-        stream = self.stream()
-        return stream.finish(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+        return _mask_text(self, text)
 
     def stream(self) -> MaskStream:
         """For output that arrives piece by piece; one stream for each pipe."""
         return MaskStream(self)
+
+    def own_words(self) -> OwnWords:
+        """The same secrets, for what the toolkit itself says."""
+        return OwnWords(self)
+
+
+class OwnWords:
+    """Masks the toolkit's own sentences: all secrets but those that are a word of the platform's own names.
+
+    Such a word tells nothing where we wrote it ourselves, and without it nobody could read `preview postgres`, as the
+    handbook makes the username `postgres` a secret. What a tool said goes through the `Masker` first.
+    """
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._all: Patterns | None = None
+        self._kept = Patterns({})
+
+    def compiled(self) -> Patterns:
+        """Built again when a secret was registered since."""
+        latest = self._masker.compiled()
+        if latest is not self._all:
+            self._kept = latest.without_names()
+            self._all = latest
+        return self._kept
+
+    def mask(self, text: str) -> str:
+        """A whole text at once."""
+        return _mask_text(self, text)
+
+
+class Compiles(Protocol):
+    """Whoever can say what to look for right now."""
+
+    def compiled(self) -> Patterns: ...
+
+
+def _mask_text(source: Compiles, text: str) -> str:
+    return MaskStream(source).finish(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def rule_of(value: str, platform_words: frozenset[str]) -> Rule | None:
@@ -189,6 +227,11 @@ class Patterns:
     def __bool__(self) -> bool:
         return bool(self._sorted)
 
+    def without_names(self) -> Patterns:
+        """All of them but the words of the platform's own names."""
+        rules = zip(self._sorted, self._rules, strict=True)
+        return Patterns({pattern: rule for pattern, rule in rules if rule is not Rule.NAME})
+
     def find(self, view: View) -> tuple[list[Span], int]:
         """The spans of all secrets in the view, unmerged, and the position from which on nothing can be decided yet."""
         open_from = len(view.text) if view.final else self._held_from(view.text)
@@ -246,8 +289,8 @@ def _is_joined(edge: int, neighbours: bytes, rule: Rule) -> bool:
 class MaskStream:
     """One pipe's bytes on their way to somebody's eyes. Same result however the bytes are cut into reads."""
 
-    def __init__(self, masker: Masker) -> None:
-        self._masker = masker
+    def __init__(self, source: Compiles) -> None:
+        self._source = source
         self._reset()
 
     def _reset(self) -> None:
@@ -272,7 +315,7 @@ class MaskStream:
         return shown
 
     def _advance(self, text: bytes, *, final: bool) -> bytes:
-        patterns = self._masker.compiled()
+        patterns = self._source.compiled()
         plain = (
             b"\x1b" not in text
             and self._raw_covered == self._shown_covered

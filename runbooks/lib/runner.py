@@ -77,6 +77,7 @@ class Runner:
     ) -> None:
         self.masker = masker
         self.journal = journal
+        self._own_words = masker.own_words()
         self._base_env = dict(base_env)
         self._show = show
         self._tell = tell or _tell_on_stderr
@@ -129,17 +130,18 @@ class Runner:
         Raises ToolMissing, OutOfTime (a read took too long), NotApproved (the run was interrupted before this one
         started), JournalUnwritable (before anything that changes something), ToolFailed (more output than is kept).
         """
-        if self.interrupted and not after_interrupt:
-            raise NotApproved(
-                f"{self._name(command)} was not started: the run was interrupted",
-                next_step="run the same command again",
-            )
-        seen = len(self._relay.seen)
+        with self._relay.at_work():
+            return self._run(command, on_line, after_interrupt)
+
+    def _run(self, command: Command, on_line: Callable[[str], None] | None, after_interrupt: bool) -> Outcome:
+        seen = len(self._relay.seen) if after_interrupt else 0
+        self._refuse_if_interrupted(command, seen)
         environment = child_environment(self._base_env, command.env)
         program = find_program(command, environment)
         self.masker.register_all(secret_variables(command.env))
         if command.mutates:
             self.journal.write("start", title=command.title, argv=command.argv)
+            self._refuse_if_interrupted(command, seen)
         watch = _Watch(self, command, on_line)
         child = self._start(command, program, environment, watch)
         self._relay.add(child, seen=seen)
@@ -161,6 +163,13 @@ class Runner:
         if outcome.interrupted:
             raise NotApproved(f"{name} was interrupted and ended with exit {outcome.exit_code}")
         raise CommandFailed("\n".join([f"{name} failed with exit {outcome.exit_code}", *last_lines(outcome)]), outcome)
+
+    def _refuse_if_interrupted(self, command: Command, seen: int) -> None:
+        if len(self._relay.seen) > seen:
+            raise NotApproved(
+                f"{self._name(command)} was not started: the run was interrupted",
+                next_step="run the same command again",
+            )
 
     def _start(self, command: Command, program: str, environment: Mapping[str, str], watch: _Watch) -> Child:
         try:
@@ -282,11 +291,11 @@ class Runner:
         return outcome
 
     def _name(self, command: Command) -> str:
-        return self.masker.mask(command.title or " ".join(command.argv))
+        return self._own_words.mask(command.title or " ".join(command.argv))
 
     def _tell_masked(self, text: str) -> None:
         try:
-            self._tell(self.masker.mask(text))
+            self._tell(self._own_words.mask(text))
         except OSError:
             return  # Nobody is listening any more.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -31,14 +32,15 @@ class Signalled(Protocol):
 class SignalRelay:
     """Catches signals in the main thread and hands them to the children of one runner.
 
-    The handlers are there from `install` to `uninstall`. While no child runs they do what would have happened without
-    them, except that SIGTERM and SIGHUP become KeyboardInterrupt, so that a run always ends in order.
+    The handlers are there from `install` to `uninstall`. While nothing is at work they do what would have happened
+    without them, except that SIGTERM and SIGHUP become KeyboardInterrupt, so that a run always ends in order.
     """
 
     def __init__(self) -> None:
         self.seen: list[signal.Signals] = []
         """Every signal that came, in order."""
         self._children: set[Signalled] = set()
+        self._at_work: set[object] = set()
         self._previous: dict[signal.Signals, Any] = {}
 
     @property
@@ -60,6 +62,16 @@ class SignalRelay:
             if signal.getsignal(signum) == self._handle:
                 signal.signal(signum, handler)
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While a child is started, runs and is put on record, a signal breaks nothing of that off: it is noted."""
+        token = object()
+        self._at_work.add(token)
+        try:
+            yield
+        finally:
+            self._at_work.discard(token)
+
     def add(self, child: Signalled, *, seen: int) -> None:
         """From now on the child gets what comes, and what came after the first `seen` signals, while it was started."""
         self._children.add(child)
@@ -75,11 +87,10 @@ class SignalRelay:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         signum = signal.Signals(number)
         self.seen.append(signum)
-        children = self.running()
-        for child in children:
+        for child in self.running():
             child.forward(_FORWARDED_AS[signum])
             child.wake()
-        if not children:
+        if not self._at_work:
             self._as_before(signum, frame)
 
     def _as_before(self, signum: signal.Signals, frame: FrameType | None) -> None:

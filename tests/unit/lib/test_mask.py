@@ -323,6 +323,16 @@ def test_a_word_within_a_platform_name_counts_too() -> None:
     assert masker.mask("postgresql-cluster postgresqlx postgresql") == "postgresql-cluster postgresqlx [secret]"
 
 
+def test_what_the_toolkit_says_itself_keeps_the_platforms_names() -> None:
+    masker = Masker(["hunter2"], platform_words=["postgres"])
+    own_words = masker.own_words()
+    masker.register("postgres")
+    assert own_words.mask("preview postgres: hunter2") == "preview postgres: [secret]"
+    assert masker.mask("preview postgres: hunter2") == "preview [secret]: [secret]"
+    masker.register("registered-later")
+    assert own_words.mask("postgres registered-later") == "postgres [secret]"
+
+
 def test_the_shorter_secret_may_come_first_or_last() -> None:
     for values in (["password", "password-and-more"], ["password-and-more", "password"]):
         assert Masker(values).mask("<password-and-more> <password>") == "<[secret]> <[secret]>"

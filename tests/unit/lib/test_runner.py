@@ -549,6 +549,34 @@ def signal_myself(number: signal.Signals) -> None:
     until(lambda: False)
 
 
+def test_a_signal_while_the_start_is_put_on_record_prevents_it(ops: Setting, tmp_path: Path) -> None:
+    mark = tmp_path / "changed"
+    signal_when_written(ops, "start")
+    with pytest.raises(NotApproved, match="was not started"):
+        ops.runner.run(Command(argv=("touch", str(mark)), mutates=True))
+    assert not mark.exists()
+
+
+def test_a_signal_after_the_end_loses_nothing(ops: Setting) -> None:
+    signal_when_written(ops, "command")
+    outcome = ops.runner.run(python("exit(3)", mutates=True))
+    assert (outcome.exit_code, outcome.interrupted) == (3, False)
+    assert ops.records()[0]["exit_code"] == 3
+    assert ops.runner.interrupted
+
+
+def signal_when_written(ops: Setting, kind: str) -> None:
+    """Ctrl-C comes just when the runner writes a record of this kind."""
+    write = ops.journal.write
+
+    def interrupted(written: str, **fields: object) -> None:
+        if written == kind:
+            os.kill(os.getpid(), signal.SIGINT)
+        write(written, **fields)
+
+    ops.journal.write = interrupted  # type: ignore[method-assign]
+
+
 def test_handlers_are_put_back(make: Callable[..., Setting]) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     ops = make()
