@@ -13,7 +13,7 @@ from runbooks.lib.command import Outcome
 from runbooks.lib.errors import NotApproved, OpsError, Refused, VerificationFailed
 from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name
-from runbooks.lib.plan import RunPlan, StackPlan, Watch, approved_of, digest_data, digest_lines
+from runbooks.lib.plan import PROPERTY_INDENT, RunPlan, StackPlan, Watch, approved_of, digest_data, digest_lines
 from runbooks.lib.stacks import Stack
 from runbooks.planning import (
     fingerprint_of,
@@ -32,7 +32,8 @@ ATTEMPTS = 3
 
 def show_digest(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
     for line in digest_lines(plan, diff=diff):
-        session.reporter.line(line)
+        say = session.reporter.quote if line.startswith(PROPERTY_INDENT) else session.reporter.line
+        say(line)
     session.reporter.event("plan", **digest_data(plan, diff=diff))
     session.journal.write("plan", **digest_data(plan))
 
@@ -259,7 +260,7 @@ def show_outputs(session: Session, service: Service) -> None:
     session.reporter.table(f"outputs of {service.name}", ["output", "value"], rows)
     for _, value in rows:
         if value.startswith(("http://", "https://")):
-            session.reporter.line(f"open: {value}")
+            session.reporter.quote(f"open: {value}")
 
 
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:

@@ -106,7 +106,7 @@ def tell_pending(session: Session, stack: Stack) -> None:
         return
     pending = planning.state_of(session, stack).pending
     for kind, urn in pending:
-        session.reporter.line(f"pending: {kind} {pulumi.type_of(urn)} {pulumi.name_of(urn)}, result unknown")
+        session.reporter.quote(f"pending: {kind} {pulumi.type_of(urn)} {pulumi.name_of(urn)}, result unknown")
     if pending:
         session.reporter.line(f"next: look whether these exist, then ./inv deploy.{stack.service}")
     session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in pending])

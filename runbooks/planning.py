@@ -62,7 +62,7 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
     preview = pulumi.read_preview(outcome.stdout)
     for told in preview.diagnostics:
         if told.severity == "warning":
-            session.reporter.line(f"  {service.name}: {told.message}")
+            session.reporter.quote(f"  {service.name} warns: {told.message}")
     return plan_of(
         stack,
         preview,

@@ -22,6 +22,7 @@ from runbooks.lib.mask import Masker
 from runbooks.lib.pulumi_home import made_private
 from runbooks.lib.render import Reporter, make_reporter
 from runbooks.lib.runner import Runner, child_environment
+from runbooks.lib.secret_values import SECRET_SIGNATURE
 from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
@@ -91,14 +92,26 @@ class Session:
 
     def has_stack(self, stack: Stack) -> bool:
         """Whether the back end holds the stack; on a file back end this starts no process."""
-        folder = self.target.file_backend
-        if folder is not None:
-            kept = folder / ".pulumi" / "stacks" / stack.project
-            return any((kept / f"{stack.name}.json{suffix}").exists() for suffix in ("", ".gz", ".zst"))
+        if self.target.file_backend is not None:
+            return self._state_file(stack) is not None
         listed = self.runner.run(pulumi.stack_ls(stack))
         if not listed.ok:
             raise explain(listed, stack)
         return any(row.name in {stack.name, stack.selector} for row in pulumi.read_stacks(listed.stdout))
+
+    def state_may_hold_secrets(self, stack: Stack) -> bool:
+        """False only where a file back end's plain state shows that no value in it is secret."""
+        path = self._state_file(stack)
+        return path is None or path.suffix != ".json" or SECRET_SIGNATURE in path.read_text(encoding="utf-8")
+
+    def _state_file(self, stack: Stack) -> Path | None:
+        """A file back end's own file of the stack (compressed where the user's pulumi was told so)."""
+        folder = self.target.file_backend
+        if folder is None:
+            return None
+        kept = folder / ".pulumi" / "stacks" / stack.project
+        names = (f"{stack.name}.json{suffix}" for suffix in ("", ".gz", ".zst"))
+        return next((path for name in names if (path := kept / name).exists()), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +132,14 @@ def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None, show_chi
     `show_children` shows what children print while they print it.
     """
     masker = Masker(secret_variables(os.environ), platform_words=platform_words())
-    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker)
+    names = [service.name for service in SERVICES]
+    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, names=names)
     state = made_state_dir()
     journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
     with _recorded(journal), contextlib.ExitStack() as closing:
         closing.callback(reporter.close)
         environment = child_environment(os.environ)
-        show = (lambda _, text: reporter.line(text.rstrip("\n"))) if show_children else None
+        show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
         runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, tell=reporter.line)
         closing.enter_context(runner)
         yield Bench(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)

@@ -254,6 +254,9 @@ def restarts(step: Step) -> bool:
 
 # The digest
 
+PROPERTY_INDENT = " " * 9
+"""In front of each line that shows a property's values."""
+
 
 def digest_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
     """The digest as a person reads it, gravest first. Deletes and replaces show their properties, `diff` shows all."""
@@ -277,7 +280,7 @@ def change_lines(plan: StackPlan, change: Change, *, diff: bool) -> list[str]:
     head = f"    {sign:<2} {plan.service:<10} {kind_of(step.type)} {step.name}{why}"
     if not (diff or step.op == "delete" or step.op in REPLACING):
         return [head]
-    return [head, *(f"         {line}" for line in property_lines(step))]
+    return [head, *(f"{PROPERTY_INDENT}{line}" for line in property_lines(step))]
 
 
 def _leftover_lines(plan: RunPlan) -> list[str]:

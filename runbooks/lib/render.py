@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from runbooks.lib.checks import Finding, State
@@ -58,9 +60,14 @@ class Reporter(Protocol):
         Gives a sign of life when it lasts longer than two seconds.
         """
 
-    def line(self, text: str) -> None: ...
+    def line(self, text: str) -> None:
+        """Our own words, in which a service's name stays readable."""
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None: ...
+    def quote(self, text: str) -> None:
+        """What a tool or a cluster said; every secret in it is masked."""
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Cells are masked like what a tool says, but for those of a column called `service`."""
 
     def event(self, kind: str, **data: Any) -> None:
         """A fact for programs: shown with `--json` only, as one line `{"event": kind, …}`."""
@@ -83,16 +90,27 @@ class Reporter(Protocol):
         """Ends the live display; later calls still print."""
 
 
-def make_reporter(*, as_json: bool, masker: Masks, out: TextIO | None = None, err: TextIO | None = None) -> Reporter:
-    """The reporter that fits: events with `--json`, a live plan on a terminal, plain lines elsewhere."""
+def make_reporter(
+    *,
+    as_json: bool,
+    masker: Masks,
+    names: Iterable[str] = (),
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> Reporter:
+    """The reporter that fits: events with `--json`, a live plan on a terminal, plain lines elsewhere.
+
+    `names` are the services' names, which our own words keep even when a secret (a user called postgres) is one.
+    """
     stdout, stderr = out or sys.stdout, err or sys.stderr
+    names = frozenset(names)
     made: Reporter
     if as_json:
-        made = JsonReporter(masker, stdout, stderr)
+        made = JsonReporter(masker, stdout, stderr, names=names)
     elif stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        made = LiveReporter(masker, stdout, stderr)
+        made = LiveReporter(masker, stdout, stderr, names=names)
     else:
-        made = PlainReporter(masker, stdout, stderr)
+        made = PlainReporter(masker, stdout, stderr, names=names)
     _in_use[:] = [made]
     return made
 
@@ -113,17 +131,59 @@ def reporter_in_use(*, as_json: bool) -> Reporter:
     return _in_use[0] if _in_use else make_reporter(as_json=as_json, masker=Unmasked())
 
 
-def masked(value: Any, masker: Masks) -> Any:
-    """The same value with every string in it masked, so that it may be shown."""
+def masked(value: Any, own: Callable[[str], str], said: Callable[[str], str], key: str = "") -> Any:
+    """The same value with every string in it masked: facts of `OWN_FACTS` by `own`, everything else by `said`."""
+    mask = own if key in OWN_FACTS else said
     if isinstance(value, str):
-        return masker.mask(value)
+        return mask(value)
     if isinstance(value, Mapping):
-        return {masker.mask(str(key)): masked(item, masker) for key, item in value.items()}
+        return {said(str(name)): masked(item, own, said, str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [masked(item, masker) for item in value]
+        return [masked(item, own, said, key) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    return masker.mask(str(value))
+    return mask(str(value))
+
+
+OWN_FACTS = frozenset(
+    {
+        *("text", "title", "steps", "state", "detail", "summary", "details", "rung", "subject", "cause", "next_step"),
+        *("service", "services", "task", "again", "applied", "failed", "unchanged", "not_started", "destructive"),
+        *("waits_for", "argv", "step"),
+    }
+)
+"""Facts of an event that hold our own words."""
+
+
+class OwnWords:
+    """Masks our own words: as everything else, except that a service's name stays readable.
+
+    The handbook makes the username `postgres` a secret, and `deploy.postgres` failed would read `[secret]` failed. That
+    a service has that name is no secret; where a tool says the word, it is masked.
+    """
+
+    def __init__(self, masker: Masks, names: frozenset[str]) -> None:
+        self._masker = masker
+        self._names = sorted(names, key=len, reverse=True)
+        alternatives = "|".join(map(re.escape, self._names))
+        self._pattern = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])") if names else None
+
+    def __call__(self, text: str) -> str:
+        shown = self._masker.mask(text)
+        if self._pattern is None or shown == text:
+            return shown
+        kept = self._masker.mask(self._pattern.sub(lambda found: self._mark(found[0]), text))
+        if self._filled(kept, self._masker.mask) != shown:
+            return shown  # a secret reaches beyond the name
+        return self._filled(kept, lambda name: name)
+
+    def _mark(self, name: str) -> str:
+        return f"\ue000{chr(0xE100 + self._names.index(name))}\ue001"
+
+    def _filled(self, text: str, fill: Callable[[str], str]) -> str:
+        for name in self._names:
+            text = text.replace(self._mark(name), fill(name))
+        return text
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -202,8 +262,9 @@ class _Step:
 class PlainReporter:
     """Lines without colour, for pipes, files and screen readers."""
 
-    def __init__(self, masker: Masks, out: TextIO, err: TextIO) -> None:
+    def __init__(self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset()) -> None:
         self._masker = masker
+        self._own = OwnWords(masker, names)
         self._out = _Sink(out)
         self._err = _Sink(err)
         self._current: _Step | None = None
@@ -254,25 +315,42 @@ class PlainReporter:
         self.line(f"  {step.title}: {state} in {seconds_text(step.seconds)}")
 
     def line(self, text: str) -> None:
+        self._print(self._own(text))
+
+    def quote(self, text: str) -> None:
         self._print(self._masker.mask(text))
+
+    def _cells(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+        masks = [self._own if column.casefold() == "service" else self._masker.mask for column in columns]
+        return [[mask(cell) for mask, cell in zip(masks, row, strict=False)] for row in rows]
 
     def _print(self, text: str) -> None:
         self._out.write(text + "\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        lines = aligned(columns, [[self._masker.mask(cell) for cell in row] for row in rows])
-        self._print("\n".join([*([self._masker.mask(title)] if title else []), *lines]))
+        lines = aligned(columns, self._cells(columns, rows))
+        self._print("\n".join([*([self._own(title)] if title else []), *lines]))
 
     def event(self, kind: str, **data: Any) -> None:
         """Events are for programs; a person reads the lines."""
 
     def finding(self, found: Finding) -> None:
-        self.line(finding_text(found))
+        self._print(self._finding(found))
+
+    def _finding(self, found: Finding) -> str:
+        return finding_text(
+            replace(
+                found,
+                rung=self._own(found.rung),
+                subject=self._own(found.subject),
+                evidence=self._masker.mask(found.evidence),
+                cause=self._own(found.cause),
+                next_step=self._own(found.next_step),
+            )
+        )
 
     def error(self, lines: Sequence[str], *, exit_code: int) -> None:  # noqa: ARG002 - the shell shows the code
-        self._err.write(
-            self._masker.mask("\n".join(["error: " + lines[0], *[f"  {text}" for text in lines[1:]]])) + "\n"
-        )
+        self._err.write(self._own("\n".join(["error: " + lines[0], *[f"  {text}" for text in lines[1:]]])) + "\n")
 
     def ask_yes(self, question: str) -> bool:
         return self._ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
@@ -284,7 +362,7 @@ class PlainReporter:
         if not self.interactive:
             return ""
         drop_typed_ahead()
-        self._out.write(self._masker.mask(question))
+        self._out.write(self._own(question))
         try:
             return sys.stdin.readline()
         except UnicodeDecodeError:
@@ -326,7 +404,8 @@ class JsonReporter(PlainReporter):
         return False
 
     def event(self, kind: str, **data: Any) -> None:
-        self._print(json.dumps({"event": kind, **masked(data, self._masker)}, ensure_ascii=False))
+        shown = masked(data, self._own, self._masker.mask)
+        self._print(json.dumps({"event": kind, **shown}, ensure_ascii=False))
 
     def announce(self, text: str) -> None:
         self.event("announce", text=text)
@@ -346,8 +425,12 @@ class JsonReporter(PlainReporter):
     def line(self, text: str) -> None:
         self.event("line", text=text)
 
+    def quote(self, text: str) -> None:
+        self.event("quote", said=text)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.event("table", title=title, rows=[dict(zip(columns, row, strict=False)) for row in rows])
+        shown = [dict(zip(columns, row, strict=False)) for row in self._cells(columns, rows)]
+        self._print(json.dumps({"event": "table", "title": self._own(title), "rows": shown}, ensure_ascii=False))
 
     def finding(self, found: Finding) -> None:
         self.event(
@@ -367,15 +450,15 @@ class JsonReporter(PlainReporter):
 class LiveReporter(PlainReporter):
     """A terminal: finished lines scroll by, the plan with its one step in progress stays at the bottom."""
 
-    def __init__(self, masker: Masks, out: TextIO, err: TextIO) -> None:
-        super().__init__(masker, out, err)
+    def __init__(self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset()) -> None:
+        super().__init__(masker, out, err, names=names)
         self._console = _console(out)
         self._live: Live | None = None
         self._steps: list[tuple[str, str]] = []
 
     def plan(self, titles: Sequence[str]) -> None:
         with self._lock:
-            self._steps += [(self._masker.mask(title), "pending") for title in titles]
+            self._steps += [(self._own(title), "pending") for title in titles]
         self._refresh()
 
     def _step_began(self, step: _Step) -> None:
@@ -392,7 +475,7 @@ class LiveReporter(PlainReporter):
             self.close()
 
     def _mark(self, step: _Step, state: str) -> None:
-        title = self._masker.mask(step.title)
+        title = self._own(step.title)
         with self._lock:
             for at, (name, before) in enumerate(self._steps):
                 if name == title and before in {"pending", "in progress"}:
@@ -425,7 +508,7 @@ class LiveReporter(PlainReporter):
         from rich.text import Text
 
         if state == "in progress" and current is not None:
-            detail = self._masker.mask(current.detail)
+            detail = self._own(current.detail)
             return Spinner("dots", style="cyan"), Text(title), Text(f"{seconds_text(current.seconds)}  {detail}", "dim")
         style = {"pending": "dim"}.get(state, "red" if state.startswith("failed") else "green")
         mark = {"pending": "·"}.get(state, "✗" if state.startswith("failed") else "✓")
@@ -442,13 +525,13 @@ class LiveReporter(PlainReporter):
     def announce(self, text: str) -> None:
         from rich.text import Text
 
-        self._console.print(Text(self._masker.mask(text), "bold"), soft_wrap=True)
+        self._console.print(Text(self._own(text), "bold"), soft_wrap=True)
 
     def finding(self, found: Finding) -> None:
         from rich.text import Text
 
         style = {State.PASSED: "green", State.FAILED: "bold red"}.get(found.state, "yellow")
-        told = Text(self._masker.mask(finding_text(found)))
+        told = Text(self._finding(found))
         told.stylize(style, 2, 6)
         self._console.print(told, soft_wrap=True)
 
@@ -457,11 +540,13 @@ class LiveReporter(PlainReporter):
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        shown = Table(
+            title=Text(self._own(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        )
         for column in columns:
             shown.add_column(column, overflow="fold")
-        for row in rows:
-            shown.add_row(*[Text(self._masker.mask(cell)) for cell in row])
+        for row in self._cells(columns, rows):
+            shown.add_row(*map(Text, row))
         self._console.print(shown)
 
     def error(self, lines: Sequence[str], *, exit_code: int) -> None:

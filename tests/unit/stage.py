@@ -127,7 +127,7 @@ class AskedReporter(JsonReporter):
 
     @property
     def text(self) -> str:
-        return "\n".join(event["text"] for event in self.events if "text" in event)
+        return "\n".join(event.get("text") or event.get("said") or "" for event in self.events)
 
 
 class Stage:

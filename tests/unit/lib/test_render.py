@@ -64,6 +64,43 @@ def test_nothing_is_shown_unmasked(kind: type[PlainReporter], masker: Masker, ou
     assert "[secret]" in everything and CANARY not in everything
 
 
+def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) -> None:
+    """The handbook makes the username `postgres` a secret."""
+    masker = Masker(["postgres", "long postgres secret"], platform_words=["postgres"])
+    names = frozenset({"postgres", "cnpg"})
+    reporter = PlainReporter(masker, out, out, names=names)
+    reporter.announce("Deploying postgres, which needs cnpg")
+    reporter.line("./inv deploy.postgres, postgres: applied; a long postgres secret is none of ours")
+    reporter.quote("role postgres exists")
+    reporter.table("outputs of postgres", ["service", "value"], [["postgres", "postgres"]])
+    reporter.finding(
+        Finding(rung="postgres answers", state=State.FAILED, evidence="as postgres", next_step="x postgres")
+    )
+    reporter.error(["postgres failed"], exit_code=1)
+    assert out.getvalue().splitlines() == [
+        "Deploying postgres, which needs cnpg",
+        "./inv deploy.postgres, [secret]: applied; a [secret] is none of ours",
+        "role [secret] exists",
+        "outputs of postgres",
+        "service   value",
+        "postgres  [secret]",
+        "  FAIL postgres answers: as [secret]",
+        "       next: x postgres",
+        "error: postgres failed",
+    ]
+
+
+def test_services_name_stays_readable_in_events(out: io.StringIO) -> None:
+    masker = Masker(["postgres"], platform_words=["postgres"])
+    reporter = JsonReporter(masker, out, out, names=frozenset({"postgres"}))
+    reporter.event("applied", service="postgres", stacks=[{"service": "postgres", "properties": ["user: postgres"]}])
+    assert json.loads(out.getvalue()) == {
+        "event": "applied",
+        "service": "postgres",
+        "stacks": [{"service": "postgres", "properties": ["user: [secret]"]}],
+    }
+
+
 def test_plain_lines_have_no_colour_and_findings_say_what_to_do(masker: Masker, out: io.StringIO) -> None:
     say_everything(PlainReporter(masker, out, io.StringIO()))
     assert "\x1b" not in out.getvalue()
