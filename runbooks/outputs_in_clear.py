@@ -6,29 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from runbooks.lib import pulumi
-from runbooks.lib.failures import explain
-from runbooks.lib.secret_values import texts_in
+from runbooks.lib.secret_values import outputs_in_export, secrets_in_export
 from runbooks.lib.stacks import Stack
 from runbooks.preparation import in_confidence
 from runbooks.session import Session
 
 
 def clear_outputs(session: Session, stack: Stack) -> Mapping[str, Any]:
-    """Output → value, nothing hidden. Every secret one is registered with the masker before this returns.
+    """Output → value, nothing hidden. Every secret of the state is registered with the masker before this returns.
 
     Raises what pulumi's failure means.
     """
-    shown = session.runner.run(pulumi.stack_output(stack))
-    if not shown.ok:
-        raise explain(shown, stack)
-    masked = pulumi.read_outputs(shown.stdout)
-    if pulumi.SECRET not in str(masked):
-        return masked
-    asked = session.runner.run(pulumi.stack_output(stack, show_secrets=True))
-    if not asked.ok:
-        raise in_confidence(session, asked, stack)
-    clear = pulumi.read_outputs(asked.stdout)
-    for name, value in clear.items():
-        if masked.get(name) != value:
-            session.masker.register_all(texts_in(value))
-    return clear
+    state = session.runner.run(pulumi.stack_export(stack, show_secrets=True))
+    if not state.ok:
+        raise in_confidence(session, state, stack)
+    session.masker.register_all(secrets_in_export(state.stdout))
+    return outputs_in_export(state.stdout)

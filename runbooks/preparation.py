@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runbooks.lib import pulumi
-from runbooks.lib.command import Outcome
+from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import NotFound, OpsError, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.secret_values import secrets_in_config, secrets_in_export
@@ -37,26 +37,29 @@ def prepare(session: Session, service: Service) -> Stack:
         _make_on_lab(session, service, stack)
     else:
         _must_be_there(session, service, stack)
-    session.check_settings(stack)
-    register_secrets(session, stack)
+    register_secrets(session, stack, session.check_settings(stack))
     return stack
 
 
-def register_secrets(session: Session, stack: Stack) -> None:
+def register_secrets(session: Session, stack: Stack, settings: StackFile) -> None:
     """Give the masker every secret of the stack's settings and state.
 
-    The one place where a run asks pulumi for clear values; they stay in memory.
+    The one place where a run asks pulumi for clear values; they stay in memory. Where settings file and state file
+    show that there are none, nobody is asked.
     """
-    settings = session.runner.run(pulumi.config_list(stack, show_secrets=True))
-    if not settings.ok:
-        raise in_confidence(session, settings, stack)
-    for value in secrets_in_config(settings.stdout):
-        session.masker.register(value)
-    state = session.runner.run(pulumi.stack_export(stack, show_secrets=True))
-    if not state.ok:
-        raise in_confidence(session, state, stack)
-    for value in secrets_in_export(state.stdout):
-        session.masker.register(value)
+    if settings.may_hold_secrets:
+        listed = _in_clear(session, pulumi.config_list(stack, show_secrets=True), stack)
+        session.masker.register_all(secrets_in_config(listed))
+    if session.state_may_hold_secrets(stack):
+        state = _in_clear(session, pulumi.stack_export(stack, show_secrets=True), stack)
+        session.masker.register_all(secrets_in_export(state))
+
+
+def _in_clear(session: Session, command: Command, stack: Stack) -> str:
+    outcome = session.runner.run(command)
+    if not outcome.ok:
+        raise in_confidence(session, outcome, stack)
+    return outcome.stdout
 
 
 def in_confidence(session: Session, failure: Outcome, stack: Stack) -> OpsError:

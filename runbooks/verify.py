@@ -39,8 +39,10 @@ def verify_service(session: Session, service: Service) -> Verdict:
     from runbooks.checks.ladders import LADDERS
     from runbooks.lib.checks import Verdict
 
-    session.reporter.announce(f"Checking {service.name}, from operator to client. Nothing is changed.")
-    with session.reporter.step(f"verify {service.name}"):
+    session.reporter.announce(
+        f"verify.{service.name}: each rung from operator to client, with what it saw. Nothing is changed."
+    )
+    with session.reporter.step(name):
         findings = [finding for name in service.checks for finding in LADDERS[name](session, service)]
     allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
     verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
@@ -50,7 +52,7 @@ def verify_service(session: Session, service: Service) -> Verdict:
 
 def _tell(session: Session, service: Service, verdict: Verdict) -> None:
     state = "verified" if verdict.ok else "NOT verified"
-    session.reporter.line(f"{service.name}: {state}: {verdict.summary()}")
+    session.reporter.line(f"verify.{service.name}: {state}: {verdict.summary()}")
     for finding in () if verdict.failures else verdict.undecided:
         session.reporter.line(f"  decides, and was not tried: {finding.rung}: {finding.evidence}")
     facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary()}

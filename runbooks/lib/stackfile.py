@@ -34,6 +34,11 @@ class StackFile:
         bound = top.get("environment") or []
         return cls(path=path, config=config, environment=tuple(str(name) for name in bound))
 
+    @property
+    def may_hold_secrets(self) -> bool:
+        """An encrypted value in it, or an environment that may bring one."""
+        return bool(self.environment) or any("secure" in str(value) for value in self.config.values())
+
     def has(self, key: str) -> bool:
         """Whether the full key (`namespace:name`) has a value, secret or not."""
         return key in self.config and self.config[key] not in (None, "")

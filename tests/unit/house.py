@@ -119,12 +119,12 @@ class House:
     def argvs(self, tool: str) -> list[str]:
         return [" ".join(call["argv"]) for call in self.calls(tool)]
 
-    def has_stacks(self, *projects: str) -> None:
-        """Put an empty state of stack mx into the file back end."""
+    def has_stacks(self, *projects: str, state: str = "{}") -> None:
+        """Put a state of stack mx into the file back end."""
         for project in projects:
             folder = self.backend / ".pulumi" / "stacks" / project
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "mx.json").write_text("{}")
+            (folder / "mx.json").write_text(state)
 
     def everything_written(self) -> str:
         """All that a run left in the state folder, as one text."""

@@ -239,7 +239,7 @@ SECRET = "config:\n  postgresql:superuser_password:\n    secure: v1:abc\n"
 def test_secrets_of_settings_and_state_are_known_before_the_first_command(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    house.has_stacks("postgresql")
+    house.has_stacks("postgresql", state='{"ciphertext": "1b47061264138c4ac30d75fd1eb44270"}')
     settings(house, SECRET)
     listed = {"postgresql:superuser_password": {"value": "hunter2-of-settings", "secret": True}}
     kept = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "plaintext": '"hunter2-of-state"'}
@@ -253,6 +253,23 @@ def test_secrets_of_settings_and_state_are_known_before_the_first_command(
     assert "[secret] [secret]" in capsys.readouterr().out
     assert "hunter2" not in house.everything_written()
     assert "hunter2" not in "".join(house.argvs("pulumi"))
+
+
+def test_nobody_is_asked_for_secrets_where_there_are_none(house: House) -> None:
+    house.has_stacks("cnpg", state='{"checkpoint": {}}')
+    with open_session(house.c, "preview.cnpg") as session:
+        session.prepare(find_service("cnpg"))
+    assert house.argvs("pulumi") == ["version"]
+
+
+def test_a_compressed_state_is_asked_for(house: House) -> None:
+    house.has_stacks("cnpg")
+    folder = house.backend / ".pulumi" / "stacks" / "cnpg"
+    (folder / "mx.json").rename(folder / "mx.json.gz")
+    house.answer("pulumi", ["export"], {"deployment": {}})
+    with open_session(house.c, "preview.cnpg") as session:
+        session.prepare(find_service("cnpg"))
+    assert len(house.calls("pulumi")) == 2
 
 
 def test_settings_that_lead_to_another_cluster_are_refused(house: House) -> None:

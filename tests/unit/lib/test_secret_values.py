@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runbooks.lib.secret_values import secrets_in_config, secrets_in_export, texts_in
+from runbooks.lib.secret_values import outputs_in_export, secrets_in_config, secrets_in_export, texts_in
 
 
 def kept(plain: Any) -> dict[str, Any]:
@@ -60,3 +60,22 @@ def test_a_plaintext_that_is_no_json_counts_as_it_is() -> None:
 @pytest.mark.parametrize(("value", "texts"), [("a", ["a"]), (None, []), (True, []), (1.5, ["1.5"]), ([["a"]], ["a"])])
 def test_texts(value: Any, texts: list[str]) -> None:
     assert list(texts_in(value)) == texts
+
+
+def test_outputs_in_clear_are_those_of_the_stack_itself() -> None:
+    resources = [
+        {"type": "kubernetes:core/v1:Secret", "outputs": {"data": kept("other")}},
+        {
+            "type": "pulumi:pulumi:Stack",
+            "outputs": {
+                "host": "db",
+                "port": 5432,
+                "password": kept("s3cret"),
+                "both": {"user": kept("u"), "l": [kept(1)]},
+            },
+        },
+    ]
+    outputs = outputs_in_export(json.dumps({"deployment": {"resources": resources}}))
+    assert outputs == {"host": "db", "port": 5432, "password": "s3cret", "both": {"user": "u", "l": [1]}}
+    assert outputs_in_export('{"deployment": {}}') == {}
+    assert outputs_in_export("") == {}
