@@ -37,7 +37,8 @@ class Journal:
 
     def __init__(self, path: Path, descriptor: int, masker: Masker) -> None:
         self.path = path
-        self.masker = masker
+        # What a child printed was masked when it was read; the rest is the toolkit's own words.
+        self._masker = masker.own_words()
         self._descriptor = descriptor
         self._lock = threading.Lock()
 
@@ -126,14 +127,14 @@ class Journal:
 
     def _masked(self, value: object) -> object:
         if isinstance(value, str):
-            return self.masker.mask(value)
+            return self._masker.mask(value)
         if isinstance(value, dict):
             return {str(key): self._masked(part) for key, part in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._masked(part) for part in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return self.masker.mask(str(value))
+        return self._masker.mask(str(value))
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

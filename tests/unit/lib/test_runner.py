@@ -392,6 +392,17 @@ def test_the_record_of_a_command(ops: Setting, tmp_path: Path) -> None:
     assert b"token-in-the-environment" not in ops.journal.path.read_bytes()
 
 
+def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[..., Setting], tmp_path: Path) -> None:
+    masker = Masker(["postgres"], platform_words=["postgres"])
+    journal = Journal.open(tmp_path, "test", [], masker=masker)
+    with Runner(masker=masker, journal=journal, base_env=os.environ) as runner:
+        outcome = runner.run(Command(argv=("echo", "user postgres"), title="preview postgres"))
+    (record,) = (record for record in read_journal(journal.path) if record["kind"] == "command")
+    assert (record["title"], record["stdout"]) == ("preview postgres", "user [secret]\n")
+    assert outcome.shown_stdout == "user [secret]\n"
+    journal.close()
+
+
 def test_a_full_disk_stops_what_changes_something_before_it_starts(ops: Setting, tmp_path: Path) -> None:
     full(ops.journal)
     mark = tmp_path / "changed"
