@@ -92,15 +92,15 @@ class FileBackend:
             key=lambda name: (name.project, name.stack),
         )
 
-    def create_stack(self, name: StackName) -> None:
+    def create_stack(self, name: StackName, deployment: dict[str, Any]) -> None:
         if self.has_stack(name):
             raise CommandFailed(f"stack '{name.qualified}' already exists")
         if not (self._base / "meta.yaml").exists():
             _write(self._base / "meta.yaml", "version: 1\n")
-        self.write_latest(name, None)
+        self.write_latest(name, deployment)
 
     def read_latest(self, name: StackName) -> dict[str, Any]:
-        """The deployment of the last checkpoint, empty for a new stack."""
+        """The deployment of the last checkpoint."""
         try:
             document = json.loads(self.stack_file(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -110,11 +110,8 @@ class FileBackend:
         latest = document.get("checkpoint", {}).get("latest")
         return latest if isinstance(latest, dict) else {}
 
-    def write_latest(self, name: StackName, deployment: dict[str, Any] | None) -> None:
-        checkpoint: dict[str, Any] = {"stack": name.qualified}
-        if deployment is not None:
-            checkpoint["latest"] = deployment
-        document = {"version": 3, "checkpoint": checkpoint}
+    def write_latest(self, name: StackName, deployment: dict[str, Any]) -> None:
+        document = {"version": 3, "checkpoint": {"stack": name.qualified, "latest": deployment}}
         _write(self.stack_file(name), json.dumps(document, separators=(",", ":"), ensure_ascii=False))
 
     def keep_previous(self, name: StackName) -> None:

@@ -444,8 +444,8 @@ class Deployment:
 
     def _same(self, new: ResourceState, old: ResourceState) -> ResourceState:
         step = Step("same", new.urn, new.type, old, new)
-        new.id = old.id
         self.start(step)
+        new.id = old.id
         new.outputs = old.outputs
         new.extra = old.extra
         self.journal.add(new, old, changed=new != old)

@@ -101,13 +101,11 @@ def _inverted(detailed: Mapping[str, PropertyDiff]) -> dict[str, PropertyDiff]:
 
 
 def _without_gone(before: list[ResourceState], after: list[ResourceState | None]) -> list[ResourceState]:
+    """References to what is gone are dropped, and so are properties that depend on nothing, as the real engine does."""
     gone = {old.urn for old, new in zip(before, after, strict=True) if new is None}
     kept = [state for state in after if state is not None]
-    if not gone:
-        return kept
     for state in kept:
         state.dependencies = [urn for urn in state.dependencies if urn not in gone]
-        state.property_dependencies = {
-            key: [urn for urn in urns if urn not in gone] for key, urns in state.property_dependencies.items()
-        }
+        remaining = {key: [urn for urn in urns if urn not in gone] for key, urns in state.property_dependencies.items()}
+        state.property_dependencies = {key: urns for key, urns in remaining.items() if urns}
     return kept

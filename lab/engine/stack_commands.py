@@ -68,7 +68,7 @@ def init(session: Session, stack: str, *, secrets_provider: str, no_select: bool
         _ = PassphraseManager(settings.salt, session.environment).crypter
     else:
         write_salt(settings.path, PassphraseManager.create(session.environment).salt)
-    session.backend.create_stack(name)
+    session.backend.create_stack(name, encode_deployment(Snapshot(), lambda text: text))
     if not no_select:
         session.select(project, name)
     print(f"Created stack '{stack}'", file=sys.stderr)
@@ -179,9 +179,7 @@ def output(session: Session, stack: str, key: str, *, as_json: bool, show_secret
 def export(session: Session, stack: str, *, file: str, show_secrets: bool) -> None:
     project = session.project()
     deployment = session.backend.read_latest(session.stack_name(project, stack))
-    if not deployment:
-        deployment = encode_deployment(Snapshot(), lambda text: text)
-    elif show_secrets:
+    if show_secrets:
         crypter = session.crypter_of_state(deployment)
         if crypter is not None:
             deployment = _in_clear(deployment, crypter.decrypt)

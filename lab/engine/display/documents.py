@@ -57,6 +57,8 @@ class Digest:
         self._steps.append(entry)
         if step.op == "refresh":
             self._refreshed[step.urn] = entry
+        else:
+            self._refreshed.pop(step.urn, None)
 
     def _finish_refresh(self, step: Step) -> None:
         entry = self._refreshed.pop(step.urn, None)

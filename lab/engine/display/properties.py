@@ -94,9 +94,9 @@ def output_lines(old: Mapping[str, Any] | None, new: Mapping[str, Any], *, only_
     if old is None:
         return property_lines(new, 4)
     keys = sorted({*old, *new})
+    width = max((len(key) for key in keys), default=0)
     if only_changed:
         keys = [key for key in keys if old.get(key, _MISSING) != new.get(key, _MISSING)]
-    width = max((len(key) for key in keys), default=0)
     lines: list[str] = []
     for key in keys:
         before, after = old.get(key, _MISSING), new.get(key, _MISSING)

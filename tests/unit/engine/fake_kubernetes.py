@@ -6,6 +6,7 @@ ConfigMaps and names, secrets kept, ``Chart`` as a remote component, slow and fa
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -75,9 +76,9 @@ class FakeKubernetes:
             metadata["name"] = old_name or f"{urn.rsplit('::', 1)[-1]}-{autoname_seed.hex()[:8]}"
         inputs["metadata"] = metadata
         if type.endswith(":Secret"):
-            for key in ("data", "stringData"):
-                if key in inputs:
-                    inputs[key] = Secret(strip_secrets(inputs[key]))
+            texts = strip_secrets(inputs.pop("stringData", None) or {})
+            encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+            inputs["data"] = Secret({**strip_secrets(inputs.get("data") or {}), **encoded})
         if metadata["name"] == "refused":
             return CheckResult(inputs, (CheckFailure("metadata.name", "no"),))
         return CheckResult(inputs)
@@ -99,7 +100,7 @@ class FakeKubernetes:
             replace = path == "metadata.name" or (type.endswith(":ConfigMap") and path.split(".")[0] == "data")
             if replace:
                 replaces.append(path)
-            detailed[path] = PropertyDiff(f"{kind}-replace" if replace else kind, False)  # type: ignore[arg-type]
+            detailed[path] = PropertyDiff(f"{kind}-replace" if replace else kind, kind == "delete")  # type: ignore[arg-type]
         name_same = (old.get("metadata") or {}).get("name") == (new.get("metadata") or {}).get("name")
         return DiffResult(bool(detailed), tuple(replaces), detailed, bool(replaces) and name_same)
 
@@ -108,7 +109,7 @@ class FakeKubernetes:
         metadata = plain["metadata"]
         key = _key(plain)
         if preview:
-            outputs = mark_like({**plain, "metadata": {**metadata, "uid": UNKNOWN}}, inputs)
+            outputs = mark_like({**plain, "metadata": {**metadata, "uid": str(uuid.uuid4())}}, inputs)
             return CreateResult("", outputs)
         self.host.log("info", urn, "", ephemeral=True)
         with self.cluster() as objects:
@@ -176,14 +177,15 @@ class FakeKubernetes:
             objects.pop(id, None)
 
     def construct(self, request: ConstructRequest, monitor: MonitorHandle) -> ConstructResult:
+        namespace = strip_secrets(request.inputs.get("namespace") or "default")
         component = monitor.register(request.type, request.name, {}, request.options, custom=False)
         child = monitor.register(
             "kubernetes:core/v1:ConfigMap",
-            f"{request.name}:default/{request.name}-cm",
+            f"{request.name}:{namespace}/{request.name}-cm",
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
-                "metadata": {"name": f"{request.name}-cm", "namespace": "default"},
+                "metadata": {"name": f"{request.name}-cm", "namespace": namespace},
                 "data": {"colour": strip_secrets(request.inputs.get("values") or {}).get("colour", "none")},
             },
             ResourceOptions(),
