@@ -212,6 +212,9 @@ def main() -> int:
     logging.getLogger("kopf").setLevel(logging.ERROR)
     logging.getLogger("kopf._cogs.clients.watching").addFilter(lambda record: "will retry" not in record.getMessage())
     os.umask(0o077)
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        # libpq would take a host or a login of the user's own from these.
+        del os.environ[name]
     access = Access.read(settings.kubeconfig)
     wait_for_server(access)
     api = Api(access)

@@ -259,7 +259,9 @@ class Clusters:
             postgres.stop(place.data)
         record |= {"uid": cluster["metadata"]["uid"], "port": place.port}
         postgres.write_record(place.folder, record)
-        postgres.create(place, _creation(cluster), password)
+        if not (place.data / "PG_VERSION").exists():
+            log.info("cluster %s/%s: makes its data folder", *_key(cluster))
+            postgres.create(place, _creation(cluster), password)
         found = self._parameters(cluster, place, record)
         changed = parameters.apply(place, found)
         if changed and postgres.find(place) is not None:
@@ -357,6 +359,8 @@ class Clusters:
         if all(before.get(key) == value for key, value in after.items()):
             return cluster
         written = self._api.patch(cluster, {"status": after}, MANAGER, status=True) or cluster
+        if is_ready and not is_true(cluster, "Ready"):
+            log.info("cluster %s/%s is ready", *_key(cluster))
         if trouble is not None and before.get("phaseReason") != trouble.summary:
             log.warning("cluster %s/%s: %s", *_key(cluster), trouble)
             self._api.warn(written, "PostgresNotRunning", trouble.summary, MANAGER)

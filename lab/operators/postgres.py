@@ -195,8 +195,6 @@ def _environment() -> dict[str, str]:
 
 def create(place: Place, creation: Creation, password: str) -> None:
     """Make the data folder, whole or not at all. The superuser's password goes in on standard input."""
-    if (place.data / "PG_VERSION").exists():
-        return
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = place.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
