@@ -39,11 +39,10 @@ def verify_service(session: Session, service: Service) -> Verdict:
     from runbooks.checks.ladders import LADDERS
     from runbooks.lib.checks import Verdict
 
-    session.reporter.announce(
-        f"verify.{service.name}: each rung from operator to client, with what it saw. Nothing is changed."
-    )
+    name = f"verify.{service.name}"
+    session.reporter.announce(f"{name}: each rung from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
-        findings = [finding for name in service.checks for finding in LADDERS[name](session, service)]
+        findings = [finding for ladder in service.checks for finding in LADDERS[ladder](session, service)]
     allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
     verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
     _tell(session, service, verdict)
