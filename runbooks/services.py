@@ -21,6 +21,25 @@ class SecretSetting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A stack reference that a program requires: `<organization>/<project of the producer>/<stack>`."""
+
+    setting: str
+    """Of the consumer's own namespace; it has no default."""
+    producer: str
+    """The service whose outputs it names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentKey:
+    """A setting that a service's ESC environment has to provide, as a text that keeps its secretness."""
+
+    key: str
+    """As in the project's own namespace, or `namespace:key`."""
+    is_secret: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Service:
     """One Pulumi project of the platform and everything the runbooks need to know of it."""
 
@@ -36,6 +55,14 @@ class Service:
     reads_outputs_of: tuple[str, ...] = ()
     """Those of `needs` whose stack outputs it reads, by stack reference or environment: until they have outputs, its
     preview would show made-up values, so it waits."""
+    reference: Reference | None = None
+    """How it reads those outputs: by stack reference, or"""
+    environment: str = ""
+    """by this ESC environment, `<project>/<env>`, which its stack files bind."""
+    environment_keys: tuple[EnvironmentKey, ...] = ()
+    """What that environment must provide: every setting of the program that has no default."""
+    required: tuple[str, ...] = ()
+    """Plain settings without a default that the stack files hold, besides the reference."""
     secrets: tuple[SecretSetting, ...] = ()
     stateful: bool = False
     checks: tuple[str, ...] = ()
