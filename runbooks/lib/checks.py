@@ -102,7 +102,7 @@ def look_until(check: Check, clock: Clock) -> Finding:
         if found.state is not State.FAILED or found.final or waited >= check.patience:
             break
         clock.sleep(min(LOOK_AGAIN, check.patience - waited))
-    if found.state is State.FAILED and waited:
+    if found.state is State.FAILED and waited >= 1:
         return replace(found, evidence=f"{found.evidence} (after {waited:.0f} s)")
     return found
 

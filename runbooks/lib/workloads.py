@@ -16,7 +16,7 @@ CRD_MISSING = "CRDs not found: the operator that brings them was not applied, or
 NO_ENDPOINTS = "no Pod behind the Service is ready: look at the Pods' events"
 
 
-def seen(rung: str, look: Callable[[], Finding], *, next_step: str = "") -> Finding:
+def seen(rung: str, look: Callable[[], Finding], *, next_step: str = "./inv doctor") -> Finding:
     """What `look` finds; an answer the cluster did not give is a failed rung, with its reason as evidence."""
     try:
         return look()

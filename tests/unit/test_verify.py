@@ -1,0 +1,478 @@
+"""The ladders of tailscale, cnpg and postgres on fakes: what they say when something is right, wrong or missing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from runbooks import verify
+from runbooks.checks import cnpg, postgres
+from runbooks.lib import exposure, sql
+from runbooks.lib.checks import State, Verdict
+from runbooks.lib.errors import VerificationFailed
+from runbooks.services import SERVICES, find_service
+from runbooks.session import open_session
+from tests.answers import deployment, listing, secret, slices
+from tests.unit.house import House
+
+PASSWORD = "hunter2-hunter2-hunter2"
+FQDN = "postgresql.tail1234.ts.net"
+VERSION = "PostgreSQL 18.4 on x86_64-pc-linux-gnu"
+ADDRESS = "100.64.0.7"
+
+
+def kept(plain: Any) -> dict[str, str]:
+    return {
+        "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270",
+        "plaintext": json.dumps(plain),
+    }
+
+
+OUTPUTS = {
+    "host": "postgresql-cluster-rw.postgresql.svc.cluster.local",
+    "port": 5432,
+    "username": kept("postgres"),
+    "user": kept("postgres"),
+    "password": kept(PASSWORD),
+    "ts_hostname": "postgresql",
+    "k8s_namespace": "postgresql",
+}
+
+
+def exported(outputs: dict[str, Any]) -> dict[str, Any]:
+    return {"deployment": {"resources": [{"type": "pulumi:pulumi:Stack", "outputs": outputs}]}}
+
+
+def cluster(*, ready: str = "True", phase: str = "Cluster in healthy state", instances: int = 1) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "postgresql-cluster", "namespace": "postgresql"},
+        "spec": {"instances": instances},
+        "status": {"phase": phase, "readyInstances": 1, "conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def exposed(**changes: Any) -> dict[str, Any]:
+    annotations = {"tailscale.com/expose": "true", "tailscale.com/hostname": "postgresql"}
+    return {
+        "kind": "Service",
+        "metadata": {"name": "postgresql-cluster-rw-ext", "namespace": "postgresql", "annotations": annotations},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 5432}]},
+        "status": {"conditions": [{"type": "TailscaleProxyReady", "status": "True", "reason": "ProxyCreated"}]},
+    } | changes
+
+
+GROUP = {
+    "groupVersion": "postgresql.cnpg.io/v1",
+    "resources": [{"name": name} for name in ("clusters", "databases", "backups", "scheduledbackups", "poolers")],
+}
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A home where the platform is deployed, this machine is on the tailnet, and time stands still."""
+    answer = house.answer
+    operator = deployment("operator", "tailscale")
+    manager = deployment("cnpg-cloudnative-pg", "cnpg-system")
+    answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
+    answer("kubectl", ["get", "deployments.apps", "cnpg-system"], listing(manager))
+    answer("kubectl", ["get", "deployments.apps,stat", "tailscale"], listing(operator))
+    answer("kubectl", ["get", "deployments.apps,stat", "cnpg-system"], listing(manager))
+    answer(
+        "kubectl",
+        ["get", "secrets", "operator-oauth"],
+        secret("operator-oauth", "tailscale", {"client_id": "i", "client_secret": "s"}),
+    )
+    answer(
+        "kubectl",
+        ["get", "ingressclasses"],
+        {"metadata": {"name": "tailscale"}, "spec": {"controller": "tailscale.com/ts-ingress"}},
+    )
+    answer("kubectl", ["get", "--raw=/apis/postgresql.cnpg.io/v1"], GROUP)
+    answer("kubectl", ["get", "endpointslices", "cnpg-webhook-service"], slices("10.0.0.3", port=9443))
+    answer("kubectl", ["get", "endpointslices", "postgresql-cluster-rw"], slices("10.0.0.4"))
+    answer("kubectl", ["get", "clusters.postgresql.cnpg.io"], cluster())
+    superuser = secret("postgresql-cluster-superuser", "postgresql", {"username": "postgres", "password": PASSWORD})
+    answer("kubectl", ["get", "secrets", "postgresql-cluster-superuser"], superuser)
+    answer("kubectl", ["get", "services", "postgresql-cluster-rw-ext"], exposed())
+    answer("kubectl", ["get", "services", "--all-namespaces"], listing(exposed()))
+    answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing())
+    state = secret("ts-x-0", "tailscale", {"device_fqdn": f"{FQDN}.", "device_ips": json.dumps([ADDRESS])})
+    answer("kubectl", ["get", "secrets", "--selector=tailscale.com/managed=true"], listing(state))
+    answer("pulumi", ["stack", "export"], exported(OUTPUTS))
+    house.has_stacks("tailscale", "cnpg", "postgresql")
+    monkeypatch.setattr("runbooks.lib.network.resolve", lambda _: [ADDRESS])
+    monkeypatch.setattr("runbooks.lib.network.connect", lambda *_: None)
+    monkeypatch.setattr("runbooks.lib.network.tailscale_status", lambda _: None)
+    monkeypatch.setattr(sql, "select_version", lambda _: VERSION)
+    monkeypatch.setattr("runbooks.lib.checks.LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("runbooks.checks.cluster.patience", lambda *_: 0.0)
+    for ladder in ("tailscale", "cnpg", "postgres"):
+        monkeypatch.setattr(f"runbooks.checks.{ladder}.patience", lambda *_: 0.0)
+    yield house
+
+
+def climbed(house: House, name: str) -> Verdict:
+    with open_session(house.c, f"verify.{name}") as session:
+        return verify.verify_service(session, find_service(name))
+
+
+def states(verdict: Verdict) -> dict[str, State]:
+    return {finding.rung: finding.state for finding in verdict.findings}
+
+
+@pytest.mark.parametrize("name", [service.name for service in SERVICES])
+def test_a_healthy_platform_is_verified(home: House, name: str) -> None:
+    verdict = climbed(home, name)
+    assert verdict.ok, verdict
+    untried = [finding for finding in verdict.findings if finding.state is State.NOT_TRIED]
+    assert all(not finding.deciding for finding in untried)
+
+
+def test_the_version_is_the_evidence_and_the_password_is_nowhere(
+    home: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = climbed(home, "postgres")
+    told = capsys.readouterr().out
+    assert verdict.findings[-1].evidence == VERSION
+    assert VERSION in told
+    assert PASSWORD not in told + home.everything_written() + "".join(home.argvs("pulumi") + home.argvs("kubectl"))
+
+
+def test_every_kubectl_goes_through_the_private_kubeconfig(home: House) -> None:
+    climbed(home, "postgres")
+    for call in home.calls("kubectl"):
+        assert call["argv"][0].startswith(f"--kubeconfig={home.state}/runs/")
+
+
+def test_exposures_are_one_table(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    climbed(home, "tailscale")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(words for words in lines if words and words[0] == "postgresql/postgresql-cluster-rw-ext")
+    assert row == ["postgresql/postgresql-cluster-rw-ext", "postgresql", "ok", "ok", "--", "ok", "ok"]
+
+
+def test_what_has_nothing_exposed_is_still_verified(home: House) -> None:
+    home.answer("kubectl", ["get", "services", "--all-namespaces"], listing())
+    assert climbed(home, "tailscale").ok
+
+
+MISSING = (1, "", "Error from server (NotFound): it is not found")
+NO_KIND = (1, "", 'error: the server doesn\'t have a resource type "clusters"')
+
+
+def kubectl(words: list[str], reply: Any) -> Callable[[House], None]:
+    return lambda house: house.answer("kubectl", ["get", *words], reply)
+
+
+def pulumi(reply: Any) -> Callable[[House], None]:
+    return lambda house: house.answer("pulumi", ["stack", "export"], reply)
+
+
+def without(name: str) -> Callable[[House], None]:
+    return pulumi(exported({key: value for key, value in OUTPUTS.items() if key != name}))
+
+
+STATE_SECRETS = ["secrets", "--selector=tailscale.com/managed=true"]
+
+BROKEN: dict[str, tuple[str, Callable[[House], None], str, str, str]] = {
+    "no cnpg operator": (
+        "cnpg",
+        kubectl(["deployments.apps", "cnpg-system"], listing()),
+        cnpg.OPERATOR_READY,
+        "no such Deployment",
+        "not applied here",
+    ),
+    "cnpg operator down": (
+        "postgres",
+        kubectl(
+            ["deployments.apps", "cnpg-system"],
+            listing(deployment("cnpg-cloudnative-pg", "cnpg-system", ready=0, available="False")),
+        ),
+        cnpg.OPERATOR_READY,
+        "0 of 1 ready",
+        "Pod",
+    ),
+    "no CRDs": (
+        "cnpg",
+        kubectl(["--raw"], NO_KIND),
+        cnpg.KINDS_SERVED,
+        "CRD is not installed",
+        "CRDs not found",
+    ),
+    "half the CRDs": (
+        "cnpg",
+        kubectl(["--raw"], GROUP | {"resources": [{"name": "clusters"}]}),
+        cnpg.KINDS_SERVED,
+        "does not serve databases",
+        "CNPG operator was applied",
+    ),
+    "no webhook": (
+        "cnpg",
+        kubectl(["endpointslices", "cnpg-webhook"], slices()),
+        "the operator's webhook has an endpoint",
+        "no ready endpoint",
+        "Pods",
+    ),
+    "never deployed": (
+        "postgres",
+        lambda house: (house.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
+        postgres.OUTPUTS_THERE,
+        "no such stack",
+        "never deployed",
+    ),
+    "output missing": (
+        "postgres",
+        without("password"),
+        postgres.OUTPUTS_THERE,
+        "password",
+        "to its end",
+    ),
+    "no outputs": (
+        "postgres",
+        pulumi({"deployment": {}}),
+        postgres.OUTPUTS_THERE,
+        "host, port",
+        "end",
+    ),
+    "no cluster": (
+        "postgres",
+        kubectl(["clusters.postgresql"], MISSING),
+        postgres.CLUSTER_READY,
+        "no Cluster postgresql-cluster in postgresql",
+        "deleted by hand",
+    ),
+    "cluster kind unknown": (
+        "postgres",
+        kubectl(["clusters.postgresql"], NO_KIND),
+        postgres.CLUSTER_READY,
+        "CRD is not installed",
+        "CRDs not found",
+    ),
+    "cluster setting up": (
+        "postgres",
+        kubectl(["clusters.postgresql"], cluster(ready="False", phase="Setting up primary")),
+        postgres.CLUSTER_READY,
+        "Setting up primary",
+        "first instance",
+    ),
+    "no superuser secret": (
+        "postgres",
+        kubectl(["secrets", "postgresql-cluster-superuser"], MISSING),
+        "the Secret postgresql-cluster-superuser is there",
+        "no such Secret",
+        "superuser access is off",
+    ),
+    "no primary": (
+        "postgres",
+        kubectl(["endpointslices", "postgresql-cluster-rw"], slices("10.0.0.4", ready=False)),
+        "the Service postgresql-cluster-rw has an endpoint",
+        "1 not ready",
+        "no primary is ready",
+    ),
+    "not exposed": (
+        "postgres",
+        kubectl(["services", "postgresql-cluster-rw-ext"], exposed(metadata={"name": "x", "namespace": "y"})),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
+        "lacks tailscale.com/expose",
+        "annotations are present",
+    ),
+    "service gone": (
+        "postgres",
+        kubectl(["services", "postgresql-cluster-rw-ext"], MISSING),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
+        "no Service",
+        "deleted by hand",
+    ),
+    "names disagree": (
+        "postgres",
+        pulumi(exported(OUTPUTS | {"ts_hostname": "db"})),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
+        "asks for postgresql, exported is db",
+        "verify ts_hostname",
+    ),
+    "tailscale operator down": (
+        "postgres",
+        kubectl(
+            ["deployments.apps", "tailscale", "operator"],
+            deployment("operator", "tailscale", ready=0, available="False"),
+        ),
+        exposure.OPERATOR_AVAILABLE,
+        "0 of 1 ready",
+        "TS_CLIENT_ID",
+    ),
+    "no oauth client": (
+        "tailscale",
+        kubectl(["secrets", "operator-oauth"], MISSING),
+        "the operator has its OAuth client",
+        "no such Secret",
+        "did not make",
+    ),
+    "class of another": (
+        "tailscale",
+        kubectl(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
+        "the ingress class `tailscale` belongs to the operator",
+        "somebody/else",
+        "Ingress not reachable",
+    ),
+    "no class": (
+        "tailscale",
+        kubectl(["ingressclasses"], MISSING),
+        "the ingress class `tailscale` belongs to the operator",
+        "no ingress class",
+        "Ingress not reachable",
+    ),
+    "ready but not joined": (
+        "postgres",
+        kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": ""}))),
+        "its device joined the tailnet under the wanted name",
+        "no device_fqdn",
+        "OAuth",
+    ),
+    "device renamed": (
+        "tailscale",
+        kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": "postgresql-1.t.ts.net."}))),
+        "its device joined the tailnet under the wanted name",
+        "postgresql-1",
+        "holds the name",
+    ),
+    "services cannot be listed": (
+        "tailscale",
+        kubectl(["services", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
+        "exposed Services and Ingresses can be listed",
+        "may not read",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named_with_cause_and_next_step(
+    home: House, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    service, break_it, rung, evidence, cause = BROKEN[name]
+    break_it(home)
+    verdict = climbed(home, service)
+    (problem,) = [finding for finding in verdict.failures if finding.rung == rung]
+    assert not verdict.ok
+    assert evidence in problem.evidence
+    assert cause in problem.cause
+    assert problem.next_step
+    told = capsys.readouterr().out
+    assert f"FAIL {rung}" in told
+    assert "NOT verified" in told
+
+
+def trouble(error: OSError) -> Callable[..., Any]:
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("what", "replacement", "rung", "evidence"),
+    [
+        (
+            "resolve",
+            trouble(socket.gaierror(-2, "not known")),
+            exposure.NAME_RESOLVES,
+            "not known",
+        ),
+        ("resolve", lambda _: ["10.6.6.6"], exposure.NAME_RESOLVES, "the device is 100.64.0.7"),
+        (
+            "connect",
+            trouble(TimeoutError("timed out")),
+            postgres.EXPORTED_CONNECTS,
+            "timed out",
+        ),
+        (
+            "tailscale_status",
+            lambda _: {"BackendState": "Stopped"},
+            exposure.DEVICE_IS_PEER,
+            "Stopped",
+        ),
+        ("tailscale_status", trouble(OSError("no JSON")), exposure.DEVICE_IS_PEER, "no JSON"),
+        (
+            "tailscale_status",
+            lambda _: {"BackendState": "Running"},
+            exposure.DEVICE_IS_PEER,
+            "0 peers",
+        ),
+    ],
+)
+def test_half_working_tailnets(
+    home: House, monkeypatch: pytest.MonkeyPatch, what: str, replacement: Any, rung: str, evidence: str
+) -> None:
+    monkeypatch.setattr(f"runbooks.lib.network.{what}", replacement)
+    verdict = climbed(home, "postgres")
+    (problem,) = verdict.failures
+    assert problem.rung == rung
+    assert evidence in problem.evidence
+    assert states(verdict)[postgres.SQL_ANSWERS] is State.NOT_TRIED
+
+
+def test_a_server_that_refuses_the_password(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: sql.Login) -> str:
+        raise sql.SqlFailed("FATAL: password authentication failed", "Postgres auth error: …")
+
+    monkeypatch.setattr(sql, "select_version", refuse)
+    verdict = climbed(home, "postgres")
+    (problem,) = verdict.failures
+    assert problem.rung == postgres.SQL_ANSWERS
+    assert "Postgres auth error" in problem.cause
+
+
+def test_the_task_ends_with_exit_4_and_the_first_problem(home: House) -> None:
+    kubectl(["clusters.postgresql"], MISSING)(home)
+    with pytest.raises(VerificationFailed) as caught:
+        verify.verify(home.c, ("tailscale", "cnpg", "postgres"))
+    assert caught.value.exit_code == 4
+    assert "postgres" in caught.value.summary
+    assert "describe clusters.postgresql.cnpg.io" in caught.value.next_step
+
+
+def test_the_task_passes_and_the_journal_has_the_verdicts(home: House) -> None:
+    verify.verify(home.c, ("tailscale", "cnpg", "postgres"))
+    text = home.everything_written()
+    assert text.count('"verdict"') == 3
+
+
+def test_an_untried_deciding_rung_on_a_real_target_is_no_success(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runbooks.checks.postgres.network_of", lambda _: None)
+    monkeypatch.setattr("runbooks.checks.tailscale.network_of", lambda _: None)
+    with pytest.raises(VerificationFailed):
+        verify.verify(home.c, ("postgres",))
+    assert "decides, and was not tried" in capsys.readouterr().out
+
+
+def test_every_declared_ladder_exists() -> None:
+    from runbooks.checks.ladders import LADDERS
+
+    for service in SERVICES:
+        assert service.checks
+        assert set(service.checks) <= set(LADDERS)
+
+
+# --- the listener, before the password is sent ----------------------------------------------------------------------
+
+
+def test_only_the_labs_own_server_gets_the_password(home: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, open_session(home.c, "verify.postgres") as session:
+        found = postgres.listener_is_ours(session, server.getsockname()[1])
+    assert found.state is State.FAILED
+    assert "another program holds the lab's port" in found.cause
+
+
+def test_a_port_where_nobody_listens_gets_no_password(home: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with open_session(home.c, "verify.postgres") as session:
+        found = postgres.listener_is_ours(session, port)
+    assert found.state is State.FAILED
+    assert "nobody on port" in found.evidence
