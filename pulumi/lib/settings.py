@@ -68,18 +68,20 @@ class WrongValueError(Exception):
 def setting(
     about: str, *, default: object = dataclasses.MISSING, key: str = "", accepts: Rule | None = None
 ) -> typing.Any:
-    """A plain setting. Without a default it must be set; `key` only where it differs from the field's name."""
+    """A plain setting. Without a default it must be set.
+
+    `key` only where it differs from the field's name; one like `postgresql:host` is of another namespace.
+    """
     metadata = {"setting": Declaration(about=about, key=key, accepts=accepts)}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def secret(about: str, *, key: str = "", generated: bool = False) -> typing.Any:
+def secret(about: str, *, key: str = "", accepts: Rule | None = None, generated: bool = False) -> typing.Any:
     """A secret that must be set, of type `pulumi.Output[str]`. `generated`: a random value will do."""
-    return dataclasses.field(
-        metadata={"setting": Declaration(about=about, key=key, is_secret=True, generated=generated)}
-    )
+    declaration = Declaration(about=about, key=key, accepts=accepts, is_secret=True, generated=generated)
+    return dataclasses.field(metadata={"setting": declaration})
 
 
 def between(low: int, high: int) -> Rule:
@@ -105,17 +107,18 @@ DNS_LABEL = matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "one DNS label: a-z,
 QUANTITY = matching(r"[1-9][0-9]*(Mi|Gi|Ti)", "a size such as 20Gi", "20Gi")
 
 
-def read_settings(declared: type[S]) -> S:
+def read_settings(declared: type[S], *, environment: str = "") -> S:
     """Read every field of the dataclass `declared` from the configuration of the running stack.
 
-    Raises `pulumi.RunError` that lists each missing or wrong setting; warns of settings nobody reads.
+    `environment` is the ESC environment that must provide those without a default, as `<project>/<env>`. Raises
+    `pulumi.RunError` that lists each missing or wrong setting; warns of settings nobody reads.
     """
     config = pulumi.Config()
     types = typing.get_type_hints(declared)
     values: dict[str, object] = {}
     problems: list[Problem] = []
     for field in dataclasses.fields(declared):  # type: ignore[arg-type]
-        value = _read_field(field, types[field.name], config)
+        value = _read_field(field, types[field.name], config, environment)
         if isinstance(value, Problem):
             problems.append(value)
         elif value is not dataclasses.MISSING:
@@ -131,30 +134,35 @@ def setting_rows(declared: type, project: str) -> list[tuple[str, str, str]]:
     rows = []
     for field in dataclasses.fields(declared):
         declaration = field.metadata["setting"]
-        rows.append((f"{project}:{_key(field)}", _shown_default(field), _meaning(declaration)))
+        rows.append((_full_key(field, project), _shown_default(field), _meaning(declaration)))
     return rows
 
 
-def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pulumi.Config) -> object:
+def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pulumi.Config, environment: str) -> object:
     """The field's value, MISSING when its default applies, or the Problem with it."""
     declaration: Declaration = field.metadata["setting"]
-    raw = config.get(_key(field))
+    full_key = _full_key(field, config.name)
+    namespace, _, key = full_key.partition(":")
+    holder = pulumi.Config(namespace)
+    raw = holder.get(key)
     if declaration.is_secret:
-        found = _found_in_secret(raw, config.full_key(_key(field)))
-        return _problem(field, found, "", config) if found else config.require_secret(_key(field))
-    if raw is None:
-        return _problem(field, "not set", _noun(type_), config) if _is_required(field) else dataclasses.MISSING
+        found = _found_in_secret(raw, full_key, declaration.accepts)
+        return _problem(field, found, "", full_key, environment) if found else holder.require_secret(key)
     noun = _noun(type_)
+    if raw is None:
+        if not _is_required(field):
+            return dataclasses.MISSING
+        return _problem(field, "not set", noun, full_key, environment)
     try:
         value = READERS[type_].read(raw)
     except WrongValueError:
-        return _problem(field, _shown(raw, config.full_key(_key(field))), noun, config)
+        return _problem(field, _shown(raw, full_key), noun, full_key, environment)
     if declaration.accepts and not declaration.accepts.holds(value):
-        return _problem(field, _shown(raw, config.full_key(_key(field))), noun, config)
+        return _problem(field, _shown(raw, full_key), noun, full_key, environment)
     return value
 
 
-def _found_in_secret(raw: str | None, full_key: str) -> str:
+def _found_in_secret(raw: str | None, full_key: str, accepts: Rule | None) -> str:
     """What is wrong with a secret, in words that do not disclose it; empty when nothing is."""
     if raw is None:
         return "not set"
@@ -164,19 +172,35 @@ def _found_in_secret(raw: str | None, full_key: str) -> str:
         return "found a value with white space at an end, such as the line break that `echo` adds"
     if not _is_secret(full_key):
         return "found a value in plain text; treat it as disclosed and change it"
+    if accepts and not accepts.holds(raw):
+        return "found a value of another form"
     return ""
 
 
-def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, config: pulumi.Config) -> Problem:
+def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, full_key: str, environment: str) -> Problem:
     declaration: Declaration = field.metadata["setting"]
-    key, full_key = _key(field), config.full_key(_key(field))
-    if declaration.is_secret:
-        # A program's folder has the name that the runbooks know it by.
-        by_runbook = f"inv secrets.set {Path.cwd().name} {key}" + (" --generate" if declaration.generated else "")
-        commands = (by_runbook, f"pulumi config set --secret {full_key}")
-        return Problem(full_key, found, f"a secret: {declaration.about}", commands)
-    expected = declaration.accepts.expected if declaration.accepts else noun
-    return Problem(full_key, found, f"{expected}: {declaration.about}", (_set_command(field, full_key),))
+    expected = declaration.accepts.expected if declaration.accepts else "a secret" if declaration.is_secret else noun
+    if environment and _is_required(field):
+        commands = _environment_commands(declaration, full_key, environment)
+    elif declaration.is_secret:
+        commands = _secret_commands(declaration, _key(field), full_key)
+    else:
+        commands = (_set_command(field, full_key),)
+    return Problem(full_key, found, f"{expected}: {declaration.about}", commands)
+
+
+def _environment_commands(declaration: Declaration, full_key: str, environment: str) -> tuple[str, ...]:
+    """Bind what provides the value, or make the environment provide it."""
+    namespace, _, key = full_key.partition(":")
+    if declaration.is_secret and namespace == pulumi.get_project():
+        return f"inv esc.bind {environment}", f"inv esc.set {environment} pulumiConfig.{key}"
+    return f"inv esc.bind {environment}", f"edit environments/{environment}.yaml, then inv esc.apply {environment}"
+
+
+def _secret_commands(declaration: Declaration, key: str, full_key: str) -> tuple[str, ...]:
+    # A program's folder has the name that the runbooks know it by.
+    by_runbook = f"inv secrets.set {Path.cwd().name} {key}" + (" --generate" if declaration.generated else "")
+    return by_runbook, f"pulumi config set --secret {full_key}"
 
 
 def _set_command(field: dataclasses.Field[typing.Any], full_key: str) -> str:
@@ -267,6 +291,10 @@ def _noun(type_: object) -> str:
 
 def _key(field: dataclasses.Field[typing.Any]) -> str:
     return field.metadata["setting"].key or field.name
+
+
+def _full_key(field: dataclasses.Field[typing.Any], project: str) -> str:
+    return _key(field) if ":" in _key(field) else f"{project}:{_key(field)}"
 
 
 def _is_secret(full_key: str) -> bool:

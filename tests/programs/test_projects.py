@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.machinery
 import re
 import sys
@@ -110,16 +111,16 @@ def test_its_programs_import_only_the_sdks_and_the_helpers(folder):
 def test_it_has_stack_files_for_the_cluster_and_for_the_lab(folder):
     files = stack_files(folder)
     assert {"Pulumi.mx.yaml", "Pulumi.lab.yaml"} <= set(files)
-    lab = files["Pulumi.lab.yaml"]
+    lab = files["Pulumi.lab.yaml"].get("config") or {}
     uses_charts = "lib.charts" in "".join(path.read_text() for path in (PROGRAMS / folder).glob("*.py"))
-    assert (lab["config"].get("charts:source") == "lab/charts") or not uses_charts
+    assert (lab.get("charts:source") == "lab/charts") or not uses_charts
 
 
 @each_project
 def test_its_stack_files_hold_no_secret(folder):
     declared = {f"{project_name(folder)}:{secret.key}" for secret in BY_FOLDER[folder].secrets}
     for name, content in stack_files(folder).items():
-        for key, value in content["config"].items():
+        for key, value in (content.get("config") or {}).items():
             if isinstance(value, dict) and set(value) == {"secure"}:
                 assert name != "Pulumi.lab.yaml", f"{name}: {key} is generated in the lab's own copy"
                 continue
@@ -132,18 +133,52 @@ def test_its_stack_files_name_settings_that_exist(folder, settings_of):
     project = project_name(folder)
     known = {key for key, _, _ in setting_rows(settings_of(folder), project)} | {"charts:source"}
     for name, content in stack_files(folder).items():
-        unknown = {key for key in content["config"] if not key.startswith("kubernetes:")} - known
+        unknown = {key for key in content.get("config") or {} if not key.startswith("kubernetes:")} - known
         assert not unknown, f"{name} sets what the program does not read"
+
+
+def declared_settings(settings: type) -> dict[str, dataclasses.Field]:
+    """The fields by their keys."""
+    return {field.metadata["setting"].key or field.name: field for field in dataclasses.fields(settings)}
+
+
+def without_default(settings: type, *, secret: bool) -> set[str]:
+    return {
+        key
+        for key, field in declared_settings(settings).items()
+        if field.metadata["setting"].is_secret is secret
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    }
 
 
 @each_project
 def test_its_secrets_are_the_ones_the_services_list(folder, settings_of):
-    declared = {
-        (field.metadata["setting"].key or field.name, field.metadata["setting"].generated)
-        for field in settings_of(folder).__dataclass_fields__.values()
-        if field.metadata["setting"].is_secret
-    }
-    assert declared == {(secret.key, secret.generated) for secret in BY_FOLDER[folder].secrets}
+    service, settings = BY_FOLDER[folder], settings_of(folder)
+    provided = {key.key for key in service.environment_keys if key.is_secret}
+    assert without_default(settings, secret=True) == {secret.key for secret in service.secrets} | provided
+    declared = declared_settings(settings)
+    for secret in service.secrets:
+        assert declared[secret.key].metadata["setting"].generated is secret.generated
+
+
+@each_project
+def test_what_it_requires_besides_is_what_the_services_list(folder, settings_of):
+    service = BY_FOLDER[folder]
+    provided = {key.key for key in service.environment_keys if not key.is_secret}
+    referenced = {service.reference.setting} if service.reference else set()
+    assert without_default(settings_of(folder), secret=False) == {*service.required} | provided | referenced
+
+
+@each_project
+def test_it_reads_nothing_but_what_it_needs(folder):
+    service = BY_FOLDER[folder]
+    assert set(service.reads_outputs_of) <= set(service.needs)
+    assert not service.reference or service.reference.producer in service.reads_outputs_of
+    assert bool(service.environment) is bool(service.environment_keys)
+    for name, content in stack_files(folder).items():
+        bound = content.get("environment") or []
+        assert bound == ([service.environment] if service.environment else []), name
 
 
 @each_project

@@ -162,6 +162,65 @@ def test_rows_for_a_readme():
     assert setting_rows(Hidden, "sample") == [("sample:TOKEN", "required secret", "Token of the service")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Provided:
+    host: str = setting("Where the server is", key="server:host")
+    token: pulumi.Output[str] = secret("Token", accepts=matching("[!-~]{10,100}", "10 to 100 characters", "VALUE"))
+    password: pulumi.Output[str] = secret("Password of the server", key="server:password")
+    port: int = setting("Port", default=80)
+
+
+GIVEN = {"server:host": "h", "project:token": "0123456789", "server:password": "s3cret"}
+
+
+def test_settings_of_other_namespaces_are_read_by_their_full_keys(configured):
+    async def read() -> tuple[str, str, bool]:
+        found = configured(read_settings, Provided, config=GIVEN, secrets=("project:token", "server:password"))
+        return found.host, await found.password.future(), await found.password.is_secret()
+
+    assert asyncio.run(read()) == ("h", "s3cret", True)
+    assert [row[0] for row in setting_rows(Provided, "sample")] == [
+        "server:host",
+        "sample:token",
+        "server:password",
+        "sample:port",
+    ]
+
+
+def test_what_an_environment_should_provide_is_remedied_there(configured):
+    with pytest.raises(pulumi.RunError) as failure:
+        configured(lambda: read_settings(Provided, environment="sample/prod"), config={"project:port": "x"})
+    head, *problems = str(failure.value).split("\n\n")
+    assert head == "4 settings are missing or wrong for stack stack of project project:"
+    edit = "edit environments/sample/prod.yaml, then inv esc.apply sample/prod"
+    assert problems == [
+        "server:host: not set\n  expected  a text: Where the server is\n"
+        f"  set it    inv esc.bind sample/prod\n  or        {edit}",
+        "project:token: not set\n  expected  10 to 100 characters: Token\n"
+        "  set it    inv esc.bind sample/prod\n  or        inv esc.set sample/prod pulumiConfig.token",
+        "server:password: not set\n  expected  a secret: Password of the server\n"
+        f"  set it    inv esc.bind sample/prod\n  or        {edit}",
+        "project:port: found 'x'\n  expected  a whole number: Port\n  set it    pulumi config set project:port 80",
+    ]
+
+
+def test_a_secret_of_another_form_is_not_shown(configured):
+    given = {**GIVEN, "project:token": "s3cret"}
+    with pytest.raises(pulumi.RunError) as failure:
+        configured(_read_in_a_loop, Provided, config=given, secrets=("project:token", "server:password"))
+    assert "project:token: found a value of another form\n  expected  10 to 100 characters: Token" in str(failure.value)
+    assert "s3cret" not in str(failure.value)
+
+
+def _read_in_a_loop(declared: type) -> object:
+    """Outputs are made within an event loop, as under the real CLI."""
+
+    async def read() -> object:
+        return read_settings(declared)
+
+    return asyncio.run(read())
+
+
 def _about(key: str) -> str:
     (row,) = [row for row in setting_rows(Sample, "project") if row[0] == f"project:{key}"]
     return row[2].partition(" (")[0]
