@@ -42,10 +42,10 @@ class Recording:
 
 
 @cache
-def _record(folder: str, config: str, secrets: str) -> Recording:
+def _record(folder: str, config: str, secrets: str, stacks: str) -> Recording:
     # The SDK's mocks leave event loops open in their threads; every other warning is an error.
     python = (sys.executable, "-W", "error", "-W", "ignore::ResourceWarning")
-    given = json.dumps({"config": json.loads(config), "secrets": json.loads(secrets)})
+    given = json.dumps({"config": json.loads(config), "secrets": json.loads(secrets), "stacks": json.loads(stacks)})
     done = subprocess.run(
         [*python, str(ROOT / "tests/programs/record.py"), str(PROGRAMS / folder)],
         input=given,
@@ -61,13 +61,19 @@ def _record(folder: str, config: str, secrets: str) -> Recording:
 
 @pytest.fixture
 def run_program() -> Callable[..., Recording]:
-    """Run the program of a folder below `pulumi/` with plain settings and secret ones, as texts."""
+    """Run the program of a folder below `pulumi/` with plain settings and secret ones, as texts.
+
+    `stacks` are the other stacks it may refer to, with their outputs (`record.py`).
+    """
 
     def run(
-        folder: str, config: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None
+        folder: str,
+        config: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        stacks: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Recording:
         together = {**(config or {}), **(secrets or {})}
-        return _record(folder, json.dumps(together), json.dumps(sorted(secrets or {})))
+        return _record(folder, json.dumps(together), json.dumps(sorted(secrets or {})), json.dumps(stacks or {}))
 
     return run
 

@@ -3,7 +3,9 @@
 Each run takes a process of its own: the SDK keeps its configuration, its stack and its callbacks per process, and the
 programs have modules of the same names.
 
-usage: python record.py PROJECT_FOLDER    (standard input: {"config": {"key": "text"}, "secrets": ["key", …]})
+usage: python record.py PROJECT_FOLDER
+standard input: {"config": {"key": "text"}, "secrets": ["key", …], "stacks": {"organization/project/stack": {…}}}
+    (of each stack its outputs; one whose value is {"secret": value} is a secret)
 """
 
 from __future__ import annotations
@@ -26,13 +28,30 @@ SIGNATURE = rpc._special_sig_key
 
 
 class Recorder(mocks.Mocks):
-    """Answers each resource with its own inputs, as a provider does that computes nothing."""
+    """Answers each resource with its own inputs, as a provider does that computes nothing.
+
+    A stack reference is answered with the outputs of the stack in `stacks`.
+    """
+
+    def __init__(self, stacks: dict[str, dict[str, Any]]) -> None:
+        self.stacks = stacks
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict, None]:
         raise NotImplementedError(args.token)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict]:
+        if args.typ == "pulumi:pulumi:StackReference":
+            return str(args.resource_id), self._outputs(args.inputs["name"])
         return f"id-{args.name}", {"resources": []} if args.typ.endswith(":Chart") else args.inputs
+
+    def _outputs(self, stack: str) -> dict[str, Any]:
+        outputs = self.stacks[stack]
+        secret = [name for name, value in outputs.items() if isinstance(value, dict) and set(value) == {"secret"}]
+        known = {
+            name: {SIGNATURE: rpc._special_secret_sig, "value": value["secret"]} if name in secret else value
+            for name, value in outputs.items()
+        }
+        return {"name": stack, "outputs": known, "secretOutputNames": secret}
 
 
 class RecordingMonitor(mocks.MockMonitor):
@@ -132,8 +151,9 @@ async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
     warned = Warned()
     logger = logging.getLogger("program")
     logger.addHandler(warned)
-    monitor = RecordingMonitor(Recorder())
-    mocks.set_mocks(Recorder(), project=project, stack="test", monitor=monitor, logger=logger)
+    recorder = Recorder(given.get("stacks", {}))
+    monitor = RecordingMonitor(recorder)
+    mocks.set_mocks(recorder, project=project, stack="test", monitor=monitor, logger=logger)
     set_all_config(given["config"], given["secrets"])
     return {**await record(monitor), "warnings": warned.messages}
 
