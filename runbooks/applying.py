@@ -263,9 +263,13 @@ def show_outputs(session: Session, service: Service) -> None:
             session.reporter.quote(f"open: {value}")
 
 
+ENDING = ("state", "target", "settings", "pulumi")
+"""The parts of a fingerprint that determine what destroying a stack does."""
+
+
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
-    """Raise `Refused` when what determines the plan is no longer what it was at its preview."""
-    changed = plan.fingerprint.differing(fingerprint_of(session, service))
+    """Raise `Refused` when what determines an end is no longer what it was at its preview; it runs no program."""
+    changed = [part for part in plan.fingerprint.differing(fingerprint_of(session, service)) if part in ENDING]
     if changed:
         raise Refused(
             f"{', '.join(changed)} of {service.name} changed since the preview",

@@ -62,7 +62,8 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
     preview = pulumi.read_preview(outcome.stdout)
     for told in preview.diagnostics:
         if told.severity == "warning":
-            session.reporter.quote(f"  {service.name} warns: {told.message}")
+            session.reporter.line(f"  {service.name} warns:")
+            session.reporter.quote(f"    {told.message.removeprefix('warning: ')}")
     return plan_of(
         stack,
         preview,

@@ -155,6 +155,10 @@ OWN_FACTS = frozenset(
 """Facts of an event that hold our own words."""
 
 
+BEFORE, AFTER = r"(?<![\w-])(?<!\w[./])", r"(?![\w-])(?![./]\w)"
+"""Around a name that stands alone: `postgres` in `postgres failed.`, not in `deploy.postgres`, which nobody masks."""
+
+
 class OwnWords:
     """Masks our own words: as everything else, except that a service's name stays readable.
 
@@ -166,7 +170,7 @@ class OwnWords:
         self._masker = masker
         self._names = sorted(names, key=len, reverse=True)
         alternatives = "|".join(map(re.escape, self._names))
-        self._pattern = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])") if names else None
+        self._pattern = re.compile(rf"{BEFORE}(?:{alternatives}){AFTER}") if names else None
 
     def __call__(self, text: str) -> str:
         shown = self._masker.mask(text)

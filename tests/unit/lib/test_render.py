@@ -76,7 +76,7 @@ def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) ->
     reporter.finding(
         Finding(rung="postgres answers", state=State.FAILED, evidence="as postgres", next_step="x postgres")
     )
-    reporter.error(["postgres failed"], exit_code=1)
+    reporter.error(["postgres failed", "next: ./inv deploy.postgres"], exit_code=1)
     assert out.getvalue().splitlines() == [
         "Deploying postgres, which needs cnpg",
         "./inv deploy.postgres, [secret]: applied; a [secret] is none of ours",
@@ -87,6 +87,7 @@ def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) ->
         "  FAIL postgres answers: as [secret]",
         "       next: x postgres",
         "error: postgres failed",
+        "  next: ./inv deploy.postgres",
     ]
 
 
