@@ -85,9 +85,8 @@ class Components:
             children: list[ResourceReference] = []
         else:
             children = self._children(request, inputs, component.urn, monitor)
-        outputs = {"resources": children}
-        monitor.register_outputs(component.urn, outputs)
-        return ConstructResult(component.urn, outputs)
+        # The real components do not record their outputs either: only the program gets them.
+        return ConstructResult(component.urn, {"resources": children})
 
     def _warn_unknown(self, request: ConstructRequest, urn: str) -> None:
         if request.type == CHART:
