@@ -88,6 +88,24 @@ SERVICES: tuple[Service, ...] = (
         checks=("tailscale",),
     ),
     Service(
+        name="cf-tunnel",
+        folder="core/networking/cf-tunnel",
+        about="Cloudflare tunnel: puts Ingresses on the public internet",
+        namespace="cloudflare-tunnel",
+        required=("account_id",),
+        secrets=(
+            SecretSetting(key="api_token", about="Cloudflare API token: Zone Read, DNS Edit, Cloudflare Tunnel Edit"),
+        ),
+    ),
+    Service(
+        name="cert-manager",
+        folder="core/security/cert-manager",
+        about="cert-manager: gets certificates from Let's Encrypt and keeps them valid",
+        namespace="cert-manager",
+        required=("acme_email",),
+        secrets=(SecretSetting(key="cloudflare_api_token", about="Cloudflare API token: Zone Read and DNS Edit"),),
+    ),
+    Service(
         name="cnpg",
         folder="core/operators/cnpg",
         about="CloudNativePG operator: runs Postgres clusters",
@@ -105,6 +123,24 @@ SERVICES: tuple[Service, ...] = (
         stateful=True,
         checks=("postgres",),
         exposed=("svc/postgresql-cluster-rw-ext",),
+    ),
+    Service(
+        name="n8n",
+        folder="data/workflow/n8n",
+        about="n8n: workflows; editor on the tailnet, webhooks through the Cloudflare tunnel",
+        namespace="n8n",
+        needs=("postgres", "tailscale", "cf-tunnel"),
+        reads_outputs_of=("postgres",),
+        reference=Reference(setting="postgres_stack", producer="postgres"),
+        required=("webhook_host",),
+        secrets=(
+            SecretSetting(key="database_password", about="password of n8n's role in Postgres", generated=True),
+            SecretSetting(
+                key="encryption_key", about="encrypts the credentials n8n stores; never change it", generated=True
+            ),
+        ),
+        stateful=True,
+        exposed=("ingress/n8n-editor",),
     ),
 )
 

@@ -1,0 +1,45 @@
+"""cert-manager's chart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+from lib.charts import chart
+from lib.k8s import add_wait_annotation
+from pulumi_kubernetes.helm.v4 import Chart
+from settings import Settings
+
+CA_WAS_INJECTED = "jsonpath={.webhooks[0].clientConfig.caBundle}"
+
+
+def manager_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
+    """cert-manager, its CRDs and its webhook, awaited until an issuer would be accepted.
+
+    An issuer applied earlier fails with `failed calling webhook "webhook.cert-manager.io"`: either nothing answers yet
+    (the provider's own wait for the Deployments and for an endpoint of `cert-manager-webhook`), or the API server does
+    not trust the answer yet, because the webhook's authority was not injected.
+    """
+    established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
+    patient = add_wait_annotation("Deployment", timeout=300)
+    trusted = add_wait_annotation("ValidatingWebhookConfiguration", wait_for=CA_WAS_INJECTED, timeout=300)
+    return chart(
+        "cert-manager",
+        release="cert-manager",
+        namespace=settings.namespace,
+        values=chart_values(settings),
+        opts=pulumi.ResourceOptions(depends_on=[after], transforms=[established, patient, trusted]),
+    )
+
+
+def chart_values(settings: Settings) -> dict[str, Any]:
+    """CRDs come with the chart, so that they fit the controller.
+
+    It marks them `keep`: they, and with them all certificates, outlive this stack. The start-up check is made of
+    Helm hooks, which pulumi leaves out: off, so that nothing looks as if it were there.
+    """
+    return {
+        "crds": {"enabled": settings.create_crds, "keep": True},
+        "startupapicheck": {"enabled": False},
+        "prometheus": {"servicemonitor": {"enabled": settings.monitoring}},
+    }
