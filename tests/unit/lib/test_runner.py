@@ -321,7 +321,8 @@ def test_a_grandchild_that_keeps_the_pipe_does_not_hang_us(ops: Setting, mutates
         os.kill(pid, signal.SIGKILL)
 
 
-def test_what_a_gone_child_had_written_is_read_to_the_end(ops: Setting) -> None:
+def test_what_a_gone_child_had_written_is_read_to_the_end(make: Callable[..., Setting]) -> None:
+    ops = make(patience=Patience(open_pipes=30))
     outcome = ops.runner.run(Command(argv=("sh", "-c", "(sleep 0.1; head -c 60000 /dev/zero; echo late) & exit 0")))
     assert outcome.stdout.endswith("late\n")
     assert outcome.left_behind == ""
