@@ -181,7 +181,8 @@ def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note
     service = by_name(SERVICES)[plan.service]
     record_applied(session, plan.stack, fingerprint_of(session, service))
     progressed.note(progressed.done, plan.service)
-    session.reporter.line(f"{plan.service}: applied, {len(watch.done)} changes in {outcome.seconds:.0f} s")
+    what = f"applied, {len(watch.done)} changes" if watch.done else "outputs written, nothing else changed"
+    session.reporter.line(f"{plan.service}: {what} in {outcome.seconds:.0f} s")
     session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
 
 

@@ -387,7 +387,7 @@ class Watch:
             return
         if event.kind == "started":
             self._on_start(event)
-        elif event.kind == "done" and STRENGTH.get(event.op, STRONGEST) > 0:
+        elif event.kind == "done" and STRENGTH.get(event.op, STRONGEST) > 0 and not is_bookkeeping(event.urn):
             self.done.append(event)
 
     def _on_start(self, event: Event) -> None:
