@@ -13,6 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from google._upb import _message  # type: ignore[import-untyped]
+
+# As the SDK does in the program's process: CRDs are nested deeper than protobuf's own limit.
+_message.SetAllowOversizeProtos(True)
+
 _MODULES = (
     "alias_pb2",
     "callback_pb2",
