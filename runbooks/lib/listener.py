@@ -22,7 +22,7 @@ class Listener:
     """Its working directory; Postgres works in its data folder."""
 
 
-class CannotTell(Exception):  # noqa: N818 - an answer, not a fault
+class CannotTell(Exception):
     """This system, or this user's rights, do not tell who listens."""
 
 

@@ -28,7 +28,7 @@ class Login:
     """The address to connect to, when `host` was resolved and checked before."""
 
 
-class SqlFailed(Exception):  # noqa: N818 - a refusal by the server as much as an error
+class SqlFailed(Exception):
     """The query did not come back. `reason` is the server's or libpq's first line, without the password."""
 
     def __init__(self, reason: str, cause: str) -> None:
