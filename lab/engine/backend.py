@@ -112,7 +112,10 @@ class FileBackend:
 
     def write_latest(self, name: StackName, deployment: dict[str, Any]) -> None:
         document = {"version": 3, "checkpoint": {"stack": name.qualified, "latest": deployment}}
-        _write(self.stack_file(name), json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+        try:
+            _write(self.stack_file(name), json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+        except OSError as error:
+            raise CommandFailed(f"failed to save the checkpoint of stack '{name.stack}': {error}") from error
 
     def keep_previous(self, name: StackName) -> None:
         """Copy the checkpoint to ``.bak`` before a run changes it."""

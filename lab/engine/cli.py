@@ -6,6 +6,7 @@ are imported when it runs, so that the light ones start in a fraction of a secon
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -234,8 +235,6 @@ def _config_env(arguments: Arguments) -> None:
 
 
 def _env(_arguments: Arguments) -> None:
-    import os
-
     from lab.engine.session import refuse_cloud
 
     refuse_cloud(os.environ)
@@ -454,5 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
+        # Nobody reads any more; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

@@ -177,8 +177,15 @@ class Deployment:
         self.failed = True
         if isinstance(error, NotSupported):
             self.not_supported = True
-        self.journal.flush()
+        self._keep()
         return Stopped(message)
+
+    def _keep(self) -> None:
+        """Write what happened so far; when even that fails, say so."""
+        try:
+            self.journal.flush()
+        except CommandFailed as error:
+            self._emit(Diagnostic("", f"{error}\n", "error", "error: "))
 
     def check_open(self) -> None:
         if self.failed or self.cancellation.is_cancelled:
@@ -592,10 +599,10 @@ class Deployment:
 
     def _create_in_place(self, step: Step, superseded: ResourceState | None, provider: Provider) -> None:
         new = _new_of(step)
-        shown_created = step.old.created if step.old else ""
+        shown = (step.old.created, step.old.modified) if step.old else ("", "")
         self._create(step, superseded, provider)
         if self.preview:
-            new.created = shown_created
+            new.created, new.modified = shown
 
     # -- reads ---------------------------------------------------------------------------------------------------
 

@@ -51,33 +51,38 @@ def check_cluster(environment: Mapping[str, str], settings: Mapping[str, str]) -
                 "cluster: remove the setting"
             )
     folder = lab_folder(environment)
-    expected = _server(folder / "kubeconfig", "")
+    expected, authority = _cluster(folder / "kubeconfig", "")
     asked = environment.get("KUBECONFIG", "")
     if not asked:
         raise CommandFailed(
             "this pulumi is the lab's stand-in and serves only the lab's cluster: KUBECONFIG is not set, it must name "
             f"a kubeconfig of {expected}. `./inv lab.env` prints it"
         )
-    found = _server(Path(asked), settings.get("kubernetes:context", ""))
-    if found != expected:
+    found, found_authority = _cluster(Path(asked), settings.get("kubernetes:context", ""))
+    if found != expected or found_authority != authority:
         raise CommandFailed(
             "this pulumi is the lab's stand-in and serves only the lab's cluster: "
             f"KUBECONFIG ({asked}) leads to {found or 'no server'}, the lab's is {expected}"
+            + (" with another certificate authority" if found == expected else "")
         )
 
 
-def _server(path: Path, context: str) -> str:
-    """The server of a context, by default the current one; a context that is not there has the only server."""
+def _cluster(path: Path, context: str) -> tuple[str, str]:
+    """Server and certificate authority of a context, by default the current one.
+
+    A context that is not there is looked over: with one cluster in the file there is no other to reach.
+    """
     if not path.is_file():
         raise CommandFailed(f"kubeconfig {path} is missing; `./inv lab.up` writes the lab's")
     document = read_yaml(path)
     contexts = {entry.get("name"): entry.get("context") or {} for entry in document.get("contexts") or ()}
     clusters = {entry.get("name"): entry.get("cluster") or {} for entry in document.get("clusters") or ()}
     chosen = contexts.get(context or document.get("current-context") or "")
-    if chosen is None:
-        servers = {str(cluster.get("server", "")) for cluster in clusters.values()}
-        return servers.pop() if len(servers) == 1 else ""
-    return str(clusters.get(chosen.get("cluster"), {}).get("server", ""))
+    if chosen is None and len(clusters) == 1:
+        cluster = next(iter(clusters.values()))
+    else:
+        cluster = clusters.get((chosen or {}).get("cluster")) or {}
+    return str(cluster.get("server", "")), str(cluster.get("certificate-authority-data", ""))
 
 
 def strip_python_path() -> None:

@@ -82,7 +82,7 @@ def run_operation(session: Session, options: Options) -> None:
     project = session.project()
     name = session.stack_name(project, options.stack)
     _save_settings(session, project, name, options)
-    with _early_program(session, project, options) as program_slot:
+    with _interruptible(), _early_program(session, project, options) as program_slot:
         if options.preview_only:
             _run_once(_prepare(session, project, name), options, preview=True, program_slot=program_slot)
             return
@@ -117,6 +117,7 @@ class _ProgramSlot:
         self._emit: Emit | None = None
         self._kept: list[Diagnostic] = []
         self._started: Program | None = None
+        self._running: Program | None = None
         if start is not None:
             self._started = start(self._on_line)
 
@@ -130,7 +131,12 @@ class _ProgramSlot:
         for event in kept:
             emit(event)
         program, self._started = self._started, None
-        return program if program is not None else self._start(self._on_line)
+        self._running = program if program is not None else self._start(self._on_line)
+        return self._running
+
+    def kill(self) -> None:
+        if self._running is not None:
+            self._running.kill()
 
     def _on_line(self, line: str, is_error: bool) -> None:
         event = Diagnostic("", line, "info#err" if is_error else "info")
@@ -200,7 +206,7 @@ def _run_once(work: Work, options: Options, *, preview: bool, program_slot: _Pro
     started = time.monotonic()
     sink = EventSink(_display(work, options, preview=preview), work.hidden)
     token = CancellationToken()
-    with _signals(token, sink, preview=preview):
+    with _signals(token, sink, preview=preview, terminate=program_slot.kill):
         sink(Prelude({key: SECRET_TEXT if key in work.secret_keys else work.values[key] for key in work.values}))
         deployment, journal = _deployment(work, options, preview=preview, sink=sink, token=token)
         try:
@@ -471,12 +477,32 @@ def _version() -> str:
 
 
 @contextlib.contextmanager
-def _signals(token: CancellationToken, sink: EventSink, *, preview: bool) -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
+    """Before and after a run SIGTERM ends the command as SIGINT does: through every clean-up."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _signals(
+    token: CancellationToken, sink: EventSink, *, preview: bool, terminate: Callable[[], None]
+) -> Iterator[None]:
     """The first SIGINT or SIGTERM cancels, the second ends the process at once."""
 
+    received: list[int] = []
+
     def handle(number: int, _frame: FrameType | None) -> None:
-        if token.is_cancelled:
+        received.append(number)
+        if len(received) > 1:
             # No clean-up: pending operations and the lock stay and say that something may be under way.
+            terminate()
             os._exit(1)
         threading.Thread(target=_cancel, args=(number, token, sink, preview), daemon=True).start()
 

@@ -101,6 +101,11 @@ class Program:
             thread.join(5)
         return code
 
+    def kill(self) -> None:
+        """At once, without waiting."""
+        if self._child.poll() is None:
+            self._child.kill()
+
     def stop(self, grace: float = 5) -> None:
         """End it: no order if it has none yet, SIGTERM, then SIGKILL after ``grace`` seconds."""
         if self._order is not None:

@@ -225,6 +225,8 @@ def _calm(document: Any) -> Any:
     diagnostics = [item for item in calm.pop("diagnostics", []) if item.get("severity") not in _NOISE_SEVERITIES]
     if diagnostics:
         calm["diagnostics"] = diagnostics
+    if isinstance(calm.get("deployment"), dict):
+        calm["deployment"] = _calm(calm["deployment"])
     for key in ("steps", "resources"):
         if isinstance(calm.get(key), list):
             calm[key] = sorted(calm[key], key=lambda item: (item.get("urn", ""), item.get("op", "")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -44,10 +46,13 @@ class SecretFilter:
 
 
 class EventSink:
-    """The engine's ``Emit``: filters texts, then gives the event to the display. Thread-safe."""
+    """The engine's ``Emit``: filters texts, then gives the event to the display. Thread-safe.
+
+    When nobody reads any more (``pulumi up | head``) the run goes on in silence: what it has begun must be recorded.
+    """
 
     def __init__(self, display: Display, hidden: SecretFilter) -> None:
-        self._display = display
+        self._display: Display | None = display
         self._hidden = hidden
         self._lock = threading.Lock()
 
@@ -59,7 +64,13 @@ class EventSink:
         elif isinstance(event, Notice):
             event = Notice(self._hidden.text(event.message))
         with self._lock:
-            self._display.show(event)
+            if self._display is None:
+                return
+            try:
+                self._display.show(event)
+            except BrokenPipeError:
+                self._display = None
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def hidden_value(value: Value, hidden: SecretFilter, *, show_secrets: bool = False) -> Value:

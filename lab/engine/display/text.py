@@ -8,7 +8,7 @@ from typing import TextIO
 
 from lab.engine.display import SecretFilter, count, hidden_value, sorted_changes
 from lab.engine.display.properties import difference_lines, output_lines, property_lines
-from lab.engine.events import Diagnostic, Event, Notice, Step, StepDone, StepFailed, StepStarted, Summary
+from lab.engine.events import Diagnostic, Event, Notice, Prelude, Step, StepDone, StepFailed, StepStarted, Summary
 from lab.engine.state import ResourceState
 from lab.engine.urns import ROOT_STACK_TYPE, name_of, type_of
 
@@ -139,7 +139,7 @@ class Progress:
         self._failed: set[str] = set()
         self._started: dict[tuple[str, str], float] = {}
         self._rows: dict[str, Step] = {}
-        self._print(title(kind, preview=preview, stack=stack), "")
+        self._title = title(kind, preview=preview, stack=stack)
 
     def _print(self, *lines: str) -> None:
         for line in lines:
@@ -147,7 +147,9 @@ class Progress:
         self._out.flush()
 
     def show(self, event: Event) -> None:
-        if isinstance(event, StepStarted):
+        if isinstance(event, Prelude):
+            self._print(self._title, "")
+        elif isinstance(event, StepStarted):
             self._start(event.step)
         elif isinstance(event, StepDone):
             self._done(event.step)
@@ -280,7 +282,7 @@ class Difference:
         self._told = _Told(root_urn)
         self._depths: dict[str, int] = {}
         self._errored: set[str] = set()
-        self._print(title(kind, preview=preview, stack=stack))
+        self._title = title(kind, preview=preview, stack=stack)
 
     def _print(self, *lines: str) -> None:
         for line in lines:
@@ -288,7 +290,9 @@ class Difference:
         self._out.flush()
 
     def show(self, event: Event) -> None:
-        if isinstance(event, StepStarted):
+        if isinstance(event, Prelude):
+            self._print(self._title)
+        elif isinstance(event, StepStarted):
             if event.step.op != "refresh" or event.step.type == ROOT_STACK_TYPE:
                 self._resource(event.step)
         elif isinstance(event, StepDone):

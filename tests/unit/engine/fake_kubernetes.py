@@ -10,6 +10,7 @@ import base64
 import fcntl
 import json
 import os
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,8 @@ class FakeKubernetes:
             self.host.log(
                 "info", urn, "Waiting for app ReplicaSet to be available (0/1 Pods available)", ephemeral=True
             )
+            if metadata["name"] == "slow-deaf":
+                threading.Event().wait(30)
             if self.host.cancellation.wait(30):
                 reasons = [
                     f'resource "{urn}" was successfully created, but the Kubernetes API server reported that it failed '
