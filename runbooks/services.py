@@ -66,7 +66,7 @@ class Service:
     secrets: tuple[SecretSetting, ...] = ()
     stateful: bool = False
     checks: tuple[str, ...] = ()
-    """The ladders that prove that it works, by their names in `runbooks/checks/ladders.py`."""
+    """The ladders that prove that it works, by their names in `runbooks/checks/ladders.py`; the generic one if none."""
     exposed: tuple[str, ...] = ()
     """Services and Ingresses it puts on the tailnet, as `svc/<name>` or `ingress/<name>` in its namespace."""
 
@@ -141,6 +141,14 @@ SERVICES: tuple[Service, ...] = (
         ),
         stateful=True,
         exposed=("ingress/n8n-editor",),
+    ),
+    Service(
+        name="glance",
+        folder="apps/web/glance",
+        about="Glance: the start page, with links to every app and whether it works",
+        namespace="glance",
+        needs=("tailscale",),
+        exposed=("ingress/glance",),
     ),
 )
 

@@ -43,8 +43,10 @@ class Recording:
 
 @cache
 def _record(folder: str, config: str, secrets: str, stacks: str) -> Recording:
-    # The SDK's mocks leave event loops open in their threads; every other warning is an error.
-    python = (sys.executable, "-W", "error", "-W", "ignore::ResourceWarning")
+    # The SDK's mocks leave event loops open in their threads, and pulumi_postgresql warns of a class of its own when it
+    # is imported; every other warning is an error.
+    ignored = ("ignore::ResourceWarning", "ignore::DeprecationWarning:pulumi_postgresql.default_privileg")
+    python = (sys.executable, "-W", "error", *(part for warning in ignored for part in ("-W", warning)))
     given = json.dumps({"config": json.loads(config), "secrets": json.loads(secrets), "stacks": json.loads(stacks)})
     done = subprocess.run(
         [*python, str(ROOT / "tests/programs/record.py"), str(PROGRAMS / folder)],
@@ -76,6 +78,21 @@ def run_program() -> Callable[..., Recording]:
         return _record(folder, json.dumps(together), json.dumps(sorted(secrets or {})), json.dumps(stacks or {}))
 
     return run
+
+
+@pytest.fixture
+def postgres_stack() -> dict[str, dict[str, Any]]:
+    """The stack that runs Postgres, as `run_program` takes it, with names that differ from every default."""
+    outputs = {
+        "host": "postgresql-cluster-rw.db.svc.cluster.local",
+        "port": 15432,
+        "username": {"secret": "postgres"},
+        "user": {"secret": "postgres"},
+        "password": {"secret": "superuser-of-the-test"},
+        "ts_hostname": "pg-on-the-tailnet",
+        "k8s_namespace": "db",
+    }
+    return {"organization/postgresql/test": outputs}
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ class RecordingMonitor(mocks.MockMonitor):
                     "secret_inputs": secret_paths(rpc.deserialize_properties(request.object)),
                     "after": [urn.rpartition("::")[2] for urn in request.dependencies],
                     "protect": request.protect,
+                    "provider": request.provider.rpartition("::")[0].rpartition("::")[2],
                     "children": children(mocks._resolve_callbacks(request.transforms)),
                 }
             )
@@ -159,6 +160,8 @@ async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    # As the real CLI does: a program that ends early leaves futures behind, and asyncio would report each.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.chdir(sys.argv[1])
     sys.path[0] = ""  # the program's folder, as under the real CLI
     project = yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"]

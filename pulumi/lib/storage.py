@@ -1,0 +1,23 @@
+"""Volumes that outlive the pods that use them."""
+
+from __future__ import annotations
+
+import pulumi
+from lib.k8s import labels
+from pulumi_kubernetes.core.v1 import PersistentVolumeClaim
+
+
+def claim(
+    name: str, *, namespace: str, size: str, storage_class: str, protect: bool, after: pulumi.Resource
+) -> PersistentVolumeClaim:
+    """A volume for one pod at a time; the cluster's default class where `storage_class` is empty.
+
+    A claim of our own and not the chart's, so that `protect` keeps it whatever happens to the chart.
+    """
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    return PersistentVolumeClaim(
+        name,
+        metadata={"name": name, "namespace": namespace, "labels": labels(namespace)},
+        spec=spec | ({"storageClassName": storage_class} if storage_class else {}),
+        opts=pulumi.ResourceOptions(depends_on=[after], protect=protect),
+    )

@@ -1,0 +1,92 @@
+"""`pulumi/lib/database.py`: how an app gets its database, tried through n8n's program."""
+
+from __future__ import annotations
+
+import pytest
+
+FOLDER = "data/workflow/n8n"
+STACK = "organization/postgresql/test"
+PLAIN = {"n8n:postgres_stack": STACK, "n8n:webhook_host": "hooks.home.example", "n8n:sslmode": "disable"}
+SECRETS = {"n8n:database_password": "role-of-the-test", "n8n:encryption_key": "key-of-the-test"}
+
+
+@pytest.fixture
+def app(run_program, postgres_stack):
+    def run(without: tuple[str, ...] = (), **changed: object):
+        (outputs,) = postgres_stack.values()
+        known = {name: value for name, value in {**outputs, **changed}.items() if name not in without}
+        return run_program(FOLDER, PLAIN, SECRETS, {STACK: known})
+
+    return run
+
+
+def test_pulumi_connects_to_the_name_on_the_tailnet(app):
+    provider = app()["postgresql", "postgresql"]
+    assert provider["inputs"] == {
+        "host": "pg-on-the-tailnet",
+        "port": "15432",
+        "username": "postgres",
+        "password": "superuser-of-the-test",
+        "sslmode": "disable",
+        "superuser": "true",
+        "connectTimeout": "20",
+    }
+    assert {"username", "password"} <= set(provider["secret_inputs"])
+
+
+@pytest.mark.parametrize("changed", [{"without": ("ts_hostname",)}, {"ts_hostname": ""}])
+def test_without_a_name_on_the_tailnet_it_takes_the_host(app, changed):
+    assert app(**changed)["postgresql", "postgresql"]["inputs"]["host"] == "postgresql-cluster-rw.db.svc.cluster.local"
+
+
+def test_the_role_owns_its_database_and_no_more(app):
+    made = app()
+    role = made["Role", "n8n"]
+    assert role["inputs"] == {"name": "n8n", "login": True, "password": "role-of-the-test"}
+    assert role["secret_inputs"] == ["password"]
+    assert made["Database", "n8n"]["inputs"] == {
+        "name": "n8n",
+        "owner": "n8n",
+        "encoding": "UTF8",
+        "lcCollate": "C.UTF-8",
+        "lcCtype": "C.UTF-8",
+    }
+    assert made["Database", "n8n"]["after"] == ["n8n"]
+    assert {made[kind, "n8n"]["provider"] for kind in ("Role", "Database")} == {"postgresql"}
+
+
+def test_what_is_secret_in_the_other_stack_stays_so_and_the_rest_does_not_become_so(app):
+    made = app()
+    assert made["Chart", "n8n"]["secret_inputs"] == []
+    assert "host" not in made["postgresql", "postgresql"]["secret_inputs"]
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        (("k8s_namespace",), "k8s_namespace"),
+        (("ts_hostname", "host"), "ts_hostname or host"),
+        (("port", "password"), "port, password"),
+        (
+            ("host", "port", "username", "user", "password", "ts_hostname", "k8s_namespace"),
+            "ts_hostname or host, port, username, password, k8s_namespace",
+        ),
+    ],
+)
+def test_a_missing_output_is_named_with_producer_and_consumer(app, without, missing):
+    failed = app(without=without)
+    assert failed.error == (
+        f"stack organization/postgresql/test has no output {missing}\n"
+        "  read by   stack test of project n8n, which makes nothing up\n"
+        "  expected  project postgresql exports it and its stack test was applied since\n"
+        "  look      pulumi stack output --stack organization/postgresql/test\n"
+        "  or        pulumi config set n8n:postgres_stack ORGANIZATION/postgresql/STACK"
+    )
+    assert [name for name in failed.names() if name[0] in ("Chart", "Database", "Role")] == []
+
+
+@pytest.mark.parametrize("stack", ["postgresql/mx", "mx", "organization/postgresql/", ""])
+def test_a_reference_has_three_parts(run_program, stack):
+    failed = run_program(FOLDER, {**PLAIN, "n8n:postgres_stack": stack}, SECRETS)
+    assert failed.resources == ()
+    assert f"n8n:postgres_stack: found {stack!r}\n  expected  organization/project/stack" in failed.error
