@@ -11,6 +11,7 @@ standard input: {"config": {"key": "text"}, "secrets": ["key", …], "stacks": {
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -160,12 +161,14 @@ async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    gc.disable()
     # As the real CLI does: a program that ends early leaves futures behind, and asyncio would report each.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.chdir(sys.argv[1])
     sys.path[0] = ""  # the program's folder, as under the real CLI
     project = yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"]
-    print(json.dumps(asyncio.run(answer(json.load(sys.stdin), project))))
+    print(json.dumps(asyncio.run(answer(json.load(sys.stdin), project))), flush=True)
+    os._exit(0)  # without the ends of the event loops that the mocks leave in their threads, which are noisy
 
 
 if __name__ == "__main__":
