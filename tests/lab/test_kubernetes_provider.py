@@ -355,6 +355,22 @@ def test_an_annotation_decides_what_is_waited_for(stack: Stack, lab: Lab, namesp
         lab.kubectl("delete", "crd", f"widgets.{group}", "--ignore-not-found")
 
 
+def test_warnings_about_the_object_are_told(stack: Stack, lab: Lab, namespace: str) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "p", "namespace": namespace, "annotations": {"pulumi.com/waitFor": "jsonpath={.x}"}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "absent",
+        },
+    }
+    with pytest.raises(PartialFailure):
+        stack.up("kubernetes:core/v1:PersistentVolumeClaim", "p", claim, timeout=3)
+    assert [line for line in stack.host.said if line.startswith("[warning: ProvisioningFailed: ")]
+
+
 def test_a_delete_waits_for_finalizers(stack: Stack, lab: Lab, namespace: str) -> None:
     inputs = config_map(namespace)
     stack.up(CONFIG_MAP, "cm", {**inputs, "metadata": {**inputs["metadata"], "finalizers": ["example.org/hold"]}})

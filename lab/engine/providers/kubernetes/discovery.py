@@ -119,6 +119,7 @@ class Discovery:
         self._declared: dict[tuple[str, str], bool] = {}
         self._read_at = 0.0
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def read(self) -> None:
         """Ask the server now. Raises what ``ApiClient`` raises."""
@@ -139,12 +140,18 @@ class Discovery:
         """Raises ``NoMatch``."""
         key = (canonical_version(api_version), kind)
         found = self._kinds.get(key)
-        if found is None and time.monotonic() - self._read_at > REFRESH_SECONDS:
-            self.read()
+        if found is None:
+            self._refresh()
             found = self._kinds.get(key)
         if found is None:
             raise NoMatch(*key)
         return found
+
+    def _refresh(self) -> None:
+        """Several threads that miss a kind at once cause one look at the server."""
+        with self._reading:
+            if time.monotonic() - self._read_at > REFRESH_SECONDS:
+                self.read()
 
     def find_or_none(self, api_version: str, kind: str) -> Kind | None:
         try:

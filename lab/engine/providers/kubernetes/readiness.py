@@ -82,14 +82,14 @@ class Readiness:
         tests = read_expectations(live)
         if tests:
             wait: Wait = ExpectedWait(live, tests, log, self._path(live))
-            return self.waiter.run(wait, timeout_of(inputs, timeout, DEFAULT_SECONDS))
+            return self.waiter.run(wait, timeout_of(inputs, timeout, DEFAULT_SECONDS), log)
         if full_kind(live) in BUILT_IN:
             wait = BUILT_IN[full_kind(live)](live, last, log)
-            return self.waiter.run(wait, timeout_of(inputs, timeout, DEFAULT_SECONDS))
+            return self.waiter.run(wait, timeout_of(inputs, timeout, DEFAULT_SECONDS), log)
         short = self._short_wait(live, log)
         if short is None:
             return live
-        return self.waiter.run(short[0], timeout_of(inputs, timeout, short[1]))
+        return self.waiter.run(short[0], timeout_of(inputs, timeout, short[1]), log)
 
     def look(self, inputs: Object, live: Object, log: StatusLog) -> None:
         """Raises ``WaitFailed`` when the existing object is unhealthy in the eyes of its built-in wait."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from lab.engine.cancellation import CancellationToken
 from lab.engine.providers import Severity
 from lab.engine.providers.kubernetes.client import Object
-from lab.engine.providers.kubernetes.objects import name_of
+from lab.engine.providers.kubernetes.objects import kind_of, name_of, namespace_of, pluck
 from lab.engine.providers.kubernetes.watching import Event, WatchHub
 
 POLL_SECONDS = 0.2
@@ -83,15 +83,22 @@ class Waiter:
     cancellation: CancellationToken
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def run(self, wait: Wait, seconds: float) -> Object:
-        """Block until ready; the live object. Raises ``WaitFailed`` on time-out and cancellation."""
+    def run(self, wait: Wait, seconds: float, log: StatusLog | None = None) -> Object:
+        """Block until ready; the live object. Raises ``WaitFailed`` on time-out and cancellation.
+
+        With ``log``, warning Events about the object are told as progress.
+        """
         deadline = self.clock() + seconds
         next_report = self.clock() + REPORT_SECONDS
-        with self.hub.subscribe(*wait.paths) as events:
+        told = f"/api/v1/namespaces/{namespace_of(wait.live) or 'default'}/events" if log is not None else ""
+        with self.hub.subscribe(*wait.paths, *([told] if told else [])) as events:
             while not wait.is_ready():
                 event = events.next(POLL_SECONDS)
                 while event is not None:
-                    wait.observe(event)
+                    if log is not None and event.path == told:
+                        _tell_warning(event.object, wait.live, log)
+                    elif not _is_stale(event.object, wait.live):
+                        wait.observe(event)
                     event = events.next(0) if not wait.is_ready() else None
                 is_over = self.clock() >= deadline
                 if self.cancellation.is_cancelled or is_over:
@@ -108,6 +115,23 @@ class Waiter:
         if failure is not None:
             raise failure
         return wait.live
+
+
+def _is_stale(obj: Object, live: Object) -> bool:
+    """A shared watch may still show the state before the change that is waited for, or the object replaced by it."""
+    identities = [(kind_of(one), namespace_of(one), name_of(one)) for one in (obj, live)]
+    if identities[0] != identities[1]:
+        return False
+    if pluck(obj, "metadata", "uid") != pluck(live, "metadata", "uid"):
+        return True
+    versions = [pluck(one, "metadata", "resourceVersion") for one in (obj, live)]
+    return all(isinstance(one, str) and one.isdigit() for one in versions) and int(versions[0]) < int(versions[1])
+
+
+def _tell_warning(event: Object, live: Object, log: StatusLog) -> None:
+    is_about = pluck(event, "involvedObject", "uid") == pluck(live, "metadata", "uid")
+    if is_about and event.get("type") == "Warning":
+        log("warning", f"{event.get('reason', '')}: {event.get('message', '')}")
 
 
 def ended(live: Object, problems: Sequence[str], *, is_cancelled: bool) -> WaitFailed:

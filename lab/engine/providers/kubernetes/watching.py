@@ -86,6 +86,8 @@ class _Followed:
                 objects, version = self._client.items(self._path)
                 self._replace(objects)
                 self._watch = self._client.watch(self._path, version)
+                if self._stopped.is_set():
+                    self._watch.close()  # stop came while the watch was being opened
                 self._read(self._watch)
             except (ApiError, ConnectionFailed):
                 # Also 410 Gone. What waits sees nothing new meanwhile, and times out if the server stays away.
