@@ -214,6 +214,8 @@ def _pulumi_rows(target: Target, bench: Bench) -> Iterator[Finding]:
         yield _pulumi_version(session)
         yield look("esc", lambda: _esc(session))
         yield look("login", lambda: _login(session))
+        if session.tools.helm:
+            yield look("helm releases", lambda: _releases(session))
         for service in SERVICES:
             yield look(f"stack of {service.name}", lambda service=service: _stack(session, service))  # type: ignore[misc]
 
@@ -255,6 +257,22 @@ def _login(session: Session) -> Finding:
         return failed("login", lines[-1] if lines else f"exit {outcome.exit_code}", next_step=step)
     login = pulumi.read_login(outcome.stdout)
     return passed("login", f"{login.user} at {login.url}")
+
+
+def _releases(session: Session) -> Finding:
+    """A release stuck in `pending-*` blocks whoever installs it next, and `pulumi cancel` does not help there."""
+    from runbooks.lib.checks import failed, passed
+    from runbooks.lib.helm import Helm, read_releases
+
+    helm = Helm(program=session.tools.helm, kubeconfig=session.kubeconfig)
+    releases = read_releases(session.runner.run(helm.releases()))
+    stuck = [release for release in releases if release.is_stuck]
+    if stuck:
+        told = ", ".join(f"{release.namespace}/{release.name} is {release.status}" for release in stuck)
+        cause = "an interrupted installation"
+        step = f"helm -n {stuck[0].namespace} history {stuck[0].name}, then helm rollback to its last good revision"
+        return failed("helm releases", told, cause=cause, next_step=step)
+    return passed("helm releases", f"{len(releases)}, none stuck")
 
 
 def _stack(session: Session, service: Service) -> Finding:

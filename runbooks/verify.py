@@ -36,17 +36,25 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
 def verify_service(session: Session, service: Service) -> Verdict:
     """Climb the service's ladders, show what they found, and count. Does not raise for a rung that failed."""
     from runbooks.checks.cluster import LAB_UNTRIED
-    from runbooks.checks.ladders import LADDERS
+    from runbooks.checks.ladders import ladders_of
     from runbooks.lib.checks import Verdict
 
     name = f"verify.{service.name}"
     session.reporter.announce(f"{name}: each rung from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
-        findings = [finding for ladder in service.checks for finding in LADDERS[ladder](session, service)]
+        findings = [finding for ladder in ladders_of(service) for finding in ladder(session, service)]
+    _tell_objects(session, service)
     allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
     verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
     _tell(session, service, verdict)
     return verdict
+
+
+def _tell_objects(session: Session, service: Service) -> None:
+    """The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. Shown, not judged: the rungs judge."""
+    listed = session.runner.run(session.kubectl.get_all(service.namespace))
+    for line in (listed.shown_stdout or listed.shown_stderr).splitlines():
+        session.reporter.quote(f"    {line}")
 
 
 def _tell(session: Session, service: Service, verdict: Verdict) -> None:

@@ -48,7 +48,11 @@ class Cluster:
         return ask(self.runner, self.kubectl.get(kind, namespace=namespace, labels=labels))
 
     def everywhere(self, kind: str) -> Json:
-        return ask(self.runner, self.kubectl.get(kind, everywhere=True))
+        return self.within("", kind)
+
+    def within(self, namespace: str, kind: str) -> Json:
+        """All of a kind in a namespace; in every namespace when that is empty."""
+        return ask(self.runner, self.kubectl.get(kind, namespace=namespace, everywhere=not namespace))
 
     def workloads(self, namespace: str) -> Json:
         kinds = "deployments.apps,statefulsets.apps,daemonsets.apps"
@@ -72,18 +76,19 @@ def patience(session: Session, seconds: float) -> float:
     return min(seconds, 20.0) if session.target.ephemeral else seconds
 
 
-def workloads(session: Session, service: Service, namespace: str = "") -> Check:
-    """The handbook's `kubectl get all -n <namespace>`, as a rung."""
-    where = namespace or service.namespace
+def workloads(session: Session, service: Service, *, required: bool = False) -> Check:
+    """The handbook's `kubectl get all -n <namespace>`, as a rung. `required`: an empty namespace fails."""
+    where = service.namespace
     cluster = cluster_of(session)
 
+    def judge() -> Finding:
+        found = cluster.workloads(where)
+        return workloads_are_ready(WORKLOADS_READY, found, namespace=where, next_step=step, required=required)
+
+    step = f"kubectl -n {where} get pods,events"
+
     def look() -> Finding:
-        step = f"kubectl -n {where} get pods,events"
-        return seen(
-            WORKLOADS_READY,
-            lambda: workloads_are_ready(WORKLOADS_READY, cluster.workloads(where), namespace=where, next_step=step),
-            next_step=step,
-        )
+        return seen(WORKLOADS_READY, judge, next_step=step)
 
     return Check(rung=WORKLOADS_READY, look=look, patience=patience(session, 60.0))
 

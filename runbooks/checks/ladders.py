@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from runbooks.checks import cnpg, postgres, tailscale
+from runbooks.checks import cnpg, generic, postgres, tailscale
 from runbooks.lib.checks import Finding
 from runbooks.services import Service
 from runbooks.session import Session
@@ -15,4 +15,10 @@ LADDERS: Mapping[str, Ladder] = {
     "tailscale": tailscale.ladder,
     "cnpg": cnpg.ladder,
     "postgres": postgres.ladder,
+    "generic": generic.ladder,
 }
+
+
+def ladders_of(service: Service) -> list[Ladder]:
+    """The service's own ladders, or the generic one."""
+    return [LADDERS[name] for name in service.checks or ("generic",)]

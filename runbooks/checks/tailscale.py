@@ -32,14 +32,14 @@ def ladder(session: Session, service: Service) -> list[Finding]:
     return shown(session, climb([*operator, workloads(session, service)])) + exposed(session, cluster)
 
 
-def exposed(session: Session, cluster: Cluster) -> list[Finding]:
-    """Every exposure of the cluster: one table, and the findings that did not pass in full."""
+def exposed(session: Session, cluster: Cluster, namespace: str = "") -> list[Finding]:
+    """Every exposure of the cluster, or of a namespace: one table, and the findings that did not pass in full."""
     try:
-        found = exposures(cluster)
+        found = exposures(cluster, namespace)
     except KubectlFailed as error:
         return shown(session, [failed(EXPOSURES_KNOWN, error.summary, next_step="kubectl get svc,ingress -A")])
     if not found:
-        nothing = "nothing in the cluster is exposed to the tailnet"
+        nothing = f"nothing in {namespace or 'the cluster'} is exposed to the tailnet"
         return shown(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
     ladders = [(item, climb(rungs(session, cluster, item), subject=item.subject)) for item in found]
     session.reporter.table("Exposed to the tailnet", COLUMNS, [row(item, told) for item, told in ladders])
@@ -53,11 +53,11 @@ def _is_expected(session: Session, finding: Finding) -> bool:
     return session.target.ephemeral and finding.rung in exposure.NEEDS_TAILNET
 
 
-def exposures(cluster: Cluster) -> list[Exposure]:
-    """Raises `KubectlFailed`."""
+def exposures(cluster: Cluster, namespace: str = "") -> list[Exposure]:
+    """Those of a namespace, or of the whole cluster. Raises `KubectlFailed`."""
     return [
-        *exposure.exposed_services(cluster.everywhere("services")),
-        *exposure.exposed_ingresses(cluster.everywhere("ingresses.networking.k8s.io")),
+        *exposure.exposed_services(cluster.within(namespace, "services")),
+        *exposure.exposed_ingresses(cluster.within(namespace, "ingresses.networking.k8s.io")),
     ]
 
 

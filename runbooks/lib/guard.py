@@ -6,7 +6,7 @@ pulumi itself previews plain resources happily against a cluster that is not the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,8 +184,3 @@ def plain_settings(config: Mapping[str, object]) -> dict[str, str | None]:
         str(key): None if isinstance(value, Mapping) and "secure" in value else str(value)
         for key, value in config.items()
     }
-
-
-def credentials_of(contexts: Iterable[KubeContext]) -> list[str]:
-    """Every credential the kubeconfigs carry, for the masker."""
-    return [secret for context in contexts for secret in context.secrets() if secret]

@@ -153,15 +153,6 @@ class Kubectl:
         )
 
 
-def client_version(program: str) -> Command:
-    """The client's version alone: asks no server."""
-    return Command(
-        argv=(program, "version", "--client", "--output=json"),
-        title="ask kubectl for its version",
-        timeout=READ_TIMEOUT,
-    )
-
-
 def read_json(outcome: Outcome) -> Json:
     """The object or list kubectl printed. Raises `KubectlFailed` for a failure or an answer that is no object."""
     if not outcome.ok:

@@ -51,11 +51,18 @@ def deployment_is_available(rung: str, deployment: Json | None, *, cause: str, n
     return passed(rung, told)
 
 
-def workloads_are_ready(rung: str, answer: Json, *, namespace: str, next_step: str) -> Finding:
-    """Every Deployment, StatefulSet and DaemonSet in the answer has its Pods ready. None at all is not a pass."""
+def workloads_are_ready(rung: str, answer: Json, *, namespace: str, next_step: str, required: bool = False) -> Finding:
+    """Every Deployment, StatefulSet and DaemonSet in the answer has its Pods ready.
+
+    None at all is not a pass; it is a failure where some are `required`.
+    """
     found = items(answer)
     if not found:
-        return not_tried(rung, f"namespace {namespace} holds no Deployment, StatefulSet or DaemonSet", deciding=False)
+        nothing = f"namespace {namespace} holds no Deployment, StatefulSet or DaemonSet"
+        if required:
+            cause = "it was not deployed to its end, or was deleted by hand"
+            return failed(rung, nothing, cause=cause, next_step=next_step, final=True)
+        return not_tried(rung, nothing, deciding=False)
     behind = [told for obj in found if (told := _behind(obj))]
     if behind:
         return failed(

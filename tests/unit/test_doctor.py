@@ -8,6 +8,7 @@ import pytest
 
 from runbooks import doctor
 from runbooks.lib.errors import VerificationFailed
+from runbooks.services import find_service
 from tests.answers import namespace
 from tests.unit.house import TOKEN, House
 
@@ -16,7 +17,7 @@ SETTINGS = "config:\n  {0}:{1}:\n    secure: v1:x\n"
 
 
 @pytest.fixture
-def home(house: House) -> House:
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """A home where everything is well."""
     for tool in ("uv", "git"):
         script = house.bin / tool
@@ -24,7 +25,13 @@ def home(house: House) -> House:
         script.chmod(0o755)
     house.answer("kubectl", ["version"], VERSIONS)
     house.answer("pulumi", ["whoami"], {"user": "me", "url": f"file://{house.backend}"})
+    house.known["helm"] = []
+    house.install("helm")
+    house.answer("helm", ["version"], "v4.2.4\n")
+    house.answer("helm", ["list"], '[{"name": "x", "namespace": "y", "status": "deployed"}]')
     house.has_stacks("tailscale", "cnpg", "postgresql")
+    # Only these three, however many services there are.
+    monkeypatch.setattr("runbooks.services.SERVICES", tuple(map(find_service, ("tailscale", "cnpg", "postgres"))))
     projects = house.root / "pulumi"
     (projects / "core/networking/tailscale/Pulumi.mx.yaml").write_text(
         SETTINGS.format("tailscale", "TS_CLIENT_ID") + "  tailscale:TS_CLIENT_SECRET:\n    secure: v1:x\n"
@@ -45,8 +52,20 @@ def rows(house: House, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, st
         ended = error.summary
     told = capsys.readouterr().out
     assert TOKEN not in told
-    wanted = ("uv", "git", "target", "passphrase", "back end", "pinned", "cluster", "kubectl", "pulumi", "login")
-    wanted += ("esc", "helm", "stack of tailscale", "stack of cnpg", "stack of postgres")
+    wanted = (
+        "uv",
+        "git",
+        "target",
+        "passphrase",
+        "back end",
+        "pinned",
+        "cluster",
+        "kubectl",
+        "pulumi",
+        "login",
+        "helm releases",
+    )
+    wanted += ("esc", "helm", "helm releases", "stack of tailscale", "stack of cnpg", "stack of postgres")
     lines = told.splitlines()
     return {name: next((line for line in lines if line.startswith(name + "  ")), "") for name in wanted}, ended
 
@@ -117,6 +136,12 @@ BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
         "login",
         "no credentials",
         "login",
+    ),
+    "stuck release": (
+        answer("helm", ["list"], '[{"name": "x", "namespace": "y", "status": "pending-upgrade"}]'),
+        "helm releases",
+        "y/x is pending-upgrade",
+        "helm -n y history x",
     ),
     "no stack": (
         lambda house: (house.backend / ".pulumi/stacks/cnpg/mx.json").unlink(),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from runbooks import stack
 from runbooks.lib.errors import NotApproved, NotFound, OpsError, ToolFailed, Usage
-from tests.unit.house import House
+from tests.unit.house import REAL_ROOT, House
 
 
 def run(house: House, service: str = "postgres") -> None:
@@ -72,3 +77,31 @@ def test_a_failure_of_pulumi_is_told(house: House, says: list[bool]) -> None:
     house.answer("pulumi", ["stack", "init"], (1, "", "error: disk quota exceeded\n"))
     with pytest.raises(ToolFailed, match="disk quota"):
         run(house)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("stack.init", "-x"), 2, "starts with a dash"),
+        (("stack.init", "postgers"), 6, "postgres"),
+        (("secrets.set", "postgers", "x"), 6, "postgres"),
+        (("secrets.set", "postgres", "superuser_pasword"), 6, "superuser_password"),
+        (("verify.postgers",), 6, "verify.postgres"),
+        (("--target", "nowhere", "target.show"), 6, "lab"),
+        (("--target", "", "target.show"), 2, "without a name"),
+        (("--target", "-x", "target.show"), 2, "-x"),
+    ],
+)
+def test_names_on_the_real_command_line(tmp_path: Path, words: tuple[str, ...], code: int, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, REAL_ROOT / "tasks.py", *words],
+        env={**os.environ, "OPS_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "lab").exists()

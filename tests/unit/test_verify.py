@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runbooks import verify
-from runbooks.checks import cnpg, postgres
+from runbooks.checks import cnpg, generic, postgres
 from runbooks.lib import exposure, sql
 from runbooks.lib.checks import State, Verdict
 from runbooks.lib.errors import VerificationFailed
-from runbooks.services import SERVICES, find_service
+from runbooks.services import SERVICES, Service, find_service
 from runbooks.session import open_session
 from tests.answers import deployment, listing, secret, slices
 from tests.unit.house import House
@@ -75,6 +76,7 @@ GROUP = {
 def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A home where the platform is deployed, this machine is on the tailnet, and time stands still."""
     answer = house.answer
+    answer("kubectl", ["get", "all"], "NAME  READY\n")
     operator = deployment("operator", "tailscale")
     manager = deployment("cnpg-cloudnative-pg", "cnpg-system")
     answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
@@ -124,7 +126,7 @@ def states(verdict: Verdict) -> dict[str, State]:
     return {finding.rung: finding.state for finding in verdict.findings}
 
 
-@pytest.mark.parametrize("name", [service.name for service in SERVICES])
+@pytest.mark.parametrize("name", [service.name for service in SERVICES if service.checks])
 def test_a_healthy_platform_is_verified(home: House, name: str) -> None:
     verdict = climbed(home, name)
     assert verdict.ok, verdict
@@ -452,11 +454,118 @@ def test_an_untried_deciding_rung_on_a_real_target_is_no_success(
 
 
 def test_every_declared_ladder_exists() -> None:
-    from runbooks.checks.ladders import LADDERS
+    from runbooks.checks.ladders import LADDERS, ladders_of
 
     for service in SERVICES:
-        assert service.checks
         assert set(service.checks) <= set(LADDERS)
+        assert ladders_of(service)
+
+
+# --- the ladder of services without rungs of their own ----------------------------------------------------------------
+
+APP = Service(name="app", folder="apps/app", about="an app", namespace="app", exposed=("ingress/web",))
+
+
+def web(
+    *, hostname: str = "app.tail1234.ts.net", ingress_class: str = "tailscale", name: str = "web"
+) -> dict[str, Any]:
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": "app"},
+        "spec": {
+            "ingressClassName": ingress_class,
+            "tls": [{"hosts": ["app"]}],
+            "defaultBackend": {"service": {"name": "app"}},
+        },
+        "status": {"loadBalancer": {"ingress": [{"hostname": hostname}] if hostname else []}},
+    }
+
+
+@pytest.fixture
+def app(home: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    home.has_stacks("app")
+    home.answer("kubectl", ["get", "deployments.apps,stat", "=app"], listing(deployment("app", "app")))
+    home.answer("kubectl", ["get", "services", "--namespace=app"], listing())
+    ingresses(home, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="x.cfargotunnel.com"))
+    state = secret("ts-y-0", "tailscale", {"device_fqdn": "app.tail1234.ts.net.", "device_ips": json.dumps([ADDRESS])})
+    home.answer("kubectl", ["get", "secrets", "parent-resource=web"], listing(state))
+    monkeypatch.setattr("runbooks.checks.generic.patience", lambda *_: 0.0)
+    monkeypatch.setattr("runbooks.lib.network.fetch", lambda _: exposure.Answer(status=200, body=""))
+    return home
+
+
+def ingresses(house: House, *objects: dict[str, Any]) -> None:
+    house.answer("kubectl", ["get", "ingresses", "--namespace=app", "--output"], listing(*objects))
+    house.answer("kubectl", ["get", "ingresses", "--namespace=app", "web"], web())
+
+
+def climbed_app(house: House, service: Service = APP) -> Verdict:
+    with open_session(house.c, "verify.app") as session:
+        return verify.verify_service(session, service)
+
+
+def test_an_app_is_verified_up_to_its_answer(app: House, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = climbed_app(app)
+    assert verdict.ok, verdict
+    assert states(verdict)[exposure.HTTP_ANSWERS] is State.PASSED
+    told = capsys.readouterr().out
+    assert "hooks: x.cfargotunnel.com" in told
+    assert "app/web" in told
+
+
+GENERIC: dict[str, tuple[Callable[[House], None], str, str]] = {
+    "never deployed": (
+        lambda house: (house.backend / ".pulumi/stacks/app/mx.json").unlink(),
+        generic.STACK_DEPLOYED,
+        "no such stack",
+    ),
+    "nothing runs": (
+        kubectl(["deployments.apps,stat", "=app"], listing()),
+        "everything in its namespace is ready",
+        "holds no",
+    ),
+    "not ready": (
+        kubectl(["deployments.apps,stat", "=app"], listing(deployment("app", "app", ready=0))),
+        "everything in its namespace is ready",
+        "app: 0 of 1",
+    ),
+    "ingress missing": (lambda house: ingresses(house), generic.ALL_EXPOSED, "not exposed: Ingress web"),
+    "ingress of another class": (
+        lambda house: ingresses(house, web(ingress_class="nginx")),
+        generic.ALL_EXPOSED,
+        "not exposed: Ingress web",
+    ),
+    "tunnel not ready": (
+        lambda house: ingresses(house, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="")),
+        generic.INGRESSES_SERVED,
+        "hooks of class cloudflare-tunnel",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_an_app_that_is_broken(app: House, name: str) -> None:
+    break_it, rung, evidence = GENERIC[name]
+    break_it(app)
+    verdict = climbed_app(app)
+    (problem,) = verdict.failures
+    assert problem.rung == rung
+    assert evidence in problem.evidence
+    assert problem.cause
+    assert problem.next_step
+
+
+def test_an_app_that_answers_with_an_error(app: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runbooks.lib.network.fetch", lambda _: exposure.Answer(status=502, body=""))
+    (problem,) = climbed_app(app).failures
+    assert problem.rung == exposure.HTTP_ANSWERS
+    assert problem.subject == "app/web"
+
+
+def test_an_app_that_is_not_exposed_has_fewer_rungs(app: House) -> None:
+    verdict = climbed_app(app, replace(APP, exposed=()))
+    assert verdict.ok
+    assert exposure.DEVICE_HAS_NAME not in states(verdict)
 
 
 # --- the listener, before the password is sent ----------------------------------------------------------------------

@@ -79,6 +79,11 @@ RUNGS: dict[str, tuple[Callable[[], Finding], State, str]] = {
     "one behind": (lambda: ready(deployment("a", "x", ready=0), daemons(2, 1)), State.FAILED, "a: 0 of 1"),
     "daemons behind": (lambda: ready(daemons(2, 1)), State.FAILED, "DaemonSet d: 1 of 2 ready"),
     "rolling": (lambda: ready(behind()), State.FAILED, "not rolled out yet"),
+    "no workloads where some must be": (
+        lambda: workloads_are_ready("r", listing(), namespace="x", next_step="n", required=True),
+        State.FAILED,
+        "holds no",
+    ),
     "no workloads": (lambda: ready(), State.NOT_TRIED, "holds no"),
     "endpoint": (lambda: endpoints(slices("10.0.0.5")), State.PASSED, "10.0.0.5:5432"),
     "endpoint, ready unset": (lambda: endpoints(slices("10.0.0.5", ready=None)), State.PASSED, "10.0.0.5"),
