@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -473,6 +479,53 @@ def test_a_chart_becomes_objects(stack: Stack, lab: Lab, namespace: str, tmp_pat
     assert data == {"colour": "red", "has": "true", "uid": lab.target["cluster_uid"]}
     # A second rendering finds the objects there, and not made by helm.
     assert set(construct(stack, inputs, preview=True).inputs) == set(monitor.inputs)
+
+
+@contextmanager
+def chart_repository(folder: Path, login: str = "") -> Iterator[str]:
+    """Serves ``folder`` on loopback, to those who log in when ``login`` (``user:password``) is given; the address."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = "Basic " + base64.b64encode(login.encode()).decode()
+            if login and self.headers.get("Authorization") != wanted:
+                self.send_error(401)
+            else:
+                super().do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)
+
+
+@pytest.mark.parametrize("login", ["", "user:hunter2"], ids=["open", "with a login"])
+def test_a_chart_can_come_from_a_repository(stack: Stack, lab: Lab, tmp_path: Path, login: str) -> None:
+    write_chart(tmp_path, TEMPLATE)
+    helm = lab.target["tools"]["helm"]
+    repository = tmp_path / "repository"
+    subprocess.run(
+        [helm, "package", "mini", "--destination", "repository"], cwd=tmp_path, check=True, capture_output=True
+    )
+    shutil.rmtree(tmp_path / "mini")
+    with chart_repository(repository, login) as url:
+        argv = [helm, "repo", "index", "repository", "--url", url]
+        subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True)
+        user, _, password = login.partition(":")
+        options = {"repo": url} | ({"username": user, "password": Secret(password)} if login else {})
+        inputs = {"chart": "mini-chart", "version": "0.1.0", "repositoryOpts": options, "values": {"colour": "red"}}
+        with pytest.raises(ProviderError, match="unable to locate the chart"):
+            construct(stack, inputs, preview=True)
+        monitor = construct(stack, inputs | {"chart": "mini"}, preview=True)
+    assert monitor.inputs["mini:default/mini-cm"]["data"]["colour"] == "red"
 
 
 def test_unknown_values_leave_a_chart_unexpanded(stack: Stack, tmp_path: Path) -> None:

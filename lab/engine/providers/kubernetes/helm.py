@@ -277,6 +277,6 @@ def _failure(errors: str) -> str:
     text = "\n".join(lines).removeprefix("Error: ").strip() or "helm gave no reason"
     if text.startswith(_NOT_LOCATED) or any(part in text for part in ("failed to download", "non-absolute URLs")):
         return f"unable to locate the chart: {text}"
-    if "Chart.yaml file is missing" in text or "cannot load Chart.yaml" in text:
+    if any(part in text for part in ("Chart.yaml file is missing", "cannot load Chart.yaml", "unable to detect chart")):
         return f"unable to load the chart: {text}"
     return text
