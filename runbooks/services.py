@@ -150,6 +150,20 @@ SERVICES: tuple[Service, ...] = (
         needs=("tailscale",),
         exposed=("ingress/glance",),
     ),
+    Service(
+        name="immich",
+        folder="apps/media/immich",
+        about="Immich: photos and videos, on the tailnet",
+        namespace="immich",
+        needs=("postgres", "tailscale"),
+        reads_outputs_of=("postgres",),
+        reference=Reference(setting="postgres_stack", producer="postgres"),
+        secrets=(
+            SecretSetting(key="database_password", about="password of Immich's role in Postgres", generated=True),
+        ),
+        stateful=True,
+        exposed=("ingress/immich",),
+    ),
 )
 
 
