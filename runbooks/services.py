@@ -164,6 +164,31 @@ SERVICES: tuple[Service, ...] = (
         stateful=True,
         exposed=("ingress/immich",),
     ),
+    Service(
+        name="stitch",
+        folder="apps/stitch",
+        about="Stitch: receives Twitch's webhooks through the Cloudflare tunnel",
+        namespace="stitch",
+        needs=("postgres", "cf-tunnel"),
+        reads_outputs_of=("postgres",),
+        environment="stitch/prod",
+        environment_keys=(
+            EnvironmentKey(key="POSTGRES_HOST"),
+            EnvironmentKey(key="k8s_namespace"),
+            EnvironmentKey(key="postgresql:host"),
+            EnvironmentKey(key="postgresql:port"),
+            EnvironmentKey(key="postgresql:username", is_secret=True),
+            EnvironmentKey(key="postgresql:password", is_secret=True),
+            EnvironmentKey(key="postgresql:sslmode"),
+            EnvironmentKey(key="image"),
+            EnvironmentKey(key="public_host"),
+            EnvironmentKey(key="database_password", is_secret=True),
+            EnvironmentKey(key="eventsub_secret", is_secret=True),
+            EnvironmentKey(key="twitch_client_id", is_secret=True),
+            EnvironmentKey(key="twitch_client_secret", is_secret=True),
+        ),
+        stateful=True,
+    ),
 )
 
 

@@ -1,0 +1,173 @@
+"""What `apps/media/immich` asks pulumi for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROGRAMS = Path(__file__).resolve().parents[2] / "pulumi"
+
+FOLDER = "apps/media/immich"
+PLAIN = {"immich:postgres_stack": "organization/postgresql/test"}
+PASSWORD = {"immich:database_password": "role-of-the-test"}
+
+
+@pytest.fixture
+def immich(run_program, postgres_stack):
+    return run_program(FOLDER, PLAIN, PASSWORD, postgres_stack)
+
+
+def extensions(recording) -> list[str]:
+    made = {r["name"]: r for r in recording.resources if r["type"].endswith(":Extension")}
+    assert all(r["inputs"]["database"] == "immich" and r["provider"] == "postgresql" for r in made.values())
+    return [r["inputs"]["name"] for r in made.values()]
+
+
+def test_it_makes_these_objects_and_the_chart_after_what_it_needs(immich):
+    assert immich.error is None
+    assert {name for name in immich.names() if name[0] != "Extension"} == {
+        ("Namespace", "immich"),
+        ("postgresql", "postgresql"),
+        ("Role", "immich"),
+        ("Database", "immich"),
+        ("Secret", "immich-database"),
+        ("PersistentVolumeClaim", "immich-library"),
+        ("Chart", "immich"),
+        ("Ingress", "immich"),
+    }
+    after = set(immich["Chart", "immich"]["after"])
+    assert {"immich", "immich-database", "immich-library", "immich-vector", "immich-pg_trgm"} <= after
+    assert immich["Ingress", "immich"]["after"] == ["immich"]
+
+
+def test_the_postgres_stack_is_required_and_nothing_else_will_do(run_program, postgres_stack):
+    failed = run_program(FOLDER, {}, PASSWORD, postgres_stack)
+    assert failed.resources == ()
+    assert (
+        "immich:postgres_stack: not set\n"
+        "  expected  organization/project/stack: Stack that runs Postgres; its outputs are read\n"
+        "  set it    pulumi config set immich:postgres_stack organization/postgresql/mx" in failed.error
+    )
+
+
+def test_pulumi_uses_the_name_on_the_tailnet_and_the_pod_the_one_in_the_cluster(immich):
+    assert immich["postgresql", "postgresql"]["inputs"]["host"] == "pg-on-the-tailnet"
+    assert immich["postgresql", "postgresql"]["inputs"]["port"] == "15432"
+    server = immich["Chart", "immich"]["inputs"]["values"]["server"]["controllers"]["main"]
+    assert server["containers"]["main"]["env"] == {
+        "DB_HOSTNAME": "postgresql-cluster-rw.db.svc.cluster.local",
+        "DB_PORT": "5432",
+        "DB_USERNAME": "immich",
+        "DB_DATABASE_NAME": "immich",
+        "DB_PASSWORD": {"valueFrom": {"secretKeyRef": {"name": "immich-database", "key": "DB_PASSWORD"}}},
+        "DB_VECTOR_EXTENSION": "vectorchord",
+    }
+    assert "pg-on-the-tailnet" not in str(immich["Chart", "immich"])
+
+
+def test_the_role_has_its_own_password_and_no_right_beyond_its_database(immich):
+    assert immich["Role", "immich"]["inputs"] == {"name": "immich", "login": True, "password": "role-of-the-test"}
+    assert immich["Database", "immich"]["inputs"]["owner"] == "immich"
+    assert immich["Secret", "immich-database"]["inputs"]["stringData"] == {"DB_PASSWORD": "role-of-the-test"}
+    assert "superuser-of-the-test" not in str([r for r in immich.resources if r["name"] != "postgresql"])
+
+
+def test_the_chart_gets_names_of_secrets_and_no_value(immich):
+    assert immich["Chart", "immich"]["secret_inputs"] == []
+    assert "of-the-test" not in str(immich["Chart", "immich"])
+
+
+def test_extensions_are_made_one_after_the_other_those_of_vector_search_first(immich):
+    assert extensions(immich) == ["vector", "vchord", "cube", "earthdistance", "unaccent", "uuid-ossp", "pg_trgm"]
+    assert immich["Extension", "immich-vchord"]["after"].count("immich-vector") == 1
+    assert immich["Extension", "immich-earthdistance"]["after"].count("immich-cube") == 1
+    assert immich.warnings == ()
+
+
+def test_the_lab_runs_on_pgvector_leaves_out_what_its_server_lacks_and_says_so(run_program, postgres_stack):
+    lab = yaml.safe_load((PROGRAMS / FOLDER / "Pulumi.lab.yaml").read_text(encoding="utf-8"))["config"]
+    given = {
+        **PLAIN,
+        "immich:vector_extension": lab["immich:vector_extension"],
+        "immich:extensions": json.dumps(lab["immich:extensions"]),
+    }
+    made = run_program(FOLDER, given, PASSWORD, postgres_stack)
+    assert made.error is None
+    assert extensions(made) == ["vector", "cube", "earthdistance", "unaccent", "pg_trgm"]
+    assert made.warnings == ("immich:extensions leaves out uuid-ossp, which Immich uses",)
+    server = made["Chart", "immich"]["inputs"]["values"]["server"]["controllers"]["main"]["containers"]["main"]
+    assert server["env"]["DB_VECTOR_EXTENSION"] == "pgvector"
+
+
+def test_an_extension_is_made_once_however_often_it_is_named(run_program, postgres_stack):
+    chosen = {"immich:vector_extension": "pgvector", "immich:extensions": '["vector", "cube", "cube"]'}
+    assert extensions(run_program(FOLDER, PLAIN | chosen, PASSWORD, postgres_stack)) == ["vector", "cube"]
+
+
+def test_the_library_is_a_claim_of_its_own_that_the_chart_only_uses(immich):
+    claim = immich["PersistentVolumeClaim", "immich-library"]
+    assert claim["inputs"]["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "100Gi"}},
+    }
+    values = immich["Chart", "immich"]["inputs"]["values"]
+    assert values["immich"]["persistence"] == {"library": {"existingClaim": "immich-library"}}
+    assert values["server"]["controllers"]["main"]["strategy"] == "Recreate"
+
+
+def test_what_holds_data_is_protected_unless_a_setting_says_otherwise(run_program, postgres_stack, immich):
+    stateful = [("Namespace", "immich"), ("Database", "immich"), ("PersistentVolumeClaim", "immich-library")]
+    assert [immich[key]["protect"] for key in stateful] == [True, True, True]
+    loose = run_program(FOLDER, {**PLAIN, "immich:protect": "false"}, PASSWORD, postgres_stack)
+    assert [loose[key]["protect"] for key in stateful] == [False, False, False]
+
+
+def test_it_is_on_the_tailnet(immich):
+    spec = immich["Ingress", "immich"]["inputs"]["spec"]
+    assert spec["ingressClassName"] == "tailscale"
+    assert spec["tls"] == [{"hosts": ["immich"]}]
+    assert "host" not in spec["rules"][0]
+    (path,) = spec["rules"][0]["http"]["paths"]
+    assert path["backend"] == {"service": {"name": "immich-server", "port": {"number": 2283}}}
+
+
+def test_settings_reach_the_chart(run_program, postgres_stack):
+    chosen = {
+        **PLAIN,
+        "immich:image_tag": "v3.1.0",
+        "immich:machine_learning": "false",
+        "immich:metrics": "true",
+        "immich:storage_class": "fast",
+        "immich:library_size": "2Ti",
+        "immich:host": "photos",
+        "immich:namespace": "photos",
+    }
+    made = run_program(FOLDER, chosen, PASSWORD, postgres_stack)
+    values = made["Chart", "immich"]["inputs"]["values"]
+    assert values["controllers"]["main"]["containers"]["main"]["image"] == {"tag": "v3.1.0"}
+    assert values["machine-learning"] == {"enabled": False}
+    assert values["immich"]["metrics"] == {"enabled": True}
+    spec = made["PersistentVolumeClaim", "immich-library"]["inputs"]["spec"]
+    assert spec["storageClassName"] == "fast"
+    assert spec["resources"] == {"requests": {"storage": "2Ti"}}
+    assert made["Ingress", "immich"]["inputs"]["spec"]["tls"] == [{"hosts": ["photos"]}]
+    assert made["Secret", "immich-database"]["inputs"]["metadata"]["namespace"] == "photos"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("vector_extension", "pgvecto.rs", "one of vectorchord, pgvector"),
+        ("extensions", "cube", "a list of extension names"),
+        ("extensions", '["Cube"]', "a list of extension names"),
+        ("sslmode", "prefer", "one of disable, require, verify-ca, verify-full"),
+        ("library_size", "1TB", "a size such as 20Gi"),
+    ],
+)
+def test_a_wrong_setting_is_named(run_program, postgres_stack, key, value, expected):
+    failed = run_program(FOLDER, {**PLAIN, f"immich:{key}": value}, PASSWORD, postgres_stack)
+    assert failed.resources == ()
+    assert f"immich:{key}: found {value!r}\n  expected  {expected}" in failed.error
