@@ -99,6 +99,18 @@ class Session:
             raise explain(listed, stack)
         return any(row.name in {stack.name, stack.selector} for row in pulumi.read_stacks(listed.stdout))
 
+    def is_deployed(self, stack: Stack) -> bool:
+        """Whether the stack exists and its state holds resources: a preview on the lab leaves an empty one."""
+        if not self.has_stack(stack):
+            return False
+        path = self._state_file(stack)
+        if path is not None and path.suffix == ".json":
+            return bool(pulumi.read_checkpoint(path.read_text(encoding="utf-8")).own_resources)
+        exported = self.runner.run(pulumi.stack_export(stack))
+        if not exported.ok:
+            raise explain(exported, stack)
+        return bool(pulumi.read_export(exported.stdout).own_resources)
+
     def state_may_hold_secrets(self, stack: Stack) -> bool:
         """False only where a file back end's plain state shows that no value in it is secret."""
         path = self._state_file(stack)

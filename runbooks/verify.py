@@ -22,6 +22,8 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
     task = f"verify.{names[0]}" if len(names) == 1 else "verify.all"
     with open_session(c, task) as session:
         wanted = [service for service in SERVICES if service.name in names]
+        if len(names) > 1:
+            wanted = _deployed(session, wanted)
         verdicts = {service.name: verify_service(session, service) for service in wanted}
         broken = [name for name, verdict in verdicts.items() if not verdict.ok]
         if broken:
@@ -31,6 +33,21 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
                 expected="every deciding rung passed",
                 next_step=problem.next_step if problem and problem.next_step else f"./inv verify.{broken[0]}",
             )
+
+
+def _deployed(session: Session, services: list[Service]) -> list[Service]:
+    """Those that were ever deployed here; the others are named. Raises `VerificationFailed` when there are none."""
+    from runbooks.lib.errors import VerificationFailed
+
+    there = [service for service in services if session.is_deployed(session.stack(service))]
+    absent = [service.name for service in services if service not in there]
+    if not there:
+        raise VerificationFailed(
+            "nothing is deployed here", expected="at least one service", next_step="./inv deploy.postgres"
+        )
+    if absent:
+        session.reporter.line(f"Not deployed here, so not looked at: {', '.join(absent)}.")
+    return there
 
 
 def verify_service(session: Session, service: Service) -> Verdict:
@@ -54,7 +71,7 @@ def _tell_objects(session: Session, service: Service) -> None:
     """The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. Shown, not judged: the rungs judge."""
     listed = session.runner.run(session.kubectl.get_all(service.namespace))
     for line in (listed.shown_stdout or listed.shown_stderr).splitlines():
-        session.reporter.quote(f"    {line}")
+        session.reporter.quote(f"    {line}".rstrip())
 
 
 def _tell(session: Session, service: Service, verdict: Verdict) -> None:

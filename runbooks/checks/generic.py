@@ -29,16 +29,18 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         *([all_are_exposed(service, cluster)] if service.exposed else []),
     ]
     findings = shown(session, climb(rungs))
-    return findings + (tailscale.exposed(session, cluster, service.namespace) if service.exposed else [])
+    if not service.exposed or not all(finding.ok for finding in findings):
+        return findings
+    return findings + tailscale.exposed(session, cluster, service.namespace)
 
 
 def stack_is_deployed(session: Session, service: Service) -> Check:
     def look() -> Finding:
         stack = session.stack(service)
-        if session.has_stack(stack):
+        if session.is_deployed(stack):
             return passed(STACK_DEPLOYED, stack.reference)
-        step = f"./inv deploy.{service.name}"
-        return failed(STACK_DEPLOYED, "there is no such stack yet", cause="never deployed here", next_step=step)
+        told = "its state holds nothing" if session.has_stack(stack) else "there is no such stack yet"
+        return failed(STACK_DEPLOYED, told, cause="never deployed here", next_step=f"./inv deploy.{service.name}")
 
     return Check(rung=STACK_DEPLOYED, look=look)
 

@@ -36,6 +36,11 @@ sys.stderr.write(f"error: no answer for {{argv}}\\n"); sys.exit(99)
 """
 
 
+DEPLOYED = json.dumps(
+    {"checkpoint": {"latest": {"resources": [{"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"}]}}}
+)
+
+
 class House:
     """The scratch checkout with its fakes."""
 
@@ -119,8 +124,8 @@ class House:
     def argvs(self, tool: str) -> list[str]:
         return [" ".join(call["argv"]) for call in self.calls(tool)]
 
-    def has_stacks(self, *projects: str, state: str = "{}") -> None:
-        """Put a state of stack mx into the file back end."""
+    def has_stacks(self, *projects: str, state: str = DEPLOYED) -> None:
+        """Put a state of stack mx into the file back end; one resource without secrets, unless told otherwise."""
         for project in projects:
             folder = self.backend / ".pulumi" / "stacks" / project
             folder.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ GROUP = {
 def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A home where the platform is deployed, this machine is on the tailnet, and time stands still."""
     answer = house.answer
-    answer("kubectl", ["get", "all"], "NAME  READY\n")
+    answer("kubectl", ["get", "all", "--namespace="], "NAME  READY\n")
     operator = deployment("operator", "tailscale")
     manager = deployment("cnpg-cloudnative-pg", "cnpg-system")
     answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
@@ -443,6 +443,20 @@ def test_the_task_passes_and_the_journal_has_the_verdicts(home: House) -> None:
     assert text.count('"verdict"') == 3
 
 
+def test_all_looks_at_what_is_deployed_and_names_the_rest(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.has_stacks("n8n", state='{"checkpoint": {}}')
+    (home.backend / ".pulumi/stacks/tailscale/mx.json").unlink()
+    verify.verify(home.c, ("tailscale", "cnpg", "postgres", "n8n"))
+    told = capsys.readouterr().out
+    assert "Not deployed here, so not looked at: tailscale, n8n." in told
+    assert "verify.postgres: verified" in told
+
+
+def test_all_of_nothing_is_no_success(house: House) -> None:
+    with pytest.raises(VerificationFailed, match="nothing is deployed"):
+        verify.verify(house.c, ("tailscale", "cnpg"))
+
+
 def test_an_untried_deciding_rung_on_a_real_target_is_no_success(
     home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -518,6 +532,11 @@ GENERIC: dict[str, tuple[Callable[[House], None], str, str]] = {
         lambda house: (house.backend / ".pulumi/stacks/app/mx.json").unlink(),
         generic.STACK_DEPLOYED,
         "no such stack",
+    ),
+    "previewed only": (
+        lambda house: house.has_stacks("app", state='{"checkpoint": {"latest": {}}}'),
+        generic.STACK_DEPLOYED,
+        "holds nothing",
     ),
     "nothing runs": (
         kubectl(["deployments.apps,stat", "=app"], listing()),
