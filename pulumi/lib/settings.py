@@ -78,10 +78,13 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def secret(about: str, *, key: str = "", accepts: Rule | None = None, generated: bool = False) -> typing.Any:
-    """A secret that must be set, of type `pulumi.Output[str]`. `generated`: a random value will do."""
+def secret(
+    about: str, *, key: str = "", accepts: Rule | None = None, generated: bool = False, optional: bool = False
+) -> typing.Any:
+    """A secret, of type `pulumi.Output[str]`. `generated`: a random value will do. `optional`: None when not set."""
     declaration = Declaration(about=about, key=key, accepts=accepts, is_secret=True, generated=generated)
-    return dataclasses.field(metadata={"setting": declaration})
+    default = None if optional else dataclasses.MISSING
+    return dataclasses.field(default=default, metadata={"setting": declaration})
 
 
 def between(low: int, high: int) -> Rule:
@@ -145,13 +148,13 @@ def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pul
     namespace, _, key = full_key.partition(":")
     holder = pulumi.Config(namespace)
     raw = holder.get(key)
+    if raw is None and not _is_required(field):
+        return dataclasses.MISSING
     if declaration.is_secret:
         found = _found_in_secret(raw, full_key, declaration.accepts)
         return _problem(field, found, "", full_key, environment) if found else holder.require_secret(key)
     noun = _noun(type_)
     if raw is None:
-        if not _is_required(field):
-            return dataclasses.MISSING
         return _problem(field, "not set", noun, full_key, environment)
     try:
         value = READERS[type_].read(raw)
@@ -318,7 +321,7 @@ def _shown(raw: str, full_key: str) -> str:
 
 def _shown_default(field: dataclasses.Field[typing.Any]) -> str:
     if field.metadata["setting"].is_secret:
-        return "required secret"
+        return "required secret" if _is_required(field) else "optional secret"
     if _is_required(field):
         return "required"
     default = _default(field)

@@ -204,6 +204,18 @@ def test_what_an_environment_should_provide_is_remedied_there(configured):
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Optional:
+    login: pulumi.Output[str] | None = secret("Login of the registry", optional=True)
+
+
+def test_an_optional_secret_may_be_missing_but_not_wrong(configured):
+    assert configured(read_settings, Optional, config={}) == Optional(login=None)
+    assert setting_rows(Optional, "sample") == [("sample:login", "optional secret", "Login of the registry")]
+    with pytest.raises(pulumi.RunError, match="project:login: found a value in plain text"):
+        configured(read_settings, Optional, config={"project:login": "s3cret"})
+
+
 def test_a_secret_of_another_form_is_not_shown(configured):
     given = {**GIVEN, "project:token": "s3cret"}
     with pytest.raises(pulumi.RunError) as failure:
