@@ -189,6 +189,20 @@ SERVICES: tuple[Service, ...] = (
         ),
         stateful=True,
     ),
+    Service(
+        name="temporal",
+        folder="data/workflow/temporal",
+        about="Temporal: durable workflows; web and gRPC on the tailnet",
+        namespace="temporal",
+        needs=("postgres", "tailscale"),
+        reads_outputs_of=("postgres",),
+        reference=Reference(setting="postgres_stack", producer="postgres"),
+        secrets=(
+            SecretSetting(key="database_password", about="password of Temporal's role in Postgres", generated=True),
+        ),
+        stateful=True,
+        exposed=("ingress/temporal-web", "svc/temporal-grpc"),
+    ),
 )
 
 
