@@ -37,11 +37,10 @@ def linker_flags(module: Module) -> str:
 
 
 def cache_key(module: Module, go: Go) -> str:
-    """The folder's name: other module files, another Go or other flags are another build."""
+    """The folder's name: other module files or sources, another Go or other flags are another build."""
     digest = hashlib.sha256()
     for text in (
-        (module.folder / "go.mod").read_bytes(),
-        (module.folder / "go.sum").read_bytes(),
+        *(path.read_bytes() for path in (module.folder / "go.mod", module.folder / "go.sum", *module.sources)),
         go.version.encode(),
         linker_flags(module).encode(),
         platform.machine().encode(),

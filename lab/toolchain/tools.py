@@ -31,6 +31,11 @@ class Module:
         return HERE / self.name
 
     @property
+    def sources(self) -> list[Path]:
+        """Our own Go files; none where the module only names programs of others."""
+        return sorted(self.folder.rglob("*.go"))
+
+    @property
     def version(self) -> str:
         """As required in `go.mod`, with the leading v."""
         return _required_version(self.folder / "go.mod", self.path)
@@ -43,7 +48,7 @@ class Tool:
     name: str
     module: Module
     package: str
-    """The Go package to build; a last element that is not the program's name is renamed after the build."""
+    """The Go package to build (`./…` is ours); its last element, if not the program's name, is renamed afterwards."""
     version_argv: tuple[str, ...] = ("--version",)
     fits: Callable[[str, str], bool]
     """Whether a program on PATH that says this version serves as well as the pinned one (said, pinned)."""
@@ -65,6 +70,11 @@ def same_minor(said: str, pinned: str) -> bool:
 def helm_renders_charts(said: str, _pinned: str) -> bool:
     """Helm 4, or a Helm 3 that can render with `--dry-run=server` and reads OCI references."""
     return read_version(said) >= (3, 14, 0)
+
+
+def never(_said: str, _pinned: str) -> bool:
+    """For our own programs: whatever has that name on PATH is something else."""
+    return False
 
 
 def read_version(text: str) -> tuple[int, int, int]:
@@ -96,6 +106,7 @@ KUBERNETES = Module(name="kubernetes", path="k8s.io/kubernetes", seconds=210, st
 ETCD = Module(name="etcd", path="go.etcd.io/etcd/server/v3", seconds=45)
 KWOK = Module(name="kwok", path="sigs.k8s.io/kwok", seconds=70)
 HELM = Module(name="helm", path="helm.sh/helm/v4", seconds=100, stamp=_helm_stamp)
+ESC = Module(name="esc", path="github.com/pulumi/esc", seconds=40)
 
 
 def _kubernetes(name: str) -> Tool:
@@ -115,6 +126,8 @@ TOOLS: tuple[Tool, ...] = (
         version_argv=("version", "--short"),
         fits=helm_renders_charts,
     ),
+    # Ours, around the vendor's evaluator of environments.
+    Tool(name="esc-evaluator", module=ESC, package="./evaluator", fits=never),
 )
 
 

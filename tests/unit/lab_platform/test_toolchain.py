@@ -12,7 +12,7 @@ from lab.toolchain import build as building
 from lab.toolchain import golang, resolve, version_of
 from lab.toolchain.golang import Go, build_environment
 from lab.toolchain.resolve import on_path
-from lab.toolchain.tools import ETCD, HELM, KUBERNETES, TOOLS, helm_renders_charts, read_version, same_minor
+from lab.toolchain.tools import ESC, ETCD, HELM, KUBERNETES, TOOLS, helm_renders_charts, read_version, same_minor
 from runbooks.lib.errors import OpsError, ToolFailed
 
 GO = """#!/bin/sh
@@ -24,7 +24,7 @@ while [ "$#" -gt 0 ]; do
 done
 {body}
 """
-PROGRAMS = "server kwok helm kube-apiserver kube-controller-manager kube-scheduler"
+PROGRAMS = "server kwok helm evaluator kube-apiserver kube-controller-manager kube-scheduler"
 BUILDS = f'for name in {PROGRAMS}; do echo > "$output/$name"; done'
 
 
@@ -235,3 +235,24 @@ def test_our_own_go_caches_go_when_nobody_builds(tmp_path: Path) -> None:
     assert golang.clear_own_caches(tmp_path) == 4
     assert not (tmp_path / "go").exists()
     assert golang.clear_own_caches(tmp_path) == 0
+
+
+def test_our_own_program_is_built_anew_when_its_source_changed(
+    cache: Path, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = fake_go(tmp_path, calls)
+    monkeypatch.setattr("lab.toolchain.tools.HERE", tmp_path)
+    (tmp_path / "esc" / "evaluator").mkdir(parents=True)
+    for name, text in {"go.mod": f"require {ESC.path} v1.2.3\n", "go.sum": "", "evaluator/main.go": "one"}.items():
+        (tmp_path / "esc" / name).write_text(text)
+    before = building.cached(ESC, go)
+    assert building.cached(ESC, go) == before
+    (tmp_path / "esc" / "evaluator" / "main.go").write_text("other")
+    assert building.cached(ESC, go) != before
+
+
+def test_a_program_of_ours_is_never_taken_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = next(tool for tool in TOOLS if tool.module is ESC)
+    script(tmp_path / ours.name, "#!/bin/sh\necho 1.2.3\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert on_path(ours) is None
