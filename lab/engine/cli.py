@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.engine import VERSION
@@ -64,7 +64,6 @@ class Command:
     flags: tuple[Flag, ...] = ()
     words: int = 0
     least: int = 0
-    hidden_flags: tuple[str, ...] = field(default=())
 
 
 GLOBAL = (
@@ -362,6 +361,8 @@ def read_arguments(argv: Sequence[str]) -> tuple[Command | None, Arguments]:
     arguments = Arguments(" ".join(path), tuple(words), flags)
     if command is None or arguments.has("help"):
         return None, arguments
+    if words and command.words == 0:
+        raise NotSupported(f"command '{arguments.command} {words[0]}'")
     if len(words) > command.words:
         raise UsageError(f"'pulumi {arguments.command}' takes at most {command.words} arguments, got {len(words)}")
     if len(words) < command.least:
@@ -369,10 +370,13 @@ def read_arguments(argv: Sequence[str]) -> tuple[Command | None, Arguments]:
     return command, arguments
 
 
+def _all_flags() -> list[Flag]:
+    return [*GLOBAL, *(flag for command in COMMANDS.values() for flag in command.flags)]
+
+
 def _split_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The longest command that the first words name, and everything else."""
-    valued = {f"--{flag.name}" for flag in GLOBAL if flag.takes_value}
-    valued |= {f"-{flag.short}" for flag in GLOBAL if flag.takes_value}
+    valued = {name for flag in _all_flags() if flag.takes_value for name in (f"--{flag.name}", f"-{flag.short}")}
     positions: list[int] = []
     skip = False
     for index, word in enumerate(argv):
@@ -381,10 +385,7 @@ def _split_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
         elif word == "--":
             break
         elif word.startswith("-"):
-            if not positions or word in valued:
-                skip = word in valued
-            else:
-                break
+            skip = word in valued
         else:
             positions.append(index)
     path: tuple[str, ...] = ()
@@ -395,17 +396,8 @@ def _split_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
             break
     if not path and positions:
         raise NotSupported(f"command '{argv[positions[0]]}'")
-    path, used = _refuse_unknown_part(argv, positions, path)
+    used = set(positions[: len(path)])
     return path, [word for index, word in enumerate(argv) if index not in used]
-
-
-def _refuse_unknown_part(
-    argv: Sequence[str], positions: Sequence[int], path: tuple[str, ...]
-) -> tuple[tuple[str, ...], set[int]]:
-    """``stack graph`` is not ``stack`` with an argument."""
-    if len(path) == 1 and len(positions) > 1 and COMMANDS[path].words == 0:
-        raise NotSupported(f"command '{path[0]} {argv[positions[1]]}'")
-    return path, set(positions[: len(path)])
 
 
 def _split_flags(
