@@ -203,6 +203,27 @@ SERVICES: tuple[Service, ...] = (
         stateful=True,
         exposed=("ingress/temporal-web", "svc/temporal-grpc"),
     ),
+    Service(
+        name="monitoring",
+        folder="ops/monitoring",
+        about="Prometheus, Alertmanager and Grafana, with dashboards and alerts",
+        namespace="monitoring",
+        needs=("tailscale",),
+        secrets=(SecretSetting(key="grafana_password", about="password of Grafana's user admin", generated=True),),
+        exposed=("ingress/monitoring-grafana",),
+    ),
+    Service(
+        name="clickhouse",
+        folder="data/analytics/clickhouse",
+        about="ClickHouse: a database for analytics, and the operator that runs it",
+        namespace="clickhouse",
+        secrets=(
+            SecretSetting(key="admin_password", about="password of the user default", generated=True),
+            SecretSetting(key="user_password", about="password of the user that apps log in as", generated=True),
+            SecretSetting(key="operator_password", about="password of the operator's own user", generated=True),
+        ),
+        stateful=True,
+    ),
 )
 
 

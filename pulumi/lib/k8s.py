@@ -70,3 +70,27 @@ def add_wait_annotation(
         return pulumi.ResourceTransformResult(props=props, opts=args.opts)
 
     return transform
+
+
+def keep_on_destroy(kind: str) -> pulumi.ResourceTransform:
+    """A transform that leaves objects of `kind` in the cluster when their stack is destroyed or stops having them."""
+
+    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        if args.type_.rpartition(":")[2] != kind:
+            return None
+        kept = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(retain_on_delete=True))
+        return pulumi.ResourceTransformResult(props=args.props, opts=kept)
+
+    return transform
+
+
+def protect_objects(kind: str) -> pulumi.ResourceTransform:
+    """A transform that makes pulumi refuse to delete a chart's objects of `kind`, as `protect` does for its own."""
+
+    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        if args.type_.rpartition(":")[2] != kind:
+            return None
+        opts = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(protect=True))
+        return pulumi.ResourceTransformResult(props=args.props, opts=opts)
+
+    return transform

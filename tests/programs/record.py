@@ -88,16 +88,25 @@ CHILDREN = (
 )
 
 
+SOME_CHARTS_CHILDREN = (
+    ("kubernetes:batch/v1:Job", "job"),
+    ("kubernetes:clickhouse.altinity.com/v1:ClickHouseInstallation", "clickhouse"),
+)
+"""Told of only where a chart's transforms change them."""
+
+
 def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, str]]:
-    """Annotations that the transforms of a chart give to objects of a few kinds."""
+    """Annotations that the transforms of a chart give to objects of a few kinds, and `protect` where they set it."""
     annotations = {}
-    for type_, name in CHILDREN:
+    for type_, name in (*CHILDREN, *SOME_CHARTS_CHILDREN):
         args = pulumi.ResourceTransformArgs(True, type_, name, {"metadata": {"name": name}}, pulumi.ResourceOptions())
         for transform in transforms:
             result = transform(args)
             if result is not None:
                 args = pulumi.ResourceTransformArgs(True, type_, name, result.props, result.opts)
-        annotations[type_.rpartition(":")[2]] = args.props["metadata"].get("annotations", {})
+        given = dict(args.props["metadata"].get("annotations", {})) | ({"protect": "true"} if args.opts.protect else {})
+        if given or (type_, name) in CHILDREN:
+            annotations[type_.rpartition(":")[2]] = given
     return annotations
 
 

@@ -1,0 +1,27 @@
+"""ClickHouse: a database for analytics, run by the Altinity operator."""
+
+import sys
+from pathlib import Path
+
+import pulumi
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))  # pulumi/, for lib
+
+from lib.k8s import namespace
+from lib.settings import read_settings
+from release import HTTP_PORT, NATIVE_PORT, host, installation_chart, operator_chart
+from settings import Settings
+from users import admin_login, operator_login, user_login
+
+settings = read_settings(Settings)
+
+home = namespace(settings.namespace, opts=pulumi.ResourceOptions(protect=settings.protect))
+operator = operator_chart(settings, after=[operator_login(settings, after=home)])
+installation_chart(settings, after=[operator, admin_login(settings, after=home), user_login(settings, after=home)])
+
+pulumi.export("host", host(settings))
+pulumi.export("http_port", HTTP_PORT)
+pulumi.export("native_port", NATIVE_PORT)
+pulumi.export("username", settings.user)
+pulumi.export("password", settings.user_password)
+pulumi.export("k8s_namespace", settings.namespace)
