@@ -22,6 +22,7 @@ import kopf
 
 from lab.operators import postgres
 from lab.operators.api import (
+    ALERTMANAGER,
     CLAIM,
     CLUSTER,
     DATABASE,
@@ -29,8 +30,10 @@ from lab.operators.api import (
     DEPLOYMENT,
     INGRESS,
     POD,
+    PROMETHEUS,
     SECRET,
     SERVICE,
+    STATEFUL_SET,
     VOLUME,
     Access,
     Api,
@@ -41,6 +44,8 @@ from lab.operators.claims import Claims
 from lab.operators.cnpg import Clusters
 from lab.operators.database import Databases
 from lab.operators.loadbalancer import LoadBalancers
+from lab.operators.prometheus import MANAGED as OF_PROMETHEUS
+from lab.operators.prometheus import PROGRAMS, Monitoring
 from lab.operators.roles import DatabaseRoles
 from lab.operators.servers import Servers
 from lab.operators.settings import Settings
@@ -86,6 +91,7 @@ def controllers(api: Api, settings: Settings) -> Work:
         "loadbalancer": LoadBalancers(api).reconcile,
         "claim": claims.reconcile,
         "volume": claims.reconcile_volume,
+        **{program.name: Monitoring(api, program).reconcile for program in PROGRAMS},
     }
     return work
 
@@ -125,6 +131,12 @@ def _pod(work: Work, namespace: str, _name: str, thing: Object) -> None:
         work.add(controller, labels[f"{PARENT}-ns"], labels[PARENT])
 
 
+def _stateful_set(work: Work, namespace: str, name: str, thing: Object) -> None:
+    if OF_PROMETHEUS.items() <= _labels(thing).items():
+        program, _, of = name.partition("-")
+        work.add(program, namespace, of)
+
+
 ROUTES: tuple[tuple[Kind, Route], ...] = (
     (CLUSTER, _to("cluster")),
     (DATABASE, _to("database")),
@@ -136,6 +148,9 @@ ROUTES: tuple[tuple[Kind, Route], ...] = (
     (DEPLOYMENT, _deployment),
     (SECRET, _secret),
     (POD, _pod),
+    (PROMETHEUS, _to("prometheus")),
+    (ALERTMANAGER, _to("alertmanager")),
+    (STATEFUL_SET, _stateful_set),
 )
 
 

@@ -65,6 +65,8 @@ VOLUME = Kind("/api/v1", "persistentvolumes", "PersistentVolume", namespaced=Fal
 STORAGE_CLASS = Kind("/apis/storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=False)
 DEPLOYMENT = Kind("/apis/apps/v1", "deployments", "Deployment")
 STATEFUL_SET = Kind("/apis/apps/v1", "statefulsets", "StatefulSet")
+PROMETHEUS = Kind("/apis/monitoring.coreos.com/v1", "prometheuses", "Prometheus")
+ALERTMANAGER = Kind("/apis/monitoring.coreos.com/v1", "alertmanagers", "Alertmanager")
 INGRESS = Kind("/apis/networking.k8s.io/v1", "ingresses", "Ingress")
 CRD = Kind("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
 

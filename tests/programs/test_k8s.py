@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pulumi
 import pytest
-from lib.k8s import add_wait_annotation, labels, wait_annotations
+from lib.k8s import add_wait_annotation, keep_on_destroy, labels, wait_annotations
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
@@ -91,3 +91,12 @@ def test_labels_say_what_it_is_and_where_it_came_from():
         "app.kubernetes.io/part-of": "homelab-ops",
         "app.kubernetes.io/managed-by": "pulumi",
     }
+
+
+def test_objects_can_be_kept_when_their_stack_is_destroyed():
+    transform = keep_on_destroy("Deployment")
+    result = transform(child(DEPLOYMENT, {"name": "operator"}))
+    assert result is not None
+    assert result.opts.retain_on_delete is True
+    assert result.opts.protect is True, "the other options stay"
+    assert transform(child(CLUSTER, {"name": "operator"})) is None
