@@ -306,7 +306,10 @@ class Provider(Protocol):
 
 ProviderFactory = Callable[[ProviderHost], Provider]
 
-FACTORIES: dict[str, str] = {"kubernetes": "lab.engine.providers.kubernetes:create_provider"}
+FACTORIES: dict[str, str] = {
+    "kubernetes": "lab.engine.providers.kubernetes:create_provider",
+    "postgresql": "lab.engine.providers.postgresql:create_provider",
+}
 """Package name to ``module:function`` of its ``ProviderFactory``. A new provider is one module and one line."""
 
 
