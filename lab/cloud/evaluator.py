@@ -1,0 +1,155 @@
+"""The vendor's evaluator as one long-running process (`lab/toolchain/esc`): a JSON document a line, in and out."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from lab.cloud.wire import ApiError, Json
+from lab.platform.processes import MARK
+
+PATIENCE = 30.0
+"""Seconds for one evaluation, its questions included."""
+
+ANONYMOUS = "<yaml>"
+"""What the vendor calls an environment without a name (`esc.AnonymousEnvironmentName`)."""
+
+
+class Unanswerable(Exception):
+    """A question of the evaluator that the cloud cannot answer; the text becomes a diagnostic."""
+
+
+class _Ended(Exception):
+    """The process is gone, or says something else than agreed."""
+
+
+@dataclass
+class Evaluator:
+    """Starts the process at the first evaluation and anew when it has died. One evaluation at a time."""
+
+    find_program: Callable[[], Path]
+    key: bytes = field(repr=False)
+    environment: Callable[[str], str]
+    """An imported environment's definition, by the name in `imports`; raises `Unanswerable`."""
+    stack: Callable[[str], Json]
+    """A stack's outputs as one ESC value, by `project/stack`; raises `Unanswerable`."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def check(self, name: str, definition: str, *, show_secrets: bool = False) -> Json:
+        """`environment` and `diagnostics`, each only where there is something; providers stay unopened."""
+        return self._call({"op": "check", "name": name, "definition": definition, "showSecrets": show_secrets})
+
+    def open(self, name: str, definition: str) -> Json:
+        """As `check`, with everything evaluated and secrets in clear."""
+        return self._call({"op": "open", "name": name, "definition": definition})
+
+    def encrypt(self, name: str, definition: str) -> str:
+        """The definition with every static secret encrypted; one without any comes back as it is."""
+        return str(self._call({"op": "encrypt", "name": name, "definition": definition})["definition"])
+
+    def decrypt(self, name: str, definition: str) -> str:
+        """The definition with its static secrets in clear."""
+        return str(self._call({"op": "decrypt", "name": name, "definition": definition})["definition"])
+
+    def stop(self) -> None:
+        """Ends the process; the next call would start it anew."""
+        with self._lock:
+            self._end()
+
+    def _call(self, request: Json) -> Json:
+        with self._lock:
+            try:
+                answer = self._converse(request)
+            except _Ended:
+                # An evaluation changes nothing, so it can simply be tried again.
+                self._end()
+                try:
+                    answer = self._converse(request)
+                except _Ended as error:
+                    self._end()
+                    raise ApiError(500, f"Internal Server Error: the evaluator ended ({error})") from error
+        if "failure" in answer:
+            raise ApiError(500, f"Internal Server Error: {answer['failure']}")
+        return answer
+
+    def _converse(self, request: Json) -> Json:
+        process = self._running()
+        with _bounded(process):
+            _send(process.stdin, request)
+            while True:
+                answer = _receive(process.stdout)
+                if "ask" not in answer:
+                    return answer
+                _send(process.stdin, self._reply(answer))
+
+    def _reply(self, question: Json) -> Json:
+        name = str(question["name"])
+        try:
+            if question["ask"] == "stack":
+                return {"outputs": self.stack(name)}
+            return {"definition": self.environment(name)}
+        except Unanswerable as reason:
+            return {"error": str(reason)}
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            marks = {name: value for name, value in os.environ.items() if name == MARK}
+            self._process = subprocess.Popen(
+                [self.find_program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"GOGC": "50", **marks}
+            )
+            _send(self._process.stdin, {"op": "start", "key": base64.b64encode(self.key).decode()})
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _bounded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends a process that does not answer in time: its silence becomes an end of file."""
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _send(pipe: IO[bytes] | None, message: Json) -> None:
+    try:
+        assert pipe is not None
+        pipe.write(json.dumps(message).encode() + b"\n")
+        pipe.flush()
+    except OSError as error:
+        raise _Ended(f"it does not listen: {error}") from error
+
+
+def _receive(pipe: IO[bytes] | None) -> Json:
+    assert pipe is not None
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        raise _Ended("it said nothing more")
+    try:
+        message: Json = json.loads(line)
+    except ValueError as error:
+        raise _Ended("it does not speak JSON") from error
+    return message

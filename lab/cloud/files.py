@@ -1,0 +1,56 @@
+"""The cloud's state: JSON and text files below one folder, 0600, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab.platform.paths import write_private
+
+REMOVED = ".removed-"
+"""Begins the name of a folder whose removal has begun."""
+
+
+def make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_private(path, json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    write_private(path, text)
+
+
+def read_json(path: Path) -> Any:
+    """What was written, None when there is no such file."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def remove(folder: Path) -> None:
+    """Takes a folder away at once: a crash in the middle leaves nothing that anybody sees."""
+    going = folder.with_name(f"{REMOVED}{uuid.uuid4()}")
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
+def clear_removed(root: Path) -> None:
+    """Finishes removals that a crash interrupted, one and two levels deep, and forgets half-written files."""
+    for pattern in (f"{REMOVED}*", f"*/{REMOVED}*"):
+        for folder in root.glob(pattern):
+            shutil.rmtree(folder)
+
+
+def entries(root: Path) -> Iterator[tuple[str, str]]:
+    """The `<project>/<name>` folders below `root`, in order."""
+    for folder in sorted(root.glob("*/*")):
+        if folder.is_dir() and not folder.name.startswith("."):
+            yield folder.parent.name, folder.name

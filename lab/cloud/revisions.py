@@ -1,0 +1,173 @@
+"""Routes of what ESC keeps around an environment: its revisions, names for revisions, and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lab.cloud.account import USER, require_organization
+from lab.cloud.environment_store import LATEST, Environment, EnvironmentStore, now
+from lab.cloud.environments import N
+from lab.cloud.names import checked
+from lab.cloud.wire import DONE, Answer, Json, Request, Route, bad_request, conflict, not_found
+
+_EDITOR: Json = {"editorLogin": USER, "editorName": USER}
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """Reads revisions; writes only tags."""
+
+    store: EnvironmentStore
+
+    def routes(self) -> list[Route]:
+        def one(method: str, path: str, answer: Any) -> Route:
+            return Route(method=method, pattern=f"{N}{path}", answer=answer)
+
+        return [
+            one("GET", "/versions", self.index),
+            one("GET", "/versions/tags", self.revision_tags),
+            one("POST", "/versions/tags", self.name_revision),
+            one("GET", "/versions/tags/{tag}", self.revision_tag),
+            one("PATCH", "/versions/tags/{tag}", self.move_revision_tag),
+            one("DELETE", "/versions/tags/{tag}", self.drop_revision_tag),
+            one("GET", "/tags", self.tags),
+            one("POST", "/tags", self.add_tag),
+            one("GET", "/tags/{tag}", self.tag),
+            one("PATCH", "/tags/{tag}", self.change_tag),
+            one("DELETE", "/tags/{tag}", self.drop_tag),
+        ]
+
+    def index(self, request: Request) -> Answer:
+        """The newest first; `before` a number and at most `count`."""
+        environment = self._load(request)
+        before, count = request.number("before"), request.number("count")
+        listed = [_revision(environment, one) for one in reversed(environment.revisions)]
+        if before:
+            listed = [one for one in listed if one["number"] < before]
+        return Answer(content=listed[:count] if count else listed)
+
+    def revision_tags(self, request: Request) -> Answer:
+        environment = self._load(request)
+        names = [LATEST, *sorted(environment.revision_tags)]
+        return Answer(content={"tags": [_revision_tag(environment, name) for name in names], "nextToken": ""})
+
+    def revision_tag(self, request: Request) -> Answer:
+        return Answer(content=_revision_tag(self._load(request), request.params["tag"]))
+
+    def name_revision(self, request: Request) -> Answer:
+        body = request.json()
+        name = checked("revision tag", body.get("name"))
+        if name == LATEST or name[0].isdecimal():
+            raise bad_request(f"a revision tag cannot be called {name!r}")
+        with self._holding(request) as environment:
+            if name in environment.revision_tags:
+                raise conflict("revision tag already exists")
+            self._point(environment, name, body.get("revision"))
+        return DONE
+
+    def move_revision_tag(self, request: Request) -> Answer:
+        with self._holding(request) as environment:
+            _own_revision_tag(environment, request)
+            self._point(environment, request.params["tag"], request.json().get("revision"))
+        return DONE
+
+    def _point(self, environment: Environment, name: str, revision: object) -> None:
+        number = environment.latest if revision is None else environment.resolve(str(revision))
+        known = environment.revision_tags.get(name, {"created": now()})
+        environment.revision_tags[name] = {**known, "revision": number, "modified": now()}
+        self.store.save(environment)
+
+    def drop_revision_tag(self, request: Request) -> Answer:
+        with self._holding(request) as environment:
+            del environment.revision_tags[_own_revision_tag(environment, request)]
+            self.store.save(environment)
+        return DONE
+
+    def tags(self, request: Request) -> Answer:
+        environment = self._load(request)
+        return Answer(content={"tags": {name: _tag(environment, name) for name in environment.tags}, "nextToken": ""})
+
+    def tag(self, request: Request) -> Answer:
+        return Answer(content=_tag(self._load(request), request.params["tag"]))
+
+    def add_tag(self, request: Request) -> Answer:
+        body = request.json()
+        name = checked("tag", body.get("name"))
+        with self._holding(request) as environment:
+            if name in environment.tags:
+                raise conflict("tag already exists")
+            environment.tags[name] = {"value": str(body.get("value", "")), "created": now(), "modified": now()}
+            self.store.save(environment)
+        return Answer(content=_tag(environment, name))
+
+    def change_tag(self, request: Request) -> Answer:
+        """A new value, a new name or both, if the current value is the one that the request says."""
+        body = request.json()
+        wanted = body.get("newTag") or {}
+        with self._holding(request) as environment:
+            old = _tag(environment, request.params["tag"])
+            if (body.get("currentTag") or {}).get("value") != old["value"]:
+                raise conflict("the tag was changed since it was read")
+            name = checked("tag", wanted.get("name") or old["name"])
+            kept = environment.tags.pop(old["name"])
+            environment.tags[name] = {**kept, "value": str(wanted.get("value") or old["value"]), "modified": now()}
+            self.store.save(environment)
+        return Answer(content=_tag(environment, name))
+
+    def drop_tag(self, request: Request) -> Answer:
+        with self._holding(request) as environment:
+            del environment.tags[_tag(environment, request.params["tag"])["name"]]
+            self.store.save(environment)
+        return DONE
+
+    def _load(self, request: Request) -> Environment:
+        require_organization(request.params["organization"])
+        return self.store.load(request.params["project"], request.params["environment"])
+
+    @contextmanager
+    def _holding(self, request: Request) -> Iterator[Environment]:
+        require_organization(request.params["organization"])
+        with self.store.holding(request.params["project"], request.params["environment"]) as environment:
+            yield environment
+
+
+def _revision(environment: Environment, stored: Json) -> Json:
+    number = stored["number"]
+    names = [name for name, tag in sorted(environment.revision_tags.items()) if tag["revision"] == number]
+    return {
+        "number": number,
+        "created": stored["created"],
+        "creatorLogin": USER,
+        "creatorName": USER,
+        "tags": [LATEST, *names] if number == environment.latest else names,
+    }
+
+
+def _revision_tag(environment: Environment, name: str) -> Json:
+    if name == LATEST:
+        stored: Json = {
+            "revision": environment.latest,
+            "created": environment.created,
+            "modified": environment.modified,
+        }
+    elif name in environment.revision_tags:
+        stored = environment.revision_tags[name]
+    else:
+        raise not_found(f"revision tag '{name}' not found")
+    return {"name": name, **stored, **_EDITOR}
+
+
+def _own_revision_tag(environment: Environment, request: Request) -> str:
+    name = request.params["tag"]
+    if name not in environment.revision_tags:
+        raise not_found(f"revision tag '{name}' not found")
+    return name
+
+
+def _tag(environment: Environment, name: str) -> Json:
+    if name not in environment.tags:
+        raise not_found(f"tag '{name}' not found")
+    return {"id": name, "name": name, **environment.tags[name], **_EDITOR}

@@ -1,0 +1,222 @@
+"""HTTP on loopback: who may ask, what is asked, and the answer. `python -m lab.cloud` or, in tests, `start`."""
+
+from __future__ import annotations
+
+import fcntl
+import http
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import IO
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from lab.cloud import files
+from lab.cloud.api import Api, build, update_token
+from lab.cloud.wire import BODY_LIMIT, Answer, ApiError, Request, bad_request, inflate, not_found, unauthorized
+from lab.platform.ports import LOOPBACK
+from runbooks.lib.errors import OpsError
+
+IDLE = 120.0
+"""Seconds after which a silent connection is closed; clients open another."""
+
+HEALTH = "/healthz"
+"""Answers 200 to anybody on this machine: the server runs."""
+
+
+class Server(ThreadingHTTPServer):
+    """One thread a connection."""
+
+    daemon_threads = True
+    # A client that opens many connections at once (fourteen previews) must not be turned away.
+    request_queue_size = 64
+
+    def __init__(self, port: int, api: Api) -> None:
+        super().__init__((LOOPBACK, port), Handler)
+        self.api = api
+        own = self.server_address[1]
+        self.hosts = {f"{LOOPBACK}:{own}", f"localhost:{own}"}
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        """A connection that broke is the client's business."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, OSError):
+            log(_whereabouts(error))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection, many requests."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def _serve(self) -> None:
+        try:
+            answer = self._answer()
+        except ApiError as error:
+            answer = Answer(status=error.status, content=error.content)
+        except Exception as error:  # noqa: BLE001 (a bug here is an answer too, and a line in the log)
+            log(f"{self.command} {told(self.path)}: {_whereabouts(error)}")
+            answer = Answer(status=500, content={"code": 500, "message": "Internal Server Error: see cloud.log"})
+        self._send(answer)
+
+    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _serve  # noqa: N815
+
+    def _answer(self) -> Answer:
+        # Until the body is read: what follows a refused head is that body, not the next request.
+        keep, self.close_connection = self.close_connection, True
+        if self.headers.get("Host", "") not in self.server.hosts:
+            raise ApiError(421, "Misdirected Request: this server answers to its own address only")
+        parts = urlsplit(self.path)
+        if (self.command, parts.path) == ("GET", HEALTH):
+            return Answer(content={"status": "ok"})
+        found = self.server.api.find(self.command, unquote(parts.path))
+        token = self._authorize(found is not None and found[0].inside_update)
+        body = self._body()
+        self.close_connection = keep
+        if found is None:
+            log(f"{self.command} {told(parts.path)}: no such route")
+            raise not_found("no such route in the lab's cloud")
+        route, params = found
+        return route.answer(self._request(params, body, token))
+
+    def _authorize(self, inside_update: bool) -> str:
+        """The update's token where the route wants one; raises `ApiError` 401 for the wrong kind or value."""
+        authorization = self.headers.get("Authorization", "")
+        if inside_update:
+            return update_token(authorization)
+        if not self.server.api.is_account(authorization):
+            raise unauthorized()
+        return ""
+
+    def _request(self, params: dict[str, str], body: bytes, token: str) -> Request:
+        parts = urlsplit(self.path)
+        return Request(
+            method=self.command,
+            path=parts.path,
+            params=params,
+            query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=body,
+            update_token=token,
+        )
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding"):
+            raise ApiError(411, "Length Required: the body's length must be told beforehand")
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdecimal():
+            raise bad_request("Content-Length is not a number")
+        if int(length) > BODY_LIMIT:
+            raise ApiError(413, f"Request Entity Too Large: more than {BODY_LIMIT} bytes")
+        return inflate(self.rfile.read(int(length)), self.headers.get("Content-Encoding", "").lower())
+
+    def _send(self, answer: Answer) -> None:
+        body, kind = answer.body()
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if kind:
+            self.send_header("Content-Type", kind)
+        if answer.status != http.HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "lab-cloud"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Nothing: a request's line may hold what its query asks for."""
+
+
+def told(path: str) -> str:
+    """A path as the log may show it: no query, no control characters, not endless."""
+    return repr(path.partition("?")[0][:200])
+
+
+def _whereabouts(error: BaseException) -> str:
+    """Where a bug showed, without the error's own words, which may quote a value."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}".rstrip()
+
+
+def log(text: str) -> None:
+    """A line for `cloud.log`."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S")
+    print(f"{moment} {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+@dataclass
+class Cloud:
+    """A running server and what it holds on to. Only one process at a time may serve a folder."""
+
+    folder: Path
+    server: Server
+    _lock: IO[bytes] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, port: int, find_evaluator: Callable[[], Path]) -> Cloud:
+        """Listens on `port` (0: any free one) and serves nothing yet. Raises `OpsError` when the folder is taken."""
+        files.make_private(folder)
+        lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise OpsError(
+                f"another process serves the cloud in {folder}",
+                expected="one server for a folder",
+                next_step=f"fuser {folder / 'lock'}   (who it is)",
+            ) from error
+        return cls(folder, Server(port, build(folder, find_evaluator)), lock)
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.server.server_address[1]}"
+
+    @property
+    def token(self) -> str:
+        return self.server.api.keys.token
+
+    def serve(self) -> None:
+        """Answers until `stop`, from another thread."""
+        try:
+            self.server.serve_forever(poll_interval=0.1)
+        finally:
+            self.server.server_close()
+            self.server.api.evaluator.stop()
+            self._lock.close()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+
+
+def start(folder: Path) -> tuple[str, str]:
+    """Serves `folder` from a thread of this process, for tests: its URL and token. Ends with the process."""
+    cloud = serving(folder)
+    return cloud.url, cloud.token
+
+
+def serving(folder: Path, port: int = 0) -> Cloud:
+    """As `start`, with a handle to stop it."""
+    cloud = Cloud.open(folder, port, built_evaluator)
+    threading.Thread(target=cloud.serve, name="cloud", daemon=True).start()
+    return cloud
+
+
+def built_evaluator() -> Path:
+    """The evaluator of the per-user cache, built when it is not there (a minute)."""
+    from lab import toolchain
+
+    return toolchain.resolve(log, ["esc-evaluator"])["esc-evaluator"]

@@ -1,0 +1,194 @@
+"""Stacks on disk: `stacks/<project>/<stack>/` with `stack.json`, `deployment.json`, `updates/` and `versions/`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lab.cloud import files
+from lab.cloud.account import ORGANIZATION
+from lab.cloud.names import is_name
+from lab.cloud.wire import Json, conflict, not_found
+
+KEPT = 50
+"""How many ended updates of a stack are remembered, each with the deployment it left."""
+
+EMPTY: Json = {
+    "version": 3,
+    "deployment": {"manifest": {"time": "0001-01-01T00:00:00Z", "magic": "", "version": ""}},
+}
+"""What a stack without an update exports."""
+
+RUNNING = "running"
+
+
+@dataclass
+class Update:
+    """One operation on a stack: an update, refresh, destroy, import or preview."""
+
+    id: str
+    kind: str
+    """`update`, `refresh`, `destroy`, `import` or `preview` (also of the others)."""
+    status: str = "requested"
+    """Then `running`, and at the end `succeeded`, `failed` or `cancelled`."""
+    version: int = 0
+    """The stack's version that it makes; a preview makes none."""
+    created: int = 0
+    started: int = 0
+    ended: int = 0
+    lease_until: float = 0.0
+    message: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    config: Json = field(default_factory=dict)
+    """Secure values are ciphertext."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """Operations by kind, as the last summary event said."""
+
+    @property
+    def is_preview(self) -> bool:
+        return self.kind == "preview"
+
+    @property
+    def has_lease(self) -> bool:
+        return self.status == RUNNING and time.time() < self.lease_until
+
+
+@dataclass
+class Stack:
+    """What `stack.json` holds."""
+
+    project: str
+    name: str
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    tags: dict[str, str] = field(default_factory=dict)
+    version: int = 0
+    active_update: str = ""
+    resources: int = 0
+    """In the deployment of the last ended update."""
+    last_update: int = 0
+    """Start of the last update, Unix seconds; 0 before the first."""
+
+    @property
+    def full_name(self) -> str:
+        return f"{ORGANIZATION}/{self.project}/{self.name}"
+
+
+@dataclass
+class StackStore:
+    """Every method that changes a stack is called inside `holding` it."""
+
+    root: Path
+    _locks: dict[tuple[str, str], threading.RLock] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        files.make_private(self.root)
+        files.clear_removed(self.root)
+
+    @contextlib.contextmanager
+    def holding(self, project: str, name: str) -> Iterator[Stack]:
+        """The stack, with no other request working on it. Raises `ApiError` 404."""
+        with self._locks.setdefault((project, name), threading.RLock()):
+            yield self.load(project, name)
+
+    def folder(self, stack: Stack) -> Path:
+        return self.root / stack.project / stack.name
+
+    def load(self, project: str, name: str) -> Stack:
+        """Raises `ApiError` 404."""
+        stored = None
+        if is_name(project) and is_name(name):
+            stored = files.read_json(self.root / project / name / "stack.json")
+        if stored is None:
+            raise not_found("Stack not found")
+        return Stack(**stored)
+
+    def create(self, stack: Stack) -> None:
+        """Raises `ApiError` 409 when there is one of that name; the text is matched by the CLI."""
+        with self._locks.setdefault((stack.project, stack.name), threading.RLock()):
+            if (self.folder(stack) / "stack.json").exists():
+                raise conflict("Stack already exists")
+            files.make_private(self.folder(stack) / "updates")
+            files.make_private(self.folder(stack) / "versions")
+            self.save(stack)
+
+    def save(self, stack: Stack) -> None:
+        files.write_json(self.folder(stack) / "stack.json", asdict(stack))
+
+    def remove(self, stack: Stack) -> None:
+        files.remove(self.folder(stack))
+
+    def all(self) -> list[Stack]:
+        stored = (
+            files.read_json(self.root / project / name / "stack.json") for project, name in files.entries(self.root)
+        )
+        return [Stack(**one) for one in stored if one is not None]
+
+    def deployment(self, stack: Stack, version: int | None = None) -> Json:
+        """`{version, deployment}` as the CLI sent it last, or as an earlier update left it (`ApiError` 404)."""
+        if version is None or version == stack.version == 0:
+            stored = files.read_json(self.folder(stack) / "deployment.json")
+            return EMPTY if stored is None else dict(stored)
+        stored = files.read_json(self.folder(stack) / "versions" / f"{version}.json")
+        if stored is None:
+            raise not_found(f"no deployment of version {version} is kept")
+        return dict(stored)
+
+    def write_deployment(self, stack: Stack, deployment: Json) -> None:
+        files.write_json(self.folder(stack) / "deployment.json", deployment)
+
+    def update(self, stack: Stack, update: str) -> Update:
+        """Raises `ApiError` 404."""
+        stored = files.read_json(self._update_file(stack, update)) if is_name(update) else None
+        if stored is None:
+            raise not_found("Update not found")
+        return Update(**stored)
+
+    def save_update(self, stack: Stack, update: Update) -> None:
+        files.write_json(self._update_file(stack, update.id), asdict(update))
+
+    def updates(self, stack: Stack) -> list[Update]:
+        """All that are remembered, the newest version first; previews and those not started are last."""
+        stored = [files.read_json(path) for path in (self.folder(stack) / "updates").glob("*.json")]
+        found = [Update(**one) for one in stored if one is not None]
+        return sorted(found, key=lambda update: -update.version)
+
+    def end_update(self, stack: Stack, update: Update, status: str) -> None:
+        """Marks it as ended, keeps the deployment it left, and frees the stack for the next."""
+        update.status, update.ended, update.lease_until = status, int(time.time()), 0.0
+        if not update.is_preview:
+            self._keep_version(stack, update.version)
+            if stack.active_update == update.id:
+                stack.active_update = ""
+            stack.resources = len(self.deployment(stack)["deployment"].get("resources") or ())
+            self.save(stack)
+        self.save_update(stack, update)
+        self._forget_old(stack)
+
+    def _keep_version(self, stack: Stack, version: int) -> None:
+        current = self.folder(stack) / "deployment.json"
+        kept = self.folder(stack) / "versions" / f"{version}.json"
+        if not current.exists():
+            files.write_json(kept, EMPTY)
+            return
+        # The current one is replaced as a whole by every checkpoint, so the link keeps today's content.
+        kept.unlink(missing_ok=True)
+        os.link(current, kept)
+
+    def _forget_old(self, stack: Stack) -> None:
+        updates = self.updates(stack)
+        ended = [one for one in updates if one.version and one.ended]
+        yesterday = time.time() - 24 * 3600
+        abandoned = [one for one in updates if not one.version and (one.ended or one.created < yesterday)]
+        for update in (*ended[KEPT:], *abandoned):
+            self._update_file(stack, update.id).unlink(missing_ok=True)
+            if update.version:
+                (self.folder(stack) / "versions" / f"{update.version}.json").unlink(missing_ok=True)
+
+    def _update_file(self, stack: Stack, update: str) -> Path:
+        return self.folder(stack) / "updates" / f"{update}.json"

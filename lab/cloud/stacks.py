@@ -1,0 +1,288 @@
+"""Routes of stacks: create, look at, tag, export, import, history, remove, and their secrets."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from lab.cloud.account import USER, require_organization
+from lab.cloud.evaluator import Unanswerable
+from lab.cloud.names import checked
+from lab.cloud.sealing import Seal, as_esc, from_base64, to_base64
+from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
+from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, conflict, not_found
+
+P = "/api/stacks/{organization}/{project}"
+S = f"{P}/{{stack}}"
+
+SCHEMAS = (3, 4)
+"""Versions of the deployment format that the CLI may send."""
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """The stacks of the one organization."""
+
+    store: StackStore
+    key: bytes
+
+    def routes(self) -> list[Route]:
+        def one(method: str, path: str, answer: Any) -> Route:
+            return Route(method=method, pattern=f"{S}{path}", answer=answer)
+
+        return [
+            Route(method="GET", pattern="/api/user/stacks", answer=self.index),
+            Route(method="HEAD", pattern=P, answer=self.project_exists),
+            Route(method="POST", pattern=P, answer=self.create),
+            one("GET", "", self.get),
+            one("DELETE", "", self.delete),
+            one("PATCH", "/tags", self.tag),
+            one("GET", "/export", self.export),
+            one("GET", "/export/{version}", self.export),
+            one("POST", "/import", self.take),
+            one("GET", "/updates", self.history),
+            one("GET", "/updates/latest", self.latest),
+            one("POST", "/encrypt", self.encrypt),
+            one("POST", "/decrypt", self.decrypt),
+            one("POST", "/batch-encrypt", self.batch_encrypt),
+            one("POST", "/batch-decrypt", self.batch_decrypt),
+            one("POST", "/decrypt/log-decryption", self.log_decryption),
+            one("POST", "/decrypt/log-batch-decryption", self.log_decryption),
+        ]
+
+    def find(self, request: Request) -> Stack:
+        """The stack of the path; raises `ApiError` 404."""
+        require_organization(request.params["organization"])
+        return self.store.load(request.params["project"], request.params["stack"])
+
+    def index(self, request: Request) -> Answer:
+        found = [stack for stack in self.store.all() if _is_asked_for(stack, request)]
+        return Answer(content={"stacks": [_summary(stack) for stack in found]})
+
+    def project_exists(self, request: Request) -> Answer:
+        require_organization(request.params["organization"])
+        if not any(stack.project == request.params["project"] for stack in self.store.all()):
+            raise not_found("Project not found")
+        return Answer()
+
+    def create(self, request: Request) -> Answer:
+        require_organization(request.params["organization"])
+        body = request.json()
+        stack = Stack(
+            project=checked("project name", request.params["project"]),
+            name=checked("stack name", body.get("stackName")),
+            tags=_tags(body.get("tags") or {}),
+        )
+        state = body.get("state")
+        deployment = None if state is None else read_deployment(state)
+        self.store.create(stack)
+        if deployment is not None:
+            self._import(stack, deployment)
+        return Answer(content={})
+
+    def get(self, request: Request) -> Answer:
+        stack = self.find(request)
+        content: Json = {
+            "id": stack.id,
+            "orgName": request.params["organization"],
+            "projectName": stack.project,
+            "stackName": stack.name,
+            "activeUpdate": stack.active_update,
+            "tags": stack.tags,
+            "version": stack.version,
+        }
+        if stack.active_update:
+            update = self.store.update(stack, stack.active_update)
+            content["currentOperation"] = {"kind": update.kind, "author": USER, "started": update.started}
+        return Answer(content=content)
+
+    def delete(self, request: Request) -> Answer:
+        with self._holding(request) as stack:
+            _refuse_while_updating(stack)
+            resources = self.store.deployment(stack)["deployment"].get("resources")
+            if resources and request.query.get("force") != "true":
+                # The CLI compares this text.
+                raise bad_request("Stack still contains resources.")
+            self.store.remove(stack)
+        return DONE
+
+    def tag(self, request: Request) -> Answer:
+        """Replaces all tags."""
+        with self._holding(request) as stack:
+            stack.tags = _tags(request.json())
+            self.store.save(stack)
+        return DONE
+
+    def export(self, request: Request) -> Answer:
+        version = request.params.get("version")
+        if version is not None and not version.isdecimal():
+            raise bad_request("the version is not a number")
+        return Answer(content=self.store.deployment(self.find(request), None if version is None else int(version)))
+
+    def take(self, request: Request) -> Answer:
+        """Import: the deployment replaces the stack's, as an update that has already succeeded."""
+        deployment = read_deployment(request.json())
+        with self._holding(request) as stack:
+            _refuse_while_updating(stack)
+            return Answer(content={"updateId": self._import(stack, deployment)})
+
+    def _import(self, stack: Stack, deployment: Json) -> str:
+        now = int(time.time())
+        stack.version, stack.last_update = stack.version + 1, now
+        update = Update(
+            id=str(uuid.uuid4()), kind="import", status=RUNNING, version=stack.version, created=now, started=now
+        )
+        self.store.write_deployment(stack, deployment)
+        self.store.end_update(stack, update, "succeeded")
+        return update.id
+
+    def history(self, request: Request) -> Answer:
+        """Updates, the newest first; previews are no part of it."""
+        made = [update for update in self.store.updates(self.find(request)) if update.version]
+        size, page = request.number("pageSize"), request.number("page") or 1
+        if size is not None:
+            made = made[max(0, page - 1) * size :][:size]
+        return Answer(content={"updates": [update_info(update) for update in made]})
+
+    def latest(self, request: Request) -> Answer:
+        made = [update for update in self.store.updates(self.find(request)) if update.version]
+        if not made:
+            raise not_found("Update not found")
+        return Answer(content={"info": update_info(made[0])})
+
+    def encrypt(self, request: Request) -> Answer:
+        seal = self.seal(self.find(request))
+        return Answer(content={"ciphertext": to_base64(seal.encrypt(from_base64(request.json().get("plaintext"))))})
+
+    def decrypt(self, request: Request) -> Answer:
+        seal = self.seal(self.find(request))
+        return Answer(content={"plaintext": to_base64(seal.decrypt(from_base64(request.json().get("ciphertext"))))})
+
+    def batch_encrypt(self, request: Request) -> Answer:
+        seal = self.seal(self.find(request))
+        plaintexts = _texts(request.json(), "plaintexts")
+        return Answer(content={"ciphertexts": [to_base64(seal.encrypt(from_base64(text))) for text in plaintexts]})
+
+    def batch_decrypt(self, request: Request) -> Answer:
+        seal = self.seal(self.find(request))
+        ciphertexts = _texts(request.json(), "ciphertexts")
+        return Answer(
+            content={"plaintexts": {text: to_base64(seal.decrypt(from_base64(text))) for text in ciphertexts}}
+        )
+
+    def log_decryption(self, request: Request) -> Answer:
+        """The CLI tells of secrets that it decrypted itself (a passphrase); nothing is kept."""
+        self.find(request)
+        return DONE
+
+    def seal(self, stack: Stack) -> Seal:
+        return Seal(self.key, stack.full_name)
+
+    def outputs(self, name: str) -> Json:
+        """All outputs of a stack, by `project/stack`, as one ESC value: the provider `pulumi-stacks`.
+
+        Raises `Unanswerable` when there is no such stack, or its secrets are not this cloud's to open.
+        """
+        project, _, stack_name = name.partition("/")
+        try:
+            stack = self.store.load(project, stack_name)
+            deployment = self.store.deployment(stack)["deployment"]
+            return as_esc(_stack_outputs(deployment), self._opener(stack, deployment))
+        except ApiError as error:
+            if error.status == 404:
+                raise Unanswerable(f'stack "{name}" not found') from error
+            raise Unanswerable(f'the secrets of stack "{name}" cannot be decrypted: {error}') from error
+
+    def _opener(self, stack: Stack, deployment: Json) -> Any:
+        manager = (deployment.get("secrets_providers") or {}).get("type", "service")
+
+        def opened(ciphertext: str) -> str:
+            if manager != "service":
+                raise bad_request(f"they are encrypted by {manager}, not by this cloud")
+            return self.seal(stack).decrypt(from_base64(ciphertext)).decode()
+
+        return opened
+
+    def _holding(self, request: Request) -> Any:
+        require_organization(request.params["organization"])
+        return self.store.holding(request.params["project"], request.params["stack"])
+
+
+def read_deployment(body: Json) -> Json:
+    """`{version, deployment, features?}` of a request; raises `ApiError` 400 for what no export could be."""
+    version, deployment = body.get("version"), body.get("deployment")
+    if version not in SCHEMAS:
+        raise bad_request(f"deployment version {version!r} is none of {SCHEMAS}")
+    if not isinstance(deployment, dict):
+        raise bad_request("the deployment is not an object")
+    kept = {"version": version, "deployment": deployment}
+    if body.get("features"):
+        kept["features"] = body["features"]
+    return kept
+
+
+def update_info(update: Update) -> Json:
+    """An update as the history shows it."""
+    results = {RUNNING: "in-progress", "succeeded": "succeeded"}
+    return {
+        "kind": update.kind,
+        "startTime": update.started,
+        "message": update.message,
+        "environment": update.environment,
+        "config": update.config,
+        "result": results.get(update.status, "failed"),
+        "endTime": update.ended,
+        "version": update.version,
+        "resourceChanges": update.changes,
+    }
+
+
+def _refuse_while_updating(stack: Stack) -> None:
+    if stack.active_update:
+        raise conflict("Another update is currently in progress.")
+
+
+def _is_asked_for(stack: Stack, request: Request) -> bool:
+    query = request.query
+    if query.get("organization"):
+        require_organization(query["organization"])
+    if query.get("project") and query["project"] != stack.project:
+        return False
+    if not query.get("tagName"):
+        return True
+    value = stack.tags.get(query["tagName"])
+    return value is not None and query.get("tagValue", value) == value
+
+
+def _summary(stack: Stack) -> Json:
+    summary: Json = {
+        "id": stack.id,
+        "orgName": stack.full_name.partition("/")[0],
+        "projectName": stack.project,
+        "stackName": stack.name,
+    }
+    if stack.last_update:
+        summary |= {"lastUpdate": stack.last_update, "resourceCount": stack.resources}
+    return summary
+
+
+def _tags(given: object) -> dict[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise bad_request("tags are names with text values")
+    return dict(given)
+
+
+def _texts(body: Json, name: str) -> list[str]:
+    values = body.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise bad_request(f"{name} is not a list of texts")
+    return values
+
+
+def _stack_outputs(deployment: Json) -> Json:
+    for resource in deployment.get("resources") or ():
+        if resource.get("type") == "pulumi:pulumi:Stack" and not resource.get("delete"):
+            return dict(resource.get("outputs") or {})
+    return {}

@@ -1,0 +1,182 @@
+"""Routes of one operation, in the order of its calls: create, start, renew the lease, checkpoint, events, complete."""
+
+from __future__ import annotations
+
+import hmac
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lab.cloud.account import require_organization
+from lab.cloud.keys import Keys
+from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
+from lab.cloud.stacks import S, read_deployment
+from lab.cloud.wire import DONE, Answer, Json, Request, Route, bad_request, conflict, forbidden, unauthorized
+
+KINDS = ("update", "preview", "refresh", "destroy")
+LEASE = 300
+"""Seconds that a started update may be silent before another one may start."""
+
+U = f"{S}/update/{{update}}"
+
+
+@dataclass(frozen=True)
+class Updates:
+    """One update of a stack at a time; previews do not count."""
+
+    store: StackStore
+    keys: Keys
+
+    def routes(self) -> list[Route]:
+        def inside(method: str, path: str, answer: Any) -> Route:
+            return Route(method=method, pattern=f"{U}{path}", answer=answer, inside_update=True)
+
+        return [
+            *(Route(method="POST", pattern=f"{S}/{kind}", answer=self.create) for kind in KINDS),
+            Route(method="POST", pattern=U, answer=self.start),
+            Route(method="GET", pattern=U, answer=self.results),
+            Route(method="POST", pattern=f"{U}/cancel", answer=self.cancel),
+            inside("POST", "/renew_lease", self.renew_lease),
+            inside("PATCH", "/checkpoint", self.checkpoint),
+            inside("POST", "/events/batch", self.events),
+            inside("POST", "/complete", self.complete),
+        ]
+
+    def create(self, request: Request) -> Answer:
+        """Announces an operation; nothing is locked yet."""
+        kind = request.path.rstrip("/").rsplit("/", 1)[-1]
+        body = request.json()
+        metadata = body.get("metadata") or {}
+        is_preview = kind == "preview" or bool((body.get("options") or {}).get("dryRun"))
+        update = Update(
+            id=str(uuid.uuid4()),
+            kind="preview" if is_preview else kind,
+            created=int(time.time()),
+            message=str(metadata.get("message") or ""),
+            environment=dict(metadata.get("environment") or {}),
+            config=dict(body.get("config") or {}),
+        )
+        with self._stack(request) as stack:
+            self.store.save_update(stack, update)
+        return Answer(content={"updateID": update.id, "requiredPolicies": [], "messages": [], "aiSettings": {}})
+
+    def start(self, request: Request) -> Answer:
+        """Takes the stack, unless it is a preview. 409 while another update has a lease."""
+        with self._stack(request) as stack:
+            update = self.store.update(stack, request.params["update"])
+            if update.status != "requested":
+                raise conflict("The update was already started.")
+            if not update.is_preview:
+                self._take(stack, update)
+            update.status, update.started = RUNNING, int(time.time())
+            update.lease_until = time.time() + LEASE
+            self.store.save_update(stack, update)
+            tags = request.json().get("tags")
+            if isinstance(tags, dict):
+                stack.tags = {str(name): str(value) for name, value in tags.items()}
+            self.store.save(stack)
+        return Answer(content={"version": stack.version, **self._lease(update), "journalVersion": 0})
+
+    def _take(self, stack: Stack, update: Update) -> None:
+        if stack.active_update:
+            holder = self.store.update(stack, stack.active_update)
+            if holder.has_lease:
+                # The CLI shows this text as it is.
+                raise conflict("Another update is currently in progress.")
+            self.store.end_update(stack, holder, "failed")
+        stack.version += 1
+        stack.active_update, stack.last_update = update.id, int(time.time())
+        update.version = stack.version
+
+    def renew_lease(self, request: Request) -> Answer:
+        with self._running(request) as (stack, update):
+            seconds = request.json().get("duration", LEASE)
+            if not isinstance(seconds, int) or not 0 < seconds <= LEASE:
+                raise bad_request(f"the duration is not between 1 and {LEASE} seconds")
+            update.lease_until = time.time() + seconds
+            self.store.save_update(stack, update)
+            return Answer(content=self._lease(update))
+
+    def _lease(self, update: Update) -> Json:
+        return {"token": self.keys.update_token(update.id), "tokenExpiration": int(update.lease_until)}
+
+    def checkpoint(self, request: Request) -> Answer:
+        """The whole state, as often as the engine likes."""
+        body = request.json()
+        with self._running(request) as (stack, update):
+            if update.is_preview:
+                raise bad_request("a preview has no state")
+            if not body.get("isInvalid"):
+                self.store.write_deployment(stack, read_deployment(body))
+        return DONE
+
+    def events(self, request: Request) -> Answer:
+        """Dropped, but for the summary, which the history shows."""
+        events = request.json().get("events") or ()
+        with self._running(request) as (stack, update):
+            for event in events:
+                if isinstance(event, dict) and "summaryEvent" in event:
+                    update.changes = dict(event["summaryEvent"].get("resourceChanges") or {})
+                    self.store.save_update(stack, update)
+        return Answer()
+
+    def complete(self, request: Request) -> Answer:
+        """Frees the stack. Saying the same twice is fine: the CLI repeats what was not answered."""
+        status = request.json().get("status")
+        if status not in ("succeeded", "failed"):
+            raise bad_request("the status is neither succeeded nor failed")
+        with self._stack(request) as stack:
+            update = self._authorized(request, stack)
+            if update.status != status:
+                _refuse_without_lease(update)
+                self.store.end_update(stack, update, status)
+        return DONE
+
+    def cancel(self, request: Request) -> Answer:
+        """Ends an update from outside: from now on its lease and its token are refused, and the next one may start."""
+        with self._stack(request) as stack:
+            update = self.store.update(stack, request.params["update"])
+            if update.status not in ("requested", RUNNING):
+                raise conflict(f"The update has already ended ({update.status}).")
+            self.store.end_update(stack, update, "cancelled")
+        return DONE
+
+    def results(self, request: Request) -> Answer:
+        """How an update stands; the CLI asks after an import until there is no continuation token."""
+        require_organization(request.params["organization"])
+        stack = self.store.load(request.params["project"], request.params["stack"])
+        update = self.store.update(stack, request.params["update"])
+        goes_on = update.status in ("requested", RUNNING)
+        status = "failed" if update.status == "cancelled" else update.status
+        return Answer(content={"status": status, "events": [], "continuationToken": "0" if goes_on else None})
+
+    @contextmanager
+    def _stack(self, request: Request) -> Iterator[Stack]:
+        require_organization(request.params["organization"])
+        with self.store.holding(request.params["project"], request.params["stack"]) as stack:
+            yield stack
+
+    @contextmanager
+    def _running(self, request: Request) -> Iterator[tuple[Stack, Update]]:
+        """The update whose token the request carries, while its lease holds; `ApiError` 401 or 403 otherwise."""
+        with self._stack(request) as stack:
+            update = self._authorized(request, stack)
+            _refuse_without_lease(update)
+            yield stack, update
+
+    def _authorized(self, request: Request, stack: Stack) -> Update:
+        expected = self.keys.update_token(request.params["update"])
+        if not hmac.compare_digest(expected.encode(), request.update_token.encode()):
+            raise unauthorized()
+        return self.store.update(stack, request.params["update"])
+
+
+def _refuse_without_lease(update: Update) -> None:
+    """403 ends the CLI's renewal of its lease (pulumi pkg/backend/httpstate/state.go)."""
+    if update.status == "cancelled":
+        raise forbidden("The update was cancelled.")
+    if not update.has_lease:
+        raise forbidden("The update's lease has ended.")

@@ -1,0 +1,157 @@
+"""Requests and answers of the API as plain data, and the errors that become answers."""
+
+from __future__ import annotations
+
+import http
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+Json = dict[str, Any]
+
+BODY_LIMIT = 64 * 1024 * 1024
+"""Bytes of a request's body, inflated."""
+
+
+class ApiError(Exception):
+    """An answer that says no: `{code, message}` and what else the clients look for."""
+
+    def __init__(self, status: int, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.content: Json = {"code": status, "message": message, **more}
+
+
+def bad_request(message: str, **more: Any) -> ApiError:
+    return ApiError(400, f"Bad Request: {message}", **more)
+
+
+def unauthorized() -> ApiError:
+    return ApiError(401, "Unauthorized: No credentials provided or are invalid.")
+
+
+def forbidden(message: str) -> ApiError:
+    return ApiError(403, f"Forbidden: {message}")
+
+
+def not_found(message: str) -> ApiError:
+    return ApiError(404, f"Not Found: {message}")
+
+
+def conflict(message: str) -> ApiError:
+    return ApiError(409, f"Conflict: {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call, its path already taken apart by the router."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    """What stands for the `{names}` of the route."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Names in lower case."""
+    body: bytes = field(default=b"", repr=False)
+    update_token: str = field(default="", repr=False)
+    """The token of a call inside an update; empty on the account's calls."""
+
+    def json(self) -> Json:
+        """The body as an object; an absent one is empty. Raises `ApiError` 400 for anything else."""
+        if not self.body:
+            return {}
+        try:
+            content = json.loads(self.body, parse_constant=_no_constant)
+        except ValueError as error:
+            raise bad_request("the body is not JSON") from error
+        if not isinstance(content, dict):
+            raise bad_request("the body is not a JSON object")
+        return content
+
+    def text(self) -> str:
+        """The body as it is; raises `ApiError` 400 when it is not UTF-8."""
+        try:
+            return self.body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise bad_request("the body is not UTF-8") from error
+
+    def number(self, name: str) -> int | None:
+        """A query parameter that is a number; None when it is not given."""
+        value = self.query.get(name)
+        if not value:
+            return None
+        try:
+            return int(value)
+        except ValueError as error:
+            raise bad_request(f"{name} is not a number") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What goes back. `content` is JSON; None leaves the body empty. `text` goes out as it is, as YAML."""
+
+    status: int = 200
+    content: Any = None
+    text: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> tuple[bytes, str]:
+        """The bytes and their type."""
+        if self.text is not None:
+            return self.text.encode(), "application/x-yaml"
+        if self.content is None:
+            return b"", ""
+        return json.dumps(self.content, separators=(",", ":")).encode(), "application/json"
+
+
+DONE = Answer(status=http.HTTPStatus.NO_CONTENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One line of the API."""
+
+    method: str
+    pattern: str
+    """Segments in braces stand for any one segment."""
+    answer: Callable[[Request], Answer]
+    inside_update: bool = False
+    """The call carries the token of an update instead of the account's."""
+
+    def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        """The segments that stand for names; None when the path is another one."""
+        wanted = self.pattern.strip("/").split("/")
+        if len(wanted) != len(segments):
+            return None
+        found = {}
+        for name, segment in zip(wanted, segments, strict=True):
+            if name.startswith("{"):
+                found[name.strip("{}")] = segment
+            elif name != segment:
+                return None
+        return found
+
+
+def inflate(body: bytes, encoding: str) -> bytes:
+    """The body without its Content-Encoding. Raises `ApiError` 400 for a broken, too large or unknown one."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding != "gzip":
+        raise bad_request(f"Content-Encoding {encoding!r} is not gzip")
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        inflated = inflater.decompress(body, BODY_LIMIT)
+    except zlib.error as error:
+        raise bad_request("the body is not gzip") from error
+    if inflater.unconsumed_tail:
+        raise ApiError(413, f"Request Entity Too Large: more than {BODY_LIMIT} bytes inflated")
+    if not inflater.eof:
+        raise bad_request("the gzip body ends too early")
+    return inflated
