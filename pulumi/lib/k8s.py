@@ -73,13 +73,20 @@ def add_wait_annotation(
 
 
 def keep_on_destroy(kind: str) -> pulumi.ResourceTransform:
-    """A transform that leaves objects of `kind` in the cluster when their stack is destroyed or stops having them."""
+    """A transform that leaves objects of `kind` in the cluster when their stack is destroyed or stops having them.
+
+    The next installation finds them there, written by another field manager. With `kubernetes:upsertExistingObjects`
+    and the annotation given here it takes them over, also where a newer chart has other contents for them.
+    """
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         if args.type_.rpartition(":")[2] != kind:
             return None
+        metadata = cast(Mapping[str, Any], args.props.get("metadata") or {})
+        annotations = {**(metadata.get("annotations") or {}), "pulumi.com/patchForce": "true"}
         kept = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(retain_on_delete=True))
-        return pulumi.ResourceTransformResult(props=args.props, opts=kept)
+        props = {**args.props, "metadata": {**metadata, "annotations": annotations}}
+        return pulumi.ResourceTransformResult(props=props, opts=kept)
 
     return transform
 

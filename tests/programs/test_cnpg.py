@@ -34,6 +34,7 @@ def test_readiness_is_awaited_because_its_webhook_refuses_clusters_until_then(cn
         "CustomResourceDefinition": {
             "pulumi.com/waitFor": "condition=Established",
             "pulumi.com/timeoutSeconds": "60",
+            "pulumi.com/patchForce": "true",
         },
         # No waitFor on the Deployment and the webhook's Service: it would replace the provider's own, stricter waits.
         "Deployment": {"pulumi.com/timeoutSeconds": "300"},

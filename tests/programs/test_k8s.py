@@ -99,4 +99,7 @@ def test_objects_can_be_kept_when_their_stack_is_destroyed():
     assert result is not None
     assert result.opts.retain_on_delete is True
     assert result.opts.protect is True, "the other options stay"
+    assert result.props["metadata"]["annotations"] == {"pulumi.com/patchForce": "true"}, (
+        "else they could not be adopted"
+    )
     assert transform(child(CLUSTER, {"name": "operator"})) is None

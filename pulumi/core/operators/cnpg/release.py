@@ -6,7 +6,7 @@ from typing import Any
 
 import pulumi
 from lib.charts import chart
-from lib.k8s import add_wait_annotation
+from lib.k8s import add_wait_annotation, keep_on_destroy
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
 
@@ -21,13 +21,14 @@ def operator_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
     `cnpg-webhook-service`.
     """
     established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
+    kept = keep_on_destroy("CustomResourceDefinition")
     patient = add_wait_annotation("Deployment", timeout=300)
     return chart(
         "cloudnative-pg",
         release=RELEASE,
         namespace=settings.namespace,
         values=chart_values(settings),
-        opts=pulumi.ResourceOptions(depends_on=[after], transforms=[established, patient]),
+        opts=pulumi.ResourceOptions(depends_on=[after], transforms=[established, kept, patient]),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pulumi
 from lib.charts import chart
-from lib.k8s import add_wait_annotation
+from lib.k8s import add_wait_annotation, keep_on_destroy
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
 
@@ -21,6 +21,7 @@ def manager_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
     not trust the answer yet, because the webhook's authority was not injected.
     """
     established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
+    kept = keep_on_destroy("CustomResourceDefinition")
     patient = add_wait_annotation("Deployment", timeout=300)
     trusted = add_wait_annotation("ValidatingWebhookConfiguration", wait_for=CA_WAS_INJECTED, timeout=300)
     return chart(
@@ -28,7 +29,7 @@ def manager_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
         release="cert-manager",
         namespace=settings.namespace,
         values=chart_values(settings),
-        opts=pulumi.ResourceOptions(depends_on=[after], transforms=[established, patient, trusted]),
+        opts=pulumi.ResourceOptions(depends_on=[after], transforms=[established, kept, patient, trusted]),
     )
 
 
