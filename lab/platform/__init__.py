@@ -46,7 +46,13 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
         uid = _bring_up(Supervisor(paths, record, report), plane)
         found = target.tools(tools["helm"])
         target.link_tools(paths, found)
-        target.write(paths, cluster_uid=uid, postgres_port=record.ports["postgres"], found=found)
+        target.write(
+            paths,
+            cluster_uid=uid,
+            postgres_port=record.ports["postgres"],
+            cloud_port=record.ports["cloud"],
+            found=found,
+        )
 
 
 def _pick_ports(record: Record) -> None:

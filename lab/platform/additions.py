@@ -8,13 +8,33 @@ from lab.platform.api import Endpoint
 from lab.platform.control_plane import ControlPlane
 from lab.platform.parts import Part
 from lab.platform.paths import ROOT
+from lab.toolchain import version_of
 
-PORTS = ("operators",)
+PORTS = ("operators", "cloud")
+CLOUD = ROOT / "lab" / "cloud"
 OPERATORS = ROOT / "lab" / "operators" / "__main__.py"
 
 
 def parts(plane: ControlPlane) -> list[Part]:
-    return [_operators(plane)] if OPERATORS.exists() else []
+    return [_cloud(plane), *([_operators(plane)] if OPERATORS.exists() else [])]
+
+
+def _cloud(plane: ControlPlane) -> Part:
+    """The stand-in for the Pulumi Cloud: stacks and ESC environments."""
+    port = plane.ports["cloud"]
+    health = Endpoint(port=port)
+    return Part(
+        name="cloud",
+        argv=(
+            *(sys.executable, "-m", "lab.cloud", "--folder", str(plane.paths.cloud), "--port", str(port)),
+            *("--evaluator", plane.program("esc-evaluator")),
+        ),
+        env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+        reads=tuple(sorted(CLOUD.glob("*.py"))),
+        port=port,
+        version=version_of("esc-evaluator"),
+        probe=lambda: health.trouble("/healthz"),
+    )
 
 
 def _operators(plane: ControlPlane) -> Part:

@@ -43,6 +43,11 @@ class LabPaths:
         return self.lab / "backend"
 
     @property
+    def cloud(self) -> Path:
+        """State of the lab's cloud: stacks, environments, keys, and the account's token in `token`."""
+        return self.lab / "cloud"
+
+    @property
     def stacks(self) -> Path:
         """Stack settings: `<pulumi project>/Pulumi.lab.yaml`."""
         return self.lab / "stacks"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
+from lab.platform.ports import LOOPBACK
 from lab.toolchain.tools import read_version, version_of
 from runbooks.lib.errors import OpsError
 
@@ -92,7 +93,7 @@ def ensure_passphrase(paths: LabPaths) -> None:
         write_private(paths.passphrase, "".join(secrets.choice(letters) for _ in range(PASSPHRASE_LENGTH)))
 
 
-def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, found: dict[str, str]) -> None:
+def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: int, found: dict[str, str]) -> None:
     """Writes `target.json`, the one target that is allowed to be ephemeral."""
     content: dict[str, Any] = {
         "name": "lab",
@@ -107,6 +108,7 @@ def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, found: dict[
         "settings_dir": str(paths.stacks),
         "credentials_dir": str(paths.credentials),
         "tools": found,
+        "cloud": {"url": f"http://{LOOPBACK}:{cloud_port}", "token_file": str(paths.cloud / "token")},
         # What the lab imposes on a stack, by Pulumi project: where the real server listens.
         "settings": {"postgresql": {"postgresql:port": str(postgres_port), "postgresql:ts_hostname": "localhost"}},
     }

@@ -86,7 +86,7 @@ def test_the_passphrase_is_made_once(plane: ControlPlane) -> None:
 
 def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> None:
     found = {"kubectl": "/k", "helm": "/h"}
-    target.write(plane.paths, cluster_uid="uid", postgres_port=5433, found=found)
+    target.write(plane.paths, cluster_uid="uid", postgres_port=5433, cloud_port=20001, found=found)
     content = json.loads(plane.paths.target.read_text())
     lab = plane.paths.lab
     assert content == {
@@ -102,6 +102,7 @@ def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> N
         "settings_dir": f"{lab}/stacks",
         "credentials_dir": f"{lab}/pulumi",
         "tools": found,
+        "cloud": {"url": "http://127.0.0.1:20001", "token_file": f"{lab}/cloud/token"},
         "settings": {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}},
     }
     assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
