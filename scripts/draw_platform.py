@@ -64,6 +64,17 @@ def places(layers: list[list[Service]]) -> dict[str, tuple[int, int]]:
     return corners
 
 
+def drawn_needs(service: Service, services: tuple[Service, ...]) -> list[str]:
+    """What the service needs, without what another of its needs brings along: fewer lines, the same order."""
+    by_name = {each.name: each for each in services}
+
+    def all_needs(name: str) -> set[str]:
+        return set(by_name[name].needs).union(*(all_needs(need) for need in by_name[name].needs))
+
+    brought_along = set().union(*(all_needs(need) for need in service.needs))
+    return [need for need in service.needs if need not in brought_along]
+
+
 def box(service: Service, corner: tuple[int, int]) -> str:
     x, y = corner
     kept = " kept" if service.stateful else ""
@@ -115,7 +126,9 @@ def picture(services: tuple[Service, ...]) -> str:
         '<text class="small" x="40" y="130">one Kubernetes cluster: the lab, or yours; '
         "arrows lead from what is needed to what needs it; a heavy border keeps data</text>",
     ]
-    parts += [edge(corners[need], corners[service.name]) for service in services for need in service.needs]
+    parts += [
+        edge(corners[need], corners[service.name]) for service in services for need in drawn_needs(service, services)
+    ]
     parts += [box(service, corners[service.name]) for service in services]
     return "\n".join([*parts, "</svg>", ""])
 
