@@ -160,28 +160,38 @@ func (e evaluator) LoadRotator(_ context.Context, name string) (esc.Rotator, err
 type stacks struct{ wire wire }
 
 func (s stacks) Schema() (*schema.Schema, *schema.Schema) {
-	reference := schema.Record(schema.SchemaMap{"stack": schema.String().Schema()}).Schema()
-	local := schema.Object().AdditionalProperties(reference).Schema()
-	return schema.Record(schema.SchemaMap{"stacks": local}).Schema(), schema.Always()
+	return schema.Always(), schema.Always()
 }
 
 func (s stacks) Open(_ context.Context, inputs map[string]esc.Value, _ esc.EnvExecContext) (esc.Value, error) {
-	wanted, _ := inputs["stacks"].Value.(map[string]esc.Value)
+	wanted, ok := inputs["stacks"].Value.(map[string]esc.Value)
+	if !ok {
+		return esc.Value{}, errors.New(`"stacks" must be an object of local names, each with a "stack"`)
+	}
 	opened := make(map[string]esc.Value, len(wanted))
 	// In order, so that the same stack is told missing every time.
 	for _, local := range slices.Sorted(maps.Keys(wanted)) {
 		fields, _ := wanted[local].Value.(map[string]esc.Value)
-		name, _ := fields["stack"].Value.(string)
-		r, err := s.wire.ask(question{Ask: "stack", Name: name})
-		if err != nil {
-			return esc.Value{}, err
+		name, ok := fields["stack"].Value.(string)
+		if !ok {
+			return esc.Value{}, fmt.Errorf(`"stack" of %q must be a text, project/stack`, local)
 		}
-		var outputs esc.Value
-		// Its own unmarshaller keeps numbers as json.Number; a float would lose its value silently.
-		if err := outputs.UnmarshalJSON(r.Outputs); err != nil {
+		outputs, err := s.outputs(name)
+		if err != nil {
 			return esc.Value{}, err
 		}
 		opened[local] = outputs
 	}
 	return esc.NewValue(opened), nil
+}
+
+func (s stacks) outputs(name string) (esc.Value, error) {
+	r, err := s.wire.ask(question{Ask: "stack", Name: name})
+	if err != nil {
+		return esc.Value{}, err
+	}
+	var outputs esc.Value
+	// Its own unmarshaller keeps numbers as json.Number; a float would lose its value silently.
+	err = outputs.UnmarshalJSON(r.Outputs)
+	return outputs, err
 }
