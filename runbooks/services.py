@@ -224,6 +224,22 @@ SERVICES: tuple[Service, ...] = (
         ),
         stateful=True,
     ),
+    Service(
+        name="superset",
+        folder="data/analytics/superset",
+        about="Superset: charts and dashboards from databases, on the tailnet",
+        namespace="superset",
+        needs=("postgres", "tailscale"),
+        reads_outputs_of=("postgres",),
+        reference=Reference(setting="postgres_stack", producer="postgres"),
+        secrets=(
+            SecretSetting(key="database_password", about="password of Superset's role in Postgres", generated=True),
+            SecretSetting(key="secret_key", about="signs sessions and encrypts stored passwords", generated=True),
+            SecretSetting(key="admin_password", about="password of Superset's first user", generated=True),
+        ),
+        stateful=True,
+        exposed=("ingress/superset",),
+    ),
 )
 
 

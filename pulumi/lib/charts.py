@@ -5,7 +5,7 @@ chart("cloudnative-pg", release="cnpg", namespace="cnpg-system", values={…}, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,19 @@ class Location:
 
 
 def chart(
-    name: str, *, release: str, namespace: str, values: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None
+    name: str,
+    *,
+    release: str,
+    namespace: str,
+    values: Mapping[str, Any],
+    without: Sequence[str] = (),
+    opts: pulumi.ResourceOptions | None = None,
 ) -> Chart:
     """The chart `name`, installed as `release`, on which the names of its objects may depend.
 
     `namespace` and `values` must be known before anything is made, else pulumi cannot preview the chart's objects: pass
     plain values and order with `depends_on`. Secrets never go into `values`; give charts the name of a Secret.
+    `without` are the chart's own values to take away, as `part.key`: the SDK drops a None within `values`.
     """
     found = locate(read_pin(name), pulumi.Config("charts").get("source"))
     return Chart(
@@ -56,8 +63,17 @@ def chart(
         repository_opts=RepositoryOptsArgs(repo=found.repository) if found.repository else None,
         namespace=namespace,
         values=dict(values),
+        value_yaml_files=[pulumi.StringAsset(_nulls(path)) for path in without] or None,
         opts=opts,
     )
+
+
+def _nulls(path: str) -> str:
+    """YAML that deletes the value at `path`."""
+    nested: Any = None
+    for key in reversed(path.split(".")):
+        nested = {key: nested}
+    return yaml.safe_dump(nested)
 
 
 def read_pin(name: str, path: Path = PINS) -> Pin:

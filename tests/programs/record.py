@@ -91,12 +91,15 @@ CHILDREN = (
 SOME_CHARTS_CHILDREN = (
     ("kubernetes:batch/v1:Job", "job"),
     ("kubernetes:clickhouse.altinity.com/v1:ClickHouseInstallation", "clickhouse"),
+    ("kubernetes:admissionregistration.k8s.io/v1:ValidatingWebhookConfiguration", "webhook"),
+    ("kubernetes:monitoring.coreos.com/v1:Prometheus", "prometheus"),
+    ("kubernetes:monitoring.coreos.com/v1:Alertmanager", "alertmanager"),
 )
 """Told of only where a chart's transforms change them."""
 
 
 def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, str]]:
-    """Annotations that the transforms of a chart give to objects of a few kinds, and `protect` where they set it."""
+    """Annotations that the transforms of a chart give to objects of a few kinds, and the options they set."""
     annotations = {}
     for type_, name in (*CHILDREN, *SOME_CHARTS_CHILDREN):
         args = pulumi.ResourceTransformArgs(True, type_, name, {"metadata": {"name": name}}, pulumi.ResourceOptions())
@@ -104,14 +107,17 @@ def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, 
             result = transform(args)
             if result is not None:
                 args = pulumi.ResourceTransformArgs(True, type_, name, result.props, result.opts)
-        given = dict(args.props["metadata"].get("annotations", {})) | ({"protect": "true"} if args.opts.protect else {})
+        options = {"protect": args.opts.protect, "retain": args.opts.retain_on_delete}
+        given = dict(args.props["metadata"].get("annotations", {})) | {key: "true" for key, on in options.items() if on}
         if given or (type_, name) in CHILDREN:
             annotations[type_.rpartition(":")[2]] = given
     return annotations
 
 
 def plain(value: Any) -> Any:
-    """The value with the wrappings of secrets taken off, and whole floats as the integers they were."""
+    """The value with the wrappings of secrets and texts taken off, and whole floats as the integers they were."""
+    if isinstance(value, pulumi.StringAsset):
+        return {"text": value.text}
     if isinstance(value, dict):
         return plain(value["value"]) if SIGNATURE in value else {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
