@@ -34,7 +34,9 @@ def test_readiness_is_awaited_because_its_webhook_refuses_clusters_until_then(cn
         "CustomResourceDefinition": {
             "pulumi.com/waitFor": "condition=Established",
             "pulumi.com/timeoutSeconds": "60",
+            # Databases must outlive the stack, and the next installation must be able to adopt their definitions.
             "pulumi.com/patchForce": "true",
+            "retain": "true",
         },
         # No waitFor on the Deployment and the webhook's Service: it would replace the provider's own, stricter waits.
         "Deployment": {"pulumi.com/timeoutSeconds": "300"},
