@@ -371,7 +371,8 @@ class Deployment:
     def _finish_provider(
         self, new: ResourceState, old: ResourceState | None, op: str, diff: DiffResult | None
     ) -> ResourceState:
-        step = Step(op, new.urn, new.type, old, new, detailed_diff=dict(diff.detailed_diff) if diff else None)
+        diffs, detailed = (diff.diffs, dict(diff.detailed_diff)) if diff else ((), None)
+        step = Step(op, new.urn, new.type, old, new, diffs=diffs, detailed_diff=detailed)
         self.start(step)
         new.id = old.id if old else (UNKNOWN_STRING if self.preview else str(uuid.uuid4()))
         new.outputs = {key: value for key, value in new.inputs.items() if key != "__internal"}
@@ -401,9 +402,13 @@ class Deployment:
             early = self._deleted_early.get(new.urn)
             if old is None or old.external:
                 return self._create(Step("create", new.urn, new.type, None, new), old, provider)
-            if early is not None or old.pending_replacement:
-                return self._create_replacement(new, old, provider, DiffResult(True, early or ()), deleted=True)
+            if early is not None:
+                return self._create_replacement(new, old, provider, DiffResult(True, early), deleted=True)
             diff = self._diff(provider, new, old, goal)
+            if old.pending_replacement and diff.replaces:
+                return self._create_replacement(new, old, provider, diff, deleted=True)
+            if old.pending_replacement:
+                return self._finish_replacement(new, old, provider)
             if diff.replaces:
                 return self._replace(new, old, provider, diff, goal)
             if diff.changes or old.init_errors:
@@ -595,6 +600,17 @@ class Deployment:
             self.journal.changed()
             self.start(replace)
             self.done(replace)
+        return new
+
+    def _finish_replacement(self, new: ResourceState, old: ResourceState, provider: Provider) -> ResourceState:
+        """An earlier run deleted the old one and did not get to the new one."""
+        self._create_in_place(Step("create-replacement", new.urn, new.type, old, new, logical=False), old, provider)
+        for step in (
+            Step("replace", new.urn, new.type, old, new),
+            Step("delete-replaced", old.urn, old.type, old, None, logical=False),
+        ):
+            self.start(step)
+            self.done(step)
         return new
 
     def _create_in_place(self, step: Step, superseded: ResourceState | None, provider: Provider) -> None:

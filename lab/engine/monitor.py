@@ -133,6 +133,8 @@ class Monitor:
         """Transforms have been applied."""
         deployment = self.deployment
         inputs = read_inputs(values, options)
+        if is_provider(type) and options.version:
+            inputs.values["version"] = options.version
         urn = make_urn(deployment.stack, deployment.project, options.parent, type, name)
         self.transforms.remember(urn, options.parent, options.transforms)
         with self._lock:

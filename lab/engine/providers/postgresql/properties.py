@@ -275,6 +275,7 @@ def diff(shape: Shape, old_outputs: PropertyMap, new_inputs: PropertyMap, ignore
         replaces,
         dict(sorted(detailed.items())),
         delete_before_replace=bool(replaces) and _deletes_first(shape, new),
+        diffs=tuple(dict.fromkeys(path.split("[")[0] for path in detailed)),
     )
 
 
