@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +20,20 @@ import httpx
 import kopf
 
 from lab.operators import postgres
-from lab.operators.api import (
-    ALERTMANAGER,
-    CLAIM,
-    CLUSTER,
-    DATABASE,
-    DATABASE_ROLE,
-    DEPLOYMENT,
-    INGRESS,
-    POD,
-    PROMETHEUS,
-    SECRET,
-    SERVICE,
-    STATEFUL_SET,
-    VOLUME,
-    Access,
-    Api,
-    Kind,
-    Object,
-)
+from lab.operators.api import Access, Api, Kind
+from lab.operators.certmanager import Certificates, Issuers, Manager, Webhooks
 from lab.operators.claims import Claims
+from lab.operators.clickhouse import Installations
 from lab.operators.cnpg import Clusters
 from lab.operators.database import Databases
 from lab.operators.loadbalancer import LoadBalancers
-from lab.operators.prometheus import MANAGED as OF_PROMETHEUS
 from lab.operators.prometheus import PROGRAMS, Monitoring
 from lab.operators.roles import DatabaseRoles
+from lab.operators.routes import ROUTES, Route
 from lab.operators.servers import Servers
 from lab.operators.settings import Settings
-from lab.operators.tailscale import MANAGED, NAMESPACE, PARENT, Exposures, Ingresses, Proxies, Services
+from lab.operators.tailscale import Exposures, Ingresses, Proxies, Services
+from lab.operators.tunnel import Tunnels
 from lab.operators.work import Controller, Work
 
 log = logging.getLogger("lab.operators")
@@ -57,10 +41,6 @@ PATIENCE = 60.0
 """Seconds to wait for the lab's API server at the start; the supervisor tries again after that."""
 RESYNC = 30.0
 """Seconds between two looks at everything, should a watch ever miss something."""
-CNPG_LABEL = "app.kubernetes.io/name"
-
-Route = Callable[[Work, str, str, Object], None]
-"""Says which keys a changed object concerns: the queue, its namespace and name, the object."""
 
 
 def controllers(api: Api, settings: Settings) -> Work:
@@ -72,7 +52,7 @@ def controllers(api: Api, settings: Settings) -> Work:
     exposures = Exposures(api, work)
 
     def resync(_namespace: str, _name: str) -> float:
-        for controller in ("clusters", "exposures"):
+        for controller in ("clusters", "exposures", "tunnels", "issuers", "installations"):
             work.add(controller, "", "")
         return RESYNC
 
@@ -92,66 +72,39 @@ def controllers(api: Api, settings: Settings) -> Work:
         "claim": claims.reconcile,
         "volume": claims.reconcile_volume,
         **{program.name: Monitoring(api, program).reconcile for program in PROGRAMS},
+        **_tunnel(api, work),
+        **_cert_manager(api, work),
+        **_clickhouse(api, work),
     }
     return work
 
 
-def _to(*names: str) -> Route:
-    def route(work: Work, namespace: str, name: str, _thing: Object) -> None:
-        for controller in names:
-            work.add(controller, namespace, name)
-
-    return route
-
-
-def _labels(thing: Object) -> dict[str, str]:
-    return thing["metadata"].get("labels") or {}
+def _tunnel(api: Api, work: Work) -> dict[str, Controller]:
+    tunnels = Tunnels(api, work)
+    return {
+        "tunnel": tunnels.reconcile,
+        "tunnels": tunnels.reconcile_all,
+        "connectors": tunnels.reconcile_connectors,
+        "tunnel-secret": tunnels.secret_changed,
+    }
 
 
-def _deployment(work: Work, namespace: str, _name: str, thing: Object) -> None:
-    if _labels(thing).get(CNPG_LABEL) == "cloudnative-pg":
-        work.add("clusters", "", "")
-    if namespace == NAMESPACE:
-        work.add("exposures", "", "")
+def _cert_manager(api: Api, work: Work) -> dict[str, Controller]:
+    manager = Manager(api)
+    issuers, kept = Issuers(api, manager, work), Certificates(api, manager, work)
+    return {
+        "issuer": issuers.reconcile,
+        "cluster-issuer": issuers.reconcile_cluster,
+        "issuers": issuers.reconcile_all,
+        "certificate": kept.reconcile,
+        "certificate-secret": kept.secret_changed,
+        "webhooks": Webhooks(api, manager).reconcile,
+    }
 
 
-def _secret(work: Work, namespace: str, name: str, _thing: Object) -> None:
-    if (namespace, name) == (NAMESPACE, "operator-oauth"):
-        work.add("exposures", "", "")
-    else:
-        work.add("secret", namespace, name)
-
-
-def _pod(work: Work, namespace: str, _name: str, thing: Object) -> None:
-    labels = _labels(thing)
-    if "cnpg.io/cluster" in labels:
-        work.add("cluster", namespace, labels["cnpg.io/cluster"])
-    if labels.get(MANAGED) == "true":
-        controller = "ingress" if labels.get(f"{PARENT}-type") == "ingress" else "service"
-        work.add(controller, labels[f"{PARENT}-ns"], labels[PARENT])
-
-
-def _stateful_set(work: Work, namespace: str, name: str, thing: Object) -> None:
-    if OF_PROMETHEUS.items() <= _labels(thing).items():
-        program, _, of = name.partition("-")
-        work.add(program, namespace, of)
-
-
-ROUTES: tuple[tuple[Kind, Route], ...] = (
-    (CLUSTER, _to("cluster")),
-    (DATABASE, _to("database")),
-    (DATABASE_ROLE, _to("role")),
-    (SERVICE, _to("service", "loadbalancer", "backend")),
-    (INGRESS, _to("ingress")),
-    (CLAIM, _to("claim")),
-    (VOLUME, _to("volume")),
-    (DEPLOYMENT, _deployment),
-    (SECRET, _secret),
-    (POD, _pod),
-    (PROMETHEUS, _to("prometheus")),
-    (ALERTMANAGER, _to("alertmanager")),
-    (STATEFUL_SET, _stateful_set),
-)
+def _clickhouse(api: Api, work: Work) -> dict[str, Controller]:
+    installations = Installations(api, work)
+    return {"clickhouse": installations.reconcile, "installations": installations.reconcile_all}
 
 
 def watches(access: Access, work: Work) -> kopf.OperatorRegistry:

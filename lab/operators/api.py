@@ -68,6 +68,17 @@ STATEFUL_SET = Kind("/apis/apps/v1", "statefulsets", "StatefulSet")
 PROMETHEUS = Kind("/apis/monitoring.coreos.com/v1", "prometheuses", "Prometheus")
 ALERTMANAGER = Kind("/apis/monitoring.coreos.com/v1", "alertmanagers", "Alertmanager")
 INGRESS = Kind("/apis/networking.k8s.io/v1", "ingresses", "Ingress")
+INGRESS_CLASS = Kind("/apis/networking.k8s.io/v1", "ingressclasses", "IngressClass", namespaced=False)
+CERT_MANAGER = "/apis/cert-manager.io/v1"
+CERTIFICATE = Kind(CERT_MANAGER, "certificates", "Certificate")
+ISSUER = Kind(CERT_MANAGER, "issuers", "Issuer")
+CLUSTER_ISSUER = Kind(CERT_MANAGER, "clusterissuers", "ClusterIssuer", namespaced=False)
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+VALIDATING_WEBHOOKS = Kind(
+    ADMISSION, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", namespaced=False
+)
+MUTATING_WEBHOOKS = Kind(ADMISSION, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False)
+CLICKHOUSE = Kind("/apis/clickhouse.altinity.com/v1", "clickhouseinstallations", "ClickHouseInstallation")
 CRD = Kind("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
 
 

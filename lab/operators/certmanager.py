@@ -1,0 +1,488 @@
+"""cert-manager: issuers, and certificates that are real but that nobody outside the lab trusts.
+
+Works only while every Deployment of its release is available. An ACME issuer registers nowhere; what it would check at
+home, its solvers' Secrets, is checked. Conditions, reasons and their texts as cert-manager 1.21.
+Source: cert-manager/cert-manager, pkg/issuer, pkg/controller/certificates, internal/controller/certificates/policies.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from lab.operators import certificates
+from lab.operators.api import (
+    CERTIFICATE,
+    CLUSTER_ISSUER,
+    DEPLOYMENT,
+    ISSUER,
+    MUTATING_WEBHOOKS,
+    SECRET,
+    VALIDATING_WEBHOOKS,
+    Api,
+    Kind,
+    Object,
+    decode,
+    encode,
+    is_true,
+    with_condition,
+)
+from lab.operators.certificates import Pair
+from lab.operators.work import Work
+
+MANAGER = "cert-manager"
+GROUP = "cert-manager.io"
+PROGRAM = {"app.kubernetes.io/name": "cert-manager", "app.kubernetes.io/component": "controller"}
+RELEASE = "app.kubernetes.io/instance"
+INJECT_FROM_SECRET = "cert-manager.io/inject-ca-from-secret"  # noqa: S105 - an annotation
+MAY_BE_INJECTED = "cert-manager.io/allow-direct-injection"
+KEEP = {"controller.cert-manager.io/fao": "true"}
+OLD_SERVERS = {
+    f"https://{old}.api.letsencrypt.org/directory": f"https://{new}.api.letsencrypt.org/directory"
+    for old, new in (("acme-staging", "acme-staging-v02"), ("acme-v01", "acme-v02"))
+}
+READY = "Ready"
+ISSUING = "Issuing"
+ON_DEMAND = "ManuallyTriggered"
+"""Reason of the condition `Issuing` that `cmctl renew` sets."""
+RETRY = 2.0
+LONGEST = 3600.0
+"""Seconds after which a certificate is looked at again at the latest."""
+
+
+class NotReadyError(Exception):
+    """An issuer that cannot issue; `reason` and the text are cert-manager's."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Manager:
+    """cert-manager's own Deployments."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def home(self) -> str:
+        """Where a ClusterIssuer's Secrets are, while everything of the release runs; empty otherwise."""
+        for found in self._api.list(DEPLOYMENT, labels=PROGRAM):
+            meta = found["metadata"]
+            release = {RELEASE: meta["labels"].get(RELEASE, "")}
+            programs = self._api.list(DEPLOYMENT, meta["namespace"], release)
+            if all(is_true(program, "Available") for program in programs):
+                named = argument_of(found, "cluster-resource-namespace")
+                return meta["namespace"] if named in ("", "$(POD_NAMESPACE)") else named
+        return ""
+
+
+def argument_of(deployment: Object, name: str) -> str:
+    """The value of `--name=value` of the first container; empty when it is not given."""
+    words = deployment["spec"]["template"]["spec"]["containers"][0].get("args") or ()
+    marks = [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
+    return marks[0] if marks else ""
+
+
+class Issuers:
+    """The controller of Issuers and ClusterIssuers: their condition Ready."""
+
+    def __init__(self, api: Api, manager: Manager, work: Work) -> None:
+        self._api = api
+        self._manager = manager
+        self._work = work
+
+    def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
+        """Ask for a look at every issuer and certificate, when cert-manager comes or goes."""
+        kinds = (("issuer", ISSUER), ("cluster-issuer", CLUSTER_ISSUER), ("certificate", CERTIFICATE))
+        for controller, kind in kinds:
+            for found in self._api.list(kind):
+                self._work.add(controller, found["metadata"].get("namespace", ""), found["metadata"]["name"])
+        self._work.add("webhooks", "", "")
+
+    def reconcile(self, namespace: str, name: str) -> float | None:
+        return self._look(ISSUER, namespace, name)
+
+    def reconcile_cluster(self, _namespace: str, name: str) -> float | None:
+        return self._look(CLUSTER_ISSUER, "", name)
+
+    def _look(self, kind: Kind, namespace: str, name: str) -> float | None:
+        issuer = self._api.get(kind, namespace, name)
+        home = self._manager.home()
+        if issuer is None or issuer["metadata"].get("deletionTimestamp") or not home:
+            return None
+        try:
+            reason, message, acme = self._set_up(issuer, namespace or home)
+        except NotReadyError as problem:
+            self._report(issuer, ok=False, reason=problem.reason, message=str(problem))
+            return RETRY
+        self._report(issuer, ok=True, reason=reason, message=message, acme=acme)
+        return None
+
+    def _set_up(self, issuer: Object, namespace: str) -> tuple[str, str, Object]:
+        """Reason, message and status of the ACME account. Raises `NotReadyError`."""
+        spec = issuer["spec"]
+        if "acme" in spec:
+            return self._set_up_acme(spec["acme"], namespace)
+        if "ca" in spec:
+            signing_pair(self._api, namespace, spec["ca"].get("secretName", ""))
+            return "KeyPairVerified", "Signing CA verified", {}
+        if "selfSigned" in spec:
+            return "IsReady", "", {}
+        raise NotReadyError("ErrInitIssuer", f"the lab knows acme, ca and selfSigned, not {', '.join(spec) or 'none'}")
+
+    def _set_up_acme(self, acme: Mapping[str, Any], namespace: str) -> tuple[str, str, Object]:
+        server = str(acme.get("server", ""))
+        newer = OLD_SERVERS.get(server.rstrip("/"))
+        if newer:
+            told = f"Your ACME server URL is set to a v1 endpoint ({server}). You should update the spec.acme.server"
+            raise NotReadyError("InvalidConfig", f'{told} field to "{newer}"')
+        key = self._account_key(acme["privateKeySecretRef"], namespace)
+        missing = [told for reference in solver_secrets(acme) if (told := self._missing(reference, namespace))]
+        if missing:
+            raise NotReadyError("InvalidSolver", "; ".join(missing))
+        digest = hashlib.sha256(key.encode()).digest()
+        account = {
+            "uri": f"https://{urlsplit(server).hostname}/acme/acct/{int.from_bytes(digest[:4], 'big')}",
+            "lastRegisteredEmail": acme.get("email", ""),
+            "lastPrivateKeyHash": base64.b64encode(digest).decode("ascii"),
+        }
+        return "ACMEAccountRegistered", "The ACME account was registered with the ACME server", account
+
+    def _account_key(self, reference: Mapping[str, Any], namespace: str) -> str:
+        name, key = reference["name"], reference.get("key") or "tls.key"
+        found = self._api.get(SECRET, namespace, name)
+        if found is None:
+            meta = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "cert-manager"}}
+            data = encode({key: certificates.new_account_key()})
+            found = self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}, MANAGER)
+        value = decode(found).get(key, "")
+        if not value:
+            told = f"Account private key is invalid: no data for \"{key}\" in secret '{namespace}/{name}'"
+            raise NotReadyError("ErrVerifyACMEAccount", told)
+        return value
+
+    def _missing(self, reference: Mapping[str, Any], namespace: str) -> str:
+        name, key = reference.get("name", ""), reference.get("key", "")
+        found = self._api.get(SECRET, namespace, name)
+        if found is None:
+            return f'failed to get secret "{name}": secrets "{name}" not found'
+        return "" if not key or key in (found.get("data") or {}) else f'the secret "{name}" does not have key "{key}"'
+
+    def _report(self, issuer: Object, *, ok: bool, reason: str, message: str, acme: Object | None = None) -> None:
+        status = issuer.get("status") or {}
+        condition = {"type": READY, "status": "True" if ok else "False", "reason": reason, "message": message}
+        condition["observedGeneration"] = issuer["metadata"].get("generation", 0)
+        change: Object = {"conditions": with_condition(status.get("conditions") or [], condition)}
+        if acme:
+            change["acme"] = acme
+        if any(status.get(key) != value for key, value in change.items()):
+            self._api.patch(issuer, {"status": change}, MANAGER, status=True)
+
+
+def solver_secrets(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every `…SecretRef` of the DNS-01 solvers of an ACME issuer, whichever provider they are for."""
+    for solver in value.get("solvers") or ():
+        yield from _references(solver.get("dns01") or {})
+
+
+def _references(value: Any) -> Iterator[Mapping[str, Any]]:
+    for key, found in value.items():
+        if key.endswith("SecretRef"):
+            yield found
+        elif isinstance(found, Mapping):
+            yield from _references(found)
+
+
+def signing_pair(api: Api, namespace: str, name: str) -> Pair:
+    """The key pair of a CA issuer. Raises `NotReadyError`."""
+    found = api.get(SECRET, namespace, name)
+    values = decode(found)
+    before = "Error getting keypair for CA issuer: "
+    if found is None:
+        raise NotReadyError("ErrGetKeyPair", f'{before}secrets "{name}" not found')
+    try:
+        pair = Pair(values["tls.crt"], values["tls.key"])
+        if not certificates.read(pair.certificate).is_authority:
+            raise NotReadyError("ErrInvalidKeyPair", f"{before}certificate is not a CA")
+    except KeyError as missing:
+        raise NotReadyError("ErrGetKeyPair", f"{before}no data for {missing} in secret '{namespace}/{name}'") from None
+    except ValueError as problem:
+        raise NotReadyError("ErrGetKeyPair", f"{before}{problem}") from None
+    return pair
+
+
+class Certificates:
+    """The controller of Certificates: a key pair in their Secret, made anew when it is missing, wrong, due or asked."""
+
+    def __init__(self, api: Api, manager: Manager, work: Work) -> None:
+        self._api = api
+        self._manager = manager
+        self._work = work
+        self._acme: dict[str, Pair] = {}
+        """By ACME server: the authority that stands in for it, as long as this process lives."""
+        self._making = threading.Lock()
+
+    def secret_changed(self, namespace: str, name: str) -> None:
+        """Ask for a look at the Certificates kept in a Secret."""
+        for found in self._api.list(CERTIFICATE, namespace):
+            if found["spec"].get("secretName") == name:
+                self._work.add("certificate", namespace, found["metadata"]["name"])
+
+    def reconcile(self, namespace: str, name: str) -> float | None:
+        certificate = self._api.get(CERTIFICATE, namespace, name)
+        home = self._manager.home()
+        if certificate is None or certificate["metadata"].get("deletionTimestamp") or not home:
+            return None
+        secret = self._api.get(SECRET, namespace, certificate["spec"]["secretName"])
+        why = self._why_issue(certificate, secret)
+        if why is None:
+            self._report(certificate, secret, issued=_condition(certificate, ISSUING) is not None)
+            return _until_renewal(certificate, secret)
+        if not _condition(certificate, ISSUING):
+            certificate = self._report(certificate, secret, issuing=why) or certificate
+        try:
+            pair = self._issue(certificate, home)
+        except (NotReadyError, ValueError) as problem:
+            reason = problem.reason if isinstance(problem, NotReadyError) else "Failed"
+            self._api.warn(certificate, reason, str(problem), MANAGER)
+            return RETRY
+        secret = self._keep(certificate, pair)
+        done = "The certificate has been successfully issued"
+        self._api.warn(certificate, ISSUING, done, MANAGER, normal=True)
+        self._report(certificate, secret, issued=True)
+        return _until_renewal(certificate, secret)
+
+    def _why_issue(self, certificate: Object, secret: Object | None) -> tuple[str, str] | None:
+        """Reason and message of an issuance that is due; None while the Secret is right."""
+        asked = _condition(certificate, ISSUING)
+        if asked and asked.get("reason") == ON_DEMAND:
+            return ON_DEMAND, str(asked.get("message", ""))
+        wrong = violation(certificate, secret)
+        if wrong:
+            return wrong
+        renewal = renewal_time(certificate["spec"], _found(secret))
+        if renewal <= datetime.now(UTC):
+            return "Renewing", f"Renewing certificate as renewal was scheduled at {renewal:%Y-%m-%d %H:%M:%S} +0000 UTC"
+        return None
+
+    def _issue(self, certificate: Object, home: str) -> Pair:
+        """Raises `NotReadyError`, ValueError."""
+        namespace, reference = certificate["metadata"]["namespace"], certificate["spec"]["issuerRef"]
+        kind = CLUSTER_ISSUER if reference.get("kind") == "ClusterIssuer" else ISSUER
+        issuer = self._api.get(kind, namespace if kind.namespaced else "", reference["name"])
+        if issuer is None:
+            told = f'{kind.kind.lower()}.{GROUP} "{reference["name"]}" not found'
+            raise NotReadyError("IssuerNotFound", f'Referenced "{kind.kind}" not found: {told}')
+        if not is_true(issuer, READY):
+            raise NotReadyError("IssuerNotReady", "Referenced issuer does not have a Ready status condition")
+        wanted, spec = certificates.wanted_of(certificate["spec"]), issuer["spec"]
+        if "selfSigned" in spec:
+            return certificates.self_signed(wanted)
+        if "ca" in spec:
+            where = namespace if kind.namespaced else home
+            return certificates.signed_by(wanted, signing_pair(self._api, where, spec["ca"]["secretName"]))
+        # Everybody trusts an ACME server's authority already, so nothing tells who that is.
+        return replace(certificates.signed_by(wanted, self._authority(spec["acme"]["server"])), authority="")
+
+    def _authority(self, server: str) -> Pair:
+        with self._making:
+            if server not in self._acme:
+                self._acme[server] = certificates.authority(f"lab instead of {urlsplit(server).hostname}")
+            return self._acme[server]
+
+    def _keep(self, certificate: Object, pair: Pair) -> Object:
+        meta, spec = certificate["metadata"], certificate["spec"]
+        template = spec.get("secretTemplate") or {}
+        trusted = {"ca.crt": pair.authority} if pair.authority else {}
+        wanted = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": spec["secretName"],
+                "namespace": meta["namespace"],
+                "labels": KEEP | (template.get("labels") or {}),
+                "annotations": annotations_of(certificate) | (template.get("annotations") or {}),
+            },
+            "type": "kubernetes.io/tls",
+            "data": encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted),
+        }
+        return self._api.apply(wanted, MANAGER)
+
+    def _report(
+        self,
+        certificate: Object,
+        secret: Object | None,
+        *,
+        issuing: tuple[str, str] | None = None,
+        issued: bool = False,
+    ) -> Object | None:
+        """Write the status where it differs; the Certificate as it is then."""
+        status = certificate.get("status") or {}
+        after = status_of(certificate, secret, issuing=issuing, issued=issued)
+        change = {key: value for key, value in after.items() if status.get(key) != value}
+        return self._api.patch(certificate, {"status": change}, MANAGER, status=True) if change else certificate
+
+
+def status_of(
+    certificate: Object, secret: Object | None, *, issuing: tuple[str, str] | None, issued: bool
+) -> dict[str, Any]:
+    """The status as the Secret makes it; None for what is to be taken away."""
+    status, generation = certificate.get("status") or {}, certificate["metadata"].get("generation", 0)
+    wrong = violation(certificate, secret)
+    reason, message = wrong or (READY, "Certificate is up to date and has not expired")
+    ready = {"type": READY, "status": "False" if wrong else "True", "reason": reason, "message": message}
+    conditions = with_condition(status.get("conditions") or [], ready | {"observedGeneration": generation})
+    if issuing:
+        due = {"type": ISSUING, "status": "True", "reason": issuing[0], "message": issuing[1]}
+        conditions = with_condition(conditions, due | {"observedGeneration": generation})
+    if issued:
+        conditions = [entry for entry in conditions if entry["type"] != ISSUING]
+    after: dict[str, Any] = {"conditions": conditions} | _dates(certificate["spec"], secret)
+    return after | ({"revision": int(status.get("revision", 0)) + 1} if issued else {})
+
+
+def _dates(spec: Mapping[str, Any], secret: Object | None) -> dict[str, str | None]:
+    try:
+        found = _found(secret)
+        moments = (found.not_before, found.not_after, renewal_time(spec, found))
+    except ValueError:
+        return dict.fromkeys(("notBefore", "notAfter", "renewalTime"))
+    return dict(zip(("notBefore", "notAfter", "renewalTime"), map(_timestamp, moments), strict=True))
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _found(secret: Object | None) -> certificates.Found:
+    return certificates.read(decode(secret).get("tls.crt", ""))
+
+
+def _condition(certificate: Object, kind: str) -> Object | None:
+    """A condition that is True."""
+    found = (certificate.get("status") or {}).get("conditions") or []
+    return next((entry for entry in found if entry["type"] == kind and entry["status"] == "True"), None)
+
+
+def _until_renewal(certificate: Object, secret: Object | None) -> float:
+    left = renewal_time(certificate["spec"], _found(secret)) - datetime.now(UTC)
+    return min(max(left.total_seconds(), 0.0) + 0.1, LONGEST)
+
+
+def renewal_time(spec: Mapping[str, Any], found: certificates.Found) -> datetime:
+    """`renewBefore` before the end, else after two thirds of the time."""
+    lasts = found.not_after - found.not_before
+    before = certificates.read_duration(spec.get("renewBefore")) or timedelta()
+    chosen = before if timedelta() < before < lasts else lasts / 3
+    return (found.not_after - chosen).replace(microsecond=0)
+
+
+def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | None:
+    """Why the Secret is not what the Certificate wants, as reason and message; None when it is."""
+    spec = certificate["spec"]
+    if secret is None:
+        return "DoesNotExist", "Issuing certificate as Secret does not exist"
+    values = decode(secret)
+    for key, told in (("tls.key", "a private key"), ("tls.crt", "a certificate")):
+        if not values.get(key):
+            return "MissingData", f"Issuing certificate as Secret does not contain {told}"
+    try:
+        found = certificates.read(values["tls.crt"])
+    except ValueError as problem:
+        return "InvalidCertificate", f"Issuing certificate as Secret contains an invalid certificate: {problem}"
+    try:
+        own = certificates.belongs_to(found, values["tls.key"])
+    except ValueError as problem:
+        return "InvalidKeyPair", f"Issuing certificate as Secret contains invalid private key data: {problem}"
+    if not own:
+        told = "Issuing certificate as Secret contains a private key that does not match the certificate"
+        return "InvalidKeyPair", told
+    return _other_issuer(secret, spec) or _other_names(found, spec) or _expired(found)
+
+
+def _other_issuer(secret: Object, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    marks, reference = secret["metadata"].get("annotations") or {}, spec["issuerRef"]
+    before = (marks.get(f"{GROUP}/issuer-name"), marks.get(f"{GROUP}/issuer-kind"))
+    if before == (reference["name"], reference.get("kind") or "Issuer"):
+        return None
+    told = f'Issuing certificate as Secret was previously issued by "{before[1]}.{GROUP}/{before[0] or ""}"'
+    return "IncorrectIssuer", told
+
+
+def _other_names(found: certificates.Found, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    wanted = {"spec.commonName": spec.get("commonName") or "", "spec.dnsNames": sorted(spec.get("dnsNames") or ())}
+    there = {"spec.commonName": found.common_name, "spec.dnsNames": sorted(found.dns_names)}
+    changed = [name for name, value in wanted.items() if there[name] != value]
+    if not changed:
+        return None
+    told = f"Fields on existing CertificateRequest resource not up to date: [{' '.join(changed)}]"
+    return "RequestChanged", told
+
+
+def _expired(found: certificates.Found) -> tuple[str, str] | None:
+    if found.not_after > datetime.now(UTC):
+        return None
+    return "Expired", f"Certificate expired on {found.not_after:%a, %d %b %Y %H:%M:%S UTC}"
+
+
+def annotations_of(certificate: Object) -> dict[str, str]:
+    spec, reference = certificate["spec"], certificate["spec"]["issuerRef"]
+    return {
+        f"{GROUP}/alt-names": ",".join(spec.get("dnsNames") or ()),
+        f"{GROUP}/certificate-name": certificate["metadata"]["name"],
+        f"{GROUP}/common-name": spec.get("commonName") or "",
+        f"{GROUP}/ip-sans": "",
+        f"{GROUP}/issuer-group": reference.get("group") or GROUP,
+        f"{GROUP}/issuer-kind": reference.get("kind") or "Issuer",
+        f"{GROUP}/issuer-name": reference["name"],
+        f"{GROUP}/uri-sans": "",
+    }
+
+
+class Webhooks:
+    """The webhook's own authority, and its way into the webhook configurations that ask for it."""
+
+    def __init__(self, api: Api, manager: Manager) -> None:
+        self._api = api
+        self._manager = manager
+
+    def reconcile(self, _namespace: str, _name: str) -> None:
+        if not self._manager.home():
+            return
+        for found in self._api.list(DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
+            name = argument_of(found, "dynamic-serving-ca-secret-name")
+            if name and is_true(found, "Available"):
+                self._keep_authority(found["metadata"]["namespace"], name)
+        for kind in (VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS):
+            for configuration in self._api.list(kind):
+                self._inject(configuration)
+
+    def _keep_authority(self, namespace: str, name: str) -> None:
+        if self._api.get(SECRET, namespace, name) is not None:
+            return
+        pair = certificates.authority("cert-manager-webhook-ca")
+        wanted = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "annotations": {MAY_BE_INJECTED: "true"}},
+            "data": encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key}),
+        }
+        self._api.create(wanted, MANAGER)
+
+    def _inject(self, configuration: Object) -> None:
+        source = (configuration["metadata"].get("annotations") or {}).get(INJECT_FROM_SECRET, "")
+        namespace, _, name = source.partition("/")
+        secret = self._api.get(SECRET, namespace, name) if name else None
+        if secret is None or (secret["metadata"].get("annotations") or {}).get(MAY_BE_INJECTED) != "true":
+            return
+        bundle = (secret.get("data") or {}).get("ca.crt")
+        hooks = configuration.get("webhooks") or []
+        trusting = [hook | {"clientConfig": hook["clientConfig"] | {"caBundle": bundle}} for hook in hooks]
+        if bundle and trusting != hooks:
+            self._api.patch(configuration, {"webhooks": trusting}, MANAGER)

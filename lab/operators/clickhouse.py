@@ -1,0 +1,281 @@
+"""Altinity's operator: ClickHouseInstallations become StatefulSets and Services; no server runs.
+
+Works only while the operator's Deployment is available. Names, labels and states as operator 0.27. Every host is a
+StatefulSet of one pod; configuration files are left out, since nobody would read them.
+Source: Altinity/clickhouse-operator, pkg/model/chi and pkg/controller/chi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.operators.api import (
+    CLAIM,
+    CLICKHOUSE,
+    DEPLOYMENT,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    Api,
+    Object,
+    is_true,
+    owner_reference,
+)
+from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
+from lab.operators.work import Work
+
+MANAGER = "clickhouse-operator"
+OPERATOR = {"app.kubernetes.io/name": "altinity-clickhouse-operator"}
+FINALIZER = "finalizer.clickhouseinstallation.altinity.com"
+GROUP = "clickhouse.altinity.com"
+OF = f"{GROUP}/chi"
+"""Label that names the installation something belongs to."""
+PORTS = {"tcp": 9000, "http": 8123, "interserver": 9009}
+IMAGE = "clickhouse/clickhouse-server:latest"
+RETRY = 2.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """One server of an installation."""
+
+    installation: Object
+    cluster: str
+    shard: int
+    replica: int
+
+    @property
+    def name(self) -> str:
+        return f"chi-{self.installation['metadata']['name']}-{self.cluster}-{self.shard}-{self.replica}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        place = {"cluster": self.cluster, "shard": str(self.shard), "replica": str(self.replica)}
+        return labels_of(self.installation) | {f"{GROUP}/{key}": value for key, value in place.items()}
+
+
+def labels_of(installation: Object) -> dict[str, str]:
+    meta = installation["metadata"]
+    return {f"{GROUP}/app": "chop", OF: meta["name"], f"{GROUP}/namespace": meta["namespace"]}
+
+
+def hosts_of(installation: Object) -> Iterator[Host]:
+    """Every replica of every shard of every cluster; one where the layout says nothing."""
+    for cluster in (installation["spec"].get("configuration") or {}).get("clusters") or ():
+        layout = cluster.get("layout") or {}
+        for shard in range(_count(layout, "shards")):
+            for replica in range(_count(layout, "replicas")):
+                yield Host(installation, cluster["name"], shard, replica)
+
+
+def _count(layout: Mapping[str, Any], what: str) -> int:
+    return int(layout.get(f"{what}Count") or len(layout.get(what) or ()) or 1)
+
+
+class Installations:
+    """The controller of ClickHouseInstallations."""
+
+    def __init__(self, api: Api, work: Work) -> None:
+        self._api = api
+        self._work = work
+
+    def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
+        """Ask for a look at every installation, when the operator comes or goes."""
+        for found in self._api.list(CLICKHOUSE):
+            self._work.add("clickhouse", found["metadata"]["namespace"], found["metadata"]["name"])
+
+    def reconcile(self, namespace: str, name: str) -> float | None:
+        installation = self._api.get(CLICKHOUSE, namespace, name)
+        if installation is None or not self._operator_is_ready():
+            return None
+        if installation["metadata"].get("deletionTimestamp"):
+            return self._clean_up(installation)
+        installation = add_finalizer(self._api, installation, FINALIZER, MANAGER)
+        problems = self._missing_logins(installation)
+        hosts = list(hosts_of(installation))
+        if problems:
+            self._report(installation, hosts, ready=0, errors=problems)
+            return RETRY
+        self._api.apply(service(installation), MANAGER)
+        made = [self._make(host) for host in hosts]
+        self._remove_others(installation, hosts)
+        ready = sum(_is_ready(found) for found in made)
+        self._report(installation, hosts, ready=ready)
+        return None if ready == len(hosts) else RETRY
+
+    def _operator_is_ready(self) -> bool:
+        return any(is_true(found, "Available") for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
+
+    def _make(self, host: Host) -> Object:
+        """The host's StatefulSet as it is now. Its claims cannot change in place: they grow beside it, it is remade."""
+        self._api.apply(host_service(host), MANAGER)
+        wanted, meta = stateful_set(host), host.installation["metadata"]
+        found = self._api.get(STATEFUL_SET, meta["namespace"], host.name)
+        if found is not None and _sizes(found) != _sizes(wanted):
+            self._grow(host, _sizes(wanted))
+            self._api.delete(STATEFUL_SET, meta["namespace"], host.name)
+            return found | {"status": {}}
+        return self._api.apply(wanted, MANAGER)
+
+    def _grow(self, host: Host, sizes: Mapping[str, str]) -> None:
+        for name, size in sizes.items():
+            claim = self._api.get(CLAIM, host.installation["metadata"]["namespace"], f"{name}-{host.name}-0")
+            if claim is not None and claim["spec"]["resources"]["requests"]["storage"] != size:
+                self._api.patch(claim, {"spec": {"resources": {"requests": {"storage": size}}}}, MANAGER)
+
+    def _missing_logins(self, installation: Object) -> list[str]:
+        """Secrets that users are given and that are not there: at home the pod would not start for want of them."""
+        namespace, missing = installation["metadata"]["namespace"], []
+        for key, value in ((installation["spec"].get("configuration") or {}).get("users") or {}).items():
+            wanted = ((value.get("valueFrom") or {}).get("secretKeyRef") or {}) if isinstance(value, dict) else {}
+            secret = self._api.get(SECRET, namespace, wanted["name"]) if wanted else None
+            if wanted and wanted.get("key") not in ((secret or {}).get("data") or {}):
+                missing.append(f"{key}: no key {wanted.get('key')} in Secret {namespace}/{wanted['name']}")
+        return missing
+
+    def _remove_others(self, installation: Object, hosts: list[Host]) -> None:
+        """What is left of hosts that the installation does not have any more."""
+        namespace = installation["metadata"]["namespace"]
+        names = {host.name for host in hosts}
+        for kind in (STATEFUL_SET, SERVICE):
+            for found in self._api.list(kind, namespace, {OF: installation["metadata"]["name"]}):
+                name = found["metadata"]["name"]
+                if name.startswith("chi-") and name not in names:
+                    self._api.delete(kind, namespace, name)
+
+    def _clean_up(self, installation: Object) -> float | None:
+        """Its objects first, then the claims that are not to be kept, then the finalizer."""
+        if not has_finalizer(installation, FINALIZER):
+            return None
+        meta = installation["metadata"]
+        self._say(installation, {"status": "Terminating"})
+        left = False
+        for kind in (STATEFUL_SET, SERVICE):
+            for found in self._api.list(kind, meta["namespace"], {OF: meta["name"]}):
+                left = True
+                self._api.delete(kind, meta["namespace"], found["metadata"]["name"])
+        if left:
+            return 0.2
+        for claim in self._api.list(CLAIM, meta["namespace"], {OF: meta["name"], f"{GROUP}/reclaimPolicy": "Delete"}):
+            self._api.delete(CLAIM, meta["namespace"], claim["metadata"]["name"])
+        current = self._api.get(CLICKHOUSE, meta["namespace"], meta["name"])
+        if current is not None:
+            remove_finalizer(self._api, current, FINALIZER, MANAGER)
+        return None
+
+    def _report(self, installation: Object, hosts: list[Host], *, ready: int, errors: list[str] | None = None) -> None:
+        self._say(installation, status_of(installation, hosts, ready=ready, errors=errors or []))
+
+    def _say(self, installation: Object, status: Mapping[str, Any]) -> None:
+        before = installation.get("status") or {}
+        change = {key: value for key, value in status.items() if before.get(key) != value}
+        if change:
+            self._api.patch(installation, {"status": change}, MANAGER, status=True)
+
+
+def status_of(installation: Object, hosts: list[Host], *, ready: int, errors: list[str]) -> dict[str, Any]:
+    """Completed when every host is ready; None for what is to be taken away."""
+    meta = installation["metadata"]
+    domain = f"{meta['namespace']}.svc.cluster.local"
+    endpoint = f"clickhouse-{meta['name']}.{domain}"
+    done = bool(hosts) and ready == len(hosts) and not errors
+    return {
+        "chop-version": "lab",
+        "status": "Completed" if done else "InProgress",
+        "clusters": len({host.cluster for host in hosts}),
+        "shards": len({(host.cluster, host.shard) for host in hosts}),
+        "hosts": len(hosts),
+        "hostsCompleted": ready,
+        "pods": [f"{host.name}-0" for host in hosts],
+        "fqdns": [f"{host.name}.{domain}" for host in hosts],
+        "endpoint": endpoint,
+        "endpoints": [endpoint],
+        "error": errors[0] if errors else None,
+        "errors": errors or None,
+    }
+
+
+def _sizes(found: Object) -> dict[str, str]:
+    """Storage that a StatefulSet's claims ask for, by the name of their template."""
+    claims = found["spec"].get("volumeClaimTemplates") or ()
+    return {claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"] for claim in claims}
+
+
+def _is_ready(found: Object) -> bool:
+    status = found.get("status") or {}
+    return status.get("readyReplicas") == 1 and status.get("observedGeneration") == found["metadata"]["generation"]
+
+
+def template(installation: Object, plural: str, name: str) -> Mapping[str, Any]:
+    """The template of that kind that `spec.defaults` names; empty when it names none."""
+    spec = installation["spec"]
+    wanted = ((spec.get("defaults") or {}).get("templates") or {}).get(name)
+    found = (spec.get("templates") or {}).get(plural) or ()
+    return next((entry for entry in found if entry["name"] == wanted), {})
+
+
+def _metadata(installation: Object, name: str, labels: Mapping[str, str]) -> Object:
+    namespace = installation["metadata"]["namespace"]
+    owner = owner_reference(installation)
+    return {"name": name, "namespace": namespace, "labels": dict(labels), "ownerReferences": [owner]}
+
+
+def service(installation: Object) -> Object:
+    """The Service of the whole installation; without a template it is headless, as the operator's own."""
+    chosen = template(installation, "serviceTemplates", "serviceTemplate")
+    extra = chosen.get("metadata") or {}
+    labels = labels_of(installation) | {f"{GROUP}/Service": "chi"}
+    meta = _metadata(installation, f"clickhouse-{installation['metadata']['name']}", extra.get("labels", {}) | labels)
+    meta["annotations"] = extra.get("annotations") or {}
+    default = {"type": "ClusterIP", "clusterIP": "None", "ports": _ports("http", "tcp")}
+    spec: Object = dict(chosen.get("spec") or default)
+    selector = labels_of(installation) | {f"{GROUP}/ready": "yes"}
+    spec["selector"] = dict(spec.get("selector") or {}) | selector
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def host_service(host: Host) -> Object:
+    meta = _metadata(host.installation, host.name, host.labels | {f"{GROUP}/Service": "host"})
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": host.labels, "ports": _ports(*PORTS)}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def _ports(*names: str) -> list[Object]:
+    return [{"name": name, "port": PORTS[name], "targetPort": PORTS[name], "protocol": "TCP"} for name in names]
+
+
+def stateful_set(host: Host) -> Object:
+    chosen = template(host.installation, "podTemplates", "podTemplate")
+    extra = chosen.get("metadata") or {}
+    container = {"name": "clickhouse", "image": IMAGE}
+    pod_spec: Object = dict(chosen.get("spec") or {"containers": [container]})
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": _metadata(host.installation, host.name, host.labels),
+        "spec": {
+            "replicas": 1,
+            "serviceName": host.name,
+            "selector": {"matchLabels": host.labels},
+            "template": {
+                "metadata": {
+                    "labels": (extra.get("labels") or {}) | host.labels | {f"{GROUP}/ready": "yes"},
+                    "annotations": extra.get("annotations") or {},
+                },
+                "spec": {"terminationGracePeriodSeconds": 1} | pod_spec,
+            },
+            "volumeClaimTemplates": list(claim_templates(host)),
+        },
+    }
+
+
+def claim_templates(host: Host) -> Iterator[Object]:
+    """Claims for data and logs, where templates are named for them. They outlive the installation unless told."""
+    for name in ("dataVolumeClaimTemplate", "logVolumeClaimTemplate"):
+        chosen = template(host.installation, "volumeClaimTemplates", name)
+        if chosen:
+            labels = host.labels | {f"{GROUP}/reclaimPolicy": chosen.get("reclaimPolicy") or "Delete"}
+            marks = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+            yield marks | {"metadata": {"name": chosen["name"], "labels": labels}, "spec": chosen["spec"]}

@@ -1,0 +1,328 @@
+"""The Cloudflare tunnel's controller: Ingresses with a public name, and the connectors that would carry their traffic.
+
+Works only while the controller's Deployment is available and the Secret it logs in with holds all three values. Nothing
+is told to Cloudflare. Names, finalizer, events and their texts as chart 0.1.0; like the real controller it watches no
+Service, so a route whose Service came later is there after the next change of its Ingress.
+Source: STRRL/cloudflare-tunnel-ingress-controller, pkg/controller and pkg/cloudflare-controller.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.operators.api import (
+    DEPLOYMENT,
+    INGRESS,
+    INGRESS_CLASS,
+    SECRET,
+    SERVICE,
+    Api,
+    Object,
+    decode,
+    encode,
+    is_true,
+    owner_reference,
+)
+from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
+from lab.operators.work import Work
+
+MANAGER = "cloudflare-tunnel-ingress-controller"
+COMMAND = "cloudflare-tunnel-ingress-controller"
+"""First word of the controller's container."""
+CONTROLLER_LABELS = {"app.kubernetes.io/name": "cloudflare-tunnel-ingress-controller"}
+"""Of its Deployment, whatever its release is called."""
+FINALIZER = "strrl.dev/cloudflare-tunnel-ingress-controller-controlled"
+LEGACY_CLASS = "kubernetes.io/ingress.class"
+ANNOTATIONS = "cloudflare-tunnel-ingress-controller.strrl.dev"
+CONNECTOR = "controlled-cloudflared-connector"
+CONNECTOR_LABELS = {"app": CONNECTOR, "strrl.dev/cloudflare-tunnel-ingress-controller": CONNECTOR}
+TOKEN_SECRET = "controlled-cloudflared-token"  # noqa: S105 - a name
+TOKEN_KEY = "tunnel-token"  # noqa: S105 - a name
+TOKEN_VERSION = "strrl.dev/cloudflare-tunnel-token-secret-version"  # noqa: S105 - a name
+METRICS = "0.0.0.0:44483"
+PATH_TYPES = ("Prefix", "ImplementationSpecific")
+LOGIN = ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_TUNNEL_NAME")
+
+
+class RefusedError(Exception):
+    """An Ingress that no route can be made of; the text is the controller's."""
+
+
+@dataclass(frozen=True)
+class Controller:
+    """The controller's Deployment, as its pod would read it, and the tunnel it is logged in to."""
+
+    deployment: Object
+    account: str
+    tunnel: str
+
+    @property
+    def container(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.deployment["spec"]["template"]["spec"]["containers"][0]
+        return found
+
+    @property
+    def namespace(self) -> str:
+        return str(self.deployment["metadata"]["namespace"])
+
+    @property
+    def tunnel_id(self) -> str:
+        """The same for the same account and name: Cloudflare would have made the tunnel once."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cloudflare:{self.account}/{self.tunnel}"))
+
+    @property
+    def domain(self) -> str:
+        return f"{self.tunnel_id}.cfargotunnel.com"
+
+    def flag(self, name: str, default: str = "") -> str:
+        marks = [word.partition("=")[2] for word in self.container["command"] if word.startswith(f"--{name}=")]
+        return marks[0] if marks else default
+
+    def variable(self, name: str, default: str = "") -> str:
+        return next((str(entry["value"]) for entry in _environment(self.container, name) if "value" in entry), default)
+
+
+def _environment(container: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [entry for entry in container.get("env") or () if entry["name"] == name]
+
+
+def is_controller(deployment: Object) -> bool:
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return bool((containers[0].get("command") or [""])[0] == COMMAND)
+
+
+class Tunnels:
+    """The controller of Ingresses of its classes, and of the connectors in its own namespace."""
+
+    def __init__(self, api: Api, work: Work) -> None:
+        self._api = api
+        self._work = work
+        self._told: dict[str, tuple[int, str]] = {}
+        """By uid of an Ingress: the generation and tunnel that events were written for."""
+        self._making = threading.Lock()
+
+    def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
+        """Ask for a look at the connectors and every Ingress, when the controller comes or goes."""
+        self._work.add("connectors", "", "")
+        for found in self._api.list(INGRESS):
+            self._work.add("tunnel", found["metadata"]["namespace"], found["metadata"]["name"])
+
+    def secret_changed(self, namespace: str, name: str) -> None:
+        """Ask for a look at everything when it may be the login or the token."""
+        for deployment in self._api.list(DEPLOYMENT, namespace, CONTROLLER_LABELS):
+            if name == TOKEN_SECRET or name in str(deployment["spec"]["template"]["spec"]["containers"][0].get("env")):
+                self.reconcile_all()
+
+    def controller(self) -> Controller | None:
+        """The one that runs and is logged in; without its Secret no real pod would start."""
+        for deployment in self._api.list(DEPLOYMENT, labels=CONTROLLER_LABELS):
+            if is_controller(deployment) and is_true(deployment, "Available"):
+                return self._logged_in(deployment)
+        return None
+
+    def _logged_in(self, deployment: Object) -> Controller | None:
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        token, account, tunnel = (self._value(deployment, container, name) for name in LOGIN)
+        return Controller(deployment, account, tunnel) if token and account and tunnel else None
+
+    def _value(self, deployment: Object, container: Mapping[str, Any], name: str) -> str:
+        for entry in _environment(container, name):
+            wanted = (entry.get("valueFrom") or {}).get("secretKeyRef") or {}
+            secret = self._api.get(SECRET, deployment["metadata"]["namespace"], wanted.get("name", ""))
+            return str(entry.get("value") or decode(secret).get(wanted.get("key", ""), ""))
+        return ""
+
+    # -- Ingresses ----------------------------------------------------------------------------------------------------
+
+    def reconcile(self, namespace: str, name: str) -> None:
+        ingress = self._api.get(INGRESS, namespace, name)
+        if ingress is None or not self._may_be_ours(ingress):
+            return
+        controller = self.controller()
+        if controller is None or not self._is_ours(ingress, controller):
+            return
+        if ingress["metadata"].get("deletionTimestamp"):
+            self._told.pop(ingress["metadata"]["uid"], None)
+            remove_finalizer(self._api, ingress, FINALIZER, MANAGER)
+            return
+        ingress = add_finalizer(self._api, ingress, FINALIZER, MANAGER)
+        self._tell(ingress, controller)
+        self._report(ingress, controller.domain)
+
+    def _may_be_ours(self, ingress: Object) -> bool:
+        """Spares a look at the controller for the Ingresses of others."""
+        return has_finalizer(ingress, FINALIZER) or ingress["spec"].get("ingressClassName") != "tailscale"
+
+    def _is_ours(self, ingress: Object, controller: Controller) -> bool:
+        legacy = (ingress["metadata"].get("annotations") or {}).get(LEGACY_CLASS)
+        if legacy and legacy == controller.flag("ingress-class"):
+            return True
+        classes = [
+            found["metadata"]["name"]
+            for found in self._api.list(INGRESS_CLASS)
+            if found["spec"].get("controller") == controller.flag("controller-class")
+        ]
+        return ingress["spec"].get("ingressClassName") in classes
+
+    def _tell(self, ingress: Object, controller: Controller) -> None:
+        """Its events: once for each generation, where the real controller repeats them at every look."""
+        meta = ingress["metadata"]
+        now = (meta.get("generation", 0), controller.domain)
+        if self._told.get(meta["uid"]) == now:
+            return
+        if ingress["spec"].get("tls"):
+            told = "ingress has tls specified, SSL Passthrough is not supported, it will be ignored"
+            self._api.warn(ingress, "TLSIgnored", told, MANAGER)
+        for host in _hosts_without_paths(ingress):
+            self._api.warn(ingress, "RuleSkipped", f"rule for host {host} has no http section, skipped", MANAGER)
+        try:
+            self.routes(ingress, controller.flag("cluster-domain", "cluster.local"))
+        except RefusedError as problem:
+            self._api.warn(ingress, "TransformFailed", str(problem), MANAGER)
+        done = "cloudflare tunnel config and DNS records are up to date"
+        self._api.warn(ingress, "CloudflareSynced", done, MANAGER, normal=True)
+        self._told[meta["uid"]] = now
+
+    def _report(self, ingress: Object, domain: str) -> None:
+        """The tunnel's domain, also for an Ingress without a single route: it proves nothing."""
+        before = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+        if any(entry.get("hostname") == domain for entry in before):
+            return
+        address = {"hostname": domain, "ports": [{"protocol": "TCP", "port": 443}]}
+        self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": [address]}}}, MANAGER, status=True)
+
+    def routes(self, ingress: Object, cluster_domain: str) -> list[tuple[str, str, str]]:
+        """Host, path and address of each route. Raises `RefusedError`: one bad rule, and the Ingress has none."""
+        found = []
+        for rule in ingress["spec"].get("rules") or ():
+            if not rule.get("host"):
+                raise RefusedError(f"host in ingress {_name(ingress)} is empty")
+            for path in (rule.get("http") or {}).get("paths") or ():
+                target = self._target(ingress, path, cluster_domain)
+                found.append((rule["host"], path.get("path") or "", target))
+        return found
+
+    def _target(self, ingress: Object, path: Mapping[str, Any], cluster_domain: str) -> str:
+        namespace, wanted = ingress["metadata"]["namespace"], path["backend"].get("service")
+        if not wanted:
+            raise RefusedError(f"the lab knows no backend but a Service: ingress {_name(ingress)}")
+        full = f"{namespace}/{wanted['name']}"
+        service = self._api.get(SERVICE, namespace, wanted["name"])
+        if service is None:
+            raise RefusedError(f'fetch service {full}: Service "{wanted["name"]}" not found')
+        spec = service["spec"]
+        if spec.get("clusterIP") == "None":
+            raise RefusedError(f"service {full} has None for cluster ip, headless service is not supported")
+        port = _port(spec, wanted.get("port") or {}, full)
+        if path.get("pathType") not in PATH_TYPES:
+            kind = path.get("pathType")
+            raise RefusedError(f"path type in ingress {_name(ingress)} is {kind}, which is not supported")
+        external = spec.get("externalName") if spec.get("type") == "ExternalName" else None
+        host = external or f"{wanted['name']}.{namespace}.svc.{cluster_domain}"
+        scheme = (ingress["metadata"].get("annotations") or {}).get(f"{ANNOTATIONS}/backend-protocol", "http")
+        return f"{scheme}://{host}:{port}"
+
+    # -- connectors ---------------------------------------------------------------------------------------------------
+
+    def reconcile_connectors(self, _namespace: str, _name: str) -> None:
+        """The connectors' Deployment and the Secret with their token; both go with the controller that owns them."""
+        controller = self.controller()
+        if controller is None:
+            return
+        with self._making:
+            token = self._token(controller)
+            self._api.apply(connectors(controller, token["metadata"]["resourceVersion"]), MANAGER)
+
+    def _token(self, controller: Controller) -> Object:
+        found = self._api.get(SECRET, controller.namespace, TOKEN_SECRET)
+        if tunnel_of(decode(found).get(TOKEN_KEY, "")) == controller.tunnel_id and found is not None:
+            return found
+        wanted = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": TOKEN_SECRET,
+                "namespace": controller.namespace,
+                "labels": {key: value for key, value in CONNECTOR_LABELS.items() if key != "app"},
+                "ownerReferences": [_owner(controller)],
+            },
+            "data": encode({TOKEN_KEY: _new_token(controller)}),
+        }
+        return self._api.apply(wanted, MANAGER)
+
+
+def _name(ingress: Object) -> str:
+    return f"{ingress['metadata']['namespace']}/{ingress['metadata']['name']}"
+
+
+def _hosts_without_paths(ingress: Object) -> list[str]:
+    return [rule["host"] for rule in ingress["spec"].get("rules") or () if rule.get("host") and not rule.get("http")]
+
+
+def _port(spec: Mapping[str, Any], wanted: Mapping[str, Any], service: str) -> int:
+    if not wanted.get("name"):
+        return int(wanted.get("number") or 0)
+    named = {entry.get("name"): entry["port"] for entry in spec.get("ports") or ()}
+    if wanted["name"] not in named:
+        raise RefusedError(f"service {service} has no port named {wanted['name']}")
+    return int(named[wanted["name"]])
+
+
+def _new_token(controller: Controller) -> str:
+    """As Cloudflare's: account, tunnel and the tunnel's own secret, in base64."""
+    content = {"a": controller.account, "t": controller.tunnel_id, "s": secrets.token_hex(32)}
+    return base64.b64encode(json.dumps(content).encode()).decode("ascii")
+
+
+def tunnel_of(token: str) -> str:
+    """The tunnel that a token is for; empty when it is none."""
+    try:
+        content = json.loads(base64.b64decode(token, validate=True))
+    except ValueError:
+        return ""
+    return str(content.get("t", "")) if isinstance(content, dict) else ""
+
+
+def _owner(controller: Controller) -> Object:
+    reference = owner_reference(controller.deployment)
+    return {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}
+
+
+def connectors(controller: Controller, token_version: str) -> Object:
+    """The Deployment of cloudflared; its pods restart when the token changes."""
+    container = {
+        "name": CONNECTOR,
+        "image": controller.variable("CLOUDFLARED_IMAGE", "cloudflare/cloudflared:latest"),
+        "command": [
+            *("cloudflared", "--protocol", controller.flag("cloudflared-protocol", "auto"), "--no-autoupdate"),
+            *("tunnel", "--metrics", METRICS, "run"),
+        ],
+        "env": [
+            {"name": "TUNNEL_TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}},
+        ],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": CONNECTOR,
+            "namespace": controller.namespace,
+            "labels": CONNECTOR_LABELS,
+            "ownerReferences": [_owner(controller)],
+        },
+        "spec": {
+            "replicas": int(controller.variable("CLOUDFLARED_REPLICA_COUNT", "1")),
+            "selector": {"matchLabels": CONNECTOR_LABELS},
+            "template": {
+                "metadata": {"labels": CONNECTOR_LABELS, "annotations": {TOKEN_VERSION: token_version}},
+                "spec": {"containers": [container]},
+            },
+        },
+    }
