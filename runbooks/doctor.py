@@ -235,15 +235,14 @@ def _pulumi_version(session: Session) -> Finding:
 
 
 def _esc(session: Session) -> Finding:
-    import shutil
-
+    from runbooks import environments
     from runbooks.lib.checks import not_tried, passed
 
-    if found := shutil.which("esc"):
-        return passed("esc", found)
-    if session.tools.is_stand_in:
-        return not_tried("esc", "no esc on PATH; the lab needs none", deciding=False)
-    return passed("esc", "`pulumi env`, which takes its place")
+    if session.target.has_diy_backend:
+        told = f"{session.target.shown_backend} does not support Pulumi ESC; only the Pulumi Cloud does"
+        return not_tried("esc", told, deciding=False)
+    found = environments.esc_of(session)
+    return passed("esc", f"{found.program} env, which takes its place" if found.is_pulumi else found.program)
 
 
 def _login(session: Session) -> Finding:

@@ -29,7 +29,21 @@ def up(c: Any) -> None:
     state, reporter = _desk(c)
     with reporter.step("start the lab"):
         platform.up(state, reporter.line)
+    _apply_environments(c)
     _tell_parts(state, reporter)
+
+
+def _apply_environments(c: Any) -> None:
+    """Every definition of `environments/`, with the lab's stacks in place of the ones it names."""
+    import contextlib
+
+    from runbooks.lib.target import LAB, load_target
+    from runbooks.program import ROOT
+    from runbooks.session import apply_environments_on_lab, open_bench, opened
+
+    with open_bench(c, "lab.up") as bench, contextlib.ExitStack() as closing:
+        target = load_target(LAB, root=ROOT, state_dir=bench.state_dir)
+        apply_environments_on_lab(opened(target, bench, closing))
 
 
 @task

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from invoke import Context
 
+from runbooks import environments
 from runbooks.lib import pulumi
 from runbooks.lib.errors import OpsError, ToolFailed
 from runbooks.lib.failures import explain
@@ -109,6 +110,10 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
     charts = charts_folder(session, stack)
     if charts is not None:
         parts["charts"] = hash_files([charts])
+    opened = environments.open_bound(session, session.check_settings(stack))
+    if opened:
+        values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
+        parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))
     for name in service.reads_outputs_of:
         parts[f"outputs of {name}"] = hash_text(json.dumps(outputs_of(session, name), sort_keys=True, default=str))
     return Fingerprint(parts=parts)
@@ -158,7 +163,7 @@ def outputs_of(session: Session, name: str) -> dict[str, object]:
 # What was applied from here
 
 
-DECIDING = ("program files", "settings", "provider versions", "charts")
+DECIDING = ("program files", "settings", "opened environment", "provider versions", "charts")
 """Parts of a fingerprint that can change outputs without changing a resource."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runbooks import environments
 from runbooks.lib import pulumi
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import NotFound, OpsError, Usage
@@ -37,17 +38,19 @@ def prepare(session: Session, service: Service) -> Stack:
         _make_on_lab(session, service, stack)
     else:
         _must_be_there(session, service, stack)
-    register_secrets(session, stack, session.check_settings(stack))
+    settings = session.check_settings(stack)
+    environments.open_bound(session, settings)
+    register_secrets(session, stack, settings)
     return stack
 
 
 def register_secrets(session: Session, stack: Stack, settings: StackFile) -> None:
-    """Give the masker every secret of the stack's settings and state.
+    """Give the masker every secret of the stack's settings and state; those of bound environments it knows by now.
 
     The one place where a run asks pulumi for clear values; they stay in memory. Where settings file and state file
     show that there are none, nobody is asked.
     """
-    if settings.may_hold_secrets:
+    if settings.has_encrypted_values:
         listed = _in_clear(session, pulumi.config_list(stack, show_secrets=True), stack)
         session.masker.register_all(secrets_in_config(listed))
     if session.state_may_hold_secrets(stack):
@@ -96,17 +99,24 @@ def _must_be_there(session: Session, service: Service, stack: Stack) -> None:
 # --- the lab: whatever is missing is made ------------------------------------------------------------------------
 
 
-def _make_on_lab(session: Session, service: Service, stack: Stack) -> None:
+def refresh_settings(session: Session, stack: Stack) -> None:
+    """Bring the lab's own copy of the stack's settings up to date with its template; real targets have no copy."""
+    if not session.target.ephemeral:
+        return
     if stack.config_file is None or stack.init_folder is None:
         raise Usage("the lab's target has no folder for stack settings", next_step="./inv lab.up")
     stack.init_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _copy_project_file(stack.folder / "Pulumi.yaml", stack.init_folder / "Pulumi.yaml")
     template = stack.folder / f"Pulumi.{stack.name}.yaml"
     refresh_copy(template, stack.config_file, session.target.settings.get(stack.project, {}))
+
+
+def _make_on_lab(session: Session, service: Service, stack: Stack) -> None:
+    refresh_settings(session, stack)
     if not session.has_stack(stack):
         session.runner.check(pulumi.stack_init(stack))
     for key in missing_keys(
-        StackFile.read(stack.config_file), stack.project, (setting.key for setting in service.secrets)
+        StackFile.read(stack.settings_file), stack.project, (setting.key for setting in service.secrets)
     ):
         value = generated_secret()
         session.masker.register(value)

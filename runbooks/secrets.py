@@ -73,7 +73,7 @@ def asked_for(setting: SecretSetting) -> str:
 
     Raises `Usage` for an empty or an absurdly long one, or one that cannot be kept as text.
     """
-    value = _typed(setting) if sys.stdin.isatty() else _piped()
+    value = typed(setting.key, setting.about) if sys.stdin.isatty() else piped()
     return checked(value, setting.key)
 
 
@@ -91,13 +91,14 @@ def checked(value: str, key: str) -> str:
     return value
 
 
-def _typed(setting: SecretSetting) -> str:
+def typed(key: str, about: str) -> str:
+    """A value typed twice without echo. Raises `Usage` when the two differ, `NotApproved` at the end of input."""
     import getpass
 
     from runbooks.lib.errors import NotApproved, Usage
 
     try:
-        first = getpass.getpass(f"{setting.key} ({setting.about}), not shown: ")
+        first = getpass.getpass(f"{key} ({about}), not shown: ")
         again = getpass.getpass("the same again: ") if first else first
     except EOFError:
         raise NotApproved("no value was typed; nothing was set", expected="a value at the prompt") from None
@@ -106,7 +107,8 @@ def _typed(setting: SecretSetting) -> str:
     return first
 
 
-def _piped() -> str:
+def piped() -> str:
+    """All of standard input without its last newline. Raises `Usage` when it is no text."""
     from runbooks.lib.errors import Usage
 
     raw = sys.stdin.buffer.read(LONGEST + 2)

@@ -168,14 +168,33 @@ def open_session(
     """
     with open_bench(c, task, argv=argv) as bench, contextlib.ExitStack() as closing:
         name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
-        target = resolved_target(name, bench, start_lab=start_lab)
+        starts_lab = name == LAB and not lab_is_up(bench.state_dir)
+        if starts_lab:
+            bring_up_lab(bench, may_start=start_lab)
+        target = load_target(name, root=ROOT, state_dir=bench.state_dir)
         session = opened(target, bench, closing)
         found = session.guard() if cluster else None
         facts = header_facts(session, found)
         bench.reporter.line(header(facts))
         bench.reporter.event("target", **facts)
         bench.journal.write("target", **facts)
+        if starts_lab:
+            apply_environments_on_lab(session)
         yield session
+
+
+def lab_is_up(state: Path) -> bool:
+    from lab import platform
+
+    return platform.is_up(state)
+
+
+def apply_environments_on_lab(session: Session) -> None:
+    """A lab that was just started gets every definition of `environments/`, so that a fresh one can be bound to."""
+    from runbooks import environments
+
+    if not session.target.has_diy_backend:
+        environments.apply_definitions(session)
 
 
 @contextlib.contextmanager
@@ -213,20 +232,15 @@ def made_state_dir() -> Path:
     return state
 
 
-def resolved_target(name: str, bench: Bench, *, start_lab: bool) -> Target:
-    """The target called `name`; the lab is started first, and said so."""
-    if name == LAB:
-        from lab import platform
+def bring_up_lab(bench: Bench, *, may_start: bool) -> None:
+    """Start the lab, and say so first. Raises `NotFound` where a task only looks at one that runs."""
+    from lab import platform
 
-        if not platform.is_up(bench.state_dir):
-            if not start_lab:
-                raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
-            bench.reporter.announce(
-                "This works on the lab, a throw-away platform on this machine. It is started first."
-            )
-            with bench.reporter.step("start the lab") as progress:
-                platform.up(bench.state_dir, progress.note)
-    return load_target(name, root=ROOT, state_dir=bench.state_dir)
+    if not may_start:
+        raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
+    bench.reporter.announce("This works on the lab, a throw-away platform on this machine. It is started first.")
+    with bench.reporter.step("start the lab") as progress:
+        platform.up(bench.state_dir, progress.note)
 
 
 def kubectl_for(target: Target, kubeconfig: Path, state: Path) -> Kubectl:

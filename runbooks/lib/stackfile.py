@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
+from runbooks.lib.binding import bound_names
 from runbooks.lib.yamlfile import YamlFile, dump, parse, write_atomically
 
 PRIVATE = 0o600
@@ -22,6 +23,7 @@ class StackFile:
     path: Path
     config: Mapping[str, Any]
     environment: tuple[str, ...] = ()
+    """The ESC environments it binds, as written, in their order: later ones win."""
 
     @classmethod
     def read(cls, path: Path) -> StackFile:
@@ -31,13 +33,11 @@ class StackFile:
         source = YamlFile.read(path)
         top = source.mapping()
         config = source.section(top, "config") if top.get("config") is not None else {}
-        bound = top.get("environment") or []
-        return cls(path=path, config=config, environment=tuple(str(name) for name in bound))
+        return cls(path=path, config=config, environment=tuple(bound_names(top, path)))
 
     @property
-    def may_hold_secrets(self) -> bool:
-        """An encrypted value in it, or an environment that may bring one."""
-        return bool(self.environment) or any("secure" in str(value) for value in self.config.values())
+    def has_encrypted_values(self) -> bool:
+        return any("secure" in str(value) for value in self.config.values())
 
     def has(self, key: str) -> bool:
         """Whether the full key (`namespace:name`) has a value, secret or not."""
@@ -79,8 +79,14 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
 
 
 def merged(template: CommentedMap, before: CommentedMap, current: CommentedMap) -> CommentedMap:
-    """The new template, with all that `current` holds beyond what the template `before` had put there."""
+    """The new template, with all that `current` holds beyond what the template `before` had put there.
+
+    What was taken out of `current`, such as a bound environment, comes back only when the template says something new.
+    """
     result = copy.deepcopy(template)
+    for key in [key for key in template if key != "config" and key in before and key not in current]:
+        if template[key] == before[key]:
+            del result[key]
     for key in current:
         if key != "config" and current[key] != before.get(key):
             result[key] = current[key]

@@ -59,9 +59,14 @@ def find_pulumi(target: Target, root: Path) -> tuple[str, bool]:
 
 def real_pulumi(root: Path) -> str:
     """The first pulumi on PATH that is not the lab's stand-in; empty when there is none."""
+    return real_tool("pulumi", root)
+
+
+def real_tool(name: str, root: Path) -> str:
+    """The first program of that name on PATH that is not one of the lab's stand-ins; empty when there is none."""
     stand_ins = (root / "lab").resolve()
     for folder in os.get_exec_path():
-        found = shutil.which("pulumi", path=folder)
+        found = shutil.which(name, path=folder)
         if found and not Path(found).resolve().is_relative_to(stand_ins):
             return str(Path(found).absolute())
     return ""

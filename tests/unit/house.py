@@ -26,7 +26,7 @@ PASSPHRASE = "passphrase-of-the-house"
 PROGRAM = """\
 import json, os, sys
 home, tool, argv = {home!r}, sys.argv[1], sys.argv[2:]
-stdin = sys.stdin.read() if "--secret" in argv else ""
+stdin = sys.stdin.read() if "--secret" in argv or argv[-2:] == ["--file", "-"] else ""
 with open(f"{{home}}/{{tool}}.calls", "a") as calls:
     calls.write(json.dumps({{"argv": argv, "env": dict(os.environ), "stdin": stdin}}) + "\\n")
 for words, code, out, err in json.load(open(f"{{home}}/{{tool}}.answers")):
@@ -100,10 +100,19 @@ class House:
         return entry
 
     def install(self, tool: str) -> None:
+        self.known.setdefault(tool, [])
         script = self.bin / tool
         script.write_text(f'#!/bin/sh\nexec {sys.executable} -I {self.home}/fake.py {tool} "$@"\n')
         script.chmod(0o755)
         self._write_answers(tool)
+
+    def on_cloud(self, url: str = "https://api.pulumi.com") -> None:
+        """The target's back end is the Pulumi Cloud, and every stack is there."""
+        entry = self.target_entry() | {"backend": url, "organization": "acme"}
+        entry.pop("passphrase_file", None)
+        self.write_target(entry)
+        self.answer("pulumi", ["stack", "ls"], [{"name": "acme/mx"}])
+        self.answer("pulumi", ["stack", "export"], {"deployment": {}})
 
     def remove(self, tool: str) -> None:
         (self.bin / tool).unlink()

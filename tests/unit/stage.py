@@ -167,7 +167,7 @@ class Stage:
         self.guarded += 1
 
     def check_settings(self, stack: Stack) -> Any:
-        return SimpleNamespace(config={})
+        return SimpleNamespace(config={}, environment=())
 
     def has_stack(self, stack: Stack) -> bool:
         return True

@@ -38,6 +38,7 @@ def calls(house: House, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path
     exports = {"KUBECONFIG": "/lab/it's/kubeconfig", "PGPORT": "5432"}
     monkeypatch.setattr(platform, "environment", note("environment", exports))
     monkeypatch.setattr("runbooks.lib.render._in_use", [])
+    monkeypatch.setattr(lab, "_apply_environments", lambda c: asked.append(("apply", house.state)))
     return asked
 
 
@@ -58,7 +59,7 @@ def test_status_has_one_line_a_part(
 def test_up_and_down_hand_over(house: House, calls: list[tuple[str, Path]]) -> None:
     run(house, "up")
     run(house, "down")
-    assert [name for name, _ in calls] == ["up", "status", "down"]
+    assert [name for name, _ in calls] == ["up", "apply", "status", "down"]
     assert {state for _, state in calls} == {house.state}
 
 

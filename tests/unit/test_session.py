@@ -282,11 +282,35 @@ def test_settings_that_lead_to_another_cluster_are_refused(house: House) -> None
 
 
 def test_a_bound_environment_may_bring_what_the_file_lacks(house: House) -> None:
+    house.on_cloud()
+    settings(house, "environment:\n  - postgresql/mx\n")
+    opened = {"value": {"pulumiConfig": {"value": {"superuser_password": {"value": "from-esc-1", "secret": True}}}}}
+    house.answer("pulumi", ["--format", "detailed"], opened)
+    with open_session(house.c, "preview.postgres") as session:
+        session.prepare(POSTGRES)
+        assert session.masker.mask("from-esc-1") == "[secret]"
+    assert "env open acme/postgresql/mx --format detailed" in " ".join(house.argvs("pulumi"))
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("environmentVariables", "KUBECONFIG"), ("pulumiConfig", "kubernetes:context")]
+)
+def test_an_opened_environment_that_leads_elsewhere_is_refused(house: House, section: str, key: str) -> None:
+    house.on_cloud()
+    settings(house, "environment:\n  - postgresql/mx\n")
+    house.answer("pulumi", ["--format", "detailed"], {"value": {section: {"value": {key: {"value": "elsewhere"}}}}})
+    with pytest.raises(Refused, match=key), open_session(house.c, "preview.postgres") as session:
+        session.prepare(POSTGRES)
+    assert not any("preview" in argv for argv in house.argvs("pulumi"))
+
+
+def test_a_bound_environment_on_a_file_back_end_is_refused_before_anything_runs(house: House) -> None:
     house.has_stacks("postgresql")
     settings(house, "environment:\n  - postgresql/mx\n")
-    house.answer("pulumi", ["config"], {})
-    house.answer("pulumi", ["export"], {"deployment": {}})
-    prepared(house)
+    with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
+        prepared(house)
+    assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind postgresql/mx" in refused.value.next_step
+    assert house.argvs("pulumi") == ["version"]
 
 
 def test_a_wrong_passphrase_is_explained(house: House) -> None:

@@ -1,0 +1,373 @@
+"""ESC environments of a run: opened with their secrets known to the masker first, compared with the files, pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runbooks.lib import definitions, esc
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
+from runbooks.lib.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
+from runbooks.lib.guard import check_opened_environment
+from runbooks.lib.stackfile import StackFile, full_key
+from runbooks.lib.toolbox import real_tool
+from runbooks.lib.yamlfile import dump
+from runbooks.services import SERVICES, EnvironmentKey, Service
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runbooks.lib.esc_api import EscApi
+    from runbooks.lib.target import Target
+    from runbooks.session import Session
+
+WAYS_OUT = (
+    "choose a target whose back end is the Pulumi Cloud (`pulumi login --cloud`, backend: https://… in targets.yaml), "
+    "or use `esc env ls` and `esc open` with a cloud login for the environment itself and put what the stack needs "
+    "into its own settings (./inv esc.unbind {name})"
+)
+
+
+def refuse_without_esc(target: Target, name: str, about: str = "") -> None:
+    """Raise `Usage`, with both ways out, where the back end cannot do ESC: before anything runs."""
+    if target.has_diy_backend:
+        raise Usage(
+            f"{about or 'ESC is asked for'}, and {target.shown_backend} does not support Pulumi ESC",
+            expected="a Pulumi Cloud back end, or a stack file without `environment:`",
+            next_step=WAYS_OUT.format(name=name),
+        )
+
+
+def named(session: Session, text: str) -> EnvironmentName:
+    """The environment called so on this target, which must have environments at all."""
+    name = esc.read_name(text, session.target.organization)
+    refuse_without_esc(session.target, name.short)
+    return name
+
+
+def esc_of(session: Session) -> Esc:
+    """The CLI this run uses for environments; it keeps no token that came in the environment in anybody's files."""
+    env = dict(session.env)
+    if "PULUMI_ACCESS_TOKEN" in env:
+        env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
+    stand_in = session.root / "lab" / "bin" / "esc" if session.tools.is_stand_in else None
+    return esc.find_esc(real_tool("esc", session.root), stand_in, session.tools.pulumi, env)
+
+
+def asked(session: Session, command: Command, name: EnvironmentName) -> Outcome:
+    """Run one of its commands. Raises what a failure means, whatever the exit code says."""
+    outcome = session.runner.run(command)
+    esc.judge(outcome, name, session.masker.mask)
+    return outcome
+
+
+def open_environment(session: Session, name: EnvironmentName) -> Opened:
+    """Open it; every secret in it is known to the masker before this returns. Raises what its diagnostics mean."""
+    outcome = session.runner.run(esc_of(session).open(name))
+    if outcome.stdout.strip():
+        opened = esc.read_opened(outcome.stdout)
+        session.masker.register_all(opened.secret_texts())
+    esc.judge(outcome, name, session.masker.mask)
+    if not outcome.stdout.strip():
+        raise ToolFailed(
+            f"opening {name.short} ended with 0 and gave nothing",
+            expected="its values",
+            next_step=f"./inv esc.open {name.short}",
+        )
+    return opened
+
+
+def check_opened(session: Session, opened: Opened) -> None:
+    """Raise `Refused` when the environment would send pulumi to another cluster than the checked one."""
+    settings = {
+        key: None if value.secret else as_text(value.value)
+        for key, value in opened.settings.items()
+        if key.startswith("kubernetes:")
+    }
+    check_opened_environment(opened.variables, settings, session.target)
+
+
+def open_bound(session: Session, file: StackFile) -> list[Opened]:
+    """Open what a stack file binds, look where it would send pulumi, and give it in the file's order.
+
+    Raises `Usage` on a back end that cannot do ESC, before anything is started.
+    """
+    if not file.environment:
+        return []
+    told = f"{file.path.name} binds {', '.join(file.environment)}"
+    refuse_without_esc(session.target, file.environment[0], told)
+    opened = []
+    for entry in file.environment:
+        name = esc.read_entry(entry, session.target.organization)
+        opened.append(open_environment(session, name))
+        check_opened(session, opened[-1])
+    return opened
+
+
+# What a consumer needs of it
+
+
+def consumer_of(name: EnvironmentName, service: str = "") -> Service:
+    """The service that is bound: the one named, else the one whose environment it is."""
+    from runbooks.services import find_service
+
+    if service:
+        return find_service(service)
+    owners = [entry for entry in SERVICES if entry.environment == name.short]
+    if owners:
+        return owners[0]
+    raise NotFound(
+        f"no service in runbooks/services.py has the environment {name.short}",
+        expected="a service to bind it to",
+        next_step=f"./inv esc.bind {name.short} --service NAME",
+    )
+
+
+def unmet(service: Service, opened: Opened) -> list[str]:
+    """What is wrong with the settings the environment provides for the service, each with its fix; empty when right."""
+    told = [_of_required(key, opened, service.project_name) for key in service.environment_keys]
+    required = {id(_provided(key.key, opened, service.project_name)) for key in service.environment_keys}
+    others = [value for value in opened.settings.values() if id(value) not in required]
+    return [line for line in [*told, *(_lost_secretness(value) for value in others)] if line]
+
+
+def _provided(key: str, opened: Opened, project: str) -> Value | None:
+    settings = opened.settings
+    return settings.get(key) or settings.get(full_key(project, key))
+
+
+def _of_required(key: EnvironmentKey, opened: Opened, project: str) -> str:
+    value = _provided(key.key, opened, project)
+    path = property_path(("pulumiConfig", key.key))
+    if value is None:
+        held = [entry for entry in opened.values if entry.path[:2] == ("pulumiConfig", key.key)]
+        return f"{path}: {'is a map or list; give one value' if held else 'missing'}"
+    if value.unknown:
+        return f"{path}: unknown, so what it refers to gave nothing"
+    if value.value in (None, ""):
+        fix = f"./inv esc.set <env> '{path}'" if key.is_secret else "give it a value in the definition"
+        return f"{path}: empty; {fix}"
+    lost = _lost_secretness(value)
+    if lost:
+        return lost
+    if key.is_secret and not value.secret:
+        return f"{path}: must be secret and is not; use `fn::secret`, or take it from a secret output"
+    if value.secret and not key.is_secret:
+        return f"{path}: is secret, but the program shows it in clear; give it without `fn::secret`"
+    return ""
+
+
+def _lost_secretness(value: Value) -> str:
+    if not value.loses_secretness:
+        return ""
+    return f"{value.shown_path}: a secret {value.kind} loses its secretness as a setting; wrap it in `fn::toString`"
+
+
+def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
+    """Raise `Usage` that names every setting of the service that the environment does not provide as it must."""
+    told = [line.replace("<env>", name.short) for line in unmet(service, opened)]
+    if told:
+        raise Usage(
+            f"{name.short} does not provide what {service.name} requires:\n  " + "\n  ".join(told),
+            expected=f"{len(service.environment_keys)} settings below pulumiConfig, each with the right secretness",
+            next_step=f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
+        )
+    count, secret = len(service.environment_keys), sum(key.is_secret for key in service.environment_keys)
+    session.reporter.line(f"{name.short} provides all {count} settings that {service.name} requires, {secret} secret")
+
+
+def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
+    """Settings that stand both in the stack file and in the environment: there the file wins."""
+    provided = {full_key(service.project_name, key) for key in opened.settings}
+    return [key for key in file.config if key in provided]
+
+
+# Definitions as files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What would be pushed, and how it differs from what is there."""
+
+    name: EnvironmentName
+    text: str
+    live: str | None
+    """The definition on the back end as it was compared; `None` when there is no such environment."""
+    differences: tuple[definitions.Difference, ...]
+    carried: definitions.Carried
+    adapted: tuple[str, ...] = ()
+    """Stacks that were replaced by the lab's."""
+    generated: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        return self.live is None
+
+
+def drafted(session: Session, name: EnvironmentName) -> Draft:
+    """Compare the environment's file with what the back end has. Raises `Refused` when a secret would vanish."""
+    wanted = definitions.read_definition(session.root, name)
+    adapted = definitions.with_stack(wanted, session.target.stack) if session.target.ephemeral else []
+    live = live_definition(session, name)
+    current = definitions.read_live(live or "", name)
+    session.masker.register_all(
+        node[definitions.SECRET]
+        for _, node in definitions.secrets_in(current)
+        if isinstance(node[definitions.SECRET], str)
+    )
+    carried = definitions.carry_over(wanted, current)
+    _refuse_loss(name, carried)
+    generated = _generated(session, carried) if session.target.ephemeral else []
+    return Draft(
+        name=name,
+        text=dump(carried.document),
+        live=live,
+        differences=tuple(definitions.differences(current, carried.document)),
+        carried=carried,
+        adapted=tuple(adapted),
+        generated=len(generated),
+    )
+
+
+def _generated(session: Session, carried: definitions.Carried) -> list[str]:
+    """The lab makes up what nobody set: it is kept from then on like any other secret."""
+    from runbooks.preparation import generated_secret
+
+    made = definitions.fill_empty(carried.document, generated_secret)
+    session.masker.register_all(made)
+    return made
+
+
+def _refuse_loss(name: EnvironmentName, carried: definitions.Carried) -> None:
+    if carried.lost:
+        paths = [property_path(definitions.below_values(path)) for path in carried.lost]
+        raise Refused(
+            f"applying environments/{name.short}.yaml would make secrets vanish that are set live: {', '.join(paths)}",
+            expected='`fn::secret: ""` at their places in the file; nothing was changed',
+            next_step=f"correct the file, or remove them on purpose: esc env rm {name.full} {paths[0]}",
+        )
+
+
+def live_definition(session: Session, name: EnvironmentName) -> str | None:
+    """The definition on the back end, or `None` when there is no such environment."""
+    outcome = session.runner.run(esc_of(session).definition(name))
+    try:
+        esc.judge(outcome, name, session.masker.mask)
+    except NotFound:
+        return None
+    return outcome.stdout
+
+
+def push(session: Session, draft: Draft) -> int:
+    """Put the definition on the back end; gives the revision, 0 when it is not told.
+
+    Raises `Refused` when somebody changed it since it was compared. An environment that was made for it and does not
+    take it is removed again.
+    """
+    name = draft.name
+    api = api_of(session)
+    if api is not None:
+        api.check(name, draft.text)
+    if draft.is_new:
+        asked(session, esc_of(session).init(name), name)
+    try:
+        return _push_with_etag(session, api, draft) if api is not None else _push_with_cli(session, draft)
+    except OpsError:
+        if draft.is_new:
+            asked(session, esc_of(session).remove(name), name)
+        raise
+
+
+def api_of(session: Session) -> EscApi | None:
+    """The back end's API, where the token for it can be read; `None` where only the CLI finds it (key ring)."""
+    from pathlib import Path
+
+    from runbooks.lib.esc_api import EscApi, token_for
+
+    credentials: Path = Path(session.env["PULUMI_CREDENTIALS_PATH"])
+    token = token_for(session.target.backend, session.env, credentials)
+    session.masker.register_all([token] if token else [])
+    return EscApi(url=session.target.backend, token=token) if token else None
+
+
+def _push_with_etag(session: Session, api: EscApi, draft: Draft) -> int:
+    live = api.fetch(draft.name)
+    _refuse_if_changed(draft, live.text)
+    revision = api.push(draft.name, draft.text, live.etag)
+    session.journal.write("environment", name=draft.name.short, revision=revision, etag=live.etag)
+    return revision
+
+
+def _push_with_cli(session: Session, draft: Draft) -> int:
+    _refuse_if_changed(draft, live_definition(session, draft.name) or "")
+    outcome = asked(session, esc_of(session).edit(draft.name, draft.text), draft.name)
+    revision = esc.read_revision(outcome.stdout)
+    if revision is None:
+        raise ToolFailed(
+            f"the CLI does not say that {draft.name.short} was updated",
+            expected="Environment updated.",
+            next_step=f"./inv esc.open {draft.name.short}",
+        )
+    session.journal.write("environment", name=draft.name.short, revision=revision, etag="")
+    return revision
+
+
+def _refuse_if_changed(draft: Draft, text: str) -> None:
+    if draft.is_new:
+        return
+    before = definitions.read_live(draft.live or "", draft.name)
+    if definitions.plain(before) != definitions.plain(definitions.read_live(text, draft.name)):
+        raise Refused(
+            f"somebody else changed {draft.name.short} since it was compared",
+            expected="the definition that was compared; nothing was changed",
+            next_step=f"./inv esc.apply {draft.name.short} compares again",
+        )
+
+
+def tell_draft(session: Session, draft: Draft) -> None:
+    """Say what applying it changes."""
+    say = session.reporter
+    for change in draft.adapted:
+        say.line(f"  in the lab it reads {change}")
+    kept = [property_path(definitions.below_values(path)) for path in (*draft.carried.kept, *draft.carried.added)]
+    if kept:
+        say.line(f"  kept as they are set live: {', '.join(kept)}")
+    if draft.generated:
+        say.line(f"  {draft.generated} secrets without a value get a generated one, as everything secret in the lab")
+    for difference in draft.differences:
+        say.quote(f"  {difference.told}")
+    say.event(
+        "definition",
+        environment=draft.name.short,
+        new=draft.is_new,
+        changes=[difference.told for difference in draft.differences],
+        kept=kept,
+    )
+
+
+def still_empty(draft: Draft) -> list[str]:
+    """Paths of the secrets that nobody set yet."""
+    return [] if draft.generated else [property_path(definitions.below_values(path)) for path in draft.carried.empty]
+
+
+def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:
+    """Apply definitions without asking, as on the lab; gives those that changed. All of them when none is named."""
+    changed = []
+    for text in definitions.defined_names(session.root) if names is None else names:
+        draft = drafted(session, named(session, text))
+        if draft.is_new or draft.differences:
+            session.reporter.line(f"environment {draft.name.short}: {'new' if draft.is_new else 'changed'}")
+            tell_draft(session, draft)
+            push(session, draft)
+            changed.append(text)
+    return changed
+
+
+def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:
+    """Services whose stack file on this target names the environment."""
+    from runbooks.lib.binding import is_same
+
+    files = ((service, StackFile.read(session.stack(service).settings_file)) for service in services)
+    return [service.name for service, file in files if any(is_same(entry, name.short) for entry in file.environment)]

@@ -1,0 +1,241 @@
+"""ESC environments: list, open, set, apply from `environments/`, run a command with, bind to a stack, unbind."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runbooks.environments import Draft
+    from runbooks.lib.esc import EnvironmentName, Opened, Value
+    from runbooks.services import Service
+    from runbooks.session import Session
+
+ENV = "The environment, <project>/<env>, such as stitch/prod."
+PATH = "Of the value below `values`, such as pulumiConfig.eventsub_secret."
+HIDDEN = "[secret]"
+
+
+@task(name="list")
+def list_environments(c: Any) -> None:
+    """Show every environment: on the back end, as a file in environments/, bound by which service. Changes nothing."""
+    from runbooks import environments
+    from runbooks.lib import definitions, esc
+    from runbooks.services import SERVICES
+    from runbooks.session import open_session
+
+    with open_session(c, "esc.list", cluster=False) as session:
+        environments.refuse_without_esc(session.target, "<env>")
+        organization = session.target.organization
+        command = environments.esc_of(session).ls(organization)
+        nobody = esc.EnvironmentName(organization=organization, project="*", name="*")
+        answer = environments.asked(session, command, nobody)
+        live = {name.short: name for name in esc.read_list(answer.stdout, organization)}
+        files = definitions.defined_names(session.root)
+        names = [live.get(text) or esc.read_name(text, organization) for text in sorted({*live, *files})]
+        rows = [
+            (
+                name.short,
+                "there" if name.short in live else "not applied",
+                f"environments/{name.short}.yaml" if name.short in files else "-",
+                ", ".join(environments.bound_by(session, SERVICES, name)) or "-",
+            )
+            for name in names
+        ]
+        session.reporter.table(f"Environments of {organization}", ("environment", "back end", "file", "bound by"), rows)
+
+
+@task(name="open", positional=["env"], help={"env": ENV})
+def open_task(c: Any, env: str) -> None:
+    """Open an environment and show each value: path, kind, where it comes from; secrets masked. Changes nothing."""
+    from runbooks import environments
+    from runbooks.session import open_session
+
+    with open_session(c, "esc.open", cluster=False) as session:
+        name = environments.named(session, env)
+        opened = environments.open_environment(session, name)
+        rows = [(value.shown_path, value.kind, shown(value), value.origin or "-") for value in opened.values]
+        session.reporter.table(f"{name.short}, opened", ("path", "kind", "value", "from"), rows)
+        for path, kind, value, origin in rows:
+            session.reporter.event("value", path=path, type=kind, value=value, origin=origin)
+
+
+def shown(value: Value) -> str:
+    from runbooks.lib.esc import as_text
+
+    if value.secret:
+        return HIDDEN
+    return "[unknown]" if value.unknown else as_text(value.value)
+
+
+@task(
+    name="set", positional=["env", "path"], help={"env": ENV, "path": "Below `values`: pulumiConfig.eventsub_secret."}
+)
+def set_value(c: Any, env: str, path: str) -> None:
+    """Set a secret of an environment on the back end, from a prompt without echo or from standard input."""
+    from runbooks import environments
+    from runbooks.lib.names import refuse_option_like
+    from runbooks.secrets import checked, piped, typed
+    from runbooks.session import open_session
+
+    refuse_option_like("path", path)
+    with open_session(c, "esc.set", cluster=False) as session:
+        name = environments.named(session, env)
+        value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
+        session.masker.register(value)
+        environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)
+        session.reporter.line(f"Set the secret {path} of {name.short}.")
+        if not has_place(session.root, name, path):
+            session.reporter.line(f'environments/{name.short}.yaml has no `fn::secret: ""` at {path}; apply keeps it')
+
+
+def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
+    """Whether the environment's file marks a secret at that path, or there is no file."""
+    from runbooks.lib import definitions
+    from runbooks.lib.esc import property_path
+
+    if not definitions.definition_path(root, name).exists():
+        return True
+    places = definitions.secrets_in(definitions.read_definition(root, name))
+    return path in {property_path(definitions.below_values(where)) for where, _ in places}
+
+
+@task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where nobody can be asked."})
+def apply(c: Any, env: str, yes: bool = False) -> None:
+    """Push environments/<project>/<env>.yaml to the back end, after showing what changes; secrets set live stay."""
+    from runbooks import environments
+    from runbooks.session import open_session
+
+    with open_session(c, "esc.apply", cluster=False) as session:
+        name = environments.named(session, env)
+        session.reporter.announce(f"Comparing environments/{name.short}.yaml with what the back end has.")
+        draft = environments.drafted(session, name)
+        if not draft.is_new and not draft.differences:
+            session.reporter.line(f"{name.short}: nothing to do, the back end has exactly that")
+            return
+        session.reporter.line(f"{name.short}: {'is made' if draft.is_new else 'changes'}")
+        environments.tell_draft(session, draft)
+        approve(session, draft, yes=yes)
+        revision = environments.push(session, draft)
+        session.reporter.line(f"{name.short}: applied" + (f", revision {revision}" if revision else ""))
+        for path in environments.still_empty(draft):
+            session.reporter.line(f"next: ./inv esc.set {name.short} '{path}' (nothing is set there yet)")
+
+
+def approve(session: Session, draft: Draft, *, yes: bool) -> None:
+    """Ask before a definition is pushed to a real back end. Raises `NotApproved`."""
+    from runbooks.lib.errors import NotApproved
+
+    if session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {draft.name.full}?"):
+        return
+    raise NotApproved(
+        f"{draft.name.short} was left as it is: nobody approved",
+        expected="y at the question, or --yes where nobody can be asked",
+        next_step=f"./inv esc.apply {draft.name.short}",
+    )
+
+
+@task(positional=["env"], help={"env": ENV})
+def run(c: Any, env: str) -> None:
+    """Run a reading command with an environment's variables, masked: esc.run stitch/prod -- pulumi preview."""
+    from runbooks import environments, running
+    from runbooks.session import open_session
+
+    words = running.words_after_dashes(sys.argv, c.remainder)
+    running.refuse_changing(words)
+    with open_session(c, "esc.run") as session:
+        name = environments.named(session, env)
+        session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
+        opened = environments.open_environment(session, name)
+        environments.check_opened(session, opened)
+        running.run_with(session, name, opened, words)
+
+
+@task(positional=["env"], help={"env": ENV, "service": "The service to bind it to; by default the one it is for."})
+def bind(c: Any, env: str, service: str = "") -> None:
+    """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
+    from runbooks import environments
+    from runbooks.lib import binding
+    from runbooks.session import open_session
+
+    with open_session(c, "esc.bind") as session:
+        name = environments.named(session, env)
+        consumer = environments.consumer_of(name, service)
+        steps = [f"open {name.short}", f"settings of {consumer.name}", "bind", f"preview {consumer.name}"]
+        session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
+        session.reporter.plan(steps)
+        with session.reporter.step(steps[0]):
+            opened = opened_or_applied(session, name)
+            environments.check_opened(session, opened)
+        with session.reporter.step(steps[1]):
+            environments.check_contract(session, name, consumer, opened)
+        with session.reporter.step(steps[2]):
+            path = settings_of(session, consumer)
+            changed = binding.bind(path, name.short)
+            session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
+            tell_overridden(session, path, consumer, opened)
+        preview(session, consumer, steps[3])
+
+
+def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
+    """The opened environment; on the lab its definition is applied first when it is not there yet."""
+    from runbooks import environments
+    from runbooks.lib.errors import NotFound
+
+    try:
+        return environments.open_environment(session, name)
+    except NotFound:
+        if not session.target.ephemeral:
+            raise
+        environments.apply_definitions(session, [name.short])
+        return environments.open_environment(session, name)
+
+
+def settings_of(session: Session, service: Service) -> Path:
+    """The stack's settings file, which on the lab is a copy of its own."""
+    from runbooks.preparation import refresh_settings
+
+    stack = session.stack(service)
+    refresh_settings(session, stack)
+    return stack.settings_file
+
+
+def tell_overridden(session: Session, path: Path, service: Service, opened: Opened) -> None:
+    from runbooks import environments
+    from runbooks.lib.stackfile import StackFile
+
+    for key in environments.overridden(StackFile.read(path), service, opened):
+        session.reporter.line(f"  {key} stands in {path.name} too, and wins over the environment")
+
+
+def preview(session: Session, service: Service, title: str) -> None:
+    """The consumer's preview, with everything it would change."""
+    from runbooks import applying, planning
+    from runbooks.lib.plan import RunPlan
+
+    with session.reporter.step(title):
+        plan = planning.plan_stack(session, service)
+    applying.show_digest(session, RunPlan(layers=((plan,),), target=session.target.name))
+
+
+@task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
+def unbind(c: Any, env: str, service: str = "") -> None:
+    """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed."""
+    from runbooks import environments
+    from runbooks.lib import binding, esc
+    from runbooks.session import open_session
+
+    with open_session(c, "esc.unbind", cluster=False) as session:
+        name = esc.read_name(env, session.target.organization)
+        consumer = environments.consumer_of(name, service)
+        path = settings_of(session, consumer)
+        count = binding.unbind(path, name.short)
+        if not count:
+            session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")
+            return
+        session.reporter.line(f"{path.name} of {consumer.name} no longer binds {name.short} ({count} taken out)")
+        session.reporter.line(f"next: ./inv preview.{consumer.name} names what its program now lacks")

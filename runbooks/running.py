@@ -1,0 +1,139 @@
+"""Commands that a person runs with an environment's variables: reading ones only, masked, their exit code told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runbooks.lib.command import Command
+from runbooks.lib.errors import Refused, ToolFailed, Usage
+
+if TYPE_CHECKING:
+    from runbooks.lib.esc import EnvironmentName, Opened
+    from runbooks.session import Session
+
+EXAMPLE = "./inv esc.run stitch/prod -- pulumi preview"
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+READING: Mapping[str, frozenset[str]] = {
+    "pulumi": words(
+        "about config logs preview stack-export stack-graph stack-history stack-ls stack-output version whoami"
+    ),
+    "kubectl": words(
+        "api-resources api-versions auth-can-i auth-whoami cluster-info config-current-context config-get-contexts "
+        "describe diff events explain get logs rollout-history rollout-status top version wait"
+    ),
+    "helm": words("dependency-list get history lint list ls search show status template verify version"),
+    "esc": words("env-diff env-get env-ls open version"),
+}
+"""What each tool may do here. A word with a dash is two words of the command line."""
+SHELLS = words("ash bash csh dash fish ksh sh tcsh zsh")
+STARTERS = words("command doas eval exec nice nohup parallel setsid stdbuf sudo time timeout watch xargs")
+TAKE_A_VALUE = words("-n --namespace --context --kube-context --kubeconfig -C --cwd -s --stack --config-file -l -o -f")
+IN_CLEAR = ("--show-secrets", "--reveal")
+
+
+def words_after_dashes(argv: Sequence[str], remainder: str) -> list[str]:
+    """The command behind `--`, word by word as the shell gave it. Raises `Usage` when there is none."""
+    command = list(argv[argv.index("--") + 1 :]) if "--" in argv else remainder.split()
+    if not command:
+        raise Usage("no command was given", expected="a command behind --", next_step=EXAMPLE)
+    return command
+
+
+def refuse_changing(command: Sequence[str]) -> None:
+    """Raise `Refused` for a command that changes something, shows secrets in clear, or starts another unseen.
+
+    It keeps a slip of the hand from changing the platform; it is no cage for somebody who wants out.
+    """
+    tool = Path(command[0]).name
+    if tool in SHELLS or tool in STARTERS:
+        raise _refused(f"{tool} starts other commands, which cannot be looked at", "the command itself")
+    clear = [word for word in command if word.split("=")[0] in IN_CLEAR]
+    if clear:
+        raise _refused(f"{clear[0]} asks for secrets in clear", "the command without it")
+    if tool == "env" and any("=" not in word for word in command[1:]):
+        raise _refused("env starts another command", "env alone, or the command itself")
+    if tool not in READING:
+        return
+    verbs = _without_options(command[1:])
+    if not any(verb in READING[tool] for verb in _verbs(verbs)):
+        told = " ".join([tool, *verbs[:2]])
+        raise _refused(f"{told} may change something", f"one of: {', '.join(sorted(READING[tool]))}")
+    if tool == "pulumi" and any(word.split("=")[0] in {"-c", "--config"} for word in command):
+        raise _refused("--config is written into the stack file, even by a preview", "a preview without it")
+    if tool == "pulumi" and verbs[:1] == ["config"] and len(verbs) > 1:
+        raise _refused(f"pulumi config {verbs[1]} changes settings or shows a value in clear", "pulumi config alone")
+
+
+def _without_options(line: Sequence[str]) -> list[str]:
+    """The words that are no options and no values of options."""
+    return [
+        word
+        for number, word in enumerate(line)
+        if not word.startswith("-") and (number == 0 or line[number - 1] not in TAKE_A_VALUE)
+    ]
+
+
+def _verbs(line: Sequence[str]) -> Iterator[str]:
+    """The first word, and the first two as one: `stack-output` of `stack output`."""
+    yield from line[:1]
+    if len(line) > 1:
+        yield f"{line[0]}-{line[1]}"
+
+
+def _refused(found: str, expected: str) -> Refused:
+    return Refused(f"esc.run runs what reads: {found}", expected=expected, next_step=EXAMPLE)
+
+
+def run_with(session: Session, name: EnvironmentName, opened: Opened, line: Sequence[str]) -> None:
+    """Run the command with the environment's variables and files. Raises `ToolFailed` with its exit code.
+
+    Started from here instead of through the CLI's own `run`, which masks line by line, loses the exit code and ends
+    with 0 when it started nothing.
+    """
+    with files_of(session, opened) as files:
+        env = {**session.env, **tool_path(session), **opened.variables, **files}
+        command = Command(argv=tuple(line), env=env, title=f"{line[0]} with {name.short}", cwd=Path.cwd())
+        outcome = session.runner.run(command)
+    for said in (*outcome.shown_stdout.splitlines(), *outcome.shown_stderr.splitlines()):
+        session.reporter.quote(said)
+    if not outcome.ok:
+        raise ToolFailed(
+            f"{line[0]} ended with exit {outcome.exit_code}",
+            expected="exit 0",
+            next_step=f"read what it said above; ./inv esc.open {name.short} shows the variables it got",
+        )
+
+
+def tool_path(session: Session) -> dict[str, str]:
+    """The lab's tools come first on PATH, as nobody has installed them."""
+    tools = session.state_dir / "lab" / "bin"
+    if not session.target.ephemeral or shutil.which("pulumi", path=str(tools)) is None:
+        return {}
+    return {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+
+
+@contextlib.contextmanager
+def files_of(session: Session, opened: Opened) -> Iterator[dict[str, str]]:
+    """The environment's `files` as private files of this run, by the variable that names each; removed afterwards."""
+    folder = session.journal.folder / "files"
+    made: dict[str, str] = {}
+    try:
+        for number, (variable, value) in enumerate(opened.under("files").items()):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            path = folder / str(number)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                file.write(str(value.value))
+            made[variable] = str(path)
+        yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
