@@ -240,6 +240,24 @@ SERVICES: tuple[Service, ...] = (
         stateful=True,
         exposed=("ingress/superset",),
     ),
+    Service(
+        name="jupyterhub",
+        folder="data/analytics/jupyterhub",
+        about="JupyterHub: notebooks that reach Postgres and ClickHouse, on the tailnet",
+        namespace="jupyterhub",
+        needs=("postgres", "tailscale"),
+        reads_outputs_of=("postgres",),
+        reference=Reference(setting="postgres_stack", producer="postgres"),
+        secrets=(
+            SecretSetting(key="database_password", about="password of the hub's role in Postgres", generated=True),
+            SecretSetting(key="proxy_token", about="what the hub shows to its proxy", generated=True),
+            SecretSetting(key="cookie_secret", about="signs the cookies of sessions", generated=True),
+            SecretSetting(key="crypt_key", about="encrypts what the hub stores of logins", generated=True),
+            SecretSetting(key="admin_password", about="password of the hub's admins", generated=True),
+        ),
+        stateful=True,
+        exposed=("ingress/jupyterhub",),
+    ),
 )
 
 

@@ -61,6 +61,8 @@ class PostgresServer:
     sslmode: str
     pod_host: pulumi.Input[str]
     """Reached by pods."""
+    namespace: pulumi.Input[str] = ""
+    """Where its own pods are, for network policies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ def referenced_server(settings: DatabaseSettings) -> PostgresServer:
         password=output["password"],
         sslmode=settings.sslmode,
         pod_host=output["k8s_namespace"].apply(service_host),
+        namespace=output["k8s_namespace"],
     )
 
 
