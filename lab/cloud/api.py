@@ -33,9 +33,11 @@ class Api:
         for route in self.routes:
             length = len(route.pattern.strip("/").split("/"))
             self._by_length.setdefault((route.method, length), []).append(route)
+        for routes in self._by_length.values():
+            routes.sort(key=_names_last)
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """The route of a call and the names in its path; the first that fits. None when there is none."""
+        """The route of a call and the names in its path: the most literal that fits. None when there is none."""
         # The vendor's Python client writes `open//<id>`.
         segments = tuple(segment for segment in path.split("/") if segment)
         for route in self._by_length.get((method, len(segments)), ()):
@@ -48,6 +50,11 @@ class Api:
         """The header carries the account's token."""
         scheme, _, token = authorization.partition(" ")
         return scheme == "token" and hmac.compare_digest(token.encode(), self.keys.token.encode())
+
+
+def _names_last(route: Route) -> list[bool]:
+    """Sorts `versions/tags` before `versions/{version}`."""
+    return [segment.startswith("{") for segment in route.pattern.strip("/").split("/")]
 
 
 def update_token(authorization: str) -> str:

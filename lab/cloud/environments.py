@@ -34,7 +34,7 @@ class Environments:
             Route(method="GET", pattern=E, answer=self.index),
             Route(method="GET", pattern=O, answer=self.index),
             Route(method="POST", pattern=O, answer=self.create),
-            # Before those of named environments: `yaml` stands where a project would.
+            # `yaml` stands where a project would.
             Route(method="POST", pattern=f"{O}/yaml/check", answer=self.check),
             Route(method="POST", pattern=f"{O}/yaml/open", answer=self.open_anonymous),
             Route(method="GET", pattern=f"{O}/yaml/open/{{session}}", answer=self.read_anonymous),

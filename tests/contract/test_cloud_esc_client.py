@@ -1,0 +1,190 @@
+"""The vendor's Python client (`pulumi-esc-sdk`) against the lab's cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pulumi_esc_sdk import EscClient, models
+from pulumi_esc_sdk.configuration import Configuration
+from pulumi_esc_sdk.exceptions import ApiException, BadRequestException, NotFoundException
+
+from lab.cloud import server
+
+ORG = "organization"
+BASE = """\
+values:
+  # where the database is
+  postgres:
+    host: db.svc
+    port: 5432
+    ratio: 1.10
+    password: {fn::secret: a-long-password}
+"""
+CHILD = """\
+imports:
+  - shared/base
+values:
+  pulumiConfig:
+    "postgresql:host": ${postgres.host}
+    "postgresql:password": ${postgres.password}
+    url: postgres://me:${postgres.password}@${postgres.host}:${postgres.port}
+  list: [1, two, {three: 3}]
+"""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EscClient]:
+    cloud = server.serving(tmp_path_factory.mktemp("cloud"))
+    yield EscClient(Configuration(host=cloud.url, access_token=cloud.token))
+    cloud.stop()
+
+
+@pytest.fixture
+def environment(client: EscClient) -> Iterator[str]:
+    """`shared/base` and `app/prod`, which imports it."""
+    for project, name, definition in (("shared", "base", BASE), ("app", "prod", CHILD)):
+        client.create_environment(ORG, project, name)
+        client.update_environment_yaml(ORG, project, name, definition)
+    yield "prod"
+    for project, name in (("shared", "base"), ("app", "prod")):
+        client.delete_environment(ORG, project, name)
+
+
+def test_environments_are_listed_while_they_are_there(client: EscClient, environment: str) -> None:
+    listed = client.list_environments(ORG)
+    assert [(one.organization, one.project, one.name) for one in listed.environments] == [
+        (ORG, "app", "prod"),
+        (ORG, "shared", "base"),
+    ]
+    client.create_environment(ORG, "app", "other")
+    client.delete_environment(ORG, "app", "other")
+    with pytest.raises(NotFoundException):
+        client.get_environment(ORG, "app", "other")
+
+
+def test_a_definition_is_read_back_with_its_secret_encrypted(client: EscClient, environment: str) -> None:
+    definition, raw = client.get_environment(ORG, "shared", "base")
+    assert "# where the database is" in raw.decode()
+    assert "a-long-password" not in raw.decode()
+    stored = definition.values.additional_properties["postgres"]
+    assert stored["port"] == 5432
+    assert set(stored["password"]["fn::secret"]) == {"ciphertext"}
+    decrypted, text = client.decrypt_environment(ORG, "shared", "base")
+    assert decrypted.values.additional_properties["postgres"]["password"] == {"fn::secret": "a-long-password"}
+    assert "# where the database is" in text
+
+
+def test_a_definition_without_secrets_keeps_its_text(client: EscClient, environment: str) -> None:
+    _, raw = client.get_environment(ORG, "app", "prod")
+    assert raw.decode() == CHILD
+
+
+def test_pushing_back_what_was_read_keeps_the_secret(client: EscClient, environment: str) -> None:
+    _, raw = client.get_environment(ORG, "shared", "base")
+    client.update_environment_yaml(ORG, "shared", "base", raw.decode() + "  more: 1\n")
+    _, values, _ = client.open_and_read_environment(ORG, "shared", "base")
+    assert values["postgres"]["password"] == "a-long-password"
+    assert values["more"] == 1
+
+
+def test_imports_and_interpolation_are_evaluated_and_secrets_spread(client: EscClient, environment: str) -> None:
+    opened, values, raw = client.open_and_read_environment(ORG, "app", "prod")
+    assert values["pulumiConfig"]["postgresql:host"] == "db.svc"
+    assert values["pulumiConfig"]["url"] == "postgres://me:a-long-password@db.svc:5432"
+    assert values["list"] == [1, "two", {"three": 3}]
+    assert values["postgres"]["port"] == 5432
+    assert '"ratio":{"value":1.1' in raw
+    config = opened.properties["pulumiConfig"].value
+    assert config["postgresql:password"]["secret"] is True
+    assert config["url"]["secret"] is True
+    assert "secret" not in config["postgresql:host"]
+
+
+def test_one_property_of_an_opened_environment(client: EscClient, environment: str) -> None:
+    session = client.open_environment(ORG, "app", "prod").id
+    value, plain = client.read_open_environment_property(
+        ORG, "app", "prod", session, 'pulumiConfig["postgresql:password"]'
+    )
+    assert (value.secret, plain) == (True, "a-long-password")
+    _, item = client.read_open_environment_property(ORG, "app", "prod", session, "list[2].three")
+    assert item == 3
+    with pytest.raises(NotFoundException):
+        client.read_open_environment_property(ORG, "app", "prod", session, "list[3]")
+    with pytest.raises(BadRequestException):
+        client.read_open_environment_property(ORG, "app", "prod", session, "list[")
+
+
+def test_a_session_is_of_its_environment_only(client: EscClient, environment: str) -> None:
+    session = client.open_environment(ORG, "app", "prod").id
+    with pytest.raises(NotFoundException):
+        client.read_open_environment(ORG, "shared", "base", session)
+
+
+def test_revisions_stay_and_have_names(client: EscClient, environment: str) -> None:
+    client.update_environment_yaml(ORG, "app", "prod", "values: {round: 3}")
+    listed = client.list_environment_revisions(ORG, "app", "prod")
+    assert [(one.number, one.tags) for one in listed] == [(3, ["latest"]), (2, []), (1, [])]
+    assert [one.number for one in client.list_environment_revisions(ORG, "app", "prod", before=3, count=1)] == [2]
+    client.create_environment_revision_tag(ORG, "app", "prod", "stable", 2)
+    assert client.get_environment_at_version(ORG, "app", "prod", "stable")[1].decode() == CHILD
+    _, values, _ = client.open_and_read_environment_at_version(ORG, "app", "prod", "2")
+    assert values["list"][1] == "two"
+    client.update_environment_revision_tag(ORG, "app", "prod", "stable", 3)
+    assert client.get_environment_revision_tag(ORG, "app", "prod", "stable").revision == 3
+    names = [one.name for one in client.list_environment_revision_tags(ORG, "app", "prod").tags]
+    assert names == ["latest", "stable"]
+    client.delete_environment_revision_tag(ORG, "app", "prod", "stable")
+    with pytest.raises(NotFoundException):
+        client.get_environment_at_version(ORG, "app", "prod", "stable")
+    with pytest.raises(NotFoundException):
+        client.get_environment_at_version(ORG, "app", "prod", "99")
+
+
+def test_tags_of_an_environment(client: EscClient, environment: str) -> None:
+    assert client.create_environment_tag(ORG, "app", "prod", "owner", "me").value == "me"
+    changed = client.update_environment_tag(ORG, "app", "prod", "owner", "me", "team", "us")
+    assert (changed.name, changed.value) == ("team", "us")
+    assert list(client.list_environment_tags(ORG, "app", "prod").tags) == ["team"]
+    with pytest.raises(ApiException, match="409"):
+        client.update_environment_tag(ORG, "app", "prod", "team", "me", "team", "them")
+    client.delete_environment_tag(ORG, "app", "prod", "team")
+    with pytest.raises(NotFoundException):
+        client.get_environment_tag(ORG, "app", "prod", "team")
+
+
+def test_a_definition_is_checked_without_being_stored(client: EscClient, environment: str) -> None:
+    good = client.check_environment_yaml(ORG, CHILD)
+    assert good.diagnostics is None
+    assert good.properties["pulumiConfig"].value["postgresql:host"]["value"] == "db.svc"
+    bad = client.check_environment_yaml(ORG, "imports: [shared/none]\nvalues: {a: '${nope}'}")
+    assert [one.summary for one in bad.diagnostics] == [
+        'environment "shared/none" not found',
+        'unknown property "nope"',
+    ]
+
+
+def test_what_does_not_evaluate_is_not_stored(client: EscClient, environment: str) -> None:
+    with pytest.raises(BadRequestException) as refused:
+        client.update_environment_yaml(ORG, "app", "prod", "values: {a: '${nope}'}")
+    assert [one.summary for one in refused.value.data.diagnostics] == ['unknown property "nope"']
+    assert client.get_environment(ORG, "app", "prod")[1].decode() == CHILD
+
+
+def test_an_environment_made_from_objects(client: EscClient, environment: str) -> None:
+    values = models.EnvironmentDefinitionValues(additional_properties={"a": {"b": 1}})
+    client.create_environment(ORG, "app", "objects")
+    client.update_environment(ORG, "app", "objects", models.EnvironmentDefinition(values=values))
+    _, found, _ = client.open_and_read_environment(ORG, "app", "objects")
+    assert found == {"a": {"b": 1}}
+    client.delete_environment(ORG, "app", "objects")
+
+
+def test_a_wrong_token_is_turned_away(tmp_path: Path) -> None:
+    cloud = server.serving(tmp_path)
+    stranger = EscClient(Configuration(host=cloud.url, access_token="pul-0000"))
+    with pytest.raises(ApiException) as refused:
+        stranger.list_environments(ORG)
+    assert refused.value.status == 401
+    cloud.stop()
