@@ -16,7 +16,10 @@ REMOVED = ".removed-"
 
 
 def make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Makes the folder and those above it that are missing, all of them 0700."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

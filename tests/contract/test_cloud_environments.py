@@ -1,0 +1,226 @@
+"""Environments over the cloud's own stacks, evaluated by the vendor's evaluator."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.cloud import server
+from lab.cloud.sealing import SECRET, SIGNATURE
+from tests.unit.cloud.conftest import Caller, Reply
+from tests.unit.cloud.operation import STACK, create_stack, deployment
+
+E = "/api/esc/environments/organization"
+DEFINITION = """\
+values:
+  stacks:
+    fn::open::pulumi-stacks:
+      stacks:
+        postgresql:
+          stack: postgresql/lab
+  pulumiConfig:
+    POSTGRES_HOST: ${stacks.postgresql.host}
+    postgresql:port: ${stacks.postgresql.port}
+    postgresql:ratio: ${stacks.postgresql.ratio}
+    postgresql:pin: ${stacks.postgresql.pin}
+    postgresql:password: ${stacks.postgresql.password}
+    url: postgres://${stacks.postgresql.password}@${stacks.postgresql.host}
+"""
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    cloud = server.serving(tmp_path_factory.mktemp("cloud"))
+    caller = Caller(cloud.url, cloud.token)
+    create_stack(caller)
+    outputs: dict[str, Any] = {"host": "db.svc", "port": 5432, "ratio": 0.1}
+    for name, plain in {"password": "a-long-password", "pin": 123456}.items():
+        text = base64.b64encode(json.dumps(plain).encode()).decode()
+        sealed = caller.post(f"{STACK}/encrypt", {"plaintext": text})["ciphertext"]
+        outputs[name] = {SIGNATURE: SECRET, "ciphertext": sealed}
+    caller.post(f"{STACK}/import", deployment(outputs))
+    yield caller
+    cloud.stop()
+
+
+@pytest.fixture
+def environment(caller: Caller) -> Iterator[str]:
+    """The path of an environment that is there for one test."""
+    caller.post(E, {"project": "app", "name": "prod"})
+    yield f"{E}/app/prod"
+    assert caller.send("DELETE", f"{E}/app/prod").status == 204
+
+
+def put(caller: Caller, path: str, definition: str, etag: str = "") -> Reply:
+    return caller.send("PATCH", path, definition.encode(), **({"ETag": etag} if etag else {}))
+
+
+def opened(caller: Caller, path: str, body: Any = None) -> Any:
+    session = caller.post(f"{path}/open?duration=1h0m0s", body)["id"]
+    return caller.get(f"{path}/open/{session}")["properties"]
+
+
+def complaints(reply: Reply) -> list[tuple[str, str]]:
+    """Where and what, of every diagnostic of a refusal."""
+    assert reply.status == 400, reply.body
+    told = reply.content["diagnostics"]
+    return [
+        ("{environment}:{begin[line]}".format(**one["range"]) if "range" in one else "", one["summary"]) for one in told
+    ]
+
+
+def test_outputs_of_a_stack_keep_their_types_and_their_secrets(caller: Caller, environment: str) -> None:
+    assert put(caller, environment, DEFINITION).status == 200
+    config = opened(caller, environment)["pulumiConfig"]["value"]
+    seen = {name: (one["value"], one.get("secret", False)) for name, one in config.items()}
+    assert seen == {
+        "POSTGRES_HOST": ("db.svc", False),
+        "postgresql:port": (5432, False),
+        "postgresql:ratio": (0.1, False),
+        "postgresql:pin": (123456, True),
+        "postgresql:password": ("a-long-password", True),
+        "url": ("postgres://a-long-password@db.svc", True),
+    }
+
+
+def test_the_list_of_a_stack_is_opened_as_imports(caller: Caller, environment: str) -> None:
+    put(caller, environment, DEFINITION)
+    config = opened(caller, f"{E}/yaml", {"imports": ["app/prod", "app/prod"]})["pulumiConfig"]["value"]
+    assert config["postgresql:port"]["value"] == 5432
+    assert config["postgresql:port"]["trace"]["def"]["environment"] == "app/prod"
+
+
+def test_a_check_opens_nothing(caller: Caller, environment: str) -> None:
+    put(caller, environment, DEFINITION)
+    checked = caller.post(f"{E}/yaml/check?showSecrets=false", {"imports": ["app/prod"]})
+    assert checked["properties"]["pulumiConfig"]["value"]["POSTGRES_HOST"]["unknown"] is True
+    assert "diagnostics" not in checked
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        (DEFINITION.replace("lab", "none"), ("app/prod:3", 'stack "postgresql/none" not found')),
+        (
+            DEFINITION.replace(".host}\n    postgresql:port", ".nope}\n    postgresql:port"),
+            ("app/prod:8", 'unknown property "nope"'),
+        ),
+        (
+            "values: {a: {'fn::open::pulumi-stacks': {}}}",
+            ("app/prod:1", '"stacks" must be an object of local names, each with a "stack"'),
+        ),
+        (
+            "values: {a: {'fn::open::pulumi-stacks': {stacks: {p: {name: x}}}}}",
+            ("app/prod:1", '"stack" of "p" must be a text, project/stack'),
+        ),
+    ],
+)
+def test_what_shows_only_when_opened(caller: Caller, environment: str, definition: str, told: tuple[str, str]) -> None:
+    """It is stored, and opening says where the trouble is: the environment's own line, imported or not."""
+    assert put(caller, environment, definition).status == 200
+    refused = caller.send("POST", f"{environment}/open")
+    assert refused.content["message"] == "evaluation failed"
+    assert complaints(refused) == [told]
+    assert complaints(caller.send("POST", f"{E}/yaml/open", {"imports": ["app/prod"]})) == [told]
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ("values: {port: {'fn::secret': 5432}}", ("app/prod:1", "secret values must be string literals")),
+        ("values:\n  - [unclosed\n", ("", "yaml: line 1: did not find expected ',' or ']'")),
+        ("imports: [app/none]", ("app/prod:1", 'environment "app/none" not found')),
+        ("imports: [app/prod]", ("app/prod:1", "cyclic import of app/prod")),
+        ("values: {a: {'fn::open::aws-login': {}}}", ("app/prod:1", 'unknown provider "aws-login"')),
+        ("values: {a: {'fn::secret': {ciphertext: bm9wZQ==}}}", ("app/prod:1", "invalid ciphertext: EOF")),
+    ],
+)
+def test_what_is_wrong_at_once_is_not_stored(
+    caller: Caller, environment: str, definition: str, told: tuple[str, str]
+) -> None:
+    refused = put(caller, environment, definition)
+    assert refused.content["message"] == "Bad Request: invalid environment"
+    assert complaints(refused) == [told]
+    assert caller.send("GET", environment).headers["Pulumi-ESC-Revision"] == "1"
+
+
+def test_an_etag_of_an_older_revision_is_a_conflict(caller: Caller, environment: str) -> None:
+    first = caller.send("GET", environment).headers["ETag"]
+    written = put(caller, environment, "values: {a: 1}", first)
+    assert (written.status, written.content, written.headers["Pulumi-ESC-Revision"]) == (200, {}, "2")
+    late = put(caller, environment, "values: {a: 2}", first)
+    assert (late.status, late.content["code"]) == (409, 409)
+    assert put(caller, environment, "values: {a: 3}", written.headers["ETag"]).status == 200
+    assert put(caller, environment, "values: {a: 4}").headers["Pulumi-ESC-Revision"] == "4"
+
+
+def test_of_two_writers_with_one_etag_one_wins(caller: Caller, environment: str) -> None:
+    etag = caller.send("GET", environment).headers["ETag"]
+    replies: list[Reply] = []
+
+    def write(number: int) -> None:
+        replies.append(put(caller, environment, f"values: {{a: {number}}}", etag))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(reply.status for reply in replies) == [200, 409, 409, 409, 409, 409]
+
+
+def test_a_secret_is_ciphertext_until_decrypted(caller: Caller, environment: str) -> None:
+    put(caller, environment, "values:\n  empty: {fn::secret: ''}\n  token: {fn::secret: from-a-prompt}\n")
+    stored = caller.send("GET", environment)
+    assert stored.headers["Content-Type"] == "application/x-yaml"
+    assert b"from-a-prompt" not in stored.body
+    assert stored.body.count(b"ciphertext") == 2
+    decrypted = caller.send("GET", f"{environment}/versions/2/decrypt")
+    assert b"fn::secret': from-a-prompt" in decrypted.body
+    assert decrypted.headers["ETag"] == stored.headers["ETag"]
+    seen = opened(caller, environment)
+    assert {name: one["value"] for name, one in seen.items()} == {"empty": "", "token": "from-a-prompt"}
+    hidden = caller.send("POST", f"{E}/yaml/check?showSecrets=false", stored.body).content["properties"]["token"]
+    assert (hidden["secret"], hidden["unknown"], "value" in hidden) == (True, True, False)
+    shown = caller.send("POST", f"{E}/yaml/check?showSecrets=true", stored.body).content["properties"]["token"]
+    assert shown["value"] == "from-a-prompt"
+
+
+def test_an_import_may_name_a_revision(caller: Caller, environment: str) -> None:
+    for number in (2, 3):
+        put(caller, environment, f"values: {{round: {number}}}")
+    caller.post(f"{environment}/versions/tags", {"name": "stable", "revision": 2})
+    for name, number in {"app/prod@2": 2, "app/prod@stable": 2, "app/prod@latest": 3, "app/prod": 3}.items():
+        assert opened(caller, f"{E}/yaml", {"imports": [name]})["round"]["value"] == number
+
+
+def test_an_empty_environment_opens_to_nothing(caller: Caller, environment: str) -> None:
+    session = caller.post(f"{environment}/open")["id"]
+    assert caller.get(f"{environment}/open/{session}") == {}
+    assert caller.get(f"{E}/yaml/open/{caller.post(f'{E}/yaml/open', {'imports': ['app/prod']})['id']}")["schema"]
+
+
+def test_what_the_lab_has_not_is_refused_by_name(caller: Caller) -> None:
+    refused = caller.send("POST", f"{E}/yaml/open?environmentOverrides=x", {"imports": []})
+    assert "environmentOverrides" in refused.content["message"]
+    assert caller.send("POST", "/api/esc/environments/other/yaml/check", b"values: {}").status == 404
+    assert caller.send("POST", f"{E}/app/none/open").content == {
+        "code": 404,
+        "message": "Not Found: environment 'app/none' not found",
+    }
+
+
+def test_a_stack_whose_secrets_are_not_the_clouds_says_so(caller: Caller, environment: str) -> None:
+    caller.post("/api/stacks/organization/other", {"stackName": "lab"})
+    sealed = {SIGNATURE: SECRET, "ciphertext": "v1:x"}
+    state = deployment({"password": sealed}, manager="passphrase")
+    caller.post("/api/stacks/organization/other/lab/import", state)
+    put(caller, environment, DEFINITION.replace("postgresql/lab", "other/lab"))
+    ((_, told),) = complaints(caller.send("POST", f"{environment}/open"))
+    assert 'the secrets of stack "other/lab" cannot be decrypted' in told
+    assert "passphrase" in told

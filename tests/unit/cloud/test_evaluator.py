@@ -1,0 +1,124 @@
+"""The evaluator's process: asked, asked back, started anew when it dies. Here it is a script."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.cloud import evaluator as evaluating
+from lab.cloud.evaluator import Evaluator, Unanswerable
+from lab.cloud.wire import ApiError, Json
+
+SPEAKING = """\
+#!{python}
+import json, os, sys
+print(json.dumps({{"never": "read"}}), file=sys.stderr)
+start = json.loads(sys.stdin.readline())
+assert start["op"] == "start" and len(start["key"]) == 44, start
+def ask(kind, name):
+    print(json.dumps({{"ask": kind, "name": name}}), flush=True)
+    return json.loads(sys.stdin.readline())
+for line in sys.stdin:
+    request = json.loads(line)
+    {body}
+    print(json.dumps(answer), flush=True)
+"""
+PID = 'answer = {"environment": {"pid": os.getpid()}}'
+
+
+def environment(name: str) -> str:
+    if name == "known":
+        return "values: {}"
+    raise Unanswerable(f'environment "{name}" not found')
+
+
+def stack(_name: str) -> Json:
+    return {"value": {"port": {"value": 5432}}}
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Evaluator]:
+    def made(body: str) -> Evaluator:
+        program = tmp_path / "evaluator"
+        program.write_text(SPEAKING.format(python=sys.executable, body=body.replace("\n", "\n    ")))
+        program.chmod(0o755)
+        return Evaluator(lambda: program, b"k" * 32, environment, stack)
+
+    monkeypatch.setattr(evaluating, "PATIENCE", 10.0)
+    return made
+
+
+def test_one_process_serves_many_calls(make: Callable[[str], Evaluator]) -> None:
+    evaluator = make(PID)
+    assert evaluator.check("a/b", "") == evaluator.open("a/b", "")
+    evaluator.stop()
+
+
+def test_questions_are_answered_in_between(make: Callable[[str], Evaluator]) -> None:
+    body = 'answer = {"environment": [ask("environment", "known"), ask("environment", "none"), ask("stack", "p/s")]}'
+    evaluator = make(body)
+    assert evaluator.open("a/b", "")["environment"] == [
+        {"definition": "values: {}"},
+        {"error": 'environment "none" not found'},
+        {"outputs": {"value": {"port": {"value": 5432}}}},
+    ]
+    evaluator.stop()
+
+
+def test_a_killed_process_is_started_anew(make: Callable[[str], Evaluator]) -> None:
+    evaluator = make(PID)
+    first = evaluator.open("a/b", "")["environment"]["pid"]
+    assert evaluator._process is not None
+    evaluator._process.kill()
+    assert evaluator.open("a/b", "")["environment"]["pid"] != first
+    evaluator.stop()
+
+
+@pytest.mark.parametrize("body", ["sys.exit(1)", 'print("no json", flush=True); answer = {}', "os.close(1); continue"])
+def test_one_that_dies_each_time_is_an_error_of_the_server(make: Callable[[str], Evaluator], body: str) -> None:
+    evaluator = make(body)
+    with pytest.raises(ApiError, match="the evaluator ended") as failed:
+        evaluator.open("a/b", "")
+    assert failed.value.status == 500
+
+
+def test_one_that_stays_silent_is_ended(make: Callable[[str], Evaluator], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluating, "PATIENCE", 0.3)
+    evaluator = make("import threading; threading.Event().wait(60); answer = {}")
+    with pytest.raises(ApiError, match="the evaluator ended"):
+        evaluator.open("a/b", "")
+    assert evaluator._process is None
+
+
+def test_a_failure_is_told_and_the_process_goes_on(make: Callable[[str], Evaluator]) -> None:
+    evaluator = make(f'{PID}\nif request["definition"]: answer = {{"failure": "it broke down"}}')
+    before = evaluator.open("a/b", "")
+    with pytest.raises(ApiError, match="it broke down"):
+        evaluator.open("a/b", "x")
+    assert evaluator.open("a/b", "") == before
+    evaluator.stop()
+
+
+def test_calls_from_many_threads_do_not_mix(make: Callable[[str], Evaluator]) -> None:
+    evaluator = make('ask("stack", request["name"]); answer = {"environment": {"name": request["name"]}}')
+    seen: list[tuple[str, str]] = []
+
+    def call(name: str) -> None:
+        seen.append((name, evaluator.open(name, "")["environment"]["name"]))
+
+    threads = [threading.Thread(target=call, args=(f"a/{number}",)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(seen) == 12
+    assert all(asked == answered for asked, answered in seen)
+    evaluator.stop()
+
+
+def test_the_key_is_not_shown(make: Callable[[str], Evaluator]) -> None:
+    assert "kkkk" not in repr(make(PID))

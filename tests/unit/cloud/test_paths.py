@@ -1,0 +1,71 @@
+"""Property paths and durations as the CLIs write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.cloud import property_path
+from lab.cloud.opened import Opened, read_duration
+from lab.cloud.wire import ApiError
+
+ENVIRONMENT = {
+    "properties": {"a": {"value": {"b:c": {"value": [{"value": 1, "secret": True}]}}}, "text": {"value": "x"}}
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "steps"),
+    [
+        ("a", ["a"]),
+        ("a.b", ["a", "b"]),
+        ('a["b:c"][0].d', ["a", "b:c", 0, "d"]),
+        ('["a.b"]', ["a.b"]),
+        (r'a["say \"no\""]', ["a", 'say "no"']),
+        ("", []),
+    ],
+)
+def test_paths_are_taken_apart(path: str, steps: list[str | int]) -> None:
+    assert property_path.read(path) == steps
+
+
+@pytest.mark.parametrize("path", [".a", "a.", "a..b", "a[", "a[x]", 'a["b]', 'a"b"', "a[-1]"])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    with pytest.raises(ApiError, match="invalid property path"):
+        property_path.read(path)
+
+
+def test_a_value_is_found_with_its_mark() -> None:
+    assert property_path.value_at(ENVIRONMENT, 'a["b:c"][0]') == {"value": 1, "secret": True}
+    assert property_path.value_at(ENVIRONMENT, "") == {"value": ENVIRONMENT["properties"]}
+
+
+@pytest.mark.parametrize("path", ["b", 'a["b:c"][1]', "text[0]", "text.length", "a[0]", 'a["b:c"].x'])
+def test_a_value_that_is_not_there_is_not_found(path: str) -> None:
+    with pytest.raises(ApiError, match="Not Found"):
+        property_path.value_at(ENVIRONMENT, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", 7200), ("2h0m0s", 7200), ("1h30m", 5400), ("1.5s", 1.5), ("200ms", 0.2)]
+)
+def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
+    assert read_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["2", "h", "2x", "-1h", "1h 2m", "1h2"])
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ApiError, match="invalid duration"):
+        read_duration(text)
+
+
+def test_sessions_end_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Opened()
+    over = opened.add("a/b", {"properties": {}}, 0.0)
+    with pytest.raises(ApiError, match="expired"):
+        opened.get("a/b", over)
+    monkeypatch.setattr("lab.cloud.opened.KEPT", 2)
+    sessions = [opened.add("a/b", {"properties": {"n": number}}, 60) for number in range(3)]
+    with pytest.raises(ApiError):
+        opened.get("a/b", sessions[0])
+    assert opened.get("a/b", sessions[2]) == {"properties": {"n": 2}}
+    assert "'n'" not in repr(opened)

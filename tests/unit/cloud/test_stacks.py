@@ -1,0 +1,167 @@
+"""Stacks: made, looked at, imported, removed; their secrets; and their outputs as environments see them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from lab.cloud import keys
+from lab.cloud.evaluator import Unanswerable
+from lab.cloud.sealing import SECRET, SIGNATURE
+from lab.cloud.server import Cloud
+from lab.cloud.stack_store import StackStore
+from lab.cloud.stacks import Stacks
+from tests.unit.cloud.conftest import Caller
+from tests.unit.cloud.operation import STACK, Operation, create_stack, deployment
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def secret(ciphertext: str) -> dict[str, str]:
+    return {SIGNATURE: SECRET, "ciphertext": ciphertext}
+
+
+def test_a_stack_is_made_once(caller: Caller) -> None:
+    assert caller.send("GET", STACK).content == {"code": 404, "message": "Not Found: Stack not found"}
+    assert caller.send("HEAD", "/api/stacks/organization/postgresql").status == 404
+    create_stack(caller)
+    made = caller.get(STACK)
+    assert made["tags"] == {"pulumi:project": "postgresql"}
+    assert (made["orgName"], made["projectName"], made["stackName"]) == ("organization", "postgresql", "lab")
+    assert caller.send("HEAD", "/api/stacks/organization/postgresql").status == 200
+    again = caller.send("POST", "/api/stacks/organization/postgresql", {"stackName": "lab"})
+    assert again.status == 409
+    assert "already exists" in again.content["message"]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "x" * 101, None, 7])
+def test_a_name_that_is_no_word_is_refused(caller: Caller, name: object) -> None:
+    assert caller.send("POST", "/api/stacks/organization/postgresql", {"stackName": name}).status == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/stacks/organization/../lab", "/api/stacks/organization/%2e%2e/lab", "/api/stacks/other/p/s"]
+)
+def test_no_path_leads_out(caller: Caller, path: str) -> None:
+    assert caller.send("GET", path).status == 404
+
+
+def test_a_stack_that_was_never_updated_exports_an_empty_state(caller: Caller) -> None:
+    create_stack(caller)
+    exported = caller.get(f"{STACK}/export")
+    assert exported["version"] == 3
+    assert set(exported["deployment"]) == {"manifest"}
+    assert caller.send("GET", f"{STACK}/updates/latest").status == 404
+    assert caller.send("GET", f"{STACK}/export/x").status == 400
+
+
+def test_tags_are_replaced(caller: Caller) -> None:
+    create_stack(caller)
+    assert caller.send("PATCH", f"{STACK}/tags", {"a": "b"}).status == 204
+    assert caller.get(STACK)["tags"] == {"a": "b"}
+    assert caller.send("PATCH", f"{STACK}/tags", {"a": 1}).status == 400
+
+
+def test_an_import_is_an_update_that_has_ended(caller: Caller) -> None:
+    create_stack(caller)
+    update = caller.post(f"{STACK}/import", deployment({"a": 1.5, "big": 12345678901234567890}))["updateId"]
+    results = caller.get(f"{STACK}/update/{update}")
+    assert results == {"status": "succeeded", "events": [], "continuationToken": None}
+    assert caller.get(f"{STACK}/export") == deployment({"a": 1.5, "big": 12345678901234567890})
+    assert caller.get(f"{STACK}/updates")["updates"][0]["kind"] == "import"
+    caller.post(f"{STACK}/import", deployment({"a": 2}))
+    assert caller.get(f"{STACK}/export/1") == deployment({"a": 1.5, "big": 12345678901234567890})
+
+
+def test_an_import_waits_for_no_update(caller: Caller) -> None:
+    create_stack(caller)
+    Operation.started(caller)
+    assert caller.send("POST", f"{STACK}/import", deployment()).status == 409
+    assert caller.send("DELETE", f"{STACK}?force=true").status == 409
+
+
+def test_a_stack_with_resources_is_removed_only_by_force(caller: Caller) -> None:
+    create_stack(caller)
+    caller.post(f"{STACK}/import", deployment())
+    refused = caller.send("DELETE", STACK)
+    assert refused.status == 400
+    assert refused.content["message"] == "Bad Request: Stack still contains resources."
+    removed = caller.send("DELETE", f"{STACK}?force=true")
+    assert (removed.status, removed.body) == (204, b"")
+    assert caller.send("GET", STACK).status == 404
+    create_stack(caller)
+    assert caller.get(f"{STACK}/export")["deployment"].get("resources") is None
+
+
+def test_stacks_are_listed_by_project_and_tag(caller: Caller) -> None:
+    create_stack(caller)
+    caller.post("/api/stacks/organization/stitch", {"stackName": "lab"})
+    caller.post(f"{STACK}/import", deployment())
+
+    def listed(query: str) -> list[tuple[str, Any]]:
+        stacks = caller.get(f"/api/user/stacks?{query}")["stacks"]
+        return [(one["projectName"], one.get("resourceCount")) for one in stacks]
+
+    assert listed("") == [("postgresql", 1), ("stitch", None)]
+    assert listed("project=stitch&organization=organization") == [("stitch", None)]
+    assert listed("tagName=pulumi:project&tagValue=postgresql") == [("postgresql", 1)]
+    assert listed("tagName=pulumi:project&tagValue=other") == []
+    assert caller.send("GET", "/api/user/stacks?organization=other").status == 404
+
+
+def test_secrets_are_sealed_for_their_stack(caller: Caller) -> None:
+    create_stack(caller)
+    caller.post("/api/stacks/organization/postgresql", {"stackName": "other"})
+    sealed = caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
+    assert sealed != caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
+    assert b"hello" not in base64.b64decode(sealed)
+    assert caller.post(f"{STACK}/decrypt", {"ciphertext": sealed}) == {"plaintext": b64("hello")}
+    assert caller.post(f"{STACK}/batch-decrypt", {"ciphertexts": [sealed]}) == {"plaintexts": {sealed: b64("hello")}}
+    many = caller.post(f"{STACK}/batch-encrypt", {"plaintexts": [b64("a"), b64("b")]})["ciphertexts"]
+    opened = caller.post(f"{STACK}/batch-decrypt", {"ciphertexts": many})["plaintexts"]
+    assert [opened[one] for one in many] == [b64("a"), b64("b")]
+    elsewhere = caller.send("POST", f"{STACK[:-3]}other/decrypt", {"ciphertext": sealed})
+    assert elsewhere.status == 400
+    assert caller.send("POST", f"{STACK}/decrypt/log-decryption", {}).status == 204
+
+
+@pytest.mark.parametrize("body", [{}, {"ciphertext": "%%"}, {"ciphertext": b64("short")}, {"ciphertext": 5}])
+def test_what_was_not_sealed_here_does_not_open(caller: Caller, body: dict[str, object]) -> None:
+    create_stack(caller)
+    assert caller.send("POST", f"{STACK}/decrypt", body).status == 400
+
+
+def test_outputs_keep_their_secrets_secret_all_the_way_down(caller: Caller, cloud: Cloud) -> None:
+    create_stack(caller)
+    sealed = [
+        caller.post(f"{STACK}/encrypt", {"plaintext": b64(text)})["ciphertext"]
+        for text in ('"a-long-password"', '{"user": {"name": "me"}, "ids": [1]}')
+    ]
+    outputs = {"host": "db", "port": 5432, "none": None, "password": secret(sealed[0]), "list": [secret(sealed[1])]}
+    caller.post(f"{STACK}/import", deployment(outputs))
+    stacks = Stacks(StackStore(cloud.folder / "stacks"), keys.ensure(cloud.folder).stacks)
+    seen = stacks.outputs("postgresql/lab")["value"]
+    assert seen["host"] == {"value": "db"}
+    assert seen["port"] == {"value": 5432}
+    assert seen["none"] == {}
+    assert seen["password"] == {"value": "a-long-password", "secret": True}
+    (inner,) = seen["list"]["value"]
+    name = inner["value"]["user"]["value"]["name"]
+    assert name == {"value": "me", "secret": True}
+    assert inner["value"]["ids"] == {"value": [{"value": 1, "secret": True}], "secret": True}
+
+
+def test_outputs_that_cannot_be_had_say_why(caller: Caller, cloud: Cloud) -> None:
+    create_stack(caller)
+    stacks = Stacks(StackStore(cloud.folder / "stacks"), keys.ensure(cloud.folder).stacks)
+    assert stacks.outputs("postgresql/lab") == {"value": {}}
+    for name in ("postgresql/none", "none", "a/b/c", "../x"):
+        with pytest.raises(Unanswerable, match="not found"):
+            stacks.outputs(name)
+    caller.post(f"{STACK}/import", deployment({"password": secret("v1:abc")}, manager="passphrase"))
+    with pytest.raises(Unanswerable, match="encrypted by passphrase"):
+        stacks.outputs("postgresql/lab")
