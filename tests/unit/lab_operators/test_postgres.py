@@ -177,3 +177,18 @@ def test_stop_all_and_remove(lab_dir: Path) -> None:
     assert postgres.find(place) is None
     postgres.remove(place.folder)
     assert not place.folder.parent.exists()
+
+
+def test_a_checkout_in_a_private_folder_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in /root: only root may walk through it, and the server is another user."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "pginstall").symlink_to(postgres.BINARIES.parent)
+    monkeypatch.setattr(postgres, "BINARIES", tmp_path / "pginstall" / "bin")
+    place = postgres.Place(postgres.folder_of(tmp_path, "postgresql", "main"), postgres.free_port())
+    postgres.create(place, postgres.Creation(), "a-password")
+    try:
+        postgres.start(place)
+        with login(place, "a-password") as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+    finally:
+        postgres.stop_all(tmp_path)
