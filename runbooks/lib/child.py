@@ -35,7 +35,7 @@ class Patience:
     open_pipes: float = 1.0
     """For a pipe that something else still holds open when the child itself is gone."""
     unguarded_read: float = 1.0
-    """A read that lasts longer gets an orphan guard; a mutating command has one from the start."""
+    """A read with a time-out that lasts longer gets an orphan guard; every other command has one from the start."""
 
 
 @dataclass(frozen=True, kw_only=True)

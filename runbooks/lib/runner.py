@@ -185,7 +185,7 @@ class Runner:
         except (OSError, ValueError) as problem:
             raise _not_startable(program, command, problem) from problem
         watch.child = child
-        if command.mutates:
+        if command.mutates or command.timeout is None:  # a preview runs a program, for as long as that likes
             self._guard(child)
         return child
 
