@@ -7,6 +7,7 @@ from runbooks import (
     deploy,
     destroy,
     doctor,
+    esc,
     lab,
     outputs,
     preview,
@@ -22,7 +23,7 @@ from runbooks.program import errors_told, main, options_of_environment
 
 ns = build(
     alone=(quality, doctor, status),
-    groups=(cancel, deploy, destroy, lab, outputs, preview, secrets, stack, target, verify),
+    groups=(cancel, deploy, destroy, esc, lab, outputs, preview, secrets, stack, target, verify),
     told=errors_told,
     options=options_of_environment(),
 )

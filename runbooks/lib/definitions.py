@@ -272,15 +272,19 @@ def differences(old: Any, new: Any, path: KeyPath = ()) -> list[Difference]:
     if _is_map(old) and _is_map(new):
         told = []
         for key in [*new, *(key for key in old if key not in new)]:
-            where = (*path, str(key))
-            if key not in old:
-                told.append(_difference("+", where, new=new[key]))
-            elif key not in new:
-                told.append(_difference("-", where, old=old[key]))
-            else:
-                told += differences(old[key], new[key], where)
+            told += _of_key(key, old, new, (*path, str(key)))
         return told
     return [] if plain(old) == plain(new) else [_difference("~", path, old=old, new=new)]
+
+
+def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[Difference]:
+    """A whole map that comes or goes is told value by value."""
+    if key in old and key in new:
+        return differences(old[key], new[key], where)
+    there = new[key] if key in new else old[key]
+    if _is_map(there) and there:
+        return differences({} if key in new else there, there if key in new else {}, where)
+    return [_difference("+", where, new=there) if key in new else _difference("-", where, old=there)]
 
 
 def _is_map(node: Any) -> bool:
@@ -294,7 +298,7 @@ def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -
 
 def _told(node: Any) -> str:
     if next(iter(secrets_in(node)), None) is not None:
-        return "a secret" if SECRET in node else "a map with secrets"
+        return "a secret" if SECRET in node else "a value with secrets"
     return repr(plain(node))
 
 
