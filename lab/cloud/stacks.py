@@ -147,10 +147,14 @@ class Stacks:
         return Answer(content={"updates": [update_info(update) for update in made]})
 
     def latest(self, request: Request) -> Answer:
-        made = [update for update in self.store.updates(self.find(request)) if update.version]
+        stack = self.find(request)
+        made = [update for update in self.store.updates(stack) if update.version]
         if not made:
             raise not_found("Update not found")
-        return Answer(content={"info": update_info(made[0])})
+        newest = made[0]
+        numbers = {"version": newest.version, "latestVersion": stack.version}
+        person = {"name": USER, "githubLogin": USER, "avatarUrl": ""}
+        return Answer(content={"info": update_info(newest), "updateID": newest.id, "requestedBy": person, **numbers})
 
     def encrypt(self, request: Request) -> Answer:
         seal = self.seal(self.find(request))

@@ -61,7 +61,8 @@ class Updates:
         )
         with self._stack(request) as stack:
             self.store.save_update(stack, update)
-        return Answer(content={"updateID": update.id, "requiredPolicies": [], "messages": [], "aiSettings": {}})
+        nothing: Json = {"requiredPolicies": [], "messages": [], "aiSettings": {"copilotIsEnabled": False}}
+        return Answer(content={"updateID": update.id, **nothing})
 
     def start(self, request: Request) -> Answer:
         """Takes the stack, unless it is a preview. 409 while another update has a lease."""

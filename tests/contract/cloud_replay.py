@@ -20,7 +20,18 @@ from urllib.parse import urlsplit
 RECORDED = Path(__file__).parent / "recorded" / "cloud"
 
 MORE = frozenset(
-    {"currentOperation", "id", "lastUpdate", "code", "message", "exprs", "schema", "executionContext", "trace"}
+    {
+        "copilotIsEnabled",
+        "currentOperation",
+        "id",
+        "lastUpdate",
+        "code",
+        "message",
+        "exprs",
+        "schema",
+        "executionContext",
+        "trace",
+    }
 )
 """Left out by the recording server, or cut from the recording."""
 OF_THE_MOMENT = frozenset({"tokenExpiration", "startTime", "endTime", "ciphertext", "token"})
