@@ -299,6 +299,11 @@ def is_true(thing: Object, condition: str) -> bool:
     )
 
 
+def runs(deployment: Object) -> bool:
+    """Whether a Deployment does its work: one scaled to nothing is Available as well."""
+    return is_true(deployment, "Available") and (deployment.get("status") or {}).get("availableReplicas", 0) > 0
+
+
 def with_condition(conditions: Sequence[Object], wanted: Object) -> list[Object]:
     """The conditions with one set; its transition time moves only when its status does."""
     before = next((entry for entry in conditions if entry.get("type") == wanted["type"]), None)

@@ -31,6 +31,7 @@ from lab.operators.api import (
     decode,
     encode,
     is_true,
+    runs,
     with_condition,
 )
 from lab.operators.certificates import Pair
@@ -76,7 +77,7 @@ class Manager:
             meta = found["metadata"]
             release = {RELEASE: meta["labels"].get(RELEASE, "")}
             programs = self._api.list(DEPLOYMENT, meta["namespace"], release)
-            if all(is_true(program, "Available") for program in programs):
+            if all(runs(program) for program in programs):
                 named = argument_of(found, "cluster-resource-namespace")
                 return meta["namespace"] if named in ("", "$(POD_NAMESPACE)") else named
         return ""
@@ -457,7 +458,7 @@ class Webhooks:
             return
         for found in self._api.list(DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
             name = argument_of(found, "dynamic-serving-ca-secret-name")
-            if name and is_true(found, "Available"):
+            if name and runs(found):
                 self._keep_authority(found["metadata"]["namespace"], name)
         for kind in (VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS):
             for configuration in self._api.list(kind):

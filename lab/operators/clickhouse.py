@@ -20,8 +20,8 @@ from lab.operators.api import (
     STATEFUL_SET,
     Api,
     Object,
-    is_true,
     owner_reference,
+    runs,
 )
 from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
 from lab.operators.work import Work
@@ -106,7 +106,7 @@ class Installations:
         return None if ready == len(hosts) else RETRY
 
     def _operator_is_ready(self) -> bool:
-        return any(is_true(found, "Available") for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
+        return any(runs(found) for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
 
     def _make(self, host: Host) -> Object:
         """The host's StatefulSet as it is now. Its claims cannot change in place: they grow beside it, it is remade."""

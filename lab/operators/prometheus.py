@@ -16,8 +16,8 @@ from lab.operators.api import (
     Api,
     Kind,
     Object,
-    is_true,
     owner_reference,
+    runs,
     with_condition,
 )
 
@@ -66,7 +66,7 @@ class Monitoring:
         return None if self._report(wanted, made) else RETRY
 
     def _operator_is_ready(self) -> bool:
-        return any(is_true(found, "Available") for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
+        return any(runs(found) for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
 
     def _report(self, wanted: Object, made: Object) -> bool:
         """Write the status; whether everything that should run does."""

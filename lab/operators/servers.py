@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.operators import postgres
-from lab.operators.api import CLUSTER, DEPLOYMENT, Api, Object, is_true
+from lab.operators.api import CLUSTER, DEPLOYMENT, Api, Object, runs
 from lab.operators.settings import Settings
 
 MANAGER = "cloudnative-pg"
@@ -19,7 +19,7 @@ class Servers:
         self._settings = settings
 
     def operator_is_available(self) -> bool:
-        return any(is_true(found, "Available") for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
+        return any(runs(found) for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
 
     def place(self, namespace: str, cluster: str) -> postgres.Place | None:
         """The server of a Cluster that is bootstrapped and runs, or None: look again later."""

@@ -28,6 +28,7 @@ from lab.operators.api import (
     decode,
     encode,
     is_true,
+    runs,
     with_condition,
 )
 from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
@@ -95,7 +96,7 @@ class Proxies:
             if deployment["metadata"]["name"] == "operator"
             or (deployment["metadata"].get("labels") or {}).get("app") == "operator"
         ]
-        if not any(is_true(deployment, "Available") for deployment in found):
+        if not any(runs(deployment) for deployment in found):
             return False
         return self._api.get(SECRET, NAMESPACE, "operator-oauth") is not None
 

@@ -27,8 +27,8 @@ from lab.operators.api import (
     Object,
     decode,
     encode,
-    is_true,
     owner_reference,
+    runs,
 )
 from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
 from lab.operators.work import Work
@@ -123,7 +123,7 @@ class Tunnels:
     def controller(self) -> Controller | None:
         """The one that runs and is logged in; without its Secret no real pod would start."""
         for deployment in self._api.list(DEPLOYMENT, labels=CONTROLLER_LABELS):
-            if is_controller(deployment) and is_true(deployment, "Available"):
+            if is_controller(deployment) and runs(deployment):
                 return self._logged_in(deployment)
         return None
 

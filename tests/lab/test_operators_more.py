@@ -1,0 +1,575 @@
+"""The tunnel's, cert-manager's and ClickHouse's controllers against the real API server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from .conftest import Lab
+from .test_operators import TAILSCALE, apply, condition, deployment, eventually, secret, service, values
+
+pytestmark = pytest.mark.lab
+
+TUNNEL_HOME, MANAGER_HOME, CLICKHOUSE_HOME = "m-tunnel", "m-cert-manager", "m-clickhouse"
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+TOKEN = "Canary0Token0Of0The0Cloudflare0Account"
+PRODUCTION = "https://acme-v02.api.letsencrypt.org/directory"
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def definition(group: str, plural: str, kind: str, scope: str = "Namespaced", short: str = "") -> dict[str, Any]:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+    }
+    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [short] if short else []}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": [version]},
+    }
+
+
+@pytest.fixture
+def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    name = f"m-{words[:24].strip('-')}-{words[-24:].strip('-')}"
+    lab.kubectl("create", "namespace", name)
+    yield name
+    lab.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@contextmanager
+def stopped(lab: Lab, home: str, name: str) -> Iterator[None]:
+    """The Deployment without a single pod."""
+    lab.kubectl("-n", home, "scale", f"deployment/{name}", "--replicas=0")
+    path = "--output=jsonpath={.status.availableReplicas}"
+    eventually(lambda: lab.kubectl("-n", home, "get", "deployment", name, path) in ("", "0"))
+    try:
+        yield
+    finally:
+        lab.kubectl("-n", home, "scale", f"deployment/{name}", "--replicas=1")
+        lab.kubectl("-n", home, "rollout", "status", f"deployment/{name}", "--timeout=30s")
+
+
+def reasons(lab: Lab, namespace: str, wanted: str) -> dict[str, str]:
+    """The Events of a namespace by reason, once the wanted one is among them."""
+
+    def found() -> dict[str, str] | None:
+        told = {item["reason"]: item["message"] for item in lab.get("-n", namespace, "events")["items"]}
+        return told if wanted in told else None
+
+    return eventually(found)
+
+
+def hostname(lab: Lab, namespace: str, name: str = "web") -> str:
+    path = "--output=jsonpath={.status.loadBalancer.ingress[0].hostname}"
+    return lab.kubectl("-n", namespace, "get", "ingress", name, path)
+
+
+# -- the Cloudflare tunnel ------------------------------------------------------------------------------------------
+
+
+def controller() -> dict[str, Any]:
+    """The controller's Deployment, as its chart makes it."""
+    name = "cloudflare-tunnel-ingress-controller"
+    made = deployment(TUNNEL_HOME, name, {"app.kubernetes.io/name": name})
+    keys = {
+        "CLOUDFLARE_API_TOKEN": "api-token",
+        "CLOUDFLARE_ACCOUNT_ID": "cloudflare-account-id",
+        "CLOUDFLARE_TUNNEL_NAME": "cloudflare-tunnel-name",
+    }
+    login = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": "cloudflare-api", "key": key}}}
+        for variable, key in keys.items()
+    ]
+    container = made["spec"]["template"]["spec"]["containers"][0]
+    container["command"] = [
+        name,
+        "--ingress-class=cloudflare-tunnel",
+        "--controller-class=strrl.dev/cloudflare-tunnel-ingress-controller",
+        "--cloudflared-protocol=quic",
+        "--cluster-domain=cluster.local",
+    ]
+    container["env"] = [
+        *login,
+        {"name": "CLOUDFLARED_IMAGE", "value": "cloudflare/cloudflared:2026.7.0"},
+        {"name": "CLOUDFLARED_REPLICA_COUNT", "value": "2"},
+    ]
+    return made
+
+
+LOGIN = {"api-token": TOKEN, "cloudflare-account-id": ACCOUNT, "cloudflare-tunnel-name": "homelab"}
+CLASS = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "IngressClass",
+    "metadata": {"name": "cloudflare-tunnel"},
+    "spec": {"controller": "strrl.dev/cloudflare-tunnel-ingress-controller"},
+}
+
+
+@pytest.fixture(scope="module")
+def tunnel(lab: Lab) -> Lab:
+    login = secret(TUNNEL_HOME, "cloudflare-api", **LOGIN)
+    apply(lab, named(TUNNEL_HOME), CLASS, login, controller())
+    lab.kubectl("-n", TUNNEL_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=30s")
+    return lab
+
+
+def public(namespace: str, host: str = "hooks.example.org", **changes: Any) -> dict[str, Any]:
+    path = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}
+    rule = {"http": {"paths": [path | changes]}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {"ingressClassName": "cloudflare-tunnel", "rules": [rule | ({"host": host} if host else {})]},
+    }
+
+
+def test_a_public_ingress_gets_the_tunnels_address(tunnel: Lab, namespace: str) -> None:
+    apply(tunnel, service(namespace, "web"), public(namespace))
+    address = eventually(lambda: hostname(tunnel, namespace))
+    assert re.fullmatch(r"[0-9a-f-]{36}\.cfargotunnel\.com", address)
+    told = reasons(tunnel, namespace, "CloudflareSynced")
+    assert told == {"CloudflareSynced": "cloudflare tunnel config and DNS records are up to date"}
+    found = tunnel.get("-n", namespace, "ingress", "web")
+    assert found["metadata"]["finalizers"] == ["strrl.dev/cloudflare-tunnel-ingress-controller-controlled"]
+    assert found["status"]["loadBalancer"]["ingress"][0]["ports"] == [{"port": 443, "protocol": "TCP"}]
+    tunnel.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=20s")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no-host": ({"host": ""}, "host in ingress {0}/web is empty"),
+    "exact": ({"pathType": "Exact"}, "path type in ingress {0}/web is Exact, which is not supported"),
+    "no-port": (
+        {"backend": {"service": {"name": "web", "port": {"name": "http"}}}},
+        "service {0}/web has no port named http",
+    ),
+    "headless": (
+        {"backend": {"service": {"name": "bare", "port": {"number": 80}}}},
+        "service {0}/bare has None for cluster ip, headless service is not supported",
+    ),
+    "no-service": (
+        {"backend": {"service": {"name": "gone", "port": {"number": 80}}}},
+        'fetch service {0}/gone: Service "gone" not found',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_the_tunnel_cannot_route_is_told_and_has_an_address_all_the_same(
+    tunnel: Lab, namespace: str, what: str
+) -> None:
+    changes, told = REFUSED[what]
+    apply(tunnel, service(namespace, "web"), service(namespace, "bare", clusterIP="None"))
+    apply(tunnel, public(namespace, **changes))
+    assert reasons(tunnel, namespace, "TransformFailed")["TransformFailed"] == told.format(namespace)
+    assert eventually(lambda: hostname(tunnel, namespace))
+
+
+def test_tls_of_a_public_ingress_is_ignored_and_told(tunnel: Lab, namespace: str) -> None:
+    wanted = public(namespace)
+    wanted["spec"]["tls"] = [{"hosts": ["hooks.example.org"]}]
+    apply(tunnel, service(namespace, "web"), wanted)
+    assert "will be ignored" in reasons(tunnel, namespace, "TLSIgnored")["TLSIgnored"]
+
+
+def test_connectors_run_with_a_token_of_the_tunnel(tunnel: Lab, namespace: str) -> None:
+    tunnel.kubectl("-n", TUNNEL_HOME, "rollout", "status", "deployment/controlled-cloudflared-connector")
+    found = tunnel.get("-n", TUNNEL_HOME, "deployment", "controlled-cloudflared-connector")
+    assert found["spec"]["replicas"] == 2
+    assert found["metadata"]["ownerReferences"][0]["name"] == "cloudflare-tunnel-ingress-controller"
+    container = found["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "cloudflare/cloudflared:2026.7.0"
+    assert container["command"][-2:] == ["0.0.0.0:44483", "run"]
+    token = json.loads(base64.b64decode(values(tunnel, TUNNEL_HOME, "controlled-cloudflared-token")["tunnel-token"]))
+    assert token["a"] == ACCOUNT
+    apply(tunnel, service(namespace, "web"), public(namespace))
+    assert eventually(lambda: hostname(tunnel, namespace)) == f"{token['t']}.cfargotunnel.com"
+
+
+def test_nothing_is_routed_without_the_controller_and_its_login(tunnel: Lab, namespace: str) -> None:
+    with stopped(tunnel, TUNNEL_HOME, "cloudflare-tunnel-ingress-controller"):
+        apply(tunnel, service(namespace, "web"), public(namespace), service(namespace, "mark", type="LoadBalancer"))
+        path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
+        # The mark was made last and was seen: the Ingress was seen before it.
+        eventually(lambda: tunnel.kubectl("-n", namespace, "get", "service", "mark", path))
+        assert not hostname(tunnel, namespace)
+    tunnel.kubectl("-n", TUNNEL_HOME, "delete", "secret", "cloudflare-api")
+    try:
+        apply(tunnel, public(namespace) | {"metadata": {"name": "other", "namespace": namespace}})
+        apply(tunnel, service(namespace, "sign", type="LoadBalancer"))
+        eventually(lambda: tunnel.kubectl("-n", namespace, "get", "service", "sign", path))
+        assert not hostname(tunnel, namespace, "other")
+    finally:
+        apply(tunnel, secret(TUNNEL_HOME, "cloudflare-api", **LOGIN))
+    assert eventually(lambda: hostname(tunnel, namespace, "other"))
+
+
+def test_a_deleted_public_ingress_waits_for_the_controller(tunnel: Lab, namespace: str) -> None:
+    apply(tunnel, service(namespace, "web"), public(namespace))
+    eventually(lambda: hostname(tunnel, namespace))
+    with stopped(tunnel, TUNNEL_HOME, "cloudflare-tunnel-ingress-controller"):
+        tunnel.kubectl("-n", namespace, "delete", "ingress", "web", "--wait=false")
+        assert tunnel.get("-n", namespace, "ingress", "web")["metadata"]["deletionTimestamp"]
+    eventually(lambda: not tunnel.get("-n", namespace, "ingress")["items"])
+
+
+def test_the_tokens_are_in_no_log(tunnel: Lab) -> None:
+    log = (tunnel.lab_dir / "logs" / "operators.log").read_text()
+    assert TOKEN not in log
+    assert values(tunnel, TUNNEL_HOME, "controlled-cloudflared-token")["tunnel-token"] not in log
+
+
+# -- Ingresses of the tailnet ---------------------------------------------------------------------------------------
+
+
+def test_a_headless_backend_is_refused_on_the_tailnet(lab: Lab, namespace: str) -> None:
+    apply(lab, named("tailscale"), TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
+    lab.kubectl("-n", "tailscale", "wait", "deployment/operator", "--for=condition=Available", "--timeout=30s")
+    wanted = public(namespace, host="")
+    wanted["spec"] |= {"ingressClassName": "tailscale", "tls": [{"hosts": ["photos"]}]}
+    apply(lab, service(namespace, "web", clusterIP="None"), wanted)
+    told = reasons(lab, namespace, "NoValidBackends")
+    assert told["InvalidIngressBackend"] == 'backend for path "/" has invalid ClusterIP'
+    assert not hostname(lab, namespace)
+    lab.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=20s")
+
+
+# -- cert-manager ---------------------------------------------------------------------------------------------------
+
+
+def programs() -> Iterator[dict[str, Any]]:
+    for component, name in {"controller": "cert-manager", "webhook": "webhook", "cainjector": "cainjector"}.items():
+        labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": component}
+        full = "cert-manager" if component == "controller" else f"cert-manager-{component}"
+        made = deployment(MANAGER_HOME, full, labels | {"app.kubernetes.io/instance": "cert-manager"})
+        container = made["spec"]["template"]["spec"]["containers"][0]
+        container["args"] = {
+            "controller": ["--cluster-resource-namespace=$(POD_NAMESPACE)"],
+            "webhook": ["--dynamic-serving-ca-secret-name=cert-manager-webhook-ca"],
+        }.get(component, [])
+        yield made
+
+
+KINDS = (("certificates", "Certificate"), ("issuers", "Issuer"), ("clusterissuers", "ClusterIssuer"))
+
+
+@pytest.fixture(scope="module")
+def manager(lab: Lab) -> Lab:
+    kinds = [
+        definition("cert-manager.io", plural, kind, "Cluster" if kind == "ClusterIssuer" else "Namespaced")
+        for plural, kind in KINDS
+    ]
+    apply(lab, named(MANAGER_HOME), *kinds, *programs())
+    lab.kubectl("-n", MANAGER_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=30s")
+    for plural, _ in KINDS:
+        lab.kubectl("wait", f"crd/{plural}.cert-manager.io", "--for=condition=Established", "--timeout=30s")
+    return lab
+
+
+def issuer(name: str, spec: dict[str, Any], namespace: str = "") -> dict[str, Any]:
+    where = {"namespace": namespace} if namespace else {}
+    return {
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Issuer" if namespace else "ClusterIssuer",
+        "metadata": {"name": name} | where,
+        "spec": spec,
+    }
+
+
+def acme(name: str, token: str, server: str = PRODUCTION) -> dict[str, Any]:
+    cloudflare = {"apiTokenSecretRef": {"name": token, "key": "api-token"}}
+    account = {"name": f"{name}-account"}
+    solvers = [{"dns01": {"cloudflare": cloudflare}}]
+    return issuer(
+        name,
+        {"acme": {"email": "me@example.org", "server": server, "privateKeySecretRef": account, "solvers": solvers}},
+    )
+
+
+def ready(lab: Lab, *what: str, reason: str) -> dict[str, Any]:
+    """The condition Ready, once it gives this reason."""
+
+    def found() -> dict[str, Any] | None:
+        told = condition(lab.get(*what), "Ready")
+        return told if told.get("reason") == reason else None
+
+    return eventually(found)
+
+
+def certificate(namespace: str, name: str = "site", issued_by: str = "", **spec: Any) -> dict[str, Any]:
+    reference = {"name": issued_by, "kind": "ClusterIssuer"} if issued_by else {"name": "own", "kind": "Issuer"}
+    return {
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Certificate",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"secretName": f"{name}-tls", "dnsNames": ["site.example.org"], "issuerRef": reference} | spec,
+    }
+
+
+def test_an_acme_issuer_is_ready_once_its_token_is_there(manager: Lab) -> None:
+    apply(manager, acme("first", "first-token"))
+    told = ready(manager, "clusterissuer", "first", reason="InvalidSolver")
+    assert told["status"] == "False"
+    assert told["message"] == 'failed to get secret "first-token": secrets "first-token" not found'
+    apply(manager, secret(MANAGER_HOME, "first-token", wrong="x"))
+
+    def told_of_key() -> bool:
+        message = condition(manager.get("clusterissuer", "first"), "Ready")["message"]
+        return bool(message == 'the secret "first-token" does not have key "api-token"')
+
+    eventually(told_of_key)
+    apply(manager, secret(MANAGER_HOME, "first-token", **{"api-token": TOKEN}))
+    told = ready(manager, "clusterissuer", "first", reason="ACMEAccountRegistered")
+    assert (told["status"], told["observedGeneration"]) == ("True", 1)
+    status = manager.get("clusterissuer", "first")["status"]["acme"]
+    assert status["uri"].startswith("https://acme-v02.api.letsencrypt.org/acme/acct/")
+    assert status["lastRegisteredEmail"] == "me@example.org"
+    assert "PRIVATE KEY" in values(manager, MANAGER_HOME, "first-account")["tls.key"]
+
+
+def test_the_old_acme_server_is_refused(manager: Lab) -> None:
+    apply(manager, acme("old", "any", server="https://acme-v01.api.letsencrypt.org/directory"))
+    told = ready(manager, "clusterissuer", "old", reason="InvalidConfig")
+    assert PRODUCTION in told["message"]
+
+
+def test_issuers_the_lab_does_not_know_say_so(manager: Lab, namespace: str) -> None:
+    apply(manager, issuer("vaulted", {"vault": {"server": "https://vault"}}, namespace))
+    told = ready(manager, "-n", namespace, "issuer", "vaulted", reason="ErrInitIssuer")
+    assert "vault" in told["message"]
+
+
+def test_a_certificate_is_real_and_ready(manager: Lab, namespace: str) -> None:
+    apply(manager, issuer("own", {"selfSigned": {}}, namespace), certificate(namespace, commonName="site"))
+    told = ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
+    assert told["message"] == "Certificate is up to date and has not expired"
+    found = values(manager, namespace, "site-tls")
+    made = x509.load_pem_x509_certificate(found["tls.crt"].encode())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["site.example.org"]
+    assert found["ca.crt"] == found["tls.crt"]
+    status = manager.get("-n", namespace, "certificate", "site")["status"]
+    assert status["notAfter"] == made.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert datetime.fromisoformat(status["notAfter"]) - datetime.now(UTC) > timedelta(days=89)
+    renewal = datetime.fromisoformat(status["notAfter"]) - datetime.fromisoformat(status["renewalTime"])
+    assert renewal == timedelta(days=30)
+    assert status["revision"] == 1
+    assert not condition(manager.get("-n", namespace, "certificate", "site"), "Issuing")
+    assert reasons(manager, namespace, "Issuing")["Issuing"] == "The certificate has been successfully issued"
+
+
+def test_a_certificate_of_an_acme_issuer_has_a_chain_and_no_authority_of_its_own(manager: Lab, namespace: str) -> None:
+    apply(manager, acme("second", "second-token"), secret(MANAGER_HOME, "second-token", **{"api-token": TOKEN}))
+    apply(manager, certificate(namespace, issued_by="second"))
+    ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
+    found = values(manager, namespace, "site-tls")
+    assert found["tls.crt"].count("BEGIN CERTIFICATE") == 2
+    assert "ca.crt" not in found
+    marks = manager.get("-n", namespace, "secret", "site-tls")["metadata"]["annotations"]
+    assert marks["cert-manager.io/issuer-name"] == "second"
+    assert marks["cert-manager.io/issuer-kind"] == "ClusterIssuer"
+
+
+def test_a_certificate_waits_for_its_issuer_and_says_why(manager: Lab, namespace: str) -> None:
+    apply(manager, certificate(namespace))
+    told = ready(manager, "-n", namespace, "certificate", "site", reason="DoesNotExist")
+    assert told["message"] == "Issuing certificate as Secret does not exist"
+    missing = reasons(manager, namespace, "IssuerNotFound")["IssuerNotFound"]
+    assert missing == 'Referenced "Issuer" not found: issuer.cert-manager.io "own" not found'
+    apply(manager, issuer("own", {"ca": {"secretName": "authority"}}, namespace))
+    assert reasons(manager, namespace, "IssuerNotReady")
+    authority = certificate(namespace, "authority", isCA=True, commonName="lab", dnsNames=[], secretName="authority")
+    authority["spec"]["issuerRef"]["name"] = "root"
+    apply(manager, issuer("root", {"selfSigned": {}}, namespace), authority)
+    ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
+    signed = x509.load_pem_x509_certificate(values(manager, namespace, "site-tls")["tls.crt"].encode())
+    signed.verify_directly_issued_by(
+        x509.load_pem_x509_certificate(values(manager, namespace, "authority")["tls.crt"].encode())
+    )
+
+
+def renewed_by_hand(lab: Lab, namespace: str) -> None:
+    """What `cmctl renew` does."""
+    due = {"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "lastTransitionTime": LONG_AGO}
+    conditions = lab.get("-n", namespace, "certificate", "site")["status"]["conditions"]
+    change = {"status": {"conditions": [*conditions, due]}}
+    words = ("patch", "certificate", "site", "--subresource=status", "--type=merge", "-p", json.dumps(change))
+    lab.kubectl("-n", namespace, *words)
+
+
+def renewed_by_deletion(lab: Lab, namespace: str) -> None:
+    lab.kubectl("-n", namespace, "delete", "secret", "site-tls")
+
+
+def renewed_by_change(lab: Lab, namespace: str) -> None:
+    apply(lab, certificate(namespace, dnsNames=["other.example.org"]))
+
+
+@pytest.mark.parametrize("renew", [renewed_by_hand, renewed_by_deletion, renewed_by_change])
+def test_a_certificate_is_made_anew(manager: Lab, namespace: str, renew: Any) -> None:
+    apply(manager, issuer("own", {"selfSigned": {}}, namespace), certificate(namespace))
+    ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
+    before = values(manager, namespace, "site-tls")["tls.crt"]
+    renew(manager, namespace)
+    after = eventually(
+        lambda: (found := values(manager, namespace, "site-tls").get("tls.crt")) and found != before and found
+    )
+    assert after
+    eventually(lambda: manager.get("-n", namespace, "certificate", "site")["status"]["revision"] == 2)
+    assert not condition(manager.get("-n", namespace, "certificate", "site"), "Issuing")
+
+
+def test_the_webhooks_authority_is_injected(manager: Lab) -> None:
+    hook = {
+        "name": "webhook.cert-manager.io",
+        "clientConfig": {"service": {"name": "cert-manager-webhook", "namespace": MANAGER_HOME, "path": "/validate"}},
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "rules": [{"apiGroups": ["nobody.example"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["*"]}],
+    }
+    marks = {"cert-manager.io/inject-ca-from-secret": f"{MANAGER_HOME}/cert-manager-webhook-ca"}
+    apply(
+        manager,
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "m-webhook", "annotations": marks},
+            "webhooks": [hook],
+        },
+    )
+    path = "--output=jsonpath={.webhooks[0].clientConfig.caBundle}"
+    bundle = eventually(lambda: manager.kubectl("get", "validatingwebhookconfiguration", "m-webhook", path))
+    authority = values(manager, MANAGER_HOME, "cert-manager-webhook-ca")["ca.crt"]
+    assert base64.b64decode(bundle).decode() == authority
+    manager.kubectl("delete", "validatingwebhookconfiguration", "m-webhook")
+
+
+def test_nothing_is_issued_without_cert_manager(manager: Lab, namespace: str) -> None:
+    with stopped(manager, MANAGER_HOME, "cert-manager-webhook"):
+        apply(manager, issuer("own", {"selfSigned": {}}, namespace), service(namespace, "mark", type="LoadBalancer"))
+        path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
+        eventually(lambda: manager.kubectl("-n", namespace, "get", "service", "mark", path))
+        assert "status" not in manager.get("-n", namespace, "issuer", "own")
+    ready(manager, "-n", namespace, "issuer", "own", reason="IsReady")
+
+
+# -- ClickHouse -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clickhouse(lab: Lab) -> Lab:
+    operator = {"app.kubernetes.io/name": "altinity-clickhouse-operator"}
+    group = "clickhouse.altinity.com"
+    kind = definition(group, "clickhouseinstallations", "ClickHouseInstallation", short="chi")
+    apply(lab, named(CLICKHOUSE_HOME), kind, deployment(CLICKHOUSE_HOME, "altinity-clickhouse-operator", operator))
+    lab.kubectl("-n", CLICKHOUSE_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=30s")
+    lab.kubectl("wait", f"crd/clickhouseinstallations.{group}", "--for=condition=Established", "--timeout=30s")
+    return lab
+
+
+def installation(namespace: str, *, replicas: int = 1, size: str = "1Gi", policy: str = "Retain") -> dict[str, Any]:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    ports = [{"name": "http", "port": 8123, "targetPort": 8123}, {"name": "tcp", "port": 9000, "targetPort": 9000}]
+    login = {"valueFrom": {"secretKeyRef": {"name": "login", "key": "password"}}}
+    names = {"serviceTemplate": "service", "podTemplate": "pod", "dataVolumeClaimTemplate": "data"}
+    container = {"name": "clickhouse", "image": "altinity/clickhouse-server:lab"}
+    return {
+        "apiVersion": "clickhouse.altinity.com/v1",
+        "kind": "ClickHouseInstallation",
+        "metadata": {"name": "main", "namespace": namespace},
+        "spec": {
+            "defaults": {"templates": names},
+            "templates": {
+                "podTemplates": [{"name": "pod", "spec": {"containers": [container]}}],
+                "serviceTemplates": [{"name": "service", "spec": {"type": "ClusterIP", "ports": ports}}],
+                "volumeClaimTemplates": [{"name": "data", "reclaimPolicy": policy, "spec": claim}],
+            },
+            "configuration": {
+                "users": {"apps/password": login, "apps/networks/ip": ["10.0.0.0/8"]},
+                "clusters": [{"name": "all", "layout": {"shardsCount": 1, "replicasCount": replicas}}],
+            },
+        },
+    }
+
+
+def completed(lab: Lab, namespace: str, hosts: int) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        status = lab.get("-n", namespace, "chi", "main").get("status", {})
+        return status if (status.get("status"), status.get("hostsCompleted")) == ("Completed", hosts) else None
+
+    return eventually(found)
+
+
+def test_an_installation_is_completed(clickhouse: Lab, namespace: str) -> None:
+    apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace))
+    status = completed(clickhouse, namespace, hosts=1)
+    assert status["endpoint"] == f"clickhouse-main.{namespace}.svc.cluster.local"
+    assert status["fqdns"] == [f"chi-main-all-0-0.{namespace}.svc.cluster.local"]
+    assert "errors" not in status
+    names = {item["metadata"]["name"] for item in clickhouse.get("-n", namespace, "service")["items"]}
+    assert names == {"clickhouse-main", "chi-main-all-0-0"}
+    slices = clickhouse.get("-n", namespace, "endpointslices", "-l", "kubernetes.io/service-name=clickhouse-main")
+    assert slices["items"][0]["endpoints"][0]["conditions"]["ready"]
+    assert {port["port"] for port in slices["items"][0]["ports"]} == {8123, 9000}
+
+
+def test_an_installation_without_its_login_is_not_completed(clickhouse: Lab, namespace: str) -> None:
+    apply(clickhouse, installation(namespace))
+    status = eventually(lambda: clickhouse.get("-n", namespace, "chi", "main").get("status"))
+    assert status["status"] == "InProgress"
+    assert status["errors"] == [f"apps/password: no key password in Secret {namespace}/login"]
+    apply(clickhouse, secret(namespace, "login", password="x"))
+    completed(clickhouse, namespace, hosts=1)
+
+
+def test_an_installation_grows_and_shrinks(clickhouse: Lab, namespace: str) -> None:
+    apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace))
+    completed(clickhouse, namespace, hosts=1)
+    apply(clickhouse, installation(namespace, replicas=2, size="2Gi"))
+    completed(clickhouse, namespace, hosts=2)
+    size = "--output=jsonpath={.spec.resources.requests.storage}"
+    eventually(lambda: clickhouse.kubectl("-n", namespace, "get", "pvc", "data-chi-main-all-0-0-0", size) == "2Gi")
+    apply(clickhouse, installation(namespace, size="2Gi"))
+    completed(clickhouse, namespace, hosts=1)
+    eventually(lambda: len(clickhouse.get("-n", namespace, "statefulset")["items"]) == 1)
+
+
+@pytest.mark.parametrize(("policy", "left"), [("Retain", 1), ("Delete", 0)])
+def test_a_deleted_installation_leaves_what_it_was_told_to(
+    clickhouse: Lab, namespace: str, policy: str, left: int
+) -> None:
+    apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace, policy=policy))
+    completed(clickhouse, namespace, hosts=1)
+    clickhouse.kubectl("-n", namespace, "delete", "chi", "main", "--timeout=30s")
+    assert not clickhouse.get("-n", namespace, "statefulset,service")["items"]
+    eventually(lambda: len(clickhouse.get("-n", namespace, "pvc")["items"]) == left)
+
+
+def test_an_installation_that_is_deleted_waits_for_the_operator(clickhouse: Lab, namespace: str) -> None:
+    apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace))
+    completed(clickhouse, namespace, hosts=1)
+    with stopped(clickhouse, CLICKHOUSE_HOME, "altinity-clickhouse-operator"):
+        clickhouse.kubectl("-n", namespace, "delete", "chi", "main", "--wait=false")
+        assert clickhouse.get("-n", namespace, "chi", "main")["metadata"]["deletionTimestamp"]
+    eventually(lambda: not clickhouse.get("-n", namespace, "chi")["items"])
