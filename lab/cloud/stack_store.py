@@ -158,17 +158,37 @@ class StackStore:
         found = [Update(**one) for one in stored if one is not None]
         return sorted(found, key=lambda update: -update.version)
 
+    def active(self, stack: Stack) -> Update | None:
+        """The update that runs on the stack, with or without a living lease."""
+        if not stack.active_update:
+            return None
+        update = self.update(stack, stack.active_update)
+        # An end of which the crash of a server kept only the first half.
+        return update if update.status == RUNNING else None
+
     def end_update(self, stack: Stack, update: Update, status: str) -> None:
         """Marks it as ended, keeps the deployment it left, and frees the stack for the next."""
         update.status, update.ended, update.lease_until = status, int(time.time()), 0.0
         if not update.is_preview:
             self._keep_version(stack, update.version)
+        # First of all its token stops working.
+        self.save_update(stack, update)
+        if not update.is_preview:
             if stack.active_update == update.id:
                 stack.active_update = ""
             stack.resources = len(self.deployment(stack)["deployment"].get("resources") or ())
             self.save(stack)
-        self.save_update(stack, update)
         self._forget_old(stack)
+
+    def refuse_while_updating(self, stack: Stack) -> None:
+        """Raises `ApiError` 409 while an update has a lease; ends one whose lease has run out."""
+        holder = self.active(stack)
+        if holder is None:
+            return
+        if holder.has_lease:
+            # The CLI shows this text as it is.
+            raise conflict("Another update is currently in progress.")
+        self.end_update(stack, holder, "failed")
 
     def _keep_version(self, stack: Stack, version: int) -> None:
         current = self.folder(stack) / "deployment.json"

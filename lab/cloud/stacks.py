@@ -12,7 +12,7 @@ from lab.cloud.evaluator import Unanswerable
 from lab.cloud.names import checked
 from lab.cloud.sealing import Seal, as_esc, from_base64, to_base64
 from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
-from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, conflict, not_found
+from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, not_found
 
 P = "/api/stacks/{organization}/{project}"
 S = f"{P}/{{stack}}"
@@ -84,23 +84,23 @@ class Stacks:
 
     def get(self, request: Request) -> Answer:
         stack = self.find(request)
+        update = self.store.active(stack)
         content: Json = {
             "id": stack.id,
             "orgName": request.params["organization"],
             "projectName": stack.project,
             "stackName": stack.name,
-            "activeUpdate": stack.active_update,
+            "activeUpdate": update.id if update else "",
             "tags": stack.tags,
             "version": stack.version,
         }
-        if stack.active_update:
-            update = self.store.update(stack, stack.active_update)
+        if update:
             content["currentOperation"] = {"kind": update.kind, "author": USER, "started": update.started}
         return Answer(content=content)
 
     def delete(self, request: Request) -> Answer:
         with self._holding(request) as stack:
-            _refuse_while_updating(stack)
+            self.store.refuse_while_updating(stack)
             resources = self.store.deployment(stack)["deployment"].get("resources")
             if resources and request.query.get("force") != "true":
                 # The CLI compares this text.
@@ -125,7 +125,7 @@ class Stacks:
         """Import: the deployment replaces the stack's, as an update that has already succeeded."""
         deployment = read_deployment(request.json())
         with self._holding(request) as stack:
-            _refuse_while_updating(stack)
+            self.store.refuse_while_updating(stack)
             return Answer(content={"updateId": self._import(stack, deployment)})
 
     def _import(self, stack: Stack, deployment: Json) -> str:
@@ -241,11 +241,6 @@ def update_info(update: Update) -> Json:
         "version": update.version,
         "resourceChanges": update.changes,
     }
-
-
-def _refuse_while_updating(stack: Stack) -> None:
-    if stack.active_update:
-        raise conflict("Another update is currently in progress.")
 
 
 def _is_asked_for(stack: Stack, request: Request) -> bool:

@@ -82,12 +82,7 @@ class Updates:
         return Answer(content={"version": stack.version, **self._lease(update), "journalVersion": 0})
 
     def _take(self, stack: Stack, update: Update) -> None:
-        if stack.active_update:
-            holder = self.store.update(stack, stack.active_update)
-            if holder.has_lease:
-                # The CLI shows this text as it is.
-                raise conflict("Another update is currently in progress.")
-            self.store.end_update(stack, holder, "failed")
+        self.store.refuse_while_updating(stack)
         stack.version += 1
         stack.active_update, stack.last_update = update.id, int(time.time())
         update.version = stack.version

@@ -187,3 +187,23 @@ def test_only_the_last_updates_are_remembered(caller: Caller, folder: Path, monk
     assert caller.get(f"{STACK}/export/3") == deployment({"number": 2})
     assert caller.send("GET", f"{STACK}/export/2").status == 404
     assert len(list((folder / "stacks" / "postgresql" / "lab" / "versions").iterdir())) == 3
+
+
+def test_half_an_end_frees_the_stack(caller: Caller, folder: Path) -> None:
+    """The server was killed after it had written the update's end, and before the stack's."""
+    update = Operation.started(caller)
+    file = folder / "stacks" / "postgresql" / "lab" / "stack.json"
+    before = file.read_text()
+    update.complete()
+    file.write_text(before)
+    assert caller.get(STACK)["activeUpdate"] == ""
+    assert update.complete().status == 204
+    assert Operation.started(caller).complete().status == 204
+    assert [one["result"] for one in caller.get(f"{STACK}/updates")["updates"]] == ["succeeded", "succeeded"]
+
+
+def test_a_dead_lease_does_not_hold_up_an_import(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "LEASE", 0)
+    Operation.started(caller)
+    caller.post(f"{STACK}/import", deployment())
+    assert [one["kind"] for one in caller.get(f"{STACK}/updates")["updates"]] == ["import", "update"]
