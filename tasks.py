@@ -7,23 +7,27 @@ from runbooks import (
     deploy,
     destroy,
     doctor,
+    drift,
     esc,
+    graph,
     lab,
     outputs,
     preview,
     quality,
+    rollback,
     secrets,
     stack,
     status,
     target,
     verify,
+    wire,
 )
 from runbooks.collection import build
 from runbooks.program import errors_told, main, options_of_environment
 
 ns = build(
-    alone=(quality, doctor, status),
-    groups=(cancel, deploy, destroy, esc, lab, outputs, preview, secrets, stack, target, verify),
+    alone=(quality, doctor, graph, status),
+    groups=(cancel, deploy, destroy, drift, esc, lab, outputs, preview, rollback, secrets, stack, target, verify, wire),
     told=errors_told,
     options=options_of_environment(),
 )

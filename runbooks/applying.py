@@ -38,6 +38,14 @@ def show_digest(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
     session.journal.write("plan", **digest_data(plan))
 
 
+def show_preview(session: Session, service: Service, step: str) -> StackPlan:
+    """Preview one stack alone and show what it would change. Raises what the failing preview means."""
+    with session.reporter.step(step):
+        plan = plan_stack(session, service)
+    show_digest(session, RunPlan(layers=((plan,),), target=session.target.name))
+    return plan
+
+
 def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     """Ask for approval of the plan as shown. Raises `NotApproved`; `again` is the command to name then.
 

@@ -365,6 +365,26 @@ def apply_definitions(session: Session, names: Sequence[str] | None = None) -> l
     return changed
 
 
+def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
+    """The opened environment; on the lab its definition is applied first when it is not there yet."""
+    try:
+        return open_environment(session, name)
+    except NotFound:
+        if not session.target.ephemeral:
+            raise
+        apply_definitions(session, [name.short])
+        return open_environment(session, name)
+
+
+def settings_of(session: Session, service: Service) -> Path:
+    """The stack's settings file, which on the lab is a copy of its own, brought up to date."""
+    from runbooks.preparation import refresh_settings
+
+    stack = session.stack(service)
+    refresh_settings(session, stack)
+    return stack.settings_file
+
+
 def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:
     """Services whose stack file on this target names the environment."""
     from runbooks.lib.binding import is_same

@@ -158,7 +158,7 @@ def run(c: Any, env: str) -> None:
 @task(positional=["env"], help={"env": ENV, "service": "The service to bind it to; by default the one it is for."})
 def bind(c: Any, env: str, service: str = "") -> None:
     """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
-    from runbooks import environments
+    from runbooks import applying, environments
     from runbooks.lib import binding
     from runbooks.session import open_session
 
@@ -169,39 +169,16 @@ def bind(c: Any, env: str, service: str = "") -> None:
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            opened = opened_or_applied(session, name)
+            opened = environments.opened_or_applied(session, name)
             environments.check_opened(session, opened)
         with session.reporter.step(steps[1]):
             environments.check_contract(session, name, consumer, opened)
         with session.reporter.step(steps[2]):
-            path = settings_of(session, consumer)
+            path = environments.settings_of(session, consumer)
             changed = binding.bind(path, name.short)
             session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
             tell_overridden(session, path, consumer, opened)
-        preview(session, consumer, steps[3])
-
-
-def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
-    """The opened environment; on the lab its definition is applied first when it is not there yet."""
-    from runbooks import environments
-    from runbooks.lib.errors import NotFound
-
-    try:
-        return environments.open_environment(session, name)
-    except NotFound:
-        if not session.target.ephemeral:
-            raise
-        environments.apply_definitions(session, [name.short])
-        return environments.open_environment(session, name)
-
-
-def settings_of(session: Session, service: Service) -> Path:
-    """The stack's settings file, which on the lab is a copy of its own."""
-    from runbooks.preparation import refresh_settings
-
-    stack = session.stack(service)
-    refresh_settings(session, stack)
-    return stack.settings_file
+        applying.show_preview(session, consumer, steps[3])
 
 
 def tell_overridden(session: Session, path: Path, service: Service, opened: Opened) -> None:
@@ -210,16 +187,6 @@ def tell_overridden(session: Session, path: Path, service: Service, opened: Open
 
     for key in environments.overridden(StackFile.read(path), service, opened):
         session.reporter.line(f"  {key} stands in {path.name} too, and wins over the environment")
-
-
-def preview(session: Session, service: Service, title: str) -> None:
-    """The consumer's preview, with everything it would change."""
-    from runbooks import applying, planning
-    from runbooks.lib.plan import RunPlan
-
-    with session.reporter.step(title):
-        plan = planning.plan_stack(session, service)
-    applying.show_digest(session, RunPlan(layers=((plan,),), target=session.target.name))
 
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
@@ -232,7 +199,7 @@ def unbind(c: Any, env: str, service: str = "") -> None:
     with open_session(c, "esc.unbind", cluster=False) as session:
         name = esc.read_name(env, session.target.organization)
         consumer = environments.consumer_of(name, service)
-        path = settings_of(session, consumer)
+        path = environments.settings_of(session, consumer)
         count = binding.unbind(path, name.short)
         if not count:
             session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")

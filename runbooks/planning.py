@@ -120,11 +120,14 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
 
 
 def charts_folder(session: Session, stack: Stack) -> Path | None:
-    """The folder charts are taken from instead of their repositories, where `charts:source` says so."""
+    """The folder charts are taken from instead of their repositories, where `charts:source` says so.
+
+    A relative one is below the repository's root, as `pulumi/lib/charts.py` takes it.
+    """
     source = session.check_settings(stack).config.get("charts:source")
     if not isinstance(source, str) or "://" in source:
         return None
-    return (stack.folder / source).resolve()
+    return (session.root / source).resolve()
 
 
 def state_file(session: Session, stack: Stack) -> Path | None:

@@ -28,6 +28,8 @@ class Reference:
     """Of the consumer's own namespace; it has no default."""
     producer: str
     """The service whose outputs it names."""
+    outputs: tuple[str, ...] = ("ts_hostname|host", "port", "username", "password", "k8s_namespace")
+    """What the program reads of them; `a|b` is either. As `pulumi/lib/database.py` asks for them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,96 @@
+"""git: argv builders and readers. Nothing here changes the checkout people work in, its index or its branches."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import NotFound
+from runbooks.lib.names import refuse_option_like
+
+READ_TIMEOUT = 60.0
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
+"""A checkout made for a rollback must run nobody's scripts."""
+
+
+def _git(root: Path, *words: str, title: str, mutates: bool = False) -> Command:
+    timeout = None if mutates else READ_TIMEOUT
+    return Command(argv=("git", "-C", str(root), *words), title=title, mutates=mutates, timeout=timeout)
+
+
+def resolve(root: Path, ref: str) -> Command:
+    """The complete name of the commit that `ref` stands for. Raises `Usage` for what git would take for an option."""
+    refuse_option_like("commit", ref)
+    words = ("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    return _git(root, *words, title=f"find the commit {ref}")
+
+
+def describe(root: Path, commit: str) -> Command:
+    return _git(root, "show", "--no-patch", "--format=%h of %cs: %s", commit, title="describe the commit")
+
+
+def has_path(root: Path, commit: str, path: str) -> Command:
+    return _git(root, "cat-file", "-e", f"{commit}:{path}", title=f"look for {path} at that commit")
+
+
+def show(root: Path, commit: str, path: str) -> Command:
+    return _git(root, "show", f"{commit}:{path}", title=f"read {path} as it was")
+
+
+def add_worktree(root: Path, folder: Path, commit: str) -> Command:
+    """A second checkout, on no branch, beside the one people work in."""
+    words = (*NO_HOOKS, "worktree", "add", "--detach", str(folder), commit)
+    return _git(root, *words, title="check the old commit out beside this one", mutates=True)
+
+
+def remove_worktree(root: Path, folder: Path) -> Command:
+    words = ("worktree", "remove", "--force", str(folder))
+    return _git(root, *words, title="take that checkout away", mutates=True)
+
+
+def prune_worktrees(root: Path) -> Command:
+    return _git(root, "worktree", "prune", title="forget checkouts that are gone", mutates=True)
+
+
+def merge_base(root: Path, branch: str) -> Command:
+    return _git(root, "merge-base", "HEAD", branch, title=f"find where this branch left {branch}")
+
+
+def subjects(root: Path, base: str) -> Command:
+    return _git(root, "log", "--reverse", "--format=%s", f"{base}..HEAD", title="list the commits of this branch")
+
+
+def commit_time(root: Path, commit: str) -> Command:
+    return _git(root, "show", "--no-patch", "--format=%cI", commit, title="when that commit was made")
+
+
+def changed_files(root: Path, base: str) -> Command:
+    """Files that differ from `base`, as they lie here now, committed or not; each with its status letter."""
+    return _git(root, "diff", "--name-status", "--no-renames", base, title="list the changed files")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changed:
+    """One file that differs: `A` new, `M` changed, `D` gone."""
+
+    status: str
+    path: str
+
+
+def read_changed(outcome: Outcome) -> tuple[Changed, ...]:
+    rows = (line.split("\t", 1) for line in outcome.stdout.splitlines())
+    return tuple(Changed(status=row[0][:1], path=row[1]) for row in rows if len(row) == 2)
+
+
+def read_commit(outcome: Outcome, ref: str) -> str:
+    """The commit's complete name. Raises `NotFound` when there is none of that name."""
+    found = outcome.stdout.strip()
+    if not outcome.ok or not re.fullmatch(r"[0-9a-f]{40,64}", found):
+        raise NotFound(
+            f"there is no commit {ref!r} in this repository",
+            expected="a commit, tag or branch that this clone has",
+            next_step="git log --oneline -- pulumi",
+        )
+    return found

@@ -1,0 +1,110 @@
+"""`rollback.<service> --to REF`: the project as it was at an older commit, previewed, approved and applied.
+
+The old commit is checked out beside this one, below the state folder, and taken away again whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from invoke import Context
+
+from runbooks.collection import each_service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runbooks.services import Service
+    from runbooks.session import Session
+
+
+@each_service()
+def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False) -> None:
+    """Apply the program and settings of {service} as they were at an older commit: preview, approval, apply, verify.
+
+    --to names the commit. --yes approves changes that are not destructive where nobody can be asked.
+    """
+    from runbooks import planning
+    from runbooks.lib.errors import Usage
+    from runbooks.lib.graph import by_name
+    from runbooks.services import SERVICES
+    from runbooks.session import open_session
+
+    service = by_name(SERVICES)[names[0]]
+    task = f"rollback.{service.name}"
+    if not to:
+        raise Usage(
+            "no commit was named",
+            expected=f"./inv {task} --to REF",
+            next_step=f"git log --oneline -- pulumi/{service.folder} shows the commits that changed it",
+        )
+    again = planning.command_again(c, task, "--to", to)
+    with open_session(c, task) as session:
+        commit = known_good(session, service, to)
+        with checked_out(session, commit) as root:
+            roll_back(at(session, root), service, yes=yes, again=again)
+        session.reporter.line(f"{service.name} is at {commit[:12]}; deploy.{service.name} brings it back to today")
+
+
+def known_good(session: Session, service: Service, ref: str) -> str:
+    """The commit, described. Raises `NotFound` when it does not exist or does not have the project."""
+    from runbooks.lib import git
+    from runbooks.lib.errors import NotFound
+
+    commit = git.read_commit(session.runner.run(git.resolve(session.root, ref)), ref)
+    told = session.runner.run(git.describe(session.root, commit)).stdout.strip()
+    session.reporter.announce(f"Rolling {service.name} back to {told}. Its data is not rolled back.")
+    project = f"pulumi/{service.folder}/Pulumi.yaml"
+    if not session.runner.run(git.has_path(session.root, commit, project)).ok:
+        raise NotFound(
+            f"{told} has no {project}",
+            expected=f"a commit that has {service.name} where it is now",
+            next_step=f"git log --oneline -- pulumi/{service.folder}",
+        )
+    return commit
+
+
+@contextlib.contextmanager
+def checked_out(session: Session, commit: str) -> Iterator[Path]:
+    """The commit's files in a folder of their own, with this checkout's Python environment; gone afterwards."""
+    import secrets
+    import shutil
+
+    from runbooks.lib import git
+
+    folder = session.state_dir / "worktrees" / f"{commit[:12]}-{secrets.token_hex(4)}"
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        session.runner.check(git.add_worktree(session.root, folder, commit))
+        # The programs' settings name the environment by its place in the checkout.
+        (folder / ".venv").symlink_to(session.root / ".venv")
+        yield folder
+    finally:
+        session.runner.run(git.remove_worktree(session.root, folder), after_interrupt=True)
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            session.runner.run(git.prune_worktrees(session.root), after_interrupt=True)
+
+
+def at(session: Session, root: Path) -> Session:
+    """The same run on other files: programs, settings and pins are those of `root`."""
+    from dataclasses import replace
+
+    return replace(session, root=root, prepared={})
+
+
+def roll_back(session: Session, service: Service, *, yes: bool, again: str) -> None:
+    """Preview, approval, apply, outputs, verify: of this service alone."""
+    from runbooks import applying, planning
+    from runbooks.verify import verify_service
+
+    layers = [(service,)]
+    session.reporter.plan([*planning.titles(layers, "preview"), *planning.titles(layers, "apply")])
+    plan = planning.plan_run(session, layers)
+    applying.show_digest(session, plan, diff=True)
+    applying.approve(session, plan, yes=yes, again=again)
+    applying.apply_run(session, plan, yes=yes, again=again)
+    applying.show_outputs(session, service)
+    applying.prove(session, [service], verify_service)
