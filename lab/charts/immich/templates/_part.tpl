@@ -1,6 +1,6 @@
 {{- /*
 One part of Immich: its Deployment and its Service, named after the release and the part.
-root: the chart's context; part: its name; port, portName; more: environment of its own; volume: volume and where it goes
+root: the chart's context; part: its name; strategy where it is not RollingUpdate; port, portName; more: environment of its own; volume: volume and where it goes
 */ -}}
 {{- define "immich.part" -}}
 {{- $values := mergeOverwrite (pick .root.Values "controllers" | deepCopy) (pick (get .root.Values .part) "controllers" | deepCopy) -}}
@@ -16,7 +16,7 @@ metadata:
 spec:
   replicas: {{ $controller.replicas | default 1 }}
   strategy:
-    type: {{ $controller.strategy | default "RollingUpdate" }}
+    type: {{ $controller.strategy | default .strategy | default "RollingUpdate" }}
   selector:
     matchLabels: {{- toYaml $labels | nindent 6 }}
   template:
