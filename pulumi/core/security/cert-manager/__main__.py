@@ -7,7 +7,7 @@ import pulumi
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # pulumi/, for lib
 
-from issuers import cluster_issuers, token_secret
+from issuers import SERVERS, cluster_issuers, token_secret
 from lib.k8s import namespace
 from lib.settings import read_settings
 from release import manager_chart
@@ -18,7 +18,7 @@ settings = read_settings(Settings)
 home = namespace(settings.namespace)
 token = token_secret(settings, after=home)
 manager = manager_chart(settings, after=home)
-issuers = cluster_issuers(settings, after=(token, manager))
+cluster_issuers(settings, after=(token, manager))
 
 pulumi.export("k8s_namespace", settings.namespace)
-pulumi.export("issuers", [issuer.metadata["name"] for issuer in issuers])
+pulumi.export("issuers", list(SERVERS))
