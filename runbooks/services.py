@@ -98,6 +98,7 @@ SERVICES: tuple[Service, ...] = (
         secrets=(
             SecretSetting(key="api_token", about="Cloudflare API token: Zone Read, DNS Edit, Cloudflare Tunnel Edit"),
         ),
+        checks=("cf_tunnel",),
     ),
     Service(
         name="cert-manager",
@@ -106,6 +107,7 @@ SERVICES: tuple[Service, ...] = (
         namespace="cert-manager",
         required=("acme_email",),
         secrets=(SecretSetting(key="cloudflare_api_token", about="Cloudflare API token: Zone Read and DNS Edit"),),
+        checks=("cert_manager",),
     ),
     Service(
         name="cnpg",
@@ -142,6 +144,7 @@ SERVICES: tuple[Service, ...] = (
             ),
         ),
         stateful=True,
+        checks=("n8n",),
         exposed=("ingress/n8n-editor",),
     ),
     Service(
@@ -150,6 +153,7 @@ SERVICES: tuple[Service, ...] = (
         about="Glance: the start page, with links to every app and whether it works",
         namespace="glance",
         needs=("tailscale",),
+        checks=("glance",),
         exposed=("ingress/glance",),
     ),
     Service(
@@ -164,6 +168,7 @@ SERVICES: tuple[Service, ...] = (
             SecretSetting(key="database_password", about="password of Immich's role in Postgres", generated=True),
         ),
         stateful=True,
+        checks=("immich",),
         exposed=("ingress/immich",),
     ),
     Service(
@@ -190,6 +195,7 @@ SERVICES: tuple[Service, ...] = (
             EnvironmentKey(key="twitch_client_secret", is_secret=True),
         ),
         stateful=True,
+        checks=("stitch",),
     ),
     Service(
         name="temporal",
@@ -203,6 +209,7 @@ SERVICES: tuple[Service, ...] = (
             SecretSetting(key="database_password", about="password of Temporal's role in Postgres", generated=True),
         ),
         stateful=True,
+        checks=("temporal",),
         exposed=("ingress/temporal-web", "svc/temporal-grpc"),
     ),
     Service(
@@ -212,6 +219,7 @@ SERVICES: tuple[Service, ...] = (
         namespace="monitoring",
         needs=("tailscale",),
         secrets=(SecretSetting(key="grafana_password", about="password of Grafana's user admin", generated=True),),
+        checks=("monitoring",),
         exposed=("ingress/monitoring-grafana",),
     ),
     Service(
@@ -225,6 +233,7 @@ SERVICES: tuple[Service, ...] = (
             SecretSetting(key="operator_password", about="password of the operator's own user", generated=True),
         ),
         stateful=True,
+        checks=("clickhouse",),
     ),
     Service(
         name="superset",
@@ -240,6 +249,7 @@ SERVICES: tuple[Service, ...] = (
             SecretSetting(key="admin_password", about="password of Superset's first user", generated=True),
         ),
         stateful=True,
+        checks=("superset",),
         exposed=("ingress/superset",),
     ),
     Service(
@@ -258,6 +268,7 @@ SERVICES: tuple[Service, ...] = (
             SecretSetting(key="admin_password", about="password of the hub's admins", generated=True),
         ),
         stateful=True,
+        checks=("jupyterhub",),
         exposed=("ingress/jupyterhub",),
     ),
 )

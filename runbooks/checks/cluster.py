@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from runbooks.lib import exposure, network
+from runbooks.lib import exposure, inside, network, tunnel
 from runbooks.lib.checks import Check, Finding, not_tried
 from runbooks.lib.exposure import Network
 from runbooks.lib.kubectl import Json, Kubectl, ask, find, items
 from runbooks.lib.runner import Runner
-from runbooks.lib.workloads import seen, workloads_are_ready
+from runbooks.lib.workloads import has_endpoints, seen, workloads_are_ready
 from runbooks.services import Service
 from runbooks.session import Session
 
-LAB_UNTRIED = exposure.NEEDS_TAILNET
-"""The rungs that stay untried in the lab, all of them: no machine there is on a tailnet."""
+LAB_UNTRIED = exposure.NEEDS_TAILNET | inside.NEEDS_CONTAINERS | tunnel.NEEDS_INTERNET
+"""The rungs that stay untried in the lab, all of them: it has no tailnet, runs no container and is not public."""
 NO_TAILNET = "the lab has no tailnet"
+NO_INTERNET = "the lab is not on the internet"
+SIMULATED = "simulated pod"
 WORKLOADS_READY = "everything in its namespace is ready"
 
 
@@ -76,21 +79,45 @@ def patience(session: Session, seconds: float) -> float:
     return min(seconds, 20.0) if session.target.ephemeral else seconds
 
 
+def looked_at(
+    session: Session,
+    rung: str,
+    judge: Callable[[], Finding],
+    *,
+    next_step: str = "./inv doctor",
+    wait: float = 0.0,
+    goes_on: bool = False,
+) -> Check:
+    """A rung that asks the cluster; an answer it does not give fails it. `wait`: seconds a controller may take."""
+
+    def look() -> Finding:
+        return seen(rung, judge, next_step=next_step)
+
+    return Check(rung=rung, look=look, patience=patience(session, wait), goes_on=goes_on)
+
+
+def endpoint(session: Session, cluster: Cluster, rung: str, namespace: str, service: str) -> Check:
+    """Somebody ready is behind a Service."""
+    step = f"kubectl -n {namespace} get endpointslices,pods"
+
+    def judge() -> Finding:
+        return has_endpoints(rung, cluster.endpoint_slices(namespace, service), service=service, next_step=step)
+
+    return looked_at(session, rung, judge, next_step=step, wait=60.0)
+
+
 def workloads(session: Session, service: Service, *, required: bool = False) -> Check:
     """The handbook's `kubectl get all -n <namespace>`, as a rung. `required`: an empty namespace fails."""
     where = service.namespace
     cluster = cluster_of(session)
 
+    step = f"kubectl -n {where} get pods,events"
+
     def judge() -> Finding:
         found = cluster.workloads(where)
         return workloads_are_ready(WORKLOADS_READY, found, namespace=where, next_step=step, required=required)
 
-    step = f"kubectl -n {where} get pods,events"
-
-    def look() -> Finding:
-        return seen(WORKLOADS_READY, judge, next_step=step)
-
-    return Check(rung=WORKLOADS_READY, look=look, patience=patience(session, 60.0))
+    return looked_at(session, WORKLOADS_READY, judge, next_step=step, wait=60.0)
 
 
 def shown(session: Session, findings: list[Finding]) -> list[Finding]:
@@ -100,6 +127,11 @@ def shown(session: Session, findings: list[Finding]) -> list[Finding]:
     return findings
 
 
-def untried(rung: str) -> Check:
+def untried(rung: str, why: str = NO_TAILNET) -> Check:
     """A rung of the lab's list."""
-    return Check(rung=rung, look=lambda: not_tried(rung, NO_TAILNET))
+    return Check(rung=rung, look=lambda: not_tried(rung, why))
+
+
+def simulated(rung: str) -> Check:
+    """A rung of the lab's list, for want of a container."""
+    return untried(rung, SIMULATED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from runbooks.checks import cnpg, generic, postgres, tailscale
+from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, generic, postgres, tailscale
 from runbooks.lib.checks import Finding
 from runbooks.services import Service
 from runbooks.session import Session
@@ -15,7 +15,11 @@ LADDERS: Mapping[str, Ladder] = {
     "tailscale": tailscale.ladder,
     "cnpg": cnpg.ladder,
     "postgres": postgres.ladder,
+    "cf_tunnel": cf_tunnel.ladder,
+    "cert_manager": cert_manager.ladder,
+    "clickhouse": clickhouse.ladder,
     "generic": generic.ladder,
+    **dict.fromkeys(apps.APPS, apps.ladder),
 }
 
 

@@ -8,6 +8,7 @@ from runbooks.checks.cluster import Cluster, cluster_of, network_of, patience, s
 from runbooks.lib import exposure
 from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
 from runbooks.lib.exposure import Device, Exposure, Network
+from runbooks.lib.inside import Page
 from runbooks.lib.kubectl import Json, KubectlFailed, find, text_at
 from runbooks.lib.workloads import deployment_is_available, secret_has_keys, seen
 from runbooks.services import Service
@@ -32,8 +33,14 @@ def ladder(session: Session, service: Service) -> list[Finding]:
     return shown(session, climb([*operator, workloads(session, service)])) + exposed(session, cluster)
 
 
-def exposed(session: Session, cluster: Cluster, namespace: str = "") -> list[Finding]:
-    """Every exposure of the cluster, or of a namespace: one table, and the findings that did not pass in full."""
+ANY_PAGE = Page(path="/")
+
+
+def exposed(session: Session, cluster: Cluster, namespace: str = "", page: Page = ANY_PAGE) -> list[Finding]:
+    """Every exposure of the cluster, or of a namespace: one table, and the findings that did not pass in full.
+
+    `page` is what Ingresses are asked for.
+    """
     try:
         found = exposures(cluster, namespace)
     except KubectlFailed as error:
@@ -41,7 +48,7 @@ def exposed(session: Session, cluster: Cluster, namespace: str = "") -> list[Fin
     if not found:
         nothing = f"nothing in {namespace or 'the cluster'} is exposed to the tailnet"
         return shown(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
-    ladders = [(item, climb(rungs(session, cluster, item), subject=item.subject)) for item in found]
+    ladders = [(item, climb(rungs(session, cluster, item, page), subject=item.subject)) for item in found]
     session.reporter.table("Exposed to the tailnet", COLUMNS, [row(item, told) for item, told in ladders])
     findings = [finding for _, told in ladders for finding in told]
     shown(session, [finding for finding in findings if not finding.ok and not _is_expected(session, finding)])
@@ -127,7 +134,7 @@ def class_is_served(session: Session) -> Check:
 # --- the rungs of one exposure -----------------------------------------------------------------------------------
 
 
-def rungs(session: Session, cluster: Cluster, item: Exposure) -> list[Check]:
+def rungs(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_PAGE) -> list[Check]:
     """From proxy to connection; SQL or HTTP come on top where they apply."""
     network = network_of(session)
     checks = [
@@ -145,7 +152,7 @@ def rungs(session: Session, cluster: Cluster, item: Exposure) -> list[Check]:
     if network is None:
         return checks + [untried(rung) for rung in reach]
     return checks + [
-        Check(rung=rung, look=_reaching(rung, cluster, item, network), deciding=rung != exposure.DEVICE_IS_PEER)
+        Check(rung=rung, look=_reaching(rung, cluster, item, network, page), deciding=rung != exposure.DEVICE_IS_PEER)
         for rung in reach
     ]
 
@@ -166,7 +173,7 @@ def _fresh(cluster: Cluster, item: Exposure) -> Callable[[], Finding]:
     return lambda: seen(exposure.PROXY_IS_READY, judge)
 
 
-def _reaching(rung: str, cluster: Cluster, item: Exposure, network: Network) -> Callable[[], Finding]:
+def _reaching(rung: str, cluster: Cluster, item: Exposure, network: Network, page: Page) -> Callable[[], Finding]:
     def judge() -> Finding:
         device = exposure.device_of(item, state_secrets(cluster, item)) or Device(fqdn="")
         if rung == exposure.DEVICE_IS_PEER:
@@ -175,7 +182,7 @@ def _reaching(rung: str, cluster: Cluster, item: Exposure, network: Network) -> 
             return exposure.name_resolves(device.fqdn, device, network)
         if rung == exposure.PORT_CONNECTS:
             return exposure.port_connects(device.fqdn, item.ports, network)
-        return exposure.http_answers(f"https://{device.fqdn}/", "", network)
+        return exposure.http_answers(f"https://{device.fqdn}{page.path}", page.marker, network)
 
     return lambda: seen(rung, judge)
 

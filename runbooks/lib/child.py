@@ -266,9 +266,11 @@ class Child:
             name = self.command.title or self.command.argv[0]
             if self._asks_told == 1 and self._sent is not None:
                 self._asked_at = time.monotonic()
-                self._tell(
-                    f"{self._sent.name} was passed on to {name!r} (process {self.pid}); waiting for it to end in order"
-                )
+                if not self.command.serves:
+                    self._tell(
+                        f"{self._sent.name} was passed on to {name!r} (process {self.pid}); "
+                        "waiting for it to end in order"
+                    )
             else:
                 self._tell(
                     f"still waiting for {name!r}; it got its signal, and a second one could leave things half done. "

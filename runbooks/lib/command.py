@@ -25,6 +25,8 @@ class Command:
     """Can change a cluster, a stack or a file: never killed by a time-out, one graceful signal only."""
     confidential: bool = False
     """Its output may hold clear secrets: it stays in memory, is never shown, journalled or put into an error."""
+    serves: bool = False
+    """It runs until it is told to stop, and that is its good end: nothing is said about it."""
     timeout: float | None = None
     """Seconds, for reads only; a mutating command with one is refused."""
 

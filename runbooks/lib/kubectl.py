@@ -127,6 +127,18 @@ class Kubectl:
         )
         return Command(argv=argv, title=f"ask the API server for {path}", env=self.env, timeout=READ_TIMEOUT)
 
+    def proxy(self, socket_path: Path, below: str) -> Command:
+        """`kubectl proxy` on a Unix socket: GET, and only what is below a path of the API. It runs until it is told."""
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            "proxy",
+            f"--unix-socket={socket_path}",
+            f"--accept-paths=^{re.escape(below)}",
+            "--reject-methods=^(POST|PUT|PATCH|DELETE|OPTIONS|CONNECT)$",
+        )
+        return Command(argv=argv, title=f"open {below}", env=self.env, serves=True, timeout=READ_TIMEOUT)
+
     def get_all(self, namespace: str) -> Command:
         """The handbook's `kubectl get all -n <namespace>`, as the table a person reads."""
         argv = (

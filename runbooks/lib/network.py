@@ -7,6 +7,9 @@ import json
 import shutil
 import socket
 import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from runbooks.lib.command import Command
@@ -66,16 +69,49 @@ def connect(host: str, port: int) -> None:
         return
 
 
-def fetch(url: str) -> Answer:
+def fetch(url: str, headers: Mapping[str, str] | None = None) -> Answer:
     """GET, no redirects followed: the first answer counts."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
+    return _first_answer(connection, parts.path + (f"?{parts.query}" if parts.query else ""), headers or {})
+
+
+def fetch_on_socket(socket_path: Path, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """GET `path` from the HTTP server behind a Unix socket."""
+    return _first_answer(_SocketConnection(socket_path), path, headers or {})
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, which nobody but the owner of its folder can reach."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+def _first_answer(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> Answer:
+    """Raises `OSError`; `TimeoutError` also for a body that only trickles in."""
     try:
-        connection.request("GET", parts.path or "/", headers={"User-Agent": "homelab-ops verify"})
+        connection.request("GET", path or "/", headers={"User-Agent": "homelab-ops verify", **headers})
         answer = connection.getresponse()
-        return Answer(status=answer.status, body=answer.read(BODY_LIMIT).decode("utf-8", "replace"))
+        return Answer(status=answer.status, body=_body(answer))
     except http.client.HTTPException as error:
         raise OSError(f"what answers there speaks no HTTP ({type(error).__name__})") from error
     finally:
         connection.close()
+
+
+def _body(answer: http.client.HTTPResponse) -> str:
+    parts, left, deadline = [], BODY_LIMIT, time.monotonic() + PATIENCE
+    while left > 0 and (part := answer.read1(left)):
+        parts.append(part)
+        left -= len(part)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the body did not come to an end in {PATIENCE:.0f} s")
+    return b"".join(parts).decode("utf-8", "replace")

@@ -76,6 +76,31 @@ def select_version(login: Login) -> str:
     return str(row[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Who a login is in its database."""
+
+    user: str
+    database: str
+    may_create: bool
+    """Tables, in the schema every app uses."""
+
+
+def select_standing(login: Login) -> Standing:
+    """Who this login is, and whether it may make tables. Raises `SqlFailed`."""
+    import psycopg
+
+    statement = "select current_user, current_database(), has_schema_privilege('public', 'CREATE')"
+    try:
+        with connect(login) as connection:
+            row = connection.execute(statement).fetchone()
+    except psycopg.Error as error:
+        raise _failure(error, login) from None
+    if row is None:
+        raise SqlFailed("the query gave no row", "what listens there is no Postgres")
+    return Standing(user=str(row[0]), database=str(row[1]), may_create=bool(row[2]))
+
+
 def connect(login: Login) -> psycopg.Connection[tuple[object, ...]]:
     """A connection with short time-outs. Raises `psycopg.Error`."""
     import psycopg

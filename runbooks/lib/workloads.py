@@ -84,6 +84,27 @@ def _behind(workload: Json) -> str:
     return "" if (ready or 0) >= (wanted or 0) else f"{kind} {name}: {ready or 0} of {wanted} ready"
 
 
+def jobs_are_complete(rung: str, answer: Json, *, namespace: str, next_step: str) -> Finding:
+    """There are Jobs, and every one of them came to a good end."""
+    found = items(answer)
+    if not found:
+        cause = "they were dropped as Helm hooks, or deleted after their time to live"
+        return failed(rung, f"namespace {namespace} holds no Job", cause=cause, next_step=next_step, final=True)
+    behind = [f"Job {metadata(job)[1]}: {_ended(job)}" for job in found if _ended(job) != "complete"]
+    if behind:
+        cause = "its Pods fail or do not start: look at their logs and events"
+        return failed(rung, "; ".join(behind), cause=cause, next_step=next_step)
+    return passed(rung, ", ".join(metadata(job)[1] for job in found))
+
+
+def _ended(job: Json) -> str:
+    for kind, told in (("Complete", "complete"), ("Failed", "failed")):
+        state = condition(job, kind)
+        if state is not None and state.is_true:
+            return told if kind == "Complete" else f"{told} ({state.reason}: {state.message})"
+    return f"{dig(job, 'status', 'active') or 0} Pods active, none succeeded yet"
+
+
 def has_endpoints(rung: str, slices: Json, *, service: str, next_step: str, cause: str = NO_ENDPOINTS) -> Finding:
     """At least one ready address in the Service's EndpointSlices (`discovery.k8s.io/v1`)."""
     ready, waiting = endpoint_addresses(slices)
