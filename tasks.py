@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runbooks import (
     cancel,
+    charts,
     deploy,
     destroy,
     doctor,
@@ -27,7 +28,23 @@ from runbooks.program import errors_told, main, options_of_environment
 
 ns = build(
     alone=(quality, doctor, graph, status),
-    groups=(cancel, deploy, destroy, drift, esc, lab, outputs, preview, rollback, secrets, stack, target, verify, wire),
+    groups=(
+        cancel,
+        charts,
+        deploy,
+        destroy,
+        drift,
+        esc,
+        lab,
+        outputs,
+        preview,
+        rollback,
+        secrets,
+        stack,
+        target,
+        verify,
+        wire,
+    ),
     told=errors_told,
     options=options_of_environment(),
 )
