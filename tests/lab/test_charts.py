@@ -137,12 +137,16 @@ def test_cnpg_has_no_webhooks_for_nothing_would_answer(render):
     assert not [item["kind"] for item in chart.objects if "Webhook" in item["kind"]]
 
 
-@pytest.mark.parametrize("chart", ["cloudnative-pg", "tailscale-operator"])
+@pytest.mark.parametrize(
+    "chart", ["cert-manager", "cloudflare-tunnel-ingress-controller", "cloudnative-pg", "tailscale-operator"]
+)
 def test_values_it_does_not_know_are_no_error(render, chart):
     assert render(chart, "x", {"surprise": {"value": 1}}).objects
 
 
-@pytest.mark.parametrize("chart", ["cloudnative-pg", "tailscale-operator"])
+@pytest.mark.parametrize(
+    "chart", ["cert-manager", "cloudflare-tunnel-ingress-controller", "cloudnative-pg", "tailscale-operator"]
+)
 def test_a_real_api_server_accepts_every_object(lab, render, chart):
     # Forced, since another test may have installed the same objects; a dry run changes none of them.
     said = lab.kubectl(
@@ -150,3 +154,63 @@ def test_a_real_api_server_accepts_every_object(lab, render, chart):
         stdin=render(chart, "x").text,
     )  # fmt: skip
     assert len(said.splitlines()) == len(render(chart, "x").objects)
+
+
+def test_cert_manager_has_the_real_names(render):
+    chart = render("cert-manager", "cert-manager", {"crds": {"enabled": True}})
+    programs = {"cert-manager", "cert-manager-webhook", "cert-manager-cainjector"}
+    assert chart.names("Deployment") == chart.names("Service") == chart.names("ServiceAccount") == programs
+    assert chart.crd_kinds() == {"Certificate", "CertificateRequest", "Challenge", "ClusterIssuer", "Issuer", "Order"}
+    assert chart["Service", "cert-manager-webhook"]["spec"]["ports"][0]["port"] == 443
+    assert not [item["kind"] for item in chart.objects if "Webhook" in item["kind"]]
+
+
+def test_cert_manager_keeps_its_crds_and_leaves_them_out_when_told(render):
+    for crd in render("cert-manager", "x", {"crds": {"enabled": True}}).objects:
+        if crd["kind"] == "CustomResourceDefinition":
+            assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert render("cert-manager", "x").crd_kinds() == set()
+
+
+def test_the_tunnel_logs_in_with_the_secret_it_is_told(render):
+    keys = {"apiTokenKey": "token", "accountIDKey": "account", "tunnelNameKey": "tunnel"}
+    name = "cloudflare-tunnel-ingress-controller"
+    chart = render(name, name, {"cloudflare": {"secretRef": {"name": "login"} | keys}})
+    assert chart.names("Secret") == set()
+    (container,) = chart["Deployment", name]["spec"]["template"]["spec"]["containers"]
+    refs = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container["env"][:3]}
+    assert refs == {
+        "CLOUDFLARE_API_TOKEN": {"name": "login", "key": "token"},
+        "CLOUDFLARE_ACCOUNT_ID": {"name": "login", "key": "account"},
+        "CLOUDFLARE_TUNNEL_NAME": {"name": "login", "key": "tunnel"},
+    }
+    assert chart["IngressClass", "cloudflare-tunnel"]["spec"]["controller"].startswith("strrl.dev/")
+    assert render(name, name).names("Secret") == {"cloudflare-api"}
+
+
+def test_the_monitoring_stack_has_the_real_names(render):
+    chart = render("kube-prometheus-stack", "monitoring", {"fullnameOverride": "monitoring"})
+    assert chart.names("Deployment") == {f"monitoring-{n}" for n in ("grafana", "kube-state-metrics", "operator")}
+    assert chart.names("DaemonSet") == {"monitoring-prometheus-node-exporter"}
+    assert chart.names("Prometheus") == {"monitoring-prometheus"}
+    assert chart.names("Alertmanager") == {"monitoring-alertmanager"}
+    named = render("kube-prometheus-stack", "watch")
+    assert named.names("Prometheus") == {"watch-kube-prometheus-stac-prometheus"}, "26 characters of the full name"
+
+
+def test_the_monitoring_stacks_operator_waits_for_ever_with_its_webhook(render):
+    """Its certificate comes from Jobs that are Helm hooks."""
+    off = {"prometheusOperator": {"admissionWebhooks": {"enabled": False}, "tls": {"enabled": False}}}
+    for values, waits in [({}, True), (off, False)]:
+        chart = render("kube-prometheus-stack", "monitoring", {"fullnameOverride": "monitoring"} | values)
+        template = chart["Deployment", "monitoring-operator"]["spec"]["template"]
+        assert bool(template["metadata"].get("annotations")) is waits
+        assert bool(template["spec"].get("volumes")) is waits
+
+
+@pytest.mark.parametrize(("hosts", "rules"), [([], [None]), (["charts.example"], ["charts.example"])])
+def test_grafanas_ingress_has_a_host_only_when_given_one(render, hosts, rules):
+    values = {"grafana": {"ingress": {"enabled": True, "ingressClassName": "tailscale", "hosts": hosts}}}
+    spec = render("kube-prometheus-stack", "x", values)["Ingress", "x-grafana"]["spec"]
+    assert spec["ingressClassName"] == "tailscale"
+    assert [rule.get("host") for rule in spec["rules"]] == rules
