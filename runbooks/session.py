@@ -12,7 +12,7 @@ from typing import Any
 
 from runbooks import preparation
 from runbooks.lib import pulumi
-from runbooks.lib.errors import NotApproved, NotFound, OpsError, ToolFailed
+from runbooks.lib.errors import NotApproved, NotFound, OpsError, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
 from runbooks.lib.journal import Journal, JournalUnwritable
@@ -50,6 +50,8 @@ class Session:
     env: Mapping[str, str] = field(repr=False)
     """What a pulumi child gets on top of the allow-listed environment."""
     prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
+    digests: dict[str, str] = field(default_factory=dict, repr=False)
+    """Of outputs whose clear values were asked for: hash of them as the state holds them → hash of the values."""
 
     def guard(self) -> Cluster:
         """Ask the cluster again who it is. Raises `Refused` unless it is the pinned one."""
@@ -276,13 +278,13 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
 
 
 def passphrases(target: Target) -> list[str]:
-    """What the target's passphrase file holds. Raises `ToolFailed` when it cannot be read."""
+    """What the target's passphrase file holds. Raises `Usage` when it cannot be read."""
     if target.passphrase_file is None:
         return []
     try:
         return [target.passphrase_file.read_text(encoding="utf-8").strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ToolFailed(
+        raise Usage(
             f"the passphrase file {target.passphrase_file} of target {target.name!r} cannot be read",
             expected="a readable text file that holds the passphrase",
             next_step=f"./inv --target {target.name} target.show",

@@ -77,11 +77,16 @@ def _user_traceback(error: BaseException, folder: str) -> str:
     """From the first frame of the program on; all of it when no frame is the program's."""
     frames = traceback.extract_tb(error.__traceback__)
     first = next(
-        (number for number, frame in enumerate(frames) if os.path.abspath(frame.filename).startswith(folder + os.sep)),  # noqa: PTH100
+        (number for number, frame in enumerate(frames) if _is_within(frame.filename, folder)),
         0,
     )
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames[first:])]
     return "".join(lines + traceback.format_exception_only(error))
+
+
+def _is_within(file: str, folder: str) -> bool:
+    """Whether a frame's file is one of the program's; `<frozen runpy>` and the like are nobody's."""
+    return not file.startswith("<") and os.path.abspath(file).startswith(folder + os.sep)  # noqa: PTH100
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ class OpsError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    usual_next_step: ClassVar[str] = ""
+    """Told where the error itself names no next step."""
 
     def __init__(self, summary: str, *, expected: str = "", next_step: str = "") -> None:
         super().__init__(summary)
@@ -30,8 +32,8 @@ class OpsError(Exception):
         told = [self.summary]
         if self.expected:
             told.append(f"expected: {self.expected}")
-        if self.next_step:
-            told.append(f"next: {self.next_step}")
+        if next_step := self.next_step or self.usual_next_step:
+            told.append(f"next: {next_step}")
         return told
 
 
@@ -43,6 +45,7 @@ class Usage(OpsError):
     """The command line, a settings file or a stack setting is wrong."""
 
     exit_code = 2
+    usual_next_step = "correct that, then run the same command again"
 
 
 class LoginMissing(OpsError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from runbooks.lib.command import Outcome
@@ -207,6 +208,21 @@ KNOWN: tuple[Known, ...] = (
         "check charts.yaml, or point the setting charts:source at a folder or mirror",
     ),
     _known(
+        r"unable to load the chart: (?P<why>[^\n]*)",
+        ToolFailed,
+        "a chart of {service} cannot be read: {why}",
+        "a complete chart: Chart.yaml, templates and values that helm can read",
+        "look at the folder or mirror that charts:source names; without that setting the published chart is taken",
+    ),
+    _known(
+        r"charts:source is (?P<source>'[^'\n]*'), and that folder does not have the chart (?P<chart>\S+)"
+        r".*?expected +(?P<path>[^\n]+)\n *next +(?P<fix>[^\n]+)",
+        Usage,
+        "a chart of {service} cannot be read: charts:source is {source}, and that folder does not have {chart}",
+        "{path}",
+        "{fix}",
+    ),
+    _known(
         r"no changes were expected",
         UnexpectedChanges,
         "{service} would change",
@@ -254,12 +270,22 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
             expected="the run to go on to its end",
             next_step=f"./inv cancel.{stack.service} says what was left behind, ./inv deploy.{stack.service} goes on",
         )
+    if outcome.exit_code < 0:
+        return ToolFailed(
+            f"pulumi was ended by {_signal_name(-outcome.exit_code)} while it worked on {stack.service}",
+            expected="a pulumi that ends by itself",
+            next_step=f"./inv cancel.{stack.service} removes the lock it may have left and lists what is unknown",
+        )
     text = failure_text(outcome)
     for known in KNOWN:
         found = known.pattern.search(text)
         if found is not None:
             return _explained(known, found, stack)
     return _unexplained(outcome, text, stack)
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _explained(known: Known, found: re.Match[str], stack: Stack) -> OpsError:
@@ -281,6 +307,7 @@ def _unexplained(outcome: Outcome, text: str, stack: Stack) -> OpsError:
     said = ":\n  " + "\n  ".join(lines) if lines else ", and said nothing"
     return error(
         f"pulumi could not {what} (exit {outcome.exit_code}){said}",
+        expected="a program that runs to its end" if PROGRAM_FAILED in text else "",
         next_step=f"correct the cause and run ./inv preview.{stack.service}",
     )
 
@@ -306,15 +333,44 @@ def _explains(diagnostic: Diagnostic) -> bool:
     return diagnostic.severity in {"error", "warning"} and not diagnostic.ephemeral
 
 
-EMPTY_WORDS = re.compile(r"^(?:error: )?(?:update|preview|refresh|destroy) failed$|^\s*\^+\s*$")
+PROGRAM_FAILED = "Program failed with an unhandled exception"
+EMPTY_WORDS = re.compile(
+    r"^(?:error: )?(?:(?:update|preview|refresh|destroy) failed"
+    r"|an unhandled error occurred: program exited with non-zero exit code: \d+)$|^\s*\^+\s*$"
+)
+TRACEBACK = re.compile(r"^\s*Traceback \(most recent call last\):$")
 FRAME = re.compile(r"^\s*File \"(?P<file>[^\"]+)\", line (?P<line>\d+)")
 
 
 def telling_lines(text: str) -> list[str]:
     """The lines that say what happened: without repeats, without `update failed`, tracebacks cut to their end."""
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in without_tracebacks(text.splitlines()):
         bare = line.rstrip()
         if bare.strip() and not EMPTY_WORDS.match(bare) and bare not in lines:
             lines.append(bare)
     return lines[-KEPT_LINES:]
+
+
+def without_tracebacks(lines: Iterable[str]) -> Iterator[str]:
+    """The lines with each traceback replaced by the exception's own and the last place in somebody's own code."""
+    margin, where = -1, ""
+    for line in lines:
+        if TRACEBACK.match(line):
+            margin, where = _indentation(line), ""
+        elif margin < 0:
+            yield line
+        elif frame := FRAME.match(line):
+            if not where or not _is_library(frame["file"]):
+                where = f" ({frame['file']}, line {frame['line']})"
+        elif line.strip() and _indentation(line) <= margin:
+            yield f"{line.rstrip()}{where}"
+            margin = -1
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith("<") or "site-packages" in file

@@ -24,6 +24,7 @@ def round_trip() -> YAML:
     """A reader and writer that keeps comments, quotes and order, as this project's files are indented."""
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
+    yaml.composer.warn_double_anchors = False  # the YAML standard allows them
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml

@@ -1,0 +1,120 @@
+"""What a failing answer is cut down to before a person reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import OpsError, ToolFailed, Usage
+from runbooks.lib.failures import explain, telling_lines
+from runbooks.lib.stacks import Stack
+
+STACK = Stack(service="app", project="app", name="mx", organization="organization", folder=Path("/p"), program="pulumi")
+
+SIMPLE = """\
+error: Program failed with an unhandled exception:
+Traceback (most recent call last):
+  File "<frozen runpy>", line 88, in _run_code
+  File "/p/app/__main__.py", line 8, in <module>
+    make()
+  File "/p/app/__main__.py", line 5, in make
+    raise ValueError("boom")
+ValueError: boom
+and its second line
+"""
+IN_A_LIBRARY = """\
+    Traceback (most recent call last):
+      File "/p/app/__main__.py", line 8, in <module>
+        make()
+        ^^^^^^
+      File "/venv/lib/python3.11/site-packages/pulumi/config.py", line 5, in make
+        raise ValueError("boom")
+    ValueError: boom
+error: an unhandled error occurred: program exited with non-zero exit code: 1
+error: update failed
+"""
+CHAINED = """\
+Traceback (most recent call last):
+  File "/p/app/a.py", line 1, in <module>
+KeyError: 'x'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/p/app/b.py", line 2, in <module>
+RuntimeError: y
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            SIMPLE,
+            [
+                "error: Program failed with an unhandled exception:",
+                "ValueError: boom (/p/app/__main__.py, line 5)",
+                "and its second line",
+            ],
+        ),
+        (IN_A_LIBRARY, ["    ValueError: boom (/p/app/__main__.py, line 8)"]),
+        (
+            CHAINED,
+            [
+                "KeyError: 'x' (/p/app/a.py, line 1)",
+                "During handling of the above exception, another exception occurred:",
+                "RuntimeError: y (/p/app/b.py, line 2)",
+            ],
+        ),
+        ("Traceback (most recent call last):\n  cut off", []),
+        ("no traceback\nno traceback\n\n", ["no traceback"]),
+    ],
+)
+def test_tracebacks_are_cut_to_their_end(text: str, lines: list[str]) -> None:
+    assert telling_lines(text) == lines
+
+
+def explained(stderr: str, exit_code: int = 1) -> OpsError:
+    command = Command(argv=("pulumi", "preview"), title="preview app")
+    return explain(
+        Outcome(command=command, exit_code=exit_code, seconds=0, stdout="", stderr=stderr, shown_stderr=stderr), STACK
+    )
+
+
+@pytest.mark.parametrize(("exit_code", "name"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (-40, "signal 40")])
+def test_a_pulumi_that_was_killed(exit_code: int, name: str) -> None:
+    error = explained("", exit_code)
+    assert error.summary == f"pulumi was ended by {name} while it worked on app"
+    assert "./inv cancel.app" in error.next_step
+
+
+def test_a_program_that_raises() -> None:
+    error = explained(SIMPLE)
+    assert type(error) is ToolFailed
+    assert error.expected == "a program that runs to its end"
+    assert error.next_step == "correct the cause and run ./inv preview.app"
+
+
+def test_a_chart_that_helm_cannot_read() -> None:
+    error = explained("error: unable to load the chart: cannot load Chart.yaml: yaml: line 1: no\nmore")
+    assert error.summary == "a chart of app cannot be read: cannot load Chart.yaml: yaml: line 1: no"
+    assert "charts:source" in error.next_step
+
+
+def test_a_chart_that_its_folder_does_not_have() -> None:
+    error = explained(
+        "error: charts:source is 'lab/x', and that folder does not have the chart cnpg\n  found     no chart\n"
+        "  expected  /p/lab/x/cnpg/Chart.yaml\n  next      helm pull cnpg\n  or        pulumi config rm charts:source"
+    )
+    assert type(error) is Usage
+    assert error.lines() == [
+        "a chart of app cannot be read: charts:source is 'lab/x', and that folder does not have cnpg",
+        "expected: /p/lab/x/cnpg/Chart.yaml",
+        "next: helm pull cnpg",
+    ]
+
+
+def test_a_mistake_always_has_a_next_step() -> None:
+    assert Usage("wrong").lines() == ["wrong", "next: correct that, then run the same command again"]
