@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from runbooks.checks import generic
-from runbooks.checks.cluster import Cluster, cluster_of, endpoint, looked_at, shown, workloads
+from runbooks.checks.cluster import CERTIFICATES_VALID, Cluster, cluster_of, endpoint, looked_at, shown, workloads
 from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
 from runbooks.lib.kubectl import Json, condition, is_current, items, metadata, text_at
 from runbooks.lib.workloads import kinds_are_served
@@ -23,7 +23,6 @@ VALID_FOR = timedelta(days=14)
 KINDS_SERVED = "cert-manager's CRDs are served"
 WEBHOOK_ANSWERS = "its webhook has an endpoint"
 ISSUERS_READY = "the issuers are Ready"
-CERTIFICATES_VALID = f"every certificate is valid for {VALID_FOR.days} days or more"
 
 CAUSES = {
     "InvalidSolver": "the Cloudflare token's Secret is not in cert-manager's own namespace, or lacks the key",

@@ -14,8 +14,12 @@ from runbooks.lib.workloads import has_endpoints, seen, workloads_are_ready
 from runbooks.services import Service
 from runbooks.session import Session
 
-LAB_UNTRIED = exposure.NEEDS_TAILNET | inside.NEEDS_CONTAINERS | tunnel.NEEDS_INTERNET
-"""The rungs that stay untried in the lab, all of them: it has no tailnet, runs no container and is not public."""
+CERTIFICATES_VALID = "every certificate is valid for two weeks or more"
+LAB_UNTRIED = exposure.NEEDS_TAILNET | inside.NEEDS_CONTAINERS | tunnel.NEEDS_INTERNET | frozenset({CERTIFICATES_VALID})
+"""The rungs that stay untried in the lab, all of them.
+
+It has no tailnet, runs no container and is not public; and nothing of the platform asks for a certificate.
+"""
 NO_TAILNET = "the lab has no tailnet"
 NO_INTERNET = "the lab is not on the internet"
 SIMULATED = "simulated pod"
