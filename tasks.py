@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-from runbooks import (
-    cancel,
-    charts,
-    deploy,
-    destroy,
-    doctor,
-    drift,
-    esc,
-    graph,
-    lab,
-    outputs,
-    preview,
-    quality,
-    rollback,
-    secrets,
-    stack,
-    status,
-    target,
-    verify,
-    wire,
-)
+from importlib import import_module
+
 from runbooks.collection import build
 from runbooks.program import errors_told, main, options_of_environment
 
+ALONE = "quality doctor graph status"
+GROUPS = "cancel charts deploy destroy drift esc lab modal outputs preview rollback secrets stack target verify wire"
+
 ns = build(
-    alone=(quality, doctor, graph, status),
-    groups=(
-        cancel,
-        charts,
-        deploy,
-        destroy,
-        drift,
-        esc,
-        lab,
-        outputs,
-        preview,
-        rollback,
-        secrets,
-        stack,
-        target,
-        verify,
-        wire,
-    ),
+    alone=[import_module(f"runbooks.{name}") for name in ALONE.split()],
+    groups=[import_module(f"runbooks.{name}") for name in GROUPS.split()],
     told=errors_told,
     options=options_of_environment(),
 )

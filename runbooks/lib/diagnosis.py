@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from runbooks.lib.checks import Finding, failed, not_tried, passed
 from runbooks.lib.command import Command
@@ -39,9 +41,10 @@ def look(rung: str, probe: Callable[[], Finding]) -> Finding:
 
 
 def tool_is_there(tool: Tool, runner: Runs) -> Finding:
-    """The tool is on PATH and tells a version."""
+    """The tool is on PATH, or in this environment, and tells a version."""
     rung = tool.name
-    program = shutil.which(tool.name)
+    beside_python = Path(sys.executable).with_name(tool.name)
+    program = shutil.which(tool.name) or (str(beside_python) if beside_python.exists() else None)
     if program is None:
         if tool.required:
             return failed(rung, "not on PATH", cause=tool.why, next_step=tool.install)

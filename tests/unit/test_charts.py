@@ -110,7 +110,7 @@ def test_check_finds_everything_right(home: House, capsys: pytest.CaptureFixture
 
 def test_a_pin_that_does_not_exist_fails(home: House) -> None:
     home.answer("helm", ["show"], (1, "", 'Error: chart "cloudnative-pg" matching 0.29.0 not found in index\n'))
-    with pytest.raises(VerificationFailed, match="its pin in charts.yaml is published"):
+    with pytest.raises(VerificationFailed, match="its pin in"):
         charts.check.body(home.c)
 
 
