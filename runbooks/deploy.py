@@ -23,7 +23,9 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
     layers = planning.chosen(names, only=only)
     again = planning.command_again(c, task, "--only" if only else "")
     with open_session(c, task) as session:
-        asked = [by_name(SERVICES)[name] for name in names]
+        layers = planning.without_esc(session, names, layers)
+        there = {service.name for layer in layers for service in layer}
+        asked = [by_name(SERVICES)[name] for name in names if name in there]
         planning.announce(session, asked, layers)
         plan = planning.plan_run(session, layers)
         applying.show_digest(session, plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,10 @@ from runbooks.lib.errors import OpsError, ToolFailed
 from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name, closure, layers
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
+from runbooks.lib.secret_values import SECRET_SIGNATURE, blanked
 from runbooks.lib.stacks import Stack
 from runbooks.lib.yamlfile import write_atomically
+from runbooks.outputs_in_clear import clear_outputs
 from runbooks.services import SERVICES, Service
 from runbooks.session import Session
 
@@ -31,6 +34,25 @@ Result = TypeVar("Result")
 def chosen(names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
     """The services of a run in layers: those named, and unless `only`, everything they need."""
     return layers(names if only else closure(names, SERVICES), SERVICES)
+
+
+def without_esc(
+    session: Session, names: Sequence[str], service_layers: Sequence[Sequence[Service]]
+) -> list[tuple[Service, ...]]:
+    """The layers without the services that need ESC where the back end has none; each is named.
+
+    Raises `Usage`, with both ways out, when such a service was asked for by name.
+    """
+    if not session.target.has_diy_backend:
+        return [tuple(layer) for layer in service_layers]
+    bound = [service for layer in service_layers for service in layer if service.environment]
+    for service in bound:
+        if len(names) == 1:
+            told = f"{service.name} takes its settings from the environment {service.environment}"
+            environments.refuse_without_esc(session.target, service.environment, told)
+        session.reporter.line(f"{service.name}: left out: {session.target.shown_backend} does not support Pulumi ESC")
+    kept = [tuple(service for service in layer if service not in bound) for layer in service_layers]
+    return [layer for layer in kept if layer]
 
 
 def titles(service_layers: Iterable[Sequence[Service]], verb: str) -> list[str]:
@@ -115,7 +137,7 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
         values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
         parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))
     for name in service.reads_outputs_of:
-        parts[f"outputs of {name}"] = hash_text(json.dumps(outputs_of(session, name), sort_keys=True, default=str))
+        parts[f"outputs of {name}"] = outputs_digest(session, name)
     return Fingerprint(parts=parts)
 
 
@@ -159,8 +181,34 @@ def _exported(session: Session, stack: Stack, *, after_interrupt: bool = False) 
 
 def outputs_of(session: Session, name: str) -> dict[str, object]:
     """The producer's outputs as its state holds them (secrets encrypted); empty while it was never applied."""
-    producer = session.prepare(by_name(SERVICES)[name])
-    return dict(state_of(session, producer).outputs)
+    return dict(state_of(session, producer_called(session, name)).outputs)
+
+
+def producer_called(session: Session, name: str) -> Stack:
+    return session.prepare(by_name(SERVICES)[name])
+
+
+_one_digest_at_a_time = threading.Lock()
+
+
+def outputs_digest(session: Session, name: str) -> str:
+    """One hash over what the producer's outputs are, secret ones by their values.
+
+    Their ciphertexts do not do: pulumi encrypts every secret of a state anew at each update, changed or not
+    (pkg/resource/stack/secrets.go). The values are asked for once a state and stay in memory.
+    """
+    held = canonical(outputs_of(session, name))
+    if SECRET_SIGNATURE not in held:
+        return hash_text(held)
+    known = hash_text(held)
+    with _one_digest_at_a_time:
+        if known not in session.digests:
+            session.digests[known] = hash_text(canonical(clear_outputs(session, producer_called(session, name))))
+        return session.digests[known]
+
+
+def canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 # What was applied from here
@@ -174,8 +222,15 @@ def _record_path(session: Session, stack: Stack) -> Path:
     return session.state_dir / "applied" / session.target.name / f"{stack.project}.json"
 
 
-def _deciding(fingerprint: Fingerprint) -> dict[str, str]:
-    upstream = {name: value for name, value in fingerprint.parts.items() if name.startswith("outputs of ")}
+def _deciding(session: Session, stack: Stack, fingerprint: Fingerprint) -> dict[str, str]:
+    """What is written down of a fingerprint. Of a producer's outputs the plain ones: no secret, not even as a hash.
+
+    A secret one that changes is a change of the consumer's own resources, which its preview shows.
+    """
+    upstream = {
+        f"outputs of {name}": hash_text(canonical(blanked(outputs_of(session, name))))
+        for name in by_name(SERVICES)[stack.service].reads_outputs_of
+    }
     return {name: fingerprint.parts[name] for name in DECIDING if name in fingerprint.parts} | upstream
 
 
@@ -189,14 +244,14 @@ def is_last_applied(session: Session, stack: Stack, fingerprint: Fingerprint) ->
         recorded = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return bool(recorded == _deciding(fingerprint))
+    return bool(recorded == _deciding(session, stack, fingerprint))
 
 
 def record_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> None:
     path = _record_path(session, stack)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        write_atomically(path, json.dumps(_deciding(fingerprint), indent=1) + "\n", mode=0o600)
+        write_atomically(path, json.dumps(_deciding(session, stack, fingerprint), indent=1) + "\n", mode=0o600)
     except OSError as error:
         raise ToolFailed(
             f"the record of what was applied cannot be written: {error.strerror} ({path})",

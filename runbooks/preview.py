@@ -23,6 +23,7 @@ def preview(
     task = planning.task_name("preview", names)
     layers = planning.chosen(names, only=only)
     with open_session(c, task) as session:
+        layers = planning.without_esc(session, names, layers)
         session.reporter.plan(planning.titles(layers, "preview"))
         plan = planning.plan_run(session, layers)
         applying.show_digest(session, plan, diff=diff)

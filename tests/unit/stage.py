@@ -142,11 +142,13 @@ class Stage:
         backend = root / "backend"
         self.target = SimpleNamespace(
             name="mx", stack="mx", backend=f"file://{backend}", file_backend=backend, cluster_uid="uid-1",
-            ephemeral=ephemeral, organization="organization",
+            ephemeral=ephemeral, organization="organization", has_diy_backend=True, shown_backend="file://x",
         )  # fmt: skip
         self.tools = SimpleNamespace(pulumi="/bin/pulumi", pulumi_version="v3.260.0")
         self.runner = ScriptedRunner(script)
         self.reporter = AskedReporter(answers, interactive=interactive)
+        self.digests: dict[str, str] = {}
+        self.masker = Masker()
         self.journal = SimpleNamespace(write=lambda kind, **facts: self.journalled.append((kind, facts)))
         self.journalled: list[tuple[str, dict[str, Any]]] = []
         self.guarded = 0
