@@ -78,7 +78,7 @@ def test_settings_alone_need_no_cluster(house: House, capsys: pytest.CaptureFixt
     [
         ({"context": "absent"}, Refused),
         ({"kubeconfig": "absent"}, Refused),
-        ({"passphrase_file": "absent"}, ToolFailed),
+        ({"passphrase_file": "absent"}, Usage),
         ({"cluster_uid": ""}, Usage),
     ],
 )
