@@ -51,8 +51,8 @@ def _derive(passphrase: str, salt: bytes) -> bytes:
 class Crypter:
     """Encrypts and decrypts with one derived key. Thread-safe.
 
-    A value met before, in either direction, is given back its ciphertext by ``encrypt``, so that what did not change in
-    a state file stays as it is.
+    A value gets one ciphertext for the life of the process, and another one in the next: like the real CLI, which
+    encrypts every secret of a state anew at each operation (pulumi pkg/resource/stack/secrets.go).
     """
 
     def __init__(self, key: bytes) -> None:
@@ -85,7 +85,6 @@ class Crypter:
             raise CommandFailed(
                 "failed to decrypt a secret: it was encrypted with another passphrase or salt"
             ) from error
-        self._known[plain] = ciphertext
         return plain
 
 

@@ -38,6 +38,15 @@ def unwrapped(value: Any) -> Any:
     return [unwrapped(inner) for inner in value] if isinstance(value, list) else value
 
 
+def blanked(value: Any) -> Any:
+    """The value with `[secret]` for every secret in it, encrypted or clear."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
+            return "[secret]"
+        return {key: blanked(inner) for key, inner in value.items()}
+    return [blanked(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _plaintexts(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:

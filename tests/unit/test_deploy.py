@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,35 @@ def test_changed_outputs_of_a_producer_mean_a_new_preview_of_its_consumer(tmp_pa
     deploy(stage, "app")
     assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview", "preview", "up"]
     assert "app: outputs of db changed since the preview" in stage.reporter.text
+
+
+def secret(**how: str) -> dict[str, str]:
+    return {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", **how}
+
+
+def exported(password: str) -> Answer:
+    outputs = {"password": secret(plaintext=json.dumps(password))}
+    resources = [
+        {"urn": "urn:pulumi:mx::db::pulumi:pulumi:Stack::db", "type": "pulumi:pulumi:Stack", "outputs": outputs}
+    ]
+    return Answer(stdout=json.dumps({"version": 3, "deployment": {"resources": resources}}))
+
+
+@pytest.mark.parametrize(("after", "previews"), [("correct-horse", 1), ("battery-staple", 2)])
+def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
+    tmp_path: Path, after: str, previews: int
+) -> None:
+    stage = Stage(tmp_path, three(), ephemeral=True)
+    stage.write_state("db", outputs={"password": secret(ciphertext="v1:before")})
+    again = {"password": secret(ciphertext="v1:after")}
+    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs=again))
+    stage.runner.script["export", "db"] = [exported("correct-horse"), exported(after)]
+    stage.runner.script["preview", "app"] = creating("app")
+    stage.runner.script["up", "app"] = applied("app")
+    deploy(stage, "app")
+    assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
+    recorded = (tmp_path / ".ops" / "applied" / "mx" / "app.json").read_text()
+    assert planning.hash_text(planning.canonical({"password": "[secret]"})) in recorded
 
 
 def test_unproven_service_is_4(tmp_path: Path) -> None:

@@ -61,11 +61,12 @@ def test_a_passphrase_comes_from_a_file(tmp_path: Path) -> None:
     assert by_file.crypter.decrypt(SETTING) == "hunter2-correct-horse"
 
 
-def test_a_new_salt_opens_with_its_passphrase_and_keeps_ciphertexts() -> None:
+def test_a_new_salt_opens_with_its_passphrase_and_encrypts_anew_in_each_process() -> None:
     made = PassphraseManager.create({"PULUMI_CONFIG_PASSPHRASE": "p"})
     sealed = made.crypter.encrypt("value")
     again = manager("p", made.salt).crypter
 
     assert again.decrypt(sealed) == "value"
-    assert again.encrypt("value") == sealed
+    assert again.encrypt("value") not in (sealed, "value")
+    assert again.encrypt("value") == again.encrypt("value")
     assert again.encrypt("other") != sealed
