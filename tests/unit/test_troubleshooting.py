@@ -1,0 +1,56 @@
+"""Each row of the troubleshooting list, provoked: what a tool said, and what we make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import OpsError, ToolFailed, Usage
+from runbooks.lib.failures import explain
+from runbooks.lib.stacks import Stack
+
+STACK = Stack(service="stitch", project="stitch", name="mx", organization="organization", folder=Path("/p"))
+
+ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
+    (
+        "back end without ESC",
+        "error: file:///home/me does not support Pulumi ESC.",
+        Usage,
+        "does not support Pulumi ESC",
+        "pulumi login --cloud",
+    ),
+    (
+        "CRDs not found",
+        'error: no matches for kind "Cluster" in version "postgresql.cnpg.io/v1"',
+        ToolFailed,
+        "the operator that brings it is not applied",
+        "--diff",
+    ),
+    ("time-outs", "error: timed out waiting for the condition", ToolFailed, "did not become ready", "--diff"),
+    (
+        "Postgres refuses a login",
+        'error: pq: password authentication failed for user "postgres"',
+        ToolFailed,
+        "refused the password",
+        "verify",
+    ),
+    (
+        "Postgres is not reached",
+        "error connecting to PostgreSQL server postgresql (scheme: postgres): dial tcp 1.2.3.4:5432: connect: "
+        "connection refused: provider=postgresql@3.18.2",
+        ToolFailed,
+        "cannot reach postgresql",
+        "verify",
+    ),
+]
+
+
+@pytest.mark.parametrize(("said", "error", "cause", "fix"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_a_row_is_answered_with_cause_and_fix(said: str, error: type[OpsError], cause: str, fix: str) -> None:
+    command = Command(argv=("pulumi",))
+    outcome = Outcome(command=command, exit_code=1, seconds=0, stdout="", stderr=said, shown_stderr=said)
+    explained = explain(outcome, STACK)
+    assert type(explained) is error and cause in explained.summary
+    assert fix in f"{explained.expected} {explained.next_step}"
