@@ -1,4 +1,5 @@
-"""The file back end: stacks, history, backups and locks below ``.pulumi/``, laid out as the real CLI does.
+"""What a back end is to the commands, and the file back end: stacks, history, backups and locks below ``.pulumi/``,
+laid out as the real CLI does.
 
 Files are written to a temporary file in the same folder and renamed, so a reader, or a run after a kill, finds the old
 document or the new one. Source: pulumi pkg/backend/diy.
@@ -15,28 +16,33 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from lab.engine.display import SecretFilter
+from lab.engine.events import Event
 from lab.engine.failures import CommandFailed, StackNotFound
+from lab.engine.state import Snapshot, encode_deployment
 
 ORGANIZATION = "organization"
 
 
 @dataclass(frozen=True)
 class StackName:
-    """A stack of a file back end; the organization is always ``organization``."""
+    """In a file back end the organization is always ``organization``."""
 
     project: str
     stack: str
+    organization: str = ORGANIZATION
 
     @property
     def qualified(self) -> str:
-        return f"{ORGANIZATION}/{self.project}/{self.stack}"
+        return f"{self.organization}/{self.project}/{self.stack}"
 
 
 def read_stack_name(text: str, project: str) -> StackName:
@@ -49,6 +55,93 @@ def read_stack_name(text: str, project: str) -> StackName:
     if len(parts) == 3 and parts[0] != ORGANIZATION:
         raise CommandFailed(f"file back ends know only the organization '{ORGANIZATION}', not '{parts[0]}'")
     return StackName(parts[-2] if len(parts) > 1 else project, parts[-1])
+
+
+@dataclass(frozen=True)
+class StackSummary:
+    """A line of ``stack ls``. ``last_update`` is POSIX time; both are ``None`` for a cloud stack never updated."""
+
+    name: StackName
+    last_update: float | None
+    resources: int | None
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a back end is told before an operation. ``config`` holds settings as the settings file has them."""
+
+    name: StackName
+    kind: str
+    is_preview: bool
+    runtime: str = "python"
+    message: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    hidden: SecretFilter = field(default_factory=lambda: SecretFilter(()), repr=False)
+
+
+class Run(Protocol):
+    """One operation, as the back end sees it."""
+
+    def save(self, deployment: dict[str, Any]) -> None:
+        """Keep the state as it is now. Raises ``CommandFailed``."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """An event, as it was shown."""
+        ...
+
+    def finish(self, result: str, entry: dict[str, Any]) -> None:
+        """``result``: succeeded or failed. ``entry`` is for the history. Not called: the operation was cut off."""
+        ...
+
+
+class Backend(Protocol):
+    """Stacks and their states. Failures are ``CommandFailed``."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def organization(self) -> str: ...
+
+    @property
+    def lost_locks(self) -> list[str]: ...
+
+    @property
+    def title_end(self) -> str:
+        """What follows ``Updating (stack)``."""
+        ...
+
+    def read_name(self, text: str, project: str) -> StackName: ...
+
+    def whoami(self) -> dict[str, Any]:
+        """``user``, ``url`` and, of a cloud, ``organizations``."""
+        ...
+
+    def has_stack(self, name: StackName) -> bool: ...
+
+    def stacks(self, project: str | None = None) -> list[StackSummary]: ...
+
+    def create_stack(self, name: StackName, runtime: str) -> None: ...
+
+    def read_latest(self, name: StackName) -> dict[str, Any]: ...
+
+    def last_update(self, name: StackName) -> float | None: ...
+
+    def remove_stack(self, name: StackName) -> None: ...
+
+    def history(self, name: StackName) -> list[dict[str, Any]]: ...
+
+    def cancel(self, name: StackName) -> None: ...
+
+    def locked(self, name: StackName) -> AbstractContextManager[object]:
+        """Around a whole command: nobody else changes the stack meanwhile."""
+        ...
+
+    def run(self, request: RunRequest, lost: Callable[[str], None]) -> AbstractContextManager[Run]:
+        """Around one operation. ``lost(why)`` is called when the back end takes the operation away from us."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +159,9 @@ class Lock:
 class FileBackend:
     """``url`` is ``file://`` with an absolute path."""
 
+    organization = ORGANIZATION
+    title_end = ":"
+
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.url = url
@@ -79,25 +175,31 @@ class FileBackend:
     def stack_file(self, name: StackName) -> Path:
         return self._base / "stacks" / name.project / f"{name.stack}.json"
 
+    def read_name(self, text: str, project: str) -> StackName:
+        return read_stack_name(text, project)
+
+    def whoami(self) -> dict[str, Any]:
+        return {"user": getpass.getuser(), "url": self.url}
+
     def has_stack(self, name: StackName) -> bool:
         return self.stack_file(name).is_file()
 
-    def stacks(self, project: str | None = None) -> list[StackName]:
+    def stacks(self, project: str | None = None) -> list[StackSummary]:
         """All stacks, or one project's, sorted."""
-        return sorted(
-            (
-                StackName(file.parent.name, file.stem)
-                for file in (self._base / "stacks").glob(f"{project or '*'}/*.json")
-            ),
-            key=lambda name: (name.project, name.stack),
-        )
+        found = []
+        for file in sorted((self._base / "stacks").glob(f"{project or '*'}/*.json")):
+            name = StackName(file.parent.name, file.stem)
+            resources = len(self.read_latest(name).get("resources") or ())
+            found.append(StackSummary(name, self.last_update(name), resources))
+        return found
 
-    def create_stack(self, name: StackName, deployment: dict[str, Any]) -> None:
+    def create_stack(self, name: StackName, runtime: str) -> None:
+        del runtime
         if self.has_stack(name):
             raise CommandFailed(f"stack '{name.qualified}' already exists")
         if not (self._base / "meta.yaml").exists():
             _write(self._base / "meta.yaml", "version: 1\n")
-        self.write_latest(name, deployment)
+        self.write_latest(name, encode_deployment(Snapshot(), lambda text: text))
 
     def read_latest(self, name: StackName) -> dict[str, Any]:
         """The deployment of the last checkpoint."""
@@ -149,6 +251,15 @@ class FileBackend:
         """Newest first."""
         files = sorted((self._base / "history" / name.project / name.stack).glob("*.history.json"), reverse=True)
         return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+    # -- operations ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def run(self, request: RunRequest, lost: Callable[[str], None]) -> Iterator[Run]:
+        del lost  # locks are files, and their loss is told at the end
+        if not request.is_preview:
+            self.keep_previous(request.name)
+        yield FileRun(self, request)
 
     # -- locks ---------------------------------------------------------------------------------------------------
 
@@ -203,9 +314,29 @@ class FileBackend:
                 "no such file or directory"
             )
 
-    def remove_locks(self, name: StackName) -> None:
+    def cancel(self, name: StackName) -> None:
+        """Removes the lock files, and does not stop the run that made them."""
         for lock in self.locks(name):
             lock.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class FileRun:
+    """State and history as files."""
+
+    backend: FileBackend
+    request: RunRequest
+
+    def save(self, deployment: dict[str, Any]) -> None:
+        self.backend.write_latest(self.request.name, deployment)
+
+    def tell(self, event: Event) -> None:
+        """Nobody else to tell."""
+
+    def finish(self, result: str, entry: dict[str, Any]) -> None:
+        del result  # is in the entry
+        if not self.request.is_preview:
+            self.backend.add_history(self.request.name, entry)
 
 
 def _refuse_when_locked(locks: list[Lock]) -> None:

@@ -199,6 +199,7 @@ def _config(arguments: Arguments) -> None:
         arguments.value("stack"),
         as_json=arguments.has("json"),
         show_secrets=arguments.has("show-secrets"),
+        opening=arguments.has("open"),
     )
 
 
@@ -227,16 +228,46 @@ def _config_rm(arguments: Arguments) -> None:
     config_commands.remove(arguments.session(), arguments.value("stack"), arguments.word(0))
 
 
-def _config_env(arguments: Arguments) -> None:
-    from lab.engine import config_commands
+def _config_env_add(arguments: Arguments) -> None:
+    from lab.engine import config_env_commands
 
-    config_commands.refuse_environments(arguments.session(), arguments.value("stack"))
+    config_env_commands.add(
+        arguments.session(),
+        arguments.value("stack"),
+        arguments.words,
+        yes=arguments.has("yes"),
+        show_secrets=arguments.has("show-secrets"),
+    )
 
 
-def _env(_arguments: Arguments) -> None:
-    from lab.engine.session import refuse_cloud
+def _config_env_rm(arguments: Arguments) -> None:
+    from lab.engine import config_env_commands
 
-    refuse_cloud(os.environ)
+    config_env_commands.remove(
+        arguments.session(),
+        arguments.value("stack"),
+        arguments.word(0),
+        yes=arguments.has("yes"),
+        show_secrets=arguments.has("show-secrets"),
+    )
+
+
+def _config_env_ls(arguments: Arguments) -> None:
+    from lab.engine import config_env_commands
+
+    config_env_commands.show(arguments.session(), arguments.value("stack"), as_json=arguments.has("json"))
+
+
+def _config_env_init(arguments: Arguments) -> None:
+    from lab.engine import config_env_commands
+
+    config_env_commands.init(
+        arguments.session(),
+        arguments.value("stack"),
+        arguments.value("env"),
+        yes=arguments.has("yes"),
+        keep=arguments.has("keep-config"),
+    )
 
 
 def _operation(kind: str, arguments: Arguments, *, preview_only: bool = False) -> None:
@@ -313,7 +344,9 @@ def _destroy(arguments: Arguments) -> None:
 
 _INIT = Command(_stack_init, (STACK, Flag("secrets-provider", takes_value=True), Flag("no-select")), words=1)
 _REMOVE = Command(_stack_rm, (STACK, YES, Flag("force", "f"), Flag("preserve-config")), words=1)
-_CONFIG_ENV = Command(_config_env, (STACK, YES, CONFIG_FILE, JSON), words=8)
+_CONFIG_ENV = (STACK, YES, CONFIG_FILE, SHOW_SECRETS)
+_CONFIG_ENV_LS = Command(_config_env_ls, (STACK, CONFIG_FILE, JSON))
+_CONFIG_ENV_RM = Command(_config_env_rm, _CONFIG_ENV, words=1, least=1)
 _UP = Command(_up, (*_OPERATION, *_CONFIRMED, Flag("refresh", "r")))
 
 COMMANDS: dict[tuple[str, ...], Command] = {
@@ -329,12 +362,18 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("stack", "rm"): _REMOVE,
     ("stack", "remove"): _REMOVE,
     ("stack", "history"): Command(_stack_history, (STACK, JSON, SHOW_SECRETS)),
-    ("config",): Command(_config, (STACK, JSON, SHOW_SECRETS, CONFIG_FILE)),
+    ("config",): Command(_config, (STACK, JSON, SHOW_SECRETS, CONFIG_FILE, Flag("open"))),
     ("config", "get"): Command(_config_get, (STACK, JSON, CONFIG_FILE), words=1, least=1),
     ("config", "set"): Command(_config_set, (STACK, CONFIG_FILE, Flag("secret"), Flag("plaintext")), words=2, least=1),
     ("config", "rm"): Command(_config_rm, (STACK, CONFIG_FILE), words=1, least=1),
-    ("config", "env"): _CONFIG_ENV,
-    ("env",): Command(_env, (JSON, YES), words=8),
+    ("config", "env", "add"): Command(_config_env_add, _CONFIG_ENV, words=8, least=1),
+    ("config", "env", "ls"): _CONFIG_ENV_LS,
+    ("config", "env", "list"): _CONFIG_ENV_LS,
+    ("config", "env", "rm"): _CONFIG_ENV_RM,
+    ("config", "env", "remove"): _CONFIG_ENV_RM,
+    ("config", "env", "init"): Command(
+        _config_env_init, (*_CONFIG_ENV, Flag("env", takes_value=True), Flag("keep-config"))
+    ),
     ("preview",): Command(_preview, (*_OPERATION, Flag("refresh", "r"))),
     ("up",): _UP,
     ("update",): _UP,
@@ -345,7 +384,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
 
 HELP = f"""This is not pulumi: it is the stand-in of the lab, for the lab only (follows {VERSION}).
 
-Commands: {", ".join(sorted({" ".join(path) for path in COMMANDS}))}
+Commands: {", ".join(sorted({" ".join(path) for path in COMMANDS}))}, env (its own --help)
 Everything else is refused by name. Install the real pulumi for real targets: https://www.pulumi.com/docs/install/
 """
 
@@ -389,7 +428,7 @@ def _split_command(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
         else:
             positions.append(index)
     path: tuple[str, ...] = ()
-    for length in (2, 1):
+    for length in (3, 2, 1):
         candidate = tuple(argv[index] for index in positions[:length])
         if candidate in COMMANDS:
             path = candidate
@@ -429,10 +468,27 @@ def _split_flags(
     return words, flags
 
 
+def _environment_command(argv: Sequence[str]) -> list[str] | None:
+    """What follows ``env`` (or its alias ``esc``) when that is the first word, else ``None``."""
+    valued = {name for flag in GLOBAL if flag.takes_value for name in (f"--{flag.name}", f"-{flag.short}")}
+    skip = False
+    for index, word in enumerate(argv):
+        if not skip and not word.startswith("-"):
+            return list(argv[index + 1 :]) if word in ("env", "esc") else None
+        skip = not skip and word in valued
+    return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is the real CLI's for the same end."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        command, arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        after_env = _environment_command(words)
+        if after_env is not None:
+            from lab.esc import cli as environments
+
+            return environments.run([word for word in after_env if word != "--non-interactive"], "pulumi env")
+        command, arguments = read_arguments(words)
         if command is None:
             print(HELP, end="")
             return 0

@@ -3,56 +3,80 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
+from lab.engine.backend import StackName
+from lab.engine.environments import Environment
 from lab.engine.failures import CommandFailed, UsageError
-from lab.engine.passphrase import Crypter
-from lab.engine.project import Setting, full_key, remove_setting, write_setting
-from lab.engine.session import NO_ENVIRONMENTS, Session
+from lab.engine.project import Setting, StackSettings, full_key, remove_setting, write_setting
+from lab.engine.secrets_manager import Crypter
+from lab.engine.session import Session
 from lab.engine.stack_commands import columns, say, say_json
 
 _SECRET_KEY = re.compile(r"passwd|pass|password|pass phrase|secret|token", re.IGNORECASE)
 
 
-def list_settings(session: Session, stack: str, *, as_json: bool, show_secrets: bool) -> None:
+def list_settings(session: Session, stack: str, *, as_json: bool, show_secrets: bool, opening: bool) -> None:
+    """ESC environments are opened for ``--open`` and ``--show-secrets`` only; else what they give may be unknown."""
     project = session.project()
     name = session.stack_name(project, stack)
     settings = session.settings(project, name)
-    crypter = _Lazily(session, stack)
-    shown = {key: _shown(setting, crypter, show_secrets) for key, setting in settings.settings.items()}
+    environment = session.opened(settings) if opening or show_secrets else session.checked(settings)
+    show_merged(session, name, settings, environment, as_json=as_json, show_secrets=show_secrets)
+
+
+def show_merged(
+    session: Session,
+    name: StackName,
+    settings: StackSettings,
+    environment: Environment,
+    *,
+    as_json: bool = False,
+    show_secrets: bool = False,
+) -> None:
+    """The settings file's entries over those of ``environment``."""
+    merged = merge(name, settings, environment)
+    crypter = _Lazily(session, name, settings)
+    shown = {key: _shown(setting, crypter, show_secrets) for key, setting in merged.items()}
     if as_json:
         say_json(
             {
-                key: {**({} if value is None else {"value": value}), "secret": settings.settings[key].secret}
+                key: {**({} if value is None else {"value": value}), "secret": merged[key].secret}
                 for key, value in shown.items()
             }
         )
         return
     rows = [("KEY", "VALUE")]
     rows += [
-        (key.removeprefix(f"{project.name}:"), "[secret]" if value is None else value) for key, value in shown.items()
+        (key.removeprefix(f"{name.project}:"), "[secret]" if value is None else value) for key, value in shown.items()
     ]
     say(columns(rows))
 
 
-class _Lazily:
-    """The crypter of a stack's settings, derived when first called."""
+def merge(name: StackName, settings: StackSettings, environment: Environment) -> dict[str, Setting]:
+    """Secrets of the environment stay in clear inside: nothing is encrypted only to be shown."""
+    own = environment.settings(name.project, lambda text: text)
+    opened = {key: replace(setting, is_encrypted=False) for key, setting in own.items()}
+    return dict(sorted({**opened, **settings.settings}.items()))
 
-    def __init__(self, session: Session, stack: str) -> None:
+
+class _Lazily:
+    """The crypter of a stack's settings, made when first called."""
+
+    def __init__(self, session: Session, name: StackName, settings: StackSettings) -> None:
         self._session = session
-        self._stack = stack
+        self._name = name
+        self._settings = settings
 
     def __call__(self) -> Crypter:
-        project = self._session.project()
-        name = self._session.stack_name(project, self._stack)
-        settings = self._session.settings(project, name)
-        manager = self._session.secrets_of_settings(settings, self._session.backend.read_latest(name))
+        deployment = self._session.backend.read_latest(self._name)
+        manager = self._session.secrets_of_settings(self._settings, deployment, self._name)
         if manager is None:
-            raise CommandFailed(f"{settings.path} has secrets and no encryptionsalt")
+            raise CommandFailed(f"{self._settings.path} has secrets and no encryptionsalt")
         return manager.crypter
 
 
@@ -61,13 +85,16 @@ def _shown(setting: Setting, crypter: _Lazily, show_secrets: bool) -> str | None
 
 
 def get(session: Session, stack: str, key: str, *, as_json: bool) -> None:
-    """In clear, always."""
+    """In clear, always; opens the stack's ESC environments when the settings file does not have the key."""
     project = session.project()
     name = session.stack_name(project, stack)
-    setting = session.settings(project, name).settings.get(full_key(key, project.name))
+    settings = session.settings(project, name)
+    full = full_key(key, project.name)
+    merged = settings.settings if full in settings.settings else merge(name, settings, session.opened(settings))
+    setting = merged.get(full)
     if setting is None:
         raise CommandFailed(f"configuration key '{key}' not found for stack '{name.stack}'")
-    value = setting.plain(_Lazily(session, stack))
+    value = setting.plain(_Lazily(session, name, settings))
     if as_json:
         say_json({"value": value, "secret": setting.secret})
     else:
@@ -86,7 +113,7 @@ def set_value(session: Session, stack: str, key: str, value: str | None, *, secr
     settings = session.settings(project, name)
     entry: Any = value
     if secret:
-        entry = {"secure": session.secrets_for_writing(settings).crypter.encrypt(value)}
+        entry = {"secure": session.secrets_for_writing(settings, name).crypter.encrypt(value)}
     elif not plaintext and looks_like_secret(key, value):
         raise CommandFailed(
             f"config value for '{key}' looks like a secret; rerun with --secret to encrypt it, or --plaintext if you "
@@ -109,8 +136,3 @@ def remove(session: Session, stack: str, key: str) -> None:
     project = session.project()
     name = session.stack_name(project, stack)
     remove_setting(session.settings_file(project, name), project.name, full_key(key, project.name))
-
-
-def refuse_environments(session: Session, stack: str) -> None:
-    session.stack_name(session.project(), stack)
-    raise CommandFailed(NO_ENVIRONMENTS.format(host=os.uname().nodename))

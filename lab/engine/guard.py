@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lab.engine.failures import CommandFailed
 from lab.engine.project import read_yaml
@@ -19,27 +21,47 @@ def lab_folder(environment: Mapping[str, str]) -> Path:
     return Path(state) / "lab"
 
 
-def lab_backend(environment: Mapping[str, str]) -> str:
-    """The lab's back end, after checking that it is the one asked for."""
+@dataclass(frozen=True)
+class LabBackend:
+    """``url`` of the lab's back end (files or cloud) and the organization of its stacks."""
+
+    url: str
+    organization: str
+
+    @property
+    def is_cloud(self) -> bool:
+        return self.url.startswith(("http://", "https://"))
+
+
+def lab_backend(environment: Mapping[str, str], name: str = "pulumi") -> LabBackend:
+    """The back end asked for, after checking that it is the lab's. ``name``: whose stand-in asks."""
     folder = lab_folder(environment)
-    asked = environment.get("PULUMI_BACKEND_URL", "")
+    asked = environment.get("PULUMI_BACKEND_URL", "").rstrip("/")
     try:
         target: dict[str, Any] = json.loads((folder / "target.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CommandFailed(
-            f"this pulumi is the lab's stand-in and the lab has not been set up: {folder / 'target.json'} is missing. "
-            "Start it with `./inv lab.up`, or put the real pulumi first on PATH"
+            f"this {name} is the lab's stand-in and the lab has not been set up: {folder / 'target.json'} is missing. "
+            f"Start it with `./inv lab.up`, or put the real {name} first on PATH"
         ) from None
     except ValueError as error:
         raise CommandFailed(f"{folder / 'target.json'} is damaged ({error}); run `./inv lab.up`") from error
-    backend = str(target.get("backend", ""))
-    if not asked or asked != backend:
+    backend = str(target.get("backend", "")).rstrip("/")
+    cloud = str((target.get("cloud") or {}).get("url", "")).rstrip("/")
+    if not asked or asked not in (backend, cloud):
         raise CommandFailed(
-            "this pulumi is the lab's stand-in and serves only the lab's back end: "
+            f"this {name} is the lab's stand-in and serves only the lab's back end: "
             f"PULUMI_BACKEND_URL is '{asked or 'not set'}', the lab's is '{backend}'. "
-            "Put the real pulumi first on PATH for anything else"
+            f"Put the real {name} first on PATH for anything else"
         )
-    return backend
+    found = LabBackend(asked, str(target.get("organization") or "organization"))
+    if found.is_cloud and not _is_loopback(asked):
+        raise CommandFailed(f"the lab's back end must be on loopback, and {folder / 'target.json'} has '{asked}'")
+    return found
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def check_cluster(environment: Mapping[str, str], settings: Mapping[str, str]) -> None:

@@ -35,7 +35,7 @@ class Journal:
         """New resources in the order they were finished, then what is left of the old ones."""
         with self._lock:
             pending = [*self._interrupted, *self._under_way]
-            return Snapshot([*self._new, *self.left_over()], pending, self.base.salt)
+            return Snapshot([*self._new, *self.left_over()], pending, self.base.secrets_provider)
 
     def add(self, new: ResourceState, old: ResourceState | None, *, changed: bool = True) -> None:
         """``new`` takes the place of ``old``."""

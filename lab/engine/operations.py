@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
 
-from lab.engine.backend import ORGANIZATION, StackName, read_stack_name
+from lab.engine.backend import Run, RunRequest, StackName
 from lab.engine.cancellation import CancellationToken
 from lab.engine.deployment import Deployment, Stopped
 from lab.engine.display import SECRET_TEXT, Display, EventSink, SecretFilter
@@ -22,9 +22,9 @@ from lab.engine.failures import ChangesProposed, CommandFailed, NotSupported, Op
 from lab.engine.guard import check_cluster
 from lab.engine.hosting import Host, ProviderRegistry
 from lab.engine.journal import Journal
-from lab.engine.passphrase import PassphraseManager
 from lab.engine.program import ALREADY_TOLD, Program
-from lab.engine.project import Project, StackSettings, effective_settings, full_key, write_setting
+from lab.engine.project import Project, Setting, StackSettings, effective_settings, full_key, write_setting
+from lab.engine.secrets_manager import SecretsManager, ciphertexts_in
 from lab.engine.session import Session
 from lab.engine.state import Snapshot, decode, decode_deployment, encode_deployment
 from lab.engine.urns import ROOT_STACK_TYPE, make_urn
@@ -65,14 +65,17 @@ class Work:
     project: Project
     name: StackName
     settings: StackSettings
+    chosen: Mapping[str, Setting]
     values: Mapping[str, str]
     secret_keys: tuple[str, ...]
-    secrets: PassphraseManager
+    secrets: SecretsManager
     snapshot: Snapshot
+    secret_texts: tuple[str, ...] = ()
+    """Of the environment variables and files of ESC environments."""
 
     @property
     def hidden(self) -> SecretFilter:
-        return SecretFilter(self.values[key] for key in self.secret_keys)
+        return SecretFilter([*(self.values[key] for key in self.secret_keys), *self.secret_texts])
 
 
 def run_operation(session: Session, options: Options) -> None:
@@ -82,7 +85,28 @@ def run_operation(session: Session, options: Options) -> None:
     project = session.project()
     name = session.stack_name(project, options.stack)
     _save_settings(session, project, name, options)
-    with _interruptible(), _early_program(session, project, options) as program_slot:
+    with _interruptible(), _with_environments(session, project, name) as opened:
+        _run_all(opened, project, name, options)
+    if options.remove:
+        session.backend.remove_stack(name)
+
+
+@contextlib.contextmanager
+def _with_environments(session: Session, project: Project, name: StackName) -> Iterator[Session]:
+    """With the variables and files of the stack's ESC environments, for this process and the program."""
+    settings = session.settings(project, name)
+    if not settings.environments:
+        yield session
+        return
+    from lab.engine.environments import Files
+
+    environment = session.opened(settings)
+    with Files(environment.files) as files:
+        yield session.with_variables({**environment.variables, **files})
+
+
+def _run_all(session: Session, project: Project, name: StackName, options: Options) -> None:
+    with _early_program(session, project, options) as program_slot:
         if options.preview_only:
             _run_once(_prepare(session, project, name), options, preview=True, program_slot=program_slot)
             return
@@ -92,8 +116,6 @@ def run_operation(session: Session, options: Options) -> None:
                 _run_once(work, options, preview=True, program_slot=program_slot)
                 work = _prepare(session, project, name)
             _run_once(work, options, preview=False, program_slot=program_slot)
-    if options.remove:
-        session.backend.remove_stack(name)
 
 
 def _save_settings(session: Session, project: Project, name: StackName, options: Options) -> None:
@@ -172,31 +194,34 @@ def _early_program(session: Session, project: Project, options: Options) -> Iter
 
 def _prepare(session: Session, project: Project, name: StackName) -> Work:
     settings = session.settings(project, name)
-    session.refuse_environments(settings)
+    environment = session.opened(settings)
     deployment = session.backend.read_latest(name)
-    secrets = session.secrets_of_settings(settings, deployment)
     try:
-        if secrets is None:
-            secrets = session.secrets_for_writing(settings)
+        secrets = session.secrets_of_settings(settings, deployment, name) or session.secrets_for_writing(settings, name)
         crypter = secrets.crypter
     except CommandFailed as error:
         raise CommandFailed(f"getting stack configuration: get stack secrets manager: {error}") from error
-    chosen = effective_settings(project, name.stack, settings)
+    crypter.preload(ciphertexts_in([setting.raw for setting in settings.settings.values()]))
+    chosen = effective_settings(project, name.stack, settings, environment.settings(project.name, crypter.encrypt))
     values = {key: setting.plain(lambda: crypter) for key, setting in chosen.items()}
     check_cluster(session.environment, values)
-    state_crypter = crypter
-    if deployment and deployment.get("secrets_providers") and _salt(deployment) != secrets.salt:
-        state_crypter = session.crypter_of_state(deployment) or crypter
-    snapshot = decode_deployment(deployment, state_crypter.decrypt)
-    snapshot.salt = secrets.salt
     secret_keys = tuple(key for key, setting in chosen.items() if setting.secret)
-    return Work(session, project, name, settings, values, secret_keys, secrets, snapshot)
+    snapshot = _snapshot(session, deployment, secrets)
+    return Work(
+        session, project, name, settings, chosen, values, secret_keys, secrets, snapshot, environment.secret_texts
+    )
 
 
-def _salt(deployment: Mapping[str, Any]) -> str:
-    from lab.engine.state import salt_of
-
-    return salt_of(dict(deployment))
+def _snapshot(session: Session, deployment: dict[str, Any], secrets: SecretsManager) -> Snapshot:
+    """Decrypted by what the state says it was encrypted with; to be written with ``secrets``."""
+    own = deployment.get("secrets_providers")
+    crypter = secrets.crypter
+    if own and own != secrets.document:
+        crypter = session.crypter_of_state(deployment) or crypter
+    crypter.preload(ciphertexts_in(deployment))
+    snapshot = decode_deployment(deployment, crypter.decrypt)
+    snapshot.secrets_provider = secrets.document
+    return snapshot
 
 
 # -- one run -------------------------------------------------------------------------------------------------------
@@ -206,19 +231,48 @@ def _run_once(work: Work, options: Options, *, preview: bool, program_slot: _Pro
     started = time.monotonic()
     sink = EventSink(_display(work, options, preview=preview), work.hidden)
     token = CancellationToken()
+
+    def lost(why: str) -> None:
+        sink(Diagnostic("", f"{why}\n", "error", "error: "))
+        token.cancel()
+
     with _signals(token, sink, preview=preview, terminate=program_slot.kill):
         sink(Prelude({key: SECRET_TEXT if key in work.secret_keys else work.values[key] for key in work.values}))
-        deployment, journal = _deployment(work, options, preview=preview, sink=sink, token=token)
-        try:
-            _carry_out(work, options, deployment, journal, program_slot, sink)
-        finally:
-            deployment.registry.close()
-        if not preview:
-            journal.flush()
-    result = _conclude(deployment, sink, preview=preview, seconds=time.monotonic() - started, token=token)
-    if not preview:
-        _record(work, options, deployment, result, started)
+        with work.session.backend.run(_request(work, options, preview=preview), lost) as run:
+            sink.listen(run.tell)
+            deployment, journal = _deployment(work, options, preview=preview, sink=sink, token=token, run=run)
+            try:
+                _carry_out(work, options, deployment, journal, program_slot, sink)
+            finally:
+                deployment.registry.close()
+            if not preview:
+                journal.flush()
+            seconds = time.monotonic() - started
+            result = _conclude(deployment, sink, preview=preview, seconds=seconds, token=token)
+            run.finish(result, _history_entry(work, options, deployment, result, seconds))
     _raise_for(deployment, options, result, preview=preview)
+
+
+def _request(work: Work, options: Options, *, preview: bool) -> RunRequest:
+    return RunRequest(
+        work.name,
+        options.kind,
+        preview,
+        message=options.message,
+        environment=_circumstances(work, options),
+        config={key: setting.raw for key, setting in work.chosen.items()},
+        hidden=work.hidden,
+    )
+
+
+def _circumstances(work: Work, options: Options) -> dict[str, str]:
+    """What a history entry says of how the command was run."""
+    found = {"exec.kind": "cli", "pulumi.version": _version(), **options.flags}
+    if work.settings.environments:
+        from lab.engine.environments import metadata
+
+        found["stack.environments"] = metadata(work.settings.environments)
+    return found
 
 
 def _display(work: Work, options: Options, *, preview: bool) -> Display:
@@ -229,17 +283,17 @@ def _display(work: Work, options: Options, *, preview: bool) -> Display:
         if options.output_json:
             return SummaryLine(out)
         return Digest(out, work.hidden) if options.preview_only else EventStream(out, work.hidden)
-    from lab.engine.display.text import Difference, Progress
+    from lab.engine.display.text import Difference, Progress, title_of
 
     root = make_urn(work.name.stack, work.project.name, "", ROOT_STACK_TYPE, f"{work.project.name}-{work.name.stack}")
+    title = title_of(options.kind, preview=preview, stack=work.name.stack, end=work.session.backend.title_end)
     if options.diff:
         return Difference(
             out,
             sys.stderr,
             work.hidden,
-            kind=options.kind,
             preview=preview,
-            stack=work.name.stack,
+            title=title,
             root_urn=root,
             show_secrets=options.show_secrets,
         )
@@ -248,7 +302,7 @@ def _display(work: Work, options: Options, *, preview: bool) -> Display:
         work.hidden,
         kind=options.kind,
         preview=preview,
-        stack=work.name.stack,
+        title=title,
         root_urn=root,
         show_secrets=options.show_secrets,
         show_outputs=not options.suppress_outputs,
@@ -256,15 +310,13 @@ def _display(work: Work, options: Options, *, preview: bool) -> Display:
 
 
 def _deployment(
-    work: Work, options: Options, *, preview: bool, sink: EventSink, token: CancellationToken
+    work: Work, options: Options, *, preview: bool, sink: EventSink, token: CancellationToken, run: Run
 ) -> tuple[Deployment, Journal]:
-    backend, name, encrypt = work.session.backend, work.name, work.secrets.crypter.encrypt
+    name, encrypt = work.name, work.secrets.crypter.encrypt
 
     def save(snapshot: Snapshot) -> None:
-        backend.write_latest(name, encode_deployment(snapshot, encrypt))
+        run.save(encode_deployment(snapshot, encrypt))
 
-    if not preview:
-        backend.keep_previous(name)
     journal = Journal(work.snapshot, None if preview else save)
     folder = str(work.project.program()[0]) if options.kind == "update" else str(work.project.folder)
     host = Host(project=work.project.name, stack=name.stack, program_folder=folder, cancellation=token, emit=sink)
@@ -291,7 +343,7 @@ def _provider_setting(work: Work, key: str) -> Value:
 def _read_other_stack(session: Session, project: Project, reference: str) -> tuple[PropertyMap, list[str]] | None:
     """Outputs of a stack of the same back end, for a stack reference."""
     try:
-        name = read_stack_name(reference, project.name)
+        name = session.backend.read_name(reference, project.name)
     except CommandFailed:
         return None
     if not session.backend.has_stack(name):
@@ -301,6 +353,8 @@ def _read_other_stack(session: Session, project: Project, reference: str) -> tup
     if not outputs:
         return {}, []
     crypter = session.crypter_of_state(deployment)
+    if crypter is not None:
+        crypter.preload(ciphertexts_in(outputs))
 
     def decrypt(text: str) -> str:
         if crypter is None:
@@ -357,7 +411,7 @@ def _run_program(
         from lab.engine.deleting import delete_left_over
         from lab.engine.monitor import Monitor
 
-        monitor = Monitor(deployment, organization=ORGANIZATION)
+        monitor = Monitor(deployment, organization=work.name.organization)
         try:
             program.run(_order(work, deployment, monitor.serve(), options))
             code = _await_program(deployment, monitor, program)
@@ -390,7 +444,7 @@ def _order(work: Work, deployment: Deployment, address: str, options: Options) -
         "engine": address,
         "project": work.project.name,
         "stack": work.name.stack,
-        "organization": ORGANIZATION,
+        "organization": work.name.organization,
         "parallel": options.parallel or 16,
         "dry_run": deployment.preview,
         "config": dict(work.values),
@@ -450,21 +504,18 @@ def _raise_for(deployment: Deployment, options: Options, result: str, *, preview
         raise ChangesProposed(f"no changes were expected for {verb} but changes were {proposed}")
 
 
-def _record(work: Work, options: Options, deployment: Deployment, result: str, started: float) -> None:
-    """History entry and backup."""
+def _history_entry(work: Work, options: Options, deployment: Deployment, result: str, seconds: float) -> dict[str, Any]:
     ended = time.time()
-    config = {key: setting.raw for key, setting in work.settings.settings.items()}
-    entry = {
+    return {
         "kind": options.kind,
-        "startTime": int(ended - (time.monotonic() - started)),
+        "startTime": int(ended - seconds),
         "message": options.message,
-        "environment": {"exec.kind": "cli", "pulumi.version": _version(), **options.flags},
-        "config": config,
+        "environment": _circumstances(work, options),
+        "config": {key: setting.raw for key, setting in work.settings.settings.items()},
         "result": result,
         "endTime": int(ended),
         "resourceChanges": dict(sorted(deployment.changes.items())),
     }
-    work.session.backend.add_history(work.name, entry)
 
 
 def _version() -> str:

@@ -12,8 +12,9 @@ import base64
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lab.engine.failures import CommandFailed
 
@@ -48,12 +49,8 @@ def _derive(passphrase: str, salt: bytes) -> bytes:
         return key
 
 
-class Crypter:
-    """Encrypts and decrypts with one derived key. Thread-safe.
-
-    A value gets one ciphertext for the life of the process, and another one in the next: like the real CLI, which
-    encrypts every secret of a state anew at each operation (pulumi pkg/resource/stack/secrets.go).
-    """
+class PassphraseCrypter:
+    """Implements ``secrets_manager.Crypter`` with one derived key."""
 
     def __init__(self, key: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -70,6 +67,9 @@ class Crypter:
         ciphertext = f"v1:{base64.b64encode(nonce).decode()}:{base64.b64encode(sealed).decode()}"
         self._known[plaintext] = ciphertext
         return ciphertext
+
+    def preload(self, ciphertexts: Iterable[str]) -> None:
+        """Nothing: decrypting costs next to nothing here."""
 
     def decrypt(self, ciphertext: str) -> str:
         """Raises ``CommandFailed`` when the text is malformed or of another key."""
@@ -94,32 +94,36 @@ class PassphraseManager:
     def __init__(self, salt: str, environment: Mapping[str, str]) -> None:
         self.salt = salt
         self._environment = environment
-        self._crypter: Crypter | None = None
+        self._crypter: PassphraseCrypter | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def create(cls, environment: Mapping[str, str]) -> PassphraseManager:
         """With a new random salt."""
         salt = os.urandom(8)
-        crypter = Crypter(_derive(read_passphrase(environment), salt))
+        crypter = PassphraseCrypter(_derive(read_passphrase(environment), salt))
         manager = cls(f"v1:{base64.b64encode(salt).decode()}:{crypter.encrypt(CHECK_TEXT)}", environment)
         manager._crypter = crypter
         return manager
 
     @property
-    def crypter(self) -> Crypter:
+    def document(self) -> dict[str, Any]:
+        return {"type": "passphrase", "state": {"salt": self.salt}}
+
+    @property
+    def crypter(self) -> PassphraseCrypter:
         """Raises ``CommandFailed`` when there is no passphrase or it is not the right one."""
         with self._lock:
             if self._crypter is None:
                 self._crypter = self._unlock()
             return self._crypter
 
-    def _unlock(self) -> Crypter:
+    def _unlock(self) -> PassphraseCrypter:
         version, _, rest = self.salt.partition(":")
         salt, _, check = rest.partition(":")
         if version != "v1" or not check:
             raise CommandFailed("malformed state value: expected an encryption salt of the form v1:<salt>:<check>")
-        crypter = Crypter(_derive(read_passphrase(self._environment), base64.b64decode(salt)))
+        crypter = PassphraseCrypter(_derive(read_passphrase(self._environment), base64.b64decode(salt)))
         try:
             correct = crypter.decrypt(check) == CHECK_TEXT
         except CommandFailed:

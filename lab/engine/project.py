@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.engine.failures import CommandFailed, UsageError
-from lab.engine.passphrase import Crypter
+from lab.engine.secrets_manager import Crypter
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -47,6 +47,7 @@ class Project:
     options: Mapping[str, Any] = field(default_factory=dict)
     declared: Mapping[str, Declaration] = field(default_factory=dict)
     stack_config_dir: str = ""
+    runtime: str = "python"
 
     def stack_file(self, stack: str) -> Path:
         return self.folder / self.stack_config_dir / f"Pulumi.{stack}.yaml"
@@ -132,11 +133,12 @@ class Setting:
         if self.is_encrypted:
             return crypter().decrypt(self.value)
         if isinstance(self.raw, dict | list):
-            return _as_text(_decrypted(self.raw, crypter))
+            return as_text(_decrypted(self.raw, crypter))
         return self.value
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A setting as a program gets it: JSON for lists and maps."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -169,8 +171,8 @@ def read_setting(raw: Any) -> Setting:
     if _is_encrypted(raw):
         return Setting(raw["secure"], secret=True, is_encrypted=True, raw=raw)
     if isinstance(raw, dict | list):
-        return Setting(_as_text(raw), secret=_holds_encrypted(raw), raw=raw)
-    return Setting(_as_text(raw), raw=raw)
+        return Setting(as_text(raw), secret=_holds_encrypted(raw), raw=raw)
+    return Setting(as_text(raw), raw=raw)
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,14 @@ def read_stack_settings(path: Path, project: str) -> StackSettings:
     )
 
 
-def effective_settings(project: Project, stack: str, settings: StackSettings) -> dict[str, Setting]:
-    """The stack's settings with the project's defaults; a required key that is missing is refused."""
-    merged = dict(settings.settings)
+def effective_settings(
+    project: Project, stack: str, settings: StackSettings, environment: Mapping[str, Setting]
+) -> dict[str, Setting]:
+    """The stack's settings, below them those of its environments, below them the project's defaults.
+
+    A required key that is missing is refused.
+    """
+    merged = {**environment, **settings.settings}
     missing = []
     for key, declaration in project.declared.items():
         if key in merged:

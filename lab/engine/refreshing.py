@@ -40,7 +40,7 @@ def refresh(deployment: Deployment, journal: Journal, *, quiet: bool = False) ->
             except Stopped:
                 results.append(state)
     deployment.check_open()
-    return Snapshot(_without_gone(before, results), list(journal.base.pending), journal.base.salt)
+    return Snapshot(_without_gone(before, results), list(journal.base.pending), journal.base.secrets_provider)
 
 
 def _refresh_one(deployment: Deployment, old: ResourceState, quiet: bool) -> ResourceState | None:

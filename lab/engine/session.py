@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab.engine.backend import FileBackend, StackName, read_stack_name
-from lab.engine.failures import CommandFailed, LoginMissing, StackNotFound, UsageError
+from lab.engine.backend import Backend, FileBackend, StackName
+from lab.engine.failures import CommandFailed, StackNotFound, UsageError
 from lab.engine.guard import lab_backend
-from lab.engine.passphrase import Crypter, PassphraseManager
+from lab.engine.passphrase import PassphraseManager
 from lab.engine.project import Project, StackSettings, find_project, read_stack_settings, write_salt
-from lab.engine.state import salt_of
+from lab.engine.secrets_manager import Crypter, SecretsManager
+
+if TYPE_CHECKING:
+    from lab.engine.environments import Environment
+    from lab.esc.client import EscClient
 
 NO_STACK = "no stack selected; please use `pulumi stack select` or `pulumi stack init` to choose one"
 NO_ENVIRONMENTS = (
@@ -29,8 +33,9 @@ class Session:
 
     environment: Mapping[str, str]
     folder: Path
-    backend: FileBackend
+    backend: Backend
     config_file: Path | None = None
+    _opened: dict[str, Environment] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, *, cwd: str = "", config_file: str = "") -> Session:
@@ -39,7 +44,7 @@ class Session:
         if not folder.is_dir():
             raise UsageError(f"chdir {folder}: no such file or directory")
         settings = Path(config_file).absolute() if config_file else None
-        return cls(dict(os.environ), folder, FileBackend(lab_backend(os.environ)), settings)
+        return cls(dict(os.environ), folder, open_backend(os.environ), settings)
 
     def project(self) -> Project:
         return find_project(self.folder)
@@ -69,7 +74,7 @@ class Session:
         text = given or self.selected(project)
         if not text:
             raise CommandFailed(NO_STACK)
-        name = read_stack_name(text, project.name)
+        name = self.backend.read_name(text, project.name)
         if not self.backend.has_stack(name):
             raise StackNotFound(given or name.stack)
         return name
@@ -82,42 +87,107 @@ class Session:
     def settings(self, project: Project, name: StackName) -> StackSettings:
         return read_stack_settings(self.settings_file(project, name), project.name)
 
-    def refuse_environments(self, settings: StackSettings) -> None:
-        if settings.environments:
-            raise CommandFailed(
-                "getting stack configuration: opening environment: " + NO_ENVIRONMENTS.format(host=os.uname().nodename)
-            )
-
-    def secrets_of_settings(self, settings: StackSettings, deployment: Mapping[str, Any]) -> PassphraseManager | None:
-        """By the settings' salt, else by the state's; ``None`` when neither has one."""
-        salt = settings.salt or salt_of(dict(deployment))
-        return PassphraseManager(salt, self.environment) if salt else None
-
-    def secrets_for_writing(self, settings: StackSettings) -> PassphraseManager:
-        """Makes a salt, and writes it to the settings file, when there is none."""
+    def secrets_of_settings(
+        self, settings: StackSettings, deployment: Mapping[str, Any], name: StackName
+    ) -> SecretsManager | None:
+        """By the settings' salt, else as the state says, else the cloud's; ``None`` for a file back end without any."""
         if settings.salt:
             return PassphraseManager(settings.salt, self.environment)
+        return self.secrets_of_state(deployment) or self._service(name)
+
+    def secrets_for_writing(self, settings: StackSettings, name: StackName) -> SecretsManager:
+        """With a file back end it makes a salt, and writes it to the settings file, when there is none."""
+        if settings.salt:
+            return PassphraseManager(settings.salt, self.environment)
+        service = self._service(name)
+        if service is not None:
+            return service
         manager = PassphraseManager.create(self.environment)
         write_salt(settings.path, manager.salt)
         return manager
 
+    def secrets_of_state(self, deployment: Mapping[str, Any]) -> SecretsManager | None:
+        """``None`` for a state that has never had secrets."""
+        document = deployment.get("secrets_providers") or {}
+        kind, state = document.get("type"), document.get("state") or {}
+        if not kind:
+            return None
+        if kind == "passphrase":
+            return PassphraseManager(str(state.get("salt", "")), self.environment)
+        name = StackName(str(state.get("project")), str(state.get("stack")), str(state.get("owner")))
+        service = self._service(name) if kind == "service" else None
+        if service is None:
+            raise CommandFailed(
+                f"the state's secrets were encrypted by '{kind}', which {self.backend.url} does not have; export the "
+                "stack with `--show-secrets` where it was made and import that"
+            )
+        return service
+
+    def _service(self, name: StackName) -> SecretsManager | None:
+        from lab.engine.cloud_backend import CloudBackend
+
+        return self.backend.secrets(name) if isinstance(self.backend, CloudBackend) else None
+
     def crypter_of_state(self, deployment: Mapping[str, Any]) -> Crypter | None:
-        salt = salt_of(dict(deployment))
-        return PassphraseManager(salt, self.environment).crypter if salt else None
+        manager = self.secrets_of_state(deployment)
+        return manager.crypter if manager is not None else None
+
+    # -- ESC environments ----------------------------------------------------------------------------------------
+
+    def esc(self) -> EscClient:
+        """Raises ``CommandFailed`` with a file back end."""
+        from lab.engine.cloud_backend import CloudBackend
+        from lab.esc.client import EscClient
+
+        if not isinstance(self.backend, CloudBackend):
+            raise CommandFailed(NO_ENVIRONMENTS.format(host=os.uname().nodename))
+        return EscClient(self.backend.client, self.backend.organization)
+
+    def opened(self, settings: StackSettings) -> Environment:
+        """The settings' environments, opened once a command; an empty one when there are none."""
+        from lab.engine.environments import FAILED, Environment, open_environments
+
+        if not settings.environments:
+            return Environment()
+        key = json.dumps(settings.environments, sort_keys=True)
+        if key not in self._opened:
+            self._opened[key] = self._asking(FAILED, lambda esc: open_environments(esc, settings.environments))
+        return self._opened[key]
+
+    def checked(self, settings: StackSettings) -> Environment:
+        """The same without opening."""
+        from lab.engine.environments import Environment, check_environments
+
+        if not settings.environments:
+            return Environment()
+        return self._asking("", lambda esc: check_environments(esc, settings.environments))
+
+    def _asking(self, before: str, ask: Callable[[EscClient], Environment]) -> Environment:
+        try:
+            esc = self.esc()
+        except CommandFailed as error:
+            if not before or error.exit_code != 1:
+                raise
+            raise CommandFailed(f"{before}{error}") from error
+        return ask(esc)
+
+    def with_variables(self, variables: Mapping[str, str]) -> Session:
+        """What an environment sets reaches this process and the program, as with the real CLI."""
+        os.environ.update(variables)
+        return replace(self, environment={**self.environment, **variables})
+
+
+def open_backend(environment: Mapping[str, str]) -> Backend:
+    """The lab's, as ``PULUMI_BACKEND_URL`` says it: files or cloud."""
+    found = lab_backend(environment)
+    if not found.is_cloud:
+        return FileBackend(found.url)
+    from lab.engine.cloud_backend import CloudBackend
+
+    return CloudBackend(found.url, found.organization, environment)
 
 
 def hash_of(text: str) -> str:
     import hashlib
 
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def refuse_cloud(environment: Mapping[str, str]) -> None:
-    """``pulumi env …`` needs the cloud, and there is no login here."""
-    if not environment.get("PULUMI_ACCESS_TOKEN"):
-        raise LoginMissing(
-            "could not determine current cloud: PULUMI_ACCESS_TOKEN must be set for login during non-interactive "
-            "CLI sessions"
-        )
-    backend = environment.get("PULUMI_BACKEND_URL", "")
-    raise CommandFailed(f"{backend} does not support Pulumi ESC. The lab's stand-in has file back ends only")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import socket
 import sys
@@ -11,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.engine.backend import StackName, read_stack_name
+from lab.engine.backend import FileBackend, StackName, StackSummary
 from lab.engine.failures import CommandFailed, StackNotFound, UsageError
 from lab.engine.operations import raw_outputs
 from lab.engine.passphrase import PassphraseManager
 from lab.engine.project import Project, read_setting, read_stack_settings, write_salt
+from lab.engine.secrets_manager import ciphertexts_in
 from lab.engine.session import Session
-from lab.engine.state import SECRET_SIGNATURE, SIGNATURE, Snapshot, decode, encode_deployment
+from lab.engine.state import SECRET_SIGNATURE, SIGNATURE, decode
 from lab.engine.urns import name_of, qualified_type
 from lab.engine.values import strip_secrets
 
@@ -33,42 +33,43 @@ def say_json(document: Any) -> None:
 
 
 def whoami(session: Session, *, as_json: bool) -> None:
-    user = getpass.getuser()
+    found = session.backend.whoami()
     if as_json:
-        say_json({"user": user, "url": session.backend.url})
+        say_json(found)
     else:
-        say(user)
+        say(found["user"])
 
 
 def select(session: Session, stack: str) -> None:
     if not stack:
         raise UsageError("stack select needs the stack's name: the lab's stand-in for pulumi never asks")
     project = session.project()
-    name = read_stack_name(stack, project.name)
+    name = session.backend.read_name(stack, project.name)
     if not session.backend.has_stack(name):
         raise StackNotFound(stack)
     session.select(project, name)
 
 
 def init(session: Session, stack: str, *, secrets_provider: str, no_select: bool) -> None:
-    """Creates the stack; its salt goes to the project's settings file, whatever ``--config-file`` says."""
-    if secrets_provider not in ("", "passphrase"):
+    """Creates the stack. A salt goes to the project's settings file, whatever ``--config-file`` says; a cloud's stack
+    has none unless the passphrase is asked for."""
+    if secrets_provider not in ("", "default", "passphrase"):
         raise CommandFailed(
             f"secrets provider '{secrets_provider}' is not supported by the lab's stand-in for pulumi; passphrase is"
         )
     if not stack:
         raise UsageError("missing stack name")
     project = session.project()
-    name = read_stack_name(stack, project.name)
+    name = session.backend.read_name(stack, project.name)
     if session.backend.has_stack(name):
         raise CommandFailed(f"stack '{name.qualified}' already exists")
     settings = read_stack_settings(project.stack_file(name.stack), project.name)
     if settings.salt:
         # A wrong passphrase is told before anything is made.
         _ = PassphraseManager(settings.salt, session.environment).crypter
-    else:
+    elif secrets_provider == "passphrase" or isinstance(session.backend, FileBackend):
         write_salt(settings.path, PassphraseManager.create(session.environment).salt)
-    session.backend.create_stack(name, encode_deployment(Snapshot(), lambda text: text))
+    session.backend.create_stack(name, project.runtime)
     if not no_select:
         session.select(project, name)
     print(f"Created stack '{stack}'", file=sys.stderr)
@@ -83,26 +84,31 @@ def list_stacks(session: Session, *, as_json: bool, everything: bool) -> None:
     except CommandFailed:
         own = None
     rows = []
-    for name in session.backend.stacks(project.name if project else None):
-        deployment = session.backend.read_latest(name)
-        shown = name.stack if own is not None and name.project == own.name else name.qualified
-        rows.append(
-            {
-                "name": shown,
-                "current": name.qualified == current,
-                "lastUpdate": _time(session.backend.last_update(name)),
-                "resourceCount": len(deployment.get("resources") or ()),
-            }
-        )
+    for stack in session.backend.stacks(project.name if project else None):
+        is_own = own is not None and stack.name.project == own.name
+        rows.append(_row(stack, stack.name.stack if is_own else stack.name.qualified, current))
     if as_json:
         say_json(rows)
         return
     table = [("NAME", "LAST UPDATE", "RESOURCE COUNT")]
     table += [
-        (f"{row['name']}{'*' if row['current'] else ''}", str(row["lastUpdate"]), str(row["resourceCount"]))
+        (
+            f"{row['name']}{'*' if row['current'] else ''}",
+            str(row.get("lastUpdate", "n/a")),
+            str(row.get("resourceCount", "n/a")),
+        )
         for row in rows
     ]
     say(columns(table))
+
+
+def _row(stack: StackSummary, shown: str, current: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": shown, "current": stack.name.qualified == current}
+    if stack.last_update is not None:
+        row["lastUpdate"] = _time(stack.last_update)
+    if stack.resources is not None:
+        row["resourceCount"] = stack.resources
+    return row
 
 
 def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
@@ -122,8 +128,13 @@ def show(session: Session, stack: str) -> None:
     deployment = session.backend.read_latest(name)
     resources = deployment.get("resources") or []
     say(f"Current stack is {name.stack}:")
-    say(f"    Managed by {socket.gethostname()}")
-    say(f"    Last updated: {_time(session.backend.last_update(name))}")
+    if isinstance(session.backend, FileBackend):
+        say(f"    Managed by {socket.gethostname()}")
+    else:
+        say(f"    Owner: {name.organization}")
+    updated = session.backend.last_update(name)
+    if updated is not None:
+        say(f"    Last updated: {_time(updated)}")
     version = deployment.get("manifest", {}).get("version")
     if version:
         say(f"    Pulumi version used: {version}")
@@ -141,9 +152,12 @@ def show(session: Session, stack: str) -> None:
 
 
 def _outputs(session: Session, deployment: Mapping[str, Any], *, show_secrets: bool) -> dict[str, Any]:
+    outputs = raw_outputs(deployment)
     crypter = session.crypter_of_state(deployment) if show_secrets else None
+    if crypter is not None:
+        crypter.preload(ciphertexts_in(outputs))
     decrypt = crypter.decrypt if crypter is not None else (lambda _text: HIDDEN)
-    return {key: strip_secrets(decode(value, decrypt)) for key, value in sorted(raw_outputs(deployment).items())}
+    return {key: strip_secrets(decode(value, decrypt)) for key, value in sorted(outputs.items())}
 
 
 def _say_outputs(outputs: Mapping[str, Any]) -> None:
@@ -182,6 +196,7 @@ def export(session: Session, stack: str, *, file: str, show_secrets: bool) -> No
     if show_secrets:
         crypter = session.crypter_of_state(deployment)
         if crypter is not None:
+            crypter.preload(ciphertexts_in(deployment))
             deployment = _in_clear(deployment, crypter.decrypt)
     text = json.dumps({"version": 3, "deployment": deployment}, indent=4, ensure_ascii=False)
     if file:
@@ -225,7 +240,7 @@ def history(session: Session, stack: str, *, as_json: bool, show_secrets: bool) 
     name = session.stack_name(project, stack)
     entries = session.backend.history(name)
     shown = [
-        _history_entry(session, project, name, entry, len(entries) - 1 - number, show_secrets)
+        _history_entry(session, project, name, entry, entry.get("version", len(entries) - 1 - number), show_secrets)
         for number, entry in enumerate(entries)
     ]
     if as_json:
@@ -240,7 +255,7 @@ def history(session: Session, stack: str, *, as_json: bool, show_secrets: bool) 
 def _history_entry(
     session: Session, project: Project, name: StackName, entry: dict[str, Any], version: int, show_secrets: bool
 ) -> dict[str, Any]:
-    manager = session.secrets_of_settings(session.settings(project, name), session.backend.read_latest(name))
+    manager = session.secrets_of_settings(session.settings(project, name), session.backend.read_latest(name), name)
     config: dict[str, Any] = {}
     for key, raw in sorted(entry.get("config", {}).items()):
         setting = read_setting(raw)
@@ -262,10 +277,10 @@ def _history_entry(
 
 
 def cancel(session: Session, stack: str, *, yes: bool) -> None:
-    """Removes the lock files, and does not stop the run that made them."""
+    """With files the run that holds the lock is not stopped; a cloud refuses its states from now on."""
     project = session.project()
     name = session.stack_name(project, stack)
     if not yes:
         raise UsageError("--yes must be passed in to cancel in non-interactive mode")
-    session.backend.remove_locks(name)
+    session.backend.cancel(name)
     say(f"The currently running update for '{name.stack}' has been canceled!")

@@ -1,4 +1,4 @@
-"""Resources and snapshots as the file back end keeps them (deployment schema version 3)."""
+"""Resources and snapshots as the back ends keep them (deployment schema version 3)."""
 
 from __future__ import annotations
 
@@ -196,8 +196,8 @@ class Snapshot:
 
     resources: list[ResourceState] = field(default_factory=list)
     pending: list[PendingOperation] = field(default_factory=list)
-    salt: str = ""
-    """State of the passphrase manager, "" for a stack that has never been updated."""
+    secrets_provider: dict[str, Any] = field(default_factory=dict)
+    """``type`` and ``state`` of the secrets manager, empty for a stack that has never been updated."""
 
 
 def encode_deployment(snapshot: Snapshot, encrypt: Encrypt) -> dict[str, Any]:
@@ -205,8 +205,8 @@ def encode_deployment(snapshot: Snapshot, encrypt: Encrypt) -> dict[str, Any]:
     document: dict[str, Any] = {
         "manifest": {"time": now(), "magic": hashlib.sha256(VERSION.encode()).hexdigest(), "version": VERSION}
     }
-    if snapshot.salt:
-        document["secrets_providers"] = {"type": "passphrase", "state": {"salt": snapshot.salt}}
+    if snapshot.secrets_provider:
+        document["secrets_providers"] = snapshot.secrets_provider
     if snapshot.resources:
         document["resources"] = [encode_resource(state, encrypt) for state in snapshot.resources]
     if snapshot.pending:
@@ -225,12 +225,5 @@ def decode_deployment(document: dict[str, Any], decrypt: Decrypt) -> Snapshot:
             PendingOperation(decode_resource(item["resource"], decrypt), item["type"])
             for item in document.get("pending_operations") or ()
         ],
-        salt_of(document),
+        dict(document.get("secrets_providers") or {}),
     )
-
-
-def salt_of(document: dict[str, Any]) -> str:
-    manager = document.get("secrets_providers") or {}
-    state = manager.get("state") or {}
-    salt = state.get("salt", "")
-    return salt if isinstance(salt, str) else ""

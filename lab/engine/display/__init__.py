@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from lab.engine.events import Diagnostic, Event, Notice
@@ -53,8 +53,13 @@ class EventSink:
 
     def __init__(self, display: Display, hidden: SecretFilter) -> None:
         self._display: Display | None = display
+        self._listener: Callable[[Event], None] | None = None
         self._hidden = hidden
         self._lock = threading.Lock()
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Give every event to somebody else as well, from now on."""
+        self._listener = listener
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Diagnostic):
@@ -64,6 +69,8 @@ class EventSink:
         elif isinstance(event, Notice):
             event = Notice(self._hidden.text(event.message))
         with self._lock:
+            if self._listener is not None:
+                self._listener(event)
             if self._display is None:
                 return
             try:

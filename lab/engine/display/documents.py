@@ -142,16 +142,24 @@ class EventStream:
 
     def __init__(self, out: TextIO, hidden: SecretFilter, clock: Callable[[], float] = time.time) -> None:
         self._out = out
+        self._documents = EventDocuments(hidden, clock)
+
+    def show(self, event: Event) -> None:
+        text = json.dumps(self._documents.document(event), separators=(",", ":"), ensure_ascii=False)
+        print(text, file=self._out, flush=True)
+
+
+class EventDocuments:
+    """Engine events as JSON, numbered from 1, secrets hidden: for the event stream and for a cloud."""
+
+    def __init__(self, hidden: SecretFilter, clock: Callable[[], float] = time.time) -> None:
         self._hidden = hidden
         self._clock = clock
         self._sequence = 0
 
-    def show(self, event: Event) -> None:
-        body = self._body(event)
+    def document(self, event: Event) -> dict[str, Any]:
         self._sequence += 1
-        document = {"sequence": self._sequence, "timestamp": int(self._clock()), **body}
-        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-        print(text, file=self._out, flush=True)
+        return {"sequence": self._sequence, "timestamp": int(self._clock()), **self._body(event)}
 
     def _body(self, event: Event) -> dict[str, Any]:
         if isinstance(event, Prelude):

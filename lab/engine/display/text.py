@@ -65,8 +65,8 @@ _ORDER = ("create", "update", "delete", "replace")
 _SUMMED = {"create": "created", "update": "updated", "delete": "deleted", "replace": "replaced"}
 
 
-def title(kind: str, *, preview: bool, stack: str) -> str:
-    return f"{_TITLES[kind, preview]} ({stack}):"
+def title_of(kind: str, *, preview: bool, stack: str, end: str = ":") -> str:
+    return f"{_TITLES[kind, preview]} ({stack}){end}"
 
 
 def resource_lines(changes: Mapping[str, int], errored: int, *, preview: bool) -> list[str]:
@@ -124,7 +124,7 @@ class Progress:
         *,
         kind: str,
         preview: bool,
-        stack: str,
+        title: str,
         root_urn: str,
         show_secrets: bool,
         show_outputs: bool = True,
@@ -139,7 +139,7 @@ class Progress:
         self._failed: set[str] = set()
         self._started: dict[tuple[str, str], float] = {}
         self._rows: dict[str, Step] = {}
-        self._title = title(kind, preview=preview, stack=stack)
+        self._title = title
 
     def _print(self, *lines: str) -> None:
         for line in lines:
@@ -268,9 +268,8 @@ class Difference:
         err: TextIO,
         hidden: SecretFilter,
         *,
-        kind: str,
         preview: bool,
-        stack: str,
+        title: str,
         root_urn: str,
         show_secrets: bool,
     ) -> None:
@@ -282,7 +281,7 @@ class Difference:
         self._told = _Told(root_urn)
         self._depths: dict[str, int] = {}
         self._errored: set[str] = set()
-        self._title = title(kind, preview=preview, stack=stack)
+        self._title = title
 
     def _print(self, *lines: str) -> None:
         for line in lines:

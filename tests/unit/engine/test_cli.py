@@ -17,7 +17,7 @@ from lab.engine.failures import NotSupported, UsageError
         ("config set k -- -dashed", "config set", ("k", "-dashed"), {}),
         ("up --yes=false -f --stack=a", "up", (), {"yes": "false", "skip-preview": "true", "stack": "a"}),
         ("cancel mx --yes", "cancel", ("mx",), {"yes": "true"}),
-        ("config env add stitch/prod --yes", "config env", ("add", "stitch/prod"), {"yes": "true"}),
+        ("config env add stitch/prod --yes", "config env add", ("stitch/prod",), {"yes": "true"}),
     ],
 )
 def test_flags_stand_anywhere(line: str, command: str, words: tuple[str, ...], flags: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from lab.engine.failures import CommandFailed
 from lab.engine.passphrase import INCORRECT, PassphraseManager
 from lab.engine.project import read_setting
-from lab.engine.state import decode_deployment, encode_deployment, salt_of
+from lab.engine.state import decode_deployment, encode_deployment
 from lab.engine.values import Secret
 
 RECORDED = Path(__file__).parents[2] / "contract" / "recorded" / "pulumi"
@@ -33,7 +33,7 @@ def test_a_state_written_by_the_real_cli_is_read_and_written_back() -> None:
     steps = json.loads((RECORDED / "04-up-create.json").read_text())["steps"]
     recorded = next(json.loads(step["stdout"]) for step in steps if step.get("argv", [])[1:3] == ["stack", "export"])
     deployment = recorded["deployment"]
-    crypter = manager("correct", salt_of(deployment)).crypter
+    crypter = manager("correct", deployment["secrets_providers"]["state"]["salt"]).crypter
 
     snapshot = decode_deployment(deployment, crypter.decrypt)
     written = encode_deployment(snapshot, crypter.encrypt)

@@ -1,0 +1,204 @@
+"""HTTP to the lab's cloud: one connection a thread, kept open. Tokens go to loopback only (``guard`` sees to that)."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from lab.engine.failures import CommandFailed, LoginMissing
+
+STACKS = "application/vnd.pulumi+9"
+ENVIRONMENTS = "application/vnd.pulumi+8"
+"""What the clients of the two halves of the API accept."""
+
+NO_LOGIN = "PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions"
+_TIMEOUT = 120.0
+_LARGE = 1024
+
+
+class CloudError(CommandFailed):
+    """An answer that says no. The text is ``[status] message``."""
+
+    def __init__(self, status: int, message: str, body: Mapping[str, Any]) -> None:
+        super().__init__(f"[{status}] {message}")
+        self.status = status
+        self.message = message
+        self.body = body
+
+
+@dataclass(frozen=True)
+class Reply:
+    """``content`` is JSON, ``None`` when the body is empty or no JSON; ``text`` is the body as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    content: Any
+
+
+class CloudClient:
+    """``accept`` is one of the two media types above. Thread-safe."""
+
+    def __init__(self, url: str, token: str, accept: str = STACKS) -> None:
+        parts = urlsplit(url)
+        self.url = url.rstrip("/")
+        self._place = (parts.hostname or "", parts.port or 80)
+        self._token = token
+        self._accept = accept
+        self._own = threading.local()
+
+    def accepting(self, accept: str) -> CloudClient:
+        """The same for the other half of the API."""
+        return CloudClient(self.url, self._token, accept)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: Any = None,
+        text: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        update_token: str = "",
+    ) -> Reply:
+        """One request. ``content`` is sent as JSON, ``text`` as it is. Raises ``CloudError`` or ``CommandFailed``."""
+        body = text.encode() if text is not None else b"" if content is None else json.dumps(content).encode()
+        authorization = f"update-token {update_token}" if update_token else f"token {self._token}"
+        sent = {
+            "Accept": self._accept,
+            "Authorization": authorization,
+            "Content-Type": "application/json",
+            **(headers or {}),
+        }
+        if len(body) > _LARGE and text is None:
+            body, sent["Content-Encoding"] = gzip.compress(body, 1), "gzip"
+        target = path + (f"?{urlencode(query)}" if query else "")
+        reply = self._exchange(method, target, body, sent)
+        if reply.status >= http.client.BAD_REQUEST:
+            raise _refused(reply)
+        return reply
+
+    def json(self, method: str, path: str, **more: Any) -> Any:
+        return self.call(method, path, **more).content
+
+    def _exchange(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """A connection that the server closed meanwhile is opened anew, once."""
+        for attempt in (1, 2):
+            connection = self._connection(fresh=attempt > 1)
+            try:
+                connection.request(method, target, body or None, dict(headers))
+                response = connection.getresponse()
+                return _reply(response.status, dict(response.getheaders()), response.read())
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                if attempt > 1:
+                    raise self._unreachable("it closes every connection") from None
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                raise self._unreachable(str(error) or type(error).__name__) from error
+        raise AssertionError("unreachable")
+
+    def _connection(self, *, fresh: bool) -> http.client.HTTPConnection:
+        kept: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
+        if kept is None or fresh:
+            if kept is not None:
+                kept.close()
+            kept = self._own.connection = http.client.HTTPConnection(*self._place, timeout=_TIMEOUT)
+        return kept
+
+    def _unreachable(self, reason: str) -> CommandFailed:
+        return CommandFailed(f"the lab's cloud does not answer at {self.url}: {reason}. `./inv lab.up` starts it")
+
+
+def _reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    names = {name.lower(): value for name, value in headers.items()}
+    if names.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
+    text = body.decode("utf-8", "replace")
+    content = None
+    if text[:1] in ("{", "[", '"'):
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = None
+    return Reply(status, names, text, content)
+
+
+def _refused(reply: Reply) -> CloudError:
+    body = reply.content if isinstance(reply.content, dict) else {}
+    message = str(body.get("message") or reply.text.strip() or http.client.responses.get(reply.status, ""))
+    return CloudError(reply.status, message, body)
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+# -- the token -----------------------------------------------------------------------------------------------------
+
+
+def _credentials_file(environment: Mapping[str, str]) -> Path | None:
+    """Only where it was said: the person's own folder is none of the stand-in's business."""
+    folder = environment.get("PULUMI_CREDENTIALS_PATH") or environment.get("PULUMI_HOME")
+    return Path(folder) / "credentials.json" if folder else None
+
+
+def _stored(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"failed to read Pulumi credentials file {path}: {error}") from error
+    return document if isinstance(document, dict) else {}
+
+
+def find_token(url: str, environment: Mapping[str, str]) -> str:
+    """Of ``PULUMI_ACCESS_TOKEN``, else stored by an earlier login. Raises ``LoginMissing``."""
+    given = environment.get("PULUMI_ACCESS_TOKEN", "")
+    document = _stored(_credentials_file(environment))
+    account = (document.get("accounts") or {}).get(url) or {}
+    stored = str((document.get("accessTokens") or {}).get(url) or account.get("accessToken") or "")
+    if not (given or stored):
+        raise LoginMissing(f"could not determine current cloud: {NO_LOGIN}")
+    return given or stored
+
+
+def is_new_login(url: str, environment: Mapping[str, str]) -> bool:
+    """Whether ``PULUMI_ACCESS_TOKEN`` is another token than the one kept, or the first one."""
+    given = environment.get("PULUMI_ACCESS_TOKEN", "")
+    kept = (_stored(_credentials_file(environment)).get("accessTokens") or {}).get(url, "")
+    return bool(given) and given != kept
+
+
+def remember_login(url: str, environment: Mapping[str, str], user: Mapping[str, Any]) -> None:
+    """Keep the token as the real CLI does, so that it says only once that it logs in."""
+    path = _credentials_file(environment)
+    if path is None:
+        return
+    document = _stored(path)
+    token = environment["PULUMI_ACCESS_TOKEN"]
+    account = {
+        "accessToken": token,
+        "username": str(user.get("githubLogin", "")),
+        "organizations": [str(one.get("githubLogin", "")) for one in user.get("organizations") or ()],
+        "lastValidatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    document["current"] = url
+    document["accessTokens"] = {**(document.get("accessTokens") or {}), url: token}
+    document["accounts"] = {**(document.get("accounts") or {}), url: account}
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps(document, indent=4), encoding="utf-8")
+    temporary.replace(path)
