@@ -189,7 +189,8 @@ def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note
     service = by_name(SERVICES)[plan.service]
     record_applied(session, plan.stack, fingerprint_of(session, service))
     progressed.note(progressed.done, plan.service)
-    what = f"applied, {len(watch.done)} changes" if watch.done else "outputs written, nothing else changed"
+    otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"
+    what = f"applied, {len(watch.done)} changes" if watch.done else otherwise
     session.reporter.line(f"{plan.service}: {what} in {outcome.seconds:.0f} s")
     session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
 

@@ -16,6 +16,9 @@ HIDDEN = frozenset({"managedFields", "__inputs", "__fieldManager", "__initialApi
 PATH_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
 SIGNS = {"add": "+", "delete": "-", "update": "~"}
 ABSENT = object()
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""What stands for a value that is not known before it is applied (pulumi pkg/resource/stack/deployment.go)."""
+NOT_KNOWN_YET = "(unknown until applied)"
 
 
 def property_lines(step: Step) -> list[str]:
@@ -85,7 +88,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
             yield from leaves(item, f"{path}[{index}]")
-    else:
+    elif path or value != {}:
         yield path, value
 
 
@@ -100,8 +103,8 @@ def _step_into(path: str, key: str) -> str:
 def shown(value: Any) -> str:
     """A value as one line of JSON, cut where it is long."""
     if value is ABSENT:
-        return "(unknown until applied)"
+        return NOT_KNOWN_YET
     if value == SECRET or (isinstance(value, Mapping) and SECRET_SIGNATURE in value):
         return SECRET
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False).replace(f'"{UNKNOWN}"', NOT_KNOWN_YET)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"

@@ -53,7 +53,11 @@ PRECIOUS_TYPES = re.compile(
 WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
 RESTARTING_CLUSTER_PATHS = re.compile(r"^spec\.(imageName|imageCatalogRef|resources|postgresql|env|envFrom)\b")
 INCOMPLETE = re.compile(r"Preview is incomplete|unknown values")
-SIGNS = {"create": "+", "delete": "-", "update": "~", "replace": "+-", "import": "="}
+SIGNS = {"create": "+", "delete": "-", "update": "~", "replace": "+-", "import": "=", "protect": "~", "unprotect": "~"}
+PROTECTION = {
+    "unprotect": "pulumi would no longer refuse to delete it",
+    "protect": "pulumi would refuse to delete it from then on",
+}
 STRENGTH = {
     "same": 0,
     "read": 0,
@@ -84,6 +88,13 @@ class Change:
     step: Step
     rank: Rank
     why: str = ""
+
+    @property
+    def verb(self) -> str:
+        """What is done, in a word: all halves of a replace are one."""
+        if self.step.op == "same":
+            return self.step.protection or "same"
+        return "replace" if self.step.op in REPLACING else self.step.op
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +208,8 @@ def _without_doubles(changes: Iterable[Change]) -> Iterator[Change]:
     """A replace may come as three steps; the person sees one."""
     seen: set[tuple[str, str]] = set()
     for change in changes:
-        family = "replace" if change.step.op in REPLACING else change.step.op
-        if (family, change.step.urn) not in seen:
-            seen.add((family, change.step.urn))
+        if (change.verb, change.step.urn) not in seen:
+            seen.add((change.verb, change.step.urn))
             yield change
 
 
@@ -211,9 +221,8 @@ def ranked(step: Step) -> Change:
     if step.op in REPLACING:
         because = f"because of {', '.join(step.replace_reasons)}" if step.replace_reasons else ""
         return Change(step=step, rank=Rank.REPLACE, why=because)
-    if restarts(step):
-        return Change(step=step, rank=Rank.RESTART)
-    return Change(step=step, rank=Rank.OTHER)
+    rank = Rank.RESTART if restarts(step) else Rank.OTHER
+    return Change(step=step, rank=rank, why=PROTECTION.get(step.protection, ""))
 
 
 def why_destructive(step: Step) -> str:
@@ -275,7 +284,7 @@ def digest_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
 
 def change_lines(plan: StackPlan, change: Change, *, diff: bool) -> list[str]:
     step = change.step
-    sign = SIGNS.get("replace" if step.op in REPLACING else step.op, "?")
+    sign = SIGNS.get(change.verb, "?")
     why = f"  ({change.why})" if change.why else ""
     head = f"    {sign:<2} {plan.service:<10} {kind_of(step.type)} {step.name}{why}"
     if not (diff or step.op == "delete" or step.op in REPLACING):
@@ -297,9 +306,8 @@ def stack_line(plan: StackPlan) -> str:
         return f"{plan.service}: {plan.state}"
     counts: dict[str, int] = {}
     for change in plan.changes:
-        op = "replace" if change.step.op in REPLACING else change.step.op
-        counts[op] = counts.get(op, 0) + 1
-    told = ", ".join(f"{count} to {op}" for op, count in counts.items()) or f"{len(plan.leftovers)} to clean up"
+        counts[change.verb] = counts.get(change.verb, 0) + 1
+    told = ", ".join(f"{count} to {verb}" for verb, count in counts.items()) or f"{len(plan.leftovers)} to clean up"
     more = f", and the objects of {', '.join(map(name_of, plan.incomplete))}" if plan.incomplete else ""
     return f"{plan.service}: {told}{more}"
 

@@ -207,7 +207,16 @@ class Step:
 
     @property
     def changes_something(self) -> bool:
-        return self.op not in STATELESS
+        return self.op not in STATELESS or bool(self.protection)
+
+    @property
+    def protection(self) -> str:
+        """`protect` or `unprotect` where the resource stays: pulumi shows such a step as `same`, or within an update."""
+        if self.op not in {"same", "update"} or self.old is None or self.new is None:
+            return ""
+        if self.old.protected == self.new.protected:
+            return ""
+        return "protect" if self.new.protected else "unprotect"
 
     @property
     def protected(self) -> bool:

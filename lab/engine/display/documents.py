@@ -23,8 +23,14 @@ from lab.engine.state import SECRET_SIGNATURE, SIGNATURE, ResourceState, encode,
 from lab.engine.urns import ROOT_STACK_TYPE, name_of
 from lab.engine.values import Secret, Value
 
-# Halves of a replace are left out of the digest, and of everything unchanged only the stack itself is in it.
+# Halves of a replace are left out of the digest. Of what stays the same only the stack itself is in it, and what
+# gains or loses its protection. Source: pulumi pkg/backend/display/display.go, shouldShow.
 _HALVES = ("create-replacement", "delete-replaced", "discard-replaced")
+
+
+def _is_shown_same(step: Step) -> bool:
+    protected = [state.protect for state in (step.old, step.new) if state is not None]
+    return step.type == ROOT_STACK_TYPE or len(set(protected)) > 1
 
 
 class Digest:
@@ -51,7 +57,7 @@ class Digest:
             self._write(event)
 
     def _add(self, step: Step) -> None:
-        if step.op in _HALVES or (step.op == "same" and step.type != ROOT_STACK_TYPE):
+        if step.op in _HALVES or (step.op == "same" and not _is_shown_same(step)):
             return
         entry = self._entry(step)
         self._steps.append(entry)

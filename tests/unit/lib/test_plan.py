@@ -22,7 +22,7 @@ from runbooks.lib.plan import (
     plan_of,
     ranked,
 )
-from runbooks.lib.pulumi import Event, Export, PropertyChange, State, StateResource, Step, read_preview
+from runbooks.lib.pulumi import Event, Export, Preview, PropertyChange, State, StateResource, Step, read_preview
 from runbooks.lib.stacks import Stack
 
 RECORDED = Path(__file__).parents[2] / "contract" / "recorded" / "pulumi"
@@ -100,6 +100,39 @@ def test_rank(found: Step, rank: Rank) -> None:
 def test_protection_dropped_in_the_same_update_still_counts() -> None:
     dropped = Step(op="replace", urn=urn(CONFIG_MAP), old=State(protected=True), new=State(protected=False))
     assert ranked(dropped).rank is Rank.DESTRUCTIVE
+
+
+@pytest.mark.parametrize(
+    ("op", "before", "after", "shown", "counted"),
+    [
+        (
+            "same",
+            True,
+            False,
+            "~  sample     Cluster x  (pulumi would no longer refuse to delete it)",
+            "1 to unprotect",
+        ),
+        (
+            "same",
+            False,
+            True,
+            "~  sample     Cluster x  (pulumi would refuse to delete it from then on)",
+            "1 to protect",
+        ),
+        ("update", True, False, "~  sample     Cluster x  (pulumi would no longer refuse to delete it)", "1 to update"),
+    ],
+)
+def test_a_change_of_protection_alone_is_a_change_to_approve(
+    op: str, before: bool, after: bool, shown: str, counted: str
+) -> None:
+    found = Step(op=op, urn=urn(CLUSTER), old=State(protected=before), new=State(protected=after))
+    preview = Preview(steps=(found,), diagnostics=(), change_summary={})
+    plan = plan_of(STACK, preview, fingerprint=NO_PRINT)
+    assert plan.has_changes and not plan.is_destructive
+    text = "\n".join(digest_lines(RunPlan(layers=((plan,),), target="mx"), diff=True))
+    assert shown in text and f"sample: {counted}" in text
+    kept = Step(op="same", urn=urn(CLUSTER), old=State(protected=True), new=State(protected=True))
+    assert not kept.changes_something
 
 
 def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
