@@ -14,6 +14,8 @@ import pytest
 from lab import platform
 from lab.platform import ports
 from lab.platform.record import Record
+from tests.lab.command_line import Checkout, Deployed, commit_everything, git_status, make_state
+from tests.lab.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(state_dir)
     finally:
         platform.reset(state_dir, print)
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """What the README's first command gives: a checkout in which `./inv deploy.postgres` was run, and what it said."""
+    folder = tmp_path_factory.mktemp("command-line")
+    make_state(folder / "state")
+    checkout = Checkout(folder / "checkout", folder / "state")
+    commit_everything(checkout.root)
+    try:
+        said = checkout.inv("deploy.postgres")
+        yield Deployed(checkout=checkout, said=said, changed_files=git_status(checkout.root))
+    finally:
+        platform.reset(folder / "state", print)
+
+
+@pytest.fixture(scope="session")
+def workshop(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Another checkout on the same lab, in which tests may change what they like."""
+    assert deployed.said.code == 0, deployed.said.all
+    return Workshop(tmp_path_factory.mktemp("workshop") / "checkout", deployed.checkout.state_dir)

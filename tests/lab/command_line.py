@@ -1,0 +1,300 @@
+"""The command line as a person uses it: `./inv …` as a process of its own, in a copy of this checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab.platform import ports
+from lab.platform.record import Record
+from runbooks.lib.journal import read_journal, runs_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 300.0
+"""Seconds a command may take on a busy machine before the test gives up."""
+BASIC_PROGRAMS = ("sh", "env", "cat", "sed", "head", "git", "uname", "readlink", "dirname", "mkdir", "rm", "mv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """How a command line ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def all(self) -> str:
+        return f"exit {self.code}\n{self.stdout}\n{self.stderr}"
+
+    def ends_with(self, code: int, *words: str) -> None:
+        """The exit code is this, standard error names all the words, and nobody has to read a traceback."""
+        assert self.code == code, self.all
+        missing = [word for word in words if word not in self.stderr]
+        assert not missing, f"{missing} not in:\n{self.all}"
+        if code:
+            assert "next: " in self.stderr, self.all
+        assert "Traceback (most recent call last)" not in self.all, self.all
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What a run with `--json` printed."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+class Checkout:
+    """A copy of this checkout with a state folder, which several copies may share, and a home folder of its own."""
+
+    def __init__(self, root: Path, state_dir: Path) -> None:
+        self.root = root
+        self.state_dir = state_dir
+        self.bin = root.with_name(f"{root.name}-bin")
+        """First on PATH."""
+        self.home = root.with_name(f"{root.name}-home")
+        for folder in (self.bin, self.home):
+            folder.mkdir()
+        copy_checkout(root)
+
+    # --- the lab behind it ------------------------------------------------------------------------------------------
+
+    @property
+    def lab_dir(self) -> Path:
+        return self.state_dir / "lab"
+
+    @property
+    def target(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.lab_dir / "target.json").read_text("utf-8"))
+        return content
+
+    def kubectl(self, *words: str) -> str:
+        argv = [self.target["tools"]["kubectl"], f"--kubeconfig={self.lab_dir / 'kubeconfig'}", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=self.environment())
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def settings_file(self, project: str) -> Path:
+        """The lab's own copy of the stack's settings."""
+        return self.lab_dir / "stacks" / project / "Pulumi.lab.yaml"
+
+    def state_file(self, project: str, stack: str = "lab") -> Path:
+        return self.lab_dir / "backend/.pulumi/stacks" / project / f"{stack}.json"
+
+    def deployment(self, project: str, stack: str = "lab") -> dict[str, Any]:
+        """What the stack's state holds; that it can be read is half of the proof that nothing was lost."""
+        latest: dict[str, Any] = json.loads(self.state_file(project, stack).read_text("utf-8"))["checkpoint"]["latest"]
+        return latest
+
+    def locks(self, project: str) -> list[Path]:
+        return sorted((self.lab_dir / "backend/.pulumi/locks").glob(f"organization/{project}/*/*.json"))
+
+    # --- the command line -------------------------------------------------------------------------------------------
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """That of a person: nothing of this test run's own settings."""
+        strange = ("OPS_", "PULUMI_", "PYTEST_", "INVOKE_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(strange)}
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return kept | {
+            "OPS_STATE": str(self.state_dir),
+            "HOME": str(self.home),
+            "XDG_CACHE_HOME": cache,
+            "KUBECACHEDIR": str(self.home / "kube-cache"),
+            "PATH": os.pathsep.join([str(self.bin), *folders_without_pulumi()]),
+            **more,
+        }
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Begin `./inv WORDS` from another folder, in a session of its own, as a shell or a service would."""
+        env = self.environment(**options.pop("env", {}))
+        return subprocess.Popen(
+            [self.root / "inv", *words],
+            cwd="/",
+            env=env,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            stdout=options.pop("stdout", subprocess.PIPE),
+            stderr=options.pop("stderr", subprocess.PIPE),
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+
+    def inv(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None, **more: Any) -> Said:
+        """`./inv WORDS` to its end."""
+        started = time.monotonic()
+        source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        child = self.start(*words, env=dict(env or {}), stdin=source, **more)
+        return finished(child, stdin=stdin, started=started)
+
+    def typed(self, *words: str, answers: Sequence[tuple[str, str]], env: Mapping[str, str] | None = None) -> Said:
+        """`./inv WORDS` on a terminal, where each question (a part of it) gets its answer."""
+        started = time.monotonic()
+        ours, theirs = pty.openpty()
+        try:
+            more = {"TERM": "dumb", **(env or {})}
+            child = self.start(*words, env=more, stdin=theirs, stdout=theirs)
+            shown = _answered(child, ours, list(answers))
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        said = finished(child, started=started)
+        return replace(said, stdout=shown)
+
+    # --- what a run leaves ------------------------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> Path:
+        return self.state_dir / "runs"
+
+    def journal(self) -> list[dict[str, Any]]:
+        """The records of the newest run."""
+        return read_journal(runs_of(self.state_dir)[-1])
+
+    def left_running(self) -> list[str]:
+        """Every process that works for a run of this state folder: its children have the run's folder in argv or
+        environment."""
+        return [told for told in processes_naming(str(self.runs)) if "ps " not in told]
+
+    def assert_nothing_left(self, *projects: str) -> None:
+        """No process, no lock of these projects, no private kubeconfig, no PULUMI_HOME."""
+        assert self.left_running() == []
+        assert [lock for project in projects for lock in self.locks(project)] == []
+        left = {path.name for path in self.runs.rglob("*") if path.is_file()}
+        assert left <= {"journal.jsonl"}, left
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """A checkout after its first `./inv deploy.postgres`."""
+
+    checkout: Checkout
+    said: Said
+    changed_files: str
+    """What git found changed right afterwards."""
+
+
+def finished(child: subprocess.Popen[str], *, stdin: str | None = None, started: float | None = None) -> Said:
+    """Wait for a started command line; one that takes too long is ended with all that it started."""
+    began = time.monotonic() if started is None else started
+    try:
+        stdout, stderr = child.communicate(stdin, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGTERM)
+        stdout, stderr = child.communicate()
+        raise AssertionError(f"./inv did not end within {PATIENCE:.0f} s\n{stdout}\n{stderr}") from None
+    return Said(code=child.returncode, stdout=stdout, stderr=stderr, seconds=time.monotonic() - began)
+
+
+def _answered(child: subprocess.Popen[str], terminal: int, answers: list[tuple[str, str]]) -> str:
+    """What the child shows on its terminal until it ends, its questions answered in turn."""
+    shown, deadline = "", time.monotonic() + PATIENCE
+    while child.poll() is None and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.05)[0]:
+            shown += os.read(terminal, 4096).decode("utf-8", "replace")
+        if answers and answers[0][0] in shown.rpartition("\n")[2]:
+            os.write(terminal, f"{answers.pop(0)[1]}\n".encode())
+    while select.select([terminal], [], [], 0)[0]:
+        shown += os.read(terminal, 4096).decode("utf-8", "replace")
+    assert not answers, f"never asked: {answers}\n{shown}"
+    return shown.replace("\r\n", "\n")
+
+
+def folders_without_pulumi() -> list[str]:
+    """PATH without a real pulumi: these tests are about the command line on the lab's stand-in."""
+    return [folder for folder in os.get_exec_path() if shutil.which("pulumi", path=folder) is None]
+
+
+def copy_checkout(root: Path) -> None:
+    """Copy every file that git tracks or would track, and stand in for the set-up that `inv` makes once."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        source = ROOT / name
+        if source.is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, root / name)
+    for name in ("uv.lock", "pyproject.toml"):
+        os.utime(root / name, (0, 0))  # older than the set-up, so that nobody synchronizes the environment of the tests
+    venv = root / ".venv"
+    venv.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (venv / entry.name).symlink_to(entry)
+    (venv / ".synced").unlink(missing_ok=True)
+    (venv / ".synced").touch()
+
+
+def commit_everything(root: Path) -> None:
+    """Make the copy a repository of its own, so that git can tell what a run changed in it."""
+    who = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "core.hooksPath=/dev/null")
+    for words in (("init", "--quiet"), ("add", "--all"), (*who, "commit", "--quiet", "--message=chore: a copy")):
+        subprocess.run(["git", *words], cwd=root, check=True, capture_output=True)
+
+
+def git_status(root: Path) -> str:
+    asked = ["git", "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(asked, cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def make_state(state_dir: Path) -> None:
+    """A state folder whose lab has its database port already; not 5432, which the lab of the tester may want."""
+    (state_dir / "lab").mkdir(mode=0o700, parents=True)
+    Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    """Wait for something true."""
+    deadline = time.monotonic() + seconds
+    while not (seen := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.02)
+    return seen
+
+
+def processes_naming(words: str) -> list[str]:
+    """Command lines of the processes that have the words in their arguments or their environment; zombies do not."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            argv = (process / "cmdline").read_bytes()
+            if words.encode() in argv + (process / "environ").read_bytes() and int(process.name) != os.getpid():
+                found.append(f"{process.name}: {argv.replace(bytes(1), b' ').decode('utf-8', 'replace')[:200]}")
+    return found
+
+
+def children_of(pid: int) -> list[tuple[int, str]]:
+    """Number and command line of the direct children."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                argv = (process / "cmdline").read_bytes().replace(bytes(1), b" ").decode("utf-8", "replace")
+                found.append((int(process.name), argv))
+    return found
+
+
+@contextlib.contextmanager
+def changed(path: Path, change: Callable[[str], str]) -> Iterator[None]:
+    """A file that says something else for a while; its mode stays."""
+    before, mode = path.read_bytes(), path.stat().st_mode
+    path.write_text(change(before.decode()))
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)

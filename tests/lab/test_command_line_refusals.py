@@ -1,0 +1,312 @@
+"""What is refused through the real command line: exit code, what was seen and expected, and that nothing changed."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+
+from lab.platform import ports
+from tests.lab.command_line import BASIC_PROGRAMS, Said, changed
+from tests.lab.workshop import PASSPHRASE, SETTINGS, Workshop
+
+pytestmark = pytest.mark.lab
+
+OTHER_UID = "00000000-dead-beef-0000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def made(workshop: Workshop) -> Workshop:
+    """The probe's stack on the real target, with its secret, made the way a person makes it."""
+    workshop.forget_probe()
+    init = workshop.typed(
+        *("--target", "home", "stack.init", "probe"),
+        answers=[("Create organization/probe/mx?", "y")],
+        env=workshop.with_pulumi,
+    )
+    init.ends_with(0)
+    assert "secrets.set probe token --generate" in init.stdout
+    workshop.at_home("secrets.set", "probe", "token", stdin="a-token-for-the-probe\n").ends_with(0)
+    workshop.at_home("secrets.set", "probe", "note", "--generate").ends_with(0)
+    return workshop
+
+
+@pytest.fixture
+def home(made: Workshop) -> Iterator[Workshop]:
+    """The same, and a check that no test changed its state, its settings, or the cluster."""
+    settings, state = made.project / "Pulumi.mx.yaml", made.state_file("probe", "mx")
+    before = settings.read_bytes(), state.read_bytes()
+    yield made
+    assert (settings.read_bytes(), state.read_bytes()) == before
+    made.assert_nothing_left("probe")
+    assert "probe-mx" not in made.kubectl("get", "configmaps", "--output=name")
+    made.write_target()
+
+
+def test_settings_written_by_a_person_keep_their_comments(home: Workshop) -> None:
+    text = (home.project / "Pulumi.mx.yaml").read_text()
+    assert text.startswith(SETTINGS)
+    assert "a-token-for-the-probe" not in text
+    assert "secure: v1:" in text
+
+
+# --- the target ---
+
+
+def unreachable(home: Workshop) -> dict[str, str]:
+    """A kubeconfig whose server has gone."""
+    here, gone = home.target["kubeconfig"], home.root.with_name("gone.kubeconfig")
+    server = home.kubectl("config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}")
+    gone.write_text(Path(here).read_text().replace(server, f"https://127.0.0.1:{ports.pick(())}"))
+    return {"kubeconfig": str(gone)}
+
+
+def without_server(home: Workshop) -> dict[str, str]:
+    empty = home.root.with_name("empty.kubeconfig")
+    empty.write_text("contexts: [{name: lab, context: {cluster: '', user: ''}}]\n")
+    return {"kubeconfig": str(empty)}
+
+
+def wrong_passphrase(home: Workshop) -> dict[str, str]:
+    other = home.root.with_name("other-passphrase")
+    other.write_text("another passphrase\n")
+    return {"passphrase_file": str(other)}
+
+
+Change = Callable[[Workshop], dict[str, str]]
+TARGETS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
+    "wrong cluster": (
+        lambda _: {"cluster_uid": OTHER_UID},
+        5,
+        ("wrong cluster: context 'lab' leads to https://127.0.0.1:", OTHER_UID, "target.show"),
+    ),
+    "cluster never pinned": (
+        lambda _: {"cluster_uid": "absent"},
+        5,
+        ("is not pinned", "expected: a recorded cluster_uid", "next: ./inv --target home target.pin"),
+    ),
+    "empty context": (lambda _: {"context": ""}, 2, ("targets.yaml:", "'context' of target 'home' is empty")),
+    "context that is not there": (
+        lambda _: {"context": "nowhere"},
+        5,
+        ("has no context 'nowhere'", "one of its contexts: lab", "config get-contexts"),
+    ),
+    "context that leads nowhere": (without_server, 5, ("which has no server there", "a cluster with a server")),
+    "unreachable server": (
+        unreachable,
+        5,
+        ("cannot be identified", "the API server does not answer", "with UID", "next: ./inv --target home doctor"),
+    ),
+    "missing stack": (
+        lambda _: {"stack": "mz"},
+        6,
+        ("probe has no stack 'mz' on file://", "organization/probe/mz", "next: ./inv --target home stack.init probe"),
+    ),
+    "wrong passphrase": (
+        wrong_passphrase,
+        2,
+        ("the passphrase does not fit the stack of probe", "the passphrase the stack was created with"),
+    ),
+    "missing passphrase file": (
+        lambda _: {"passphrase_file": "/nowhere/passphrase"},
+        2,
+        ("/nowhere/passphrase", "cannot be read", "next: ./inv --target home target.show"),
+    ),
+    "no passphrase": (
+        lambda _: {"passphrase_file": "absent"},
+        2,
+        ("no passphrase was given for the stack of probe", "PULUMI_CONFIG_PASSPHRASE"),
+    ),
+    "unknown key": (lambda _: {"stak": "mx"}, 2, ("targets.yaml:", "unknown key 'stak'", "did you mean 'stack'?")),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_that_is_not_right(home: Workshop, name: str) -> None:
+    change, code, words = TARGETS[name]
+    home.write_target(**change(home))
+    said = home.at_home("deploy.probe", "--yes")
+    said.ends_with(code, *words)
+    assert "> apply" not in said.stdout
+    assert PASSPHRASE not in said.all
+
+
+# --- files that nobody can read ---
+
+
+FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
+    "targets.yaml that is no YAML": (
+        "targets.yaml",
+        b"default: lab\ntargets: {home: [\n",
+        ("targets.yaml:3: not YAML",),
+    ),
+    "targets.yaml that is not UTF-8": (
+        "targets.yaml",
+        b"default: lab # \xe9\xff\n",
+        ("targets.yaml:1: byte 0xe9 is not UTF-8", "expected: a UTF-8 text file"),
+    ),
+    "targets.yaml with a list": (
+        "targets.yaml",
+        b"- a\n",
+        ("targets.yaml:1: the file holds a list", "keys and values"),
+    ),
+    "targets.yaml with a default that is not there": (
+        "targets.yaml",
+        b"default: hom\ntargets: {}\n",
+        ("the default target 'hom' is not defined",),
+    ),
+    "stack file that is no YAML": (
+        "pulumi/probe/Pulumi.mx.yaml",
+        b"config:\n  a: 1\n   b: 2\n",
+        ("Pulumi.mx.yaml:3: not YAML", "well-formed YAML"),
+    ),
+    "stack file that is not UTF-8": (
+        "pulumi/probe/Pulumi.mx.yaml",
+        b"config:\n  a: \xff\n",
+        ("Pulumi.mx.yaml:2: byte 0xff is not UTF-8",),
+    ),
+    "stack file with a list": ("pulumi/probe/Pulumi.mx.yaml", b"- x\n", ("Pulumi.mx.yaml:1: the file holds a list",)),
+    "stack file with a key twice": (
+        "pulumi/probe/Pulumi.mx.yaml",
+        b"config:\n  probe:word: a\n  probe:word: b\n",
+        ("Pulumi.mx.yaml:3: a key stands twice",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read(home: Workshop, name: str) -> None:
+    file, content, words = FILES[name]
+    path = home.root / file
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        home.at_home("deploy.probe", "--yes").ends_with(2, *words)
+        assert path.read_bytes() == content
+    finally:
+        path.write_bytes(before)
+
+
+# --- names ---
+
+
+NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
+    "service that begins with dashes": (("verify.--all",), 6, ("'verify.--all'",)),
+    "service that begins with a dash": (("deploy.-x",), 6, ("'deploy.-x'", "one of the nearest:")),
+    "task that begins with a dash": (("-deploy.postgres",), 2, ("begins with a dash",)),
+    "service as an option": (("stack.init", "-x"), 2, ("'-x' starts with a dash",)),
+    "service after a double dash": (("stack.init", "--", "-x"), 2, ("stack.init",)),
+    "service given as an option's value": (("stack.init", "--service=-x"), 2, ("'-x' starts with a dash",)),
+    "stack.init of an unknown service": (
+        ("stack.init", "postgers"),
+        6,
+        ("no service is called 'postgers'", "postgres,", "next: ./inv --list"),
+    ),
+    "unknown service": (
+        ("verify.postgers",),
+        6,
+        ("'verify.postgers'", "the nearest: verify.postgres, verify.probe, verify.superset\n", "next: ./inv --list"),
+    ),
+    "unknown task": (("deplay.postgres",), 6, ("'deplay.postgres'", "deploy.postgres,")),
+    "unknown key of a secret": (("secrets.set", "probe", "tokn"), 6, ("'tokn'", "token")),
+    "unknown target": (("--target", "hme", "preview.probe"), 6, ("no target is called 'hme'", "home")),
+    "target that begins with a dash": (("--target", "-x", "preview.probe"), 2, ("'-x' starts with a dash",)),
+    "empty target": (("--target", "", "preview.probe"), 2, ("--target was given without a name",)),
+    "unknown option": (("deploy.probe", "--yse"), 2, ("'--yse'", "./inv --help TASK")),
+    "dry run": (("--dry", "deploy.probe"), 2, ("./inv preview.all",)),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_not_right(home: Workshop, name: str) -> None:
+    words, code, told = NAMES[name]
+    said = home.inv(*words)
+    said.ends_with(code, *told)
+    assert said.stdout == ""
+
+
+def test_a_variable_that_is_set_but_empty(home: Workshop) -> None:
+    home.inv("preview.probe", env={"OPS_TARGET": ""}).ends_with(2, "OPS_TARGET is set but empty", "home")
+
+
+# --- tools ---
+
+
+def poor_path(home: Workshop) -> str:
+    """PATH with nothing of ours on it: no pulumi, no kubectl, no helm, no uv, no Python."""
+    folder = home.root.with_name("poor-bin")
+    if not folder.exists():
+        folder.mkdir()
+        for name in BASIC_PROGRAMS:
+            (folder / name).symlink_to(shutil.which(name) or f"/bin/{name}")
+    return str(folder)
+
+
+def test_a_real_target_without_pulumi(home: Workshop) -> None:
+    said = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
+    said.ends_with(1, "pulumi is not on PATH, and target 'home' needs it", "the lab's stand-in serves the lab alone")
+
+
+def without_stand_in(home: Workshop) -> AbstractContextManager[None]:
+    return changed(home.lab_dir / "target.json", lambda text: text.replace("/lab/bin/pulumi", "/lab/bin/absent"))
+
+
+def without_kubectl(home: Workshop) -> AbstractContextManager[None]:
+    return changed(
+        home.lab_dir / "target.json", lambda text: text.replace(home.target["tools"]["kubectl"], "/nowhere/kubectl")
+    )
+
+
+Missing = Callable[[Workshop], AbstractContextManager[None]]
+TOOLS: dict[str, tuple[Missing, int, tuple[str, ...]]] = {
+    "nothing": (lambda _: nullcontext(), 0, ()),
+    "kubectl": (without_kubectl, 1, ("/nowhere/kubectl", "was not found", "expected: kubectl, installed")),
+    "pulumi": (without_stand_in, 1, ("pulumi is not on PATH, and target 'lab' needs it",)),
+}
+
+
+@pytest.mark.parametrize("missing", TOOLS)
+def test_the_lab_with_nothing_on_path(home: Workshop, missing: str) -> None:
+    """The lab brings its own tools; when one of them is gone, that is said."""
+    take_away, code, words = TOOLS[missing]
+    with take_away(home):
+        said = home.inv("preview.probe", env={"PATH": poor_path(home)})
+    said.ends_with(code, *words)
+
+
+# --- the journal ---
+
+
+def limited(home: Workshop, size: int) -> Said:
+    """A deployment in which no file can become larger than `size` bytes, as on a full disk."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    env = home.with_pulumi | {"PYTHONDONTWRITEBYTECODE": "1"}  # Python itself would leave torn byte code behind
+    return home.inv("--target", "home", "deploy.probe", "--yes", env=env, preexec_fn=limit)
+
+
+@pytest.mark.parametrize("size", [0, 200, 2000])
+def test_a_disk_that_is_full_from_the_start(home: Workshop, size: int) -> None:
+    said = limited(home, size)
+    said.ends_with(1, "cannot be written: File too large", "expected: a disk with free space", "OPS_STATE")
+    assert "> apply" not in said.stdout
+
+
+def test_a_disk_that_fills_before_the_update(home: Workshop) -> None:
+    """The journal can take the preview and not the record that goes before an update: so there is none."""
+    program = home.project / "__main__.py"
+    with changed(
+        program, lambda text: "import pulumi\nif pulumi.runtime.is_dry_run():\n    print('x' * 20000)\n" + text
+    ):
+        home.at_home("preview.probe").ends_with(0)
+        journal = home.runs / max(folder.name for folder in home.runs.iterdir()) / "journal.jsonl"
+        said = limited(home, journal.stat().st_size + 200)
+    said.ends_with(1, "the journal of this run cannot be written: File too large", "next: free space")
+    assert "+  probe      ConfigMap probe" in said.stdout
+    assert "not started: probe" in said.stdout or "failed: probe" in said.stdout

@@ -1,0 +1,204 @@
+"""A copy of the checkout with one service more, `probe`, whose program each test writes itself; and a real target.
+
+The target `home` is real to the toolkit (it is in targets.yaml, nothing on it is made unasked). Behind it stand the
+lab's cluster and back end, and a `pulumi` on PATH that is the lab's engine and writes down every signal it gets.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.lab.command_line import Checkout, Said
+
+SERVICE = """
+
+SERVICES = (
+    *SERVICES,
+    Service(
+        name="probe",
+        folder="probe",
+        about="what a test makes of it",
+        namespace="default",
+        secrets=(
+            SecretSetting(key="token", about="any text", generated=True),
+            SecretSetting(key="note", about="any text of several lines", generated=True),
+        ),
+        checks=("nothing",),
+    ),
+)
+"""
+LADDER = """
+
+from runbooks.lib.checks import State
+
+LADDERS = {**LADDERS, "nothing": lambda *_: [Finding(rung="a test may try anything", state=State.PASSED)]}
+"""
+PROJECT = """\
+name: probe
+runtime:
+  name: python
+  options:
+    toolchain: uv
+    virtualenv: ../../.venv
+"""
+SETTINGS = """\
+# Written by a person, kept by every tool.
+config:
+  charts:source: lab/charts # where charts come from
+  # a plain setting
+  probe:word: plain
+"""
+PASSPHRASE = "the-passphrase-of-the-workshop"
+PULUMI = """\
+#!/bin/sh
+exec '{python}' -P '{recorder}' "$@"
+"""
+RECORDER = """\
+import os, runpy, signal, sys
+
+REAL, FILE = signal.signal, {file!r}
+
+
+def listen(number, handler):
+    if not callable(handler):
+        return REAL(number, handler)
+
+    def told(number, frame):
+        with open(FILE, "a") as file:
+            file.write(f"{{os.getpid()}} {{signal.Signals(number).name}}\\n")
+        return handler(number, frame)
+
+    return REAL(number, told)
+
+
+signal.signal = listen
+listen(signal.SIGINT, signal.default_int_handler)
+listen(signal.SIGTERM, lambda *_: sys.exit(143))
+sys.path.insert(0, {root!r})
+os.environ["OPS_STATE"] = {state!r}
+runpy.run_module("lab.engine", run_name="__main__", alter_sys=True)
+"""
+
+CONFIG_MAP = """\
+import pulumi
+from pulumi_kubernetes.core.v1 import ConfigMap
+
+config = pulumi.Config()
+ConfigMap("probe", metadata={{"name": f"probe-{{pulumi.get_stack()}}"}}, data={{"word": {word!r}}})
+pulumi.export("word", config.get("word") or "none")
+"""
+DEPLOYMENT = """\
+from pulumi_kubernetes.apps.v1 import Deployment
+
+labels = {{"app": "probe"}}
+Deployment(
+    "probe",
+    metadata={{"name": "probe"}},
+    spec={{
+        "selector": {{"matchLabels": labels}},
+        "template": {{
+            "metadata": {{"labels": labels, "annotations": {annotations!r}}},
+            "spec": {{"containers": [{{"name": "main", "image": "registry.example/probe:1"}}]}},
+        }},
+    }},
+)
+"""
+HELD = {"lab.homelab-ops/hold": "true"}
+"""Annotations of pods that never get ready in the lab."""
+BUSY_IN_PREVIEW = """\
+import pathlib, time
+import pulumi
+
+pathlib.Path({started!r}).touch()
+while pulumi.runtime.is_dry_run() and not pathlib.Path({gate!r}).exists():
+    time.sleep(0.05)
+"""
+
+
+class Workshop(Checkout):
+    """The checkout with the probe."""
+
+    def __init__(self, root: Path, state_dir: Path) -> None:
+        super().__init__(root, state_dir)
+        self.real = root.with_name(f"{root.name}-real-bin")
+        self.signals_file = root.with_name(f"{root.name}-signals")
+        self.passphrase = root.with_name(f"{root.name}-passphrase")
+        self.project = root / "pulumi" / "probe"
+        self._add_probe()
+        self._add_target()
+        self._add_pulumi()
+
+    def _add_probe(self) -> None:
+        self.project.mkdir()
+        for name, text in (("Pulumi.yaml", PROJECT), ("Pulumi.lab.yaml", SETTINGS), ("Pulumi.mx.yaml", SETTINGS)):
+            (self.project / name).write_text(text)
+        self.write_program(CONFIG_MAP.format(word="first"))
+        for name, more in (("services.py", SERVICE), ("checks/ladders.py", LADDER)):
+            with (self.root / "runbooks" / name).open("a") as module:
+                module.write(more)
+
+    def _add_target(self) -> None:
+        self.passphrase.write_text(PASSPHRASE + "\n")
+        self.passphrase.chmod(0o600)
+        self.write_target()
+
+    def write_target(self, **changes: str) -> None:
+        lab = self.target
+        entry = {
+            "stack": "mx",
+            "backend": lab["backend"],
+            "organization": "organization",
+            "kubeconfig": lab["kubeconfig"],
+            "context": lab["context"],
+            "passphrase_file": str(self.passphrase),
+            "cluster_uid": lab["cluster_uid"],
+        }
+        kept = {key: value for key, value in (entry | changes).items() if value != "absent"}
+        text = yaml.safe_dump({"default": "lab", "targets": {"home": kept}}, sort_keys=False)
+        (self.root / "targets.yaml").write_text("# mine\n" + text)
+
+    def _add_pulumi(self) -> None:
+        self.real.mkdir()
+        recorder = self.real / "recorder.py"
+        recorder.write_text(
+            RECORDER.format(file=str(self.signals_file), root=str(self.root), state=str(self.state_dir))
+        )
+        launcher = self.real / "pulumi"
+        launcher.write_text(PULUMI.format(python=self.root / ".venv/bin/python", recorder=recorder))
+        launcher.chmod(0o755)
+
+    # --- what tests do with it --------------------------------------------------------------------------------------
+
+    def write_program(self, text: str) -> None:
+        (self.project / "__main__.py").write_text(text)
+
+    @property
+    def with_pulumi(self) -> dict[str, str]:
+        """The environment with that recording pulumi first on PATH: it then serves every target."""
+        return {"PATH": f"{self.real}:{self.environment()['PATH']}"}
+
+    def at_home(self, *words: str, **more: Any) -> Said:
+        """`./inv --target home WORDS`."""
+        return self.inv("--target", "home", *words, env=self.with_pulumi | more.pop("env", {}), **more)
+
+    @property
+    def signals(self) -> list[str]:
+        """The signals that each pulumi got, as `PID NAME`."""
+        return self.signals_file.read_text().splitlines() if self.signals_file.exists() else []
+
+    def forget_probe(self) -> None:
+        """Take away what earlier tests made of the probe: objects, stacks, settings, signals, program."""
+        self.kubectl("delete", "--ignore-not-found", "deployment/probe", "configmap/probe-lab", "configmap/probe-mx")
+        backend = self.lab_dir / "backend" / ".pulumi"
+        for folder in (*backend.glob("*/probe"), *backend.glob("locks/organization/probe")):
+            shutil.rmtree(folder)
+        shutil.rmtree(self.lab_dir / "stacks" / "probe", ignore_errors=True)
+        shutil.rmtree(self.state_dir / "applied", ignore_errors=True)
+        self.signals_file.unlink(missing_ok=True)
+        (self.project / "Pulumi.mx.yaml").write_text(SETTINGS)
+        self.write_target()
+        self.write_program(CONFIG_MAP.format(word="first"))
