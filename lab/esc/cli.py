@@ -21,9 +21,9 @@ from lab.esc.formats import FORMATS
 VERSION = "v0.26.0-lab.standin"
 """The release whose recorded answers the stand-in follows."""
 NOTICE = """\
-┌──────────────────────────────────────────────────────────────────────┐
+┌─────────────────────────────────────────────────────────────────────┐
 │ This is not esc: it is the stand-in of the lab, for the lab only.     │
-└──────────────────────────────────────────────────────────────────────┘
+└─────────────────────────────────────────────────────────────────────┘
 """
 
 Run = Callable[[EscClient, Namespace], int]

@@ -93,3 +93,41 @@ def test_answers_as_recorded(stage: Stage, place: postgres.Place) -> None:
 
     differences = [text for text in replay(scenario, stage) if not is_incidental(text, place)]
     assert not differences, "\n".join(differences)
+
+
+MORE = """
+reader = postgresql.Role("reader", name="reader", opts=opts)
+owner = postgresql.Role("owner", name="owner2", login=True, password=config.require_secret("apppassword"),
+                        # Without it the membership below would be a difference of the role, as with the real provider.
+                        roles=[reader.name], opts=opts)
+db = postgresql.Database("more", name="more", owner=owner.name, opts=opts)
+postgresql.GrantRole("membership", role=owner.name, grant_role=reader.name, opts=opts)
+postgresql.DefaultPrivileges("tables", role=reader.name, database=db.name, owner=owner.name, schema="public",
+                             object_type="table", privileges=["SELECT"], opts=opts)
+auto = postgresql.Role("made-up", opts=opts)
+pulumi.export("auto", auto.name)
+"""
+
+
+def test_memberships_default_privileges_names_drift_and_secrets(stage: Stage, place: postgres.Place) -> None:
+    stage.must("stack", "init", "mx")
+    stage.must("config", "set", "--secret", "pgpassword", "-s", "mx", stdin=PASSWORD)
+    stage.must("config", "set", "--secret", "apppassword", "-s", "mx", stdin="appPassw0rdLong")
+    stage.write_program(provider(place.port) + MORE)
+    told = stage.must("up", "-s", "mx", "--yes", "--skip-preview", "--json")
+
+    assert "appPassw0rdLong" not in told and PASSWORD not in told and "SCRAM-SHA-256" not in told
+    assert ask(place, "select 1", "more", user="owner2", password="appPassw0rdLong") == [(1,)]
+    assert json.loads(stage.must("stack", "output", "--json", "-s", "mx"))["auto"].startswith("made-up-")
+    assert "appPassw0rdLong" not in place.log.read_text()
+    again = json.loads(stage.must("preview", "-s", "mx", "--refresh", "--expect-no-changes", "--output", "json"))
+    assert set(again["summary"]) == {"same"}
+
+    ask(place, "revoke reader from owner2")
+    ask(place, "alter role owner2 nologin")
+    drifted = json.loads(stage.must("preview", "-s", "mx", "--refresh", "--output", "json"))["summary"]
+    assert (drifted["create"], drifted["update"]) == (1, 1)
+
+    stage.must("up", "-s", "mx", "--yes", "--skip-preview", "--refresh", "--output", "json")
+    stage.must("destroy", "-s", "mx", "--yes", "--skip-preview", "--output", "json")
+    assert ask(place, "select rolname from pg_roles where rolname in ('reader', 'owner2')") == []
