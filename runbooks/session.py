@@ -147,7 +147,8 @@ def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None, show_chi
     """
     masker = Masker(secret_variables(os.environ), platform_words=platform_words())
     names = [service.name for service in SERVICES]
-    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, names=names)
+    chosen = str(c.config.ops.target or "")
+    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, names=names, target=chosen)
     state = made_state_dir()
     journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
     with _recorded(journal), contextlib.ExitStack() as closing:

@@ -57,8 +57,9 @@ def stack_init(stack: Stack) -> Command:
 
 
 def stack_ls(stack: Stack) -> Command:
-    """All stacks of the stack's project on its back end."""
-    argv = (stack.program, "-C", str(stack.folder), "stack", "ls", "--json", "--non-interactive")
+    """All stacks of the stack's project on its back end; on the cloud those of its organization alone."""
+    where = () if stack.selector == stack.name else ("--organization", stack.organization)
+    argv = (stack.program, "-C", str(stack.folder), "stack", "ls", "--json", *where, "--non-interactive")
     return Command(argv=argv, env=stack.env, title=f"list the stacks of {stack.project}", timeout=READ_TIMEOUT)
 
 
@@ -211,7 +212,7 @@ class Step:
 
     @property
     def protection(self) -> str:
-        """`protect` or `unprotect` where the resource stays: pulumi shows such a step as `same`, or within an update."""
+        """`protect` or `unprotect` where the resource stays; pulumi calls such a step `same`, or makes it an update."""
         if self.op not in {"same", "update"} or self.old is None or self.new is None:
             return ""
         if self.old.protected == self.new.protected:
@@ -441,13 +442,13 @@ def _told(item: Mapping[str, Any]) -> Diagnostic:
     )
 
 
-AMBIENT_PROVIDER = re.compile(r"using pulumi-resource-\S+ from \$PATH")
+AMBIENT_PLUGIN = re.compile(r"using pulumi-(?:resource|language)-\S+ from \$PATH")
 
 
 def _is_noise(item: Mapping[str, Any]) -> bool:
-    """Debug lines, empty ones, and the notice that a provider was taken from PATH."""
+    """Debug lines, empty ones, and the notice that a provider or language host was taken from PATH."""
     message = str(item.get("message") or "")
-    return item.get("severity") == "debug" or not message.strip() or bool(AMBIENT_PROVIDER.search(message))
+    return item.get("severity") == "debug" or not message.strip() or bool(AMBIENT_PLUGIN.search(message))
 
 
 RESOURCE_EVENTS = {"resourcePreEvent": "started", "resOutputsEvent": "done", "resOpFailedEvent": "failed"}

@@ -95,22 +95,24 @@ def make_reporter(
     as_json: bool,
     masker: Masks,
     names: Iterable[str] = (),
+    target: str = "",
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> Reporter:
     """The reporter that fits: events with `--json`, a live plan on a terminal, plain lines elsewhere.
 
     `names` are the services' names, which our own words keep even when a secret (a user called postgres) is one.
+    `target` is the one the person chose: next steps are told for it.
     """
     stdout, stderr = out or sys.stdout, err or sys.stderr
     names = frozenset(names)
     made: Reporter
     if as_json:
-        made = JsonReporter(masker, stdout, stderr, names=names)
+        made = JsonReporter(masker, stdout, stderr, names=names, target=target)
     elif stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        made = LiveReporter(masker, stdout, stderr, names=names)
+        made = LiveReporter(masker, stdout, stderr, names=names, target=target)
     else:
-        made = PlainReporter(masker, stdout, stderr, names=names)
+        made = PlainReporter(masker, stdout, stderr, names=names, target=target)
     _in_use[:] = [made]
     return made
 
@@ -266,9 +268,12 @@ class _Step:
 class PlainReporter:
     """Lines without colour, for pipes, files and screen readers."""
 
-    def __init__(self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset(), target: str = ""
+    ) -> None:
         self._masker = masker
         self._own = OwnWords(masker, names)
+        self._target = target
         self._out = _Sink(out)
         self._err = _Sink(err)
         self._current: _Step | None = None
@@ -349,12 +354,13 @@ class PlainReporter:
                 subject=self._own(found.subject),
                 evidence=self._masker.mask(found.evidence),
                 cause=self._own(found.cause),
-                next_step=self._own(found.next_step),
+                next_step=self._own(on_target(found.next_step, self._target)),
             )
         )
 
     def error(self, lines: Sequence[str], *, exit_code: int) -> None:  # noqa: ARG002 - the shell shows the code
-        self._err.write(self._own("\n".join(["error: " + lines[0], *[f"  {text}" for text in lines[1:]]])) + "\n")
+        told = "\n".join(["error: " + lines[0], *[f"  {on_target(text, self._target)}" for text in lines[1:]]])
+        self._err.write(self._own(told) + "\n")
 
     def ask_yes(self, question: str) -> bool:
         return self._ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
@@ -388,6 +394,14 @@ def drop_typed_ahead() -> None:
 
 
 MARKS = {State.PASSED: "ok  ", State.FAILED: "FAIL", State.NOT_TRIED: "--  "}
+
+
+_COMMAND = re.compile(r"\./inv (?=[a-z])(?!lab\.|test\b|check\b)")
+
+
+def on_target(text: str, target: str) -> str:
+    """The text, with the commands it names on the target that was chosen: as they stand they might go elsewhere."""
+    return _COMMAND.sub(f"./inv --target {target} ", text) if target and "--target" not in text else text
 
 
 def finding_text(found: Finding) -> str:
@@ -444,18 +458,21 @@ class JsonReporter(PlainReporter):
             state=found.state.value,
             evidence=found.evidence,
             cause=found.cause,
-            next_step=found.next_step,
+            next_step=on_target(found.next_step, self._target),
         )
 
     def error(self, lines: Sequence[str], *, exit_code: int) -> None:
-        self.event("error", summary=lines[0], details=list(lines[1:]), exit_code=exit_code)
+        details = [on_target(text, self._target) for text in lines[1:]]
+        self.event("error", summary=lines[0], details=details, exit_code=exit_code)
 
 
 class LiveReporter(PlainReporter):
     """A terminal: finished lines scroll by, the plan with its one step in progress stays at the bottom."""
 
-    def __init__(self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset()) -> None:
-        super().__init__(masker, out, err, names=names)
+    def __init__(
+        self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset(), target: str = ""
+    ) -> None:
+        super().__init__(masker, out, err, names=names, target=target)
         self._console = _console(out)
         self._live: Live | None = None
         self._steps: list[tuple[str, str]] = []

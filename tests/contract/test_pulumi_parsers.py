@@ -280,3 +280,11 @@ def test_graceful_signal_is_told_as_one() -> None:
 def test_older_cli_that_ends_with_255_is_read_by_its_text() -> None:
     step = {"argv": ["pulumi", "preview"], "exit": 255, "stderr": "error: no stack named 'mx' found\n"}
     assert isinstance(explain(outcome(step), STACK), NotFound)
+
+
+@pytest.mark.parametrize("plugin", ["pulumi-resource-kubernetes", "pulumi-language-python"])
+def test_the_notice_that_a_plugin_came_from_path_is_no_warning_of_the_program(plugin: str) -> None:
+    message = f"warning: using {plugin} from $PATH at /usr/bin/{plugin} expected /opt/pulumi/{plugin}\n"
+    told = {"message": message, "severity": "warning"}
+    assert pulumi.read_preview(json.dumps({"steps": [], "diagnostics": [told]})).diagnostics == ()
+    assert pulumi.read_event(json.dumps({"diagnosticEvent": told})) is None

@@ -330,6 +330,7 @@ def test_on_the_cloud_the_back_end_is_asked_for_the_stack(house: House) -> None:
         assert stack.selector == "acme/mx"
         assert stack.reference == "acme/postgresql/mx"
         assert session.has_stack(stack)
+        assert "--organization acme" in house.argvs("pulumi")[-1], "another organization may have a stack of that name"
     house.answer("pulumi", ["stack", "ls"], [{"name": "mx"}])
     with open_session(house.c, "preview.all") as session:
         assert session.has_stack(stack)

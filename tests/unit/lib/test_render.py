@@ -16,7 +16,7 @@ import pytest
 from runbooks.lib import render
 from runbooks.lib.checks import Finding, State
 from runbooks.lib.mask import Masker
-from runbooks.lib.render import JsonReporter, LiveReporter, PlainReporter, make_reporter
+from runbooks.lib.render import JsonReporter, LiveReporter, PlainReporter, Unmasked, make_reporter, on_target
 
 ROOT = Path(__file__).parents[3]
 CANARY = "canary-4711-secret"
@@ -240,3 +240,33 @@ def test_nobody_is_asked_without_a_terminal(masker: Masker, monkeypatch: pytest.
     reporter = PlainReporter(masker, io.StringIO(), io.StringIO())
     assert not reporter.interactive
     assert not reporter.ask_yes("go on?") and not reporter.ask_word("go on?", "y")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("next: ./inv deploy.postgres", "next: ./inv --target home deploy.postgres"),
+        (
+            "run ./inv preview.all, then ./inv status",
+            "run ./inv --target home preview.all, then ./inv --target home status",
+        ),
+        ("./inv lab.up", "./inv lab.up"),
+        ("./inv --list", "./inv --list"),
+        ("./inv test", "./inv test"),
+        ("./inv testing.all", "./inv --target home testing.all"),
+        ("./inv target.show --target lab", "./inv target.show --target lab"),
+    ],
+)
+def test_next_steps_go_to_the_target_that_was_chosen(text: str, told: str) -> None:
+    assert on_target(text, "home") == told
+    assert on_target(text, "") == text
+
+
+def test_errors_and_findings_name_commands_on_the_chosen_target() -> None:
+    for as_json in (False, True):
+        out, err = io.StringIO(), io.StringIO()
+        reporter = make_reporter(as_json=as_json, masker=Unmasked(), target="home", out=out, err=err)
+        reporter.finding(Finding(rung="r", state=State.FAILED, next_step="./inv verify.net"))
+        reporter.error(["broken", "next: ./inv doctor"], exit_code=1)
+        assert "./inv --target home verify.net" in out.getvalue()
+        assert "next: ./inv --target home doctor" in out.getvalue() + err.getvalue()
