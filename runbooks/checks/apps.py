@@ -145,7 +145,7 @@ def healthy(session: Session, service: Service, health: Health) -> Check:
     """Asked inside the cluster, so that it says something about the app even where the way to it is broken."""
     where = Inside(namespace=service.namespace, service=health.service, port=health.port)
     if session.target.ephemeral:
-        return simulated(ANSWERS)
+        return simulated(ANSWERS, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
     step = f"kubectl -n {service.namespace} logs -l app.kubernetes.io/instance={service.name} --tail=20"
     return Check(

@@ -85,7 +85,7 @@ def class_is_served(session: Session) -> Check:
 def connections(session: Session) -> Check:
     """Running proves nothing: a connector whose tunnel is gone runs and tries for ever."""
     if session.target.ephemeral:
-        return simulated(CONNECTED)
+        return simulated(CONNECTED, METRICS)
     get = inside.get_inside(session.runner, session.kubectl, METRICS)
     return Check(rung=CONNECTED, look=lambda: holds_connections(get), patience=patience(session, 60.0))
 

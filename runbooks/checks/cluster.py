@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from runbooks.lib import exposure, inside, network, tunnel
 from runbooks.lib.checks import Check, Finding, not_tried
 from runbooks.lib.exposure import Network
+from runbooks.lib.inside import Inside
 from runbooks.lib.kubectl import Json, Kubectl, ask, find, items
 from runbooks.lib.runner import Runner
 from runbooks.lib.workloads import has_endpoints, seen, workloads_are_ready
@@ -136,6 +137,6 @@ def untried(rung: str, why: str = NO_TAILNET) -> Check:
     return Check(rung=rung, look=lambda: not_tried(rung, why))
 
 
-def simulated(rung: str) -> Check:
+def simulated(rung: str, where: Inside) -> Check:
     """A rung of the lab's list, for want of a container."""
-    return untried(rung, SIMULATED)
+    return untried(rung, f"{SIMULATED} ({where})")

@@ -71,7 +71,8 @@ def _fresh(cluster: Cluster, item: Public, rung: str, judge: Callable[[Public], 
     def look() -> Finding:
         obj = cluster.object("ingresses.networking.k8s.io", item.namespace, item.name)
         if obj is None:
-            return failed(rung, f"{item.subject} is gone", next_step=item.show)
+            cause = "somebody deleted it while this was looking"
+            return failed(rung, f"{item.subject} is gone", cause=cause, next_step=item.show)
         return judge(Public(namespace=item.namespace, name=item.name, obj=obj))
 
     return lambda: seen(rung, look, next_step=item.show)

@@ -30,7 +30,7 @@ stdin = sys.stdin.read() if "--secret" in argv or argv[-2:] == ["--file", "-"] e
 with open(f"{{home}}/{{tool}}.calls", "a") as calls:
     calls.write(json.dumps({{"argv": argv, "env": dict(os.environ), "stdin": stdin}}) + "\\n")
 for words, code, out, err in json.load(open(f"{{home}}/{{tool}}.answers")):
-    if all(any(word in part for part in argv) for word in words):
+    if all(any(part == word[2:] if word[:2] == "==" else word in part for part in argv) for word in words):
         sys.stdout.write(out); sys.stderr.write(err); sys.exit(code)
 sys.stderr.write(f"error: no answer for {{argv}}\\n"); sys.exit(99)
 """
@@ -118,7 +118,7 @@ class House:
         (self.bin / tool).unlink()
 
     def answer(self, tool: str, words: list[str], reply: Any) -> None:
-        """The newest answer whose words are all in the argv counts."""
+        """The newest answer whose words are all in the argv counts; `==word` has to be an argument as a whole."""
         code, out, err = reply if isinstance(reply, tuple) else (0, reply, "")
         self.known[tool].insert(0, (words, code, out if isinstance(out, str) else json.dumps(out), err))
         self._write_answers(tool)
