@@ -188,3 +188,18 @@ def test_script_is_plain_posix_shell() -> None:
     assert (ROOT / "inv").read_text().startswith("#!/bin/sh\n")
     for shell in filter(None, map(shutil.which, ("sh", "dash", "bash"))):
         subprocess.run([shell, "-n", ROOT / "inv"], check=True)
+
+
+def test_children_find_a_uv_that_reads_our_lock_file(place: Path) -> None:
+    """pulumi's language host starts `uv` by its name, wherever PATH leads."""
+    (place / "tasks.py").write_text("import shutil\nprint(shutil.which('uv'))\n")
+    pinned = (ROOT / "inv").read_text().partition("uv_version=")[2].split()[0]
+    own = place.parent / f".cache/homelab-ops/uv-{pinned}/bin/uv"
+    own.parent.mkdir(parents=True)
+    put(own, UV)
+    on_path = place.parent / "bin/uv"
+    assert run(place).stdout == f"{on_path}\n"
+    put(on_path, "#!/bin/sh\necho uv 0.4.30\n")
+    assert run(place).stdout == f"{own}\n"
+    on_path.unlink()
+    assert run(place).stdout == f"{own}\n"
