@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from runbooks import preparation
 from runbooks.lib import pulumi
+from runbooks.lib.environment import back_end_login
 from runbooks.lib.errors import NotApproved, NotFound, OpsError, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
@@ -257,7 +259,7 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
     folder = bench.journal.folder
     context, kubeconfig = private_kubeconfig(target, folder)
     closing.callback(kubeconfig.unlink, missing_ok=True)
-    bench.masker.register_all([*context.secrets(), *passphrases(target)])
+    bench.masker.register_all([*context.secrets(), *passphrases(target), *back_end_passwords(target)])
     program, is_stand_in = find_pulumi(target, ROOT)
     home = closing.enter_context(made_private(folder, os.environ, is_stand_in=is_stand_in))
     env = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=bench.state_dir)
@@ -276,6 +278,12 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
         tools=find_tools(target, program, is_stand_in=is_stand_in, version=version),
         env=env,
     )
+
+
+def back_end_passwords(target: Target) -> list[str]:
+    """The password in a back end's address, as it stands there and as it is."""
+    password = urlsplit(target.backend).password
+    return [password, unquote(password)] if password else []
 
 
 def passphrases(target: Target) -> list[str]:
@@ -313,7 +321,8 @@ def pulumi_environment(
     if target.ephemeral:
         return made | {"OPS_STATE": str(state)}
     passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
-    return made | {name: environ[name] for name in passed_on if name in environ}
+    login = back_end_login(urlsplit(target.backend).scheme, environ)
+    return made | login | {name: environ[name] for name in passed_on if name in environ}
 
 
 def header(facts: Mapping[str, str]) -> str:

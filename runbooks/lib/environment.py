@@ -43,6 +43,24 @@ def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = Mappin
     return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
 
 
+BACK_END_LOGINS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "s3": ("AWS_",),
+        "gs": ("GOOGLE_", "CLOUDSDK_"),
+        "azblob": ("AZURE_", "ARM_"),
+        "postgres": ("PG",),
+        "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
+    }
+)
+"""By the back end's scheme: beginnings of the variables its login is in (of the cloud: where pulumi's key ring is)."""
+
+
+def back_end_login(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables pulumi needs to get at a back end of that kind; a file back end needs none."""
+    wanted = BACK_END_LOGINS.get("https" if scheme == "http" else scheme, ())
+    return {name: value for name, value in environ.items() if name.startswith(wanted)}
+
+
 def secret_variables(environment: Mapping[str, str]) -> Iterator[str]:
     """The values that are secret by their variables' names, and the password in a proxy's address."""
     for name, value in environment.items():

@@ -337,3 +337,16 @@ def test_on_the_cloud_the_back_end_is_asked_for_the_stack(house: House) -> None:
     house.answer("pulumi", ["stack", "ls"], [{"name": "mx-old"}])
     with open_session(house.c, "preview.all") as session:
         assert not session.has_stack(stack)
+
+
+def test_a_bucket_back_end_gets_its_login_and_its_password_is_masked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "home-profile")
+    house.write_target(house.target_entry() | {"backend": "s3://states?profile=home"})
+    with open_session(house.c, "preview.all", cluster=False) as session:
+        assert session.env["AWS_PROFILE"] == "home-profile"
+    house.write_target(house.target_entry() | {"backend": "postgres://ops:s3cr%65t-word@db.example/states"})
+    with open_session(house.c, "preview.all", cluster=False) as session:
+        assert "AWS_PROFILE" not in session.env
+        assert session.masker.mask("ops:s3cr%65t-word and s3cret-word") == "ops:[secret] and [secret]"

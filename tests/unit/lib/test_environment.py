@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runbooks.lib.environment import child_environment, secret_variables
+from runbooks.lib.environment import back_end_login, child_environment, secret_variables
 from runbooks.lib.runner import child_environment as as_the_runner_has_it
 
 NEVER = [
@@ -51,6 +51,28 @@ def test_what_nobody_listed_passes_only_when_a_command_asks_for_it(name: str) ->
 )
 def test_what_a_tool_needs_to_work_passes(name: str) -> None:
     assert child_environment({name: "x"})[name] == "x"
+
+
+LOGINS = {
+    **{"AWS_PROFILE": "home", "AWS_SECRET_ACCESS_KEY": "k", "GOOGLE_APPLICATION_CREDENTIALS": "/k.json"},
+    **{"AZURE_STORAGE_KEY": "a", "PGPASSWORD": "p", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1/bus"},
+}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "passed"),
+    [
+        ("file", set()),
+        ("s3", {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY"}),
+        ("gs", {"GOOGLE_APPLICATION_CREDENTIALS"}),
+        ("azblob", {"AZURE_STORAGE_KEY"}),
+        ("postgres", {"PGPASSWORD"}),
+        ("https", {"DBUS_SESSION_BUS_ADDRESS"}),
+        ("http", {"DBUS_SESSION_BUS_ADDRESS"}),
+    ],
+)
+def test_a_back_end_gets_its_own_login_and_no_other(scheme: str, passed: set[str]) -> None:
+    assert set(back_end_login(scheme, LOGINS | {"PATH": "/bin", "PAGER": "less"})) == passed
 
 
 def test_the_check_for_a_newer_pulumi_is_always_off() -> None:
