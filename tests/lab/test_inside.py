@@ -1,0 +1,95 @@
+"""The real `kubectl proxy` in front of the real API server: what it lets through, and what the server says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runbooks.lib import inside, network
+from runbooks.lib.checks import State
+from runbooks.lib.inside import Inside, Page, answers, get_inside
+from runbooks.lib.journal import Journal
+from runbooks.lib.kubectl import Kubectl
+from runbooks.lib.mask import Masker
+from runbooks.lib.runner import Runner, child_environment
+
+from .conftest import Lab
+from .test_operators import apply, service
+
+pytestmark = pytest.mark.lab
+
+PAGE = Page(path="/healthz")
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[Runner]:
+    masker = Masker([])
+    journal = Journal.open(tmp_path / "state", "test", [], masker=masker)
+    with Runner(masker=masker, journal=journal, base_env=child_environment(os.environ)) as made:
+        yield made
+    journal.close()
+
+
+@pytest.fixture
+def kubectl(lab: Lab) -> Kubectl:
+    return Kubectl(program=lab.target["tools"]["kubectl"], kubeconfig=lab.kubeconfig)
+
+
+def test_a_service_that_is_not_there(runner: Runner, kubectl: Kubectl) -> None:
+    where = Inside(namespace="default", service="nobody", port=80)
+    found = answers("r", where, PAGE, get_inside(runner, kubectl, where), next_step="n")
+    assert found.state is State.FAILED
+    assert 'services "nobody" not found' in found.evidence
+    assert "no such Service" in found.cause
+
+
+def test_a_service_with_nobody_behind_it(lab: Lab, runner: Runner, kubectl: Kubectl) -> None:
+    apply(lab, service("default", "lonely"))
+    where = Inside(namespace="default", service="lonely", port=80)
+    found = answers("r", where, PAGE, get_inside(runner, kubectl, where), next_step="n")
+    assert found.state is State.FAILED
+    assert 'no endpoints available for service "lonely' in found.evidence
+    assert found.cause == inside.NOBODY
+    lab.kubectl("-n", "default", "delete", "service", "lonely")
+
+
+@pytest.mark.parametrize(
+    ("below", "path", "status"),
+    [
+        ("/version", "/version", 200),
+        ("/version", "/api/v1/secrets", 403),
+        ("/version", "/api/v1/version", 403),
+    ],
+)
+def test_nothing_but_what_is_below_goes_through(
+    tmp_path: Path, runner: Runner, kubectl: Kubectl, below: str, path: str, status: int
+) -> None:
+    socket_path, came = tmp_path / "s", list[int]()
+
+    def ask(line: str) -> None:
+        assert line.startswith(inside.SERVING)
+        came.append(network.fetch_on_socket(socket_path, path).status)
+        runner.interrupt()
+
+    runner.run(kubectl.proxy(socket_path, below), on_line=ask)
+    assert came == [status]
+
+
+def test_the_way_is_open_to_its_owner_alone(tmp_path: Path, runner: Runner, kubectl: Kubectl) -> None:
+    """The folder decides: kubectl makes the socket as it likes."""
+    modes = list[int]()
+    real = network.fetch_on_socket
+
+    def look(path: Path, *rest: object) -> network.Answer:
+        modes.append(path.parent.stat().st_mode & 0o777)
+        return real(path, *rest)  # type: ignore[arg-type]
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(network, "fetch_on_socket", look)
+    with patch.context():
+        get_inside(runner, kubectl, Inside(namespace="default", service="kubernetes", port=443))("/")
+    patch.undo()
+    assert modes == [0o700]
