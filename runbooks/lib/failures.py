@@ -99,6 +99,34 @@ KNOWN: tuple[Known, ...] = (
         "pulumi login, then ./inv doctor",
     ),
     _known(
+        r"credentials file '(?P<file>[^']+)' is encrypted but",
+        LoginMissing,
+        "pulumi's stored login cannot be opened here: {file} is encrypted with a key of the system's key ring",
+        "an unlocked key ring, or PULUMI_ACCESS_TOKEN in the environment",
+        "unlock it, or export PULUMI_ACCESS_TOKEN, then ./inv doctor",
+    ),
+    _known(
+        r"unable to open state directory \"(?:file://)?(?P<folder>[^\"]+)\".*?no such file or directory",
+        Usage,
+        "the back end's folder {folder} is not there",
+        "a folder that exists: pulumi makes none, so that a typo cannot become a back end",
+        "mkdir -p {folder}, then ./inv doctor",
+    ),
+    _known(
+        r"Could not find `uv` executable",
+        ToolFailed,
+        "pulumi cannot find uv, with which it starts the program of {service}",
+        "uv on PATH",
+        "start it as ./inv, which brings uv along, or install uv: https://docs.astral.sh/uv",
+    ),
+    _known(
+        r"error (?:creating virtual environment|installing dependencies)(?P<rest>[^\n]*)",
+        ToolFailed,
+        "uv could not bring the Python environment of {service} up to date{rest}",
+        "the environment that uv.lock describes; pulumi's own look at it is offline",
+        "uv sync --frozen in the repository's folder, then ./inv preview.{service}",
+    ),
+    _known(
         r"Missing required configuration variable '(?P<key>[^']+)'\s+please set a value using the command"
         r" `pulumi config set --secret",
         Usage,

@@ -54,8 +54,12 @@ def test_what_a_tool_needs_to_work_passes(name: str) -> None:
 
 
 LOGINS = {
-    **{"AWS_PROFILE": "home", "AWS_SECRET_ACCESS_KEY": "k", "GOOGLE_APPLICATION_CREDENTIALS": "/k.json"},
-    **{"AZURE_STORAGE_KEY": "a", "PGPASSWORD": "p", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1/bus"},
+    "AWS_PROFILE": "home",
+    "AWS_SECRET_ACCESS_KEY": "k",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/k.json",
+    "AZURE_STORAGE_KEY": "a",
+    "PGPASSWORD": "p",
+    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1/bus",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import OpsError, ToolFailed, Usage
+from runbooks.lib.errors import LoginMissing, OpsError, ToolFailed, Usage
 from runbooks.lib.failures import explain, telling_lines
 from runbooks.lib.stacks import Stack
 
@@ -118,3 +118,41 @@ def test_a_chart_that_its_folder_does_not_have() -> None:
 
 def test_a_mistake_always_has_a_next_step() -> None:
     assert Usage("wrong").lines() == ["wrong", "next: correct that, then run the same command again"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "summary", "next_step"),
+    [
+        (
+            "error: failed to discover package requirements: rpc error: code = Unknown desc = Could not find `uv` "
+            "executable.\nInstall uv and make sure it is in your PATH.",
+            ToolFailed,
+            "pulumi cannot find uv",
+            "./inv, which brings uv",
+        ),
+        (
+            "error: error creating virtual environment: exit status 1: error: Failed to fetch: `https://…`\n",
+            ToolFailed,
+            "uv could not bring the Python environment of app up to date: exit status 1: error: Failed to fetch",
+            "uv sync --frozen",
+        ),
+        (
+            'error: unable to open state directory "file:///srv/state": open bucket file:///srv/state?no_tmp_dir=true: '
+            "stat /srv/state: no such file or directory",
+            Usage,
+            "the back end's folder /srv/state is not there",
+            "mkdir -p /srv/state",
+        ),
+        (
+            "error: reading stored credentials: credentials file '/h/.pulumi/credentials.json' is encrypted but the "
+            "credential store protecting it is not usable here: no session bus.",
+            LoginMissing,
+            "pulumi's stored login cannot be opened here",
+            "PULUMI_ACCESS_TOKEN",
+        ),
+    ],
+)
+def test_what_a_real_pulumi_lacks_on_a_machine(said: str, kind: type[OpsError], summary: str, next_step: str) -> None:
+    error = explained(said)
+    assert type(error) is kind
+    assert summary in error.summary and next_step in error.next_step
