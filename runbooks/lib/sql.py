@@ -42,6 +42,10 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         r"password authentication failed",
         "Postgres auth error: the exported password is not the server's; was the Secret changed outside its stack?",
     ),
+    (
+        r"not permitted to log in|permission denied for database",
+        "Postgres auth error: the role may not log in, or not to this database; was it changed outside its stack?",
+    ),
     (r"no pg_hba.conf entry", "Postgres auth error: pg_hba does not let this user in from this address"),
     (
         r"requested authentication|require_auth|authentication method requirement",

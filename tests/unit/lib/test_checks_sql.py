@@ -72,6 +72,8 @@ def test_a_name_that_does_not_resolve() -> None:
     [
         ('FATAL:  password authentication failed for user "postgres"', "not the server's"),
         ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', "pg_hba"),
+        ('FATAL:  role "n8n" is not permitted to log in', "may not log in"),
+        ('FATAL:  permission denied for database "n8n"', "may not log in"),
         ("connection timeout expired", "ACLs"),
         ("timed out", "ACLs"),
         ('FATAL:  database "postgres" does not exist', "not the expected one"),
