@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runbooks.lib import pulumi
 from runbooks.lib.checks import Verdict
@@ -214,6 +214,13 @@ def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch)
             error.summary + left_behind(session, stack), expected=error.expected, next_step=error.next_step
         )
     raise error
+
+
+def with_errors(session: Session, outcome: Outcome, watch: Watch) -> Outcome:
+    """The outcome, showing at least the errors that were seen while the update ran."""
+    if not watch.errors:
+        return outcome
+    return replace(outcome, shown_stdout=session.masker.mask("\n".join(watch.errors)))
 
 
 def left_behind(session: Session, stack: Stack) -> str:

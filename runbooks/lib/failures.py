@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from runbooks.lib.command import Outcome
 from runbooks.lib.errors import (
@@ -349,12 +350,24 @@ def _messages(stdout: str) -> Iterable[str]:
     stripped = stdout.lstrip()
     if not stripped.startswith("{"):
         return stdout.splitlines()
-    try:
-        answer = json.loads(stripped)
-    except json.JSONDecodeError:
-        told = [event.diagnostic for event in read_events(stdout) if event.diagnostic is not None]
+    told = [event.diagnostic for event in read_events(stdout) if event.diagnostic is not None]
+    if told:
         return [diagnostic.message for diagnostic in told if _explains(diagnostic)]
-    return [str(item.get("message", "")) for item in answer.get("diagnostics") or () if item.get("severity") == "error"]
+    return [str(item.get("message", "")) for item in _diagnostics_of(stripped) if item.get("severity") == "error"]
+
+
+def _diagnostics_of(document: str) -> Sequence[Mapping[str, Any]]:
+    """The diagnostics of `preview --json`. They come after the steps: of a long answer that was cut they are left."""
+    try:
+        return json.loads(document).get("diagnostics") or ()
+    except json.JSONDecodeError:
+        key = '"diagnostics": '
+        at = document.rfind(key)
+    try:
+        found = json.JSONDecoder().raw_decode(document, at + len(key))[0] if at >= 0 else ()
+    except json.JSONDecodeError:
+        return ()
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else ()
 
 
 def _explains(diagnostic: Diagnostic) -> bool:

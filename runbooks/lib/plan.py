@@ -378,6 +378,9 @@ def approved_of(plan: StackPlan) -> Approved:
     return Approved(strengths=strengths, leftovers=frozenset(plan.leftovers), incomplete=frozenset(plan.incomplete))
 
 
+MOST_ERRORS = 100
+
+
 @dataclass(kw_only=True)
 class Watch:
     """Follows one `up --json` line by line: the first operation nobody approved stops it, once and gracefully."""
@@ -388,11 +391,15 @@ class Watch:
     violation: Event | None = None
     started: int = 0
     done: list[Event] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list, repr=False)
+    """The lines with pulumi's errors, unmasked: a long stream is kept for people with its middle left out."""
 
     def __call__(self, line: str) -> None:
         event = read_event(line)
         if event is None:
             return
+        if event.diagnostic is not None and event.diagnostic.severity == "error" and len(self.errors) < MOST_ERRORS:
+            self.errors.append(line)
         if event.kind == "started":
             self._on_start(event)
         elif event.kind == "done" and STRENGTH.get(event.op, STRONGEST) > 0 and not is_bookkeeping(event.urn):

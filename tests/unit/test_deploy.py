@@ -285,6 +285,15 @@ def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
     assert planning.hash_text(planning.canonical({"password": "[secret]"})) in recorded
 
 
+def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), ephemeral=True)
+    stage.masker.register("s3cret-value")
+    told = json.dumps({"diagnosticEvent": {"severity": "error", "message": "error: no room for s3cret-value\n"}})
+    stage.runner.script["up", "net"] = applied("net", told, exit_code=1)
+    with pytest.raises(ToolFailed, match=r"no room for \[secret\]"):
+        deploy(stage)
+
+
 def test_unproven_service_is_4(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {})
     looked: list[str] = []

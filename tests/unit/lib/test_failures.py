@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,23 @@ def test_what_a_real_pulumi_lacks_on_a_machine(said: str, kind: type[OpsError], 
     error = explained(said)
     assert type(error) is kind
     assert summary in error.summary and next_step in error.next_step
+
+
+def preview_failed(stdout: str) -> OpsError:
+    command = Command(argv=("pulumi", "preview"), title="preview app")
+    outcome = Outcome(command=command, exit_code=1, seconds=0, stdout=stdout, stderr="", shown_stdout=stdout)
+    return explain(outcome, STACK)
+
+
+def test_what_a_long_preview_said_is_found_behind_what_was_left_out() -> None:
+    told = [{"message": "error: the chart wants a newer cluster", "severity": "error"}]
+    whole = json.dumps({"steps": [{"op": "same"}], "diagnostics": told, "duration": 1}, indent=4)
+    head, tail = whole[:20], whole[40:]
+    for answer in (whole, f"{head}\n[… 9000000 bytes left out …]\n{tail}"):
+        assert "the chart wants a newer cluster" in preview_failed(answer).summary
+    assert "said nothing" in preview_failed('{"steps": [] [… 1 bytes left out …] "diagnostics": [{"mess').summary
+
+
+def test_one_event_alone_is_read_as_one() -> None:
+    line = json.dumps({"diagnosticEvent": {"message": "no space left", "severity": "error"}})
+    assert "no space left" in preview_failed(line).summary
