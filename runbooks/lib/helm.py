@@ -41,8 +41,12 @@ class Helm:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def releases(self) -> Command:
-        """Every release in every namespace, whatever its state. `helm.v4.Chart` makes none."""
-        argv = (self.program, "list", "--all-namespaces", "--all", "--output=json", f"--kubeconfig={self.kubeconfig}")
+        """Every release in every namespace that is there or stuck. `helm.v4.Chart` makes none.
+
+        The states are named one by one: helm 3 lists stuck ones with `--all` only, which helm 4 no longer knows.
+        """
+        states = ("--deployed", "--failed", "--pending", "--uninstalling")
+        argv = (self.program, "list", "--all-namespaces", *states, "--output=json", f"--kubeconfig={self.kubeconfig}")
         return Command(argv=argv, title="list the helm releases", env=self.env, timeout=READ_TIMEOUT)
 
 

@@ -23,7 +23,10 @@ def test_version(text: str, version: str) -> None:
 
 
 def test_releases_name_the_kubeconfig_and_tell_which_are_stuck() -> None:
-    assert "--kubeconfig=/run/kubeconfig" in HELM.releases().argv
+    argv = HELM.releases().argv
+    assert "--kubeconfig=/run/kubeconfig" in argv
+    assert "--pending" in argv
+    assert "--all" not in argv  # helm 4 has no such option
     listed = (
         '[{"name":"a","namespace":"n","status":"deployed","chart":"a-1"},'
         '{"name":"b","namespace":"n","status":"pending-upgrade"}]'
