@@ -208,7 +208,7 @@ def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch)
         )
     if outcome.ok:
         return
-    error = explain(outcome, stack)
+    error = explain(with_errors(session, outcome, watch), stack)
     if outcome.interrupted or outcome.exit_code < 0:
         raise type(error)(
             error.summary + left_behind(session, stack), expected=error.expected, next_step=error.next_step
