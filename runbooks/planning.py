@@ -294,4 +294,5 @@ def plan_end(session: Session, service: Service) -> StackPlan:
     outcome = session.runner.run(pulumi.destroy_preview(stack))
     if not outcome.ok:
         raise explain(outcome, stack)
-    return plan_of(stack, pulumi.read_preview(outcome.stdout), fingerprint=fingerprint)
+    preview, export = pulumi.read_preview(outcome.stdout), state_of(session, stack)
+    return plan_of(stack, preview, fingerprint=fingerprint, export=export)

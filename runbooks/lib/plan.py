@@ -53,11 +53,21 @@ PRECIOUS_TYPES = re.compile(
 WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
 RESTARTING_CLUSTER_PATHS = re.compile(r"^spec\.(imageName|imageCatalogRef|resources|postgresql|env|envFrom)\b")
 INCOMPLETE = re.compile(r"Preview is incomplete|unknown values")
-SIGNS = {"create": "+", "delete": "-", "update": "~", "replace": "+-", "import": "=", "protect": "~", "unprotect": "~"}
+SIGNS = {
+    "create": "+",
+    "delete": "-",
+    "update": "~",
+    "replace": "+-",
+    "import": "=",
+    "protect": "~",
+    "unprotect": "~",
+    "forget": "-",
+}
 PROTECTION = {
     "unprotect": "pulumi would no longer refuse to delete it",
     "protect": "pulumi would refuse to delete it from then on",
 }
+FORGOTTEN = "only pulumi forgets it; the object stays"
 STRENGTH = {
     "same": 0,
     "read": 0,
@@ -94,6 +104,8 @@ class Change:
         """What is done, in a word: all halves of a replace are one."""
         if self.step.op == "same":
             return self.step.protection or "same"
+        if is_forgotten(self.step):
+            return "forget"
         return "replace" if self.step.op in REPLACING else self.step.op
 
 
@@ -222,12 +234,13 @@ def ranked(step: Step) -> Change:
         because = f"because of {', '.join(step.replace_reasons)}" if step.replace_reasons else ""
         return Change(step=step, rank=Rank.REPLACE, why=because)
     rank = Rank.RESTART if restarts(step) else Rank.OTHER
-    return Change(step=step, rank=rank, why=PROTECTION.get(step.protection, ""))
+    why = FORGOTTEN if is_forgotten(step) else PROTECTION.get(step.protection, "")
+    return Change(step=step, rank=rank, why=why)
 
 
 def why_destructive(step: Step) -> str:
     """Why the step is destructive, or an empty text when it is not."""
-    if step.op == "delete" and not is_bookkeeping(step.urn):
+    if step.op == "delete" and not is_bookkeeping(step.urn) and not is_forgotten(step):
         return "deleted" if not step.protected else "deleted although it is protected"
     if step.op in REPLACING:
         if step.protected:
@@ -235,6 +248,11 @@ def why_destructive(step: Step) -> str:
         if is_precious(step.type):
             return f"a {kind_of(step.type)} is replaced"
     return ""
+
+
+def is_forgotten(step: Step) -> bool:
+    """A delete that only pulumi's state sees (`retainOnDelete`): the object stays in the cluster."""
+    return step.op == "delete" and step.old is not None and step.old.retained
 
 
 def is_precious(type_token: str) -> bool:

@@ -9,7 +9,9 @@ import pytest
 
 from runbooks import applying, destroy, planning
 from runbooks.lib.errors import Refused
-from tests.unit.stage import TREE, Answer, Stage, preview_answer, step, urn
+from runbooks.lib.plan import approved_of
+from runbooks.lib.pulumi import read_event
+from tests.unit.stage import TREE, Answer, Stage, event, preview_answer, step, urn
 
 NET, _, DB, APP = TREE
 
@@ -44,6 +46,16 @@ def test_everything_it_deletes_is_destructive(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {("destroy-preview", "db"): [Answer(stdout=answer)]})
     plan = planning.plan_end(stage, DB)  # type: ignore[arg-type]
     assert plan.is_destructive and len(plan.changes) == 1
+
+
+def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
+    """pulumi's preview does not show it, and `destroy` deletes it first."""
+    stage = Stage(tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer())]})
+    stage.write_state("db", resources=[standing("db")[0] | {"delete": True}])
+    plan = planning.plan_end(stage, DB)  # type: ignore[arg-type]
+    assert plan.has_changes
+    (began, _) = (read_event(line) for line in event("db", "delete-replaced"))
+    assert began is not None and approved_of(plan).allows(began)
 
 
 def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> None:

@@ -135,6 +135,15 @@ def test_a_change_of_protection_alone_is_a_change_to_approve(
     assert not kept.changes_something
 
 
+def test_what_only_pulumi_forgets_is_not_called_deleted() -> None:
+    kept = Step(op="delete", urn=urn("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"),
+                old=State(retained=True))  # fmt: skip
+    plan = plan_of(STACK, Preview(steps=(kept,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
+    text = "\n".join(digest_lines(RunPlan(layers=((plan,),), target="mx")))
+    assert plan.has_changes and not plan.is_destructive
+    assert "CustomResourceDefinition x  (only pulumi forgets it; the object stays)" in text and "1 to forget" in text
+
+
 def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
     plan = planned("06")
     assert [(change.rank, change.step.name) for change in plan.changes] == [
