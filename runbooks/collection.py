@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,5 +82,7 @@ def build(
 
 def _add(collection: Collection, module: ModuleType, told: Callable[[Body], Body]) -> None:
     for task in tasks_of(module):
-        task.body = told(task.body)
-        collection.add_task(task)
+        # A copy, so that the module's own task still raises: whoever calls it from Python wants the error itself.
+        shown = copy.copy(task)
+        shown.body = told(task.body)
+        collection.add_task(shown)
