@@ -13,8 +13,15 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-ESCAPE_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
-"""A terminal colour or style sequence: nothing a person sees. Hyperlinks (OSC) are left in, they hold text."""
+ESCAPE_SEQUENCE = re.compile(rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
+"""A terminal colour or style sequence: nothing a person sees. Hyperlinks (OSC) are left in, they hold text.
+
+Also as it stands in JSON, and in JSON within JSON, where the escape character is spelt out.
+"""
+UNFINISHED_ESCAPE = re.compile(
+    rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}|[()])?\Z|\\{1,4}(?:u(?:0(?:0(?:1)?)?)?)?\Z"
+)
+"""The beginning of one at the end of what was read so far."""
 
 SHORTEST_LINE = 4
 _PEM_MARKER = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
@@ -65,6 +72,7 @@ _TEXT_FORMS: tuple[Callable[[str], str], ...] = (
     _json_ascii,
     _json_go,
     lambda value: _json(_json(value)),
+    lambda value: _json_ascii(_json_ascii(value)),
     lambda value: _json_go(_json_go(value)),
     lambda value: repr(value)[1:-1],
     lambda value: value.replace("'", "''"),  # YAML and SQL
@@ -80,10 +88,14 @@ _TEXT_FORMS: tuple[Callable[[str], str], ...] = (
 
 
 def text_forms(value: str) -> set[bytes]:
-    """The value itself and every escaped or quoted spelling, without the quotes around it."""
+    """The value itself and every escaped or quoted spelling, without the quotes around it.
+
+    Each also within JSON: what a program prints in whatever spelling, pulumi puts into the messages of its events.
+    """
     spelt = {form(value) for form in _TEXT_FORMS}
     spelt.update(_url_forms(value))
-    return {_encoded(text) for text in spelt}
+    in_json = {form(text) for text in spelt for form in (_json, _json_ascii, _json_go)}
+    return {_encoded(text) for text in spelt | in_json}
 
 
 def line_joins(value: str) -> set[str]:

@@ -26,10 +26,11 @@ from runbooks.lib import forms
 REPLACEMENT = b"[secret]"
 _LONGEST_PATTERN = 512
 _HEAD = 4
+_LONGEST_BEGINNING = len(b"\\\\\\\\u001")
+"""Of an escape character as JSON spells it."""
 _SHORT_BELOW = 8
 _SHORTEST = 4
 _SMALL_NUMBER = re.compile(r"[+-]?\d{1,5}|[+-]?(?=[\d.]{1,6}$)\d+\.\d+")
-_UNFINISHED_ESCAPE = re.compile(rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}|[()])?\Z")
 _WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _NAME = _WORD | frozenset(b"-")
 _JOINTS = frozenset(b"./")
@@ -317,7 +318,7 @@ class MaskStream:
     def _advance(self, text: bytes, *, final: bool) -> bytes:
         patterns = self._source.compiled()
         plain = (
-            b"\x1b" not in text
+            not _may_hold_escapes(text)
             and self._raw_covered == self._shown_covered
             and self._raw_history == self._shown_history
         )
@@ -337,7 +338,7 @@ class MaskStream:
         return _left_out(text, merged, cut)
 
     def _advance_coloured(self, patterns: Patterns, text: bytes, final: bool) -> bytes:
-        unfinished = None if final else _UNFINISHED_ESCAPE.search(text)
+        unfinished = None if final else forms.UNFINISHED_ESCAPE.search(text)
         end = unfinished.start() if unfinished else len(text)
         runs = _visible_runs(text, end)
         shown = b"".join(text[start:stop] for start, stop in runs)
@@ -356,6 +357,11 @@ class MaskStream:
         self._raw_history = (self._raw_history + text[:cut])[-2:]
         self._shown_history = (self._shown_history + forms.ESCAPE_SEQUENCE.sub(b" ", text[:cut]))[-2:]
         return _left_out(text, together, cut)
+
+
+def _may_hold_escapes(text: bytes) -> bool:
+    """Quickly: False only when there is no colour code in the text, nor the beginning of one at its end."""
+    return b"\x1b" in text or b"u001b" in text or b"u001B" in text or b"\\" in text[-_LONGEST_BEGINNING:]
 
 
 def _carried(covered: int) -> list[Span]:

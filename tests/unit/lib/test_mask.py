@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from runbooks.lib.mask import Masker, Rule, patterns_of
 
-ESCAPE = re.compile(rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
+ESCAPE = re.compile(rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
 SECRET = 'pa$$w0rd "of" <the> day/+&\'s'
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\nZm9vYg==\n-----END KEY-----\n"
 
@@ -118,7 +118,12 @@ def small_rules(alphabet: str) -> st.SearchStrategy[dict[bytes, Rule]]:
 
 
 COLOURED = st.lists(
-    st.sampled_from(["a", "b", "ab", "ba", "-", ".", "/", " ", "\x1b[1m", "\x1b[a", "\x1b(B", "\x1b", "["])
+    st.sampled_from(
+        [
+            *("a", "b", "ab", "ba", "-", ".", "/", " ", "\x1b[1m", "\x1b[a", "\x1b(B", "\x1b", "["),
+            *("\\u001b[1m", "\\\\u001B[a", "\\u001b(B", "\\u001b", "\\u00", "\\", "u001b[1m"),
+        ]
+    )
 )
 
 
@@ -147,6 +152,7 @@ def test_whole_tokens_agree_with_the_oracle(rules: dict[bytes, Rule], text: byte
     text=COLOURED.map(lambda parts: "".join(parts).encode()),
     cuts=st.lists(st.integers(0, 60), max_size=60),
 )
+@example(rules={b"ab": Rule.ANYWHERE}, text=b"a\\u001b[1mb", cuts=list(range(11)))
 @example(rules={b"[1ma": Rule.ANYWHERE, b"aa": Rule.ANYWHERE}, text=b"a\x1b[1maa", cuts=[1, 2, 3, 4, 5, 6])
 @settings(max_examples=1000, deadline=None)
 def test_colour_codes_agree_with_the_oracle(rules: dict[bytes, Rule], text: bytes, cuts: list[int]) -> None:
@@ -178,34 +184,38 @@ def test_no_secret_survives_any_split(secrets: list[str], data: st.DataObject) -
 
 
 def go_json(value: str) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-SPELLINGS = {
-    "raw": SECRET,
-    "json": json.dumps(SECRET),
-    "json of go": go_json(SECRET),
-    "json in json": json.dumps(json.dumps(SECRET)),
-    "url": urllib.parse.quote(SECRET, safe=""),
-    "url path": urllib.parse.quote(SECRET),
-    "url form": urllib.parse.quote_plus(SECRET),
-    "url lower case": re.sub("%..", lambda found: found[0].lower(), urllib.parse.quote(SECRET, safe="")),
-    "base64": base64.b64encode(SECRET.encode()).decode(),
-    "base64url": base64.urlsafe_b64encode(SECRET.encode()).decode(),
-    "base64url without padding": base64.urlsafe_b64encode(SECRET.encode()).decode().rstrip("="),
-    "shell": shlex.quote(SECRET),
-    "shell, other quotes": "'" + SECRET.replace("'", "'\\''") + "'",
-    "shell, double quotes": '"' + re.sub(r'([$`"\\])', r"\\\1", SECRET) + '"',
-    "python": repr(SECRET),
-    "yaml": "'" + SECRET.replace("'", "''") + "'",
-    "xml": html.escape(SECRET),
-    "xml text": html.escape(SECRET, quote=False),
-    "xml of go": html.escape(SECRET, quote=False).replace('"', "&#34;").replace("'", "&#39;"),
-    "hex": SECRET.encode().hex(),
-    "hex upper case": SECRET.encode().hex().upper(),
-    "coloured": "\x1b[1m" + "\x1b[0m\x1b[32m".join(SECRET) + "\x1b[0m",
-}
+def spellings(secret: str) -> dict[str, str]:
+    return {
+        "raw": secret,
+        "json": json.dumps(secret),
+        "json of go": go_json(secret),
+        "json in json": json.dumps(json.dumps(secret)),
+        "url": urllib.parse.quote(secret, safe=""),
+        "url path": urllib.parse.quote(secret),
+        "url form": urllib.parse.quote_plus(secret),
+        "url lower case": re.sub("%..", lambda found: found[0].lower(), urllib.parse.quote(secret, safe="")),
+        "base64": base64.b64encode(secret.encode()).decode(),
+        "base64url": base64.urlsafe_b64encode(secret.encode()).decode(),
+        "base64url without padding": base64.urlsafe_b64encode(secret.encode()).decode().rstrip("="),
+        "shell": shlex.quote(secret),
+        "shell, other quotes": "'" + secret.replace("'", "'\\''") + "'",
+        "shell, double quotes": '"' + re.sub(r'([$`"\\])', r"\\\1", secret) + '"',
+        "python": repr(secret),
+        "yaml": "'" + secret.replace("'", "''") + "'",
+        "xml": html.escape(secret),
+        "xml text": html.escape(secret, quote=False),
+        "xml of go": html.escape(secret, quote=False).replace('"', "&#34;").replace("'", "&#39;"),
+        "hex": secret.encode().hex(),
+        "hex upper case": secret.encode().hex().upper(),
+        "coloured": "\x1b[1m" + "\x1b[0m\x1b[32m".join(secret) + "\x1b[0m",
+    }
+
+
+SPELLINGS = spellings(SECRET)
 
 
 @pytest.mark.parametrize("form", SPELLINGS)
@@ -220,6 +230,26 @@ def test_each_spelling_is_masked_when_read_byte_by_byte(form: str) -> None:
     masker = Masker([SECRET])
     text = f"value: {SPELLINGS[form]} end".encode()
     assert streamed(masker, text, list(range(len(text)))).decode() == masker.mask(text.decode())
+
+
+def in_json(text: str) -> dict[str, str]:
+    """What a program printed, as the message of an event."""
+    return {
+        "go": go_json(text),
+        "python": json.dumps(text),
+        "unicode": json.dumps(text, ensure_ascii=False),
+    }
+
+
+@pytest.mark.parametrize("secret", [SECRET, "käfig\\<tür>&\"'x"])
+@pytest.mark.parametrize("form", SPELLINGS)
+def test_each_spelling_is_masked_within_json(form: str, secret: str) -> None:
+    if form == "coloured":
+        secret = secret.replace("\\", "")  # before a code, one in JSON could as well be a part of it
+    masker = Masker([secret])
+    for name, text in in_json(f"value: {spellings(secret)[form]} end").items():
+        shown = re.sub(r"\\+u001b\[\d*m", "", masker.mask(text))
+        assert re.fullmatch(r'''"value: ["'\\]*\[secret\]["'\\]* end"''', shown), (name, text, shown)
 
 
 @pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
