@@ -29,6 +29,8 @@ from runbooks.lib.stacks import Stack
 
 KEPT_LINES = 12
 """Lines of a failing answer that are shown; the journal has the rest."""
+KEPT_AT_THE_START = 4
+"""Of these: what failed stands first, details after it, and the last words at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +355,12 @@ def _messages(stdout: str) -> Iterable[str]:
     told = [event.diagnostic for event in read_events(stdout) if event.diagnostic is not None]
     if told:
         return [diagnostic.message for diagnostic in told if _explains(diagnostic)]
-    return [str(item.get("message", "")) for item in _diagnostics_of(stripped) if item.get("severity") == "error"]
+    items = _diagnostics_of(stripped)
+    errors = [str(item.get("message", "")) for item in items if item.get("severity") == "error"]
+    if telling_lines("\n".join(errors)):
+        return errors
+    # A program that ends by itself (sys.exit) says why on its standard error, and pulumi only that it failed.
+    return errors + [str(item.get("message", "")) for item in items if item.get("severity") == "info#err"]
 
 
 def _diagnostics_of(document: str) -> Sequence[Mapping[str, Any]]:
@@ -390,7 +397,9 @@ def telling_lines(text: str) -> list[str]:
         bare = line.rstrip()
         if bare.strip() and not EMPTY_WORDS.match(bare) and bare not in lines:
             lines.append(bare)
-    return lines[-KEPT_LINES:]
+    if len(lines) <= KEPT_LINES:
+        return lines
+    return [*lines[:KEPT_AT_THE_START], "…", *lines[KEPT_AT_THE_START - KEPT_LINES :]]
 
 
 def without_tracebacks(lines: Iterable[str]) -> Iterator[str]:

@@ -77,10 +77,16 @@ def test_tracebacks_are_cut_to_their_end(text: str, lines: list[str]) -> None:
     assert telling_lines(text) == lines
 
 
-def explained(stderr: str, exit_code: int = 1) -> OpsError:
+def test_a_long_answer_keeps_its_beginning_and_its_end() -> None:
+    lines = [f"line {number}" for number in range(30)]
+    assert telling_lines("\n".join(lines)) == [*lines[:4], "…", *lines[-8:]]
+    assert telling_lines("\n".join(lines[:12])) == lines[:12]
+
+
+def explained(said: str, exit_code: int = 1) -> OpsError:
     command = Command(argv=("pulumi", "preview"), title="preview app")
     return explain(
-        Outcome(command=command, exit_code=exit_code, seconds=0, stdout="", stderr=stderr, shown_stderr=stderr), STACK
+        Outcome(command=command, exit_code=exit_code, seconds=0, stdout="", stderr="", shown_stdout=said), STACK
     )
 
 
@@ -96,6 +102,12 @@ def test_a_program_that_raises() -> None:
     assert type(error) is ToolFailed
     assert error.expected == "a program that runs to its end"
     assert error.next_step == "correct the cause and run ./inv preview.app"
+
+
+def test_a_program_that_leaves() -> None:
+    told = [("info#err", "I go"), ("error", "an unhandled error occurred: program exited with non-zero exit code: 1")]
+    answer = json.dumps({"diagnostics": [{"severity": severity, "message": text} for severity, text in told]})
+    assert explained(answer).summary == "pulumi could not preview app (exit 1):\n  I go"
 
 
 def test_a_chart_that_helm_cannot_read() -> None:
