@@ -153,10 +153,12 @@ def charts_folder(session: Session, stack: Stack) -> Path | None:
 
 
 def state_file(session: Session, stack: Stack) -> Path | None:
-    """The stack's state on a file back end, where it can be read without starting pulumi."""
+    """The stack's state on a file back end, where it can be read without starting pulumi: not compressed."""
     backend = session.target.file_backend
     path = backend / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json" if backend else None
-    return path if path is not None and path.is_file() else None
+    if path is None or any(path.with_name(path.name + suffix).exists() for suffix in (".gz", ".zst")):
+        return None
+    return path if path.is_file() else None
 
 
 def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:

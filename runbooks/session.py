@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from runbooks import preparation
 from runbooks.lib import pulumi
-from runbooks.lib.environment import back_end_login
+from runbooks.lib.environment import back_end_variables
 from runbooks.lib.errors import NotApproved, NotFound, OpsError, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
@@ -126,7 +126,7 @@ class Session:
         if folder is None:
             return None
         kept = folder / ".pulumi" / "stacks" / stack.project
-        names = (f"{stack.name}.json{suffix}" for suffix in ("", ".gz", ".zst"))
+        names = (f"{stack.name}.json{suffix}" for suffix in (".gz", ".zst", ""))
         return next((path for name in names if (path := kept / name).exists()), None)
 
 
@@ -321,8 +321,8 @@ def pulumi_environment(
     if target.ephemeral:
         return made | {"OPS_STATE": str(state)}
     passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
-    login = back_end_login(urlsplit(target.backend).scheme, environ)
-    return made | login | {name: environ[name] for name in passed_on if name in environ}
+    of_back_end = back_end_variables(urlsplit(target.backend).scheme, environ)
+    return made | of_back_end | {name: environ[name] for name in passed_on if name in environ}
 
 
 def header(facts: Mapping[str, str]) -> str:

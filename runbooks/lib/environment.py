@@ -43,21 +43,28 @@ def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = Mappin
     return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
 
 
-BACK_END_LOGINS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_KEEPING = tuple(
+    f"PULUMI_{family}_{how}"
+    for family in ("DIY_BACKEND", "SELF_MANAGED_STATE")
+    for how in ("GZIP", "ZSTD", "RETAIN_CHECKPOINTS", "DISABLE_CHECKPOINT_BACKUPS")
+)
+"""How a person's own back end keeps its states: one that is compressed has to stay so."""
+BACK_END_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "s3": ("AWS_",),
-        "gs": ("GOOGLE_", "CLOUDSDK_"),
-        "azblob": ("AZURE_", "ARM_"),
-        "postgres": ("PG",),
+        "file": _KEEPING,
+        "s3": ("AWS_", *_KEEPING),
+        "gs": ("GOOGLE_", "CLOUDSDK_", *_KEEPING),
+        "azblob": ("AZURE_", "ARM_", *_KEEPING),
+        "postgres": ("PG", *_KEEPING),
         "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
     }
 )
-"""By the back end's scheme: beginnings of the variables its login is in (of the cloud: where pulumi's key ring is)."""
+"""By the back end's scheme: beginnings of the variables its login is in; of the cloud, where pulumi's key ring is."""
 
 
-def back_end_login(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables pulumi needs to get at a back end of that kind; a file back end needs none."""
-    wanted = BACK_END_LOGINS.get("https" if scheme == "http" else scheme, ())
+def back_end_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables pulumi needs to get at a back end of that kind and to keep it as it is."""
+    wanted = BACK_END_VARIABLES.get("https" if scheme == "http" else scheme, ())
     return {name: value for name, value in environ.items() if name.startswith(wanted)}
 
 

@@ -5,6 +5,7 @@ Builders never select a stack, and only `stack_init` creates one. Shapes follow 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -548,4 +549,8 @@ def lock_folder(stack: Stack, backend: str) -> Path | None:
 
 def locks_in(folder: Path) -> tuple[Lock, ...]:
     """The locks held in that folder now. Raises `ToolFailed` for a file that is no lock."""
-    return tuple(read_lock(path.read_text(), path) for path in sorted(folder.glob("*.json")))
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(FileNotFoundError):  # given up while we looked
+            found.append(read_lock(path.read_text(encoding="utf-8"), path))
+    return tuple(found)

@@ -109,6 +109,12 @@ def test_locks_of_a_stack_nobody_holds(tmp_path: Path) -> None:
     assert locks_in(tmp_path / "nothing") == ()
 
 
+def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
+    (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "left.json.attrs").write_text("{}")
+    assert locks_in(tmp_path) == ()
+
+
 def test_process_facts() -> None:
     began = process_started(os.getpid())
     assert began is None or abs(began - Path(f"/proc/{os.getpid()}").stat().st_ctime) < 60

@@ -65,3 +65,12 @@ def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> No
     stage.write_state("db", resources=standing("db"))
     with pytest.raises(Refused, match="state of db changed"):
         applying.refuse_if_changed(stage, DB, plan, again="./inv destroy.db")  # type: ignore[arg-type]
+
+
+def test_a_compressed_state_is_read_by_pulumi(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {})
+    stack = stage.stack(DB)
+    plain = planning.state_file(stage, stack)  # type: ignore[arg-type]
+    assert plain is not None
+    plain.with_name("mx.json.gz").write_bytes(b"")
+    assert planning.state_file(stage, stack) is None  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runbooks.lib.environment import back_end_login, child_environment, secret_variables
+from runbooks.lib.environment import back_end_variables, child_environment, secret_variables
 from runbooks.lib.runner import child_environment as as_the_runner_has_it
 
 NEVER = [
@@ -54,6 +54,7 @@ def test_what_a_tool_needs_to_work_passes(name: str) -> None:
 
 
 LOGINS = {
+    "PULUMI_DIY_BACKEND_GZIP": "true",
     "AWS_PROFILE": "home",
     "AWS_SECRET_ACCESS_KEY": "k",
     "GOOGLE_APPLICATION_CREDENTIALS": "/k.json",
@@ -66,17 +67,18 @@ LOGINS = {
 @pytest.mark.parametrize(
     ("scheme", "passed"),
     [
-        ("file", set()),
-        ("s3", {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY"}),
-        ("gs", {"GOOGLE_APPLICATION_CREDENTIALS"}),
-        ("azblob", {"AZURE_STORAGE_KEY"}),
-        ("postgres", {"PGPASSWORD"}),
+        ("file", {"PULUMI_DIY_BACKEND_GZIP"}),
+        ("s3", {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("gs", {"GOOGLE_APPLICATION_CREDENTIALS", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("azblob", {"AZURE_STORAGE_KEY", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("postgres", {"PGPASSWORD", "PULUMI_DIY_BACKEND_GZIP"}),
         ("https", {"DBUS_SESSION_BUS_ADDRESS"}),
         ("http", {"DBUS_SESSION_BUS_ADDRESS"}),
     ],
 )
-def test_a_back_end_gets_its_own_login_and_no_other(scheme: str, passed: set[str]) -> None:
-    assert set(back_end_login(scheme, LOGINS | {"PATH": "/bin", "PAGER": "less"})) == passed
+def test_a_back_end_gets_what_is_its_own_and_nothing_else(scheme: str, passed: set[str]) -> None:
+    others = {"PATH": "/bin", "PAGER": "less", "PULUMI_DIY_BACKEND_LEGACY_LAYOUT": "1"}
+    assert set(back_end_variables(scheme, LOGINS | others)) == passed
 
 
 def test_the_check_for_a_newer_pulumi_is_always_off() -> None:
