@@ -5,6 +5,7 @@ Everything a run can end with is turned into text and an exit code here, and onl
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -154,17 +155,30 @@ def told(error: BaseException, *, as_json: bool) -> int:
 
     reporter = reporter_in_use(as_json=as_json)
     reporter.close()
-    known = error if isinstance(error, OpsError) else _as_known(error)
+    known = as_known(error)
     if known is None:
         return _told_bug(error, reporter)
     reporter.error(known.lines(), exit_code=known.exit_code)
     return known.exit_code
 
 
-def _as_known(error: BaseException) -> OpsError | None:
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Answers of a file system that takes no more."""
+
+
+def as_known(error: BaseException) -> OpsError | None:
+    """The error as one that a person can act on; None when it is a bug of ours."""
+    if isinstance(error, OpsError):
+        return error
     if isinstance(error, KeyboardInterrupt):
         return NotApproved(
             "interrupted", expected="the run to go on to its end", next_step="./inv status shows what is there"
+        )
+    if isinstance(error, OSError) and error.errno in FULL:
+        return OpsError(
+            f"a file cannot be written: {error.strerror}" + (f" ({error.filename})" if error.filename else ""),
+            expected="a disk with free space and a folder this user may write to",
+            next_step="free space, or choose another folder with OPS_STATE, then repeat the command",
         )
     return None
 

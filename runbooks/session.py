@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from runbooks import preparation
 from runbooks.lib import pulumi
 from runbooks.lib.environment import back_end_variables
-from runbooks.lib.errors import NotApproved, NotFound, OpsError, Usage
+from runbooks.lib.errors import NotFound, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
 from runbooks.lib.journal import Journal, JournalUnwritable
@@ -29,7 +29,7 @@ from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
 from runbooks.lib.toolbox import Tools, ask_version, find_kubectl, find_pulumi, find_tools, secret_variables
-from runbooks.program import BUG, ROOT, state_dir
+from runbooks.program import BUG, ROOT, as_known, state_dir
 from runbooks.services import SERVICES, Service
 
 
@@ -219,9 +219,8 @@ def _recorded(journal: Journal) -> Iterator[None]:
 
 def exit_code_of(error: BaseException) -> int:
     """The exit code a run ends with: `program.py` gives it to the shell, the journal keeps it."""
-    if isinstance(error, OpsError):
-        return error.exit_code
-    return NotApproved.exit_code if isinstance(error, KeyboardInterrupt) else BUG
+    known = as_known(error)
+    return known.exit_code if known is not None else BUG
 
 
 def platform_words() -> Iterator[str]:

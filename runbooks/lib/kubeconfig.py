@@ -114,8 +114,12 @@ def write_private(context: KubeContext, path: Path) -> Path:
     """Write the one-context kubeconfig (0600, new file) and return `path`."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(context.document(), file, indent=1)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(context.document(), file, indent=1)
+    except BaseException:  # half a credential is one too many
+        path.unlink()
+        raise
     return path
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,15 @@ def test_interrupt_is_8(capsys: pytest.CaptureFixture[str]) -> None:
     RAISES["it"] = KeyboardInterrupt()
     assert run("fail") == 8
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    RAISES["it"] = OSError(number, os.strerror(number), "/state/file")
+    assert run("fail") == 1
+    told = capsys.readouterr().err
+    assert f"a file cannot be written: {os.strerror(number)} (/state/file)" in told
+    assert "OPS_STATE" in told
 
 
 def test_bug_is_70_with_a_private_masked_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
