@@ -45,7 +45,9 @@ SUPERUSER = "postgres"
 START_TIMEOUT = 20.0
 """Seconds until a server must accept connections; recovery after SIGKILL is included."""
 LEFTOVER_PATIENCE = 5.0
-"""Seconds until the workers of a killed server must be gone."""
+"""Seconds until a killed server and its workers must be gone."""
+LEFTOVER_SIGNS = ("shared memory block", 'lock file "postmaster.pid" already exists')
+"""What a new server says while they are not."""
 STOP_TIMEOUT = 10.0
 """Seconds for each of the two polite ways to stop before the next harder one."""
 
@@ -259,12 +261,25 @@ def start(place: Place) -> Postmaster:
     running = find(place)
     if running is not None:
         return running if running.ready else _wait_until_ready(place, None)
-    # Workers of a killed server hold its port for the moment they need to notice.
-    crashed = (place.data / "postmaster.pid").exists()
-    refuse_taken_port(place.port, patience=LEFTOVER_PATIENCE if crashed else 0.0)
+    # Workers of a killed server hold its port and its memory for the moment they need to notice.
+    patience = LEFTOVER_PATIENCE if (place.data / "postmaster.pid").exists() else 0.0
+    deadline = time.monotonic() + patience
+    refuse_taken_port(place.port, patience=patience)
     for folder in (place.data, place.socket):
         _private_folder(folder)
-    offset = place.log.stat().st_size if place.log.exists() else 0
+    while True:
+        offset = place.log.stat().st_size if place.log.exists() else 0
+        try:
+            return _wait_until_ready(place, _launch(place))
+        except PostgresError as trouble:
+            said = _log_since(place, offset)
+            if not any(sign in said for sign in LEFTOVER_SIGNS) or time.monotonic() > deadline:
+                raise PostgresError(f"{trouble.summary}: {said}") from trouble
+        _reap()
+        time.sleep(0.1)
+
+
+def _launch(place: Place) -> subprocess.Popen[bytes]:
     descriptor = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     settings = [word for name, value in FIXED.items() for word in ("-c", f"{name}={value}")]
     command = [*_as_server(), str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"port={place.port}", *settings]
@@ -279,10 +294,7 @@ def start(place: Place) -> Postmaster:
             env=_environment(),
         )
     _children[process.pid] = process
-    try:
-        return _wait_until_ready(place, process)
-    except PostgresError as trouble:
-        raise PostgresError(f"{trouble.summary}: {_log_since(place, offset)}") from trouble
+    return process
 
 
 def _wait_until_ready(place: Place, process: subprocess.Popen[bytes] | None) -> Postmaster:
