@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import importlib.util
 import json
@@ -114,6 +115,10 @@ def configured() -> Iterator[Callable[..., Any]]:
     """Call a function as if the stack's configuration were `config`, of which the keys in `secrets` are secret."""
     from pulumi.runtime import set_all_config
 
+    # `Output` wants the thread's event loop, and whoever ran one here before has left none.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+
     def call(function: Callable[..., Any], *args: Any, config: Mapping[str, str], secrets: tuple[str, ...] = ()) -> Any:
         def within() -> Any:
             set_all_config(dict(config), list(secrets))
@@ -121,4 +126,6 @@ def configured() -> Iterator[Callable[..., Any]]:
 
         return contextvars.copy_context().run(within)
 
-    return call  # type: ignore[return-value]
+    yield call
+    asyncio.set_event_loop(None)
+    loop.close()
