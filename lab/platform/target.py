@@ -16,6 +16,7 @@ from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
 from lab.platform.ports import LOOPBACK
 from lab.toolchain.tools import read_version, version_of
 from runbooks.lib.errors import OpsError
+from runbooks.lib.toolbox import real_pulumi
 
 PASSPHRASE_LENGTH = 32
 STAND_IN = ROOT / "lab" / "bin" / "pulumi"
@@ -62,11 +63,8 @@ def _is_near(version: str, server: str) -> bool:
 
 
 def pulumi() -> Path | None:
-    """The lab's stand-in; None when a real pulumi is on PATH, which then serves the lab as well."""
-    on_path = shutil.which("pulumi")
-    if on_path and Path(on_path).resolve() != STAND_IN.resolve():
-        return None
-    return STAND_IN
+    """The lab's stand-in; None when a real pulumi is anywhere on PATH, which then serves the lab as well."""
+    return None if real_pulumi(ROOT) else STAND_IN
 
 
 def tools(helm: Path) -> dict[str, str]:

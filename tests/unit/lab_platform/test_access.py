@@ -144,12 +144,13 @@ def test_a_real_pulumi_on_path_serves_the_lab(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_stand_in_on_path_is_no_real_pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake(tmp_path, "real")
-    monkeypatch.setattr(target, "STAND_IN", tmp_path / "real")
+    """As after `eval "$(./inv lab.env)"`: the lab's folder comes first, and the runbooks look behind it as well."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "pulumi").symlink_to(tmp_path / "real")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert target.pulumi() == tmp_path / "real"
+    (tmp_path / "bin" / "pulumi").symlink_to(target.STAND_IN)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{tmp_path}")
+    assert target.pulumi() == target.STAND_IN
+    fake(tmp_path, "pulumi")
+    assert target.pulumi() is None
 
 
 def test_links_follow_the_tools(plane: ControlPlane, tmp_path: Path) -> None:
