@@ -78,14 +78,29 @@ def checked_out(session: Session, commit: str) -> Iterator[Path]:
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         session.runner.check(git.add_worktree(session.root, folder, commit))
-        # The programs' settings name the environment by its place in the checkout.
-        (folder / ".venv").symlink_to(session.root / ".venv")
+        share_environment(session.root, folder)
         yield folder
     finally:
         session.runner.run(git.remove_worktree(session.root, folder), after_interrupt=True)
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)
             session.runner.run(git.prune_worktrees(session.root), after_interrupt=True)
+
+
+ENVIRONMENT_FILES = ("pyproject.toml", "uv.lock")
+
+
+def share_environment(root: Path, folder: Path) -> None:
+    """Lets the old programs run in this checkout's Python environment, and leaves it as it is.
+
+    They name it by its place in the checkout. pulumi has uv bring it up to date before every run: with the old
+    lock file that would change the environment under everybody's feet.
+    """
+    import shutil
+
+    (folder / ".venv").symlink_to(root / ".venv")
+    for name in ENVIRONMENT_FILES:
+        shutil.copyfile(root / name, folder / name)
 
 
 def at(session: Session, root: Path) -> Session:

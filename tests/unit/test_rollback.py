@@ -10,6 +10,7 @@ import pytest
 
 from runbooks import applying, planning, rollback
 from runbooks.lib.errors import NotApproved, NotFound, Usage
+from runbooks.rollback import ENVIRONMENT_FILES
 from tests.unit.house import House
 from tests.unit.stage import SUMMARY, event, preview_answer, step
 
@@ -31,8 +32,12 @@ def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     git(house.root, "init", "-q", "-b", "main")
     main.write_text("old = True\n")
     (house.root / FOLDER / "Pulumi.mx.yaml").write_text("config: {}\n")
-    git(house.root, "add", "pulumi")
+    for name in ENVIRONMENT_FILES:
+        (house.root / name).write_text("old\n")
+    git(house.root, "add", "pulumi", *ENVIRONMENT_FILES)
     git(house.root, "commit", "-q", "-m", "feat: the old one")
+    for name in ENVIRONMENT_FILES:
+        (house.root / name).write_text("new\n")
     main.write_text("old = False\n")
     git(house.root, "commit", "-q", "-a", "-m", "feat: the new one")
     house.has_stacks("glance")
@@ -62,6 +67,9 @@ def test_the_old_program_is_previewed_applied_and_proven(home: House, capsys: py
     def watched(session: Any, service: Any) -> Any:
         seen.append((session.root / FOLDER / "__main__.py").read_text())
         assert (session.root / ".venv").is_symlink()
+        assert [(session.root / name).read_text() for name in ENVIRONMENT_FILES] == ["new\n"] * 2, (
+            "pulumi has uv sync the environment everybody shares by these"
+        )
         return real(session, service)
 
     planning_plan = planning.plan_stack
