@@ -133,7 +133,7 @@ def test_working_tree_stays_clean(deployed: Bench) -> None:
 
 
 def test_expect_no_changes(deployed: Bench) -> None:
-    assert deployed.inv("preview.all", "--expect-no-changes").returncode == 0
+    assert deployed.inv("preview.postgres", "--expect-no-changes").returncode == 0
     settings = deployed.settings("postgresql")
     with changed(settings, settings.read_text().replace("storage_size: 1Gi", "storage_size: 9Gi")):
         done = deployed.inv("preview.postgres", "--only", "--diff", "--expect-no-changes")
