@@ -209,7 +209,7 @@ NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown service": (
         ("verify.postgers",),
         6,
-        ("'verify.postgers'", "the nearest: verify.postgres, verify.probe, verify.superset\n", "next: ./inv --list"),
+        ("'verify.postgers'", "one of the nearest: verify.postgres, ", "next: ./inv --list"),
     ),
     "unknown task": (("deplay.postgres",), 6, ("'deplay.postgres'", "deploy.postgres,")),
     "unknown key of a secret": (("secrets.set", "probe", "tokn"), 6, ("'tokn'", "token")),

@@ -55,7 +55,7 @@ config:
 PASSPHRASE = "the-passphrase-of-the-workshop"
 PULUMI = """\
 #!/bin/sh
-exec '{python}' -P '{recorder}' "$@"
+exec '{python}' -B -P '{recorder}' "$@"
 """
 RECORDER = """\
 import os, runpy, signal, sys
@@ -80,6 +80,8 @@ listen(signal.SIGINT, signal.default_int_handler)
 listen(signal.SIGTERM, lambda *_: sys.exit(143))
 sys.path.insert(0, {root!r})
 os.environ["OPS_STATE"] = {state!r}
+# Where a test makes the disk look full, Python would leave torn byte code behind.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 runpy.run_module("lab.engine", run_name="__main__", alter_sys=True)
 """
 
