@@ -1,0 +1,248 @@
+"""A canary secret that programs, exceptions and charts give away in every spelling is found nowhere afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.lab import spellings
+from tests.lab.command_line import Said
+from tests.lab.workshop import Workshop
+
+pytestmark = pytest.mark.lab
+
+ONE_LINE = "Zeisig/\"29\"+'käfig' & <tür>$HOME\\%20=="
+LINES = 'first line of a note\nZmluY2hlcy1zaW5nLWF0LW5pZ2h0\n\tthird: "two" <words>\nthe last line of it'
+CANARIES = {"one line": ONE_LINE, "lines": LINES}
+
+LEAK = """\
+import sys
+
+import pulumi
+import spellings
+
+config = pulumi.Config()
+values = [config.require("token"), config.require("note")]
+
+
+def give_away(tell):
+    for value in values:
+        for name, text in spellings.spellings(value).items():
+            tell(f"{name}: {text}")
+
+
+give_away(print)
+give_away(lambda text: print(text, file=sys.stderr))
+give_away(pulumi.log.info)
+give_away(pulumi.log.warn)
+"""
+CHART = """
+from pulumi_kubernetes.core.v1 import ConfigMap
+from pulumi_kubernetes.helm.v4 import Chart
+
+Chart("leaky", chart=CHART, namespace="default", values={"one": values[0], "lines": values[1]})
+ConfigMap("plain", metadata={"name": "canary-plain"}, data={"one": values[0], "lines": values[1]})
+pulumi.export("plain", values[0])
+pulumi.export("nested", {"in": ["a", "list", values[1]]})
+pulumi.export("secret", pulumi.Output.secret(values[0]))
+"""
+TEMPLATE = """\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: canary-chart
+data:
+  one: {{ .Values.one | quote }}
+  encoded: {{ .Values.one | b64enc | quote }}
+  url: {{ .Values.one | urlquery | quote }}
+  lines: {{ .Values.lines | toJson | quote }}
+"""
+RAISE = """
+texts = [text for value in values for text in spellings.spellings(value).values()]
+raise ValueError("\\n".join(texts))
+"""
+RUN_ERROR = (
+    'raise pulumi.RunError("\\n".join(text for value in values for text in spellings.spellings(value).values()))\n'
+)
+
+
+@dataclass
+class Arguments:
+    """The arguments of every process of this machine, looked at again and again while runs go on."""
+
+    seen: set[bytes] = field(default_factory=set)
+    rounds: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        while not self._over.wait(0.005):
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    self.seen.add((process / "cmdline").read_bytes())
+                except OSError:
+                    continue  # it ended while we looked
+            self.rounds += 1
+
+    def stop(self) -> None:
+        self._over.set()
+
+
+@pytest.fixture(scope="module")
+def arguments() -> Iterator[Arguments]:
+    looked = Arguments()
+    thread = threading.Thread(target=looked.look, daemon=True)
+    thread.start()
+    yield looked
+    looked.stop()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def runs(workshop: Workshop, arguments: Arguments) -> dict[str, Said]:
+    """Every run of this module by its name, with the canaries planted first."""
+    workshop.forget_probe()
+    chart = workshop.root.with_name("leaky-chart")
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: leaky\nversion: 0.1.0\n")
+    (chart / "templates" / "leak.yaml").write_text(TEMPLATE)
+    (workshop.project / "spellings.py").write_text(Path(spellings.__file__).read_text())
+    (workshop.root.with_name("tmp")).mkdir()
+    said = {
+        f"secrets.set {key}": inv(workshop, "secrets.set", "probe", key, stdin=value)
+        for key, value in (("token", ONE_LINE), ("note", LINES))
+    }
+    workshop.write_program(LEAK + CHART.replace("CHART,", f"{str(chart)!r},"))
+    for name, words in {
+        "preview": ("preview.probe", "--diff"),
+        "preview in JSON": ("--json", "preview.probe", "--diff"),
+        "deploy": ("deploy.probe",),
+        "unchanged in JSON": ("--json", "deploy.probe"),
+        "outputs": ("outputs.probe",),
+    }.items():
+        said[name] = inv(workshop, *words)
+    for name, end in (("exception", RAISE), ("run error", RUN_ERROR)):
+        workshop.write_program(LEAK + end)
+        said[name] = inv(workshop, "preview.probe")
+        said[f"{name} in JSON"] = inv(workshop, "--json", "deploy.probe")
+    return said
+
+
+def inv(workshop: Workshop, *words: str, stdin: str | None = None) -> Said:
+    return workshop.inv(*words, stdin=stdin, env={"TMPDIR": str(workshop.root.with_name("tmp"))})
+
+
+def readings(text: str, depth: int = 3) -> Iterator[str]:
+    """The text, the same without colour, and every text in the JSON that stands in it, read again."""
+    yield text
+    if "\x1b" in text:
+        yield re.sub(r"\x1b\[[0-9;]*m", "", text)
+    if depth and text[:1] in '{["':
+        for line in (text, *text.splitlines()):
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            for part in texts_in(found):
+                yield from readings(part, depth - 1)
+
+
+def texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield key
+            yield from texts_in(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts_in(part)
+
+
+def found_in(text: str) -> list[str]:
+    """Which spellings of which canary the text gives away."""
+    every = list(readings(text))
+    return [
+        f"{name}: {spelling}"
+        for name, value in CANARIES.items()
+        for spelling, trace in spellings.traces(value).items()
+        if any(trace in reading for reading in every)
+    ]
+
+
+ALL_RIGHT = (
+    "secrets.set token",
+    "secrets.set note",
+    "preview",
+    "preview in JSON",
+    "deploy",
+    "unchanged in JSON",
+    "outputs",
+)
+BROKEN = ("exception", "exception in JSON", "run error", "run error in JSON")
+
+
+def test_the_search_finds_every_spelling() -> None:
+    """Otherwise the other tests of this module would prove nothing."""
+    for name, value in CANARIES.items():
+        for spelling, text in spellings.spellings(value).items():
+            assert any(found.startswith(name) for found in found_in(text)), (name, spelling)
+            assert found_in(json.dumps({"stdout": json.dumps({"message": text})})), (name, spelling)
+
+
+@pytest.mark.parametrize("name", [*ALL_RIGHT, *BROKEN])
+def test_no_run_shows_the_canary(runs: dict[str, Said], name: str) -> None:
+    said = runs[name]
+    assert said.code == (1 if name in BROKEN else 0), said.all
+    assert found_in(said.stdout) == []
+    assert found_in(said.stderr) == []
+
+
+def test_the_runs_did_show_what_stood_around_it(runs: dict[str, Said]) -> None:
+    """Masking is no silence."""
+    assert "[secret]" in runs["preview"].stdout
+    assert "ConfigMap canary-plain" in runs["preview"].stdout or "ConfigMap plain" in runs["preview"].stdout
+    assert "ValueError: " in runs["exception"].stderr
+    assert "with text around: url=postgres://me:[secret]@host/db" in runs["preview"].stdout
+
+
+def test_the_canary_really_was_in_the_cluster(workshop: Workshop, runs: dict[str, Said]) -> None:
+    stored = json.loads(workshop.kubectl("get", "configmap", "canary-chart", "--output=json"))
+    assert stored["data"]["one"] == ONE_LINE
+
+
+def test_no_file_outside_the_labs_own_state_has_it(workshop: Workshop, runs: dict[str, Said]) -> None:
+    folders = [path for path in workshop.state_dir.iterdir() if path.name != "lab"]
+    folders += [workshop.home, workshop.root.with_name("tmp"), workshop.project]
+    searched, given_away = 0, {}
+    for path in (file for folder in folders for file in (folder.rglob("*") if folder.is_dir() else [folder])):
+        if path.is_file() and not path.is_symlink():
+            searched += 1
+            if found := found_in(path.read_bytes().decode("utf-8", "replace")):
+                given_away[str(path)] = found
+    assert given_away == {}
+    assert searched > len(runs)
+
+
+def test_no_log_of_pulumi_is_left(workshop: Workshop, runs: dict[str, Said]) -> None:
+    left = [*workshop.runs.rglob("pulumi-home"), *workshop.home.rglob("logs")]
+    assert left == []
+
+
+def test_no_process_had_it_in_its_arguments(workshop: Workshop, runs: dict[str, Said], arguments: Arguments) -> None:
+    argvs = [argv.replace(b"\0", b" ").decode("utf-8", "replace") for argv in arguments.seen]
+    assert arguments.rounds > 20
+    assert any("config set" in argv for argv in argvs), "the sampling saw the command that sets a secret"
+    assert any(" up --json" in argv for argv in argvs)
+    assert [argv for argv in argvs if found_in(argv)] == []
+
+
+def test_the_settings_hold_it_encrypted(workshop: Workshop, runs: dict[str, Said]) -> None:
+    text = workshop.settings_file("probe").read_text()
+    assert text.count("secure: v1:") == 2
+    assert found_in(text) == []

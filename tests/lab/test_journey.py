@@ -1,0 +1,171 @@
+"""The first evening of a newcomer: one command, the same again, a look around, and what is refused at the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import shutil
+import subprocess
+
+import psycopg
+import pytest
+
+from tests.lab.command_line import Checkout, Deployed, Said, git_status
+
+pytestmark = pytest.mark.lab
+
+OBJECTS = {
+    "pod/postgresql-cluster-1",
+    "service/postgresql-cluster-rw",
+    "service/postgresql-cluster-ro",
+    "service/postgresql-cluster-r",
+    "service/postgresql-cluster-rw-ext",
+    "secret/postgresql-cluster-superuser",
+}
+"""What the handbook shows in the namespace `postgresql`."""
+
+
+@pytest.fixture(scope="module")
+def checkout(deployed: Deployed) -> Checkout:
+    return deployed.checkout
+
+
+@pytest.fixture(scope="module")
+def password(checkout: Checkout) -> str:
+    words = ("get", "secret", "postgresql-cluster-superuser", "-n", "postgresql", "--output=jsonpath={.data.password}")
+    return base64.b64decode(checkout.kubectl(*words)).decode()
+
+
+def test_the_first_command_deploys_and_proves(deployed: Deployed) -> None:
+    said = deployed.said
+    said.ends_with(0)
+    lines = said.stdout.splitlines()
+    assert "throw-away platform on this machine" in lines[0]
+    order = [
+        "start the lab: done in",
+        "target lab · stack lab",
+        "preview tailscale, cnpg: done in",
+        "preview postgres: done in",
+        "postgres: 4 to create",
+        "apply tailscale, cnpg: done in",
+        "apply postgres: done in",
+        "the server answers SQL as the exported user: PostgreSQL 18",
+        "verify.postgres: verified: ",
+    ]
+    places = [next((number for number, line in enumerate(lines) if words in line), -1) for words in order]
+    assert -1 not in places, (order[places.index(-1)], said.all)
+    assert places == sorted(places)
+    assert said.stderr == ""
+
+
+def test_it_leaves_the_checkout_as_it_was(deployed: Deployed) -> None:
+    assert deployed.changed_files == ""
+
+
+def test_the_second_run_changes_nothing(checkout: Checkout) -> None:
+    before = {path: path.read_bytes() for path in (checkout.lab_dir / "stacks").rglob("*") if path.is_file()}
+    states = {name: checkout.deployment(name)["resources"] for name in ("tailscale", "cnpg", "postgresql")}
+    said = checkout.inv("deploy.postgres")
+    said.ends_with(0)
+    assert "unchanged: tailscale, cnpg, postgres" in said.stdout
+    assert "> apply" not in said.stdout
+    assert "PostgreSQL 18" in said.stdout
+    assert {path: path.read_bytes() for path in before} == before
+    assert {name: checkout.deployment(name)["resources"] for name in states} == states
+    checkout.assert_nothing_left(*states)
+    assert git_status(checkout.root) == ""
+
+
+def test_a_preview_that_expects_no_changes(checkout: Checkout) -> None:
+    checkout.inv("preview.postgres", "--expect-no-changes").ends_with(0)
+
+
+def test_kubectl_shows_the_handbooks_objects(checkout: Checkout) -> None:
+    listed = checkout.kubectl("get", "all,secret", "-n", "postgresql", "--output=name").split()
+    assert set(listed) >= OBJECTS
+    annotations = checkout.kubectl(
+        "get", "service", "postgresql-cluster-rw-ext", "-n", "postgresql", "--output=jsonpath={.metadata.annotations}"
+    )
+    assert json.loads(annotations)["tailscale.com/expose"] == "true"
+    assert json.loads(annotations)["tailscale.com/hostname"] == "localhost"
+
+
+def exports(checkout: Checkout) -> dict[str, str]:
+    said = checkout.inv("lab.env")
+    said.ends_with(0)
+    words = [shlex.split(line) for line in said.stdout.splitlines()]
+    assert {word[0] for word in words} == {"export"}
+    return dict(word[1].split("=", 1) for word in words)
+
+
+def test_a_client_connects_with_what_is_exported(checkout: Checkout, password: str) -> None:
+    env = exports(checkout)
+    shown = checkout.inv("--json", "outputs.postgres").stdout
+    port = int(env["PGPORT"])
+    assert str(port) in shown
+    with psycopg.connect(
+        host="localhost", port=port, user=env["PGUSER"], password=password, dbname="postgres", connect_timeout=10
+    ) as connection:
+        (version,) = connection.execute("select version()").fetchone() or ("",)
+    assert version.startswith("PostgreSQL 18")
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="no psql on PATH")
+def test_psql_connects_with_what_is_exported(checkout: Checkout, password: str) -> None:
+    asked = subprocess.run(
+        ["psql", "-At", "-d", "postgres", "-c", "show server_version"],
+        env=checkout.environment(**exports(checkout), PGPASSWORD=password),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.startswith("18")
+
+
+@pytest.mark.parametrize("words", [("outputs.postgres",), ("--json", "outputs.postgres")], ids=["plain", "JSON"])
+def test_secret_outputs_are_masked(checkout: Checkout, password: str, words: tuple[str, ...]) -> None:
+    said = checkout.inv(*words)
+    said.ends_with(0)
+    assert password not in said.all
+    assert "[secret]" in said.stdout
+    assert "postgresql-cluster-rw.postgresql.svc.cluster.local" in said.stdout
+    row = next(line for line in said.stdout.splitlines() if "password" in line)
+    assert "[secret]" in row
+
+
+def test_no_run_kept_the_password(deployed: Deployed, password: str) -> None:
+    checkout = deployed.checkout
+    assert password not in deployed.said.all
+    kept = [path for path in checkout.state_dir.rglob("*") if path.is_file() and checkout.lab_dir not in path.parents]
+    assert [path for path in kept if password.encode() in path.read_bytes()] == []
+
+
+def test_files_of_runs_are_private(checkout: Checkout) -> None:
+    assert checkout.runs.stat().st_mode & 0o077 == 0
+    readable = [path for path in checkout.runs.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert readable == []
+
+
+@pytest.mark.parametrize("name", ["cnpg", "tailscale"])
+def test_what_others_need_is_not_destroyed(checkout: Checkout, name: str) -> None:
+    before = checkout.state_file(name).read_bytes()
+    said = checkout.inv(f"destroy.{name}")
+    said.ends_with(
+        5, f"postgres still stands and needs {name}", "before their controllers", "next: ./inv destroy.postgres"
+    )
+    assert checkout.state_file(name).read_bytes() == before
+
+
+def test_status_and_doctor_agree(checkout: Checkout) -> None:
+    status = checkout.inv("status")
+    status.ends_with(0)
+    assert_rows(status, "postgres", "cnpg", "tailscale")
+    checkout.inv("doctor").ends_with(0)
+
+
+def assert_rows(said: Said, *names: str) -> None:
+    firsts = {line.split()[0] for line in said.stdout.splitlines() if line.strip()}
+    assert firsts >= set(names), said.all
