@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from runbooks.lib.errors import ToolFailed
+
 NAME = "pulumi-home"
 
 
@@ -22,13 +24,25 @@ def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: b
     home.mkdir(mode=0o700)
     (home / "pid").write_text(str(os.getpid()), encoding="ascii")
     if not is_stand_in:
-        plugins = Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
-        plugins.mkdir(parents=True, exist_ok=True)
-        (home / "plugins").symlink_to(plugins, target_is_directory=True)
+        (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
     try:
         yield home
     finally:
         remove(home)
+
+
+def plugin_folder(environ: Mapping[str, str]) -> Path:
+    """Where the user's pulumi keeps its plugins, made when it is missing. Raises `ToolFailed` when it cannot be."""
+    plugins = Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
+    try:
+        plugins.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolFailed(
+            f"the folder {plugins} for pulumi's plugins cannot be made: {error.strerror}",
+            expected="a folder this user may write to",
+            next_step="set PULUMI_HOME (or HOME) to one",
+        ) from error
+    return plugins
 
 
 def remove(home: Path) -> None:
