@@ -21,7 +21,7 @@ from runbooks.lib.journal import Journal, JournalUnwritable
 from runbooks.lib.kubeconfig import KubeContext
 from runbooks.lib.kubectl import Kubectl
 from runbooks.lib.mask import Masker
-from runbooks.lib.pulumi_home import made_private
+from runbooks.lib.pulumi_home import made_private, user_home
 from runbooks.lib.render import Reporter, make_reporter
 from runbooks.lib.runner import Runner, child_environment
 from runbooks.lib.secret_values import SECRET_SIGNATURE
@@ -303,12 +303,11 @@ def pulumi_environment(
     target: Target, environ: Mapping[str, str], *, home: Path, kubeconfig: Path, state: Path
 ) -> dict[str, str]:
     """Everything that decides where pulumi goes, set explicitly for each child."""
-    user_home = Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    credentials = target.credentials_dir or Path(environ.get("PULUMI_CREDENTIALS_PATH") or user_home)
+    credentials = target.credentials_dir or Path(environ.get("PULUMI_CREDENTIALS_PATH") or user_home(environ))
     made = {
         "PULUMI_BACKEND_URL": target.backend,
         "PULUMI_HOME": str(home),
-        "PULUMI_CREDENTIALS_PATH": str(credentials),
+        "PULUMI_CREDENTIALS_PATH": str(credentials.absolute()),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "KUBECONFIG": str(kubeconfig),
         "UV_FROZEN": "1",

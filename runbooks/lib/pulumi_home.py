@@ -31,9 +31,14 @@ def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: b
         remove(home)
 
 
+def user_home(environ: Mapping[str, str]) -> Path:
+    """The user's own PULUMI_HOME, absolute: pulumi is started in other folders than this process."""
+    return Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi").absolute()
+
+
 def plugin_folder(environ: Mapping[str, str]) -> Path:
     """Where the user's pulumi keeps its plugins, made when it is missing. Raises `ToolFailed` when it cannot be."""
-    plugins = Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "plugins"
+    plugins = user_home(environ) / "plugins"
     try:
         plugins.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -33,3 +33,8 @@ def test_the_stand_in_needs_no_plugins(tmp_path: Path) -> None:
     with made_private(tmp_path, {"PULUMI_HOME": str(tmp_path / "own")}, is_stand_in=True) as home:
         assert not (home / "plugins").exists()
     assert not (tmp_path / "own").exists()
+
+
+def test_a_relative_home_is_the_one_below_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plugin_folder({"PULUMI_HOME": "own"}) == tmp_path / "own" / "plugins"
