@@ -86,7 +86,6 @@ _OPERATION = (
     STACK,
     JSON,
     CONFIG_FILE,
-    SHOW_SECRETS,
     Flag("output", takes_value=True),
     Flag("diff"),
     Flag("parallel", "p", True),
@@ -95,9 +94,10 @@ _OPERATION = (
     Flag("suppress-outputs"),
     Flag("suppress-progress"),
     Flag("suppress-permalink"),
-    Flag("expect-no-changes"),
 )
-_CONFIRMED = (YES, Flag("skip-preview", "f"), Flag("preview-only"))
+EXPECT_NO_CHANGES = Flag("expect-no-changes")
+_CONFIRMED = (YES, Flag("skip-preview", "f"))
+PREVIEW_ONLY = Flag("preview-only")
 
 
 def _version(_arguments: Arguments) -> None:
@@ -347,7 +347,7 @@ _REMOVE = Command(_stack_rm, (STACK, YES, Flag("force", "f"), Flag("preserve-con
 _CONFIG_ENV = (STACK, YES, CONFIG_FILE, SHOW_SECRETS)
 _CONFIG_ENV_LS = Command(_config_env_ls, (STACK, CONFIG_FILE, JSON))
 _CONFIG_ENV_RM = Command(_config_env_rm, _CONFIG_ENV, words=1, least=1)
-_UP = Command(_up, (*_OPERATION, *_CONFIRMED, Flag("refresh", "r")))
+_UP = Command(_up, (*_OPERATION, *_CONFIRMED, SHOW_SECRETS, EXPECT_NO_CHANGES, Flag("refresh", "r")))
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("version",): Command(_version),
@@ -374,11 +374,11 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("config", "env", "init"): Command(
         _config_env_init, (*_CONFIG_ENV, Flag("env", takes_value=True), Flag("keep-config"))
     ),
-    ("preview",): Command(_preview, (*_OPERATION, Flag("refresh", "r"))),
+    ("preview",): Command(_preview, (*_OPERATION, SHOW_SECRETS, EXPECT_NO_CHANGES, Flag("refresh", "r"))),
     ("up",): _UP,
     ("update",): _UP,
-    ("refresh",): Command(_refresh, (*_OPERATION, *_CONFIRMED, Flag("clear-pending-creates"))),
-    ("destroy",): Command(_destroy, (*_OPERATION, *_CONFIRMED, Flag("refresh", "r"), Flag("remove"))),
+    ("refresh",): Command(_refresh, (*_OPERATION, *_CONFIRMED, PREVIEW_ONLY, EXPECT_NO_CHANGES, Flag("clear-pending-creates"))),
+    ("destroy",): Command(_destroy, (*_OPERATION, *_CONFIRMED, PREVIEW_ONLY, Flag("refresh", "r"), Flag("remove"))),
     ("cancel",): Command(_cancel, (STACK, YES), words=1),
 }
 

@@ -54,3 +54,22 @@ def test_what_cannot_be_read_is_named(line: str, error: type[Exception], text: s
 def test_help_is_asked_for_by_nothing_or_by_flag() -> None:
     assert read_arguments([])[0] is None
     assert read_arguments(["up", "-h"])[0] is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["up", "--preview-only"],
+        ["preview", "--yes"],
+        ["destroy", "--expect-no-changes"],
+        ["destroy", "--show-secrets"],
+        ["refresh", "--show-secrets"],
+        ["stack", "export", "--config-file", "x"],
+        ["stack", "output", "--config-file", "x"],
+        ["cancel", "--config-file", "x"],
+    ],
+)
+def test_flags_the_real_command_does_not_have_are_refused(words: list[str]) -> None:
+    """So that a runbook that works in the lab works with the real one (pulumi pkg/cmd/pulumi/operations)."""
+    with pytest.raises(NotSupported, match="flag '--"):
+        read_arguments(words)
