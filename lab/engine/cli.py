@@ -348,6 +348,7 @@ _CONFIG_ENV = (STACK, YES, CONFIG_FILE, SHOW_SECRETS)
 _CONFIG_ENV_LS = Command(_config_env_ls, (STACK, CONFIG_FILE, JSON))
 _CONFIG_ENV_RM = Command(_config_env_rm, _CONFIG_ENV, words=1, least=1)
 _UP = Command(_up, (*_OPERATION, *_CONFIRMED, SHOW_SECRETS, EXPECT_NO_CHANGES, Flag("refresh", "r")))
+_REFRESH = Command(_refresh, (*_OPERATION, *_CONFIRMED, PREVIEW_ONLY, EXPECT_NO_CHANGES, Flag("clear-pending-creates")))
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("version",): Command(_version),
@@ -377,7 +378,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("preview",): Command(_preview, (*_OPERATION, SHOW_SECRETS, EXPECT_NO_CHANGES, Flag("refresh", "r"))),
     ("up",): _UP,
     ("update",): _UP,
-    ("refresh",): Command(_refresh, (*_OPERATION, *_CONFIRMED, PREVIEW_ONLY, EXPECT_NO_CHANGES, Flag("clear-pending-creates"))),
+    ("refresh",): _REFRESH,
     ("destroy",): Command(_destroy, (*_OPERATION, *_CONFIRMED, PREVIEW_ONLY, Flag("refresh", "r"), Flag("remove"))),
     ("cancel",): Command(_cancel, (STACK, YES), words=1),
 }
