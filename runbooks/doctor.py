@@ -165,7 +165,7 @@ def _cluster_answers(target: Target, bench: Bench) -> Finding:
     context, path = private_kubeconfig(target, bench.journal.folder)
     try:
         bench.masker.register_all(context.secrets())
-        cluster = identify(target, context, kubectl_for(target, path, bench.state_dir), bench.runner)
+        cluster = identify(target, context, kubectl_for(target, context, path, bench.state_dir), bench.runner)
     finally:
         path.unlink(missing_ok=True)
     if target.is_pinned and cluster.uid != target.cluster_uid:
@@ -181,9 +181,9 @@ def _kubectl_fits(target: Target, bench: Bench) -> Finding:
     from runbooks.lib.kubectl import ask, read_versions
     from runbooks.session import kubectl_for
 
-    _, path = private_kubeconfig(target, bench.journal.folder)
+    context, path = private_kubeconfig(target, bench.journal.folder)
     try:
-        kubectl = kubectl_for(target, path, bench.state_dir)
+        kubectl = kubectl_for(target, context, path, bench.state_dir)
         versions = read_versions(ask(bench.runner, kubectl.version()))
     finally:
         path.unlink(missing_ok=True)

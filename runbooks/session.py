@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from runbooks import preparation
 from runbooks.lib import pulumi
-from runbooks.lib.environment import back_end_variables
+from runbooks.lib.environment import back_end_variables, plugin_variables
 from runbooks.lib.errors import NotFound, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
@@ -247,10 +247,16 @@ def bring_up_lab(bench: Bench, *, may_start: bool) -> None:
         platform.up(bench.state_dir, progress.note)
 
 
-def kubectl_for(target: Target, kubeconfig: Path, state: Path) -> Kubectl:
+def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
     """kubectl for a target, with a cache of its own: after a reset of the lab another one answers on the same port."""
     cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
-    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env={"KUBECACHEDIR": str(cache)})
+    env = cluster_login(context) | {"KUBECACHEDIR": str(cache)}
+    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env)
+
+
+def cluster_login(context: KubeContext) -> dict[str, str]:
+    """The variables that the kubeconfig's login plug-in may need; without one there are none."""
+    return plugin_variables(os.environ) if context.starts_plugin else {}
 
 
 def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Session:
@@ -261,7 +267,8 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
     bench.masker.register_all([*context.secrets(), *passphrases(target), *back_end_passwords(target)])
     program, is_stand_in = find_pulumi(target, ROOT)
     home = closing.enter_context(made_private(folder, os.environ, is_stand_in=is_stand_in))
-    env = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=bench.state_dir)
+    explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=bench.state_dir)
+    env = cluster_login(context) | explicit
     version = ask_version(program, env, bench.runner)
     return Session(
         root=ROOT,
@@ -273,7 +280,7 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
         reporter=bench.reporter,
         context=context,
         kubeconfig=kubeconfig,
-        kubectl=kubectl_for(target, kubeconfig, bench.state_dir),
+        kubectl=kubectl_for(target, context, kubeconfig, bench.state_dir),
         tools=find_tools(target, program, is_stand_in=is_stand_in, version=version),
         env=env,
     )

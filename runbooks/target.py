@@ -113,7 +113,7 @@ def _looked_up(target: Target, bench: Bench) -> tuple[Cluster, str]:
     context, path = private_kubeconfig(target, bench.journal.folder)
     try:
         bench.masker.register_all(context.secrets())
-        kubectl = kubectl_for(target, path, bench.state_dir)
+        kubectl = kubectl_for(target, context, path, bench.state_dir)
         cluster = identify(target, context, kubectl, bench.runner)
         nodes = sorted(metadata(node)[1] for node in items(ask(bench.runner, kubectl.get("nodes"))))
     finally:

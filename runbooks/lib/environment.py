@@ -62,6 +62,15 @@ BACK_END_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """By the back end's scheme: beginnings of the variables its login is in; of the cloud, where pulumi's key ring is."""
 
 
+CLUSTER_LOGINS = ("AWS_", "GOOGLE_", "CLOUDSDK_", "AZURE_", "AAD_", "ARM_", "DIGITALOCEAN_")
+"""Beginnings of the variables that the login plug-ins of kubeconfigs read."""
+
+
+def plugin_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a kubeconfig's login plug-in (`exec`) may need to get at a token."""
+    return {name: value for name, value in environ.items() if name.startswith(CLUSTER_LOGINS)}
+
+
 def back_end_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables pulumi needs to get at a back end of that kind and to keep it as it is."""
     wanted = BACK_END_VARIABLES.get("https" if scheme == "http" else scheme, ())

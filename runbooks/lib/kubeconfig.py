@@ -48,6 +48,11 @@ class KubeContext:
             and not self.cluster.get("proxy-url")
         )
 
+    @property
+    def starts_plugin(self) -> bool:
+        """Its login comes from a program that the kubeconfig names (`exec`)."""
+        return "exec" in self.user
+
     def document(self) -> dict[str, Any]:
         """A kubeconfig with this context alone, current."""
         context = {"cluster": self.cluster_name} | ({"user": self.user_name} if self.user_name else {})

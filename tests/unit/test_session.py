@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.journal import read_journal
@@ -350,3 +351,16 @@ def test_a_bucket_back_end_gets_its_login_and_its_password_is_masked(
     with open_session(house.c, "preview.all", cluster=False) as session:
         assert "AWS_PROFILE" not in session.env
         assert session.masker.mask("ops:s3cr%65t-word and s3cret-word") == "ops:[secret] and [secret]"
+
+
+def test_a_login_plugin_gets_its_variables_and_nobody_else_does(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "home-profile")
+    with open_session(house.c, "preview.all", cluster=False) as session:
+        assert "AWS_PROFILE" not in session.env and "AWS_PROFILE" not in session.kubectl.env
+    kubeconfig = house.target_entry()["kubeconfig"]
+    document = yaml.safe_load(Path(house.root / kubeconfig).read_text())
+    for user in document["users"]:
+        user["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws"}}
+    Path(house.root / kubeconfig).write_text(yaml.safe_dump(document))
+    with open_session(house.c, "preview.all", cluster=False) as session:
+        assert session.env["AWS_PROFILE"] == session.kubectl.env["AWS_PROFILE"] == "home-profile"
