@@ -52,22 +52,26 @@ class Program:
         self._path = program
         self._root = project.folder
         reader, writer = os.pipe()
+        # Nothing is ever written to the second pipe: its end tells the child that this process is gone, even if killed.
+        lifeline, self._lifeline = os.pipe()
         try:
             self._child = subprocess.Popen(
-                [str(interpreter(project, environment)), "-u", str(_CHILD), str(reader)],
+                [str(interpreter(project, environment)), "-u", str(_CHILD), str(reader), str(lifeline)],
                 cwd=folder,
                 env={**environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=(reader,),
+                pass_fds=(reader, lifeline),
                 start_new_session=True,
             )
         except OSError as error:
             os.close(writer)
+            os.close(self._lifeline)
             raise CommandFailed(f"could not start the program of project '{project.name}': {error}") from error
         finally:
             os.close(reader)
+            os.close(lifeline)
         self._order: int | None = writer
         self._readers = [
             threading.Thread(target=_read_lines, args=(stream, on_line, is_error), daemon=True)
@@ -116,6 +120,9 @@ class Program:
             if self.wait(grace) is None:
                 self._child.kill()
                 self.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
 
 def _read_lines(stream: IO[bytes] | None, on_line: Callable[[str, bool], None], is_error: bool) -> None:

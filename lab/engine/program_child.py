@@ -1,7 +1,8 @@
 """Runs one Pulumi program with the SDK of its own environment. Started by ``program``; imports nothing of the lab.
 
-File descriptor 3 (its number is the only argument) gives one JSON document: monitor, engine, project, stack,
-organization, parallel, dry_run, root, folder, program, config, secret_keys. An empty one means: end.
+The file descriptor of the first argument gives one JSON document: monitor, engine, project, stack, organization,
+parallel, dry_run, root, folder, program, config, secret_keys. An empty one means: end. That of the second one ends when
+the engine is gone, and so does this process.
 Exit 0 done, 1 failed and told by ``RunError``, 32 failed with an exception of the program, told.
 """
 
@@ -16,6 +17,7 @@ import asyncio
 import json
 import logging
 import runpy
+import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +25,13 @@ from typing import Any
 ALREADY_TOLD = 32
 
 
+def end_with_the_engine(descriptor: int) -> None:
+    os.read(descriptor, 1)
+    os._exit(1)
+
+
 def main() -> int:
+    threading.Thread(target=end_with_the_engine, args=(int(sys.argv[2]),), daemon=True).start()
     import pulumi
     import pulumi.runtime
     from pulumi.runtime import run_in_stack, settings

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.contract import recorded_programs as P  # noqa: N812 - a table of texts
@@ -102,6 +103,16 @@ def test_a_kill_leaves_a_lock_and_a_pending_operation(stage: Stage) -> None:
     stage.must("refresh", "-s", "mx", "--yes", "--skip-preview", "--clear-pending-creates")
     assert "pending_operations" not in state(stage)
     assert "pending operations" not in stage.must(*up)
+
+
+def test_a_kill_leaves_no_program_behind(stage: Stage) -> None:
+    pid_file = stage.root / "pid"
+    stage.write_program(f"import os, pathlib\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))\n" + SLOW)
+
+    interrupted(stage, signal.SIGKILL)
+
+    program = psutil.Process(int(pid_file.read_text())) if psutil.pid_exists(int(pid_file.read_text())) else None
+    assert program is None or program.wait(20) is None
 
 
 def test_a_second_signal_ends_at_once_and_says_what_may_be_under_way(stage: Stage) -> None:
