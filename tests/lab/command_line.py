@@ -169,8 +169,9 @@ class Checkout:
 
     def assert_nothing_left(self, *projects: str) -> None:
         """No process, no lock of these projects, no private kubeconfig, no PULUMI_HOME."""
-        assert self.left_running() == []
-        assert [lock for project in projects for lock in self.locks(project)] == []
+        assert self.left_running() == [], self.left_running()
+        locks = [lock for project in projects for lock in self.locks(project)]
+        assert locks == [], locks
         left = {path.name for path in self.runs.rglob("*") if path.is_file()}
         assert left <= {"journal.jsonl"}, left
 

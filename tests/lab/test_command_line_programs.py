@@ -30,15 +30,13 @@ settings()
 MISTYPED = "import pulumi\n\npulumi.export('a', 1\n"
 LEAVES = "import sys\n\nsys.exit('I go')\n"
 UNKNOWN_KIND = """\
-import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
 CustomResource(
-    "probe",
+    "absent",
     api_version="absent.example.org/v1",
     kind="Absent",
     metadata={"name": "probe", "namespace": "default"},
-    opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="5s")),
 )
 """
 CHART = """\
@@ -129,7 +127,7 @@ def test_a_chart_that_cannot_be_read(probe: Workshop, tmp_path: Path, name: str)
 
 
 def test_a_kind_that_the_cluster_does_not_know(probe: Workshop) -> None:
-    """pulumi's preview passes; the update fails, and what was there before still is."""
+    """pulumi's preview passes; the update fails after a minute of trying, and what was there before still is."""
     probe.write_program(CONFIG_MAP.format(word="first") + UNKNOWN_KIND)
     said = probe.inv("deploy.probe")
     said.ends_with(

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from lab import platform
 from lab.platform import ports
-from lab.platform.record import Record
 from runbooks.lib import listener, sql
+from tests.lab.command_line import Deployed
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600
@@ -71,19 +70,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    state_dir = tmp_path_factory.mktemp("verify")
-    (state_dir / "lab").mkdir(mode=0o700)
-    # Not 5432, which the lab of the person who runs the tests may want.
-    Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
-    try:
-        platform.up(state_dir, print)
-        made = House(state_dir)
-        done = made.inv("deploy.postgres")
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield made
-    finally:
-        platform.reset(state_dir, print)
+def house(deployed: Deployed) -> House:
+    assert deployed.said.code == 0, deployed.said.all
+    return House(deployed.checkout.state_dir)
 
 
 def test_everything_is_verified_with_evidence(house: House) -> None:
