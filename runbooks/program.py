@@ -5,10 +5,12 @@ Everything a run can end with is turned into text and an exit code here, and onl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import re
+import select
 import sys
 import time
 import traceback
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 BUG = 70
 """Exit code of an error that is ours (EX_SOFTWARE of sysexits.h)."""
+CLOSED_OUTPUT = 141
+"""Exit code when nobody reads our output any more: the shell's for a program that SIGPIPE ended."""
 
 
 def state_dir() -> Path:
@@ -59,20 +63,30 @@ class OpsProgram(Program):
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002, ARG002 - invoke's signature
         """Run one command line. Raises `SystemExit` with the exit code unless all went well."""
+        code = self._ended(lambda: self._run(argv)) or self._ended(_flush_output)
+        if code:
+            sys.exit(code)
+
+    def _ended(self, work: Callable[[], None]) -> int:
+        """Do it, and give the exit code for how it ended."""
         try:
-            self.create_config()
-            self.parse_core(argv)
-            self.parse_collection()
-            self.parse_tasks()
-            self.parse_cleanup()
-            self.update_config()
-            self.execute()
+            work()
         except Exit as done:
-            sys.exit(done.code)
+            return int(done.code)
         except ParseError as error:
-            sys.exit(told(self._read_parse_error(error), as_json=self._wants_json()))
+            return told(self._read_parse_error(error), as_json=self._wants_json())
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place that ends a run
-            sys.exit(told(error, as_json=self._wants_json()))
+            return told(error, as_json=self._wants_json())
+        return 0
+
+    def _run(self, argv: list[str] | None) -> None:
+        self.create_config()
+        self.parse_core(argv)
+        self.parse_collection()
+        self.parse_tasks()
+        self.parse_cleanup()
+        self.update_config()
+        self.execute()
 
     def parse_core(self, argv: list[str] | None) -> None:
         self.normalize_argv(argv)
@@ -151,6 +165,9 @@ def refuse_dashed_name(words: list[str]) -> None:
 
 def told(error: BaseException, *, as_json: bool) -> int:
     """Say what ended the run where the run speaks, and give the exit code."""
+    if is_closed_output(error):
+        drop_output()
+        return CLOSED_OUTPUT
     from runbooks.lib.render import reporter_in_use
 
     reporter = reporter_in_use(as_json=as_json)
@@ -160,6 +177,49 @@ def told(error: BaseException, *, as_json: bool) -> int:
         return _told_bug(error, reporter)
     reporter.error(known.lines(), exit_code=known.exit_code)
     return known.exit_code
+
+
+def is_closed_output(error: BaseException) -> bool:
+    """Whether the error says that nobody reads our standard output any more (`./inv --list | head -1`)."""
+    if not isinstance(error, BrokenPipeError) or sys.stdout is None:
+        return False
+    try:
+        asked = select.poll()
+        asked.register(sys.stdout.fileno(), 0)
+        return bool(asked.poll(0))  # only errors and hang-ups were asked for
+    except (OSError, ValueError):  # a stream of its own, without a descriptor
+        return False
+
+
+def drop_output() -> None:
+    """Nothing is printed from now on; what is still in a buffer goes nowhere, also when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _flush_output() -> None:
+    """What was printed leaves now: at the interpreter's end a failure would be a traceback and exit 120."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not is_closed_output(error):
+            drop_output()
+        raise
+
+
+def open_closed_streams() -> None:
+    """Standard streams that the caller closed (`>&-`) lead nowhere, before a file of ours takes their numbers."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)
+            if nowhere != number:
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -221,7 +281,6 @@ def errors_told(body: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_completion(shell: str) -> None:
     """The shell's completion script, asking this repository's `inv` by its path, so that nothing need be on PATH."""
-    import contextlib
     import io
 
     from invoke.completion.complete import print_completion_script
@@ -234,4 +293,5 @@ def print_completion(shell: str) -> None:
 
 
 def main(namespace: Collection) -> None:
+    open_closed_streams()
     OpsProgram(namespace=namespace, name="homelab-ops", binary="./inv", binary_names=["inv", "./inv"]).run()
