@@ -251,9 +251,14 @@ class Condition:
     def is_true(self) -> bool:
         return self.status == "True"
 
+    @property
+    def why(self) -> str:
+        """` (reason: message)`, once where both are the same; empty where neither is given."""
+        told = ": ".join(dict.fromkeys(part for part in (self.reason, self.message) if part))
+        return f" ({told})" if told else ""
+
     def __str__(self) -> str:
-        why = ": ".join(part for part in (self.reason, self.message) if part)
-        return f"{self.type}={self.status}" + (f" ({why})" if why else "")
+        return f"{self.type}={self.status}{self.why}"
 
 
 def conditions(obj: Json) -> Iterator[Condition]:

@@ -101,7 +101,7 @@ def _ended(job: Json) -> str:
     for kind, told in (("Complete", "complete"), ("Failed", "failed")):
         state = condition(job, kind)
         if state is not None and state.is_true:
-            return told if kind == "Complete" else f"{told} ({state.reason}: {state.message})"
+            return told if kind == "Complete" else f"{told}{state.why}"
     return f"{dig(job, 'status', 'active') or 0} Pods active, none succeeded yet"
 
 

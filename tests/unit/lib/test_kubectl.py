@@ -9,6 +9,7 @@ import pytest
 
 from runbooks.lib.command import Command
 from runbooks.lib.kubectl import (
+    Condition,
     Kubectl,
     KubectlFailed,
     Trouble,
@@ -146,6 +147,19 @@ def test_conditions() -> None:
     assert str(ready) == "Ready=False (R: m)"
     assert condition(obj, "Other") is None
     assert condition({}, "Ready") is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "told"),
+    [
+        ("ProxyCreated", "ProxyCreated", "Ready=True (ProxyCreated)"),
+        ("R", "", "Ready=True (R)"),
+        ("", "m", "Ready=True (m)"),
+        ("", "", "Ready=True"),
+    ],
+)
+def test_a_condition_says_nothing_twice(reason: str, message: str, told: str) -> None:
+    assert str(Condition(type="Ready", status="True", reason=reason, message=message)) == told
 
 
 @pytest.mark.parametrize(
