@@ -15,7 +15,7 @@ PROC = Path("/proc")
 MARK = "HOMELAB_OPS_LAB"
 """Environment variable that every process of a lab carries: the lab's folder."""
 
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: set[int] = set()
 """What this process started itself: reaped when found ended, so that it does not stay as a zombie."""
 
 
@@ -30,9 +30,7 @@ class ProcessId:
 
 def identify(pid: int) -> ProcessId | None:
     """The running process with this number; None when there is none, or only a zombie."""
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
+    if pid in _children and _is_reaped(pid):
         return None
     try:
         stat = (PROC / str(pid) / "stat").read_text("utf-8", "replace")
@@ -43,6 +41,17 @@ def identify(pid: int) -> ProcessId | None:
     if fields[0] in "ZX":
         return None
     return ProcessId(pid, f"{_boot_id()}/{fields[19]}")
+
+
+def _is_reaped(child: int) -> bool:
+    """Whether it ended; its number may be another's from then on."""
+    try:
+        ended, _ = os.waitpid(child, os.WNOHANG)
+    except ChildProcessError:  # another thread was faster
+        ended = child
+    if ended:
+        _children.discard(child)
+    return bool(ended)
 
 
 def _boot_id() -> str:
@@ -70,7 +79,9 @@ def start(argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path, log: Path
             start_new_session=True,
             umask=0o077,
         )
-    _children[child.pid] = child
+    _children.add(child.pid)
+    # It is meant to outlive us. The standard library takes a child without a return code for forgotten, and warns.
+    child.returncode = 0
     return identify(child.pid) or ProcessId(child.pid, "ended at once")
 
 

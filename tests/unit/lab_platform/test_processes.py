@@ -59,6 +59,25 @@ def test_a_process_ends_when_asked(sleeper: ProcessId) -> None:
     assert processes.identify(sleeper.pid) is None
 
 
+def test_an_ended_process_is_reaped(sleeper: ProcessId) -> None:
+    os.kill(sleeper.pid, signal.SIGKILL)
+    assert processes.wait_until(lambda: processes.identify(sleeper.pid) is None, 5)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(sleeper.pid, os.WNOHANG)
+
+
+def test_who_started_a_process_ends_before_it_without_a_word(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from lab.platform import processes;"
+        "folder, *argv = sys.argv[1:];"
+        "print(processes.start(tuple(argv), env={}, cwd=Path(folder), log=Path(folder, 'log')).pid)"
+    )
+    argv = [sys.executable, "-X", "dev", "-W", "error", "-c", program, str(tmp_path), *SLEEP]
+    ended = subprocess.run(argv, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    os.kill(int(ended.stdout), signal.SIGKILL)
+    assert ended.stderr == ""
+
+
 def test_a_stubborn_process_is_killed(tmp_path: Path) -> None:
     process = processes.start(STUBBORN, env=marked(tmp_path), cwd=tmp_path, log=tmp_path / "log")
     assert processes.wait_until(lambda: (tmp_path / "log").read_text() == "deaf\n", 10)
