@@ -7,20 +7,30 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from runbooks import states
 from runbooks.lib import pulumi
 from runbooks.lib.checks import Verdict
 from runbooks.lib.command import Outcome
 from runbooks.lib.errors import NotApproved, OpsError, Refused, VerificationFailed
 from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name
-from runbooks.lib.plan import PROPERTY_INDENT, RunPlan, StackPlan, Watch, approved_of, digest_data, digest_lines
+from runbooks.lib.plan import (
+    PROPERTY_INDENT,
+    Fingerprint,
+    RunPlan,
+    StackPlan,
+    Watch,
+    approved_of,
+    digest_data,
+    digest_lines,
+)
 from runbooks.lib.stacks import Stack
 from runbooks.planning import (
     fingerprint_of,
     plan_stack,
+    producer_called,
     record_applied,
     side_by_side,
-    state_of,
     title,
 )
 from runbooks.services import SERVICES, Service
@@ -141,7 +151,7 @@ def _current_plan(session: Session, plan: StackPlan, *, yes: bool, again: str) -
     service = by_name(SERVICES)[plan.service]
     for _ in range(ATTEMPTS):
         if not plan.is_blocked:
-            changed = plan.fingerprint.differing(fingerprint_of(session, service))
+            changed = plan.fingerprint.differing(read_again(session, service))
             if not changed:
                 return plan
             session.reporter.line(
@@ -153,6 +163,13 @@ def _current_plan(session: Session, plan: StackPlan, *, yes: bool, again: str) -
         expected="program, settings, state and upstream outputs to stay as they are between preview and apply",
         next_step=f"find out who else works on it, then {again}",
     )
+
+
+def read_again(session: Session, service: Service) -> Fingerprint:
+    """What determines the service's plan now, whatever this run was told before."""
+    for stack in (session.stack(service), *(producer_called(session, name) for name in service.reads_outputs_of)):
+        states.forget(session, stack)
+    return fingerprint_of(session, service)
 
 
 def _approved_anew(session: Session, service: Service, *, yes: bool, again: str) -> StackPlan:
@@ -197,6 +214,7 @@ def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note
 
 def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch) -> None:
     """Raise what an update's end means: an operation nobody approved, an interruption, a failure."""
+    states.forget(session, stack)
     if watch.violation is not None:
         event = watch.violation
         raise Refused(
@@ -227,7 +245,7 @@ def left_behind(session: Session, stack: Stack) -> str:
     """What an interrupted update left: locks and operations whose result nobody knows. Empty when nothing."""
     told = []
     try:
-        pending = state_of(session, stack, after_interrupt=True).pending
+        pending = states.state_of(session, stack, after_interrupt=True).pending
         folder = pulumi.lock_folder(stack, session.target.backend)
         locks = pulumi.locks_in(folder) if folder is not None else ()
     except OpsError as error:
@@ -286,7 +304,7 @@ ENDING = ("state", "target", "settings", "pulumi")
 
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
     """Raise `Refused` when what determines an end is no longer what it was at its preview; it runs no program."""
-    changed = [part for part in plan.fingerprint.differing(fingerprint_of(session, service)) if part in ENDING]
+    changed = [part for part in plan.fingerprint.differing(read_again(session, service)) if part in ENDING]
     if changed:
         raise Refused(
             f"{', '.join(changed)} of {service.name} changed since the preview",

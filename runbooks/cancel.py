@@ -98,13 +98,13 @@ def another_took_it(stack: Stack) -> Exception:
 
 def tell_pending(session: Session, stack: Stack) -> None:
     """Say which operations an interrupted run left with an unknown result."""
-    from runbooks import planning
+    from runbooks import states
     from runbooks.lib import pulumi
 
     if not session.has_stack(stack):
         session.reporter.line(f"there is no stack {stack.reference} yet")
         return
-    pending = planning.state_of(session, stack).pending
+    pending = states.state_of(session, stack).pending
     for kind, urn in pending:
         session.reporter.quote(f"pending: {kind} {pulumi.type_of(urn)} {pulumi.name_of(urn)}, result unknown")
     if pending:

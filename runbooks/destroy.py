@@ -51,7 +51,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
 
 def refuse_while_needed(session: Session, service: Service) -> None:
     """Raise `Refused` while a service that needs this one still has something deployed."""
-    from runbooks import planning
+    from runbooks import states
     from runbooks.lib.errors import Refused
     from runbooks.lib.graph import consumers
     from runbooks.services import SERVICES
@@ -59,7 +59,7 @@ def refuse_while_needed(session: Session, service: Service) -> None:
     standing = []
     for consumer in consumers(service.name, SERVICES):
         stack = session.stack(consumer)
-        if session.has_stack(stack) and planning.state_of(session, stack).own_resources:
+        if session.has_stack(stack) and states.state_of(session, stack).own_resources:
             standing.append(consumer.name)
     if standing:
         raise Refused(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import TypeVar
 
 from invoke import Context
 
-from runbooks import environments
+from runbooks import environments, states
 from runbooks.lib import pulumi
 from runbooks.lib.errors import OpsError, ToolFailed
 from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name, closure, layers
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
-from runbooks.lib.secret_values import SECRET_SIGNATURE, blanked
+from runbooks.lib.secret_values import blanked
 from runbooks.lib.stacks import Stack
 from runbooks.lib.yamlfile import write_atomically
-from runbooks.outputs_in_clear import clear_outputs
 from runbooks.services import SERVICES, Service
 from runbooks.session import Session
 
@@ -91,7 +89,7 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
         stack,
         preview,
         fingerprint=fingerprint,
-        export=state_of(session, stack),
+        export=states.state_of(session, stack),
         writes_outputs=not is_last_applied(session, stack, fingerprint),
     )
 
@@ -127,7 +125,7 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
         "provider versions": hash_files([root / "uv.lock"]),
         "pulumi": f"{session.tools.pulumi} {session.tools.pulumi_version}",
         "target": f"{session.target.backend} {stack.reference} {session.target.cluster_uid}",
-        "state": state_hash(session, stack),
+        "state": states.state_hash(session, stack),
     }
     charts = charts_folder(session, stack)
     if charts is not None:
@@ -137,7 +135,7 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
         values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
         parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))
     for name in service.reads_outputs_of:
-        parts[f"outputs of {name}"] = outputs_digest(session, name)
+        parts[f"outputs of {name}"] = states.outputs_digest(session, producer_called(session, name))
     return Fingerprint(parts=parts)
 
 
@@ -152,65 +150,13 @@ def charts_folder(session: Session, stack: Stack) -> Path | None:
     return (session.root / source).resolve()
 
 
-def state_file(session: Session, stack: Stack) -> Path | None:
-    """The stack's state on a file back end, where it can be read without starting pulumi: not compressed."""
-    backend = session.target.file_backend
-    path = backend / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json" if backend else None
-    if path is None or any(path.with_name(path.name + suffix).exists() for suffix in (".gz", ".zst")):
-        return None
-    return path if path.is_file() else None
-
-
-def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
-    """What the stack's state holds; `after_interrupt` when that is asked of a run that was told to stop."""
-    path = state_file(session, stack)
-    if path is not None:
-        return pulumi.read_checkpoint(path.read_text(encoding="utf-8"))
-    return pulumi.read_export(_exported(session, stack, after_interrupt=after_interrupt))
-
-
-def state_hash(session: Session, stack: Stack) -> str:
-    path = state_file(session, stack)
-    return hash_files([path]) if path is not None else hash_text(_exported(session, stack))
-
-
-def _exported(session: Session, stack: Stack, *, after_interrupt: bool = False) -> str:
-    outcome = session.runner.run(pulumi.stack_export(stack), after_interrupt=after_interrupt)
-    if not outcome.ok:
-        raise explain(outcome, stack)
-    return outcome.stdout
-
-
 def outputs_of(session: Session, name: str) -> dict[str, object]:
     """The producer's outputs as its state holds them (secrets encrypted); empty while it was never applied."""
-    return dict(state_of(session, producer_called(session, name)).outputs)
+    return dict(states.state_of(session, producer_called(session, name)).outputs)
 
 
 def producer_called(session: Session, name: str) -> Stack:
     return session.prepare(by_name(SERVICES)[name])
-
-
-_one_digest_at_a_time = threading.Lock()
-
-
-def outputs_digest(session: Session, name: str) -> str:
-    """One hash over what the producer's outputs are, secret ones by their values.
-
-    Their ciphertexts do not do: pulumi encrypts every secret of a state anew at each update, changed or not
-    (pkg/resource/stack/secrets.go). The values are asked for once a state and stay in memory.
-    """
-    held = canonical(outputs_of(session, name))
-    if SECRET_SIGNATURE not in held:
-        return hash_text(held)
-    known = hash_text(held)
-    with _one_digest_at_a_time:
-        if known not in session.digests:
-            session.digests[known] = hash_text(canonical(clear_outputs(session, producer_called(session, name))))
-        return session.digests[known]
-
-
-def canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
 
 
 # What was applied from here
@@ -230,7 +176,7 @@ def _deciding(session: Session, stack: Stack, fingerprint: Fingerprint) -> dict[
     A secret one that changes is a change of the consumer's own resources, which its preview shows.
     """
     upstream = {
-        f"outputs of {name}": hash_text(canonical(blanked(outputs_of(session, name))))
+        f"outputs of {name}": hash_text(states.canonical(blanked(outputs_of(session, name))))
         for name in by_name(SERVICES)[stack.service].reads_outputs_of
     }
     return {name: fingerprint.parts[name] for name in DECIDING if name in fingerprint.parts} | upstream
@@ -296,5 +242,5 @@ def plan_end(session: Session, service: Service) -> StackPlan:
     outcome = session.runner.run(pulumi.destroy_preview(stack))
     if not outcome.ok:
         raise explain(outcome, stack)
-    preview, export = pulumi.read_preview(outcome.stdout), state_of(session, stack)
+    preview, export = pulumi.read_preview(outcome.stdout), states.state_of(session, stack)
     return plan_of(stack, preview, fingerprint=fingerprint, export=export)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import secrets
 import string
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runbooks import environments
+from runbooks import environments, states
 from runbooks.lib import pulumi
-from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import NotFound, OpsError, Usage
-from runbooks.lib.failures import explain
-from runbooks.lib.secret_values import secrets_in_config, secrets_in_export
+from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.secret_values import secrets_in_config
 from runbooks.lib.stackfile import StackFile, missing_keys, refresh_copy
 from runbooks.lib.stacks import Stack
 from runbooks.lib.yamlfile import write_atomically
@@ -51,26 +48,10 @@ def register_secrets(session: Session, stack: Stack, settings: StackFile) -> Non
     show that there are none, nobody is asked.
     """
     if settings.has_encrypted_values:
-        listed = _in_clear(session, pulumi.config_list(stack, show_secrets=True), stack)
+        listed = states.in_clear(session, pulumi.config_list(stack, show_secrets=True), stack)
         session.masker.register_all(secrets_in_config(listed))
-    if session.state_may_hold_secrets(stack):
-        state = _in_clear(session, pulumi.stack_export(stack, show_secrets=True), stack)
-        session.masker.register_all(secrets_in_export(state))
-
-
-def _in_clear(session: Session, command: Command, stack: Stack) -> str:
-    outcome = session.runner.run(command)
-    if not outcome.ok:
-        raise in_confidence(session, outcome, stack)
-    return outcome.stdout
-
-
-def in_confidence(session: Session, failure: Outcome, stack: Stack) -> OpsError:
-    """What the failure of a confidential command means.
-
-    Its standard output stays unseen; what pulumi says on standard error when it fails holds no values, and is masked.
-    """
-    return explain(replace(failure, shown_stderr=session.masker.mask(failure.stderr)), stack)
+    if states.may_hold_secrets(session, stack):
+        states.clear_state(session, stack)
 
 
 # --- a real target: nothing is made ------------------------------------------------------------------------------
@@ -115,6 +96,7 @@ def _make_on_lab(session: Session, service: Service, stack: Stack) -> None:
     refresh_settings(session, stack)
     if not session.has_stack(stack):
         session.runner.check(pulumi.stack_init(stack))
+        states.was_made(session, stack)
     for key in missing_keys(
         StackFile.read(stack.settings_file), stack.project, (setting.key for setting in service.secrets)
     ):

@@ -24,10 +24,11 @@ LONGEST = 1_000_000
 )
 def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     """Set a secret of the service's stack, from a prompt without echo or from standard input."""
+    from runbooks import states
     from runbooks.lib import pulumi
     from runbooks.lib.errors import NotFound, Usage
     from runbooks.lib.stackfile import full_key
-    from runbooks.preparation import generated_secret, in_confidence
+    from runbooks.preparation import generated_secret
     from runbooks.services import find_service
     from runbooks.session import open_session
 
@@ -51,7 +52,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         session.masker.register(value)
         done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
         if not done.ok:
-            raise in_confidence(session, done, stack)
+            raise states.in_confidence(session, done, stack)
         where = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {where}, encrypted.")
 

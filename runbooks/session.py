@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from runbooks import preparation
-from runbooks.lib import pulumi
+from runbooks import preparation, states
 from runbooks.lib.environment import back_end_variables, plugin_variables
 from runbooks.lib.errors import NotFound, Usage
-from runbooks.lib.failures import explain
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
 from runbooks.lib.journal import Journal, JournalUnwritable
 from runbooks.lib.kubeconfig import KubeContext
@@ -24,7 +22,6 @@ from runbooks.lib.mask import Masker
 from runbooks.lib.pulumi_home import made_private, user_home
 from runbooks.lib.render import Reporter, make_reporter
 from runbooks.lib.runner import Runner, child_environment
-from runbooks.lib.secret_values import SECRET_SIGNATURE
 from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
@@ -52,8 +49,8 @@ class Session:
     env: Mapping[str, str] = field(repr=False)
     """What a pulumi child gets on top of the allow-listed environment."""
     prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
-    digests: dict[str, str] = field(default_factory=dict, repr=False)
-    """Of outputs whose clear values were asked for: hash of them as the state holds them → hash of the values."""
+    known: states.Known = field(default_factory=states.Known, repr=False)
+    """What the back end said of the stacks."""
 
     def guard(self) -> Cluster:
         """Ask the cluster again who it is. Raises `Refused` unless it is the pinned one."""
@@ -96,38 +93,11 @@ class Session:
 
     def has_stack(self, stack: Stack) -> bool:
         """Whether the back end holds the stack; on a file back end this starts no process."""
-        if self.target.file_backend is not None:
-            return self._state_file(stack) is not None
-        listed = self.runner.run(pulumi.stack_ls(stack))
-        if not listed.ok:
-            raise explain(listed, stack)
-        return any(row.name in {stack.name, stack.selector} for row in pulumi.read_stacks(listed.stdout))
+        return states.has_stack(self, stack)
 
     def is_deployed(self, stack: Stack) -> bool:
         """Whether the stack exists and its state holds resources: a preview on the lab leaves an empty one."""
-        if not self.has_stack(stack):
-            return False
-        path = self._state_file(stack)
-        if path is not None and path.suffix == ".json":
-            return bool(pulumi.read_checkpoint(path.read_text(encoding="utf-8")).own_resources)
-        exported = self.runner.run(pulumi.stack_export(stack))
-        if not exported.ok:
-            raise explain(exported, stack)
-        return bool(pulumi.read_export(exported.stdout).own_resources)
-
-    def state_may_hold_secrets(self, stack: Stack) -> bool:
-        """False only where a file back end's plain state shows that no value in it is secret."""
-        path = self._state_file(stack)
-        return path is None or path.suffix != ".json" or SECRET_SIGNATURE in path.read_text(encoding="utf-8")
-
-    def _state_file(self, stack: Stack) -> Path | None:
-        """A file back end's own file of the stack (compressed where the user's pulumi was told so)."""
-        folder = self.target.file_backend
-        if folder is None:
-            return None
-        kept = folder / ".pulumi" / "stacks" / stack.project
-        names = (f"{stack.name}.json{suffix}" for suffix in (".gz", ".zst", ""))
-        return next((path for name in names if (path := kept / name).exists()), None)
+        return self.has_stack(stack) and bool(states.state_of(self, stack).own_resources)
 
 
 @dataclass(frozen=True, kw_only=True)

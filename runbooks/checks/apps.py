@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runbooks import states
 from runbooks.checks import generic, postgres, public, tailscale
 from runbooks.checks.cluster import Cluster, cluster_of, endpoint, looked_at, patience, shown, simulated, workloads
 from runbooks.lib import inside, sql
 from runbooks.lib.checks import Check, Finding, State, climb, failed, passed
 from runbooks.lib.inside import ANSWERS, Inside, Page
 from runbooks.lib.workloads import jobs_are_complete, secret_value, seen
-from runbooks.outputs_in_clear import clear_outputs
 from runbooks.services import Service, find_service
 from runbooks.session import Session
 
@@ -174,7 +174,7 @@ def own_sql(session: Session, service: Service, cluster: Cluster, app: App) -> l
 def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Finding:
     """Puts what a client needs into `server`. Secret outputs are known to the masker first and stay in memory."""
     stack = session.stack(find_service("postgres"))
-    outputs = clear_outputs(session, stack) if session.has_stack(stack) else {}
+    outputs = states.clear_state(session, stack).outputs if session.has_stack(stack) else {}
     missing = [name for name in postgres.REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
     if missing:
         cause = "the Postgres stack that holds the app's database was not deployed to its end"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runbooks import states
 from runbooks.checks import generic
 from runbooks.checks.cluster import Cluster, cluster_of, endpoint, looked_at, patience, shown, simulated, workloads
 from runbooks.lib import inside
@@ -14,7 +15,6 @@ from runbooks.lib.exposure import Answer
 from runbooks.lib.inside import SELECTS, Get, Inside, Page
 from runbooks.lib.kubectl import Json, dig, text_at
 from runbooks.lib.workloads import deployment_is_available
-from runbooks.outputs_in_clear import clear_outputs
 from runbooks.services import Service
 from runbooks.session import Session
 
@@ -106,7 +106,7 @@ def outputs(session: Session, service: Service, exported: list[Login]) -> Check:
     """Puts the login into `exported`. Its password is known to the masker first and stays in memory."""
 
     def look() -> Finding:
-        found = clear_outputs(session, session.stack(service))
+        found = states.clear_state(session, session.stack(service)).outputs
         missing = [name for name in REQUIRED_OUTPUTS if found.get(name) in (None, "")]
         if missing:
             told, step = f"no output {', '.join(missing)}", "./inv deploy.clickhouse"

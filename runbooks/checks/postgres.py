@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runbooks import states
 from runbooks.checks import cnpg, tailscale
 from runbooks.checks.cluster import Cluster, cluster_of, network_of, patience, shown, untried
 from runbooks.lib import exposure, listener, network, sql
 from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
 from runbooks.lib.kubectl import Json, condition, dig, is_current, text_at
 from runbooks.lib.workloads import has_endpoints, secret_has_keys, seen
-from runbooks.outputs_in_clear import clear_outputs
 from runbooks.services import Service
 from runbooks.session import Session
 
@@ -98,7 +98,7 @@ def outputs_are_there(session: Session, service: Service, exported: list[Outputs
         stack = session.stack(service)
         if not session.has_stack(stack):
             return failed(OUTPUTS_THERE, "there is no such stack yet", cause="never deployed here", next_step=next_step)
-        outputs = clear_outputs(session, stack)
+        outputs = states.clear_state(session, stack).outputs
         missing = [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
         if missing:
             cause = "the stack was not deployed to its end"

@@ -58,10 +58,10 @@ def stack_init(stack: Stack) -> Command:
 
 
 def stack_ls(stack: Stack) -> Command:
-    """All stacks of the stack's project on its back end; on the cloud those of its organization alone."""
+    """The stacks of all projects on the stack's back end; on the cloud those of its organization alone."""
     where = () if stack.selector == stack.name else ("--organization", stack.organization)
-    argv = (stack.program, "-C", str(stack.folder), "stack", "ls", "--json", *where, "--non-interactive")
-    return Command(argv=argv, env=stack.env, title=f"list the stacks of {stack.project}", timeout=READ_TIMEOUT)
+    argv = (stack.program, "-C", str(stack.folder), "stack", "ls", "--all", "--json", *where, "--non-interactive")
+    return Command(argv=argv, env=stack.env, title="list the stacks", timeout=READ_TIMEOUT)
 
 
 def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
@@ -145,8 +145,16 @@ class StackRow:
     """A line of `stack ls`."""
 
     name: str
+    """Of the asked project's stacks without the project; of the default organization's without the organization."""
     resource_count: int | None = None
     updating: bool = False
+    """Told by the cloud alone."""
+
+    def reference(self, asked: Stack) -> str:
+        """`<organization>/<project>/<stack>`, in the listing that was asked for from the folder of `asked`."""
+        parts = self.name.split("/")
+        before = {1: (asked.organization, asked.project), 2: (parts[0], asked.project)}
+        return "/".join((*before.get(len(parts), parts[:2]), parts[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,6 @@ def secrets_in_export(answer: str) -> Iterator[str]:
     yield from _plaintexts(json.loads(answer or "{}"))
 
 
-def outputs_in_export(answer: str) -> dict[str, Any]:
-    """The stack's outputs in `stack export --show-secrets`, secret ones in clear. Raises `ValueError` for no JSON."""
-    resources = (json.loads(answer or "{}").get("deployment") or {}).get("resources") or []
-    stack: dict[str, Any] = next((item for item in resources if item.get("type") == "pulumi:pulumi:Stack"), {})
-    return {str(name): unwrapped(value) for name, value in (stack.get("outputs") or {}).items()}
-
-
 def unwrapped(value: Any) -> Any:
     """The value with every secret in it as what it is."""
     if isinstance(value, dict):

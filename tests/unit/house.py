@@ -111,7 +111,8 @@ class House:
         entry = self.target_entry() | {"backend": url, "organization": "acme"}
         entry.pop("passphrase_file", None)
         self.write_target(entry)
-        self.answer("pulumi", ["stack", "ls"], [{"name": "acme/mx"}])
+        projects = [yaml.safe_load(path.read_text())["name"] for path in self.root.rglob("Pulumi.yaml")]
+        self.answer("pulumi", ["stack", "ls"], [{"name": f"acme/{project}/mx"} for project in projects])
         self.answer("pulumi", ["stack", "export"], {"deployment": {}})
 
     def remove(self, tool: str) -> None:

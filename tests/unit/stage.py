@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from runbooks import states
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.mask import Masker
 from runbooks.lib.render import JsonReporter
@@ -147,7 +148,7 @@ class Stage:
         self.tools = SimpleNamespace(pulumi="/bin/pulumi", pulumi_version="v3.260.0")
         self.runner = ScriptedRunner(script)
         self.reporter = AskedReporter(answers, interactive=interactive)
-        self.digests: dict[str, str] = {}
+        self.known = states.Known()
         self.masker = Masker()
         self.journal = SimpleNamespace(write=lambda kind, **facts: self.journalled.append((kind, facts)))
         self.journalled: list[tuple[str, dict[str, Any]]] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runbooks import applying, planning
+from runbooks import applying, planning, states
 from runbooks.lib.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.lib.graph import closure, layers
 from runbooks.lib.plan import RunPlan
@@ -282,7 +282,7 @@ def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
     deploy(stage, "app")
     assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
     recorded = (tmp_path / ".ops" / "applied" / "mx" / "app.json").read_text()
-    assert planning.hash_text(planning.canonical({"password": "[secret]"})) in recorded
+    assert planning.hash_text(states.canonical({"password": "[secret]"})) in recorded
 
 
 def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None:

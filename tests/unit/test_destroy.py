@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runbooks import applying, destroy, planning
+from runbooks import applying, destroy, planning, states
 from runbooks.lib.errors import Refused
 from runbooks.lib.plan import approved_of
 from runbooks.lib.pulumi import read_event
@@ -70,7 +70,7 @@ def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> No
 def test_a_compressed_state_is_read_by_pulumi(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {})
     stack = stage.stack(DB)
-    plain = planning.state_file(stage, stack)  # type: ignore[arg-type]
+    plain = states.state_file(stage, stack)  # type: ignore[arg-type]
     assert plain is not None
     plain.with_name("mx.json.gz").write_bytes(b"")
-    assert planning.state_file(stage, stack) is None  # type: ignore[arg-type]
+    assert states.state_file(stage, stack) is None  # type: ignore[arg-type]

@@ -245,7 +245,9 @@ def test_secrets_of_settings_and_state_are_known_before_the_first_command(
     listed = {"postgresql:superuser_password": {"value": "hunter2-of-settings", "secret": True}}
     kept = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "plaintext": '"hunter2-of-state"'}
     house.answer("pulumi", ["config", "--show-secrets"], listed)
-    house.answer("pulumi", ["export", "--show-secrets"], {"deployment": {"resources": [{"outputs": {"p": kept}}]}})
+    house.answer(
+        "pulumi", ["export", "--show-secrets"], {"deployment": {"resources": [{"urn": "u", "outputs": {"p": kept}}]}}
+    )
     with open_session(house.c, "preview.postgres") as session:
         stack = session.prepare(POSTGRES)
         assert session.prepare(POSTGRES) is stack
