@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from invoke import task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from runbooks.lib.checks import Finding
+    from runbooks.lib.plugins import Plugin
     from runbooks.lib.target import Target
     from runbooks.services import Service
     from runbooks.session import Bench, Session
@@ -212,6 +214,8 @@ def _pulumi_rows(target: Target, bench: Bench) -> Iterator[Finding]:
             yield failed("pulumi", error.summary, cause=error.expected, next_step=error.next_step)
             return
         yield _pulumi_version(session)
+        if not session.tools.is_stand_in:
+            yield from _plugins()
         yield look("esc", lambda: _esc(session))
         yield look("login", lambda: _login(session))
         if session.tools.helm:
@@ -232,6 +236,31 @@ def _pulumi_version(session: Session) -> Finding:
         cause = "its exit codes do not tell failures apart: 3.227 is the first whose do"
         return failed("pulumi", told, cause=cause, next_step=INSTALL["pulumi"])
     return passed("pulumi", told)
+
+
+def _plugins() -> Iterator[Finding]:
+    from runbooks.lib.plugins import wanted_plugins
+    from runbooks.lib.pulumi_home import user_home
+
+    folder = user_home(os.environ) / "plugins"
+    for plugin in wanted_plugins():
+        yield plugin_is_there(plugin, folder, os.environ)
+
+
+def plugin_is_there(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> Finding:
+    """Pulumi finds the plugin; where it may download it, its absence is no failure yet."""
+    from runbooks.lib.checks import failed, not_tried, passed
+    from runbooks.lib.plugins import NO_DOWNLOADS, is_on, place_of
+
+    rung = f"plugin {plugin.name}"
+    place = place_of(plugin, folder, environ)
+    if place:
+        return passed(rung, place)
+    told = f"v{plugin.version} is neither on PATH nor in {folder}"
+    if is_on(NO_DOWNLOADS, environ):
+        return failed(rung, told, cause=f"{NO_DOWNLOADS} keeps pulumi from downloading it", next_step=plugin.install)
+    why = f"{told}; pulumi downloads it at its next run, and tries to at each one while there is no network"
+    return not_tried(rung, why, next_step=plugin.install, deciding=False)
 
 
 def _esc(session: Session) -> Finding:

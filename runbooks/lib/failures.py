@@ -261,6 +261,30 @@ KNOWN: tuple[Known, ...] = (
         "./inv preview.{service} --diff",
     ),
     _known(
+        r"Could not automatically download and install resource plugin 'pulumi-resource-(?P<name>[\w-]+)'"
+        r"(?: at version(?P<rest> v[\w.+-]+))?, install the plugin using `[^`]*`: "
+        r"(?:error downloading provider [^:\n]*: )?(?:failed to download plugin: [^:\n]*: )?(?P<why>[^\n]*)",
+        ToolFailed,
+        "pulumi could not download the plugin {name}{rest}, which {service} needs: {why}",
+        "the plugin in pulumi's plugin folder or on PATH, or a network that leads to it",
+        "pulumi plugin install resource {name}{rest}, where there is a network; ./inv doctor says where pulumi looks",
+    ),
+    _known(
+        r"no resource plugin 'pulumi-resource-(?P<name>[\w-]+)' found in the workspace"
+        r"(?: at version(?P<rest> v[\w.+-]+))?",
+        ToolFailed,
+        "pulumi lacks the plugin {name}{rest}, which {service} needs",
+        "the plugin in pulumi's plugin folder or on PATH",
+        "pulumi plugin install resource {name}{rest}, then ./inv doctor",
+    ),
+    _known(
+        r"\bplugin (?P<name>[\w-]+)(?P<rest> v?\d[\w.+-]*) not installed",
+        ToolFailed,
+        "pulumi lacks the plugin {name}{rest}, and it was told to download none",
+        "the plugin in pulumi's plugin folder or on PATH",
+        "pulumi plugin install resource {name}{rest}, then ./inv doctor",
+    ),
+    _known(
         r"[\w-]+ plugin[^\n]*(?:not found|could not find)|no resource plugin '[^']+'",
         ToolFailed,
         "pulumi lacks a provider plugin for {service}",

@@ -8,6 +8,7 @@ import pytest
 
 from runbooks import doctor
 from runbooks.lib.errors import VerificationFailed
+from runbooks.lib.plugins import wanted_plugins
 from runbooks.services import find_service
 from tests.answers import namespace
 from tests.unit.house import TOKEN, House
@@ -65,7 +66,16 @@ def rows(house: House, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, st
         "login",
         "helm releases",
     )
-    wanted += ("esc", "helm", "helm releases", "stack of tailscale", "stack of cnpg", "stack of postgres")
+    wanted += (
+        "plugin kubernetes",
+        "plugin postgresql",
+        "esc",
+        "helm",
+        "helm releases",
+        "stack of tailscale",
+        "stack of cnpg",
+        "stack of postgres",
+    )
     lines = told.splitlines()
     return {name: next((line for line in lines if line.startswith(name + "  ")), "") for name in wanted}, ended
 
@@ -178,6 +188,26 @@ def test_each_broken_thing_is_a_row_with_its_fix(home: House, capsys: pytest.Cap
     assert seen in found[row]
     assert fix in found[row]
     assert "checks failed" in ended
+
+
+def test_a_plugin_that_pulumi_would_download_is_told(
+    home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plugin,) = (plugin for plugin in wanted_plugins() if plugin.name == "postgresql")
+    found, ended = rows(home, capsys)
+    assert "not tried" in found["plugin postgresql"] and plugin.install in found["plugin postgresql"]
+    assert ended == ""
+    monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
+    found, ended = rows(home, capsys)
+    assert "failed" in found["plugin postgresql"] and plugin.install in found["plugin postgresql"]
+    assert ended
+    for wanted in wanted_plugins():
+        folder = home.home / ".pulumi" / "plugins" / f"resource-{wanted.name}-v{wanted.version}"
+        folder.mkdir(parents=True)
+        (folder / f"pulumi-resource-{wanted.name}").touch()
+    found, ended = rows(home, capsys)
+    assert "passed" in found["plugin postgresql"] and "passed" in found["plugin kubernetes"]
+    assert ended == ""
 
 
 @pytest.mark.parametrize("text", ["targets: [\n", "targets:\n  home: {}\n", "default: nope\n"])

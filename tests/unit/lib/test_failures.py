@@ -163,6 +163,36 @@ def test_a_mistake_always_has_a_next_step() -> None:
             "pulumi's stored login cannot be opened here",
             "PULUMI_ACCESS_TOKEN",
         ),
+        (
+            "error: could not load plugin for postgresql provider 'urn:pulumi:mx::app::pulumi:providers:postgresql::"
+            "default_3_18_2': Could not automatically download and install resource plugin "
+            "'pulumi-resource-postgresql' at version v3.18.2, install the plugin using `pulumi plugin install resource "
+            "postgresql v3.18.2`: error downloading provider postgresql to file: failed to download plugin: "
+            "postgresql-3.18.2: failed all 5 attempts\n",
+            ToolFailed,
+            "pulumi could not download the plugin postgresql v3.18.2, which app needs: failed all 5 attempts",
+            "pulumi plugin install resource postgresql v3.18.2, where there is a network",
+        ),
+        (
+            "error: could not load plugin for postgresql provider 'urn:pulumi:mx::app::pulumi:providers:postgresql::"
+            "default_3_18_2': no resource plugin 'pulumi-resource-postgresql' found in the workspace at version "
+            "v3.18.2 or on your $PATH\n",
+            ToolFailed,
+            "pulumi lacks the plugin postgresql v3.18.2, which app needs",
+            "pulumi plugin install resource postgresql v3.18.2, then",
+        ),
+        (
+            "error: no resource plugin 'pulumi-resource-x-y' found in the workspace or on your $PATH",
+            ToolFailed,
+            "pulumi lacks the plugin x-y, which app needs",
+            "pulumi plugin install resource x-y, then",
+        ),
+        (
+            "error: plugin kubernetes 4.34.2 not installed",
+            ToolFailed,
+            "pulumi lacks the plugin kubernetes 4.34.2, and it was told to download none",
+            "pulumi plugin install resource kubernetes 4.34.2, then",
+        ),
     ],
 )
 def test_what_a_real_pulumi_lacks_on_a_machine(said: str, kind: type[OpsError], summary: str, next_step: str) -> None:

@@ -1,0 +1,60 @@
+"""Provider plugins: which ones the programs' SDKs ask for, and whether pulumi would have to download them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+NO_DOWNLOADS = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+"""Switch of the environment: pulumi goes on with the plugins that are there, and asks for one only where it is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A resource plugin in the version that belongs to an installed SDK."""
+
+    name: str
+    version: str
+    """Without a leading v."""
+
+    @property
+    def install(self) -> str:
+        """The command that downloads it, on a machine that has the network."""
+        return f"pulumi plugin install resource {self.name} v{self.version}"
+
+
+def wanted_plugins(packages: Path | None = None) -> list[Plugin]:
+    """The plugins of the SDKs in this Python environment, by name.
+
+    pulumi asks for all of them in every project: it looks at what is installed (`pulumi-plugin.json`), not at what a
+    program imports.
+    """
+    folder = packages or Path(sysconfig.get_path("purelib"))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/pulumi-plugin.json")]
+    plugins = (Plugin(name=entry["name"], version=entry["version"]) for entry in found if entry.get("resource"))
+    return sorted(plugins, key=lambda plugin: plugin.name)
+
+
+def place_of(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> str:
+    """Where pulumi finds it: on PATH in any version, or in the plugin folder in exactly this one; empty when nowhere.
+
+    Source: pulumi sdk/go/common/workspace/plugins.go (getPluginInfoAndPath). A `.partial` file beside a plugin's
+    folder marks an installation that did not end, and hides it.
+    """
+    program = f"pulumi-resource-{plugin.name}"
+    if not is_on("PULUMI_IGNORE_AMBIENT_PLUGINS", environ):
+        on_path = shutil.which(program, path=environ.get("PATH"))
+        if on_path:
+            return on_path
+    kept = folder / f"resource-{plugin.name}-v{plugin.version}"
+    is_whole = (kept / program).is_file() and not kept.with_name(f"{kept.name}.partial").exists()
+    return str(kept) if is_whole else ""
+
+
+def is_on(variable: str, environ: Mapping[str, str]) -> bool:
+    """Whether pulumi takes a switch of the environment for on. Source: sdk/go/common/util/cmdutil (IsTruthy)."""
+    return environ.get(variable, "").lower() in {"1", "true"}
