@@ -127,6 +127,10 @@ def passphrase_is_readable(target: Target) -> Finding:
             return not_tried("passphrase", "the Pulumi Cloud keeps the keys", deciding=False)
         if "PULUMI_CONFIG_PASSPHRASE" in os.environ:
             return passed("passphrase", "PULUMI_CONFIG_PASSPHRASE")
+        elsewhere = key_services(target)
+        if elsewhere:
+            told = f"none given; only stacks whose key is not with {', '.join(elsewhere)} need one"
+            return not_tried("passphrase", told, deciding=False)
         step = "add passphrase_file to the target, or export PULUMI_CONFIG_PASSPHRASE"
         return failed("passphrase", "neither passphrase_file nor PULUMI_CONFIG_PASSPHRASE", next_step=step)
     try:
@@ -138,6 +142,17 @@ def passphrase_is_readable(target: Target) -> Finding:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         return failed("passphrase", f"{path} can be read by others", next_step=f"chmod 600 {path}")
     return passed("passphrase", str(path))
+
+
+def key_services(target: Target) -> list[str]:
+    """The key services that the target's stack settings name, such as `awskms`."""
+    from runbooks.lib.stackfile import secrets_provider_of
+    from runbooks.program import ROOT
+    from runbooks.services import SERVICES
+
+    files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in SERVICES)
+    named = (secrets_provider_of(file).partition("://") for file in files)
+    return sorted({scheme for scheme, found, _ in named if found})
 
 
 def back_end_is_there(target: Target) -> Finding:

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from runbooks import preparation, states
-from runbooks.lib.environment import back_end_variables, plugin_variables
+from runbooks.lib.environment import back_end_variables, key_service_variables, plugin_variables
 from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.graph import by_name
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
 from runbooks.lib.journal import Journal, JournalUnwritable
 from runbooks.lib.kubeconfig import KubeContext
@@ -22,7 +23,7 @@ from runbooks.lib.mask import Masker
 from runbooks.lib.pulumi_home import made_private, user_home
 from runbooks.lib.render import Reporter, make_reporter
 from runbooks.lib.runner import Runner, child_environment
-from runbooks.lib.stackfile import StackFile
+from runbooks.lib.stackfile import StackFile, secrets_provider_of
 from runbooks.lib.stacks import Stack
 from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
 from runbooks.lib.toolbox import Tools, ask_version, find_kubectl, find_pulumi, find_tools, secret_variables
@@ -70,8 +71,17 @@ class Session:
             config_file=own / f"Pulumi.{self.target.stack}.yaml" if own else None,
             init_folder=own,
             program=self.tools.pulumi,
-            env=self.env,
+            env=self.env if self.target.ephemeral else {**self.env, **self._key_services(service)},
         )
+
+    def _key_services(self, service: Service) -> dict[str, str]:
+        """The logins of the key services that hold the keys of its stack, and of those whose outputs it reads."""
+        read = (service, *(by_name(SERVICES)[name] for name in service.reads_outputs_of))
+        files = (self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml" for each in read)
+        found: dict[str, str] = {}
+        for file in files:
+            found |= key_service_variables(secrets_provider_of(file), os.environ)
+        return found
 
     def prepare(self, service: Service) -> Stack:
         """The service's stack, ready for its first command.

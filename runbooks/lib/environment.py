@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -26,7 +27,8 @@ _NEVER = re.compile(
     r"|REPL_ID|AUGMENT_AGENT|AMP_.*"
 )
 _SECRET_VARIABLE = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE|AUTH)_?KEY", re.IGNORECASE
+    r"TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIAL|CONNECTION_STRING|(API|ACCESS|PRIVATE|AUTH|STORAGE)_?KEY",
+    re.IGNORECASE,
 )
 _NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE|_URL)$", re.IGNORECASE)
 _ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
@@ -62,6 +64,17 @@ BACK_END_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """By the back end's scheme: beginnings of the variables its login is in; of the cloud, where pulumi's key ring is."""
 
 
+KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "awskms": ("AWS_",),
+        "gcpkms": ("GOOGLE_", "CLOUDSDK_"),
+        "azurekeyvault": ("AZURE_",),
+        "hashivault": ("VAULT_",),
+    }
+)
+"""By the scheme of a stack's secrets provider (pulumi pkg/secrets/cloud): beginnings of the login's variables."""
+
+
 CLUSTER_LOGINS = ("AWS_", "GOOGLE_", "CLOUDSDK_", "AZURE_", "AAD_", "ARM_", "DIGITALOCEAN_")
 """Beginnings of the variables that the login plug-ins of kubeconfigs read."""
 
@@ -77,10 +90,30 @@ def back_end_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str
     return {name: value for name, value in environ.items() if name.startswith(wanted)}
 
 
+def key_service_variables(secrets_provider: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables pulumi needs to get at the key of a stack, `secrets_provider` being `awskms://…` or the like."""
+    wanted = KEY_SERVICES.get(secrets_provider.partition("://")[0], ())
+    return {name: value for name, value in environ.items() if wanted and name.startswith(wanted)}
+
+
 def secret_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    """The values that are secret by their variables' names, and the password in a proxy's address."""
+    """The values that are secret by their variables' names, and the password in a proxy's address.
+
+    Of a value that is a JSON object, such as a service account's key in `GOOGLE_CREDENTIALS`, each secret part as well.
+    """
     for name, value in environment.items():
         if value and _SECRET_VARIABLE.search(name) and not _NOT_A_VALUE.search(name):
             yield value
+            yield from _secret_parts(value)
         elif name.upper().endswith("_PROXY"):
             yield from re.findall(r"//[^/@]*?:([^/@]+)@", value)
+
+
+def _secret_parts(value: str) -> Iterator[str]:
+    if not value.lstrip().startswith("{"):
+        return
+    try:
+        parts = json.loads(value)
+    except ValueError:
+        return
+    yield from (part for name, part in parts.items() if isinstance(part, str) and _SECRET_VARIABLE.search(name))

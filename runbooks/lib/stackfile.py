@@ -24,6 +24,8 @@ class StackFile:
     config: Mapping[str, Any]
     environment: tuple[str, ...] = ()
     """The ESC environments it binds, as written, in their order: later ones win."""
+    secrets_provider: str = ""
+    """Who holds the key of its secrets, `awskms://…`; empty for a passphrase, or the cloud's own key."""
 
     @classmethod
     def read(cls, path: Path) -> StackFile:
@@ -33,7 +35,8 @@ class StackFile:
         source = YamlFile.read(path)
         top = source.mapping()
         config = source.section(top, "config") if top.get("config") is not None else {}
-        return cls(path=path, config=config, environment=tuple(bound_names(top, path)))
+        provider = str(top.get("secretsprovider") or "")
+        return cls(path=path, config=config, environment=tuple(bound_names(top, path)), secrets_provider=provider)
 
     @property
     def has_encrypted_values(self) -> bool:
@@ -42,6 +45,16 @@ class StackFile:
     def has(self, key: str) -> bool:
         """Whether the full key (`namespace:name`) has a value, secret or not."""
         return key in self.config and self.config[key] not in (None, "")
+
+
+def secrets_provider_of(path: Path) -> str:
+    """The secrets provider that a settings file names; empty when there is no file, or it names none.
+
+    Raises `Usage` for one that is no settings file.
+    """
+    # Most files name none: reading them costs nothing then.
+    named = path.exists() and b"secretsprovider" in path.read_bytes()
+    return StackFile.read(path).secrets_provider if named else ""
 
 
 def full_key(project: str, key: str) -> str:

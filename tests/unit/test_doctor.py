@@ -190,6 +190,19 @@ def test_each_broken_thing_is_a_row_with_its_fix(home: House, capsys: pytest.Cap
     assert "checks failed" in ended
 
 
+def test_a_stack_whose_key_is_elsewhere_needs_no_passphrase(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = home.target_entry()
+    del entry["passphrase_file"]
+    home.write_target(entry)
+    found, ended = rows(home, capsys)
+    assert "failed" in found["passphrase"] and ended
+    settings = home.root / "pulumi/core/operators/cnpg/Pulumi.mx.yaml"
+    settings.write_text("secretsprovider: hashivault://homelab\n")
+    found, ended = rows(home, capsys)
+    assert "not tried" in found["passphrase"] and "hashivault" in found["passphrase"]
+    assert ended == ""
+
+
 def test_a_plugin_that_pulumi_would_download_is_told(
     home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

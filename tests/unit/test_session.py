@@ -12,6 +12,7 @@ import yaml
 
 from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.journal import read_journal
+from runbooks.lib.pulumi import stack_export
 from runbooks.services import find_service
 from runbooks.session import open_session
 from tests.answers import namespace
@@ -353,6 +354,27 @@ def test_a_bucket_back_end_gets_its_login_and_its_password_is_masked(
     with open_session(house.c, "preview.all", cluster=False) as session:
         assert "AWS_PROFILE" not in session.env
         assert session.masker.mask("ops:s3cr%65t-word and s3cret-word") == "ops:[secret] and [secret]"
+
+
+def test_the_key_service_of_a_stack_gets_its_login_and_no_other_stack_does(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logins = {"AWS_SECRET_ACCESS_KEY": "aws-key-of-the-house", "VAULT_SERVER_TOKEN": "vault-token-of-the-house"}
+    for name, value in logins.items():
+        monkeypatch.setenv(name, value)
+    projects = house.root / "pulumi"
+    (projects / "data/databases/postgres/Pulumi.mx.yaml").write_text("secretsprovider: awskms://alias/homelab\n")
+    house.answer("pulumi", ["stack", "export"], (1, "", "denied for aws-key-of-the-house"))
+    given = {}
+    with open_session(house.c, "preview.all", cluster=False) as session:
+        for name in ("postgres", "immich", "cnpg"):
+            session.runner.run(stack_export(session.stack(find_service(name))))
+            given[name] = {name for name in house.calls("pulumi")[-1]["env"] if name in logins}
+    assert given == {"postgres": {"AWS_SECRET_ACCESS_KEY"}, "immich": {"AWS_SECRET_ACCESS_KEY"}, "cnpg": set()}, (
+        "immich reads the outputs of postgres, secret ones with them"
+    )
+    assert not logins.keys() & house.calls("pulumi")[0]["env"].keys(), "asking for the version takes no login"
+    assert "denied for [secret]" in house.everything_written()
 
 
 def test_a_login_plugin_gets_its_variables_and_nobody_else_does(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

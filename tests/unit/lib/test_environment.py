@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from runbooks.lib.environment import back_end_variables, child_environment, secret_variables
+from runbooks.lib.environment import (
+    back_end_variables,
+    child_environment,
+    key_service_variables,
+    secret_variables,
+)
 from runbooks.lib.runner import child_environment as as_the_runner_has_it
 
 NEVER = [
@@ -81,6 +86,24 @@ def test_a_back_end_gets_what_is_its_own_and_nothing_else(scheme: str, passed: s
     assert set(back_end_variables(scheme, LOGINS | others)) == passed
 
 
+@pytest.mark.parametrize(
+    ("provider", "passed"),
+    [
+        ("awskms://alias/homelab?region=eu-central-1", {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY"}),
+        ("gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k", {"GOOGLE_APPLICATION_CREDENTIALS"}),
+        ("azurekeyvault://vault.example.net/keys/k", {"AZURE_STORAGE_KEY"}),
+        ("hashivault://homelab", {"VAULT_ADDR"}),
+        ("passphrase", set()),
+        ("default", set()),
+        ("", set()),
+        ("othervault://x", set()),
+    ],
+)
+def test_a_key_service_gets_what_is_its_own_and_nothing_else(provider: str, passed: set[str]) -> None:
+    environ = LOGINS | {"VAULT_ADDR": "https://vault", "PATH": "/bin"}
+    assert set(key_service_variables(provider, environ)) == passed
+
+
 def test_the_check_for_a_newer_pulumi_is_always_off() -> None:
     for base, extra in (({}, {}), ({"PULUMI_SKIP_UPDATE_CHECK": "false"}, {}), ({}, {"PULUMI_SKIP_UPDATE_CHECK": "0"})):
         assert child_environment(base, extra)["PULUMI_SKIP_UPDATE_CHECK"] == "true"
@@ -112,6 +135,11 @@ def test_it_is_what_the_runner_uses() -> None:
         ("AWS_SECRET_ACCESS_KEY", "key", ["key"]),
         ("OPENAI_API_KEY", "sk", ["sk"]),
         ("MODAL_TOKEN_SECRET", "as-1", ["as-1"]),
+        ("VAULT_SERVER_TOKEN", "hvs.1", ["hvs.1"]),
+        ("AZURE_STORAGE_KEY", "a+/=", ["a+/="]),
+        ("AZURE_STORAGE_CONNECTION_STRING", "AccountKey=x", ["AccountKey=x"]),
+        ("GOOGLE_CREDENTIALS", '{"private_key": "k", "token_n": 1}', ['{"private_key": "k", "token_n": 1}', "k"]),
+        ("GOOGLE_CREDENTIALS", "{broken", ["{broken"]),
         ("EMPTY_TOKEN", "", []),
         ("HTTPS_PROXY", "http://user:proxy-password@proxy:3128", ["proxy-password"]),
         ("https_proxy", "http://proxy:3128", []),

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from runbooks.lib.errors import Usage
-from runbooks.lib.stackfile import StackFile, full_key, missing_keys, refresh_copy
+from runbooks.lib.stackfile import StackFile, full_key, missing_keys, refresh_copy, secrets_provider_of
 
 TEMPLATE = """\
 # Template of the lab.
@@ -54,6 +54,24 @@ def test_nothing_is_written_when_nothing_changed(files: tuple[Path, Path]) -> No
     before = copied.stat().st_mtime_ns
     assert not refresh_copy(template, copied, IMPOSED)
     assert copied.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("text", "provider"),
+    [
+        ("secretsprovider: awskms://alias/x?region=eu\nencryptedkey: AQ\nconfig: {}\n", "awskms://alias/x?region=eu"),
+        ("secretsprovider: passphrase\n", "passphrase"),
+        ("secretsprovider:\n", ""),
+        ("config:\n  app:secretsprovider: awskms://x\n", ""),
+        ("config: {}\n", ""),
+        (None, ""),
+    ],
+)
+def test_who_holds_the_key(tmp_path: Path, text: str | None, provider: str) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert secrets_provider_of(path) == StackFile.read(path).secrets_provider == provider
 
 
 def as_pulumi_leaves_it(copied: Path) -> None:
