@@ -8,7 +8,9 @@ from runbooks.collection import build
 from runbooks.program import errors_told, main, options_of_environment
 
 ALONE = "quality doctor graph status"
-GROUPS = "cancel charts deploy destroy drift esc lab modal outputs preview rollback secrets stack target verify wire"
+GROUPS = (
+    "cancel charts deploy destroy drift esc lab modal new outputs preview rollback secrets stack target verify wire"
+)
 
 ns = build(
     alone=[import_module(f"runbooks.{name}") for name in ALONE.split()],

@@ -108,6 +108,9 @@ def matching(pattern: str, expected: str, example: str) -> Rule:
 
 DNS_LABEL = matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "one DNS label: a-z, 0-9 and -, at most 63", "postgresql")
 QUANTITY = matching(r"[1-9][0-9]*(Mi|Gi|Ti)", "a size such as 20Gi", "20Gi")
+VERSIONED_IMAGE = matching(
+    r"[^\s:@]+(:[0-9]+/[^\s:@]+)?:v?[0-9][^\s:@]*(@sha256:[0-9a-f]{64})?", "an image with a version", "IMAGE:v1.2.3"
+)
 
 
 def read_settings(declared: type[S], *, environment: str = "") -> S:

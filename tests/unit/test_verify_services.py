@@ -254,9 +254,9 @@ def states(verdict: Verdict) -> dict[str, State]:
     return {finding.rung: finding.state for finding in verdict.findings}
 
 
-def test_every_service_has_a_ladder_of_its_own() -> None:
-    assert all(service.checks for service in SERVICES)
-    assert {name for service in SERVICES for name in service.checks} == set(LADDERS) - {"generic"}
+def test_every_ladder_proves_a_service() -> None:
+    """A new service may start with the generic one; every other ladder was made for somebody."""
+    assert {name for service in SERVICES for name in service.checks or ("generic",)} | {"generic"} == set(LADDERS)
 
 
 @pytest.mark.parametrize("service", [*APPS, *OTHERS], ids=lambda service: service.name)

@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 
-from lib.settings import DNS_LABEL, matching, one_of, setting
+from lib.settings import DNS_LABEL, VERSIONED_IMAGE, matching, one_of, setting
 
-IMAGE = matching(
-    r"[^\s:@]+(:[0-9]+/[^\s:@]+)?:v?[0-9][^\s:@]*(@sha256:[0-9a-f]{64})?", "an image with a version", "IMAGE:v1.2.3"
-)
 NAMES = ("immich", "n8n", "temporal", "superset", "jupyterhub", "grafana")
 """Of the apps in `sites.py`."""
 SITE_NAMES = matching("|".join(NAMES), f"a list of {', '.join(NAMES)}", NAMES[0])
@@ -20,7 +17,7 @@ class Settings:
 
     namespace: str = setting("Namespace of the start page", default="glance", accepts=DNS_LABEL)
     hostname: str = setting("Name on the tailnet", default="glance", accepts=DNS_LABEL)
-    image: str = setting("Image of Glance", default="glanceapp/glance:v0.8.5", accepts=IMAGE)
+    image: str = setting("Image of Glance", default="glanceapp/glance:v0.8.5", accepts=VERSIONED_IMAGE)
     title: str = setting("Title of the page", default="Home")
     tailnet: str = setting(
         "Domain of the tailnet, for complete links; short names when empty", default="", accepts=TAILNET
