@@ -19,6 +19,8 @@ from lab.cloud.wire import DONE, Answer, Json, Request, Route, bad_request, conf
 KINDS = ("update", "preview", "refresh", "destroy")
 LEASE = 300
 """Seconds that a started update may be silent before another one may start."""
+LONGEST = 300
+"""Seconds that a client may ask for."""
 
 U = f"{S}/update/{{update}}"
 
@@ -90,9 +92,9 @@ class Updates:
     def renew_lease(self, request: Request) -> Answer:
         with self._running(request) as (stack, update):
             seconds = request.json().get("duration", LEASE)
-            if not isinstance(seconds, int) or not 0 < seconds <= LEASE:
-                raise bad_request(f"the duration is not between 1 and {LEASE} seconds")
-            update.lease_until = time.time() + seconds
+            if not isinstance(seconds, int) or not 0 < seconds <= LONGEST:
+                raise bad_request(f"the duration is not between 1 and {LONGEST} seconds")
+            update.lease_until = time.time() + min(seconds, LEASE)
             self.store.save_update(stack, update)
             return Answer(content=self._lease(update))
 

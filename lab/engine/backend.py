@@ -59,11 +59,13 @@ def read_stack_name(text: str, project: str) -> StackName:
 
 @dataclass(frozen=True)
 class StackSummary:
-    """A line of ``stack ls``. ``last_update`` is POSIX time; both are ``None`` for a cloud stack never updated."""
+    """A line of ``stack ls``. ``last_update`` is POSIX time; it and ``resources`` are ``None`` for a cloud stack never
+    updated, ``is_updating`` is ``None`` on a file back end too."""
 
     name: StackName
     last_update: float | None
     resources: int | None
+    is_updating: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,12 @@ class RunRequest:
 class Run(Protocol):
     """One operation, as the back end sees it."""
 
+    def state(self) -> dict[str, Any] | None:
+        """The deployment, now that nobody else can change it. ``None``: nobody could since it was read."""
+        ...
+
     def save(self, deployment: dict[str, Any]) -> None:
-        """Keep the state as it is now. Raises ``CommandFailed``."""
+        """Keep the state as it is now. Raises ``CommandFailed``, ``OperationFailed`` when that has been told."""
         ...
 
     def tell(self, event: Event) -> None:
@@ -115,6 +121,10 @@ class Backend(Protocol):
 
     def read_name(self, text: str, project: str) -> StackName: ...
 
+    def read_reference(self, text: str, project: str) -> StackName:
+        """As a stack reference names it."""
+        ...
+
     def whoami(self) -> dict[str, Any]:
         """``user``, ``url`` and, of a cloud, ``organizations``."""
         ...
@@ -128,6 +138,10 @@ class Backend(Protocol):
     def read_latest(self, name: StackName) -> dict[str, Any]: ...
 
     def last_update(self, name: StackName) -> float | None: ...
+
+    def running_update(self, name: StackName) -> tuple[float, str] | None:
+        """Start (POSIX time) and author of the update that runs, where the back end knows."""
+        ...
 
     def remove_stack(self, name: StackName) -> None: ...
 
@@ -176,6 +190,9 @@ class FileBackend:
         return self._base / "stacks" / name.project / f"{name.stack}.json"
 
     def read_name(self, text: str, project: str) -> StackName:
+        return read_stack_name(text, project)
+
+    def read_reference(self, text: str, project: str) -> StackName:
         return read_stack_name(text, project)
 
     def whoami(self) -> dict[str, Any]:
@@ -228,6 +245,10 @@ class FileBackend:
     def last_update(self, name: StackName) -> float:
         """POSIX time of the last write."""
         return self.stack_file(name).stat().st_mtime
+
+    def running_update(self, name: StackName) -> tuple[float, str] | None:
+        del name
+        return None
 
     def remove_stack(self, name: StackName) -> None:
         file = self.stack_file(name)
@@ -326,6 +347,9 @@ class FileRun:
 
     backend: FileBackend
     request: RunRequest
+
+    def state(self) -> None:
+        """The lock was there before the state was read."""
 
     def save(self, deployment: dict[str, Any]) -> None:
         self.backend.write_latest(self.request.name, deployment)

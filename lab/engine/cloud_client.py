@@ -21,7 +21,10 @@ ENVIRONMENTS = "application/vnd.pulumi+8"
 """What the clients of the two halves of the API accept."""
 
 NO_LOGIN = "PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions"
-_TIMEOUT = 120.0
+_TIMEOUT = 60.0
+"""Seconds that a server which took a request may be silent."""
+_AGAIN = 0.1
+"""Seconds between two attempts at a server that does not listen."""
 _LARGE = 1024
 
 
@@ -33,6 +36,10 @@ class CloudError(CommandFailed):
         self.status = status
         self.message = message
         self.body = body
+
+
+class Unreachable(CommandFailed):
+    """No answer at all."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,13 @@ class CloudClient:
         text: str | None = None,
         headers: Mapping[str, str] | None = None,
         update_token: str = "",
+        patience: float = 0,
     ) -> Reply:
-        """One request. ``content`` is sent as JSON, ``text`` as it is. Raises ``CloudError`` or ``CommandFailed``."""
+        """One request. ``content`` is sent as JSON, ``text`` as it is. Raises ``CloudError`` or ``Unreachable``.
+
+        With ``patience`` (seconds) a server that goes away is waited for and asked again: only for what may be said
+        twice.
+        """
         body = text.encode() if text is not None else b"" if content is None else json.dumps(content).encode()
         authorization = f"update-token {update_token}" if update_token else f"token {self._token}"
         sent = {
@@ -83,7 +95,8 @@ class CloudClient:
         if len(body) > _LARGE and text is None:
             body, sent["Content-Encoding"] = gzip.compress(body, 1), "gzip"
         target = path + (f"?{urlencode(query)}" if query else "")
-        reply = self._exchange(method, target, body, sent)
+        deadline = time.monotonic() + patience if patience else 0
+        reply = self._exchange(method, target, body, sent, deadline)
         if reply.status >= http.client.BAD_REQUEST:
             raise _refused(reply)
         return reply
@@ -91,32 +104,52 @@ class CloudClient:
     def json(self, method: str, path: str, **more: Any) -> Any:
         return self.call(method, path, **more).content
 
-    def _exchange(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """A connection that the server closed meanwhile is opened anew, once."""
-        for attempt in (1, 2):
-            connection = self._connection(fresh=attempt > 1)
+    def _exchange(self, method: str, target: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
+        """A kept connection that the server has closed meanwhile is opened anew."""
+        while True:
+            connection, is_kept = self._connection()
             try:
                 connection.request(method, target, body or None, dict(headers))
                 response = connection.getresponse()
                 return _reply(response.status, dict(response.getheaders()), response.read())
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                if attempt > 1:
-                    raise self._unreachable("it closes every connection") from None
             except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                raise self._unreachable(str(error) or type(error).__name__) from error
-        raise AssertionError("unreachable")
+                self._drop()
+                if is_kept and isinstance(error, _CLOSED):
+                    continue
+                if isinstance(error, TimeoutError) or time.monotonic() > deadline:
+                    raise self._unreachable(_reason(error)) from error
+            except BaseException:
+                # Interrupted: what is still to come on this connection answers nobody.
+                self._drop()
+                raise
+            time.sleep(_AGAIN)
 
-    def _connection(self, *, fresh: bool) -> http.client.HTTPConnection:
+    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
+        """This thread's, and whether it has carried a request before."""
         kept: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
-        if kept is None or fresh:
-            if kept is not None:
-                kept.close()
-            kept = self._own.connection = http.client.HTTPConnection(*self._place, timeout=_TIMEOUT)
-        return kept
+        if kept is not None:
+            return kept, True
+        self._own.connection = http.client.HTTPConnection(*self._place, timeout=_TIMEOUT)
+        return self._own.connection, False
 
-    def _unreachable(self, reason: str) -> CommandFailed:
-        return CommandFailed(f"the lab's cloud does not answer at {self.url}: {reason}. `./inv lab.up` starts it")
+    def _drop(self) -> None:
+        self._own.connection.close()
+        self._own.connection = None
+
+    def _unreachable(self, reason: str) -> Unreachable:
+        return Unreachable(f"the lab's cloud does not answer at {self.url}: {reason}. `./inv lab.up` starts it")
+
+
+_CLOSED = (ConnectionResetError, BrokenPipeError)
+"""``RemoteDisconnected`` is one of them."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_TIMEOUT:.0f} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return str(error) or type(error).__name__
 
 
 def _reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -142,6 +175,10 @@ def _refused(reply: Reply) -> CloudError:
 def segment(name: str) -> str:
     """A name as one part of a path."""
     return quote(name, safe="")
+
+
+def stack_path(organization: str, project: str, stack: str) -> str:
+    return f"/api/stacks/{segment(organization)}/{segment(project)}/{segment(stack)}"
 
 
 # -- the token -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from lab.engine.cloud_client import CloudClient, segment
+from lab.engine.cloud_client import CloudClient, stack_path
 
 _BATCH = 500
 
@@ -61,7 +61,7 @@ class ServiceManager:
     """Implements ``secrets_manager.SecretsManager``."""
 
     def __init__(self, client: CloudClient, *, organization: str, project: str, stack: str) -> None:
-        path = f"/api/stacks/{segment(organization)}/{segment(project)}/{segment(stack)}"
+        path = stack_path(organization, project, stack)
         self._state = {"url": client.url, "owner": organization, "project": project, "stack": stack}
         self._crypter = ServiceCrypter(client, path)
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, TextIO
 
@@ -18,7 +18,14 @@ from lab.engine.cancellation import CancellationToken
 from lab.engine.deployment import Deployment, Stopped
 from lab.engine.display import SECRET_TEXT, Display, EventSink, SecretFilter
 from lab.engine.events import Diagnostic, Emit, Ended, Notice, Prelude, Summary
-from lab.engine.failures import ChangesProposed, CommandFailed, NotSupported, OperationFailed, UsageError
+from lab.engine.failures import (
+    ChangesProposed,
+    CommandFailed,
+    NotSupported,
+    OperationFailed,
+    StackNotFound,
+    UsageError,
+)
 from lab.engine.guard import check_cluster
 from lab.engine.hosting import Host, ProviderRegistry
 from lab.engine.journal import Journal
@@ -69,6 +76,7 @@ class Work:
     values: Mapping[str, str]
     secret_keys: tuple[str, ...]
     secrets: SecretsManager
+    deployment: Mapping[str, Any]
     snapshot: Snapshot
     secret_texts: tuple[str, ...] = ()
     """Of the environment variables and files of ESC environments."""
@@ -207,9 +215,8 @@ def _prepare(session: Session, project: Project, name: StackName) -> Work:
     check_cluster(session.environment, values)
     secret_keys = tuple(key for key, setting in chosen.items() if setting.secret)
     snapshot = _snapshot(session, deployment, secrets)
-    return Work(
-        session, project, name, settings, chosen, values, secret_keys, secrets, snapshot, environment.secret_texts
-    )
+    hidden = environment.secret_texts
+    return Work(session, project, name, settings, chosen, values, secret_keys, secrets, deployment, snapshot, hidden)
 
 
 def _snapshot(session: Session, deployment: dict[str, Any], secrets: SecretsManager) -> Snapshot:
@@ -231,8 +238,10 @@ def _run_once(work: Work, options: Options, *, preview: bool, program_slot: _Pro
     started = time.monotonic()
     sink = EventSink(_display(work, options, preview=preview), work.hidden)
     token = CancellationToken()
+    losses: list[str] = []
 
     def lost(why: str) -> None:
+        losses.append(why)
         sink(Diagnostic("", f"{why}\n", "error", "error: "))
         token.cancel()
 
@@ -240,17 +249,28 @@ def _run_once(work: Work, options: Options, *, preview: bool, program_slot: _Pro
         sink(Prelude({key: SECRET_TEXT if key in work.secret_keys else work.values[key] for key in work.values}))
         with work.session.backend.run(_request(work, options, preview=preview), lost) as run:
             sink.listen(run.tell)
+            work = _on_what_is_there(work, run)
             deployment, journal = _deployment(work, options, preview=preview, sink=sink, token=token, run=run)
             try:
                 _carry_out(work, options, deployment, journal, program_slot, sink)
             finally:
                 deployment.registry.close()
             if not preview:
-                journal.flush()
+                with contextlib.suppress(Stopped):
+                    journal.flush()
+            deployment.failed = deployment.failed or bool(losses)
             seconds = time.monotonic() - started
             result = _conclude(deployment, sink, preview=preview, seconds=seconds, token=token)
             run.finish(result, _history_entry(work, options, deployment, result, seconds))
     _raise_for(deployment, options, result, preview=preview)
+
+
+def _on_what_is_there(work: Work, run: Run) -> Work:
+    """The state may be another one than when it was read, if the back end holds it only since the run began."""
+    deployment = run.state()
+    if deployment is None or deployment == work.deployment:
+        return work
+    return replace(work, deployment=deployment, snapshot=_snapshot(work.session, deployment, work.secrets))
 
 
 def _request(work: Work, options: Options, *, preview: bool) -> RunRequest:
@@ -315,7 +335,10 @@ def _deployment(
     name, encrypt = work.name, work.secrets.crypter.encrypt
 
     def save(snapshot: Snapshot) -> None:
-        run.save(encode_deployment(snapshot, encrypt))
+        try:
+            run.save(encode_deployment(snapshot, encrypt))
+        except OperationFailed as error:
+            raise Stopped from error
 
     journal = Journal(work.snapshot, None if preview else save)
     folder = str(work.project.program()[0]) if options.kind == "update" else str(work.project.folder)
@@ -341,14 +364,12 @@ def _provider_setting(work: Work, key: str) -> Value:
 
 
 def _read_other_stack(session: Session, project: Project, reference: str) -> tuple[PropertyMap, list[str]] | None:
-    """Outputs of a stack of the same back end, for a stack reference."""
+    """Outputs of a stack of the same back end, for a stack reference; ``None`` when it is not there."""
+    name = session.backend.read_reference(reference, project.name)
     try:
-        name = session.backend.read_name(reference, project.name)
-    except CommandFailed:
+        deployment = session.backend.read_latest(name)
+    except StackNotFound:
         return None
-    if not session.backend.has_stack(name):
-        return None
-    deployment = session.backend.read_latest(name)
     outputs = raw_outputs(deployment)
     if not outputs:
         return {}, []
