@@ -24,6 +24,7 @@ from runbooks.lib.plan import (
     digest_data,
     digest_lines,
 )
+from runbooks.lib.pulumi import Event
 from runbooks.lib.stacks import Stack
 from runbooks.planning import (
     fingerprint_of,
@@ -219,10 +220,11 @@ def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch)
         event = watch.violation
         raise Refused(
             f"pulumi began to {event.op} {pulumi.type_of(event.urn)} {pulumi.name_of(event.urn)} of {stack.service}, "
-            f"which nobody had approved; it was stopped with one signal and ended with exit {outcome.exit_code}"
+            f"{unapproved(event, watch)}; it was stopped with one signal and ended with exit {outcome.exit_code}"
             + left_behind(session, stack),
             expected="the operations of the preview, and nothing stronger",
-            next_step=f"./inv preview.{stack.service} --diff shows what is left to do",
+            next_step=f"./inv preview.{stack.service} --diff shows what is left to do, also what was unforeseen; "
+            "then run the same command again",
         )
     if outcome.ok:
         return
@@ -232,6 +234,16 @@ def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch)
             error.summary + left_behind(session, stack), expected=error.expected, next_step=error.next_step
         )
     raise error
+
+
+def unapproved(event: Event, watch: Watch) -> str:
+    """Why nobody had approved an operation: usually because no preview showed it."""
+    if event.op == "delete-replaced" and event.urn not in watch.approved.strengths:
+        return (
+            "which the preview did not show: it depends on something that is deleted before it is replaced, and it was"
+            " dropped from the program at the same time"
+        )
+    return "which nobody had approved"
 
 
 def with_errors(session: Session, outcome: Outcome, watch: Watch) -> Outcome:

@@ -297,6 +297,7 @@ def _options(kind: str, arguments: Arguments, *, preview_only: bool) -> Options:
         diff=arguments.has("diff"),
         expect_no_changes=arguments.has("expect-no-changes"),
         show_secrets=arguments.has("show-secrets"),
+        show_replacement_steps=arguments.has("show-replacement-steps"),
         suppress_outputs=arguments.has("suppress-outputs"),
         refresh=arguments.has("refresh"),
         clear_pending_creates=arguments.has("clear-pending-creates"),
@@ -375,7 +376,10 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("config", "env", "init"): Command(
         _config_env_init, (*_CONFIG_ENV, Flag("env", takes_value=True), Flag("keep-config"))
     ),
-    ("preview",): Command(_preview, (*_OPERATION, SHOW_SECRETS, EXPECT_NO_CHANGES, Flag("refresh", "r"))),
+    ("preview",): Command(
+        _preview,
+        (*_OPERATION, SHOW_SECRETS, EXPECT_NO_CHANGES, Flag("refresh", "r"), Flag("show-replacement-steps")),
+    ),
     ("up",): _UP,
     ("update",): _UP,
     ("refresh",): _REFRESH,

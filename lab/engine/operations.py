@@ -54,6 +54,7 @@ class Options:
     diff: bool = False
     expect_no_changes: bool = False
     show_secrets: bool = False
+    show_replacement_steps: bool = False
     suppress_outputs: bool = False
     refresh: bool = False
     clear_pending_creates: bool = False
@@ -302,7 +303,9 @@ def _display(work: Work, options: Options, *, preview: bool) -> Display:
 
         if options.output_json:
             return SummaryLine(out)
-        return Digest(out, work.hidden) if options.preview_only else EventStream(out, work.hidden)
+        if options.preview_only:
+            return Digest(out, work.hidden, halves=options.show_replacement_steps)
+        return EventStream(out, work.hidden)
     from lab.engine.display.text import Difference, Progress, title_of
 
     root = make_urn(work.name.stack, work.project.name, "", ROOT_STACK_TYPE, f"{work.project.name}-{work.name.stack}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -103,7 +103,8 @@ def _with_arguments(command: Command, *arguments: str) -> Command:
 
 
 def preview(stack: Stack) -> Command:
-    return _command(stack, "preview", "--json", title=f"preview {stack.service}")
+    """With the halves of replaces: what is deleted as one half, and has no other, is in no other step."""
+    return _command(stack, "preview", "--json", "--show-replacement-steps", title=f"preview {stack.service}")
 
 
 def up(stack: Stack) -> Command:
@@ -192,6 +193,8 @@ class State:
     protected: bool = False
     retained: bool = False
     """`retainOnDelete`: pulumi forgets it and leaves the object."""
+    pending_delete: bool = False
+    """The old half of a replace that an earlier update could not finish."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,13 +403,31 @@ def read_preview(text: str) -> Preview:
     """Read `preview --json`, also of a preview that failed: then `errors` says why."""
     answer = read_json(text, "pulumi preview")
     return Preview(
-        steps=tuple(_step(item) for item in answer.get("steps") or ()),
+        steps=tuple(_whole_steps([_step(item) for item in answer.get("steps") or ()])),
         diagnostics=tuple(_told(item) for item in answer.get("diagnostics") or () if not _is_noise(item)),
         change_summary=dict(answer.get("changeSummary") or {}),
         settings=dict(answer.get("config") or {}),
         seconds=(answer.get("duration") or 0) / 1e9,
         may_be_corrupt=bool(answer.get("maybeCorrupt")),
     )
+
+
+HALVES = frozenset({"create-replacement", "delete-replaced", "discard-replaced", "remove-pending-replace"})
+
+
+def _whole_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps, each replace as one.
+
+    Where something is deleted before it is replaced, pulumi deletes what depends on it first. What of that the program
+    has no more is never made again: its `delete-replaced` is a delete. The old halves that an earlier update left are
+    read from the state.
+    """
+    replaced = {step.urn for step in steps if step.op == "replace"}
+    for step in steps:
+        if step.op not in HALVES or (step.op == "create-replacement" and step.urn not in replaced):
+            yield step
+        elif step.op == "delete-replaced" and step.urn not in replaced and step.old and not step.old.pending_delete:
+            yield replace(step, op="delete")
 
 
 def _step(item: Mapping[str, Any]) -> Step:
@@ -431,6 +452,7 @@ def _state(item: Mapping[str, Any] | None) -> State | None:
         parent=str(item.get("parent") or ""),
         protected=bool(item.get("protect")),
         retained=bool(item.get("retainOnDelete")),
+        pending_delete=bool(item.get("delete")),
     )
 
 

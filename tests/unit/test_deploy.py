@@ -169,6 +169,16 @@ def test_operation_nobody_approved_is_stopped_with_one_signal(tmp_path: Path) ->
     assert stage.reporter.events[-1]["failed"] == ["db"]
 
 
+def test_what_a_preview_did_not_show_is_told_as_that(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(up__db=applied("db", *event("db", "delete-replaced", name="user"))), answers=["y"])
+    with pytest.raises(Refused, match=r"began to delete-replaced .*user of db, which the preview did not") as refused:
+        deploy(stage)
+    assert "it was dropped from the program at the same time" in refused.value.summary
+    assert "deleted before it is replaced" in refused.value.summary
+    assert refused.value.next_step.startswith("./inv preview.db --diff shows what is left to do")
+    assert "run the same command again" in refused.value.next_step
+
+
 def test_interrupted_update_says_what_it_left_behind(tmp_path: Path) -> None:
     stage = Stage(tmp_path, three(), answers=["y"])
 

@@ -23,8 +23,9 @@ from lab.engine.state import SECRET_SIGNATURE, SIGNATURE, ResourceState, encode,
 from lab.engine.urns import ROOT_STACK_TYPE, name_of
 from lab.engine.values import Secret, Value
 
-# Halves of a replace are left out of the digest. Of what stays the same only the stack itself is in it, and what
-# gains or loses its protection. Source: pulumi pkg/backend/display/display.go, shouldShow.
+# Halves of a replace are in the digest only when asked for (--show-replacement-steps). Of what stays the same only the
+# stack itself is in it, and what gains or loses its protection. Source: pulumi pkg/backend/display/display.go
+# (shouldShow).
 _HALVES = ("create-replacement", "delete-replaced", "discard-replaced")
 
 
@@ -36,9 +37,10 @@ def _is_shown_same(step: Step) -> bool:
 class Digest:
     """``preview --json`` and ``refresh --preview-only --json``: one indented document at the end."""
 
-    def __init__(self, out: TextIO, hidden: SecretFilter) -> None:
+    def __init__(self, out: TextIO, hidden: SecretFilter, *, halves: bool = False) -> None:
         self._out = out
         self._hidden = hidden
+        self._left_out = () if halves else _HALVES
         self._config: Mapping[str, str] = {}
         self._steps: list[dict[str, Any]] = []
         self._refreshed: dict[str, dict[str, Any]] = {}
@@ -57,7 +59,7 @@ class Digest:
             self._write(event)
 
     def _add(self, step: Step) -> None:
-        if step.op in _HALVES or (step.op == "same" and not _is_shown_same(step)):
+        if step.op in self._left_out or (step.op == "same" and not _is_shown_same(step)):
             return
         entry = self._entry(step)
         self._steps.append(entry)

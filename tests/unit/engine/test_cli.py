@@ -12,6 +12,7 @@ from lab.engine.failures import NotSupported, UsageError
     ("line", "command", "words", "flags"),
     [
         ("-C /x preview --json -s mx", "preview", (), {"cwd": "/x", "json": "true", "stack": "mx"}),
+        ("preview --show-replacement-steps", "preview", (), {"show-replacement-steps": "true"}),
         ("stack -s mx output key --show-secrets", "stack output", ("key",), {"stack": "mx", "show-secrets": "true"}),
         ("config --config-file f set k v", "config set", ("k", "v"), {"config-file": "f"}),
         ("config set k -- -dashed", "config set", ("k", "-dashed"), {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -214,6 +215,27 @@ def test_dependents_that_cannot_stay_are_replaced_too(bench: Bench) -> None:
         "create-replacement user",
         "same sample-mx",
     ]
+
+
+def test_a_dependent_that_the_program_dropped_is_deleted_as_half_of_a_replace(bench: Bench) -> None:
+    """As the real engine does it: no step of a preview but that half tells of it."""
+
+    def both(run: Run) -> None:
+        base = run.register(CONFIG_MAP, "base", more={"data": {"k": "1"}})
+        run.register(CONFIG_MAP, "user", more={"data": {"uses": "x"}}, property_dependencies={"data": [base.urn]})
+
+    changed = config_map("base", more={"data": {"k": "2"}})
+    bench.apply(both)
+    before = copy.deepcopy(bench.state)  # each command reads it anew
+    preview = bench.run(preview=True)
+    changed(preview)
+    preview.finish()
+    assert [told for told in preview.operations(StepStarted) if "user" in told] == ["delete-replaced user"]
+    assert "user" in bench.objects()
+    bench.state = before
+    update = bench.apply(changed)
+    assert [told for told in update.operations() if "user" in told] == ["delete-replaced user"]
+    assert sorted(bench.objects()) == ["base"] and "user" not in names(bench.state)
 
 
 def test_an_interrupted_replacement_is_finished_by_the_next_run(bench: Bench) -> None:

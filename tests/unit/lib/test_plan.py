@@ -198,6 +198,36 @@ def test_first_operation_nobody_approved_stops_the_update_once() -> None:
     assert (watch.violation.op, watch.violation.urn.rsplit("::")[-1]) == ("update", "ns")
 
 
+HALVES = [
+    {"op": "delete-replaced", "urn": urn(CONFIG_MAP, "user"), "oldState": {"inputs": {"a": 1}}},
+    {"op": "delete-replaced", "urn": urn(CONFIG_MAP, "base"), "oldState": {}},
+    {"op": "replace", "urn": urn(CONFIG_MAP, "base"), "oldState": {}, "newState": {}, "replaceReasons": ["data"]},
+    {"op": "create-replacement", "urn": urn(CONFIG_MAP, "base"), "oldState": {}, "newState": {}},
+    {"op": "delete-replaced", "urn": urn(CONFIG_MAP, "left"), "oldState": {"delete": True}},
+    {"op": "remove-pending-replace", "urn": urn(CONFIG_MAP, "gone"), "oldState": {}},
+]
+"""What `preview --json --show-replacement-steps` says of `base`, and of `user`, which depends on it and was dropped."""
+
+
+def test_a_half_of_a_replace_that_has_no_other_is_a_delete() -> None:
+    plan = plan_of(STACK, read_preview(json.dumps({"steps": HALVES})), fingerprint=NO_PRINT)
+    assert [(change.verb, change.step.name, change.rank) for change in plan.changes] == [
+        ("delete", "user", Rank.DESTRUCTIVE),
+        ("replace", "base", Rank.REPLACE),
+    ]
+    assert plan.changes[1].why == "because of data"
+    approved = approved_of(plan)
+    for name in ("user", "base"):
+        assert approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, name)))
+    assert not approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, "left")))
+
+
+def test_a_replacement_of_which_only_the_new_half_is_left_is_a_replace() -> None:
+    steps = [{"op": "create-replacement", "urn": urn(CONFIG_MAP), "oldState": {}, "newState": {}}]
+    plan = plan_of(STACK, read_preview(json.dumps({"steps": steps})), fingerprint=NO_PRINT)
+    assert [change.verb for change in plan.changes] == ["replace"]
+
+
 @pytest.mark.parametrize(
     ("approved", "happens", "allowed"),
     [
