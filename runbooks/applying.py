@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from runbooks import states
+from runbooks.holders import holders_of
 from runbooks.lib import pulumi
 from runbooks.lib.checks import Verdict
 from runbooks.lib.command import Outcome
@@ -258,14 +259,13 @@ def left_behind(session: Session, stack: Stack) -> str:
     told = []
     try:
         pending = states.state_of(session, stack, after_interrupt=True).pending
-        folder = pulumi.lock_folder(stack, session.target.backend)
-        locks = pulumi.locks_in(folder) if folder is not None else ()
+        held = holders_of(session, stack, after_interrupt=True)
     except OpsError as error:
         return f"; what it left behind could not be read: {error.summary}"
     if pending:
         names = ", ".join(f"{kind} {pulumi.name_of(urn)}" for kind, urn in pending)
         told.append(f"operations of unknown result: {names}")
-    if locks:
+    if held:
         told.append("its lock is still there")
     return f"; {' and '.join(told)}" if told else "; it left no lock and no operation of unknown result"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @each_service()
 def cancel(c: Context, names: tuple[str, ...]) -> None:
     """Remove the lock that a dead run left on the stack of {service}; refuses while that run lives."""
+    from runbooks.holders import holders_of
     from runbooks.lib import pulumi
     from runbooks.lib.failures import explain
     from runbooks.lib.graph import by_name
@@ -31,12 +32,12 @@ def cancel(c: Context, names: tuple[str, ...]) -> None:
     with open_session(c, f"cancel.{service.name}", cluster=False) as session:
         stack = session.stack(service)
         session.reporter.announce(f"Looking who holds the stack of {service.name} before anything is removed.")
-        held = locks_of(session, stack)
+        held = holders_of(session, stack)
         if held is not None and not held:
             session.reporter.line(f"nobody holds the stack of {service.name}")
         elif may_be_removed(session, stack, held):
-            again = locks_of(session, stack)
-            if again is not None and any(entry.lock not in [one.lock for one in held or ()] for entry in again):
+            again = holders_of(session, stack)
+            if again is not None and identities(again) - identities(held):
                 raise another_took_it(stack)
             outcome = session.runner.run(pulumi.cancel(stack))
             if not outcome.ok:
@@ -45,13 +46,8 @@ def cancel(c: Context, names: tuple[str, ...]) -> None:
         tell_pending(session, stack)
 
 
-def locks_of(session: Session, stack: Stack) -> list[Held] | None:
-    """Who holds the stack; `None` on a back end that does not tell (bucket, cloud)."""
-    from runbooks.lib import pulumi
-    from runbooks.lib.locks import look
-
-    folder = pulumi.lock_folder(stack, session.target.backend)
-    return None if folder is None else [look(lock) for lock in pulumi.locks_in(folder)]
+def identities(held: list[Held] | None) -> set[tuple[int, str, str, str]]:
+    return {entry.lock.identity for entry in held or ()}
 
 
 def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> bool:

@@ -244,7 +244,7 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
     folder = bench.journal.folder
     context, kubeconfig = private_kubeconfig(target, folder)
     closing.callback(kubeconfig.unlink, missing_ok=True)
-    bench.masker.register_all([*context.secrets(), *passphrases(target), *back_end_passwords(target)])
+    bench.masker.register_all([*context.secrets(), *passphrases(target), *tokens(target), *back_end_passwords(target)])
     program, is_stand_in = find_pulumi(target, ROOT)
     home = closing.enter_context(made_private(folder, os.environ, is_stand_in=is_stand_in))
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=bench.state_dir)
@@ -274,15 +274,23 @@ def back_end_passwords(target: Target) -> list[str]:
 
 def passphrases(target: Target) -> list[str]:
     """What the target's passphrase file holds. Raises `Usage` when it cannot be read."""
-    if target.passphrase_file is None:
-        return []
+    return [held(target, target.passphrase_file, "passphrase")] if target.passphrase_file else []
+
+
+def tokens(target: Target) -> list[str]:
+    """The access token of the lab's own cloud. Raises `Usage` when it cannot be read."""
+    return [held(target, target.token_file, "token")] if target.token_file else []
+
+
+def held(target: Target, path: Path, what: str) -> str:
+    """What a file of one secret holds. Raises `Usage` when it cannot be read."""
     try:
-        return [target.passphrase_file.read_text(encoding="utf-8").strip()]
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Usage(
-            f"the passphrase file {target.passphrase_file} of target {target.name!r} cannot be read",
-            expected="a readable text file that holds the passphrase",
-            next_step=f"./inv --target {target.name} target.show",
+            f"the {what} file {path} of target {target.name!r} cannot be read",
+            expected=f"a readable text file that holds the {what}",
+            next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} target.show",
         ) from error
 
 
@@ -304,6 +312,7 @@ def pulumi_environment(
     if target.passphrase_file is not None:
         made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(target.passphrase_file)
     if target.ephemeral:
+        made |= {"PULUMI_ACCESS_TOKEN": tokens(target)[0]} if target.token_file else {}
         return made | {"OPS_STATE": str(state)}
     passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
     of_back_end = back_end_variables(urlsplit(target.backend).scheme, environ)

@@ -34,8 +34,8 @@ class Known:
 
     states: dict[str, ClearState] = field(default_factory=dict, repr=False)
     """By the stack's reference."""
-    listed: set[str] | None = None
-    """References of the stacks there are; `None` while nobody was asked."""
+    listed: dict[str, pulumi.StackRow] | None = None
+    """The stacks there are, by their references; `None` while nobody was asked."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
     """Of outputs in a state file: hash of them as they stand there → hash of the values."""
     _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
@@ -62,25 +62,24 @@ def has_stack(session: Session, stack: Stack) -> bool:
     """Whether the back end holds the stack. Every back end but a file one is asked once a run, for all stacks."""
     if session.target.file_backend is not None:
         return _file(session, stack) is not None
+    return row_of(session, stack) is not None
+
+
+def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
+    """The stack's line in the back end's listing, which is asked for once a run. Raises what pulumi's failure means."""
     with session.known.one_at_a_time("listing"):
         if session.known.listed is None:
-            rows = listing(session, stack)
-            session.known.listed = {row.reference(stack) for row in rows}
-        return stack.reference in session.known.listed
-
-
-def listing(session: Session, stack: Stack) -> tuple[pulumi.StackRow, ...]:
-    """The stacks on the stack's back end, asked for now. Raises what pulumi's failure means."""
-    asked = session.runner.run(pulumi.stack_ls(stack))
-    if not asked.ok:
-        raise explain(asked, stack)
-    return pulumi.read_stacks(asked.stdout)
+            asked = session.runner.run(pulumi.stack_ls(stack))
+            if not asked.ok:
+                raise explain(asked, stack)
+            session.known.listed = {row.reference(stack): row for row in pulumi.read_stacks(asked.stdout)}
+        return session.known.listed.get(stack.reference)
 
 
 def was_made(session: Session, stack: Stack) -> None:
     """The stack is there from now on."""
     if session.known.listed is not None:
-        session.known.listed.add(stack.reference)
+        session.known.listed[stack.reference] = pulumi.StackRow(name=stack.name)
 
 
 def forget(session: Session, stack: Stack) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runbooks.lib.kubectl import Json
-    from runbooks.lib.pulumi import Export, Lock
+    from runbooks.lib.pulumi import Export
     from runbooks.lib.stacks import Stack
     from runbooks.services import Service
     from runbooks.session import Session
@@ -46,19 +46,20 @@ def _pods(session: Session) -> Json:
 
 
 def _row(session: Session, service: Service, pods: Json | None) -> tuple[str, ...]:
+    from runbooks.holders import held_now
+
     stack = session.stack(service)
     ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
     if not session.has_stack(stack):
         return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
     state, updated = _state(session, stack)
-    locks = _locks(session, stack)
     return (
         service.name,
         stack.name,
         updated or ABSENT,
         str(len(state.own_resources)),
         pending(state),
-        "; ".join(locks) or "free",
+        held_now(session, stack) or "free",
         ready,
     )
 
@@ -89,17 +90,6 @@ def written_at(answer: Mapping[str, Any]) -> str:
 def pending(state: Export) -> str:
     """What an update that was killed left behind."""
     return f"{len(state.pending)}: ./inv cancel" if state.pending else "none"
-
-
-def _locks(session: Session, stack: Stack) -> list[str]:
-    from runbooks.lib import pulumi
-
-    folder = pulumi.lock_folder(stack, session.target.backend)
-    return [lock_text(lock) for lock in pulumi.locks_in(folder)] if folder is not None else []
-
-
-def lock_text(lock: Lock) -> str:
-    return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"
 
 
 def pods_ready(answer: Json, namespace: str) -> str:

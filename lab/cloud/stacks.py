@@ -59,7 +59,7 @@ class Stacks:
 
     def index(self, request: Request) -> Answer:
         found = [stack for stack in self.store.all() if _is_asked_for(stack, request)]
-        return Answer(content={"stacks": [_summary(stack) for stack in found]})
+        return Answer(content={"stacks": [_summary(stack, self.store.active(stack)) for stack in found]})
 
     def project_exists(self, request: Request) -> Answer:
         require_organization(request.params["organization"])
@@ -255,7 +255,7 @@ def _is_asked_for(stack: Stack, request: Request) -> bool:
     return value is not None and query.get("tagValue", value) == value
 
 
-def _summary(stack: Stack) -> Json:
+def _summary(stack: Stack, update: Update | None) -> Json:
     summary: Json = {
         "id": stack.id,
         "orgName": stack.full_name.partition("/")[0],
@@ -263,7 +263,9 @@ def _summary(stack: Stack) -> Json:
         "stackName": stack.name,
     }
     if stack.last_update:
-        summary |= {"lastUpdate": stack.last_update, "resourceCount": stack.resources}
+        # 0 is how the CLI is told of an update that runs.
+        running = update is not None and update.has_lease
+        summary |= {"lastUpdate": 0 if running else stack.last_update, "resourceCount": stack.resources}
     return summary
 
 

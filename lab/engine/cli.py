@@ -136,7 +136,12 @@ def _stack_init(arguments: Arguments) -> None:
 def _stack_ls(arguments: Arguments) -> None:
     from lab.engine import stack_commands
 
-    stack_commands.list_stacks(arguments.session(), as_json=arguments.has("json"), everything=arguments.has("all"))
+    stack_commands.list_stacks(
+        arguments.session(),
+        as_json=arguments.has("json"),
+        everything=arguments.has("all"),
+        organization=arguments.value("organization"),
+    )
 
 
 def _stack_output(arguments: Arguments) -> None:
@@ -358,7 +363,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("stack", "select"): Command(_stack_select, (STACK,), words=1),
     ("stack", "init"): _INIT,
     ("stack", "new"): _INIT,
-    ("stack", "ls"): Command(_stack_ls, (JSON, Flag("all", "a"))),
+    ("stack", "ls"): Command(_stack_ls, (JSON, Flag("all", "a"), Flag("organization", "o", True))),
     ("stack", "output"): Command(_stack_output, (STACK, JSON, SHOW_SECRETS), words=1),
     ("stack", "export"): Command(_stack_export, (STACK, SHOW_SECRETS, Flag("file", takes_value=True))),
     ("stack", "rm"): _REMOVE,

@@ -47,8 +47,7 @@ def lab_backend(environment: Mapping[str, str], name: str = "pulumi") -> LabBack
     except ValueError as error:
         raise CommandFailed(f"{folder / 'target.json'} is damaged ({error}); run `./inv lab.up`") from error
     backend = str(target.get("backend", "")).rstrip("/")
-    cloud = str((target.get("cloud") or {}).get("url", "")).rstrip("/")
-    if not asked or asked not in (backend, cloud):
+    if not asked or asked not in (backend, str(target.get("file_backend", "")).rstrip("/")):
         raise CommandFailed(
             f"this {name} is the lab's stand-in and serves only the lab's back end: "
             f"PULUMI_BACKEND_URL is '{asked or 'not set'}', the lab's is '{backend}'. "

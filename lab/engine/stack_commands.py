@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +76,7 @@ def init(session: Session, stack: str, *, secrets_provider: str, no_select: bool
     print(f"Created stack '{stack}'", file=sys.stderr)
 
 
-def list_stacks(session: Session, *, as_json: bool, everything: bool) -> None:
+def list_stacks(session: Session, *, as_json: bool, everything: bool, organization: str = "") -> None:
     project = None if everything else session.project()
     current = ""
     try:
@@ -85,6 +86,8 @@ def list_stacks(session: Session, *, as_json: bool, everything: bool) -> None:
         own = None
     rows = []
     for stack in session.backend.stacks(project.name if project else None):
+        if organization not in ("", stack.name.organization):
+            continue
         is_own = own is not None and stack.name.project == own.name
         rows.append(_row(stack, stack.name.stack if is_own else stack.name.qualified, current))
     if as_json:
@@ -94,7 +97,7 @@ def list_stacks(session: Session, *, as_json: bool, everything: bool) -> None:
     table += [
         (
             f"{row['name']}{'*' if row['current'] else ''}",
-            str(row.get("lastUpdate", "n/a")),
+            "in progress" if row.get("updateInProgress") else str(row.get("lastUpdate", "n/a")),
             str(row.get("resourceCount", "n/a")),
         )
         for row in rows
@@ -104,11 +107,22 @@ def list_stacks(session: Session, *, as_json: bool, everything: bool) -> None:
 
 def _row(stack: StackSummary, shown: str, current: str) -> dict[str, Any]:
     row: dict[str, Any] = {"name": shown, "current": stack.name.qualified == current}
-    if stack.last_update is not None:
+    if stack.is_updating is not None:
+        row["updateInProgress"] = stack.is_updating
+    if stack.last_update is not None and not stack.is_updating:
         row["lastUpdate"] = _time(stack.last_update)
     if stack.resources is not None:
         row["resourceCount"] = stack.resources
     return row
+
+
+def _age(moment: float) -> str:
+    seconds = max(0, int(time.time() - moment))
+    for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "now"
 
 
 def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
@@ -132,6 +146,9 @@ def show(session: Session, stack: str) -> None:
         say(f"    Managed by {socket.gethostname()}")
     else:
         say(f"    Owner: {name.organization}")
+    running = session.backend.running_update(name)
+    if running is not None:
+        say(f"    Update in progress:\n\tStarted: {_age(running[0])}\n\tRequested By: {running[1]}")
     updated = session.backend.last_update(name)
     if updated is not None:
         say(f"    Last updated: {_time(updated)}")

@@ -42,8 +42,8 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
         record.save(paths.record)
         plane = ControlPlane(paths=paths, pki=keys.ensure(paths.pki), ports=record.ports, tools=tools)
         cluster.write_kubeconfigs(plane)
-        target.ensure_passphrase(paths)
         uid = _bring_up(Supervisor(paths, record, report), plane)
+        target.ensure_login(paths, target.cloud_url(record.ports["cloud"]))
         found = target.tools(tools["helm"])
         target.link_tools(paths, found)
         target.write(
@@ -156,13 +156,13 @@ def environment(state_dir: Path) -> dict[str, str]:
     record = Record.load(paths.record)
     exports = {
         "KUBECONFIG": str(paths.kubeconfig),
-        "PULUMI_BACKEND_URL": f"file://{paths.backend}",
-        "PULUMI_CONFIG_PASSPHRASE_FILE": str(paths.passphrase),
         "PULUMI_CREDENTIALS_PATH": str(paths.credentials),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "OPS_STATE": str(paths.state_dir),
         "PATH": os.pathsep.join([str(paths.bin), os.environ.get("PATH", os.defpath)]),
     }
+    if "cloud" in record.ports:
+        exports["PULUMI_BACKEND_URL"] = target.cloud_url(record.ports["cloud"])
     if "postgres" in record.ports:
         exports |= {"PGHOST": ports.LOOPBACK, "PGPORT": str(record.ports["postgres"]), "PGUSER": "postgres"}
     return exports

@@ -34,18 +34,19 @@ class LabPaths:
         return self.lab / "target.json"
 
     @property
-    def passphrase(self) -> Path:
-        return self.lab / "passphrase"
-
-    @property
     def backend(self) -> Path:
-        """Root of pulumi's file back end."""
+        """Root of a file back end, beside the cloud that holds the lab's own stacks."""
         return self.lab / "backend"
 
     @property
     def cloud(self) -> Path:
-        """State of the lab's cloud: stacks, environments, keys, and the account's token in `token`."""
+        """State of the lab's cloud: stacks, environments, keys."""
         return self.lab / "cloud"
+
+    @property
+    def token(self) -> Path:
+        """The account's token, written by the cloud when it starts for the first time."""
+        return self.cloud / "token"
 
     @property
     def stacks(self) -> Path:
@@ -56,6 +57,10 @@ class LabPaths:
     def credentials(self) -> Path:
         """pulumi's own login file is kept here, away from the user's."""
         return self.lab / "pulumi"
+
+    @property
+    def login(self) -> Path:
+        return self.credentials / "credentials.json"
 
     @property
     def logs(self) -> Path:

@@ -1,27 +1,23 @@
-"""How the runbooks get into the lab: `target.json`, the passphrase, and the command-line tools that fit it."""
+"""How the runbooks get into the lab: `target.json`, the login to its cloud, and the command-line tools that fit it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import shutil
-import string
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from lab.cloud.account import ORGANIZATION, USER
 from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
 from lab.platform.ports import LOOPBACK
 from lab.toolchain.tools import read_version, version_of
 from runbooks.lib.errors import OpsError
-from runbooks.lib.toolbox import real_pulumi
+from runbooks.lib.toolbox import real_tool
 
-PASSPHRASE_LENGTH = 32
-STAND_IN = ROOT / "lab" / "bin" / "pulumi"
-ORGANIZATION = "organization"
-"""What file back ends call the organization of every stack."""
+STAND_INS = ROOT / "lab" / "bin"
 
 
 def kubectl() -> Path:
@@ -62,16 +58,14 @@ def _is_near(version: str, server: str) -> bool:
     return major == server_major and abs(minor - server_minor) <= 1
 
 
-def pulumi() -> Path | None:
-    """The lab's stand-in; None when a real pulumi is anywhere on PATH, which then serves the lab as well."""
-    return None if real_pulumi(ROOT) else STAND_IN
+def stand_ins() -> dict[str, str]:
+    """The lab's own `pulumi` and `esc`, without those of which the real one is on PATH: it serves the lab as well."""
+    return {name: str(STAND_INS / name) for name in ("pulumi", "esc") if not real_tool(name, ROOT)}
 
 
 def tools(helm: Path) -> dict[str, str]:
     """Absolute paths of what the runbooks call; no `pulumi` when they should take the one on PATH."""
-    found = {"kubectl": str(kubectl()), "helm": str(helm)}
-    stand_in = pulumi()
-    return found if stand_in is None else found | {"pulumi": str(stand_in)}
+    return {"kubectl": str(kubectl()), "helm": str(helm)} | stand_ins()
 
 
 def link_tools(paths: LabPaths, found: dict[str, str]) -> None:
@@ -84,11 +78,19 @@ def link_tools(paths: LabPaths, found: dict[str, str]) -> None:
             (paths.bin / name).symlink_to(program)
 
 
-def ensure_passphrase(paths: LabPaths) -> None:
-    """The passphrase of the lab's stacks, made once: a new one would make their secrets unreadable."""
-    if not paths.passphrase.exists():
-        letters = string.ascii_letters + string.digits
-        write_private(paths.passphrase, "".join(secrets.choice(letters) for _ in range(PASSPHRASE_LENGTH)))
+def ensure_login(paths: LabPaths, url: str) -> None:
+    """A login as `pulumi login` keeps it, so that plain `pulumi` and `esc` get into the lab's cloud (`lab.env`)."""
+    token = paths.token.read_text("ascii").strip()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if json.loads(paths.login.read_text("utf-8")).get("accessTokens") == {url: token}:
+            return
+    account = {"accessToken": token, "username": USER, "lastValidatedAt": "0001-01-01T00:00:00Z"}
+    kept = {"current": url, "accessTokens": {url: token}, "accounts": {url: account}}
+    write_private(paths.login, json.dumps(kept, indent=2) + "\n")
+
+
+def cloud_url(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"
 
 
 def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: int, found: dict[str, str]) -> None:
@@ -96,17 +98,18 @@ def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: 
     content: dict[str, Any] = {
         "name": "lab",
         "stack": "lab",
-        "backend": f"file://{paths.backend}",
+        "backend": cloud_url(cloud_port),
+        # For rehearsals of what a file back end does; nothing of the lab's own stack is there.
+        "file_backend": f"file://{paths.backend}",
         "organization": ORGANIZATION,
         "kubeconfig": str(paths.kubeconfig),
         "context": CONTEXT,
         "cluster_uid": cluster_uid,
-        "passphrase_file": str(paths.passphrase),
+        "token_file": str(paths.token),
         "ephemeral": True,
         "settings_dir": str(paths.stacks),
         "credentials_dir": str(paths.credentials),
         "tools": found,
-        "cloud": {"url": f"http://{LOOPBACK}:{cloud_port}", "token_file": str(paths.cloud / "token")},
         # What the lab imposes on a stack, by Pulumi project: where the real server listens.
         "settings": {"postgresql": {"postgresql:port": str(postgres_port), "postgresql:ts_hostname": "localhost"}},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -33,6 +33,8 @@ class Held:
 
     def told(self) -> str:
         lock = self.lock
+        if not lock.host:
+            return f"an update of {lock.user or 'somebody'}, begun {lock.since}: its process {self.holder.value}"
         return f"process {lock.pid} of {lock.user} on {lock.host}, since {lock.since}: it {self.holder.value}"
 
 
@@ -53,6 +55,37 @@ def look(
     if began is not None and taken is not None and began > taken + SLACK:
         return Held(lock=lock, holder=Holder.GONE)
     return Held(lock=lock, holder=Holder.ALIVE)
+
+
+OPERATIONS = frozenset({"up", "update", "destroy", "refresh", "import"})
+
+
+def look_here(update: Lock, folder: str, *, everybody_is_here: bool) -> list[Held]:
+    """Find out about an update that the cloud says is running: which processes here work on the project's folder.
+
+    Where there are none it was started elsewhere, or, when everybody is here, its process is gone.
+    """
+    pids = working_on(folder)
+    if pids:
+        here = [replace(update, pid=pid, host=socket.gethostname()) for pid in pids]
+        return [Held(lock=lock, holder=Holder.ALIVE) for lock in here]
+    return [Held(lock=update, holder=Holder.GONE if everybody_is_here else Holder.ELSEWHERE)]
+
+
+def working_on(folder: str, proc: Path = Path("/proc")) -> list[int]:
+    """Processes here that run a pulumi operation on the project in that folder: told by `-C`, or standing in it.
+
+    Empty where the system does not tell (no /proc).
+    """
+    found = []
+    for process in proc.glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            if not OPERATIONS.isdisjoint(words) and (folder in words or str((process / "cwd").readlink()) == folder):
+                found.append(int(process.name))
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return sorted(found)
 
 
 def process_is_alive(pid: int) -> bool:

@@ -64,6 +64,11 @@ def stack_ls(stack: Stack) -> Command:
     return Command(argv=argv, env=stack.env, title="list the stacks", timeout=READ_TIMEOUT)
 
 
+def stack_show(stack: Stack) -> Command:
+    """What pulumi tells a person of the stack: the only answer that names an update in progress."""
+    return _state_command(stack, "stack", title=f"look at the stack of {stack.service}")
+
+
 def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
     words = ("stack", "export", *(("--show-secrets",) if show_secrets else ()))
     return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=show_secrets)
@@ -308,13 +313,20 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """Who holds a stack of a file back end."""
+    """Who holds a stack."""
 
     pid: int
+    """0 where the cloud says that an update runs: it does not know the process."""
     user: str
     host: str
     since: str
+    """RFC 3339; of the cloud as it says it, e.g. `2 minutes ago`."""
     path: Path | None = None
+
+    @property
+    def identity(self) -> tuple[int, str, str, str]:
+        """The same as long as it is the same lock: the cloud tells an age, which grows."""
+        return (self.pid, self.user, self.host, self.since if self.path else "")
 
 
 def type_of(urn: str) -> str:
@@ -566,6 +578,18 @@ def read_lock_lines(text: str) -> tuple[Lock, ...]:
              since=found["since"])
         for found in LOCK_LINE.finditer(text)
     )  # fmt: skip
+
+
+CURRENT_UPDATE = re.compile(
+    r"^\s*Update in progress:\s*^\s*Started:\s*(?P<since>.*?)\s*$(?:\s*^\s*Requested By:\s*(?P<user>.*?)\s*$)?",
+    re.MULTILINE,
+)
+
+
+def read_current_update(text: str) -> Lock | None:
+    """The update in progress that `pulumi stack` tells of on the cloud, if there is one."""
+    found = CURRENT_UPDATE.search(text)
+    return Lock(pid=0, user=found["user"] or "", host="", since=found["since"]) if found else None
 
 
 def lock_folder(stack: Stack, backend: str) -> Path | None:

@@ -41,6 +41,8 @@ class Target:
     cluster_uid: str = ""
     """UID of namespace `kube-system`; empty when nobody pinned it yet."""
     passphrase_file: Path | None = None
+    token_file: Path | None = None
+    """Where the access token of the lab's own cloud is; for any other cloud `pulumi login` knows it."""
     ephemeral: bool = False
     """Only the lab's own target: nothing on it is worth asking for."""
     settings_dir: Path | None = None
@@ -246,7 +248,7 @@ def _from_lab(written: Mapping[str, Any]) -> Target:
         kubeconfig=Path(texts["kubeconfig"]),
         context=texts["context"],
         cluster_uid=str(written["cluster_uid"]),
-        passphrase_file=Path(str(written["passphrase_file"])),
+        token_file=Path(str(written["token_file"])),
         ephemeral=written["ephemeral"] is True,
         settings_dir=Path(str(written["settings_dir"])),
         credentials_dir=Path(str(written["credentials_dir"])),
@@ -268,7 +270,7 @@ def _refuse_unless_lab(target: Target, path: Path) -> None:
     folders = {
         "kubeconfig": target.kubeconfig,
         "settings_dir": target.settings_dir,
-        "passphrase_file": target.passphrase_file,
+        "token_file": target.token_file,
     }
     for key, value in folders.items():
         if value is None or not value.resolve().is_relative_to(home):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab import platform
-from lab.platform import ports
+from lab.platform import ports, processes
 from lab.platform.record import Record
 from tests.lab.command_line import Checkout, Deployed, commit_everything, git_status, make_state
 from tests.lab.workshop import Workshop
@@ -49,6 +51,13 @@ class Lab:
         """`kubectl get ARGS` as an object."""
         content: dict[str, Any] = json.loads(self.kubectl("get", *args, "--output=json"))
         return content
+
+
+def kill(*pids: int) -> None:
+    """SIGKILL, and wait until they are gone: before that a look at the lab may still find them well."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert processes.wait_until(lambda: not any(map(processes.identify, pids)), 10)
 
 
 @pytest.fixture(scope="session")

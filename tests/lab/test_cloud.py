@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from lab import platform
-from tests.lab.conftest import Lab
+from tests.lab.conftest import Lab, kill
 from tests.unit.cloud.conftest import Caller
 
 pytestmark = pytest.mark.lab
@@ -19,8 +17,7 @@ ENVIRONMENT = "/api/esc/environments/organization/tried/lab"
 
 
 def caller(lab: Lab) -> Caller:
-    told = lab.target["cloud"]
-    return Caller(told["url"], Path(told["token_file"]).read_text())
+    return Caller(lab.target["backend"], Path(lab.target["token_file"]).read_text())
 
 
 def part(lab: Lab) -> platform.PartStatus:
@@ -29,7 +26,7 @@ def part(lab: Lab) -> platform.PartStatus:
 
 def test_the_target_leads_to_the_cloud(lab: Lab) -> None:
     assert caller(lab).get("/api/user")["githubLogin"] == "lab"
-    token = Path(lab.target["cloud"]["token_file"])
+    token = Path(lab.target["token_file"])
     assert token == lab.lab_dir / "cloud" / "token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert caller(lab).url == f"http://127.0.0.1:{part(lab).port}"
@@ -41,7 +38,7 @@ def test_it_comes_back_with_everything_after_a_crash(lab: Lab) -> None:
     assert account.send("PATCH", ENVIRONMENT, b"values: {a: {fn::secret: kept-secret}}").status == 200
     before = part(lab)
     assert before.pid is not None
-    os.kill(before.pid, signal.SIGKILL)
+    kill(before.pid)
     platform.up(lab.state_dir, print)
     after = part(lab)
     assert after.ready

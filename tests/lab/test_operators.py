@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import pytest
 from lab import platform
 from lab.operators import postgres
 
-from .conftest import Lab
+from .conftest import Lab, kill
 
 pytestmark = pytest.mark.lab
 
@@ -405,7 +404,7 @@ def test_three_instances_are_three_pods_and_shrink_again(operators: Lab, namespa
 
 def test_a_dead_server_is_started_again(ready: str, operators: Lab) -> None:
     before = postmaster(operators, ready)
-    os.kill(before.pid, signal.SIGKILL)
+    kill(before.pid)
     after = eventually(
         lambda: (found := postmaster(operators, ready)) and found.pid != before.pid and found.ready and found
     )
@@ -633,7 +632,7 @@ def operators_pid(lab: Lab) -> int:
 def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str, operators: Lab) -> None:
     before = postmaster(operators, ready)
     killed = operators_pid(operators)
-    os.kill(killed, signal.SIGKILL)
+    kill(killed)
     platform.up(operators.state_dir, lambda _line: None)
     assert operators_pid(operators) != killed
     apply(operators, database(ready, "after"))
@@ -642,7 +641,7 @@ def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str
 
 
 def test_what_was_deleted_during_a_crash_is_cleaned_up(ready: str, operators: Lab) -> None:
-    os.kill(operators_pid(operators), signal.SIGKILL)
+    kill(operators_pid(operators))
     operators.kubectl("-n", ready, "delete", "cluster", "main")
     assert postmaster(operators, ready) is not None
     platform.up(operators.state_dir, lambda _line: None)
@@ -652,7 +651,7 @@ def test_what_was_deleted_during_a_crash_is_cleaned_up(ready: str, operators: La
 def test_controllers_outlive_the_api_servers_restart(ready: str, operators: Lab) -> None:
     killed = next(part.pid for part in platform.status(operators.state_dir) if part.name == "kube-apiserver")
     before, server = operators_pid(operators), postmaster(operators, ready)
-    os.kill(killed, signal.SIGKILL)
+    kill(killed)
     platform.up(operators.state_dir, lambda _line: None)
     apply(operators, database(ready, "after"))
     operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=30s")

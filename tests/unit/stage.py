@@ -94,9 +94,11 @@ class ScriptedRunner:
     @staticmethod
     def verb(command: Command) -> str:
         words = command.argv[3:]
-        return (
-            "destroy-preview" if words[:2] == ("destroy", "--preview-only") else words[0 if words[0] != "stack" else 1]
-        )
+        if words[:2] == ("destroy", "--preview-only"):
+            return "destroy-preview"
+        if words[0] != "stack":
+            return words[0]
+        return "show" if words[1].startswith("--") else words[1]
 
     def interrupt(self) -> None:
         self.signals.append(self._current)
@@ -173,7 +175,7 @@ class Stage:
         return SimpleNamespace(config={}, environment=())
 
     def has_stack(self, stack: Stack) -> bool:
-        return True
+        return states.has_stack(self, stack)  # type: ignore[arg-type]
 
     def write_state(self, service: str, *, outputs: dict[str, Any] | None = None, resources: Iterable[Any] = (),
                     pending: Iterable[Any] = ()) -> None:  # fmt: skip

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from runbooks import cancel
+from runbooks.holders import holders_of
 from runbooks.lib.errors import NotApproved, Refused
 from runbooks.lib.locks import Holder, look, process_is_alive, process_started, seconds_of
-from runbooks.lib.pulumi import Lock, locks_in
-from tests.unit.stage import TREE, Stage, urn
+from runbooks.lib.pulumi import Lock, locks_in, read_current_update
+from tests.unit.stage import TREE, Answer, Stage, urn
 
 DB = TREE[2]
 
@@ -34,7 +35,7 @@ def put(stage: Stage, *locks: Lock) -> None:
 
 def removable(stage: Stage) -> bool:
     stack = stage.stack(DB)
-    return cancel.may_be_removed(stage, stack, cancel.locks_of(stage, stack))  # type: ignore[arg-type]
+    return cancel.may_be_removed(stage, stack, holders_of(stage, stack))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_holder_elsewhere_without_a_terminal(tmp_path: Path) -> None:
 def test_back_end_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {}, answers=["db"])
     stage.target.backend = "s3://bucket"
-    assert cancel.locks_of(stage, stage.stack(DB)) is None  # type: ignore[arg-type]
+    assert holders_of(stage, stage.stack(DB)) is None  # type: ignore[arg-type]
     assert removable(stage)
     assert len(stage.reporter.asked) == 1
 
@@ -125,3 +126,77 @@ def test_times_of_lock_files() -> None:
     assert seconds_of("1970-01-01T00:01:00.5Z") == 60.5
     assert seconds_of("1970-01-01T01:01:00.123456789+01:00") == pytest.approx(60.123456)
     assert seconds_of("$TIME") is None
+
+
+# The cloud: it knows that an update runs and of whom, not the process
+
+
+RUNNING = """\
+Current stack is db/mx:
+    Owner: acme
+    Update in progress:
+	Started: 2 minutes ago
+	Requested By: me
+    Last updated: 3 hours ago
+Current stack resources (0):
+"""
+
+
+def on_cloud(stage: Stage, said: str) -> None:
+    stage.target.backend, stage.target.has_diy_backend = "https://api.pulumi.com", False
+    stage.target.file_backend = None
+    stage.runner.script["ls", "db"] = [Answer(stdout='[{"name": "mx", "updateInProgress": true}]')]
+    stage.runner.script["show", "db"] = [Answer(stdout=said)]
+
+
+def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"])
+    on_cloud(stage, RUNNING)
+    assert removable(stage)
+    assert "an update of me, begun 2 minutes ago: its process is on another machine" in stage.reporter.text
+    assert len(stage.reporter.asked) == 1
+
+
+def test_on_the_lab_everybody_is_here(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, interactive=False, ephemeral=True)
+    on_cloud(stage, RUNNING)
+    assert removable(stage)
+    assert "an update of me, begun 2 minutes ago: its process is gone" in stage.reporter.text
+
+
+@pytest.mark.parametrize("stands_there", [True, False], ids=["in the folder", "by -C"])
+def test_a_process_here_that_works_on_the_project_is_never_robbed(tmp_path: Path, stands_there: bool) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
+    on_cloud(stage, RUNNING)
+    folder = stage.stack(DB).folder
+    where = ("--",) if stands_there else ("-C", str(folder))
+    waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", *where, "up"]
+    with subprocess.Popen(waiting, stdout=subprocess.PIPE, cwd=folder if stands_there else "/") as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+        try:
+            with pytest.raises(Refused) as refused:
+                removable(stage)
+        finally:
+            child.kill()
+    assert refused.value.next_step.endswith(f"kill -INT {child.pid}")
+    assert stage.reporter.asked == []
+
+
+@pytest.mark.parametrize("said", [RUNNING.replace("Update in progress", "Nothing"), ""])
+def test_a_stack_in_the_cloud_that_nobody_holds(tmp_path: Path, said: str) -> None:
+    stage = Stage(tmp_path, {})
+    on_cloud(stage, said)
+    assert holders_of(stage, stage.stack(DB)) == []  # type: ignore[arg-type]
+
+
+def test_the_same_update_a_little_later_is_the_same(tmp_path: Path) -> None:
+    first, later = (read_current_update(RUNNING.replace("2 minutes", age)) for age in ("2 minutes", "3 minutes"))
+    assert first is not None and later is not None
+    assert first.identity == later.identity
+
+
+def test_a_stack_that_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {})
+    on_cloud(stage, RUNNING)
+    stage.runner.script["ls", "db"] = [Answer(stdout="[]")]
+    assert holders_of(stage, stage.stack(DB)) == []  # type: ignore[arg-type]

@@ -76,12 +76,35 @@ def test_the_kubeconfig_holds_one_context_with_authority_and_token(plane: Contro
     assert stat.S_IMODE(plane.paths.kubeconfig.stat().st_mode) == 0o600
 
 
-def test_the_passphrase_is_made_once(plane: ControlPlane) -> None:
-    target.ensure_passphrase(plane.paths)
-    first = plane.paths.passphrase.read_text()
-    target.ensure_passphrase(plane.paths)
-    assert plane.paths.passphrase.read_text() == first
-    assert len(first) == target.PASSPHRASE_LENGTH
+def test_the_login_is_kept_as_pulumi_keeps_it(plane: ControlPlane) -> None:
+    plane.paths.cloud.mkdir()
+    for token, port in (("first", 20001), ("second", 20001), ("second", 20002)):
+        plane.paths.token.write_text(token)
+        url = target.cloud_url(port)
+        target.ensure_login(plane.paths, url)
+        kept = json.loads(plane.paths.login.read_text())
+        assert kept["current"] == url
+        assert kept["accessTokens"] == {url: token}
+        assert kept["accounts"][url]["accessToken"] == token
+    assert stat.S_IMODE(plane.paths.login.stat().st_mode) == 0o600
+
+
+def test_a_login_that_fits_is_left_as_the_cli_wrote_it(plane: ControlPlane) -> None:
+    plane.paths.cloud.mkdir()
+    plane.paths.token.write_text("first")
+    written = '{"accessTokens": {"http://127.0.0.1:20001": "first"}, "accounts": {"more": {}}}'
+    plane.paths.login.write_text(written)
+    target.ensure_login(plane.paths, target.cloud_url(20001))
+    assert plane.paths.login.read_text() == written
+
+
+@pytest.mark.parametrize("written", ["", "[]", "{", "null", '{"accessTokens": {"http://elsewhere": "first"}}'])
+def test_another_login_is_replaced(plane: ControlPlane, written: str) -> None:
+    plane.paths.cloud.mkdir()
+    plane.paths.token.write_text("first")
+    plane.paths.login.write_text(written)
+    target.ensure_login(plane.paths, target.cloud_url(20001))
+    assert json.loads(plane.paths.login.read_text())["accessTokens"] == {"http://127.0.0.1:20001": "first"}
 
 
 def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> None:
@@ -92,17 +115,17 @@ def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> N
     assert content == {
         "name": "lab",
         "stack": "lab",
-        "backend": f"file://{lab}/backend",
+        "backend": "http://127.0.0.1:20001",
+        "file_backend": f"file://{lab}/backend",
         "organization": "organization",
         "kubeconfig": f"{lab}/kubeconfig",
         "context": "lab",
         "cluster_uid": "uid",
-        "passphrase_file": f"{lab}/passphrase",
+        "token_file": f"{lab}/cloud/token",
         "ephemeral": True,
         "settings_dir": f"{lab}/stacks",
         "credentials_dir": f"{lab}/pulumi",
         "tools": found,
-        "cloud": {"url": "http://127.0.0.1:20001", "token_file": f"{lab}/cloud/token"},
         "settings": {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}},
     }
     assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
@@ -138,19 +161,19 @@ def test_another_kubectl_of_path_is_not(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_real_pulumi_on_path_serves_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert target.pulumi() == target.STAND_IN
+    assert target.stand_ins() == {name: str(target.STAND_INS / name) for name in ("pulumi", "esc")}
     fake(tmp_path, "pulumi")
-    assert target.pulumi() is None
+    assert set(target.stand_ins()) == {"esc"}
 
 
 def test_the_stand_in_on_path_is_no_real_pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after `eval "$(./inv lab.env)"`: the lab's folder comes first, and the runbooks look behind it as well."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "pulumi").symlink_to(target.STAND_IN)
+    (tmp_path / "bin" / "pulumi").symlink_to(target.STAND_INS / "pulumi")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{tmp_path}")
-    assert target.pulumi() == target.STAND_IN
+    assert "pulumi" in target.stand_ins()
     fake(tmp_path, "pulumi")
-    assert target.pulumi() is None
+    assert "pulumi" not in target.stand_ins()
 
 
 def test_links_follow_the_tools(plane: ControlPlane, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Who works on a stack right now: by the locks of a file back end, or by what the cloud says of the update it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runbooks import states
+from runbooks.lib import locks, pulumi
+from runbooks.lib.failures import explain
+
+if TYPE_CHECKING:
+    from runbooks.lib.locks import Held
+    from runbooks.lib.stacks import Stack
+    from runbooks.session import Session
+
+
+def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> list[Held] | None:
+    """Who holds the stack; `None` on a back end that does not tell (a bucket). Raises what pulumi's failure means."""
+    folder = pulumi.lock_folder(stack, session.target.backend)
+    if folder is not None:
+        return [locks.look(lock) for lock in pulumi.locks_in(folder)]
+    if session.target.has_diy_backend:
+        return None
+    if not states.has_stack(session, stack):
+        return []
+    asked = session.runner.run(pulumi.stack_show(stack), after_interrupt=after_interrupt)
+    if not asked.ok:
+        raise explain(asked, stack)
+    update = pulumi.read_current_update(asked.stdout)
+    if update is None:
+        return []
+    # Everybody who uses the lab's cloud is on this machine.
+    return locks.look_here(update, str(stack.folder), everybody_is_here=session.target.ephemeral)
+
+
+def held_now(session: Session, stack: Stack) -> str:
+    """Who holds the stack, in a table's cell; empty when it is free. On the cloud it tells only that an update runs."""
+    folder = pulumi.lock_folder(stack, session.target.backend)
+    if folder is not None:
+        return "; ".join(
+            f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}" for lock in pulumi.locks_in(folder)
+        )
+    row = states.row_of(session, stack)
+    return "an update runs" if row is not None and row.updating else ""
