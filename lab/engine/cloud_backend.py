@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,9 +10,7 @@ from lab.engine.backend import Run, RunRequest, StackName, StackSummary
 from lab.engine.cloud_client import (
     CloudClient,
     CloudError,
-    find_token,
-    is_new_login,
-    remember_login,
+    log_in,
     segment,
     stack_path,
 )
@@ -21,13 +18,11 @@ from lab.engine.cloud_secrets import ServiceManager
 from lab.engine.cloud_update import CloudUpdate, raw_settings, tags
 from lab.engine.failures import CommandFailed, StackNotFound
 
-WRONG_TOKEN = "invalid access token"  # noqa: S105 - a message
 _WRONG_REFERENCE = (
     "a stack reference's name should be of the form '<organization>/<project>/<stack>'. See "
     "https://www.pulumi.com/docs/using-pulumi/stack-outputs-and-references/#using-stack-references for more "
     "information."
 )
-_UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _CONFLICT = 409
 _PAGE = 10
@@ -50,20 +45,8 @@ class CloudBackend:
     def client(self) -> CloudClient:
         """Raises ``LoginMissing`` without a token."""
         if self._client is None:
-            self._client = CloudClient(self.url, find_token(self.url, self._environment))
-            if is_new_login(self.url, self._environment):
-                self._log_in(self._client)
+            self._client = log_in(self.url, self._environment)
         return self._client
-
-    def _log_in(self, client: CloudClient) -> None:
-        print("Logging in using access token from PULUMI_ACCESS_TOKEN", file=sys.stderr)
-        try:
-            user = client.json("GET", "/api/user")
-        except CloudError as error:
-            if error.status == _UNAUTHORIZED:
-                raise CommandFailed(WRONG_TOKEN) from error
-            raise
-        remember_login(self.url, self._environment, user)
 
     # -- names and stacks ----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ ENVIRONMENTS = "application/vnd.pulumi+8"
 """What the clients of the two halves of the API accept."""
 
 NO_LOGIN = "PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions"
+WRONG_TOKEN = "invalid access token"  # noqa: S105 - a message
 _TIMEOUT = 60.0
 """Seconds that a server which took a request may be silent."""
 _AGAIN = 0.1
@@ -113,14 +115,14 @@ class CloudClient:
                 response = connection.getresponse()
                 return _reply(response.status, dict(response.getheaders()), response.read())
             except (OSError, http.client.HTTPException) as error:
-                self._drop()
+                self.close()
                 if is_kept and isinstance(error, _CLOSED):
                     continue
                 if isinstance(error, TimeoutError) or time.monotonic() > deadline:
                     raise self._unreachable(_reason(error)) from error
             except BaseException:
                 # Interrupted: what is still to come on this connection answers nobody.
-                self._drop()
+                self.close()
                 raise
             time.sleep(_AGAIN)
 
@@ -132,8 +134,11 @@ class CloudClient:
         self._own.connection = http.client.HTTPConnection(*self._place, timeout=_TIMEOUT)
         return self._own.connection, False
 
-    def _drop(self) -> None:
-        self._own.connection.close()
+    def close(self) -> None:
+        """This thread's connection; the next request opens another."""
+        kept: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
+        if kept is not None:
+            kept.close()
         self._own.connection = None
 
     def _unreachable(self, reason: str) -> Unreachable:
@@ -200,42 +205,58 @@ def _stored(path: Path | None) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def find_token(url: str, environment: Mapping[str, str]) -> str:
-    """Of ``PULUMI_ACCESS_TOKEN``, else stored by an earlier login. Raises ``LoginMissing``."""
-    given = environment.get("PULUMI_ACCESS_TOKEN", "")
-    document = _stored(_credentials_file(environment))
-    account = (document.get("accounts") or {}).get(url) or {}
-    stored = str((document.get("accessTokens") or {}).get(url) or account.get("accessToken") or "")
-    if not (given or stored):
-        raise LoginMissing(f"could not determine current cloud: {NO_LOGIN}")
-    return given or stored
+def log_in(url: str, environment: Mapping[str, str]) -> CloudClient:
+    """With the token of ``PULUMI_ACCESS_TOKEN``, else the one stored by an earlier login.
 
-
-def is_new_login(url: str, environment: Mapping[str, str]) -> bool:
-    """Whether ``PULUMI_ACCESS_TOKEN`` is another token than the one kept, or the first one."""
-    given = environment.get("PULUMI_ACCESS_TOKEN", "")
-    kept = (_stored(_credentials_file(environment)).get("accessTokens") or {}).get(url, "")
-    return bool(given) and given != kept
-
-
-def remember_login(url: str, environment: Mapping[str, str], user: Mapping[str, Any]) -> None:
-    """Keep the token as the real CLI does, so that it says only once that it logs in."""
+    A token that is not the stored one is tried first and then stored, as the real CLI does. Raises ``LoginMissing``.
+    """
     path = _credentials_file(environment)
-    if path is None:
-        return
     document = _stored(path)
-    token = environment["PULUMI_ACCESS_TOKEN"]
-    account = {
+    given, stored = environment.get("PULUMI_ACCESS_TOKEN", ""), _token_of(document, url)
+    if not (given or stored):
+        raise LoginMissing(NO_LOGIN)
+    client = CloudClient(url, given or stored)
+    if given and given != stored:
+        print("Logging in using access token from PULUMI_ACCESS_TOKEN", file=sys.stderr)
+        user = _user(client)
+        if path is not None:
+            _store(path, document, url, _account(given, user))
+    return client
+
+
+def _token_of(document: Mapping[str, Any], url: str) -> str:
+    account = (document.get("accounts") or {}).get(url) or {}
+    return str((document.get("accessTokens") or {}).get(url) or account.get("accessToken") or "")
+
+
+def _user(client: CloudClient) -> Mapping[str, Any]:
+    try:
+        return dict(client.json("GET", "/api/user"))
+    except CloudError as error:
+        if error.status == http.client.UNAUTHORIZED:
+            client.close()
+            raise CommandFailed(WRONG_TOKEN) from error
+        raise
+
+
+def _account(token: str, user: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "accessToken": token,
         "username": str(user.get("githubLogin", "")),
         "organizations": [str(one.get("githubLogin", "")) for one in user.get("organizations") or ()],
         "lastValidatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    document["current"] = url
-    document["accessTokens"] = {**(document.get("accessTokens") or {}), url: token}
-    document["accounts"] = {**(document.get("accounts") or {}), url: account}
+
+
+def _store(path: Path, document: Mapping[str, Any], url: str, account: Mapping[str, Any]) -> None:
+    changed = {
+        **document,
+        "current": url,
+        "accessTokens": {**(document.get("accessTokens") or {}), url: account["accessToken"]},
+        "accounts": {**(document.get("accounts") or {}), url: account},
+    }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps(document, indent=4), encoding="utf-8")
+    temporary.write_text(json.dumps(changed, indent=4), encoding="utf-8")
     temporary.replace(path)

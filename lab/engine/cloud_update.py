@@ -76,7 +76,7 @@ class CloudUpdate:
                 raise CommandFailed(f"{error}\n{CONFLICT_HELP}\n") from error
             raise
         self._take_token(started)
-        self._lease = threading.Thread(target=self._keep_lease, name="lease", daemon=True)
+        self._lease = threading.Thread(target=self._hold, name="lease", daemon=True)
         self._lease.start()
 
     def _inside(self, method: str, part: str, content: Any, *, patience: float = 0) -> Any:
@@ -90,6 +90,12 @@ class CloudUpdate:
     def _take_token(self, answer: Mapping[str, Any]) -> None:
         self._token = str(answer["token"])
         self._expires = float(answer.get("tokenExpiration") or time.time() + LEASE)
+
+    def _hold(self) -> None:
+        try:
+            self._keep_lease()
+        finally:
+            self._client.close()
 
     def _keep_lease(self) -> None:
         """A server that is away is asked again, until the lease has run out."""

@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from lab.engine.cloud_client import NO_LOGIN, CloudClient, find_token
+from lab.engine.cloud_client import NO_LOGIN, log_in
 from lab.engine.failures import CommandFailed, LoginMissing, UsageError
 from lab.engine.guard import lab_backend
 from lab.esc import commands
@@ -25,6 +25,8 @@ NOTICE = """\
 │ This is not esc: it is the stand-in of the lab, for the lab only.     │
 └─────────────────────────────────────────────────────────────────────┘
 """
+
+NO_CLOUD = "could not determine current cloud: "
 
 Run = Callable[[EscClient, Namespace], int]
 
@@ -115,11 +117,16 @@ def connect(environment: Mapping[str, str], program: str) -> EscClient:
     backend = lab_backend(environment, program)
     if not backend.is_cloud:
         if not environment.get("PULUMI_ACCESS_TOKEN"):
-            raise LoginMissing(f"could not determine current cloud: {NO_LOGIN}")
+            raise LoginMissing(f"{NO_CLOUD}{NO_LOGIN}")
         raise CommandFailed(
             f"{backend.url} does not support Pulumi ESC. Use the lab's cloud as the back end (PULUMI_BACKEND_URL)"
         )
-    return EscClient(CloudClient(backend.url, find_token(backend.url, environment)), backend.organization)
+    try:
+        client = log_in(backend.url, environment)
+    except CommandFailed as error:
+        error.args = (f"{NO_CLOUD}{error}",)
+        raise
+    return EscClient(client, backend.organization)
 
 
 def read_arguments(argv: Sequence[str], program: str) -> Namespace:

@@ -291,7 +291,7 @@ KNOWN = (
         next_step="`esc env ls` and `esc open` with a cloud login, or a target on the cloud (`pulumi login --cloud`)",
     ),
     Known(
-        pattern=re.compile(r"PULUMI_ACCESS_TOKEN must be set|no credentials|\[401\]"),
+        pattern=re.compile(r"PULUMI_ACCESS_TOKEN must be set|no credentials|\[401\]|invalid access token"),
         error=LoginMissing,
         cause="nobody is logged in to the back end that holds {name}",
         expected="a login, or PULUMI_ACCESS_TOKEN in the environment",

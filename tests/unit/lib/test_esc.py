@@ -188,6 +188,7 @@ def test_notices_are_no_complaint() -> None:
         ("Error: [404] Not Found: environment 'stitch/none' not found\n", 1, NotFound, "no environment stitch/prod"),
         ("Error: no credentials, please run `esc login` to log in\n", 1, LoginMissing, "logged in"),
         ("Error: could not determine current cloud: PULUMI_ACCESS_TOKEN must be set for login\n", 3, LoginMissing, ""),
+        ("Error: could not determine current cloud: invalid access token\n", 1, LoginMissing, "logged in"),
         ("Error: file:///x does not support Pulumi ESC.\n", 1, Usage, "does not support Pulumi ESC"),
         ("Error: secret values must be string literals\n", 1, Usage, "a secret that is no text"),
         ("Error: updating environment: [409] Conflict: hash mismatch\n", 1, Refused, "somebody else"),
