@@ -68,7 +68,14 @@ def commit_time(root: Path, commit: str) -> Command:
 
 def changed_files(root: Path, base: str) -> Command:
     """Files that differ from `base`, as they lie here now, committed or not; each with its status letter."""
-    return _git(root, "diff", "--name-status", "--no-renames", base, title="list the changed files")
+    words = ("diff", "--name-status", "--no-renames", "-z", base)
+    return _git(root, *words, title="list the changed files")
+
+
+def uncommitted_files(root: Path) -> Command:
+    """Files that no commit has as they lie here now, new ones too; the index is not even refreshed."""
+    words = ("--no-optional-locks", "status", "--porcelain", "--no-renames", "--untracked-files=all", "-z")
+    return _git(root, *words, title="list what is not committed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +87,17 @@ class Changed:
 
 
 def read_changed(outcome: Outcome) -> tuple[Changed, ...]:
-    rows = (line.split("\t", 1) for line in outcome.stdout.splitlines())
-    return tuple(Changed(status=row[0][:1], path=row[1]) for row in rows if len(row) == 2)
+    fields = outcome.stdout.split("\0")
+    return tuple(Changed(status=kind[:1], path=path) for kind, path in zip(fields[::2], fields[1::2], strict=False))
+
+
+UNTRACKED = "??"
+
+
+def read_uncommitted(outcome: Outcome) -> tuple[Changed, ...]:
+    """Each with `A` where git does not know it yet."""
+    rows = [row for row in outcome.stdout.split("\0") if len(row) > 3]
+    return tuple(Changed(status="A" if row[:2] == UNTRACKED else row[:2].strip()[:1], path=row[3:]) for row in rows)
 
 
 def read_commit(outcome: Outcome, ref: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from runbooks.lib.diff import property_lines
@@ -29,13 +30,15 @@ class Rank(IntEnum):
     """How much a change matters; the digest shows the gravest first."""
 
     DESTRUCTIVE = 0
-    REPLACE = 1
-    RESTART = 2
-    OTHER = 3
+    EXISTING = 1
+    REPLACE = 2
+    RESTART = 3
+    OTHER = 4
 
 
 HEADINGS = {
     Rank.DESTRUCTIVE: "DESTRUCTIVE: something that holds data or others rely on would be deleted or replaced",
+    Rank.EXISTING: "EXISTS ALREADY: in the cluster, and this stack did not make it",
     Rank.REPLACE: "replaced: deleted and made anew",
     Rank.RESTART: "restarted: pods are rolled",
     Rank.OTHER: "the rest",
@@ -59,6 +62,8 @@ SIGNS = {
     "update": "~",
     "replace": "+-",
     "import": "=",
+    "adopt": "=",
+    "in the way": "!",
     "protect": "~",
     "unprotect": "~",
     "forget": "-",
@@ -98,10 +103,14 @@ class Change:
     step: Step
     rank: Rank
     why: str = ""
+    adopts: bool = False
+    """Of what exists already: pulumi would take it over instead of failing."""
 
     @property
     def verb(self) -> str:
         """What is done, in a word: all halves of a replace are one."""
+        if self.rank is Rank.EXISTING:
+            return "adopt" if self.adopts else "in the way"
         if self.step.op == "same":
             return self.step.protection or "same"
         if is_forgotten(self.step):
@@ -136,6 +145,10 @@ class StackPlan:
     """URNs of old halves that an earlier, failed replace left to be deleted; pulumi's preview does not show them."""
     incomplete: tuple[str, ...] = ()
     """Components whose objects are not known before they are applied; creating those belongs to the approval."""
+    existing: Mapping[str, str] = field(default_factory=dict)
+    """URN of what would be created and is in the cluster already → whose it is."""
+    adopts: bool = False
+    """Pulumi would take over whatever exists already (`kubernetes:upsertExistingObjects`) instead of failing."""
     writes_outputs: bool = False
     """Nothing changes, but program or settings did since the outputs were last written from here."""
     fingerprint: Fingerprint = Fingerprint(parts={})
@@ -155,6 +168,16 @@ class StackPlan:
     @property
     def is_destructive(self) -> bool:
         return any(change.rank is Rank.DESTRUCTIVE for change in self.changes)
+
+    @property
+    def takes_over(self) -> bool:
+        """Objects of others become this stack's own; with an incomplete preview nobody knows which."""
+        return self.adopts and bool(self.existing or self.incomplete)
+
+    @property
+    def in_the_way(self) -> tuple[Change, ...]:
+        """What exists already, so that pulumi would fail to create it."""
+        return tuple(change for change in self.changes if change.rank is Rank.EXISTING and not change.adopts)
 
     @property
     def state(self) -> str:
@@ -188,6 +211,10 @@ class RunPlan:
     def destructive_services(self) -> tuple[str, ...]:
         return tuple(plan.service for plan in self.stacks if plan.is_destructive)
 
+    @property
+    def adopting_services(self) -> tuple[str, ...]:
+        return tuple(plan.service for plan in self.stacks if plan.takes_over)
+
 
 # From a preview to a plan
 
@@ -198,10 +225,16 @@ def plan_of(
     *,
     fingerprint: Fingerprint,
     export: Export | None = None,
+    existing: Mapping[str, str] = MappingProxyType({}),
+    adopts: bool = False,
     writes_outputs: bool = False,
 ) -> StackPlan:
     """Rank what the preview proposes. The stack itself and default providers do not count as changes."""
-    changes = [ranked(step) for step in preview.changes if not is_bookkeeping(step.urn)]
+    changes = [
+        met(step, existing[step.urn], adopts=adopts) if step.urn in existing else ranked(step)
+        for step in preview.changes
+        if not is_bookkeeping(step.urn)
+    ]
     pending = [resource.urn for resource in export.resources if resource.pending_delete] if export else []
     return StackPlan(
         stack=stack,
@@ -211,6 +244,8 @@ def plan_of(
         incomplete=tuple(
             dict.fromkeys(told.urn for told in preview.diagnostics if told.urn and INCOMPLETE.search(told.message))
         ),
+        existing=existing,
+        adopts=adopts,
         writes_outputs=writes_outputs,
         fingerprint=fingerprint,
     )
@@ -223,6 +258,18 @@ def _without_doubles(changes: Iterable[Change]) -> Iterator[Change]:
         if (change.verb, change.step.urn) not in seen:
             seen.add((change.verb, change.step.urn))
             yield change
+
+
+def met(step: Step, owner: str, *, adopts: bool) -> Change:
+    """A create of what is in the cluster already; `owner` says whose it is, where somebody does."""
+    if not adopts:
+        why = "pulumi would stop at it"
+    elif step.new is not None and step.new.retained:
+        why = "taken over; it stays when this stack goes"
+    else:
+        why = "taken over, and deleted with this stack"
+    told = f"of {owner}; {why}" if owner else why
+    return Change(step=step, rank=Rank.EXISTING, why=told, adopts=adopts)
 
 
 def ranked(step: Step) -> Change:
@@ -325,7 +372,8 @@ def stack_line(plan: StackPlan) -> str:
     counts: dict[str, int] = {}
     for change in plan.changes:
         counts[change.verb] = counts.get(change.verb, 0) + 1
-    told = ", ".join(f"{count} to {verb}" for verb, count in counts.items()) or f"{len(plan.leftovers)} to clean up"
+    counted = (f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
+    told = ", ".join(counted) or f"{len(plan.leftovers)} to clean up"
     more = f", and the objects of {', '.join(map(name_of, plan.incomplete))}" if plan.incomplete else ""
     return f"{plan.service}: {told}{more}"
 
@@ -336,6 +384,7 @@ def digest_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:
         "target": plan.target,
         "changes": plan.has_changes,
         "destructive": list(plan.destructive_services),
+        "adopting": list(plan.adopting_services),
         "stacks": [_stack_data(stack, diff=diff) for stack in plan.stacks],
     }
 
@@ -354,7 +403,7 @@ def _stack_data(plan: StackPlan, *, diff: bool) -> dict[str, Any]:
 
 def _change_data(change: Change, *, diff: bool) -> dict[str, Any]:
     step = change.step
-    data = {"op": step.op, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
+    data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
     if diff or step.op == "delete" or step.op in REPLACING:
         return {**data, "properties": property_lines(step)}
     return data
