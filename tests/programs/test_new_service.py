@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("pulumi", "runbooks", "tests/programs", "scripts", "docs", "lab/charts")
 COPIED_FILES = ("tasks.py", "charts.yaml", "pyproject.toml", "README.md")
 LONG = "x" * 63
+EXAMPLE = (ROOT / "docs/add-a-service.md").read_text(encoding="utf-8")
+"""Its first project is the one that the docs add."""
+COMMAND = shlex.split(re.findall(r"^\./inv new\.service (podinfo .*)$", EXAMPLE, re.MULTILINE)[0])
 PROJECTS = {
-    "podinfo": ["--folder", "pulumi/apps/web/podinfo", "--image", "stefanprodan/podinfo:6.7.1", "--port", "9898",
-                "--about", "Podinfo: says where it runs, isn't it"],
+    COMMAND[0]: COMMAND[1:],
     LONG: ["--folder", f"pulumi/ops/{LONG}"],
-    "on": ["--folder", "pulumi/apps/one/two/three/on", "--about", "yes"],
-}  # fmt: skip
+    "on": ["--folder", "pulumi/apps/one/two/three/on", "--about", "yes: isn't it"],
+}
 """An ordinary one, and two that are hard on line lengths, on YAML and on relative paths."""
 
 
@@ -90,7 +93,7 @@ def test_it_previews_under_mocks(checkout, name):
 def test_the_tables_and_the_picture_take_it_in(checkout):
     for script in ("write_tables.py", "draw_platform.py"):
         run(checkout, f"scripts/{script}")
-    assert "| `podinfo` | Podinfo: says where it runs, isn't it | tailscale |" in (checkout / "README.md").read_text()
+    assert "| `podinfo` | Podinfo: says where it runs | tailscale |" in (checkout / "README.md").read_text()
     assert ">podinfo</text>" in (checkout / "docs/platform.svg").read_text()
 
 
@@ -98,6 +101,53 @@ def test_it_gets_its_tasks(checkout):
     told = run(checkout, "tasks.py", "--list")
     for task in ("preview.podinfo", "deploy.podinfo", "verify.podinfo", "destroy.podinfo"):
         assert task in told
+
+
+def blocks(section: str) -> list[str]:
+    """The Python of one section of the docs."""
+    (text,) = [part for part in EXAMPLE.split("\n## ") if part.startswith(section)]
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_docs_show_the_entry_that_the_task_prints(checkout):
+    (entry,) = blocks("2.")
+    assert entry in (checkout / "runbooks/services.py").read_text()
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
+    path.write_text(text.replace(old, new))
+
+
+LADDERS = """\
+from runbooks.checks.ladders import ladders_of
+from runbooks.services import find_service
+print(*(ladder.__module__ for ladder in ladders_of(find_service("podinfo"))))
+"""
+
+
+@pytest.fixture
+def another(checkout, tmp_path):
+    """A checkout of its own with the new projects."""
+    return Path(shutil.copytree(checkout, tmp_path / "checkout"))
+
+
+def test_what_the_docs_change_works_as_they_say(another):
+    folder, own_test = another / "pulumi/apps/web/podinfo", another / "tests/programs/test_podinfo.py"
+    fields, env, test, app = blocks("4.")
+    assert run(another, "-c", LADDERS).strip() == "runbooks.checks.generic"
+    (before,) = re.findall(r"^    health_path: .*\n", (folder / "settings.py").read_text(), re.MULTILINE)
+    image = '                "image": settings.image,\n'
+    replaced(folder / "settings.py", before, fields)
+    replaced(folder / "app.py", image, image + env)
+    replaced(another / "runbooks/checks/apps.py", '    "immich": App(\n', app + '    "immich": App(\n')
+    exposed = 'exposed=("ingress/podinfo",),'
+    replaced(another / "runbooks/services.py", exposed, f'checks=("podinfo",), {exposed}')
+    own_test.write_text(test)
+    assert "1 passed" in run(another, "-m", "pytest", "-p", "no:cacheprovider", own_test)
+    run(another, "-m", "ruff", "format", "--check", "--no-cache", folder, own_test, "runbooks/checks/apps.py")
+    assert run(another, "-c", LADDERS).strip() == "runbooks.checks.apps"
 
 
 @pytest.mark.parametrize(
