@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -369,13 +370,15 @@ def stack_line(plan: StackPlan) -> str:
     """One line a stack: what would be done, counted, or that nothing is."""
     if plan.is_blocked or not plan.has_changes:
         return f"{plan.service}: {plan.state}"
-    counts: dict[str, int] = {}
-    for change in plan.changes:
-        counts[change.verb] = counts.get(change.verb, 0) + 1
-    counted = (f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
-    told = ", ".join(counted) or f"{len(plan.leftovers)} to clean up"
+    told = counted(change.verb for change in plan.changes) or f"{len(plan.leftovers)} to clean up"
     more = f", and the objects of {', '.join(map(name_of, plan.incomplete))}" if plan.incomplete else ""
     return f"{plan.service}: {told}{more}"
+
+
+def counted(verbs: Iterable[str]) -> str:
+    """`2 to create, 1 to delete`; empty when there are none."""
+    counts = Counter(verbs)
+    return ", ".join(f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
 
 
 def digest_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:

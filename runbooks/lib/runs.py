@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runbooks.lib.journal import read_journal, runs_of
+from runbooks.lib.plan import counted
 from runbooks.lib.pulumi import name_of, type_of
 
 Record = Mapping[str, Any]
@@ -50,10 +51,7 @@ class StackPreview:
     @property
     def told(self) -> str:
         """Its changes, counted; else its state."""
-        counts: dict[str, int] = {}
-        for change in self.changes:
-            counts[change.verb] = counts.get(change.verb, 0) + 1
-        return ", ".join(f"{count} to {verb}" for verb, count in counts.items()) or self.state
+        return counted(change.verb for change in self.changes) or self.state
 
 
 @dataclass(frozen=True, kw_only=True)
