@@ -22,8 +22,9 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    write_private(path, json.dumps(content, separators=(",", ":")) + "\n")
+def write_json(path: Path, content: Any, *, survives_power_loss: bool = True) -> None:
+    text = json.dumps(content, separators=(",", ":")) + "\n"
+    write_private(path, text, survives_power_loss=survives_power_loss)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -140,7 +140,8 @@ class StackStore:
         return dict(stored)
 
     def write_deployment(self, stack: Stack, deployment: Json) -> None:
-        files.write_json(self.folder(stack) / "deployment.json", deployment)
+        """Twice for each resource of an update; a loss of power takes the whole lab down with it."""
+        files.write_json(self.folder(stack) / "deployment.json", deployment, survives_power_loss=False)
 
     def update(self, stack: Stack, update: str) -> Update:
         """Raises `ApiError` 404."""
