@@ -14,6 +14,8 @@ from runbooks.lib.target import LAB
 from runbooks.touched import Touched
 
 OWN_TASK = "pr.body"
+OF_OTHER_FILES = ("destroy.", "rollback.")
+"""Tasks whose previews are not of the checkout as it lies here: of none, or of an older commit."""
 MOST_COMMANDS = 40
 MOST_CHANGES = 30
 """Of one stack; the count above them is complete."""
@@ -43,9 +45,11 @@ def of_change(runs: Sequence[Run], change: Change) -> list[Run]:
 
 
 def newest_previews(runs: Iterable[Run]) -> list[StackPreview]:
-    """Of each stack on each target the last one, in the order in which the stacks first came up."""
+    """Of each stack on each target the last one of these files, in the order in which the stacks first came up."""
     found: dict[tuple[str, str], StackPreview] = {}
     for run in runs:
+        if run.task.startswith(OF_OTHER_FILES):
+            continue
         for preview in run.previews:
             found[preview.target, preview.service] = preview
     return list(found.values())
@@ -87,10 +91,7 @@ def _done_by(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def summary(change: Change) -> list[str]:
-    rows = [
-        f"| {code(each.service.name)} | {'new: ' if each.is_new else ''}{files_told(each.files)} |"
-        for each in change.touched
-    ]
+    rows = [f"| {code(each.service.name)} | {_touched_by(each)} |" for each in change.touched]
     table = ["| service | touched by |", "|---|---|", *rows] if rows else ["No service is touched."]
     besides = besides_services(change)
     return [
@@ -100,6 +101,15 @@ def summary(change: Change) -> list[str]:
         *("", *table, ""),
         *([f"Besides: {besides}.", ""] if besides else []),
     ]
+
+
+def _touched_by(each: Touched) -> str:
+    """Its own files by their names alone; a new project as a whole."""
+    folder = f"pulumi/{each.service.folder}/"
+    if each.is_new:
+        own = sum(path.startswith(folder) for path in each.files)
+        return f"new: {code(folder)}, {own} files"
+    return files_told([path.removeprefix(folder) for path in each.files])
 
 
 def besides_services(change: Change) -> str:

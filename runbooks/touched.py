@@ -119,8 +119,9 @@ def changed_keys(path: str, before: bytes, after: bytes) -> list[str]:
 
 def told_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:
     """The same, with a word for a file in which no setting differs and for one that cannot be read."""
+    alike = "new, without a setting" if not before else "comments or order only" if after else "removed, had no setting"
     try:
-        return tuple(changed_keys(path, before, after)) or ("comments or order only",)
+        return tuple(changed_keys(path, before, after)) or (alike,)
     except OpsError:
         return ("it is not YAML, so its keys are not known",)
 

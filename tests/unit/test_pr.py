@@ -92,7 +92,7 @@ def test_a_change_and_its_runs_are_told(home: House, capsys: pytest.CaptureFixtu
     told = body(home, capsys)
     fork = git(home.root, "rev-parse", "--short=12", "main")
     assert "- feat(glance): a better title\n" in told["Summary"] and "the base" not in told["Summary"]
-    assert f"| `glance` | `{GLANCE}/Pulumi.mx.yaml`, `{GLANCE}/__main__.py` |" in told["Summary"]
+    assert "| `glance` | `Pulumi.mx.yaml`, `__main__.py` |" in told["Summary"]
     assert "Besides: `docs` (1)." in told["Summary"]
     assert "- `./inv preview.glance` on `home`: exit 0, 20" in told["Commands run"]
     assert "- `./inv --target home deploy.glance` on `home`: exit 0, 20" in told["Commands run"]
@@ -157,7 +157,7 @@ def test_what_is_not_committed_counts_too(home: House, capsys: pytest.CaptureFix
     write(home, f"{GLANCE}/new file.py", "new\n")
     told = body(home, capsys)["Summary"]
     assert f"- not committed yet: `{GLANCE}/__main__.py`, `{GLANCE}/new file.py`" in told
-    assert f"| `glance` | `{GLANCE}/new file.py`, `{GLANCE}/__main__.py` |" in told
+    assert "| `glance` | `new file.py`, `__main__.py` |" in told
 
 
 def test_a_new_project_goes_back_by_its_end(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +167,7 @@ def test_a_new_project_goes_back_by_its_end(home: House, capsys: pytest.CaptureF
     git(home.root, "switch", "-q", "-c", "other")
     commit(home, "feat(glance): the start page")
     told = body(home, capsys)
-    assert f"| `glance` | new: `{GLANCE}/Pulumi.lab.yaml`" in told["Summary"]
+    assert f"| `glance` | new: `{GLANCE}/`, 4 files |" in told["Summary"]
     assert "- glance, which is new: `./inv destroy.glance`" in told["How to go back"]
     assert "rollback" not in told["How to go back"]
 
@@ -238,6 +238,16 @@ def test_stacks_that_were_begun_or_destroyed_are_told(home: House, capsys: pytes
     told = body(home, capsys)["Stacks touched"]
     assert "| `n8n` | `home` | begun, failed" in told and "| `stitch` | `home` | destroyed" in told
     assert "immich" not in told
+
+
+@pytest.mark.parametrize("task", ["destroy.glance", "rollback.glance"])
+def test_a_preview_of_something_else_is_none_of_the_change(
+    home: House, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    changed(home)
+    record(home.state, task, [task], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0)
+    told = body(home, capsys)
+    assert told["Previews"].strip() == "None recorded." and f"./inv {task}" in told["Commands run"]
 
 
 def test_nothing_in_a_record_breaks_the_text(home: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,8 @@ STACK = "pulumi/apps/app/Pulumi.mx.yaml"
          ("environment added", "encryptionsalt added")),
         (STACK, "config:\n  app:tags: [a]\n", "config:\n  app:tags: [a, canary]\n", ("app:tags changed",)),
         (STACK, "config:\n  app:a: 1\n", "# why\nconfig:\n  app:a: 1\n", ("comments or order only",)),
+        (STACK, "", "config: {}\n", ("new, without a setting",)),
+        (STACK, "config: {}\n", "", ("removed, had no setting",)),
         (STACK, "config: [", "config: {}\n", ("it is not YAML, so its keys are not known",)),
         ("targets.yaml", "targets: {}\n", "targets:\n  home:\n    stack: mx\n", ("targets.home.stack added",)),
         ("charts.yaml", "redis:\n  version: 1.0.0\n", "redis:\n  version: 1.1.0\n", ("redis.version changed",)),
