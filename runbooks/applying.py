@@ -13,6 +13,7 @@ from runbooks.lib import pulumi
 from runbooks.lib.checks import Verdict
 from runbooks.lib.command import Outcome
 from runbooks.lib.errors import NotApproved, OpsError, Refused, VerificationFailed
+from runbooks.lib.existing import TAKES_OVER
 from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name
 from runbooks.lib.plan import (
@@ -24,10 +25,12 @@ from runbooks.lib.plan import (
     approved_of,
     digest_data,
     digest_lines,
+    kind_of,
 )
 from runbooks.lib.pulumi import Event
 from runbooks.lib.stacks import Stack
 from runbooks.planning import (
+    existing_of,
     fingerprint_of,
     plan_stack,
     producer_called,
@@ -61,29 +64,52 @@ def show_preview(session: Session, service: Service, step: str) -> StackPlan:
 def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     """Ask for approval of the plan as shown. Raises `NotApproved`; `again` is the command to name then.
 
-    On the lab none is needed. `yes` stands for a person's y, and never covers what is destructive.
+    On the lab none is needed. `yes` stands for a person's y; it never covers what is destructive or takes objects over.
+    Raises `Refused` for what nobody can approve: objects that are in the way.
     """
+    refuse_existing(plan, again=again)
     if session.target.ephemeral or not plan.has_changes:
         return
-    destructive = plan.destructive_services
+    destructive, adopting = plan.destructive_services, plan.adopting_services
     if not session.reporter.interactive:
-        _approve_unattended(destructive, yes=yes, again=again)
-    elif destructive:
-        for name in destructive:
-            question = f"This deletes or replaces what holds data. Type {name} to go on:"
-            if not session.reporter.ask_word(question, name):
+        _approve_unattended(destructive, adopting, yes=yes, again=again)
+    elif destructive or adopting:
+        for name in dict.fromkeys((*destructive, *adopting)):
+            what = "deletes or replaces what holds data" if name in destructive else "takes over what others made"
+            if not session.reporter.ask_word(f"This {what}. Type {name} to go on:", name):
                 raise _declined(again)
     elif not yes and not session.reporter.ask_yes("Apply this?"):
         raise _declined(again)
     session.journal.write("approved", services=[stack.service for stack in plan.stacks], destructive=list(destructive))
 
 
-def _approve_unattended(destructive: Sequence[str], *, yes: bool, again: str) -> None:
+def refuse_existing(plan: RunPlan, *, again: str) -> None:
+    """Raise `Refused` while the cluster has objects that a stack would create and pulumi would stop at."""
+    for stack in plan.stacks:
+        names = [f"{kind_of(change.step.type)} {change.step.name}" for change in stack.in_the_way]
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise Refused(
+                f"{stack.service} would create what exists in the cluster already: {shown}",
+                expected="objects of this stack alone; nothing was applied",
+                next_step=f"find out whose they are (see above); remove them by what made them, or `pulumi import` "
+                f'them, or take all of them over: set {TAKES_OVER} to "true" in {stack.stack.settings_file.name}, '
+                f"then {again}",
+            )
+
+
+def _approve_unattended(destructive: Sequence[str], adopting: Sequence[str], *, yes: bool, again: str) -> None:
     if destructive:
         raise NotApproved(
             f"destructive changes to {', '.join(destructive)} need a person, and nobody can be asked here",
             expected="a terminal on which the service's name is typed; --yes never covers a destructive change",
             next_step=f"run {again} on a terminal, or make the change not destructive",
+        )
+    if adopting:
+        raise NotApproved(
+            f"{', '.join(adopting)} would take over objects that others made, and nobody can be asked here",
+            expected="a terminal on which the service's name is typed; --yes never covers taking objects over",
+            next_step=f"run {again} on a terminal, or take {TAKES_OVER} out of the stack's settings",
         )
     if not yes:
         raise NotApproved(
@@ -154,6 +180,8 @@ def _current_plan(session: Session, plan: StackPlan, *, yes: bool, again: str) -
     for _ in range(ATTEMPTS):
         if not plan.is_blocked:
             changed = plan.fingerprint.differing(read_again(session, service))
+            if plan.adopts and plan.preview and existing_of(session, plan.stack, plan.preview) != plan.existing:
+                changed.append("what exists already")
             if not changed:
                 return plan
             session.reporter.line(

@@ -13,6 +13,7 @@ from invoke import Context
 from runbooks import environments, states
 from runbooks.lib import pulumi
 from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.lib.existing import existing, takes_over
 from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name, closure, layers
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
@@ -90,8 +91,19 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
         preview,
         fingerprint=fingerprint,
         export=states.state_of(session, stack),
+        existing=existing_of(session, stack, preview),
+        adopts=takes_over(preview, session.check_settings(stack).config),
         writes_outputs=not is_last_applied(session, stack, fingerprint),
     )
+
+
+def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
+    """URN → owner of what the preview would create and the cluster has already."""
+    found = existing(preview, session.kubectl, session.runner)
+    if found:
+        begun = {urn for kind, urn in states.state_of(session, stack).pending if kind == "creating"}
+        found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
+    return found
 
 
 def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:

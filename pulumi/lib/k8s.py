@@ -76,8 +76,9 @@ def add_wait_annotation(
 def keep_on_destroy(kind: str) -> pulumi.ResourceTransform:
     """A transform that leaves objects of `kind` in the cluster when their stack is destroyed or stops having them.
 
-    The next installation finds them there, written by another field manager. With `kubernetes:upsertExistingObjects`
-    and the annotation given here it takes them over, also where a newer chart has other contents for them.
+    The next installation finds them there, written by another field manager. With `kubernetes:upsertExistingObjects`,
+    which a person sets for that one deployment, and the annotation given here it takes them over, also where a newer
+    chart has other contents for them.
     """
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -151,6 +151,26 @@ class Kubectl:
         )
         return Command(argv=argv, title=f"list what is in namespace {namespace}", env=self.env, timeout=READ_TIMEOUT)
 
+    def find_all(self, objects: Sequence[Json]) -> Command:
+        """Looks for each of these objects (`apiVersion`, `kind`, `metadata`): one line for each that exists."""
+        wanted = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "get",
+            "--filename=-",
+            "--ignore-not-found",
+            f"--output=go-template={FOUND}",
+        )
+        return Command(
+            argv=argv,
+            title=f"look which of {len(objects)} objects exist already",
+            env=self.env,
+            stdin=json.dumps(wanted).encode(),
+            timeout=READ_TIMEOUT + len(objects),  # one request for each
+        )
+
     def version(self) -> Command:
         """Client and server versions, as JSON."""
         argv = (
@@ -165,12 +185,54 @@ class Kubectl:
         )
 
 
+_FACTS = (
+    "{{.apiVersion}}",
+    "{{.kind}}",
+    "{{with .metadata.namespace}}{{.}}{{end}}",
+    "{{.metadata.name}}",
+    '{{with .metadata.annotations}}{{with index . "meta.helm.sh/release-name"}}{{.}}{{end}}{{end}}',
+    '{{with .metadata.annotations}}{{with index . "meta.helm.sh/release-namespace"}}{{.}}{{end}}{{end}}',
+)
+_ROW = '{{"\\t"}}'.join(_FACTS) + '{{"\\n"}}'
+FOUND = f'{{{{define "row"}}}}{_ROW}{{{{end}}}}' + (
+    '{{if .items}}{{range .items}}{{template "row" .}}{{end}}{{else}}{{template "row" .}}{{end}}'
+)
+"""One line for each object, its facts separated by tabs; kubectl hands over a list, or an object that is alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An object that exists."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    release: str = ""
+    """The helm release that made it."""
+    release_namespace: str = ""
+
+
+def ask_found(runner: Runs, command: Command) -> list[Found]:
+    """Which of the objects of `Kubectl.find_all` exist. A kind the server does not know has none.
+
+    Raises `KubectlFailed`.
+    """
+    outcome = _answered(runner, command, None)
+    said = [line for line in outcome.stderr.splitlines() if line.strip()]
+    if not outcome.ok and not (said and all("no matches for kind" in line for line in said)):
+        raise _failure(outcome)
+    rows = (line.split("\t", len(_FACTS) - 1) for line in outcome.stdout.splitlines() if line)
+    return [
+        Found(api_version=version, kind=kind, namespace=namespace, name=name, release=release, release_namespace=within)
+        for version, kind, namespace, name, release, within in rows
+    ]
+
+
 def read_json(outcome: Outcome) -> Json:
     """The object or list kubectl printed. Raises `KubectlFailed` for a failure or an answer that is no object."""
     if not outcome.ok:
-        trouble = trouble_of(outcome)
-        said = _last_line(outcome.shown_stderr or outcome.stderr)
-        raise KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {said}")
+        raise _failure(outcome)
     try:
         answer = json.loads(outcome.stdout)
     except ValueError as error:
@@ -180,18 +242,28 @@ def read_json(outcome: Outcome) -> Json:
     return answer
 
 
+def _failure(outcome: Outcome) -> KubectlFailed:
+    trouble = trouble_of(outcome)
+    said = _last_line(outcome.shown_stderr or outcome.stderr)
+    return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {said}")
+
+
 def ask(runner: Runs, command: Command, *, pause: Callable[[float], None] | None = None) -> Json:
     """Run a read and parse it; a connection that broke is tried again, three times in all.
 
     Raises `KubectlFailed`.
     """
+    return read_json(_answered(runner, command, pause))
+
+
+def _answered(runner: Runs, command: Command, pause: Callable[[float], None] | None) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         outcome = runner.run(command)
         if outcome.ok or attempt == ATTEMPTS or trouble_of(outcome) is not Trouble.PASSING:
             break
         if pause is not None:
             pause(float(attempt))
-    return read_json(outcome)
+    return outcome
 
 
 def find(runner: Runs, command: Command) -> Json | None:

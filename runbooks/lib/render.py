@@ -151,6 +151,7 @@ OWN_FACTS = frozenset(
     {
         *("text", "title", "steps", "state", "detail", "summary", "details", "rung", "subject", "cause", "next_step"),
         *("service", "services", "task", "again", "applied", "failed", "unchanged", "not_started", "destructive"),
+        "adopting",
         *("waits_for", "argv", "step"),
     }
 )

@@ -117,6 +117,12 @@ def test_it_has_stack_files_for_the_cluster_and_for_the_lab(folder):
 
 
 @each_project
+def test_nothing_is_taken_over_on_a_real_target_unless_a_person_says_so(folder):
+    """docs/decisions/0006: the setting counts for every object of the stack."""
+    assert "kubernetes:upsertExistingObjects" not in (stack_files(folder)["Pulumi.mx.yaml"].get("config") or {})
+
+
+@each_project
 def test_its_stack_files_hold_no_secret(folder):
     declared = {f"{project_name(folder)}:{secret.key}" for secret in BY_FOLDER[folder].secrets}
     for name, content in stack_files(folder).items():

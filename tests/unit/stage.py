@@ -12,6 +12,7 @@ from typing import Any
 
 from runbooks import states
 from runbooks.lib.command import Command, Outcome
+from runbooks.lib.kubectl import Kubectl
 from runbooks.lib.mask import Masker
 from runbooks.lib.render import JsonReporter
 from runbooks.lib.stacks import Stack
@@ -58,7 +59,7 @@ class Answer:
 
 @dataclass
 class ScriptedRunner:
-    """Answers (verb, service) from a script; the last answer of a list repeats. Unscripted commands fail the test."""
+    """Answers (verb, service), or (get, cluster), from a script; the last of a list repeats. Others fail the test."""
 
     script: dict[tuple[str, str], list[Answer]]
     ran: list[tuple[str, str]] = field(default_factory=list)
@@ -67,8 +68,10 @@ class ScriptedRunner:
     _current: str = ""
 
     def run(self, command: Command, *, on_line: Callable[[str], None] | None = None, **_: Any) -> Outcome:
-        service = Path(command.argv[command.argv.index("-C") + 1]).name
-        verb = self.verb(command)
+        if "-C" in command.argv:
+            verb, service = self.verb(command), Path(command.argv[command.argv.index("-C") + 1]).name
+        else:
+            verb, service = "get", "cluster"  # kubectl, which is asked for what exists already
         self.ran.append((verb, service))
         self.commands.append(command)
         answers = self.script[verb, service]
@@ -148,6 +151,8 @@ class Stage:
             ephemeral=ephemeral, organization="organization", has_diy_backend=True, shown_backend="file://x",
         )  # fmt: skip
         self.tools = SimpleNamespace(pulumi="/bin/pulumi", pulumi_version="v3.260.0")
+        self.kubectl = Kubectl(program="/bin/kubectl", kubeconfig=root / "kubeconfig")
+        self.settings: dict[str, str] = {}
         self.runner = ScriptedRunner(script)
         self.reporter = AskedReporter(answers, interactive=interactive)
         self.known = states.Known()
@@ -166,13 +171,13 @@ class Stage:
             folder=self.root / "pulumi" / service.folder, program="/bin/pulumi",
         )  # fmt: skip
 
-    prepare = stack
+    prepare = set_up = stack
 
     def guard(self) -> None:
         self.guarded += 1
 
     def check_settings(self, stack: Stack) -> Any:
-        return SimpleNamespace(config={}, environment=())
+        return SimpleNamespace(config=self.settings, environment=())
 
     def has_stack(self, stack: Stack) -> bool:
         return states.has_stack(self, stack)  # type: ignore[arg-type]

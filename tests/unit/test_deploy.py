@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from runbooks import applying, planning, states
 from runbooks.lib.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.lib.graph import closure, layers
 from runbooks.lib.plan import RunPlan
-from tests.unit.stage import SUMMARY, TREE, Answer, Stage, event, preview_answer, step
+from tests.unit.stage import SUMMARY, TREE, Answer, Stage, event, preview_answer, step, urn
 
 SAME = Answer(stdout=preview_answer())
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
+CHART = "kubernetes:helm.sh/v4:Chart"
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +119,99 @@ def test_destructive_change_needs_the_services_name(tmp_path: Path, typed: str, 
         with pytest.raises(NotApproved):
             deploy(stage, yes=True)
         assert ups(stage) == []
+
+
+NAMESPACE = "kubernetes:core/v1:Namespace"
+TAKES_OVER = "kubernetes:upsertExistingObjects"
+
+
+def meeting(*rows: str, **more: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
+    """db would create a namespace, and the cluster has what `rows` say."""
+    inputs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}}
+    created = step("db", "create", NAMESPACE, "ns")
+    created["newState"] |= {"inputs": inputs}
+    up = "\n".join([*event("db", "create", NAMESPACE, "ns"), SUMMARY])
+    script = three(preview__db=[Answer(stdout=preview_answer(created))], up__db=[Answer(stdout=up)], **more)
+    return script | {("get", "cluster"): [Answer(stdout="".join(rows))]}
+
+
+THERE = "v1\tNamespace\t\tns\told\tns\n"
+
+
+def test_what_is_in_the_way_is_refused_before_anything_is_applied(tmp_path: Path) -> None:
+    for ephemeral in (False, True):
+        stage = Stage(tmp_path / str(ephemeral), meeting(THERE), ephemeral=ephemeral)
+        with pytest.raises(
+            Refused, match="db would create what exists in the cluster already: Namespace ns"
+        ) as refused:
+            deploy(stage, yes=True)
+        assert TAKES_OVER in refused.value.next_step and "./inv deploy.db" in refused.value.next_step
+        assert ups(stage) == [] and stage.reporter.asked == []
+        assert "EXISTS ALREADY" in stage.reporter.text
+        assert "Namespace ns  (of the helm release old in ns; pulumi would stop at it)" in stage.reporter.text
+        assert "db: 1 in the way" in stage.reporter.text
+
+
+def test_what_is_not_there_is_created_as_ever(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, meeting(), interactive=False)
+    stage.settings = {TAKES_OVER: "true"}
+    deploy(stage, yes=True)
+    assert "db" in ups(stage) and "EXISTS ALREADY" not in stage.reporter.text
+
+
+@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
+def test_taking_objects_over_needs_the_services_name(tmp_path: Path, typed: str, goes: bool) -> None:
+    stage = Stage(tmp_path, meeting(THERE), answers=[typed])
+    stage.settings = {TAKES_OVER: "true"}
+    with contextlib.nullcontext() if goes else pytest.raises(NotApproved):
+        deploy(stage, yes=True)
+    assert stage.reporter.asked == ["This takes over what others made. Type db to go on: "]
+    assert ("db" in ups(stage)) is goes
+    assert "taken over, and deleted with this stack" in stage.reporter.text
+    assert "db: 1 to adopt" in stage.reporter.text
+
+
+def test_yes_never_covers_taking_objects_over(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, meeting(THERE), interactive=False)
+    stage.settings = {TAKES_OVER: "true"}
+    with pytest.raises(NotApproved, match="db would take over objects that others made"):
+        deploy(stage, yes=True)
+    assert ups(stage) == []
+
+
+def test_the_lab_takes_over_what_it_was_told_to(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, meeting(THERE), ephemeral=True, interactive=False)
+    stage.settings = {TAKES_OVER: "true"}
+    deploy(stage)
+    assert "db" in ups(stage) and "db: 1 to adopt" in stage.reporter.text
+
+
+def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
+    script = meeting()
+    script["get", "cluster"] = [Answer(), Answer(stdout=THERE)]
+    stage = Stage(tmp_path, script, answers=["y", "db"])
+    stage.settings = {TAKES_OVER: "true"}
+    deploy(stage)
+    assert stage.reporter.asked == ["Apply this? [y/N] ", "This takes over what others made. Type db to go on: "]
+    assert "db: what exists already changed since the preview" in stage.reporter.text
+
+
+def test_what_an_interrupted_update_made_is_told_as_that(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, meeting("v1\tNamespace\t\tns\t\t\n"))
+    stage.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", NAMESPACE, "ns")}}])
+    with pytest.raises(Refused):
+        deploy(stage)
+    assert "of an interrupted update of db; pulumi would stop at it" in stage.reporter.text
+
+
+def test_objects_of_an_incomplete_preview_are_not_taken_over_unasked(tmp_path: Path) -> None:
+    """Nobody knows yet what a chart with unknown values is made of."""
+    told = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
+    answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [told], "changeSummary": {}}
+    stage = Stage(tmp_path, three(preview__db=[Answer(stdout=json.dumps(answer))]), interactive=False)
+    stage.settings = {TAKES_OVER: "true"}
+    with pytest.raises(NotApproved, match="db would take over objects that others made"):
+        deploy(stage, yes=True)
 
 
 def test_the_lab_needs_no_approval(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""A real target whose cluster has already what the stack would create: refused, or taken over by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.workshop import Workshop
+
+pytestmark = pytest.mark.lab
+
+OBJECT = "configmap/probe-mx"
+TAKES_OVER = "kubernetes:upsertExistingObjects"
+
+
+@pytest.fixture
+def home(workshop: Workshop) -> Iterator[Workshop]:
+    """The probe's stack on the real target, and in the cluster an object of its name that helm made."""
+    workshop.forget_probe()
+    workshop.write_target(backend=f"file://{workshop.lab_dir}/backend")
+    question = ("Create organization/probe/mx?", "y")
+    workshop.typed("--target", "home", "stack.init", "probe", answers=[question], env=workshop.with_pulumi).ends_with(0)
+    for key in ("token", "note"):
+        workshop.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
+    workshop.kubectl("create", "configmap", "probe-mx")
+    workshop.kubectl("annotate", OBJECT, "meta.helm.sh/release-name=old", "meta.helm.sh/release-namespace=elsewhere")
+    yield workshop
+    workshop.forget_probe()
+
+
+def word(home: Workshop) -> str:
+    return home.kubectl("get", OBJECT, "--output=jsonpath={.data.word}")
+
+
+def test_it_is_refused_before_anything_is_applied(home: Workshop) -> None:
+    said = home.at_home("deploy.probe", "--yes")
+    said.ends_with(5, "probe would create what exists in the cluster already: ConfigMap probe", TAKES_OVER)
+    assert "ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)" in said.stdout
+    assert "> apply" not in said.stdout and word(home) == ""
+    shown = home.at_home("preview.probe")
+    shown.ends_with(0)
+    assert "EXISTS ALREADY" in shown.stdout and "probe: 1 in the way" in shown.stdout
+
+
+def test_it_is_taken_over_only_by_a_person_who_types_the_name(home: Workshop) -> None:
+    settings = home.project / "Pulumi.mx.yaml"
+    settings.write_text(settings.read_text().replace("config:\n", f'config:\n  {TAKES_OVER}: "true"\n', 1))
+    home.at_home("deploy.probe", "--yes").ends_with(8, "probe would take over objects that others made")
+    assert word(home) == ""
+    wrong = ("Type probe to go on:", "y")
+    home.typed("--target", "home", "deploy.probe", answers=[wrong], env=home.with_pulumi).ends_with(8, "not approved")
+    assert word(home) == ""
+    named = ("Type probe to go on:", "probe")
+    done = home.typed("--target", "home", "deploy.probe", answers=[named], env=home.with_pulumi)
+    done.ends_with(0)
+    assert "taken over, and deleted with this stack" in done.all
+    assert word(home) == "first"
+    home.at_home("preview.probe", "--expect-no-changes").ends_with(0)
