@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runbooks import states
 from runbooks.lib import definitions, esc
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
@@ -69,7 +70,10 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
     if outcome.stdout.strip():
         opened = esc.read_opened(outcome.stdout)
         session.masker.register_all(opened.secret_texts())
-    esc.judge(outcome, name, session.masker.mask)
+    try:
+        esc.judge(outcome, name, session.masker.mask)
+    except ToolFailed as error:
+        raise _for_want_of_outputs(session, name) or error from error
     if not outcome.stdout.strip():
         raise ToolFailed(
             f"opening {name.short} ended with 0 and gave nothing",
@@ -77,6 +81,30 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
             next_step=f"./inv esc.open {name.short}",
         )
     return opened
+
+
+def waits_for(session: Session, name: EnvironmentName) -> list[str]:
+    """Services whose outputs the environment reads, by its file here, and that have none yet."""
+    if name.short not in definitions.defined_names(session.root):
+        return []
+    read = {stack.project for stack in definitions.stacks_read(definitions.read_definition(session.root, name))}
+    return [service.name for service in SERVICES if service.project_name in read and not has_outputs(session, service)]
+
+
+def has_outputs(session: Session, service: Service) -> bool:
+    stack = session.stack(service)
+    return session.has_stack(stack) and bool(states.state_of(session, stack).outputs)
+
+
+def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | None:
+    waiting = waits_for(session, name)
+    if not waiting:
+        return None
+    return ToolFailed(
+        f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet",
+        expected="producers that were deployed on this target",
+        next_step=f"./inv deploy.{waiting[0]}",
+    )
 
 
 def check_opened(session: Session, opened: Opened) -> None:

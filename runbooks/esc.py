@@ -60,8 +60,8 @@ def open_task(c: Any, env: str) -> None:
         opened = environments.open_environment(session, name)
         rows = [(value.shown_path, value.kind, shown(value), value.origin or "-") for value in opened.values]
         session.reporter.table(f"{name.short}, opened", ("path", "kind", "value", "from"), rows)
-        for path, kind, value, origin in rows:
-            session.reporter.event("value", path=path, type=kind, value=value, origin=origin)
+        for value, (path, kind, text, origin) in zip(opened.values, rows, strict=True):
+            session.reporter.event("value", path=path, type=kind, secret=value.secret, value=text, origin=origin)
 
 
 def shown(value: Value) -> str:
@@ -169,16 +169,36 @@ def bind(c: Any, env: str, service: str = "") -> None:
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            opened = environments.opened_or_applied(session, name)
-            environments.check_opened(session, opened)
+            opened = opened_unless_it_waits(session, name)
         with session.reporter.step(steps[1]):
-            environments.check_contract(session, name, consumer, opened)
+            if opened is not None:
+                environments.check_contract(session, name, consumer, opened)
         with session.reporter.step(steps[2]):
             path = environments.settings_of(session, consumer)
             changed = binding.bind(path, name.short)
             session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
-            tell_overridden(session, path, consumer, opened)
+            if opened is not None:
+                tell_overridden(session, path, consumer, opened)
         applying.show_preview(session, consumer, steps[3])
+
+
+def opened_unless_it_waits(session: Session, name: EnvironmentName) -> Opened | None:
+    """The opened environment, looked at by the guard; `None`, said, while stacks that it reads have no outputs yet.
+
+    Then the first preview after their deployment opens it, and refuses what is wrong with it.
+    """
+    from runbooks import environments
+
+    waiting = environments.waits_for(session, name)
+    if waiting:
+        session.reporter.line(
+            f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: what it gives is looked at "
+            f"by the first preview after ./inv deploy.{waiting[0]}"
+        )
+        return None
+    opened = environments.opened_or_applied(session, name)
+    environments.check_opened(session, opened)
+    return opened
 
 
 def tell_overridden(session: Session, path: Path, service: Service, opened: Opened) -> None:

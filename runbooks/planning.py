@@ -73,10 +73,11 @@ def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> R
 
 def plan_stack(session: Session, service: Service) -> StackPlan:
     """Preview one stack, or say which producers it waits for. Raises what the failing preview means."""
-    stack = session.prepare(service)
     waits_for = tuple(name for name in service.reads_outputs_of if not outputs_of(session, name))
     if waits_for:
-        return StackPlan(stack=stack, waits_for=waits_for)
+        # Its environment would not open either: it reads the same outputs.
+        return StackPlan(stack=session.set_up(service), waits_for=waits_for)
+    stack = session.prepare(service)
     fingerprint = fingerprint_of(session, service)
     outcome = session.runner.run(pulumi.preview(stack))
     if not outcome.ok:

@@ -30,14 +30,20 @@ def generated_secret() -> str:
 
 def prepare(session: Session, service: Service) -> Stack:
     """See `Session.prepare`."""
+    stack = set_up(session, service)
+    settings = session.check_settings(stack)
+    environments.open_bound(session, settings)
+    register_secrets(session, stack, settings)
+    return stack
+
+
+def set_up(session: Session, service: Service) -> Stack:
+    """The service's stack, which is there with its own settings; what it is bound to is not opened."""
     stack = session.stack(service)
     if session.target.ephemeral:
         _make_on_lab(session, service, stack)
     else:
         _must_be_there(session, service, stack)
-    settings = session.check_settings(stack)
-    environments.open_bound(session, settings)
-    register_secrets(session, stack, settings)
     return stack
 
 

@@ -95,6 +95,10 @@ class Session:
             done = self.prepared[service.name] = preparation.prepare(self, service)
         return done
 
+    def set_up(self, service: Service) -> Stack:
+        """The service's stack, which is there with its own settings; no environment is opened, no secret asked for."""
+        return preparation.set_up(self, service)
+
     def check_settings(self, stack: Stack) -> StackFile:
         """The stack's settings file. Raises `Refused` when it points pulumi at another cluster than the target's."""
         file = StackFile.read(stack.settings_file)

@@ -75,10 +75,13 @@ def _tell_objects(session: Session, service: Service) -> None:
 
 
 def _tell(session: Session, service: Service, verdict: Verdict) -> None:
+    from runbooks.lib.checks import State
+
     state = "verified" if verdict.ok else "NOT verified"
     session.reporter.line(f"verify.{service.name}: {state}: {verdict.summary()}")
     for finding in () if verdict.failures else verdict.undecided:
         session.reporter.line(f"  decides, and was not tried: {finding.rung}: {finding.evidence}")
-    facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary()}
+    rungs = {"failed": verdict.rungs(State.FAILED), "not_tried": verdict.rungs(State.NOT_TRIED)}
+    facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary(), **rungs}
     session.reporter.event("verdict", **facts)
     session.journal.write("verdict", **facts)

@@ -140,6 +140,10 @@ class Verdict:
         """What to look at first: a failure, else a deciding rung that was not tried."""
         return next(iter((*self.failures, *self.undecided)), None)
 
+    def rungs(self, state: State) -> list[str]:
+        """Names of the rungs that came out so, each once."""
+        return sorted({finding.rung for finding in self.findings if finding.state is state})
+
     def summary(self) -> str:
         """`9 passed, 0 failed, 3 not tried`."""
         return ", ".join(f"{self.count(state)} {state.value}" for state in State)

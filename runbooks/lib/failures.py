@@ -356,7 +356,7 @@ def _explained(known: Known, found: re.Match[str], stack: Stack) -> OpsError:
 
 
 def _unexplained(outcome: Outcome, text: str, stack: Stack) -> OpsError:
-    error = BY_EXIT_CODE.get(outcome.exit_code, ToolFailed)
+    error = Usage if SETTINGS.search(text) else BY_EXIT_CODE.get(outcome.exit_code, ToolFailed)
     lines = telling_lines(text)
     what = outcome.command.title or "pulumi"
     said = ":\n  " + "\n  ".join(lines) if lines else ", and said nothing"
@@ -406,6 +406,8 @@ def _explains(diagnostic: Diagnostic) -> bool:
 
 
 PROGRAM_FAILED = "Program failed with an unhandled exception"
+SETTINGS = re.compile(r"\d+ settings? (?:is|are) missing or wrong for stack ")
+"""How a program of this repository begins to name its settings; none of the list is left out."""
 EMPTY_WORDS = re.compile(
     r"^(?:error: )?(?:(?:update|preview|refresh|destroy) failed"
     r"|an unhandled error occurred: program exited with non-zero exit code: \d+)$|^\s*\^+\s*$"
@@ -421,7 +423,7 @@ def telling_lines(text: str) -> list[str]:
         bare = line.rstrip()
         if bare.strip() and not EMPTY_WORDS.match(bare) and bare not in lines:
             lines.append(bare)
-    if len(lines) <= KEPT_LINES:
+    if len(lines) <= KEPT_LINES or SETTINGS.search(text):
         return lines
     return [*lines[:KEPT_AT_THE_START], "…", *lines[KEPT_AT_THE_START - KEPT_LINES :]]
 

@@ -90,15 +90,23 @@ class Checkout:
         return self.lab_dir / "stacks" / project / "Pulumi.lab.yaml"
 
     def state_file(self, project: str, stack: str = "lab") -> Path:
+        """In the lab's cloud, or in its file back end where stacks of other names are."""
+        if stack == "lab":
+            return self.lab_dir / "cloud/stacks" / project / stack / "deployment.json"
         return self.lab_dir / "backend/.pulumi/stacks" / project / f"{stack}.json"
 
     def deployment(self, project: str, stack: str = "lab") -> dict[str, Any]:
         """What the stack's state holds; that it can be read is half of the proof that nothing was lost."""
-        latest: dict[str, Any] = json.loads(self.state_file(project, stack).read_text("utf-8"))["checkpoint"]["latest"]
+        written = json.loads(self.state_file(project, stack).read_text("utf-8"))
+        latest: dict[str, Any] = written["deployment"] if stack == "lab" else written["checkpoint"]["latest"]
         return latest
 
-    def locks(self, project: str) -> list[Path]:
-        return sorted((self.lab_dir / "backend/.pulumi/locks").glob(f"organization/{project}/*/*.json"))
+    def locks(self, project: str) -> list[str]:
+        """What holds stacks of the project: lock files of the file back end, running updates of the cloud."""
+        files = (self.lab_dir / "backend/.pulumi/locks").glob(f"organization/{project}/*/*.json")
+        kept = self.lab_dir / "cloud/stacks" / project / "lab/stack.json"
+        update = json.loads(kept.read_text("utf-8"))["active_update"] if kept.exists() else ""
+        return [*map(str, sorted(files)), *([update] if update else [])]
 
     # --- the command line -------------------------------------------------------------------------------------------
 

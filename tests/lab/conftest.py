@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -77,12 +78,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """What the README's first command gives: a checkout in which `./inv deploy.postgres` was run, and what it said."""
-    folder = tmp_path_factory.mktemp("command-line")
+    with first_run(tmp_path_factory.mktemp("command-line"), "deploy.postgres") as done:
+        yield done
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """A checkout in which `./inv deploy.all` was run as the first command, and what it said."""
+    with first_run(tmp_path_factory.mktemp("whole"), "deploy.all") as done:
+        yield done
+
+
+@contextlib.contextmanager
+def first_run(folder: Path, *words: str) -> Iterator[Deployed]:
+    """`./inv WORDS` in a new checkout, with a lab of its own that goes afterwards."""
     make_state(folder / "state")
     checkout = Checkout(folder / "checkout", folder / "state")
     commit_everything(checkout.root)
     try:
-        said = checkout.inv("deploy.postgres")
+        said = checkout.inv(*words)
         yield Deployed(checkout=checkout, said=said, changed_files=git_status(checkout.root))
     finally:
         platform.reset(folder / "state", print)

@@ -1,4 +1,4 @@
-"""The apps that share Postgres, deployed through the command line on a lab of their own, and looked at there."""
+"""The apps that share Postgres, deployed with the whole platform, and looked at in the cluster and the database."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ import psycopg
 import pytest
 
 from lab import platform
-from lab.platform import ports
-from lab.platform.record import Record
+from tests.lab.command_line import Deployed
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600
@@ -75,30 +73,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    state_dir = tmp_path_factory.mktemp("consumers")
-    (state_dir / "lab").mkdir(mode=0o700)
-    Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
-    try:
-        platform.up(state_dir, print)
-        yield House(state_dir)
-    finally:
-        platform.reset(state_dir, print)
-
-
-@pytest.fixture(scope="module")
-def deploy(house: House):
-    """Deploy a service once, and give what was said."""
-    said: dict[str, subprocess.CompletedProcess[str]] = {}
-
-    def run(service: str) -> str:
-        if service not in said:
-            said[service] = house.inv(f"deploy.{service}")
-        done = said[service]
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
+def house(whole: Deployed) -> House:
+    assert whole.said.code == 0, whole.said.all
+    return House(whole.checkout.state_dir)
 
 
 def environment(deployment: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +83,7 @@ def environment(deployment: dict[str, Any]) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
-def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_the_tailnet(house, deploy):
-    deploy("immich")
+def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_the_tailnet(house):
     found = environment(house.get("--namespace=immich", "deployment", "immich-server"))
     assert found["DB_HOSTNAME"] == IN_CLUSTER
     assert found["DB_PORT"] == "5432"
@@ -117,9 +93,8 @@ def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_th
     assert provider["inputs"]["port"] == platform.environment(house.state_dir)["PGPORT"]
 
 
-def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(house, deploy):
-    said = deploy("immich")
-    assert "immich:extensions leaves out uuid-ossp, which Immich uses" in said
+def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(house, whole):
+    assert "immich:extensions leaves out uuid-ossp, which Immich uses" in whole.said.stdout
     password = house.secret("immich", "immich-database")["DB_PASSWORD"]
     extensions = {row[0] for row in house.query("immich", "immich", password, "select extname from pg_extension")}
     assert extensions == {"plpgsql", "vector", "cube", "earthdistance", "unaccent", "pg_trgm"}
@@ -135,8 +110,7 @@ def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(ho
         ("jupyterhub", "hub.db.password", ("jupyterhub",)),
     ],
 )
-def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(house, deploy, service, key, databases):
-    deploy(service)
+def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(house, service, key, databases):
     password = house.secret(service, f"{service}-database")[key]
     rights = "select rolsuper, rolcreatedb, rolcreaterole from pg_roles where rolname = current_user"
     for database in databases:
@@ -154,8 +128,7 @@ def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(ho
         ("superset", "superset-init-db"),
     ],
 )
-def test_jobs_that_the_charts_would_make_hooks_really_run(house, deploy, service, job):
-    deploy(service)
+def test_jobs_that_the_charts_would_make_hooks_really_run(house, service, job):
     assert house.get(f"--namespace={service}", "job", job)["status"]["succeeded"] == 1
 
 
@@ -169,14 +142,12 @@ def test_jobs_that_the_charts_would_make_hooks_really_run(house, deploy, service
         ("jupyterhub", "jupyterhub", "jupyterhub"),
     ],
 )
-def test_each_is_on_the_tailnet_under_its_name(house, deploy, service, ingress, host):
-    deploy(service)
+def test_each_is_on_the_tailnet_under_its_name(house, service, ingress, host):
     found = house.get(f"--namespace={service}", "ingress", ingress)
     assert found["status"]["loadBalancer"]["ingress"][0]["hostname"] == f"{host}.lab.ts.net"
 
 
-def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(house, deploy):
-    deploy("n8n")
+def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(house):
     webhooks = house.get("--namespace=n8n", "ingress", "n8n-webhooks")
     assert webhooks["status"]["loadBalancer"]["ingress"][0]["hostname"].endswith(".cfargotunnel.com")
     found = environment(house.get("--namespace=n8n", "deployment", "n8n-main"))
@@ -185,8 +156,7 @@ def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(house, de
     assert found["N8N_ENCRYPTION_KEY"]["secretKeyRef"]["name"] == "n8n-core"
 
 
-def test_temporals_frontend_is_a_service_on_the_tailnet_that_has_endpoints(house, deploy):
-    deploy("temporal")
+def test_temporals_frontend_is_a_service_on_the_tailnet_that_has_endpoints(house):
     service = house.get("--namespace=temporal", "service", "temporal-grpc")
     conditions = {condition["type"]: condition["status"] for condition in service["status"]["conditions"]}
     assert conditions["TailscaleProxyReady"] == "True"
@@ -194,8 +164,7 @@ def test_temporals_frontend_is_a_service_on_the_tailnet_that_has_endpoints(house
     assert any(endpoint["conditions"]["ready"] for item in slices["items"] for endpoint in item["endpoints"])
 
 
-def test_jupyterhubs_tokens_are_where_each_part_looks_for_them(house, deploy):
-    deploy("jupyterhub")
+def test_jupyterhubs_tokens_are_where_each_part_looks_for_them(house):
     of_chart, own = house.secret("jupyterhub", "hub"), house.secret("jupyterhub", "jupyterhub-database")
     word = "in-the-secret-jupyterhub-database"
     assert of_chart["hub.config.ConfigurableHTTPProxy.auth_token"] != word, "pulumi put the token in"
@@ -206,8 +175,7 @@ def test_jupyterhubs_tokens_are_where_each_part_looks_for_them(house, deploy):
     assert not {value for key, value in own.items() if value in of_chart["values.yaml"]}
 
 
-def test_notebooks_may_reach_the_two_databases(house, deploy):
-    deploy("jupyterhub")
+def test_notebooks_may_reach_the_two_databases(house):
     rules = house.get("--namespace=jupyterhub", "networkpolicy", "singleuser")["spec"]["egress"]
     reached = {
         (target["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
@@ -219,8 +187,7 @@ def test_notebooks_may_reach_the_two_databases(house, deploy):
     assert reached >= {("postgresql", 5432), ("clickhouse", 8123), ("clickhouse", 9000)}
 
 
-def test_clickhouse_is_completed_with_the_passwords_of_its_secrets_named(house, deploy):
-    deploy("clickhouse")
+def test_clickhouse_is_completed_with_the_passwords_of_its_secrets_named(house):
     installation = house.get("--namespace=clickhouse", "chi", "clickhouse")
     assert installation["status"]["status"] == "Completed"
     users = installation["spec"]["configuration"]["users"]
@@ -229,15 +196,7 @@ def test_clickhouse_is_completed_with_the_passwords_of_its_secrets_named(house, 
     assert "10.0.0.0/8" in users["analytics/networks/ip"]
 
 
-@pytest.mark.parametrize("service", ["immich", "n8n", "temporal", "superset", "jupyterhub", "clickhouse"])
-def test_a_second_look_finds_nothing_to_do(house, deploy, service):
-    deploy(service)
-    again = house.inv(f"preview.{service}", "--expect-no-changes")
-    assert again.returncode == 0, again.stdout + again.stderr
-
-
-def test_another_stack_that_lacks_the_outputs_is_named_with_what_is_missing(house, deploy):
-    deploy("immich")
+def test_another_stack_that_lacks_the_outputs_is_named_with_what_is_missing(house):
     settings = house.state_dir / "lab/stacks/immich/Pulumi.lab.yaml"
     before = settings.read_text()
     settings.write_text(before.replace("organization/postgresql/lab", "organization/tailscale/lab"))

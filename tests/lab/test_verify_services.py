@@ -11,11 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from lab import platform
-from lab.platform import ports
-from lab.platform.record import Record
 from runbooks.checks import apps, cf_tunnel, cluster
 from runbooks.lib import exposure, inside, tunnel
+from tests.lab.command_line import Deployed
 
 from .test_verify import House, scaled_down
 
@@ -25,21 +23,10 @@ TUNNEL = ("cloudflare-tunnel", "cloudflare-tunnel-ingress-controller")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A lab with n8n: Postgres, tailnet and tunnel behind one app."""
-    state_dir = tmp_path_factory.mktemp("services")
-    (state_dir / "lab").mkdir(mode=0o700)
-    # Not 5432, which the lab of the person who runs the tests may want.
-    Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
-    try:
-        platform.up(state_dir, print)
-        made = House(state_dir)
-        for name in ("n8n", "cert-manager"):
-            done = made.inv(f"deploy.{name}")
-            assert done.returncode == 0, done.stdout + done.stderr
-        yield made
-    finally:
-        platform.reset(state_dir, print)
+def house(whole: Deployed) -> House:
+    """A lab with everything: Postgres, tailnet and tunnel behind one app."""
+    assert whole.said.code == 0, whole.said.all
+    return House(whole.checkout.state_dir)
 
 
 def findings(house: House, name: str, code: int) -> dict[str, dict[str, Any]]:

@@ -219,3 +219,12 @@ def test_what_a_long_preview_said_is_found_behind_what_was_left_out() -> None:
 def test_one_event_alone_is_read_as_one() -> None:
     line = json.dumps({"diagnosticEvent": {"message": "no space left", "severity": "error"}})
     assert "no space left" in preview_failed(line).summary
+
+
+def test_none_of_a_programs_wrong_settings_is_left_out() -> None:
+    keys = [f"stitch:key_{number}" for number in range(30)]
+    problems = [f"{key}: not set\n  expected  text: What {key} is\n  set it    pulumi config set {key}" for key in keys]
+    told = "\n\n".join(["30 settings are missing or wrong for stack lab of project stitch:", *problems])
+    error = explained(f"error: {told}\n")
+    assert isinstance(error, Usage)
+    assert [key for key in keys if f"{key}: not set" not in error.summary] == []

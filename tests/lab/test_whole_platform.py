@@ -1,0 +1,206 @@
+"""The whole platform by one command, again, and Stitch's environment taken away and given back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from runbooks.checks.cluster import LAB_UNTRIED
+from runbooks.services import SERVICES, find_service
+from tests.lab.command_line import Checkout, Deployed, git_status
+
+pytestmark = pytest.mark.lab
+
+STITCH = find_service("stitch")
+IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
+ORDER = ("tailscale, cf-tunnel, cert-manager, cnpg", "postgres", "stitch")
+SUPERUSER = ("get", "secret", "postgresql-cluster-superuser", "-n", "postgresql", "-o", "jsonpath={.data.password}")
+
+
+@pytest.fixture(scope="module")
+def checkout(whole: Deployed) -> Checkout:
+    assert whole.said.code == 0, whole.said.all
+    return whole.checkout
+
+
+def secret(checkout: Checkout, name: str) -> dict[str, str]:
+    data = json.loads(checkout.kubectl("get", "secret", name, "-n", "stitch", "-o", "json"))["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def settings(checkout: Checkout) -> str:
+    return checkout.settings_file("stitch").read_text()
+
+
+def test_one_command_brings_everything_up_and_proves_it(whole: Deployed) -> None:
+    said = whole.said
+    said.ends_with(0)
+    for service in SERVICES:
+        assert f"{service.name}: applied, " in said.stdout, said.all
+        assert f"verify.{service.name}: verified: " in said.stdout
+    assert said.stdout.count(" 0 failed, ") == len(SERVICES)
+    assert "blocked: waits for postgres" in said.stdout
+    assert said.stderr == ""
+    assert whole.changed_files == ""
+
+
+def test_again_nothing_is_to_do(checkout: Checkout) -> None:
+    said = checkout.inv("--json", "deploy.all")
+    said.ends_with(0)
+    (summary,) = [event for event in said.events if event["event"] == "summary"]
+    assert sorted(summary["unchanged"]) == sorted(service.name for service in SERVICES)
+    assert summary["applied"] == summary["failed"] == summary["not_started"] == []
+    verdicts = [event for event in said.events if event["event"] == "verdict"]
+    assert [verdict["service"] for verdict in verdicts if not verdict["ok"] or verdict["failed"]] == []
+    assert {rung for verdict in verdicts for rung in verdict["not_tried"]} == LAB_UNTRIED
+    assert git_status(checkout.root) == ""
+
+
+def test_a_preview_of_everything_expects_no_changes(checkout: Checkout) -> None:
+    checkout.inv("preview.all", "--expect-no-changes").ends_with(0)
+
+
+def test_everything_stitch_is_told_comes_from_its_environment(checkout: Checkout) -> None:
+    """And from nowhere else: its stack file holds no setting but the lab's own."""
+    written = yaml.safe_load(settings(checkout))
+    assert written["environment"] == ["stitch/prod"]
+    assert set(written["config"]) == {"stitch:protect"}
+    opened = checkout.inv("--json", "esc.open", "stitch/prod")
+    opened.ends_with(0)
+    given: dict[str, Any] = {
+        event["path"].removeprefix("pulumiConfig"): event for event in opened.events if event.get("path")
+    }
+    for key in STITCH.environment_keys:
+        (held,) = [event for path, event in given.items() if path.strip('.["]') == key.key]
+        assert held["secret"] == key.is_secret, key.key
+    login = secret(checkout, "stitch-database")
+    assert login["POSTGRES_HOST"] == IN_CLUSTER
+    assert login["POSTGRES_USER"] == "stitch"
+    deployment = json.loads(checkout.kubectl("get", "deployment", "stitch", "-n", "stitch", "-o", "json"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert [source["secretRef"]["name"] for source in container["envFrom"]] == ["stitch-database", "stitch"]
+    assert container["image"].startswith("ghcr.io/example/stitch:")
+    assert {entry["name"] for entry in container["env"]} == {"PORT"}
+
+
+def test_its_provider_takes_the_name_on_the_tailnet(checkout: Checkout) -> None:
+    (provider,) = [
+        resource
+        for resource in checkout.deployment("stitch")["resources"]
+        if resource["type"] == "pulumi:providers:postgresql"
+    ]
+    assert provider["inputs"]["host"] == "localhost", "ts_hostname of the lab"
+
+
+def test_the_pod_logs_in_with_what_it_was_given(checkout: Checkout) -> None:
+    login = secret(checkout, "stitch-database")
+    port = checkout.target["settings"]["postgresql"]["postgresql:port"]
+    with psycopg.connect(
+        host="localhost", port=port, user=login["POSTGRES_USER"], password=login["POSTGRES_PASSWORD"],
+        dbname=login["POSTGRES_DB"], connect_timeout=10,
+    ) as connection:  # fmt: skip
+        assert connection.execute("select current_user").fetchone() == ("stitch",)
+
+
+def test_unbound_bound_and_bound_again(checkout: Checkout) -> None:
+    before = settings(checkout)
+    comments = [line for line in before.splitlines() if line.startswith("#")]
+    assert comments, "the template has a comment to lose"
+
+    checkout.inv("esc.unbind", "stitch/prod").ends_with(0)
+    unbound = checkout.inv("preview.stitch", "--only")
+    assert unbound.code in {1, 2}, unbound.all
+    missing = [key.key for key in STITCH.environment_keys if key.key not in unbound.all]
+    assert missing == [], unbound.all
+    assert "esc.bind stitch/prod" in unbound.all
+
+    for _ in range(2):
+        checkout.inv("esc.bind", "stitch/prod").ends_with(0)
+    after = settings(checkout)
+    assert yaml.safe_load(after)["environment"] == ["stitch/prod"]
+    assert [line for line in after.splitlines() if line.startswith("#")] == comments
+    assert yaml.safe_load(after) == yaml.safe_load(before)
+
+    checkout.inv("deploy.stitch", "--only").ends_with(0)
+    assert git_status(checkout.root) == ""
+
+
+def test_a_value_that_changes_reaches_the_pod(checkout: Checkout) -> None:
+    """Set from standard input; the old one goes nowhere, the new one is in no file but the lab's own state."""
+    value = "Canary0Of0The0Twitch0Application"
+    said = checkout.inv("esc.set", "stitch/prod", "pulumiConfig.twitch_client_secret", stdin=value)
+    said.ends_with(0)
+    assert value not in said.all
+    deployed = checkout.inv("deploy.stitch", "--only")
+    deployed.ends_with(0)
+    assert value not in deployed.all
+    assert secret(checkout, "stitch")["TWITCH_CLIENT_SECRET"] == value
+    kept = [path for path in checkout.runs.rglob("*") if path.is_file() and value.encode() in path.read_bytes()]
+    assert kept == []
+
+
+def test_an_apply_keeps_what_was_set(checkout: Checkout) -> None:
+    before = secret(checkout, "stitch")
+    applied = checkout.inv("esc.apply", "stitch/prod")
+    applied.ends_with(0)
+    checkout.inv("preview.stitch", "--only", "--expect-no-changes").ends_with(0)
+    assert secret(checkout, "stitch") == before
+
+
+def test_no_secret_of_the_database_was_shown(whole: Deployed, checkout: Checkout) -> None:
+    password = base64.b64decode(checkout.kubectl(*SUPERUSER)).decode()
+    assert password not in whole.said.all
+    runs = [path for path in checkout.runs.rglob("*") if path.is_file()]
+    assert [path for path in runs if password.encode() in path.read_bytes()] == []
+
+
+# The tasks that follow a deployment
+
+
+def test_wiring_holds(checkout: Checkout) -> None:
+    for consumer in (service for service in SERVICES if service.reads_outputs_of):
+        said = checkout.inv(f"wire.{consumer.name}")
+        said.ends_with(0)
+        assert "postgres gives" in said.stdout
+
+
+def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:
+    path = checkout.settings_file("immich")
+    before = path.read_text()
+    assert "immich:postgres_stack: organization/postgresql/lab" in before
+    path.write_text(before.replace("immich:postgres_stack: organization/postgresql/lab", "immich:unset: x"))
+    try:
+        checkout.inv("preview.immich", "--only").ends_with(1)
+        said = checkout.inv("wire.immich")
+        assert "immich:postgres_stack set to organization/postgresql/lab" in said.stdout, said.all
+    finally:
+        path.write_text(before)
+
+
+def test_drift_is_found_told_and_mended_by_the_next_deployment(checkout: Checkout) -> None:
+    checkout.inv("drift.glance").ends_with(0)
+    checkout.kubectl("patch", "service", "glance", "-n", "glance", "--type=merge", "-p", json.dumps(PATCH))
+    drifted = checkout.inv("drift.glance")
+    drifted.ends_with(7, "glance")
+    assert "Service" in drifted.stdout
+    checkout.kubectl("delete", "service", "glance", "-n", "glance")
+    gone = checkout.inv("drift.glance")
+    gone.ends_with(7, "glance")
+
+
+PATCH = {"spec": {"ports": [{"name": "http", "port": 8099, "targetPort": "http", "protocol": "TCP"}]}}
+
+
+def test_status_shows_all_of_them(checkout: Checkout) -> None:
+    said = checkout.inv("--json", "status")
+    said.ends_with(0)
+    rows = {event["service"]: event for event in said.events if event["event"] == "service"}
+    assert set(rows) == {service.name for service in SERVICES}
+    assert {row["stack"] for row in rows.values()} == {"lab"}
+    assert {row["lock"] for row in rows.values()} == {"free"}
+    assert {row["pending"] for row in rows.values()} == {"none"}
