@@ -6,13 +6,13 @@ import math
 import re
 import sys
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from lab.engine.backend import StackName
 from lab.engine.environments import Environment
 from lab.engine.failures import CommandFailed, UsageError
-from lab.engine.project import Setting, StackSettings, full_key, remove_setting, write_setting
+from lab.engine.project import Setting, StackSettings, full_key, overlay, remove_setting, write_setting
 from lab.engine.secrets_manager import Crypter
 from lab.engine.session import Session
 from lab.engine.stack_commands import columns, say, say_json
@@ -39,8 +39,8 @@ def show_merged(
     show_secrets: bool = False,
 ) -> None:
     """The settings file's entries over those of ``environment``."""
-    merged = merge(name, settings, environment)
     crypter = _Lazily(session, name, settings)
+    merged = merge(name, settings, environment, crypter if show_secrets else None)
     shown = {key: _shown(setting, crypter, show_secrets) for key, setting in merged.items()}
     if as_json:
         say_json(
@@ -57,11 +57,15 @@ def show_merged(
     say(columns(rows))
 
 
-def merge(name: StackName, settings: StackSettings, environment: Environment) -> dict[str, Setting]:
-    """Secrets of the environment stay in clear inside: nothing is encrypted only to be shown."""
-    own = environment.settings(name.project, lambda text: text)
-    opened = {key: replace(setting, is_encrypted=False) for key, setting in own.items()}
-    return dict(sorted({**opened, **settings.settings}.items()))
+def merge(
+    name: StackName, settings: StackSettings, environment: Environment, crypter: Callable[[], Crypter] | None
+) -> dict[str, Setting]:
+    """Without a ``crypter`` secrets of the environment cannot be read: nothing is encrypted only to be hidden."""
+
+    def encrypt(text: str) -> str:
+        return crypter().encrypt(text) if crypter is not None else ""
+
+    return overlay(settings.settings, environment.settings(name.project, encrypt))
 
 
 class _Lazily:
@@ -90,11 +94,13 @@ def get(session: Session, stack: str, key: str, *, as_json: bool) -> None:
     name = session.stack_name(project, stack)
     settings = session.settings(project, name)
     full = full_key(key, project.name)
-    merged = settings.settings if full in settings.settings else merge(name, settings, session.opened(settings))
+    crypter = _Lazily(session, name, settings)
+    own = settings.settings
+    merged = own if full in own else merge(name, settings, session.opened(settings), crypter)
     setting = merged.get(full)
     if setting is None:
         raise CommandFailed(f"configuration key '{key}' not found for stack '{name.stack}'")
-    value = setting.plain(_Lazily(session, name, settings))
+    value = setting.plain(crypter)
     if as_json:
         say_json({"value": value, "secret": setting.secret})
     else:

@@ -1,7 +1,7 @@
 """The ESC environments of a stack: opened, and turned into settings and environment variables.
 
 The settings file wins over them, they win over a project's defaults. Texts keep their secretness, secret numbers and
-booleans lose it. Source: pulumi pkg/workspace/config.go.
+booleans lose it. Source: pulumi pkg/workspace/config.go, esc environment.go.
 """
 
 from __future__ import annotations
@@ -37,12 +37,7 @@ class Environment:
 
     def settings(self, project: str, encrypt: Callable[[str], str]) -> dict[str, Setting]:
         """By full key. Secret texts are encrypted, as everywhere in a run's settings."""
-        found = {}
-        for key, value in self.values.items():
-            setting = _setting(value, encrypt)
-            if setting is not None:
-                found[full_key(key, project)] = setting
-        return found
+        return {full_key(key, project): _setting(value, encrypt) for key, value in self.values.items()}
 
 
 def open_environments(client: EscClient, environments: Any) -> Environment:
@@ -69,37 +64,41 @@ def check_environments(client: EscClient, environments: Any) -> Environment:
 
 def read_environment(opened: Mapping[str, Any]) -> Environment:
     properties = opened.get("properties") or {}
-    variables, secret_variables = _texts(properties.get("environmentVariables"))
-    files, secret_files = _texts(properties.get("files"))
+    variables, secret_variables = _texts(properties.get("environmentVariables"), _SCALARS)
+    files, secret_files = _texts(properties.get("files"), str)
     settings = (properties.get("pulumiConfig") or {}).get("value")
     return Environment(
         settings if isinstance(settings, dict) else {}, variables, files, (*secret_variables, *secret_files)
     )
 
 
-def _texts(section: Any) -> tuple[dict[str, str], list[str]]:
-    """The texts of a section, and those of them that are secret."""
+_SCALARS = str | bool | int | float | None
+
+
+def _texts(section: Any, kinds: Any) -> tuple[dict[str, str], list[str]]:
+    """The values of a section that are of these kinds, as texts, and those of them that are secret."""
     found, hidden = {}, []
     entries = (section or {}).get("value")
     for key, value in (entries if isinstance(entries, dict) else {}).items():
-        text = value.get("value")
-        if isinstance(text, str):
-            found[key] = text
-            if value.get("secret") or (section or {}).get("secret"):
-                hidden.append(text)
+        if value.get("unknown") or not isinstance(value.get("value"), kinds):
+            continue
+        found[key] = as_text(value.get("value"))
+        if value.get("secret") or section.get("secret"):
+            hidden.append(found[key])
     return found, hidden
 
 
-def _setting(value: Mapping[str, Any], encrypt: Callable[[str], str]) -> Setting | None:
+def _setting(value: Mapping[str, Any], encrypt: Callable[[str], str]) -> Setting:
     if value.get("unknown"):
-        return Setting(UNKNOWN_TEXT, raw=UNKNOWN_TEXT)
+        return Setting(UNKNOWN_TEXT, secret=bool(value.get("secret")), raw=UNKNOWN_TEXT)
     content = value.get("value")
-    if content is None:
-        return None
     if isinstance(content, dict | list):
         return read_setting(_raw(value, encrypt, is_secret=False))
     if isinstance(content, str) and value.get("secret"):
         return read_setting({"secure": encrypt(content)})
+    if isinstance(content, float) and content.is_integer():
+        # A number without a fraction is an integer to the real CLI.
+        content = int(content)
     return Setting(as_text(content), raw=content)
 
 

@@ -80,7 +80,7 @@ class Work:
     deployment: Mapping[str, Any]
     snapshot: Snapshot
     secret_texts: tuple[str, ...] = ()
-    """Of the environment variables and files of ESC environments."""
+    """Of the environment variables and files of ESC environments, and of lists and maps in the settings."""
 
     @property
     def hidden(self) -> SecretFilter:
@@ -216,7 +216,8 @@ def _prepare(session: Session, project: Project, name: StackName) -> Work:
     check_cluster(session.environment, values)
     secret_keys = tuple(key for key, setting in chosen.items() if setting.secret)
     snapshot = _snapshot(session, deployment, secrets)
-    hidden = environment.secret_texts
+    inner = [crypter.decrypt(text) for text in ciphertexts_in([setting.raw for setting in chosen.values()])]
+    hidden = (*environment.secret_texts, *inner)
     return Work(session, project, name, settings, chosen, values, secret_keys, secrets, deployment, snapshot, hidden)
 
 

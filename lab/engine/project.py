@@ -204,6 +204,25 @@ def read_stack_settings(path: Path, project: str) -> StackSettings:
     )
 
 
+def overlay(settings: Mapping[str, Setting], below: Mapping[str, Setting]) -> dict[str, Setting]:
+    """``settings`` over those ``below``, sorted: maps in both are merged key by key, as the real CLI does."""
+    merged = {**below, **settings}
+    for key in settings.keys() & below.keys():
+        if _is_map(settings[key].raw) and _is_map(below[key].raw):
+            merged[key] = read_setting(_merged(settings[key].raw, below[key].raw))
+    return dict(sorted(merged.items()))
+
+
+def _is_map(raw: Any) -> bool:
+    return isinstance(raw, dict) and not _is_encrypted(raw)
+
+
+def _merged(own: Any, below: Any) -> Any:
+    if not (_is_map(own) and _is_map(below)):
+        return own
+    return {**below, **{key: _merged(value, below.get(key)) for key, value in own.items()}}
+
+
 def effective_settings(
     project: Project, stack: str, settings: StackSettings, environment: Mapping[str, Setting]
 ) -> dict[str, Setting]:
@@ -211,7 +230,7 @@ def effective_settings(
 
     A required key that is missing is refused.
     """
-    merged = {**environment, **settings.settings}
+    merged = overlay(settings.settings, environment)
     missing = []
     for key, declaration in project.declared.items():
         if key in merged:

@@ -3,6 +3,7 @@ as recorded from the real esc 0.26."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -234,7 +235,11 @@ def run(client: EscClient, given: Namespace) -> int:
     except CloudError as error:
         print(short(_diagnostics(error)), end="", file=sys.stderr)
         return 0
-    return run_command(opened, given.command, interactive=given.interactive)
+    code = run_command(opened, given.command, interactive=given.interactive)
+    if code:
+        # The command's own code is lost, as with the real ones.
+        raise CommandFailed(f"exit status {code}" if code > 0 else f"signal: {signal.Signals(-code).name}")
+    return 0
 
 
 # -- revisions -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from lab.engine.display import SecretFilter
@@ -27,7 +27,7 @@ def run(opened: Mapping[str, Any], argv: Sequence[str], *, interactive: bool) ->
     properties = opened.get("properties") or {}
     used: list[str] = []
     words = [_expanded(word, properties, used) for word in argv]
-    hidden = SecretFilter([*_secret_texts(properties, ("environmentVariables", "files")), *used])
+    hidden = SecretFilter([*environment.secret_texts, *used])
     with Files(environment.files) as files:
         variables = {**os.environ, **environment.variables, **files}
         return _run(words, variables, None if interactive else hidden)
@@ -45,14 +45,6 @@ def _expanded(word: str, properties: dict[str, Any], used: list[str]) -> str:
         return text
 
     return _REFERENCE.sub(replace, word)
-
-
-def _secret_texts(properties: Mapping[str, Any], sections: Sequence[str]) -> Iterator[str]:
-    for section in sections:
-        entries = (properties.get(section) or {}).get("value")
-        for value in (entries if isinstance(entries, dict) else {}).values():
-            if value.get("secret") and isinstance(value.get("value"), str):
-                yield value["value"]
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str], hidden: SecretFilter | None) -> int:

@@ -20,7 +20,7 @@ from lab.platform import ports
 from tests.contract import recorded_programs as P  # noqa: N812 - a table of texts
 from tests.contract.cloud_stage import RECORDED
 from tests.unit.cloud.test_server import process
-from tests.unit.engine.cloud_lab import UP, WAITS, CloudLab, is_gone, open_lab
+from tests.unit.engine.cloud_lab import SLOW, UP, WAITS, CloudLab, is_gone, open_lab
 
 SMALL = P.HEAD + P.NAMESPACE
 
@@ -216,6 +216,37 @@ def test_a_killed_update_stays_active_until_it_is_cancelled(lab: CloudLab) -> No
     assert "with 1 pending operations from previous deployment" in lab.stage.must(*UP)
     lab.stage.must("refresh", "-s", "mx", "--yes", "--skip-preview", "--clear-pending-creates")
     assert lab.pending() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signalled_update_records_what_it_did_and_frees_the_stack(lab: CloudLab, number: signal.Signals) -> None:
+    with lab.running(*UP) as update:
+        program = update.until(WAITS)
+        update.child.send_signal(number)
+        code = update.end()
+
+    assert code == 1
+    assert 'Resource operation was cancelled for "slow-x"' in update.output
+    assert is_gone(program)
+    assert (lab.names(), lab.pending(), lab.active) == (["ns", "slow"], [], "")
+    assert lab.results() == ["failed"]
+
+
+def test_a_second_signal_leaves_the_update_active(lab: CloudLab) -> None:
+    """As a kill does, and as the lock of a file back end stays."""
+    # The provider of these tests answers a cancellation at once; a resource of this name it does not.
+    lab.stage.write_program(SLOW.replace("slow-x", "slow-deaf"))
+    with lab.running(*UP) as update:
+        program = update.until(WAITS)
+        update.child.send_signal(signal.SIGINT)
+        update.until("received; cancelling")
+        update.child.send_signal(signal.SIGINT)
+        code = update.end()
+
+    assert code == 1
+    assert is_gone(program)
+    assert lab.active
+    assert lab.pending() == [("creating", "slow")]
 
 
 def test_a_killed_update_frees_the_stack_when_its_lease_ends(lab: CloudLab, short_lease: None) -> None:
