@@ -115,18 +115,6 @@ def _raw(value: Mapping[str, Any], encrypt: Callable[[str], str], *, is_secret: 
     return content
 
 
-def plain(value: Any) -> Any:
-    """An ESC value without its marks."""
-    if not isinstance(value, dict):
-        return value
-    content = value.get("value")
-    if isinstance(content, dict):
-        return {key: plain(item) for key, item in content.items()}
-    if isinstance(content, list):
-        return [plain(item) for item in content]
-    return content
-
-
 class Files:
     """An environment's ``files`` on disk, readable by the owner only, for as long as a command runs."""
 
