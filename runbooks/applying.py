@@ -233,9 +233,8 @@ def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note
         if outcome is not None or not isinstance(error, NotApproved):
             progressed.note(progressed.failed, plan.service)
         raise
-    service = by_name(SERVICES)[plan.service]
-    record_applied(session, plan.stack, fingerprint_of(session, service))
-    progressed.note(progressed.done, plan.service)
+    progressed.note(progressed.done, plan.service)  # also when that cannot be written down
+    record_applied(session, plan.stack, fingerprint_of(session, by_name(SERVICES)[plan.service]))
     otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"
     what = f"applied, {len(watch.done)} changes" if watch.done else otherwise
     session.reporter.line(f"{plan.service}: {what} in {outcome.seconds:.0f} s")

@@ -12,14 +12,14 @@ from invoke import Context
 
 from runbooks import environments, states
 from runbooks.lib import pulumi
-from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.lib.errors import OpsError
 from runbooks.lib.existing import existing, takes_over
 from runbooks.lib.failures import explain
+from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
 from runbooks.lib.graph import by_name, closure, layers
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
 from runbooks.lib.secret_values import blanked
 from runbooks.lib.stacks import Stack
-from runbooks.lib.yamlfile import write_atomically
 from runbooks.services import SERVICES, Service
 from runbooks.session import Session
 
@@ -203,22 +203,18 @@ def is_last_applied(session: Session, stack: Stack, fingerprint: Fingerprint) ->
     path = _record_path(session, stack)
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):  # never written, or not readable: then it is applied once more
         return False
     return bool(recorded == _deciding(session, stack, fingerprint))
 
 
 def record_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> None:
+    """Write down what was applied from here. Raises `Unwritable`: the next deploy then applies it once more."""
     path = _record_path(session, stack)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        write_atomically(path, json.dumps(_deciding(session, stack, fingerprint), indent=1) + "\n", mode=0o600)
-    except OSError as error:
-        raise ToolFailed(
-            f"the record of what was applied cannot be written: {error.strerror} ({path})",
-            expected="a disk with free space and a folder this user may write to",
-            next_step="free space, or choose another folder with OPS_STATE",
-        ) from error
+    what = "the record of what was applied"
+    make_folder(path.parent, what)
+    text = json.dumps(_deciding(session, stack, fingerprint), indent=1) + "\n"
+    write_atomically(path, text, mode=0o600, what=what, next_step=STATE_FOLDER)
 
 
 # What a task says and is called

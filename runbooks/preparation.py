@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from runbooks import environments, states
 from runbooks.lib import pulumi
 from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
 from runbooks.lib.secret_values import secrets_in_config
-from runbooks.lib.stackfile import StackFile, missing_keys, refresh_copy
+from runbooks.lib.stackfile import StackFile, kept, missing_keys, refresh_copy
 from runbooks.lib.stacks import Stack
-from runbooks.lib.yamlfile import write_atomically
 from runbooks.services import Service
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def refresh_settings(session: Session, stack: Stack) -> None:
         return
     if stack.config_file is None or stack.init_folder is None:
         raise Usage("the lab's target has no folder for stack settings", next_step="./inv lab.up")
-    stack.init_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(stack.init_folder, "the folder of the lab's stack settings")
     _copy_project_file(stack.folder / "Pulumi.yaml", stack.init_folder / "Pulumi.yaml")
     template = stack.folder / f"Pulumi.{stack.name}.yaml"
     refresh_copy(template, stack.config_file, session.target.settings.get(stack.project, {}))
@@ -101,17 +101,19 @@ def refresh_settings(session: Session, stack: Stack) -> None:
 def _make_on_lab(session: Session, service: Service, stack: Stack) -> None:
     refresh_settings(session, stack)
     if not session.has_stack(stack):
-        session.runner.check(pulumi.stack_init(stack))
+        with kept(stack.settings_file):
+            session.runner.check(pulumi.stack_init(stack))
         states.was_made(session, stack)
     for key in missing_keys(
         StackFile.read(stack.settings_file), stack.project, (setting.key for setting in service.secrets)
     ):
         value = generated_secret()
         session.masker.register(value)
-        session.runner.check(pulumi.config_set_secret(stack, key, value))
+        with kept(stack.settings_file):
+            session.runner.check(pulumi.config_set_secret(stack, key, value))
 
 
 def _copy_project_file(source: Path, copied: Path) -> None:
     text = source.read_text(encoding="utf-8")
     if not copied.exists() or copied.read_text(encoding="utf-8") != text:
-        write_atomically(copied, text, mode=0o600)
+        write_atomically(copied, text, mode=0o600, next_step=STATE_FOLDER)

@@ -224,6 +224,8 @@ def open_closed_streams() -> None:
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Answers of a file system that takes no more."""
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG})
+"""Answers to a path that leads nowhere a file can be; they count where the error names the file."""
 
 
 def as_known(error: BaseException) -> OpsError | None:
@@ -234,11 +236,14 @@ def as_known(error: BaseException) -> OpsError | None:
         return NotApproved(
             "interrupted", expected="the run to go on to its end", next_step="./inv status shows what is there"
         )
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and (error.errno in FULL or (error.errno in CLOSED and error.filename)):
+        from runbooks.lib.files import STATE_FOLDER, WRITABLE
+
+        what = "written" if error.errno in FULL else "used"
         return OpsError(
-            f"a file cannot be written: {error.strerror}" + (f" ({error.filename})" if error.filename else ""),
-            expected="a disk with free space and a folder this user may write to",
-            next_step="free space, or choose another folder with OPS_STATE, then repeat the command",
+            f"a file cannot be {what}: {error.strerror}" + (f" ({error.filename})" if error.filename else ""),
+            expected=WRITABLE,
+            next_step=STATE_FOLDER,
         )
     return None
 
@@ -247,20 +252,21 @@ def _told_bug(error: BaseException, reporter: Reporter) -> int:
     text = "".join(traceback.format_exception(error))
     try:
         where = f"the log is {write_bug_log(reporter.masked(text))}"
-    except OSError as failure:
-        where = f"its log could not be written ({failure.strerror}); run again with INVOKE_DEBUG=1"
+    except OpsError as failure:
+        where = f"{failure.summary}; run again with INVOKE_DEBUG=1"
     kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     reporter.error([f"this is a bug of the runbooks: {kind}", where], exit_code=BUG)
     return BUG
 
 
 def write_bug_log(text: str) -> Path:
-    """Write a masked traceback below the state folder, readable by its owner only, and give its path."""
+    """Write a masked traceback below the state folder, for its owner alone, and give its path. Raises `Unwritable`."""
+    from runbooks.lib.files import make_folder, write_new
+
     folder = state_dir() / "logs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, "the log")
     path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.log"
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as log:
-        log.write(text)
+    write_new(path, text, "the log")
     return path
 
 

@@ -73,9 +73,10 @@ def checked_out(session: Session, commit: str) -> Iterator[Path]:
     import shutil
 
     from runbooks.lib import git
+    from runbooks.lib.files import make_folder
 
     folder = session.state_dir / "worktrees" / f"{commit[:12]}-{secrets.token_hex(4)}"
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder.parent, "the folder of older commits")
     try:
         session.runner.check(git.add_worktree(session.root, folder, commit))
         share_environment(session.root, folder)
@@ -98,9 +99,12 @@ def share_environment(root: Path, folder: Path) -> None:
     """
     import shutil
 
-    (folder / ".venv").symlink_to(root / ".venv")
-    for name in ENVIRONMENT_FILES:
-        shutil.copyfile(root / name, folder / name)
+    from runbooks.lib.files import writing
+
+    with writing("the older commit's files", folder):
+        (folder / ".venv").symlink_to(root / ".venv")
+        for name in ENVIRONMENT_FILES:
+            shutil.copyfile(root / name, folder / name)
 
 
 def at(session: Session, root: Path) -> Session:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runbooks.lib.command import Command
 from runbooks.lib.errors import Refused, ToolFailed, Usage
+from runbooks.lib.files import make_folder, write_new
 
 if TYPE_CHECKING:
     from runbooks.lib.esc import EnvironmentName, Opened
@@ -129,10 +130,9 @@ def files_of(session: Session, opened: Opened) -> Iterator[dict[str, str]]:
     made: dict[str, str] = {}
     try:
         for number, (variable, value) in enumerate(opened.under("files").items()):
-            folder.mkdir(mode=0o700, exist_ok=True)
             path = folder / str(number)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-                file.write(str(value.value))
+            make_folder(folder, "the environment's files")
+            write_new(path, str(value.value), f"the environment's file {variable}")
             made[variable] = str(path)
         yield made
     finally:

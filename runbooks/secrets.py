@@ -27,7 +27,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks import states
     from runbooks.lib import pulumi
     from runbooks.lib.errors import NotFound, Usage
-    from runbooks.lib.stackfile import full_key
+    from runbooks.lib.stackfile import full_key, kept
     from runbooks.preparation import generated_secret
     from runbooks.services import find_service
     from runbooks.session import open_session
@@ -50,9 +50,10 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
             )
         value = generated_secret() if generate else asked_for(setting)
         session.masker.register(value)
-        done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
-        if not done.ok:
-            raise states.in_confidence(session, done, stack)
+        with kept(stack.settings_file):
+            done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
+            if not done.ok:
+                raise states.in_confidence(session, done, stack)
         where = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {where}, encrypted.")
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from runbooks import preparation, states
 from runbooks.lib.environment import back_end_variables, key_service_variables, plugin_variables
 from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.files import make_folder
 from runbooks.lib.graph import by_name
 from runbooks.lib.guard import Cluster, check_cluster, check_stack_settings, plain_settings, private_kubeconfig
 from runbooks.lib.journal import Journal, JournalUnwritable
@@ -214,9 +215,9 @@ def platform_words() -> Iterator[str]:
 
 
 def made_state_dir() -> Path:
-    """The state folder, absolute, made with mode 0700 when new."""
+    """The state folder, absolute, made with mode 0700 when new. Raises `Unwritable`."""
     state = state_dir().absolute()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(state, "the state folder")
     return state
 
 

@@ -13,6 +13,7 @@ def init(c: Any, service: str) -> None:
     from runbooks.lib import pulumi
     from runbooks.lib.errors import NotApproved
     from runbooks.lib.failures import explain
+    from runbooks.lib.stackfile import kept
     from runbooks.services import find_service
     from runbooks.session import open_session
 
@@ -40,9 +41,10 @@ def init(c: Any, service: str) -> None:
                 expected="y at the question",
                 next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
             )
-        created = session.runner.run(pulumi.stack_init(stack))
-        if not created.ok:
-            raise explain(created, stack)
+        with kept(stack.settings_file):
+            created = session.runner.run(pulumi.stack_init(stack))
+            if not created.ok:
+                raise explain(created, stack)
         session.reporter.line(f"Created {stack.reference}.")
         for setting in wanted.secrets:
             generate = " --generate" if setting.generated else ""

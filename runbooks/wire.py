@@ -102,7 +102,7 @@ def reference_resolves(session: Session, service: Service, *, yes: bool) -> None
     from runbooks.lib.errors import VerificationFailed
     from runbooks.lib.failures import explain
     from runbooks.lib.graph import by_name
-    from runbooks.lib.stackfile import full_key
+    from runbooks.lib.stackfile import full_key, kept
 
     if service.reference is None:
         return
@@ -112,9 +112,10 @@ def reference_resolves(session: Session, service: Service, *, yes: bool) -> None
     found = session.check_settings(stack).config.get(key)
     if found in (None, ""):
         agreed(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
-        done = session.runner.run(pulumi.config_set(stack, key, wanted))
-        if not done.ok:
-            raise explain(done, stack)
+        with kept(stack.settings_file):
+            done = session.runner.run(pulumi.config_set(stack, key, wanted))
+            if not done.ok:
+                raise explain(done, stack)
         session.reporter.line(f"{key} set to {wanted}")
     elif found != wanted:
         raise VerificationFailed(

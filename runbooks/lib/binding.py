@@ -14,7 +14,8 @@ from typing import Any
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from runbooks.lib.errors import Usage
-from runbooks.lib.yamlfile import YamlFile, dump, parse, write_atomically
+from runbooks.lib.files import write_atomically
+from runbooks.lib.yamlfile import YamlFile, dump, parse
 
 KEY = "environment"
 MODE = 0o644

@@ -116,6 +116,14 @@ KNOWN: tuple[Known, ...] = (
         "mkdir -p {folder}, then ./inv doctor",
     ),
     _known(
+        r"\b(?:open|openat|write|mkdir|mkdirat|rename|sync|close|copy_file_range) (?P<file>/[^\n:\"]+): "
+        r"(?P<why>no space left on device|disk quota exceeded|file too large|read-only file system)",
+        ToolFailed,
+        "a file could not be written while {service} was worked on: {file}: {why}",
+        "a disk with free space, on this machine or on the node that says so",
+        "free space there, then ./inv preview.{service} shows what is left to do",
+    ),
+    _known(
         r"Could not find `uv` executable",
         ToolFailed,
         "pulumi cannot find uv, with which it starts the program of {service}",

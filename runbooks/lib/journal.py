@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbooks.lib.errors import OpsError
+from runbooks.lib.files import Unwritable, sync_folder, unwritable
 from runbooks.lib.mask import Masker
 
 KEPT_RUNS = 50
 JOURNAL_FILE = "journal.jsonl"
 
 
-class JournalUnwritable(OpsError):
+class JournalUnwritable(Unwritable):
     """The record of this run cannot be written, so nothing that changes something may start."""
 
 
@@ -56,18 +56,33 @@ class Journal:
             runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder = runs / name
             folder.mkdir(mode=0o700)
-            path = folder / JOURNAL_FILE
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as problem:
             raise _unwritable(runs, problem) from problem
-        journal = cls(path, descriptor, masker or Masker())
-        # Held for as long as this process lives: a run that still goes on is never pruned.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        journal.write("run", task=task, argv=list(argv), pid=os.getpid())
-        _sync_folder(folder)
-        _sync_folder(runs)
+        try:
+            path = folder / JOURNAL_FILE
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            # Held for as long as this process lives: a run that still goes on is never pruned.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            journal = cls(path, descriptor, masker or Masker())
+            journal._begin(task, argv)
+        except OSError as problem:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _unwritable(folder, problem) from problem
+        except JournalUnwritable:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         prune(runs, keep)
         return journal
+
+    def _begin(self, task: str, argv: Sequence[str]) -> None:
+        """The first record, on the disk together with the folder's own name; closes the file where that fails."""
+        try:
+            self.write("run", task=task, argv=list(argv), pid=os.getpid())
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def folder(self) -> Path:
@@ -156,7 +171,7 @@ def runs_of(state_dir: Path) -> list[Path]:
 
 
 def prune(runs: Path, keep: int) -> None:
-    """Remove the oldest run folders until `keep` are left; one whose process still lives stays."""
+    """Remove the oldest run folders until `keep` are left; one whose process still lives, or of others, stays."""
     for folder in sorted(entry for entry in runs.iterdir() if entry.is_dir())[:-keep]:
         if not _is_in_use(folder / JOURNAL_FILE):
             shutil.rmtree(folder, ignore_errors=True)
@@ -167,6 +182,8 @@ def _is_in_use(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -176,22 +193,10 @@ def _is_in_use(path: Path) -> bool:
     return False
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _unwritable(path: Path, problem: OSError) -> JournalUnwritable:
-    reason = problem.strerror or str(problem)
-    return JournalUnwritable(
-        f"the journal of this run cannot be written: {reason} ({path})",
-        expected="a disk with free space and a folder this user may write to",
-        next_step="free space, or choose another folder with OPS_STATE, then repeat the command",
-    )
+    told = unwritable("the journal of this run", path, problem)
+    return JournalUnwritable(told.summary, expected=told.expected, next_step=told.next_step)

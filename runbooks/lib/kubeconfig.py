@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from runbooks.lib.errors import Refused
+from runbooks.lib.files import write_new, writing
 from runbooks.lib.names import nearest
 
 _PATHS_IN_CLUSTER = ("certificate-authority",)
@@ -116,15 +117,11 @@ def read_context(path: Path, name: str) -> KubeContext:
 
 
 def write_private(context: KubeContext, path: Path) -> Path:
-    """Write the one-context kubeconfig (0600, new file) and return `path`."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(context.document(), file, indent=1)
-    except BaseException:  # half a credential is one too many
-        path.unlink()
-        raise
+    """Write the one-context kubeconfig (0600, new file) and return `path`. Raises `Unwritable`."""
+    what = "the kubeconfig of this run"
+    with writing(what, path):
+        path.unlink(missing_ok=True)
+    write_new(path, json.dumps(context.document(), indent=1), what)
     return path
 
 

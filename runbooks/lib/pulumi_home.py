@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from runbooks.lib.errors import ToolFailed
+from runbooks.lib.files import writing
 
 NAME = "pulumi-home"
 
@@ -17,15 +18,16 @@ NAME = "pulumi-home"
 def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: bool) -> Iterator[Path]:
     """`<run_folder>/pulumi-home` (0700) with the user's own plugins in it, removed on leaving.
 
-    What killed runs left behind is removed first.
+    What killed runs left behind is removed first. Raises `Unwritable`.
     """
     remove_abandoned(run_folder.parent, keep=run_folder)
     home = run_folder / NAME
-    home.mkdir(mode=0o700)
-    (home / "pid").write_text(str(os.getpid()), encoding="ascii")
-    if not is_stand_in:
-        (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
     try:
+        with writing("pulumi's folder of this run", home):
+            home.mkdir(mode=0o700)
+            (home / "pid").write_text(str(os.getpid()), encoding="ascii")
+            if not is_stand_in:
+                (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
         yield home
     finally:
         remove(home)
@@ -61,7 +63,8 @@ def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
     for home in sorted(runs.glob(f"*/{NAME}")):
         if home.parent != keep and not is_in_use(home):
             remove(home)
-            (home.parent / "kubeconfig").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where nothing can be removed, the run's own files say so next
+                (home.parent / "kubeconfig").unlink(missing_ok=True)
             removed.append(home)
     return removed
 

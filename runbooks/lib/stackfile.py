@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ruamel.yaml.comments import CommentedMap
 
 from runbooks.lib.binding import bound_names
-from runbooks.lib.yamlfile import YamlFile, dump, parse, write_atomically
-
-PRIVATE = 0o600
+from runbooks.lib.errors import Usage
+from runbooks.lib.files import IN_PLACE, PRIVATE, STATE_FOLDER, write_atomically, writing
+from runbooks.lib.yamlfile import YamlFile, dump, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,43 @@ def secrets_provider_of(path: Path) -> str:
     return StackFile.read(path).secrets_provider if named else ""
 
 
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """Around a tool that edits a settings file: what the file held is not lost when the tool fails half-way.
+
+    pulumi empties the file before it writes it anew (sdk/go/common/workspace/project.go, save): where the disk is full,
+    the encryption salt and every secret would be gone. So a copy lies beside it meanwhile, and takes its place again
+    when the tool failed and a key is missing. Raises `Unwritable`, before the tool starts, where no copy can be made.
+    """
+    before, copied = _keys_of(path), path.with_name(f".{path.name}.{uuid4().hex[:8]}.kept")
+    try:
+        if path.exists():
+            with writing(path.name, path, next_step=IN_PLACE):
+                shutil.copy2(path, copied)
+        yield
+    except BaseException:
+        if _is_damaged(path, before):
+            copied.replace(path) if copied.exists() else path.unlink()
+        raise
+    finally:
+        copied.unlink(missing_ok=True)
+
+
+def _is_damaged(path: Path, before: frozenset[str] | None) -> bool:
+    now = _keys_of(path)
+    return path.exists() and (not now or not now >= (before or frozenset()))
+
+
+def _keys_of(path: Path) -> frozenset[str] | None:
+    """Every key of the file and of its settings; `None` when it cannot be read."""
+    try:
+        top = YamlFile.read(path).mapping() if path.exists() else {}
+    except Usage:
+        return None
+    config = top.get("config")
+    return frozenset(map(str, [*top, *(config if isinstance(config, Mapping) else ())]))
+
+
 def full_key(project: str, key: str) -> str:
     """`namespace:name` of a key that may be in the project's own namespace."""
     return key if ":" in key else f"{project}:{key}"
@@ -83,12 +123,12 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
         document = _mapping(copied, current)
     impose(document, imposed)
     text = dump(document) if document else ""
+    # In this order: a copy that could not be written is made again, from the same two templates.
+    if text != current:
+        write_atomically(copied, text, mode=PRIVATE, next_step=STATE_FOLDER)
     if old != new:
-        write_atomically(applied, new, mode=PRIVATE)
-    if text == current:
-        return False
-    write_atomically(copied, text, mode=PRIVATE)
-    return True
+        write_atomically(applied, new, mode=PRIVATE, next_step=STATE_FOLDER)
+    return text != current
 
 
 def merged(template: CommentedMap, before: CommentedMap, current: CommentedMap) -> CommentedMap:

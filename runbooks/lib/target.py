@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from runbooks.lib.errors import NotFound, OpsError, Refused, Usage
+from runbooks.lib.files import write_atomically
 from runbooks.lib.kubeconfig import is_loopback, read_context
 from runbooks.lib.names import known, nearest, refuse_option_like
-from runbooks.lib.yamlfile import YamlFile, with_text, write_atomically
+from runbooks.lib.yamlfile import YamlFile, with_text
 
 LAB = "lab"
 TARGETS_FILE = "targets.yaml"

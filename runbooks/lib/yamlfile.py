@@ -1,15 +1,13 @@
-"""YAML files that people write: read with line numbers, edited in place with their comments, written atomically."""
+"""YAML files that people write: read with line numbers, edited in place with their comments."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -121,26 +119,6 @@ def dump(document: Any) -> str:
     buffer = io.StringIO()
     round_trip().dump(document, buffer)
     return buffer.getvalue()
-
-
-def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace `path` as a whole: temporary file beside it, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _kind(value: object) -> str:

@@ -390,6 +390,17 @@ def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
     assert planning.hash_text(states.canonical({"password": "[secret]"})) in recorded
 
 
+def test_what_was_applied_counts_as_that_also_when_it_cannot_be_written_down(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, three(), answers=["y"])
+    (tmp_path / ".ops").mkdir()
+    (tmp_path / ".ops/applied").write_text("a file where the folder should be")
+    with pytest.raises(OpsError, match="the record of what was applied cannot be written") as ended:
+        deploy(stage)
+    assert ended.value.exit_code == 1
+    summary = next(event for event in stage.reporter.events if event["event"] == "summary")
+    assert sorted(summary["applied"]) == ["net", "op"] and summary["not_started"] == ["db"]
+
+
 def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None:
     stage = Stage(tmp_path, three(), ephemeral=True)
     stage.masker.register("s3cret-value")

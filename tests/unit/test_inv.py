@@ -203,3 +203,16 @@ def test_children_find_a_uv_that_reads_our_lock_file(place: Path) -> None:
     assert run(place).stdout == f"{own}\n"
     on_path.unlink()
     assert run(place).stdout == f"{own}\n"
+
+
+@pytest.mark.parametrize("broken", [".ops", ".ops/setup.lock"])
+def test_a_folder_that_cannot_be_written_to_is_one_error(place: Path, broken: str) -> None:
+    """A file where the folder should be, and a folder where the file should be: not even root can write there."""
+    if broken == ".ops":
+        (place / broken).touch()
+    else:
+        (place / broken).mkdir(parents=True)
+    done = run(place, "look")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"inv: cannot write to {place}/.ops; free space or let this user")
+    assert syncs(place) == 0

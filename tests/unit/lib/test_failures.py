@@ -157,6 +157,19 @@ def test_a_mistake_always_has_a_next_step() -> None:
             "mkdir -p /srv/state",
         ),
         (
+            "error: saving stack config: write /p/app/Pulumi.mx.yaml: no space left on device\n",
+            ToolFailed,
+            "a file could not be written while app was worked on: /p/app/Pulumi.mx.yaml: no space left on device",
+            "free space there",
+        ),
+        (
+            'error: blob (key ".pulumi/locks/x.json") (code=Unknown): open /srv/state/.pulumi/locks/x.json: '
+            "read-only file system\n",
+            ToolFailed,
+            "a file could not be written while app was worked on: /srv/state/.pulumi/locks/x.json: read-only file",
+            "free space there",
+        ),
+        (
             "error: reading stored credentials: credentials file '/h/.pulumi/credentials.json' is encrypted but the "
             "credential store protecting it is not usable here: no session bus.",
             LoginMissing,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -141,16 +140,3 @@ def test_credentials_are_not_in_the_repr(tmp_path: Path) -> None:
 )
 def test_loopback(url: str, is_local: bool) -> None:
     assert is_loopback(url) is is_local
-
-
-def test_half_a_kubeconfig_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig()))
-    context = read_context(tmp_path / "config", "home")
-
-    def fails(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("runbooks.lib.kubeconfig.json.dump", fails)
-    with pytest.raises(OSError, match="No space"):
-        write_private(context, tmp_path / "private")
-    assert not (tmp_path / "private").exists()

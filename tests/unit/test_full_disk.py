@@ -1,0 +1,319 @@
+"""Every place where a run writes, on a disk that takes no more: one clear error, nothing lost, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runbooks import secrets, stack, target, wire
+from runbooks.lib import binding
+from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.lib.esc import Opened, Value
+from runbooks.lib.files import Unwritable
+from runbooks.lib.journal import read_journal
+from runbooks.lib.kubeconfig import read_context, write_private
+from runbooks.lib.plan import Fingerprint
+from runbooks.lib.pulumi_home import made_private
+from runbooks.lib.stackfile import StackFile, kept, refresh_copy
+from runbooks.planning import record_applied
+from runbooks.program import BUG, as_known, told, write_bug_log
+from runbooks.rollback import share_environment
+from runbooks.running import files_of
+from runbooks.services import find_service
+from runbooks.session import open_session
+from tests.answers import kubeconfig, listing, namespace
+from tests.unit.disk import mount_read_only, no_file_beyond
+from tests.unit.house import UID, House
+
+SETTINGS = """\
+# mine
+encryptionsalt: v1:salt
+config:
+  postgresql:superuser_password:
+    secure: v1:old
+"""
+SIZES = [0, 1, 50, 100, 200, 400, 600, 800, 1000, 1500, 2000, 3000]
+
+
+@pytest.fixture(autouse=True)
+def _in_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed goes to no file, which would be limited too."""
+
+
+def whole_or_gone(house: House) -> None:
+    """Of a run its record stays, in whole lines; no kubeconfig, no folder of pulumi's, no half a file."""
+    runs = house.state / "runs"
+    for folder in runs.iterdir() if runs.is_dir() else ():
+        assert [entry.name for entry in folder.iterdir()] == ["journal.jsonl"]
+        lines = (folder / "journal.jsonl").read_text().splitlines()
+        assert lines and len(read_journal(folder / "journal.jsonl")) == len(lines)
+
+
+# --- a run begins ---
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_run_on_a_disk_that_fills_up_while_it_begins(house: House, size: int) -> None:
+    with no_file_beyond(size):
+        try:
+            with open_session(house.c, "status"):
+                pass
+        except OpsError as error:
+            ended = error
+        else:
+            assert size > 600, "the kubeconfig alone is larger"
+            return
+    assert ended.exit_code in {1, 5} and ended.next_step
+    if size <= 200:
+        assert isinstance(ended, Unwritable) and "File too large" in ended.summary
+    whole_or_gone(house)
+
+
+def test_a_state_folder_that_is_read_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.state.mkdir()
+    mount_read_only(house.state, monkeypatch)
+    expected = pytest.raises(Unwritable, match="the journal of this run cannot be written: Read-only file system")
+    with expected as ended, open_session(house.c, "status"):
+        pytest.fail("the run must not begin")
+    assert "OPS_STATE" in ended.value.next_step
+    assert list(house.state.iterdir()) == [] and house.calls("kubectl") == []
+
+
+def test_a_state_folder_below_a_file(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    (house.home / "file").touch()
+    monkeypatch.setenv("OPS_STATE", str(house.home / "file" / "state"))
+    expected = pytest.raises(Unwritable, match="the state folder cannot be written: Not a directory")
+    with expected, open_session(house.c, "status"):
+        pytest.fail("the run must not begin")
+
+
+def test_half_a_kubeconfig_is_none(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(json.dumps(kubeconfig()))
+    context = read_context(tmp_path / "config", "home")
+    with no_file_beyond(100), pytest.raises(Unwritable, match="the kubeconfig of this run cannot be written"):
+        write_private(context, tmp_path / "private")
+    assert not (tmp_path / "private").exists()
+
+
+def test_half_a_folder_of_pulumi_is_none(tmp_path: Path) -> None:
+    own, expected = (
+        {"PULUMI_HOME": str(tmp_path / "own")},
+        pytest.raises(Unwritable, match="pulumi's folder of this run"),
+    )
+    with no_file_beyond(0), expected, made_private(tmp_path, own, is_stand_in=False):
+        pytest.fail("there is no folder")
+    assert [entry.name for entry in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_the_log_of_a_bug_is_whole_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    monkeypatch.setenv("OPS_STATE", str(tmp_path))
+    monkeypatch.setattr("runbooks.lib.render._in_use", [])
+    with no_file_beyond(size):
+        assert told(RuntimeError("a bug"), as_json=False) == BUG
+    said = capsys.readouterr().err
+    assert "the log cannot be written: File too large" in said and "INVOKE_DEBUG=1" in said
+    assert list((tmp_path / "logs").iterdir()) == []
+    assert write_bug_log("text").read_text() == "text"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (PermissionError(13, "Permission denied", "/state/x"), "used: Permission denied (/state/x)"),
+        (FileExistsError(17, "File exists", "/state/x"), "used: File exists (/state/x)"),
+        (OSError(28, "No space left on device"), "written: No space left on device"),
+    ],
+)
+def test_what_the_file_system_answers_elsewhere_is_no_bug(error: OSError, word: str) -> None:
+    known = as_known(error)
+    assert known is not None and known.exit_code == 1 and known.summary == f"a file cannot be {word}"
+
+
+def test_an_answer_about_no_file_is_a_bug() -> None:
+    assert as_known(PermissionError(1, "Operation not permitted")) is None
+
+
+# --- settings and targets ---
+
+
+def test_a_pin_that_does_not_fit(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.write_target(house.target_entry() | {"cluster_uid": "another"})
+    house.answer("kubectl", ["get", "namespace"], namespace(uid=UID))
+    house.answer("kubectl", ["get", "nodes"], listing())
+    before, targets = (house.root / "targets.yaml").read_text(), house.root / "targets.yaml"
+
+    def full(*_: object) -> bool:
+        limit.__enter__()
+        return True
+
+    limit = no_file_beyond(100)
+    monkeypatch.setattr("runbooks.lib.render.PlainReporter.ask_word", full)
+    try:
+        with pytest.raises(OpsError, match=r"targets\.yaml cannot be written: File too large") as ended:
+            target.pin.body(house.c)
+    finally:
+        limit.__exit__(None, None, None)
+    assert isinstance(ended.value, Unwritable) and "OPS_STATE" not in ended.value.next_step
+    assert targets.read_text() == before
+    assert not list(house.root.glob(".targets.yaml.*"))
+
+
+def test_a_binding_that_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text(SETTINGS)
+    for change in (lambda: binding.bind(path, "stitch/prod"), lambda: binding.bind(path, "other/prod")):
+        with no_file_beyond(10), pytest.raises(Unwritable, match=r"Pulumi\.mx\.yaml cannot be written"):
+            change()
+        assert path.read_text() == SETTINGS and len(list(tmp_path.iterdir())) == 1
+
+
+EMPTIES = """\
+#!/bin/sh
+case "$*" in
+*version*) echo v3.260.0; exit 0 ;;
+*"config set"* | *"stack init"*)
+    echo called >> '{calls}'
+    printf '%s' '{left}' > '{file}'
+    echo "error: saving stack config: write {file}: no space left on device" >&2
+    exit 255 ;;
+esac
+exit 99
+"""
+
+
+@pytest.fixture
+def settings(house: House) -> Path:
+    return house.root / "pulumi/data/databases/postgres/Pulumi.mx.yaml"
+
+
+def empties(house: House, file: Path, left: str) -> Path:
+    """A pulumi that empties the settings file, finds the disk full and leaves `left` in it."""
+    calls = house.home / "calls"
+    (house.bin / "pulumi").write_text(EMPTIES.format(file=file, left=left, calls=calls))
+    return calls
+
+
+LEFT = ["", "encryptionsalt: v1:salt\nconf", "encryptionsalt: v1:salt\n", SETTINGS[:60]]
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_secrets_survive_a_pulumi_that_finds_the_disk_full(house: House, settings: Path, left: str) -> None:
+    settings.write_text(SETTINGS)
+    house.has_stacks("postgresql")
+    empties(house, settings, left)
+    with pytest.raises(ToolFailed, match=r"a file could not be written .*Pulumi\.mx\.yaml: no space left on device"):
+        secrets.set_secret.body(house.c, "postgres", "superuser_password", True)
+    assert settings.read_text() == SETTINGS
+    assert [entry.name for entry in settings.parent.iterdir() if entry.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_so_do_those_of_a_stack_that_is_made(
+    house: House, settings: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    settings.write_text(SETTINGS)
+    empties(house, settings, left)
+    monkeypatch.setattr("runbooks.lib.render.PlainReporter.ask_yes", lambda *_: True)
+    with pytest.raises(ToolFailed, match="no space left on device"):
+        stack.init.body(house.c, "postgres")
+    assert settings.read_text() == SETTINGS
+
+
+def test_half_a_new_settings_file_is_none(house: House, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empties(house, settings, "")
+    monkeypatch.setattr("runbooks.lib.render.PlainReporter.ask_yes", lambda *_: True)
+    with pytest.raises(ToolFailed):
+        stack.init.body(house.c, "postgres")
+    assert not settings.exists()
+
+
+def test_pulumi_is_not_started_where_no_copy_fits(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text(SETTINGS)
+    with no_file_beyond(50), pytest.raises(Unwritable, match=r"Pulumi\.mx\.yaml cannot be written"), kept(path):
+        pytest.fail("the tool must not be started")
+    assert path.read_text() == SETTINGS and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_tool_wrote_before_it_failed_stays(tmp_path: Path) -> None:
+    """A salt that pulumi made belongs to the stack, whatever went wrong after it."""
+    for before in (SETTINGS, None):
+        path = tmp_path / ("one" if before else "two")
+        if before:
+            path.write_text(before)
+        with pytest.raises(ValueError, match="later"), kept(path):
+            path.write_text(SETTINGS + "  postgresql:port: '1'\n")
+            raise ValueError("later")
+        assert StackFile.read(path).has("postgresql:port")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_tool_did_well_is_not_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text(SETTINGS)
+    with kept(path):
+        path.write_text("config: {}\n")
+    assert path.read_text() == "config: {}\n" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_reference_that_cannot_be_set_loses_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = house.root / "pulumi/apps/media/immich/Pulumi.mx.yaml"
+    file.write_text(SETTINGS.replace("postgresql:", "immich:"))
+    before = file.read_text()
+    house.has_stacks("immich", "postgresql")
+    empties(house, file, "")
+    monkeypatch.setattr(wire, "agreed", lambda *_, **__: None)
+    with open_session(house.c, "wire.immich") as session:
+        session.prepared["immich"] = session.stack(find_service("immich"))
+        with pytest.raises(ToolFailed, match="no space left on device"):
+            wire.reference_resolves(session, find_service("immich"), yes=True)
+    assert file.read_text() == before
+
+
+def test_a_copy_of_settings_that_did_not_fit_is_made_again(tmp_path: Path) -> None:
+    """The template that was merged is written down last: else the next run would take it for merged."""
+    template, copied = tmp_path / "template.yaml", tmp_path / "Pulumi.lab.yaml"
+    template.write_text("config:\n  a:x: 1\n")
+    refresh_copy(template, copied, {})
+    template.write_text("config:\n  a:x: 2\n  a:y: new\n")
+    for size in (0, 10, 25):
+        with no_file_beyond(size), pytest.raises(Unwritable):
+            refresh_copy(template, copied, {})
+    assert refresh_copy(template, copied, {}) or "a:y: new" in copied.read_text()
+    assert "a:y: new" in copied.read_text() and "a:x: 2" in copied.read_text()
+
+
+# --- what a run keeps ---
+
+
+def test_what_was_applied_and_cannot_be_written_down(house: House) -> None:
+    house.has_stacks("glance")
+    with open_session(house.c, "deploy.glance") as session:
+        stack_of = session.stack(find_service("glance"))
+        with no_file_beyond(0), pytest.raises(Unwritable, match="the record of what was applied cannot be written"):
+            record_applied(session, stack_of, Fingerprint(parts={}))
+    assert list((house.state / "applied").rglob("*.json*")) == []
+
+
+def test_files_of_an_environment_that_do_not_fit(house: House) -> None:
+    value = Value(path=("files", "TOKEN_FILE"), value="x" * 500, secret=True)
+    with open_session(house.c, "esc.run") as session:
+        expected = pytest.raises(Unwritable, match="the environment's file TOKEN_FILE cannot be written")
+        with no_file_beyond(300), expected, files_of(session, Opened(values=(value,))):
+            pytest.fail("there is no such file")
+        assert not (session.journal.folder / "files").exists()
+
+
+def test_an_older_commit_that_does_not_fit(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "older"
+    for path in (root, folder):
+        path.mkdir()
+    for name in ("pyproject.toml", "uv.lock"):
+        (root / name).write_text("x" * 500)
+    with no_file_beyond(100), pytest.raises(Unwritable, match="the older commit's files cannot be written"):
+        share_environment(root, folder)
