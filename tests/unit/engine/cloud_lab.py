@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -77,8 +76,11 @@ class Running:
         return self.child.returncode
 
     def kill(self) -> None:
-        self.child.send_signal(signal.SIGKILL)
-        self.child.communicate()
+        """Nothing happens to one that has ended."""
+        self.child.kill()
+        self.child.wait()
+        if self.child.stdout is not None:
+            self.child.stdout.close()
         self._timer.cancel()
 
 
@@ -115,8 +117,7 @@ class CloudLab:
         try:
             yield running
         finally:
-            if child.poll() is None:
-                running.kill()
+            running.kill()
 
     @property
     def active(self) -> str:

@@ -155,7 +155,7 @@ def test_a_cancelled_update_does_nothing_that_it_could_not_record(lab: CloudLab)
 
 def test_what_a_cancelled_update_says_late_does_not_reach_the_next_one(lab: CloudLab) -> None:
     lab.gated()
-    with lab.running(*UP) as cancelled, lab.running("version"):
+    with lab.running(*UP) as cancelled:
         cancelled.until("ns created")
         lab.stage.must("cancel", "--yes", "mx")
         with lab.running(*UP) as following:
