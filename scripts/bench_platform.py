@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""How close is `./inv preview.all` to what the processors allow, and how far from typing the previews one by one?
+
+    scripts/bench_platform.py [--rounds N] [--json] [--check]
+
+Works on the lab of OPS_STATE where that is set, else on one of its own, which is removed in the end; the platform is
+deployed there first when it is not. Whichever pulumi the runbooks use is measured: the lab's stand-in, or a real one
+that comes first on PATH. Each round takes three measures, and the best of each counts:
+
+- the wall-clock time of `./inv preview.all`;
+- the limit: the previews it ran, by the same arguments, as many at once as there are cores; their CPU seconds (user
+  and system, of each process and all it waited for) divided by the cores;
+- the wall-clock time of the handbook's `cd PROJECT && pulumi preview --stack STACK`, one project after the other.
+
+`--json` prints one object, `--check` ends with 1 when a bound is missed. What cannot be measured says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench_cli import INV, PATIENCE, Figure, NotMeasured, cpu_of_children, own_lab, timed
+
+from runbooks.lib.environment import child_environment
+from runbooks.lib.journal import read_journal, runs_of
+
+CORES = os.cpu_count() or 1
+TASK = "preview.all"
+ROUNDS = 3
+UNCHANGED, CHANGES = 0, 7
+"""How `preview.all --expect-no-changes` ends on a platform that is deployed, and on one that is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run of `preview.all` wrote down of itself."""
+
+    previews: tuple[tuple[str, ...], ...]
+    """The arguments of each preview it started."""
+    children: int
+    children_cpu: float
+    own_cpu: float
+    pulumi: str
+    """As the run's first line tells it: `v3.260.0 (stand-in of the lab)`."""
+
+    @property
+    def is_real(self) -> bool:
+        return "stand-in" not in self.pulumi
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round's measures, in seconds."""
+
+    run: Run
+    wall: float
+    previews_cpu: float
+    by_hand: float
+
+
+def run_of(records: Sequence[Mapping[str, Any]]) -> Run:
+    """Read the records of a whole `preview.all`. Raises NotMeasured for anything else."""
+    commands = [record for record in records if record["kind"] == "command"]
+    previews = [tuple(record["argv"]) for record in commands if "preview" in record["argv"]]
+    end = next((record for record in records if record["kind"] == "end"), None)
+    if not records or records[0].get("task") != TASK or end is None or not previews:
+        raise NotMeasured(f"the newest journal is not the whole record of a {TASK}")
+    if any(record["exit_code"] for record in commands):
+        raise NotMeasured(f"a command of {TASK} failed")
+    return Run(
+        previews=tuple(previews),
+        children=len(commands),
+        children_cpu=sum(float(record["cpu_seconds"]) for record in commands),
+        own_cpu=float(end["own_cpu_seconds"]),
+        pulumi=next((str(record["pulumi"]) for record in records if record["kind"] == "target"), ""),
+    )
+
+
+def as_typed(preview: Sequence[str]) -> tuple[Path, list[str]]:
+    """Folder and arguments of the handbook's command for the same stack: settings file and pulumi stay the same."""
+    options = dict(itertools.pairwise(preview))
+    settings = ["--config-file", options["--config-file"]] if "--config-file" in options else []
+    return Path(options["-C"]), [preview[0], "preview", "--stack", options["--stack"], *settings]
+
+
+def figures_of(rounds: Sequence[Round], cores: int) -> list[Figure]:
+    """The ratios and what the runbooks themselves cost; the best of each measure counts."""
+    best = min(rounds, key=lambda each: each.wall)
+    run, stacks = best.run, len(best.run.previews)
+    cpu, by_hand = min(each.previews_cpu for each in rounds), min(each.by_hand for each in rounds)
+    limit = cpu / cores
+    return [
+        Figure(
+            name=f"./inv {TASK}, against the limit of the processors",
+            value=best.wall / limit,
+            unit="x",
+            limit=1.25,
+            note=f"{best.wall:.1f} s and {limit:.1f} s ({cpu:.1f} CPU seconds of {stacks} previews, {cores} cores)",
+        ),
+        Figure(
+            name=f"the handbook's commands, against ./inv {TASK}",
+            value=by_hand / best.wall,
+            unit="x",
+            limit=2.2 if run.is_real else None,
+            at_least=True,
+            note=f"{by_hand:.1f} s one after the other" + ("" if run.is_real else "; the bound is for the real CLI"),
+        ),
+        Figure(
+            name="its own CPU for each stack, children excluded",
+            value=run.own_cpu / stacks,
+            unit="s",
+            limit=0.15,
+            note=f"{run.own_cpu:.2f} s; its children took {run.children_cpu:.1f} s",
+        ),
+        Figure(name="child processes for each stack", value=run.children / stacks, unit="", note=f"{run.children}"),
+    ]
+
+
+# Measuring
+
+
+def environment_of(state: Path) -> dict[str, str]:
+    """What a person's shell has after `eval "$(./inv lab.env)"`, of what children get to see."""
+    from lab import platform
+
+    return child_environment(os.environ, {**platform.environment(state), "NO_COLOR": "1"})
+
+
+def ran(argv: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> None:
+    """Run a command to a good end. Raises NotMeasured with its last words."""
+    try:
+        done = subprocess.run(
+            argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise NotMeasured(str(problem)) from problem
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise NotMeasured(f"{' '.join(argv)} ended with exit {done.returncode}: {' / '.join(said)}")
+
+
+def cpu_together(previews: Sequence[Sequence[str]], env: Mapping[str, str]) -> float:
+    """CPU seconds of the commands, run as many at once as there are cores."""
+    before = cpu_of_children()
+    with ThreadPoolExecutor(max_workers=CORES) as pool:
+        list(pool.map(lambda argv: ran(argv, env), previews))
+    return cpu_of_children() - before
+
+
+def wall_by_hand(previews: Sequence[Sequence[str]], env: Mapping[str, str]) -> float:
+    begun = time.perf_counter()
+    for folder, argv in map(as_typed, previews):
+        ran(argv, env, folder)
+    return time.perf_counter() - begun
+
+
+def measured(state: Path, number: int) -> Round:
+    """One round on a platform that is deployed."""
+    wall = timed([str(INV), TASK], {"OPS_STATE": str(state)})
+    run, env = run_of(read_journal(runs_of(state)[-1])), environment_of(state)
+    tell(f"round {number}: {TASK} {wall:.1f} s")
+    cpu = cpu_together(run.previews, env)
+    tell(f"round {number}: its previews {cpu:.1f} CPU seconds")
+    by_hand = wall_by_hand(run.previews, env)
+    tell(f"round {number}: one after the other {by_hand:.1f} s")
+    return Round(run=run, wall=wall, previews_cpu=cpu, by_hand=by_hand)
+
+
+def deploy_where_needed(state: Path) -> None:
+    """Have everything deployed and unchanged, so that each preview measured is one that changes nothing."""
+    if _has_no_changes(state):
+        return
+    tell("deploying the platform first")
+    timed([str(INV), "deploy.all"], {"OPS_STATE": str(state)})
+    if not _has_no_changes(state):
+        raise NotMeasured("the platform was deployed, and still something would change")
+
+
+def _has_no_changes(state: Path) -> bool:
+    asked = [str(INV), TASK, "--expect-no-changes"]
+    timed(asked, {"OPS_STATE": str(state)}, codes=(UNCHANGED, CHANGES))
+    ends = [record for record in read_journal(runs_of(state)[-1]) if record["kind"] == "end"]
+    return bool(ends) and ends[-1]["exit_code"] == UNCHANGED
+
+
+@contextlib.contextmanager
+def state_to_use() -> Iterator[Path]:
+    """The state folder of OPS_STATE, left as it is, or one that is gone afterwards."""
+    if os.environ.get("OPS_STATE"):
+        yield Path(os.environ["OPS_STATE"]).absolute()
+    else:
+        with own_lab() as lab:
+            yield lab.state
+
+
+# Telling
+
+
+def tell(text: str) -> None:
+    """A sign of life; standard output is for the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def told(rounds: Sequence[Round], figures: Sequence[Figure]) -> str:
+    head = f"{CORES} cores, pulumi {rounds[0].run.pulumi}, the best of {len(rounds)} rounds"
+    return "\n".join([head, *(figure.line() for figure in figures)])
+
+
+def as_json(rounds: Sequence[Round], figures: Sequence[Figure], load: float) -> str:
+    measures = [{"wall": each.wall, "previews_cpu": each.previews_cpu, "by_hand": each.by_hand} for each in rounds]
+    facts = {"cores": CORES, "load_before": load, "pulumi": rounds[0].run.pulumi, "rounds": measures}
+    return json.dumps({**facts, "figures": [dataclasses.asdict(figure) for figure in figures]}, indent=1)
+
+
+def missed(figures: Sequence[Figure]) -> list[str]:
+    return [figure.name for figure in figures if figure.ratio is not None and figure.ratio > 1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each is measured, {ROUNDS} unless told")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--check", action="store_true", help="end with 1 when a bound is missed")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    load = os.getloadavg()[0]
+    if load > CORES / 2:
+        tell(f"load {load:.1f} on {CORES} cores: busy, so the times are too long")
+    try:
+        with tempfile.TemporaryDirectory(prefix="ops-bench-") as bytecode, state_to_use() as state:
+            os.environ["PYTHONPYCACHEPREFIX"] = bytecode
+            deploy_where_needed(state)
+            rounds = [measured(state, number) for number in range(1, options.rounds + 1)]
+    except NotMeasured as why:
+        tell(f"not measured: {why}")
+        return 1
+    figures = figures_of(rounds, CORES)
+    print(as_json(rounds, figures, load) if options.json else told(rounds, figures))
+    if missed(figures):
+        tell("missed: " + "; ".join(missed(figures)))
+    return 1 if options.check and missed(figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

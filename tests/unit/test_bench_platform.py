@@ -1,0 +1,95 @@
+"""The platform's benchmark: what it reads from a run's journal, and how measures become ratios with bounds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.bench_platform import NotMeasured, Round, Run, as_json, as_typed, figures_of, missed, run_of, told
+
+PULUMI = "/opt/bin/pulumi"
+STAND_IN = "v3.260.0 (stand-in of the lab)"
+
+
+def preview(project: str, *settings: str) -> list[str]:
+    words = ("-C", f"/home/pulumi/{project}", "preview", "--json", "--show-replacement-steps", "--stack", "lab")
+    return [PULUMI, *words, *settings, "--non-interactive"]
+
+
+def command(argv: list[str], cpu: float, exit_code: int = 0) -> dict[str, Any]:
+    return {"kind": "command", "argv": argv, "cpu_seconds": cpu, "exit_code": exit_code}
+
+
+def journal(*commands: dict[str, Any], task: str = "preview.all") -> list[dict[str, Any]]:
+    head = [{"kind": "run", "task": task}, {"kind": "target", "pulumi": STAND_IN}]
+    return [*head, *commands, {"kind": "end", "exit_code": 0, "own_cpu_seconds": 0.5}]
+
+
+def test_of_a_run_the_previews_are_taken_and_all_children_counted() -> None:
+    records = journal(command([PULUMI, "version"], 0.25), command(preview("a"), 2.0), command(preview("b"), 1.0))
+    run = run_of(records)
+    assert run.previews == (tuple(preview("a")), tuple(preview("b")))
+    assert (run.children, run.children_cpu, run.own_cpu, run.is_real) == (3, 3.25, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        journal(command([PULUMI, "version"], 0.25)),
+        journal(command(preview("a"), 2.0), task="deploy.all"),
+        journal(command(preview("a"), 2.0))[:-1],
+        journal(command(preview("a"), 2.0), command([PULUMI, "version"], 0.25, exit_code=1)),
+    ],
+    ids=["empty", "no preview", "another task", "cut off", "a failure"],
+)
+def test_anything_but_a_whole_run_is_not_measured(records: list[dict[str, Any]]) -> None:
+    with pytest.raises(NotMeasured):
+        run_of(records)
+
+
+@pytest.mark.parametrize("settings", [(), ("--config-file", "/state/Pulumi.lab.yaml")])
+def test_as_a_person_types_it(settings: tuple[str, ...]) -> None:
+    folder, argv = as_typed(preview("a", *settings))
+    assert folder == Path("/home/pulumi/a")
+    assert argv == [PULUMI, "preview", "--stack", "lab", *settings]
+
+
+def one(wall: float, cpu: float, by_hand: float, *, pulumi: str = STAND_IN, own: float = 0.2) -> Round:
+    run = Run(previews=(("a",), ("b",)), children=6, children_cpu=cpu + 1, own_cpu=own, pulumi=pulumi)
+    return Round(run=run, wall=wall, previews_cpu=cpu, by_hand=by_hand)
+
+
+def test_the_best_of_each_measure_counts() -> None:
+    figures = figures_of([one(13.0, 20.0, 33.0), one(12.0, 22.0, 30.0)], cores=2)
+    assert [figure.value for figure in figures] == pytest.approx([1.2, 2.5, 0.1, 3.0])
+    assert missed(figures) == []
+
+
+@pytest.mark.parametrize(
+    ("measures", "found"),
+    [
+        ({"wall": 12.6, "cpu": 20.0, "by_hand": 40.0}, "the limit of the processors"),
+        ({"wall": 12.0, "cpu": 20.0, "by_hand": 26.0, "pulumi": "v3.260.0"}, "the handbook's commands"),
+        ({"wall": 12.0, "cpu": 20.0, "by_hand": 40.0, "own": 0.4}, "its own CPU"),
+    ],
+)
+def test_each_bound_can_be_missed(measures: dict[str, Any], found: str) -> None:
+    (name,) = missed(figures_of([one(**measures)], cores=2))
+    assert found in name
+
+
+def test_the_handbooks_bound_is_for_the_real_cli_alone() -> None:
+    assert missed(figures_of([one(12.0, 20.0, 26.0)], cores=2)) == []
+
+
+def test_a_table_for_people_and_an_object_for_programs() -> None:
+    rounds = [one(12.0, 20.0, 30.0)]
+    figures = figures_of(rounds, cores=2)
+    assert len(told(rounds, figures).splitlines()) == 1 + len(figures)
+    facts = json.loads(as_json(rounds, figures, load=0.5))
+    assert facts["rounds"] == [{"wall": 12.0, "previews_cpu": 20.0, "by_hand": 30.0}]
+    assert facts["figures"][0]["value"] == pytest.approx(1.2)
