@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -86,3 +87,30 @@ def _add(collection: Collection, module: ModuleType, told: Callable[[Body], Body
         shown = copy.copy(task)
         shown.body = told(task.body)
         collection.add_task(shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a list of the tasks says of one of them, or of one that exists for each service."""
+
+    name: str
+    """`deploy.<service>` where it stands for several."""
+    about: str
+    members: tuple[str, ...] = ()
+    """The tasks it stands for, by their full names; empty for a single task."""
+
+
+def rows(namespace: Collection, services: Sequence[Service] = SERVICES) -> list[Row]:
+    """The tasks in the order of their names, those at the top first; what exists for each service is one row."""
+    names = {service.name for service in services}
+    found: dict[str, Row] = {}
+    for full in sorted(namespace.task_names, key=lambda text: ("." in text, text)):
+        about = (namespace[full].__doc__ or "").strip().partition("\n")[0]
+        group, _, last = full.rpartition(".")
+        if not group or last not in names:
+            found[full] = Row(name=full, about=about)
+            continue
+        name = f"{group}.<service>"
+        before = found[name].members if name in found else ()
+        found[name] = Row(name=name, about=about.replace(last, "the service"), members=(*before, full))
+    return list(found.values())

@@ -12,17 +12,21 @@ import os
 import re
 import select
 import sys
+import textwrap
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Exit, Program
 from invoke.exceptions import ParseError
 from invoke.parser import Argument
+from invoke.terminals import pty_size
 from invoke.util import enable_logging
 
+from runbooks.collection import Row, rows
 from runbooks.lib.errors import NotApproved, NotFound, OpsError, Usage
 
 if TYPE_CHECKING:
@@ -114,6 +118,15 @@ class OpsProgram(Program):
         self.list_tasks()
         raise Exit
 
+    def list_flat(self) -> None:
+        """A task that exists for each service is told once, with the names it has."""
+        if self.list_root or self.list_depth:
+            super().list_flat()
+            return
+        print(f"{self.task_list_opener()}:\n")  # noqa: T201 - what was asked for
+        for line in list_lines(rows(self.collection), pty_size()[0]):
+            print(line)  # noqa: T201
+
     def task_list_opener(self, extra: str = "") -> str:
         return "What you can do here" + (f" ({extra})" if extra else "")
 
@@ -148,6 +161,18 @@ class OpsProgram(Program):
         return NotFound(
             f"there is no {kind} {name!r}", expected=f"one of the nearest: {near}", next_step="./inv --list"
         )
+
+
+def list_lines(listed: Sequence[Row], columns: int) -> list[str]:
+    """Two columns, `columns` wide together. No name is broken, so that each can be found and copied."""
+    margin = max(len(row.name) for row in listed) + 4
+    fold = textwrap.TextWrapper(width=max(columns - margin - 1, 30), break_on_hyphens=False, break_long_words=False)
+    lines = []
+    for row in listed:
+        told = [*fold.wrap(row.about), *fold.wrap(" ".join(row.members))]
+        columns_of = zip_longest([row.name], told, fillvalue="")
+        lines += [f"  {name:{margin - 2}}{text}".rstrip() for name, text in columns_of]
+    return lines
 
 
 def refuse_dashed_name(words: list[str]) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from invoke import Collection  # noqa: E402
-
 import tasks  # noqa: E402
+from runbooks.collection import rows  # noqa: E402
 from runbooks.services import SERVICES, Service  # noqa: E402
 
 README = ROOT / "README.md"
@@ -38,25 +37,8 @@ def with_services(readme: str, services: tuple[Service, ...]) -> str:
     return "\n".join([f"{head}{BEGIN}", *service_rows(services), f"{END}{tail}"])
 
 
-def task_rows(namespace: Collection, service_names: frozenset[str]) -> Iterator[str]:
-    """One row a task; the tasks that exist for each service are one row, with the first sentence made general."""
-    seen = set()
-    for name, task in each_task(namespace):
-        first_line = (task.__doc__ or "").strip().splitlines()[0]
-        group, _, last = name.rpartition(".")
-        if last in service_names and group:
-            name, first_line = f"{group}.<service>", first_line.replace(last, "the service")
-        if name not in seen:
-            seen.add(name)
-            yield f"| `{name}` | {first_line} |"
-
-
-def each_task(namespace: Collection) -> list[tuple[str, object]]:
-    return [(name, namespace[name]) for name in sorted(namespace.task_names)]
-
-
 def tasks_page() -> str:
-    names = frozenset(service.name for service in SERVICES)
+    listed = sorted(rows(tasks.ns), key=lambda row: (*row.members, row.name)[0])
     return "\n".join(
         [
             "# Tasks",
@@ -65,7 +47,7 @@ def tasks_page() -> str:
             "",
             "| task | what it does |",
             "|---|---|",
-            *task_rows(tasks.ns, names),
+            *(f"| `{row.name}` | {row.about} |" for row in listed),
             "",
         ]
     )
