@@ -63,11 +63,37 @@ def known_setting(service: Service, key: str) -> SecretSetting:
     from runbooks.lib.names import known
     from runbooks.lib.stackfile import full_key
 
+    refuse_those_of_environment(service, key)
     by_key = {setting.key: setting for setting in service.secrets}
     by_full_key = {full_key(service.project_name, setting.key): setting for setting in service.secrets}
     if key in by_full_key:
         return by_full_key[key]
     return by_key[known(f"secret setting of {service.name}", key, by_key, list_with="./inv doctor")]
+
+
+def refuse_those_of_environment(service: Service, key: str) -> None:
+    """Raise `Usage` where the service's secrets are in its ESC environment: in the stack file they would win over it.
+
+    Raises `NotFound` when the environment has none of that name either.
+    """
+    from runbooks.lib.errors import Usage
+    from runbooks.lib.names import known
+
+    if service.secrets or not service.environment:
+        return
+    own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
+    setting = f"./inv esc.set {service.environment} pulumiConfig."
+    bare = known(
+        f"secret of {service.name}",
+        key.removeprefix(f"{service.project_name}:"),
+        own,
+        list_with=f"./inv esc.open {service.environment}; {setting}<name> sets one",
+    )
+    raise Usage(
+        f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack file",
+        expected="the value set there",
+        next_step=f"{setting}{bare}",
+    )
 
 
 def asked_for(setting: SecretSetting) -> str:

@@ -140,6 +140,18 @@ def test_unknown_names_show_the_nearest(home: House, service: str, key: str, err
     assert home.calls("pulumi") == []
 
 
+@pytest.mark.parametrize("key", ["eventsub_secret", "stitch:eventsub_secret"])
+def test_what_an_environment_provides_is_set_there(home: House, key: str) -> None:
+    """In the stack file it would win over the environment, without a word."""
+    with pytest.raises(Usage, match="takes its secrets from the environment stitch/prod") as told:
+        run(home, "stitch", key)
+    assert told.value.next_step == "./inv esc.set stitch/prod pulumiConfig.eventsub_secret"
+    with pytest.raises(NotFound, match="no secret of stitch is called 'evensub_secret'") as near:
+        run(home, "stitch", "evensub_secret")
+    assert "eventsub_secret" in near.value.expected
+    assert home.calls("pulumi") == []
+
+
 def test_the_full_key_is_known_too(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Piped(VALUE.encode()))
     run(home, key="postgresql:superuser_password")
