@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,12 @@ def read_definition(root: Path, name: EnvironmentName) -> CommentedMap:
     source = YamlFile.read(path)
     document = source.mapping()
     source.refuse_unknown_keys(document, ("imports", "values"), "the definition")
+    if not any(document.get(key) for key in ("imports", "values")):
+        raise Usage(
+            f"environments/{name.short}.yaml defines nothing",
+            expected="`values:` or `imports:`; applying it would take away all that the environment provides",
+            next_step=f"write it, or git checkout -- environments/{name.short}.yaml",
+        )
     refuse_values(document, path)
     return document
 
@@ -70,7 +77,7 @@ def refuse_values(document: Any, path: Path) -> None:
         raise Usage(
             f"{path} holds the value of a secret: {', '.join(told)}",
             expected='`fn::secret: ""` as its place alone; treat what stood there as disclosed and change it',
-            next_step=f"./inv esc.set {path.parent.name}/{path.stem} {told[0]}",
+            next_step=f"./inv esc.set {path.parent.name}/{path.stem} {shlex.quote(told[0])}",
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
+from runbooks.lib.failures import UNREACHABLE
 
 READ_TIMEOUT = 120.0
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -327,7 +328,30 @@ KNOWN = (
         expected="the definition that was compared",
         next_step="./inv esc.apply {name} compares again",
     ),
+    Known(
+        pattern=re.compile(r"invalid path: (?P<why>[^\n]*)"),
+        error=Usage,
+        cause="that is no path of a value: {why}",
+        expected="keys below `values`, such as pulumiConfig.token or 'pulumiConfig[\"a:b\"]' in the shell's quotes",
+        next_step="./inv esc.open {name} shows the paths there are",
+    ),
+    Known(
+        pattern=re.compile(UNREACHABLE),
+        error=ToolFailed,
+        cause="the back end did not answer: {url}: {why}",
+        expected="the back end to be up, and a network that leads to it",
+        next_step="./inv doctor, then the same command again",
+    ),
+    Known(
+        pattern=re.compile(r"(?P<said>\[5\d\d\][^\n]*)"),
+        error=ToolFailed,
+        cause="the back end failed: {said}",
+        expected="an answer",
+        next_step="the same command again, later; ./inv doctor looks at login and back end",
+    ),
 )
+DIAGNOSTIC = re.compile(r"^[^\s:]+/[^\s:]+:\d+:\d+: ", re.MULTILINE)
+"""Where in a definition something is wrong: `stitch/prod:8:39: unknown property "nope"`."""
 
 
 def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -> None:
@@ -350,10 +374,13 @@ def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -
             )
     said = ":\n  " + "\n  ".join(mask(line) for line in told) if told else ", and said nothing"
     what = outcome.command.title or "that"
+    next_step = "correct the cause, then the same command again; ./inv doctor looks at login and back end"
+    if DIAGNOSTIC.search(text):
+        next_step = f"correct environments/{name.short}.yaml where it says, then ./inv esc.apply {name.short}"
     raise ToolFailed(
         f"could not {what} (exit {outcome.exit_code}){said}",
         expected="an answer without diagnostics",
-        next_step=f"correct environments/{name.short}.yaml where it says, then ./inv esc.apply {name.short}",
+        next_step=next_step,
     )
 
 

@@ -50,6 +50,9 @@ def _known(pattern: str, error: type[OpsError], cause: str, expected: str = "", 
     )
 
 
+UNREACHABLE = r"\b(?:Get|Head|Post|Put|Patch|Delete) \"(?P<url>https?://[^/\"\s]+)[^\"]*\": (?P<why>[^\n]*)"
+"""How every Go program says that an address does not answer (net/url.Error)."""
+
 KNOWN: tuple[Known, ...] = (
     _known(
         r"no stack named '(?P<stack>[^']*)' found",
@@ -298,6 +301,13 @@ KNOWN: tuple[Known, ...] = (
         "pulumi lacks a provider plugin for {service}",
         "the plugins that the programs ask for",
         "pulumi install in the project's folder, then ./inv doctor",
+    ),
+    _known(
+        UNREACHABLE,
+        ToolFailed,
+        "{url} did not answer pulumi: {why}",
+        "the back end, or whatever is at that address, to be up, and a network that leads to it",
+        "./inv doctor, then the same command again",
     ),
     _known(
         r"(?:timed out waiting|context deadline exceeded)(?P<rest>[^\n]*)",

@@ -75,6 +75,22 @@ def test_an_unknown_top_level_key_is_refused(root: Path) -> None:
         definitions.read_definition(root, NAME)
 
 
+@pytest.mark.parametrize("text", ["", "# nothing\n", "values:\n", "values: {}\nimports: []\n"])
+def test_a_file_that_was_emptied_is_no_definition(root: Path, text: str) -> None:
+    """Applied, it would take away everything but the secrets."""
+    (root / "environments" / "stitch" / "prod.yaml").write_text(text)
+    with pytest.raises(Usage, match=r"environments/stitch/prod\.yaml defines nothing"):
+        definitions.read_definition(root, NAME)
+
+
+def test_a_path_to_type_is_quoted_for_the_shell(root: Path) -> None:
+    path = root / "environments" / "stitch" / "prod.yaml"
+    path.write_text(yaml.safe_dump({"values": {"pulumiConfig": {"a:b": {"fn::secret": "hunter2"}}}}))
+    with pytest.raises(Usage) as refused:
+        definitions.read_definition(root, NAME)
+    assert refused.value.next_step == """./inv esc.set stitch/prod 'pulumiConfig["a:b"]'"""
+
+
 # Secrets
 
 

@@ -192,6 +192,14 @@ def test_notices_are_no_complaint() -> None:
         ("Error: file:///x does not support Pulumi ESC.\n", 1, Usage, "does not support Pulumi ESC"),
         ("Error: secret values must be string literals\n", 1, Usage, "a secret that is no text"),
         ("Error: updating environment: [409] Conflict: hash mismatch\n", 1, Refused, "somebody else"),
+        ("Error: invalid path: expected ']'\n", 1, Usage, "no path of a value: expected ']'"),
+        (
+            'Error: Get "https://api.example.com/api/user": dial tcp: lookup api.example.com: no such host\n',
+            1,
+            ToolFailed,
+            "did not answer: https://api.example.com: dial tcp: lookup api.example.com: no such host",
+        ),
+        ("Error: getting environment: [503] Service Unavailable\n", 1, ToolFailed, "failed: [503] Service Unavailable"),
         ("", 7, ToolFailed, "said nothing"),
     ],
 )
@@ -199,6 +207,17 @@ def test_each_failure_has_its_meaning(stderr: str, exit_code: int, error: type[O
     with pytest.raises(error) as failed:
         judge(outcome(stderr=BANNER + stderr, exit_code=exit_code), NAME, str)
     assert says in failed.value.summary and failed.value.next_step and type(failed.value) is error
+
+
+def test_only_diagnostics_send_to_the_file() -> None:
+    """A list that cannot be had says nothing about a definition."""
+    nobody = EnvironmentName(organization="acme", project="*", name="*")
+    with pytest.raises(ToolFailed) as failed:
+        judge(outcome(stderr="Error: something else\n", exit_code=1), nobody, str)
+    assert "*" not in failed.value.next_step and "./inv doctor" in failed.value.next_step
+    with pytest.raises(ToolFailed) as failed:
+        judge(outcome(stderr="stitch/prod:8:39: unknown property\n"), NAME, str)
+    assert failed.value.next_step.startswith("correct environments/stitch/prod.yaml where it says")
 
 
 def test_what_is_quoted_is_masked() -> None:

@@ -206,6 +206,19 @@ def test_a_mistake_always_has_a_next_step() -> None:
             "pulumi lacks the plugin kubernetes 4.34.2, and it was told to download none",
             "pulumi plugin install resource kubernetes 4.34.2, then",
         ),
+        (
+            'error: could not list stacks: performing HTTP request: Get "https://api.example.com/api/user/stacks?x=1": '
+            "dial tcp 192.0.2.1:443: i/o timeout\n",
+            ToolFailed,
+            "https://api.example.com did not answer pulumi: dial tcp 192.0.2.1:443: i/o timeout",
+            "./inv doctor",
+        ),
+        (
+            'error: Post "https://api.example.com/api/x": context deadline exceeded (Client.Timeout exceeded)\n',
+            ToolFailed,
+            "https://api.example.com did not answer pulumi: context deadline exceeded",
+            "./inv doctor",
+        ),
     ],
 )
 def test_what_a_real_pulumi_lacks_on_a_machine(said: str, kind: type[OpsError], summary: str, next_step: str) -> None:
