@@ -20,6 +20,7 @@ from runbooks.lib.graph import by_name, closure, layers
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
 from runbooks.lib.secret_values import blanked
 from runbooks.lib.stacks import Stack
+from runbooks.schedule import Schedule
 from runbooks.services import SERVICES, Service
 from runbooks.session import Session
 
@@ -63,11 +64,19 @@ def title(verb: str, layer: Sequence[Service]) -> str:
 
 
 def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> RunPlan:
-    """Preview every stack of the run. Raises the first failure after its whole layer was tried."""
+    """Preview every stack of the run, each as soon as what it needs was previewed.
+
+    Raises the first failure after its whole layer was tried; what else runs by then is waited for.
+    """
     planned: list[tuple[StackPlan, ...]] = []
-    for layer in service_layers:
-        with session.reporter.step(title("preview", layer)):
-            planned.append(tuple(side_by_side(session, layer, lambda service: plan_stack(session, service))))
+    pool = ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="stack")
+    try:
+        schedule = Schedule(pool, service_layers, lambda service: plan_stack(session, service))
+        for layer in service_layers:
+            with session.reporter.step(title("preview", layer)):
+                planned.append(tuple(results_of(session, schedule.finished(layer))))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return RunPlan(layers=tuple(planned), target=session.target.name)
 
 
@@ -115,14 +124,19 @@ def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item],
     if len(items) == 1:
         return [work(items[0])]
     with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="stack") as pool:
-        futures: list[Future[Result]] = [pool.submit(work, item) for item in items]
-    failures = [error for future in futures if (error := future.exception()) is not None]
+        futures = [pool.submit(work, item) for item in items]
+    return results_of(session, futures)
+
+
+def results_of(session: Session, done: Sequence[Future[Result]]) -> list[Result]:
+    """Their results. Raises the first failure, after the others were shown."""
+    failures = [error for future in done if (error := future.exception()) is not None]
     for error in failures[1:]:
         if isinstance(error, OpsError):
             session.reporter.line("\n  ".join(["also failed: " + error.lines()[0], *error.lines()[1:]]))
     if failures:
         raise failures[0]
-    return [future.result() for future in futures]
+    return [future.result() for future in done]
 
 
 # What determines a plan
