@@ -67,7 +67,7 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     On the lab none is needed. `yes` stands for a person's y; it never covers what is destructive or takes objects over.
     Raises `Refused` for what nobody can approve: objects that are in the way.
     """
-    refuse_existing(plan, again=again)
+    refuse_existing(session, plan, again=again)
     if session.target.ephemeral or not plan.has_changes:
         return
     destructive, adopting = plan.destructive_services, plan.adopting_services
@@ -83,11 +83,12 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     session.journal.write("approved", services=[stack.service for stack in plan.stacks], destructive=list(destructive))
 
 
-def refuse_existing(plan: RunPlan, *, again: str) -> None:
+def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
     """Raise `Refused` while the cluster has objects that a stack would create and pulumi would stop at."""
     for stack in plan.stacks:
         names = [f"{kind_of(change.step.type)} {change.step.name}" for change in stack.in_the_way]
         if names:
+            refuse_held(session, stack.stack)
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise Refused(
                 f"{stack.service} would create what exists in the cluster already: {shown}",
@@ -96,6 +97,16 @@ def refuse_existing(plan: RunPlan, *, again: str) -> None:
                 f'them, or take all of them over: set {TAKES_OVER} to "true" in {stack.stack.settings_file.name}, '
                 f"then {again}",
             )
+
+
+def refuse_held(session: Session, stack: Stack) -> None:
+    """Raise `Refused` while another run holds the stack: what it makes is not in the state yet."""
+    for held in holders_of(session, stack) or ():
+        raise Refused(
+            f"another run holds the stack of {stack.service}: {held.told()}",
+            expected="a stack that nobody is changing; wait for that run to end",
+            next_step=f"./inv cancel.{stack.service} looks whether that process still lives",
+        )
 
 
 def _approve_unattended(destructive: Sequence[str], adopting: Sequence[str], *, yes: bool, again: str) -> None:

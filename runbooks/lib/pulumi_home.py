@@ -25,6 +25,7 @@ def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: b
     try:
         with writing("pulumi's folder of this run", home):
             home.mkdir(mode=0o700)
+            (home / "pid").touch(mode=0o600)
             (home / "pid").write_text(str(os.getpid()), encoding="ascii")
             if not is_stand_in:
                 (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)

@@ -95,6 +95,11 @@ class Checkout:
             return self.lab_dir / "cloud/stacks" / project / stack / "deployment.json"
         return self.lab_dir / "backend/.pulumi/stacks" / project / f"{stack}.json"
 
+    def state(self, project: str, stack: str = "lab") -> bytes:
+        """The state as it is kept, to compare; empty before the first update."""
+        path = self.state_file(project, stack)
+        return path.read_bytes() if path.exists() else b""
+
     def deployment(self, project: str, stack: str = "lab") -> dict[str, Any]:
         """What the stack's state holds; that it can be read is half of the proof that nothing was lost."""
         written = json.loads(self.state_file(project, stack).read_text("utf-8"))

@@ -38,10 +38,10 @@ def made(workshop: Workshop) -> Workshop:
 @pytest.fixture
 def home(made: Workshop) -> Iterator[Workshop]:
     """The same, and a check that no test changed its state, its settings, or the cluster."""
-    settings, state = made.project / "Pulumi.mx.yaml", made.state_file("probe", "mx")
-    before = settings.read_bytes(), state.read_bytes()
+    settings = made.project / "Pulumi.mx.yaml"
+    before = settings.read_bytes(), made.state("probe", "mx")
     yield made
-    assert (settings.read_bytes(), state.read_bytes()) == before
+    assert (settings.read_bytes(), made.state("probe", "mx")) == before
     made.assert_nothing_left("probe")
     assert "probe-mx" not in made.kubectl("get", "configmaps", "--output=name")
     made.write_target()

@@ -11,7 +11,7 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.lab.command_line import Checkout, Deployed, Said, git_status
+from tests.lab.command_line import Checkout, Deployed, Said, changed, git_status
 
 pytestmark = pytest.mark.lab
 
@@ -149,14 +149,30 @@ def test_files_of_runs_are_private(checkout: Checkout) -> None:
     assert readable == []
 
 
+def test_a_change_where_none_is_expected(checkout: Checkout) -> None:
+    with changed(checkout.settings_file("postgresql"), lambda text: text.replace("size: 1Gi", "size: 9Gi")):
+        said = checkout.inv("preview.postgres", "--only", "--diff", "--expect-no-changes")
+    said.ends_with(7, "postgres would change")
+    assert "spec.storage.size" in said.stdout
+    assert "9Gi" in said.stdout
+
+
+def test_a_setting_that_the_program_refuses(checkout: Checkout) -> None:
+    more = "config:\n  postgresql:instances: many\n"
+    with changed(checkout.settings_file("postgresql"), lambda text: text.replace("config:\n", more, 1)):
+        said = checkout.inv("deploy.postgres", "--only")
+    said.ends_with(2, "1 setting is missing or wrong", "postgresql:instances")
+    assert "> apply" not in said.stdout
+
+
 @pytest.mark.parametrize("name", ["cnpg", "tailscale"])
 def test_what_others_need_is_not_destroyed(checkout: Checkout, name: str) -> None:
-    before = checkout.state_file(name).read_bytes()
+    before = checkout.state(name)
     said = checkout.inv(f"destroy.{name}")
     said.ends_with(
         5, f"postgres still stands and needs {name}", "before their controllers", "next: ./inv destroy.postgres"
     )
-    assert checkout.state_file(name).read_bytes() == before
+    assert checkout.state(name) == before
 
 
 def test_status_and_doctor_agree(checkout: Checkout) -> None:

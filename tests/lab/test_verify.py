@@ -176,7 +176,7 @@ def test_a_name_that_is_not_the_exported_one(house: House) -> None:
 
 
 def test_a_stack_that_is_not_there(house: House) -> None:
-    with moved_away(house.lab_dir / "backend/.pulumi/stacks/postgresql/lab.json"):
+    with moved_away(house.lab_dir / "cloud/stacks/postgresql/lab/stack.json"):
         done = house.inv("verify.postgres")
     assert "there is no such stack yet" in failed_rung(done)
     assert "./inv deploy.postgres" in done.stderr

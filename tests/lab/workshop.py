@@ -152,7 +152,7 @@ class Workshop(Checkout):
         lab = self.target
         entry = {
             "stack": "mx",
-            "backend": lab["backend"],
+            "backend": lab["file_backend"],
             "organization": "organization",
             "kubeconfig": lab["kubeconfig"],
             "context": lab["context"],
@@ -193,13 +193,18 @@ class Workshop(Checkout):
         return self.signals_file.read_text().splitlines() if self.signals_file.exists() else []
 
     def forget_probe(self) -> None:
-        """Take away what earlier tests made of the probe: objects, stacks, settings, signals, program."""
+        """Take away what earlier tests made of the probe: objects, stacks, settings, signals, program.
+
+        The lab's stack is in its cloud, that of the target `home` in its file back end.
+        """
         self.kubectl("delete", "--ignore-not-found", "deployment/probe", "configmap/probe-lab", "configmap/probe-mx")
         backend = self.lab_dir / "backend" / ".pulumi"
         for folder in (*backend.glob("*/probe"), *backend.glob("locks/organization/probe")):
             shutil.rmtree(folder)
+        shutil.rmtree(self.lab_dir / "cloud" / "stacks" / "probe", ignore_errors=True)
         shutil.rmtree(self.lab_dir / "stacks" / "probe", ignore_errors=True)
-        shutil.rmtree(self.state_dir / "applied", ignore_errors=True)
+        for record in self.state_dir.glob("applied/*/probe.json"):
+            record.unlink()
         self.signals_file.unlink(missing_ok=True)
         (self.project / "Pulumi.mx.yaml").write_text(SETTINGS)
         self.write_target()
