@@ -93,9 +93,9 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
             raise Refused(
                 f"{stack.service} would create what exists in the cluster already: {shown}",
                 expected="objects of this stack alone; nothing was applied",
-                next_step="see above whose they are: `pulumi refresh` asks for what an interrupted update left; remove the "
-                "others by what made them, or `pulumi import` them, or take all of them over: set "
-                f'{TAKES_OVER} to "true" in {stack.stack.settings_file.name}, then {again}',
+                next_step="see above whose they are: `pulumi refresh` asks for what an interrupted run left; remove "
+                "the others by what made them, or `pulumi import` them, or take all of them over: "
+                f'{TAKES_OVER}: "true" in {stack.stack.settings_file.name}, then {again}',
             )
 
 
