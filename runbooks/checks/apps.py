@@ -6,11 +6,22 @@ What differs from app to app is one entry in `APPS`; the rungs are the same for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from runbooks import states
 from runbooks.checks import generic, postgres, public, tailscale
-from runbooks.checks.cluster import Cluster, cluster_of, endpoint, looked_at, patience, shown, simulated, workloads
+from runbooks.checks.cluster import (
+    Cluster,
+    cluster_of,
+    endpoint,
+    exports_of,
+    looked_at,
+    patience,
+    shown,
+    simulated,
+    workloads,
+)
 from runbooks.lib import inside, sql
 from runbooks.lib.checks import Check, Finding, State, climb, failed, passed
 from runbooks.lib.inside import ANSWERS, Inside, Page
@@ -32,6 +43,7 @@ class Health:
     service: str
     port: int
     page: Page
+    """At the path that its stack exports as `health_path`, where it exports one: a setting may have changed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +82,7 @@ APPS: Mapping[str, App] = {
             Health(
                 service="temporal-web",
                 port=8080,
-                page=Page(path="/api/v1/namespaces/default", marker='"name":"default"'),
+                page=Page(path="/api/v1/namespaces/default", marker='"namespaceInfo"'),
             ),
         ),
         database=OwnDatabase(password_key="password", names=("temporal", "temporal_visibility")),  # noqa: S106 - a key
@@ -107,7 +119,7 @@ APPS: Mapping[str, App] = {
 
 def ladder(session: Session, service: Service) -> list[Finding]:
     """Stack, workloads, Jobs, endpoints, SQL, health; then each way in, where those before it passed."""
-    cluster, app = cluster_of(session), APPS[service.name]
+    cluster, app = cluster_of(session), as_set(APPS[service.name], exports_of(session, service))
     before = [
         generic.stack_is_deployed(session, service),
         workloads(session, service, required=True),
@@ -122,6 +134,14 @@ def ladder(session: Session, service: Service) -> list[Finding]:
     if any(finding.state is State.FAILED for finding in findings):
         return findings
     return findings + ways_in(session, service, cluster, app)
+
+
+def as_set(app: App, exports: Mapping[str, Any]) -> App:
+    """With the health path that the stack exports."""
+    path = exports.get("health_path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        return app
+    return replace(app, health=tuple(replace(one, page=replace(one.page, path=path)) for one in app.health))
 
 
 def ways_in(session: Session, service: Service, cluster: Cluster, app: App) -> list[Finding]:

@@ -13,7 +13,6 @@ from runbooks.lib.workloads import kinds_are_served
 from runbooks.services import Service
 from runbooks.session import Session
 
-NAMESPACE = "cert-manager"
 API_GROUP = "/apis/cert-manager.io/v1"
 KINDS = ("certificates", "certificaterequests", "issuers", "clusterissuers")
 WEBHOOK_SERVICE = "cert-manager-webhook"
@@ -43,7 +42,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         workloads(session, service, required=True),
         kinds_served(session, cluster),
         # An issuer or certificate applied before it answers is refused by the API server.
-        endpoint(session, cluster, WEBHOOK_ANSWERS, NAMESPACE, WEBHOOK_SERVICE),
+        endpoint(session, cluster, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
         issuers(session, cluster),
         certificates(session, cluster),
     ]

@@ -14,12 +14,11 @@ from runbooks.lib.workloads import deployment_is_available, secret_has_keys
 from runbooks.services import Service
 from runbooks.session import Session
 
-NAMESPACE = "cloudflare-tunnel"
 CONTROLLER = "cloudflare-tunnel-ingress-controller"
 CONNECTORS = "controlled-cloudflared-connector"
 LOGIN_SECRET = "cloudflare-api"  # noqa: S105 - the name of the Secret
 LOGIN_KEYS = ("api-token", "cloudflare-account-id", "cloudflare-tunnel-name")
-METRICS = Inside(namespace=NAMESPACE, service=f"{CONNECTORS}-headless", port=44483)
+METRICS_PORT = 44483
 READY_PATH = "/ready"
 """cloudflared's own: status 200 and `readyConnections`, or 503 while it has none."""
 
@@ -39,31 +38,32 @@ def ladder(session: Session, service: Service) -> list[Finding]:
     cluster = cluster_of(session)
     rungs = [
         generic.stack_is_deployed(session, service),
-        login_is_there(session, cluster),
-        available(session, cluster, CONTROLLER_READY, CONTROLLER, CANNOT_LOGIN),
+        login_is_there(session, service, cluster),
+        available(session, service, CONTROLLER_READY, CONTROLLER, CANNOT_LOGIN),
         class_is_served(session),
-        available(session, cluster, CONNECTORS_READY, CONNECTORS, NOT_CONNECTED),
-        connections(session),
+        available(session, service, CONNECTORS_READY, CONNECTORS, NOT_CONNECTED),
+        connections(session, service),
         workloads(session, service),
     ]
     return shown(session, climb(rungs)) + public.exposed(session, cluster)
 
 
-def login_is_there(session: Session, cluster: Cluster) -> Check:
+def login_is_there(session: Session, service: Service, cluster: Cluster) -> Check:
     def judge() -> Finding:
-        secret = cluster.secret(NAMESPACE, LOGIN_SECRET)
+        secret = cluster.secret(service.namespace, LOGIN_SECRET)
         cause = "the stack did not make the Secret, or its settings were empty"
         return secret_has_keys(LOGIN_THERE, secret, LOGIN_KEYS, cause=cause, next_step="./inv preview.cf-tunnel")
 
     return looked_at(session, LOGIN_THERE, judge)
 
 
-def available(session: Session, cluster: Cluster, rung: str, name: str, cause: str) -> Check:
-    step = f"kubectl -n {NAMESPACE} logs deploy/{name} --tail=20"
+def available(session: Session, service: Service, rung: str, name: str, cause: str) -> Check:
+    cluster = cluster_of(session)
+    step = f"kubectl -n {service.namespace} logs deploy/{name} --tail=20"
 
     def judge() -> Finding:
         deploy = "./inv deploy.cf-tunnel"
-        found = cluster.deployment(NAMESPACE, name)
+        found = cluster.deployment(service.namespace, name)
         return deployment_is_available(rung, found, cause=cause, next_step=step, deploy=deploy)
 
     return looked_at(session, rung, judge, next_step=step, wait=60.0)
@@ -82,30 +82,31 @@ def class_is_served(session: Session) -> Check:
     return looked_at(session, CLASS_IS_SERVED, judge, goes_on=True)
 
 
-def connections(session: Session) -> Check:
+def connections(session: Session, service: Service) -> Check:
     """Running proves nothing: a connector whose tunnel is gone runs and tries for ever."""
+    where = Inside(namespace=service.namespace, service=f"{CONNECTORS}-headless", port=METRICS_PORT)
     if session.target.ephemeral:
-        return simulated(CONNECTED, METRICS)
-    get = inside.get_inside(session.runner, session.kubectl, METRICS)
-    return Check(rung=CONNECTED, look=lambda: holds_connections(get), patience=patience(session, 60.0))
+        return simulated(CONNECTED, where)
+    get = inside.get_inside(session.runner, session.kubectl, where)
+    return Check(rung=CONNECTED, look=lambda: holds_connections(where, get), patience=patience(session, 60.0))
 
 
-def holds_connections(get: Get) -> Finding:
+def holds_connections(where: Inside, get: Get) -> Finding:
     """cloudflared says how many connections to the edge it holds; usually four."""
-    step = f"kubectl -n {NAMESPACE} logs deploy/{CONNECTORS} --tail=20"
+    step = f"kubectl -n {where.namespace} logs deploy/{CONNECTORS} --tail=20"
     try:
         answer = get(READY_PATH)
     except TimeoutError as error:
-        return failed(CONNECTED, f"{METRICS}: {error}", cause=inside.SLOW, next_step=step)
+        return failed(CONNECTED, f"{where}: {error}", cause=inside.SLOW, next_step=step)
     except OSError as error:
-        return failed(CONNECTED, f"{METRICS}: {error}", cause=inside.UNREACHABLE, next_step=step)
+        return failed(CONNECTED, f"{where}: {error}", cause=inside.UNREACHABLE, next_step=step)
     refusal = inside.refusal_of(answer)
     if refusal is not None:
         told = f"the API server says: {text_at(refusal, 'message')}"
         return failed(CONNECTED, told, cause=inside.UNREACHABLE, next_step=step)
     count = read_connections(answer.body)
     if count is None:
-        told = f"{METRICS}: status {answer.status}, without readyConnections"
+        told = f"{where}: status {answer.status}, without readyConnections"
         return failed(CONNECTED, told, cause=inside.OTHER, next_step=step)
     if answer.status != 200 or count < 1:
         return failed(CONNECTED, f"{count} connections", cause=NOT_CONNECTED, next_step=step)

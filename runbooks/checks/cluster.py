@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from runbooks import states
 from runbooks.lib import exposure, inside, network, tunnel
 from runbooks.lib.checks import Check, Finding, not_tried
+from runbooks.lib.errors import OpsError
 from runbooks.lib.exposure import Network
 from runbooks.lib.inside import Inside
 from runbooks.lib.kubectl import Json, Kubectl, ask, find, items
 from runbooks.lib.runner import Runner
 from runbooks.lib.workloads import has_endpoints, seen, workloads_are_ready
-from runbooks.services import Service
+from runbooks.services import Service, find_service
 from runbooks.session import Session
 
 CERTIFICATES_VALID = "every certificate is valid for two weeks or more"
@@ -72,6 +75,26 @@ class Cluster:
 
 def cluster_of(session: Session) -> Cluster:
     return Cluster(runner=session.runner, kubectl=session.kubectl)
+
+
+def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
+    """What the service's stack exports; nothing where it was not deployed or its state cannot be read now."""
+    try:
+        stack = session.stack(service)
+        return states.state_of(session, stack).outputs if session.has_stack(stack) else {}
+    except OpsError:
+        return {}
+
+
+def at_home(session: Session, service: Service) -> Service:
+    """The service in the namespace that its stack says it lives in: a setting may have moved it."""
+    found = exports_of(session, service).get("k8s_namespace")
+    return replace(service, namespace=found) if isinstance(found, str) and found else service
+
+
+def home_of(session: Session, name: str) -> str:
+    """The namespace of another service."""
+    return at_home(session, find_service(name)).namespace
 
 
 def network_of(session: Session) -> Network | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from runbooks.checks.cluster import Cluster, cluster_of, patience, shown, workloads
+from runbooks.checks.cluster import Cluster, cluster_of, home_of, patience, shown, workloads
 from runbooks.lib.checks import Check, Finding, climb
 from runbooks.lib.workloads import deployment_is_available, has_endpoints, kinds_are_served, seen
 from runbooks.services import Service
 from runbooks.session import Session
 
-NAMESPACE = "cnpg-system"
 OPERATOR_LABELS = "app.kubernetes.io/name=cloudnative-pg"
 API_GROUP = "/apis/postgresql.cnpg.io/v1"
 KINDS = ("clusters", "databases", "backups", "scheduledbackups", "poolers")
@@ -24,19 +23,19 @@ NOT_READY = "its Pod does not start or does not get ready: look at its events"
 def ladder(session: Session, service: Service) -> list[Finding]:
     """Deployment, kinds, webhook, and whatever else the namespace holds."""
     cluster = cluster_of(session)
-    operator = [operator_is_ready(session, cluster), kinds_served(session, cluster), webhook(cluster)]
+    operator = [operator_is_ready(session, cluster), kinds_served(session, cluster), webhook(service, cluster)]
     return shown(session, climb([*operator, workloads(session, service)]))
 
 
 def operator_is_ready(session: Session, cluster: Cluster) -> Check:
-    step = f"kubectl -n {NAMESPACE} get deploy,pods"
-
     def look() -> Finding:
+        home = home_of(session, "cnpg")
+        step = f"kubectl -n {home} get deploy,pods"
         return seen(
             OPERATOR_READY,
             lambda: deployment_is_available(
                 OPERATOR_READY,
-                cluster.one_labelled("deployments.apps", NAMESPACE, OPERATOR_LABELS),
+                cluster.one_labelled("deployments.apps", home, OPERATOR_LABELS),
                 cause=NOT_READY,
                 next_step=step,
                 deploy="./inv deploy.cnpg",
@@ -64,16 +63,16 @@ def kinds_served(session: Session, cluster: Cluster) -> Check:
     return Check(rung=KINDS_SERVED, look=look, patience=patience(session, 30.0))
 
 
-def webhook(cluster: Cluster) -> Check:
+def webhook(service: Service, cluster: Cluster) -> Check:
     """A Cluster applied before the webhook answers is refused by the API server."""
 
     def look() -> Finding:
-        step = f"kubectl -n {NAMESPACE} get endpointslices"
+        step = f"kubectl -n {service.namespace} get endpointslices"
         return seen(
             WEBHOOK_ANSWERS,
             lambda: has_endpoints(
                 WEBHOOK_ANSWERS,
-                cluster.endpoint_slices(NAMESPACE, WEBHOOK_SERVICE),
+                cluster.endpoint_slices(service.namespace, WEBHOOK_SERVICE),
                 service=WEBHOOK_SERVICE,
                 next_step=step,
             ),

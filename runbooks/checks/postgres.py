@@ -195,7 +195,7 @@ def _exposure_rungs(session: Session, cluster: Cluster, exported: Outputs) -> li
         *rungs,
         untried(exposure.NAME_RESOLVES)
         if ways is None
-        else Check(rung=exposure.NAME_RESOLVES, look=lambda: _resolves(cluster, wanted, exported, ways)),
+        else Check(rung=exposure.NAME_RESOLVES, look=lambda: _resolves(session, wanted, exported, ways)),
     ]
 
 
@@ -216,9 +216,9 @@ def is_exposed(cluster: Cluster, exported: Outputs) -> Finding:
     return passed(SERVICE_EXPOSED, f"{exposure.HOSTNAME}: {hostname}")
 
 
-def _resolves(cluster: Cluster, wanted: exposure.Exposure, exported: Outputs, ways: exposure.Network) -> Finding:
+def _resolves(session: Session, wanted: exposure.Exposure, exported: Outputs, ways: exposure.Network) -> Finding:
     def judge() -> Finding:
-        device = exposure.device_of(wanted, tailscale.state_secrets(cluster, wanted))
+        device = exposure.device_of(wanted, tailscale.state_secrets(session, cluster_of(session), wanted))
         return exposure.name_resolves(exported.name, device or exposure.Device(fqdn=""), ways)
 
     return seen(exposure.NAME_RESOLVES, judge)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runbooks.checks.cluster import Cluster, cluster_of, network_of, patience, shown, untried, workloads
+from runbooks.checks.cluster import Cluster, cluster_of, home_of, network_of, patience, shown, untried, workloads
 from runbooks.lib import exposure
 from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
 from runbooks.lib.exposure import Device, Exposure, Network
@@ -14,6 +14,8 @@ from runbooks.lib.workloads import deployment_is_available, secret_has_keys, see
 from runbooks.services import Service
 from runbooks.session import Session
 
+OWNER = "tailscale"
+"""The service whose operator it is."""
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
 OAUTH_IS_THERE = "the operator has its OAuth client"
 CLASS_IS_SERVED = "the ingress class `tailscale` belongs to the operator"
@@ -29,7 +31,7 @@ PROXY_TAKES = 30.0
 def ladder(session: Session, service: Service) -> list[Finding]:
     """The operator first, then each exposed object with the same rungs, shown in one table."""
     cluster = cluster_of(session)
-    operator = [operator_is_available(session, cluster), oauth_is_there(cluster), class_is_served(session)]
+    operator = [operator_is_available(session, cluster), oauth_is_there(session, cluster), class_is_served(session)]
     return shown(session, climb([*operator, workloads(session, service)])) + exposed(session, cluster)
 
 
@@ -83,9 +85,9 @@ def row(item: Exposure, findings: Sequence[Finding]) -> list[str]:
 def operator_is_available(session: Session, cluster: Cluster) -> Check:
     """Available proves that it runs; a device that joined proves that it is logged in: it exits when it cannot."""
     rung = exposure.OPERATOR_AVAILABLE
-    namespace, name = exposure.OPERATOR_NAMESPACE, exposure.OPERATOR_DEPLOYMENT
 
     def look() -> Finding:
+        namespace, name = home_of(session, OWNER), exposure.OPERATOR_DEPLOYMENT
         step = f"kubectl -n {namespace} get deploy,pods; kubectl -n {namespace} logs deploy/{name} --tail=20"
         return seen(
             rung,
@@ -102,13 +104,13 @@ def operator_is_available(session: Session, cluster: Cluster) -> Check:
     return Check(rung=rung, look=look, patience=patience(session, 60.0))
 
 
-def oauth_is_there(cluster: Cluster) -> Check:
+def oauth_is_there(session: Session, cluster: Cluster) -> Check:
     def look() -> Finding:
         return seen(
             OAUTH_IS_THERE,
             lambda: secret_has_keys(
                 OAUTH_IS_THERE,
-                cluster.secret(exposure.OPERATOR_NAMESPACE, OAUTH_SECRET),
+                cluster.secret(home_of(session, OWNER), OAUTH_SECRET),
                 ("client_id", "client_secret"),
                 cause="the stack did not make the Secret, or its settings were empty",
                 next_step="./inv preview.tailscale",
@@ -142,7 +144,7 @@ def rungs(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_P
         Check(
             rung=exposure.DEVICE_HAS_NAME,
             look=lambda: seen(
-                exposure.DEVICE_HAS_NAME, lambda: exposure.device_has_name(item, state_secrets(cluster, item))
+                exposure.DEVICE_HAS_NAME, lambda: exposure.device_has_name(item, state_secrets(session, cluster, item))
             ),
             patience=patience(session, PROXY_TAKES),
         ),
@@ -152,13 +154,13 @@ def rungs(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_P
     if network is None:
         return checks + [untried(rung) for rung in reach]
     return checks + [
-        Check(rung=rung, look=_reaching(rung, cluster, item, network, page), deciding=rung != exposure.DEVICE_IS_PEER)
+        Check(rung=rung, look=_reaching(session, rung, item, network, page), deciding=rung != exposure.DEVICE_IS_PEER)
         for rung in reach
     ]
 
 
-def state_secrets(cluster: Cluster, item: Exposure) -> Json:
-    return cluster.secrets(exposure.OPERATOR_NAMESPACE, item.labels)
+def state_secrets(session: Session, cluster: Cluster, item: Exposure) -> Json:
+    return cluster.secrets(home_of(session, OWNER), item.labels)
 
 
 def _fresh(cluster: Cluster, item: Exposure) -> Callable[[], Finding]:
@@ -173,9 +175,9 @@ def _fresh(cluster: Cluster, item: Exposure) -> Callable[[], Finding]:
     return lambda: seen(exposure.PROXY_IS_READY, judge)
 
 
-def _reaching(rung: str, cluster: Cluster, item: Exposure, network: Network, page: Page) -> Callable[[], Finding]:
+def _reaching(session: Session, rung: str, item: Exposure, network: Network, page: Page) -> Callable[[], Finding]:
     def judge() -> Finding:
-        device = exposure.device_of(item, state_secrets(cluster, item)) or Device(fqdn="")
+        device = exposure.device_of(item, state_secrets(session, cluster_of(session), item)) or Device(fqdn="")
         if rung == exposure.DEVICE_IS_PEER:
             return peer(device, network)
         if rung == exposure.NAME_RESOLVES:

@@ -18,7 +18,6 @@ from runbooks.lib.checks import Finding, failed, not_tried, passed
 from runbooks.lib.kubectl import Json, annotations_of, condition, dig, items, metadata, text_at
 from runbooks.lib.workloads import secret_value
 
-OPERATOR_NAMESPACE = "tailscale"
 OPERATOR_DEPLOYMENT = "operator"
 INGRESS_CLASS = "tailscale"
 INGRESS_CONTROLLER = "tailscale.com/ts-ingress"
@@ -217,7 +216,7 @@ def _addresses(secret: Json) -> tuple[str, ...]:
 
 def device_has_name(exposure: Exposure, secrets: Json) -> Finding:
     """`device_fqdn` is in the state Secret and begins with the wanted name, without a `-1` of the tailnet's making."""
-    look = f"kubectl -n {OPERATOR_NAMESPACE} get pods,secrets -l {exposure.labels}"
+    look = f"kubectl get pods,secrets -A -l {exposure.labels}"
     found = items(secrets)
     device = device_of(exposure, secrets)
     if device is None:

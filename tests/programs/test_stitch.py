@@ -156,6 +156,7 @@ def test_exports(stitch):
     assert {name: export["value"] for name, export in stitch.exports.items()} == {
         "k8s_namespace": "stitch",
         "webhook_url": "https://stitch.example.com/eventsub",
+        "health_path": "/healthz",
         "database": "stitch",
     }
     assert not any(export["secret"] for export in stitch.exports.values())

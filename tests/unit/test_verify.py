@@ -45,7 +45,8 @@ OUTPUTS = {
 
 
 def exported(outputs: dict[str, Any]) -> dict[str, Any]:
-    return {"deployment": {"resources": [{"type": "pulumi:pulumi:Stack", "outputs": outputs}]}}
+    stack = {"urn": "urn:pulumi:mx::x::pulumi:pulumi:Stack::x-mx", "type": "pulumi:pulumi:Stack"}
+    return {"deployment": {"resources": [stack | {"outputs": outputs}]}}
 
 
 def cluster(*, ready: str = "True", phase: str = "Cluster in healthy state", instances: int = 1) -> dict[str, Any]:
@@ -124,6 +125,22 @@ def climbed(house: House, name: str) -> Verdict:
 
 def states(verdict: Verdict) -> dict[str, State]:
     return {finding.rung: finding.state for finding in verdict.findings}
+
+
+def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -> None:
+    for project, moved in (("tailscale", "net"), ("cnpg", "operators")):
+        state = {"checkpoint": {"latest": exported({"k8s_namespace": moved})["deployment"]}}
+        state["checkpoint"]["latest"]["resources"].append({"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"})
+        home.has_stacks(project, state=json.dumps(state))
+    operator, manager = deployment("operator", "net"), deployment("cnpg-cloudnative-pg", "operators")
+    home.answer("kubectl", ["get", "deployments.apps", "=net", "operator"], operator)
+    home.answer("kubectl", ["get", "deployments.apps,stat", "=net"], listing(operator))
+    home.answer("kubectl", ["get", "deployments.apps", "=operators"], listing(manager))
+    home.answer("kubectl", ["get", "deployments.apps,stat", "=operators"], listing(manager))
+    for name in ("tailscale", "cnpg", "postgres"):
+        assert climbed(home, name).ok
+    asked = [line for line in home.argvs("kubectl") if "get all" not in line]
+    assert not [line for line in asked if "--namespace=tailscale" in line or "--namespace=cnpg-system" in line]
 
 
 @pytest.mark.parametrize("name", ["tailscale", "cnpg", "postgres"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,7 +55,8 @@ def right(path: str, _headers: Mapping[str, str]) -> tuple[int, str]:
 
 
 def exported(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {"deployment": {"resources": [{"type": "pulumi:pulumi:Stack", "outputs": dict(outputs)}]}}
+    stack = {"urn": "urn:pulumi:mx::x::pulumi:pulumi:Stack::x-mx", "type": "pulumi:pulumi:Stack"}
+    return {"deployment": {"resources": [stack | {"outputs": dict(outputs)}]}}
 
 
 POSTGRES = {
@@ -186,8 +188,8 @@ class Platform:
         words = ["secrets", f"tailscale.com/parent-resource={parent or label},"]
         self.kubectl(words, listing(secret("ts-x-0", "tailscale", values)))
 
-    def cluster_wide(self) -> None:
-        where = "cloudflare-tunnel"
+    def cluster_wide(self, home: str = "") -> None:
+        where = home or "cloudflare-tunnel"
         for name in ("cloudflare-tunnel-ingress-controller", "controlled-cloudflared-connector"):
             self.kubectl(["deployments.apps", f"={where}", name], deployment(name, where))
         login = dict.fromkeys(cf_tunnel.LOGIN_KEYS, "x")
@@ -200,8 +202,9 @@ class Platform:
         self.kubectl(["--raw=/apis/cert-manager.io/v1"], {"groupVersion": "cert-manager.io/v1", "resources": kinds})
         self.kubectl(["clusterissuers"], listing(ready("letsencrypt-production", reason="ACMEAccountRegistered")))
         self.kubectl(["certificates.cert-manager.io"], listing(ready("site", "shop", notAfter=in_days(60))))
-        operator = deployment("altinity-clickhouse-operator", "clickhouse")
-        self.kubectl(["deployments.apps", "=clickhouse", "altinity-clickhouse-operator"], listing(operator))
+        where = home or "clickhouse"
+        operator = deployment("altinity-clickhouse-operator", where)
+        self.kubectl(["deployments.apps", f"={where}", "altinity-clickhouse-operator"], listing(operator))
         self.kubectl(["clickhouseinstallations"], INSTALLATION)
 
 
@@ -252,6 +255,40 @@ def climbed(platform: Platform, service: Service) -> Verdict:
 
 def states(verdict: Verdict) -> dict[str, State]:
     return {finding.rung: finding.state for finding in verdict.findings}
+
+
+def in_its_state(outputs: Mapping[str, Any]) -> str:
+    namespace = {"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"}
+    resources = [*exported(outputs)["deployment"]["resources"], namespace]
+    return json.dumps({"checkpoint": {"latest": {"resources": resources}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("glance", ""),
+        ("stitch", "/alive"),
+        ("temporal", "/api/v1/namespaces/mine"),
+        ("cf-tunnel", ""),
+        ("clickhouse", ""),
+    ],
+)
+def test_a_service_is_looked_for_where_its_stack_says_it_is(platform: Platform, name: str, path: str) -> None:
+    """A setting may have moved it to another namespace, and given it another health path."""
+    service = replace(find_service(name), namespace=f"my-{name}")
+    platform.deploy(service)
+    platform.cluster_wide(home=service.namespace)
+    outputs = {"k8s_namespace": service.namespace} | ({"health_path": path} if path else {})
+    platform.house.has_stacks(service.project_name, state=in_its_state(outputs))
+    platform.house.answer("pulumi", ["stack", "export", "clickhouse"], exported(CLICKHOUSE | outputs))
+    with ExitStack() as closing:
+        there = RIGHT | ({path: '{"namespaceInfo":{"name":"mine"}}'} if path else {})
+        platform.answers(closing, lambda asked, _: (200, there[asked]) if asked in there else (404, "nothing"))
+        verdict = climbed(platform, find_service(name))
+    assert verdict.failures == ()
+    inside_it = [(where.namespace, asked) for where, asked, _ in platform.asked]
+    assert {where for where, _ in inside_it} == {service.namespace}
+    assert not path or {asked for _, asked in inside_it} == {path}
 
 
 def test_every_ladder_proves_a_service() -> None:

@@ -27,4 +27,5 @@ webhook(settings, after=address)
 
 pulumi.export("k8s_namespace", settings.namespace)
 pulumi.export("webhook_url", settings.callback)
+pulumi.export("health_path", settings.health_path)
 pulumi.export("database", database.name)

@@ -33,5 +33,6 @@ grpc(settings, after=app)
 
 pulumi.export("k8s_namespace", settings.namespace)
 pulumi.export("url", f"https://{settings.host}")
+pulumi.export("health_path", f"/api/v1/namespaces/{settings.namespaces[0]}")
 pulumi.export("grpc_address", f"{settings.grpc_host}:{GRPC_PORT}")
 pulumi.export("grpc_address_for_pods", f"{FRONTEND}.{settings.namespace}.svc.cluster.local:{GRPC_PORT}")
