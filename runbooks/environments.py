@@ -312,7 +312,8 @@ def api_of(session: Session) -> EscApi | None:
     """The back end's API, where the token for it can be read; `None` where only the CLI finds it (key ring)."""
     from pathlib import Path
 
-    from runbooks.lib.esc_api import EscApi, token_for
+    from runbooks.lib.cloud import token_for
+    from runbooks.lib.esc_api import EscApi
 
     credentials: Path = Path(session.env["PULUMI_CREDENTIALS_PATH"])
     token = token_for(session.target.backend, session.env, credentials)

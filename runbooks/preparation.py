@@ -11,7 +11,6 @@ from runbooks import environments, states
 from runbooks.lib import pulumi
 from runbooks.lib.errors import NotFound, Usage
 from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
-from runbooks.lib.secret_values import secrets_in_config
 from runbooks.lib.stackfile import StackFile, kept, missing_keys, refresh_copy
 from runbooks.lib.stacks import Stack
 from runbooks.services import Service
@@ -50,12 +49,9 @@ def set_up(session: Session, service: Service) -> Stack:
 def register_secrets(session: Session, stack: Stack, settings: StackFile) -> None:
     """Give the masker every secret of the stack's settings and state; those of bound environments it knows by now.
 
-    The one place where a run asks pulumi for clear values; they stay in memory. Where settings file and state file
-    show that there are none, nobody is asked.
+    Their clear values stay in memory. Where settings file and state file show that there are none, nobody is asked.
     """
-    if settings.has_encrypted_values:
-        listed = states.in_clear(session, pulumi.config_list(stack, show_secrets=True), stack)
-        session.masker.register_all(secrets_in_config(listed))
+    states.register_settings(session, stack, settings)
     if states.may_hold_secrets(session, stack):
         states.clear_state(session, stack)
 

@@ -1,28 +1,33 @@
-"""What stacks' states hold. A file back end's own file is read; of any other back end pulumi is asked.
+"""What stacks' states hold. A file back end's own file is read, the Pulumi Cloud is asked, else pulumi is.
 
-An answer of pulumi is kept, in memory, until something may have changed the state (`forget`). It is the clear one, so
-that every secret in it is known to the masker before anything of it is shown.
+An answer is kept, in memory, until something may have changed the state (`forget`). It is the clear one, so that every
+secret in it is known to the masker before anything of it is shown.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runbooks.lib import pulumi
+from runbooks.lib.cloud import Cloud, CloudError, token_for
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.failures import explain
 from runbooks.lib.plan import hash_files, hash_text
-from runbooks.lib.secret_values import SECRET_SIGNATURE, secrets_in_export, unwrapped
+from runbooks.lib.secret_values import SECRET_SIGNATURE, secrets_in_config, secrets_in_export, unwrapped
+from runbooks.lib.stack_api import NotTold, StackApi
+from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 
 if TYPE_CHECKING:
     from runbooks.lib.errors import OpsError
     from runbooks.session import Session
+
+Told = TypeVar("Told")
 
 SUFFIXES = (".gz", ".zst", "")
 """Of a state file; the first two where the user's pulumi was told to compress."""
@@ -36,6 +41,8 @@ class Known:
     """By the stack's reference."""
     listed: dict[str, pulumi.StackRow] | None = None
     """The stacks there are, by their references; `None` while nobody was asked."""
+    api: StackApi | None = None
+    """The cloud's, once it was asked for."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
     """Of outputs in a state file: hash of them as they stand there → hash of the values."""
     _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
@@ -47,7 +54,7 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class ClearState:
-    """The answer of `stack export --show-secrets`."""
+    """The state with its secrets, as `stack export --show-secrets` tells it."""
 
     export: pulumi.Export
     digest: str
@@ -117,12 +124,54 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
     with session.known.one_at_a_time(stack.reference):
         found = session.known.states.get(stack.reference)
         if found is None:
-            text = in_clear(session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt)
+            text = _told_by_cloud(session, lambda api: api.clear_export(stack.reference))
+            if text is None:
+                text = in_clear(session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt)
             session.masker.register_all(secrets_in_export(text))
             found = ClearState(export=pulumi.read_export(text), digest=hash_text(text))
             if session.target.file_backend is None:
                 session.known.states[stack.reference] = found
         return found
+
+
+def register_settings(session: Session, stack: Stack, file: StackFile) -> None:
+    """Give the masker every secret of the stack's settings file. Raises what pulumi's failure means.
+
+    Nobody is asked where there are none. What bound environments provide is registered where they are opened.
+    """
+    if not file.has_encrypted_values:
+        return
+    if not file.has_own_key:
+        found = _told_by_cloud(session, lambda api: api.decrypt(stack.reference, file.ciphertexts))
+        if found is not None:
+            session.masker.register_all(found.values())
+            return
+    listed = in_clear(session, pulumi.config_list(stack, show_secrets=True), stack)
+    session.masker.register_all(secrets_in_config(listed))
+
+
+def _told_by_cloud(session: Session, ask: Callable[[StackApi], Told]) -> Told | None:
+    """The cloud's own answer, which takes no process; `None` where pulumi has to be asked, which also says why."""
+    api = _api_of(session)
+    if api is None:
+        return None
+    try:
+        return ask(api)
+    except (CloudError, NotTold):
+        return None
+
+
+def _api_of(session: Session) -> StackApi | None:
+    """The back end's API, where it is the Pulumi Cloud and its token can be read: a key ring is for pulumi alone."""
+    url = session.target.backend
+    if session.target.has_diy_backend:
+        return None
+    with session.known.one_at_a_time("api"):
+        if session.known.api is None:
+            token = token_for(url, session.env, Path(session.env["PULUMI_CREDENTIALS_PATH"]))
+            session.masker.register_all([token] if token else [])
+            session.known.api = StackApi(cloud=Cloud(url=url, token=token)) if token else None
+        return session.known.api
 
 
 def in_clear(session: Session, command: Command, stack: Stack, after_interrupt: bool = False) -> str:

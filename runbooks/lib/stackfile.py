@@ -29,6 +29,8 @@ class StackFile:
     """The ESC environments it binds, as written, in their order: later ones win."""
     secrets_provider: str = ""
     """Who holds the key of its secrets, `awskms://…`; empty for a passphrase, or the cloud's own key."""
+    has_own_key: bool = False
+    """Whether the file says how its secrets are decrypted; if not, the cloud that holds the stack has the key."""
 
     @classmethod
     def read(cls, path: Path) -> StackFile:
@@ -38,16 +40,37 @@ class StackFile:
         source = YamlFile.read(path)
         top = source.mapping()
         config = source.section(top, "config") if top.get("config") is not None else {}
-        provider = str(top.get("secretsprovider") or "")
-        return cls(path=path, config=config, environment=tuple(bound_names(top, path)), secrets_provider=provider)
+        return cls(
+            path=path,
+            config=config,
+            environment=tuple(bound_names(top, path)),
+            secrets_provider=str(top.get("secretsprovider") or ""),
+            has_own_key=any(top.get(key) for key in ("secretsprovider", "encryptionsalt", "encryptedkey")),
+        )
 
     @property
     def has_encrypted_values(self) -> bool:
         return any("secure" in str(value) for value in self.config.values())
 
+    @property
+    def ciphertexts(self) -> list[str]:
+        """Of its secrets, wherever in a setting they lie."""
+        return list(_ciphertexts(self.config))
+
     def has(self, key: str) -> bool:
         """Whether the full key (`namespace:name`) has a value, secret or not."""
         return key in self.config and self.config[key] not in (None, "")
+
+
+def _ciphertexts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        sealed = value.get("secure") if len(value) == 1 else None
+        if isinstance(sealed, str):
+            yield str(sealed)
+            return
+    if isinstance(value, (Mapping, list)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _ciphertexts(inner)
 
 
 def secrets_provider_of(path: Path) -> str:

@@ -6,14 +6,13 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runbooks.lib.errors import LoginMissing, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.esc import EnvironmentName
-from runbooks.lib.esc_api import EscApi, token_for
+from runbooks.lib.esc_api import EscApi
 
 NAME = EnvironmentName(organization="acme", project="stitch", name="prod")
 PATH = "/api/esc/environments/acme/stitch/prod"
@@ -110,23 +109,3 @@ def test_a_check_changes_nothing_and_names_what_is_wrong(cloud: Cloud) -> None:
 def test_nobody_there(cloud: Cloud) -> None:
     with pytest.raises(ToolFailed, match="does not answer"):
         EscApi(url="http://127.0.0.1:1", token="x").fetch(NAME)
-
-
-# Tokens
-
-
-def test_where_the_token_is(tmp_path: Path) -> None:
-    url = "https://api.pulumi.com"
-    (tmp_path / "credentials.json").write_text(
-        json.dumps({"accounts": {url: {"accessToken": "pul-account"}}, "accessTokens": {"https://b": "pul-b"}})
-    )
-    assert token_for(url, {"PULUMI_ACCESS_TOKEN": "pul-env"}, tmp_path) == "pul-env"
-    assert token_for(url, {}, tmp_path) == "pul-account"
-    assert token_for("https://b", {}, tmp_path) == "pul-b"
-    assert token_for("https://c", {}, tmp_path) == "" == token_for(url, {}, None)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"accounts": []}', "{"])
-def test_a_broken_credentials_file_holds_no_token(tmp_path: Path, text: str) -> None:
-    (tmp_path / "credentials.json").write_text(text)
-    assert token_for("https://api.pulumi.com", {}, tmp_path) == ""

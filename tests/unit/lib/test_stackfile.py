@@ -57,6 +57,26 @@ def test_nothing_is_written_when_nothing_changed(files: tuple[Path, Path]) -> No
 
 
 @pytest.mark.parametrize(
+    ("head", "own"),
+    [
+        ("", False),
+        ("secretsprovider: awskms://x\n", True),
+        ("encryptionsalt: v1:x\n", True),
+        ("encryptedkey: x\n", True),
+    ],
+)
+def test_every_ciphertext_is_found_and_whose_key_it_is_under(tmp_path: Path, head: str, own: bool) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text(
+        f"{head}config:\n  a:plain: secure\n  a:one: {{secure: c1}}\n"
+        "  a:deep:\n    list:\n    - secure: c2\n    - secure: no\n      other: x\n    secure: {secure: c3}\n"
+    )
+    file = StackFile.read(path)
+    assert file.ciphertexts == ["c1", "c2", "c3"]
+    assert file.has_own_key is own
+
+
+@pytest.mark.parametrize(
     ("text", "provider"),
     [
         ("secretsprovider: awskms://alias/x?region=eu\nencryptedkey: AQ\nconfig: {}\n", "awskms://alias/x?region=eu"),
