@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runbooks.checks.cluster import Cluster, cluster_of, home_of, network_of, patience, shown, untried, workloads
+from runbooks.checks.cluster import (
+    Cluster,
+    cluster_of,
+    exports_of,
+    home_of,
+    network_of,
+    patience,
+    shown,
+    untried,
+    workloads,
+)
 from runbooks.lib import exposure
 from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
 from runbooks.lib.exposure import Device, Exposure, Network
 from runbooks.lib.inside import Page
-from runbooks.lib.kubectl import Json, KubectlFailed, find, text_at
+from runbooks.lib.kubectl import Json, KubectlFailed, dig, find, text_at
 from runbooks.lib.workloads import deployment_is_available, secret_has_keys, seen
 from runbooks.services import Service
 from runbooks.session import Session
@@ -19,6 +29,8 @@ OWNER = "tailscale"
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
 OAUTH_IS_THERE = "the operator has its OAuth client"
 CLASS_IS_SERVED = "the ingress class `tailscale` belongs to the operator"
+API_AS_SET = "the Kubernetes API is on the tailnet as its setting says"
+PROXY_VARIABLE = "APISERVER_PROXY"
 EXPOSURES_KNOWN = "exposed Services and Ingresses can be listed"
 CANNOT_LOGIN = (
     "the operator cannot log in to the tailnet: check TS_CLIENT_ID and TS_CLIENT_SECRET, the client's scopes "
@@ -31,7 +43,12 @@ PROXY_TAKES = 30.0
 def ladder(session: Session, service: Service) -> list[Finding]:
     """The operator first, then each exposed object with the same rungs, shown in one table."""
     cluster = cluster_of(session)
-    operator = [operator_is_available(session, cluster), oauth_is_there(session, cluster), class_is_served(session)]
+    operator = [
+        operator_is_available(session, cluster),
+        oauth_is_there(session, cluster),
+        class_is_served(session),
+        api_server_is_as_set(session, service, cluster),
+    ]
     return shown(session, climb([*operator, workloads(session, service)])) + exposed(session, cluster)
 
 
@@ -131,6 +148,34 @@ def class_is_served(session: Session) -> Check:
         return passed(CLASS_IS_SERVED, f"{name}: {controller}")
 
     return Check(rung=CLASS_IS_SERVED, look=lambda: seen(CLASS_IS_SERVED, judge), goes_on=True)
+
+
+def api_server_is_as_set(session: Session, service: Service, cluster: Cluster) -> Check:
+    """The handbook's last row: who finds the API server on the tailnet, or misses it there, is told what to change."""
+
+    def judge() -> Finding:
+        wanted = exports_of(session, service).get("api_server_proxy_mode")
+        if wanted is None:
+            return not_tried(API_AS_SET, "its stack does not say how it was set", deciding=False)
+        found = _variable(cluster.deployment(service.namespace, exposure.OPERATOR_DEPLOYMENT), PROXY_VARIABLE)
+        if found != wanted:
+            told = f"the operator runs with {PROXY_VARIABLE}={found}, its stack says {wanted}"
+            cause = "somebody changed the operator by hand, or its last deployment did not come to its end"
+            step = "./inv drift.tailscale; ./inv deploy.tailscale"
+            return failed(API_AS_SET, told, cause=cause, next_step=step)
+        where = "off" if found == "false" else "on; who may use it is up to the tailnet's ACLs"
+        return passed(
+            API_AS_SET, f"{where} (tailscale:api_server_proxy_mode is {found}; set it, then deploy.tailscale)"
+        )
+
+    return Check(rung=API_AS_SET, look=lambda: seen(API_AS_SET, judge), goes_on=True)
+
+
+def _variable(deployment: Json | None, name: str) -> str:
+    """The value of a container's variable, as the operator reads it: `false` where it is not set."""
+    containers = dig(deployment or {}, "spec", "template", "spec", "containers") or []
+    found = [text_at(entry, "value") for one in containers for entry in one.get("env") or [] if entry["name"] == name]
+    return found[0] if found else "false"
 
 
 # --- the rungs of one exposure -----------------------------------------------------------------------------------

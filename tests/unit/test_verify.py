@@ -12,6 +12,7 @@ import pytest
 
 from runbooks import verify
 from runbooks.checks import cnpg, generic, postgres
+from runbooks.checks.tailscale import API_AS_SET
 from runbooks.lib import exposure, sql
 from runbooks.lib.checks import State, Verdict
 from runbooks.lib.errors import VerificationFailed
@@ -141,6 +142,31 @@ def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -
         assert climbed(home, name).ok
     asked = [line for line in home.argvs("kubectl") if "get all" not in line]
     assert not [line for line in asked if "--namespace=tailscale" in line or "--namespace=cnpg-system" in line]
+
+
+@pytest.mark.parametrize(
+    ("runs_with", "says", "state", "told"),
+    [
+        ("true", "true", State.PASSED, "on; who may use it is up to the tailnet's ACLs"),
+        ("", "false", State.PASSED, "off (tailscale:api_server_proxy_mode is false"),
+        ("noauth", "noauth", State.PASSED, "on; "),
+        ("true", "false", State.FAILED, "the operator runs with APISERVER_PROXY=true, its stack says false"),
+        ("true", "", State.NOT_TRIED, "does not say"),
+    ],
+)
+def test_the_api_server_on_the_tailnet_is_as_it_was_set(
+    home: House, runs_with: str, says: str, state: State, told: str
+) -> None:
+    operator = deployment("operator", "tailscale")
+    env = [{"name": "APISERVER_PROXY", "value": runs_with}] if runs_with else []
+    operator["spec"]["template"] = {"spec": {"containers": [{"name": "operator", "env": env}]}}
+    home.answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
+    resources = exported({"api_server_proxy_mode": says} if says else {})["deployment"]["resources"]
+    resources.append({"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"})
+    home.has_stacks("tailscale", state=json.dumps({"checkpoint": {"latest": {"resources": resources}}}))
+    (found,) = [one for one in climbed(home, "tailscale").findings if one.rung == API_AS_SET]
+    assert (found.state, told in found.evidence) == (state, True)
+    assert state is not State.FAILED or (found.cause and "./inv deploy.tailscale" in found.next_step)
 
 
 @pytest.mark.parametrize("name", ["tailscale", "cnpg", "postgres"])
