@@ -147,9 +147,9 @@ def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -
 @pytest.mark.parametrize(
     ("runs_with", "says", "state", "told"),
     [
-        ("true", "true", State.PASSED, "on; who may use it is up to the tailnet's ACLs"),
-        ("", "false", State.PASSED, "off (tailscale:api_server_proxy_mode is false"),
-        ("noauth", "noauth", State.PASSED, "on; "),
+        ("true", "true", State.PASSED, "is true; who may use it is up to the tailnet's ACLs"),
+        ("", "false", State.PASSED, "tailscale:api_server_proxy_mode is false"),
+        ("noauth", "noauth", State.PASSED, "is noauth; who"),
         ("true", "false", State.FAILED, "the operator runs with APISERVER_PROXY=true, its stack says false"),
         ("true", "", State.NOT_TRIED, "does not say"),
     ],
