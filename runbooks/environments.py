@@ -117,6 +117,12 @@ def check_opened(session: Session, opened: Opened) -> None:
     check_opened_environment(opened.variables, settings, session.target)
 
 
+def just_opened(session: Session, file: StackFile) -> list[Opened]:
+    """What `prepare` opened for it a moment ago; the second time it is asked for, opened anew."""
+    kept = session.known.opened.pop((file.path, *file.environment), None) if file.environment else None
+    return open_bound(session, file) if kept is None else kept
+
+
 def open_bound(session: Session, file: StackFile) -> list[Opened]:
     """Open what a stack file binds, look where it would send pulumi, and give it in the file's order.
 

@@ -31,7 +31,7 @@ def prepare(session: Session, service: Service) -> Stack:
     """See `Session.prepare`."""
     stack = set_up(session, service)
     settings = session.check_settings(stack)
-    environments.open_bound(session, settings)
+    session.known.opened[(settings.path, *settings.environment)] = environments.open_bound(session, settings)
     register_secrets(session, stack, settings)
     return stack
 

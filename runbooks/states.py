@@ -25,6 +25,7 @@ from runbooks.lib.stacks import Stack
 
 if TYPE_CHECKING:
     from runbooks.lib.errors import OpsError
+    from runbooks.lib.esc import Opened
     from runbooks.session import Session
 
 Told = TypeVar("Told")
@@ -43,6 +44,8 @@ class Known:
     """The stacks there are, by their references; `None` while nobody was asked."""
     api: StackApi | None = None
     """The cloud's, once it was asked for."""
+    opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
+    """By a settings file and what it binds: opened to prepare the stack, and not yet used for its plan."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
     """Of outputs in a state file: hash of them as they stand there → hash of the values."""
     _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from runbooks import esc, running
+from runbooks import esc, planning, running
 from runbooks.lib.errors import LoginMissing, NotApproved, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.services import find_service
+from runbooks.session import open_session
 from tests.unit.house import REAL_ROOT, House, Piped
 from tests.unit.lib.test_esc_api import Cloud
 from tests.unit.stage import preview_answer
@@ -328,6 +329,17 @@ def test_bind_checks_then_writes_once_then_previews(home: House, capsys: pytest.
     esc.bind.body(home.c, "stitch/prod")
     assert path.read_text().count("stitch/prod") == 1
     assert "bound it already, once" in capsys.readouterr().out
+
+
+def test_a_plan_uses_what_was_opened_for_it_and_the_comparison_opens_anew(home: House) -> None:
+    stack_file(home, "environment:\n  - stitch/prod\n")
+    with open_session(home.c, "deploy.stitch") as session:
+        plan = planning.plan_stack(session, STITCH)
+        assert len(home.argvs("esc")) == 1
+        assert plan.fingerprint.differing(planning.fingerprint_of(session, STITCH)) == []
+        assert len(home.argvs("esc")) == 2
+        home.answer("esc", ["--format"], opened(image={"value": "ghcr.io/example/stitch:2.0.0"}))
+        assert plan.fingerprint.differing(planning.fingerprint_of(session, STITCH)) == ["opened environment"]
 
 
 WRONG = {
