@@ -1,28 +1,100 @@
-"""docs/handbook.md: every row names a task that exists and a test that exists."""
+"""docs/handbook.md: every row names a carrier that exists and tests that exist; and the rules no other test proves."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tasks
+from runbooks import deploy, destroy, verify, wire
+from runbooks.lib.errors import OpsError
+from tests.unit.house import House
 
 ROOT = Path(__file__).resolve().parents[2]
-ROW = re.compile(r"^\| (?P<about>[^|]+?) \| `(?P<task>[^`]+)` \| (?P<test>\S+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (?P<about>[^|]+?) \| `(?P<carrier>[^`]+)` \| (?P<proofs>[^|]+?) \|$", re.MULTILINE)
 TEXT = (ROOT / "docs" / "handbook.md").read_text(encoding="utf-8")
 ROWS = [found.groups() for found in ROW.finditer(TEXT)]
 
 
 def test_every_row_of_the_table_is_read() -> None:
     lines = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| **", "| rule"))]
-    assert len(lines) == len(ROWS) >= 35
+    assert len(lines) == len(ROWS) >= 55
+    assert len({about for about, _, _ in ROWS}) == len(ROWS)
 
 
-@pytest.mark.parametrize(("task", "test"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_its_task_and_its_test_exist(task: str, test: str) -> None:
-    assert task in tasks.ns.task_names
-    path, _, name = test.partition("::")
-    assert (ROOT / path).is_file(), path
-    assert not name or re.search(rf"^def {re.escape(name)}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+@pytest.mark.parametrize(("carrier", "proofs"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_its_carrier_and_its_proofs_exist(carrier: str, proofs: str) -> None:
+    assert carrier in tasks.ns.task_names or (ROOT / carrier).is_file(), carrier
+    for proof in proofs.split(", "):
+        path, _, name = proof.partition("::")
+        assert (ROOT / path).is_file(), path
+        written = (ROOT / path).read_text(encoding="utf-8")
+        assert name and re.search(rf"^def {re.escape(name)}\(", written, re.MULTILINE), proof
+
+
+# Rules that no other test proves
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "said"),
+    [
+        (deploy.deploy, "postgres", "Deploying postgres, which needs tailscale, cnpg: I preview them in that order"),
+        (destroy.destroy, "postgres", "Destroying postgres deletes everything its stack made."),
+        (wire.wire, "immich", "Wiring immich: its producer's outputs"),
+        (verify.verify, "tailscale", "verify.tailscale: each rung from operator to client"),
+    ],
+)
+def test_a_run_says_what_it_will_do_before_any_tool_starts(
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    task: Callable[..., Any],
+    name: str,
+    said: str,
+) -> None:
+    """Here no tool knows an answer, so that each run ends with its first step; and that one comes after the words."""
+    for ladder in ("cluster", "tailscale"):
+        monkeypatch.setattr(f"runbooks.checks.{ladder}.patience", lambda *_: 0.0)
+    house.has_stacks("tailscale", "cnpg", "postgresql", "immich")
+    with pytest.raises(OpsError):
+        task(house.c, (name,))
+    lines = capsys.readouterr().out.splitlines()
+    announced = [number for number, line in enumerate(lines) if line.startswith(said)]
+    steps = [number for number, line in enumerate(lines) if line.startswith("> ")]
+    assert announced and announced[0] < min(steps, default=len(lines))
+
+
+def test_nothing_but_destroy_builds_a_command_that_deletes() -> None:
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "runbooks").rglob("*.py")}
+    callers = [path.name for path, text in sources.items() if re.search(r"\bpulumi\.destroy\(", text)]
+    assert callers == ["destroy.py"]
+    for tool in ("kubectl", "helm"):
+        words = re.findall(r"\"([a-z-]+)\"", sources[ROOT / "runbooks" / "lib" / f"{tool}.py"])
+        assert words and not {"delete", "uninstall", "replace", "drain", "rollback"} & set(words)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "Announce",
+        "exactly one step in progress",
+        "Preview before apply",
+        "Know the cluster",
+        "Never print a secret",
+        "Nothing destructive unasked",
+        "Minimal diffs",
+        "Be idempotent",
+        "`rg`",
+        "at most 250 lines",
+        "Answer briefly",
+        "Conventional Commits",
+    ],
+)
+def test_the_guide_for_agents_has_their_rules(rule: str) -> None:
+    guide = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+    assert rule in guide
+    assert len(guide.splitlines()) <= 200
