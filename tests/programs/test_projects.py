@@ -202,6 +202,16 @@ def test_its_readme_has_every_setting(folder, settings_of):
         assert topic in readme.lower()
 
 
+@each_project
+def test_what_prometheus_may_scrape_is_off_and_the_monitoring_stack_says_how_to_turn_it_on(folder, settings_of):
+    """Before that stack has brought the CRDs it would fail."""
+    rows = setting_rows(settings_of(folder), project_name(folder))
+    switches = {key: default for key, default, about in rows if "CRD of the monitoring stack" in about}
+    assert set(switches.values()) <= {"`false`"}
+    readme = (PROGRAMS / "ops/monitoring/README.md").read_text(encoding="utf-8")
+    assert [key for key in switches if f"`{key}`" not in readme] == []
+
+
 def test_every_pinned_chart_is_used_and_every_used_chart_is_pinned():
     used = {
         node.args[0].value
