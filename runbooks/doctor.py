@@ -299,7 +299,7 @@ def _login(session: Session) -> Finding:
         step = f"pulumi login {session.target.shown_backend}, or export PULUMI_ACCESS_TOKEN"
         return failed("login", lines[-1] if lines else f"exit {outcome.exit_code}", next_step=step)
     login = pulumi.read_login(outcome.stdout)
-    return passed("login", f"{login.user} at {login.url}")
+    return passed("login", f"{login.user} at {login.url or session.target.shown_backend}")
 
 
 def _releases(session: Session) -> Finding:

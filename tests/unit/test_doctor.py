@@ -179,6 +179,13 @@ BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
 }
 
 
+def test_a_cloud_that_tells_no_address_is_named_by_the_targets(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """As pulumi 3.260 answers where the cloud is not the vendor's own."""
+    home.answer("pulumi", ["whoami"], {"user": "me", "organizations": ["me"], "url": ""})
+    found, _ = rows(home, capsys)
+    assert f"me at file://{home.backend}" in found["login"]
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_each_broken_thing_is_a_row_with_its_fix(home: House, capsys: pytest.CaptureFixture[str], name: str) -> None:
     break_it, row, seen, fix = BROKEN[name]
