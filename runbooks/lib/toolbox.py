@@ -64,12 +64,17 @@ def real_pulumi(root: Path) -> str:
 
 def real_tool(name: str, root: Path) -> str:
     """The first program of that name on PATH that is not one of the lab's stand-ins; empty when there is none."""
-    stand_ins = (root / "lab").resolve()
     for folder in os.get_exec_path():
         found = shutil.which(name, path=folder)
-        if found and not Path(found).resolve().is_relative_to(stand_ins):
+        if found and not _is_stand_in(Path(found).resolve(), root):
             return str(Path(found).absolute())
     return ""
+
+
+def _is_stand_in(program: Path, root: Path) -> bool:
+    """Of this checkout, or of another one whose `lab.env` a shell still has."""
+    lab = program.parent.parent
+    return program.is_relative_to((root / "lab").resolve()) or (lab.name == "lab" and (lab / "engine").is_dir())
 
 
 def find_kubectl(target: Target) -> str:

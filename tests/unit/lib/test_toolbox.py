@@ -56,6 +56,15 @@ def test_the_stand_in_serves_the_lab_alone(tmp_path: Path, path: Path) -> None:
         find_pulumi(target(tmp_path, pulumi=stand_in), tmp_path)
 
 
+def test_another_checkouts_stand_in_is_one_too(tmp_path: Path, path: Path) -> None:
+    """As in a shell that has that one's `lab.env`."""
+    elsewhere = program(tmp_path / "other" / "lab" / "bin" / "pulumi")
+    (tmp_path / "other" / "lab" / "engine").mkdir()
+    (path / "pulumi").symlink_to(elsewhere)
+    with pytest.raises(ToolFailed, match="not on PATH"):
+        find_pulumi(target(tmp_path), tmp_path)
+
+
 def test_the_stand_in_on_path_by_a_link_is_still_the_stand_in(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
