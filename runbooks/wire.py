@@ -23,7 +23,7 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
 
     --yes sets a missing reference or binding without asking, where nobody can be asked.
     """
-    from runbooks import applying
+    from runbooks import applying, environments
     from runbooks.lib.graph import by_name
     from runbooks.session import open_session
 
@@ -31,6 +31,8 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     link = f"environment {service.environment}" if service.environment else "reference"
     steps = [f"outputs of {', '.join(service.reads_outputs_of)}", link, "settings", f"preview {service.name}"]
     with open_session(c, f"wire.{service.name}") as session:
+        if service.environment:
+            environments.named(session, service.environment)
         session.reporter.announce(
             f"Wiring {service.name}: its producer's outputs, how they reach it, its settings, then its preview."
         )

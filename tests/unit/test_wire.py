@@ -156,6 +156,14 @@ def test_the_outputs_an_environment_reads_must_be_there(cloud: House) -> None:
         TASKS["stitch"].body(cloud.c, yes=True)
 
 
+def test_a_file_back_end_is_told_before_anything_runs(house: House) -> None:
+    """Before the producer's stack is missed too, which is not what is wrong."""
+    with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
+        TASKS["stitch"].body(house.c)
+    assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind stitch/prod" in refused.value.next_step
+    assert [argv for argv in house.argvs("pulumi") if "version" not in argv] == []
+
+
 def test_an_environment_that_breaks_the_contract_stops_it(cloud: House) -> None:
     cloud.answer("esc", ["--format"], opened(image=None))
     with pytest.raises(Usage, match="image"):
