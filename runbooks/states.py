@@ -79,6 +79,8 @@ def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
     """The stack's line in the back end's listing, which is asked for once a run. Raises what pulumi's failure means."""
     with session.known.one_at_a_time("listing"):
         if session.known.listed is None:
+            session.known.listed = _told_by_cloud(session, lambda api: api.stacks(stack.organization))
+        if session.known.listed is None:
             asked = session.runner.run(pulumi.stack_ls(stack))
             if not asked.ok:
                 raise explain(asked, stack)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from functools import cached_property
@@ -77,10 +77,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def as_object(body: str) -> Mapping[str, Any]:
-    """The JSON object in an answer; empty when it holds none."""
+def as_object(body: str, notice: Callable[[dict[str, Any]], Any] | None = None) -> Mapping[str, Any]:
+    """The JSON object in an answer; empty when it holds none. `notice` sees, and gives back, every object in it."""
     try:
-        answer = json.loads(body or "{}")
+        answer = json.loads(body or "{}", object_hook=notice)
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -19,7 +19,17 @@ def secrets_in_config(answer: str) -> Iterator[str]:
 
 def secrets_in_export(answer: str) -> Iterator[str]:
     """Every secret value in `stack export --show-secrets`, wherever it lies. Raises `ValueError` for no JSON."""
-    yield from _plaintexts(json.loads(answer or "{}"))
+    found: list[dict[str, Any]] = []
+
+    def notice(item: dict[str, Any]) -> dict[str, Any]:
+        if item.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
+            found.append(item)
+        return item
+
+    json.loads(answer or "{}", object_hook=notice)
+    for secret in found:
+        plaintext = secret.get("plaintext")
+        yield from texts_in(_decoded(plaintext) if isinstance(plaintext, str) else secret.get("value"))
 
 
 def unwrapped(value: Any) -> Any:
@@ -38,22 +48,6 @@ def blanked(value: Any) -> Any:
             return "[secret]"
         return {key: blanked(inner) for key, inner in value.items()}
     return [blanked(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _plaintexts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
-            plaintext = value.get("plaintext")
-            if isinstance(plaintext, str):
-                yield from texts_in(_decoded(plaintext))
-            elif "value" in value:
-                yield from texts_in(value["value"])
-            return
-        for inner in value.values():
-            yield from _plaintexts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _plaintexts(inner)
 
 
 def _decoded(plaintext: str) -> Any:

@@ -151,6 +151,7 @@ class Stage:
             ephemeral=ephemeral, organization="organization", has_diy_backend=True, shown_backend="file://x",
         )  # fmt: skip
         self.tools = SimpleNamespace(pulumi="/bin/pulumi", pulumi_version="v3.260.0")
+        self.env = {"PULUMI_CREDENTIALS_PATH": str(root / "logged-out")}
         self.kubectl = Kubectl(program="/bin/kubectl", kubeconfig=root / "kubeconfig")
         self.settings: dict[str, str] = {}
         self.runner = ScriptedRunner(script)

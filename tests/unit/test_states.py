@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runbooks import states
+from runbooks.lib.errors import NotFound
 from runbooks.lib.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from runbooks.services import find_service
 from runbooks.session import open_session
@@ -35,6 +36,8 @@ def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
     house.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
     house.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
+    made = {"orgName": "acme", "projectName": "postgresql", "stackName": "mx", "lastUpdate": 1}
+    server.answers["GET", "/api/user/stacks?organization=acme"] = (200, {}, {"stacks": [made]})
     yield server
     server.stop()
 
@@ -58,7 +61,7 @@ def prepared(house: House) -> tuple[str, Any]:
 
 
 def asked_of_pulumi(house: House) -> list[str]:
-    return [word for argv in house.argvs("pulumi") for word in ("config", "export") if f" {word} " in argv]
+    return [word for argv in house.argvs("pulumi") for word in ("ls", "config", "export") if f" {word} " in argv]
 
 
 def test_the_cloud_tells_without_a_process(house: House, cloud: Cloud) -> None:
@@ -74,9 +77,17 @@ def test_the_cloud_tells_without_a_process(house: House, cloud: Cloud) -> None:
 
 def test_what_the_cloud_refuses_pulumi_is_asked_for(house: House, cloud: Cloud) -> None:
     settings(house)
-    cloud.answers["GET", f"{STACK}/export"] = (500, {}, {})
+    cloud.answers.clear()
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert asked_of_pulumi(house) == ["config", "export"]
+    assert asked_of_pulumi(house) == ["ls", "config", "export"]
+    assert len(cloud.asked) == 3
+
+
+def test_a_stack_the_cloud_does_not_list_is_not_there(house: House, cloud: Cloud) -> None:
+    cloud.answers["GET", "/api/user/stacks?organization=acme"] = (200, {}, {"stacks": []})
+    with pytest.raises(NotFound):
+        prepared(house)
+    assert asked_of_pulumi(house) == []
 
 
 def test_settings_under_a_passphrase_are_for_pulumi_alone(house: House, cloud: Cloud) -> None:
@@ -92,4 +103,4 @@ def test_a_token_in_a_key_ring_is_for_pulumi_alone(house: House, cloud: Cloud, m
     monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
     assert cloud.asked == []
-    assert asked_of_pulumi(house) == ["config", "export"]
+    assert asked_of_pulumi(house) == ["ls", "config", "export"]

@@ -16,7 +16,8 @@ from runbooks.lib.cloud import Cloud, CloudError
 from runbooks.lib.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrapped
 from runbooks.lib.stack_api import NotTold, StackApi
 from tests.unit.cloud.conftest import Caller
-from tests.unit.cloud.operation import STACK, create_stack, deployment
+from tests.unit.cloud.operation import STACK, Operation, create_stack, deployment
+from tests.unit.lib import test_esc_api
 
 REFERENCE = STACK.removeprefix("/api/stacks/")
 
@@ -49,6 +50,32 @@ def imported(caller: Caller, outputs: dict[str, Any], **key: str) -> None:
     of_stack = {"url": caller.url, **dict(zip(("owner", "project", "stack"), REFERENCE.split("/"), strict=True))}
     document["deployment"]["secrets_providers"]["state"] = of_stack | key
     caller.post(f"{STACK}/import", document)
+
+
+def test_the_stacks_there_are(caller: Caller, api: StackApi) -> None:
+    caller.post("/api/stacks/organization/stitch", {"stackName": "lab"})
+    imported(caller, {"host": "db"})
+    found = api.stacks("organization")
+    assert found.keys() == {REFERENCE, "organization/stitch/lab"}
+    assert (found[REFERENCE].resource_count, found[REFERENCE].updating) == (1, False)
+    Operation.started(caller)
+    assert api.stacks("organization")[REFERENCE].updating
+    with pytest.raises(CloudError):
+        api.stacks("somebody-else")
+
+
+def test_a_long_list_comes_in_pages_and_a_page_of_something_else_is_no_list() -> None:
+    one, two = ({"orgName": "acme", "projectName": "p", "stackName": name} for name in ("one", "two"))
+    route = "/api/user/stacks?organization=acme"
+    server = test_esc_api.Cloud()
+    server.answers["GET", route] = (200, {}, {"stacks": [one], "continuationToken": "more"})
+    server.answers["GET", f"{route}&continuationToken=more"] = (200, {}, {"stacks": [two]})
+    server.answers["GET", "/api/user/stacks?organization=other"] = (200, {}, "<html>log in first</html>")
+    api = StackApi(cloud=Cloud(url=server.url, token="x"))
+    assert api.stacks("acme").keys() == {"acme/p/one", "acme/p/two"}
+    with pytest.raises(NotTold):
+        api.stacks("other")
+    server.stop()
 
 
 def test_every_secret_of_a_state_is_in_clear(caller: Caller, api: StackApi) -> None:
