@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from runbooks.lib.binding import bound_names
 from runbooks.lib.errors import Usage
 from runbooks.lib.files import IN_PLACE, PRIVATE, STATE_FOLDER, write_atomically, writing
-from runbooks.lib.yamlfile import YamlFile, dump, parse
+from runbooks.lib.yamlfile import YamlFile, dump, parse, read_raw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +36,7 @@ class StackFile:
     @classmethod
     def read(cls, path: Path) -> StackFile:
         """Read `path`; a file that does not exist holds nothing. Raises `Usage` for one that is no settings file."""
-        if not path.exists():
-            return cls(path=path, config={})
-        source = YamlFile.read(path)
-        top = source.mapping()
-        config = source.section(top, "config") if top.get("config") is not None else {}
-        return cls(
-            path=path,
-            config=config,
-            environment=tuple(bound_names(top, path)),
-            secrets_provider=str(top.get("secretsprovider") or ""),
-            has_own_key=any(top.get(key) for key in ("secretsprovider", "encryptionsalt", "encryptedkey")),
-        )
+        return _read(path, read_raw(path)) if path.exists() else cls(path=path, config={})
 
     @property
     def has_encrypted_values(self) -> bool:
@@ -60,6 +50,21 @@ class StackFile:
     def has(self, key: str) -> bool:
         """Whether the full key (`namespace:name`) has a value, secret or not."""
         return key in self.config and self.config[key] not in (None, "")
+
+
+@functools.lru_cache(maxsize=128)
+def _read(path: Path, raw: bytes) -> StackFile:
+    """A run reads the same file several times, and keeping its comments makes that slow."""
+    source = YamlFile(path=path, document=parse(path, raw))
+    top = source.mapping()
+    config = source.section(top, "config") if top.get("config") is not None else {}
+    return StackFile(
+        path=path,
+        config=config,
+        environment=tuple(bound_names(top, path)),
+        secrets_provider=str(top.get("secretsprovider") or ""),
+        has_own_key=any(top.get(key) for key in ("secretsprovider", "encryptionsalt", "encryptedkey")),
+    )
 
 
 def _ciphertexts(value: Any) -> Iterator[str]:
@@ -140,6 +145,8 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     new = template.read_text(encoding="utf-8") if template.exists() else ""
     old = applied.read_text(encoding="utf-8") if applied.exists() else None
     current = copied.read_text(encoding="utf-8") if copied.exists() else None
+    if current is not None and old == new and imposed.items() <= StackFile.read(copied).config.items():
+        return False
     if current is None or old is None or old != new:
         document = merged(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""))
     else:

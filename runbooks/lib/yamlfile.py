@@ -38,11 +38,7 @@ class YamlFile:
     @classmethod
     def read(cls, path: Path) -> YamlFile:
         """Parse `path`. Raises `Usage` with file and line when it is not UTF-8, not YAML, or has a key twice."""
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise Usage(f"{path} cannot be read: {error.strerror}", expected="a YAML file") from error
-        return cls(path=path, document=parse(path, raw))
+        return cls(path=path, document=parse(path, read_raw(path)))
 
     def where(self, mapping: Mapping[str, Any], key: str) -> str:
         """`file:line` of a key, or of the mapping when it lacks the key."""
@@ -92,6 +88,14 @@ class YamlFile:
                     f"{self.where(mapping, key)}: {about} has an unknown key {key!r}",
                     expected=f"did you mean {nearest(str(key), names, 1)[0]!r}? Known: {', '.join(names)}",
                 )
+
+
+def read_raw(path: Path) -> bytes:
+    """What is in the file. Raises `Usage`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Usage(f"{path} cannot be read: {error.strerror}", expected="a YAML file") from error
 
 
 def parse(path: Path, raw: bytes) -> Any:
