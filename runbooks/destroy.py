@@ -62,8 +62,9 @@ def refuse_while_needed(session: Session, service: Service) -> None:
         if session.has_stack(stack) and states.state_of(session, stack).own_resources:
             standing.append(consumer.name)
     if standing:
+        verbs = "stands and needs" if len(standing) == 1 else "stand and need"
         raise Refused(
-            f"{', '.join(standing)} still stands and needs {service.name}",
+            f"{', '.join(standing)} still {verbs} {service.name}",
             expected="consumers to be destroyed before what they need, exposed objects before their controllers",
             next_step=f"./inv destroy.{standing[-1]}",
         )

@@ -76,7 +76,8 @@ def drifted(session: Session, service: Service) -> list[Step]:
 def tell(session: Session, service: Service, steps: Sequence[Step]) -> None:
     from runbooks.lib.diff import property_lines
 
-    session.reporter.line(f"{service.name}: {len(steps)} objects differ" if steps else f"{service.name}: as applied")
+    differ = "1 object differs" if len(steps) == 1 else f"{len(steps)} objects differ"
+    session.reporter.line(f"{service.name}: {differ if steps else 'as applied'}")
     for step in steps:
         session.reporter.quote(f"  {WORDS.get(step.op, step.op)}: {step.type} {step.name}")
         for line in property_lines(step) if step.op == "update" else ():
