@@ -78,13 +78,18 @@ def shown(value: Value) -> str:
 def set_value(c: Any, env: str, path: str) -> None:
     """Set a secret of an environment on the back end, from a prompt without echo or from standard input."""
     from runbooks import environments
+    from runbooks.lib import definitions
+    from runbooks.lib.esc import read_path
     from runbooks.lib.names import refuse_option_like
     from runbooks.secrets import checked, piped, typed
     from runbooks.session import open_session
 
     refuse_option_like("path", path)
+    keys = read_path(path)
     with open_session(c, "esc.set", cluster=False) as session:
         name = environments.named(session, env)
+        live = environments.live_definition(session, name)
+        definitions.refuse_overwriting(definitions.read_live(live or "", name), keys, name)
         value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
         session.masker.register(value)
         environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)

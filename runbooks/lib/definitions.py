@@ -15,7 +15,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from runbooks.lib.errors import NotFound, Usage
+from runbooks.lib.errors import NotFound, Refused, Usage
 from runbooks.lib.esc import EnvironmentName, property_path
 from runbooks.lib.names import nearest
 from runbooks.lib.yamlfile import YamlFile, parse
@@ -95,6 +95,39 @@ def secrets_in(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Comment
     elif isinstance(node, list):
         for number, inner in enumerate(node):
             yield from secrets_in(inner, (*path, number))
+
+
+def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
+    """Raise `Refused` where a secret set at `path` would take the place of something else than a secret.
+
+    The CLIs replace whatever stands there: a map with every secret in it, or what wires it to a stack.
+    """
+    node = live.get("values") if isinstance(live, Mapping) else None
+    for part in path:
+        if isinstance(node, Mapping) and SECRET not in node:
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif node is not None:
+            raise _in_the_way(path, "a value stands above it", name)
+    if node is None or (isinstance(node, Mapping) and SECRET in node):
+        return
+    held = sum(1 for _ in secrets_in(node))
+    what = f"it holds {len(node)} values, {held} of them secret" if _holds_more(node) else f"it is {plain(node)!r}"
+    raise _in_the_way(path, what, name)
+
+
+def _holds_more(node: Any) -> bool:
+    return isinstance(node, (Mapping, list))
+
+
+def _in_the_way(path: KeyPath, what: str, name: EnvironmentName) -> Refused:
+    return Refused(
+        f"{property_path(path)} of {name.short} is no place of a secret: {what}",
+        expected="a secret's own path, or one that is not there yet; nothing was set",
+        next_step=f'mark it with `fn::secret: ""` in environments/{name.short}.yaml, ./inv esc.apply {name.short}, '
+        "then set it",
+    )
 
 
 def clear_secrets(node: Any) -> list[str]:

@@ -208,6 +208,30 @@ def property_path(path: tuple[str | int, ...]) -> str:
     return text
 
 
+PATH_PART = re.compile(
+    r"""\.?(?P<bare>[^.\[\]"\s]+)|\["(?P<quoted>(?:[^"\\]|\\.)*)"\]|\[(?P<number>\d+)\]""",
+)
+
+
+def read_path(text: str) -> tuple[str | int, ...]:
+    """The keys of a path as people type it. Raises `Usage` for what is none."""
+    parts: list[str | int] = []
+    at = 0
+    while at < len(text):
+        found = PATH_PART.match(text, at)
+        if found is None or (not parts and text.startswith(".")):
+            break
+        bare, quoted, number = found["bare"], found["quoted"], found["number"]
+        parts.append(int(number) if number else bare or re.sub(r"\\(.)", r"\1", quoted))
+        at = found.end()
+    if at < len(text) or not parts:
+        raise Usage(
+            f"{text!r} is no path of a value",
+            expected="keys below `values`, such as pulumiConfig.token or 'pulumiConfig[\"a:b\"]' in the shell's quotes",
+        )
+    return tuple(parts)
+
+
 def read_opened(text: str) -> Opened:
     """Read `--format detailed`. Raises `ToolFailed` without the text, which holds clear secrets."""
     try:

@@ -56,6 +56,7 @@ def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     shutil.copytree(REAL_ROOT / "environments", house.root / "environments")
     house.answer("esc", ["--format"], opened())
     house.answer("esc", ["env", "set"], "")
+    house.answer("esc", ["env", "get"], live_text(house))
     house.answer("pulumi", ["preview", "--json"], preview_answer())
     produced = {"type": "pulumi:pulumi:Stack", "urn": "urn:pulumi:mx::p::pulumi:pulumi:Stack::p", "outputs": {"a": 1}}
     house.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": {"resources": [produced]}})
@@ -149,14 +150,39 @@ def test_set_says_when_the_file_has_no_place_for_it(
     assert 'has no `fn::secret: ""` at pulumiConfig.other' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("path", "value"), [("--help", b"x"), ("", b"x"), ("a.b", b""), ("a.b", b"\xff\xfe")])
+@pytest.mark.parametrize(
+    ("path", "value"), [("--help", b"x"), ("", b"x"), ("a..b", b"x"), ("a.b", b""), ("a.b", b"\xff\xfe")]
+)
 def test_set_refuses_what_is_no_path_or_no_value(
     home: House, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(value))
     with pytest.raises(Usage):
         esc.set_value.body(home.c, "stitch/prod", path)
-    assert not home.calls("esc")
+    assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("pulumiConfig", "holds 13 values, 4 of them secret"),
+        ("stacks", "holds 1 values, 0 of them secret"),
+        ('pulumiConfig["postgresql:password"]', "it is '${stacks.postgresql.password}'"),
+        ("pulumiConfig.postgresql:password", "it is '${stacks.postgresql.password}'"),
+        ("pulumiConfig.image.tag", "a value stands above it"),
+        ("pulumiConfig.eventsub_secret.more", "a value stands above it"),
+    ],
+)
+def test_set_takes_the_place_of_nothing_but_a_secret(
+    home: House, monkeypatch: pytest.MonkeyPatch, path: str, what: str
+) -> None:
+    """The CLIs would replace a whole map, with every secret in it."""
+    home.answer("esc", ["env", "get"], live_text(home))
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
+    with pytest.raises(Refused, match="is no place of a secret") as refused:
+        esc.set_value.body(home.c, "stitch/prod", path)
+    assert what in refused.value.summary
+    assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
 
 
 def test_set_that_ends_with_0_and_diagnostics_failed(home: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from runbooks.lib.esc import (
     read_list,
     read_name,
     read_opened,
+    read_path,
     read_revision,
 )
 
@@ -163,6 +164,27 @@ def test_an_unreadable_answer_is_told_without_its_text(text: str) -> None:
 
 def test_paths_are_written_as_the_cli_takes_them() -> None:
     assert property_path(("a", "b-c", "x:y", 0, 'q"r')) == 'a.b-c["x:y"][0]["q\\"r"]'
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a", ("a",)),
+        ("a.b-c", ("a", "b-c")),
+        ('a["x:y"][0].z', ("a", "x:y", 0, "z")),
+        ("a.x:y", ("a", "x:y")),
+        (r'a["q\"r"]', ("a", 'q"r')),
+    ],
+)
+def test_a_path_is_read_as_the_cli_reads_it(text: str, path: tuple[str | int, ...]) -> None:
+    assert read_path(text) == path
+    assert read_path(property_path(path)) == path
+
+
+@pytest.mark.parametrize("text", ["", ".", ".a", "a.", "a..b", "a[", "a[x]", 'a["b', "a b"])
+def test_what_is_no_path(text: str) -> None:
+    with pytest.raises(Usage, match="is no path of a value"):
+        read_path(text)
 
 
 def test_the_revision_that_edit_made() -> None:
