@@ -19,6 +19,7 @@ from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
 from runbooks.lib.graph import by_name, closure, layers
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
 from runbooks.lib.secret_values import blanked
+from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 from runbooks.schedule import Schedule
 from runbooks.services import SERVICES, Service
@@ -39,13 +40,15 @@ def chosen(names: Sequence[str], *, only: bool = False) -> list[tuple[Service, .
 def without_esc(
     session: Session, names: Sequence[str], service_layers: Sequence[Sequence[Service]]
 ) -> list[tuple[Service, ...]]:
-    """The layers without the services that need ESC where the back end has none; each is named.
+    """The layers without the services whose stack files bind an environment where the back end has none; each is named.
+
+    One that was unbound is planned like any other: its own settings may have what its program needs.
 
     Raises `Usage`, with both ways out, when such a service was asked for by name.
     """
     if not session.target.has_diy_backend:
         return [tuple(layer) for layer in service_layers]
-    bound = [service for layer in service_layers for service in layer if service.environment]
+    bound = [service for layer in service_layers for service in layer if _binds(session, service)]
     for service in bound:
         if len(names) == 1:
             told = f"{service.name} takes its settings from the environment {service.environment}"
@@ -53,6 +56,10 @@ def without_esc(
         session.reporter.line(f"{service.name}: left out: {session.target.shown_backend} does not support Pulumi ESC")
     kept = [tuple(service for service in layer if service not in bound) for layer in service_layers]
     return [layer for layer in kept if layer]
+
+
+def _binds(session: Session, service: Service) -> bool:
+    return bool(service.environment and StackFile.read(session.stack(service).settings_file).environment)
 
 
 def titles(service_layers: Iterable[Sequence[Service]], verb: str) -> list[str]:
