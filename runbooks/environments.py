@@ -12,6 +12,7 @@ from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
 from runbooks.lib.guard import check_opened_environment
+from runbooks.lib.names import nearest
 from runbooks.lib.stackfile import StackFile, full_key
 from runbooks.lib.toolbox import real_tool
 from runbooks.lib.yamlfile import dump
@@ -74,6 +75,8 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
         esc.judge(outcome, name, session.masker.mask)
     except ToolFailed as error:
         raise _for_want_of_outputs(session, name) or error from error
+    except NotFound as error:
+        raise not_there(session, name) from error
     if not outcome.stdout.strip():
         raise ToolFailed(
             f"opening {name.short} ended with 0 and gave nothing",
@@ -97,7 +100,10 @@ def has_outputs(session: Session, service: Service) -> bool:
 
 
 def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | None:
-    waiting = waits_for(session, name)
+    try:
+        waiting = waits_for(session, name)
+    except OpsError:
+        return None  # what was wrong first is what is told
     if not waiting:
         return None
     return ToolFailed(
@@ -107,14 +113,38 @@ def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | 
     )
 
 
-def check_opened(session: Session, opened: Opened) -> None:
+def live_names(session: Session) -> list[EnvironmentName]:
+    """The environments of the target's organization on its back end."""
+    organization = session.target.organization
+    nobody = EnvironmentName(organization=organization, project="*", name="*")
+    return list(esc.read_list(asked(session, esc_of(session).ls(organization), nobody).stdout, organization))
+
+
+def not_there(session: Session, name: EnvironmentName) -> NotFound:
+    """The error for an environment that the back end does not have, with the nearest names of files and back end."""
+    files = definitions.defined_names(session.root)
+    try:
+        live = [there.short for there in live_names(session)]
+    except OpsError:
+        live = []
+    near = nearest(name.short, {*files, *live} - {name.short})
+    return NotFound(
+        f"there is no environment {name.short} on this back end",
+        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
+        next_step=f"./inv esc.apply {name.short} makes it from environments/{name.short}.yaml"
+        if name.short in files
+        else "./inv esc.list",
+    )
+
+
+def check_opened(session: Session, opened: Opened, name: EnvironmentName) -> None:
     """Raise `Refused` when the environment would send pulumi to another cluster than the checked one."""
     settings = {
         key: None if value.secret else as_text(value.value)
         for key, value in opened.settings.items()
         if key.startswith("kubernetes:")
     }
-    check_opened_environment(opened.variables, settings, session.target)
+    check_opened_environment(opened.variables, settings, session.target, name.short)
 
 
 def just_opened(session: Session, file: StackFile) -> list[Opened]:
@@ -136,26 +166,27 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
     for entry in file.environment:
         name = esc.read_entry(entry, session.target.organization)
         opened.append(open_environment(session, name))
-        check_opened(session, opened[-1])
+        check_opened(session, opened[-1], name)
     return opened
 
 
 # What a consumer needs of it
 
 
-def consumer_of(name: EnvironmentName, service: str = "") -> Service:
-    """The service that is bound: the one named, else the one whose environment it is."""
+def consumer_of(name: EnvironmentName, service: str = "", *, task: str = "esc.bind") -> Service:
+    """The service that is bound: the one named, else the one whose environment it is. `task` is who asks."""
     from runbooks.services import find_service
 
     if service:
         return find_service(service)
-    owners = [entry for entry in SERVICES if entry.environment == name.short]
-    if owners:
-        return owners[0]
+    owners = {entry.environment: entry for entry in SERVICES if entry.environment}
+    if name.short in owners:
+        return owners[name.short]
+    near = ", ".join(nearest(name.short, owners))
     raise NotFound(
         f"no service in runbooks/services.py has the environment {name.short}",
-        expected="a service to bind it to",
-        next_step=f"./inv esc.bind {name.short} --service NAME",
+        expected=f"one of the nearest names: {near}; or the service that is meant",
+        next_step=f"./inv {task} {name.short} --service NAME",
     )
 
 

@@ -31,10 +31,7 @@ def list_environments(c: Any) -> None:
     with open_session(c, "esc.list", cluster=False) as session:
         environments.refuse_without_esc(session.target, "<env>")
         organization = session.target.organization
-        command = environments.esc_of(session).ls(organization)
-        nobody = esc.EnvironmentName(organization=organization, project="*", name="*")
-        answer = environments.asked(session, command, nobody)
-        live = {name.short: name for name in esc.read_list(answer.stdout, organization)}
+        live = {name.short: name for name in environments.live_names(session)}
         files = definitions.defined_names(session.root)
         names = [live.get(text) or esc.read_name(text, organization) for text in sorted({*live, *files})]
         rows = [
@@ -89,7 +86,9 @@ def set_value(c: Any, env: str, path: str) -> None:
     with open_session(c, "esc.set", cluster=False) as session:
         name = environments.named(session, env)
         live = environments.live_definition(session, name)
-        definitions.refuse_overwriting(definitions.read_live(live or "", name), keys, name)
+        if live is None:
+            raise environments.not_there(session, name)
+        definitions.refuse_overwriting(definitions.read_live(live, name), keys, name)
         value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
         session.masker.register(value)
         environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)
@@ -101,12 +100,12 @@ def set_value(c: Any, env: str, path: str) -> None:
 def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
     """Whether the environment's file marks a secret at that path, or there is no file."""
     from runbooks.lib import definitions
-    from runbooks.lib.esc import property_path
+    from runbooks.lib.esc import read_path
 
     if not definitions.definition_path(root, name).exists():
         return True
     places = definitions.secrets_in(definitions.read_definition(root, name))
-    return path in {property_path(definitions.below_values(where)) for where, _ in places}
+    return read_path(path) in {definitions.below_values(where) for where, _ in places}
 
 
 @task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where nobody can be asked."})
@@ -156,7 +155,7 @@ def run(c: Any, env: str) -> None:
         name = environments.named(session, env)
         session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
         opened = environments.open_environment(session, name)
-        environments.check_opened(session, opened)
+        environments.check_opened(session, opened, name)
         running.run_with(session, name, opened, words)
 
 
@@ -202,7 +201,7 @@ def opened_unless_it_waits(session: Session, name: EnvironmentName) -> Opened | 
         )
         return None
     opened = environments.opened_or_applied(session, name)
-    environments.check_opened(session, opened)
+    environments.check_opened(session, opened, name)
     return opened
 
 
@@ -223,7 +222,7 @@ def unbind(c: Any, env: str, service: str = "") -> None:
 
     with open_session(c, "esc.unbind", cluster=False) as session:
         name = esc.read_name(env, session.target.organization)
-        consumer = environments.consumer_of(name, service)
+        consumer = environments.consumer_of(name, service, task="esc.unbind")
         path = environments.settings_of(session, consumer)
         count = binding.unbind(path, name.short)
         if not count:

@@ -136,7 +136,7 @@ def environment_resolves(session: Session, service: Service, *, yes: bool) -> Op
 
     name = environments.named(session, service.environment)
     opened = environments.opened_or_applied(session, name)
-    environments.check_opened(session, opened)
+    environments.check_opened(session, opened, name)
     environments.check_contract(session, name, service, opened)
     path = environments.settings_of(session, service)
     if not environments.bound_by(session, [service], name):

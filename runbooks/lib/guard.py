@@ -119,11 +119,13 @@ def _after_wrong_cluster(target: Target) -> str:
 _STEERING = ("kubeconfig", "context", "cluster", "clusterIdentifier")
 
 
-def check_stack_settings(settings: Mapping[str, str | None], target: Target, *, source: str) -> None:
+def check_stack_settings(
+    settings: Mapping[str, str | None], target: Target, *, source: str, next_step: str = ""
+) -> None:
     """Refuse `kubernetes:` settings that lead to another cluster than the target's.
 
-    `settings` maps full keys to values, `None` where the value is secret. `source` says where they stand, for the
-    message. Raises `Refused`.
+    `settings` maps full keys to values, `None` where the value is secret. `source` says where they stand, `next_step`
+    how they are removed there, for the message. Raises `Refused`.
     """
     for name in _STEERING:
         key = f"kubernetes:{name}"
@@ -131,23 +133,33 @@ def check_stack_settings(settings: Mapping[str, str | None], target: Target, *, 
             continue
         value = settings[key]
         if value is None:
-            raise _disagrees(key, "a secret value, which cannot be compared", "no such setting", source)
+            raise _disagrees(key, "a secret value, which cannot be compared", "no such setting", source, next_step)
         wanted = _wanted(name, settings, target)
         if not _agrees(name, value, wanted):
-            raise _disagrees(key, repr(value) if len(value) < 200 else "a whole kubeconfig", repr(wanted), source)
+            raise _disagrees(
+                key, repr(value) if len(value) < 200 else "a whole kubeconfig", repr(wanted), source, next_step
+            )
 
 
-def check_opened_environment(variables: Mapping[str, str], settings: Mapping[str, str | None], target: Target) -> None:
-    """Refuse an opened ESC environment that points pulumi at another cluster, by variable or by `pulumiConfig`."""
+def check_opened_environment(
+    variables: Mapping[str, str], settings: Mapping[str, str | None], target: Target, name: str
+) -> None:
+    """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting."""
     value = variables.get("KUBECONFIG")
     if value is not None:
         raise _disagrees(
             "KUBECONFIG",
             repr(value),
             "no KUBECONFIG: the run gives pulumi its own, with the checked context alone",
-            "the opened environment",
+            f"environmentVariables of {name}",
+            f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
         )
-    check_stack_settings(settings, target, source="the opened environment's pulumiConfig")
+    check_stack_settings(
+        settings,
+        target,
+        source=f"pulumiConfig of {name}",
+        next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+    )
 
 
 def _wanted(name: str, settings: Mapping[str, str | None], target: Target) -> str:
@@ -168,13 +180,13 @@ def _agrees(name: str, value: str, wanted: str) -> bool:
     return bool(wanted) and value == wanted
 
 
-def _disagrees(key: str, found: str, wanted: str, source: str) -> OpsError:
+def _disagrees(key: str, found: str, wanted: str, source: str, next_step: str) -> OpsError:
     return Refused(
         f"{key} in {source} is {found}, so pulumi would not go to the cluster that was checked",
         expected=wanted
         if wanted != "''"
         else "no such setting, or kubernetes:context with the target's context beside it",
-        next_step=f"remove {key} from {source}",
+        next_step=next_step or f"remove {key} from {source}",
     )
 
 

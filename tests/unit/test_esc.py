@@ -185,6 +185,38 @@ def test_set_takes_the_place_of_nothing_but_a_secret(
     assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
 
 
+@pytest.mark.parametrize("start", [
+    lambda c: esc.open_task.body(c, "stitch/prdo"),
+    lambda c: esc.set_value.body(c, "stitch/prdo", "a.b"),
+    lambda c: esc.bind.body(c, "stitch/prdo"),
+    lambda c: esc.unbind.body(c, "stitch/prdo"),
+])  # fmt: skip
+def test_an_environment_nobody_knows_has_the_nearest_names(
+    home: House, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
+    home.answer("esc", ["stitch/prdo"], (1, "", "Error: [404] Not Found: environment 'stitch/prdo' not found\n"))
+    home.answer("esc", ["ls"], "stitch/prod\nother/dev\n")
+    with pytest.raises(NotFound, match="stitch/prdo") as absent:
+        start(home.c)
+    assert "nearest names: stitch/prod" in absent.value.expected
+    assert "esc.apply" not in absent.value.next_step, "there is no file to apply"
+
+
+def test_unbind_sends_nobody_to_bind(home: House) -> None:
+    with pytest.raises(NotFound) as absent:
+        esc.unbind.body(home.c, "other/dev")
+    assert "esc.unbind other/dev --service NAME" in absent.value.next_step
+
+
+def test_a_back_end_that_is_away_is_told_for_what_it_is(home: House) -> None:
+    """Not for the listing of stacks that fails for the same reason."""
+    home.answer("esc", ["--format"], (1, "", 'Error: Get "https://api.pulumi.com/api/x": dial tcp: i/o timeout\n'))
+    home.answer("pulumi", ["stack", "ls"], (255, "", "error: something else"))
+    with pytest.raises(ToolFailed, match=r"did not answer: https://api\.pulumi\.com: dial tcp: i/o timeout"):
+        esc.open_task.body(home.c, "stitch/prod")
+
+
 def test_set_that_ends_with_0_and_diagnostics_failed(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
     home.answer("esc", ["env", "set"], (0, "", "stitch/prod: cannot set hunter2-of-twitch there\n"))
