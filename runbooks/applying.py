@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from runbooks import states
 from runbooks.holders import holders_of
 from runbooks.lib import pulumi
-from runbooks.lib.checks import Verdict
+from runbooks.lib.checks import Verdict, told_together
 from runbooks.lib.command import Outcome
 from runbooks.lib.errors import NotApproved, OpsError, Refused, VerificationFailed
 from runbooks.lib.existing import TAKES_OVER
@@ -365,7 +365,10 @@ def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, ag
 
 def prove(session: Session, services: Sequence[Service], verify: Callable[[Session, Service], Verdict]) -> None:
     """Verify each service. Raises `VerificationFailed` when one does not hold, after all were looked at."""
-    unproven = [service.name for service in services if not verify(session, service).ok]
+    verdicts = {service.name: verify(session, service) for service in services}
+    if len(verdicts) > 1:
+        session.reporter.line(f"verify.all: {told_together(verdicts)}")
+    unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
     if unproven:
         raise VerificationFailed(
             f"{', '.join(unproven)}: applied, but not proven to work",

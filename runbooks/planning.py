@@ -257,10 +257,13 @@ def announce(session: Session, asked: Sequence[Service], service_layers: Sequenc
     wanted = {service.name for service in asked}
     needed = [service.name for layer in service_layers for service in layer if service.name not in wanted]
     needs = f", which needs {', '.join(needed)}" if needed else ""
+    several = len(asked) + len(needed) > 1
+    preview = "I preview them in that order, show one" if several else "I preview it, show a"
+    apply = "apply layer by layer and prove" if several else "apply it and prove"
     approval = "" if session.target.ephemeral else ", and change nothing before you agree"
     session.reporter.announce(
-        f"Deploying {', '.join(service.name for service in asked)}{needs}: I preview them in that order, show one "
-        f"digest{approval}; then I apply layer by layer and prove that it works."
+        f"Deploying {', '.join(service.name for service in asked)}{needs}: {preview} digest{approval}; then I "
+        f"{apply} that it works."
     )
     session.reporter.plan([*titles(service_layers, "preview"), *titles(service_layers, "apply")])
 

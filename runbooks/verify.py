@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @each_service(everything=True)
 def verify(c: Any, names: tuple[str, ...]) -> None:
     """Prove that {service} works, rung by rung with evidence. Changes nothing."""
+    from runbooks.lib.checks import told_together
     from runbooks.lib.errors import VerificationFailed
     from runbooks.services import SERVICES
     from runbooks.session import open_session
@@ -25,6 +26,8 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
         if len(names) > 1:
             wanted = _deployed(session, wanted)
         verdicts = {service.name: verify_service(session, service) for service in wanted}
+        if len(verdicts) > 1:
+            session.reporter.line(f"verify.all: {told_together(verdicts)}")
         broken = [name for name, verdict in verdicts.items() if not verdict.ok]
         if broken:
             problem = verdicts[broken[0]].problem
@@ -52,7 +55,7 @@ def _deployed(session: Session, services: list[Service]) -> list[Service]:
 
 def verify_service(session: Session, service: Service) -> Verdict:
     """Climb the service's ladders, show what they found, and count. Does not raise for a rung that failed."""
-    from runbooks.checks.cluster import LAB_UNTRIED
+    from runbooks.checks.cluster import LAB_UNTRIED, at_home
     from runbooks.checks.ladders import ladders_of
     from runbooks.lib.checks import Verdict
 
@@ -60,7 +63,7 @@ def verify_service(session: Session, service: Service) -> Verdict:
     session.reporter.announce(f"{name}: each rung from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
         findings = [finding for ladder in ladders_of(service) for finding in ladder(session, service)]
-    _tell_objects(session, service)
+    _tell_objects(session, at_home(session, service))
     allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
     verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
     _tell(session, service, verdict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -147,3 +147,11 @@ class Verdict:
     def summary(self) -> str:
         """`9 passed, 0 failed, 3 not tried`."""
         return ", ".join(f"{self.count(state)} {state.value}" for state in State)
+
+
+def told_together(verdicts: Mapping[str, Verdict]) -> str:
+    """One line for several ladders, by what each is about: what did not hold, and every rung counted."""
+    broken = [name for name, verdict in verdicts.items() if not verdict.ok]
+    findings = tuple(finding for verdict in verdicts.values() for finding in verdict.findings)
+    state = f"NOT verified: {', '.join(broken)}" if broken else f"all {len(verdicts)} verified"
+    return f"{state}: {Verdict(findings=findings).summary()}"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runbooks import applying, planning, states
+from runbooks.lib import checks
 from runbooks.lib.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.lib.graph import closure, layers
 from runbooks.lib.plan import RunPlan
@@ -416,11 +417,13 @@ def test_unproven_service_is_4(tmp_path: Path) -> None:
 
     def verify(_: Any, service: Any) -> Any:
         looked.append(service.name)
-        return type("V", (), {"ok": service.name == "op"})()
+        look = checks.passed if service.name == "op" else checks.failed
+        return checks.Verdict(findings=(look("it works", "seen"),))
 
     with pytest.raises(VerificationFailed, match="net: applied, but not proven"):
         applying.prove(stage, TREE[:2], verify)  # type: ignore[arg-type]
     assert looked == ["net", "op"]
+    assert "verify.all: NOT verified: net: 1 passed, 1 failed, 0 not tried" in stage.reporter.text
 
 
 def test_outputs_are_shown_with_what_to_open(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -140,7 +141,7 @@ def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -
     home.answer("kubectl", ["get", "deployments.apps,stat", "=operators"], listing(manager))
     for name in ("tailscale", "cnpg", "postgres"):
         assert climbed(home, name).ok
-    asked = [line for line in home.argvs("kubectl") if "get all" not in line]
+    asked = home.argvs("kubectl")
     assert not [line for line in asked if "--namespace=tailscale" in line or "--namespace=cnpg-system" in line]
 
 
@@ -469,6 +470,12 @@ def test_a_server_that_refuses_the_password(home: House, monkeypatch: pytest.Mon
     (problem,) = verdict.failures
     assert problem.rung == postgres.SQL_ANSWERS
     assert "Postgres auth error" in problem.cause
+
+
+def test_all_of_it_ends_with_one_line_that_counts(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    verify.verify(home.c, ("tailscale", "cnpg"))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"verify\.all: all 2 verified: \d+ passed, 0 failed, \d+ not tried", last)
 
 
 def test_the_task_ends_with_exit_4_and_the_first_problem(home: House) -> None:

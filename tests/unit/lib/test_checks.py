@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runbooks.lib.checks import Check, Clock, Finding, State, Verdict, climb, failed, not_tried, passed
+from runbooks.lib.checks import Check, Clock, Finding, State, Verdict, climb, failed, not_tried, passed, told_together
 
 
 class Hands:
@@ -122,3 +122,12 @@ def test_the_summary_counts_untried_rungs_apart() -> None:
 def test_a_rung_declared_as_not_deciding_stays_so() -> None:
     look: Callable[[], Finding] = lambda: not_tried("a", "no tool")  # noqa: E731
     assert Verdict(findings=tuple(climb([Check(rung="a", look=look, deciding=False)]))).undecided == ()
+
+
+def test_several_ladders_are_counted_in_one_line() -> None:
+    good, bad = (
+        Verdict(findings=(passed("a", ""), not_tried("b", "", deciding=False))),
+        Verdict(findings=(failed("c", ""),)),
+    )
+    assert told_together({"x": good, "y": good}) == "all 2 verified: 2 passed, 0 failed, 2 not tried"
+    assert told_together({"x": good, "y": bad}) == "NOT verified: y: 1 passed, 1 failed, 1 not tried"
