@@ -156,7 +156,7 @@ class Progressed:
 def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Progressed:
     """Apply the approved plan layer by layer. The first failure lets running stacks finish and starts nothing new.
 
-    A consumer that was blocked is previewed once its producers are applied, and approved on its own.
+    Consumers that were blocked are previewed once their producers are applied, side by side, and approved once more.
     """
     progressed = Progressed()
     try:
@@ -172,7 +172,7 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Prog
 def _apply_layer(
     session: Session, layer: Sequence[StackPlan], progressed: Progressed, *, yes: bool, again: str
 ) -> None:
-    current = [_current_plan(session, plan, yes=yes, again=again) for plan in layer]
+    current = _current_plans(session, layer, yes=yes, again=again)
     working = [plan for plan in current if plan.has_changes or plan.writes_outputs]
     for plan in current:
         if plan not in working:
@@ -185,25 +185,33 @@ def _apply_layer(
         side_by_side(session, working, lambda plan: _apply_stack(session, plan, progressed, progress.note))
 
 
-def _current_plan(session: Session, plan: StackPlan, *, yes: bool, again: str) -> StackPlan:
-    """The plan itself while nothing that determines it changed; else a new one, shown and approved anew."""
-    service = by_name(SERVICES)[plan.service]
+def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, again: str) -> list[StackPlan]:
+    """The plans while nothing that determines them changed; the others made anew, shown and approved together."""
+    current = {plan.service: plan for plan in layer}
+    unsettled = list(layer)
     for _ in range(ATTEMPTS):
-        if not plan.is_blocked:
-            changed = plan.fingerprint.differing(read_again(session, service))
-            if plan.adopts and plan.preview and existing_of(session, plan.stack, plan.preview) != plan.existing:
-                changed.append("what exists already")
-            if not changed:
-                return plan
-            session.reporter.line(
-                f"{plan.service}: {', '.join(changed)} changed since the preview, so it is made anew."
-            )
-        plan = _approved_anew(session, service, yes=yes, again=again)
+        stale = [by_name(SERVICES)[plan.service] for plan in unsettled if _is_stale(session, plan)]
+        if not stale:
+            return list(current.values())
+        unsettled = _approved_anew(session, stale, yes=yes, again=again)
+        current |= {plan.service: plan for plan in unsettled}
     raise Refused(
-        f"what determines the plan of {service.name} keeps changing",
+        f"what determines the plan of {', '.join(plan.service for plan in unsettled)} keeps changing",
         expected="program, settings, state and upstream outputs to stay as they are between preview and apply",
         next_step=f"find out who else works on it, then {again}",
     )
+
+
+def _is_stale(session: Session, plan: StackPlan) -> bool:
+    """Whether it has to be made anew: it waited for its producers, or what determines it changed, which is told."""
+    if plan.is_blocked:
+        return True
+    changed = plan.fingerprint.differing(read_again(session, by_name(SERVICES)[plan.service]))
+    if plan.adopts and plan.preview and existing_of(session, plan.stack, plan.preview) != plan.existing:
+        changed.append("what exists already")
+    if changed:
+        session.reporter.line(f"{plan.service}: {', '.join(changed)} changed since the preview, so it is made anew.")
+    return bool(changed)
 
 
 def read_again(session: Session, service: Service) -> Fingerprint:
@@ -213,19 +221,21 @@ def read_again(session: Session, service: Service) -> Fingerprint:
     return fingerprint_of(session, service)
 
 
-def _approved_anew(session: Session, service: Service, *, yes: bool, again: str) -> StackPlan:
-    with session.reporter.step(title("preview", [service])):
-        plan = plan_stack(session, service)
-    if plan.is_blocked:
-        raise Refused(
-            f"{service.name} still waits for the outputs of {', '.join(plan.waits_for)}",
-            expected="outputs of the producers, which were applied just before",
-            next_step=f"./inv outputs.{plan.waits_for[0]}",
-        )
-    run = RunPlan(layers=((plan,),), target=session.target.name)
+def _approved_anew(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
+    """Previewed side by side, shown in one digest, approved by one answer."""
+    with session.reporter.step(title("preview", services)):
+        plans = side_by_side(session, services, lambda service: plan_stack(session, service))
+    for plan in plans:
+        if plan.is_blocked:
+            raise Refused(
+                f"{plan.service} still waits for the outputs of {', '.join(plan.waits_for)}",
+                expected="outputs of the producers, which were applied just before",
+                next_step=f"./inv outputs.{plan.waits_for[0]}",
+            )
+    run = RunPlan(layers=(tuple(plans),), target=session.target.name)
     show_digest(session, run)
     approve(session, run, yes=yes, again=again)
-    return plan
+    return plans
 
 
 def _apply_stack(session: Session, plan: StackPlan, progressed: Progressed, note: Callable[[str], None]) -> None:

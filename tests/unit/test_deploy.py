@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,28 @@ def test_consumer_waits_for_its_producers_outputs_and_is_approved_on_its_own(tmp
     assert "app: blocked: waits for db" in stage.reporter.text
     assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview", "up"]
     assert len(stage.reporter.asked) == 2
+
+
+def test_consumers_that_waited_together_are_shown_and_approved_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = (*TREE, replace(TREE[3], name="web", folder="web", namespace="web"))
+    for module in (planning, applying):
+        monkeypatch.setattr(module, "SERVICES", tree)
+    stage = Stage(tmp_path, three(), answers=["y", "y"])
+    (tmp_path / "pulumi" / "web").mkdir()
+    stage.write_state("web")
+    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs={"host": "x"}))
+    for name in ("app", "web"):
+        stage.runner.script["preview", name], stage.runner.script["up", name] = creating(name), applied(name)
+    plan = planning.plan_run(stage, layers(closure(["app", "web"], tree), tree))  # type: ignore[arg-type]
+    applying.approve(stage, plan, yes=False, again="")  # type: ignore[arg-type]
+    applying.apply_run(stage, plan, yes=False, again="")  # type: ignore[arg-type]
+    assert sorted(ups(stage)[-2:]) == ["app", "web"]
+    assert len(stage.reporter.asked) == 2, "once at first, once for those that waited"
+    assert [verb for verb, name in stage.runner.ran if name in ("app", "web") and verb != "export"][:2] == [
+        "preview"
+    ] * 2
 
 
 def test_consumer_of_a_producer_that_gave_no_outputs_is_refused(tmp_path: Path) -> None:
