@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -311,7 +312,7 @@ def _refuse_loss(name: EnvironmentName, carried: definitions.Carried) -> None:
         raise Refused(
             f"applying environments/{name.short}.yaml would make secrets vanish that are set live: {', '.join(paths)}",
             expected='`fn::secret: ""` at their places in the file; nothing was changed',
-            next_step=f"correct the file, or remove them on purpose: esc env rm {name.full} {paths[0]}",
+            next_step=f"correct the file, or remove them on purpose: esc env rm {name.full} {shlex.quote(paths[0])}",
         )
 
 
