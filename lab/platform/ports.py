@@ -66,11 +66,20 @@ def _listening_inodes(port: int) -> Iterable[str]:
                 yield f"socket:[{fields[9]}]"
 
 
+LINGERING = 3.0
+"""Seconds in which a port that no process shows as its own may come free.
+
+Of a killed process the first thread may be gone, and with it what /proc shows, while the others still hold its sockets.
+"""
+
+
 def refuse_taken(part: str, port: int) -> None:
     """Raises `OpsError` naming the process that took a port the lab had picked earlier."""
     if is_free(port):
         return
     pid = holder(port)
+    if pid is None and processes.wait_until(lambda: is_free(port), LINGERING):
+        return
     who = f"process {pid} ({processes.name_of(pid)})" if pid else "a process of another user"
     raise OpsError(
         f"port {port} of the lab's {part} is taken by {who}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -34,3 +35,22 @@ def test_a_listener_takes_a_port(address: str) -> None:
         with pytest.raises(OpsError, match=rf"port {port} of the lab's etcd is taken by process {os.getpid()} \("):
             ports.refuse_taken("etcd", port)
     ports.refuse_taken("etcd", port)
+
+
+def test_a_port_that_a_dying_process_still_holds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads end one by one; /proc shows none of its sockets once the first is gone."""
+    monkeypatch.setattr(ports, "holder", lambda _port: None)
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    closing = threading.Timer(0.3, server.close)
+    closing.start()
+    ports.refuse_taken("etcd", port)
+    assert ports.is_free(port)
+    closing.join()
+
+
+def test_a_port_of_another_user_is_told_after_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "holder", lambda _port: None)
+    monkeypatch.setattr(ports, "LINGERING", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(OpsError, match="a process of another user"):
+        ports.refuse_taken("etcd", server.getsockname()[1])
