@@ -29,8 +29,10 @@ def up(c: Any) -> None:
     state, reporter = _desk(c)
     with reporter.step("start the lab"):
         platform.up(state, reporter.line)
-    _apply_environments(c)
-    _tell_parts(state, reporter)
+    try:
+        _apply_environments(c)
+    finally:  # the lab itself is up, whatever is wrong with a definition
+        _tell_parts(state, reporter)
 
 
 def _apply_environments(c: Any) -> None:
