@@ -28,7 +28,7 @@ CANARY = "Canary0Password0Of0The0Superuser"
 PLURALS = {"Cluster": "clusters", "Database": "databases", "DatabaseRole": "databaseroles"}
 
 
-def eventually(look: Callable[[], T | None], seconds: float = 20.0) -> T:
+def eventually(look: Callable[[], T | None], seconds: float = 60.0) -> T:
     """What `look` finds, as soon as that is something; kubectl's complaints count as nothing."""
     deadline, last = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
@@ -137,7 +137,7 @@ def operators(lab: Lab) -> Lab:
         lab.kubectl("create", "namespace", namespace)
     apply(lab, *map(definition, PLURALS), CNPG, TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
     for namespace in ("cnpg-system", "tailscale"):
-        lab.kubectl("-n", namespace, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=30s")
+        lab.kubectl("-n", namespace, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=60s")
     return lab
 
 
@@ -158,7 +158,7 @@ def ready(operators: Lab, namespace: str) -> str:
     return namespace
 
 
-def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 20.0) -> None:
+def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 60.0) -> None:
     lab.kubectl("-n", namespace, "wait", f"cluster/{name}", "--for=condition=Ready", f"--timeout={seconds}s")
 
 
@@ -237,7 +237,7 @@ def test_claims_of_a_stateful_set_are_bound(lab: Lab, namespace: str) -> None:
             },
         },
     )
-    lab.kubectl("-n", namespace, "rollout", "status", "statefulset/s", "--timeout=20s")
+    lab.kubectl("-n", namespace, "rollout", "status", "statefulset/s", "--timeout=60s")
 
 
 def test_load_balancers_get_an_address(lab: Lab, namespace: str) -> None:
@@ -449,7 +449,7 @@ def test_a_database_is_made_with_what_it_asks_for(ready: str, operators: Lab) ->
     extensions = [{"name": name} for name in ("vector", "cube", "earthdistance")]
     wanted = database(ready, "immich", extensions=extensions, schemas=[{"name": "extra", "owner": "app"}])
     apply(operators, wanted)
-    operators.kubectl("-n", ready, "wait", "database/immich", "--for=jsonpath={.status.applied}=true", "--timeout=20s")
+    operators.kubectl("-n", ready, "wait", "database/immich", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
     status = operators.get("-n", ready, "database", "immich")["status"]
     assert [entry["applied"] for entry in status["extensions"]] == [True, True, True]
     assert status["observedGeneration"] == 1
@@ -469,8 +469,8 @@ def test_a_missing_extension_is_told(ready: str, operators: Lab) -> None:
 @pytest.mark.parametrize(("policy", "left"), [("delete", 0), ("retain", 1)])
 def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, left: int) -> None:
     apply(operators, database(ready, "brief", databaseReclaimPolicy=policy))
-    operators.kubectl("-n", ready, "wait", "database/brief", "--for=jsonpath={.status.applied}=true", "--timeout=20s")
-    operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=20s")
+    operators.kubectl("-n", ready, "wait", "database/brief", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=60s")
     login = values(operators, ready, "main-superuser")
     count = "select count(*) from pg_database where datname = 'brief'"
     assert ask(port_of(operators, ready), "postgres", login["password"], count) == left
@@ -478,7 +478,7 @@ def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, 
 
 def test_a_second_object_for_one_database_is_refused(ready: str, operators: Lab) -> None:
     apply(operators, database(ready, "one"))
-    operators.kubectl("-n", ready, "wait", "database/one", "--for=jsonpath={.status.applied}=true", "--timeout=20s")
+    operators.kubectl("-n", ready, "wait", "database/one", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
     apply(operators, {**database(ready, "two"), "spec": {"cluster": {"name": "main"}, "name": "one", "owner": "app"}})
     told = eventually(lambda: operators.get("-n", ready, "database", "two").get("status", {}).get("message"))
     assert told == 'reconciliation error: database "one" is already managed by Database object "one"'
@@ -492,7 +492,7 @@ def test_a_database_role_logs_in(ready: str, operators: Lab) -> None:
         "spec": {"cluster": {"name": "main"}, "name": "n8n", "login": True, "passwordSecret": {"name": "n8n"}},
     }
     apply(operators, secret(ready, "n8n", username="n8n", password="n8n-password"), role)
-    operators.kubectl("-n", ready, "wait", "databaserole/n8n", "--for=jsonpath={.status.applied}=true", "--timeout=20s")
+    operators.kubectl("-n", ready, "wait", "databaserole/n8n", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
     assert ask(port_of(operators, ready), "n8n", "n8n-password", "select current_user") == "n8n"
 
 
@@ -539,7 +539,7 @@ def test_an_exposure_that_ends_is_cleaned_up(operators: Lab, namespace: str, how
     apply(operators, exposed(namespace, "web"))
     assert state_of(operators, namespace, "web")["device_fqdn"] == f"{namespace}-web.lab.ts.net."
     if how == "delete":
-        operators.kubectl("-n", namespace, "delete", "service", "web", "--timeout=20s")
+        operators.kubectl("-n", namespace, "delete", "service", "web", "--timeout=60s")
     else:
         operators.kubectl("-n", namespace, "annotate", "service", "web", "tailscale.com/expose-")
     label = f"tailscale.com/parent-resource-ns={namespace}"
@@ -589,7 +589,7 @@ def test_an_ingress_takes_its_name_from_tls(operators: Lab, namespace: str) -> N
     path = "--output=jsonpath={.status.loadBalancer.ingress[0].hostname}"
     assert eventually(lambda: operators.kubectl("-n", namespace, "get", "ingress", "web", path)) == "photos.lab.ts.net"
     assert state_of(operators, namespace, "web", "ingress")["https_endpoint"] == "photos.lab.ts.net"
-    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=20s")
+    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=60s")
 
 
 def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace: str) -> None:
@@ -603,7 +603,7 @@ def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace:
     told = eventually(reasons)
     assert told["InvalidIngressBackend"] == 'rule with host "photos.example.org" ignored, unsupported'
     assert "ingress" not in operators.get("-n", namespace, "ingress", "web")["status"].get("loadBalancer", {})
-    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=20s")
+    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=60s")
 
 
 # -- operators and definitions that come and go ---------------------------------------------------------------------
@@ -636,7 +636,7 @@ def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str
     platform.up(operators.state_dir, lambda _line: None)
     assert operators_pid(operators) != killed
     apply(operators, database(ready, "after"))
-    operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=20s")
+    operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
     assert postmaster(operators, ready) == before
 
 
@@ -654,7 +654,7 @@ def test_controllers_outlive_the_api_servers_restart(ready: str, operators: Lab)
     kill(killed)
     platform.up(operators.state_dir, lambda _line: None)
     apply(operators, database(ready, "after"))
-    operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=30s")
+    operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
     assert (operators_pid(operators), postmaster(operators, ready)) == (before, server)
 
 
@@ -662,10 +662,10 @@ def test_definitions_may_go_and_come_back(operators: Lab, namespace: str) -> Non
     apply(operators, cluster(namespace))
     await_ready(operators, namespace)
     before = operators_pid(operators)
-    operators.kubectl("delete", "crd", "clusters.postgresql.cnpg.io", "--timeout=30s")
+    operators.kubectl("delete", "crd", "clusters.postgresql.cnpg.io", "--timeout=60s")
     eventually(lambda: not postgres.folder_of(operators.lab_dir, namespace, "main").exists())
     apply(operators, definition("Cluster"))
-    operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=20s")
+    operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=60s")
     eventually(lambda: apply(operators, cluster(namespace)) is None)
     await_ready(operators, namespace)
     assert operators_pid(operators) == before
