@@ -21,12 +21,12 @@ from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_
 from runbooks.lib.secret_values import blanked
 from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
-from runbooks.schedule import Schedule
+from runbooks.schedule import Schedule, previews_at_once
 from runbooks.services import SERVICES, Service
 from runbooks.session import Session
 
 SIDE_BY_SIDE = 4
-"""Stacks worked on at once: a preview is one to two CPU seconds, most of a run is waiting."""
+"""Stacks worked on at once: most of an update is waiting."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> R
     Raises the first failure after its whole layer was tried; what else runs by then is waited for.
     """
     planned: list[tuple[StackPlan, ...]] = []
-    pool = ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="stack")
+    pool = ThreadPoolExecutor(max_workers=previews_at_once(), thread_name_prefix="stack")
     try:
         schedule = Schedule(pool, service_layers, lambda service: plan_stack(session, service))
         for layer in service_layers:

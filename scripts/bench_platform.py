@@ -40,8 +40,9 @@ from bench_cli import INV, PATIENCE, Figure, NotMeasured, cpu_of_children, own_l
 
 from runbooks.lib.environment import child_environment
 from runbooks.lib.journal import read_journal, runs_of
+from runbooks.schedule import processors
 
-CORES = os.cpu_count() or 1
+CORES = processors()
 TASK = "preview.all"
 ROUNDS = 3
 UNCHANGED, CHANGES = 0, 7

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runbooks.lib.graph import layers
-from runbooks.schedule import Schedule
+from runbooks.schedule import Schedule, previews_at_once
 from runbooks.services import SERVICES, Service
 
 PATIENCE = 30.0
@@ -76,3 +76,11 @@ def test_a_need_that_is_not_of_this_run_does_not_count(pool: ThreadPoolExecutor)
     only = [(TREE[3],)]
     (future,) = Schedule(pool, only, lambda each: each.name).finished(only[0])
     assert future.result() == "both"
+
+
+@pytest.mark.parametrize(("processors", "previews"), [(1, 2), (2, 3), (64, 8)])
+def test_previews_keep_the_processors_busy_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, processors: int, previews: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    assert previews_at_once() == previews
