@@ -91,5 +91,5 @@ def test_a_table_for_people_and_an_object_for_programs() -> None:
     figures = figures_of(rounds, cores=2)
     assert len(told(rounds, figures).splitlines()) == 1 + len(figures)
     facts = json.loads(as_json(rounds, figures, load=0.5))
-    assert facts["rounds"] == [{"wall": 12.0, "previews_cpu": 20.0, "by_hand": 30.0}]
+    assert facts["rounds"] == [{"wall": 12.0, "previews_cpu": 20.0, "by_hand": 30.0, "elsewhere": 0.0}]
     assert facts["figures"][0]["value"] == pytest.approx(1.2)
