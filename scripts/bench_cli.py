@@ -14,6 +14,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -204,7 +205,8 @@ def masker() -> list[Figure]:
 
 @contextlib.contextmanager
 def own_lab() -> Iterator[Lab]:
-    """A state folder that is gone afterwards, with every process of the lab in it."""
+    """A state folder that is gone afterwards, with every process of the lab in it; also after a SIGTERM."""
+    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     state = Path(tempfile.mkdtemp(prefix="ops-bench-"))
     lab = Lab(state=state)
     try:
@@ -213,6 +215,7 @@ def own_lab() -> Iterator[Lab]:
         with contextlib.suppress(NotMeasured):
             lab.inv("lab.down")
         shutil.rmtree(state, ignore_errors=True)
+        signal.signal(signal.SIGTERM, former)
 
 
 def report(name: str, measure: Measure) -> list[Figure]:

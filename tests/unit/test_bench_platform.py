@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,16 @@ def test_a_table_for_people_and_an_object_for_programs() -> None:
     facts = json.loads(as_json(rounds, figures, load=0.5))
     assert facts["rounds"] == [{"wall": 12.0, "previews_cpu": 20.0, "by_hand": 30.0, "elsewhere": 0.0}]
     assert facts["figures"][0]["value"] == pytest.approx(1.2)
+
+
+def test_a_lab_of_its_own_is_gone_also_after_a_sigterm() -> None:
+    program = "from bench_cli import own_lab\nwith own_lab() as lab:\n    print(lab.state, flush=True)\n    input()"
+    folder = Path(__file__).parents[2] / "scripts"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], cwd=folder, stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout is not None
+        state = Path(child.stdout.readline().strip())
+        assert state.is_dir()
+        child.terminate()
+        assert child.wait(60) == 143
+    assert not state.exists()
