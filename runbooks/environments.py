@@ -348,15 +348,10 @@ def push(session: Session, draft: Draft) -> int:
 
 def api_of(session: Session) -> EscApi | None:
     """The back end's API, where the token for it can be read; `None` where only the CLI finds it (key ring)."""
-    from pathlib import Path
-
-    from runbooks.lib.cloud import token_for
     from runbooks.lib.esc_api import EscApi
 
-    credentials: Path = Path(session.env["PULUMI_CREDENTIALS_PATH"])
-    token = token_for(session.target.backend, session.env, credentials)
-    session.masker.register_all([token] if token else [])
-    return EscApi(url=session.target.backend, token=token) if token else None
+    cloud = states.cloud_of(session)
+    return EscApi(cloud=cloud) if cloud is not None else None
 
 
 def _push_with_etag(session: Session, api: EscApi, draft: Draft) -> int:

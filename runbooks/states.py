@@ -42,8 +42,8 @@ class Known:
     """By the stack's reference."""
     listed: dict[str, pulumi.StackRow] | None = None
     """The stacks there are, by their references; `None` while nobody was asked."""
-    api: StackApi | None = None
-    """The cloud's, once it was asked for."""
+    cloud: Cloud | None = None
+    """The back end, once it was asked for."""
     opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
     """By a settings file and what it binds: opened to prepare the stack, and not yet used for its plan."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
@@ -157,26 +157,26 @@ def register_settings(session: Session, stack: Stack, file: StackFile) -> None:
 
 def _told_by_cloud(session: Session, ask: Callable[[StackApi], Told]) -> Told | None:
     """The cloud's own answer, which takes no process; `None` where pulumi has to be asked, which also says why."""
-    api = _api_of(session)
-    if api is None:
+    cloud = cloud_of(session)
+    if cloud is None:
         return None
     try:
-        return ask(api)
+        return ask(StackApi(cloud=cloud))
     except (CloudError, NotTold):
         return None
 
 
-def _api_of(session: Session) -> StackApi | None:
-    """The back end's API, where it is the Pulumi Cloud and its token can be read: a key ring is for pulumi alone."""
+def cloud_of(session: Session) -> Cloud | None:
+    """The back end, where it is the Pulumi Cloud and its token can be read: a key ring is for pulumi alone."""
     url = session.target.backend
     if session.target.has_diy_backend:
         return None
-    with session.known.one_at_a_time("api"):
-        if session.known.api is None:
+    with session.known.one_at_a_time("cloud"):
+        if session.known.cloud is None:
             token = token_for(url, session.env, Path(session.env["PULUMI_CREDENTIALS_PATH"]))
             session.masker.register_all([token] if token else [])
-            session.known.api = StackApi(cloud=Cloud(url=url, token=token)) if token else None
-        return session.known.api
+            session.known.cloud = Cloud(url=url, token=token) if token else None
+        return session.known.cloud
 
 
 def in_clear(session: Session, command: Command, stack: Stack, after_interrupt: bool = False) -> str:

@@ -26,10 +26,9 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class EscApi:
-    """One back end and the token for it."""
+    """The environments of one back end."""
 
-    url: str
-    token: str = field(repr=False)
+    cloud: Cloud
 
     def fetch(self, name: EnvironmentName) -> Live:
         """The definition, secrets as ciphertext, and its ETag."""
@@ -61,9 +60,9 @@ class EscApi:
     ) -> tuple[Message, str]:
         accepted = {"Accept": "application/vnd.pulumi+8", **(headers or {})}
         try:
-            return Cloud(url=self.url, token=self.token).ask(method, path, body, accepted)
+            return self.cloud.ask(method, path, body, accepted)
         except CloudError as error:
-            raise _meaning(error, self.url, name) from error
+            raise _meaning(error, self.cloud.url, name) from error
 
 
 def _refuse_diagnostics(answer: Mapping[str, Any], name: EnvironmentName) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runbooks.lib.cloud import Cloud as BackEnd
 from runbooks.lib.errors import LoginMissing, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.esc import EnvironmentName
 from runbooks.lib.esc_api import EscApi
@@ -64,7 +65,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 def api(cloud: Cloud) -> EscApi:
-    return EscApi(url=cloud.url, token="pul-token")
+    return EscApi(cloud=BackEnd(url=cloud.url, token="pul-token"))
 
 
 def test_the_etag_of_what_was_read_goes_with_what_is_written(cloud: Cloud) -> None:
@@ -108,4 +109,4 @@ def test_a_check_changes_nothing_and_names_what_is_wrong(cloud: Cloud) -> None:
 
 def test_nobody_there(cloud: Cloud) -> None:
     with pytest.raises(ToolFailed, match="does not answer"):
-        EscApi(url="http://127.0.0.1:1", token="x").fetch(NAME)
+        EscApi(cloud=BackEnd(url="http://127.0.0.1:1", token="x")).fetch(NAME)
