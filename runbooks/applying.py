@@ -18,7 +18,6 @@ from runbooks.lib.failures import explain
 from runbooks.lib.graph import by_name
 from runbooks.lib.plan import (
     PROPERTY_INDENT,
-    Fingerprint,
     RunPlan,
     StackPlan,
     Watch,
@@ -190,6 +189,7 @@ def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, a
     current = {plan.service: plan for plan in layer}
     unsettled = list(layer)
     for _ in range(ATTEMPTS):
+        forget_states(session, [by_name(SERVICES)[plan.service] for plan in unsettled if not plan.is_blocked])
         stale = [by_name(SERVICES)[plan.service] for plan in unsettled if _is_stale(session, plan)]
         if not stale:
             return list(current.values())
@@ -206,7 +206,7 @@ def _is_stale(session: Session, plan: StackPlan) -> bool:
     """Whether it has to be made anew: it waited for its producers, or what determines it changed, which is told."""
     if plan.is_blocked:
         return True
-    changed = plan.fingerprint.differing(read_again(session, by_name(SERVICES)[plan.service]))
+    changed = plan.fingerprint.differing(fingerprint_of(session, by_name(SERVICES)[plan.service]))
     if plan.adopts and plan.preview and existing_of(session, plan.stack, plan.preview) != plan.existing:
         changed.append("what exists already")
     if changed:
@@ -214,11 +214,14 @@ def _is_stale(session: Session, plan: StackPlan) -> bool:
     return bool(changed)
 
 
-def read_again(session: Session, service: Service) -> Fingerprint:
-    """What determines the service's plan now, whatever this run was told before."""
-    for stack in (session.stack(service), *(producer_called(session, name) for name in service.reads_outputs_of)):
-        states.forget(session, stack)
-    return fingerprint_of(session, service)
+def forget_states(session: Session, services: Sequence[Service]) -> None:
+    """Let the next comparison of these services see their states and their producers' as they are then.
+
+    All at once, before the first is compared: a producer that several read is asked for once.
+    """
+    for service in services:
+        for stack in (session.stack(service), *(producer_called(session, name) for name in service.reads_outputs_of)):
+            states.forget(session, stack)
 
 
 def _approved_anew(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
@@ -364,7 +367,8 @@ ENDING = ("state", "target", "settings", "pulumi")
 
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
     """Raise `Refused` when what determines an end is no longer what it was at its preview; it runs no program."""
-    changed = [part for part in plan.fingerprint.differing(read_again(session, service)) if part in ENDING]
+    forget_states(session, [service])
+    changed = [part for part in plan.fingerprint.differing(fingerprint_of(session, service)) if part in ENDING]
     if changed:
         raise Refused(
             f"{', '.join(changed)} of {service.name} changed since the preview",
