@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from runbooks.lib.errors import ToolFailed
-from runbooks.lib.files import writing
+from runbooks.lib.files import write_new, writing
 
 NAME = "pulumi-home"
 
@@ -25,8 +25,7 @@ def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: b
     try:
         with writing("pulumi's folder of this run", home):
             home.mkdir(mode=0o700)
-            (home / "pid").touch(mode=0o600)
-            (home / "pid").write_text(str(os.getpid()), encoding="ascii")
+            write_new(home / "pid", str(os.getpid()), "pulumi's folder of this run")
             if not is_stand_in:
                 (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
         yield home
