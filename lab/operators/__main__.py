@@ -29,7 +29,7 @@ from lab.operators.database import Databases
 from lab.operators.loadbalancer import LoadBalancers
 from lab.operators.prometheus import PROGRAMS, Monitoring
 from lab.operators.roles import DatabaseRoles
-from lab.operators.routes import ROUTES, Route
+from lab.operators.routes import ROUTES, Route, look_again
 from lab.operators.servers import Servers
 from lab.operators.settings import Settings
 from lab.operators.tailscale import Exposures, Ingresses, Proxies, Services
@@ -39,8 +39,8 @@ from lab.operators.work import Controller, Work
 log = logging.getLogger("lab.operators")
 PATIENCE = 60.0
 """Seconds to wait for the lab's API server at the start; the supervisor tries again after that."""
-RESYNC = 30.0
-"""Seconds between two looks at everything, should a watch ever miss something."""
+RESYNC = 15.0
+"""Seconds between two looks at what a watch may have missed."""
 
 
 def controllers(api: Api, settings: Settings) -> Work:
@@ -52,8 +52,9 @@ def controllers(api: Api, settings: Settings) -> Work:
     exposures = Exposures(api, work)
 
     def resync(_namespace: str, _name: str) -> float:
-        for controller in ("clusters", "exposures", "tunnels", "issuers", "installations"):
+        for controller in ("clusters", "exposures", "tunnels", "webhooks"):
             work.add(controller, "", "")
+        look_again(api, work)
         return RESYNC
 
     table |= {

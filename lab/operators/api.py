@@ -46,6 +46,11 @@ class Kind:
     def version(self) -> str:
         return self.api_version.rpartition("/")[2]
 
+    @property
+    def is_defined(self) -> bool:
+        """Whether a CustomResourceDefinition brings the kind; the server's own groups read otherwise."""
+        return "." in self.group and not self.group.endswith(".k8s.io")
+
     def path(self, namespace: str = "", name: str = "") -> str:
         where = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
         return f"{self.prefix}{where}/{self.plural}" + (f"/{name}" if name else "")

@@ -25,6 +25,7 @@ from lab.operators.api import (
     STATEFUL_SET,
     VALIDATING_WEBHOOKS,
     VOLUME,
+    Api,
     Kind,
     Object,
 )
@@ -128,3 +129,14 @@ ROUTES: tuple[tuple[Kind, Route], ...] = (
     (MUTATING_WEBHOOKS, everything("webhooks")),
     (CLICKHOUSE, to("clickhouse")),
 )
+
+
+def look_again(api: Api, work: Work) -> None:
+    """Ask for a look at every object of a kind that a definition brings.
+
+    kopf learns of such a kind from the event of its definition and asks the server's discovery only then. When
+    discovery lags behind that event, kopf never watches the kind, and nothing else would tell of its objects.
+    """
+    for kind, route in ROUTES:
+        for found in api.list(kind) if kind.is_defined else ():
+            route(work, found["metadata"].get("namespace", ""), found["metadata"]["name"], found)

@@ -162,6 +162,14 @@ def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 6
     lab.kubectl("-n", namespace, "wait", f"cluster/{name}", "--for=condition=Ready", f"--timeout={seconds}s")
 
 
+def await_applied(lab: Lab, namespace: str, name: str) -> None:
+    """Wait until the operator says so of a Database or DatabaseRole; else show what it says."""
+    try:
+        lab.kubectl("-n", namespace, "wait", name, "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    except AssertionError as complaint:
+        raise AssertionError(f"{complaint}\nit is: {lab.kubectl('-n', namespace, 'get', name, '-o', 'yaml')}") from None
+
+
 def condition(thing: dict[str, Any], kind: str) -> dict[str, Any]:
     found = [entry for entry in thing.get("status", {}).get("conditions", []) if entry["type"] == kind]
     return found[0] if found else {}
@@ -449,7 +457,7 @@ def test_a_database_is_made_with_what_it_asks_for(ready: str, operators: Lab) ->
     extensions = [{"name": name} for name in ("vector", "cube", "earthdistance")]
     wanted = database(ready, "immich", extensions=extensions, schemas=[{"name": "extra", "owner": "app"}])
     apply(operators, wanted)
-    operators.kubectl("-n", ready, "wait", "database/immich", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    await_applied(operators, ready, "database/immich")
     status = operators.get("-n", ready, "database", "immich")["status"]
     assert [entry["applied"] for entry in status["extensions"]] == [True, True, True]
     assert status["observedGeneration"] == 1
@@ -469,7 +477,7 @@ def test_a_missing_extension_is_told(ready: str, operators: Lab) -> None:
 @pytest.mark.parametrize(("policy", "left"), [("delete", 0), ("retain", 1)])
 def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, left: int) -> None:
     apply(operators, database(ready, "brief", databaseReclaimPolicy=policy))
-    operators.kubectl("-n", ready, "wait", "database/brief", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    await_applied(operators, ready, "database/brief")
     operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=60s")
     login = values(operators, ready, "main-superuser")
     count = "select count(*) from pg_database where datname = 'brief'"
@@ -478,7 +486,7 @@ def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, 
 
 def test_a_second_object_for_one_database_is_refused(ready: str, operators: Lab) -> None:
     apply(operators, database(ready, "one"))
-    operators.kubectl("-n", ready, "wait", "database/one", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    await_applied(operators, ready, "database/one")
     apply(operators, {**database(ready, "two"), "spec": {"cluster": {"name": "main"}, "name": "one", "owner": "app"}})
     told = eventually(lambda: operators.get("-n", ready, "database", "two").get("status", {}).get("message"))
     assert told == 'reconciliation error: database "one" is already managed by Database object "one"'
@@ -492,7 +500,7 @@ def test_a_database_role_logs_in(ready: str, operators: Lab) -> None:
         "spec": {"cluster": {"name": "main"}, "name": "n8n", "login": True, "passwordSecret": {"name": "n8n"}},
     }
     apply(operators, secret(ready, "n8n", username="n8n", password="n8n-password"), role)
-    operators.kubectl("-n", ready, "wait", "databaserole/n8n", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    await_applied(operators, ready, "databaserole/n8n")
     assert ask(port_of(operators, ready), "n8n", "n8n-password", "select current_user") == "n8n"
 
 
@@ -636,7 +644,7 @@ def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str
     platform.up(operators.state_dir, lambda _line: None)
     assert operators_pid(operators) != killed
     apply(operators, database(ready, "after"))
-    operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    await_applied(operators, ready, "database/after")
     assert postmaster(operators, ready) == before
 
 
@@ -654,7 +662,7 @@ def test_controllers_outlive_the_api_servers_restart(ready: str, operators: Lab)
     kill(killed)
     platform.up(operators.state_dir, lambda _line: None)
     apply(operators, database(ready, "after"))
-    operators.kubectl("-n", ready, "wait", "database/after", "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+    await_applied(operators, ready, "database/after")
     assert (operators_pid(operators), postmaster(operators, ready)) == (before, server)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lab.operators.api import ApiError
+from lab.operators.api import ApiError, Kind, Object
+from lab.operators.routes import ROUTES, look_again
 from lab.operators.work import Controller, Work
 
 Start = Callable[[dict[str, Controller]], Work]
@@ -104,3 +105,35 @@ def test_a_slow_key_does_not_hold_up_others(start: Start) -> None:
     work.add("quick", "", "two")
     assert done.wait(5)
     leave.set()
+
+
+class Listing:
+    """The API server's lists, as the controllers ask for them."""
+
+    def __init__(self, **objects: list[str]) -> None:
+        self._objects = objects
+        self.asked: list[str] = []
+
+    def list(self, kind: Kind) -> list[Object]:
+        self.asked.append(kind.plural)
+        return [{"metadata": {"name": name, "namespace": "here"}} for name in self._objects.get(kind.plural, [])]
+
+
+def test_what_no_watch_told_of_is_looked_at(start: Start) -> None:
+    seen: set[tuple[str, str]] = set()
+    done = threading.Event()
+
+    def look(controller: str) -> Controller:
+        def see(_namespace: str, name: str) -> None:
+            seen.add((controller, name))
+            if len(seen) == 3:
+                done.set()
+
+        return see
+
+    listing = Listing(databaseroles=["n8n"], certificates=["web"], issuers=["letsencrypt"], services=["web"])
+    look_again(listing, start({name: look(name) for name in ("role", "certificate", "issuers")}))  # type: ignore[arg-type]
+    assert done.wait(5)
+    assert seen == {("role", "n8n"), ("certificate", "web"), ("issuers", "")}
+    own = {kind.plural for kind, _ in ROUTES if kind.plural in ("services", "secrets", "pods", "ingresses")}
+    assert own.isdisjoint(listing.asked)
