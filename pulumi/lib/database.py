@@ -32,7 +32,7 @@ LOCALE = "C.UTF-8"
 CONNECT_TIMEOUT = 20
 """Seconds; the provider's own default is three minutes, a long time to learn that the tailnet is not connected."""
 
-STACK = matching(r"[^/\s]+/[^/\s]+/[^/\s]+", "organization/project/stack", "organization/postgresql/mx")
+STACK = matching(r"[^/\s]+/[^/\s]+/[^/\s]+", "organization/project/stack", "{organization}/postgresql/{stack}")
 SSLMODE = one_of("disable", "require", "verify-ca", "verify-full")
 
 LoginField = Literal["host", "port", "username", "password", "database"]

@@ -34,6 +34,7 @@ class Rule:
     """Completes "expected …", the type included."""
     holds: Callable[[typing.Any], bool]
     example: str = ""
+    """`{organization}` and `{stack}` in it become those of the running stack."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,11 +214,17 @@ def _set_command(field: dataclasses.Field[typing.Any], full_key: str) -> str:
     rule: Rule | None = field.metadata["setting"].accepts
     default = None if _is_required(field) else _default(field)
     if isinstance(default, tuple):
-        return f"pulumi config set --path '{full_key}[0]' {rule.example if rule else 'VALUE'}"
+        return f"pulumi config set --path '{full_key}[0]' {_example(rule) or 'VALUE'}"
     if isinstance(default, dict):
         return f"pulumi config set --path '{full_key}.NAME' VALUE"
-    example = _text(default) if default not in (None, "") else (rule.example if rule else "")
+    example = _text(default) if default not in (None, "") else _example(rule)
     return f"pulumi config set {full_key} {example or 'VALUE'}"
+
+
+def _example(rule: Rule | None) -> str:
+    if rule is None or "{" not in rule.example:
+        return rule.example if rule else ""
+    return rule.example.format(organization=pulumi.get_organization(), stack=pulumi.get_stack())
 
 
 def _report(problems: list[Problem]) -> str:

@@ -170,7 +170,7 @@ async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
     logger.addHandler(warned)
     recorder = Recorder(given.get("stacks", {}))
     monitor = RecordingMonitor(recorder)
-    mocks.set_mocks(recorder, project=project, stack="test", monitor=monitor, logger=logger)
+    mocks.set_mocks(recorder, project=project, stack="test", organization="home", monitor=monitor, logger=logger)
     set_all_config(given["config"], given["secrets"])
     return {**await record(monitor), "warnings": warned.messages}
 

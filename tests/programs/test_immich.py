@@ -49,7 +49,7 @@ def test_the_postgres_stack_is_required_and_nothing_else_will_do(run_program, po
     assert (
         "immich:postgres_stack: not set\n"
         "  expected  organization/project/stack: Stack that runs Postgres; its outputs are read\n"
-        "  set it    pulumi config set immich:postgres_stack organization/postgresql/mx" in failed.error
+        "  set it    pulumi config set immich:postgres_stack home/postgresql/test" in failed.error
     )
 
 
