@@ -17,11 +17,14 @@ COLUMNS = ("layer", "service", "needs", "reads outputs of", "through")
 @task(help={"mermaid": "As a Mermaid diagram.", "dot": "In Graphviz's language."})
 def graph(c: Any, mermaid: bool = False, dot: bool = False) -> None:
     """Show which service needs which, layer by layer, and how outputs travel. Changes nothing."""
+    from runbooks.lib.errors import Usage
     from runbooks.lib.graph import layers
     from runbooks.services import SERVICES
     from runbooks.session import open_bench
 
     with open_bench(c, "graph") as bench:
+        if mermaid and dot:
+            raise Usage("--mermaid and --dot were both given", expected="one of the two, or neither for a table")
         ordered = layers([service.name for service in SERVICES], SERVICES)
         if mermaid or dot:
             for line in mermaid_lines(SERVICES) if mermaid else dot_lines(SERVICES):

@@ -64,10 +64,17 @@ def producer_gives(session: Session, service: Service) -> None:
             said = "has no outputs yet" if not outputs else f"has no output {', '.join(missing)}"
             raise VerificationFailed(
                 f"{name} {said}, and {service.name} reads {', '.join(text.replace('|', ' or ') for text in wanted)}",
-                expected=f"{name} exports them under these names, and was applied since",
+                expected=f"{name} exports them under these names, and was applied since{instead(service, outputs)}",
                 next_step=f"./inv deploy.{name}, then ./inv outputs.{name}",
             )
         session.reporter.line(f"{name} gives {', '.join(text.replace('|', ' or ') for text in wanted)}")
+
+
+def instead(service: Service, outputs: dict[str, object]) -> str:
+    """The consumer's side of a name that does not fit: its definition could read one that is there."""
+    if not (service.environment and outputs):
+        return ""
+    return f"; or environments/{service.environment}.yaml reads what is there: {', '.join(sorted(outputs))}"
 
 
 def outputs_wanted(session: Session, service: Service, producer: str) -> list[str]:

@@ -61,7 +61,7 @@ class Reporter(Protocol):
         """
 
     def line(self, text: str) -> None:
-        """Our own words, in which a service's name stays readable."""
+        """Our own words, in which a service's name stays readable; commands in them are told for the chosen target."""
 
     def quote(self, text: str) -> None:
         """What a tool or a cluster said; every secret in it is masked."""
@@ -325,7 +325,7 @@ class PlainReporter:
         self.line(f"  {step.title}: {state} in {seconds_text(step.seconds)}")
 
     def line(self, text: str) -> None:
-        self._print(self._own(text))
+        self._print(self._own(on_target(text, self._target)))
 
     def quote(self, text: str) -> None:
         self._print(self._masker.mask(text))
@@ -401,8 +401,14 @@ _COMMAND = re.compile(r"\./inv (?=[a-z])(?!lab\.|test\b|check\b)")
 
 
 def on_target(text: str, target: str) -> str:
-    """The text, with the commands it names on the target that was chosen: as they stand they might go elsewhere."""
-    return _COMMAND.sub(f"./inv --target {target} ", text) if target and "--target" not in text else text
+    """The text, with the commands it names on the target that was chosen: as they stand they might go elsewhere.
+
+    A line that names a target already stays as it is.
+    """
+    if not target or "./inv " not in text:
+        return text
+    lines = text.split("\n")
+    return "\n".join(line if "--target" in line else _COMMAND.sub(f"./inv --target {target} ", line) for line in lines)
 
 
 def finding_text(found: Finding) -> str:
@@ -442,7 +448,7 @@ class JsonReporter(PlainReporter):
         self.event("step", title=step.title, state=state, seconds=round(step.seconds, 1))
 
     def line(self, text: str) -> None:
-        self.event("line", text=text)
+        self.event("line", text=on_target(text, self._target))
 
     def quote(self, text: str) -> None:
         self.event("quote", said=text)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from runbooks import graph
+from runbooks.lib.errors import Usage
 from runbooks.services import Reference, Service
 from tests.unit.house import House
 from tests.unit.stage import TREE
@@ -47,6 +48,11 @@ def test_mermaid_and_dot(house: House, capsys: pytest.CaptureFixture[str]) -> No
     graph.graph.body(house.c, dot=True)
     told = capsys.readouterr().out
     assert told.startswith("digraph") and '"web" -> "db" [label = "web/prod"];' in told and told.rstrip().endswith("}")
+
+
+def test_one_language_at_a_time(house: House) -> None:
+    with pytest.raises(Usage, match="--mermaid and --dot were both given"):
+        graph.graph.body(house.c, mermaid=True, dot=True)
 
 
 def test_programs_get_one_event_a_service(house: House, capsys: pytest.CaptureFixture[str]) -> None:

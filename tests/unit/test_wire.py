@@ -152,8 +152,9 @@ def test_the_outputs_an_environment_reads_must_be_there(cloud: House) -> None:
     produced = json.loads(checkpoint({key: value for key, value in OUTPUTS.items() if key != "user"}))
     latest = {"deployment": produced["checkpoint"]["latest"]}
     cloud.answer("pulumi", ["stack", "export", "databases/postgres"], latest)
-    with pytest.raises(VerificationFailed, match="postgres has no output user"):
+    with pytest.raises(VerificationFailed, match="postgres has no output user") as broken:
         TASKS["stitch"].body(cloud.c, yes=True)
+    assert "or environments/stitch/prod.yaml reads what is there: host," in broken.value.expected
 
 
 def test_a_file_back_end_is_told_before_anything_runs(house: House) -> None:

@@ -255,6 +255,10 @@ def test_nobody_is_asked_without_a_terminal(masker: Masker, monkeypatch: pytest.
         ("./inv test", "./inv test"),
         ("./inv testing.all", "./inv --target home testing.all"),
         ("./inv target.show --target lab", "./inv target.show --target lab"),
+        (
+            "next: ./inv deploy.net\n  or ./inv status --target lab",
+            "next: ./inv --target home deploy.net\n  or ./inv status --target lab",
+        ),
     ],
 )
 def test_next_steps_go_to_the_target_that_was_chosen(text: str, told: str) -> None:
@@ -262,11 +266,13 @@ def test_next_steps_go_to_the_target_that_was_chosen(text: str, told: str) -> No
     assert on_target(text, "") == text
 
 
-def test_errors_and_findings_name_commands_on_the_chosen_target() -> None:
+def test_whatever_is_told_names_commands_on_the_chosen_target() -> None:
     for as_json in (False, True):
         out, err = io.StringIO(), io.StringIO()
         reporter = make_reporter(as_json=as_json, masker=Unmasked(), target="home", out=out, err=err)
         reporter.finding(Finding(rung="r", state=State.FAILED, next_step="./inv verify.net"))
+        reporter.line("also failed: net\n  next: ./inv wire.net")
         reporter.error(["broken", "next: ./inv doctor"], exit_code=1)
         assert "./inv --target home verify.net" in out.getvalue()
+        assert "next: ./inv --target home wire.net" in out.getvalue()
         assert "next: ./inv --target home doctor" in out.getvalue() + err.getvalue()
