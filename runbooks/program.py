@@ -149,10 +149,32 @@ class OpsProgram(Program):
     def _read_parse_error(self, error: ParseError) -> OpsError:
         """invoke tells an unknown task and an unknown option apart by nothing but the word it could not place."""
         unknown = re.fullmatch(r"No idea what '(.*)' is!", str(error), re.DOTALL)
-        if unknown is None or unknown[1].startswith("-"):
-            next_step = "./inv --help TASK shows a task's options, ./inv --list the tasks"
-            return Usage(f"the command line cannot be read: {error}", next_step=next_step)
+        help_with = f"./inv --help {self._task_asked_for()}"
+        if unknown is None:
+            return Usage(f"the command line cannot be read: {error}", next_step=help_with)
+        if unknown[1].startswith("-"):
+            return Usage(
+                f"the command line cannot be read: no option {self._as_typed(unknown[1])}",
+                expected="one of the task's options; no name begins with a dash",
+                next_step=f"{help_with} shows them",
+            )
+        switch = next((word for word in self.argv[1:] if re.fullmatch(rf"--?[^=]+={re.escape(unknown[1])}", word)), "")
+        if switch:
+            option = switch.partition("=")[0]
+            return Usage(f"{option} takes no value, and one was given", expected=f"{option} alone, or without it")
         return self._unknown(unknown[1], "task", list(self.collection.task_names))
+
+    def _task_asked_for(self) -> str:
+        """Also right when parsing failed before the tasks were loaded."""
+        known = self.collection.task_names if hasattr(self, "collection") else ()
+        return next((word for word in self.argv[1:] if word in known), "TASK")
+
+    def _as_typed(self, option: str) -> str:
+        """invoke reads `-foo` as -f, -o and -o, and names one letter. A value behind `=` may be secret: never told."""
+        if option.startswith("--"):
+            return option
+        typed = (word for word in self.argv[1:] if re.fullmatch(r"-[^-=]*", word) and option[1:] in word)
+        return next(typed, option)
 
     def _unknown(self, name: str, kind: str, candidates: list[str]) -> NotFound:
         from runbooks.lib.names import nearest

@@ -196,6 +196,10 @@ def test_error_as_event(capsys: pytest.CaptureFixture[str]) -> None:
         (["-things.postgres"], 2, "begins with a dash"),
         (["things.postgres", "--nope"], 2, "--nope"),
         (["things.postgres", "-x"], 2, "-x"),
+        (["things.postgres", "-foo"], 2, "no option -foo\n  expected: one of the task's options; no name begins"),
+        (["things.postgres", "--nope=5"], 2, "next: ./inv --help things.postgres"),
+        (["things.postgres", "--yes="], 2, "--yes takes no value"),
+        (["things.postgres", "--yes=true"], 2, "--yes takes no value"),
         (["--nope"], 2, "--nope"),
         (["--target"], 2, "target"),
         (["--target=", "look"], 2, "without a name"),
@@ -208,6 +212,12 @@ def test_wrong_command_line(words: list[str], code: int, said: str, capsys: pyte
     assert run(*words) == code
     assert said in capsys.readouterr().err
     assert SEEN == []
+
+
+def test_the_value_of_an_unknown_option_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("things.postgres", "--password=hunter2") == 2
+    assert run("things.postgres", "-p=hunter2") == 2
+    assert "hunter2" not in capsys.readouterr().err
 
 
 def test_wrong_task_as_event_names_three(capsys: pytest.CaptureFixture[str]) -> None:
