@@ -104,5 +104,5 @@ def tell_pending(session: Session, stack: Stack) -> None:
     for kind, urn in pending:
         session.reporter.quote(f"pending: {kind} {pulumi.type_of(urn)} {pulumi.name_of(urn)}, result unknown")
     if pending:
-        session.reporter.line(f"next: look whether these exist, then ./inv deploy.{stack.service}")
+        session.reporter.advice(f"next: look whether these exist, then ./inv deploy.{stack.service}")
     session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in pending])

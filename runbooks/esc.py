@@ -127,7 +127,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
         revision = environments.push(session, draft)
         session.reporter.line(f"{name.short}: applied" + (f", revision {revision}" if revision else ""))
         for path in environments.still_empty(draft):
-            session.reporter.line(f"next: ./inv esc.set {name.short} '{path}' (nothing is set there yet)")
+            session.reporter.advice(f"next: ./inv esc.set {name.short} '{path}' (nothing is set there yet)")
 
 
 def approve(session: Session, draft: Draft, *, yes: bool) -> None:
@@ -195,7 +195,7 @@ def opened_unless_it_waits(session: Session, name: EnvironmentName) -> Opened | 
 
     waiting = environments.waits_for(session, name)
     if waiting:
-        session.reporter.line(
+        session.reporter.advice(
             f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: what it gives is looked at "
             f"by the first preview after ./inv deploy.{waiting[0]}"
         )
@@ -229,4 +229,4 @@ def unbind(c: Any, env: str, service: str = "") -> None:
             session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")
             return
         session.reporter.line(f"{path.name} of {consumer.name} no longer binds {name.short} ({count} taken out)")
-        session.reporter.line(f"next: ./inv preview.{consumer.name} names what its program now lacks")
+        session.reporter.advice(f"next: ./inv preview.{consumer.name} names what its program now lacks")

@@ -31,7 +31,7 @@ def status(c: Any) -> None:
             session.guard()
             pods: Json | None = _pods(session)
         except Refused as error:
-            session.reporter.line("\n  ".join(["The cluster is not looked at.", *error.lines()]))
+            session.reporter.advice("\n  ".join(["The cluster is not looked at.", *error.lines()]))
             pods = None
         rows = [_row(session, service, pods) for service in SERVICES]
         session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)

@@ -61,7 +61,10 @@ class Reporter(Protocol):
         """
 
     def line(self, text: str) -> None:
-        """Our own words, in which a service's name stays readable; commands in them are told for the chosen target."""
+        """Our own words, in which a service's name stays readable."""
+
+    def advice(self, text: str) -> None:
+        """A line that names the next command, told for the chosen target."""
 
     def quote(self, text: str) -> None:
         """What a tool or a cluster said; every secret in it is masked."""
@@ -325,7 +328,10 @@ class PlainReporter:
         self.line(f"  {step.title}: {state} in {seconds_text(step.seconds)}")
 
     def line(self, text: str) -> None:
-        self._print(self._own(on_target(text, self._target)))
+        self._print(self._own(text))
+
+    def advice(self, text: str) -> None:
+        self.line(on_target(text, self._target))
 
     def quote(self, text: str) -> None:
         self._print(self._masker.mask(text))
@@ -448,7 +454,7 @@ class JsonReporter(PlainReporter):
         self.event("step", title=step.title, state=state, seconds=round(step.seconds, 1))
 
     def line(self, text: str) -> None:
-        self.event("line", text=on_target(text, self._target))
+        self.event("line", text=text)
 
     def quote(self, text: str) -> None:
         self.event("quote", said=text)

@@ -293,7 +293,7 @@ def test_a_new_environment_is_made_then_filled(home: House, capsys: pytest.Captu
     home.answer("esc", ["edit"], "Environment updated. (revision 2)\n")
     esc.apply.body(home.c, "stitch/prod", yes=True)
     assert [argv.split()[1] for argv in home.argvs("esc")] == ["get", "init", "get", "edit"]
-    assert "./inv esc.set stitch/prod 'pulumiConfig.eventsub_secret'" in capsys.readouterr().out
+    assert "./inv --target home esc.set stitch/prod 'pulumiConfig.eventsub_secret'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
