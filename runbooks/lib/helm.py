@@ -133,10 +133,14 @@ HOOK = "helm.sh/hook"
 
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
-    """The objects of `helm template`, in its order. Raises `ToolFailed` when the answer is no YAML."""
+    """The objects of `helm template`, in its order. Raises `ToolFailed` when the answer is no YAML.
+
+    Scalars are read as the texts they are: all that is told of an object are texts, and a chart may hold what PyYAML
+    makes no value of, like the bare `=` in the definitions of kube-prometheus-stack.
+    """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         return tuple(
             _manifest(document, part)

@@ -72,6 +72,13 @@ def test_objects_and_hooks() -> None:
     assert job.hooks == ("pre-install", "pre-upgrade") and job.told == "Job init (pre-install, pre-upgrade)"
 
 
+def test_texts_that_pyyaml_makes_no_value_of_are_texts() -> None:
+    """The definitions of kube-prometheus-stack list the operators of Alertmanager's matchers, `=` among them."""
+    enum = "spec:\n  enum: ['!=', =, =~, 2026-13-40]\n"
+    (found,) = helm.read_manifests(f"kind: CustomResourceDefinition\nmetadata:\n  name: 0x1F\n  annotations:\n{enum}")
+    assert (found.kind, found.name, found.hooks) == ("CustomResourceDefinition", "0x1F", ())
+
+
 def test_what_is_no_yaml_is_told() -> None:
     with pytest.raises(ToolFailed, match="no YAML"):
         helm.read_manifests("---\na: [\n")
