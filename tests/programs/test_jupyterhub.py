@@ -78,7 +78,7 @@ def test_the_hub_keeps_its_state_in_postgres(jupyterhub):
 def test_not_everybody_may_log_in(jupyterhub):
     hub = values(jupyterhub)["hub"]
     assert hub["config"]["JupyterHub"]["authenticator_class"] == "shared-password"
-    assert hub["config"]["Authenticator"] == {"admin_users": ["admin"]}
+    assert hub["config"]["Authenticator"] == {"admin_users": ["admin"], "allowed_users": ["admin"]}
     assert (
         'c.SharedPasswordAuthenticator.admin_password = get_secret_value("admin_password")'
         in (hub["extraConfig"]["login"])
@@ -145,7 +145,8 @@ def test_settings_reach_the_chart(run_program, postgres_stack):
         "jupyterhub:clickhouse_namespace": "olap",
     }
     made = run_program(FOLDER, chosen, SECRETS, postgres_stack)
-    assert values(made)["hub"]["config"]["Authenticator"] == {"admin_users": ["ada", "grace"]}
+    people = ["ada", "grace"]
+    assert values(made)["hub"]["config"]["Authenticator"] == {"admin_users": people, "allowed_users": people}
     singleuser = values(made)["singleuser"]
     assert singleuser["image"] == {"name": "registry.home:5000/notebooks/science", "tag": "2026.1"}
     assert singleuser["memory"] == {"guarantee": "512M", "limit": "8G"}

@@ -50,7 +50,11 @@ def chart_values(settings: Settings, server: PostgresServer, database: AppDataba
 
 
 def hub_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
-    """The chart's default login lets everybody in; with this only admins come in, with the one password."""
+    """The chart's default login lets everybody in; with this only admins come in, with the one password.
+
+    They are named twice: JupyterHub 5 lets nobody in who is not allowed by name, admins included.
+    """
+    admins = list(settings.admin_users)
     url = pulumi.Output.format(
         "postgresql+psycopg2://{0}@{1}:{2}/{3}", database.username, database.host, database.port, database.name
     )
@@ -59,7 +63,7 @@ def hub_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
         "cookieSecret": ELSEWHERE,
         "config": {
             "JupyterHub": {"authenticator_class": "shared-password", "admin_access": True},
-            "Authenticator": {"admin_users": list(settings.admin_users)},
+            "Authenticator": {"admin_users": admins, "allowed_users": admins},
             "CryptKeeper": {"keys": [ELSEWHERE]},
         },
         "extraConfig": {"login": LOGIN.strip()},
