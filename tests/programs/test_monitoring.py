@@ -184,6 +184,17 @@ def test_every_alert_says_what_it_means_and_where_to_look(monitoring):
         assert re.fullmatch(r"[0-9]+[mh]", rule["for"])
 
 
+def test_the_newest_backup_counts_whoever_made_it(monitoring):
+    """The operator's own metric stays 0 where the Barman plugin makes them, so `or` would never get to the plugin's."""
+    panels = dashboards(monitoring)["homelab-postgres.json"]["panels"]
+    (age,) = [panel for panel in panels if panel["title"] == "Age of the last backup"]
+    for query in (alerts(monitoring)["PostgresBackupTooOld"]["expr"], age["targets"][0]["expr"]):
+        newest = re.search(r'max\(\{__name__=~"([^"]+)"', query)
+        assert newest, query
+        for maker in ("cnpg_collector", "barman_cloud_cloudnative_pg_io"):
+            assert re.fullmatch(newest[1], f"{maker}_last_available_backup_timestamp")
+
+
 def test_every_query_is_balanced(monitoring):
     queries = [rule["expr"] for rule in alerts(monitoring).values()]
     for dashboard in dashboards(monitoring).values():

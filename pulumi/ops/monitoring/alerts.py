@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pulumi
+from dashboards import LAST_BACKUP
 from lib.k8s import labels
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.helm.v4 import Chart
@@ -87,11 +88,8 @@ def postgres_silent() -> Alert:
 
 
 def backup_too_old(settings: Settings) -> Alert:
-    """An age that nobody knows counts as too old. The metric comes from the operator, or from the Barman plugin."""
-    newest = (
-        "(cnpg_collector_last_available_backup_timestamp or"
-        " barman_cloud_cloudnative_pg_io_last_available_backup_timestamp)"
-    )
+    """An age that nobody knows counts as too old."""
+    newest = f"{{{LAST_BACKUP}}}"
     return Alert(
         name="PostgresBackupTooOld",
         expression=f"(time() - max({newest})) > {settings.backup_hours * 3600} or absent({newest})",

@@ -11,6 +11,12 @@ from settings import Settings
 
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
 """The chart gives its own Prometheus this uid."""
+LAST_BACKUP = '__name__=~"(cnpg_collector|barman_cloud_cloudnative_pg_io)_last_available_backup_timestamp"'
+"""Selects what the operator says of backups and what the Barman plugin does, of which the newest counts.
+
+The operator's own metric is there always, and stays 0 where the plugin makes the backups: `or` would never get beyond
+it. Source: cloudnative-pg, docs/src/monitoring.md.
+"""
 COLUMNS = 24
 HEIGHT = 8
 
@@ -37,10 +43,7 @@ def postgres(settings: Settings) -> dict[str, Any]:
     """Metrics of the instances need `postgresql:monitoring`; readiness and volumes are there without it."""
     own = f'namespace="{settings.postgres_namespace}"'
     ready = f'sum(kube_pod_status_ready{{{own},pod=~"postgresql-cluster-[0-9]+",condition="true"}})'
-    backup = (
-        f"max(cnpg_collector_last_available_backup_timestamp{{{own}}} or"
-        f" barman_cloud_cloudnative_pg_io_last_available_backup_timestamp{{{own}}})"
-    )
+    backup = f"max({{{LAST_BACKUP},{own}}})"
     free = f"kubelet_volume_stats_available_bytes{{{own}}} / kubelet_volume_stats_capacity_bytes{{{own}}}"
     panels = [
         Panel(title="Instances ready", series={"ready": ready}, kind="stat", width=6),
