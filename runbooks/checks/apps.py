@@ -167,7 +167,9 @@ def healthy(session: Session, service: Service, health: Health) -> Check:
     if session.target.ephemeral:
         return simulated(ANSWERS, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
-    step = f"kubectl -n {service.namespace} logs -l app.kubernetes.io/instance={service.name} --tail=20"
+    # By the Service, whose selector every chart knows: labels of pods differ from chart to chart.
+    there = f"kubectl -n {service.namespace}"
+    step = f"{there} get pods; {there} logs svc/{health.service} --tail=20"
     return Check(
         rung=ANSWERS,
         look=lambda: inside.answers(ANSWERS, where, health.page, get, next_step=step),

@@ -81,7 +81,11 @@ def _rungs(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]
         Check(rung=SECRET_THERE, look=lambda: _secret_is_there(cluster, exported)),
         Check(rung=RW_HAS_ENDPOINTS, look=lambda: _rw_has_endpoints(cluster, exported)),
         *_exposure_rungs(session, cluster, exported),
-        Check(rung=EXPORTED_CONNECTS, look=lambda: exported_connects(session, exported)),
+        Check(
+            rung=EXPORTED_CONNECTS,
+            look=lambda: exported_connects(session, exported),
+            patience=patience(session, tailscale.NETWORK_TAKES),
+        ),
         *(lab_only if session.target.ephemeral else []),
         Check(rung=SQL_ANSWERS, look=lambda: answers_sql(exported), patience=patience(session, 10.0)),
     ]
@@ -195,7 +199,11 @@ def _exposure_rungs(session: Session, cluster: Cluster, exported: Outputs) -> li
         *rungs,
         untried(exposure.NAME_RESOLVES)
         if ways is None
-        else Check(rung=exposure.NAME_RESOLVES, look=lambda: _resolves(session, wanted, exported, ways)),
+        else Check(
+            rung=exposure.NAME_RESOLVES,
+            look=lambda: _resolves(session, wanted, exported, ways),
+            patience=patience(session, tailscale.NETWORK_TAKES),
+        ),
     ]
 
 

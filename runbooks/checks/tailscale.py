@@ -36,8 +36,15 @@ CANNOT_LOGIN = (
     "the operator cannot log in to the tailnet: check TS_CLIENT_ID and TS_CLIENT_SECRET, the client's scopes "
     "(devices:core, auth_keys) and its tag (tag:k8s-operator)"
 )
-PROXY_TAKES = 30.0
-"""Seconds a proxy may need from the annotation to its device's name."""
+PROXY_TAKES = 60.0
+"""Seconds a proxy may need from the annotation to its device's name: its image is pulled, then it logs in."""
+NETWORK_TAKES = 10.0
+"""Seconds until this machine hears of a device that just joined."""
+CERTIFICATE_TAKES = 60.0
+"""Seconds of a proxy's first answer: only then it asks for its certificate.
+
+Source: tailscale/tailscale, ipn/ipnlocal/serve.go, getTLSServeCertForPort.
+"""
 
 
 def ladder(session: Session, service: Service) -> list[Finding]:
@@ -197,7 +204,12 @@ def rungs(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_P
     if network is None:
         return checks + [untried(rung) for rung in reach]
     return checks + [
-        Check(rung=rung, look=_reaching(session, rung, item, network, page), deciding=rung != exposure.DEVICE_IS_PEER)
+        Check(
+            rung=rung,
+            look=_reaching(session, rung, item, network, page),
+            deciding=rung != exposure.DEVICE_IS_PEER,
+            patience=patience(session, CERTIFICATE_TAKES if rung == exposure.HTTP_ANSWERS else NETWORK_TAKES),
+        )
         for rung in reach
     ]
 

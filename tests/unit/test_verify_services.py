@@ -604,6 +604,43 @@ def test_a_role_that_cannot_work(
     assert states(verdict)[inside.ANSWERS] is State.PASSED
 
 
+@pytest.mark.parametrize(
+    ("way", "rung"),
+    [
+        ("resolve", exposure.NAME_RESOLVES),
+        ("connect", exposure.PORT_CONNECTS),
+        # A proxy asks for its certificate while the first client waits for an answer.
+        ("fetch", exposure.HTTP_ANSWERS),
+    ],
+)
+def test_what_was_just_exposed_is_given_time(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, way: str, rung: str
+) -> None:
+    later, tried = getattr(network, way), list[Any]()
+
+    def at_the_second_time(where: str, *more: Any) -> Any:
+        if not where.startswith("http://"):
+            tried.append(where)
+            if len(tried) == 1:
+                raise TimeoutError("timed out")
+        return later(where, *more)
+
+    monkeypatch.setattr(network, way, at_the_second_time)
+    monkeypatch.setattr("runbooks.checks.tailscale.patience", lambda _, seconds: seconds)
+    monkeypatch.setattr("runbooks.lib.checks.LOOK_AGAIN", 0.0)
+    verdict = climbed(platform, find_service("immich"))
+    assert states(verdict)[rung] is State.PASSED
+    assert verdict.ok and len(tried) == 2
+
+
+def test_the_logs_of_a_program_are_found_by_its_service(platform: Platform, closing: ExitStack) -> None:
+    """Not by a label: neither Superset's chart nor our own objects have `app.kubernetes.io/instance`."""
+    platform.answers(closing, always(500, "Internal Server Error"))
+    for name, service in (("superset", "superset"), ("glance", "glance"), ("immich", "immich-server")):
+        problem = next(one for one in climbed(platform, find_service(name)).failures if one.rung == inside.ANSWERS)
+        assert f"kubectl -n {name} logs svc/{service}" in problem.next_step
+
+
 @pytest.mark.parametrize("service", [app for app in APPS if apps.APPS[app.name].database], ids=lambda app: app.name)
 def test_the_ladder_knows_the_key_that_the_program_writes(service: Service) -> None:
     from tests.unit.house import REAL_ROOT
