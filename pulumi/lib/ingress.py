@@ -50,8 +50,9 @@ def tunnel_ingress(
 ) -> Ingress:
     """Only `paths` of `service`, for everybody, as the public `host`, which is in a zone of the Cloudflare account.
 
-    Encryption ends at Cloudflare's edge, so there is no `tls`.
-    Source: STRRL/cloudflare-tunnel-ingress-controller, pkg/controller/transform.go.
+    Encryption ends at Cloudflare's edge, so there is no `tls`. The tunnel takes each path for a regular expression that
+    may match anywhere: what holds it further on is let in too.
+    Source: STRRL/cloudflare-tunnel-ingress-controller, pkg/controller/transform.go; cloudflared, ingress/rule.go.
     """
     return Ingress(
         name,
