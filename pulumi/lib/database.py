@@ -221,10 +221,13 @@ def _database(name: str, role: postgresql.Role, provider: postgresql.Provider, p
 def _extensions(
     database: postgresql.Database, database_name: str, extensions: Sequence[str], provider: postgresql.Provider
 ) -> list[postgresql.Extension]:
-    """One after the other: some need an earlier one, and Postgres takes it ill when several are made at once."""
+    """One after the other: some need an earlier one, and Postgres takes it ill when several are made at once.
+
+    They go with their database: dropped before it, as pulumi would, each fails on the app's tables that use it.
+    """
     made: list[postgresql.Extension] = []
     for extension in extensions:
-        options = pulumi.ResourceOptions(provider=provider, depends_on=made[-1:])
+        options = pulumi.ResourceOptions(provider=provider, depends_on=made[-1:], deleted_with=database)
         made.append(
             postgresql.Extension(f"{database_name}-{extension}", name=extension, database=database.name, opts=options)
         )

@@ -74,6 +74,7 @@ class RecordingMonitor(mocks.MockMonitor):
                     "secret_inputs": secret_paths(rpc.deserialize_properties(request.object)),
                     "after": [urn.rpartition("::")[2] for urn in request.dependencies],
                     "protect": request.protect,
+                    "deleted_with": request.deletedWith.rpartition("::")[2],
                     "provider": request.provider.rpartition("::")[0].rpartition("::")[2],
                     "children": children(mocks._resolve_callbacks(request.transforms)),
                 }

@@ -87,6 +87,17 @@ def test_extensions_are_made_one_after_the_other_those_of_vector_search_first(im
     assert immich.warnings == ()
 
 
+def test_extensions_go_with_their_database_and_not_before_it(immich):
+    """Dropped by themselves they fail, once the app's tables use them: the provider drops without cascade."""
+    made = [r for r in immich.resources if r["type"].endswith(":Extension")]
+    assert {r["deleted_with"] for r in made} == {"immich"}
+
+
+def test_its_services_have_as_long_as_the_pods_behind_them(immich):
+    children = immich["Chart", "immich"]["children"]
+    assert children["Deployment"] == children["Service"] == {"pulumi.com/timeoutSeconds": "900"}
+
+
 def test_the_lab_runs_on_pgvector_leaves_out_what_its_server_lacks_and_says_so(run_program, postgres_stack):
     lab = yaml.safe_load((PROGRAMS / FOLDER / "Pulumi.lab.yaml").read_text(encoding="utf-8"))["config"]
     given = {

@@ -46,7 +46,8 @@ def test_the_job_for_tables_and_first_user_is_no_hook(superset):
     (asset,) = superset["Chart", "superset"]["inputs"]["valueYamlFiles"]
     assert yaml.safe_load(asset["text"]) == {"init": {"jobAnnotations": None}}
     assert values(superset)["init"]["enabled"] is True
-    assert superset["Chart", "superset"]["children"]["Job"] == {"pulumi.com/timeoutSeconds": "900"}
+    children = superset["Chart", "superset"]["children"]
+    assert children["Deployment"] == children["Service"] == children["Job"] == {"pulumi.com/timeoutSeconds": "900"}
 
 
 def test_the_first_user_gets_the_password_of_the_secret_and_not_the_charts(superset):

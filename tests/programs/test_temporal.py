@@ -101,7 +101,7 @@ def test_the_frontend_is_a_service_on_the_tailnet(temporal):
 
 def test_it_is_given_time_until_the_schema_is_there(temporal):
     children = temporal["Chart", "temporal"]["children"]
-    assert children["Deployment"] == children["Job"] == {"pulumi.com/timeoutSeconds": "900"}
+    assert children["Deployment"] == children["Service"] == children["Job"] == {"pulumi.com/timeoutSeconds": "900"}
 
 
 def test_all_its_servers_together_leave_connections_for_others(temporal):

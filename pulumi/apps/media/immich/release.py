@@ -20,15 +20,17 @@ DATABASE_KEYS = {"DB_PASSWORD": "password"}
 
 
 def immich_chart(settings: Settings, database: AppDatabase, library: PersistentVolumeClaim) -> Chart:
-    """Server, machine learning and Valkey, awaited; the images are large, and a first start migrates the database."""
+    """Server, machine learning and Valkey, awaited; the images are large, and a first start migrates the database.
+
+    Services are given the same time as the pods: pulumi waits for an endpoint behind each.
+    """
+    patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Service")]
     return chart(
         "immich",
         release=RELEASE,
         namespace=settings.namespace,
         values=chart_values(settings, database),
-        opts=pulumi.ResourceOptions(
-            depends_on=[*database.ready, library], transforms=[add_wait_annotation("Deployment", timeout=900)]
-        ),
+        opts=pulumi.ResourceOptions(depends_on=[*database.ready, library], transforms=patient),
     )
 
 

@@ -56,9 +56,10 @@ def keys_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
 def superset_chart(settings: Settings, database: AppDatabase, *, after: Sequence[pulumi.Resource]) -> Chart:
     """Web server, workers, and the Job that makes tables and first user, all of them awaited.
 
-    The chart makes the Job a hook by its annotations, and hooks never run here: they are taken away.
+    The chart makes the Job a hook by its annotations, and hooks never run here: they are taken away. The Service is
+    given the same time as the pods: pulumi waits for an endpoint behind it.
     """
-    patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Job")]
+    patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Service", "Job")]
     return chart(
         "superset",
         release=RELEASE,

@@ -30,8 +30,11 @@ CONNECTIONS = {"default": 10, "visibility": 4}
 
 
 def temporal_chart(settings: Settings, database: AppDatabase) -> Chart:
-    """All of it, awaited. The servers restart until the Job has made the schema, so they are given time."""
-    patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Job")]
+    """All of it, awaited. The servers restart until the Job has made the schema, so they are given time.
+
+    Their Services too: pulumi waits for an endpoint behind each, and gives up after ten minutes by itself.
+    """
+    patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Service", "Job")]
     return chart(
         "temporal",
         release=RELEASE,
