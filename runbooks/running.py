@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 from runbooks.lib.command import Command
 from runbooks.lib.errors import Refused, ToolFailed, Usage
 from runbooks.lib.files import make_folder, write_new
+from runbooks.lib.pulumi_home import ENVIRONMENT_FILES
 
 if TYPE_CHECKING:
     from runbooks.lib.esc import EnvironmentName, Opened
@@ -32,10 +35,23 @@ READING: Mapping[str, frozenset[str]] = {
         "api-resources api-versions auth-can-i auth-whoami cluster-info config-current-context config-get-contexts "
         "describe diff events explain get logs rollout-history rollout-status top version wait"
     ),
-    "helm": words("dependency-list get history lint list ls search show status template verify version"),
-    "esc": words("env-diff env-get env-ls open version"),
+    "helm": words(
+        "dependency-list get-metadata get-notes history lint list ls search show status template verify version"
+    ),
+    "esc": words("env-diff env-get env-ls version"),
 }
 """What each tool may do here. A word with a dash is two words of the command line."""
+PRINTING_SECRETS: Mapping[str, frozenset[str]] = {
+    "pulumi": words("env-open esc-open"),
+    "helm": words("get-all get-hooks get-manifest get-values"),
+    "esc": words("open env-open"),
+}
+"""They read, and print secrets in clear that nobody here knows of, so that nothing could mask them."""
+OF_SECRETS = re.compile(r"(?:^|[,/])secrets?(?:\.[^,/]*)?(?:[,/?]|$)", re.IGNORECASE)
+"""Secrets among what kubectl is asked for: `secret/x`, `pods,secrets`, `/api/v1/namespaces/x/secrets`."""
+WITHOUT_VALUES = frozenset({"", "name", "wide"})
+"""Outputs of kubectl in which a Secret shows its name and size alone."""
+OUTPUT = re.compile(r"(?:-o|--output)=?(?P<form>.*)")
 SHELLS = words("ash bash csh dash fish ksh sh tcsh zsh")
 STARTERS = words("command doas eval exec nice nohup parallel setsid stdbuf sudo time timeout watch xargs")
 TAKE_A_VALUE = words("-n --namespace --context --kube-context --kubeconfig -C --cwd -s --stack --config-file -l -o -f")
@@ -66,13 +82,35 @@ def refuse_changing(command: Sequence[str]) -> None:
     if tool not in READING:
         return
     verbs = _without_options(command[1:])
+    printing = [verb for verb in _verbs(verbs) if verb in PRINTING_SECRETS.get(tool, ())]
+    if printing or (tool == "kubectl" and _prints_secrets(command[1:], verbs)):
+        told = " ".join([tool, *verbs[:2]])
+        raise _refused(f"{told} prints secrets in clear", "./inv esc.open, or `kubectl describe` of a Secret")
     if not any(verb in READING[tool] for verb in _verbs(verbs)):
         told = " ".join([tool, *verbs[:2]])
         raise _refused(f"{told} may change something", f"one of: {', '.join(sorted(READING[tool]))}")
-    if tool == "pulumi" and any(word.split("=")[0] in {"-c", "--config"} for word in command):
+    if tool == "pulumi" and any(word.startswith("-c") or word.split("=")[0] == "--config" for word in command):
         raise _refused("--config is written into the stack file, even by a preview", "a preview without it")
     if tool == "pulumi" and verbs[:1] == ["config"] and len(verbs) > 1:
         raise _refused(f"pulumi config {verbs[1]} changes settings or shows a value in clear", "pulumi config alone")
+
+
+def _prints_secrets(line: Sequence[str], verbs: Sequence[str]) -> bool:
+    """Whether `kubectl get` is asked for Secrets in a form that holds their values."""
+    if verbs[:1] != ["get"] or _form(line) in WITHOUT_VALUES:
+        return False
+    asked = [*verbs[1:], *(word for word in line if word.startswith("--raw="))]
+    return any(OF_SECRETS.search(word) for word in asked)
+
+
+def _form(line: Sequence[str]) -> str:
+    """The form of output that kubectl is asked for; empty for its own table."""
+    for word, following in itertools.pairwise([*line, ""]):
+        if word.startswith(("--template", "--raw")):
+            return word
+        if found := OUTPUT.fullmatch(word):
+            return found["form"] or following
+    return ""
 
 
 def _without_options(line: Sequence[str]) -> list[str]:
@@ -126,7 +164,7 @@ def tool_path(session: Session) -> dict[str, str]:
 @contextlib.contextmanager
 def files_of(session: Session, opened: Opened) -> Iterator[dict[str, str]]:
     """The environment's `files` as private files of this run, by the variable that names each; removed afterwards."""
-    folder = session.journal.folder / "files"
+    folder = session.journal.folder / ENVIRONMENT_FILES
     made: dict[str, str] = {}
     try:
         for number, (variable, value) in enumerate(opened.under("files").items()):

@@ -12,6 +12,8 @@ from runbooks.lib.errors import ToolFailed
 from runbooks.lib.files import write_new, writing
 
 NAME = "pulumi-home"
+ENVIRONMENT_FILES = "files"
+"""The folder of a run with the `files` of an opened environment, in clear while a command needs them."""
 
 
 @contextlib.contextmanager
@@ -58,11 +60,12 @@ def remove(home: Path) -> None:
 
 
 def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
-    """Remove the homes and kubeconfigs of runs whose processes are gone, and say which."""
+    """Remove the homes, kubeconfigs and environments' files of runs whose processes are gone, and say which."""
     removed = []
     for home in sorted(runs.glob(f"*/{NAME}")):
         if home.parent != keep and not is_in_use(home):
             remove(home)
+            remove(home.parent / ENVIRONMENT_FILES)
             with contextlib.suppress(OSError):  # where nothing can be removed, the run's own files say so next
                 (home.parent / "kubeconfig").unlink(missing_ok=True)
             removed.append(home)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.lib.errors import ToolFailed
-from runbooks.lib.pulumi_home import made_private, plugin_folder
+from runbooks.lib.pulumi_home import ENVIRONMENT_FILES, NAME, made_private, plugin_folder
 
 
 def test_it_holds_the_users_plugins_and_leaves_them_behind(tmp_path: Path) -> None:
@@ -38,3 +38,16 @@ def test_the_stand_in_needs_no_plugins(tmp_path: Path) -> None:
 def test_a_relative_home_is_the_one_below_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert plugin_folder({"PULUMI_HOME": "own"}) == tmp_path / "own" / "plugins"
+
+
+def test_what_a_killed_run_left_in_clear_goes_with_its_home(tmp_path: Path) -> None:
+    killed = tmp_path / "runs" / "one"
+    for folder in (NAME, ENVIRONMENT_FILES):
+        (killed / folder).mkdir(parents=True)
+    (killed / ENVIRONMENT_FILES / "0").write_text("the key of a certificate")
+    (killed / "kubeconfig").write_text("token: x")
+    (killed / "journal.jsonl").write_text("{}\n")
+    run = tmp_path / "runs" / "two"
+    run.mkdir()
+    with made_private(run, {"PULUMI_HOME": str(tmp_path / "own")}, is_stand_in=True):
+        assert [path.name for path in killed.iterdir()] == ["journal.jsonl"]
