@@ -30,15 +30,26 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     if update is None:
         return []
     # Everybody who uses the lab's cloud is on this machine.
-    return locks.look_here(update, str(stack.folder), everybody_is_here=session.target.ephemeral)
+    folders = folders_of(session, stack)
+    return locks.look_here(update, stack.name, folders, everybody_is_here=session.target.ephemeral)
+
+
+def folders_of(session: Session, stack: Stack) -> set[str]:
+    """Where runs from here work on the stack: its project's folder, and older commits' that are rolled back to."""
+    project = stack.folder.relative_to(session.root)
+    return {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
 
 
 def held_now(session: Session, stack: Stack) -> str:
     """Who holds the stack, in a table's cell; empty when it is free. On the cloud it tells only that an update runs."""
     folder = pulumi.lock_folder(stack, session.target.backend)
     if folder is not None:
-        return "; ".join(
-            f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}" for lock in pulumi.locks_in(folder)
-        )
+        return "; ".join(map(_in_a_cell, pulumi.locks_in(folder)))
     row = states.row_of(session, stack)
     return "an update runs" if row is not None and row.updating else ""
+
+
+def _in_a_cell(lock: pulumi.Lock) -> str:
+    if lock.is_unreadable:
+        return "a lock that names nobody"
+    return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -33,6 +34,8 @@ class Held:
 
     def told(self) -> str:
         lock = self.lock
+        if lock.is_unreadable:
+            return f"a lock that names nobody, {lock.path}: whose it was cannot be told"
         if not lock.host:
             return f"an update of {lock.user or 'somebody'}, begun {lock.since}: its process {self.holder.value}"
         return f"process {lock.pid} of {lock.user} on {lock.host}, since {lock.since}: it {self.holder.value}"
@@ -60,32 +63,42 @@ def look(
 OPERATIONS = frozenset({"up", "update", "destroy", "refresh", "import"})
 
 
-def look_here(update: Lock, folder: str, *, everybody_is_here: bool) -> list[Held]:
-    """Find out about an update that the cloud says is running: which processes here work on the project's folder.
+def look_here(
+    update: Lock, stack: str, folders: Collection[str], *, everybody_is_here: bool, proc: Path = Path("/proc")
+) -> list[Held]:
+    """Find out about an update that the cloud says is running: which processes here work on the project's folders.
 
     Where there are none it was started elsewhere, or, when everybody is here, its process is gone.
     """
-    pids = working_on(folder)
+    pids = working_on(folders, stack, proc)
     if pids:
         here = [replace(update, pid=pid, host=socket.gethostname()) for pid in pids]
         return [Held(lock=lock, holder=Holder.ALIVE) for lock in here]
-    return [Held(lock=update, holder=Holder.GONE if everybody_is_here else Holder.ELSEWHERE)]
+    would_be_seen = everybody_is_here and (proc / "self").exists()
+    return [Held(lock=update, holder=Holder.GONE if would_be_seen else Holder.ELSEWHERE)]
 
 
-def working_on(folder: str, proc: Path = Path("/proc")) -> list[int]:
-    """Processes here that run a pulumi operation on the project in that folder: told by `-C`, or standing in it.
+def working_on(folders: Collection[str], stack: str = "", proc: Path = Path("/proc")) -> list[int]:
+    """Processes here that run a pulumi operation on the project in those folders: told by `-C`, or standing there.
 
-    Empty where the system does not tell (no /proc).
+    Not those that name another stack than the one of that name. Empty where the system does not tell (no /proc).
     """
     found = []
     for process in proc.glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            if not OPERATIONS.isdisjoint(words) and (folder in words or str((process / "cwd").readlink()) == folder):
+            if OPERATIONS.isdisjoint(words) or (stack and _other_stack(words, stack)):
+                continue
+            if not set(words).isdisjoint(folders) or str((process / "cwd").readlink()) in folders:
                 found.append(int(process.name))
         except OSError:
             continue  # ended meanwhile, or another user's
     return sorted(found)
+
+
+def _other_stack(words: Sequence[str], stack: str) -> bool:
+    named = [value for option, value in itertools.pairwise(words) if option in {"--stack", "-s"}]
+    return any(value.rpartition("/")[2] != stack for value in named)
 
 
 def process_is_alive(pid: int) -> bool:

@@ -5,7 +5,6 @@ Builders never select a stack, and only `stack_init` creates one. Shapes follow 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -324,6 +323,11 @@ class Lock:
     path: Path | None = None
 
     @property
+    def is_unreadable(self) -> bool:
+        """A lock file that names nobody: a full disk or a power cut left it empty. pulumi counts it all the same."""
+        return self.path is not None and not self.host
+
+    @property
     def identity(self) -> tuple[int, str, str, str]:
         """The same as long as it is the same lock: the cloud tells an age, which grows."""
         return (self.pid, self.user, self.host, self.since if self.path else "")
@@ -602,9 +606,13 @@ def lock_folder(stack: Stack, backend: str) -> Path | None:
 
 
 def locks_in(folder: Path) -> tuple[Lock, ...]:
-    """The locks held in that folder now. Raises `ToolFailed` for a file that is no lock."""
+    """The locks held in that folder now; one whose file says nothing is unreadable, and a lock all the same."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(FileNotFoundError):  # given up while we looked
+        try:
             found.append(read_lock(path.read_text(encoding="utf-8"), path))
+        except FileNotFoundError:  # given up while we looked
+            continue
+        except (ToolFailed, ValueError, TypeError, AttributeError):
+            found.append(Lock(pid=0, user="", host="", since="", path=path))
     return tuple(found)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from runbooks import cancel
-from runbooks.holders import holders_of
+from runbooks.holders import held_now, holders_of
 from runbooks.lib.errors import NotApproved, Refused
-from runbooks.lib.locks import Holder, look, process_is_alive, process_started, seconds_of
+from runbooks.lib.locks import Holder, look, look_here, process_is_alive, process_started, seconds_of, working_on
 from runbooks.lib.pulumi import Lock, locks_in, read_current_update
 from tests.unit.stage import TREE, Answer, Stage, urn
 
@@ -116,6 +116,24 @@ def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
     assert locks_in(tmp_path) == ()
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"pid": "many"}'], ids=repr)
+@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
+def test_a_lock_file_that_says_nothing_needs_the_name_typed(
+    tmp_path: Path, content: bytes, typed: str, goes: bool
+) -> None:
+    stage = Stage(tmp_path, {}, answers=[typed])
+    put(stage, lock(1))
+    path = tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json"
+    path.write_bytes(content)
+    if goes:
+        assert removable(stage)
+    else:
+        with pytest.raises(NotApproved):
+            removable(stage)
+    assert f"a lock that names nobody, {path}: whose it was cannot be told" in stage.reporter.text
+    assert held_now(stage, stage.stack(DB)) == "a lock that names nobody"  # type: ignore[arg-type]
+
+
 def test_process_facts() -> None:
     began = process_started(os.getpid())
     assert began is None or abs(began - Path(f"/proc/{os.getpid()}").stat().st_ctime) < 60
@@ -164,11 +182,32 @@ def test_on_the_lab_everybody_is_here(tmp_path: Path) -> None:
     assert "an update of me, begun 2 minutes ago: its process is gone" in stage.reporter.text
 
 
+def test_where_processes_cannot_be_seen_nobody_is_said_to_be_gone(tmp_path: Path) -> None:
+    update = read_current_update(RUNNING)
+    assert update is not None
+    (held,) = look_here(update, "mx", {"/x"}, everybody_is_here=True, proc=tmp_path)
+    assert held.holder is Holder.ELSEWHERE
+
+
+def test_a_process_that_works_on_another_stack_of_the_project_is_another_update(tmp_path: Path) -> None:
+    for pid, stack in (("41", "acme/mx"), ("42", "acme/lab")):
+        (tmp_path / pid).mkdir()
+        words = ["pulumi", "-C", "/p", "up", "--stack", stack]
+        (tmp_path / pid / "cmdline").write_text("\0".join(words))
+    assert working_on({"/p"}, "mx", tmp_path) == [41]
+
+
+@pytest.mark.parametrize("rolls_back", [True, False], ids=["an older commit", "the project"])
 @pytest.mark.parametrize("stands_there", [True, False], ids=["in the folder", "by -C"])
-def test_a_process_here_that_works_on_the_project_is_never_robbed(tmp_path: Path, stands_there: bool) -> None:
+def test_a_process_here_that_works_on_the_project_is_never_robbed(
+    tmp_path: Path, stands_there: bool, rolls_back: bool
+) -> None:
     stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
     on_cloud(stage, RUNNING)
     folder = stage.stack(DB).folder
+    if rolls_back:
+        folder = stage.state_dir / "worktrees" / "0123-4567" / "pulumi" / DB.folder
+        folder.mkdir(parents=True)
     where = ("--",) if stands_there else ("-C", str(folder))
     waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", *where, "up"]
     with subprocess.Popen(waiting, stdout=subprocess.PIPE, cwd=folder if stands_there else "/") as child:
