@@ -51,8 +51,12 @@ def named(session: Session, text: str) -> EnvironmentName:
 
 
 def esc_of(session: Session) -> Esc:
-    """The CLI this run uses for environments; it keeps no token that came in the environment in anybody's files."""
-    env = dict(session.env)
+    """The CLI this run uses for environments; it keeps no token that came in the environment in anybody's files.
+
+    Newer ones write an opened environment's `files` into temporary files and leave them there (pulumi 3.255): into the
+    run's own folder, which goes with the run.
+    """
+    env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
     if "PULUMI_ACCESS_TOKEN" in env:
         env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
     stand_in = session.root / "lab" / "bin" / "esc" if session.tools.is_stand_in else None
@@ -117,7 +121,7 @@ def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | 
 def live_names(session: Session) -> list[EnvironmentName]:
     """The environments of the target's organization on its back end."""
     organization = session.target.organization
-    nobody = EnvironmentName(organization=organization, project="*", name="*")
+    nobody = EnvironmentName(organization=organization, project=esc.EVERY, name=esc.EVERY)
     return list(esc.read_list(asked(session, esc_of(session).ls(organization), nobody).stdout, organization))
 
 
@@ -340,10 +344,21 @@ def push(session: Session, draft: Draft) -> int:
         asked(session, esc_of(session).init(name), name)
     try:
         return _push_with_etag(session, api, draft) if api is not None else _push_with_cli(session, draft)
-    except OpsError:
-        if draft.is_new:
-            asked(session, esc_of(session).remove(name), name)
+    except BaseException as error:
+        if draft.is_new and not isinstance(error, Refused):  # refused: somebody else has written into it by now
+            _take_back(session, name)
         raise
+
+
+def _take_back(session: Session, name: EnvironmentName) -> None:
+    """Remove the empty environment that was made for a definition it did not take; told where that fails."""
+    outcome = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
+    try:
+        esc.judge(outcome, name, session.masker.mask)
+    except OpsError as error:
+        session.reporter.line(
+            f"{name.short} is left behind, empty ({error.summary}); next: ./inv esc.apply {name.short}"
+        )
 
 
 def api_of(session: Session) -> EscApi | None:

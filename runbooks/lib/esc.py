@@ -20,6 +20,8 @@ from runbooks.lib.failures import UNREACHABLE
 
 READ_TIMEOUT = 120.0
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+EVERY = "*"
+"""In place of a name, where a whole organization is asked for."""
 UPDATED = re.compile(r"Environment updated\.(?: \(revision (?P<revision>\d+)\))?")
 
 
@@ -286,9 +288,10 @@ def read_revision(text: str) -> int | None:
 # What a failure means
 
 HARMLESS = re.compile(
-    r"^\s*$|^[┌│└]|^Logging in using access token|^(?:warning: )?A new version of|^To upgrade from version|^Visit http"
+    r"^\s*$|^[┌│└]|^Logging in using access token|^warning: |^A new version of|^To upgrade from version|^Visit http"
 )
-"""Standard error that is no diagnostic: the notice that esc is retired, a login by token, news of a version."""
+"""Standard error that is no diagnostic: the notice that esc is retired, a login by token, news of a version, what the
+service warns of (its header X-Pulumi-Warning). Diagnostics begin with the environment's name."""
 
 
 def complaints(stderr: str) -> list[str]:
@@ -323,9 +326,8 @@ KNOWN = (
         next_step="pulumi login, then ./inv doctor",
     ),
     Known(
-        pattern=re.compile(
-            r"\[404\].*?environment '?(?P<what>[^'\s]+)'? not found|environment \"(?P<other>[^\"]+)\" not"
-        ),
+        # What follows the number is each server's own.
+        pattern=re.compile(r"(?im)^error: [^\n]*\[404\]|environment \"(?P<other>[^\"]+)\" not"),
         error=NotFound,
         cause="there is no environment {name} on this back end",
         expected="an environment that was applied",
@@ -389,7 +391,7 @@ def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -
     text = "\n".join(told)
     for known in KNOWN:
         found = known.pattern.search(text)
-        if found is not None:
+        if found is not None and not (known.error is NotFound and name.name == EVERY):
             facts = {key: mask(value or "?") for key, value in found.groupdict().items()} | {"name": name.short}
             raise known.error(
                 known.cause.format(**facts),

@@ -11,6 +11,7 @@ import pytest
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.esc import (
+    EVERY,
     EnvironmentName,
     Esc,
     Opened,
@@ -196,10 +197,17 @@ def test_the_revision_that_edit_made() -> None:
 # Failures
 
 
+def test_an_organization_that_is_not_there_is_no_environment() -> None:
+    everything = EnvironmentName(organization="nope", project=EVERY, name=EVERY)
+    with pytest.raises(ToolFailed, match="Organization not found"):
+        judge(outcome("", "Error: [404] Not Found: Organization not found\n", 1), everything, str)
+
+
 def test_notices_are_no_complaint() -> None:
     said = f"{BANNER}Logging in using access token from PULUMI_ACCESS_TOKEN\n\nstitch/prod:8:39: unknown property\n"
     assert complaints(said) == ["stitch/prod:8:39: unknown property"]
     judge(outcome("{}", BANNER), NAME, str)
+    judge(outcome("{}", "warning: the trial of acme ends in 3 days\n"), NAME, str)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +216,8 @@ def test_notices_are_no_complaint() -> None:
         ('stitch/prod:8:39: unknown property "nope"\n', 0, ToolFailed, 'unknown property "nope"'),
         ('stitch/prod:3:5: stack "postgresql/none" not found\n', 0, ToolFailed, "the stack postgresql/none"),
         ("Error: [404] Not Found: environment 'stitch/none' not found\n", 1, NotFound, "no environment stitch/prod"),
+        ("error: getting environment: [404] Not Found: Not Found\n", 1, NotFound, "no environment stitch/prod"),
+        ("stitch/prod:3:5: vault answered [404]\n", 0, ToolFailed, "vault answered"),
         ("Error: no credentials, please run `esc login` to log in\n", 1, LoginMissing, "logged in"),
         ("Error: could not determine current cloud: PULUMI_ACCESS_TOKEN must be set for login\n", 3, LoginMissing, ""),
         ("Error: could not determine current cloud: invalid access token\n", 1, LoginMissing, "logged in"),
