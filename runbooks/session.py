@@ -304,6 +304,9 @@ def pulumi_environment(
 ) -> dict[str, str]:
     """Everything that decides where pulumi goes, set explicitly for each child."""
     credentials = target.credentials_dir or Path(environ.get("PULUMI_CREDENTIALS_PATH") or user_home(environ))
+    if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
+        # pulumi writes a token of the environment down, and makes its back end the person's current one.
+        credentials = home
     made = {
         "PULUMI_BACKEND_URL": target.backend,
         "PULUMI_HOME": str(home),

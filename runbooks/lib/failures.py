@@ -316,14 +316,15 @@ KNOWN: tuple[Known, ...] = (
         "its pods, CustomResourceDefinitions and operator to be healthy",
         "kubectl get all in its namespace; ./inv preview.{service} --diff shows what is pending",
     ),
-    _known(
-        r"(?P<count>\d+) pending operations? from previous deployment",
-        ToolFailed,
-        "an earlier update of {service} was killed and left {count} operations of unknown result",
-        "a state that says what exists",
-        "./inv cancel.{service} lists them; `pulumi refresh` reads what is really there",
-    ),
 )
+PENDING = _known(
+    r"(?P<count>\d+) pending operations? from previous deployment",
+    ToolFailed,
+    "an earlier update of {service} was killed and left {count} operations of unknown result",
+    "a state that says what exists",
+    "./inv cancel.{service} lists them; `pulumi refresh` reads what is really there",
+)
+"""Only a warning: it explains a failure of which pulumi says nothing else."""
 
 BY_EXIT_CODE: dict[int, type[OpsError]] = {
     2: Usage,
@@ -354,6 +355,9 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
         found = known.pattern.search(text)
         if found is not None:
             return _explained(known, found, stack)
+    pending = PENDING.pattern.search(text)
+    if pending is not None and not telling_lines("\n".join(_errors(outcome))):
+        return _explained(PENDING, pending, stack)
     return _unexplained(outcome, text, stack)
 
 
@@ -388,6 +392,15 @@ def _unexplained(outcome: Outcome, text: str, stack: Stack) -> OpsError:
 def failure_text(outcome: Outcome) -> str:
     """Everything of a failing answer that a person would read: standard error, and the messages inside JSON."""
     return "\n".join(part for part in (outcome.shown_stderr, "\n".join(_messages(outcome.shown_stdout))) if part)
+
+
+def _errors(outcome: Outcome) -> Iterator[str]:
+    """What a failing answer calls an error, warnings left out."""
+    yield from (line for line in outcome.shown_stderr.splitlines() if line.startswith("error:"))
+    events = [event.diagnostic for event in read_events(outcome.shown_stdout) if event.diagnostic is not None]
+    yield from (told.message for told in events if told.severity == "error")
+    if not events:
+        yield from _messages(outcome.shown_stdout)
 
 
 def _messages(stdout: str) -> Iterable[str]:
@@ -427,7 +440,8 @@ PROGRAM_FAILED = "Program failed with an unhandled exception"
 SETTINGS = re.compile(r"\d+ settings? (?:is|are) missing or wrong for stack ")
 """How a program of this repository begins to name its settings; none of the list is left out."""
 EMPTY_WORDS = re.compile(
-    r"^(?:error: )?(?:(?:update|preview|refresh|destroy) failed"
+    r"^Logging in using access token from PULUMI_ACCESS_TOKEN$"
+    r"|^(?:error: )?(?:(?:update|preview|refresh|destroy) failed"
     r"|an unhandled error occurred: program exited with non-zero exit code: \d+)$|^\s*\^+\s*$"
 )
 TRACEBACK = re.compile(r"^\s*Traceback \(most recent call last\):$")

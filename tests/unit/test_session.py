@@ -134,6 +134,16 @@ def test_a_pulumi_child_gets_everything_explicitly(house: House, monkeypatch: py
         assert name not in env
 
 
+def test_a_token_of_the_environment_is_kept_in_nobodys_files(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.on_cloud()
+    for token, kept in (("pul-0123456789abcdef", False), ("", True)):
+        monkeypatch.setenv("PULUMI_ACCESS_TOKEN", token)
+        with open_session(house.c, "preview.all") as session:
+            own = session.env["PULUMI_CREDENTIALS_PATH"] == str(house.home / ".pulumi")
+            assert own is kept, "pulumi writes a token it was given down, and switches the person's account"
+            assert kept or session.env["PULUMI_CREDENTIALS_PATH"] == session.env["PULUMI_HOME"]
+
+
 def test_a_passphrase_in_the_environment_is_passed_on_only_without_a_file(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,3 +254,24 @@ def test_none_of_a_programs_wrong_settings_is_left_out() -> None:
     error = explained(f"error: {told}\n")
     assert isinstance(error, Usage)
     assert [key for key in keys if f"{key}: not set" not in error.summary] == []
+
+
+PENDING = (
+    "Attempting to deploy or update resources with 1 pending operations from previous deployment.\n"
+    "  * urn:pulumi:mx::app::kubernetes:core/v1:ConfigMap::x, interrupted while creating\n"
+)
+
+
+def streamed(*told: tuple[str, str]) -> str:
+    return "\n".join(json.dumps({"diagnosticEvent": {"severity": kind, "message": text}}) for kind, text in told)
+
+
+def test_pending_operations_explain_a_failure_that_says_nothing_else() -> None:
+    error = explained(streamed(("warning", PENDING), ("error", "update failed")))
+    assert error.summary == "an earlier update of app was killed and left 1 operations of unknown result"
+
+
+def test_pending_operations_do_not_hide_what_really_failed() -> None:
+    error = explained(streamed(("warning", PENDING), ("error", "a new kind of trouble")))
+    assert error.summary.startswith("pulumi could not preview app (exit 1)")
+    assert "a new kind of trouble" in error.summary
