@@ -5,6 +5,7 @@ The token goes to that back end and nowhere else.
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -59,6 +60,10 @@ class Cloud:
                 raise CloudError(error.code, str(told.get("message", "")), told) from error
         except (OSError, urllib.error.URLError) as error:
             raise CloudError(0, str(getattr(error, "reason", None) or error), {}) from error
+        except http.client.HTTPException as error:
+            raise CloudError(0, f"it broke off its answer ({type(error).__name__})", {}) from error
+        except ValueError:  # its text quotes the token
+            raise CloudError(0, "the token holds characters that no token has, such as a line break", {}) from None
 
     @cached_property
     def _opener(self) -> urllib.request.OpenerDirector:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,34 @@ def test_nobody_there_is_status_0() -> None:
     with pytest.raises(CloudError) as caught:
         Cloud(url="http://127.0.0.1:1", token="x").ask("GET", "/api/x")
     assert caught.value.status == 0 and caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{", b"what is HTTP?\r\n\r\n"]
+)
+def test_an_answer_that_breaks_off_is_status_0(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(CloudError, match="broke off") as caught:
+            Cloud(url=f"http://127.0.0.1:{listener.getsockname()[1]}", token="x").ask("GET", "/api/x")
+        thread.join()
+    assert caught.value.status == 0
+
+
+@pytest.mark.parametrize("token", ["pul-0123456789\r", "pul-0123456789\nX: y", "pul-0123456789\u2026"])
+def test_a_token_that_cannot_be_sent_is_not_quoted(server: test_esc_api.Cloud, token: str) -> None:
+    with pytest.raises(CloudError) as caught:
+        Cloud(url=server.url, token=token).ask("GET", "/api/x")
+    assert caught.value.status == 0 and "0123456789" not in caught.value.reason
+    assert "token" in caught.value.reason and not server.asked
 
 
 def test_a_token_is_in_nobodys_repr() -> None:
