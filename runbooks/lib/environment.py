@@ -45,6 +45,11 @@ def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = Mappin
     return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
 
 
+def changes_pulumi_unseen(name: str) -> bool:
+    """Whether a variable of that name changes what pulumi does behind the back of whoever approved a plan."""
+    return name.startswith("PULUMI_") and bool(_NEVER.fullmatch(name))
+
+
 _KEEPING = tuple(
     f"PULUMI_{family}_{how}"
     for family in ("DIY_BACKEND", "SELF_MANAGED_STATE")

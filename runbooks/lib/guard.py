@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runbooks.lib.environment import changes_pulumi_unseen
 from runbooks.lib.errors import OpsError, Refused
 from runbooks.lib.kubeconfig import KubeContext, read_context, write_private
 from runbooks.lib.kubectl import Json, Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
@@ -127,6 +128,14 @@ def check_stack_settings(
     `settings` maps full keys to values, `None` where the value is secret. `source` says where they stand, `next_step`
     how they are removed there, for the message. Raises `Refused`.
     """
+    forgets = settings.get("kubernetes:deleteUnreachable", "false")
+    if str(forgets).lower() != "false":
+        raise Refused(
+            f"kubernetes:deleteUnreachable in {source} is on: pulumi would forget every object while the cluster does "
+            "not answer",
+            expected="no such setting: what is there stays in the state",
+            next_step=next_step or f"remove kubernetes:deleteUnreachable from {source}",
+        )
     for name in _STEERING:
         key = f"kubernetes:{name}"
         if key not in settings:
@@ -144,7 +153,18 @@ def check_stack_settings(
 def check_opened_environment(
     variables: Mapping[str, str], settings: Mapping[str, str | None], target: Target, name: str
 ) -> None:
-    """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting."""
+    """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting.
+
+    Also for variables that would change what pulumi does unseen: it sets them in its own process, where the allow-list
+    of a run's children does not reach.
+    """
+    unseen = sorted(filter(changes_pulumi_unseen, variables))
+    if unseen:
+        raise Refused(
+            f"{', '.join(unseen)} in environmentVariables of {name} would change what pulumi does without being seen",
+            expected="no such variable in an environment that a stack binds",
+            next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+        )
     value = variables.get("KUBECONFIG")
     if value is not None:
         raise _disagrees(

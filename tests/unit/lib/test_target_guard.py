@@ -164,3 +164,19 @@ def test_an_opened_environment_may_not_point_elsewhere(target: Target) -> None:
 
 def test_secrets_in_a_settings_file_have_no_plain_value() -> None:
     assert plain_settings({"a:b": 1, "a:c": {"secure": "v1:x"}, "a:d": "t"}) == {"a:b": "1", "a:c": None, "a:d": "t"}
+
+
+@pytest.mark.parametrize("name", ["PULUMI_K8S_DELETE_UNREACHABLE", "PULUMI_SKIP_CHECKPOINTS", "PULUMI_OPTION_YES"])
+def test_an_environment_that_changes_pulumi_unseen_is_refused(target: Target, name: str) -> None:
+    with pytest.raises(Refused, match=f"{name} in environmentVariables of stitch/prod") as caught:
+        check_opened_environment({name: "true", "GREETING": "x"}, {}, target, "stitch/prod")
+    assert caught.value.expected and "./inv esc.apply stitch/prod" in caught.value.next_step
+    check_opened_environment({"GREETING": "x", "AWS_REGION": "y", "CODEX_X": "z"}, {}, target, "stitch/prod")
+
+
+def test_forgetting_what_is_out_of_reach_is_refused(target: Target) -> None:
+    key = "kubernetes:deleteUnreachable"
+    for value in ("true", "True", None):
+        with pytest.raises(Refused, match="forget every object"):
+            check_stack_settings({key: value}, target, source="Pulumi.mx.yaml")
+    check_stack_settings({key: "false"}, target, source="Pulumi.mx.yaml")
