@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import secrets
 import string
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +15,16 @@ from runbooks import environments, states
 from runbooks.lib import pulumi
 from runbooks.lib.errors import NotFound, Usage
 from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
+from runbooks.lib.runner import CommandFailed
 from runbooks.lib.stackfile import StackFile, kept, missing_keys, refresh_copy
 from runbooks.lib.stacks import Stack
+from runbooks.lib.yamlfile import read_text
 from runbooks.services import Service
 
 if TYPE_CHECKING:
     from runbooks.session import Session
 
+LAB_SETTINGS = "the folder of the lab's stack settings"
 GENERATED_LENGTH = 32
 ALPHABET = string.ascii_letters + string.digits
 """Letters and digits alone: the same text in a URL, in JSON and in a shell, so every tool's own masking finds it."""
@@ -88,28 +95,49 @@ def refresh_settings(session: Session, stack: Stack) -> None:
         return
     if stack.config_file is None or stack.init_folder is None:
         raise Usage("the lab's target has no folder for stack settings", next_step="./inv lab.up")
-    make_folder(stack.init_folder, "the folder of the lab's stack settings")
+    make_folder(stack.init_folder, LAB_SETTINGS)
     _copy_project_file(stack.folder / "Pulumi.yaml", stack.init_folder / "Pulumi.yaml")
     template = stack.folder / f"Pulumi.{stack.name}.yaml"
     refresh_copy(template, stack.config_file, session.target.settings.get(stack.project, {}))
 
 
 def _make_on_lab(session: Session, service: Service, stack: Stack) -> None:
-    refresh_settings(session, stack)
-    if not session.has_stack(stack):
+    make_folder(stack.settings_file.parent, LAB_SETTINGS)
+    with _alone(stack.settings_file.parent):
+        refresh_settings(session, stack)
+        if not session.has_stack(stack):
+            _make_stack(session, stack)
+        for key in missing_keys(
+            StackFile.read(stack.settings_file), stack.project, (setting.key for setting in service.secrets)
+        ):
+            value = generated_secret()
+            session.masker.register(value)
+            with kept(stack.settings_file):
+                session.runner.check(pulumi.config_set_secret(stack, key, value))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While another run makes the same stack and its secrets, this one waits."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_stack(session: Session, stack: Stack) -> None:
+    try:
         with kept(stack.settings_file):
             session.runner.check(pulumi.stack_init(stack))
-        states.was_made(session, stack)
-    for key in missing_keys(
-        StackFile.read(stack.settings_file), stack.project, (setting.key for setting in service.secrets)
-    ):
-        value = generated_secret()
-        session.masker.register(value)
-        with kept(stack.settings_file):
-            session.runner.check(pulumi.config_set_secret(stack, key, value))
+    except CommandFailed as error:
+        if "already exists" not in error.outcome.stderr:  # another run made it since this one looked
+            raise
+    states.was_made(session, stack)
 
 
 def _copy_project_file(source: Path, copied: Path) -> None:
-    text = source.read_text(encoding="utf-8")
-    if not copied.exists() or copied.read_text(encoding="utf-8") != text:
+    text = read_text(source)
+    if not copied.exists() or read_text(copied) != text:
         write_atomically(copied, text, mode=0o600, next_step=STATE_FOLDER)

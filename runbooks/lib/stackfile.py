@@ -17,7 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from runbooks.lib.binding import bound_names
 from runbooks.lib.errors import Usage
 from runbooks.lib.files import IN_PLACE, PRIVATE, STATE_FOLDER, write_atomically, writing
-from runbooks.lib.yamlfile import YamlFile, dump, parse, read_raw
+from runbooks.lib.yamlfile import YamlFile, dump, parse, read_raw, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +142,9 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     itself stays: the encryption salt, secrets, bound environments, wired settings. `imposed` wins over both.
     """
     applied = copied.with_name(f".{copied.name}.template")
-    new = template.read_text(encoding="utf-8") if template.exists() else ""
-    old = applied.read_text(encoding="utf-8") if applied.exists() else None
-    current = copied.read_text(encoding="utf-8") if copied.exists() else None
+    new = read_text(template) if template.exists() else ""
+    old = read_text(applied) if applied.exists() else None
+    current = read_text(copied) if copied.exists() else None
     if current is not None and old == new and imposed.items() <= StackFile.read(copied).config.items():
         return False
     if current is None or old is None or old != new:

@@ -98,15 +98,24 @@ def read_raw(path: Path) -> bytes:
         raise Usage(f"{path} cannot be read: {error.strerror}", expected="a YAML file") from error
 
 
-def parse(path: Path, raw: bytes) -> Any:
-    """The document in `raw`, with positions and comments; `path` is for messages only."""
+def read_text(path: Path) -> str:
+    """The text in the file. Raises `Usage` for what is not UTF-8."""
+    return _decoded(path, read_raw(path))
+
+
+def _decoded(path: Path, raw: bytes) -> str:
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise Usage(
             f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8", expected="a UTF-8 text file"
         ) from error
+
+
+def parse(path: Path, raw: bytes) -> Any:
+    """The document in `raw`, with positions and comments; `path` is for messages only."""
+    text = _decoded(path, raw)
     try:
         return round_trip().load(text)
     except DuplicateKeyError as error:

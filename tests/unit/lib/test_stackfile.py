@@ -179,3 +179,10 @@ def test_settings_that_are_no_mapping(tmp_path: Path) -> None:
     path.write_text("config: text\n")
     with pytest.raises(Usage, match=r"Pulumi\.mx\.yaml:1"):
         StackFile.read(path)
+
+
+def test_a_template_that_is_not_utf8_is_one_error_with_its_line(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    template.write_bytes(b"config:\n  app:a: \xff\n")
+    with pytest.raises(Usage, match=r":2: byte 0xff is not UTF-8"):
+        refresh_copy(template, copied, {})
