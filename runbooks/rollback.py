@@ -69,23 +69,43 @@ def known_good(session: Session, service: Service, ref: str) -> str:
 @contextlib.contextmanager
 def checked_out(session: Session, commit: str) -> Iterator[Path]:
     """The commit's files in a folder of their own, with this checkout's Python environment; gone afterwards."""
+    import os
     import secrets
-    import shutil
 
     from runbooks.lib import git
     from runbooks.lib.files import make_folder
 
-    folder = session.state_dir / "worktrees" / f"{commit[:12]}-{secrets.token_hex(4)}"
+    remove_abandoned(session)
+    folder = session.state_dir / "worktrees" / f"{commit[:12]}-{os.getpid()}-{secrets.token_hex(4)}"
     make_folder(folder.parent, "the folder of older commits")
     try:
         session.runner.check(git.add_worktree(session.root, folder, commit))
         share_environment(session.root, folder)
         yield folder
     finally:
-        session.runner.run(git.remove_worktree(session.root, folder), after_interrupt=True)
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            session.runner.run(git.prune_worktrees(session.root), after_interrupt=True)
+        take_away(session, folder)
+
+
+def take_away(session: Session, folder: Path) -> None:
+    import shutil
+
+    from runbooks.lib import git
+
+    session.runner.run(git.remove_worktree(session.root, folder), after_interrupt=True)
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        session.runner.run(git.prune_worktrees(session.root), after_interrupt=True)
+
+
+def remove_abandoned(session: Session) -> None:
+    """Take away what killed runs left, unless the run lives or a pulumi that it started still works there."""
+    from runbooks.lib.locks import process_is_alive, working_on
+
+    for folder in sorted((session.state_dir / "worktrees").glob("*-*-*")):
+        pid = folder.name.split("-")[1]
+        projects = {str(path.parent) for path in (folder / "pulumi").rglob("Pulumi.yaml")}
+        if pid.isdigit() and not process_is_alive(int(pid)) and not working_on(projects):
+            take_away(session, folder)
 
 
 ENVIRONMENT_FILES = ("pyproject.toml", "uv.lock")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import NotFound
+from runbooks.lib.errors import NotFound, ToolFailed
 from runbooks.lib.names import refuse_option_like
 
 READ_TIMEOUT = 60.0
@@ -101,8 +101,18 @@ def read_uncommitted(outcome: Outcome) -> tuple[Changed, ...]:
 
 
 def read_commit(outcome: Outcome, ref: str) -> str:
-    """The commit's complete name. Raises `NotFound` when there is none of that name."""
+    """The commit's complete name.
+
+    Raises `NotFound` when there is none of that name, `ToolFailed` when git cannot look.
+    """
     found = outcome.stdout.strip()
+    said = outcome.shown_stderr.strip()
+    if not outcome.ok and said:
+        raise ToolFailed(
+            f"git cannot look for the commit {ref!r}: {said.splitlines()[0]}",
+            expected="a clone of the repository that belongs to this user",
+            next_step="git status in this folder says what is wrong with it",
+        )
     if not outcome.ok or not re.fullmatch(r"[0-9a-f]{40,64}", found):
         raise NotFound(
             f"there is no commit {ref!r} in this repository",

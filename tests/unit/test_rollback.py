@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runbooks import applying, planning, rollback
-from runbooks.lib.errors import NotApproved, NotFound, Usage
+from runbooks.lib.errors import NotApproved, NotFound, ToolFailed, Usage
 from runbooks.rollback import ENVIRONMENT_FILES
 from tests.unit.house import House
 from tests.unit.stage import SUMMARY, event, preview_answer, step
@@ -128,3 +131,20 @@ def test_hooks_of_the_repository_do_not_run(home: House) -> None:
     hook.chmod(0o755)
     TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
     assert not (home.home / "ran").exists()
+
+
+def test_what_a_killed_rollback_left_goes_with_the_next(home: House) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left, living = (home.state / "worktrees" / f"0123456789ab-{pid}-0123abcd" for pid in (gone.pid, os.getpid()))
+    for folder in (left, living):
+        git(home.root, "worktree", "add", "-q", "--detach", str(folder), "HEAD~1")
+    TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+    assert not left.exists() and living.exists()
+    assert len(git(home.root, "worktree", "list").splitlines()) == 2
+
+
+def test_a_folder_in_which_git_cannot_look_is_no_missing_commit(home: House) -> None:
+    shutil.rmtree(home.root / ".git")
+    with pytest.raises(ToolFailed, match="git cannot look for the commit 'HEAD': fatal: not a git repository"):
+        TASKS["glance"].body(home.c, to="HEAD", yes=True)
