@@ -27,3 +27,14 @@ def web():
     from links import build_app
 
     return build_app(links, os.environ[TOKEN_KEY])
+
+
+@app.function(image=image, schedule=modal.Period(days=1))
+def keep():
+    """Read every link once a day: Modal drops an entry of a Dict that nobody has read or written for seven days.
+
+    Source: modal, the docstring of `modal.Dict`, "Lifetime of a Dict and its items".
+    """
+    from links import read_each
+
+    print(f"{read_each(links)} links read")  # noqa: T201 - the log of the run
