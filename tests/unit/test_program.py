@@ -290,6 +290,13 @@ def test_plain_inv_has_the_same_tasks_and_errors() -> None:
     assert refused.returncode == 2 and "would be read as an option" in refused.stderr
 
 
+def test_modules_are_compiled_once_whatever_the_environment_says() -> None:
+    program = "import runbooks, sys; print(sys.dont_write_bytecode)"
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert told.stdout == "False\n"
+
+
 def test_listing_imports_nothing_heavy() -> None:
     heavy = {"rich", "sh", "ruamel", "pulumi", "psycopg", "ahocorasick_rs", "grpc", "lab", "runbooks.session"}
     program = (
