@@ -21,6 +21,7 @@ def test_the_chart_comes_after_its_namespace(cnpg):
 def test_the_chart_is_the_pinned_one_and_brings_its_crds(cnpg):
     from lib.charts import read_pin
 
+    assert cnpg["Chart", "cnpg"]["type"] == "kubernetes:helm.sh/v4:Chart"
     chart = cnpg["Chart", "cnpg"]["inputs"]
     pin = read_pin("cloudnative-pg")
     assert (chart["chart"], chart["version"]) == ("cloudnative-pg", pin.version)

@@ -43,8 +43,16 @@ def test_it_makes_these_objects_and_the_chart_after_what_it_needs(immich):
     assert immich["Ingress", "immich"]["after"] == ["immich"]
 
 
-def test_the_postgres_stack_is_required_and_nothing_else_will_do(run_program, postgres_stack):
-    failed = run_program(FOLDER, {}, PASSWORD, postgres_stack)
+SERVER = {"host": "pg.example", "port": "5432", "sslmode": "disable", "k8s_namespace": "postgresql"}
+LOGIN = {"username": "postgres", "password": "of-the-superuser"}
+
+
+@pytest.mark.parametrize("place", ["", "postgresql:", "immich:"])
+def test_the_postgres_stack_is_required_and_nothing_else_will_do(run_program, postgres_stack, place):
+    """No login given by hand takes its place, under whatever name."""
+    by_hand = {f"{place}{key}": value for key, value in SERVER.items()} if place else {}
+    login = {f"{place}{key}": value for key, value in LOGIN.items()} if place else {}
+    failed = run_program(FOLDER, by_hand, PASSWORD | login, postgres_stack)
     assert failed.resources == ()
     assert (
         "immich:postgres_stack: not set\n"

@@ -477,6 +477,7 @@ def test_unbind_removes_every_occurrence_and_asks_nobody(home: House, capsys: py
 @pytest.mark.parametrize(
     "start",
     [
+        lambda c: esc.run.body(c, "stitch/prod"),
         lambda c: esc.list_environments.body(c),
         lambda c: esc.open_task.body(c, "stitch/prod"),
         lambda c: esc.set_value.body(c, "stitch/prod", "a.b"),
@@ -484,8 +485,12 @@ def test_unbind_removes_every_occurrence_and_asks_nobody(home: House, capsys: py
         lambda c: esc.bind.body(c, "stitch/prod"),
     ],
 )
-def test_a_file_back_end_is_told_before_anything_runs(house: House, start: Callable[[Any], None]) -> None:
+def test_a_file_back_end_is_told_before_anything_runs(
+    house: House, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
+) -> None:
     house.install("esc")
+    monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "pulumi", "preview"])
+    house.c.remainder = "pulumi preview"
     with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
         start(house.c)
     assert "pulumi login --cloud" in refused.value.next_step and "esc env ls" in refused.value.next_step

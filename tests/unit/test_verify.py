@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from runbooks import verify
@@ -25,6 +26,7 @@ from tests.unit.house import House
 PASSWORD = "hunter2-hunter2-hunter2"
 FQDN = "postgresql.tail1234.ts.net"
 VERSION = "PostgreSQL 18.4 on x86_64-pc-linux-gnu"
+ASKS_THE_SERVER = sql.select_version
 ADDRESS = "100.64.0.7"
 
 
@@ -199,6 +201,12 @@ def test_exposures_are_one_table(home: House, capsys: pytest.CaptureFixture[str]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     row = next(words for words in lines if words and words[0] == "postgresql/postgresql-cluster-rw-ext")
     assert row == ["postgresql/postgresql-cluster-rw-ext", "postgresql", "ok", "ok", "--", "ok", "ok"]
+
+
+def test_the_objects_of_its_namespace_are_shown(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("kubectl", ["get", "all", "--namespace=postgresql"], "NAME  READY\npod/postgresql-cluster-1  1/1\n")
+    climbed(home, "postgres")
+    assert "    pod/postgresql-cluster-1  1/1" in capsys.readouterr().out.splitlines()
 
 
 def test_what_has_nothing_exposed_is_still_verified(home: House) -> None:
@@ -462,10 +470,11 @@ def test_half_working_tailnets(
 
 
 def test_a_server_that_refuses_the_password(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: sql.Login) -> str:
-        raise sql.SqlFailed("FATAL: password authentication failed", "Postgres auth error: …")
+    def refuse(login: sql.Login) -> Any:
+        raise psycopg.OperationalError(f'FATAL:  password authentication failed for user "{login.user}"')
 
-    monkeypatch.setattr(sql, "select_version", refuse)
+    monkeypatch.setattr(sql, "connect", refuse)
+    monkeypatch.setattr(sql, "select_version", ASKS_THE_SERVER)
     verdict = climbed(home, "postgres")
     (problem,) = verdict.failures
     assert problem.rung == postgres.SQL_ANSWERS
@@ -566,6 +575,14 @@ def ingresses(house: House, *objects: dict[str, Any]) -> None:
 def climbed_app(house: House, service: Service = APP) -> Verdict:
     with open_session(house.c, "verify.app") as session:
         return verify.verify_service(session, service)
+
+
+def test_ingresses_are_in_the_one_table_of_the_operator(app: House, capsys: pytest.CaptureFixture[str]) -> None:
+    app.answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing(web()))
+    assert climbed(app, "tailscale").ok
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(words for words in lines if words and words[0] == "app/web")
+    assert row == ["app/web", "app", "ok", "ok", "--", "ok", "ok", "ok"]
 
 
 def test_an_app_is_verified_up_to_its_answer(app: House, capsys: pytest.CaptureFixture[str]) -> None:
