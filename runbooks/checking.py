@@ -13,7 +13,7 @@ from runbooks.program import ROOT
 from runbooks.session import Bench, open_bench
 
 BIN = Path(sys.executable).parent
-SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/bin/pulumi")
+SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/bin/pulumi", "lab/bin/esc")
 BASH_SCRIPTS = (".ci/run",)
 PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
 """Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""

@@ -20,6 +20,8 @@ def test_every_rule_of_the_repository_is_checked() -> None:
     for needed in ("sh -n inv", "bash -n .ci/run", "ruff format --check", "ruff check", "lint-imports", "mypy"):
         assert any(needed in each for each in words), needed
     assert any("check_commits.py" in each for each in words)
+    scripts = [*(ROOT / "lab/bin").iterdir(), *(ROOT / ".githooks").iterdir()]
+    assert [path for path in scripts if f"sh -n {path.relative_to(ROOT)}" not in words] == []
     assert not any(command.mutates for command in checks(fix=False))
 
 
