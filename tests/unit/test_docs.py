@@ -15,9 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGES = sorted(path for path in RUNBOOKS.glob("*.md") if path.name != "README.md")
 QUESTIONS = ("When.", "Checks first.", "Steps.", "Undo.", "Verify.")
-PLACES = ("*.md", "docs/**/*.md", "pulumi/**/README.md", "modal/*/*.md")
+PLACES = ("*.md", "docs/**/*.md", "pulumi/**/README.md", "modal/*/*.md", "lab/**/README.md")
 TEXTS = sorted(path for place in PLACES for path in ROOT.glob(place))
 COMMAND = re.compile(r"(?:\./|`)inv (?:--target \S+ |--json )*(?P<task>[a-z][a-z0-9.<>_-]*[a-z0-9>])")
+OPTION = re.compile(r"(?<!\S)--?[a-z][a-z-]*")
 PLACEHOLDERS = {"<service>", "<consumer>", "SERVICE", "podinfo"}
 
 
@@ -43,3 +44,20 @@ def test_every_command_exists(page: Path) -> None:
         group, _, last = found["task"].rpartition(".")
         name = f"{group}.<service>" if group and last in PLACEHOLDERS | services else found["task"]
         assert name in known or found["task"] in known, f"{page.name}: {found[0]}"
+
+
+def options_of(task: str) -> set[str]:
+    """As they are typed; of a task for each service, those of any of its members."""
+    group = task.rpartition(".")[0]
+    members = sorted(name for name in tasks.ns.task_names if name.startswith(f"{group}."))
+    name = task if task in tasks.ns.task_names else members[0]
+    words = [word for argument in tasks.ns[name].get_arguments() for word in argument.names]
+    return {f"--{word}" if len(word) > 1 else f"-{word}" for word in words} | {"--target", "--json"}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_of_a_command_exists(page: Path) -> None:
+    for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
+        rest = re.split(r"[`\n#|&;)]| -- ", found.string[found.end() :], maxsplit=1)[0]
+        unknown = {*OPTION.findall(rest)} - options_of(found["task"])
+        assert not unknown, f"{page.name}: {found[0]}{rest}"
