@@ -145,11 +145,18 @@ def not_there(session: Session, name: EnvironmentName) -> NotFound:
 def check_opened(session: Session, opened: Opened, name: EnvironmentName) -> None:
     """Raise `Refused` when the environment would send pulumi to another cluster than the checked one."""
     settings = {
-        key: None if value.secret else as_text(value.value)
-        for key, value in opened.settings.items()
-        if key.startswith("kubernetes:")
+        str(value.path[1]): _comparable(value)
+        for value in opened.values
+        if value.path[0] == "pulumiConfig" and len(value.path) > 1 and str(value.path[1]).startswith("kubernetes:")
     }
-    check_opened_environment(opened.variables, settings, session.target, name.short)
+    check_opened_environment(opened.variables, settings, session.target, name.short, files=opened.under("files"))
+
+
+def _comparable(value: Value) -> str | None:
+    """The setting as a text; `None` for a secret one. A whole kubeconfig may stand there as a map."""
+    if value.secret:
+        return None
+    return as_text(value.value) if len(value.path) == 2 else "a map or list of values"
 
 
 def just_opened(session: Session, file: StackFile) -> list[Opened]:

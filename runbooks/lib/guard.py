@@ -6,7 +6,7 @@ pulumi itself previews plain resources happily against a cluster that is not the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,27 +151,34 @@ def check_stack_settings(
 
 
 def check_opened_environment(
-    variables: Mapping[str, str], settings: Mapping[str, str | None], target: Target, name: str
+    variables: Mapping[str, str],
+    settings: Mapping[str, str | None],
+    target: Target,
+    name: str,
+    *,
+    files: Collection[str] = (),
 ) -> None:
     """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting.
+
+    `files` are the variables that name its temporary files.
 
     Also for variables that would change what pulumi does unseen: it sets them in its own process, where the allow-list
     of a run's children does not reach.
     """
-    unseen = sorted(filter(changes_pulumi_unseen, variables))
+    unseen = sorted(filter(changes_pulumi_unseen, {*variables, *files}))
     if unseen:
         raise Refused(
             f"{', '.join(unseen)} in environmentVariables of {name} would change what pulumi does without being seen",
             expected="no such variable in an environment that a stack binds",
             next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
         )
-    value = variables.get("KUBECONFIG")
-    if value is not None:
+    section = "files" if "KUBECONFIG" in files else "environmentVariables"
+    if "KUBECONFIG" in {*variables, *files}:
         raise _disagrees(
             "KUBECONFIG",
-            repr(value),
+            "a file of its own" if section == "files" else repr(variables["KUBECONFIG"]),
             "no KUBECONFIG: the run gives pulumi its own, with the checked context alone",
-            f"environmentVariables of {name}",
+            f"{section} of {name}",
             f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
         )
     check_stack_settings(

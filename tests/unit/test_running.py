@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from runbooks import running
+from runbooks import esc, running
 from runbooks.lib.errors import Refused
+from tests.unit.house import House
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,35 @@ def test_names_and_sizes_are_no_secret(command: str) -> None:
 def test_a_setting_on_the_command_line_is_refused_however_it_is_written(option: str) -> None:
     with pytest.raises(Refused, match="written into the stack file"):
         running.refuse_changing(["pulumi", "preview", option])
+
+
+KUBECONFIG = "clusters: [{cluster: {server: 'https://elsewhere.example'}}]"
+
+
+@pytest.mark.parametrize(
+    ("opened", "told"),
+    [
+        ({"files": {"value": {"KUBECONFIG": {"value": KUBECONFIG, "secret": True}}}}, "KUBECONFIG in files of"),
+        ({"files": {"value": {"KUBECONFIG": {"value": KUBECONFIG}}}}, "KUBECONFIG in files of"),
+        (
+            {"pulumiConfig": {"value": {"kubernetes:kubeconfig": {"value": {"kind": {"value": "Config"}}}}}},
+            "kubernetes:kubeconfig in pulumiConfig of",
+        ),
+        ({"environmentVariables": {"value": {"KUBECONFIG": {"value": "/x"}}}}, "KUBECONFIG in environmentVariables of"),
+    ],
+    ids=["secret file", "file", "map", "variable"],
+)
+def test_an_environment_that_leads_to_another_cluster_runs_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, opened: dict[str, Any], told: str
+) -> None:
+    house.on_cloud()
+    house.install("esc")
+    house.answer("esc", ["--format"], {"value": opened})
+    monkeypatch.setattr("runbooks.lib.render._in_use", [])
+    monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "kubectl", "get", "pods"])
+    house.c.remainder = "kubectl get pods"
+    with pytest.raises(Refused, match=f"{told} stitch/prod is ") as refused:
+        esc.run.body(house.c, "stitch/prod")
+    assert "elsewhere.example" not in "\n".join(refused.value.lines()) + house.everything_written()
+    assert "environments/stitch/prod.yaml" in refused.value.next_step
+    assert not any("pods" in argv for argv in house.argvs("kubectl"))
