@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,17 +55,24 @@ def _inodes(port: int, proc: Path) -> Iterator[str]:
 
 
 def _holder(process: Path, inodes: set[str]) -> Listener | None:
+    wanted = {f"socket:[{inode}]" for inode in inodes}
     with contextlib.suppress(OSError):
-        wanted = {f"socket:[{inode}]" for inode in inodes}
-        for descriptor in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                if str(descriptor.readlink()) in wanted:
-                    return Listener(
-                        pid=int(process.name),
-                        program=str((process / "exe").readlink()),
-                        folder=(process / "cwd").readlink(),
-                    )
+        if wanted.isdisjoint(_open_files(process)):
+            return None
+        return Listener(
+            pid=int(process.name),
+            program=str((process / "exe").readlink()),
+            folder=(process / "cwd").readlink(),
+        )
     return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """What the process has open. There are thousands on a machine: plain strings, no paths."""
+    folder = str(process / "fd")
+    for descriptor in os.listdir(folder):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115
 
 
 def all_within(found: list[Listener], folder: Path) -> bool:
