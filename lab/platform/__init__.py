@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.platform import additions, control_plane, keys, ports, processes, target
@@ -22,6 +22,8 @@ __all__ = ["PartStatus", "down", "environment", "is_up", "reset", "status", "up"
 
 POSTGRES_PORT = 5432
 """Taken when it is free at the lab's first start."""
+READY, STOPPED, CRASHED = "ready", "stopped", "crashed"
+"""What a part's health may be, besides what its probe complains of."""
 
 
 def up(state_dir: Path, report: Callable[[str], None]) -> None:
@@ -113,29 +115,26 @@ def status(state_dir: Path) -> list[PartStatus]:
     """The lab's parts in the order of their start; empty when there has never been a lab."""
     paths = _paths(state_dir)
     record = Record.load(paths.record)
-    plane = _known_plane(paths, record)
-    if plane is None:
-        return []
-    return [_part_status(part, record) for part in (*plane.parts(), *additions.parts(plane))]
+    return [_part_status(part, record) for part in _known_parts(paths, record)]
 
 
-def _known_plane(paths: LabPaths, record: Record) -> ControlPlane | None:
+def _known_parts(paths: LabPaths, record: Record) -> Sequence[Part]:
     ports_known = record.ports.keys() >= {*control_plane.PORTS, *additions.PORTS, "postgres"}
     if not ports_known or not paths.pki.is_dir():
-        return None
-    return ControlPlane(paths=paths, pki=keys.Pki(paths.pki), ports=record.ports, tools={})
+        return ()
+    plane = ControlPlane(paths=paths, pki=keys.Pki(paths.pki), ports=record.ports, tools={})
+    return (*plane.parts(), *additions.parts(plane))
 
 
 def _part_status(part: Part, record: Record) -> PartStatus:
+    health = _health(part, record)
     started = record.parts.get(part.name)
-    if started is None or not processes.is_alive(started.process):
-        health = "stopped" if started is None else "crashed"
+    if started is None or health == CRASHED:
         return PartStatus(name=part.name, ready=False, health=health, version=part.version, port=part.port)
-    trouble = part.probe()
     return PartStatus(
         name=part.name,
-        ready=not trouble,
-        health=trouble or "ready",
+        ready=health == READY,
+        health=health,
         version=started.version,
         pid=started.process.pid,
         port=part.port,
@@ -143,11 +142,22 @@ def _part_status(part: Part, record: Record) -> PartStatus:
     )
 
 
+def _health(part: Part, record: Record) -> str:
+    """READY, STOPPED, CRASHED, or what the part's probe complains of."""
+    started = record.parts.get(part.name)
+    if started is None or not processes.is_alive(started.process):
+        return STOPPED if started is None else CRASHED
+    return part.probe() or READY
+
+
 def is_up(state_dir: Path) -> bool:
     """Every part runs and answers, and `target.json` tells how to get in."""
     paths = _paths(state_dir)
-    parts = status(state_dir) if paths.target.exists() else []
-    return bool(parts) and all(part.ready for part in parts)
+    if not paths.target.exists():
+        return False
+    record = Record.load(paths.record)
+    parts = _known_parts(paths, record)
+    return bool(parts) and all(_health(part, record) == READY for part in parts)
 
 
 def environment(state_dir: Path) -> dict[str, str]:
