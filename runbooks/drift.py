@@ -63,6 +63,7 @@ def deployed(session: Session, services: Sequence[Service]) -> list[Service]:
 
 def drifted(session: Session, service: Service) -> list[Step]:
     """The objects that are not what the stack's state says. Raises what pulumi's failure means."""
+    from runbooks import planning
     from runbooks.lib import pulumi
     from runbooks.lib.failures import explain
 
@@ -70,7 +71,8 @@ def drifted(session: Session, service: Service) -> list[Step]:
     outcome = session.runner.run(pulumi.refresh_preview(stack))
     if not outcome.ok:
         raise explain(outcome, stack)
-    return [step for step in pulumi.read_preview(outcome.stdout).changes if not pulumi.is_bookkeeping(step.urn)]
+    found = planning.previewed(session, stack, outcome.stdout).changes
+    return [step for step in found if not pulumi.is_bookkeeping(step.urn)]
 
 
 def tell(session: Session, service: Service, steps: Sequence[Step]) -> None:

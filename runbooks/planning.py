@@ -17,6 +17,7 @@ from runbooks.lib.existing import existing, takes_over
 from runbooks.lib.failures import explain
 from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
 from runbooks.lib.graph import by_name, closure, layers
+from runbooks.lib.guard import check_stack_settings
 from runbooks.lib.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
 from runbooks.lib.secret_values import blanked
 from runbooks.lib.stackfile import StackFile
@@ -98,7 +99,7 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
     outcome = session.runner.run(pulumi.preview(stack))
     if not outcome.ok:
         raise explain(outcome, stack)
-    preview = pulumi.read_preview(outcome.stdout)
+    preview = previewed(session, stack, outcome.stdout)
     for told in preview.diagnostics:
         if told.severity == "warning":
             session.reporter.line(f"  {service.name} warns:")
@@ -112,6 +113,19 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
         adopts=takes_over(preview, session.check_settings(stack).config),
         writes_outputs=not is_last_applied(session, stack, fingerprint),
     )
+
+
+def previewed(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
+    """What pulumi's answer says. Raises `Refused` when, by the settings it came to, it went to another cluster.
+
+    They hold more than the stack's settings file and its environments: also what `config:` of Pulumi.yaml sets.
+    """
+    preview = pulumi.read_preview(answer)
+    settings = {key: None if value == pulumi.SECRET else value for key, value in preview.settings.items()}
+    source = f"the settings of {stack.service}, as pulumi put them together"
+    where = f"remove it from {stack.folder / 'Pulumi.yaml'} or {stack.settings_file}"
+    check_stack_settings(settings, session.target, source=source, next_step=where)
+    return preview
 
 
 def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
@@ -275,5 +289,5 @@ def plan_end(session: Session, service: Service) -> StackPlan:
     outcome = session.runner.run(pulumi.destroy_preview(stack))
     if not outcome.ok:
         raise explain(outcome, stack)
-    preview, export = pulumi.read_preview(outcome.stdout), states.state_of(session, stack)
+    preview, export = previewed(session, stack, outcome.stdout), states.state_of(session, stack)
     return plan_of(stack, preview, fingerprint=fingerprint, export=export)

@@ -256,6 +256,17 @@ def test_failing_preview_stops_before_any_approval(tmp_path: Path) -> None:
     assert ("preview", "db") not in stage.runner.ran and stage.reporter.asked == []
 
 
+def test_a_preview_that_went_to_another_cluster_is_refused(tmp_path: Path) -> None:
+    """`config:` of Pulumi.yaml sets it, which neither the stack file nor an environment shows."""
+    answer = json.loads(preview_answer(step("op", "create"))) | {"config": {"kubernetes:context": "elsewhere"}}
+    stage = Stage(tmp_path, three(preview__op=[Answer(stdout=json.dumps(answer))]))
+    stage.target.context = "home"
+    with pytest.raises(Refused, match=r"kubernetes:context in the settings of op, .* is 'elsewhere'") as refused:
+        deploy(stage)
+    assert refused.value.expected == "'home'" and "Pulumi.yaml" in refused.value.next_step
+    assert ups(stage) == [] and stage.reporter.asked == []
+
+
 def test_operation_nobody_approved_is_stopped_with_one_signal(tmp_path: Path) -> None:
     more = [*event("db", "delete", name="other"), *event("db", "delete", name="third")]
     stage = Stage(tmp_path, three(up__db=applied("db", *more)), answers=["y"])

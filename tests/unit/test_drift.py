@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbooks import drift
-from runbooks.lib.errors import NotFound, OpsError, UnexpectedChanges
+from runbooks.lib.errors import NotFound, OpsError, Refused, UnexpectedChanges
 from tests.unit.house import House
 
 RECORDED = Path(__file__).parents[1] / "contract" / "recorded" / "pulumi" / "16-drift.json"
@@ -73,3 +73,12 @@ def test_a_failing_refresh_is_explained(home: House) -> None:
     home.answer("pulumi", ["refresh", "--preview-only"], (1, "", "error: incorrect passphrase\n"))
     with pytest.raises(OpsError, match="passphrase"):
         TASKS["postgres"].body(home.c)
+
+
+@pytest.mark.parametrize("value", ["elsewhere", "[secret]"])
+def test_an_answer_from_another_cluster_is_refused(home: House, value: str) -> None:
+    answer = recorded() | {"config": {"kubernetes:context": value}}
+    home.answer("pulumi", ["refresh", "--preview-only"], answer)
+    with pytest.raises(Refused, match="kubernetes:context in the settings of postgres") as refused:
+        TASKS["postgres"].body(home.c)
+    assert "home" in refused.value.expected or value == "[secret]"
