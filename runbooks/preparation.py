@@ -16,7 +16,7 @@ from runbooks.lib import pulumi
 from runbooks.lib.errors import NotFound, Usage
 from runbooks.lib.files import STATE_FOLDER, make_folder, write_atomically
 from runbooks.lib.runner import CommandFailed
-from runbooks.lib.stackfile import StackFile, kept, missing_keys, refresh_copy
+from runbooks.lib.stackfile import StackFile, kept, missing_keys, refresh_copy, refuse_cut_off
 from runbooks.lib.stacks import Stack
 from runbooks.lib.yamlfile import read_text
 from runbooks.services import Service
@@ -74,6 +74,7 @@ def _must_be_there(session: Session, service: Service, stack: Stack) -> None:
             expected=f"the stack {stack.reference}; no run creates one by itself",
             next_step=f"{target} stack.init {service.name}",
         )
+    refuse_cut_off(stack.settings_file)
     file = StackFile.read(stack.settings_file)
     if file.environment:
         return  # the bound environment may provide what the file does not

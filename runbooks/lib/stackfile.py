@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import os
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from ruamel.yaml.comments import CommentedMap
 from runbooks.lib.binding import bound_names
 from runbooks.lib.errors import Usage
 from runbooks.lib.files import IN_PLACE, PRIVATE, STATE_FOLDER, write_atomically, writing
+from runbooks.lib.locks import process_is_alive
 from runbooks.lib.yamlfile import YamlFile, dump, parse, read_raw, read_text
 
 
@@ -88,15 +91,21 @@ def secrets_provider_of(path: Path) -> str:
     return StackFile.read(path).secrets_provider if named else ""
 
 
+KEPT = ".kept"
+"""The end of a copy's name; before it stands the process that made it."""
+
+
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[None]:
     """Around a tool that edits a settings file: what the file held is not lost when the tool fails half-way.
 
     pulumi empties the file before it writes it anew (sdk/go/common/workspace/project.go, save): where the disk is full,
     the encryption salt and every secret would be gone. So a copy lies beside it meanwhile, and takes its place again
-    when the tool failed and a key is missing. Raises `Unwritable`, before the tool starts, where no copy can be made.
+    when the tool failed and a key is missing. Raises `Unwritable`, before the tool starts, where no copy can be made,
+    and `Usage` where an earlier run was cut off in the middle of this.
     """
-    before, copied = _keys_of(path), path.with_name(f".{path.name}.{uuid4().hex[:8]}.kept")
+    refuse_cut_off(path)
+    before, copied = _keys_of(path), path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}{KEPT}")
     try:
         if path.exists():
             with writing(path.name, path, next_step=IN_PLACE):
@@ -107,6 +116,26 @@ def kept(path: Path) -> Iterator[None]:
             copied.replace(path) if copied.exists() else path.unlink()
         raise
     finally:
+        copied.unlink(missing_ok=True)
+
+
+def refuse_cut_off(path: Path) -> None:
+    """Raise `Usage` where a settings file lost something when the run that had it edited was cut off.
+
+    The copies of runs that are over go where the file holds all that they hold.
+    """
+    for copied in sorted(path.parent.glob(f".{path.name}.*-*{KEPT}")):
+        pid = copied.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if not pid.isdigit() or process_is_alive(int(pid)):
+            continue
+        held = _keys_of(copied) or frozenset()
+        if held and (not path.exists() or _is_damaged(path, held)):
+            back, gone = shlex.join(["mv", str(copied), str(path)]), shlex.join(["rm", str(copied)])
+            raise Usage(
+                f"{path} lacks settings that it had before a run was cut off while it was edited",
+                expected=f"all that its copy from before holds, {copied.name} beside it",
+                next_step=f"compare the two; {back} brings it back, {gone} leaves the file as it is",
+            )
         copied.unlink(missing_ok=True)
 
 

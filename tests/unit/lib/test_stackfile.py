@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from runbooks.lib.errors import Usage
-from runbooks.lib.stackfile import StackFile, full_key, missing_keys, refresh_copy, secrets_provider_of
+from runbooks.lib.stackfile import StackFile, full_key, kept, missing_keys, refresh_copy, secrets_provider_of
 
 TEMPLATE = """\
 # Template of the lab.
@@ -186,3 +189,38 @@ def test_a_template_that_is_not_utf8_is_one_error_with_its_line(files: tuple[Pat
     template.write_bytes(b"config:\n  app:a: \xff\n")
     with pytest.raises(Usage, match=r":2: byte 0xff is not UTF-8"):
         refresh_copy(template, copied, {})
+
+
+@pytest.fixture
+def over() -> int:
+    """The number of a process that is over."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+FULL = "encryptionsalt: v1:x\nconfig:\n  app:token:\n    secure: v1:abc\n"
+
+
+@pytest.mark.parametrize("left", [None, "", "config:\n  app:token:\n    secure: v1:abc\n"])
+def test_a_file_that_a_power_cut_emptied_is_told_with_its_copy(tmp_path: Path, over: int, left: str | None) -> None:
+    path, copied = tmp_path / "Pulumi.mx.yaml", tmp_path / f".Pulumi.mx.yaml.{over}-0123abcd.kept"
+    copied.write_text(FULL)
+    if left is not None:
+        path.write_text(left)
+    with pytest.raises(Usage, match="lacks settings that it had") as told, kept(path):
+        pytest.fail("the tool must not start: it would make a new salt")
+    assert f"mv {copied} {path}" in told.value.next_step
+    assert copied.read_text() == FULL
+
+
+def test_copies_that_are_of_no_use_any_more_go(tmp_path: Path, over: int) -> None:
+    path, name = tmp_path / "Pulumi.mx.yaml", ".Pulumi.mx.yaml."
+    path.write_text(FULL + "  app:more: x\n")
+    (tmp_path / f"{name}{over}-0123abcd.kept").write_text(FULL)
+    (tmp_path / f"{name}{over}-4567abcd.kept").write_text("")
+    living = tmp_path / f"{name}{os.getpid()}-0123abcd.kept"
+    living.write_text("other: x\n")
+    with kept(path):
+        assert sum(1 for _ in tmp_path.iterdir()) == 3
+    assert sorted(tmp_path.iterdir()) == [living, path]
