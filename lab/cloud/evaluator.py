@@ -71,25 +71,28 @@ class Evaluator:
                 answer = self._converse(request)
             except _Ended:
                 # An evaluation changes nothing, so it can simply be tried again.
-                self._end()
                 try:
                     answer = self._converse(request)
                 except _Ended as error:
-                    self._end()
                     raise ApiError(500, f"Internal Server Error: the evaluator ended ({error})") from error
         if "failure" in answer:
             raise ApiError(500, f"Internal Server Error: {answer['failure']}")
         return answer
 
     def _converse(self, request: Json) -> Json:
-        process = self._running()
-        with _bounded(process):
-            _send(process.stdin, request)
-            while True:
-                answer = _receive(process.stdout)
-                if "ask" not in answer:
-                    return answer
-                _send(process.stdin, self._reply(answer))
+        try:
+            process = self._running()
+            with _bounded(process):
+                _send(process.stdin, request)
+                while True:
+                    answer = _receive(process.stdout)
+                    if "ask" not in answer:
+                        return answer
+                    _send(process.stdin, self._reply(answer))
+        except BaseException:
+            # It may be in the middle of an evaluation, whose answer the next call would take for its own.
+            self._end()
+            raise
 
     def _reply(self, question: Json) -> Json:
         name = str(question["name"])

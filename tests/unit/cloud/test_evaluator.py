@@ -120,5 +120,24 @@ def test_calls_from_many_threads_do_not_mix(make: Callable[[str], Evaluator]) ->
     evaluator.stop()
 
 
+def test_an_answer_that_was_left_behind_is_nobody_elses(make: Callable[[str], Evaluator]) -> None:
+    """A question that broke the cloud's own code ends the process: it still works on that call."""
+
+    def broken(_name: str) -> Json:
+        raise KeyError("ciphertext")
+
+    evaluator = make(
+        'if request["name"] == "a/first": ask("stack", "p/s")\nanswer = {"environment": {"name": request["name"]}}'
+    )
+    evaluator.stack = broken
+    with pytest.raises(KeyError):
+        evaluator.open("a/first", "")
+    assert [evaluator.open(name, "")["environment"]["name"] for name in ("a/second", "a/third")] == [
+        "a/second",
+        "a/third",
+    ]
+    evaluator.stop()
+
+
 def test_the_key_is_not_shown(make: Callable[[str], Evaluator]) -> None:
     assert "kkkk" not in repr(make(PID))
