@@ -15,6 +15,9 @@ from lab.cloud.wire import DONE, Answer, Json, Request, Route, bad_request, conf
 
 _EDITOR: Json = {"editorLogin": USER, "editorName": USER}
 
+NO_MORE = "0"
+"""What `nextToken` of the last page of tags says: the CLI reads on until then, also after an empty token."""
+
 
 @dataclass(frozen=True)
 class Revisions:
@@ -50,9 +53,12 @@ class Revisions:
         return Answer(content=listed[:count] if count else listed)
 
     def revision_tags(self, request: Request) -> Answer:
+        """By name, those after `after` and at most `count`: the CLI reads on until a page is empty."""
         environment = self._load(request)
-        names = [LATEST, *sorted(environment.revision_tags)]
-        return Answer(content={"tags": [_revision_tag(environment, name) for name in names], "nextToken": ""})
+        after, count = request.query.get("after", ""), request.number("count")
+        names = [name for name in sorted((LATEST, *environment.revision_tags)) if name > after]
+        listed = [_revision_tag(environment, name) for name in (names[:count] if count else names)]
+        return Answer(content={"tags": listed, "nextToken": ""})
 
     def revision_tag(self, request: Request) -> Answer:
         return Answer(content=_revision_tag(self._load(request), request.params["tag"]))
@@ -87,8 +93,10 @@ class Revisions:
         return DONE
 
     def tags(self, request: Request) -> Answer:
+        """All of them, whatever `after` and `count` say."""
         environment = self._load(request)
-        return Answer(content={"tags": {name: _tag(environment, name) for name in environment.tags}, "nextToken": ""})
+        found = {name: _tag(environment, name) for name in environment.tags}
+        return Answer(content={"tags": found, "nextToken": NO_MORE})
 
     def tag(self, request: Request) -> Answer:
         return Answer(content=_tag(self._load(request), request.params["tag"]))
@@ -112,6 +120,8 @@ class Revisions:
             if (body.get("currentTag") or {}).get("value") != old["value"]:
                 raise conflict("the tag was changed since it was read")
             name = checked("tag", wanted.get("name") or old["name"])
+            if name != old["name"] and name in environment.tags:
+                raise conflict("tag already exists")
             kept = environment.tags.pop(old["name"])
             environment.tags[name] = {**kept, "value": str(wanted.get("value") or old["value"]), "modified": now()}
             self.store.save(environment)
