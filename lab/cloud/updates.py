@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import http
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from lab.cloud.account import require_organization
 from lab.cloud.keys import Keys
 from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
 from lab.cloud.stacks import S, read_deployment
-from lab.cloud.wire import DONE, Answer, Json, Request, Route, bad_request, conflict, forbidden, unauthorized
+from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, conflict, forbidden, unauthorized
 
 KINDS = ("update", "preview", "refresh", "destroy")
+RESULTS = ("succeeded", "failed", "cancelled")
 LEASE = 300
 """Seconds that a started update may be silent before another one may start."""
 LONGEST = 300
@@ -124,10 +126,16 @@ class Updates:
     def complete(self, request: Request) -> Answer:
         """Frees the stack. Saying the same twice is fine: the CLI repeats what was not answered."""
         status = request.json().get("status")
-        if status not in ("succeeded", "failed"):
-            raise bad_request("the status is neither succeeded nor failed")
+        if status not in RESULTS:
+            raise bad_request(f"the status is none of {', '.join(RESULTS)}")
         with self._stack(request) as stack:
-            update = self._authorized(request, stack)
+            try:
+                update = self._authorized(request, stack)
+            except ApiError as error:
+                if error.status != http.HTTPStatus.NOT_FOUND:
+                    raise
+                # Its token is right, so it was there: an ended preview is forgotten at once.
+                return DONE
             if update.status != status:
                 _refuse_without_lease(update)
                 self.store.end_update(stack, update, status)

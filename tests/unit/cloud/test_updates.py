@@ -125,6 +125,19 @@ def test_saying_the_end_twice_is_fine_and_differently_is_not(caller: Caller) -> 
     assert update.complete("perhaps").status == 400
 
 
+def test_the_end_of_a_preview_may_be_said_twice(caller: Caller) -> None:
+    preview = Operation.started(caller, "preview")
+    assert [preview.complete().status for _ in range(2)] == [204, 204]
+    preview.token = "t-0"
+    assert preview.complete().status == 401
+
+
+def test_an_update_may_end_as_cancelled(caller: Caller) -> None:
+    assert Operation.started(caller).complete("cancelled").status == 204
+    assert caller.get(STACK)["activeUpdate"] == ""
+    assert caller.get(f"{STACK}/updates")["updates"][0]["result"] == "failed"
+
+
 def test_an_update_is_started_once(caller: Caller) -> None:
     update = Operation.started(caller)
     assert update.start().status == 409
