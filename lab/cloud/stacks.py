@@ -70,6 +70,8 @@ class Stacks:
     def create(self, request: Request) -> Answer:
         require_organization(request.params["organization"])
         body = request.json()
+        if body.get("config"):
+            raise bad_request("the lab's cloud keeps no settings of stacks; they stay in Pulumi.<stack>.yaml")
         stack = Stack(
             project=checked("project name", request.params["project"]),
             name=checked("stack name", body.get("stackName")),

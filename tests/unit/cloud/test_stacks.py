@@ -59,6 +59,14 @@ def test_a_stack_that_was_never_updated_exports_an_empty_state(caller: Caller) -
     assert caller.send("GET", f"{STACK}/export/x").status == 400
 
 
+def test_settings_of_a_stack_are_not_dropped_silently(caller: Caller) -> None:
+    made = {"stackName": "lab", "config": {"environment": "postgresql/lab"}}
+    refused = caller.send("POST", "/api/stacks/organization/postgresql", made)
+    assert refused.status == 400
+    assert "keeps no settings of stacks" in refused.content["message"]
+    assert caller.send("GET", STACK).status == 404
+
+
 def test_tags_are_replaced(caller: Caller) -> None:
     create_stack(caller)
     assert caller.send("PATCH", f"{STACK}/tags", {"a": "b"}).status == 204
