@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from lab.cloud.wire import Json, bad_request, not_found
 
-_FIRST = re.compile(r"""(?P<name>[^.\[\]"]+)|\[(?P<text>"(?:[^"\\]|\\.)*")\]|\[(?P<index>\d+)\]""")
-_NEXT = re.compile(r"""\.(?P<name>[^.\[\]"]+)|\[(?P<text>"(?:[^"\\]|\\.)*")\]|\[(?P<index>\d+)\]""")
+# Between quotes a backslash before a quote is the one escape; any other stands for itself, as the CLIs read it.
+_BRACKETS = r"""\["(?P<text>(?:[^"\\]|\\"|\\(?!"))*)"\]|\[(?P<index>\d+)\]"""
+_FIRST = re.compile(rf"""(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
+_NEXT = re.compile(rf"""\.(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
 
 
 def read(path: str) -> list[str | int]:
@@ -29,7 +30,7 @@ def _step(found: re.Match[str]) -> str | int:
     if found["index"] is not None:
         return int(found["index"])
     if found["text"] is not None:
-        return str(json.loads(found["text"]))
+        return found["text"].replace('\\"', '"')
     return found["name"]
 
 

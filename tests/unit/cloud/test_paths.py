@@ -21,6 +21,7 @@ ENVIRONMENT = {
         ('a["b:c"][0].d', ["a", "b:c", 0, "d"]),
         ('["a.b"]', ["a.b"]),
         (r'a["say \"no\""]', ["a", 'say "no"']),
+        (r'a["\d\e"].b', ["a", r"\d\e", "b"]),
         ("", []),
     ],
 )
@@ -28,7 +29,7 @@ def test_paths_are_taken_apart(path: str, steps: list[str | int]) -> None:
     assert property_path.read(path) == steps
 
 
-@pytest.mark.parametrize("path", [".a", "a.", "a..b", "a[", "a[x]", 'a["b]', 'a"b"', "a[-1]"])
+@pytest.mark.parametrize("path", [".a", "a.", "a..b", "a[", "a[x]", 'a["b]', r'a["b\"]', 'a"b"', "a[-1]"])
 def test_what_is_no_path_is_refused(path: str) -> None:
     with pytest.raises(ApiError, match="invalid property path"):
         property_path.read(path)
