@@ -326,6 +326,17 @@ KNOWN = (
         next_step="pulumi login, then ./inv doctor",
     ),
     Known(
+        # Where a definition names it: in its `imports:`.
+        pattern=re.compile(
+            r"(?m)(?P<at>^[^\s:]+:\d+:\d+: )?environment \"(?P<imported>[^\"]+)\" not found(?(at)|\s+on )"
+        ),
+        error=Usage,
+        cause="{name} imports the environment {imported}, which is not there",
+        expected="imports that this back end has",
+        next_step="./inv esc.apply {imported} makes it from its file; or take it out of `imports:` in "
+        "environments/{name}.yaml, then ./inv esc.apply {name}",
+    ),
+    Known(
         # What follows the number is each server's own.
         pattern=re.compile(r"(?im)^error: [^\n]*\[404\]|environment \"(?P<other>[^\"]+)\" not"),
         error=NotFound,

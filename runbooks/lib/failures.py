@@ -192,11 +192,11 @@ KNOWN: tuple[Known, ...] = (
         "./inv deploy.{service} goes on from there",
     ),
     _known(
-        r"environment '(?P<environment>[^']+)' not found",
+        r"environment ['\"](?P<environment>[^'\"]+)['\"] not found",
         NotFound,
-        "there is no environment {environment}",
+        "there is no environment {environment}, which the stack of {service} or its environment refers to",
         "an ESC environment that exists on this back end",
-        "esc env ls",
+        "./inv esc.list",
     ),
     _known(
         r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"",

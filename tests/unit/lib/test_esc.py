@@ -216,6 +216,8 @@ def test_notices_are_no_complaint() -> None:
         ('stitch/prod:8:39: unknown property "nope"\n', 0, ToolFailed, 'unknown property "nope"'),
         ('stitch/prod:3:5: stack "postgresql/none" not found\n', 0, ToolFailed, "the stack postgresql/none"),
         ("Error: [404] Not Found: environment 'stitch/none' not found\n", 1, NotFound, "no environment stitch/prod"),
+        ('stitch/prod:2:5: environment "a/b" not found\n', 0, Usage, "imports the environment a/b, which is not there"),
+        ('Error: environment "a/b" not found\n\n  on stitch/prod line 2:\n', 1, Usage, "imports the environment a/b"),
         ("error: getting environment: [404] Not Found: Not Found\n", 1, NotFound, "no environment stitch/prod"),
         ("stitch/prod:3:5: vault answered [404]\n", 0, ToolFailed, "vault answered"),
         ("Error: no credentials, please run `esc login` to log in\n", 1, LoginMissing, "logged in"),

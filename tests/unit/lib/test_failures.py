@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import LoginMissing, OpsError, ToolFailed, Usage
+from runbooks.lib.errors import LoginMissing, NotFound, OpsError, ToolFailed, Usage
 from runbooks.lib.failures import explain, telling_lines
 from runbooks.lib.stacks import Stack
 
@@ -275,3 +275,12 @@ def test_pending_operations_do_not_hide_what_really_failed() -> None:
     error = explained(streamed(("warning", PENDING), ("error", "a new kind of trouble")))
     assert error.summary.startswith("pulumi could not preview app (exit 1)")
     assert "a new kind of trouble" in error.summary
+
+
+def test_an_environment_that_is_not_there_in_the_words_of_the_real_cli() -> None:
+    recorded = Path(__file__).parents[2] / "contract" / "recorded" / "cloud" / "32-esc-bind.json"
+    steps = json.loads(recorded.read_text())["steps"]
+    (said,) = {step["stderr"] for step in steps if 'environment "stitch/none" not found' in step.get("stderr", "")}
+    error = explained(said)
+    assert isinstance(error, NotFound) and error.summary.startswith("there is no environment stitch/none")
+    assert error.next_step == "./inv esc.list"
