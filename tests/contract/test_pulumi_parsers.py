@@ -254,7 +254,7 @@ def test_lock_file_and_refusal_name_the_holder() -> None:
         ("13", 4, Usage, "does not support Pulumi ESC", "esc env ls"),
         ("14", 0, Refused, "process 8859", "./inv cancel.sample"),
         ("30", 0, Refused, "another update of sample", "./inv cancel.sample"),
-        ("31", 0, NotFound, "no environment stitch/none", "esc env ls"),
+        ("31", 0, NotFound, "no environment stitch/none", "./inv esc.list"),
         ("16", 0, UnexpectedChanges, "sample would change", "--diff"),
         ("24", 0, ToolFailed, "no extension nope", "image"),
         ("24", 2, ToolFailed, "refused the password of postgres", "outputs"),
