@@ -102,8 +102,10 @@ def init(session: Session, stack: str, environment: str, *, yes: bool, keep: boo
         raise CommandFailed(CONFIRM)
     esc = session.esc()
     project, name, settings = _settings(session, stack)
-    target = read_name(environment or f"{project.name}/{name.stack}", esc.organization)
-    say(f"Creating environment {target.qualified} for stack {name.stack}...")
+    wanted = environment or name.stack
+    # Unlike elsewhere a name of one part means the stack's own project.
+    target = read_name(wanted if "/" in wanted else f"{project.name}/{wanted}", esc.organization)
+    say(f"Creating environment {target.project}/{target.name} for stack {name.stack}...")
     values: dict[str, Any] = {}
     for key, setting in settings.settings.items():
         text = setting.plain(lambda: session.secrets_for_writing(settings, name).crypter)

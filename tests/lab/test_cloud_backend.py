@@ -284,20 +284,22 @@ def test_a_definition_of_its_own_in_the_settings_is_bound_to(lab: CloudLab) -> N
     assert (values["host"], values["ratio"], values["on"]) == ("inline", "2.5", "true")
 
 
-def test_settings_become_an_environment(lab: CloudLab) -> None:
+@pytest.mark.parametrize(("wanted", "made"), [("app/made", "app/made"), ("made", "consumer/made")])
+def test_settings_become_an_environment(lab: CloudLab, wanted: str, made: str) -> None:
     stage = lab.stage
     stage.must("config", "set", "colour", "blue", "-s", "mx")
     stage.must("config", "set", "--secret", "word", "-s", "mx", stdin="hidden-word")
-    stage.must("config", "env", "init", "--env", "app/made", "--yes", "-s", "mx")
+    said = stage.must("config", "env", "init", "--env", wanted, "--yes", "-s", "mx")
     try:
-        assert "hidden-word" not in stage.must("env", "get", "organization/app/made", "--definition")
+        assert f"Creating environment {made} for stack mx..." in said
+        assert "hidden-word" not in stage.must("env", "get", f"organization/{made}", "--definition")
         assert settings(lab, "--show-secrets") == {
             "consumer:colour": {"value": "blue", "secret": False},
             "consumer:word": {"value": "hidden-word", "secret": True},
         }
         assert "config:" not in settings_file(lab).read_text()
     finally:
-        stage.must("env", "rm", "organization/app/made", "--yes")
+        stage.must("env", "rm", f"organization/{made}", "--yes")
 
 
 # -- other stacks' outputs -----------------------------------------------------------------------------------------
