@@ -16,7 +16,7 @@ from typing import Any
 
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
-from runbooks.lib.failures import UNREACHABLE
+from runbooks.lib.failures import UNREACHABLE, login_command
 
 READ_TIMEOUT = 120.0
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -301,7 +301,7 @@ def complaints(stderr: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A failure we can explain; the texts may use the pattern's groups and `{name}`."""
+    """A failure we can explain; the texts may use the pattern's groups, `{name}` and `{login}`."""
 
     pattern: re.Pattern[str]
     error: type[OpsError]
@@ -323,7 +323,7 @@ KNOWN = (
         error=LoginMissing,
         cause="nobody is logged in to the back end that holds {name}",
         expected="a login, or PULUMI_ACCESS_TOKEN in the environment",
-        next_step="pulumi login, then ./inv doctor",
+        next_step="{login}, then ./inv doctor",
     ),
     Known(
         # Where a definition names it: in its `imports:`.
@@ -403,7 +403,8 @@ def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -
     for known in KNOWN:
         found = known.pattern.search(text)
         if found is not None and not (known.error is NotFound and name.name == EVERY):
-            facts = {key: mask(value or "?") for key, value in found.groupdict().items()} | {"name": name.short}
+            facts = {key: mask(value or "?") for key, value in found.groupdict().items()}
+            facts |= {"name": name.short, "login": login_command(outcome.command.env)}
             raise known.error(
                 known.cause.format(**facts),
                 expected=known.expected.format(**facts),

@@ -93,7 +93,7 @@ def _meaning(error: CloudError, url: str, name: EnvironmentName) -> OpsError:
         return LoginMissing(
             f"the back end does not take the token for {name.short}",
             expected="a valid login, or PULUMI_ACCESS_TOKEN",
-            next_step="pulumi login, then ./inv doctor",
+            next_step=f"pulumi login {url}, then ./inv doctor",
         )
     if error.status == 409:
         return Refused(

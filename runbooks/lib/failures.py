@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from runbooks.lib.command import Outcome
 from runbooks.lib.errors import (
@@ -35,7 +36,7 @@ KEPT_AT_THE_START = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A failure we can explain. `cause`, `expected` and `next_step` may use the pattern's groups and `{service}`."""
+    """A failure we can explain. The texts may use the pattern's groups, `{service}` and `{login}`."""
 
     pattern: re.Pattern[str]
     error: type[OpsError]
@@ -102,7 +103,7 @@ KNOWN: tuple[Known, ...] = (
         LoginMissing,
         "pulumi is not logged in to this target's back end",
         "a login, or PULUMI_ACCESS_TOKEN in the environment",
-        "pulumi login, then ./inv doctor",
+        "{login}, then ./inv doctor",
     ),
     _known(
         r"credentials file '(?P<file>[^']+)' is encrypted but",
@@ -365,9 +366,18 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
+def login_command(env: Mapping[str, str]) -> str:
+    """How a person logs in to the back end that a command went to: without its address that is the public cloud."""
+    parts = urlsplit(env.get("PULUMI_BACKEND_URL", ""))
+    if parts.scheme not in {"http", "https"}:
+        return "pulumi login"
+    return f"pulumi login {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _explained(known: Known, found: re.Match[str], stack: Stack) -> OpsError:
     facts = {key: value or "?" for key, value in found.groupdict().items()}
     facts["service"] = stack.service
+    facts["login"] = login_command(stack.env)
     facts["rest"] = (found.groupdict().get("rest") or "").rstrip()
     facts["key"] = facts.get("key", "").removeprefix(f"{stack.project}:")
     return known.error(

@@ -197,6 +197,14 @@ def test_the_revision_that_edit_made() -> None:
 # Failures
 
 
+def test_a_login_is_told_for_the_back_end_that_wants_it() -> None:
+    command = Command(argv=("esc",), env={"PULUMI_BACKEND_URL": "https://pulumi.home.example"}, confidential=True)
+    said = Outcome(command=command, exit_code=1, seconds=0, stdout="", stderr="Error: [401] Unauthorized\n")
+    with pytest.raises(LoginMissing) as missing:
+        judge(said, NAME, str)
+    assert missing.value.next_step == "pulumi login https://pulumi.home.example, then ./inv doctor"
+
+
 def test_an_organization_that_is_not_there_is_no_environment() -> None:
     everything = EnvironmentName(organization="nope", project=EVERY, name=EVERY)
     with pytest.raises(ToolFailed, match="Organization not found"):

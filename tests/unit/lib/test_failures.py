@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -284,3 +285,24 @@ def test_an_environment_that_is_not_there_in_the_words_of_the_real_cli() -> None
     error = explained(said)
     assert isinstance(error, NotFound) and error.summary.startswith("there is no environment stitch/none")
     assert error.next_step == "./inv esc.list"
+
+
+@pytest.mark.parametrize(
+    ("backend", "login"),
+    [
+        ("https://pulumi.home.example/", "pulumi login https://pulumi.home.example/"),
+        ("https://me:secret@pulumi.home.example:8443", "pulumi login https://pulumi.home.example:8443"),
+        ("file:///state", "pulumi login"),
+    ],
+)
+def test_a_login_is_told_for_the_back_end_that_wants_it(backend: str, login: str) -> None:
+    said = Outcome(
+        command=Command(argv=("pulumi",)),
+        exit_code=3,
+        seconds=0,
+        stdout="",
+        stderr="",
+        shown_stderr="[401] Unauthorized",
+    )
+    error = explain(said, replace(STACK, env={"PULUMI_BACKEND_URL": backend}))
+    assert isinstance(error, LoginMissing) and error.next_step == f"{login}, then ./inv doctor"
