@@ -130,13 +130,13 @@ def connect(environment: Mapping[str, str], program: str) -> EscClient:
 
 
 def read_arguments(argv: Sequence[str], program: str) -> Namespace:
-    """``tag ls`` and ``tag rm`` are told from ``tag NAME``; what follows ``--`` is the command of ``run``."""
+    """``version tag ls`` and ``rm`` are told from ``version tag NAME``; after ``--`` comes the command of ``run``."""
     words, command = list(argv), []
     if "--" in words:
         at = words.index("--")
         words, command = words[:at], words[at + 1 :]
-    for at in range(len(words) - 1):
-        if words[at] == "tag" and words[at + 1] in ("ls", "list", "rm", "remove"):
+    for at in range(1, len(words) - 1):
+        if words[at - 1 : at + 1] == ["version", "tag"] and words[at + 1] in ("ls", "list", "rm", "remove"):
             words[at : at + 2] = [f"tag-{'ls' if words[at + 1].startswith('l') else 'rm'}"]
             break
     parser = _parser(program)

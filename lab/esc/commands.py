@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,13 +257,13 @@ def history(client: EscClient, given: Namespace) -> int:
 
 
 def tag(client: EscClient, given: Namespace) -> int:
-    """``NAME@tag [revision]``: the latest revision when none is given."""
+    """``NAME@tag [@version]``: a revision or another tag, the latest revision when none is given."""
     name = _name(client, given)
     if not name.version:
         raise UsageError("version tag needs a name with a tag, such as stitch/prod@stable")
     bare = EnvironmentName(name.organization, name.project, name.name)
-    revision = int(given.revision) if given.revision else client.definition(bare).revision
-    client.tag_revision(bare, name.version, revision)
+    version = (given.revision or "").removeprefix("@")
+    client.tag_revision(bare, name.version, client.definition(replace(bare, version=version)).revision)
     return 0
 
 

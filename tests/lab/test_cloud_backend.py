@@ -284,6 +284,27 @@ def test_a_definition_of_its_own_in_the_settings_is_bound_to(lab: CloudLab) -> N
     assert (values["host"], values["ratio"], values["on"]) == ("inline", "2.5", "true")
 
 
+def test_revisions_have_names(lab: CloudLab) -> None:
+    """A value may well be called ``tag`` and be ``rm``."""
+    env = lab.stage.must
+    env("env", "set", NAME, "tag", "rm")
+    env("env", "set", NAME, "tag", "list")
+    assert env("env", "get", NAME, "tag", "--value", "string") == "list\n"
+    for version in ("@3", "3"):
+        env("env", "version", "tag", f"{NAME}@stable", version)
+    env("env", "version", "tag", f"{NAME}@same", "@stable")
+    env("env", "version", "tag", f"{NAME}@newest")
+    listed = ["latest (revision 4)", "newest (revision 4)", "same (revision 3)", "stable (revision 3)"]
+    assert env("env", "version", "tag", "ls", NAME).splitlines() == listed
+    assert env("env", "open", f"{NAME}@stable", "tag", "--format", "string") == "rm\n"
+    env("env", "version", "rollback", f"{NAME}@same")
+    assert env("env", "open", NAME, "tag", "--format", "string") == "rm\n"
+    env("env", "version", "tag", "rm", f"{NAME}@same")
+    assert "revision 3 (tag: stable)" in env("env", "version", "history", NAME)
+    refused = lab.stage.run(["env", "version", "tag", f"{NAME}@stable", "@none"])
+    assert (refused.returncode, "[404]" in refused.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(("wanted", "made"), [("app/made", "app/made"), ("made", "consumer/made")])
 def test_settings_become_an_environment(lab: CloudLab, wanted: str, made: str) -> None:
     stage = lab.stage
