@@ -6,6 +6,7 @@ tests that hold for every project are run there.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -26,6 +27,9 @@ LONG = "x" * 63
 EXAMPLE = (ROOT / "docs/add-a-service.md").read_text(encoding="utf-8")
 """Its first project is the one that the docs add."""
 COMMAND = shlex.split(re.findall(r"^\./inv new\.service (podinfo .*)$", EXAMPLE, re.MULTILINE)[0])
+pytestmark = pytest.mark.skipif(
+    (ROOT / COMMAND[COMMAND.index("--folder") + 1]).exists(), reason="the example was followed in this checkout"
+)
 PROJECTS = {
     COMMAND[0]: COMMAND[1:],
     LONG: ["--folder", f"pulumi/ops/{LONG}"],
@@ -135,7 +139,7 @@ def another(checkout, tmp_path):
 
 def test_what_the_docs_change_works_as_they_say(another):
     folder, own_test = another / "pulumi/apps/web/podinfo", another / "tests/programs/test_podinfo.py"
-    fields, env, test, app = blocks("4.")
+    fields, env, test, app, answers = blocks("4.")
     assert run(another, "-c", LADDERS).strip() == "runbooks.checks.generic"
     (before,) = re.findall(r"^    health_path: .*\n", (folder / "settings.py").read_text(), re.MULTILINE)
     image = '                "image": settings.image,\n'
@@ -148,6 +152,8 @@ def test_what_the_docs_change_works_as_they_say(another):
     assert "1 passed" in run(another, "-m", "pytest", "-p", "no:cacheprovider", own_test)
     run(another, "-m", "ruff", "format", "--check", "--no-cache", folder, own_test, "runbooks/checks/apps.py")
     assert run(another, "-c", LADDERS).strip() == "runbooks.checks.apps"
+    ((path, body),) = ast.literal_eval("{" + answers + "}").items()
+    assert f'path="{path}"' in app and re.findall(r'marker="(.*?)"', app)[0] in body
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from runbooks.lib.errors import OpsError, Refused, ToolFailed, Usage
 from runbooks.program import OpsProgram
 from tests.unit.house import House
 
-FOLDER = "pulumi/apps/web/podinfo"
+FOLDER = "pulumi/apps/web/tryout"
 FILES = {"Pulumi.yaml", "Pulumi.mx.yaml", "Pulumi.lab.yaml", "__main__.py", "app.py", "settings.py", "README.md"}
 LONG = "a" * 64
 
@@ -29,20 +29,20 @@ def tree(home: House) -> set[Path]:
     return set((home.root / "pulumi").rglob("*"))
 
 
-def wanted(home: House, name: str = "podinfo", folder: str = FOLDER) -> scaffolding.Project:
+def wanted(home: House, name: str = "tryout", folder: str = FOLDER) -> scaffolding.Project:
     return scaffolding.asked_for(home.root, (), name, folder, image="", port="", about="")
 
 
 def test_the_folder_is_complete_and_the_entry_is_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    new.service.body(home.c, "podinfo", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
+    new.service.body(home.c, "tryout", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
     folder = home.root / FOLDER
     assert {path.name for path in folder.iterdir()} == FILES
     assert 'IMAGE = "stefanprodan/podinfo:6.7.1"\nPORT = 9898\n' in (folder / "settings.py").read_text()
     assert "virtualenv: ../../../../.venv\n" in (folder / "Pulumi.yaml").read_text()
     assert all("$" not in path.read_text() for path in folder.iterdir())
     told = capsys.readouterr().out
-    assert '\n    Service(\n        name="podinfo",\n        folder="apps/web/podinfo",\n' in told
-    for command in ("scripts/write_tables.py", "./inv check", "./inv deploy.podinfo"):
+    assert '\n    Service(\n        name="tryout",\n        folder="apps/web/tryout",\n' in told
+    for command in ("scripts/write_tables.py", "./inv check", "./inv deploy.tryout"):
         assert command in told
     assert not home.calls("pulumi") and not home.calls("kubectl")
 
@@ -62,15 +62,15 @@ def test_others_can_read_what_was_written(home: House) -> None:
     ("name", "said"),
     [
         ("", "is empty"),
-        ("-podinfo", "starts with a dash"),
+        ("-tryout", "starts with a dash"),
         ("Podinfo", "cannot be the name"),
         ("pod_info", "cannot be the name"),
         ("pod.info", "cannot be the name"),
-        ("podinfo-", "cannot be the name"),
+        ("tryout-", "cannot be the name"),
         ("9lives", "cannot be the name"),
         ("pod info", "white space"),
         ("pödinfo", "cannot be the name"),
-        ("../podinfo", "cannot be the name"),
+        ("../tryout", "cannot be the name"),
         (LONG, "has 64 characters"),
         ("all", "is taken"),
         ("default", "is taken"),
@@ -91,26 +91,26 @@ def test_a_name_that_will_not_do(home: House, name: str, said: str) -> None:
     ("folder", "error", "said"),
     [
         ("", Usage, "no folder was named"),
-        ("apps/web/podinfo", Usage, "not below pulumi/"),
-        ("/etc/podinfo", Usage, "not below pulumi/"),
-        ("../pulumi/apps/podinfo", Usage, "not below pulumi/"),
+        ("apps/web/tryout", Usage, "not below pulumi/"),
+        ("/etc/tryout", Usage, "not below pulumi/"),
+        ("../pulumi/apps/tryout", Usage, "not below pulumi/"),
         ("pulumi", Usage, "no place"),
-        ("pulumi/podinfo", Usage, "no place"),
-        ("pulumi/app/podinfo", Usage, "no place"),
-        ("pulumi/lib/podinfo", Usage, "no place"),
-        ("pulumi/apps/../../podinfo", Usage, "no place"),
-        ("pulumi/apps/.hidden/podinfo", Usage, "no place"),
-        ("pulumi/apps/My Web/podinfo", Usage, "no place"),
+        ("pulumi/tryout", Usage, "no place"),
+        ("pulumi/app/tryout", Usage, "no place"),
+        ("pulumi/lib/tryout", Usage, "no place"),
+        ("pulumi/apps/../../tryout", Usage, "no place"),
+        ("pulumi/apps/.hidden/tryout", Usage, "no place"),
+        ("pulumi/apps/My Web/tryout", Usage, "no place"),
         ("pulumi/apps/web/other", Usage, "not called like the service"),
-        ("pulumi/apps/" + "deep/" * 20 + "podinfo", Usage, "characters"),
-        ("pulumi/apps/web/glance/podinfo", Refused, "inside the project glance"),
+        ("pulumi/apps/" + "deep/" * 20 + "tryout", Usage, "characters"),
+        ("pulumi/apps/web/glance/tryout", Refused, "inside the project glance"),
     ],
 )
 def test_a_place_that_will_not_do(home: House, folder: str, error: type[OpsError], said: str) -> None:
     (home.root / "pulumi/lib").mkdir()
     before = tree(home)
     with pytest.raises(error, match=said):
-        new.service.body(home.c, "podinfo", folder=folder)
+        new.service.body(home.c, "tryout", folder=folder)
     assert tree(home) == before
 
 
@@ -130,38 +130,38 @@ def test_what_is_there_stays(home: House, kind: str) -> None:
             place.symlink_to(elsewhere)
         case "a link above":
             (home.root / "pulumi/apps/linked").symlink_to(elsewhere)
-            folder = "pulumi/apps/linked/podinfo"
+            folder = "pulumi/apps/linked/tryout"
         case "a file above":
             (home.root / "pulumi/apps/file").touch()
-            folder = "pulumi/apps/file/podinfo"
+            folder = "pulumi/apps/file/tryout"
     before = tree(home)
     with pytest.raises(Refused):
-        new.service.body(home.c, "podinfo", folder=folder)
+        new.service.body(home.c, "tryout", folder=folder)
     assert tree(home) == before and not list(elsewhere.iterdir())
 
 
 def test_an_empty_folder_is_as_good_as_none(home: House) -> None:
     (home.root / FOLDER).mkdir()
-    new.service.body(home.c, "podinfo", folder=str(home.root / FOLDER))
+    new.service.body(home.c, "tryout", folder=str(home.root / FOLDER))
     assert {path.name for path in (home.root / FOLDER).iterdir()} == FILES
 
 
-@pytest.mark.parametrize("image", ["podinfo", "podinfo:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110])
+@pytest.mark.parametrize("image", ["tryout", "tryout:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110])
 def test_an_image_without_a_version_is_refused(home: House, image: str) -> None:
     with pytest.raises(Usage, match="no image with a version"):
-        new.service.body(home.c, "podinfo", folder=FOLDER, image=image)
+        new.service.body(home.c, "tryout", folder=FOLDER, image=image)
 
 
 @pytest.mark.parametrize("port", ["80", "65536", "x", "-1", "1e4", "٨٠٨٠", "8080.0"])
 def test_a_port_that_only_root_or_nobody_can_use_is_refused(home: House, port: str) -> None:
     with pytest.raises(Usage, match="no port"):
-        new.service.body(home.c, "podinfo", folder=FOLDER, port=port)
+        new.service.body(home.c, "tryout", folder=FOLDER, port=port)
 
 
 @pytest.mark.parametrize("about", ['says "hi"', "a\nb", "a | b", "`x`", "back\\slash", "<b>", " . ", "x" * 91])
 def test_a_description_that_would_break_a_file_is_refused(home: House, about: str) -> None:
     with pytest.raises(Usage, match="the description"):
-        new.service.body(home.c, "podinfo", folder=FOLDER, about=about)
+        new.service.body(home.c, "tryout", folder=FOLDER, about=about)
 
 
 class Full:
@@ -177,7 +177,7 @@ class Full:
         return self.real(path, *args, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("folder", [FOLDER, "pulumi/apps/new/room/podinfo"])
+@pytest.mark.parametrize("folder", [FOLDER, "pulumi/apps/new/room/tryout"])
 @pytest.mark.parametrize(
     ("error", "becomes"),
     [(OSError(errno.ENOSPC, "No space left on device"), ToolFailed), (KeyboardInterrupt(), KeyboardInterrupt)],
@@ -210,15 +210,15 @@ def test_what_comes_into_its_place_meanwhile_wins(home: House, monkeypatch: pyte
 
 
 def test_the_same_command_again_is_refused_and_changes_nothing(home: House) -> None:
-    new.service.body(home.c, "podinfo", folder=FOLDER)
+    new.service.body(home.c, "tryout", folder=FOLDER)
     before = {path: path.read_bytes() for path in (home.root / FOLDER).iterdir()}
     with pytest.raises(Refused, match="not an empty folder"):
-        new.service.body(home.c, "podinfo", folder=FOLDER)
+        new.service.body(home.c, "tryout", folder=FOLDER)
     assert {path: path.read_bytes() for path in (home.root / FOLDER).iterdir()} == before
 
 
 @pytest.mark.parametrize(
-    "words", [["-podinfo", "--folder", "pulumi/apps/podinfo"], ["--folder", "pulumi/apps/podinfo"], []]
+    "words", [["-tryout", "--folder", "pulumi/apps/tryout"], ["--folder", "pulumi/apps/tryout"], []]
 )
 def test_the_command_line_without_a_name(home: House, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(home)
