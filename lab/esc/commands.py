@@ -178,7 +178,7 @@ def set_(client: EscClient, given: Namespace) -> int:
     text = _value_text(given)
     value: Any = text if given.string else yaml_text.load(text)
     if given.secret:
-        value = {"fn::secret": value}
+        value = {"fn::secret": value if isinstance(value, str | dict | list) else text}
     elif not given.plaintext and isinstance(value, str):
         _refuse_secret(given.path, value)
     definition = client.definition(name)

@@ -284,6 +284,14 @@ def test_a_definition_of_its_own_in_the_settings_is_bound_to(lab: CloudLab) -> N
     assert (values["host"], values["ratio"], values["on"]) == ("inline", "2.5", "true")
 
 
+@pytest.mark.parametrize("given", ["5432", "true", "007", '"quoted"'])
+def test_a_secret_is_a_text_whatever_it_looks_like(lab: CloudLab, given: str) -> None:
+    """The real CLI keeps what was typed."""
+    done = lab.stage.run(["env", "set", NAME, "given", given, "--secret"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert json.loads(lab.stage.must("env", "open", NAME, "given")) == given.strip('"')
+
+
 def test_revisions_have_names(lab: CloudLab) -> None:
     """A value may well be called ``tag`` and be ``rm``."""
     env = lab.stage.must
