@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runbooks.lib import pulumi
 from runbooks.lib.cloud import Cloud, CloudError, token_for
 from runbooks.lib.command import Command, Outcome
+from runbooks.lib.errors import OpsError
 from runbooks.lib.failures import explain
 from runbooks.lib.plan import hash_files, hash_text
 from runbooks.lib.secret_values import SECRET_SIGNATURE, secrets_in_config, secrets_in_export, unwrapped
@@ -24,7 +25,6 @@ from runbooks.lib.stackfile import StackFile
 from runbooks.lib.stacks import Stack
 
 if TYPE_CHECKING:
-    from runbooks.lib.errors import OpsError
     from runbooks.lib.esc import Opened
     from runbooks.session import Session
 
@@ -42,6 +42,8 @@ class Known:
     """By the stack's reference."""
     listed: dict[str, pulumi.StackRow] | None = None
     """The stacks there are, by their references; `None` while nobody was asked."""
+    unlisted: OpsError | None = field(default=None, repr=False)
+    """Why nobody could say which there are: not tried again for every service, as a silent server costs minutes."""
     cloud: Cloud | None = None
     """The back end, once it was asked for."""
     opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
@@ -78,14 +80,25 @@ def has_stack(session: Session, stack: Stack) -> bool:
 def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
     """The stack's line in the back end's listing, which is asked for once a run. Raises what pulumi's failure means."""
     with session.known.one_at_a_time("listing"):
+        if session.known.unlisted is not None:
+            raise session.known.unlisted
         if session.known.listed is None:
-            session.known.listed = _told_by_cloud(session, lambda api: api.stacks(stack.organization))
-        if session.known.listed is None:
-            asked = session.runner.run(pulumi.stack_ls(stack))
-            if not asked.ok:
-                raise explain(asked, stack)
-            session.known.listed = {row.reference(stack): row for row in pulumi.read_stacks(asked.stdout)}
+            try:
+                session.known.listed = _listed(session, stack)
+            except OpsError as error:
+                session.known.unlisted = error
+                raise
         return session.known.listed.get(stack.reference)
+
+
+def _listed(session: Session, stack: Stack) -> dict[str, pulumi.StackRow]:
+    found = _told_by_cloud(session, lambda api: api.stacks(stack.organization))
+    if found is not None:
+        return found
+    asked = session.runner.run(pulumi.stack_ls(stack))
+    if not asked.ok:
+        raise explain(asked, stack)
+    return {row.reference(stack): row for row in pulumi.read_stacks(asked.stdout)}
 
 
 def was_made(session: Session, stack: Stack) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runbooks import states
-from runbooks.lib.errors import NotFound
+from runbooks.lib.errors import NotFound, OpsError
 from runbooks.lib.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from runbooks.services import find_service
 from runbooks.session import open_session
@@ -104,3 +104,16 @@ def test_a_token_in_a_key_ring_is_for_pulumi_alone(house: House, cloud: Cloud, m
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
     assert cloud.asked == []
     assert asked_of_pulumi(house) == ["ls", "config", "export"]
+
+
+def test_a_back_end_that_cannot_list_its_stacks_is_asked_once_a_run(house: House, cloud: Cloud) -> None:
+    cloud.answers.clear()
+    house.answer("pulumi", ["stack", "ls"], (1, "", "error: [503] Service Unavailable\n"))
+    with open_session(house.c, "doctor") as session:
+        told = []
+        for name in ("postgres", "immich", "stitch"):
+            with pytest.raises(OpsError, match="503") as error:
+                session.has_stack(session.stack(find_service(name)))
+            told.append(error.value)
+    assert told[0] is told[1] is told[2]
+    assert asked_of_pulumi(house) == ["ls"] and len(cloud.asked) == 1
