@@ -109,6 +109,7 @@ def _tell_parts(state: Path, reporter: Reporter) -> None:
     if not parts:
         reporter.line("The lab never ran here; ./inv lab.up starts it.")
         return
+    parts = [*parts, *platform.databases(state)]
     reporter.table(
         "Lab",
         COLUMNS,

@@ -18,11 +18,11 @@ from lab.platform.record import Record
 from lab.platform.supervisor import Supervisor, locked
 from runbooks.lib.errors import Usage
 
-__all__ = ["PartStatus", "down", "environment", "is_up", "reset", "status", "up"]
+__all__ = ["PartStatus", "databases", "down", "environment", "is_up", "reset", "status", "up"]
 
 POSTGRES_PORT = 5432
 """Taken when it is free at the lab's first start."""
-READY, STOPPED, CRASHED = "ready", "stopped", "crashed"
+READY, STARTING, STOPPED, CRASHED = "ready", "starting", "stopped", "crashed"
 """What a part's health may be, besides what its probe complains of."""
 
 
@@ -116,6 +116,24 @@ def status(state_dir: Path) -> list[PartStatus]:
     paths = _paths(state_dir)
     record = Record.load(paths.record)
     return [_part_status(part, record) for part in _known_parts(paths, record)]
+
+
+def databases(state_dir: Path) -> list[PartStatus]:
+    """The Postgres servers that run now, one for each CNPG Cluster. They are the controllers' to start and to end."""
+    from lab.operators import postgres  # brings psycopg along, which nothing else here needs
+
+    return [
+        PartStatus(
+            name=f"postgres {'/'.join(server.data.parent.parts[-2:])}",
+            ready=server.ready,
+            health=READY if server.ready else STARTING,
+            version=f"v{(server.data / 'PG_VERSION').read_text(encoding='utf-8').strip()}",
+            pid=server.pid,
+            port=server.port,
+            memory=sum(processes.memory(pid) or 0 for pid in processes.tree(server.pid)),
+        )
+        for server in postgres.servers(_paths(state_dir).lab)
+    ]
 
 
 def _known_parts(paths: LabPaths, record: Record) -> Sequence[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from lab import platform
+from lab.operators import postgres
 from runbooks import lab
 from runbooks.lib.errors import NotApproved, NotFound
 from runbooks.session import open_session
@@ -54,6 +56,20 @@ def test_status_has_one_line_a_part(
     assert ["etcd", "42", "2379", "52", "MB", "ready", "v3.6.16"] in lines
     assert ["kwok", "-", "10247", "-", "stopped", "v0.8.0"] in lines
     assert calls == [("status", house.state)]
+
+
+def test_status_has_a_line_for_each_postgres(
+    house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = house.state / "lab/postgres/shop/db/data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("18\n")
+    running = [postgres.Postmaster(os.getpid(), 5432, data, ready=ready) for ready in (True, False)]
+    monkeypatch.setattr(postgres, "servers", lambda folder: running if folder == house.state / "lab" else [])
+    run(house, "status")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "postgres" in line]
+    known = ["postgres", "shop/db", str(os.getpid()), "5432"]
+    assert [(words[:4], words[-2:]) for words in lines] == [(known, ["ready", "v18"]), (known, ["starting", "v18"])]
 
 
 def test_up_and_down_hand_over(house: House, calls: list[tuple[str, Path]]) -> None:
