@@ -66,13 +66,11 @@ def _row(session: Session, service: Service, pods: Json | None) -> tuple[str, ..
 
 def _state(session: Session, stack: Stack) -> tuple[Export, str]:
     """What the back end holds of the stack, and when that was written. Raises what pulumi's failure means."""
+    from runbooks import states
     from runbooks.lib import pulumi
-    from runbooks.lib.failures import explain
 
-    exported = session.runner.run(pulumi.stack_export(stack))
-    if not exported.ok:
-        raise explain(exported, stack)
-    return pulumi.read_export(exported.stdout), written_at(pulumi.read_json(exported.stdout, "pulumi stack export"))
+    answer = states.in_clear(session, pulumi.stack_export(stack), stack)
+    return pulumi.read_export(answer), written_at(pulumi.read_json(answer, "pulumi stack export"))
 
 
 def written_at(answer: Mapping[str, Any]) -> str:

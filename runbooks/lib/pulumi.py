@@ -69,8 +69,9 @@ def stack_show(stack: Stack) -> Command:
 
 
 def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
+    """Confidential in any case: a chart may have put a secret into an object that pulumi does not know as one."""
     words = ("stack", "export", *(("--show-secrets",) if show_secrets else ()))
-    return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=show_secrets)
+    return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=True)
 
 
 def stack_output(stack: Stack, *, show_secrets: bool = False) -> Command:

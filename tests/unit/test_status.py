@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runbooks import status
-from runbooks.lib.errors import NotFound
+from runbooks.lib.errors import LoginMissing, NotFound
 from tests.answers import listing
 from tests.unit.house import House
 
@@ -93,3 +93,17 @@ def test_pods_that_have_done_their_work_do_not_count() -> None:
     assert status.pods_ready(pods, "x") == "1 of 1"
     assert status.pods_ready(pods, "y") == "0 of 1"
     assert status.pods_ready(pods, "z") == "-"
+
+
+def test_a_state_is_written_nowhere(home: House) -> None:
+    """A chart's value in a ConfigMap is no secret to pulumi, and nobody here knows it yet."""
+    leaked = {"urn": "urn:pulumi:mx::cnpg::a:b:C::x", "inputs": {"data": {"password": "hunter2-of-a-chart"}}}
+    home.answer("pulumi", ["cnpg", "export"], {"deployment": {"resources": [leaked]}})
+    status.status.body(home.c)
+    assert "hunter2-of-a-chart" not in home.everything_written()
+
+
+def test_a_state_that_cannot_be_read_says_why(home: House) -> None:
+    home.answer("pulumi", ["cnpg", "export"], (1, "", "error: [401] Unauthorized\n"))
+    with pytest.raises(LoginMissing):
+        status.status.body(home.c)
