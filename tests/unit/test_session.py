@@ -12,7 +12,7 @@ import yaml
 
 from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.journal import read_journal
-from runbooks.lib.pulumi import stack_export
+from runbooks.lib.pulumi import stack_output
 from runbooks.services import find_service
 from runbooks.session import open_session
 from tests.answers import namespace
@@ -374,11 +374,11 @@ def test_the_key_service_of_a_stack_gets_its_login_and_no_other_stack_does(
         monkeypatch.setenv(name, value)
     projects = house.root / "pulumi"
     (projects / "data/databases/postgres/Pulumi.mx.yaml").write_text("secretsprovider: awskms://alias/homelab\n")
-    house.answer("pulumi", ["stack", "export"], (1, "", "denied for aws-key-of-the-house"))
+    house.answer("pulumi", ["stack", "output"], (1, "", "denied for aws-key-of-the-house"))
     given = {}
     with open_session(house.c, "preview.all", cluster=False) as session:
         for name in ("postgres", "immich", "cnpg"):
-            session.runner.run(stack_export(session.stack(find_service(name))))
+            session.runner.run(stack_output(session.stack(find_service(name))))
             given[name] = {name for name in house.calls("pulumi")[-1]["env"] if name in logins}
     assert given == {"postgres": {"AWS_SECRET_ACCESS_KEY"}, "immich": {"AWS_SECRET_ACCESS_KEY"}, "cnpg": set()}, (
         "immich reads the outputs of postgres, secret ones with them"
