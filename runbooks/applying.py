@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from runbooks import states
+from runbooks.addresses import await_producers
 from runbooks.holders import holders_of
 from runbooks.lib import pulumi
 from runbooks.lib.checks import Verdict, told_together
@@ -178,9 +179,10 @@ def _apply_layer(
             progressed.note(progressed.unchanged, plan.service)
     if not working:
         return
+    services = [by_name(SERVICES)[plan.service] for plan in working]
+    await_producers(session, services, progressed.done)
     session.guard()
-    known = by_name(SERVICES)
-    with session.reporter.step(title("apply", [known[plan.service] for plan in working])) as progress:
+    with session.reporter.step(title("apply", services)) as progress:
         side_by_side(session, working, lambda plan: _apply_stack(session, plan, progressed, progress.note))
 
 

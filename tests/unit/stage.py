@@ -65,6 +65,7 @@ class ScriptedRunner:
     ran: list[tuple[str, str]] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
+    interrupted: bool = False
     _current: str = ""
 
     def run(self, command: Command, *, on_line: Callable[[str], None] | None = None, **_: Any) -> Outcome:
