@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targ
 from runbooks.lib.toolbox import Tools, ask_version, find_kubectl, find_pulumi, find_tools, secret_variables
 from runbooks.program import BUG, ROOT, as_known, state_dir
 from runbooks.services import SERVICES, Service
+
+SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
+"""Of a field in the query of a back end's address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,9 +276,11 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
 
 
 def back_end_passwords(target: Target) -> list[str]:
-    """The password in a back end's address, as it stands there and as it is."""
-    password = urlsplit(target.backend).password
-    return [password, unquote(password)] if password else []
+    """The passwords in a back end's address, as they stand there and as they are."""
+    parts = urlsplit(target.backend)
+    fields = (field.partition("=") for field in parts.query.split("&"))
+    written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]
+    return [text for password in written if password for text in (password, unquote(password))]
 
 
 def passphrases(target: Target) -> list[str]:

@@ -364,6 +364,9 @@ def test_a_bucket_back_end_gets_its_login_and_its_password_is_masked(
     with open_session(house.c, "preview.all", cluster=False) as session:
         assert "AWS_PROFILE" not in session.env
         assert session.masker.mask("ops:s3cr%65t-word and s3cret-word") == "ops:[secret] and [secret]"
+    house.write_target(house.target_entry() | {"backend": "postgres://db.example/x?user=ops&password=s3cr%65t-two"})
+    with open_session(house.c, "preview.all", cluster=False) as session:
+        assert session.masker.mask("password=s3cr%65t-two, s3cret-two") == "password=[secret], [secret]"
 
 
 def test_the_key_service_of_a_stack_gets_its_login_and_no_other_stack_does(
