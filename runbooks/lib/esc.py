@@ -198,7 +198,7 @@ SIMPLE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 
 
 def property_path(path: tuple[str | int, ...]) -> str:
-    """`pulumiConfig["postgresql:host"]`, `list[0]`: as the CLIs take paths."""
+    """`pulumiConfig["postgresql:host"]`, `list[0]`: as the CLIs take paths, to which only a quote is escaped."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -206,12 +206,13 @@ def property_path(path: tuple[str | int, ...]) -> str:
         elif SIMPLE.fullmatch(part):
             text += f".{part}" if text else part
         else:
-            text += f"[{json.dumps(part)}]"
+            quoted = part.replace('"', '\\"')
+            text += f'["{quoted}"]'
     return text
 
 
 PATH_PART = re.compile(
-    r"""\.?(?P<bare>[^.\[\]"\s]+)|\["(?P<quoted>(?:[^"\\]|\\.)*)"\]|\[(?P<number>\d+)\]""",
+    r"""\.?(?P<bare>[^.\[\]"\s]+)|\["(?P<quoted>(?:[^"\\]|\\"|\\(?!"))*)"\]|\[(?P<number>\d+)\]""",
 )
 
 
@@ -224,7 +225,7 @@ def read_path(text: str) -> tuple[str | int, ...]:
         if found is None or (not parts and text.startswith(".")):
             break
         bare, quoted, number = found["bare"], found["quoted"], found["number"]
-        parts.append(int(number) if number else bare or re.sub(r"\\(.)", r"\1", quoted))
+        parts.append(int(number) if number else bare or quoted.replace('\\"', '"'))
         at = found.end()
     if at < len(text) or not parts:
         raise Usage(

@@ -175,6 +175,8 @@ def test_paths_are_written_as_the_cli_takes_them() -> None:
         ('a["x:y"][0].z', ("a", "x:y", 0, "z")),
         ("a.x:y", ("a", "x:y")),
         (r'a["q\"r"]', ("a", 'q"r')),
+        (r'a["back\slash:x"]', ("a", r"back\slash:x")),
+        ('a["Grüße:x"]', ("a", "Grüße:x")),
     ],
 )
 def test_a_path_is_read_as_the_cli_reads_it(text: str, path: tuple[str | int, ...]) -> None:
