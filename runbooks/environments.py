@@ -363,7 +363,7 @@ def _take_back(session: Session, name: EnvironmentName) -> None:
     try:
         esc.judge(outcome, name, session.masker.mask)
     except OpsError as error:
-        session.reporter.line(
+        session.reporter.advice(
             f"{name.short} is left behind, empty ({error.summary}); next: ./inv esc.apply {name.short}"
         )
 
