@@ -48,14 +48,17 @@ def look(
     is_alive: Callable[[int], bool] | None = None,
     started: Callable[[int], float | None] | None = None,
 ) -> Held:
-    """Find out about a lock's holder. A process of that number that began after the lock was taken is another one."""
+    """Find out about a lock's holder. A process of that number that began after the lock was taken is another one.
+
+    Unless it runs a pulumi operation: a clock that was set meanwhile moves every beginning, and then that is the holder.
+    """
     if lock.host != (host or socket.gethostname()):
         return Held(lock=lock, holder=Holder.ELSEWHERE)
     if not (is_alive or process_is_alive)(lock.pid):
         return Held(lock=lock, holder=Holder.GONE)
     began = (started or process_started)(lock.pid)
     taken = seconds_of(lock.since)
-    if began is not None and taken is not None and began > taken + SLACK:
+    if began is not None and taken is not None and began > taken + SLACK and not _runs_operation(lock.pid):
         return Held(lock=lock, holder=Holder.GONE)
     return Held(lock=lock, holder=Holder.ALIVE)
 
@@ -86,7 +89,7 @@ def working_on(folders: Collection[str], stack: str = "", proc: Path = Path("/pr
     found = []
     for process in proc.glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            words = _words(process)
             if OPERATIONS.isdisjoint(words) or (stack and _other_stack(words, stack)):
                 continue
             if not set(words).isdisjoint(folders) or str((process / "cwd").readlink()) in folders:
@@ -99,6 +102,17 @@ def working_on(folders: Collection[str], stack: str = "", proc: Path = Path("/pr
 def _other_stack(words: Sequence[str], stack: str) -> bool:
     named = [value for option, value in itertools.pairwise(words) if option in {"--stack", "-s"}]
     return any(value.rpartition("/")[2] != stack for value in named)
+
+
+def _runs_operation(pid: int) -> bool:
+    try:
+        return not OPERATIONS.isdisjoint(_words(Path(f"/proc/{pid}")))
+    except OSError:
+        return False
+
+
+def _words(process: Path) -> list[str]:
+    return (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
 
 
 def process_is_alive(pid: int) -> bool:

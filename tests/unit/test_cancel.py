@@ -71,6 +71,16 @@ def test_process_that_began_after_the_lock_is_another_one() -> None:
     assert look(lock(1), started=lambda _: None).holder is Holder.ALIVE
 
 
+def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
+    waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", "pulumi", "up"]
+    with subprocess.Popen(waiting, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+        before_the_clock_was_set = lock(child.pid, since="2001-01-01T00:00:00Z")
+        found = look(before_the_clock_was_set).holder
+        child.kill()
+    assert found is Holder.ALIVE
+
+
 @pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
 def test_holder_elsewhere_needs_the_name_typed(tmp_path: Path, typed: str, goes: bool) -> None:
     stage = Stage(tmp_path, {}, answers=[typed])
