@@ -50,7 +50,7 @@ def look(
 ) -> Held:
     """Find out about a lock's holder. A process of that number that began after the lock was taken is another one.
 
-    Unless it runs a pulumi operation: a clock that was set meanwhile moves every beginning, and then that is the holder.
+    Unless it runs a pulumi operation: a clock that was set meanwhile moves every beginning, so it may be the holder.
     """
     if lock.host != (host or socket.gethostname()):
         return Held(lock=lock, holder=Holder.ELSEWHERE)
