@@ -9,6 +9,7 @@ from invoke import task
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from runbooks.lib.errors import OpsError
     from runbooks.lib.kubectl import Json
     from runbooks.lib.pulumi import Export
     from runbooks.lib.stacks import Stack
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
 ABSENT = "-"
+UNREAD = "cannot be read"
 
 
 @task
@@ -33,10 +35,14 @@ def status(c: Any) -> None:
         except Refused as error:
             session.reporter.advice("\n  ".join(["The cluster is not looked at.", *error.lines()]))
             pods = None
-        rows = [_row(session, service, pods) for service in SERVICES]
+        rows, unread = _rows(session, SERVICES, pods)
         session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
         for values in rows:
             session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
+        for other in unread[1:]:
+            session.reporter.advice("\n  ".join(["also: " + other.lines()[0], *other.lines()[1:]]))
+        if unread:
+            raise unread[0]
 
 
 def _pods(session: Session) -> Json:
@@ -45,23 +51,36 @@ def _pods(session: Session) -> Json:
     return ask(session.runner, session.kubectl.get("pods", everywhere=True))
 
 
-def _row(session: Session, service: Service, pods: Json | None) -> tuple[str, ...]:
+def _rows(
+    session: Session, services: Sequence[Service], pods: Json | None
+) -> tuple[list[tuple[str, ...]], list[OpsError]]:
+    """A row for each service, asked for side by side, and why stacks could not be read: the others are told."""
+    from runbooks.lib.errors import OpsError
+    from runbooks.planning import side_by_side
+
+    unread: list[OpsError] = []
+    there = {service.name for service in services if session.has_stack(session.stack(service))}
+
+    def row(service: Service) -> tuple[str, ...]:
+        stack = session.stack(service)
+        ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
+        if service.name not in there:
+            return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
+        try:
+            return (service.name, stack.name, *_told(session, stack), ready)
+        except OpsError as error:
+            unread.append(error)
+            return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
+
+    return side_by_side(session, services, row), unread
+
+
+def _told(session: Session, stack: Stack) -> tuple[str, ...]:
+    """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
     from runbooks.holders import held_now
 
-    stack = session.stack(service)
-    ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
-    if not session.has_stack(stack):
-        return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
     state, updated = _state(session, stack)
-    return (
-        service.name,
-        stack.name,
-        updated or ABSENT,
-        str(len(state.own_resources)),
-        pending(state),
-        held_now(session, stack) or "free",
-        ready,
-    )
+    return (updated or ABSENT, str(len(state.own_resources)), pending(state), held_now(session, stack) or "free")
 
 
 def _state(session: Session, stack: Stack) -> tuple[Export, str]:

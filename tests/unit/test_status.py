@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runbooks import status
-from runbooks.lib.errors import LoginMissing, NotFound
+from runbooks.lib.errors import LoginMissing, NotFound, ToolFailed
 from tests.answers import listing
 from tests.unit.house import House
 
@@ -56,6 +56,15 @@ def test_one_row_a_service(home: House, capsys: pytest.CaptureFixture[str]) -> N
     )
     assert told["postgres"] == "postgres mx - 0 none free -"
     assert told["tailscale"] == "tailscale none - - - - -"
+
+
+def test_a_stack_that_cannot_be_read_leaves_the_others(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("pulumi", ["postgres", "export"], (255, "", "error: snapshot integrity failure; it was written anyway"))
+    with pytest.raises(ToolFailed, match="postgres"):
+        status.status.body(home.c)
+    told = rows(capsys)
+    assert told["postgres"] == "postgres mx cannot be read - - - -"
+    assert told["cnpg"].startswith("cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel")
 
 
 def test_an_unreachable_cluster_leaves_the_stacks(home: House, capsys: pytest.CaptureFixture[str]) -> None:
