@@ -216,7 +216,7 @@ NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown target": (("--target", "hme", "preview.probe"), 6, ("no target is called 'hme'", "home")),
     "target that begins with a dash": (("--target", "-x", "preview.probe"), 2, ("'-x' starts with a dash",)),
     "empty target": (("--target", "", "preview.probe"), 2, ("--target was given without a name",)),
-    "unknown option": (("deploy.probe", "--yse"), 2, ("'--yse'", "./inv --help TASK")),
+    "unknown option": (("deploy.probe", "--yse"), 2, ("no option --yse", "./inv --help deploy.probe")),
     "dry run": (("--dry", "deploy.probe"), 2, ("./inv preview.all",)),
 }
 
