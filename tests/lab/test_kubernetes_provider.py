@@ -342,7 +342,7 @@ def test_an_annotation_decides_what_is_waited_for(stack: Stack, lab: Lab, namesp
     stack.up(CRD, "crd", definition(group))
 
     def make_ready() -> None:
-        lab.kubectl("-n", namespace, "wait", "--for=create", "widget/w", "--timeout=20s")
+        lab.kubectl("-n", namespace, "wait", "--for=create", "widget/w", "--timeout=60s")
         patch = str(ready).replace("'", '"')
         lab.kubectl("-n", namespace, "patch", "widget/w", "--subresource=status", "--type=merge", "-p", patch)
 

@@ -218,7 +218,7 @@ def test_claims_are_bound_and_their_volumes_go_with_them(lab: Lab, namespace: st
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
     }
     apply(lab, claim)
-    lab.kubectl("-n", namespace, "wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=15s")
+    lab.kubectl("-n", namespace, "wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
     volume = lab.get("-n", namespace, "pvc", "data")["spec"]["volumeName"]
     lab.kubectl("-n", namespace, "delete", "pvc", "data")
     eventually(lambda: not lab.kubectl("get", "pv", volume, "--ignore-not-found"))
@@ -522,7 +522,7 @@ def state_of(lab: Lab, namespace: str, name: str, kind: str = "svc") -> dict[str
 
 def test_an_exposed_service_gets_a_device(operators: Lab, namespace: str) -> None:
     apply(operators, exposed(namespace, "web", hostname="localhost"))
-    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=15s")
+    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=60s")
     state = state_of(operators, namespace, "web")
     assert state["device_fqdn"] == "localhost.lab.ts.net."
     assert json.loads(state["device_ips"]) == ["127.0.0.1"]
@@ -630,7 +630,7 @@ def test_nothing_happens_without_the_operators(operators: Lab, namespace: str) -
     finally:
         apply(operators, CNPG, TAILSCALE)
     await_ready(operators, namespace)
-    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=15s")
+    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=60s")
 
 
 def operators_pid(lab: Lab) -> int:
