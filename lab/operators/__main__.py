@@ -39,7 +39,7 @@ from lab.operators.work import Controller, Work
 log = logging.getLogger("lab.operators")
 PATIENCE = 60.0
 """Seconds to wait for the lab's API server at the start; the supervisor tries again after that."""
-RESYNC = 15.0
+RESYNC = 30.0
 """Seconds between two looks at what a watch may have missed."""
 
 
