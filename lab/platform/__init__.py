@@ -130,7 +130,7 @@ def databases(state_dir: Path) -> list[PartStatus]:
             version=f"v{(server.data / 'PG_VERSION').read_text(encoding='utf-8').strip()}",
             pid=server.pid,
             port=server.port,
-            memory=sum(processes.memory(pid) or 0 for pid in processes.tree(server.pid)),
+            memory=processes.memory_of_tree(server.pid),
         )
         for server in postgres.servers(_paths(state_dir).lab)
     ]
@@ -156,7 +156,7 @@ def _part_status(part: Part, record: Record) -> PartStatus:
         version=started.version,
         pid=started.process.pid,
         port=part.port,
-        memory=sum(processes.memory(pid) or 0 for pid in processes.tree(started.process.pid)),
+        memory=processes.memory_of_tree(started.process.pid),
     )
 
 

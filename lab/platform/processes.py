@@ -133,6 +133,11 @@ def memory(pid: int) -> int | None:
     return None
 
 
+def memory_of_tree(pid: int) -> int:
+    """Resident bytes of the process and all that descend from it."""
+    return sum(memory(one) or 0 for one in tree(pid))
+
+
 def tree(pid: int) -> set[int]:
     """The process and all that descend from it."""
     children: dict[int, list[int]] = {}
