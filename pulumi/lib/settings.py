@@ -222,8 +222,8 @@ def _set_command(field: dataclasses.Field[typing.Any], full_key: str) -> str:
 
 
 def _example(rule: Rule | None) -> str:
-    if rule is None or "{" not in rule.example:
-        return rule.example if rule else ""
+    if rule is None:
+        return ""
     return rule.example.format(organization=pulumi.get_organization(), stack=pulumi.get_stack())
 
 
