@@ -10,7 +10,6 @@ from runbooks.lib import network
 from runbooks.planning import outputs_of
 
 if TYPE_CHECKING:
-    from runbooks.lib.render import Progress
     from runbooks.services import Service
     from runbooks.session import Session
 
@@ -36,11 +35,16 @@ def await_producers(session: Session, consumers: Iterable[Service], applied: Col
 
 
 def _await(session: Session, name: str, host: str, port: int) -> None:
+    """Wait for one, until it answers, patience ends, or the run is told to stop."""
     trouble = _trouble(host, port)
     if not trouble:
         return
+    until = time.monotonic() + (LAB_PATIENCE if session.target.ephemeral else PATIENCE)
     with session.reporter.step(f"wait for {name} at {host}:{port}") as progress:
-        trouble = _last_trouble(session, host, port, progress)
+        while trouble and time.monotonic() < until and not session.runner.interrupted:
+            progress.note(trouble)
+            time.sleep(LOOK_AGAIN)
+            trouble = _trouble(host, port)
     if trouble:
         session.reporter.advice(
             f"{name} does not answer at {host}:{port} yet ({trouble}), so what connects to it may fail: "
@@ -48,16 +52,8 @@ def _await(session: Session, name: str, host: str, port: int) -> None:
         )
 
 
-def _last_trouble(session: Session, host: str, port: int, progress: Progress) -> str:
-    """What is still wrong when patience ends, or the run was told to stop; nothing once it answers."""
-    until = time.monotonic() + (LAB_PATIENCE if session.target.ephemeral else PATIENCE)
-    while (trouble := _trouble(host, port)) and time.monotonic() < until and not session.runner.interrupted:
-        progress.note(trouble)
-        time.sleep(LOOK_AGAIN)
-    return trouble
-
-
 def _trouble(host: str, port: int) -> str:
+    """What a connection meets; nothing once somebody answers."""
     try:
         network.connect(host, port)
     except (OSError, OverflowError, UnicodeError) as error:
