@@ -57,6 +57,16 @@ class Answer:
     """Happens while the command runs."""
 
 
+def creating(service: str) -> list[Answer]:
+    """The answer to a preview of a service that makes one object."""
+    return [Answer(stdout=preview_answer(step(service, "create")))]
+
+
+def applied(service: str, *more: str, **answer: Any) -> list[Answer]:
+    """The answer to its update; `more` are further lines of events."""
+    return [Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)]
+
+
 @dataclass
 class ScriptedRunner:
     """Answers (verb, service), or (get, cluster), from a script; the last of a list repeats. Others fail the test."""

@@ -12,7 +12,7 @@ import pytest
 
 from runbooks import addresses, applying, planning
 from runbooks.lib.graph import closure, layers
-from tests.unit.stage import SUMMARY, TREE, Answer, Stage, event, preview_answer, step
+from tests.unit.stage import TREE, Stage, applied, creating
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +34,9 @@ def deployed(tmp_path: Path, **outputs: Any) -> Stage:
     """A first deployment of `app`, for which `db` gives these outputs."""
     stage = Stage(tmp_path, {}, ephemeral=True)
     for name in ("net", "op", "db", "app"):
-        stage.runner.script["preview", name] = [Answer(stdout=preview_answer(step(name, "create")))]
-        stage.runner.script["up", name] = [Answer(stdout="\n".join([*event(name, "create"), SUMMARY]))]
+        stage.runner.script["preview", name], stage.runner.script["up", name] = creating(name), applied(name)
     gives = {"host": "db.example", **outputs}
-    stage.runner.script["up", "db"][0].does = lambda: stage.write_state("db", outputs=gives)
+    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs=gives))
     plan = planning.plan_run(stage, layers(closure(["app"], TREE), TREE))  # type: ignore[arg-type]
     applying.apply_run(stage, plan, yes=False, again="")  # type: ignore[arg-type]
     return stage

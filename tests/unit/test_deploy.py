@@ -15,7 +15,7 @@ from runbooks.lib import checks
 from runbooks.lib.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.lib.graph import closure, layers
 from runbooks.lib.plan import RunPlan
-from tests.unit.stage import SUMMARY, TREE, Answer, Stage, event, preview_answer, step, urn
+from tests.unit.stage import SUMMARY, TREE, Answer, Stage, applied, creating, event, preview_answer, step, urn
 
 SAME = Answer(stdout=preview_answer())
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
@@ -26,14 +26,6 @@ CHART = "kubernetes:helm.sh/v4:Chart"
 def tree(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (planning, applying):
         monkeypatch.setattr(module, "SERVICES", TREE)
-
-
-def creating(service: str) -> list[Answer]:
-    return [Answer(stdout=preview_answer(step(service, "create")))]
-
-
-def applied(service: str, *more: str, **answer: Any) -> list[Answer]:
-    return [Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)]
 
 
 def three(**changed: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
