@@ -179,11 +179,16 @@ def _apply_layer(
             progressed.note(progressed.unchanged, plan.service)
     if not working:
         return
-    services = [by_name(SERVICES)[plan.service] for plan in working]
+    services = services_of(working)
     await_producers(session, services, progressed.done)
     session.guard()
     with session.reporter.step(title("apply", services)) as progress:
         side_by_side(session, working, lambda plan: _apply_stack(session, plan, progressed, progress.note))
+
+
+def services_of(plans: Sequence[StackPlan]) -> list[Service]:
+    known = by_name(SERVICES)
+    return [known[plan.service] for plan in plans]
 
 
 def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, again: str) -> list[StackPlan]:
@@ -191,8 +196,8 @@ def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, a
     current = {plan.service: plan for plan in layer}
     unsettled = list(layer)
     for _ in range(ATTEMPTS):
-        forget_states(session, [by_name(SERVICES)[plan.service] for plan in unsettled if not plan.is_blocked])
-        stale = [by_name(SERVICES)[plan.service] for plan in unsettled if _is_stale(session, plan)]
+        forget_states(session, services_of([plan for plan in unsettled if not plan.is_blocked]))
+        stale = services_of([plan for plan in unsettled if _is_stale(session, plan)])
         if not stale:
             return list(current.values())
         unsettled = _approved_anew(session, stale, yes=yes, again=again)

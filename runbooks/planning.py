@@ -154,7 +154,7 @@ def results_of(session: Session, done: Sequence[Future[Result]]) -> list[Result]
     failures = [error for future in done if (error := future.exception()) is not None]
     for error in failures[1:]:
         if isinstance(error, OpsError):
-            session.reporter.advice("\n  ".join(["also failed: " + error.lines()[0], *error.lines()[1:]]))
+            session.reporter.advice(error.beside("also failed: "))
     if failures:
         raise failures[0]
     return [future.result() for future in done]

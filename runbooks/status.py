@@ -33,14 +33,14 @@ def status(c: Any) -> None:
             session.guard()
             pods: Json | None = _pods(session)
         except Refused as error:
-            session.reporter.advice("\n  ".join(["The cluster is not looked at.", *error.lines()]))
+            session.reporter.advice(error.beside("The cluster is not looked at.\n  "))
             pods = None
         rows, unread = _rows(session, SERVICES, pods)
         session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
         for values in rows:
             session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
         for other in unread[1:]:
-            session.reporter.advice("\n  ".join(["also: " + other.lines()[0], *other.lines()[1:]]))
+            session.reporter.advice(other.beside("also: "))
         if unread:
             raise unread[0]
 

@@ -36,6 +36,10 @@ class OpsError(Exception):
             told.append(f"next: {next_step}")
         return told
 
+    def beside(self, intro: str) -> str:
+        """The error as one text, for one that does not end the run: `intro`, and under it the rest of the lines."""
+        return "\n  ".join([intro + self.lines()[0], *self.lines()[1:]])
+
 
 class ToolFailed(OpsError):
     """pulumi, kubectl, helm or another tool ended with a failure."""

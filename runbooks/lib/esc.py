@@ -405,7 +405,7 @@ def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -
         found = known.pattern.search(text)
         if found is not None and not (known.error is NotFound and name.name == EVERY):
             facts = {key: mask(value or "?") for key, value in found.groupdict().items()}
-            facts |= {"name": name.short, "login": login_command(outcome.command.env)}
+            facts |= {"name": name.short, "login": login_command(outcome.command.env.get("PULUMI_BACKEND_URL", ""))}
             raise known.error(
                 known.cause.format(**facts),
                 expected=known.expected.format(**facts),

@@ -14,6 +14,7 @@ from typing import Any
 from runbooks.lib.cloud import Cloud, CloudError, as_object
 from runbooks.lib.errors import LoginMissing, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.esc import EnvironmentName
+from runbooks.lib.failures import login_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def _meaning(error: CloudError, url: str, name: EnvironmentName) -> OpsError:
         return LoginMissing(
             f"the back end does not take the token for {name.short}",
             expected="a valid login, or PULUMI_ACCESS_TOKEN",
-            next_step=f"pulumi login {url}, then ./inv doctor",
+            next_step=f"{login_command(url)}, then ./inv doctor",
         )
     if error.status == 409:
         return Refused(

@@ -366,9 +366,9 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def login_command(env: Mapping[str, str]) -> str:
-    """How a person logs in to the back end that a command went to: without its address that is the public cloud."""
-    parts = urlsplit(env.get("PULUMI_BACKEND_URL", ""))
+def login_command(backend: str) -> str:
+    """How a person logs in to the back end at that address: without one that is the public cloud."""
+    parts = urlsplit(backend)
     if parts.scheme not in {"http", "https"}:
         return "pulumi login"
     return f"pulumi login {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -377,7 +377,7 @@ def login_command(env: Mapping[str, str]) -> str:
 def _explained(known: Known, found: re.Match[str], stack: Stack) -> OpsError:
     facts = {key: value or "?" for key, value in found.groupdict().items()}
     facts["service"] = stack.service
-    facts["login"] = login_command(stack.env)
+    facts["login"] = login_command(stack.env.get("PULUMI_BACKEND_URL", ""))
     facts["rest"] = (found.groupdict().get("rest") or "").rstrip()
     facts["key"] = facts.get("key", "").removeprefix(f"{stack.project}:")
     return known.error(
