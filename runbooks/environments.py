@@ -22,6 +22,8 @@ from runbooks.services import SERVICES, EnvironmentKey, Service
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ruamel.yaml.comments import CommentedMap
+
     from runbooks.lib.esc_api import EscApi
     from runbooks.lib.target import Target
     from runbooks.session import Session
@@ -284,9 +286,9 @@ class Draft:
 
 
 def drafted(session: Session, name: EnvironmentName) -> Draft:
-    """Compare the environment's file with what the back end has. Raises `Refused` when a secret would vanish."""
-    wanted = definitions.read_definition(session.root, name)
-    adapted = definitions.with_stack(wanted, session.target.stack) if session.target.ephemeral else []
+    """Compare the environment's file with what the back end has. Raises `Refused` when a secret would vanish, or when
+    it is in doubt which list entry it belongs to."""
+    wanted, adapted = read_wanted(session, name)
     live = live_definition(session, name)
     current = definitions.read_live(live or "", name)
     session.masker.register_all(
@@ -295,7 +297,8 @@ def drafted(session: Session, name: EnvironmentName) -> Draft:
         if isinstance(node[definitions.SECRET], str)
     )
     carried = definitions.carry_over(wanted, current)
-    _refuse_loss(name, carried)
+    _refuse_doubts(name, carried)
+    _refuse_loss(name, carried, current)
     generated = _generated(session, carried) if session.target.ephemeral else []
     return Draft(
         name=name,
@@ -317,14 +320,68 @@ def _generated(session: Session, carried: definitions.Carried) -> list[str]:
     return made
 
 
-def _refuse_loss(name: EnvironmentName, carried: definitions.Carried) -> None:
+def _refuse_doubts(name: EnvironmentName, carried: definitions.Carried) -> None:
+    if carried.doubts:
+        lines = [f"{_shown_path(doubt.path)} {doubt.entry}: {doubt.why}" for doubt in carried.doubts]
+        raise Refused(
+            f"it is ambiguous which entries of environments/{name.short}.yaml these secrets belong to:\n  "
+            + "\n  ".join(lines),
+            expected="entries that differ in their plain values, or a `name`, `id` or `key` that is unique both in the "
+            "file and on the backend; nothing was changed",
+            next_step=f"undo the edit of that list; or start over: {_emptying(name, carried.doubts[0].path)} "
+            f"removes every secret in it, ./inv esc.apply {name.short} pushes the file, then set each of them again",
+        )
+
+
+def _emptying(name: EnvironmentName, path: definitions.KeyPath) -> str:
+    """The command that empties the list on the backend: by a path without an index, and what refers to it still can."""
+    below = definitions.below_values(path)
+    whole = definitions.without_indexes(below)
+    value = "[]" if isinstance(below[len(whole)], int) else '""'
+    return f"esc env set {name.full} {shlex.quote(property_path(whole))} {shlex.quote(value)}"
+
+
+def _removing(name: EnvironmentName, path: definitions.KeyPath) -> str:
+    """The command that removes one secret; one that is itself a list entry would give its index to the next."""
+    if isinstance(path[-1], int):
+        return _emptying(name, path)
+    return f"esc env rm {name.full} {shlex.quote(_shown_path(path))}"
+
+
+def _refuse_loss(name: EnvironmentName, carried: definitions.Carried, live: object) -> None:
     if carried.lost:
-        paths = [property_path(definitions.below_values(path)) for path in carried.lost]
+        paths = [_shown_path(path) + _of_entry(definitions.holding_entry(live, path)) for path in carried.lost]
         raise Refused(
             f"applying environments/{name.short}.yaml would make secrets vanish that are set live: {', '.join(paths)}",
-            expected='`fn::secret: ""` at their places in the file; nothing was changed',
-            next_step=f"correct the file, or remove them on purpose: esc env rm {name.full} {shlex.quote(paths[0])}",
+            expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
+            "of the entry; nothing was changed",
+            next_step=f"correct the file, or remove them on purpose: {_removing(name, carried.lost[0])}",
         )
+
+
+def _shown_path(path: definitions.KeyPath) -> str:
+    return property_path(definitions.below_values(path))
+
+
+def _of_entry(entry: str) -> str:
+    return f" (in {entry})" if entry else ""
+
+
+def check_place(session: Session, name: EnvironmentName, live: str, path: definitions.KeyPath) -> str:
+    """Raise `Refused` where a secret set at `path` would replace something else, or reach another entry of a list than
+    the file has there. Gives the list entry it reaches, as it is shown; empty for a path through no list."""
+    current = definitions.read_live(live, name)
+    definitions.refuse_overwriting(current, path, name)
+    if any(isinstance(part, int) for part in path) and definitions.definition_path(session.root, name).exists():
+        wanted, _ = read_wanted(session, name)
+        definitions.refuse_other_entry(current, wanted, path, name)
+    return definitions.holding_entry(current.get("values"), path)
+
+
+def read_wanted(session: Session, name: EnvironmentName) -> tuple[CommentedMap, list[str]]:
+    """The file's definition as this target gets it, and the stacks that were replaced by the lab's."""
+    wanted = definitions.read_definition(session.root, name)
+    return wanted, definitions.with_stack(wanted, session.target.stack) if session.target.ephemeral else []
 
 
 def live_definition(session: Session, name: EnvironmentName) -> str | None:
@@ -415,7 +472,7 @@ def tell_draft(session: Session, draft: Draft) -> None:
     say = session.reporter
     for change in draft.adapted:
         say.line(f"  in the lab it reads {change}")
-    kept = [property_path(definitions.below_values(path)) for path in (*draft.carried.kept, *draft.carried.added)]
+    kept = [_shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
     if kept:
         say.line(f"  kept as they are set live: {', '.join(kept)}")
     if draft.generated:
@@ -433,7 +490,7 @@ def tell_draft(session: Session, draft: Draft) -> None:
 
 def still_empty(draft: Draft) -> list[str]:
     """Paths of the secrets that nobody set yet."""
-    return [] if draft.generated else [property_path(definitions.below_values(path)) for path in draft.carried.empty]
+    return [] if draft.generated else [_shown_path(path) for path in draft.carried.empty]
 
 
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:

@@ -75,7 +75,6 @@ def shown(value: Value) -> str:
 def set_value(c: Any, env: str, path: str) -> None:
     """Set a secret of an environment on the back end, from a prompt without echo or from standard input."""
     from runbooks import environments
-    from runbooks.lib import definitions
     from runbooks.lib.esc import read_path
     from runbooks.lib.names import refuse_option_like
     from runbooks.secrets import checked, piped, typed
@@ -88,7 +87,8 @@ def set_value(c: Any, env: str, path: str) -> None:
         live = environments.live_definition(session, name)
         if live is None:
             raise environments.not_there(session, name)
-        definitions.refuse_overwriting(definitions.read_live(live, name), keys, name)
+        if entry := environments.check_place(session, name, live, keys):
+            session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
         value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
         session.masker.register(value)
         environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)

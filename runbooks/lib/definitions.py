@@ -6,6 +6,8 @@ The files hold references only. A secret's place is marked by `fn::secret: ""`; 
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +17,11 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
+from runbooks.lib.entries import NAMES, Entry, match_entries, moved_entries, pair_entries
 from runbooks.lib.errors import NotFound, Refused, Usage
 from runbooks.lib.esc import EnvironmentName, property_path
 from runbooks.lib.names import nearest
-from runbooks.lib.yamlfile import YamlFile, parse
+from runbooks.lib.yamlfile import YamlFile, expand_aliases, parse
 
 SECRET = "fn::secret"  # noqa: S105 - the name of ESC's function
 STACKS = "fn::open::pulumi-stacks"
@@ -72,12 +75,14 @@ def read_live(text: str, name: EnvironmentName) -> CommentedMap:
 
 def refuse_values(document: Any, path: Path) -> None:
     """Raise `Usage` for a secret whose value stands in the file."""
-    told = [property_path(below_values(where)) for where, node in secrets_in(document) if node[SECRET] not in EMPTY]
-    if told:
+    paths = [below_values(where) for where, node in secrets_in(document) if node[SECRET] not in EMPTY]
+    if paths:
+        set_it = f"./inv esc.set {path.parent.name}/{path.stem} {shlex.quote(property_path(paths[0]))}"
+        has_index = any(isinstance(part, int) for part in paths[0])  # which esc.set compares with the file
         raise Usage(
-            f"{path} holds the value of a secret: {', '.join(told)}",
+            f"{path} holds the value of a secret: {', '.join(map(property_path, paths))}",
             expected='`fn::secret: ""` as its place alone; treat what stood there as disclosed and change it',
-            next_step=f"./inv esc.set {path.parent.name}/{path.stem} {shlex.quote(told[0])}",
+            next_step=f'write `fn::secret: ""` there, then {set_it}' if has_index else set_it,
         )
 
 
@@ -135,9 +140,114 @@ def clear_secrets(node: Any) -> list[str]:
     return [value for _, held in secrets_in(node) if isinstance(value := held[SECRET], str) and value]
 
 
+# Identity of list entries
+
+
+def entry_of(node: Any) -> Entry:
+    """What identifies the node as an entry of a list."""
+    names = {key: node[key] for key in NAMES if key in node} if _is_map(node) else {}
+    rest = _without_secrets(node)
+    return Entry(
+        exact=_canonical(node),
+        masked=_canonical(_masked(node)),
+        rest=_canonical(rest) if _identifies(rest) else "",
+        names={key: _canonical(value) for key, value in names.items() if _is_name(value)},
+    )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+
+
+def _canonical(node: Any) -> str:
+    return json.dumps(plain(node), sort_keys=True)
+
+
+def _masked(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {SECRET: ""} if SECRET in node else {key: _masked(inner) for key, inner in node.items()}
+    return [_masked(inner) for inner in node] if isinstance(node, list) else node
+
+
+def _is_secret(node: Any) -> bool:
+    return isinstance(node, Mapping) and SECRET in node
+
+
+def _without_secrets(node: Any) -> Any:
+    """The node without the secrets in it; an empty list for a secret itself."""
+    if _is_map(node):
+        return {key: _without_secrets(inner) for key, inner in node.items() if not _is_secret(inner)}
+    if isinstance(node, list):
+        return [_without_secrets(inner) for inner in node if not _is_secret(inner)]
+    return [] if _is_secret(node) else node
+
+
+def _identifies(rest: Any) -> bool:
+    """Whether anything is left that a person wrote: a value, or a key that is no function's."""
+    if isinstance(rest, Mapping):
+        return any(not str(key).startswith("fn::") or _identifies(inner) for key, inner in rest.items())
+    return any(_identifies(inner) for inner in rest) if isinstance(rest, list) else True
+
+
+def holding_entry(document: Any, path: KeyPath) -> str:
+    """The innermost list entry that holds `path`, as it is shown; empty where the path leads through none."""
+    entry, node = "", document
+    for part in path:
+        is_entry = isinstance(node, list)
+        node = _child(node, part)
+        if is_entry and node is not None and not _is_secret(node):
+            entry = shown(node)
+    return entry
+
+
+def _child(node: Any, part: str | int) -> Any:
+    if isinstance(node, list):
+        return node[part] if isinstance(part, int) and part < len(node) else None
+    return node.get(part) if isinstance(node, Mapping) else None
+
+
+def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentName) -> None:
+    """Raise `Refused` where an index in `path`, below `values`, is another entry live than in the file."""
+    there, here = _child(live, "values"), _child(wanted, "values")
+    for depth, part in enumerate(path):
+        if isinstance(there, list) and isinstance(part, int):
+            ours = here if isinstance(here, list) else []
+            match = match_entries([entry_of(node) for node in there], [entry_of(node) for node in ours])[part]
+            if match.index != part:
+                raise _another_entry(property_path(path[: depth + 1]), there[part], _child(here, part), name)
+        there, here = _child(there, part), _child(here, part)
+
+
+def _another_entry(where: str, there: Any, here: Any, name: EnvironmentName) -> Refused:
+    written = f"is {shown(here)}" if here is not None else "is not there"
+    return Refused(
+        f"{where} of {name.short} is {shown(there)} on the backend, and {written} in environments/{name.short}.yaml",
+        expected="the same entry at that index on both sides; nothing was set",
+        next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or says what is in doubt; "
+        "then set it",
+    )
+
+
 def below_values(path: KeyPath) -> KeyPath:
     """The path as `esc env set` takes it: below `values`."""
     return path[1:] if path[:1] == ("values",) else path
+
+
+def without_indexes(path: KeyPath) -> KeyPath:
+    """The way to the outermost list of `path`, or to the function whose argument it is."""
+    keys = itertools.takewhile(lambda part: isinstance(part, str) and not part.startswith("fn::"), path)
+    return tuple(keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """A list entry with secrets that are set live, and that may be one entry of the file or another."""
+
+    path: KeyPath
+    """Of the entry, in the live definition."""
+    entry: str
+    """The entry as it is shown, without its secrets."""
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,54 +256,96 @@ class Carried:
 
     document: CommentedMap
     kept: tuple[KeyPath, ...] = ()
-    """Secrets of the back end that the file has a place for."""
+    """Places in the file that have their secret of the backend."""
     added: tuple[KeyPath, ...] = ()
     """Secrets that are set live although the file does not name them."""
     lost: tuple[KeyPath, ...] = ()
-    """Secrets that pushing it would make vanish."""
+    """Secrets that pushing it would make vanish, by their live paths."""
+    doubts: tuple[Doubt, ...] = ()
+    """List entries whose entry in the file is in doubt; with any, the document must not be pushed."""
     empty: tuple[KeyPath, ...] = ()
     """Places of the file for which nothing is set yet."""
 
 
 def carry_over(wanted: CommentedMap, live: Any) -> Carried:
-    """The file's definition with every secret that is set live; what cannot be carried over is `lost`."""
+    """The file's definition with every secret that is set live.
+
+    A secret follows the keys of maps and the identity of list entries, never a position in a list. What cannot be
+    carried over is `lost` or in `doubts`.
+    """
+    carrier = _Carrier()
     document = copy.deepcopy(wanted)
-    set_live = [(path, node[SECRET]) for path, node in secrets_in(live) if node[SECRET] not in EMPTY]
-    put = [(path, _put(document, path, value)) for path, value in set_live]
+    expand_aliases(document)  # a secret set in one of its places would be set in all of them, and ESC takes no alias
+    carrier.carry(live, document, (), ())
     return Carried(
         document=document,
-        kept=tuple(path for path, result in put if result is True),
-        added=tuple(path for path, result in put if result is False),
-        lost=tuple(path for path, result in put if result is None),
+        kept=tuple(carrier.kept),
+        added=tuple(carrier.added),
+        lost=tuple(carrier.lost),
+        doubts=tuple(carrier.doubts),
         empty=tuple(path for path, node in secrets_in(document) if node[SECRET] in EMPTY),
     )
 
 
-def _put(document: CommentedMap, path: KeyPath, value: Any) -> bool | None:
-    """Set the secret at `path`: True where the file has its place, False where it was added, `None` where neither."""
-    node: Any = document
-    for depth, key in enumerate(path):
-        if isinstance(node, list):
-            if not isinstance(key, int) or key >= len(node):
-                return None
-            node = node[key]
-            continue
-        if not isinstance(node, CommentedMap) or SECRET in node:
-            return None
-        if key not in node:
-            rest = path[depth:]
-            if any(not isinstance(part, str) or part.startswith("fn::") for part in rest) or _is_call(node):
-                return None
+def _set_secrets(node: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
+    return [(where, held[SECRET]) for where, held in secrets_in(node, path) if held[SECRET] not in EMPTY]
+
+
+@dataclass
+class _Carrier:
+    """Walks both definitions side by side; `at` is a path of the live one, `to` of the file."""
+
+    kept: list[KeyPath] = field(default_factory=list)
+    added: list[KeyPath] = field(default_factory=list)
+    lost: list[KeyPath] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+
+    def carry(self, live: Any, document: Any, at: KeyPath, to: KeyPath) -> None:
+        if not _set_secrets(live):
+            return
+        if isinstance(live, Mapping) and isinstance(document, CommentedMap) and _is_map(live) == _is_map(document):
+            if SECRET in live:
+                document[SECRET] = live[SECRET]
+                self.kept.append(to)
+            else:
+                self._carry_map(live, document, at, to)
+        elif isinstance(live, list) and isinstance(document, list):
+            self._carry_list(live, document, at, to)
+        else:
+            self._lose(live, at)
+
+    def _carry_map(self, live: Mapping[Any, Any], document: CommentedMap, at: KeyPath, to: KeyPath) -> None:
+        keys = {str(key): key for key in document}
+        for name, inner in ((str(key), inner) for key, inner in live.items()):
+            if name in keys:
+                self.carry(inner, document[keys[name]], (*at, name), (*to, name))
+            else:
+                self._add(inner, document, at, to, name)
+
+    def _carry_list(self, live: list[Any], document: list[Any], at: KeyPath, to: KeyPath) -> None:
+        matches = match_entries([entry_of(node) for node in live], [entry_of(node) for node in document])
+        for number, (inner, match) in enumerate(zip(live, matches, strict=True)):
+            if match.index is not None:
+                self.carry(inner, document[match.index], (*at, number), (*to, match.index))
+            elif match.doubt and _set_secrets(inner):
+                self.doubts.append(Doubt(path=(*at, number), entry=shown(inner), why=match.doubt))
+            else:
+                self._lose(inner, (*at, number))
+
+    def _add(self, live: Any, document: CommentedMap, at: KeyPath, to: KeyPath, name: str) -> None:
+        """Keep secrets below a key that the file does not have; those inside a list or a call are lost."""
+        for rest, value in _set_secrets(live, (name,)):
+            if _is_call(document) or any(isinstance(part, int) or part.startswith("fn::") for part in rest):
+                self.lost.append((*at, *rest))
+                continue
+            node = document
             for part in rest:
-                node[part] = CommentedMap()
-                node = node[part]
+                node = node.setdefault(part, CommentedMap())
             node[SECRET] = value
-            return False
-        node = node[key]
-    if not isinstance(node, CommentedMap) or SECRET not in node:
-        return None
-    node[SECRET] = value
-    return True
+            self.added.append((*to, *rest))
+
+    def _lose(self, live: Any, at: KeyPath) -> None:
+        self.lost.extend(path for path, _ in _set_secrets(live, at))
 
 
 def _is_call(node: CommentedMap) -> bool:
@@ -297,33 +449,60 @@ class Difference:
 
     path: str
     sign: str
-    """`+` only in the new one, `-` only in the old one, `~` in both."""
+    """`+` only in the new one, `-` only in the old one, `~` in both, `>` at another index of its list (`old`)."""
     old: str = ""
     new: str = ""
 
     @property
     def told(self) -> str:
-        values = {"+": self.new, "-": self.old, "~": f"{self.old} → {self.new}"}[self.sign]
+        values = {
+            "+": self.new,
+            "-": self.old,
+            "~": f"{self.old} → {self.new}",
+            ">": f"{self.new}, was {self.old}",
+        }[self.sign]
         return f"{self.sign} {self.path}: {values}"
 
 
 def differences(old: Any, new: Any, path: KeyPath = ()) -> list[Difference]:
-    """Where the definitions differ in meaning: comments, order of keys and layout do not count."""
+    """Where the definitions differ in meaning: comments, order of keys and layout do not count.
+
+    Lists are compared entry by entry; the path of an entry has its new index, that of a removed one its old index.
+    """
     if _is_map(old) and _is_map(new):
-        told = []
+        found = []
         for key in [*new, *(key for key in old if key not in new)]:
-            told += _of_key(key, old, new, (*path, str(key)))
-        return told
+            found += _of_key(key, old, new, (*path, str(key)))
+        return found
+    if isinstance(old, list) and isinstance(new, list):
+        return _of_lists(old, new, path)
     return [] if plain(old) == plain(new) else [_difference("~", path, old=old, new=new)]
 
 
+def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[Difference]:
+    pairs = pair_entries([entry_of(node) for node in old], [entry_of(node) for node in new])
+    moved = moved_entries(pairs)
+    found = []
+    for number, node in enumerate(new):
+        if number not in pairs:
+            found.append(_difference("+", (*path, number), new=node))
+            continue
+        if number in moved:
+            was = property_path(below_values((*path, pairs[number])))
+            found.append(Difference(path=_shown_path((*path, number)), sign=">", old=was, new=shown(node)))
+        found += differences(old[pairs[number]], node, (*path, number))
+    gone = sorted(set(range(len(old))) - set(pairs.values()))
+    return found + [_difference("-", (*path, number), old=old[number]) for number in gone]
+
+
 def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[Difference]:
-    """A whole map that comes or goes is told value by value."""
+    """A map, or a list of more than plain values, that comes or goes as a whole is shown value by value."""
     if key in old and key in new:
         return differences(old[key], new[key], where)
     there = new[key] if key in new else old[key]
-    if _is_map(there) and there:
-        return differences({} if key in new else there, there if key in new else {}, where)
+    if there and (_is_map(there) or (isinstance(there, list) and any(_holds_more(inner) for inner in there))):
+        nothing: Any = {} if _is_map(there) else []
+        return differences(nothing if key in new else there, there if key in new else nothing, where)
     return [_difference("+", where, new=there) if key in new else _difference("-", where, old=there)]
 
 
@@ -332,13 +511,20 @@ def _is_map(node: Any) -> bool:
 
 
 def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -> Difference:
-    shown = property_path(below_values(path)) or "the whole definition"
-    return Difference(path=shown, sign=sign, old=_told(old), new=_told(new))
+    return Difference(path=_shown_path(path), sign=sign, old=shown(old), new=shown(new))
 
 
-def _told(node: Any) -> str:
-    if next(iter(secrets_in(node)), None) is not None:
-        return "a secret" if SECRET in node else "a value with secrets"
+def _shown_path(path: KeyPath) -> str:
+    return property_path(below_values(path)) or "the whole definition"
+
+
+def shown(node: Any) -> str:
+    """The node on one line, `a secret` in place of each secret."""
+    if isinstance(node, Mapping):
+        inner = ", ".join(f"{str(key)!r}: {shown(value)}" for key, value in node.items())
+        return "a secret" if SECRET in node else f"{{{inner}}}"
+    if isinstance(node, list):
+        return f"[{', '.join(shown(inner) for inner in node)}]"
     return repr(plain(node))
 
 

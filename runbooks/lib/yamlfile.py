@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 from collections.abc import Iterable, Mapping
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, merge_attrib
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import ScalarString
 
 from runbooks.lib.errors import Usage
 from runbooks.lib.names import nearest
@@ -126,6 +128,26 @@ def parse(path: Path, raw: bytes) -> Any:
         raise Usage(f"{path}:{_line(error)}: not YAML: {_first_line(error)}", expected="well-formed YAML") from error
     except YAMLError as error:
         raise Usage(f"{path}: not YAML: {str(error).splitlines()[0]}", expected="well-formed YAML") from error
+
+
+def expand_aliases(document: Any) -> None:
+    """Write out, in place, what each alias and each merge (`<<: *name`) stands for."""
+    seen: set[int] = set()
+    pending = [document]
+    while pending:
+        node = pending.pop()
+        keys = list(node) if isinstance(node, CommentedMap) else range(len(node))
+        for key in keys:
+            inner = node[key]
+            if isinstance(inner, (CommentedMap, list, ScalarString)):
+                node[key] = inner = copy.deepcopy(inner) if id(inner) in seen else inner
+                seen.add(id(inner))
+            elif isinstance(node, CommentedMap):
+                node[key] = inner
+            if isinstance(inner, (CommentedMap, list)):
+                pending.append(inner)
+        if hasattr(node, merge_attrib):
+            delattr(node, merge_attrib)
 
 
 def dump(document: Any) -> str:
