@@ -75,7 +75,7 @@ def shown(value: Value) -> str:
 def set_value(c: Any, env: str, path: str) -> None:
     """Set a secret of an environment on the back end, from a prompt without echo or from standard input."""
     from runbooks import environments
-    from runbooks.lib.esc import read_path
+    from runbooks.lib.esc import read_path, refuse_reference
     from runbooks.lib.names import refuse_option_like
     from runbooks.secrets import checked, piped, typed
     from runbooks.session import open_session
@@ -91,6 +91,7 @@ def set_value(c: Any, env: str, path: str) -> None:
             session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
         value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
         session.masker.register(value)
+        refuse_reference(value, keys, name)
         environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)
         session.reporter.line(f"Set the secret {path} of {name.short}.")
         if not has_place(session.root, name, path):

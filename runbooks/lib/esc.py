@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -235,6 +236,23 @@ def read_path(text: str) -> tuple[str | int, ...]:
     return tuple(parts)
 
 
+def refuse_reference(value: str, path: tuple[str | int, ...], name: EnvironmentName) -> None:
+    """Raise `Usage` for a secret that ESC takes for a reference: one with `${`, unless `$$` comes right before it.
+
+    `$$` is no way out: the evaluator reads `$${` as text, but stores and opens it with both `$` (pkg `eval` of
+    github.com/pulumi/esc, EncryptSecrets and evaluateBuiltinSecret).
+    """
+    if "${" not in value.replace("$$", "  "):
+        return
+    place = shlex.quote(property_path((*path, "fn::fromBase64")))
+    raise Usage(
+        f"the value for {property_path(path)} has `${{` in it, which ESC takes for a reference",
+        expected="a secret without `${`, or one in Base64; a `$$` before it would be stored too. Nothing was set",
+        next_step=f'in environments/{name.short}.yaml write `fn::fromBase64: {{fn::secret: ""}}` there, '
+        f"./inv esc.apply {name.short}, then pipe the value through base64 into ./inv esc.set {name.short} {place}",
+    )
+
+
 def read_opened(text: str) -> Opened:
     """Read `--format detailed`. Raises `ToolFailed` without the text, which holds clear secrets."""
     try:
@@ -355,9 +373,9 @@ KNOWN = (
     Known(
         pattern=re.compile(r"secret values must be string literals"),
         error=Usage,
-        cause="{name} has a secret that is no text",
-        expected="secret texts: a secret number or boolean would lose its secretness on the way to a program",
-        next_step='put it in quotes, `fn::secret: "5432"`, then ./inv esc.apply {name}',
+        cause="{name} has a secret that is no text, or a text with `${{` in it",
+        expected='`fn::secret: ""` in the file, and texts without `${{` set there',
+        next_step="correct environments/{name}.yaml, then ./inv esc.apply {name}",
     ),
     Known(
         pattern=re.compile(r"\[409\]"),

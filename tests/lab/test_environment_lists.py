@@ -84,3 +84,16 @@ def test_a_list_in_doubt_is_refused_and_what_is_advised_works(checkout: Checkout
     write(checkout, "alpha", "delta")
     checkout.inv("esc.apply", "people/hooks").ends_with(0)
     assert not set(tokens(checkout).values()) & set(before.values())
+
+
+def test_a_secret_that_esc_takes_for_a_reference(checkout: Checkout) -> None:
+    """The escape of plain values would be stored: the evaluator opens `$${` as `$${`."""
+    said = checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="pa${ss")
+    said.ends_with(2, "`${`", "fn::fromBase64")
+    assert "pa${ss" not in said.all
+    checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="pa$${ss").ends_with(0)
+    definition = "values:\n  token: {fn::fromBase64: {fn::secret: ''}}\n"
+    (checkout.root / "environments" / "people" / "encoded.yaml").write_text(definition)
+    checkout.inv("esc.apply", "people/encoded").ends_with(0)
+    checkout.inv("esc.set", "people/encoded", 'token["fn::fromBase64"]', stdin="cGEke3Nz").ends_with(0)
+    assert json.loads(esc(checkout, "open", "organization/people/encoded")) == {"token": "pa${ss"}

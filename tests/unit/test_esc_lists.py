@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from runbooks import esc
-from runbooks.lib.errors import Refused
+from runbooks.lib.errors import Refused, Usage
 from tests.unit.house import House, Piped
 
 HOOKS = [{"name": "alpha", "token": {"fn::secret": ""}}, {"name": "beta", "token": {"fn::secret": ""}}]
@@ -139,3 +139,19 @@ def test_set_without_a_file_takes_the_entry_of_the_backend(home: House, monkeypa
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-beta"))
     esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
     assert changes(home)
+
+
+@pytest.mark.parametrize("value", ["pa${ss", "${a.b}", "a$$${b"])
+def test_set_speaks_of_what_esc_takes_for_a_reference(home: House, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(value.encode()))
+    with pytest.raises(Usage, match=r"has `\$\{` in it") as refused:
+        esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
+    assert "fn::fromBase64" in refused.value.next_step and value not in "".join(refused.value.lines())
+    assert not changes(home)
+
+
+@pytest.mark.parametrize("value", ["pa$ss", "pa$$ss", "pa$${ss", "$", "{}"])
+def test_set_stores_every_other_dollar_as_it_is(home: House, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(value.encode()))
+    esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
+    assert home.calls("esc")[-1]["stdin"] == value
