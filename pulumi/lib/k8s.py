@@ -109,34 +109,32 @@ def fill_secret(name: str, data: Mapping[str, pulumi.Output[str]]) -> pulumi.Res
     """A transform that puts `data` into the Secret `name` of a chart, in place of what the chart's values say there.
 
     For charts that take a token from their values only: they are given some word, and pulumi puts the token in.
-    Raises `pulumi.RunError` when the chart's Secret has no such key, for then the word would stay in use.
+    Fails with a `pulumi.RunError` when the chart's Secret has no such key, for then the word would stay in use.
     """
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         metadata = cast(Mapping[str, Any], args.props.get("metadata") or {})
         if args.type_.rpartition(":")[2] != "Secret" or metadata.get("name") != name:
             return None
-        given = _without_secret_mark(args.props.get("data") or {})
-        if missing := sorted(set(data) - set(given)):
-            raise pulumi.RunError(
-                f"the chart's Secret {name} has no key {', '.join(missing)} to fill; it has another form"
-            )
-        filled = {key: pulumi.Output.secret(value).apply(_base64) for key, value in data.items()}
-        return pulumi.ResourceTransformResult(
-            props={**args.props, "data": pulumi.Output.secret({**given, **filled})}, opts=args.opts
-        )
+        # The engine hands over a Secret's data as an output, which a preview may not know yet.
+        given = pulumi.Output.from_input(_without_secret_mark(args.props.get("data")))
+        filled = pulumi.Output.all(given, pulumi.Output.all(**data)).apply(lambda both: _filled(name, *both))
+        props = {**args.props, "data": pulumi.Output.secret(filled)}
+        return pulumi.ResourceTransformResult(props=props, opts=args.opts)
 
     return transform
+
+
+def _filled(name: str, given: Mapping[str, str] | None, data: Mapping[str, str]) -> dict[str, str]:
+    if missing := sorted(set(data) - set(given or {})):
+        raise pulumi.RunError(f"the chart's Secret {name} has no key {', '.join(missing)} to fill; it has another form")
+    return {**(given or {}), **{key: base64.b64encode(text.encode()).decode() for key, text in data.items()}}
 
 
 SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105 - how pulumi marks a value on the wire
 """Source: pulumi/pulumi, sdk/go/common/resource/properties.go."""
 
 
-def _without_secret_mark(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Transforms are handed secret values with their mark, and not as outputs."""
-    return cast(Mapping[str, Any], value["value"]) if SECRET_MARK in value else value
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def _without_secret_mark(value: Any) -> Any:
+    """Where an engine marks secrets instead of making outputs of them, the SDK leaves the mark in place."""
+    return value["value"] if isinstance(value, Mapping) and SECRET_MARK in value else value
