@@ -21,9 +21,8 @@ from typing import Any, Literal
 
 import pulumi
 import pulumi_postgresql as postgresql
-from lib.k8s import labels
+from lib.k8s import opaque_secret
 from lib.settings import matching, one_of, secret, setting
-from pulumi_kubernetes.core.v1 import Secret
 
 POD_PORT = 5432
 """Where the operator's own Services listen; the tailnet Service may have another."""
@@ -182,7 +181,7 @@ def app_database(
         "database": names[0],
     }
     secret_data = {key: login[field] for key, field in secret_keys.items()} | dict(more_in_secret or {})
-    kept = _secret(app, namespace, secret_data, after)
+    kept = opaque_secret(f"{app}-database", namespace=namespace, component=app, data=secret_data, after=after)
     return AppDatabase(
         host=server.pod_host,
         username=app,
@@ -232,13 +231,3 @@ def _extensions(
             postgresql.Extension(f"{database_name}-{extension}", name=extension, database=database.name, opts=options)
         )
     return made
-
-
-def _secret(app: str, namespace: str, data: Mapping[str, pulumi.Input[str]], after: pulumi.Resource) -> Secret:
-    return Secret(
-        f"{app}-database",
-        metadata={"name": f"{app}-database", "namespace": namespace, "labels": labels(app)},
-        type="Opaque",
-        string_data=dict(data),
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )

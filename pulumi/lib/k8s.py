@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace
+from pulumi_kubernetes.core.v1 import Namespace, Secret
 
 PodSecurity = Literal["privileged", "baseline", "restricted"]
 
@@ -28,6 +28,19 @@ def namespace(
     """A namespace called exactly `name`; `pod_security` is the level that admission enforces for its pods."""
     enforced: dict[str, str] = {"pod-security.kubernetes.io/enforce": pod_security} if pod_security else {}
     return Namespace(name, opts, metadata={"name": name, "labels": {**labels(name), **enforced}})
+
+
+def opaque_secret(
+    name: str, *, namespace: str, component: str, data: Mapping[str, pulumi.Input[str]], after: pulumi.Resource
+) -> Secret:
+    """A Secret of our own for `component`, with `data` as texts. Charts are given its name."""
+    return Secret(
+        name,
+        metadata={"name": name, "namespace": namespace, "labels": labels(component)},
+        type="Opaque",
+        string_data=dict(data),
+        opts=pulumi.ResourceOptions(depends_on=[after]),
+    )
 
 
 def wait_annotations(wait_for: str | Sequence[str] | None = None, timeout: int | None = None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pulumi
 from lib.ingress import tunnel_ingress
-from lib.k8s import labels
+from lib.k8s import opaque_secret
 from pulumi_kubernetes.core.v1 import Secret, Service
 from pulumi_kubernetes.networking.v1 import Ingress
 from settings import Settings
@@ -14,18 +14,13 @@ NAME = "stitch"
 
 def twitch_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """Environment of the pod. The signing secret stays the same: with another one every subscription would fail."""
-    return Secret(
-        NAME,
-        metadata={"name": NAME, "namespace": settings.namespace, "labels": labels(NAME)},
-        type="Opaque",
-        string_data={
-            "EVENTSUB_CALLBACK": settings.callback,
-            "EVENTSUB_SECRET": settings.eventsub_secret,
-            "TWITCH_CLIENT_ID": settings.twitch_client_id,
-            "TWITCH_CLIENT_SECRET": settings.twitch_client_secret,
-        },
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {
+        "EVENTSUB_CALLBACK": settings.callback,
+        "EVENTSUB_SECRET": settings.eventsub_secret,
+        "TWITCH_CLIENT_ID": settings.twitch_client_id,
+        "TWITCH_CLIENT_SECRET": settings.twitch_client_secret,
+    }
+    return opaque_secret(NAME, namespace=settings.namespace, component=NAME, data=data, after=after)
 
 
 def webhook(settings: Settings, *, after: Service) -> Ingress:

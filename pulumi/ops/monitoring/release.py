@@ -6,7 +6,7 @@ from typing import Any
 
 import pulumi
 from lib.charts import chart
-from lib.k8s import add_wait_annotation, keep_on_destroy, labels
+from lib.k8s import add_wait_annotation, keep_on_destroy, opaque_secret
 from pulumi_kubernetes.core.v1 import Secret
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
@@ -25,13 +25,8 @@ PROXY_LABELS = (
 
 def admin_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """Without it the chart would make up a password, another one at every preview."""
-    return Secret(
-        ADMIN_SECRET,
-        metadata={"name": ADMIN_SECRET, "namespace": settings.namespace, "labels": labels("grafana")},
-        type="Opaque",
-        string_data={"admin-user": "admin", "admin-password": settings.grafana_password},
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {"admin-user": "admin", "admin-password": settings.grafana_password}
+    return opaque_secret(ADMIN_SECRET, namespace=settings.namespace, component="grafana", data=data, after=after)
 
 
 def monitoring_chart(settings: Settings, *, after: Secret) -> Chart:

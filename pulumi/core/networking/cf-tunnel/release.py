@@ -6,7 +6,7 @@ from typing import Any
 
 import pulumi
 from lib.charts import chart
-from lib.k8s import add_wait_annotation, labels
+from lib.k8s import add_wait_annotation, opaque_secret
 from pulumi_kubernetes.core.v1 import Secret
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
@@ -22,17 +22,8 @@ TUNNEL_KEY = "cloudflare-tunnel-name"
 
 def login_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """Token, account and tunnel. The chart could write it from its values, where a secret would not stay one."""
-    return Secret(
-        LOGIN,
-        metadata={"name": LOGIN, "namespace": settings.namespace, "labels": labels(CHART)},
-        type="Opaque",
-        string_data={
-            TOKEN_KEY: settings.api_token,
-            ACCOUNT_KEY: settings.account_id,
-            TUNNEL_KEY: settings.tunnel_name,
-        },
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {TOKEN_KEY: settings.api_token, ACCOUNT_KEY: settings.account_id, TUNNEL_KEY: settings.tunnel_name}
+    return opaque_secret(LOGIN, namespace=settings.namespace, component=CHART, data=data, after=after)
 
 
 def controller_chart(settings: Settings, *, after: Secret) -> Chart:

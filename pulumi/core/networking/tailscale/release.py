@@ -6,7 +6,7 @@ from typing import Any
 
 import pulumi
 from lib.charts import chart
-from lib.k8s import add_wait_annotation, labels
+from lib.k8s import add_wait_annotation, opaque_secret
 from pulumi_kubernetes.core.v1 import Secret
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
@@ -17,12 +17,9 @@ INGRESS_CLASS = "tailscale"
 
 def oauth_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """The operator's login. The chart could write it from its values, where a secret would not stay one."""
-    return Secret(
-        OAUTH_SECRET,
-        metadata={"name": OAUTH_SECRET, "namespace": settings.namespace, "labels": labels("tailscale-operator")},
-        type="Opaque",
-        string_data={"client_id": settings.client_id, "client_secret": settings.client_secret},
-        opts=pulumi.ResourceOptions(depends_on=[after]),
+    data = {"client_id": settings.client_id, "client_secret": settings.client_secret}
+    return opaque_secret(
+        OAUTH_SECRET, namespace=settings.namespace, component="tailscale-operator", data=data, after=after
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-from lib.k8s import labels, wait_annotations
+from lib.k8s import labels, opaque_secret, wait_annotations
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.core.v1 import Secret
 from pulumi_kubernetes.helm.v4 import Chart
@@ -22,13 +22,8 @@ SERVERS = {
 
 def token_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """What a ClusterIssuer refers to has to be in cert-manager's own namespace."""
-    return Secret(
-        TOKEN_SECRET,
-        metadata={"name": TOKEN_SECRET, "namespace": settings.namespace, "labels": labels("cert-manager")},
-        type="Opaque",
-        string_data={TOKEN_KEY: settings.cloudflare_api_token},
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {TOKEN_KEY: settings.cloudflare_api_token}
+    return opaque_secret(TOKEN_SECRET, namespace=settings.namespace, component="cert-manager", data=data, after=after)
 
 
 def cluster_issuers(settings: Settings, *, after: tuple[Secret, Chart]) -> list[CustomResource]:

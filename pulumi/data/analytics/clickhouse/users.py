@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pulumi
-from lib.k8s import labels
+from lib.k8s import opaque_secret
 from pulumi_kubernetes.core.v1 import Secret
 from settings import Settings
 
@@ -26,10 +26,5 @@ def user_login(settings: Settings, *, after: pulumi.Resource) -> Secret:
 
 
 def _login(name: str, username: str, password: pulumi.Input[str], settings: Settings, after: pulumi.Resource) -> Secret:
-    return Secret(
-        name,
-        metadata={"name": name, "namespace": settings.namespace, "labels": labels("clickhouse")},
-        type="Opaque",
-        string_data={"username": username, "password": password},
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {"username": username, "password": password}
+    return opaque_secret(name, namespace=settings.namespace, component="clickhouse", data=data, after=after)

@@ -9,7 +9,7 @@ import cache
 import pulumi
 from lib.charts import chart
 from lib.database import AppDatabase
-from lib.k8s import add_wait_annotation, labels
+from lib.k8s import add_wait_annotation, opaque_secret
 from pulumi_kubernetes.core.v1 import Secret
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
@@ -39,18 +39,13 @@ CACHE_KEYS = {
 
 def keys_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """The environment of Superset's pods that the chart would otherwise take from its values."""
-    return Secret(
-        KEYS_SECRET,
-        metadata={"name": KEYS_SECRET, "namespace": settings.namespace, "labels": labels("superset")},
-        type="Opaque",
-        string_data={
-            "SUPERSET_SECRET_KEY": settings.secret_key,
-            "ADMIN_USERNAME": settings.admin_username,
-            "ADMIN_EMAIL": settings.admin_email,
-            "ADMIN_PASSWORD": settings.admin_password,
-        },
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {
+        "SUPERSET_SECRET_KEY": settings.secret_key,
+        "ADMIN_USERNAME": settings.admin_username,
+        "ADMIN_EMAIL": settings.admin_email,
+        "ADMIN_PASSWORD": settings.admin_password,
+    }
+    return opaque_secret(KEYS_SECRET, namespace=settings.namespace, component="superset", data=data, after=after)
 
 
 def superset_chart(settings: Settings, database: AppDatabase, *, after: Sequence[pulumi.Resource]) -> Chart:

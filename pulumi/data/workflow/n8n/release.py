@@ -7,7 +7,7 @@ from typing import Any
 import pulumi
 from lib.charts import chart
 from lib.database import AppDatabase
-from lib.k8s import add_wait_annotation, labels
+from lib.k8s import add_wait_annotation, opaque_secret
 from pulumi_kubernetes.core.v1 import PersistentVolumeClaim, Secret
 from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
@@ -22,18 +22,13 @@ DATABASE_KEYS = {"DB_POSTGRESDB_PASSWORD": "password"}
 
 def core_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
     """What the chart reads from one Secret: it insists on all four keys. TLS ends before n8n, at the proxies."""
-    return Secret(
-        CORE_SECRET,
-        metadata={"name": CORE_SECRET, "namespace": settings.namespace, "labels": labels("n8n")},
-        type="Opaque",
-        string_data={
-            "N8N_ENCRYPTION_KEY": settings.encryption_key,
-            "N8N_HOST": settings.host,
-            "N8N_PORT": str(PORT),
-            "N8N_PROTOCOL": "http",
-        },
-        opts=pulumi.ResourceOptions(depends_on=[after]),
-    )
+    data = {
+        "N8N_ENCRYPTION_KEY": settings.encryption_key,
+        "N8N_HOST": settings.host,
+        "N8N_PORT": str(PORT),
+        "N8N_PROTOCOL": "http",
+    }
+    return opaque_secret(CORE_SECRET, namespace=settings.namespace, component="n8n", data=data, after=after)
 
 
 def n8n_chart(settings: Settings, database: AppDatabase, core: Secret, files: PersistentVolumeClaim) -> Chart:
