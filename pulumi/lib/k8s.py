@@ -65,55 +65,39 @@ def wait_annotations(wait_for: str | Sequence[str] | None = None, timeout: int |
 
 
 def add_wait_annotation(
-    kind: str, name: str | None = None, *, wait_for: str | Sequence[str] | None = None, timeout: int | None = None
+    kind: str, *, wait_for: str | Sequence[str] | None = None, timeout: int | None = None
 ) -> pulumi.ResourceTransform:
-    """A transform that makes pulumi wait for objects of `kind`, only those called `name` when one is given.
+    """A transform that makes pulumi wait for objects of `kind`.
 
     It goes into `ResourceOptions(transforms=[…])`. Given to a chart it reaches the objects the chart makes, which the
     older `transformations` do not. For `wait_for` see `wait_annotations`; without it the provider's own wait stays and
     only the `timeout` (seconds) changes.
     """
-    wait = wait_annotations(wait_for, timeout)
-
-    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-        metadata = cast(Mapping[str, Any], args.props.get("metadata") or {})
-        if args.type_.rpartition(":")[2] != kind or name not in (None, metadata.get("name")):
-            return None
-        annotations = {**(metadata.get("annotations") or {}), **wait}
-        props = {**args.props, "metadata": {**metadata, "annotations": annotations}}
-        return pulumi.ResourceTransformResult(props=props, opts=args.opts)
-
-    return transform
+    return _annotate(kind, wait_annotations(wait_for, timeout))
 
 
 def keep_on_destroy(kind: str) -> pulumi.ResourceTransform:
     """A transform that leaves objects of `kind` in the cluster when their stack is destroyed or stops having them.
 
-    The next installation finds them there, written by another field manager. With `kubernetes:upsertExistingObjects`,
-    which a person sets for that one deployment, and the annotation given here it takes them over, also where a newer
-    chart has other contents for them.
+    The next installation finds them there, written by another field manager. The annotation given here lets it take
+    them over, also where a newer chart has other contents for them: a provider before 4.29 does so on every create, a
+    newer one with `kubernetes:upsertExistingObjects`, which a person sets for that one deployment.
     """
+    return _annotate(kind, {"pulumi.com/patchForce": "true"}, pulumi.ResourceOptions(retain_on_delete=True))
+
+
+def _annotate(
+    kind: str, added: Mapping[str, str], options: pulumi.ResourceOptions | None = None
+) -> pulumi.ResourceTransform:
+    """Of a chart's objects only the data of a Secret arrives as an output: metadata can be read as it is."""
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         if args.type_.rpartition(":")[2] != kind:
             return None
         metadata = cast(Mapping[str, Any], args.props.get("metadata") or {})
-        annotations = {**(metadata.get("annotations") or {}), "pulumi.com/patchForce": "true"}
-        kept = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(retain_on_delete=True))
+        annotations = {**(metadata.get("annotations") or {}), **added}
         props = {**args.props, "metadata": {**metadata, "annotations": annotations}}
-        return pulumi.ResourceTransformResult(props=props, opts=kept)
-
-    return transform
-
-
-def protect_objects(kind: str) -> pulumi.ResourceTransform:
-    """A transform that makes pulumi refuse to delete a chart's objects of `kind`, as `protect` does for its own."""
-
-    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-        if args.type_.rpartition(":")[2] != kind:
-            return None
-        opts = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(protect=True))
-        return pulumi.ResourceTransformResult(props=args.props, opts=opts)
+        return pulumi.ResourceTransformResult(props=props, opts=pulumi.ResourceOptions.merge(args.opts, options))
 
     return transform
 

@@ -25,7 +25,6 @@ VALUES: dict[str, dict[str, Any]] = {
     "superset": {"postgresql": {"enabled": False}, "redis": {"enabled": False}},
     "jupyterhub": {"proxy": {"secretToken": "word"}, "hub": {"cookieSecret": "word"}},
     "altinity-clickhouse-operator": {},
-    "clickhouse": {"operator": {"enabled": False}, "clickhouse": {"defaultUser": {"password_secret_name": "admin"}}},
 }
 
 pytestmark = pytest.mark.lab
@@ -66,14 +65,11 @@ def render(lab):
 @pytest.mark.parametrize("chart", VALUES)
 def test_a_real_api_server_accepts_every_object(lab, render, chart):
     rendered = render(chart)
-    kinds = yaml.safe_load_all(rendered.text)
-    # Objects of a kind that is made in the same breath cannot be tried.
-    text = yaml.safe_dump_all([item for item in kinds if item and not item["kind"].startswith("ClickHouse")])
     said = lab.kubectl(
         "apply", "--server-side", "--dry-run=server", "--force-conflicts", "--namespace=default", "--filename=-",
-        stdin=text,
-    ) if text.strip() else ""  # fmt: skip
-    assert len(said.splitlines()) == len([key for key in rendered if not key[0].startswith("ClickHouse")])
+        stdin=rendered.text,
+    )  # fmt: skip
+    assert len(said.splitlines()) == len(rendered)
 
 
 @pytest.mark.parametrize("chart", [name for name in VALUES if name != "jupyterhub"])
@@ -98,7 +94,6 @@ def test_jupyterhub_refuses_values_it_does_not_know_as_the_real_chart_does(rende
         ("jupyterhub", "Service", {"hub", "proxy-api", "proxy-public"}),
         ("jupyterhub", "NetworkPolicy", {"singleuser"}),
         ("altinity-clickhouse-operator", "Deployment", {"altinity-clickhouse-operator"}),
-        ("clickhouse", "ClickHouseInstallation", {"clickhouse"}),
         ("temporal", "Service", {
             "temporal-frontend", "temporal-web", "temporal-frontend-headless", "temporal-history-headless",
             "temporal-matching-headless", "temporal-worker-headless",
@@ -124,12 +119,6 @@ def test_supersets_job_is_a_hook_until_its_annotations_are_taken_away(render):
     assert plain.names("Job") == {"superset-init-db"}
 
 
-def test_clickhouse_writes_a_login_only_when_none_is_named(render):
-    assert render("clickhouse").names("Secret") == set()
-    bare = render("clickhouse", {"clickhouse": {"defaultUser": {"password": "x"}}})
-    assert bare.names("Secret") == {"clickhouse-credentials"}
-
-
 def test_the_clickhouse_operators_crds_come_with_it(render):
     assert render("altinity-clickhouse-operator").names("CustomResourceDefinition") == {
         "clickhouseinstallations.clickhouse.altinity.com",
@@ -148,7 +137,6 @@ def test_the_clickhouse_operators_crds_come_with_it(render):
         ("n8n", {"secretRefs": {}}, "secretRefs.existingSecret is required"),
         ("superset", {"redis": {"enabled": True}}, "set postgresql.enabled and redis.enabled to false"),
         ("temporal", {"server": {"config": {}}}, "No valid driver configured for default store"),
-        ("clickhouse", {"operator": {"enabled": True}}, "set operator.enabled to false"),
     ],
 )
 def test_what_the_real_chart_refuses_is_refused(render, chart, values, complaint):

@@ -22,6 +22,7 @@ from typing import Any
 
 import pulumi
 import yaml
+from google.protobuf.json_format import MessageToDict
 from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime.stack import run_pulumi_func
 
@@ -76,6 +77,7 @@ class RecordingMonitor(mocks.MockMonitor):
                     "protect": request.protect,
                     "deleted_with": request.deletedWith.rpartition("::")[2],
                     "provider": request.provider.rpartition("::")[0].rpartition("::")[2],
+                    "aliases": [plain(MessageToDict(alias)) for alias in request.aliases],
                     "children": children(mocks._resolve_callbacks(request.transforms)),
                 }
             )
@@ -91,7 +93,6 @@ CHILDREN = (
 
 SOME_CHARTS_CHILDREN = (
     ("kubernetes:batch/v1:Job", "job"),
-    ("kubernetes:clickhouse.altinity.com/v1:ClickHouseInstallation", "clickhouse"),
     ("kubernetes:admissionregistration.k8s.io/v1:ValidatingWebhookConfiguration", "webhook"),
     ("kubernetes:monitoring.coreos.com/v1:Prometheus", "prometheus"),
     ("kubernetes:monitoring.coreos.com/v1:Alertmanager", "alertmanager"),
@@ -100,7 +101,7 @@ SOME_CHARTS_CHILDREN = (
 
 
 def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, str]]:
-    """Annotations that the transforms of a chart give to objects of a few kinds, and the options they set."""
+    """Annotations that the transforms of a chart give to objects of a few kinds, and whether they are retained."""
     annotations = {}
     for type_, name in (*CHILDREN, *SOME_CHARTS_CHILDREN):
         args = pulumi.ResourceTransformArgs(True, type_, name, {"metadata": {"name": name}}, pulumi.ResourceOptions())
@@ -108,8 +109,8 @@ def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, 
             result = transform(args)
             if result is not None:
                 args = pulumi.ResourceTransformArgs(True, type_, name, result.props, result.opts)
-        options = {"protect": args.opts.protect, "retain": args.opts.retain_on_delete}
-        given = dict(args.props["metadata"].get("annotations", {})) | {key: "true" for key, on in options.items() if on}
+        kept = {"retain": "true"} if args.opts.retain_on_delete else {}
+        given = dict(args.props["metadata"].get("annotations", {})) | kept
         if given or (type_, name) in CHILDREN:
             annotations[type_.rpartition(":")[2]] = given
     return annotations

@@ -1,4 +1,4 @@
-"""`pulumi/lib/k8s.py`: transforms that protect a chart's objects and fill its Secrets."""
+"""`pulumi/lib/k8s.py`: the transform that fills a chart's Secret."""
 
 from __future__ import annotations
 
@@ -9,23 +9,14 @@ from typing import Any
 import pulumi
 import pytest
 from google.protobuf import struct_pb2
-from lib.k8s import SECRET_MARK, fill_secret, protect_objects
+from lib.k8s import SECRET_MARK, fill_secret
 from pulumi.runtime import rpc
 
 SECRET = "kubernetes:core/v1:Secret"
 
 
 def child(type_: str, **props: Any) -> pulumi.ResourceTransformArgs:
-    return pulumi.ResourceTransformArgs(True, type_, "child", props, pulumi.ResourceOptions(retain_on_delete=True))
-
-
-def test_objects_of_one_kind_are_protected_and_keep_their_other_options():
-    transform = protect_objects("ClickHouseInstallation")
-    result = transform(child("kubernetes:clickhouse.altinity.com/v1:ClickHouseInstallation", spec={"a": 1}))
-    assert isinstance(result, pulumi.ResourceTransformResult)
-    assert (result.opts.protect, result.opts.retain_on_delete) == (True, True)
-    assert result.props == {"spec": {"a": 1}}
-    assert transform(child(SECRET)) is None
+    return pulumi.ResourceTransformArgs(True, type_, "child", props, pulumi.ResourceOptions())
 
 
 def handed_over(data: Any) -> Any:

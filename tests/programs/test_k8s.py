@@ -39,7 +39,7 @@ def test_everything_else_of_the_object_stays():
     assert result is not None
     assert result.props["spec"] == {"replicas": 1}
     assert result.props["metadata"]["labels"] == {"app": "pg"}
-    assert result.opts is args.opts
+    assert (result.opts.protect, result.opts.retain_on_delete) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -47,23 +47,16 @@ def test_everything_else_of_the_object_stays():
     [
         (DEPLOYMENT, {"name": "operator"}, True),
         (DEPLOYMENT, {"name": "operator", "annotations": None}, True),
-        (DEPLOYMENT, {"name": "other"}, False),
-        (DEPLOYMENT, None, False),
+        (DEPLOYMENT, None, True),
         ("kubernetes:apps/v1:DeploymentPatch", {"name": "operator"}, False),
         ("kubernetes:helm.sh/v4:Chart", {"name": "operator"}, False),
         (CLUSTER, {"name": "operator"}, False),
     ],
 )
-def test_it_reaches_one_object_by_kind_and_name(type_, metadata, reached):
-    transform = add_wait_annotation("Deployment", "operator", timeout=60)
+def test_it_reaches_every_object_of_the_kind(type_, metadata, reached):
+    transform = add_wait_annotation("Deployment", timeout=60)
     found = annotations_after(transform, child(type_, metadata))
     assert found == ({"pulumi.com/timeoutSeconds": "60"} if reached else None)
-
-
-def test_without_a_name_it_reaches_every_object_of_the_kind():
-    transform = add_wait_annotation("Deployment", timeout=60)
-    assert annotations_after(transform, child(DEPLOYMENT, {"name": "a"})) == {"pulumi.com/timeoutSeconds": "60"}
-    assert annotations_after(transform, child(DEPLOYMENT, None)) == {"pulumi.com/timeoutSeconds": "60"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pulumi
 from lib.settings import DNS_LABEL, QUANTITY, matching, secret, setting
 
 NETWORKS = matching(r"[0-9a-f.:]+/[0-9]{1,3}", "a list of networks such as 10.0.0.0/8", "10.0.0.0/8")
+VERSION = matching(r"[0-9][^\s:@]*", "a version with its suffix", "25.3.6.10034.altinitystable")
 USER = matching(r"[a-z][a-z0-9_]*", "a name of a-z, 0-9 and _", "analytics")
 
 
@@ -25,7 +26,7 @@ class Settings:
         default=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
         accepts=NETWORKS,
     )
-    image_tag: str = setting("Version of the server; the chart's own when empty", default="")
+    image_tag: str = setting("Version of the server", default="25.3.6.10034.altinitystable", accepts=VERSION)
     storage_size: str = setting("Volume of the server; it can grow, never shrink", default="20Gi", accepts=QUANTITY)
     storage_class: str = setting("StorageClass; the cluster's default class when empty", default="")
     protect: bool = setting("Whether pulumi refuses to delete the installation and its namespace", default=True)
