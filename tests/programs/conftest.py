@@ -25,7 +25,10 @@ if str(PROGRAMS) not in sys.path:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a program asked for: resources in order of registration, exports, warnings, and the error that ended it."""
+    """What a program asked for: resources, exports, warnings, and the error that ended it.
+
+    Resources that do not depend on each other register in any order, so theirs here is that of type and name.
+    """
 
     resources: tuple[Mapping[str, Any], ...]
     exports: Mapping[str, Mapping[str, Any]]
@@ -38,8 +41,17 @@ class Recording:
         (found,) = [r for r in self.resources if r["type"].endswith(f":{kind}") and r["name"] == name]
         return found
 
-    def names(self) -> list[tuple[str, str]]:
-        return [(resource["type"].rpartition(":")[2], resource["name"]) for resource in self.resources]
+    def names(self) -> set[tuple[str, str]]:
+        return {(resource["type"].rpartition(":")[2], resource["name"]) for resource in self.resources}
+
+    def after(self, kind: str, name: str) -> set[tuple[str, str]]:
+        """What pulumi makes before that resource: what it depends on, and what its inputs come from."""
+        return {(kind, name) for kind, name in self[kind, name]["after"]} & self.names()
+
+    def all_before(self, kind: str, name: str) -> set[tuple[str, str]]:
+        """`after`, and what those come after."""
+        direct = self.after(kind, name)
+        return direct.union(*(self.all_before(*key) for key in direct))
 
 
 @cache
@@ -59,7 +71,8 @@ def _record(folder: str, config: str, secrets: str, stacks: str) -> Recording:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     answer = json.loads(done.stdout)
-    return Recording(tuple(answer["resources"]), answer["exports"], tuple(answer["warnings"]), answer["error"])
+    resources = tuple(sorted(answer["resources"], key=lambda resource: (resource["type"], resource["name"])))
+    return Recording(resources, answer["exports"], tuple(answer["warnings"]), answer["error"])
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class RecordingMonitor(mocks.MockMonitor):
                     "urn": response.urn,
                     "inputs": plain(rpc.deserialize_properties(request.object)),
                     "secret_inputs": secret_paths(rpc.deserialize_properties(request.object)),
-                    "after": [urn.rpartition("::")[2] for urn in request.dependencies],
+                    "after": [kind_and_name(urn) for urn in request.dependencies],
                     "protect": request.protect,
                     "deleted_with": request.deletedWith.rpartition("::")[2],
                     "provider": request.provider.rpartition("::")[0].rpartition("::")[2],
@@ -82,6 +82,11 @@ class RecordingMonitor(mocks.MockMonitor):
                 }
             )
         return response
+
+
+def kind_and_name(urn: str) -> list[str]:
+    _, _, type_, name = urn.split("::", 3)
+    return [type_.rpartition(":")[2], name]
 
 
 CHILDREN = (

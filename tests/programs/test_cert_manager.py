@@ -17,12 +17,11 @@ def manager(run_program):
 
 def test_issuers_come_after_the_token_and_a_chart_that_answers(manager):
     assert manager.error is None
-    names = manager.names()
-    assert names[0] == ("Namespace", "cert-manager")
-    assert set(names[1:3]) == {("Secret", "cloudflare-api-token"), ("Chart", "cert-manager")}
-    assert set(names[3:]) == {("ClusterIssuer", issuer) for issuer in ISSUERS}
-    for issuer in ISSUERS:
-        assert {"cloudflare-api-token", "cert-manager"} <= set(manager["ClusterIssuer", issuer]["after"])
+    home, needed = ("Namespace", "cert-manager"), {("Secret", "cloudflare-api-token"), ("Chart", "cert-manager")}
+    issuers = {("ClusterIssuer", issuer) for issuer in ISSUERS}
+    assert manager.names() == {home} | needed | issuers
+    assert all(manager.after(*key) == {home} for key in needed)
+    assert all(manager.after(*key) == needed for key in issuers)
 
 
 def test_the_chart_brings_its_crds_and_nothing_made_of_hooks(manager):

@@ -18,9 +18,9 @@ def tunnel(run_program):
 
 def test_namespace_login_and_chart_come_in_order(tunnel):
     assert tunnel.error is None
-    assert tunnel.names() == [("Namespace", "cloudflare-tunnel"), ("Secret", "cloudflare-api"), ("Chart", NAME)]
-    assert tunnel["Secret", "cloudflare-api"]["after"] == ["cloudflare-tunnel"]
-    assert tunnel["Chart", NAME]["after"] == ["cloudflare-api"]
+    assert tunnel.names() == {("Namespace", "cloudflare-tunnel"), ("Secret", "cloudflare-api"), ("Chart", NAME)}
+    assert tunnel.after("Secret", "cloudflare-api") == {("Namespace", "cloudflare-tunnel")}
+    assert tunnel.after("Chart", NAME) == {("Secret", "cloudflare-api")}
 
 
 def test_the_login_is_a_secret_that_the_chart_names_with_all_four_keys(tunnel):

@@ -34,7 +34,7 @@ def chosen_template(recording, plural, use):
 
 def test_the_operator_comes_first_and_goes_last(clickhouse):
     assert clickhouse.error is None
-    assert set(clickhouse.names()) == {
+    assert clickhouse.names() == {
         ("Namespace", "clickhouse"),
         ("Secret", "altinity-clickhouse-operator"),
         ("Secret", "clickhouse-default"),
@@ -42,12 +42,14 @@ def test_the_operator_comes_first_and_goes_last(clickhouse):
         ("Chart", "altinity-clickhouse-operator"),
         ("ClickHouseInstallation", "clickhouse"),
     }
-    assert clickhouse["Chart", "altinity-clickhouse-operator"]["after"] == ["altinity-clickhouse-operator"]
-    assert set(clickhouse["ClickHouseInstallation", "clickhouse"]["after"]) == {
-        "altinity-clickhouse-operator",
-        "clickhouse-default",
-        "clickhouse-user",
+    assert clickhouse.after("Chart", "altinity-clickhouse-operator") == {("Secret", "altinity-clickhouse-operator")}
+    assert clickhouse.after("ClickHouseInstallation", "clickhouse") == {
+        ("Chart", "altinity-clickhouse-operator"),
+        ("Secret", "clickhouse-default"),
+        ("Secret", "clickhouse-user"),
     }
+    for secret in ("altinity-clickhouse-operator", "clickhouse-default", "clickhouse-user"):
+        assert clickhouse.after("Secret", secret) == {("Namespace", "clickhouse")}
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ def cnpg(run_program):
 
 def test_the_chart_comes_after_its_namespace(cnpg):
     assert cnpg.error is None
-    assert cnpg.names() == [("Namespace", "cnpg-system"), ("Chart", "cnpg")]
-    assert cnpg["Chart", "cnpg"]["after"] == ["cnpg-system"]
+    assert cnpg.names() == {("Namespace", "cnpg-system"), ("Chart", "cnpg")}
+    assert cnpg.after("Chart", "cnpg") == {("Namespace", "cnpg-system")}
 
 
 def test_the_chart_is_the_pinned_one_and_brings_its_crds(cnpg):

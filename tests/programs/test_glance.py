@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -32,15 +33,10 @@ def monitored(recording) -> dict[str, dict]:
 
 def test_its_objects_come_in_order(glance):
     assert glance.error is None
-    assert glance.names() == [
-        ("Namespace", "glance"),
-        ("ConfigMap", "glance"),
-        ("Deployment", "glance"),
-        ("Service", "glance"),
-        ("Ingress", "glance"),
-    ]
-    for kind in ("ConfigMap", "Deployment", "Service", "Ingress"):
-        assert glance[kind, "glance"]["after"] == ["glance"]
+    chain = ("Namespace", "ConfigMap", "Deployment", "Service", "Ingress")
+    assert glance.names() == {(kind, "glance") for kind in chain}
+    for before, kind in itertools.pairwise(chain):
+        assert glance.after(kind, "glance") == {(before, "glance")}
 
 
 def test_every_app_is_linked_by_its_tailnet_name_and_checked_inside_the_cluster(run_program):

@@ -29,7 +29,7 @@ def values(recording):
 
 def test_it_makes_these_objects_and_the_chart_after_what_it_needs(jupyterhub):
     assert jupyterhub.error is None
-    assert set(jupyterhub.names()) == {
+    assert jupyterhub.names() == {
         ("Namespace", "jupyterhub"),
         ("postgresql", "postgresql"),
         ("Role", "jupyterhub"),
@@ -38,7 +38,10 @@ def test_it_makes_these_objects_and_the_chart_after_what_it_needs(jupyterhub):
         ("Chart", "jupyterhub"),
         ("Ingress", "jupyterhub"),
     }
-    assert {"jupyterhub", "jupyterhub-database"} <= set(jupyterhub["Chart", "jupyterhub"]["after"])
+    needed = {("Database", "jupyterhub"), ("Secret", "jupyterhub-database")}
+    assert jupyterhub.after("Chart", "jupyterhub") == needed
+    assert jupyterhub.after("Secret", "jupyterhub-database") == {("Namespace", "jupyterhub")}
+    assert jupyterhub.after("Ingress", "jupyterhub") == {("Chart", "jupyterhub")}
 
 
 def test_the_hubs_own_secret_has_everything_it_looks_up_there(jupyterhub):

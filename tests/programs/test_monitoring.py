@@ -36,18 +36,17 @@ def alerts(recording) -> dict[str, dict]:
 
 def test_its_objects_come_in_order(monitoring):
     assert monitoring.error is None
-    names = monitoring.names()
-    assert names[0] == ("Namespace", "monitoring")
-    assert set(names[1:]) == {
+    home = ("Namespace", "monitoring")
+    at_once = {
         ("Secret", "grafana-admin"),
         ("ConfigMap", "dashboard-homelab-postgres"),
         ("ConfigMap", "dashboard-homelab-tailscale"),
         ("ConfigMap", "dashboard-homelab-apps"),
-        ("Chart", "monitoring"),
-        ("PrometheusRule", "homelab-ops"),
     }
-    assert monitoring["Chart", "monitoring"]["after"] == ["grafana-admin"]
-    assert monitoring["PrometheusRule", "homelab-ops"]["after"] == ["monitoring"]
+    assert monitoring.names() == {home, ("Chart", "monitoring"), ("PrometheusRule", "homelab-ops")} | at_once
+    assert all(monitoring.after(*key) == {home} for key in at_once)
+    assert monitoring.after("Chart", "monitoring") == {("Secret", "grafana-admin")}
+    assert monitoring.after("PrometheusRule", "homelab-ops") == {("Chart", "monitoring")}
     labels = monitoring["Namespace", "monitoring"]["inputs"]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
 

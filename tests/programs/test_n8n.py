@@ -16,7 +16,7 @@ def n8n(run_program, postgres_stack):
 
 def test_it_makes_these_objects_and_the_chart_after_what_it_needs(n8n):
     assert n8n.error is None
-    assert set(n8n.names()) == {
+    assert n8n.names() == {
         ("Namespace", "n8n"),
         ("postgresql", "postgresql"),
         ("Role", "n8n"),
@@ -28,9 +28,11 @@ def test_it_makes_these_objects_and_the_chart_after_what_it_needs(n8n):
         ("Ingress", "n8n-editor"),
         ("Ingress", "n8n-webhooks"),
     }
-    assert {"n8n", "n8n-database", "n8n-core", "n8n-files"} <= set(n8n["Chart", "n8n"]["after"])
+    in_namespace = {("Secret", "n8n-database"), ("Secret", "n8n-core"), ("PersistentVolumeClaim", "n8n-files")}
+    assert n8n.after("Chart", "n8n") == {("Database", "n8n")} | in_namespace
+    assert all(n8n.after(*key) == {("Namespace", "n8n")} for key in in_namespace)
     for ingress in ("n8n-editor", "n8n-webhooks"):
-        assert n8n["Ingress", ingress]["after"] == ["n8n"]
+        assert n8n.after("Ingress", ingress) == {("Chart", "n8n")}
 
 
 def test_the_chart_gets_the_name_of_the_database_for_pods(n8n):

@@ -83,15 +83,14 @@ def test_it_previews_under_mocks(checkout, name):
     given = json.dumps({"config": {f"{name}:hostname": "other"}, "secrets": []})
     answer = json.loads(run(checkout, "tests/programs/record.py", folder, given=given))
     assert answer["error"] is None and answer["warnings"] == []
-    kinds = [resource["type"].rpartition(":")[2] for resource in answer["resources"]]
-    assert kinds == ["Namespace", "Deployment", "Service", "Ingress"]
+    made = {resource["type"].rpartition(":")[2]: resource for resource in answer["resources"]}
+    after = {kind: [before for before, _ in resource["after"]] for kind, resource in made.items()}
+    assert after == {"Namespace": [], "Deployment": ["Namespace"], "Service": ["Deployment"], "Ingress": ["Service"]}
     assert answer["exports"]["url"]["value"] == "https://other/"
-    deployment, ingress = answer["resources"][1], answer["resources"][3]
-    (container,) = deployment["inputs"]["spec"]["template"]["spec"]["containers"]
+    (container,) = made["Deployment"]["inputs"]["spec"]["template"]["spec"]["containers"]
     image, port = {"podinfo": ("stefanprodan/podinfo:6.7.1", 9898)}.get(name, (scaffolding.ANY_IMAGE, 8080))
     assert (container["image"], container["ports"][0]["containerPort"]) == (image, port)
-    assert ingress["inputs"]["spec"]["tls"] == [{"hosts": ["other"]}]
-    assert all(resource["after"] for resource in answer["resources"][1:])
+    assert made["Ingress"]["inputs"]["spec"]["tls"] == [{"hosts": ["other"]}]
 
 
 def test_the_tables_and_the_picture_take_it_in(checkout):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 FOLDER = "data/databases/postgres"
@@ -15,19 +17,17 @@ def postgres(run_program):
 
 def test_it_makes_the_handbooks_objects_in_order(postgres):
     assert postgres.error is None
-    assert postgres.names() == [
+    home, *chain = [
         ("Namespace", "postgresql"),
         ("Secret", "postgresql-cluster-superuser"),
         ("Cluster", "postgresql-cluster"),
         ("Service", "postgresql-cluster-rw-ext"),
     ]
-    assert postgres["Secret", "postgresql-cluster-superuser"]["after"] == ["postgresql"]
-    assert postgres["Cluster", "postgresql-cluster"]["after"] == ["postgresql-cluster-superuser"]
-    assert postgres["Service", "postgresql-cluster-rw-ext"]["after"] == ["postgresql-cluster"]
-    for _, name in postgres.names()[1:]:
-        (resource,) = [r for r in postgres.resources if r["name"] == name]
-        assert resource["inputs"]["metadata"]["name"] == name
-        assert resource["inputs"]["metadata"]["namespace"] == "postgresql"
+    assert postgres.names() == {home, *chain}
+    for before, key in itertools.pairwise([home, *chain]):
+        assert postgres.after(*key) == {before}
+        assert postgres[key]["inputs"]["metadata"]["name"] == key[1]
+        assert postgres[key]["inputs"]["metadata"]["namespace"] == "postgresql"
 
 
 def test_the_superuser_secret_is_one_the_operator_reads(postgres):
@@ -139,7 +139,7 @@ def test_settings_reach_the_cluster_and_the_service(run_program):
 def test_metrics_are_scraped_only_when_asked_for(run_program):
     watched = run_program(FOLDER, {"postgresql:monitoring": "true"}, PASSWORD)
     monitor = watched["PodMonitor", "postgresql-cluster-metrics"]
-    assert monitor["after"] == ["postgresql-cluster"]
+    assert watched.after("PodMonitor", "postgresql-cluster-metrics") == {("Cluster", "postgresql-cluster")}
     assert monitor["inputs"]["spec"] == {
         "selector": {"matchLabels": {"cnpg.io/cluster": "postgresql-cluster"}},
         "podMetricsEndpoints": [{"port": "metrics"}],

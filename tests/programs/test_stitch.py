@@ -42,21 +42,15 @@ def container(recording) -> dict:
 
 def test_its_objects_come_in_order(stitch):
     assert stitch.error is None
-    names = stitch.names()
-    assert names[0] == ("Namespace", "stitch")
-    assert set(names[1:]) == {
-        ("postgresql", "postgresql"),
-        ("Role", "stitch"),
-        ("Database", "stitch"),
-        ("Secret", "stitch-database"),
-        ("Secret", "stitch"),
-        ("NetworkPolicy", "stitch"),
-        ("Deployment", "stitch"),
-        ("Service", "stitch"),
-        ("Ingress", "stitch"),
-    }
-    assert set(stitch["Deployment", "stitch"]["after"]) >= {"stitch-database", "stitch"}
-    assert names.index(("Service", "stitch")) < names.index(("Ingress", "stitch"))
+    home, database = ("Namespace", "stitch"), ("Database", "stitch")
+    in_namespace = {("Secret", "stitch-database"), ("Secret", "stitch"), ("NetworkPolicy", "stitch")}
+    exposed = {("Deployment", "stitch"), ("Service", "stitch"), ("Ingress", "stitch")}
+    in_postgres = {("postgresql", "postgresql"), ("Role", "stitch"), database}
+    assert stitch.names() == {home} | in_namespace | exposed | in_postgres
+    assert all(stitch.after(*key) == {home} for key in in_namespace)
+    assert stitch.after("Deployment", "stitch") == in_namespace | {database}
+    assert stitch.after("Service", "stitch") == {("Deployment", "stitch")}
+    assert stitch.after("Ingress", "stitch") == {("Service", "stitch")}
 
 
 def test_pulumi_connects_through_the_tailnet_and_the_pod_inside_the_cluster(stitch):
@@ -140,6 +134,7 @@ def test_a_private_registry_gets_its_login(run_program, stitch):
     login = '{"auths": {"registry.example": {"auth": "of-the-test"}}}'
     private = run_program(FOLDER, PLAIN, SECRETS | {"stitch:registry_login": login})
     pull_secret = private["Secret", "stitch-registry"]
+    assert ("Secret", "stitch-registry") in private.after("Deployment", "stitch")
     assert pull_secret["inputs"]["type"] == "kubernetes.io/dockerconfigjson"
     assert pull_secret["inputs"]["stringData"] == {".dockerconfigjson": login}
     pod = private["Deployment", "stitch"]["inputs"]["spec"]["template"]["spec"]

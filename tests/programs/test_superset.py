@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import yaml
 
@@ -25,7 +27,7 @@ def values(recording):
 
 def test_it_makes_these_objects_and_the_chart_after_what_it_needs(superset):
     assert superset.error is None
-    assert set(superset.names()) == {
+    assert superset.names() == {
         ("Namespace", "superset"),
         ("postgresql", "postgresql"),
         ("Role", "superset"),
@@ -38,8 +40,19 @@ def test_it_makes_these_objects_and_the_chart_after_what_it_needs(superset):
         ("Chart", "superset"),
         ("Ingress", "superset"),
     }
-    after = set(superset["Chart", "superset"]["after"])
-    assert {"superset", "superset-database", "superset-keys", "superset-valkey"} <= after
+    assert superset.after("Chart", "superset") == {
+        ("Database", "superset"),
+        ("Secret", "superset-database"),
+        ("Secret", "superset-keys"),
+        ("Service", "superset-valkey"),
+    }
+    cache = [
+        ("Namespace", "superset"),
+        *((kind, "superset-valkey") for kind in ("NetworkPolicy", "Deployment", "Service")),
+    ]
+    for before, key in itertools.pairwise(cache):
+        assert superset.after(*key) == {before}
+    assert superset.after("Ingress", "superset") == {("Chart", "superset")}
 
 
 def test_the_job_for_tables_and_first_user_is_no_hook(superset):

@@ -15,13 +15,10 @@ def tailscale(run_program):
 
 def test_namespace_login_and_chart_come_in_order(tailscale):
     assert tailscale.error is None
-    assert tailscale.names() == [
-        ("Namespace", "tailscale"),
-        ("Secret", "operator-oauth"),
-        ("Chart", "tailscale-operator"),
-    ]
-    assert tailscale["Secret", "operator-oauth"]["after"] == ["tailscale"]
-    assert tailscale["Chart", "tailscale-operator"]["after"] == ["operator-oauth"]
+    home, login, operator = ("Namespace", "tailscale"), ("Secret", "operator-oauth"), ("Chart", "tailscale-operator")
+    assert tailscale.names() == {home, login, operator}
+    assert tailscale.after(*login) == {home}
+    assert tailscale.after(*operator) == {login}
 
 
 def test_the_namespace_lets_privileged_proxies_run(tailscale):

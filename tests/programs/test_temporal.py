@@ -20,7 +20,7 @@ def values(recording):
 
 def test_it_makes_these_objects_and_the_chart_after_what_it_needs(temporal):
     assert temporal.error is None
-    assert set(temporal.names()) == {
+    assert temporal.names() == {
         ("Namespace", "temporal"),
         ("postgresql", "postgresql"),
         ("Role", "temporal"),
@@ -31,7 +31,13 @@ def test_it_makes_these_objects_and_the_chart_after_what_it_needs(temporal):
         ("Ingress", "temporal-web"),
         ("Service", "temporal-grpc"),
     }
-    assert {"temporal", "temporal_visibility", "temporal-database"} <= set(temporal["Chart", "temporal"]["after"])
+    assert temporal.after("Chart", "temporal") == {
+        ("Database", "temporal"),
+        ("Database", "temporal_visibility"),
+        ("Secret", "temporal-database"),
+    }
+    for exposed in (("Ingress", "temporal-web"), ("Service", "temporal-grpc")):
+        assert temporal.after(*exposed) == {("Chart", "temporal")}
 
 
 def test_one_role_owns_both_databases(temporal):
