@@ -86,6 +86,11 @@ def keep_on_destroy(kind: str) -> pulumi.ResourceTransform:
     return _annotate(kind, {"pulumi.com/patchForce": "true"}, pulumi.ResourceOptions(retain_on_delete=True))
 
 
+def protect_objects(kind: str) -> pulumi.ResourceTransform:
+    """A transform that makes pulumi refuse to delete a chart's objects of `kind`, as `protect` does for its own."""
+    return _annotate(kind, {}, pulumi.ResourceOptions(protect=True))
+
+
 def _annotate(
     kind: str, added: Mapping[str, str], options: pulumi.ResourceOptions | None = None
 ) -> pulumi.ResourceTransform:

@@ -106,7 +106,7 @@ SOME_CHARTS_CHILDREN = (
 
 
 def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, str]]:
-    """Annotations that the transforms of a chart give to objects of a few kinds, and whether they are retained."""
+    """Annotations that the transforms of a chart give to objects of a few kinds, and the options they set."""
     annotations = {}
     for type_, name in (*CHILDREN, *SOME_CHARTS_CHILDREN):
         args = pulumi.ResourceTransformArgs(True, type_, name, {"metadata": {"name": name}}, pulumi.ResourceOptions())
@@ -114,8 +114,8 @@ def children(transforms: list[pulumi.ResourceTransform]) -> dict[str, dict[str, 
             result = transform(args)
             if result is not None:
                 args = pulumi.ResourceTransformArgs(True, type_, name, result.props, result.opts)
-        kept = {"retain": "true"} if args.opts.retain_on_delete else {}
-        given = dict(args.props["metadata"].get("annotations", {})) | kept
+        options = {"protect": args.opts.protect, "retain": args.opts.retain_on_delete}
+        given = dict(args.props["metadata"].get("annotations", {})) | {key: "true" for key, on in options.items() if on}
         if given or (type_, name) in CHILDREN:
             annotations[type_.rpartition(":")[2]] = given
     return annotations

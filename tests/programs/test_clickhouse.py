@@ -138,8 +138,13 @@ def test_an_installation_that_came_out_of_the_chart_is_the_same_one(run_program,
 
 
 def test_its_objects_are_awaited_and_the_installation_is_protected(run_program, clickhouse):
-    operator = clickhouse["Chart", "altinity-clickhouse-operator"]["children"]
-    assert operator["CustomResourceDefinition"]["pulumi.com/waitFor"] == "condition=Established"
+    operator = ("Chart", "altinity-clickhouse-operator")
+    established = {"pulumi.com/waitFor": "condition=Established", "pulumi.com/timeoutSeconds": "60"}
+    assert clickhouse[operator]["children"] == {
+        "CustomResourceDefinition": established | {"protect": "true"},
+        "Deployment": {"pulumi.com/timeoutSeconds": "300"},
+        "Service": {},
+    }
     installation = clickhouse["ClickHouseInstallation", "clickhouse"]
     assert installation["inputs"]["metadata"]["annotations"] == {
         "pulumi.com/waitFor": "jsonpath={.status.status}=Completed",
@@ -149,6 +154,7 @@ def test_its_objects_are_awaited_and_the_installation_is_protected(run_program, 
     assert [clickhouse[key]["protect"] for key in stateful] == [True, True]
     loose = run_program(FOLDER, {"clickhouse:protect": "false"}, PASSWORDS)
     assert [loose[key]["protect"] for key in stateful] == [False, False]
+    assert loose[operator]["children"]["CustomResourceDefinition"] == established
 
 
 def test_exports(clickhouse):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pulumi
 import pytest
-from lib.k8s import add_wait_annotation, keep_on_destroy, labels, wait_annotations
+from lib.k8s import add_wait_annotation, keep_on_destroy, labels, protect_objects, wait_annotations
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
@@ -84,6 +84,15 @@ def test_labels_say_what_it_is_and_where_it_came_from():
         "app.kubernetes.io/part-of": "homelab-ops",
         "app.kubernetes.io/managed-by": "pulumi",
     }
+
+
+def test_objects_of_one_kind_are_protected_and_stay_as_they_are():
+    args = child(DEPLOYMENT, {"name": "operator", "annotations": {"kept": "yes"}})
+    result = protect_objects("Deployment")(pulumi.ResourceTransformArgs(True, args.type_, "a", args.props, None))
+    assert result is not None
+    assert result.opts.protect is True
+    assert result.props == args.props
+    assert protect_objects("Deployment")(child(CLUSTER, {"name": "operator"})) is None
 
 
 def test_objects_can_be_kept_when_their_stack_is_destroyed():

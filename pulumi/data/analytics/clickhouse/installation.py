@@ -13,8 +13,6 @@ from users import users
 
 NAME = "clickhouse"
 """Of the installation and of its one cluster; StatefulSet, pod and volume claim are called after both."""
-SERVICE = f"clickhouse-{NAME}"
-"""The operator calls it `clickhouse-<installation>`."""
 DATA = f"{NAME}-data"
 """First part of the claim's name: with another one the server would start on an empty volume."""
 IMAGE = "altinity/clickhouse-server"
@@ -71,5 +69,5 @@ def claim(settings: Settings) -> dict[str, Any]:
 
 
 def host(settings: Settings) -> str:
-    """Name of the server for pods of every namespace."""
-    return f"{SERVICE}.{settings.namespace}.svc.cluster.local"
+    """Name of the server for pods of every namespace. The operator calls its Service `clickhouse-<installation>`."""
+    return f"clickhouse-{NAME}.{settings.namespace}.svc.cluster.local"

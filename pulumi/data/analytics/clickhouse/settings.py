@@ -29,7 +29,9 @@ class Settings:
     image_tag: str = setting("Version of the server", default="25.3.6.10034.altinitystable", accepts=VERSION)
     storage_size: str = setting("Volume of the server; it can grow, never shrink", default="20Gi", accepts=QUANTITY)
     storage_class: str = setting("StorageClass; the cluster's default class when empty", default="")
-    protect: bool = setting("Whether pulumi refuses to delete the installation and its namespace", default=True)
+    protect: bool = setting(
+        "Whether pulumi refuses to delete the installation, its CRD and its namespace", default=True
+    )
     monitoring: bool = setting(
         "Whether Prometheus scrapes the operator; needs the ServiceMonitor CRD of the monitoring stack", default=False
     )
