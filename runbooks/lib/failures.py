@@ -54,6 +54,13 @@ def _known(pattern: str, error: type[OpsError], cause: str, expected: str = "", 
 UNREACHABLE = r"\b(?:Get|Head|Post|Put|Patch|Delete) \"(?P<url>https?://[^/\"\s]+)[^\"]*\": (?P<why>[^\n]*)"
 """How every Go program says that an address does not answer (net/url.Error)."""
 
+UNKNOWN_KIND = (
+    ToolFailed,
+    "the cluster does not know the kind {kind} ({version}): the operator that brings it is not applied",
+    "the CustomResourceDefinitions of that operator",
+    "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
+)
+
 KNOWN: tuple[Known, ...] = (
     _known(
         r"no stack named '(?P<stack>[^']*)' found",
@@ -199,13 +206,9 @@ KNOWN: tuple[Known, ...] = (
         "an ESC environment that exists on this back end",
         "./inv esc.list",
     ),
-    _known(
-        r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"",
-        ToolFailed,
-        "the cluster does not know the kind {kind} ({version}): the operator that brings it is not applied",
-        "the CustomResourceDefinitions of that operator",
-        "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
-    ),
+    _known(r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"", *UNKNOWN_KIND),
+    # The same of an object that comes out of a chart, from a provider before 4.32.
+    _known(r"if the following GVK is namespaced: (?P<version>[^\s,]+), Kind=(?P<kind>\w+)", *UNKNOWN_KIND),
     _known(
         r"(?P<object>[a-z]+(?:\.[a-z0-9.-]+)? \"[^\"]+\") already exists",
         ToolFailed,

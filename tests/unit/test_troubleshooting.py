@@ -28,6 +28,14 @@ ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
         "the operator that brings it is not applied",
         "--diff",
     ),
+    (
+        "CRDs not found, in a chart",
+        "error: kubernetes:helm.sh/v4:Chart resource 'cnpg' has a problem: failed to determine if the following GVK is "
+        "namespaced: monitoring.coreos.com/v1, Kind=PodMonitor",
+        ToolFailed,
+        "the cluster does not know the kind PodMonitor (monitoring.coreos.com/v1)",
+        "--diff",
+    ),
     ("time-outs", "error: timed out waiting for the condition", ToolFailed, "did not become ready", "--diff"),
     (
         "Postgres refuses a login",
