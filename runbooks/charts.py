@@ -28,8 +28,8 @@ def render(c: Any, service: str, text: bool = False) -> None:
     from runbooks.session import open_session
 
     wanted = find_service(service)
-    with open_session(c, "charts.render") as session:
-        rendering.helm_of(session)
+    with open_session(c, "charts.render") as opened:
+        session = rendering.with_helm(opened)
         charts = rendering.charts_of(session, wanted)
         if not charts:
             raise NotFound(
@@ -64,8 +64,8 @@ def check(c: Any) -> None:
     from runbooks.services import SERVICES
     from runbooks.session import open_session
 
-    with open_session(c, "charts.check") as session:
-        rendering.helm_of(session)
+    with open_session(c, "charts.check") as opened:
+        session = rendering.with_helm(opened)
         with session.reporter.step("look at every chart"):
             looked = planning.side_by_side(session, SERVICES, lambda service: look_at(session, service))
         findings = [finding for each in looked for finding in each]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import ToolFailed, Usage
+from runbooks.lib.search_path import find_program
 from runbooks.program import ROOT
+from runbooks.schedule import processors
 from runbooks.session import Bench, open_bench
 
 BIN = Path(sys.executable).parent
-SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/bin/pulumi", "lab/bin/esc")
+SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/platform/pulumi.sh")
 BASH_SCRIPTS = (".ci/run",)
 PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
 """Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""
@@ -33,10 +36,18 @@ def checks(*, fix: bool) -> list[Command]:
         *(Command(argv=("sh", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in SHELL_SCRIPTS),
         *(Command(argv=("bash", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in BASH_SCRIPTS),
         *(tool("ruff", *words, "--quiet", title=f"ruff {' '.join(words)}", mutates=fix) for words in ruff),
+        *_go_format(fix=fix),
         tool("lint-imports", title="import rules"),
         tool("mypy", title="types"),
         Command(argv=python, cwd=ROOT, title="commit messages"),
     ]
+
+
+def _go_format(*, fix: bool) -> list[Command]:
+    """Where there is a gofmt: only who changes the lab's Go programs needs one."""
+    program = find_program("gofmt")
+    words = ("-w" if fix else "-d", "lab/toolchain")
+    return [Command(argv=(str(program), *words), cwd=ROOT, title="gofmt", mutates=fix)] if program else []
 
 
 def run_checks(c: Any, *, fix: bool) -> None:
@@ -78,13 +89,25 @@ def run_tests(c: Any, *, path: str, select: str, fast: bool) -> None:
     """Run pytest. Raises `ToolFailed` when a test fails, `Usage` when none ran."""
     if path.startswith("-"):
         raise Usage(f"{path!r} would be read as an option of pytest", expected="a file or folder below tests/")
-    arguments = [path or "tests"]
-    arguments += ["-k", select] if select else []
-    arguments += ["-m", "not lab"] if fast else []
+    chosen = [path or "tests", *(["-k", select] if select else [])]
     with open_bench(c, "test", show_children=True) as at:
         at.reporter.announce("Running the tests; those that need the platform start one of their own.")
-        outcome = at.runner.run(tool("pytest", *arguments, title="the tests", mutates=True))
-    _judge(outcome)
+        outcomes = [at.runner.run(command) for command in pytest_commands(chosen, fast=fast, all_of_them=not path)]
+    ran = [outcome for outcome in outcomes if outcome.exit_code != NO_TEST_RAN]
+    _judge(next((outcome for outcome in ran if not outcome.ok), (ran or outcomes)[0]))
+
+
+def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[Command]:
+    """What needs no lab runs on all processors; labs are busy enough one test at a time."""
+    side_by_side = ["-m", "not lab", "-n", str(processors())]
+    if fast:
+        return [tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True)]
+    if not all_of_them:
+        return [tool("pytest", *chosen, title="the tests", mutates=True)]
+    return [
+        tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True),
+        tool("pytest", *chosen, "-m", "lab", title="the tests on labs", mutates=True),
+    ]
 
 
 def _judge(outcome: Outcome) -> None:

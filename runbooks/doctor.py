@@ -64,7 +64,7 @@ def _tools(bench: Bench) -> Iterator[Finding]:
             version=("version", "--short"),
             install=INSTALL["helm"],
             required=False,
-            why="the lab has its own",
+            why="charts.* need it; the lab builds one when they are asked for",
         ),
         Tool(name="rg", version=("--version",), install="install ripgrep", required=False, why="only people use it"),
         Tool(
@@ -229,12 +229,10 @@ def _pulumi_rows(target: Target, bench: Bench) -> Iterator[Finding]:
             yield failed("pulumi", error.summary, cause=error.expected, next_step=error.next_step)
             return
         yield _pulumi_version(session)
-        if not session.tools.is_stand_in:
-            yield from _plugins()
+        yield from _plugins(session)
         yield look("esc", lambda: _esc(session))
         yield look("login", lambda: _login(session))
-        if session.tools.helm:
-            yield look("helm releases", lambda: _releases(session))
+        yield look("helm releases", lambda: _releases(session))
         for service in SERVICES:
             yield look(f"stack of {service.name}", lambda service=service: _stack(session, service))  # type: ignore[misc]
 
@@ -246,20 +244,23 @@ def _pulumi_version(session: Session) -> Finding:
     from runbooks.lib.pulumi import read_version
 
     tools = session.tools
-    told = f"{tools.pulumi_version}, {tools.pulumi}" + (", the lab's stand-in" if tools.is_stand_in else "")
+    told = f"{tools.pulumi_version}, {tools.pulumi}"
     if not is_at_least(read_version(tools.pulumi_version), FIRST_WITH_EXIT_CODES):
         cause = "its exit codes do not tell failures apart: 3.227 is the first whose do"
         return failed("pulumi", told, cause=cause, next_step=INSTALL["pulumi"])
     return passed("pulumi", told)
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins(session: Session) -> Iterator[Finding]:
+    from dataclasses import replace
+
     from runbooks.lib.plugins import wanted_plugins
     from runbooks.lib.pulumi_home import user_home
 
     folder = user_home(os.environ) / "plugins"
     for plugin in wanted_plugins():
-        yield plugin_is_there(plugin, folder, os.environ)
+        found = plugin_is_there(plugin, folder, {**os.environ, **session.env})
+        yield replace(found, next_step="./inv lab.up") if session.target.ephemeral and not found.ok else found
 
 
 def plugin_is_there(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> Finding:
@@ -304,9 +305,11 @@ def _login(session: Session) -> Finding:
 
 def _releases(session: Session) -> Finding:
     """A release stuck in `pending-*` blocks whoever installs it next, and `pulumi cancel` does not help there."""
-    from runbooks.lib.checks import failed, passed
+    from runbooks.lib.checks import failed, not_tried, passed
     from runbooks.lib.helm import Helm, read_releases
 
+    if not session.tools.helm:
+        return not_tried("helm releases", "no helm", deciding=False)
     helm = Helm(program=session.tools.helm, kubeconfig=session.kubeconfig)
     releases = read_releases(session.runner.run(helm.releases()))
     stuck = [release for release in releases if release.is_stuck]

@@ -14,8 +14,9 @@ from runbooks.lib.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.lib.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
 from runbooks.lib.guard import check_opened_environment
 from runbooks.lib.names import nearest
+from runbooks.lib.search_path import find_program
 from runbooks.lib.stackfile import StackFile, full_key
-from runbooks.lib.toolbox import real_tool
+from runbooks.lib.toolbox import chosen_by_lab
 from runbooks.lib.yamlfile import dump
 from runbooks.services import SERVICES, EnvironmentKey, Service
 
@@ -61,8 +62,10 @@ def esc_of(session: Session) -> Esc:
     env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
     if "PULUMI_ACCESS_TOKEN" in env:
         env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
-    stand_in = session.root / "lab" / "bin" / "esc" if session.tools.is_stand_in else None
-    return esc.find_esc(real_tool("esc", session.root), stand_in, session.tools.pulumi, env)
+    program = find_program("esc") or chosen_by_lab(session.target, "esc")
+    if program is None:
+        return Esc(program=session.tools.pulumi, is_pulumi=True, env=env)
+    return Esc(program=str(program), is_pulumi=False, env=env)
 
 
 def asked(session: Session, command: Command, name: EnvironmentName) -> Outcome:

@@ -144,8 +144,8 @@ def approve(session: Session, draft: Draft, *, yes: bool) -> None:
     )
 
 
-@task(positional=["env"], help={"env": ENV})
-def run(c: Any, env: str) -> None:
+@task(positional=["env"], help={"env": ENV, "service": "Whose project pulumi runs in; by default the one it is for."})
+def run(c: Any, env: str, service: str = "") -> None:
     """Run a reading command with an environment's variables, masked: esc.run stitch/prod -- pulumi preview."""
     from runbooks import environments, running
     from runbooks.session import open_session
@@ -157,7 +157,8 @@ def run(c: Any, env: str) -> None:
         session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
         opened = environments.open_environment(session, name)
         environments.check_opened(session, opened, name)
-        running.run_with(session, name, opened, words)
+        stack = running.stack_of(session, name, service, words)
+        running.run_with(session, name, opened, words, stack)
 
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to bind it to; by default the one it is for."})

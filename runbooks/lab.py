@@ -48,6 +48,22 @@ def _apply_environments(c: Any) -> None:
         apply_environments_on_lab(opened(target, bench, closing))
 
 
+def _set_up_stacks(c: Any) -> None:
+    """Makes what plain pulumi does not: the lab's stacks with their config and secrets.
+
+    Standard output belongs to the exports, which a shell evaluates.
+    """
+    import contextlib
+    import sys
+
+    from runbooks import planning
+    from runbooks.services import SERVICES
+    from runbooks.session import open_session
+
+    with contextlib.redirect_stdout(sys.stderr), open_session(c, "lab.env") as session:
+        planning.side_by_side(session, SERVICES, session.set_up)
+
+
 @task
 def down(c: Any) -> None:
     """Stop every process of the lab and keep its state."""
@@ -61,7 +77,7 @@ def down(c: Any) -> None:
 
 @task
 def status(c: Any) -> None:
-    """Show each part of the lab: process, port, memory, health, version."""
+    """Show each part of the lab: process, port, memory, health, version; and each tool: version, where it came from."""
     _tell_parts(*_desk(c))
 
 
@@ -74,6 +90,8 @@ def env(c: Any) -> None:
     state, reporter = _desk(c)
     if not (state / "lab" / "target.json").exists():
         raise NotFound("the lab never ran here", expected="a lab", next_step="./inv lab.up")
+    if platform.is_up(state):
+        _set_up_stacks(c)
     for name, value in platform.environment(state).items():
         reporter.line(f"export {name}={shlex.quote(value)}")
         reporter.event("variable", name=name, value=value)
@@ -100,6 +118,7 @@ def reset(c: Any, yes: bool = False) -> None:
 
 
 COLUMNS = ("part", "pid", "port", "memory", "health", "version")
+TOOL_COLUMNS = ("tool", "version", "from")
 
 
 def _tell_parts(state: Path, reporter: Reporter) -> None:
@@ -118,6 +137,13 @@ def _tell_parts(state: Path, reporter: Reporter) -> None:
             for part in parts
         ],
     )
+    tools = platform.tools(state)
+    if tools:
+        rows = [(tool.name, tool.short_version, tool.source) for tool in tools]
+        reporter.table("Tools of the lab", TOOL_COLUMNS, rows)
+    for tool in tools:
+        facts = {"version": tool.version, "origin": tool.origin, "program": str(tool.program)}
+        reporter.event("tool", name=tool.name, **facts)
 
 
 def _megabytes(size: int | None) -> str:

@@ -35,11 +35,20 @@ PLACEHOLDER = "0123456789abcdef" * 4
 PROGRAM_TIMEOUT = 120.0
 
 
-def helm_of(session: Session) -> str:
-    """The helm of this run. Raises `ToolFailed` with the install command when there is none."""
-    if not session.tools.helm:
-        raise ToolFailed("helm is not on PATH", expected="helm, which renders charts", next_step=INSTALL["helm"])
-    return session.tools.helm
+def with_helm(session: Session) -> Session:
+    """The session with a helm: the one on PATH; the lab builds one where none does (minutes, once for a user).
+
+    Raises `ToolFailed` with the install command when there is none.
+    """
+    if not session.target.ephemeral:
+        if not session.tools.helm:
+            raise ToolFailed("helm is not on PATH", expected="helm, which renders charts", next_step=INSTALL["helm"])
+        return session
+    from lab import toolchain
+
+    with session.reporter.step("find helm") as progress:
+        found = toolchain.resolve(progress.note, ["helm"])["helm"]
+    return replace(session, tools=replace(session.tools, helm=str(found.program)))
 
 
 def charts_of(session: Session, service: Service, *, published: bool = False) -> list[Chart]:
@@ -112,7 +121,7 @@ def rendered(session: Session, chart: Chart) -> tuple[Manifest, ...]:
 
 def render(session: Session, chart: Chart) -> Outcome:
     versions = read_versions(ask(session.runner, session.kubectl.version()))
-    return session.runner.run(helm.template(helm_of(session), chart, kube_version=versions.server))
+    return session.runner.run(helm.template(session.tools.helm, chart, kube_version=versions.server))
 
 
 # Checks
@@ -140,7 +149,7 @@ def checked(session: Session, service: Service, chart: Chart) -> list[Finding]:
 
 def pin_exists(session: Session, chart: Chart) -> Finding:
     try:
-        outcome = session.runner.run(helm.show_chart(helm_of(session), chart))
+        outcome = session.runner.run(helm.show_chart(session.tools.helm, chart))
     except OutOfTime:
         return not_tried(PIN_EXISTS, f"{chart.origin} did not answer in time", deciding=False)
     match helm.read_published(outcome):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runbooks import environments
 from runbooks.lib.command import Command
 from runbooks.lib.errors import Refused, ToolFailed, Usage
 from runbooks.lib.files import make_folder, write_new
@@ -18,6 +18,7 @@ from runbooks.lib.pulumi_home import ENVIRONMENT_FILES
 
 if TYPE_CHECKING:
     from runbooks.lib.esc import EnvironmentName, Opened
+    from runbooks.lib.stacks import Stack
     from runbooks.session import Session
 
 EXAMPLE = "./inv esc.run stitch/prod -- pulumi preview"
@@ -133,15 +134,31 @@ def _refused(found: str, expected: str) -> Refused:
     return Refused(f"esc.run runs what reads: {found}", expected=expected, next_step=EXAMPLE)
 
 
-def run_with(session: Session, name: EnvironmentName, opened: Opened, line: Sequence[str]) -> None:
-    """Run the command with the environment's variables and files. Raises `ToolFailed` with its exit code.
+def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequence[str]) -> Stack | None:
+    """The stack that a pulumi command without a folder of its own is for: of the service that the environment is for.
+
+    `None` for other commands, and where the person stands in a project. Raises `NotFound` for an unknown service.
+    """
+    chosen = {"-C", "--cwd"} & {word.split("=")[0] for word in line}
+    if Path(line[0]).name != "pulumi" or chosen or (not service and Path("Pulumi.yaml").exists()):
+        return None
+    return session.prepare(environments.consumer_of(name, service, task="esc.run"))
+
+
+def run_with(
+    session: Session, name: EnvironmentName, opened: Opened, line: Sequence[str], stack: Stack | None = None
+) -> None:
+    """Run the command with the environment's variables and files, in the folder and on the stack where one is given.
+
+    Raises `ToolFailed` with its exit code.
 
     Started from here instead of through the CLI's own `run`, which masks line by line, loses the exit code and ends
     with 0 when it started nothing.
     """
     with files_of(session, opened) as files:
-        env = {**session.env, **tool_path(session), **opened.variables, **files}
-        command = Command(argv=tuple(line), env=env, title=f"{line[0]} with {name.short}", cwd=Path.cwd())
+        env = {**session.env, **opened.variables, **files, **({"PULUMI_STACK": stack.reference} if stack else {})}
+        folder = stack.folder if stack else Path.cwd()
+        command = Command(argv=tuple(line), env=env, title=f"{line[0]} with {name.short}", cwd=folder)
         outcome = session.runner.run(command)
     for said in (*outcome.shown_stdout.splitlines(), *outcome.shown_stderr.splitlines()):
         session.reporter.quote(said)
@@ -151,14 +168,6 @@ def run_with(session: Session, name: EnvironmentName, opened: Opened, line: Sequ
             expected="exit 0",
             next_step=f"read what it said above; ./inv esc.open {name.short} shows the variables it got",
         )
-
-
-def tool_path(session: Session) -> dict[str, str]:
-    """The lab's tools come first on PATH, as nobody has installed them."""
-    tools = session.state_dir / "lab" / "bin"
-    if not session.target.ephemeral or shutil.which("pulumi", path=str(tools)) is None:
-        return {}
-    return {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 @contextlib.contextmanager

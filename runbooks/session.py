@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from runbooks import preparation, states
-from runbooks.lib.environment import back_end_variables, key_service_variables, plugin_variables
+from runbooks.lib.environment import back_end_variables, key_service_variables, plugin_variables, secret_variables
 from runbooks.lib.errors import NotFound, Usage
 from runbooks.lib.files import make_folder
 from runbooks.lib.graph import by_name
@@ -22,13 +22,15 @@ from runbooks.lib.journal import Journal, JournalUnwritable
 from runbooks.lib.kubeconfig import KubeContext
 from runbooks.lib.kubectl import Kubectl
 from runbooks.lib.mask import Masker
-from runbooks.lib.pulumi_home import made_private, user_home
+from runbooks.lib.plugins import NO_AMBIENT, NO_DOWNLOADS
+from runbooks.lib.pulumi_home import made_private, user_credentials
 from runbooks.lib.render import Reporter, make_reporter
 from runbooks.lib.runner import Runner, child_environment
+from runbooks.lib.search_path import persons_path
 from runbooks.lib.stackfile import StackFile, secrets_provider_of
 from runbooks.lib.stacks import Stack
 from runbooks.lib.target import LAB, Target, chosen_name, load_target, load_targets
-from runbooks.lib.toolbox import Tools, ask_version, find_kubectl, find_pulumi, find_tools, secret_variables
+from runbooks.lib.toolbox import Tools, choose_pulumi, find_kubectl, find_tools
 from runbooks.program import BUG, ROOT, as_known, state_dir
 from runbooks.services import SERVICES, Service
 
@@ -144,7 +146,8 @@ def open_bench(c: Any, task: str, *, argv: Sequence[str] | None = None, show_chi
     journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
     with _recorded(journal), contextlib.ExitStack() as closing:
         closing.callback(reporter.close)
-        environment = child_environment(os.environ)
+        # What `lab.env` put into a shell is for that shell.
+        environment = child_environment({**os.environ, "PATH": persons_path()})
         show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
         runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, tell=reporter.line)
         closing.enter_context(runner)
@@ -254,11 +257,10 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
     context, kubeconfig = private_kubeconfig(target, folder)
     closing.callback(kubeconfig.unlink, missing_ok=True)
     bench.masker.register_all([*context.secrets(), *passphrases(target), *tokens(target), *back_end_passwords(target)])
-    program, is_stand_in = find_pulumi(target, ROOT)
-    home = closing.enter_context(made_private(folder, os.environ, is_stand_in=is_stand_in))
+    home = closing.enter_context(made_private(folder, os.environ))
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=bench.state_dir)
     env = cluster_login(context) | explicit
-    version = ask_version(program, env, bench.runner)
+    program, version = choose_pulumi(target, env, bench.runner)
     return Session(
         root=ROOT,
         state_dir=bench.state_dir,
@@ -270,7 +272,7 @@ def opened(target: Target, bench: Bench, closing: contextlib.ExitStack) -> Sessi
         context=context,
         kubeconfig=kubeconfig,
         kubectl=kubectl_for(target, context, kubeconfig, bench.state_dir),
-        tools=find_tools(target, program, is_stand_in=is_stand_in, version=version),
+        tools=find_tools(target, program, version=version),
         env=env,
     )
 
@@ -309,7 +311,7 @@ def pulumi_environment(
     target: Target, environ: Mapping[str, str], *, home: Path, kubeconfig: Path, state: Path
 ) -> dict[str, str]:
     """Everything that decides where pulumi goes, set explicitly for each child."""
-    credentials = target.credentials_dir or Path(environ.get("PULUMI_CREDENTIALS_PATH") or user_home(environ))
+    credentials = target.credentials_dir or user_credentials(environ)
     if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
         # pulumi writes a token of the environment down, and makes its back end the person's current one.
         credentials = home
@@ -322,19 +324,23 @@ def pulumi_environment(
         "UV_FROZEN": "1",
         "UV_OFFLINE": "1",
         "NO_COLOR": "1",
+        "PATH": persons_path(environ),
     }
     if target.passphrase_file is not None:
         made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(target.passphrase_file)
     if target.ephemeral:
         made |= {"PULUMI_ACCESS_TOKEN": tokens(target)[0]} if target.token_file else {}
-        return made | {"OPS_STATE": str(state)}
+        tools = os.pathsep.join((str(state / "lab" / "bin"), made["PATH"]))
+        return made | {"OPS_STATE": str(state), "PATH": tools, NO_DOWNLOADS: "true", NO_AMBIENT: "false"}
+    if made["PATH"] != environ.get("PATH", os.defpath):  # `lab.env` was here, and said this for the lab
+        made[NO_DOWNLOADS] = "false"
     passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
     of_back_end = back_end_variables(urlsplit(target.backend).scheme, environ)
     return made | of_back_end | {name: environ[name] for name in passed_on if name in environ}
 
 
 def header(facts: Mapping[str, str]) -> str:
-    """`target lab · stack lab · back end file://… · cluster 1f2e3d4c · pulumi v3.260.0 (stand-in of the lab)`."""
+    """`target lab · stack lab · back end file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
     return " · ".join(
         (
             f"target {facts['target']}",
@@ -353,5 +359,5 @@ def header_facts(session: Session, cluster: Cluster | None) -> dict[str, str]:
         "stack": target.stack,
         "backend": target.shown_backend,
         "cluster": cluster.uid if cluster else "",
-        "pulumi": f"{tools.pulumi_version}{' (stand-in of the lab)' if tools.is_stand_in else ''}",
+        "pulumi": tools.pulumi_version,
     }

@@ -124,10 +124,8 @@ def _looked_up(target: Target, bench: Bench) -> tuple[Cluster, str]:
 def _pulumi(target: Target) -> str:
     from runbooks.lib.errors import OpsError
     from runbooks.lib.toolbox import find_pulumi
-    from runbooks.program import ROOT
 
     try:
-        program, is_stand_in = find_pulumi(target, ROOT)
+        return find_pulumi(target)
     except OpsError as error:
         return f"{error.summary}; {error.next_step}"
-    return f"{program}{' (stand-in of the lab)' if is_stand_in else ''}"

@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="lab.cloud", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="its state; made when missing")
     parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
-    parser.add_argument("--evaluator", type=Path, required=True, help="the built lab/toolchain/esc")
+    parser.add_argument("--evaluator", type=Path, required=True, help="the built lab/toolchain/pulumi/esc-evaluator")
     given = parser.parse_args()
     os.umask(0o077)
     try:

@@ -1,4 +1,4 @@
-"""Whose cloud this is: one user, one organization."""
+"""The account: one user, one organization."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lab.cloud.wire import Answer, Request, Route, not_found
 
 USER = "lab"
 ORGANIZATION = "organization"
-"""The word that file back ends use, so that stack references read the same on either."""
+"""The word that file backends use, so that stack references read the same on either."""
 
 
 def require_organization(name: str) -> None:
@@ -19,7 +19,7 @@ def require_organization(name: str) -> None:
 
 @dataclass(frozen=True)
 class Account:
-    """`/api/user` and what the CLI asks before anything else."""
+    """What the CLI asks before anything else."""
 
     def routes(self) -> list[Route]:
         return [
@@ -44,5 +44,5 @@ class Account:
         return Answer(content={"gitHubLogin": ORGANIZATION})
 
     def capabilities(self, _request: Request) -> Answer:
-        """None: the CLI then sends whole checkpoints, the one variant that the lab takes."""
+        """None: the CLI then sends whole checkpoints and no journal, and starts an update in two calls."""
         return Answer(content={"capabilities": []})

@@ -22,7 +22,7 @@ from lab.cloud.wire import ApiError, Route, unauthorized
 
 @dataclass(frozen=True)
 class Api:
-    """Finds the route of a call and lets in who may."""
+    """Finds the route of a call and checks its token."""
 
     keys: Keys
     routes: tuple[Route, ...]

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -90,15 +90,16 @@ class EnvironmentStore:
             raise not_found(f"environment '{project}/{name}' not found")
         return Environment(**stored)
 
-    def create(self, project: str, name: str, definition: str = "") -> Environment:
-        """With revision 1. Raises `ApiError` 409 when there is one of that name."""
+    def create(self, project: str, name: str, definitions: Sequence[str] = ("",)) -> Environment:
+        """With a revision for each definition. Raises `ApiError` 409 when there is one of that name."""
         moment = now()
         environment = Environment(project=project, name=name, created=moment, modified=moment)
         with self._lock:
             if (self._folder(environment) / "environment.json").exists():
                 raise conflict("environment already exists")
             files.make_private(self._folder(environment) / "revisions")
-            self.add_revision(environment, definition)
+            for definition in definitions:
+                self.add_revision(environment, definition)
         return environment
 
     def add_revision(self, environment: Environment, definition: str) -> int:

@@ -41,6 +41,7 @@ class Environments:
             one("GET", "", self.get),
             one("PATCH", "", self.update),
             one("DELETE", "", self.delete),
+            one("POST", "/clone", self.clone),
             one("GET", "/decrypt", self.decrypt),
             one("POST", "/open", self.open),
             one("GET", "/open/{session}", self.read),
@@ -72,6 +73,24 @@ class Environments:
         )
         return Answer(content={})
 
+    def clone(self, request: Request) -> Answer:
+        """The definition under another name; history and tags go along where the request says so."""
+        environment, revision = self.find(request)
+        body = request.json()
+        project = checked("project name", body.get("project") or environment.project)
+        name = checked("environment name", body.get("name"))
+        with self.store.holding(environment.project, environment.name) as source:
+            revisions = source.revisions if body.get("preserveHistory") else source.revisions[revision - 1 :]
+            clone = self.store.create(
+                project, name, [self.store.definition(source, one["number"]) for one in revisions]
+            )
+            if body.get("preserveHistory") and body.get("preserveRevisionTags"):
+                clone.revision_tags = source.revision_tags
+            if body.get("preserveEnvironmentTags"):
+                clone.tags = source.tags
+            self.store.save(clone)
+        return Answer(content={})
+
     def get(self, request: Request) -> Answer:
         """The definition as it is stored: secrets as ciphertext."""
         environment, revision = self.find(request)
@@ -83,9 +102,12 @@ class Environments:
         return _definition(environment, revision, self.evaluator.decrypt(environment.full_name, stored))
 
     def update(self, request: Request) -> Answer:
-        """A new revision. The body is YAML, whatever its type says; an `ETag` header must name the latest revision."""
+        """A new revision. The body is YAML, whatever its type says.
+
+        `If-Match`, or `ETag` as older clients call it, must name the latest revision where it is given.
+        """
         environment, _ = self.find(request)
-        etag = request.headers.get("etag", "")
+        etag = request.headers.get("if-match") or request.headers.get("etag", "")
         _refuse_other(etag, environment)
         definition = request.text()
         verdict = self.evaluator.check(environment.full_name, definition)

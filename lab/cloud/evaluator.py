@@ -1,4 +1,7 @@
-"""The vendor's evaluator as one long-running process (`lab/toolchain/esc`): a JSON document a line, in and out."""
+"""The vendor's evaluator as one long-running process: a JSON document a line, in and out.
+
+Its program is `lab/toolchain/pulumi/esc-evaluator`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Unanswerable(Exception):
 
 
 class _Ended(Exception):
-    """The process is gone, or says something else than agreed."""
+    """The process ended, or broke the protocol."""
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Evaluator:
         return self._call({"op": "check", "name": name, "definition": definition, "showSecrets": show_secrets})
 
     def open(self, name: str, definition: str) -> Json:
-        """As `check`, with everything evaluated and secrets in clear."""
+        """As `check`, with everything evaluated and secrets in plaintext."""
         return self._call({"op": "open", "name": name, "definition": definition})
 
     def encrypt(self, name: str, definition: str) -> str:
@@ -57,7 +60,7 @@ class Evaluator:
         return str(self._call({"op": "encrypt", "name": name, "definition": definition})["definition"])
 
     def decrypt(self, name: str, definition: str) -> str:
-        """The definition with its static secrets in clear."""
+        """The definition with its static secrets in plaintext."""
         return str(self._call({"op": "decrypt", "name": name, "definition": definition})["definition"])
 
     def stop(self) -> None:
@@ -143,16 +146,16 @@ def _send(pipe: IO[bytes] | None, message: Json) -> None:
         pipe.write(json.dumps(message).encode() + b"\n")
         pipe.flush()
     except OSError as error:
-        raise _Ended(f"it does not listen: {error}") from error
+        raise _Ended(f"it closed its input: {error}") from error
 
 
 def _receive(pipe: IO[bytes] | None) -> Json:
     assert pipe is not None
     line = pipe.readline()
     if not line.endswith(b"\n"):
-        raise _Ended("it said nothing more")
+        raise _Ended("it closed its output")
     try:
         message: Json = json.loads(line)
     except ValueError as error:
-        raise _Ended("it does not speak JSON") from error
+        raise _Ended("its answer is not JSON") from error
     return message

@@ -12,7 +12,7 @@ from typing import Any
 from lab.platform.paths import write_private
 
 REMOVED = ".removed-"
-"""Begins the name of a folder whose removal has begun."""
+"""Begins the name of a folder that is being removed, or that is not complete yet."""
 
 
 def make_private(folder: Path) -> None:
@@ -40,10 +40,18 @@ def read_json(path: Path) -> Any:
 
 
 def remove(folder: Path) -> None:
-    """Takes a folder away at once: a crash in the middle leaves nothing that anybody sees."""
+    """Removes a folder at once: after a crash in the middle no request sees the rest."""
     going = folder.with_name(f"{REMOVED}{uuid.uuid4()}")
     folder.rename(going)
     shutil.rmtree(going)
+
+
+def copy(folder: Path, project: Path) -> Path:
+    """A copy that no request sees, in the folder of `project`: renaming it makes it visible, a crash forgets it."""
+    make_private(project)
+    hidden = project / f"{REMOVED}{uuid.uuid4()}"
+    shutil.copytree(folder, hidden)
+    return hidden
 
 
 def clear_removed(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names in paths: they become folders, so nothing else than a plain word gets through."""
+"""Names in paths: they become folders, so only plain words are accepted."""
 
 from __future__ import annotations
 

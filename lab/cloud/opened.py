@@ -1,4 +1,4 @@
-"""Opened environments: evaluated once, read for a while, kept in memory only because their secrets are in clear."""
+"""Opened environments: evaluated once, read for a while, kept in memory only, because their secrets are plaintext."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP on loopback: who may ask, what is asked, and the answer. `python -m lab.cloud` or, in tests, `start`."""
+"""HTTP on loopback: who may ask, what is asked, and the answer. `python -m lab.cloud` or, in tests, `serving`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDLE = 120.0
 """Seconds after which a silent connection is closed; clients open another."""
 
 HEALTH = "/healthz"
-"""Answers 200 to anybody on this machine: the server runs."""
+"""Answers 200 to every caller: the server runs."""
 
 
 class Server(ThreadingHTTPServer):
@@ -43,10 +43,10 @@ class Server(ThreadingHTTPServer):
         self.hosts = {f"{LOOPBACK}:{own}", f"localhost:{own}"}
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        """A connection that broke is the client's business."""
+        """Logs a bug; a connection that the client broke is none."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, OSError):
-            log(_whereabouts(error))
+            log(_traceback(error))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         except ApiError as error:
             answer = Answer(status=error.status, content=error.content)
         except Exception as error:  # noqa: BLE001 (a bug here is an answer too, and a line in the log)
-            log(f"{self.command} {told(self.path)}: {_whereabouts(error)}")
+            log(f"{self.command} {shorten(self.path)}: {_traceback(error)}")
             answer = Answer(status=500, content={"code": 500, "message": "Internal Server Error: see cloud.log"})
         self._send(answer)
 
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self._body()
         self.close_connection = keep
         if found is None:
-            log(f"{self.command} {told(parts.path)}: no such route")
+            log(f"{self.command} {shorten(parts.path)}: no such route")
             raise not_found("no such route in the lab's cloud")
         route, params = found
         return route.answer(self._request(params, body, token))
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding"):
-            raise ApiError(411, "Length Required: the body's length must be told beforehand")
+            raise ApiError(411, "Length Required: a chunked body is not accepted")
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal():
             raise bad_request("Content-Length is not a number")
@@ -138,16 +138,16 @@ class Handler(BaseHTTPRequestHandler):
         return "lab-cloud"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing: a request's line may hold what its query asks for."""
+        """Logs nothing: a request line has a query, which may hold a secret."""
 
 
-def told(path: str) -> str:
+def shorten(path: str) -> str:
     """A path as the log may show it: no query, no control characters, not endless."""
     return repr(path.partition("?")[0][:200])
 
 
-def _whereabouts(error: BaseException) -> str:
-    """Where a bug showed, without the error's own words, which may quote a value."""
+def _traceback(error: BaseException) -> str:
+    """The traceback of a bug without its message, which may quote a value."""
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}".rstrip()
 
 
@@ -159,7 +159,7 @@ def log(text: str) -> None:
 
 @dataclass
 class Cloud:
-    """A running server and what it holds on to. Only one process at a time may serve a folder."""
+    """A running server with the lock of its folder: only one process at a time may serve it."""
 
     folder: Path
     server: Server
@@ -202,14 +202,8 @@ class Cloud:
         self.server.shutdown()
 
 
-def start(folder: Path) -> tuple[str, str]:
-    """Serves `folder` from a thread of this process, for tests: its URL and token. Ends with the process."""
-    cloud = serving(folder)
-    return cloud.url, cloud.token
-
-
 def serving(folder: Path, port: int = 0) -> Cloud:
-    """As `start`, with a handle to stop it."""
+    """Serves `folder` from a thread of this process, for tests."""
     cloud = Cloud.open(folder, port, built_evaluator)
     threading.Thread(target=cloud.serve, name="cloud", daemon=True).start()
     return cloud
@@ -219,4 +213,4 @@ def built_evaluator() -> Path:
     """The evaluator of the per-user cache, built when it is not there (a minute)."""
     from lab import toolchain
 
-    return toolchain.resolve(log, ["esc-evaluator"])["esc-evaluator"]
+    return toolchain.resolve(log, ["esc-evaluator"])["esc-evaluator"].program

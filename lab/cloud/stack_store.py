@@ -8,12 +8,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lab.cloud import files
 from lab.cloud.account import ORGANIZATION
 from lab.cloud.names import is_name
+from lab.cloud.renaming import rename_state
 from lab.cloud.wire import Json, conflict, not_found
 
 KEPT = 50
@@ -73,6 +74,8 @@ class Stack:
     """In the deployment of the last ended update."""
     last_update: int = 0
     """Start of the last update, Unix seconds; 0 before the first."""
+    sealed_for: str = ""
+    """What its secrets are bound to; a rename must not change it. Empty for a stack of an older lab: its full name."""
 
     @property
     def full_name(self) -> str:
@@ -115,7 +118,23 @@ class StackStore:
                 raise conflict("Stack already exists")
             files.make_private(self.folder(stack) / "updates")
             files.make_private(self.folder(stack) / "versions")
+            stack.sealed_for = stack.id
             self.save(stack)
+
+    def rename(self, stack: Stack, project: str, name: str) -> None:
+        """Moves the stack and rewrites its state. Raises `ApiError` 409 when there is one of that name."""
+        renamed = replace(stack, project=project, name=name, sealed_for=stack.sealed_for or stack.full_name)
+        if (self.folder(renamed) / "stack.json").exists():
+            raise conflict("Stack already exists")
+        copy = files.copy(self.folder(stack), self.root / project)
+        files.write_json(copy / "stack.json", asdict(renamed))
+        state = files.read_json(copy / "deployment.json")
+        if state is not None:
+            files.write_json(
+                copy / "deployment.json", rename_state(state, (stack.project, stack.name), (project, name))
+            )
+        copy.rename(self.folder(renamed))
+        self.remove(stack)
 
     def save(self, stack: Stack) -> None:
         files.write_json(self.folder(stack) / "stack.json", asdict(stack))

@@ -1,4 +1,4 @@
-"""Routes of stacks: create, look at, tag, export, import, history, remove, and their secrets."""
+"""Routes of stacks: create, show, tag, rename, export, import, history, remove, and their secrets."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Stacks:
             one("GET", "", self.get),
             one("DELETE", "", self.delete),
             one("PATCH", "/tags", self.tag),
+            one("POST", "/rename", self.rename),
             one("GET", "/export", self.export),
             one("GET", "/export/{version}", self.export),
             one("POST", "/import", self.take),
@@ -46,7 +47,6 @@ class Stacks:
             one("GET", "/updates/latest", self.latest),
             one("POST", "/encrypt", self.encrypt),
             one("POST", "/decrypt", self.decrypt),
-            one("POST", "/batch-encrypt", self.batch_encrypt),
             one("POST", "/batch-decrypt", self.batch_decrypt),
             one("POST", "/decrypt/log-decryption", self.log_decryption),
             one("POST", "/decrypt/log-batch-decryption", self.log_decryption),
@@ -71,7 +71,7 @@ class Stacks:
         require_organization(request.params["organization"])
         body = request.json()
         if body.get("config"):
-            raise bad_request("the lab's cloud keeps no settings of stacks; they stay in Pulumi.<stack>.yaml")
+            raise bad_request("the lab's cloud keeps no config of stacks; it stays in Pulumi.<stack>.yaml")
         stack = Stack(
             project=checked("project name", request.params["project"]),
             name=checked("stack name", body.get("stackName")),
@@ -117,6 +117,16 @@ class Stacks:
             self.store.save(stack)
         return DONE
 
+    def rename(self, request: Request) -> Answer:
+        """Another name, another project or both. The CLI leaves it to the service to rewrite the state."""
+        body = request.json()
+        with self._holding(request) as stack:
+            self.store.refuse_while_updating(stack)
+            project = checked("project name", body.get("newProject") or stack.project)
+            name = checked("stack name", body.get("newName") or stack.name)
+            self.store.rename(stack, project, name)
+        return DONE
+
     def export(self, request: Request) -> Answer:
         version = request.params.get("version")
         if version is not None and not version.isdecimal():
@@ -124,7 +134,7 @@ class Stacks:
         return Answer(content=self.store.deployment(self.find(request), None if version is None else int(version)))
 
     def take(self, request: Request) -> Answer:
-        """Import: the deployment replaces the stack's, as an update that has already succeeded."""
+        """Import: the deployment replaces that of the stack, as an update that has already succeeded."""
         deployment = read_deployment(request.json())
         with self._holding(request) as stack:
             self.store.refuse_while_updating(stack)
@@ -141,7 +151,7 @@ class Stacks:
         return update.id
 
     def history(self, request: Request) -> Answer:
-        """Updates, the newest first; previews are no part of it."""
+        """Updates, the newest first, without previews."""
         made = [update for update in self.store.updates(self.find(request)) if update.version]
         size, page = request.number("pageSize"), request.number("page") or 1
         if size is not None:
@@ -166,11 +176,6 @@ class Stacks:
         seal = self.seal(self.find(request))
         return Answer(content={"plaintext": to_base64(seal.decrypt(from_base64(request.json().get("ciphertext"))))})
 
-    def batch_encrypt(self, request: Request) -> Answer:
-        seal = self.seal(self.find(request))
-        plaintexts = _texts(request.json(), "plaintexts")
-        return Answer(content={"ciphertexts": [to_base64(seal.encrypt(from_base64(text))) for text in plaintexts]})
-
     def batch_decrypt(self, request: Request) -> Answer:
         seal = self.seal(self.find(request))
         ciphertexts = _texts(request.json(), "ciphertexts")
@@ -179,12 +184,12 @@ class Stacks:
         )
 
     def log_decryption(self, request: Request) -> Answer:
-        """The CLI tells of secrets that it decrypted itself (a passphrase); nothing is kept."""
+        """The CLI reports secrets that it decrypted itself (with a passphrase); the report is dropped."""
         self.find(request)
         return DONE
 
     def seal(self, stack: Stack) -> Seal:
-        return Seal(self.key, stack.full_name)
+        return Seal(self.key, stack.sealed_for or stack.full_name)
 
     def outputs(self, name: str) -> Json:
         """All outputs of a stack, by `project/stack`, as one ESC value: the provider `pulumi-stacks`.
@@ -265,7 +270,7 @@ def _summary(stack: Stack, update: Update | None) -> Json:
         "stackName": stack.name,
     }
     if stack.last_update:
-        # 0 is how the CLI is told of an update that runs.
+        # The CLI reads 0 as "an update is running".
         running = update is not None and update.has_lease
         summary |= {"lastUpdate": 0 if running else stack.last_update, "resourceCount": stack.resources}
     return summary

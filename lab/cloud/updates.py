@@ -104,7 +104,7 @@ class Updates:
         return {"token": self.keys.update_token(update.id), "tokenExpiration": int(update.lease_until)}
 
     def checkpoint(self, request: Request) -> Answer:
-        """The whole state, as often as the engine likes."""
+        """The whole state; the engine sends it before and after each step."""
         body = request.json()
         with self._running(request) as (stack, update):
             if update.is_preview:
@@ -114,7 +114,7 @@ class Updates:
         return DONE
 
     def events(self, request: Request) -> Answer:
-        """Dropped, but for the summary, which the history shows."""
+        """All but the summary, which the history shows, are dropped."""
         events = request.json().get("events") or ()
         with self._running(request) as (stack, update):
             for event in events:
@@ -124,7 +124,7 @@ class Updates:
         return Answer()
 
     def complete(self, request: Request) -> Answer:
-        """Frees the stack. Saying the same twice is fine: the CLI repeats what was not answered."""
+        """Frees the stack. The same status twice is accepted: the CLI repeats a call that was not answered."""
         status = request.json().get("status")
         if status not in RESULTS:
             raise bad_request(f"the status is none of {', '.join(RESULTS)}")
@@ -146,12 +146,12 @@ class Updates:
         with self._stack(request) as stack:
             update = self.store.update(stack, request.params["update"])
             if update.status not in ("requested", RUNNING):
-                raise conflict(f"The update has already ended ({update.status}).")
+                raise conflict("The Update has already completed")
             self.store.end_update(stack, update, "cancelled")
         return DONE
 
     def results(self, request: Request) -> Answer:
-        """How an update stands; the CLI asks after an import until there is no continuation token."""
+        """The status of an update; the CLI asks after an import until there is no continuation token."""
         require_organization(request.params["organization"])
         stack = self.store.load(request.params["project"], request.params["stack"])
         update = self.store.update(stack, request.params["update"])
@@ -181,8 +181,11 @@ class Updates:
 
 
 def _refuse_without_lease(update: Update) -> None:
-    """403 ends the CLI's renewal of its lease (pulumi pkg/backend/httpstate/state.go)."""
+    """403 ends the CLI's renewal of its lease (pulumi pkg/backend/httpstate/state.go) and with the next state the run.
+
+    The second text is the service's own (pulumi issue 7094).
+    """
     if update.status == "cancelled":
         raise forbidden("The update was cancelled.")
     if not update.has_lease:
-        raise forbidden("The update's lease has ended.")
+        raise ApiError(http.HTTPStatus.FORBIDDEN, "The provided update token has expired.")

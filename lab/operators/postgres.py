@@ -28,6 +28,7 @@ import psutil
 import psycopg
 
 from runbooks.lib.errors import OpsError
+from runbooks.lib.search_path import find_program
 
 
 def _installation() -> Path:
@@ -166,7 +167,7 @@ def _as_server() -> list[str]:
     walk through root's private folders (no user is added, no folder is opened to others)."""
     if os.geteuid() != 0:
         return []
-    if shutil.which("setpriv") is None:
+    if find_program("setpriv") is None:
         raise PostgresError(
             "PostgreSQL does not run as root, and `setpriv` is not on PATH to become another user",
             expected="setpriv of util-linux, or an ordinary user",

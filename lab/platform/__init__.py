@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import toolchain
 from lab.platform import additions, control_plane, keys, ports, processes, target
 from lab.platform.control_plane import ControlPlane
 from lab.platform.parts import Part, PartStatus
@@ -17,8 +18,9 @@ from lab.platform.paths import LabPaths
 from lab.platform.record import Record
 from lab.platform.supervisor import Supervisor, locked
 from runbooks.lib.errors import Usage
+from runbooks.lib.search_path import persons_path
 
-__all__ = ["PartStatus", "databases", "down", "environment", "is_up", "reset", "status", "up"]
+__all__ = ["PartStatus", "databases", "down", "environment", "is_up", "reset", "status", "tools", "up"]
 
 POSTGRES_PORT = 5432
 """Taken when it is free at the lab's first start."""
@@ -32,22 +34,23 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
     The first time it makes keys, picks ports and, where a program is nowhere, builds it (minutes). `report` gets lines
     for a person, from this thread or another. Raises `OpsError` with the next safe command.
     """
-    from lab import toolchain
     from lab.platform import cluster
 
     paths = _paths(state_dir)
     with locked(paths, report):
         paths.prepare()
         record = Record.load(paths.record)
-        tools = toolchain.resolve(report)
+        found = target.find_tools(report)
+        tools = {tool.name: tool.program for tool in found}
         _pick_ports(record)
         record.save(paths.record)
         plane = ControlPlane(paths=paths, pki=keys.ensure(paths.pki), ports=record.ports, tools=tools)
         cluster.write_kubeconfigs(plane)
         uid = _bring_up(Supervisor(paths, record, report), plane)
+        target.ensure_passphrase(paths)
         target.ensure_login(paths, target.cloud_url(record.ports["cloud"]))
-        found = target.tools(tools["helm"])
         target.link_tools(paths, found)
+        target.write_launcher(paths, tools["pulumi"], target.cloud_url(record.ports["cloud"]))
         target.write(
             paths,
             cluster_uid=uid,
@@ -118,6 +121,11 @@ def status(state_dir: Path) -> list[PartStatus]:
     return [_part_status(part, record) for part in _known_parts(paths, record)]
 
 
+def tools(state_dir: Path) -> list[toolchain.Found]:
+    """The programs that the lab's last start found, and where each came from."""
+    return target.read_tools(_paths(state_dir))
+
+
 def databases(state_dir: Path) -> list[PartStatus]:
     """The Postgres servers that run now, one for each CNPG Cluster. They are the controllers' to start and to end."""
     from lab.operators import postgres  # brings psycopg along, which nothing else here needs
@@ -184,11 +192,14 @@ def environment(state_dir: Path) -> dict[str, str]:
     record = Record.load(paths.record)
     exports = {
         "KUBECONFIG": str(paths.kubeconfig),
+        "PULUMI_HOME": str(paths.credentials),
         "PULUMI_CREDENTIALS_PATH": str(paths.credentials),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "UV_FROZEN": "1",
         "OPS_STATE": str(paths.state_dir),
-        "PATH": os.pathsep.join([str(paths.bin), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(paths.bin), persons_path()]),
     }
+    exports["LAB_FILE_BACKEND"] = target.file_backend(paths)
     if "cloud" in record.ports:
         exports["PULUMI_BACKEND_URL"] = target.cloud_url(record.ports["cloud"])
     if "postgres" in record.ports:

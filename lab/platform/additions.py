@@ -20,7 +20,7 @@ def parts(plane: ControlPlane) -> list[Part]:
 
 
 def _cloud(plane: ControlPlane) -> Part:
-    """The stand-in for the Pulumi Cloud: stacks and ESC environments."""
+    """In place of the Pulumi Cloud: stacks and ESC environments."""
     port = plane.ports["cloud"]
     health = Endpoint(port=port)
     return Part(

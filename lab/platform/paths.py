@@ -54,6 +54,16 @@ class LabPaths:
         return self.lab / "stacks"
 
     @property
+    def file_stacks(self) -> Path:
+        """The same for stacks in the file backend."""
+        return self.lab / "file-stacks"
+
+    @property
+    def passphrase(self) -> Path:
+        """Of the stacks in the file backend."""
+        return self.lab / "passphrase"
+
+    @property
     def credentials(self) -> Path:
         """pulumi's own login file is kept here, away from the user's."""
         return self.lab / "pulumi"
@@ -68,8 +78,13 @@ class LabPaths:
 
     @property
     def bin(self) -> Path:
-        """Links to the kubectl, helm and pulumi that serve the lab, for `lab.env`."""
+        """Links to the tools that serve the lab and are not the person's own: first in its runs and `lab.env`."""
         return self.lab / "bin"
+
+    @property
+    def tools(self) -> Path:
+        """Where each tool of the last start came from."""
+        return self.lab / "tools.json"
 
     @property
     def record(self) -> Path:
@@ -93,7 +108,16 @@ class LabPaths:
 
     def prepare(self) -> None:
         """Makes the folders; raises `OpsError` where that is not possible."""
-        folders = (self.lab, self.logs, self.backend, self.stacks, self.credentials, self.bin, self.etcd_data)
+        folders = (
+            self.lab,
+            self.logs,
+            self.backend,
+            self.stacks,
+            self.file_stacks,
+            self.credentials,
+            self.bin,
+            self.etcd_data,
+        )
         try:
             for folder in folders:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)

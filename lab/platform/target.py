@@ -4,36 +4,66 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import os
+import secrets
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lab import toolchain
 from lab.cloud.account import ORGANIZATION, USER
 from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
 from lab.platform.ports import LOOPBACK
-from lab.toolchain.tools import read_version, version_of
+from lab.toolchain import Found, version_of
+from lab.toolchain.resolve import INSTALLED, ON_PATH
+from lab.toolchain.tools import read_version
 from runbooks.lib.errors import OpsError
-from runbooks.lib.toolbox import real_tool
+from runbooks.lib.pulumi_home import plugin_folder
+from runbooks.lib.search_path import find_program
 
-STAND_INS = ROOT / "lab" / "bin"
+PLUGINS = ROOT / "lab" / "plugins" / "bin"
+SERVERS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "esc-evaluator")
+CLIENTS = ("pulumi", "pulumi-language-python", "esc", "pulumi-resource-kubernetes")
+LINKED = ("kubectl", "esc", "pulumi-resource-kubernetes", "pulumi-resource-postgresql")
+"""What commands find by name; the language host is looked for beside pulumi."""
+LAUNCHER = Path(__file__).with_name("pulumi.sh")
+ENVIRONMENT, REPOSITORY = "this environment", "this repository"
+"""Where a tool came from, besides the places of `lab.toolchain`."""
+PERSONS = (ON_PATH, INSTALLED)
+"""What a person's own commands find without the lab's help."""
 
 
-def kubectl() -> Path:
+def find_tools(report: Callable[[str], None]) -> list[Found]:
+    """Every program that the lab and its commands need; what is nowhere is built (minutes). Raises `OpsError`."""
+    found = toolchain.resolve(report, (*SERVERS, *CLIENTS))
+    return [*found.values(), kubectl(), postgresql_plugin()]
+
+
+def postgresql_plugin() -> Found:
+    """The vendor's plugin where the person has it, else the lab's own, which no registry has."""
+    name = "pulumi-resource-postgresql"
+    return toolchain.of_person(name) or Found(
+        name=name, program=PLUGINS / name, version="the lab's own", origin=REPOSITORY
+    )
+
+
+def kubectl() -> Found:
     """kubectl of PATH when it is within one minor version of the server, else the environment's own.
 
     Raises `OpsError` when neither fits.
     """
-    on_path = shutil.which("kubectl")
     bundled = Path(sys.executable).parent / "kubectl"
     seen = []
-    for program in (Path(on_path) if on_path else None, bundled if bundled.is_file() else None):
-        if program is None:
+    for program, origin in ((find_program("kubectl"), ON_PATH), (bundled, ENVIRONMENT)):
+        if program is None or not program.is_file():
             continue
         version = _kubectl_version(program)
         if _is_near(version, version_of("kube-apiserver")):
-            return program.absolute()
+            return Found(name="kubectl", program=program.absolute(), version=version, origin=origin)
         seen.append(f"{program} is {version or 'not working'}")
     raise OpsError(
         "no kubectl for the lab: " + ("; ".join(seen) or "none on PATH, none in the environment"),
@@ -58,24 +88,41 @@ def _is_near(version: str, server: str) -> bool:
     return major == server_major and abs(minor - server_minor) <= 1
 
 
-def stand_ins() -> dict[str, str]:
-    """The lab's own `pulumi` and `esc`, without those of which the real one is on PATH: it serves the lab as well."""
-    return {name: str(STAND_INS / name) for name in ("pulumi", "esc") if not real_tool(name, ROOT)}
+def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
+    """Puts what commands on the lab need beyond the person's own into the lab's `bin`, first on PATH in a run."""
+    wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in PERSONS}
+    for name, program in wanted.items():
+        # Replaced in one step: a command may be looking for it.
+        unfinished = paths.bin / f".{name}"
+        unfinished.unlink(missing_ok=True)
+        unfinished.symlink_to(program)
+        unfinished.replace(paths.bin / name)
+    for entry in paths.bin.iterdir():
+        if entry.name not in wanted and entry.name != "pulumi":
+            entry.unlink()
+    rows = [asdict(tool) | {"program": str(tool.program)} for tool in found]
+    write_private(paths.tools, json.dumps(rows, indent=2) + "\n")
 
 
-def tools(helm: Path) -> dict[str, str]:
-    """Absolute paths of what the runbooks call; no `pulumi` when they should take the one on PATH."""
-    return {"kubectl": str(kubectl()), "helm": str(helm)} | stand_ins()
+def write_launcher(paths: LabPaths, pulumi: Path, backend: str) -> None:
+    """Puts a `pulumi` for the person's own commands into the lab's `bin`, and the person's plugins into its home."""
+    text = LAUNCHER.read_text("utf-8")
+    for name, value in (("@PULUMI@", str(pulumi)), ("@LAB@", str(paths.lab)), ("@BACKEND@", backend)):
+        text = text.replace(name, shlex.quote(value))
+    write_private(paths.bin / "pulumi", text)
+    (paths.bin / "pulumi").chmod(0o700)
+    plugins = paths.credentials / "plugins"
+    plugins.unlink(missing_ok=True)
+    plugins.symlink_to(plugin_folder(os.environ), target_is_directory=True)
 
 
-def link_tools(paths: LabPaths, found: dict[str, str]) -> None:
-    """Puts exactly these tools into the lab's own `bin`, which `lab.env` offers for PATH."""
-    for link in paths.bin.iterdir():
-        if link.name not in found or str(link.readlink()) != found[link.name]:
-            link.unlink()
-    for name, program in found.items():
-        with contextlib.suppress(FileExistsError):
-            (paths.bin / name).symlink_to(program)
+def read_tools(paths: LabPaths) -> list[Found]:
+    """What the last `lab.up` found, for `lab.status`; empty where that is not known."""
+    try:
+        rows = json.loads(paths.tools.read_text("utf-8"))
+        return [Found(**(row | {"program": Path(row["program"])})) for row in rows]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []  # none yet, or as another version of the lab wrote it; the next `lab.up` does
 
 
 def ensure_login(paths: LabPaths, url: str) -> None:
@@ -89,18 +136,30 @@ def ensure_login(paths: LabPaths, url: str) -> None:
     write_private(paths.login, json.dumps(kept, indent=2) + "\n")
 
 
+def file_backend(paths: LabPaths) -> str:
+    return f"file://{paths.backend}"
+
+
+def ensure_passphrase(paths: LabPaths) -> None:
+    """What the secrets of stacks in the file backend are encrypted with."""
+    if not paths.passphrase.exists():
+        write_private(paths.passphrase, secrets.token_urlsafe(24) + "\n")
+
+
 def cloud_url(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
 
 
-def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: int, found: dict[str, str]) -> None:
+def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: int, found: Sequence[Found]) -> None:
     """Writes `target.json`, the one target that is allowed to be ephemeral."""
     content: dict[str, Any] = {
         "name": "lab",
         "stack": "lab",
         "backend": cloud_url(cloud_port),
-        # For rehearsals of what a file back end does; nothing of the lab's own stack is there.
-        "file_backend": f"file://{paths.backend}",
+        # For rehearsals of what a file backend does, with stacks of its own: where PULUMI_BACKEND_URL names it.
+        "file_backend": file_backend(paths),
+        "file_settings_dir": str(paths.file_stacks),
+        "passphrase_file": str(paths.passphrase),
         "organization": ORGANIZATION,
         "kubeconfig": str(paths.kubeconfig),
         "context": CONTEXT,
@@ -109,7 +168,7 @@ def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: 
         "ephemeral": True,
         "settings_dir": str(paths.stacks),
         "credentials_dir": str(paths.credentials),
-        "tools": found,
+        "tools": {tool.name: str(tool.program) for tool in found if tool.name in ("kubectl", "pulumi", "esc")},
         # What the lab imposes on a stack, by Pulumi project: where the real server listens.
         "settings": {"postgresql": {"postgresql:port": str(postgres_port), "postgresql:ts_hostname": "localhost"}},
     }

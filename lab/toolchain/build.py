@@ -10,25 +10,51 @@ import platform
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from lab.toolchain.golang import Go, build_environment, using_caches
-from lab.toolchain.tools import TOOLS, Module
+from lab.toolchain.tools import HERE, TOOLS, Module
 from runbooks.lib.errors import ToolFailed
+from runbooks.lib.files import writing
+from runbooks.lib.search_path import cache_folder
 
 Report = Callable[[str], None]
 
+TIED = HERE / "tied.py"
+"""Ends a build with the process that started it, also when that one is killed."""
+MOD = "-mod=readonly"
+FLAGS = (
+    MOD,
+    "-trimpath",
+    # Neither debug information, which is stripped anyway, nor inlining: a third less work for the compiler.
+    "-gcflags=all=-dwarf=false -l",
+)
+JOBS = 4
+"""Compilers of one build at the same time, at most. The largest takes 450 MB, a link 400 MB: two builds fit in 4 GB."""
+OTHER_CACHE = "free space, or choose another folder with XDG_CACHE_HOME, then run the same command again"
 
-def cache_folder() -> Path:
-    """`homelab-ops` in the user's cache folder (XDG); made when missing."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if home.startswith("/") else Path.home() / ".cache"
-    folder = base / "homelab-ops"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+
+def cached(module: Module) -> Path:
+    """Where the module's programs are, or would be, in the cache."""
+    return cache_folder() / "bin" / cache_key(module)
+
+
+def cache_key(module: Module) -> str:
+    """The folder's name: other sources, programs or flags are another build; another Go or checkout is not."""
+    digest = hashlib.sha256()
+    for text in (
+        *(part for path, content in module.sources for part in (path.encode(), content)),
+        repr((FLAGS, linker_flags(module), packages_of(module), module.beside)).encode(),
+        f"{platform.system()} {platform.machine()}".encode(),
+    ):
+        digest.update(len(text).to_bytes(8, "big") + text)
+    return f"{module.name}-{module.version}-{digest.hexdigest()[:12]}"
 
 
 def linker_flags(module: Module) -> str:
@@ -36,104 +62,158 @@ def linker_flags(module: Module) -> str:
     return f"-s -w {stamps}".strip()
 
 
-def cache_key(module: Module, go: Go) -> str:
-    """The folder's name: other module files or sources, another Go or other flags are another build."""
-    digest = hashlib.sha256()
-    for text in (
-        *(path.read_bytes() for path in (module.folder / "go.mod", module.folder / "go.sum", *module.sources)),
-        go.version.encode(),
-        linker_flags(module).encode(),
-        platform.machine().encode(),
-    ):
-        digest.update(len(text).to_bytes(8, "big") + text)
-    return f"{module.name}-{module.version}-{digest.hexdigest()[:12]}"
+def packages_of(module: Module) -> list[str]:
+    return [tool.package for tool in TOOLS if tool.module is module]
 
 
-def cached(module: Module, go: Go) -> Path:
-    """Where the module's programs are, or would be, in the cache."""
-    return cache_folder() / "bin" / cache_key(module, go)
+@dataclass
+class Progress:
+    """How far a build is: the packages that the compiler has begun, of all that the programs consist of."""
 
+    module: Module
+    log: Path
+    total: int = 0
+    """0 until it is known."""
+    done: bool = False
 
-def build(module: Module, go: Go, report: Report, stop: threading.Event) -> Path:
-    """The folder with the module's programs, built now unless another run has just done it.
-
-    Raises `ToolFailed` with the log's path. `stop` ends the build early (another one failed, or Ctrl-C).
-    """
-    target = cached(module, go)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _turn(target, report, stop) as lock:
-        if target.is_dir():
-            return target
-        if stop.is_set():
-            raise ToolFailed(f"building {module.name} {module.version} was stopped")
-        for leftover in target.parent.glob(f".{target.name}.*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-        unfinished = target.parent / f".{target.name}.{os.getpid()}"
-        unfinished.mkdir()
-        log = target.parent / f"{target.name}.log"
-        _run_go(module, go, unfinished, log, lock, report, stop)
-        log.unlink()
-        _use_tool_names(module, unfinished)
-        unfinished.rename(target)
-    return target
-
-
-@contextlib.contextmanager
-def _turn(target: Path, report: Report, stop: threading.Event) -> Iterator[int]:
-    """Holds the build's lock file. The Go child inherits it, so an orphaned build still counts as running."""
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        told = False
-        while not stop.is_set():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    report(f"another run is building {target.name}; waiting for it")
-                    told = True
-                stop.wait(0.2)
-        yield lock.fileno()
-
-
-def _run_go(module: Module, go: Go, output: Path, log: Path, lock: int, report: Report, stop: threading.Event) -> None:
-    packages = [tool.package for tool in TOOLS if tool.module is module]
-    # Without debug information, which is stripped anyway, the compiler is a seventh faster.
-    flags = ["-mod=readonly", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", linker_flags(module)]
-    started = time.monotonic()
-    with log.open("wb") as written, using_caches(cache_folder()) as caches:
-        child = subprocess.Popen(
-            # Out of the way of whatever else the person does with the machine meanwhile.
-            ["nice", "-n", "10", go.program, "build", *flags, "-o", f"{output}/", *packages],
-            cwd=module.folder,
-            env=build_environment(go, cache_folder()),
-            stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(lock, caches),
-        )
+    @property
+    def packages(self) -> int:
+        """The compiler prints the name of each package that it starts; what is cached already is never printed."""
         try:
-            _wait(child, stop)
+            return min(self.total, self.log.read_bytes().count(b"\n"))
+        except OSError:
+            return 0
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1. The last tenth is linking."""
+        if self.done:
+            return 1.0
+        return 0.9 * self.packages / self.total if self.total else 0.0
+
+
+@dataclass
+class Build:
+    """One module to build, and how far it is."""
+
+    module: Module
+    go: Go
+    report: Report
+    stop: threading.Event
+    """Ends the build early: another one failed, or the person interrupted."""
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = cached(self.module)
+        self.progress = Progress(self.module, target.with_name(f"{target.name}.log"))
+
+    def run(self) -> Path:
+        """The folder with the module's programs, built now unless another run has just done it.
+
+        Raises `ToolFailed` with the log's path, `Unwritable` where the cache takes nothing.
+        """
+        target = cached(self.module)
+        with writing("the cache of the lab's programs", target, next_step=OTHER_CACHE):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._turn(target) as lock:
+                if not target.is_dir():
+                    self._make(target, lock)
+        self.progress.done = True
+        return target
+
+    def _make(self, target: Path, lock: int) -> None:
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        programs = unfinished / "programs"
+        programs.mkdir(parents=True)
+        try:
+            with using_caches(cache_folder()) as caches:
+                self._build_into(programs, held=(lock, caches))
+            use_tool_names(self.module, programs)
+            programs.rename(target)
+            self.progress.log.unlink(missing_ok=True)
         finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-    seconds = time.monotonic() - started
-    if child.returncode != 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _build_into(self, programs: Path, held: Sequence[int]) -> None:
+        packages = packages_of(self.module)
+        listed = self._go("list", MOD, "-deps", *packages, programs=programs, held=held)
+        self.progress.log.unlink()
+        self.progress.total = len(listed.splitlines())
+        flags = (*FLAGS, "-v", f"-p={min(JOBS, os.cpu_count() or 1)}", "-ldflags", linker_flags(self.module))
+        self._go("build", *flags, "-o", f"{programs}/", *packages, programs=programs, held=held)
+        for module, path in self.module.beside:
+            folder = self._go("list", MOD, "-m", "-f", "{{.Dir}}", module, programs=programs, held=held).strip()
+            shutil.copyfile(Path(folder) / path, programs / Path(path).name)
+
+    @contextlib.contextmanager
+    def _turn(self, target: Path) -> Iterator[int]:
+        """The build's lock. The Go child inherits it, so a build counts as running until its last process ends."""
+        with (target.parent / f".{target.name}.lock").open("w") as lock:
+            waits = False
+            while not _is_taken(lock):
+                if not waits:
+                    self.report(f"another run is building {target.name}; waiting for it")
+                    waits = True
+                if self.stop.wait(0.2):
+                    raise self._stopped()
+            yield lock.fileno()
+
+    def _go(self, *words: str, programs: Path, held: Sequence[int]) -> str:
+        """What `go WORDS` prints; what it says on standard error goes to the log. Raises `ToolFailed`."""
+        # What the compiler writes meanwhile goes where it is cleared, and not into a /tmp that may be memory.
+        environment = build_environment(self.go, cache_folder()) | {"GOTMPDIR": str(programs.parent)}
+        with tempfile.TemporaryFile(dir=programs.parent) as answer:
+            with (
+                self.progress.log.open("wb") as log,
+                subprocess.Popen(
+                    [sys.executable, "-I", "-S", TIED, self.go.program, *words],
+                    cwd=self.module.folder,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=answer,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=tuple(held),
+                ) as child,
+            ):
+                try:
+                    self._wait(child)
+                finally:
+                    if child.poll() is None:
+                        os.killpg(child.pid, signal.SIGKILL)
+            if self.stop.is_set():
+                raise self._stopped()
+            if child.returncode == 0:
+                answer.seek(0)
+                return answer.read().decode("utf-8", "replace")
         raise ToolFailed(
-            f"building {module.name} {module.version} failed after {seconds:.0f} s: {_last_words(log)}",
+            f"building {self.module.name} {self.module.version} failed "
+            f"(go {words[0]} ended with {child.returncode}): {_last_words(self.progress.log)}",
             expected="the pinned Go module builds (it needs the Go module proxy the first time)",
-            next_step=f"read {log}, then run the same command again: what was built is kept",
+            next_step=f"read {self.progress.log}, then run the same command again: what was compiled is kept",
         )
-    report(f"built {module.name} {module.version} in {seconds:.0f} s")
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> None:
+        while not self.stop.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(0.2)
+                return
+
+    def _stopped(self) -> ToolFailed:
+        return ToolFailed(
+            f"building {self.module.name} {self.module.version} was stopped",
+            expected="the build to go on to its end",
+            next_step="run the same command again: what was compiled is kept",
+        )
 
 
-def _wait(child: subprocess.Popen[bytes], stop: threading.Event) -> None:
-    while not stop.is_set():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(0.2)
-            return
+def _is_taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _last_words(log: Path) -> str:
@@ -141,7 +221,7 @@ def _last_words(log: Path) -> str:
     return " / ".join(lines[-2:]) or "no output"
 
 
-def _use_tool_names(module: Module, folder: Path) -> None:
+def use_tool_names(module: Module, folder: Path) -> None:
     """`go build` names a program after its package's last element (`server` for etcd)."""
     for tool in TOOLS:
         if tool.module is not module:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab.toolchain.tools import HERE, read_version
 from runbooks.lib.errors import OpsError
+from runbooks.lib.search_path import find_program
 
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NETRC")
 """What a build takes from the caller besides Go's own settings, proxies and certificates."""
@@ -44,9 +45,8 @@ def find_go() -> Go:
     """The Go to build with; raises `OpsError` when there is none that is new enough."""
     seen = []
     wanted = oldest_go()
-    on_path = shutil.which("go")
     bundled = Path(sys.executable).parent / "go"
-    for program, own in ((Path(on_path) if on_path else None, False), (bundled, True)):
+    for program, own in ((find_program("go"), False), (bundled, True)):
         if program is None or not program.is_file():
             continue
         version = _go_version(program)
@@ -70,7 +70,7 @@ def _go_version(program: Path) -> str:
             check=False,
             env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
@@ -128,5 +128,5 @@ def clear_own_caches(cache: Path) -> int:
         except BlockingIOError:
             return 0
         freed = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return freed

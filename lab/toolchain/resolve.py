@@ -1,62 +1,125 @@
-"""Finds every program of the lab: on PATH when its version fits, else in the per-user cache, else built now."""
+"""Finds every program of the lab: the person's own where it serves as well, else in the cache, else built now."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
-from lab.toolchain.build import Report, build, cache_folder, cached
+from lab.toolchain.build import Build, Progress, Report, cached
 from lab.toolchain.golang import Go, clear_own_caches, find_go
-from lab.toolchain.tools import TOOLS, Module, Tool
+from lab.toolchain.tools import TOOLS, Module, Tool, read_version
+from runbooks.lib.plugins import NO_AMBIENT, installed, is_on, wanted_plugins
+from runbooks.lib.pulumi_home import user_home
+from runbooks.lib.search_path import cache_folder, find_program
+from runbooks.lib.toolbox import LANGUAGE_HOST, has_language_host
 
 REPORT_EVERY = 15.0
 """Seconds between two lines about builds that go on."""
 BUILDERS = 2
 """Builds at the same time: one links (one core) while another compiles; more only costs memory."""
+ON_PATH, INSTALLED, BUILT = "on PATH", "plugin folder", "built here"
 
 
-def resolve(report: Report, names: Iterable[str] = ()) -> dict[str, Path]:
-    """Absolute paths of the tools called `names` (all of `TOOLS` when empty), building what is nowhere.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A program of the lab and where it came from."""
 
-    Raises `OpsError` when there is no usable Go, `ToolFailed` when a build fails.
+    name: str
+    program: Path
+    version: str
+    origin: str
+    """ON_PATH, INSTALLED, BUILT, or in words what else it came with."""
+
+    @property
+    def short_version(self) -> str:
+        """Of a Go pseudo-version the day alone: `v4.0.0-20260115`."""
+        return re.sub(r"(-\d{8})\d{6}-[0-9a-f]{12}$", r"\1", self.version)
+
+    @property
+    def source(self) -> str:
+        """`on PATH /usr/bin/kubectl`, `plugin folder ~/.pulumi/plugins`, `built here`."""
+        place = {ON_PATH: self.program, INSTALLED: self.program.parent.parent}.get(self.origin)
+        return f"{self.origin} {place}".replace(f" {Path.home()}/", " ~/") if place else self.origin
+
+
+def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
+    """The tools called `names`, building what is nowhere.
+
+    A person's pulumi brings its language host and takes the place of `esc`. Raises `OpsError` when there is no usable
+    Go, `ToolFailed` when a build fails.
     """
-    wanted = set(names) or {tool.name for tool in TOOLS}
-    tools = [tool for tool in TOOLS if tool.name in wanted]
-    found = {tool.name: path for tool in tools if (path := on_path(tool)) is not None}
-    missing = [tool for tool in tools if tool.name not in found]
-    if not missing:
-        return found
-    go = find_go()
-    folders = _folders({tool.module.name: tool.module for tool in missing}, go, report)
-    return found | {tool.name: folders[tool.module.name] / tool.name for tool in missing}
+    wanted = set(names)
+    found = {name: tool for name in sorted(wanted) if (tool := of_person(name)) is not None}
+    if "pulumi" in found:
+        wanted -= {LANGUAGE_HOST, "esc"}
+    missing = [tool for tool in TOOLS if tool.name in wanted - found.keys()]
+    if missing:
+        folders = _folders({tool.module.name: tool.module for tool in missing}, report)
+        found |= {tool.name: _built(tool, folders[tool.module.name]) for tool in missing}
+    return found
 
 
-def on_path(tool: Tool) -> Path | None:
-    """The program on PATH, when it runs and its version serves as well as the pinned one."""
-    program = shutil.which(tool.name)
-    if program is None:
+def _built(tool: Tool, folder: Path) -> Found:
+    return Found(name=tool.name, program=folder / tool.name, version=tool.module.version, origin=BUILT)
+
+
+def of_person(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
+    """The person's own program: on PATH when its version serves as well as the pinned one, or an installed plugin."""
+    if name.startswith("pulumi-resource-"):
+        return _plugin(name.removeprefix("pulumi-resource-"), environ)
+    tool = next(tool for tool in TOOLS if tool.name == name)
+    program = find_program(name, environ)
+    if program is None or (name == "pulumi" and not has_language_host(program)):
         return None
     try:
-        asked = subprocess.run([program, *tool.version_argv], capture_output=True, text=True, timeout=20, check=False)
+        asked = subprocess.run(
+            [program, *tool.version_argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+            env={**environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    fits = asked.returncode == 0 and tool.fits(asked.stdout, tool.module.version)
-    return Path(program).absolute() if fits else None
+    if asked.returncode != 0 or not tool.fits(asked.stdout, tool.module.version):
+        return None
+    version = ".".join(map(str, read_version(asked.stdout)))
+    return Found(name=name, program=program, version=f"v{version}", origin=ON_PATH)
 
 
-def _folders(modules: dict[str, Module], go: Go, report: Report) -> dict[str, Path]:
-    folders = {name: cached(module, go) for name, module in modules.items()}
+def _plugin(name: str, environ: Mapping[str, str]) -> Found | None:
+    """A provider where the person's pulumi finds it: on PATH, or installed in the version that the SDK asks for."""
+    plugin = next((one for one in wanted_plugins() if one.name == name), None)
+    if plugin is None:
+        return None
+    on_path = None if is_on(NO_AMBIENT, environ) else find_program(plugin.program, environ)
+    if on_path is not None:
+        return Found(name=plugin.program, program=on_path, version="any", origin=ON_PATH)
+    folder = installed(plugin, user_home(environ) / "plugins")
+    if folder is None:
+        return None
+    program = folder / plugin.program
+    return Found(name=plugin.program, program=program, version=f"v{plugin.version}", origin=INSTALLED)
+
+
+def _folders(modules: dict[str, Module], report: Report) -> dict[str, Path]:
+    folders = {name: cached(module) for name, module in modules.items()}
     to_build = sorted(
         (modules[name] for name, folder in folders.items() if not folder.is_dir()),
         key=lambda module: -module.seconds,
     )
     if to_build:
+        go = find_go()
         report(_announcement(to_build, go))
         _build_all(to_build, go, report)
         if freed := clear_own_caches(cache_folder()):
@@ -64,18 +127,22 @@ def _folders(modules: dict[str, Module], go: Go, report: Report) -> dict[str, Pa
     return folders
 
 
-def _announcement(modules: list[Module], go: Go) -> str:
+def _announcement(modules: Sequence[Module], go: Go) -> str:
     named = ", ".join(f"{module.name} {module.version}" for module in modules)
-    return f"building {named} with {go.version}, once for this user: about {_estimate(modules) / 60:.0f} min"
+    return f"building {named} with {go.version}, once for this user: about {_minutes(_estimate(modules))}"
 
 
-def _estimate(modules: list[Module]) -> float:
+def _estimate(modules: Sequence[Module]) -> float:
     """Seconds for all of them here; the figures of `tools.py` are for two cores."""
     cores = min(8, os.cpu_count() or 1)
-    return max(60.0, sum(module.seconds for module in modules) * 2 / cores)
+    return sum(module.seconds for module in modules) * 2 / cores
 
 
-def _build_all(modules: list[Module], go: Go, report: Report) -> None:
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds / 60))} min"
+
+
+def _build_all(modules: Sequence[Module], go: Go, report: Report) -> None:
     stop = threading.Event()
     one_at_a_time = threading.Lock()
 
@@ -83,12 +150,13 @@ def _build_all(modules: list[Module], go: Go, report: Report) -> None:
         with one_at_a_time:
             report(line)
 
+    builds = [Build(module, go, report_in_turn, stop) for module in modules]
     with ThreadPoolExecutor(BUILDERS, thread_name_prefix="toolchain") as pool:
-        running = {pool.submit(build, module, go, report_in_turn, stop): module for module in modules}
+        running = {pool.submit(build.run): build for build in builds}
         try:
             done = _await(running, report_in_turn)
         finally:
-            # Reached early by Ctrl-C or a failed build: the other builds end, what they compiled stays cached by Go.
+            # Reached early by an interrupt or a failed build: the others stop, what they compiled stays cached by Go.
             stop.set()
             for future in running:
                 future.cancel()
@@ -96,13 +164,33 @@ def _build_all(modules: list[Module], go: Go, report: Report) -> None:
         future.result()
 
 
-def _await(running: dict[Future[Path], Module], report: Report) -> set[Future[Path]]:
+def _await(running: dict[Future[Path], Build], report: Report) -> set[Future[Path]]:
     """The ended builds: all of them, or those until the first that failed."""
     began = time.monotonic()
-    estimate = _estimate(list(running.values()))
     while True:
         done, rest = wait(running, timeout=REPORT_EVERY, return_when=FIRST_EXCEPTION)
         if not rest or any(future.exception() for future in done):
             return done
-        names = ", ".join(module.name for future, module in running.items() if future in rest)
-        report(f"still building {names}: {time.monotonic() - began:.0f} s of about {estimate:.0f} s")
+        report(progress_line([build.progress for build in running.values()], time.monotonic() - began))
+
+
+def progress_line(builds: Sequence[Progress], elapsed: float) -> str:
+    """`built etcd; building pulumi (812 of 1733 packages), kubernetes; about 4 min left`."""
+    built = ", ".join(build.module.name for build in builds if build.done)
+    going_on = ", ".join(_shown(build) for build in builds if not build.done)
+    words = [f"built {built}"] if built else []
+    if going_on:
+        words += [f"building {going_on}", f"about {_minutes(seconds_left(builds, elapsed))} left"]
+    return "; ".join(words)
+
+
+def _shown(build: Progress) -> str:
+    return f"{build.module.name} ({build.packages} of {build.total} packages)" if build.total else build.module.name
+
+
+def seconds_left(builds: Sequence[Progress], elapsed: float) -> float:
+    """From the pace until now, so that it never runs past its end; from the figures of `tools.py` at first."""
+    weights = sum(build.module.seconds for build in builds)
+    done = sum(build.share * build.module.seconds for build in builds) / weights
+    whole = elapsed / done if done > 0.1 else _estimate([build.module for build in builds])
+    return whole * (1 - done)

@@ -11,29 +11,38 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from runbooks.lib.diagnosis import FIRST_WITH_EXIT_CODES
+
 HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """One folder with a `go.mod`: built as a whole, cached as a whole."""
+    """What one `go build` makes of a folder with a `go.mod`: built and cached as a whole."""
 
     name: str
     path: str
     """The Go module whose version counts, as `go.mod` requires it."""
     seconds: int
     """How long a cold build takes on two cores, for the estimate shown while it runs."""
+    folder_name: str = ""
+    """Where two of them share a `go.mod`: its folder; else `name`."""
     stamp: Callable[[str], tuple[str, ...]] = lambda _version: ()
     """Linker settings that tell the programs their own version, from a version such as `v1.36.3`."""
+    beside: tuple[tuple[str, str], ...] = ()
+    """Files that the programs look for in their own folder, as (Go module, path in it)."""
 
     @property
     def folder(self) -> Path:
-        return HERE / self.name
+        return HERE / (self.folder_name or self.name)
 
     @property
-    def sources(self) -> list[Path]:
-        """Our own Go files; none where the module only names programs of others."""
-        return sorted(self.folder.rglob("*.go"))
+    def sources(self) -> list[tuple[str, bytes]]:
+        """Our own Go and module files, of the folder and of the neighbours it uses: path below `HERE`, content."""
+        neighbours = re.findall(r"=> \.\./(\S+)", (self.folder / "go.mod").read_text("utf-8"))
+        folders = (self.folder, *(HERE / name for name in neighbours))
+        files = [file for folder in folders for kind in ("*.go", "go.mod", "go.sum") for file in folder.rglob(kind)]
+        return [(file.relative_to(HERE).as_posix(), file.read_bytes()) for file in sorted(files)]
 
     @property
     def version(self) -> str:
@@ -102,11 +111,49 @@ def _helm_stamp(version: str) -> tuple[str, ...]:
     return (f"helm.sh/helm/v4/internal/version.version={version}",)
 
 
+PULUMI_SDK = "github.com/pulumi/pulumi/sdk/v3"
+PULUMI_PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+
+
+def _pulumi_stamp(version: str) -> tuple[str, ...]:
+    return (f"{PULUMI_SDK}/go/common/version.Version={version}",)
+
+
+def _provider_stamp(version: str) -> tuple[str, ...]:
+    return (f"main.version={version.removeprefix('v')}",)
+
+
+def has_exit_codes(said: str, _pinned: str) -> bool:
+    """A pulumi whose exit codes tell failures apart."""
+    return read_version(said) >= FIRST_WITH_EXIT_CODES
+
+
+def any_version(_said: str, _pinned: str) -> bool:
+    return True
+
+
 KUBERNETES = Module(name="kubernetes", path="k8s.io/kubernetes", seconds=210, stamp=_kubernetes_stamp)
 ETCD = Module(name="etcd", path="go.etcd.io/etcd/server/v3", seconds=45)
 KWOK = Module(name="kwok", path="sigs.k8s.io/kwok", seconds=70)
 HELM = Module(name="helm", path="helm.sh/helm/v4", seconds=100, stamp=_helm_stamp)
-ESC = Module(name="esc", path="github.com/pulumi/esc", seconds=40)
+PULUMI = Module(
+    name="pulumi",
+    path="github.com/pulumi/pulumi/pkg/v3",
+    seconds=250,
+    stamp=_pulumi_stamp,
+    beside=((PULUMI_SDK, "python/cmd/pulumi-language-python-exec"),),
+)
+ESC_EVALUATOR = Module(name="esc-evaluator", folder_name="pulumi", path=PULUMI_SDK, seconds=20)
+PULUMI_KUBERNETES = Module(
+    name="pulumi-kubernetes",
+    path=PULUMI_PROVIDER,
+    seconds=150,
+    stamp=_provider_stamp,
+    beside=tuple(
+        (PULUMI_PROVIDER, f"cmd/pulumi-resource-kubernetes/{name}")
+        for name in ("schema.json", "terraform-mapping.json")
+    ),
+)
 
 
 def _kubernetes(name: str) -> Tool:
@@ -126,8 +173,24 @@ TOOLS: tuple[Tool, ...] = (
         version_argv=("version", "--short"),
         fits=helm_renders_charts,
     ),
-    # Ours, around the vendor's evaluator of environments.
-    Tool(name="esc-evaluator", module=ESC, package="./evaluator", fits=never),
+    Tool(
+        name="pulumi",
+        module=PULUMI,
+        package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+        version_argv=("version",),
+        fits=has_exit_codes,
+    ),
+    # Ours: the vendor's language host is in no module that is served.
+    Tool(name="pulumi-language-python", module=PULUMI, package="./pulumi-language-python", fits=never),
+    # Ours around the vendor's: a program with the commands of its package, and one with its evaluator of environments.
+    Tool(name="esc", module=PULUMI, package="./esc", version_argv=("version",), fits=any_version),
+    Tool(name="esc-evaluator", module=ESC_EVALUATOR, package="./esc-evaluator", fits=never),
+    Tool(
+        name="pulumi-resource-kubernetes",
+        module=PULUMI_KUBERNETES,
+        package="./pulumi-resource-kubernetes",
+        fits=never,
+    ),
 )
 
 

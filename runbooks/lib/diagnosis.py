@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from runbooks.lib.checks import Finding, failed, not_tried, passed
 from runbooks.lib.command import Command
 from runbooks.lib.errors import OpsError
 from runbooks.lib.kubectl import Runs
+from runbooks.lib.search_path import find_program
 
 FIRST_WITH_EXIT_CODES = (3, 227, 0)
 """pulumi whose exit codes tell what went wrong (pkg/cmd/pulumi/cmd/exit_codes.go)."""
@@ -44,13 +44,13 @@ def tool_is_there(tool: Tool, runner: Runs) -> Finding:
     """The tool is on PATH, or in this environment, and tells a version."""
     rung = tool.name
     beside_python = Path(sys.executable).with_name(tool.name)
-    program = shutil.which(tool.name) or (str(beside_python) if beside_python.exists() else None)
+    program = find_program(tool.name) or (beside_python if beside_python.exists() else None)
     if program is None:
         if tool.required:
             return failed(rung, "not on PATH", cause=tool.why, next_step=tool.install)
         return not_tried(rung, f"not on PATH; {tool.why}", next_step=tool.install, deciding=False)
     outcome = runner.run(
-        Command(argv=(program, *tool.version), title=f"ask {tool.name} for its version", timeout=ANSWER_TIMEOUT)
+        Command(argv=(str(program), *tool.version), title=f"ask {tool.name} for its version", timeout=ANSWER_TIMEOUT)
     )
     version = first_version(outcome.stdout or outcome.stderr)
     if not outcome.ok or not version:

@@ -2,7 +2,7 @@
 
 Names are always three parts: with two the CLI probes both readings. The exit code alone proves nothing: `open`, `set`
 and `edit -f` end with 0 although the environment has errors, so whatever is left on standard error is a failure
-(esc 0.26, recorded in tests/contract/recorded/cloud).
+(esc 0.26, recorded in tests/contract/recorded/cloud; newer ones end with 1).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from runbooks.lib.command import Command, Outcome
@@ -439,12 +438,3 @@ def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -
         expected="an answer without diagnostics",
         next_step=next_step,
     )
-
-
-def find_esc(on_path: str, stand_in: Path | None, pulumi: str, env: Mapping[str, str]) -> Esc:
-    """The program of a run: esc where there is one, the lab's beside its stand-in of pulumi, else `pulumi env`."""
-    if on_path:
-        return Esc(program=on_path, is_pulumi=False, env=env)
-    if stand_in is not None and stand_in.exists():
-        return Esc(program=str(stand_in), is_pulumi=False, env=env)
-    return Esc(program=pulumi, is_pulumi=True, env=env)

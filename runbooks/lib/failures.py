@@ -99,6 +99,14 @@ KNOWN: tuple[Known, ...] = (
         "./inv cancel.{service} shows who and since when",
     ),
     _known(
+        # pulumi ends with 3 here, as if a login were missing.
+        r"\[403\] (?:Forbidden: )?(?:The provided update token has expired|The update was cancelled)",
+        ToolFailed,
+        "the update of {service} lost its stack: it was cancelled from elsewhere, or silent for minutes",
+        "an update that runs to its end",
+        "./inv cancel.{service} lists what is unknown, then ./inv deploy.{service} goes on",
+    ),
+    _known(
         r"does not support (?:Pulumi ESC|environments)",
         Usage,
         "this target's back end does not support Pulumi ESC, but the stack of {service} is bound to an environment",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import LoginMissing, NotFound, OpsError, ToolFailed
 from runbooks.lib.names import known
+from runbooks.lib.search_path import find_program
 
 ANSWER_TIMEOUT = 60.0
 KINDS = ("Secret", "Dict", "Volume", "Queue")
@@ -128,11 +128,11 @@ class Modal:
 def find_modal(environ: Mapping[str, str]) -> Modal:
     """The modal of this environment, else the one on PATH. Raises `ToolFailed` with the install command."""
     beside_python = Path(sys.executable).with_name("modal")
-    program = str(beside_python) if beside_python.exists() else shutil.which("modal")
+    program = beside_python if beside_python.exists() else find_program("modal")
     if not program:
         raise ToolFailed("there is no modal", expected="the group `modal` of this environment", next_step="uv sync")
     env = {name: value for name, value in environ.items() if name.startswith("MODAL_")}
-    return Modal(program=program, env=env)
+    return Modal(program=str(program), env=env)
 
 
 def tokens(environ: Mapping[str, str], home: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from runbooks.lib.command import Command
 from runbooks.lib.exposure import Answer, Network
 from runbooks.lib.kubectl import Json, Runs
+from runbooks.lib.search_path import find_program
 
 PATIENCE = 5.0
 """Seconds for one resolution, connection or answer."""
@@ -29,11 +29,11 @@ def this_machine(runner: Runs) -> Network:
 
 def tailscale_status(runner: Runs) -> Json | None:
     """`tailscale status --json`; `None` when there is no such command. Raises `OSError` for an answer without sense."""
-    program = shutil.which("tailscale")
+    program = find_program("tailscale")
     if program is None:
         return None
     outcome = runner.run(
-        Command(argv=(program, "status", "--json"), title="ask tailscale for its peers", timeout=PATIENCE * 2)
+        Command(argv=(str(program), "status", "--json"), title="ask tailscale for its peers", timeout=PATIENCE * 2)
     )
     try:
         answer = json.loads(outcome.stdout)

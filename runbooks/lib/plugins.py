@@ -11,6 +11,8 @@ from pathlib import Path
 
 NO_DOWNLOADS = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
 """Switch of the environment: pulumi goes on with the plugins that are there, and asks for one only where it is used."""
+NO_AMBIENT = "PULUMI_IGNORE_AMBIENT_PLUGINS"
+"""Switch of the environment: pulumi does not look for plugins on PATH."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,10 @@ class Plugin:
         """The command that downloads it, on a machine that has the network."""
         return f"pulumi plugin install resource {self.name} v{self.version}"
 
+    @property
+    def program(self) -> str:
+        return f"pulumi-resource-{self.name}"
+
 
 def wanted_plugins(packages: Path | None = None) -> list[Plugin]:
     """The plugins of the SDKs in this Python environment, by name.
@@ -40,19 +46,19 @@ def wanted_plugins(packages: Path | None = None) -> list[Plugin]:
 
 
 def place_of(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> str:
-    """Where pulumi finds it: on PATH in any version, or in the plugin folder in exactly this one; empty when nowhere.
+    """Where a pulumi with that environment finds it: on PATH in any version, else installed; empty when nowhere.
 
-    Source: pulumi sdk/go/common/workspace/plugins.go (getPluginInfoAndPath). A `.partial` file beside a plugin's
-    folder marks an installation that did not end, and hides it.
+    Source: pulumi sdk/go/common/workspace/plugins.go (getPluginInfoAndPath).
     """
-    program = f"pulumi-resource-{plugin.name}"
-    if not is_on("PULUMI_IGNORE_AMBIENT_PLUGINS", environ):
-        on_path = shutil.which(program, path=environ.get("PATH"))
-        if on_path:
-            return on_path
+    on_path = None if is_on(NO_AMBIENT, environ) else shutil.which(plugin.program, path=environ.get("PATH"))
+    return on_path or str(installed(plugin, folder) or "")
+
+
+def installed(plugin: Plugin, folder: Path) -> Path | None:
+    """Where the plugin folder has it in exactly its version; a `.partial` file beside that marks half a download."""
     kept = folder / f"resource-{plugin.name}-v{plugin.version}"
-    is_whole = (kept / program).is_file() and not kept.with_name(f"{kept.name}.partial").exists()
-    return str(kept) if is_whole else ""
+    is_whole = (kept / plugin.program).is_file() and not kept.with_name(f"{kept.name}.partial").exists()
+    return kept if is_whole else None
 
 
 def is_on(variable: str, environ: Mapping[str, str]) -> bool:

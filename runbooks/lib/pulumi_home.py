@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runbooks.lib.errors import ToolFailed
 from runbooks.lib.files import write_new, writing
+from runbooks.lib.search_path import is_lab
 
 NAME = "pulumi-home"
 ENVIRONMENT_FILES = "files"
@@ -17,7 +18,7 @@ ENVIRONMENT_FILES = "files"
 
 
 @contextlib.contextmanager
-def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: bool) -> Iterator[Path]:
+def made_private(run_folder: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     """`<run_folder>/pulumi-home` (0700) with the user's own plugins in it, removed on leaving.
 
     What killed runs left behind is removed first. Raises `Unwritable`.
@@ -28,8 +29,7 @@ def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: b
         with writing("pulumi's folder of this run", home):
             home.mkdir(mode=0o700)
             write_new(home / "pid", str(os.getpid()), "pulumi's folder of this run")
-            if not is_stand_in:
-                (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
+            (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
         yield home
     finally:
         remove(home)
@@ -37,7 +37,18 @@ def made_private(run_folder: Path, environ: Mapping[str, str], *, is_stand_in: b
 
 def user_home(environ: Mapping[str, str]) -> Path:
     """The user's own PULUMI_HOME, absolute: pulumi is started in other folders than this process."""
-    return Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi").absolute()
+    return _own(environ, "PULUMI_HOME") or (Path.home() / ".pulumi").absolute()
+
+
+def user_credentials(environ: Mapping[str, str]) -> Path:
+    """The folder with the user's own logins."""
+    return _own(environ, "PULUMI_CREDENTIALS_PATH") or user_home(environ)
+
+
+def _own(environ: Mapping[str, str], variable: str) -> Path | None:
+    """The folder that a variable names; not what `lab.env` put there."""
+    folder = Path(environ[variable]).absolute() if environ.get(variable) else None
+    return None if folder is None or is_lab(folder.parent) else folder
 
 
 def plugin_folder(environ: Mapping[str, str]) -> Path:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -229,6 +229,8 @@ def load_lab_target(state_dir: Path) -> Target:
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         target = _from_lab(written)
+        if os.environ.get("PULUMI_BACKEND_URL") == written["file_backend"]:
+            target = _on_file_backend(target, written)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_the_labs(
             path, f"it cannot be read as the lab writes it ({type(error).__name__}: {error})"
@@ -260,6 +262,18 @@ def _from_lab(written: Mapping[str, Any]) -> Target:
     )
 
 
+def _on_file_backend(target: Target, written: Mapping[str, Any]) -> Target:
+    """The lab with its states in files: other stacks, whose configs and secrets are kept apart."""
+    return replace(
+        target,
+        backend=str(written["file_backend"]),
+        organization=DIY_ORGANIZATION,
+        settings_dir=Path(str(written["file_settings_dir"])),
+        token_file=None,
+        passphrase_file=Path(str(written["passphrase_file"])),
+    )
+
+
 def _refuse_foreign(path: Path) -> None:
     facts = path.lstat()
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
@@ -271,7 +285,7 @@ def _refuse_unless_lab(target: Target, path: Path) -> None:
     folders = {
         "kubeconfig": target.kubeconfig,
         "settings_dir": target.settings_dir,
-        "token_file": target.token_file,
+        "token_file or passphrase_file": target.token_file or target.passphrase_file,
     }
     for key, value in folders.items():
         if value is None or not value.resolve().is_relative_to(home):

@@ -1,22 +1,21 @@
-"""Which pulumi, kubectl and helm a run uses, and the secrets that the environment itself holds."""
+"""Which pulumi, kubectl and helm a run uses."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.lib import pulumi
-from runbooks.lib.environment import secret_variables
+from runbooks.lib.diagnosis import FIRST_WITH_EXIT_CODES, is_at_least
 from runbooks.lib.errors import OpsError, ToolFailed
 from runbooks.lib.install import INSTALL
 from runbooks.lib.kubectl import Runs
+from runbooks.lib.search_path import find_program
 from runbooks.lib.target import Target
 
-__all__ = ["Tools", "ask_version", "find_kubectl", "find_pulumi", "find_tools", "missing", "secret_variables"]
+LANGUAGE_HOST = "pulumi-language-python"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,75 +24,74 @@ class Tools:
 
     pulumi: str
     pulumi_version: str
-    is_stand_in: bool
-    """The lab's own pulumi; never on a real target."""
     kubectl: str
     helm: str = ""
     """Empty when there is none; only some tasks need it."""
 
 
-def find_tools(target: Target, program: str, *, is_stand_in: bool, version: str) -> Tools:
-    """The tools for a target, `program` being its pulumi; the lab has its own kubectl and helm.
+def find_tools(target: Target, program: str, *, version: str) -> Tools:
+    """The tools for a target, `program` being its pulumi; the lab has its own kubectl.
 
     Raises `ToolFailed` with the install command when there is no kubectl.
     """
     return Tools(
         pulumi=program,
         pulumi_version=version,
-        is_stand_in=is_stand_in,
         kubectl=find_kubectl(target),
-        helm=str(target.tools.get("helm") or shutil.which("helm") or ""),
+        helm=str(find_program("helm") or ""),
     )
 
 
-def find_pulumi(target: Target, root: Path) -> tuple[str, bool]:
-    """Path of the pulumi to use and whether it is the lab's stand-in, which serves the lab alone."""
-    on_path = real_pulumi(root)
-    if on_path:
-        return on_path, False
-    stand_in = target.tools.get("pulumi") or root / "lab" / "bin" / "pulumi"
-    if target.ephemeral and stand_in.exists():
-        return str(stand_in), True
-    raise missing("pulumi", target)
+def find_pulumi(target: Target) -> str:
+    """Path of the pulumi to use: the one on PATH; on the lab its own where that one lacks its language host.
+
+    Raises `ToolFailed` with the install command when there is none.
+    """
+    program, own = find_program("pulumi"), chosen_by_lab(target, "pulumi")
+    if own is not None and (program is None or not has_language_host(program)):
+        program = own
+    if program is None:
+        raise missing("pulumi", target)
+    return str(program)
 
 
-def real_pulumi(root: Path) -> str:
-    """The first pulumi on PATH that is not the lab's stand-in; empty when there is none."""
-    return real_tool("pulumi", root)
+def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple[str, str]:
+    """The pulumi to use and its version: on the lab its own takes the place of one on PATH that is too old.
+
+    Raises `ToolFailed` when there is none that works.
+    """
+    program, own = find_pulumi(target), chosen_by_lab(target, "pulumi")
+    version = ask_version(program, env, runner)
+    if own is None or is_at_least(pulumi.read_version(version), FIRST_WITH_EXIT_CODES):
+        return program, version
+    return str(own), ask_version(str(own), env, runner)
 
 
-def real_tool(name: str, root: Path) -> str:
-    """The first program of that name on PATH that is not one of the lab's stand-ins; empty when there is none."""
-    for folder in os.get_exec_path():
-        found = shutil.which(name, path=folder)
-        if found and not _is_stand_in(Path(found).resolve(), root):
-            return str(Path(found).absolute())
-    return ""
-
-
-def _is_stand_in(program: Path, root: Path) -> bool:
-    """Of this checkout, or of another one whose `lab.env` a shell still has."""
-    lab = program.parent.parent
-    return program.is_relative_to((root / "lab").resolve()) or (lab.name == "lab" and (lab / "engine").is_dir())
+def has_language_host(program: Path) -> bool:
+    """Whether a pulumi can run Python programs: its language host is beside it or on PATH."""
+    return program.resolve().with_name(LANGUAGE_HOST).is_file() or find_program(LANGUAGE_HOST) is not None
 
 
 def find_kubectl(target: Target) -> str:
     """The lab's kubectl for the lab; else the one on PATH, else the one of this environment."""
     beside_python = Path(sys.executable).with_name("kubectl")
-    found = (
-        target.tools.get("kubectl") or shutil.which("kubectl") or (beside_python if beside_python.exists() else None)
-    )
-    if found is None:
+    found = chosen_by_lab(target, "kubectl") or find_program("kubectl")
+    if found is None and not beside_python.exists():
         raise missing("kubectl", target)
-    return str(Path(found).absolute())
+    return str((found or beside_python).absolute())
+
+
+def chosen_by_lab(target: Target, tool: str) -> Path | None:
+    """What the lab chose at its start, as long as it is there; nothing on any other target."""
+    program = target.tools.get(tool)
+    return program if program is not None and program.exists() else None
 
 
 def missing(tool: str, target: Target) -> OpsError:
-    where = "it is needed on every real target; the lab's stand-in serves the lab alone" if tool == "pulumi" else ""
     return ToolFailed(
         f"{tool} is not on PATH, and target {target.name!r} needs it",
-        expected=where or f"{tool} on PATH",
-        next_step=INSTALL[tool],
+        expected=f"{tool} on PATH; the lab's own serves the lab alone",
+        next_step="./inv lab.up" if target.ephemeral else INSTALL[tool],
     )
 
 

@@ -181,6 +181,21 @@ def test_an_environment_made_from_objects(client: EscClient, environment: str) -
     client.delete_environment(ORG, "app", "objects")
 
 
+def test_a_clone_has_the_definition_and_what_is_asked_for(client: EscClient, environment: str) -> None:
+    client.create_environment_tag(ORG, "shared", "base", "owner", "me")
+    everything = {"preserve_history": True, "preserve_environment_tags": True, "preserve_revision_tags": True}
+    for name, options in (("bare", {}), ("whole", everything)):
+        client.clone_environment(ORG, "shared", "base", "copy", name, options)
+        _, values, _ = client.open_and_read_environment(ORG, "copy", name)
+        assert values["postgres"]["password"] == "a-long-password"
+    assert [one.number for one in client.list_environment_revisions(ORG, "copy", "bare")] == [1]
+    assert [one.number for one in client.list_environment_revisions(ORG, "copy", "whole")] == [2, 1]
+    assert list(client.list_environment_tags(ORG, "copy", "whole").tags) == ["owner"]
+    assert not client.list_environment_tags(ORG, "copy", "bare").tags
+    for name in ("bare", "whole"):
+        client.delete_environment(ORG, "copy", name)
+
+
 def test_a_wrong_token_is_turned_away(tmp_path: Path) -> None:
     cloud = server.serving(tmp_path)
     stranger = EscClient(Configuration(host=cloud.url, access_token="pul-0000"))

@@ -226,7 +226,7 @@ def _answered(child: subprocess.Popen[str], terminal: int, answers: list[tuple[s
 
 
 def folders_without_pulumi() -> list[str]:
-    """PATH without a real pulumi: these tests are about the command line on the lab's stand-in."""
+    """PATH without a pulumi: the lab then brings the one that it built."""
     return [folder for folder in os.get_exec_path() if shutil.which("pulumi", path=folder) is None]
 
 

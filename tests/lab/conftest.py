@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from lab import platform
+from lab import platform, toolchain
 from lab.platform import ports, processes
 from lab.platform.record import Record
 from tests.lab.command_line import Checkout, Deployed, commit_everything, git_status, make_state
+from tests.lab.refused_routes import every_route_of_the_cloud_is_there as every_route_of_the_cloud_is_there
 from tests.lab.workshop import Workshop
 
 
@@ -76,6 +77,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def helm() -> Path:
+    """What `charts.*` use: the one on PATH, else built, once for this user."""
+    return toolchain.resolve(print, ["helm"])["helm"].program
+
+
+@pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """What the README's first command gives: a checkout in which `./inv deploy.postgres` was run, and what it said."""
     with first_run(tmp_path_factory.mktemp("command-line"), "deploy.postgres") as done:
@@ -87,6 +94,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """A checkout in which `./inv deploy.all` was run as the first command, and what it said."""
     with first_run(tmp_path_factory.mktemp("whole"), "deploy.all") as done:
         yield done
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes the whole platform down comes after everything that works on it."""
+    items.sort(key=lambda item: item.path.name == "test_whole_platform_end.py")
 
 
 @contextlib.contextmanager

@@ -48,12 +48,12 @@ def _annotations(item: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture
-def render(lab):
+def render(helm):
     """`helm template` with the lab's helm, and values besides those that the chart cannot do without."""
 
     def template(chart: str, more: dict[str, Any] | None = None, *, complaint: str = "") -> Rendered:
         values = yaml.safe_dump({**VALUES[chart], **(more or {})})
-        argv = [lab.target["tools"]["helm"], "template", chart, CHARTS / chart, "--include-crds", "--values=-"]
+        argv = [helm, "template", chart, CHARTS / chart, "--include-crds", "--values=-"]
         done = subprocess.run(argv, input=values, capture_output=True, text=True, check=False)
         assert (done.returncode == 0) is not bool(complaint), done.stderr
         assert complaint in done.stderr

@@ -46,12 +46,12 @@ class Rendered:
 
 
 @pytest.fixture
-def render(lab):
+def render(helm):
     """`helm template` with the lab's helm."""
 
     def template(chart: str, release: str, values: dict[str, Any] | None = None) -> Rendered:
         argv = [
-            lab.target["tools"]["helm"],
+            helm,
             "template",
             release,
             str(CHARTS / chart),

@@ -9,6 +9,7 @@ import pytest
 
 from lab import platform
 from tests.lab.conftest import Lab, kill
+from tests.lab.refused_routes import refused_routes
 from tests.unit.cloud.conftest import Caller
 
 pytestmark = pytest.mark.lab
@@ -47,6 +48,12 @@ def test_it_comes_back_with_everything_after_a_crash(lab: Lab) -> None:
     assert again.token == account.token
     session = again.post(f"{ENVIRONMENT}/open")["id"]
     assert again.get(f"{ENVIRONMENT}/open/{session}")["properties"]["a"]["value"] == "kept-secret"
+
+
+def test_a_refused_request_is_found_in_its_log(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert caller(lab).send("GET", "/api/none").status == 404
+    (found,) = refused_routes(tmp_path_factory.getbasetemp())
+    assert found.endswith("GET '/api/none': no such route")
 
 
 def test_it_is_small(lab: Lab) -> None:

@@ -1,30 +1,26 @@
-"""ESC environments of the cloud as a stack sees them: its settings, its variables, its neighbours' outputs."""
+"""The lab's cloud as the backend of the real CLIs: environments bound to stacks, and every command of the handbook."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from lab.cloud import server
-from lab.cloud.server import Cloud
-from tests.contract.cloud_stage import CloudStage, write_project
-from tests.unit.cloud.conftest import Caller
-from tests.unit.engine.cloud_lab import UP, CloudLab, open_lab
+from tests.contract import scratch
+from tests.contract.scratch import Scratch
 
 PASSWORD = 'pässword-with "quotes" and\nlines'
 NAME = "organization/app/prod"
-E = "/api/esc/environments/organization"
+UP = ("up", "-s", "mx", "--yes", "--skip-preview")
 
 PRODUCER = """
 import pulumi
 config = pulumi.Config()
-pulumi.export("host", config.get("host") or "db.svc")
+pulumi.export("host", "db.svc")
 pulumi.export("port", 5432)
 pulumi.export("on", True)
 pulumi.export("nothing", None)
@@ -33,7 +29,6 @@ pulumi.export("password", config.require_secret("password"))
 pulumi.export("pin", pulumi.Output.secret(123456))
 pulumi.export("login", pulumi.Output.secret({"user": "me", "password": "from-a-map"}))
 """
-
 DEFINITION = """\
 values:
   stacks:
@@ -53,99 +48,83 @@ values:
     url: postgres://${mine}@${stacks.postgresql.host}
     ratio: 1.5
     whole: 2.0
-    empty: null
     json: {"fn::toJSON": ["${stacks.postgresql.host}", "${mine}"]}
   environmentVariables:
     PLAIN_ONE: plain-text
     SECRET_ONE: ${mine}
     NUMBER: 5432
     FLAG: true
-    LIST: [1]
   files:
     A_FILE: "content of ${mine}"
 """
-
-CONSUMER = """
-import json, os, pulumi
+KEYS = ("host", "on", "pin", "hosts", "login", "url", "ratio", "whole", "json")
+CONSUMER = f"""
+import os, pulumi
 config, postgresql = pulumi.Config(), pulumi.Config("postgresql")
-keys = ["host", "on", "pin", "hosts", "login", "url", "ratio", "whole", "empty", "json"]
-pulumi.export("values", {key: config.get(key) for key in keys})
+pulumi.export("values", {{key: config.get(key) for key in {KEYS!r}}})
 pulumi.export("port", postgresql.get("port"))
-for key in keys:
-    pulumi.export(f"{key}-secret", config.get_secret(key))
 pulumi.export("password", postgresql.require_secret("password"))
-pulumi.export("variables", {key: os.environ.get(key) for key in ("PLAIN_ONE", "NUMBER", "FLAG")})
-pulumi.export("variable-length", len(os.environ["SECRET_ONE"]))
+pulumi.export("variables", {{key: os.environ.get(key) for key in ("PLAIN_ONE", "NUMBER", "FLAG")}})
+pulumi.export("secret-variable", len(os.environ["SECRET_ONE"]))
 path = os.environ["A_FILE"]
 pulumi.export("file", [oct(os.stat(path).st_mode)[-3:], len(open(path).read())])
-pulumi.export("file-path", path)
-pulumi.log.info("in the log: " + os.environ["SECRET_ONE"])
-print("printed: " + os.environ["SECRET_ONE"])
+print("a variable: " + os.environ["SECRET_ONE"])
 print("of a map: " + config.require_object("login")["password"])
-print("of a file: " + open(path).read())
+print("a file: " + open(path).read())
 """
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    cloud = server.serving(tmp_path_factory.mktemp("cloud"))
-    yield cloud
-    cloud.stop()
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
+    """With the stack `postgresql/mx`, updated, and the environment `app/prod` that reads it."""
+    with scratch.open_scratch(tmp_path_factory.mktemp("cloud")) as opened:
+        producer = opened.in_project("postgresql", PRODUCER)
+        producer.must("stack", "init", "mx")
+        producer.must("config", "set", "--secret", "password", "-s", "mx", stdin=PASSWORD)
+        producer.must(*UP)
+        producer.must("env", "init", NAME, "--file", "-", stdin=DEFINITION)
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def every_route_is_there(cloud: Scratch) -> Iterator[None]:
+    yield
+    assert cloud.refused == []
 
 
 @pytest.fixture(scope="module")
-def producer(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> CloudStage:
-    """The stack ``postgresql/mx``, updated."""
-    lab = open_lab(tmp_path_factory.mktemp("stage"), cloud.url, cloud.token)
-    lab.stage.must("stack", "rm", "mx", "--yes")
-    stage = replace(lab.stage, project="postgresql")
-    write_project(stage, "postgresql", "postgresql")
-    stage.write_program(PRODUCER)
-    stage.must("stack", "init", "mx")
-    stage.must("config", "set", "--secret", "password", "-s", "mx", stdin=PASSWORD)
-    stage.must(*UP)
-    return stage
+def consumer(cloud: Scratch) -> Scratch:
+    """The stack `consumer/mx`, bound to `app/prod`."""
+    consumer = cloud.in_project("consumer", CONSUMER)
+    consumer.must("stack", "init", "mx")
+    (consumer.folder / "Pulumi.mx.yaml").write_text("# mine\nconfig:\n  consumer:own: value # why\n")
+    consumer.must("config", "env", "add", "app/prod", "--yes", "-s", "mx")
+    return consumer
 
 
-@pytest.fixture
-def lab(producer: CloudStage, cloud: Cloud) -> Iterator[CloudLab]:
-    """A consumer's project with a stack that is bound to nothing yet, and the environment ``app/prod``."""
-    stage = replace(producer, project="consumer")
-    write_project(stage, "consumer", "consumer")
-    stage.write_program(CONSUMER)
-    stage.must("stack", "init", "mx")
-    stage.must("env", "init", NAME, "--file", "-", stdin=DEFINITION)
-    yield CloudLab(stage, Caller(cloud.url, cloud.token))
-    stage.must("stack", "rm", "mx", "--yes", "--force")
-    stage.must("env", "rm", NAME, "--yes")
+@dataclass(frozen=True)
+class Applied:
+    printed: str
+    outputs: dict[str, Any]
 
 
-@pytest.fixture
-def bound(lab: CloudLab) -> CloudLab:
-    lab.stage.must("config", "env", "add", "app/prod", "--yes", "-s", "mx")
-    return lab
+@pytest.fixture(scope="module")
+def applied(consumer: Scratch) -> Applied:
+    """One update of the consumer."""
+    printed = consumer.must(*UP)
+    return Applied(printed, json.loads(consumer.must("stack", "output", "--json", "-s", "mx", "--show-secrets")))
 
 
-def settings_file(lab: CloudLab) -> Path:
-    return lab.stage.folder / "Pulumi.mx.yaml"
+# -- an environment and its stack ----------------------------------------------------------------------------------
 
 
-def outputs(lab: CloudLab) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(lab.stage.must("stack", "output", "--json", "-s", "mx", "--show-secrets"))
-    return found
+def test_binding_keeps_the_rest_of_the_file(consumer: Scratch) -> None:
+    text = (consumer.folder / "Pulumi.mx.yaml").read_text()
+    assert text == "# mine\nconfig:\n  consumer:own: value # why\nenvironment:\n  - app/prod\n"
 
 
-def settings(lab: CloudLab, *flags: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(lab.stage.must("config", "--json", "-s", "mx", *flags))
-    return found
-
-
-# -- what a program gets -------------------------------------------------------------------------------------------
-
-
-def test_settings_reach_the_program_as_texts(bound: CloudLab) -> None:
-    bound.stage.must(*UP)
-    assert outputs(bound)["values"] == {
+def test_values_reach_the_program_as_text(applied: Applied) -> None:
+    assert applied.outputs["values"] == {
         "host": "db.svc",
         "on": "true",
         "pin": "123456",
@@ -154,266 +133,198 @@ def test_settings_reach_the_program_as_texts(bound: CloudLab) -> None:
         "url": "postgres://mine-alone@db.svc",
         "ratio": "1.5",
         "whole": "2",
-        "empty": "",
         "json": '["db.svc","mine-alone"]',
     }
-    assert (outputs(bound)["port"], outputs(bound)["password"]) == ("5432", PASSWORD)
+    assert (applied.outputs["port"], applied.outputs["password"]) == ("5432", PASSWORD)
 
 
-def test_texts_keep_their_secretness_and_numbers_lose_it(bound: CloudLab) -> None:
-    seen = settings(bound, "--open")
-    secret = {key.partition(":")[2] for key, one in seen.items() if one["secret"]}
-    assert secret == {"login", "url", "json", "password"}
-    assert all(("value" in one) != one["secret"] for one in seen.values())
-    shown = settings(bound, "--show-secrets")
-    assert shown["postgresql:password"] == {"value": PASSWORD, "secret": True}
-    assert shown["consumer:login"] == {"value": '{"password":"from-a-map","user":"me"}', "secret": True}
-    assert bound.stage.must("config", "get", "url", "-s", "mx") == "postgres://mine-alone@db.svc\n"
+def test_variables_and_files_reach_the_program(applied: Applied) -> None:
+    assert applied.outputs["variables"] == {"PLAIN_ONE": "plain-text", "NUMBER": "5432", "FLAG": "true"}
+    assert applied.outputs["secret-variable"] == len("mine-alone")
+    assert applied.outputs["file"] == ["600", len("content of mine-alone")]
 
 
-def test_without_opening_it_is_unknown_what_a_provider_gives(bound: CloudLab) -> None:
-    seen = settings(bound)
-    assert seen["consumer:host"] == {"value": "[unknown]", "secret": False}
-    assert seen["consumer:ratio"] == {"value": "1.5", "secret": False}
-    assert seen["consumer:url"] == {"secret": True}
+def test_secrets_are_masked_in_the_output_and_sealed_in_the_store(applied: Applied, cloud: Scratch) -> None:
+    assert all(f"{what}: [secret]" in applied.printed for what in ("a variable", "of a map", "a file"))
+    secrets = [secret.encode() for secret in ("mine-alone", "from-a-map", json.dumps(PASSWORD)[1:-1])]
+    kept = [path for path in (cloud.root / "cloud").rglob("*") if path.is_file()]
+    # The program exported texts that are not secret to the engine any more.
+    stored = [path for path in kept if "consumer" not in path.parts]
+    assert len(stored) > 8
+    assert [path for path in stored if any(secret in path.read_bytes() for secret in secrets)] == []
 
 
-def test_secrets_of_settings_variables_and_files_are_hidden(bound: CloudLab) -> None:
-    shown = bound.stage.must(*UP)
-    told = ("in the log: [secret]", "printed: [secret]", "of a map: [secret]", "of a file: [secret]")
-    assert [words for words in told if words not in shown] == []
-    for secret in ("mine-alone", "from-a-map", PASSWORD.partition("\n")[0]):
-        assert secret not in shown
-    exported = bound.stage.must("stack", "export", "-s", "mx")
-    assert PASSWORD not in exported
-    assert "from-a-map" not in json.dumps(json.loads(exported)["deployment"]["resources"][0]["outputs"]["login-secret"])
-
-
-def test_variables_and_files_reach_the_program_and_files_are_taken_away(bound: CloudLab) -> None:
-    bound.stage.must(*UP)
-    found = outputs(bound)
-    assert found["variables"] == {"PLAIN_ONE": "plain-text", "NUMBER": "5432", "FLAG": "true"}
-    assert found["variable-length"] == len("mine-alone")
-    assert found["file"] == ["600", len("content of mine-alone")]
-    assert not Path(found["file-path"]).exists()
-
-
-def test_the_settings_file_wins_and_maps_are_merged(bound: CloudLab) -> None:
-    stage = bound.stage
-    stage.must("config", "set", "host", "own.svc", "-s", "mx")
-    text = settings_file(bound).read_text()
-    settings_file(bound).write_text(f"{text}  consumer:login:\n    user: own\n    port: 1\n")
-    shown = settings(bound, "--show-secrets")
-    assert shown["consumer:host"]["value"] == "own.svc"
-    assert json.loads(shown["consumer:login"]["value"]) == {"user": "own", "port": 1, "password": "from-a-map"}
-    stage.must(*UP)
-    assert outputs(bound)["values"]["host"] == "own.svc"
-    assert json.loads(outputs(bound)["values"]["login"])["password"] == "from-a-map"
-
-
-def test_a_default_of_the_project_is_below_the_environment(bound: CloudLab) -> None:
-    project = bound.stage.folder / "Pulumi.yaml"
-    declared = "config:\n  host: {default: by-default}\n  wanted: {type: string}\n"
-    project.write_text(f"{project.read_text()}{declared}")
-    missing = bound.stage.run(["preview", "-s", "mx"])
-    assert missing.returncode == 1
-    assert "Stack 'mx' is missing configuration value 'consumer:wanted'" in missing.stderr
-    bound.stage.must("env", "set", NAME, "pulumiConfig.wanted", "here")
-    bound.stage.must(*UP)
-    assert outputs(bound)["values"]["host"] == "db.svc"
-
-
-def test_the_history_names_the_environments_and_keeps_no_secret_in_clear(bound: CloudLab) -> None:
-    bound.stage.must(*UP)
-    (update,) = bound.caller.get("/api/stacks/organization/consumer/mx/updates")["updates"]
+def test_the_history_names_the_environment_and_holds_no_secret(applied: Applied, cloud: Scratch) -> None:
+    (update,) = cloud.caller.get("/api/stacks/organization/consumer/mx/updates")["updates"]
     assert update["environment"]["stack.environments"] == '[{"id":"app/prod"}]'
     assert update["config"]["consumer:host"] == {"string": "db.svc", "secret": False, "object": False}
     assert update["config"]["postgresql:password"]["secret"] is True
-    assert "mine-alone" not in json.dumps(update)
-    assert "from-a-map" not in json.dumps(update)
+    assert not any(secret in json.dumps(update) for secret in ("mine-alone", "from-a-map"))
 
 
-# -- binding -------------------------------------------------------------------------------------------------------
+def test_text_keeps_its_secrecy_and_the_stack_overrides(consumer: Scratch) -> None:
+    seen = json.loads(consumer.must("config", "--json", "-s", "mx", "--open"))
+    assert {key.partition(":")[2] for key, one in seen.items() if one["secret"]} == {"login", "url", "json", "password"}
+    consumer.must("config", "set", "host", "own.svc", "-s", "mx")
+    shown = json.loads(consumer.must("config", "--json", "-s", "mx", "--show-secrets"))
+    consumer.must("config", "rm", "host", "-s", "mx")
+    assert shown["consumer:host"] == {"value": "own.svc", "secret": False}
+    assert shown["postgresql:password"] == {"value": PASSWORD, "secret": True}
 
 
-def test_binding_twice_binds_twice_and_comments_stay(lab: CloudLab) -> None:
-    written = "# mine\nconfig:\n  consumer:host: own # why\n"
-    settings_file(lab).write_text(written)
-    for times in (1, 2):
-        lab.stage.must("config", "env", "add", "app/prod", "--yes", "-s", "mx")
-        assert (
-            lab.stage.must("config", "env", "ls", "-s", "mx", "--json")
-            == json.dumps(["app/prod"] * times, indent=2) + "\n"
-        )
-    assert settings_file(lab).read_text().startswith(written)
-    lab.stage.must("config", "env", "rm", "app/prod", "--yes", "-s", "mx")
-    assert json.loads(lab.stage.must("config", "env", "ls", "-s", "mx", "--json")) == ["app/prod"]
-    lab.stage.must("config", "env", "rm", "app/prod", "--yes", "-s", "mx")
-    assert settings_file(lab).read_text() == written
-    assert "no environments listed" in lab.stage.must("config", "env", "ls", "-s", "mx")
+def test_a_definition_in_the_stack_file_imports_the_environment(cloud: Scratch) -> None:
+    inline = cloud.in_project("inline", "")
+    inline.must("stack", "init", "mx")
+    own = "environment:\n  imports: [app/prod]\n  values: {pulumiConfig: {host: inline}}\n"
+    (inline.folder / "Pulumi.mx.yaml").write_text(own)
+    seen = json.loads(inline.must("config", "--json", "-s", "mx", "--open"))
+    assert (seen["inline:host"]["value"], seen["inline:on"]["value"]) == ("inline", "true")
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "told"),
-    [
-        (("add", "app/prod"), 1, "error: non-interactive mode requires --yes flag"),
-        (("rm", "app/prod"), 1, "error: non-interactive mode requires --yes flag"),
-        (("add", "app/none", "--yes"), 1, 'Diags: environment "app/none" not found'),
-        (("add", "app/prod", "app/none", "--yes"), 1, 'Diags: environment "app/none" not found'),
-        (("add", "--yes"), 2, "'pulumi config env add' takes at least 1"),
-    ],
-)
-def test_what_cannot_be_bound_leaves_the_file_alone(
-    bound: CloudLab, words: Sequence[str], code: int, told: str
-) -> None:
-    before = settings_file(bound).read_bytes()
-    done = bound.stage.run(["config", "env", *words, "-s", "mx"])
-    assert done.returncode == code
-    assert told in done.stderr
-    assert settings_file(bound).read_bytes() == before
+def test_config_becomes_an_environment(cloud: Scratch) -> None:
+    moved = cloud.in_project("moved", "")
+    moved.must("stack", "init", "mx")
+    moved.must("config", "set", "--secret", "word", "-s", "mx", stdin="hidden-word")
+    moved.must("config", "env", "init", "--yes", "-s", "mx")
+    assert "hidden-word" not in moved.must("env", "get", "organization/moved/mx", "--definition")
+    shown = json.loads(moved.must("config", "--json", "-s", "mx", "--show-secrets"))
+    assert shown == {"moved:word": {"value": "hidden-word", "secret": True}}
+    assert "config:" not in (moved.folder / "Pulumi.mx.yaml").read_text()
 
 
-def test_a_definition_of_its_own_in_the_settings_is_bound_to(lab: CloudLab) -> None:
-    """``environment:`` may be a whole definition, whose imports are added to."""
-    own = "environment:\n  values:\n    pulumiConfig:\n      host: inline\n      ratio: 2.5\n"
-    settings_file(lab).write_text(own)
-    lab.stage.must("config", "env", "add", "app/prod", "--yes", "-s", "mx")
-    assert json.loads(lab.stage.must("config", "env", "ls", "-s", "mx", "--json")) == ["app/prod"]
-    lab.stage.must(*UP)
-    values = outputs(lab)["values"]
-    assert (values["host"], values["ratio"], values["on"]) == ("inline", "2.5", "true")
+# -- the commands of environments ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", ["5432", "true", "007", '"quoted"'])
-def test_a_secret_is_a_text_whatever_it_looks_like(lab: CloudLab, given: str) -> None:
-    """The real CLI keeps what was typed."""
-    done = lab.stage.run(["env", "set", NAME, "given", given, "--secret"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert json.loads(lab.stage.must("env", "open", NAME, "given")) == given.strip('"')
+@pytest.fixture
+def env(cloud: Scratch) -> Iterator[str]:
+    """An environment for one test, in its second revision."""
+    cloud.must("env", "init", "organization/app/one", "--file", "-", stdin="values: {a: 1, s: {fn::secret: hidden}}")
+    yield "organization/app/one"
+    cloud.must("env", "rm", "organization/app/one", "--yes")
 
 
-def test_revisions_have_names(lab: CloudLab) -> None:
-    """A value may well be called ``tag`` and be ``rm``."""
-    env = lab.stage.must
-    env("env", "set", NAME, "tag", "rm")
-    env("env", "set", NAME, "tag", "list")
-    assert env("env", "get", NAME, "tag", "--value", "string") == "list\n"
-    for version in ("@3", "3"):
-        env("env", "version", "tag", f"{NAME}@stable", version)
-    env("env", "version", "tag", f"{NAME}@same", "@stable")
-    env("env", "version", "tag", f"{NAME}@newest")
-    listed = ["latest (revision 4)", "newest (revision 4)", "same (revision 3)", "stable (revision 3)"]
-    assert env("env", "version", "tag", "ls", NAME).splitlines() == listed
-    assert env("env", "open", f"{NAME}@stable", "tag", "--format", "string") == "rm\n"
-    env("env", "version", "rollback", f"{NAME}@same")
-    assert env("env", "open", NAME, "tag", "--format", "string") == "rm\n"
-    env("env", "version", "tag", "rm", f"{NAME}@same")
-    assert "revision 3 (tag: stable)" in env("env", "version", "history", NAME)
-    refused = lab.stage.run(["env", "version", "tag", f"{NAME}@stable", "@none"])
+def test_revisions_have_names_and_differences(cloud: Scratch, env: str) -> None:
+    cloud.must("env", "set", env, "a", "2")
+    cloud.must("env", "version", "tag", f"{env}@stable", "@2")
+    listed = cloud.must("env", "version", "tag", "ls", env)
+    assert all(name in listed for name in ("latest", "stable"))
+    assert cloud.must("env", "open", f"{env}@stable", "a", "--format", "string") == "1\n"
+    changed = cloud.must("env", "diff", f"{env}@stable")
+    assert f"--- {env}@stable" in changed
+    cloud.must("env", "version", "rollback", f"{env}@stable")
+    assert cloud.must("env", "open", env, "a", "--format", "string") == "1\n"
+    cloud.must("env", "version", "tag", "rm", f"{env}@stable")
+    assert "revision 4 (tag: latest)" in cloud.must("env", "version", "history", env)
+    refused = cloud.run("pulumi", "env", "version", "tag", f"{env}@stable", "@none")
     assert (refused.returncode, "[404]" in refused.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(("wanted", "made"), [("app/made", "app/made"), ("made", "consumer/made")])
-def test_settings_become_an_environment(lab: CloudLab, wanted: str, made: str) -> None:
-    stage = lab.stage
-    stage.must("config", "set", "colour", "blue", "-s", "mx")
-    stage.must("config", "set", "--secret", "word", "-s", "mx", stdin="hidden-word")
-    said = stage.must("config", "env", "init", "--env", wanted, "--yes", "-s", "mx")
-    try:
-        assert f"Creating environment {made} for stack mx..." in said
-        assert "hidden-word" not in stage.must("env", "get", f"organization/{made}", "--definition")
-        assert settings(lab, "--show-secrets") == {
-            "consumer:colour": {"value": "blue", "secret": False},
-            "consumer:word": {"value": "hidden-word", "secret": True},
-        }
-        assert "config:" not in settings_file(lab).read_text()
-    finally:
-        stage.must("env", "rm", f"organization/{made}", "--yes")
+def test_a_clone_is_an_environment_of_its_own(cloud: Scratch, env: str) -> None:
+    cloud.must("env", "tag", env, "team", "me")
+    cloud.must("env", "clone", env, "copy/bare")
+    cloud.must("env", "clone", env, "copy/whole", "--preserve-history", "--preserve-env-tags")
+    cloud.must("env", "set", env, "a", "2")
+    opened = {name: json.loads(cloud.must("env", "open", f"organization/copy/{name}")) for name in ("bare", "whole")}
+    assert opened["bare"] == opened["whole"] == {"a": 1, "s": "hidden"}
+    assert "revision 2 (tag: latest)" in cloud.must("env", "version", "history", "organization/copy/whole")
+    assert "me" in cloud.must("env", "tag", "ls", "organization/copy/whole")
+    assert "revision 1 (tag: latest)" in cloud.must("env", "version", "history", "organization/copy/bare")
+    taken = cloud.run("pulumi", "env", "clone", env, "copy/bare")
+    assert (taken.returncode, "[409] Conflict" in taken.stderr) == (1, True)
 
 
-# -- other stacks' outputs -----------------------------------------------------------------------------------------
+def test_an_edit_from_elsewhere_in_between_is_not_lost(cloud: Scratch, env: str) -> None:
+    """The editor here lets another writer in first."""
+    editor = cloud.root / "editor"
+    pulumi = cloud.argv("pulumi")[0]
+    editor.write_text(f"#!/bin/sh\n'{pulumi}' env set {env} a 3 && echo '# mine' >> \"$1\"\n")
+    editor.chmod(0o755)
+    late = cloud.run("pulumi", "env", "edit", env, env={"EDITOR": str(editor)})
+    assert "Environment updated" not in late.stdout
+    assert "changed after it was read" in late.stderr or "[409] Conflict" in late.stderr
+    assert cloud.must("env", "open", env, "a", "--format", "string") == "3\n"
 
 
-def test_the_next_run_sees_what_the_producer_says_now(bound: CloudLab, producer: CloudStage) -> None:
-    bound.stage.must(*UP)
-    try:
-        producer.must("config", "set", "host", "moved.svc", "-s", "mx")
-        producer.must(*UP)
-        changed = bound.stage.must("preview", "-s", "mx", "--diff")
-        assert '"db.svc" => "moved.svc"' in changed
-        bound.stage.must(*UP)
-        assert outputs(bound)["values"]["url"] == "postgres://mine-alone@moved.svc"
-    finally:
-        producer.must("config", "rm", "host", "-s", "mx")
-        producer.must(*UP)
+def test_what_the_lab_lacks_is_an_answer_that_the_cli_can_show(cloud: Scratch, env: str) -> None:
+    """A draft of a change. The request is in the log, where the check after every lab test would find it."""
+    refused = cloud.run("pulumi", "env", "edit", env, "--draft", "--file", "-", stdin="values: {a: 9}")
+    logged = [line for line in cloud.refused if "drafts" in line]
+    cloud.refused.clear()
+    assert refused.returncode == 1
+    assert "[404] Not Found: no such route in the lab's cloud" in refused.stderr
+    assert logged
+
+
+# -- the commands of stacks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stack(cloud: Scratch) -> Scratch:
+    """The stack `tried/mx` with resources, one the parent of another, and a secret output."""
+    program = """
+import pulumi
+class Part(pulumi.ComponentResource):
+    pass
+first = Part("sample:index:Part", "first")
+second = Part("sample:index:Part", "second", opts=pulumi.ResourceOptions(parent=first))
+Part("sample:index:Part", "third", opts=pulumi.ResourceOptions(depends_on=[second]))
+pulumi.export("word", pulumi.Config().require_secret("word"))
+"""
+    tried = cloud.in_project("tried", program)
+    tried.must("stack", "init", "mx")
+    tried.must("config", "set", "--secret", "word", "-s", "mx", stdin="hidden-word")
+    tried.must(*UP)
+    return tried
 
 
 @pytest.mark.parametrize(
-    ("definition", "told"),
+    "command",
     [
-        (DEFINITION.replace("postgresql/mx", "postgresql/none"), 'stack "postgresql/none" not found'),
-        (DEFINITION.replace("postgresql.host", "postgresql.gone"), 'unknown property "gone"'),
+        "whoami --json",
+        "about --json",
+        "stack",
+        "stack select mx",
+        "stack ls --all --json",
+        "stack tag set a b",
+        "stack tag ls --json",
+        "stack history --json --show-secrets",
+        "stack output --json --show-secrets",
+        "stack graph graph.dot",
+        "config refresh --force",
+        "preview --diff --expect-no-changes",
+        "refresh --yes --skip-preview --json",
+        "stack change-secrets-provider default",
+        "state unprotect --all --yes",
+        "login",
+        "logout",
+        "env ls --output json",
     ],
 )
-def test_a_missing_stack_or_output_stops_a_run_before_it_begins(bound: CloudLab, definition: str, told: str) -> None:
-    """The environment can be stored; opening it tells what is wrong and ends with 0, as recorded."""
-    assert "Environment updated." in bound.stage.must("env", "edit", NAME, "--file", "-", stdin=definition)
-
-    opened = bound.stage.run(["env", "open", NAME])
-    preview = bound.stage.run(["preview", "-s", "mx"])
-    json_preview = bound.stage.run(["preview", "-s", "mx", "--json"])
-    update = bound.stage.run(UP)
-
-    assert (opened.returncode, opened.stdout) == (0, "")
-    assert told in opened.stderr
-    for done in (preview, json_preview, update):
-        assert (done.returncode, done.stdout) == (1, "")
-        assert told in done.stderr
-        assert done.stderr.endswith("error: getting stack configuration: opening environment: too many errors\n")
-    assert bound.caller.get("/api/stacks/organization/consumer/mx/updates")["updates"] == []
+def test_a_command_of_the_handbook_has_its_routes(stack: Scratch, command: str) -> None:
+    stack.must(*command.split())
 
 
-def test_a_stack_that_was_never_updated_has_no_outputs(bound: CloudLab) -> None:
-    """The consumer's own stack, here: nothing is made up."""
-    bound.stage.must("env", "edit", NAME, "--file", "-", stdin=DEFINITION.replace("postgresql/mx", "consumer/mx"))
-    opened = bound.stage.run(["env", "open", NAME])
-    assert 'app/prod:9:30: unknown property "host"' in opened.stderr
-    assert bound.stage.run(["preview", "-s", "mx"]).returncode == 1
+def test_an_exported_state_is_imported(stack: Scratch, tmp_path: Path) -> None:
+    stack.must("stack", "export", "--file", str(tmp_path / "state"), "-s", "mx")
+    stack.must("stack", "import", "--file", str(tmp_path / "state"), "-s", "mx")
+    assert stack.stack("tried", "mx")["activeUpdate"] == ""
+    stack.must("stack", "export", "--version", "1", "-s", "mx")
 
 
-def test_an_evaluator_that_dies_is_started_again(bound: CloudLab) -> None:
-    children = psutil.Process().children()  # those of earlier tests' clouds among them
-    evaluators = [child for child in children if "esc-evaluator" in " ".join(child.cmdline())]
-    assert evaluators
-    for evaluator in evaluators:
-        evaluator.kill()
-        evaluator.wait(10)
-    assert "db.svc" in bound.stage.must("config", "get", "host", "-s", "mx")
+def test_a_renamed_stack_keeps_its_resources_and_secrets(stack: Scratch) -> None:
+    stack.must("stack", "rename", "my", "-s", "mx")
+    assert stack.must("stack", "output", "word", "--show-secrets", "-s", "my") == "hidden-word\n"
+    assert stack.must("config", "get", "word", "-s", "my") == "hidden-word\n"
+    assert "4 unchanged" in stack.must("preview", "--expect-no-changes", "-s", "my")
+    taken = stack.run("pulumi", "stack", "rename", "organization/postgresql/mx", "-s", "my")
+    assert (taken.returncode, "[409] Conflict" in taken.stderr) == (1, True)
+    stack.must("stack", "rename", "mx", "-s", "my")
 
 
-# -- the environment's own commands --------------------------------------------------------------------------------
-
-
-def test_a_value_is_set_from_standard_input_and_stays_text(lab: CloudLab) -> None:
-    lab.stage.must("env", "set", NAME, "pulumiConfig.digits", "--secret", "--string", "--file", "-", stdin="0123")
-    opened = json.loads(lab.stage.must("env", "open", NAME, "pulumiConfig.digits", "--format", "detailed"))
-    assert (opened["value"], opened["secret"]) == ("0123", True)
-    assert "0123" not in lab.stage.must("env", "get", NAME)
-    assert lab.stage.must("env", "rm", NAME, "pulumiConfig.digits") == ""
-    assert lab.stage.run(["env", "open", NAME, "pulumiConfig.digits"]).returncode == 1
-
-
-def test_a_write_in_between_is_refused(lab: CloudLab) -> None:
-    before = lab.caller.send("GET", f"{E}/app/prod").headers["ETag"]
-    lab.stage.must("env", "set", NAME, "pulumiConfig.colour", "blue")
-    late = lab.caller.send("PATCH", f"{E}/app/prod", b"values: {}", ETag=before)
-    assert late.status == 409
-    assert lab.stage.must("env", "open", NAME, "pulumiConfig.colour", "--format", "string") == "blue\n"
-
-
-def test_a_command_runs_with_the_variables_and_its_output_is_masked(lab: CloudLab) -> None:
-    show = 'echo "$PLAIN_ONE $NUMBER $FLAG $SECRET_ONE"; cat "$A_FILE"; exit 3'
-    done = lab.stage.run(["env", "run", NAME, "--", "sh", "-c", show])
-    assert done.stdout == "plain-text 5432 true [secret]\n[secret]"
-    assert (done.returncode, done.stderr) == (1, "error: exit status 3\n")
-    assert lab.stage.run(["env", "run", NAME, "--", "true"]).returncode == 0
+def test_a_destroyed_stack_is_removed(stack: Scratch) -> None:
+    kept = stack.run("pulumi", "stack", "rm", "mx", "--yes")
+    assert "still has resources" in kept.stderr
+    stack.must("destroy", "--yes", "--skip-preview", "-s", "mx")
+    stack.must("stack", "rm", "mx", "--yes")
+    idle = stack.run("pulumi", "cancel", "mx", "--yes")
+    assert (idle.returncode, "no stack named" in idle.stderr) == (6, True)

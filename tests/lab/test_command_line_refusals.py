@@ -248,11 +248,12 @@ def poor_path(home: Workshop) -> str:
 
 def test_a_real_target_without_pulumi(home: Workshop) -> None:
     said = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
-    said.ends_with(1, "pulumi is not on PATH, and target 'home' needs it", "the lab's stand-in serves the lab alone")
+    said.ends_with(1, "pulumi is not on PATH, and target 'home' needs it", "the lab's own serves the lab alone")
 
 
-def without_stand_in(home: Workshop) -> AbstractContextManager[None]:
-    return changed(home.lab_dir / "target.json", lambda text: text.replace("/lab/bin/pulumi", "/lab/bin/absent"))
+def without_pulumi(home: Workshop) -> AbstractContextManager[None]:
+    pulumi = home.target["tools"]["pulumi"]
+    return changed(home.lab_dir / "target.json", lambda text: text.replace(pulumi, "/nowhere/pulumi"))
 
 
 def without_kubectl(home: Workshop) -> AbstractContextManager[None]:
@@ -265,7 +266,7 @@ Missing = Callable[[Workshop], AbstractContextManager[None]]
 TOOLS: dict[str, tuple[Missing, int, tuple[str, ...]]] = {
     "nothing": (lambda _: nullcontext(), 0, ()),
     "kubectl": (without_kubectl, 1, ("/nowhere/kubectl", "was not found", "expected: kubectl, installed")),
-    "pulumi": (without_stand_in, 1, ("pulumi is not on PATH, and target 'lab' needs it",)),
+    "pulumi": (without_pulumi, 1, ("pulumi is not on PATH, and target 'lab' needs it",)),
 }
 
 

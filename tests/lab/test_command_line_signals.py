@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from tests.lab.workshop import BUSY_IN_PREVIEW, CONFIG_MAP, DEPLOYMENT, HELD, Wo
 pytestmark = pytest.mark.lab
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+CLOUD, FILES = "lab", "mx"
+"""The probe's stack on the lab's cloud, and that of the target `home` on its file backend."""
+CASES = [(number, stack) for stack in (CLOUD, FILES) for number in SIGNALS]
+NAMES = [f"{number.name} {'cloud' if stack == CLOUD else 'files'}" for number, stack in CASES]
 NEVER_READY = DEPLOYMENT.format(annotations=HELD)
 SOON_READY = DEPLOYMENT.format(annotations={})
 
@@ -37,10 +41,30 @@ def pending(workshop: Workshop, stack: str = "lab") -> list[dict[str, Any]]:
     return workshop.deployment("probe", stack).get("pending_operations") or [] if path.exists() else []
 
 
-def begun_update(workshop: Workshop, *words: str, stack: str = "lab") -> subprocess.Popen[str]:
+def where(stack: str) -> tuple[str, ...]:
+    return () if stack == CLOUD else ("--target", "home")
+
+
+def deploy(stack: str) -> tuple[str, ...]:
+    return (*where(stack), "deploy.probe", *(() if stack == CLOUD else ("--yes",)))
+
+
+def make_stack(workshop: Workshop, stack: str) -> None:
+    """The lab makes what is missing by itself; nothing else does."""
+    if stack == CLOUD:
+        return
+    question = [("Create organization/probe/mx?", "y")]
+    workshop.typed("--target", "home", "stack.init", "probe", answers=question, env=workshop.with_pulumi).ends_with(0)
+    for key in ("token", "note"):
+        workshop.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
+
+
+def begun_update(
+    workshop: Workshop, *words: str, stack: str = "lab", env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """A deployment whose update waits for a pod that never gets ready."""
     workshop.write_program(NEVER_READY)
-    run = workshop.start(*(words or ("deploy.probe",)), env=workshop.with_pulumi)
+    run = workshop.start(*(words or ("deploy.probe",)), env=env or workshop.with_pulumi)
     until(lambda: pending(workshop, stack) or run.poll() is not None, "the update waits", seconds=300)
     assert run.poll() is None, finished(run).all
     return run
@@ -67,54 +91,56 @@ def assert_told(workshop: Workshop, said: Said, number: signal.Signals) -> None:
         assert said.code == -signal.SIGKILL
         assert kinds[-1] == "killed"
         return
-    said.ends_with(8, "interrupted", "./inv cancel.probe", "./inv deploy.probe goes on")
+    said.ends_with(8, "interrupted", "cancel.probe", "deploy.probe goes on")
     assert f"{number.name} was passed on to" in said.stdout
     assert workshop.journal()[-1]["exit_code"] == 8
     workshop.assert_nothing_left("probe")
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_signal_during_preview(workshop: Workshop, number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "stack"), CASES, ids=NAMES)
+def test_a_signal_during_preview(workshop: Workshop, number: signal.Signals, stack: str, tmp_path: Path) -> None:
+    make_stack(workshop, stack)
     started, gate = tmp_path / "started", tmp_path / "gate"
     busy = BUSY_IN_PREVIEW.format(started=str(started), gate=str(gate))
     workshop.write_program(busy + CONFIG_MAP.format(word="late"))
-    run = workshop.start("preview.probe", env=workshop.with_pulumi)
+    run = workshop.start(*where(stack), "preview.probe", env=workshop.with_recorder)
     until(started.exists, "the program runs", seconds=120)
-    before = workshop.state("probe")
+    before = workshop.state("probe", stack)
 
     said = told_to_stop(workshop, run, number)
 
     assert_told(workshop, said, number)
     assert_one_signal(workshop, number)
-    assert workshop.state("probe") == before
+    assert workshop.state("probe", stack) == before
     gate.touch()
-    again = workshop.inv("preview.probe", env=workshop.with_pulumi)
+    again = workshop.inv(*where(stack), "preview.probe", env=workshop.with_pulumi)
     again.ends_with(0)
     assert "+  probe      ConfigMap probe" in again.stdout
     workshop.assert_nothing_left("probe")
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_a_signal_during_up(workshop: Workshop, number: signal.Signals) -> None:
-    run = begun_update(workshop)
+@pytest.mark.parametrize(("number", "stack"), CASES, ids=NAMES)
+def test_a_signal_during_up(workshop: Workshop, number: signal.Signals, stack: str) -> None:
+    make_stack(workshop, stack)
+    run = begun_update(workshop, *deploy(stack), stack=stack, env=workshop.with_recorder)
 
     said = told_to_stop(workshop, run, number)
 
     assert_told(workshop, said, number)
     assert_one_signal(workshop, number)
     assert workshop.locks("probe") == []
-    assert pending(workshop) == []
+    assert pending(workshop, stack) == []
     if number is not signal.SIGKILL:
         assert "it left no lock and no operation of unknown result" in said.stderr
         assert "failed: probe" in said.stdout
     workshop.write_program(SOON_READY)
-    workshop.inv("deploy.probe", env=workshop.with_pulumi).ends_with(0)
-    assert not any(resource.get("initErrors") for resource in workshop.deployment("probe")["resources"])
+    workshop.inv(*deploy(stack), env=workshop.with_pulumi).ends_with(0)
+    assert not any(resource.get("initErrors") for resource in workshop.deployment("probe", stack)["resources"])
     workshop.assert_nothing_left("probe")
 
 
 def test_a_second_signal_is_not_passed_on(workshop: Workshop) -> None:
-    run = begun_update(workshop)
+    run = begun_update(workshop, env=workshop.with_recorder)
     for _ in range(3):
         os.kill(run.pid, signal.SIGINT)
 
@@ -150,13 +176,7 @@ def test_a_stack_held_in_the_cloud(workshop: Workshop) -> None:
 
 def test_a_stack_held_by_a_lock_file(workshop: Workshop) -> None:
     """The same on a file back end, whose lock names the process; `cancel` removes it when that is gone."""
-    workshop.typed(
-        *("--target", "home", "stack.init", "probe"),
-        answers=[("Create organization/probe/mx?", "y")],
-        env=workshop.with_pulumi,
-    ).ends_with(0)
-    for key in ("token", "note"):
-        workshop.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
+    make_stack(workshop, FILES)
     again = ("deploy.probe", "--yes")
     run = begun_update(workshop, "--target", "home", *again, stack="mx")
     holder = updating(run)

@@ -125,26 +125,6 @@ def test_psql_connects_with_what_is_exported(checkout: Checkout, password: str) 
     assert asked.stdout.startswith("18")
 
 
-def test_a_project_works_by_hand(checkout: Checkout) -> None:
-    """As the handbook writes it, with the settings that docs/runbooks/lab.md names."""
-    by_hand = (
-        "pulumi stack select lab && "
-        'pulumi preview --expect-no-changes --config-file "$OPS_STATE/lab/stacks/postgresql/Pulumi.lab.yaml"'
-    )
-    done = subprocess.run(
-        ["sh", "-c", by_hand],
-        cwd=checkout.root / "pulumi/data/databases/postgres",
-        env=checkout.environment(**exports(checkout)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 unchanged" in done.stdout
-    assert git_status(checkout.root) == ""
-
-
 @pytest.mark.parametrize("words", [("outputs.postgres",), ("--json", "outputs.postgres")], ids=["plain", "JSON"])
 def test_secret_outputs_are_masked(checkout: Checkout, password: str, words: tuple[str, ...]) -> None:
     said = checkout.inv(*words)

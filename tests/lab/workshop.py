@@ -1,7 +1,7 @@
 """A copy of the checkout with one service more, `probe`, whose program each test writes itself; and a real target.
 
 The target `home` is real to the toolkit (it is in targets.yaml, nothing on it is made unasked). Behind it stand the
-lab's cluster and back end, and a `pulumi` on PATH that is the lab's engine and writes down every signal it gets.
+lab's cluster and back end, and a person's `pulumi` on PATH, or one that writes down every signal it gets.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from runbooks.lib.toolbox import LANGUAGE_HOST
 from tests.lab.command_line import Checkout, Said
 
+PROVIDER = "pulumi-resource-kubernetes"
 SERVICE = """
 
 SERVICES = (
@@ -55,34 +57,27 @@ config:
 PASSPHRASE = "the-passphrase-of-the-workshop"
 PULUMI = """\
 #!/bin/sh
-exec '{python}' -B -P '{recorder}' "$@"
+# The lab's plugins serve only where OPS_STATE leads to their lab, and the toolkit does not say so on a real target.
+OPS_STATE={state}
+export OPS_STATE
+exec {pulumi} "$@"
 """
 RECORDER = """\
-import os, runpy, signal, sys
+#!{python} -B
+import os, signal, subprocess, sys
 
-REAL, FILE = signal.signal, {file!r}
-
-
-def listen(number, handler):
-    if not callable(handler):
-        return REAL(number, handler)
-
-    def told(number, frame):
-        with open(FILE, "a") as file:
-            file.write(f"{{os.getpid()}} {{signal.Signals(number).name}}\\n")
-        return handler(number, frame)
-
-    return REAL(number, told)
+child = subprocess.Popen([{pulumi!r}, *sys.argv[1:]], process_group=0)
 
 
-signal.signal = listen
-listen(signal.SIGINT, signal.default_int_handler)
-listen(signal.SIGTERM, lambda *_: sys.exit(143))
-sys.path.insert(0, {root!r})
-os.environ["OPS_STATE"] = {state!r}
-# Where a test makes the disk look full, Python would leave torn byte code behind.
-os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-runpy.run_module("lab.engine", run_name="__main__", alter_sys=True)
+def pass_on(number, frame):
+    with open({file!r}, "a") as file:
+        file.write(f"{{os.getpid()}} {{signal.Signals(number).name}}\\n")
+    child.send_signal(number)
+
+
+signal.signal(signal.SIGINT, pass_on)
+signal.signal(signal.SIGTERM, pass_on)
+sys.exit(child.wait())
 """
 
 CONFIG_MAP = """\
@@ -127,6 +122,7 @@ class Workshop(Checkout):
     def __init__(self, root: Path, state_dir: Path) -> None:
         super().__init__(root, state_dir)
         self.real = root.with_name(f"{root.name}-real-bin")
+        self.recorder = root.with_name(f"{root.name}-recorder-bin")
         self.signals_file = root.with_name(f"{root.name}-signals")
         self.passphrase = root.with_name(f"{root.name}-passphrase")
         self.project = root / "pulumi" / "probe"
@@ -164,14 +160,20 @@ class Workshop(Checkout):
         (self.root / "targets.yaml").write_text("# mine\n" + text)
 
     def _add_pulumi(self) -> None:
-        self.real.mkdir()
-        recorder = self.real / "recorder.py"
-        recorder.write_text(
-            RECORDER.format(file=str(self.signals_file), root=str(self.root), state=str(self.state_dir))
-        )
-        launcher = self.real / "pulumi"
-        launcher.write_text(PULUMI.format(python=self.root / ".venv/bin/python", recorder=recorder))
-        launcher.chmod(0o755)
+        """A person's pulumi, with language host and provider; and one that writes down each signal and passes it on."""
+        pulumi = Path(self.target["tools"]["pulumi"]).resolve()
+        provider = (self.lab_dir / "bin" / PROVIDER).resolve()
+        self._add_program(self.real, PULUMI.format(state=self.state_dir, pulumi=pulumi))
+        python, plain = self.root / ".venv/bin/python", str(self.real / "pulumi")
+        self._add_program(self.recorder, RECORDER.format(python=python, pulumi=plain, file=str(self.signals_file)))
+        for folder in (self.real, self.recorder):
+            (folder / LANGUAGE_HOST).symlink_to(pulumi.with_name(LANGUAGE_HOST))
+            (folder / PROVIDER).symlink_to(provider)
+
+    def _add_program(self, folder: Path, text: str) -> None:
+        folder.mkdir()
+        (folder / "pulumi").write_text(text)
+        (folder / "pulumi").chmod(0o755)
 
     # --- what tests do with it --------------------------------------------------------------------------------------
 
@@ -180,8 +182,13 @@ class Workshop(Checkout):
 
     @property
     def with_pulumi(self) -> dict[str, str]:
-        """The environment with that recording pulumi first on PATH: it then serves every target."""
+        """The environment with the person's pulumi first on PATH: it then serves every target."""
         return {"PATH": f"{self.real}:{self.environment()['PATH']}"}
+
+    @property
+    def with_recorder(self) -> dict[str, str]:
+        """The same with the pulumi that records signals."""
+        return {"PATH": f"{self.recorder}:{self.environment()['PATH']}"}
 
     def at_home(self, *words: str, **more: Any) -> Said:
         """`./inv --target home WORDS`."""

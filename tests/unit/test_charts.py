@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runbooks import charts
+from lab.toolchain import Found
+from runbooks import charts, rendering
 from runbooks.lib.errors import NotFound, ToolFailed, Usage, VerificationFailed
+from runbooks.session import open_session
 from tests.unit.house import House
 from tests.unit.lib.test_helm_charts import RENDERED
 
@@ -89,6 +93,18 @@ def test_what_helm_cannot_render_is_quoted(home: House) -> None:
     home.answer("helm", ["template"], (1, "", "Error: execution error at (x.yaml:1): image is required\n"))
     with pytest.raises(ToolFailed, match="image is required"):
         charts.render.body(home.c, "cnpg")
+
+
+@pytest.mark.parametrize("ephemeral", [True, False])
+def test_the_lab_alone_builds_a_helm(home: House, monkeypatch: pytest.MonkeyPatch, ephemeral: bool) -> None:
+    """Also where the one on PATH is too old, which is for the tool chain to say."""
+    built = Found(name="helm", program=Path("/cache/helm"), version="v4.2.4", origin="built here")
+    asked: list[list[str]] = []
+    monkeypatch.setattr("lab.toolchain.resolve", lambda _, names: asked.append(names) or {"helm": built})
+    with open_session(home.c, "charts.check") as session:
+        target = replace(session.target, ephemeral=ephemeral)
+        helm = rendering.with_helm(replace(session, target=target)).tools.helm
+    assert (helm, asked) == (("/cache/helm", [["helm"]]) if ephemeral else (str(home.bin / "helm"), []))
 
 
 def test_without_helm_the_install_command_is_told(home: House) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.checking import _judge, checks
+from runbooks.checking import _judge, checks, pytest_commands
 from runbooks.lib.command import Command, Outcome
 from runbooks.lib.errors import ToolFailed, Usage
 
@@ -20,13 +20,35 @@ def test_every_rule_of_the_repository_is_checked() -> None:
     for needed in ("sh -n inv", "bash -n .ci/run", "ruff format --check", "ruff check", "lint-imports", "mypy"):
         assert any(needed in each for each in words), needed
     assert any("check_commits.py" in each for each in words)
-    scripts = [*(ROOT / "lab/bin").iterdir(), *(ROOT / ".githooks").iterdir()]
+    folders = [ROOT / name for name in ("lab", "runbooks", "scripts")]
+    scripts = [*(path for folder in folders for path in folder.rglob("*.sh")), *(ROOT / ".githooks").iterdir()]
     assert [path for path in scripts if f"sh -n {path.relative_to(ROOT)}" not in words] == []
     assert not any(command.mutates for command in checks(fix=False))
 
 
+@pytest.mark.parametrize("fix", [False, True])
+def test_go_is_formatted_where_there_is_a_gofmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fix: bool) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not any(command.title == "gofmt" for command in checks(fix=fix))
+    (tmp_path / "gofmt").touch(mode=0o755)
+    (only,) = (command for command in checks(fix=fix) if command.title == "gofmt")
+    assert only.argv == (str(tmp_path / "gofmt"), "-w" if fix else "-d", "lab/toolchain")
+    assert only.mutates is fix
+
+
+@pytest.mark.parametrize(
+    ("fast", "all_of_them", "markers"),
+    [(True, True, ["not lab"]), (False, True, ["not lab", "lab"]), (False, False, [])],
+)
+def test_labs_come_last_and_one_at_a_time(fast: bool, all_of_them: bool, markers: list[str]) -> None:
+    commands = pytest_commands(["tests"], fast=fast, all_of_them=all_of_them)
+    found = [command.argv[command.argv.index("-m") + 1] for command in commands if "-m" in command.argv]
+    assert found == markers
+    assert all(("-n" in command.argv) is ("not lab" in command.argv) for command in commands)
+
+
 def test_fix_is_the_only_way_to_change_a_file() -> None:
-    changing = [command.argv[1:3] for command in checks(fix=True) if command.mutates]
+    changing = [command.argv[1:3] for command in checks(fix=True) if command.mutates and command.title != "gofmt"]
     assert changing == [("format", "--quiet"), ("check", "--fix")]
 
 

@@ -230,6 +230,23 @@ def test_a_plugin_that_pulumi_would_download_is_told(
     assert ended == ""
 
 
+def test_no_helm_is_no_failure_and_none_is_built(
+    home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lab's folder comes first on PATH, as after `lab.env` of an older lab, which had a helm."""
+    home.remove("helm")
+    links = home.state / "lab" / "bin"
+    links.mkdir(parents=True)
+    (home.state / "lab.lock").touch()
+    (links / "helm").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", f"{links}:{home.bin}:/usr/bin:/bin")
+    monkeypatch.setattr("lab.toolchain.resolve", lambda *_: pytest.fail("nothing is built"))
+    found, ended = rows(home, capsys)
+    assert "not tried" in found["helm"] and "charts.* need it" in found["helm"]
+    assert "not tried" in found["helm releases"] and "no helm" in found["helm releases"]
+    assert ended == ""
+
+
 @pytest.mark.parametrize("text", ["targets: [\n", "targets:\n  home: {}\n", "default: nope\n"])
 def test_a_broken_targets_file_is_a_row(home: House, capsys: pytest.CaptureFixture[str], text: str) -> None:
     (home.root / "targets.yaml").write_text(text)

@@ -6,12 +6,14 @@ import json
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from runbooks import esc, planning, running
+from runbooks import environments, esc, planning, running
 from runbooks.lib.errors import LoginMissing, NotApproved, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.services import find_service
 from runbooks.session import open_session
@@ -46,6 +48,29 @@ def opened(
         "files": {"value": {key: {"value": value, "secret": True} for key, value in (files or {}).items()}},
     }
     return {"value": sections}
+
+
+@pytest.mark.parametrize(
+    ("on_path", "chosen", "expected"),
+    [
+        (True, True, ("bin/esc", False)),
+        (False, True, ("lab/esc", False)),
+        (False, False, ("bin/pulumi", True)),
+    ],
+)
+def test_esc_where_there_is_one_pulumi_env_where_not(
+    house: House, on_path: bool, chosen: bool, expected: tuple[str, bool]
+) -> None:
+    if on_path:
+        house.install("esc")
+    own = house.home / "lab" / "esc"
+    if chosen:
+        own.parent.mkdir()
+        own.touch(mode=0o755)
+    with open_session(house.c, "esc.list") as session:
+        target = replace(session.target, tools=MappingProxyType({"esc": own}))
+        found = environments.esc_of(replace(session, target=target))
+    assert (found.program, found.is_pulumi) == (str(house.home / expected[0]), expected[1])
 
 
 @pytest.fixture

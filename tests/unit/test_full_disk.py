@@ -102,7 +102,7 @@ def test_half_a_folder_of_pulumi_is_none(tmp_path: Path) -> None:
         {"PULUMI_HOME": str(tmp_path / "own")},
         pytest.raises(Unwritable, match="pulumi's folder of this run"),
     )
-    with no_file_beyond(0), expected, made_private(tmp_path, own, is_stand_in=False):
+    with no_file_beyond(0), expected, made_private(tmp_path, own):
         pytest.fail("there is no folder")
     assert [entry.name for entry in tmp_path.iterdir()] == []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 
 from lab import platform
 from lab.operators import postgres
+from lab.toolchain import Found
 from runbooks import lab
 from runbooks.lib.errors import NotApproved, NotFound
 from runbooks.session import open_session
@@ -56,6 +59,62 @@ def test_status_has_one_line_a_part(
     assert ["etcd", "42", "2379", "52", "MB", "ready", "v3.6.16"] in lines
     assert ["kwok", "-", "10247", "-", "stopped", "v0.8.0"] in lines
     assert calls == [("status", house.state)]
+
+
+def test_status_says_where_each_tool_came_from(
+    house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found(name: str, version: str, origin: str, program: str) -> Found:
+        return Found(name=name, version=version, origin=origin, program=Path(program))
+
+    plugin = house.home / ".pulumi/plugins/resource-kubernetes-v4.34.0/pulumi-resource-kubernetes"
+    pseudo = "v4.0.0-20260115033456-f47bc2d6f199"
+    tools = [
+        found("kubectl", "v1.36.3", "on PATH", "/usr/bin/kubectl"),
+        found("pulumi", "v3.274.1", "built here", "/cache/pulumi"),
+        found("pulumi-resource-kubernetes", "v4.34.0", "plugin folder", str(plugin)),
+        found("pulumi-resource-kubernetes", pseudo, "built here", "/cache/provider"),
+        found("pulumi-resource-postgresql", "the lab's own", "this repository", "/lab/plugins/bin/x"),
+    ]
+    monkeypatch.setattr(platform, "tools", lambda _: tools)
+    run(house, "status")
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    rows = lines[lines.index("Tools of the lab") + 1 :]
+    assert [re.split(r" {2,}", line) for line in rows if line][-5:] == [
+        ["kubectl", "v1.36.3", "on PATH /usr/bin/kubectl"],
+        ["pulumi", "v3.274.1", "built here"],
+        ["pulumi-resource-kubernetes", "v4.34.0", "plugin folder ~/.pulumi/plugins"],
+        ["pulumi-resource-kubernetes", "v4.0.0-20260115", "built here"],
+        ["pulumi-resource-postgresql", "the lab's own", "this repository"],
+    ]
+    assert max(map(len, rows)) <= 80
+
+    house.c.config.ops.json = True
+    monkeypatch.setattr("runbooks.lib.render._in_use", [])
+    run(house, "status")
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    programs = [(event["version"], event["program"]) for event in events if event["event"] == "tool"]
+    assert programs == [(tool.version, str(tool.program)) for tool in tools]
+
+
+@pytest.mark.parametrize("kept", [None, "", "[{}]", '[{"name": "x"}]', '{"kubectl": 1}', '[{"name": "x", "extra": 1}]'])
+def test_status_of_a_lab_whose_tools_are_not_known(
+    house: House, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str], kept: str | None
+) -> None:
+    if kept is not None:
+        (house.state / "lab").mkdir(parents=True)
+        (house.state / "lab" / "tools.json").write_text(kept)
+    run(house, "status")
+    said = capsys.readouterr().out
+    assert "etcd" in said and "Tools of the lab" not in said
+
+
+def test_status_of_a_lab_that_never_ran(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runbooks.lib.render._in_use", [])
+    run(house, "status")
+    assert capsys.readouterr().out == "The lab never ran here; ./inv lab.up starts it.\n"
 
 
 def test_status_has_a_line_for_each_postgres(

@@ -91,17 +91,35 @@ def test_a_target_that_leads_nowhere(house: House, change: dict[str, str], error
     assert house.calls("pulumi") == []
 
 
-def test_a_real_target_never_gets_the_stand_in(house: House) -> None:
+@pytest.fixture
+def labs_pulumi(house: House, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `lab.env` does to a shell: the lab's tools come first on PATH, and pulumi downloads no plugins."""
+    program = house.state / "lab" / "bin" / "pulumi"
+    program.parent.mkdir(parents=True)
+    (house.state / "lab.lock").touch()
+    program.write_text("#!/bin/sh\necho v3.260.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PULUMI_HOME", str(house.state / "lab" / "pulumi"))
+    monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
+    return program
+
+
+def test_a_real_target_never_gets_the_labs_pulumi(house: House, labs_pulumi: Path) -> None:
     house.remove("pulumi")
-    stand_in = house.root / "lab" / "bin" / "pulumi"
-    stand_in.parent.mkdir(parents=True)
-    stand_in.write_text("#!/bin/sh\necho v3.260.0\n")
-    stand_in.chmod(0o755)
-    os.environ["PATH"] = f"{stand_in.parent}:{os.environ['PATH']}"
     with pytest.raises(ToolFailed) as caught, open_session(house.c, "preview.all"):
         pytest.fail("the run must not begin")
     assert "get.pulumi.com" in caught.value.next_step
-    assert "stand-in serves the lab alone" in caught.value.expected
+    assert "the lab's own serves the lab alone" in caught.value.expected
+
+
+def test_what_lab_env_says_is_not_for_a_real_target(house: House, labs_pulumi: Path) -> None:
+    with open_session(house.c, "preview.all") as session:
+        assert session.tools.pulumi == str(house.bin / "pulumi")
+    (env,) = {json.dumps(call["env"], sort_keys=True) for call in house.calls("pulumi")}
+    assert str(labs_pulumi.parent) not in env
+    assert json.loads(env)["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "false"
+    assert not any(str(labs_pulumi.parent) in call["env"]["PATH"] for call in house.calls("kubectl"))
 
 
 def test_a_pulumi_that_does_not_work_is_told(house: House) -> None:

@@ -38,6 +38,20 @@ ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
     ),
     ("time-outs", "error: timed out waiting for the condition", ToolFailed, "did not become ready", "--diff"),
     (
+        "an update that was cancelled from elsewhere",
+        "error: failed to complete update: [403] Forbidden: The update was cancelled.",
+        ToolFailed,
+        "was cancelled from elsewhere",
+        "./inv cancel.stitch",
+    ),
+    (
+        "an update whose lease ran out",
+        "error: failed to save snapshot: [403] The provided update token has expired.",
+        ToolFailed,
+        "silent for minutes",
+        "./inv cancel.stitch",
+    ),
+    (
         "Postgres refuses a login",
         'error: pq: password authentication failed for user "postgres"',
         ToolFailed,

@@ -64,6 +64,7 @@ def test_health_needs_no_token(caller: Caller) -> None:
         ("GET", "/api/stacks/organization/p/s/policypacks"),
         ("PATCH", "/api/stacks/organization/p/s/update/1/checkpointdelta"),
         ("PUT", "/api/stacks/organization/p/s/config"),
+        ("POST", "/api/esc/environments/organization/p/e/drafts"),
         ("POST", "/api/user"),
         ("GET", "/"),
     ],
@@ -129,12 +130,6 @@ def test_every_file_is_private(caller: Caller, folder: Path) -> None:
 def test_a_folder_has_one_server(cloud: Cloud, folder: Path) -> None:
     with pytest.raises(OpsError, match="another process serves"):
         server.serving(folder)
-
-
-def test_start_gives_url_and_token(tmp_path: Path) -> None:
-    url, token = server.start(tmp_path)
-    assert (tmp_path / "token").read_text() == token
-    assert Caller(url, token).get("/api/user")["name"] == "lab"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -59,11 +60,11 @@ def test_a_stack_that_was_never_updated_exports_an_empty_state(caller: Caller) -
     assert caller.send("GET", f"{STACK}/export/x").status == 400
 
 
-def test_settings_of_a_stack_are_not_dropped_silently(caller: Caller) -> None:
+def test_config_of_a_stack_is_not_dropped_silently(caller: Caller) -> None:
     made = {"stackName": "lab", "config": {"environment": "postgresql/lab"}}
     refused = caller.send("POST", "/api/stacks/organization/postgresql", made)
     assert refused.status == 400
-    assert "keeps no settings of stacks" in refused.content["message"]
+    assert "keeps no config of stacks" in refused.content["message"]
     assert caller.send("GET", STACK).status == 404
 
 
@@ -105,6 +106,46 @@ def test_a_stack_with_resources_is_removed_only_by_force(caller: Caller) -> None
     assert caller.get(f"{STACK}/export")["deployment"].get("resources") is None
 
 
+def test_a_renamed_stack_is_the_same_stack(caller: Caller) -> None:
+    create_stack(caller)
+    sealed = caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
+    state = deployment({"pin": secret(sealed), "note": "urn:pulumi:lab::postgresql::of::the-stack"})
+    state["deployment"]["secrets_providers"]["state"] = {"project": "postgresql", "stack": "lab"}
+    before = caller.post(f"{STACK}/import", state) and caller.get(STACK)
+    renamed = {"newName": "home", "newProject": "databases"}
+    assert caller.send("POST", f"{STACK}/rename", renamed).status == 204
+    assert caller.send("GET", STACK).status == 404
+    moved = "/api/stacks/organization/databases/home"
+    assert caller.get(moved) == before | {"projectName": "databases", "stackName": "home"}
+    found = caller.get(f"{moved}/export")["deployment"]
+    assert found["resources"][0]["urn"] == "urn:pulumi:home::databases::pulumi:pulumi:Stack::databases-home"
+    assert found["resources"][0]["outputs"]["note"] == "urn:pulumi:home::databases::of::the-stack"
+    assert found["secrets_providers"]["state"] == {"project": "databases", "stack": "home"}
+    assert caller.post(f"{moved}/decrypt", {"ciphertext": sealed}) == {"plaintext": b64("hello")}
+    create_stack(caller)
+    assert caller.send("POST", f"{STACK}/decrypt", {"ciphertext": sealed}).status == 400
+    assert caller.send("POST", f"{STACK}/rename", renamed).status == 409
+
+
+def test_a_stack_that_is_being_updated_is_not_renamed(caller: Caller) -> None:
+    create_stack(caller)
+    Operation.started(caller)
+    assert caller.send("POST", f"{STACK}/rename", {"newName": "home"}).status == 409
+
+
+def test_secrets_of_an_older_lab_open_after_a_rename(caller: Caller, cloud: Cloud) -> None:
+    """They were sealed for the full name of the stack."""
+    create_stack(caller)
+    file = cloud.folder / "stacks/postgresql/lab/stack.json"
+    file.write_text(
+        json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "sealed_for"})
+    )
+    sealed = caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
+    caller.post(f"{STACK}/rename", {"newName": "home"})
+    moved = "/api/stacks/organization/postgresql/home"
+    assert caller.post(f"{moved}/decrypt", {"ciphertext": sealed}) == {"plaintext": b64("hello")}
+
+
 def test_stacks_are_listed_by_project_and_tag(caller: Caller) -> None:
     create_stack(caller)
     caller.post("/api/stacks/organization/stitch", {"stackName": "lab"})
@@ -129,9 +170,6 @@ def test_secrets_are_sealed_for_their_stack(caller: Caller) -> None:
     assert b"hello" not in base64.b64decode(sealed)
     assert caller.post(f"{STACK}/decrypt", {"ciphertext": sealed}) == {"plaintext": b64("hello")}
     assert caller.post(f"{STACK}/batch-decrypt", {"ciphertexts": [sealed]}) == {"plaintexts": {sealed: b64("hello")}}
-    many = caller.post(f"{STACK}/batch-encrypt", {"plaintexts": [b64("a"), b64("b")]})["ciphertexts"]
-    opened = caller.post(f"{STACK}/batch-decrypt", {"ciphertexts": many})["plaintexts"]
-    assert [opened[one] for one in many] == [b64("a"), b64("b")]
     elsewhere = caller.send("POST", f"{STACK[:-3]}other/decrypt", {"ciphertext": sealed})
     assert elsewhere.status == 400
     assert caller.send("POST", f"{STACK}/decrypt/log-decryption", {}).status == 204

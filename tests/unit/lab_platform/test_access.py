@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography import x509
 
+from lab import platform, toolchain
 from lab.platform import cluster, keys, pki, target
 from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths, write_private
+from lab.toolchain import Found
+from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH
 from runbooks.lib.errors import OpsError
 
 
@@ -108,7 +113,8 @@ def test_another_login_is_replaced(plane: ControlPlane, written: str) -> None:
 
 
 def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> None:
-    found = {"kubectl": "/k", "helm": "/h"}
+    names = ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")
+    found = [tool(name, Path("/cache") / name) for name in names]
     target.write(plane.paths, cluster_uid="uid", postgres_port=5433, cloud_port=20001, found=found)
     content = json.loads(plane.paths.target.read_text())
     lab = plane.paths.lab
@@ -117,6 +123,8 @@ def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> N
         "stack": "lab",
         "backend": "http://127.0.0.1:20001",
         "file_backend": f"file://{lab}/backend",
+        "file_settings_dir": f"{lab}/file-stacks",
+        "passphrase_file": f"{lab}/passphrase",
         "organization": "organization",
         "kubeconfig": f"{lab}/kubeconfig",
         "context": "lab",
@@ -125,10 +133,14 @@ def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> N
         "ephemeral": True,
         "settings_dir": f"{lab}/stacks",
         "credentials_dir": f"{lab}/pulumi",
-        "tools": found,
+        "tools": {name: f"/cache/{name}" for name in ("kubectl", "pulumi", "esc")},
         "settings": {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}},
     }
     assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
+
+
+def tool(name: str, program: Path, origin: str = BUILT) -> Found:
+    return Found(name=name, program=program, version="v1.2.3", origin=origin)
 
 
 def fake(folder: Path, name: str, answer: str = "") -> Path:
@@ -146,41 +158,97 @@ def kubectl_answer(version: str) -> str:
 def test_a_near_kubectl_of_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     program = fake(tmp_path, "kubectl", kubectl_answer(version))
-    assert target.kubectl() == program
+    assert target.kubectl() == Found(name="kubectl", program=program, version=version, origin=ON_PATH)
 
 
 @pytest.mark.parametrize("answer", [kubectl_answer("v1.32.4"), kubectl_answer("v2.36.0"), "not JSON", "[]"])
 def test_another_kubectl_of_path_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     fake(tmp_path, "kubectl", answer)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert target.kubectl() != tmp_path / "kubectl"
+    assert target.kubectl().origin == target.ENVIRONMENT
     monkeypatch.setattr(target.sys, "executable", str(tmp_path / "empty" / "python"))
     with pytest.raises(OpsError, match="no kubectl for the lab"):
         target.kubectl()
 
 
-def test_a_real_pulumi_on_path_serves_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert target.stand_ins() == {name: str(target.STAND_INS / name) for name in ("pulumi", "esc")}
-    fake(tmp_path, "pulumi")
-    assert set(target.stand_ins()) == {"esc"}
-
-
-def test_the_stand_in_on_path_is_no_real_pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `eval "$(./inv lab.env)"`: the lab's folder comes first, and the runbooks look behind it as well."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "pulumi").symlink_to(target.STAND_INS / "pulumi")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{tmp_path}")
-    assert "pulumi" in target.stand_ins()
-    fake(tmp_path, "pulumi")
-    assert "pulumi" not in target.stand_ins()
+def links(paths: LabPaths) -> dict[str, Path]:
+    return {entry.name: entry.readlink() for entry in paths.bin.iterdir() if entry.is_symlink()}
 
 
 def test_links_follow_the_tools(plane: ControlPlane, tmp_path: Path) -> None:
     one, other = fake(tmp_path, "one"), fake(tmp_path, "other")
-    target.link_tools(plane.paths, {"helm": str(one), "pulumi": str(one)})
-    target.link_tools(plane.paths, {"helm": str(other)})
-    assert {link.name: link.readlink() for link in plane.paths.bin.iterdir()} == {"helm": other}
+    target.link_tools(plane.paths, [tool("esc", one), tool("kubectl", one, target.ENVIRONMENT)])
+    (plane.paths.bin / "helm").symlink_to(one)  # of an older lab
+    (plane.paths.bin / ".pulumi.123").touch()  # of a run that was killed
+    target.link_tools(plane.paths, [tool("esc", other), tool("etcd", one), tool("pulumi", one)])
+    assert links(plane.paths) == {"esc": other}
+    assert [entry.name for entry in plane.paths.bin.iterdir()] == ["esc"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "linked"),
+    [(ON_PATH, False), (INSTALLED, False), (BUILT, True), (target.ENVIRONMENT, True), (target.REPOSITORY, True)],
+)
+def test_what_the_person_has_is_not_linked(plane: ControlPlane, tmp_path: Path, origin: str, linked: bool) -> None:
+    target.link_tools(plane.paths, [tool("kubectl", tmp_path / "kubectl", origin)])
+    assert links(plane.paths) == ({"kubectl": tmp_path / "kubectl"} if linked else {})
+
+
+def test_tools_are_kept_for_lab_status(plane: ControlPlane, tmp_path: Path) -> None:
+    found = [tool("etcd", tmp_path / "etcd"), tool("kubectl", tmp_path / "kubectl", ON_PATH)]
+    assert target.read_tools(plane.paths) == []
+    target.link_tools(plane.paths, found)
+    assert target.read_tools(plane.paths) == found
+
+
+def test_the_launcher_stays_and_starts_the_pulumi_of_the_lab(plane: ControlPlane, tmp_path: Path) -> None:
+    pulumi = fake(tmp_path, "pulumi", "the real one")
+    target.write_launcher(plane.paths, pulumi, "http://127.0.0.1:1")
+    target.link_tools(plane.paths, [tool("pulumi", pulumi)])
+    launcher = plane.paths.bin / "pulumi"
+    assert stat.S_IMODE(launcher.stat().st_mode) == 0o700
+    said = subprocess.run([launcher, "version"], capture_output=True, text=True, check=True)
+    assert said.stdout == "the real one\n"
+
+
+@pytest.mark.parametrize("state", ["up", "down", "reset", "the cache is gone"])
+def test_a_start_in_a_shell_with_lab_env_makes_no_link_to_itself(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """`eval "$(./inv lab.env)"`, then `lab.down` or `lab.reset`, then any command on the lab, twice."""
+    paths = plane.paths
+    paths.lock.touch()
+    bundled = fake(tmp_path, "bundled", kubectl_answer("v1.36.3"))
+    monkeypatch.setattr(target.sys, "executable", str(tmp_path / "python"))
+    bundled.rename(tmp_path / "kubectl")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    built = tmp_path / "cache/homelab-ops/bin/pulumi-v3-0123456789ab"
+    for name, value in platform.environment(paths.state_dir).items():
+        monkeypatch.setenv(name, value)
+
+    def start() -> None:
+        built.mkdir(parents=True, exist_ok=True)
+        names = ("pulumi", "esc", "pulumi-resource-kubernetes")
+        found = [toolchain.of_person(name) or tool(name, fake(built, name)) for name in names]
+        found += [target.kubectl(), target.postgresql_plugin()]
+        target.link_tools(paths, found)
+        target.write_launcher(paths, found[0].program, "http://127.0.0.1:1")
+        target.write(paths, cluster_uid="uid", postgres_port=1, cloud_port=2, found=found)
+
+    start()
+    if state == "reset":
+        shutil.rmtree(paths.lab)
+        paths.prepare()
+    if state == "the cache is gone":
+        shutil.rmtree(built)
+    for _ in range(2):
+        start()
+        entries = [*paths.bin.iterdir(), paths.credentials / "plugins"]
+        assert len(entries) == 6
+        assert all(entry.resolve(strict=True).exists() for entry in entries)
+        assert (paths.credentials / "plugins").resolve() == tmp_path / "home" / ".pulumi" / "plugins"
+        assert not any(entry.resolve().is_relative_to(paths.lab) for entry in entries if entry.name != "pulumi")
 
 
 def test_a_private_file_replaces_the_old_one_whole(tmp_path: Path) -> None:

@@ -1,55 +1,61 @@
-"""The tool chain is found or built once. The Go here is a script."""
+"""The tool chain: a program is the person's own, or built once. The Go here is a script."""
 
 from __future__ import annotations
 
-import stat
+import math
+import os
+import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lab.toolchain import build as building
-from lab.toolchain import golang, resolve, version_of
+from lab import toolchain
+from lab.platform import target
+from lab.toolchain import Found, build, golang, of_person, resolve, tools, version_of
+from lab.toolchain.build import Build, Progress, cache_key, cached, linker_flags
 from lab.toolchain.golang import Go, build_environment
-from lab.toolchain.resolve import on_path
-from lab.toolchain.tools import ESC, ETCD, HELM, KUBERNETES, TOOLS, helm_renders_charts, read_version, same_minor
+from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH, progress_line, seconds_left
+from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_KUBERNETES, TOOLS, Module, read_version
 from runbooks.lib.errors import OpsError, ToolFailed
-
-GO = """#!/bin/sh
-echo "$@" >> {calls}
-case "$1" in env) echo {version}; exit 0 ;; esac
-while [ "$#" -gt 0 ]; do
-  if [ "$1" = -o ]; then output=$2; fi
-  shift
-done
-{body}
-"""
-PROGRAMS = "server kwok helm evaluator kube-apiserver kube-controller-manager kube-scheduler"
-BUILDS = f'for name in {PROGRAMS}; do echo > "$output/$name"; done'
+from runbooks.lib.files import Unwritable
+from runbooks.lib.plugins import wanted_plugins
+from tests.unit.lab_platform.fake_go import BUILDS, FakeGo
 
 
-def script(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("PULUMI_HOME", "PULUMI_IGNORE_AMBIENT_PLUGINS"):
+        monkeypatch.delenv(variable, raising=False)
     return tmp_path / "cache" / "homelab-ops"
 
 
 @pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    return tmp_path / "calls"
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGo:
+    """The only Go, on a PATH that has no tool of the lab."""
+    made = FakeGo(tmp_path)
+    monkeypatch.setenv("PATH", made.path)
+    made.install()
+    return made
 
 
-def fake_go(tmp_path: Path, calls: Path, body: str = BUILDS, version: str = "go1.99.0") -> Go:
-    folder = tmp_path / "path"
-    folder.mkdir(exist_ok=True)
-    program = script(folder / "go", GO.format(calls=calls, version=version, body=body))
-    return Go(program=program, version=version, own=False)
+def run(module: Module, go: Go, report: Callable[[str], None] = print, stop: threading.Event | None = None) -> Path:
+    return Build(module, go, report, stop or threading.Event()).run()
+
+
+def script(folder: Path, name: str, text: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    return folder / name
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -72,157 +78,434 @@ def test_versions_stand_in_the_module_files() -> None:
 
 
 def test_what_fits() -> None:
-    assert same_minor("Kubernetes v1.36.1", "v1.36.3")
-    assert not same_minor("Kubernetes v1.35.9", "v1.36.3")
-    assert helm_renders_charts("v3.18.0+g1", "v4.2.4")
-    assert not helm_renders_charts("v3.9.0+g1", "v4.2.4")
+    assert tools.same_minor("Kubernetes v1.36.1", "v1.36.3")
+    assert not tools.same_minor("Kubernetes v1.35.9", "v1.36.3")
+    assert tools.helm_renders_charts("v3.18.0+g1", "v4.2.4")
+    assert not tools.helm_renders_charts("v3.9.0+g1", "v4.2.4")
 
 
-def test_the_servers_are_told_their_version() -> None:
-    assert f"gitVersion={KUBERNETES.version}" in building.linker_flags(KUBERNETES)
-    assert building.linker_flags(ETCD) == "-s -w"
+def test_programs_are_told_their_version() -> None:
+    assert f"gitVersion={KUBERNETES.version}" in linker_flags(KUBERNETES)
+    assert f"version.Version={PULUMI.version}" in linker_flags(PULUMI)
+    assert f"main.version={PULUMI_KUBERNETES.version[1:]}" in linker_flags(PULUMI_KUBERNETES)
+    assert linker_flags(ETCD) == "-s -w"
 
 
-def test_another_go_or_module_is_another_build(cache: Path, tmp_path: Path, calls: Path) -> None:
-    one, other = fake_go(tmp_path, calls, version="go1.99.0"), fake_go(tmp_path, calls, version="go1.99.1")
-    assert building.cached(ETCD, one) != building.cached(ETCD, other)
-    assert building.cached(ETCD, one) != building.cached(HELM, one)
-    assert building.cached(ETCD, one).parent == cache / "bin"
+# --- built once is built --------------------------------------------------------------------------------------------
+
+SOURCES = {
+    "one/go.mod": "require example.org/one v1.2.3\nreplace (\n\tguard => ../guard\n\tsdk => ./sdk\n)\n",
+    "one/go.sum": "example.org/one v1.2.3 h1:x=\n",
+    "one/main/main.go": "package main\n",
+    "one/sdk/go.mod": "module sdk\n",
+    "one/sdk/v2/sdk.go": "package v2\n",
+    "guard/go.mod": "module guard\n",
+    "guard/guard.go": "package guard\n",
+    "other/go.mod": "module other\n",
+}
+ONE = Module(name="one", path="example.org/one", seconds=1)
 
 
-def test_what_is_built_is_named_like_the_tool_and_kept(cache: Path, tmp_path: Path, calls: Path) -> None:
-    go = fake_go(tmp_path, calls)
-    said: list[str] = []
-    folder = building.build(ETCD, go, said.append, threading.Event())
-    assert (folder / "etcd").is_file()
-    assert said == [f"built etcd {ETCD.version} in 0 s"]
-    again = building.build(ETCD, go, said.append, threading.Event())
-    assert again == folder
-    assert len(calls.read_text().splitlines()) == 1
-    assert [path.name for path in (cache / "bin").iterdir() if not path.name.endswith(".lock")] == [folder.name]
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes `lab/toolchain` of a checkout of that name the one in use."""
+
+    def use(name: str) -> Path:
+        folder = tmp_path / name / "lab" / "toolchain"
+        for path, text in SOURCES.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        monkeypatch.setattr(tools, "HERE", folder)
+        return folder
+
+    return use
 
 
-def test_two_at_once_build_once(cache: Path, tmp_path: Path, calls: Path) -> None:
-    go = fake_go(tmp_path, calls, body=f"while ! [ -e {tmp_path}/go-on ]; do :; done; {BUILDS}")
-    said: list[str] = []
+@pytest.mark.parametrize("path", [*(path for path in SOURCES if not path.startswith("other/")), "one/new/new.go"])
+def test_another_source_is_another_build(checkout: Callable[[str], Path], path: str) -> None:
+    folder = checkout("one")
+    before = cache_key(ONE)
+    (folder / path).parent.mkdir(exist_ok=True)
+    with (folder / path).open("a") as file:
+        file.write("// changed\n")
+    assert cache_key(ONE) != before
+    checkout("one")
+    (folder / "one" / "new" / "new.go").unlink(missing_ok=True)
+    assert cache_key(ONE) == before
+
+
+def test_a_renamed_source_is_another_build(checkout: Callable[[str], Path]) -> None:
+    folder = checkout("one")
+    before = cache_key(ONE)
+    (folder / "one/main/main.go").rename(folder / "one/main/main_darwin.go")
+    assert cache_key(ONE) != before
+
+
+def flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-race"))
+
+
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "TOOLS", TOOLS[1:])
+
+
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+
+
+def system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Plan9")
+
+
+@pytest.mark.parametrize("change", [flags, programs, machine, system])
+def test_so_are_other_flags_programs_and_machines(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    before = cache_key(ETCD)
+    change(monkeypatch)
+    assert cache_key(ETCD) != before
+
+
+def test_another_checkout_is_not(checkout: Callable[[str], Path]) -> None:
+    folder = checkout("one")
+    before = cached(ONE)
+    (folder / "other" / "go.mod").write_text("module changed\n")
+    (folder / "one" / "README.md").write_text("not a source\n")
+    assert cached(ONE) == before
+    checkout("two")
+    assert cached(ONE) == before
+
+
+def test_another_go_is_not(go: FakeGo) -> None:
+    first = resolve(print, ["etcd"])
+    go.install("exit 1", version="go1.100.0")
+    assert resolve(print, ["etcd"]) == first
+    assert len(go.builds) == 1
+
+
+def test_modules_do_not_share_a_folder_or_a_log(go: FakeGo) -> None:
+    modules = {tool.module.name: tool.module for tool in TOOLS}
+    builds = [Build(module, go.install(), print, threading.Event()) for module in modules.values()]
+    assert len({build.progress.log for build in builds}) == len(builds)
+    assert all(build.progress.log.name == f"{cached(build.module).name}.log" for build in builds)
+
+
+# --- a build --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_built_is_named_like_the_tool_and_kept(cache: Path, go: FakeGo) -> None:
+    folder = run(ETCD, go.install())
+    assert [path.name for path in folder.iterdir()] == ["etcd"]
+    assert run(ETCD, go.install()) == folder
+    assert len(go.builds) == 1
+    assert {path.name for path in (cache / "bin").iterdir()} == {folder.name, f".{folder.name}.lock"}
+
+
+def test_what_programs_look_for_beside_them_is_there(go: FakeGo) -> None:
+    assert {"pulumi", "pulumi-language-python", "pulumi-language-python-exec", "esc"} == {
+        path.name for path in run(PULUMI, go.install()).iterdir()
+    }
+    assert {"schema.json", "terraform-mapping.json"} < {
+        path.name for path in run(PULUMI_KUBERNETES, go.install()).iterdir()
+    }
+
+
+def test_what_the_compiler_writes_meanwhile_is_in_the_cache(cache: Path, go: FakeGo, tmp_path: Path) -> None:
+    run(ETCD, go.install(f'echo "$GOTMPDIR" > {tmp_path}/place; touch "$GOTMPDIR/half"; {BUILDS}'))
+    place = Path((tmp_path / "place").read_text().strip())
+    assert place.is_relative_to(cache / "bin") and not place.exists()
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 1), (2, 2), (64, build.JOBS)])
+def test_memory_is_bounded_on_large_machines(
+    go: FakeGo, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    run(ETCD, go.install())
+    assert f" -p={jobs} " in go.builds[0]
+
+
+def test_two_at_once_build_once(go: FakeGo, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    program = go.install(f"cat {gate} >/dev/null; {BUILDS}")
     waits = threading.Event()
 
     def report(line: str) -> None:
-        said.append(line)
         if "waiting" in line:
             waits.set()
 
-    threads = [threading.Thread(target=building.build, args=(ETCD, go, report, threading.Event())) for _ in range(2)]
+    threads = [threading.Thread(target=run, args=(ETCD, program, report)) for _ in range(2)]
     for thread in threads:
         thread.start()
     assert waits.wait(10)
-    (tmp_path / "go-on").touch()
+    gate.write_text("go on")
     for thread in threads:
         thread.join(10)
-    assert len(calls.read_text().splitlines()) == 1
-    assert building.cached(ETCD, go).is_dir()
+    assert len(go.builds) == 1
+    assert (cached(ETCD) / "etcd").is_file()
 
 
-def test_a_failed_build_is_one_error_with_the_log(cache: Path, tmp_path: Path, calls: Path) -> None:
-    go = fake_go(tmp_path, calls, body="echo 'no such module: proxy is down'; exit 1")
+def test_a_failed_build_is_one_error_with_the_log(cache: Path, go: FakeGo) -> None:
     with pytest.raises(ToolFailed, match=r"building etcd .* failed .* proxy is down") as failed:
-        building.build(ETCD, go, print, threading.Event())
-    log = cache / "bin" / f"{building.cache_key(ETCD, go)}.log"
+        run(ETCD, go.install("echo 'no such module: proxy is down' >&2; exit 1"))
+    log = cache / "bin" / f"{cache_key(ETCD)}.log"
     assert str(log) in failed.value.next_step
-    assert log.is_file()
-    assert not building.cached(ETCD, go).exists()
+    assert "proxy is down" in log.read_text()
+    assert {path.name for path in log.parent.iterdir()} == {log.name, f".{cache_key(ETCD)}.lock"}
+    run(ETCD, go.install())
+    assert not log.exists()
 
 
-def test_a_stopped_build_leaves_no_process(cache: Path, tmp_path: Path, calls: Path) -> None:
-    go = fake_go(tmp_path, calls, body="sleep 600")
-    stop = threading.Event()
-    stopper = threading.Timer(0.3, stop.set)
-    stopper.start()
-    with pytest.raises(ToolFailed):
-        building.build(ETCD, go, print, stop)
-    stopper.join()
-    assert not building.cached(ETCD, go).exists()
+@pytest.mark.parametrize("place", ["", "bin"])
+def test_a_cache_that_takes_nothing_is_an_error_with_a_way_out(cache: Path, go: FakeGo, place: str) -> None:
+    (cache / place).parent.mkdir(parents=True, exist_ok=True)
+    (cache / place).touch()
+    with pytest.raises(Unwritable, match="the cache of the lab's programs cannot be written") as refused:
+        run(ETCD, go.install())
+    assert "XDG_CACHE_HOME" in refused.value.next_step
 
 
-def test_what_a_killed_build_left_is_cleared(cache: Path, tmp_path: Path, calls: Path) -> None:
-    go = fake_go(tmp_path, calls)
-    left = cache / "bin" / f".{building.cache_key(ETCD, go)}.12345"
+def test_what_a_killed_build_left_is_cleared(cache: Path, go: FakeGo) -> None:
+    left = cache / "bin" / f".{cache_key(ETCD)}.unfinished" / "programs"
     left.mkdir(parents=True)
     (left / "half").touch()
-    building.build(ETCD, go, print, threading.Event())
-    assert not left.exists()
+    assert [path.name for path in run(ETCD, go.install()).iterdir()] == ["etcd"]
+    assert not left.parent.exists()
 
 
-def test_a_fitting_program_on_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    etcd = next(tool for tool in TOOLS if tool.name == "etcd")
-    program = script(tmp_path / "etcd", f"#!/bin/sh\necho etcd Version: {ETCD.version[1:]}\n")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert on_path(etcd) == program
-    assert resolve(print, ["etcd"]) == {"etcd": program}
-    script(tmp_path / "etcd", "#!/bin/sh\necho etcd Version: 3.4.1\n")
-    assert on_path(etcd) is None
-    script(tmp_path / "etcd", "#!/bin/sh\nexit 1\n")
-    assert on_path(etcd) is None
+# --- how far it is --------------------------------------------------------------------------------------------------
+
+MODULES = [Module(name=f"module{number}", path="example.org/m", seconds=1) for number in range(4)]
 
 
-def test_everything_missing_is_built_side_by_side(
-    cache: Path, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+@st.composite
+def progresses(draw: st.DrawFn, folder: Path) -> list[Progress]:
+    found = []
+    for module in draw(st.lists(st.sampled_from(MODULES), min_size=1, unique_by=lambda module: module.name)):
+        log = folder / module.name
+        log.write_bytes(b"package\n" * draw(st.integers(0, 50)))
+        weight = draw(st.integers(1, 500))
+        total, done = draw(st.integers(0, 40)), draw(st.booleans())
+        found.append(Progress(Module(name=module.name, path="", seconds=weight), log, total=total, done=done))
+    return found
+
+
+@pytest.fixture(scope="module")
+def logs() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@given(data=st.data(), elapsed=st.floats(0, 1e6))
+def test_the_estimate_never_runs_past_its_end(logs: Path, data: st.DataObject, elapsed: float) -> None:
+    builds = data.draw(progresses(logs))
+    left = seconds_left(builds, elapsed)
+    assert left >= 0
+    assert math.isfinite(left)
+    line = progress_line(builds, elapsed)
+    assert ("left" in line) is not all(progress.done for progress in builds)
+    for progress in builds:
+        progress.done = True
+    assert seconds_left(builds, elapsed) == 0
+    assert progress_line(builds, elapsed) == "built " + ", ".join(progress.module.name for progress in builds)
+
+
+@given(counts=st.lists(st.integers(0, 60), min_size=2), elapsed=st.floats(1, 1e4))
+def test_more_packages_at_the_same_time_are_never_less_progress(logs: Path, counts: list[int], elapsed: float) -> None:
+    progress = Progress(ETCD, logs / "etcd", total=40)
+    lefts = []
+    for count in sorted(counts):
+        progress.log.write_bytes(b"package\n" * count)
+        if progress.share > 0.1:
+            lefts.append(seconds_left([progress], elapsed))
+    assert lefts == sorted(lefts, reverse=True)
+
+
+def test_the_line_names_what_is_built_and_how_far_the_rest_is(logs: Path) -> None:
+    log = logs / "log"
+    log.write_bytes(b"one\ntwo\n")
+    builds = [Progress(ETCD, log, done=True), Progress(PULUMI, log, total=4), Progress(KUBERNETES, logs / "none")]
+    assert progress_line(builds, 120).startswith("built etcd; building pulumi (2 of 4 packages), kubernetes; about ")
+    assert progress_line(builds, 120).endswith(" min left")
+
+
+# --- found before built ---------------------------------------------------------------------------------------------
+
+HOST = "pulumi-language-python"
+
+
+@pytest.mark.parametrize(
+    ("says", "host", "used"),
+    [
+        ("v3.227.0", "beside it", True),
+        ("v3.300.1", "on PATH", True),
+        ("v4.0.0", "beside what its link leads to", True),
+        ("v3.226.0", "beside it", False),
+        ("v2.300.0", "beside it", False),
+        ("v3.300.1", "nowhere", False),
+        ("no version", "beside it", False),
+    ],
+)
+def test_a_pulumi_of_the_persons_is_used_with_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, says: str, host: str, used: bool
 ) -> None:
-    fake_go(tmp_path, calls)
-    monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
+    own, far = tmp_path / "own", tmp_path / "far"
+    if host == "beside what its link leads to":
+        own.mkdir()
+        (own / "pulumi").symlink_to(script(far, "pulumi", f"echo {says}"))
+        script(far, HOST)
+    else:
+        script(own, "pulumi", f'[ "$PULUMI_SKIP_UPDATE_CHECK" = true ] && echo {says}')
+    for place, folder in (("beside it", own), ("on PATH", far)):
+        if host == place:
+            script(folder, HOST)
+    path = f"{own}:{far}:{go.path}" if host == "on PATH" else f"{own}:{go.path}"
+    monkeypatch.setenv("PATH", path)
+    found = resolve(print, ["pulumi", HOST, "esc"])
+    if used:
+        assert found == {"pulumi": Found(name="pulumi", program=own / "pulumi", version=says, origin=ON_PATH)}
+        assert go.builds == []
+    else:
+        assert {name: tool.origin for name, tool in found.items()} == dict.fromkeys(("pulumi", HOST, "esc"), BUILT)
+        assert all(tool.program.is_file() for tool in found.values())
+
+
+def test_an_esc_of_the_persons_is_used_beside_a_built_pulumi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo
+) -> None:
+    own = script(tmp_path / "own", "esc", "echo v0.13.2")
+    monkeypatch.setenv("PATH", f"{own.parent}:{go.path}")
+    found = resolve(print, ["pulumi", HOST, "esc"])
+    assert found["esc"] == Found(name="esc", program=own, version="v0.13.2", origin=ON_PATH)
+    assert found["pulumi"].origin == BUILT
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "postgresql"])
+@pytest.mark.parametrize(
+    ("change", "used"),
+    [
+        (lambda _: None, True),
+        (lambda folder: folder.rename(folder.with_name(folder.name + "0")), False),
+        (lambda folder: folder.with_name(f"{folder.name}.partial").touch(), False),
+        (lambda folder: next(folder.iterdir()).unlink(), False),
+    ],
+    ids=["installed", "another version", "half downloaded", "empty"],
+)
+def test_an_installed_plugin_of_the_wanted_version_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, name: str, change: Callable[[Path], None], used: bool
+) -> None:
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "persons"))
+    (version,) = (plugin.version for plugin in wanted_plugins() if plugin.name == name)
+    program = f"pulumi-resource-{name}"
+    folder = tmp_path / "persons" / "plugins" / f"resource-{name}-v{version}"
+    installed = Found(name=program, program=script(folder, program), version=f"v{version}", origin=INSTALLED)
+    change(folder)
+    assert of_person(program) == (installed if used else None)
+    if name == "kubernetes":
+        assert resolve(print, [program])[program].origin == (INSTALLED if used else BUILT)
+    else:
+        assert target.postgresql_plugin().origin == (INSTALLED if used else target.REPOSITORY)
+
+
+@pytest.mark.parametrize(("ignored", "used"), [("", True), ("true", False)])
+def test_a_plugin_on_path_is_used_unless_the_person_says_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, ignored: str, used: bool
+) -> None:
+    program = script(tmp_path / "own", "pulumi-resource-kubernetes")
+    monkeypatch.setenv("PATH", f"{program.parent}:{go.path}")
+    monkeypatch.setenv("PULUMI_IGNORE_AMBIENT_PLUGINS", ignored)
+    found = of_person(program.name)
+    assert (found is not None and found.program == program) is used
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        (f"echo etcd Version: {ETCD.version[1:]}", True),
+        ("echo etcd Version: 3.4.1", False),
+        ("exit 1", False),
+        (f"echo {ETCD.version}; exit 1", False),
+        ("cat; exit 1", False),
+        (r"printf '\377\n'", False),
+    ],
+)
+def test_a_program_on_path_is_used_when_it_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, text: str, used: bool
+) -> None:
+    program = script(tmp_path / "own", "etcd", text)
+    monkeypatch.setenv("PATH", f"{program.parent}:{go.path}")
+    (found,) = resolve(print, ["etcd"]).values()
+    assert (found.program, found.origin) == ((program, ON_PATH) if used else (cached(ETCD) / "etcd", BUILT))
+
+
+@pytest.mark.parametrize("name", [tool.name for tool in TOOLS if tool.module is ESC_EVALUATOR or tool.name == HOST])
+def test_a_program_of_ours_is_never_taken_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("PATH", str(script(tmp_path / "own", name, "echo 1.2.3").parent))
+    assert of_person(name) is None
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_missing_is_built_side_by_side(cache: Path, go: FakeGo) -> None:
     said: list[str] = []
-    found = resolve(said.append)
-    assert set(found) == {tool.name for tool in TOOLS}
-    assert all(path.is_file() and path.is_relative_to(cache) for path in found.values())
-    assert said[0].startswith("building kubernetes v1.")
-    assert resolve(said.append) == found
+    names = [tool.name for tool in TOOLS]
+    found = resolve(said.append, names)
+    assert set(found) == set(names)
+    assert all(tool.program.is_file() and tool.program.is_relative_to(cache) for tool in found.values())
+    assert said[0].startswith(f"building pulumi {PULUMI.version}, kubernetes v1.")
+    assert resolve(said.append, names) == found
+    assert len(go.builds) == len({tool.module.name for tool in TOOLS})
 
 
-def test_a_failed_build_ends_the_others(
-    cache: Path, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    body = 'case "$PWD" in */kubernetes) sleep 600 ;; */helm) echo broken; exit 1 ;; esac'
-    fake_go(tmp_path, calls, body=body)
-    monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
+def test_helm_is_not_among_what_the_lab_starts_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(toolchain, "resolve", lambda _, names: asked.extend(names) or {})
+    monkeypatch.setattr(target, "kubectl", lambda: Found(name="kubectl", program=tmp_path, version="", origin=""))
+    target.find_tools(print)
+    assert set(asked) == {tool.name for tool in TOOLS} - {"helm"}
+
+
+def test_a_failed_build_ends_the_others(go: FakeGo) -> None:
+    go.install('case "$PWD" in */kubernetes) sleep 600 ;; */helm) echo broken >&2; exit 1 ;; esac')
     with pytest.raises(ToolFailed, match=r"building helm .* broken"):
-        resolve(print)
+        resolve(print, ["helm", "kube-apiserver"])
 
 
-def test_an_old_go_on_path_gives_way_to_the_environments_own(
-    tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_go(tmp_path, calls, version="go1.18.0")
-    monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
+# --- the Go that builds ---------------------------------------------------------------------------------------------
+
+
+def test_an_old_go_on_path_gives_way_to_the_environments_own(go: FakeGo) -> None:
+    go.install(version="go1.18.0")
     found = golang.find_go()
     assert found.own
     assert read_version(found.version) >= golang.oldest_go()
 
 
 def test_no_usable_go_is_an_error_that_says_what_was_seen(
-    tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+    go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go = fake_go(tmp_path, calls, version="go1.18.0")
-    monkeypatch.setenv("PATH", f"{tmp_path}/path:/usr/bin:/bin")
+    program = go.install(version="go1.18.0").program
     monkeypatch.setattr(golang.sys, "executable", str(tmp_path / "python"))
     with pytest.raises(OpsError) as refused:
         golang.find_go()
-    assert f"{go.program} is go1.18.0" in refused.value.summary
+    assert f"{program} is go1.18.0" in refused.value.summary
     assert "uv sync" in refused.value.next_step
 
 
-def test_a_build_does_not_depend_on_the_callers_settings(tmp_path: Path, calls: Path) -> None:
-    go = fake_go(tmp_path, calls)
+def test_a_build_does_not_depend_on_the_callers_settings(go: FakeGo, tmp_path: Path) -> None:
     theirs = {"HOME": "/home/me", "GOFLAGS": "-mod=vendor", "GOOS": "plan9", "GOPROXY": "https://p", "GOPATH": "/g"}
-    environment = build_environment(go, tmp_path, theirs)
+    environment = build_environment(go.install(), tmp_path, theirs)
     assert environment["GOFLAGS"] == "-buildvcs=false"
     assert "GOOS" not in environment
     assert (environment["GOPROXY"], environment["GOPATH"]) == ("https://p", "/g")
     assert environment["GOTOOLCHAIN"] == "local"
 
 
-def test_without_a_go_of_their_own_its_caches_are_ours(tmp_path: Path, calls: Path) -> None:
-    go = Go(program=fake_go(tmp_path, calls).program, version="go1.99.0", own=True)
-    environment = build_environment(go, tmp_path, {"HOME": "/home/me", "GOPATH": "/g"})
+def test_without_a_go_of_their_own_its_caches_are_ours(go: FakeGo, tmp_path: Path) -> None:
+    own = Go(program=go.install().program, version="go1.99.0", own=True)
+    environment = build_environment(own, tmp_path, {"HOME": "/home/me", "GOPATH": "/g"})
     assert all(environment[name].startswith(str(tmp_path)) for name in ("GOPATH", "GOMODCACHE", "GOCACHE"))
 
 
@@ -235,24 +518,3 @@ def test_our_own_go_caches_go_when_nobody_builds(tmp_path: Path) -> None:
     assert golang.clear_own_caches(tmp_path) == 4
     assert not (tmp_path / "go").exists()
     assert golang.clear_own_caches(tmp_path) == 0
-
-
-def test_our_own_program_is_built_anew_when_its_source_changed(
-    cache: Path, tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go = fake_go(tmp_path, calls)
-    monkeypatch.setattr("lab.toolchain.tools.HERE", tmp_path)
-    (tmp_path / "esc" / "evaluator").mkdir(parents=True)
-    for name, text in {"go.mod": f"require {ESC.path} v1.2.3\n", "go.sum": "", "evaluator/main.go": "one"}.items():
-        (tmp_path / "esc" / name).write_text(text)
-    before = building.cached(ESC, go)
-    assert building.cached(ESC, go) == before
-    (tmp_path / "esc" / "evaluator" / "main.go").write_text("other")
-    assert building.cached(ESC, go) != before
-
-
-def test_a_program_of_ours_is_never_taken_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = next(tool for tool in TOOLS if tool.module is ESC)
-    script(tmp_path / ours.name, "#!/bin/sh\necho 1.2.3\n")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert on_path(ours) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from runbooks.lib.esc import (
     Esc,
     Opened,
     complaints,
-    find_esc,
     judge,
     property_path,
     read_entry,
@@ -65,25 +63,6 @@ def test_values_travel_on_standard_input_and_stay_unseen() -> None:
     assert command.mutates and command.confidential and "hunter2" not in repr(command)
     assert ESC.open(NAME).confidential and not ESC.open(NAME).mutates
     assert ESC.edit(NAME, "values: {}\n").stdin == b"values: {}\n"
-
-
-@pytest.mark.parametrize(
-    ("on_path", "stand_in", "expected"),
-    [
-        ("/usr/bin/esc", True, ("/usr/bin/esc", False)),
-        ("", True, ("stand-in", False)),
-        ("", False, ("/bin/pulumi", True)),
-    ],
-)
-def test_esc_where_installed_pulumi_env_where_not(
-    tmp_path: Path, on_path: str, stand_in: bool, expected: tuple[str, bool]
-) -> None:
-    script = tmp_path / "esc"
-    if stand_in:
-        script.write_text("")
-    found = find_esc(on_path, script, "/bin/pulumi", {})
-    assert (found.program.replace(str(script), "stand-in"), found.is_pulumi) == expected
-    assert find_esc("", None, "/bin/pulumi", {}).is_pulumi
 
 
 # Names

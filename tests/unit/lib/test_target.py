@@ -235,8 +235,9 @@ def test_pin_works_without_final_newline_and_in_flow_style(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Path:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder in which the lab wrote its target."""
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     home = tmp_path / "lab"
     home.mkdir()
     (home / "kubeconfig").write_text(json.dumps(lab_kubeconfig()))
@@ -255,6 +256,9 @@ def lab_target(home: Path) -> dict[str, Any]:
         "name": "lab",
         "stack": "lab",
         "backend": "http://127.0.0.1:20001",
+        "file_backend": f"file://{home}/backend",
+        "file_settings_dir": f"{home}/file-stacks",
+        "passphrase_file": f"{home}/passphrase",
         "organization": "organization",
         "kubeconfig": f"{home}/kubeconfig",
         "context": "lab",
@@ -263,7 +267,7 @@ def lab_target(home: Path) -> dict[str, Any]:
         "ephemeral": True,
         "settings_dir": f"{home}/stacks",
         "credentials_dir": f"{home}/pulumi",
-        "tools": {"kubectl": "/bin/kubectl", "helm": "/bin/helm"},
+        "tools": {"kubectl": "/bin/kubectl", "pulumi": "/cache/pulumi"},
         "settings": {"postgresql": {"postgresql:port": "5432"}},
     }
 
@@ -282,6 +286,28 @@ def test_the_lab_describes_itself(lab: Path) -> None:
     assert target.tools["kubectl"] == Path("/bin/kubectl")
     assert target.settings["postgresql"] == {"postgresql:port": "5432"}
     assert target.settings_dir == lab / "lab" / "stacks"
+
+
+@pytest.mark.parametrize("named", ["", "http://127.0.0.1:20001", "https://api.pulumi.com", "file:///srv/state"])
+def test_its_stacks_are_in_its_cloud(lab: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", named)
+    target = load_target("lab", root=lab, state_dir=lab)
+    assert target.backend == "http://127.0.0.1:20001"
+    assert target.token_file == lab / "lab" / "cloud" / "token"
+    assert target.passphrase_file is None
+
+
+def test_or_in_its_files_where_the_environment_names_them(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = lab / "lab"
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{home}/backend")
+    target = load_target("lab", root=lab, state_dir=lab)
+    assert target.file_backend == home / "backend"
+    assert (target.token_file, target.passphrase_file) == (None, home / "passphrase")
+    assert target.settings_dir == home / "file-stacks"
+    write_lab(lab, lab_target(home) | {"file_backend": "file:///srv/state"})
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///srv/state")
+    with pytest.raises(Refused, match="neither in the lab's folder nor on loopback"):
+        load_lab_target(lab)
 
 
 def test_a_lab_that_never_ran_is_named_with_the_command(tmp_path: Path) -> None:

@@ -1,31 +1,35 @@
-"""Which tools a run takes, and which variables hold secrets."""
+"""Which tools a run takes: a real target the person's alone, the lab what it chose where theirs does not serve."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import pytest
 
+from runbooks.lib.environment import secret_variables
 from runbooks.lib.errors import ToolFailed
 from runbooks.lib.target import Target
-from runbooks.lib.toolbox import find_kubectl, find_pulumi, secret_variables
+from runbooks.lib.toolbox import LANGUAGE_HOST, choose_pulumi, find_kubectl, find_pulumi
 
 
-def program(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n")
-    path.chmod(0o755)
-    return path
+def programs(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return folder
 
 
-def target(tmp_path: Path, *, ephemeral: bool = False, **tools: Path) -> Target:
+def target(*, ephemeral: bool = False, **tools: Path) -> Target:
     return Target(
         name="lab" if ephemeral else "home",
         stack="mx",
         backend="file:///s",
         organization="organization",
-        kubeconfig=tmp_path / "k",
+        kubeconfig=Path("k"),
         context="c",
         ephemeral=ephemeral,
         tools=MappingProxyType(tools),
@@ -35,61 +39,81 @@ def target(tmp_path: Path, *, ephemeral: bool = False, **tools: Path) -> Target:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+    folder = programs(tmp_path / "bin")
     monkeypatch.setenv("PATH", str(folder))
     return folder
 
 
-def test_the_real_pulumi_on_path_serves_every_target(tmp_path: Path, path: Path) -> None:
-    real = program(path / "pulumi")
-    stand_in = program(tmp_path / "lab" / "bin" / "pulumi")
-    assert find_pulumi(target(tmp_path), tmp_path) == (str(real), False)
-    assert find_pulumi(target(tmp_path, ephemeral=True, pulumi=stand_in), tmp_path) == (str(real), False)
-
-
-def test_the_stand_in_serves_the_lab_alone(tmp_path: Path, path: Path) -> None:
-    stand_in = program(tmp_path / "lab" / "bin" / "pulumi")
-    assert find_pulumi(target(tmp_path, ephemeral=True, pulumi=stand_in), tmp_path) == (str(stand_in), True)
-    assert find_pulumi(target(tmp_path, ephemeral=True), tmp_path) == (str(stand_in), True)
-    with pytest.raises(ToolFailed, match="not on PATH"):
-        find_pulumi(target(tmp_path, pulumi=stand_in), tmp_path)
-
-
-def test_another_checkouts_stand_in_is_one_too(tmp_path: Path, path: Path) -> None:
-    """As in a shell that has that one's `lab.env`."""
-    elsewhere = program(tmp_path / "other" / "lab" / "bin" / "pulumi")
-    (tmp_path / "other" / "lab" / "engine").mkdir()
-    (path / "pulumi").symlink_to(elsewhere)
-    with pytest.raises(ToolFailed, match="not on PATH"):
-        find_pulumi(target(tmp_path), tmp_path)
-
-
-def test_the_stand_in_on_path_by_a_link_is_still_the_stand_in(
-    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("on_path", "built", "taken"),
+    [
+        (("pulumi", LANGUAGE_HOST), ("pulumi",), "bin/pulumi"),
+        (("pulumi", LANGUAGE_HOST), (), "bin/pulumi"),
+        (("pulumi",), ("pulumi",), "built/pulumi"),
+        ((), ("pulumi",), "built/pulumi"),
+        # The cache was cleared meanwhile.
+        (("pulumi",), (), "bin/pulumi"),
+        ((), (), ""),
+    ],
+)
+def test_the_lab_takes_its_own_pulumi_where_the_persons_cannot_run_python(
+    tmp_path: Path, path: Path, on_path: tuple[str, ...], built: tuple[str, ...], taken: str
 ) -> None:
-    stand_in = program(tmp_path / "lab" / "bin" / "pulumi")
-    (path / "pulumi").symlink_to(stand_in)
-    assert find_pulumi(target(tmp_path, ephemeral=True, pulumi=stand_in), tmp_path)[1]
-    with pytest.raises(ToolFailed):
-        find_pulumi(target(tmp_path), tmp_path)
+    programs(path, *on_path)
+    lab = target(ephemeral=True, pulumi=programs(tmp_path / "built", *built) / "pulumi")
+    if taken:
+        assert find_pulumi(lab) == str(tmp_path / taken)
+    else:
+        with pytest.raises(ToolFailed) as caught:
+            find_pulumi(lab)
+        assert caught.value.next_step == "./inv lab.up"
 
-    real = program(tmp_path / "later" / "pulumi")
-    monkeypatch.setenv("PATH", f"{path}:{real.parent}")
-    assert find_pulumi(target(tmp_path), tmp_path) == (str(real), False)
 
-
-def test_no_pulumi_anywhere(tmp_path: Path, path: Path) -> None:
-    with pytest.raises(ToolFailed) as caught:
-        find_pulumi(target(tmp_path, ephemeral=True), tmp_path)
+def test_a_real_target_takes_the_pulumi_on_path_or_none(path: Path) -> None:
+    with pytest.raises(ToolFailed, match="not on PATH") as caught:
+        find_pulumi(target())
     assert "get.pulumi.com" in caught.value.next_step
+    assert "the lab's own serves the lab alone" in caught.value.expected
+    programs(path, "pulumi")
+    assert find_pulumi(target()) == str(path / "pulumi")
+
+
+def test_a_language_host_beside_the_program_that_a_link_leads_to(tmp_path: Path, path: Path) -> None:
+    cellar = programs(tmp_path / "cellar", "pulumi", LANGUAGE_HOST)
+    (path / "pulumi").symlink_to(cellar / "pulumi")
+    built = programs(tmp_path / "built", "pulumi") / "pulumi"
+    assert find_pulumi(target(ephemeral=True, pulumi=built)) == str(path / "pulumi")
+
+
+class Versions:
+    """Answers with the version that belongs to the folder."""
+
+    def __init__(self, versions: Iterable[tuple[Path, str]]) -> None:
+        self.versions = {str(folder / "pulumi"): version for folder, version in versions}
+
+    def run(self, command: Any, **_: Any) -> Any:
+        return SimpleNamespace(ok=True, stdout=self.versions[command.argv[0]])
+
+
+@pytest.mark.parametrize(
+    ("said", "on_lab"), [("v3.226.9", "built v3.274.1"), ("v3.227.0", "bin v3.227.0"), ("v4.0.0", "bin v4.0.0")]
+)
+def test_the_lab_passes_over_a_pulumi_that_is_too_old(tmp_path: Path, path: Path, said: str, on_lab: str) -> None:
+    programs(path, "pulumi", LANGUAGE_HOST)
+    built = programs(tmp_path / "built", "pulumi")
+    runner: Any = Versions([(path, said), (built, "v3.274.1")])
+    for chosen, wanted in ((target(ephemeral=True, pulumi=built / "pulumi"), on_lab), (target(), f"bin {said}")):
+        program, version = choose_pulumi(chosen, {}, runner)
+        assert f"{Path(program).parent.name} {version}" == wanted
 
 
 def test_the_labs_own_kubectl_before_the_one_on_path(tmp_path: Path, path: Path) -> None:
-    on_path = program(path / "kubectl")
-    own = program(tmp_path / "own" / "kubectl")
-    assert find_kubectl(target(tmp_path, ephemeral=True, kubectl=own)) == str(own)
-    assert find_kubectl(target(tmp_path)) == str(on_path)
+    programs(path, "kubectl")
+    own = programs(tmp_path / "own", "kubectl") / "kubectl"
+    assert find_kubectl(target(ephemeral=True, kubectl=own)) == str(own)
+    assert find_kubectl(target()) == str(path / "kubectl")
+    own.unlink()
+    assert find_kubectl(target(ephemeral=True, kubectl=own)) == str(path / "kubectl")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Pulumi plugins of the lab, for parts of Pulumi that no registry serves."""

@@ -1,0 +1,3 @@
+module homelab-ops/lab/toolchain/guard
+
+go 1.26.0

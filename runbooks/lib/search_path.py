@@ -1,0 +1,58 @@
+"""PATH as the person set it, without what labs put there: where a person's own programs are looked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def find_program(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The first program of that name that is the person's own, absolute; one that leads into a lab never counts."""
+    for folder in _folders(environ):
+        found = shutil.which(name, path=folder or os.curdir)
+        if found and not _leads_into_lab(Path(found)):
+            return Path(found).absolute()
+    return None
+
+
+def persons_path(environ: Mapping[str, str] = os.environ) -> str:
+    """PATH without labs' folders, of this checkout or another one (`lab.env` puts them first)."""
+    return os.pathsep.join(folder for folder in _folders(environ) if not has_labs_programs(Path(folder)))
+
+
+def _folders(environ: Mapping[str, str]) -> list[str]:
+    return environ.get("PATH", os.defpath).split(os.pathsep)
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """`homelab-ops` in the user's cache folder (XDG). What labs build lies in its `bin`."""
+    home = environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "homelab-ops"
+
+
+def is_lab(folder: Path) -> bool:
+    """Whether a folder is a lab's, `<state>/lab`, or was until `lab.reset`."""
+    # The first mark is there before anything else of a lab, and stays.
+    marks = (folder.parent / "lab.lock", folder / "lab.json", folder / "target.json")
+    return folder.name == "lab" and any(map(os.path.exists, marks))
+
+
+def has_labs_programs(folder: Path) -> bool:
+    """Whether a folder is the `bin` of a lab, or one that programs of a lab were built into.
+
+    What lies in it may be anything, also a link that leads nowhere, so only its place counts.
+    """
+    places = (folder.absolute(), Path(os.path.realpath(folder)))  # `Path.resolve` raises where links go in a circle
+    built = os.path.realpath(cache_folder() / "bin")
+    return any((place.name == "bin" and is_lab(place.parent)) or place.is_relative_to(built) for place in places)
+
+
+def _leads_into_lab(program: Path) -> bool:
+    """Whether the program, or one of the links that it is reached by, lies in a lab's folder."""
+    while not has_labs_programs(program.parent):
+        if not program.is_symlink():
+            return False
+        program = program.parent / program.readlink()
+    return True
