@@ -45,6 +45,10 @@ class ToolFailed(OpsError):
     """pulumi, kubectl, helm or another tool ended with a failure."""
 
 
+class FieldConflict(ToolFailed):
+    """An object could not be applied: another field manager holds what the program sets."""
+
+
 class Usage(OpsError):
     """The command line, a settings file or a stack setting is wrong."""
 

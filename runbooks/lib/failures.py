@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from runbooks.lib.command import Outcome
 from runbooks.lib.errors import (
+    FieldConflict,
     LoginMissing,
     NotApproved,
     NotFound,
@@ -214,6 +215,15 @@ KNOWN: tuple[Known, ...] = (
         "an ESC environment that exists on this back end",
         "./inv esc.list",
     ),
+    _known(
+        # The provider's own sentences, then the API server's list of managers and fields.
+        r"server reported that \"(?P<object>[^\"]+)\" failed[^\n]*: Server-[Ss]ide [Aa]pply field conflict detected"
+        r".*?(?P<holders>conflicts? with \"[^\"]+\".*?)(?:\n\s*\n|\s*$)",
+        FieldConflict,
+        "another field manager changed {object} of {service} and holds what the program sets: {holders}",
+        "fields that the stack's own field manager holds",
+        "./inv repair.{service} shows who holds what, takes it back once you agree, and applies the program",
+    ),
     _known(r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"", *UNKNOWN_KIND),
     # The same of an object that comes out of a chart, from a provider before 4.32.
     _known(r"if the following GVK is namespaced: (?P<version>[^\s,]+), Kind=(?P<kind>\w+)", *UNKNOWN_KIND),
@@ -386,7 +396,7 @@ def login_command(backend: str) -> str:
 
 
 def _explained(known: Known, found: re.Match[str], stack: Stack) -> OpsError:
-    facts = {key: value or "?" for key, value in found.groupdict().items()}
+    facts = {key: " ".join(value.split()) if value else "?" for key, value in found.groupdict().items()}
     facts["service"] = stack.service
     facts["login"] = login_command(stack.env.get("PULUMI_BACKEND_URL", ""))
     facts["rest"] = (found.groupdict().get("rest") or "").rstrip()

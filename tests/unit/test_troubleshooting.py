@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import OpsError, ToolFailed, Usage
+from runbooks.lib.errors import FieldConflict, OpsError, ToolFailed, Usage
 from runbooks.lib.failures import explain
 from runbooks.lib.stacks import Stack
 
@@ -35,6 +35,17 @@ ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
         ToolFailed,
         "the cluster does not know the kind PodMonitor (monitoring.coreos.com/v1)",
         "--diff",
+    ),
+    (
+        "another field manager",
+        '* the Kubernetes API server reported that "postgresql/pg" failed to fully initialize or become live: '
+        "Server-Side Apply field conflict detected. See https://x.example for troubleshooting help.\nThe resource "
+        'managed by field manager "pulumi-kubernetes-1a2b3c4d" had an apply conflict: Apply failed with 2 conflicts: '
+        'conflicts with "kubectl-annotate" using v1:\n- .metadata.annotations.a\n- .metadata.annotations.b\n\n\n',
+        FieldConflict,
+        'changed postgresql/pg of stitch and holds what the program sets: conflicts with "kubectl-annotate" using v1: '
+        "- .metadata.annotations.a - .metadata.annotations.b",
+        "./inv repair.stitch",
     ),
     ("time-outs", "error: timed out waiting for the condition", ToolFailed, "did not become ready", "--diff"),
     (
