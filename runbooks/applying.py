@@ -384,15 +384,25 @@ def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, ag
         )
 
 
-def prove(session: Session, services: Sequence[Service], verify: Callable[[Session, Service], Verdict]) -> None:
-    """Verify each service. Raises `VerificationFailed` when one does not hold, after all were looked at."""
+def prove(
+    session: Session, services: Sequence[Service], verify: Callable[[Session, Service], Verdict], *, done: Sequence[str]
+) -> None:
+    """Verify each service; `done` are those that this run changed.
+
+    Raises `VerificationFailed` when one does not hold, after all were looked at.
+    """
     verdicts = {service.name: verify(session, service) for service in services}
     if len(verdicts) > 1:
         session.reporter.line(f"verify.all: {told_together(verdicts)}")
     unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
     if unproven:
+        name = unproven[0]
+        changed = any(each in done for each in unproven)
+        by_hand = (
+            f"; ./inv drift.{name} shows what was changed by hand in the cluster, ./inv repair.{name} puts it back"
+        )
         raise VerificationFailed(
-            f"{', '.join(unproven)}: applied, but not proven to work",
+            f"{', '.join(unproven)}: {'applied' if changed else 'nothing was to apply'}, but not proven to work",
             expected="every deciding check to pass",
-            next_step=f"./inv verify.{unproven[0]}",
+            next_step=f"./inv verify.{name}{'' if changed else by_hand}",
         )

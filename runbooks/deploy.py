@@ -30,7 +30,7 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
         plan = planning.plan_run(session, layers)
         applying.show_digest(session, plan)
         applying.approve(session, plan, yes=yes, again=again)
-        applying.apply_run(session, plan, yes=yes, again=again)
+        progressed = applying.apply_run(session, plan, yes=yes, again=again)
         for service in asked:
             applying.show_outputs(session, service)
-        applying.prove(session, asked, verify_service)
+        applying.prove(session, asked, verify_service, done=progressed.done)

@@ -144,6 +144,6 @@ def roll_back(session: Session, service: Service, *, yes: bool, again: str) -> N
     plan = planning.plan_run(session, layers)
     applying.show_digest(session, plan, diff=True)
     applying.approve(session, plan, yes=yes, again=again)
-    applying.apply_run(session, plan, yes=yes, again=again)
+    progressed = applying.apply_run(session, plan, yes=yes, again=again)
     applying.show_outputs(session, service)
-    applying.prove(session, [service], verify_service)
+    applying.prove(session, [service], verify_service, done=progressed.done)

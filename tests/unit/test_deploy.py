@@ -437,7 +437,11 @@ def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None
         deploy(stage)
 
 
-def test_unproven_service_is_4(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("done", "told", "repairs"),
+    [(["net"], "net: applied, but not proven", False), (["op"], "net: nothing was to apply, but not proven", True)],
+)
+def test_unproven_service_is_4(tmp_path: Path, done: list[str], told: str, repairs: bool) -> None:
     stage = Stage(tmp_path, {})
     looked: list[str] = []
 
@@ -446,8 +450,9 @@ def test_unproven_service_is_4(tmp_path: Path) -> None:
         look = checks.passed if service.name == "op" else checks.failed
         return checks.Verdict(findings=(look("it works", "seen"),))
 
-    with pytest.raises(VerificationFailed, match="net: applied, but not proven"):
-        applying.prove(stage, TREE[:2], verify)  # type: ignore[arg-type]
+    with pytest.raises(VerificationFailed, match=told) as unproven:
+        applying.prove(stage, TREE[:2], verify, done=done)  # type: ignore[arg-type]
+    assert ("./inv repair.net" in unproven.value.next_step) is repairs
     assert looked == ["net", "op"]
     assert "verify.all: NOT verified: net: 1 passed, 1 failed, 0 not tried" in stage.reporter.text
 

@@ -49,7 +49,8 @@ def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     house.answer("pulumi", ["output", "--json"], {})
     monkeypatch.setattr("runbooks.lib.render._in_use", [])
     proven: list[str] = []
-    monkeypatch.setattr(applying, "prove", lambda session, services, verify: proven.extend(s.name for s in services))
+    note = lambda session, services, verify, *, done: proven.extend(s.name for s in services)  # noqa: E731
+    monkeypatch.setattr(applying, "prove", note)
     house.proven = proven  # type: ignore[attr-defined]
     return house
 
