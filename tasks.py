@@ -9,7 +9,8 @@ from runbooks.program import errors_told, main, options_of_environment
 
 ALONE = "quality doctor graph status"
 GROUPS = (
-    "cancel charts deploy destroy drift esc lab modal new outputs pr preview rollback secrets stack target verify wire"
+    "cancel charts deploy destroy drift esc lab modal new outputs pr preview repair rollback secrets stack target "
+    "verify wire"
 )
 
 ns = build(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runbooks.lib.pulumi import Step
+    from runbooks.lib.stacks import Stack
     from runbooks.services import Service
     from runbooks.session import Session
 
@@ -31,7 +32,7 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
     with open_session(c, task) as session:
         wanted = deployed(session, [by_name(SERVICES)[name] for name in names])
         with session.reporter.step(planning.title("look for drift of", wanted)):
-            found = planning.side_by_side(session, wanted, lambda service: drifted(session, service))
+            found = planning.side_by_side(session, wanted, lambda service: drifted(session, session.prepare(service)))
         differing = [service.name for service, steps in zip(wanted, found, strict=True) if steps]
         for service, steps in zip(wanted, found, strict=True):
             tell(session, service, steps)
@@ -39,8 +40,9 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
             raise UnexpectedChanges(
                 f"{', '.join(differing)}: what is there is not what was applied",
                 expected="every object as it was applied",
-                next_step=f"find out who changed it; then change it back, or `pulumi refresh` takes it into the "
-                f"state and ./inv deploy.{differing[0]} puts back what the program says",
+                next_step="find out who changed it; then "
+                + ", ".join(f"./inv repair.{name}" for name in differing)
+                + " shows who holds it and puts back what was applied",
             )
 
 
@@ -61,13 +63,12 @@ def deployed(session: Session, services: Sequence[Service]) -> list[Service]:
     return there
 
 
-def drifted(session: Session, service: Service) -> list[Step]:
+def drifted(session: Session, stack: Stack) -> list[Step]:
     """The objects that are not what the stack's state says. Raises what pulumi's failure means."""
     from runbooks import planning
     from runbooks.lib import pulumi
     from runbooks.lib.failures import explain
 
-    stack = session.prepare(service)
     outcome = session.runner.run(pulumi.refresh_preview(stack))
     if not outcome.ok:
         raise explain(outcome, stack)

@@ -1,6 +1,6 @@
 """kubectl: argv builders that always name the kubeconfig, and parsers of its JSON answers.
 
-Reads only. What a cluster holds changes through Pulumi, never through here.
+They read. What a cluster holds changes through Pulumi; only `repair` puts back what Pulumi had applied.
 """
 
 from __future__ import annotations
@@ -100,12 +100,17 @@ class Kubectl:
         everywhere: bool = False,
         labels: str = "",
         confidential: bool = False,
+        managers: bool = False,
     ) -> Command:
-        """`kubectl get … -o json`. `confidential` for Secrets: their values must not be shown or journalled."""
+        """`kubectl get … -o json`. `confidential` for Secrets: their values must not be shown or journalled.
+
+        `managers` asks for `managedFields`, too.
+        """
         argv = [self.program, f"--kubeconfig={self.kubeconfig}", f"--request-timeout={REQUEST_TIMEOUT}s", "get", kind]
         argv += [f"--namespace={namespace}"] if namespace else []
         argv += ["--all-namespaces"] if everywhere else []
         argv += [f"--selector={labels}"] if labels else []
+        argv += ["--show-managed-fields"] if managers else []
         argv += ["--output=json", *(["--", name] if name else [])]
         shown = f"{namespace + '/' if namespace else ''}{name}" if name else "all" if everywhere else namespace
         return Command(
@@ -169,6 +174,64 @@ class Kubectl:
             env=self.env,
             stdin=json.dumps(wanted).encode(),
             timeout=READ_TIMEOUT + len(objects),  # one request for each
+        )
+
+    def apply(self, obj: Json, *, manager: str, force: bool = True, dry_run: bool = False) -> Command:
+        """Server-side apply of one object as the field manager; `force` takes fields from others who hold them.
+
+        The object travels on standard input, as it may be a Secret. As with pulumi, unknown fields are no error.
+        """
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "apply",
+            "--server-side",
+            f"--field-manager={manager}",
+            "--filename=-",
+            "--validate=ignore",
+            "--output=name",
+            *(["--force-conflicts"] if force else []),
+            *(["--dry-run=server"] if dry_run else []),
+        )
+        kind, name = text_at(obj, "kind"), text_at(obj, "metadata", "name")
+        return Command(
+            argv=argv,
+            title=f"{'try to put back' if dry_run else 'put back'} {kind} {name}",
+            env=self.env,
+            stdin=json.dumps(obj).encode(),
+            mutates=not dry_run,
+            confidential=True,
+            timeout=READ_TIMEOUT if dry_run else None,
+        )
+
+    def set_managers(self, obj: Json, entries: Sequence[Json], *, manager: str) -> Command:
+        """Sets who holds which fields of an object that was just read; refused when it changed since. No value changes.
+
+        The patch travels on standard input, like whatever else is sent.
+        """
+        facts = obj["metadata"]
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": facts["resourceVersion"]},
+            {"op": "add", "path": "/metadata/managedFields", "value": list(entries)},
+        ]
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "patch",
+            "--type=json",
+            "--patch-file=/dev/stdin",
+            f"--field-manager={manager}",
+            "--output=name",
+            *([f"--namespace={facts['namespace']}"] if facts.get("namespace") else []),
+            "--",
+            full_kind(obj),
+            facts["name"],
+        )
+        title = f"take over fields of {text_at(obj, 'kind')} {facts['name']}"
+        return Command(
+            argv=argv, title=title, env=self.env, stdin=json.dumps(patch).encode(), mutates=True, confidential=True
         )
 
     def version(self) -> Command:
@@ -240,6 +303,12 @@ def read_json(outcome: Outcome) -> Json:
     if not isinstance(answer, dict):
         raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is no object")
     return answer
+
+
+def full_kind(obj: Json) -> str:
+    """`Deployment.v1.apps`: the kind of an object as kubectl takes it, whatever other groups have of that name."""
+    group, _, version = text_at(obj, "apiVersion").rpartition("/")
+    return f"{text_at(obj, 'kind')}.{version}.{group}" if group else text_at(obj, "kind")
 
 
 def _failure(outcome: Outcome) -> KubectlFailed:

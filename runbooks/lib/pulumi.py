@@ -121,6 +121,13 @@ def refresh_preview(stack: Stack) -> Command:
     return _command(stack, "refresh", "--preview-only", "--json", title=f"look for drift of {stack.service}")
 
 
+def refresh(stack: Stack, urns: Sequence[str]) -> Command:
+    """Takes what is there of these resources into the state."""
+    targets = (f"--target={urn}" for urn in urns)
+    title = f"take {len(urns)} resources of {stack.service} into its state"
+    return _command(stack, "refresh", "--json", "--yes", "--skip-preview", *targets, title=title, mutates=True)
+
+
 def destroy_preview(stack: Stack) -> Command:
     return _command(stack, "destroy", "--preview-only", "--json", title=f"preview the end of {stack.service}")
 
@@ -294,6 +301,10 @@ class StateResource:
     protected: bool = False
     pending_delete: bool = False
     """The old half of a replace that an earlier update could not finish."""
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """As it was applied last; secrets as the answer has them."""
+    field_manager: str = ""
+    """Of an object in the cluster: the name under which the provider applies it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -550,6 +561,8 @@ def _export(deployment: Mapping[str, Any]) -> Export:
                 identity=str(item.get("id") or ""),
                 protected=bool(item.get("protect")),
                 pending_delete=bool(item.get("delete")),
+                inputs=item.get("inputs") or {},
+                field_manager=str((item.get("outputs") or {}).get("__fieldManager") or ""),
             )
             for item in resources
         ),

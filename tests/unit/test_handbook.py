@@ -78,8 +78,13 @@ def test_nothing_but_destroy_builds_a_command_that_deletes() -> None:
         assert words[f"lib/{tool}.py"] and not {"replace", "rollback"} & words[f"lib/{tool}.py"]
     assert [name for name, said in words.items() if {"uninstall", "drain"} & said] == []
     # There it is the name of an operation in pulumi's answers.
-    readers = {"drift.py", "lib/diff.py", "lib/plan.py", "lib/pulumi.py"}
+    readers = {"drift.py", "repairing.py", "lib/diff.py", "lib/plan.py", "lib/pulumi.py"}
     assert {name for name, said in words.items() if "delete" in said} == readers
+
+
+def test_nothing_but_repair_applies_past_pulumi() -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "runbooks").rglob("*.py")}
+    assert [name for name, text in sources.items() if "kubectl.apply(" in text] == ["repairing.py"]
 
 
 @pytest.mark.parametrize(
