@@ -211,7 +211,7 @@ def answers_sql(
 ) -> Finding:
     """In each of its databases: it may log in with the password its pods get, is itself, and may make tables."""
     name = f"{service.name}-database"
-    step = f"./inv preview.{service.name}; kubectl -n {service.namespace} get secret {name}"
+    step = f"./inv repair.{service.name}; kubectl -n {service.namespace} get secret {name}"
 
     def judge() -> Finding:
         secret = cluster.secret(service.namespace, name)

@@ -52,7 +52,7 @@ def login_is_there(session: Session, service: Service, cluster: Cluster) -> Chec
     def judge() -> Finding:
         secret = cluster.secret(service.namespace, LOGIN_SECRET)
         cause = "the stack did not make the Secret, or its settings were empty"
-        return secret_has_keys(LOGIN_THERE, secret, LOGIN_KEYS, cause=cause, next_step="./inv preview.cf-tunnel")
+        return secret_has_keys(LOGIN_THERE, secret, LOGIN_KEYS, cause=cause, next_step="./inv repair.cf-tunnel")
 
     return looked_at(session, LOGIN_THERE, judge)
 

@@ -146,5 +146,5 @@ def selects(where: Inside, get: Get) -> Finding:
 
     found = inside.answers(SELECTS, where, QUERY, asked, next_step=step)
     if status[-1:] in ([401], [403], [516]):
-        return failed(SELECTS, found.evidence, cause=LOGIN_REFUSED, next_step="./inv preview.clickhouse")
+        return failed(SELECTS, found.evidence, cause=LOGIN_REFUSED, next_step="./inv repair.clickhouse")
     return passed(SELECTS, f"select 1 is 1 at {where}") if found.ok else found

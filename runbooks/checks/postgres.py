@@ -147,7 +147,7 @@ def cluster_is_ready(obj: Json | None, namespace: str) -> Finding:
 
 
 def _secret_is_there(cluster: Cluster, exported: Outputs) -> Finding:
-    step = f"kubectl -n {exported.namespace} get secrets; ./inv preview.postgres"
+    step = f"kubectl -n {exported.namespace} get secrets; ./inv repair.postgres"
     cause = "superuser access is off (the operator then deletes the Secret), or the stack did not make it"
     return seen(
         SECRET_THERE,
@@ -208,7 +208,7 @@ def _exposure_rungs(session: Session, cluster: Cluster, exported: Outputs) -> li
 
 
 def is_exposed(cluster: Cluster, exported: Outputs) -> Finding:
-    step = "./inv preview.postgres"
+    step = "./inv repair.postgres"
     obj = cluster.object("services", exported.namespace, EXPOSED_SERVICE)
     if obj is None:
         cause = "the stack did not make it, or it was deleted by hand"

@@ -137,7 +137,7 @@ def oauth_is_there(session: Session, cluster: Cluster) -> Check:
                 cluster.secret(home_of(session, OWNER), OAUTH_SECRET),
                 ("client_id", "client_secret"),
                 cause="the stack did not make the Secret, or its settings were empty",
-                next_step="./inv preview.tailscale",
+                next_step="./inv repair.tailscale",
             ),
         )
 
@@ -168,7 +168,7 @@ def api_server_is_as_set(session: Session, service: Service, cluster: Cluster) -
         if found != wanted:
             told = f"the operator runs with {PROXY_VARIABLE}={found}, its stack says {wanted}"
             cause = "somebody changed the operator by hand, or its last deployment did not come to its end"
-            step = "./inv drift.tailscale; ./inv deploy.tailscale"
+            step = "./inv repair.tailscale"
             return failed(API_AS_SET, told, cause=cause, next_step=step)
         guarded = "" if found == "false" else "; who may use it is up to the tailnet's ACLs"
         return passed(API_AS_SET, f"tailscale:api_server_proxy_mode is {found}{guarded}")

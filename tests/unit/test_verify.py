@@ -169,7 +169,7 @@ def test_the_api_server_on_the_tailnet_is_as_it_was_set(
     home.has_stacks("tailscale", state=json.dumps({"checkpoint": {"latest": {"resources": resources}}}))
     (found,) = [one for one in climbed(home, "tailscale").findings if one.rung == API_AS_SET]
     assert (found.state, told in found.evidence) == (state, True)
-    assert state is not State.FAILED or (found.cause and "./inv deploy.tailscale" in found.next_step)
+    assert state is not State.FAILED or (found.cause and found.next_step == "./inv repair.tailscale")
 
 
 @pytest.mark.parametrize("name", ["tailscale", "cnpg", "postgres"])
