@@ -19,7 +19,7 @@ def refusal(plugin: str, environment: Mapping[str, str]) -> str:
     if seen and seen in _backends(environment.get("OPS_STATE", "")):
         return ""
     return (
-        f"this {plugin} plugin stands in for the vendor's in the lab of homelab-ops and serves nothing else\n"
+        f"this {plugin} plugin is the lab's stand-in for the vendor's and serves nothing else\n"
         f"  seen: PULUMI_BACKEND_URL is {seen or 'not set'}\n"
         f"  expected: a backend of the lab at OPS_STATE={environment.get('OPS_STATE', '')}\n"
         f"  next: {NEXT_STEP.format(plugin=plugin)}"

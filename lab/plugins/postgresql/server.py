@@ -41,10 +41,11 @@ FATAL_CODES = {
     "is not permitted to log in": "28000",
     "too many": "53300",
     "remaining connection slots": "53300",
-    "starting up": "57P03",
-    "shutting down": "57P03",
-    "database": "3D000",
+    "the database system is": "57P03",
+    "permission denied for database": "42501",
+    "not currently accepting connections": "55000",
     "role": "28000",
+    "does not exist": "3D000",
 }
 """Words of libpq's texts, which have no code, to the SQLSTATE of the error; the first that fits counts."""
 

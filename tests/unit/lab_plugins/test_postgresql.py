@@ -155,6 +155,14 @@ def test_only_servers_of_this_machine_are_reached(monkeypatch: pytest.MonkeyPatc
         ("server does not support SSL, but SSL was required", "pq: SSL is not enabled on the server"),
         ("connection timeout expired", "dial tcp 127.0.0.1:9: i/o timeout"),
         ('x FATAL:  database "d" does not exist', 'pq: database "d" does not exist (3D000)'),
+        ('x FATAL:  role "a" does not exist', 'pq: role "a" does not exist (28000)'),
+        ("x FATAL:  the database system is starting up", "pq: the database system is starting up (57P03)"),
+        ("x FATAL:  the database system is in recovery mode", "pq: the database system is in recovery mode (57P03)"),
+        ('x FATAL:  permission denied for database "d"', 'pq: permission denied for database "d" (42501)'),
+        (
+            'x FATAL:  database "d" is not currently accepting connections',
+            'pq: database "d" is not currently accepting connections (55000)',
+        ),
     ],
 )
 def test_connection_errors_read_like_the_real_ones(text: str, expected: str) -> None:
