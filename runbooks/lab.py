@@ -57,10 +57,19 @@ def _set_up_stacks(c: Any) -> None:
     import sys
 
     from runbooks import planning
+    from runbooks.lib.target import LAB, load_target
+    from runbooks.program import ROOT
     from runbooks.services import SERVICES
-    from runbooks.session import open_session
+    from runbooks.session import open_bench, opened
 
-    with contextlib.redirect_stdout(sys.stderr), open_session(c, "lab.env") as session:
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        open_bench(c, "lab.env") as bench,
+        contextlib.ExitStack() as closing,
+    ):
+        # Whatever target the person has chosen for the tasks: these stacks are the lab's.
+        session = opened(load_target(LAB, root=ROOT, state_dir=bench.state_dir), bench, closing)
+        session.guard()
         planning.side_by_side(session, SERVICES, session.set_up)
 
 

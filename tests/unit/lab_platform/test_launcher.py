@@ -1,0 +1,83 @@
+"""The `pulumi` of a shell of the lab: which config it names for the real one, by folder, stack and backend."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.platform import target
+from lab.platform.paths import LabPaths
+
+CLOUD = "http://127.0.0.1:8400"
+SAYS = '#!/bin/sh\necho "${PULUMI_OPTION_CONFIG_FILE:-none}|$*"\n[ "$2" != select ]\n'
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    paths = LabPaths(tmp_path / "state")
+    paths.prepare()
+    for folder in (paths.stacks / "one", paths.stacks / "two", paths.file_stacks / "one"):
+        folder.mkdir()
+        (folder / "Pulumi.lab.yaml").touch()
+    for name in ("one", "two"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "Pulumi.yaml").write_text(f'name: "{name}"  # a comment\nruntime: python\nname: other\n')
+    real = tmp_path / "real"
+    real.write_text(SAYS)
+    real.chmod(0o755)
+    target.write_launcher(paths, real, CLOUD)
+    return paths
+
+
+def typed(paths: LabPaths, *words: str, backend: str = CLOUD, **more: str) -> tuple[str, str, str]:
+    """The config that the real pulumi is told to use, its arguments, and what is said besides."""
+    done = subprocess.run(
+        [paths.bin / "pulumi", *words],
+        cwd=paths.state_dir.parent / "one",
+        env={"PATH": "/usr/bin:/bin", "PULUMI_BACKEND_URL": backend, **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    config, _, arguments = done.stdout.strip().partition("|")
+    return config, arguments, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "config"),
+    [
+        (("preview",), {}, "stacks/one"),
+        (("-C", "deep", "preview"), {}, "stacks/one"),
+        (("-C", "../two", "preview"), {}, "stacks/two"),
+        (("-C../two", "preview"), {}, "stacks/two"),
+        (("--cwd=../two/deep", "preview"), {}, "stacks/two"),
+        (("preview", "--stack", "organization/one/lab"), {}, "stacks/one"),
+        (("preview", "-s", "lab"), {}, "stacks/one"),
+        (("preview", "--stack", "other"), {}, "none"),
+        (("preview", "-sother"), {}, "none"),
+        (("preview",), {"PULUMI_STACK": "other"}, "none"),
+        (("preview", "--", "-C", "../two"), {}, "stacks/one"),
+        (("-C", "..", "preview"), {}, "none"),
+        (("preview",), {"backend": "https://api.pulumi.com"}, "none"),
+        (("preview",), {"backend": "files"}, "file-stacks/one"),
+    ],
+)
+def test_the_config_is_that_of_project_stack_and_backend(
+    paths: LabPaths, words: tuple[str, ...], more: dict[str, str], config: str
+) -> None:
+    if more.get("backend") == "files":
+        more = {"backend": target.file_backend(paths)}
+    seen, arguments, _ = typed(paths, *words, **more)
+    assert seen == ("none" if config == "none" else f"{paths.lab}/{config}/Pulumi.lab.yaml")
+    assert arguments == " ".join(words)
+
+
+def test_a_removed_stack_keeps_the_template(paths: LabPaths) -> None:
+    assert typed(paths, "stack", "rm", "lab", "--yes")[1].endswith("--yes --preserve-config")
+
+
+def test_another_stack_is_answered_with_what_to_type(paths: LabPaths) -> None:
+    assert "pulumi stack select lab" in typed(paths, "stack", "select", "mx")[2]
