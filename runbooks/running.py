@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from runbooks import environments
 from runbooks.lib.command import Command
-from runbooks.lib.errors import Refused, ToolFailed, Usage
+from runbooks.lib.errors import NotFound, Refused, ToolFailed, Usage
 from runbooks.lib.files import make_folder, write_new
 from runbooks.lib.pulumi_home import ENVIRONMENT_FILES
+from runbooks.services import SERVICES
 
 if TYPE_CHECKING:
     from runbooks.lib.esc import EnvironmentName, Opened
@@ -53,6 +54,8 @@ OF_SECRETS = re.compile(r"(?:^|[,/])secrets?(?:\.[^,/]*)?(?:[,/?]|$)", re.IGNORE
 WITHOUT_VALUES = frozenset({"", "name", "wide"})
 """Outputs of kubectl in which a Secret shows its name and size alone."""
 OUTPUT = re.compile(r"(?:-o|--output)=?(?P<form>.*)")
+WITHOUT_PROJECT = words("about stack-ls version whoami")
+"""Commands of pulumi that look at no project."""
 SHELLS = words("ash bash csh dash fish ksh sh tcsh zsh")
 STARTERS = words("command doas eval exec nice nohup parallel setsid stdbuf sudo time timeout watch xargs")
 TAKE_A_VALUE = words("-n --namespace --context --kube-context --kubeconfig -C --cwd -s --stack --config-file -l -o -f")
@@ -139,10 +142,22 @@ def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequen
 
     `None` for other commands, and where the person stands in a project. Raises `NotFound` for an unknown service.
     """
-    chosen = {"-C", "--cwd"} & {word.split("=")[0] for word in line}
-    if Path(line[0]).name != "pulumi" or chosen or (not service and Path("Pulumi.yaml").exists()):
+    if Path(line[0]).name != "pulumi" or not (service or _wants_project(line[1:])):
         return None
-    return session.prepare(environments.consumer_of(name, service, task="esc.run"))
+    try:
+        return session.prepare(environments.consumer_of(name, service, task="esc.run"))
+    except NotFound:
+        if service or name.short in {each.environment for each in SERVICES}:
+            raise
+        return None
+
+
+def _wants_project(line: Sequence[str]) -> bool:
+    """Whether the words of a pulumi command name no project, it needs one, and the person does not stand in one."""
+    own = list(itertools.takewhile(lambda word: word != "--", line))
+    has_folder = any(word.startswith("-C") or word.split("=")[0] == "--cwd" for word in own)
+    needs_none = any(verb in WITHOUT_PROJECT for verb in _verbs(_without_options(own)))
+    return not (has_folder or needs_none or Path("Pulumi.yaml").exists())
 
 
 def run_with(
