@@ -7,7 +7,7 @@ from lib.settings import DNS_LABEL, QUANTITY, matching, secret, setting
 
 NETWORKS = matching(r"[0-9a-f.:]+/[0-9]{1,3}", "a list of networks such as 10.0.0.0/8", "10.0.0.0/8")
 VERSION = matching(r"[0-9][^\s:@]*", "a version with its suffix", "25.3.6.10034.altinitystable")
-USER = matching(r"[a-z][a-z0-9_]*", "a name of a-z, 0-9 and _", "analytics")
+USER = matching(r"(?!default$)[a-z][a-z0-9_]*", "a name of a-z, 0-9 and _ that is not default", "analytics")
 
 
 @dataclass(frozen=True, kw_only=True)
