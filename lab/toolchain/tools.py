@@ -132,22 +132,22 @@ def any_version(_said: str, _pinned: str) -> bool:
     return True
 
 
-KUBERNETES = Module(name="kubernetes", path="k8s.io/kubernetes", seconds=210, stamp=_kubernetes_stamp)
-ETCD = Module(name="etcd", path="go.etcd.io/etcd/server/v3", seconds=45)
-KWOK = Module(name="kwok", path="sigs.k8s.io/kwok", seconds=70)
+KUBERNETES = Module(name="kubernetes", path="k8s.io/kubernetes", seconds=150, stamp=_kubernetes_stamp)
+ETCD = Module(name="etcd", path="go.etcd.io/etcd/server/v3", seconds=30)
+KWOK = Module(name="kwok", path="sigs.k8s.io/kwok", seconds=45)
 HELM = Module(name="helm", path="helm.sh/helm/v4", seconds=100, stamp=_helm_stamp)
 PULUMI = Module(
     name="pulumi",
     path="github.com/pulumi/pulumi/pkg/v3",
-    seconds=250,
+    seconds=160,
     stamp=_pulumi_stamp,
     beside=((PULUMI_SDK, "python/cmd/pulumi-language-python-exec"),),
 )
-ESC_EVALUATOR = Module(name="esc-evaluator", folder_name="pulumi", path=PULUMI_SDK, seconds=20)
+ESC_EVALUATOR = Module(name="esc-evaluator", folder_name="pulumi", path=PULUMI_SDK, seconds=10)
 PULUMI_KUBERNETES = Module(
     name="pulumi-kubernetes",
     path=PULUMI_PROVIDER,
-    seconds=150,
+    seconds=85,
     stamp=_provider_stamp,
     beside=tuple(
         (PULUMI_PROVIDER, f"cmd/pulumi-resource-kubernetes/{name}")
