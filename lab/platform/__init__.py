@@ -39,6 +39,7 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
     paths = _paths(state_dir)
     with locked(paths, report):
         paths.prepare()
+        _remove_logs_of_pulumi(paths)
         record = Record.load(paths.record)
         found = target.find_tools(report)
         tools = {tool.name: tool.program for tool in found}
@@ -97,6 +98,12 @@ def down(state_dir: Path, report: Callable[[str], None]) -> None:
         return
     with locked(paths, report):
         Supervisor(paths, Record.load(paths.record), report).end_all()
+        _remove_logs_of_pulumi(paths)
+
+
+def _remove_logs_of_pulumi(paths: LabPaths) -> None:
+    """What a person's own commands left: the CLI writes unredacted values into its logs."""
+    shutil.rmtree(paths.credentials / "logs", ignore_errors=True)
 
 
 def reset(state_dir: Path, report: Callable[[str], None]) -> None:

@@ -238,7 +238,7 @@ def read_path(text: str) -> tuple[str | int, ...]:
 def refuse_reference(value: str, path: tuple[str | int, ...], name: EnvironmentName) -> None:
     """Raise `Usage` for a secret that ESC takes for a reference: one with `${`, unless `$$` comes right before it.
 
-    `$$` is no way out: the evaluator reads `$${` as text, but stores and opens it with both `$` (pkg `eval` of
+    `$$` does not help: the evaluator reads `$${` as text, but stores and opens it with both `$` (pkg `eval` of
     github.com/pulumi/esc, EncryptSecrets and evaluateBuiltinSecret).
     """
     if "${" not in value.replace("$$", "  "):

@@ -253,10 +253,13 @@ def test_no_secret_is_in_a_command_line(lab: Lab) -> None:
 
 
 def test_down_leaves_no_process_and_up_finds_everything_again(lab: Lab) -> None:
+    logs = lab.lab_dir / "pulumi" / "logs"
+    logs.mkdir(exist_ok=True)
     lab.kubectl("create", "configmap", "kept", "--from-literal=a=b")
     ports_before = {part.name: part.port for part in platform.status(lab.state_dir)}
     platform.down(lab.state_dir, silent)
     assert processes.of_lab(lab.lab_dir) == set()
+    assert not logs.exists()
     assert {part.health for part in platform.status(lab.state_dir)} == {"stopped"}
     platform.down(lab.state_dir, silent)
     platform.up(lab.state_dir, silent)
