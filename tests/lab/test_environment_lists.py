@@ -47,7 +47,7 @@ def esc(checkout: Checkout, *words: str) -> str:
     target = checkout.target
     token = Path(target["token_file"]).read_text()
     return subprocess.run(
-        [checkout.root / "lab" / "bin" / "esc", *words],
+        [target["tools"]["esc"], *words],
         env=checkout.environment(PULUMI_ACCESS_TOKEN=token, PULUMI_BACKEND_URL=target["backend"]),
         capture_output=True,
         text=True,
