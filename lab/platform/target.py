@@ -92,11 +92,7 @@ def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
     """Puts what commands on the lab need beyond the person's own into the lab's `bin`, first on PATH in a run."""
     wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in PERSONS}
     for name, program in wanted.items():
-        # Replaced in one step: a command may be looking for it.
-        unfinished = paths.bin / f".{name}"
-        unfinished.unlink(missing_ok=True)
-        unfinished.symlink_to(program)
-        unfinished.replace(paths.bin / name)
+        _link(paths.bin / name, program)
     for entry in paths.bin.iterdir():
         if entry.name not in wanted and entry.name != "pulumi":
             entry.unlink()
@@ -111,9 +107,15 @@ def write_launcher(paths: LabPaths, pulumi: Path, backend: str) -> None:
         text = text.replace(name, shlex.quote(value))
     write_private(paths.bin / "pulumi", text)
     (paths.bin / "pulumi").chmod(0o700)
-    plugins = paths.credentials / "plugins"
-    plugins.unlink(missing_ok=True)
-    plugins.symlink_to(plugin_folder(os.environ), target_is_directory=True)
+    _link(paths.credentials / "plugins", plugin_folder(os.environ))
+
+
+def _link(link: Path, place: Path) -> None:
+    """Replaced in one step: a command may be looking for it."""
+    unfinished = link.with_name(f".{link.name}")
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(place)
+    unfinished.replace(link)
 
 
 def read_tools(paths: LabPaths) -> list[Found]:
