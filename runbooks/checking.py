@@ -99,15 +99,12 @@ def run_tests(c: Any, *, path: str, select: str, fast: bool) -> None:
 
 def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[Command]:
     """What needs no lab runs on all processors; labs are busy enough one test at a time."""
-    side_by_side = ["-m", "not lab", "-n", str(processors())]
-    if fast:
-        return [tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True)]
-    if not all_of_them:
+    if not fast and not all_of_them:
         return [tool("pytest", *chosen, title="the tests", mutates=True)]
-    return [
-        tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True),
-        tool("pytest", *chosen, "-m", "lab", title="the tests on labs", mutates=True),
-    ]
+    side_by_side = ("-m", "not lab", "-n", str(processors()))
+    fast_tests = tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True)
+    on_labs = tool("pytest", *chosen, "-m", "lab", title="the tests on labs", mutates=True)
+    return [fast_tests] if fast else [fast_tests, on_labs]
 
 
 def _judge(outcome: Outcome) -> None:
