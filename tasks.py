@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from runbooks.cli import errors_told, main, options_of_environment
 from runbooks.collection import build
-from runbooks.program import errors_told, main, options_of_environment
 
 ALONE = "quality doctor graph status"
 GROUPS = (
@@ -14,8 +14,8 @@ GROUPS = (
 )
 
 ns = build(
-    alone=[import_module(f"runbooks.{name}") for name in ALONE.split()],
-    groups=[import_module(f"runbooks.{name}") for name in GROUPS.split()],
+    alone=[import_module(f"runbooks.tasks.{name}") for name in ALONE.split()],
+    groups=[import_module(f"runbooks.tasks.{name}") for name in GROUPS.split()],
     told=errors_told,
     options=options_of_environment(),
 )

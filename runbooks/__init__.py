@@ -1,4 +1,8 @@
-"""What you can do: one thin module per task namespace. No process starts here; that is `lib/runner.py`'s work."""
+"""The runbooks: Invoke tasks that operate the platform. docs/architecture.md shows how they are layered.
+
+`cli` and `tasks` are what a person calls; `run` opens a run; `services` lists the platform. Below them `checks` asks
+whether it works, `stacks` what will change and where, `tools` speaks to one program each, `core` knows none of them.
+"""
 
 import gc
 import sys

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from invoke import Collection, Context, Task
 
-from runbooks.services import SERVICES, Service
+from runbooks.services import SERVICES
+from runbooks.stacks.service import Service
 
 Body = Callable[..., Any]
 Marked = TypeVar("Marked", bound=Body)

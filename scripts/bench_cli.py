@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import bench_masker
 
-from runbooks.lib.journal import read_journal, runs_of
+from runbooks.core.journal import read_journal, runs_of
 
 ROOT = Path(__file__).resolve().parent.parent
 INV = ROOT / "inv"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runbooks.lib.mask import Masker
+from runbooks.core.mask import Masker
 
 SECRETS = 200
 READ_SIZE = 4096

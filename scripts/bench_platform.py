@@ -38,9 +38,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench_cli import INV, PATIENCE, Figure, NotMeasured, cpu_of_children, own_lab, timed
 
-from runbooks.lib.environment import child_environment
-from runbooks.lib.journal import read_journal, runs_of
-from runbooks.schedule import processors
+from runbooks.core.environment import child_environment
+from runbooks.core.journal import read_journal, runs_of
+from runbooks.stacks.schedule import processors
 
 CORES = processors()
 TASK = "preview.all"
@@ -93,7 +93,7 @@ def run_of(records: Sequence[Mapping[str, Any]]) -> Run:
 
 
 def as_typed(preview: Sequence[str]) -> tuple[Path, list[str]]:
-    """Folder and arguments of the handbook's command for the same stack: settings file and pulumi stay the same."""
+    """Folder and arguments of the handbook's command for the same stack: stack config and pulumi stay the same."""
     options = dict(itertools.pairwise(preview))
     settings = ["--config-file", options["--config-file"]] if "--config-file" in options else []
     return Path(options["-C"]), [preview[0], "preview", "--stack", options["--stack"], *settings]

@@ -15,7 +15,8 @@ from textwrap import wrap
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runbooks.services import SERVICES, Service  # noqa: E402
+from runbooks.services import SERVICES  # noqa: E402
+from runbooks.stacks.service import Service  # noqa: E402
 
 PICTURE = ROOT / "docs" / "platform.svg"
 BOX_WIDTH, BOX_HEIGHT = 270, 104
@@ -99,7 +100,7 @@ def edge(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 def run_bar(width: int) -> str:
     """The way of a run, above the cluster."""
-    steps = ("check the cluster", "preview", "one digest", "approval", "up, layer by layer", "verify")
+    steps = ("check the cluster", "preview", "one plan summary", "approval", "up, layer by layer", "verify")
     each = (width - 2 * LEFT) // len(steps)
     parts = ['<text class="name" x="40" y="34">./inv deploy.&lt;service&gt;</text>']
     for position, step in enumerate(steps):

@@ -1,13 +1,16 @@
-"""Write the tables that derive from the code: the services into README.md, the tasks into docs/tasks.md.
+"""Write what derives from the code: services into README.md, tasks into docs/tasks.md, layers into architecture.md.
 
-usage: python scripts/write_tables.py            writes both
+usage: python scripts/write_tables.py            writes all three
        python scripts/write_tables.py --check    exits 1 and names the file that is older than the code
 """
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,11 +18,13 @@ sys.path.insert(0, str(ROOT))
 
 import tasks  # noqa: E402
 from runbooks.collection import rows  # noqa: E402
-from runbooks.services import SERVICES, Service  # noqa: E402
+from runbooks.services import SERVICES  # noqa: E402
+from runbooks.stacks.service import Service  # noqa: E402
 
 README = ROOT / "README.md"
 TASKS = ROOT / "docs" / "tasks.md"
-BEGIN, END = "<!-- services: written by scripts/write_tables.py -->", "<!-- end of services -->"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+MARKS = ("<!-- {}: written by scripts/write_tables.py -->", "<!-- end of {} -->")
 
 
 def service_rows(services: tuple[Service, ...]) -> Iterator[str]:
@@ -30,11 +35,39 @@ def service_rows(services: tuple[Service, ...]) -> Iterator[str]:
         yield f"| `{service.name}` | {service.about} | {needs} | [pulumi/{service.folder}](pulumi/{service.folder}) |"
 
 
-def with_services(readme: str, services: tuple[Service, ...]) -> str:
-    """The README with the part between the two marks written anew."""
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return "\n".join([f"{head}{BEGIN}", *service_rows(services), f"{END}{tail}"])
+def between_marks(text: str, name: str, lines: Iterable[str]) -> str:
+    """The text with the part between the marks of `name` written anew."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return "\n".join([f"{head}{begin}", *lines, f"{end}{tail}"])
+
+
+def layer_lines() -> Iterator[str]:
+    """The layers of the import contract, top first: a picture, and a table with the first line of each docstring."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    rows = [[name.strip().removeprefix("runbooks.") for name in layer.split("|")] for layer in layers]
+    yield "```mermaid"
+    yield "flowchart TD"
+    for row in rows:
+        yield f'  {row[0]}["{" · ".join(row)}"]'
+    for above, below in pairwise(rows):
+        yield f"  {above[0]} --> {below[0]}"
+    yield '  lab["lab/"]'
+    yield "  tasks -.-> lab"
+    yield "  run -.-> lab"
+    yield "  lab -.-> tools"
+    yield "```"
+    yield ""
+    yield "| folder or file | what belongs there |"
+    yield "|---|---|"
+    for name in (name for row in rows for name in row):
+        package = ROOT / "runbooks" / name
+        path = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
+        shown = f"runbooks/{name}/" if package.is_dir() else f"runbooks/{name}.py"
+        about = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n\n")[0]
+        yield f"| `{shown}` | {' '.join(about.split())} |"
 
 
 def tasks_page() -> str:
@@ -54,7 +87,11 @@ def tasks_page() -> str:
 
 
 def main() -> int:
-    wanted = {README: with_services(README.read_text("utf-8"), SERVICES), TASKS: tasks_page()}
+    wanted = {
+        README: between_marks(README.read_text("utf-8"), "services", service_rows(SERVICES)),
+        TASKS: tasks_page(),
+        ARCHITECTURE: between_marks(ARCHITECTURE.read_text("utf-8"), "layers", layer_lines()),
+    }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runbooks.lib.command import Command, Outcome
+from runbooks.core.command import Command, Outcome
 
 Reply = Outcome | str | tuple[int, str, str] | Mapping[str, Any]
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from lab.cloud.server import Cloud, log
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 
 def main() -> int:

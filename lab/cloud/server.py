@@ -20,7 +20,7 @@ from lab.cloud import files
 from lab.cloud.api import Api, build, update_token
 from lab.cloud.wire import BODY_LIMIT, Answer, ApiError, Request, bad_request, inflate, not_found, unauthorized
 from lab.platform.ports import LOOPBACK
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 IDLE = 120.0
 """Seconds after which a silent connection is closed; clients open another."""

@@ -32,7 +32,7 @@ from lab.operators.api import (
 from lab.operators.servers import MANAGER, Servers
 from lab.operators.settings import Settings
 from lab.operators.work import Work, told
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 log = logging.getLogger("lab.operators.cnpg")
 

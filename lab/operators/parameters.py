@@ -21,7 +21,7 @@ class Parameters:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """As a settings file of the server."""
+        """As a line of the server's config file."""
         quoted = {name: value.replace("\\", "\\\\").replace("'", "''") for name, value in self.accepted.items()}
         return "".join(f"{name} = '{value}'\n" for name, value in sorted(quoted.items()))
 

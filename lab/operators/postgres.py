@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 import psycopg
 
-from runbooks.lib.errors import OpsError
-from runbooks.lib.search_path import find_program
+from runbooks.core.errors import OpsError
+from runbooks.core.search_path import find_program
 
 
 def _installation() -> Path:

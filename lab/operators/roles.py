@@ -12,7 +12,7 @@ from lab.operators.api import CLUSTER, DATABASE_ROLE, SECRET, Api, Object, decod
 from lab.operators.finalizers import add_finalizer, remove_finalizer
 from lab.operators.servers import MANAGER, Servers, report_applied
 from lab.operators.work import told
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 FINALIZER = "cnpg.io/deleteDatabaseRole"
 RESERVED = frozenset({"postgres", "streaming_replica"})

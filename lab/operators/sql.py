@@ -1,6 +1,6 @@
 """Roles and databases in a real server: looked at first, then changed where they differ.
 
-Passwords never travel in clear in a statement: the server gets the SCRAM verifier, as CNPG's operator sends it.
+Passwords never travel in plaintext in a statement: the server gets the SCRAM verifier, as CNPG's operator sends it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import httpx
 import psycopg
 
 from lab.operators.api import ApiError
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 log = logging.getLogger("lab.operators")
 

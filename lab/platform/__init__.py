@@ -17,8 +17,8 @@ from lab.platform.parts import Part, PartStatus
 from lab.platform.paths import LabPaths
 from lab.platform.record import Record
 from lab.platform.supervisor import Supervisor, locked
-from runbooks.lib.errors import Usage
-from runbooks.lib.search_path import persons_path
+from runbooks.core.errors import Usage
+from runbooks.core.search_path import persons_path
 
 __all__ = ["PartStatus", "databases", "down", "environment", "is_up", "reset", "status", "tools", "up"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.platform.ports import LOOPBACK
-from runbooks.lib.errors import ToolFailed
+from runbooks.core.errors import ToolFailed
 
 FIELD_MANAGER = "lab"
 TIMEOUT = 10.0

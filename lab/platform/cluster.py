@@ -14,7 +14,7 @@ from lab.platform.control_plane import NODES, ControlPlane
 from lab.platform.paths import CONTEXT, write_private
 from lab.platform.processes import wait_until
 from lab.toolchain import version_of
-from runbooks.lib.errors import ToolFailed
+from runbooks.core.errors import ToolFailed
 
 STORAGE_CLASS = "lab-local"
 PROVISIONER = "lab.homelab-ops/local"

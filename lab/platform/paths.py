@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
@@ -35,7 +35,7 @@ class LabPaths:
 
     @property
     def backend(self) -> Path:
-        """Root of a file back end, beside the cloud that holds the lab's own stacks."""
+        """Root of a file backend, beside the cloud that holds the lab's own stacks."""
         return self.lab / "backend"
 
     @property

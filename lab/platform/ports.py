@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lab.platform import processes
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 LOOPBACK = "127.0.0.1"
 RANGE = range(20000, 30000)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.platform.paths import write_private
 from lab.platform.processes import ProcessId
-from runbooks.lib.errors import Usage
+from runbooks.core.errors import Usage
 
 FORMAT = 1
 

@@ -20,7 +20,7 @@ from lab.platform import ports, processes
 from lab.platform.parts import Part
 from lab.platform.paths import LabPaths
 from lab.platform.record import Record, Started
-from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.core.errors import OpsError, ToolFailed
 
 Report = Callable[[str], None]
 

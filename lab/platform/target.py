@@ -21,9 +21,9 @@ from lab.platform.ports import LOOPBACK
 from lab.toolchain import Found, version_of
 from lab.toolchain.resolve import INSTALLED, ON_PATH
 from lab.toolchain.tools import read_version
-from runbooks.lib.errors import OpsError
-from runbooks.lib.pulumi_home import plugin_folder
-from runbooks.lib.search_path import find_program
+from runbooks.core.errors import OpsError
+from runbooks.core.search_path import find_program
+from runbooks.tools.pulumi_home import plugin_folder
 
 PLUGINS = ROOT / "lab" / "plugins" / "bin"
 SERVERS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "esc-evaluator")

@@ -20,9 +20,9 @@ from typing import IO
 
 from lab.toolchain.golang import Go, build_environment, using_caches
 from lab.toolchain.tools import HERE, TOOLS, Module
-from runbooks.lib.errors import ToolFailed
-from runbooks.lib.files import writing
-from runbooks.lib.search_path import cache_folder
+from runbooks.core.errors import ToolFailed
+from runbooks.core.files import writing
+from runbooks.core.search_path import cache_folder
 
 Report = Callable[[str], None]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.toolchain.tools import HERE, read_version
-from runbooks.lib.errors import OpsError
-from runbooks.lib.search_path import find_program
+from runbooks.core.errors import OpsError
+from runbooks.core.search_path import find_program
 
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NETRC")
 """What a build takes from the caller besides Go's own settings, proxies and certificates."""

@@ -15,10 +15,9 @@ from pathlib import Path
 from lab.toolchain.build import Build, Progress, Report, cached
 from lab.toolchain.golang import Go, clear_own_caches, find_go
 from lab.toolchain.tools import TOOLS, Module, Tool, read_version
-from runbooks.lib.plugins import NO_AMBIENT, installed, is_on, wanted_plugins
-from runbooks.lib.pulumi_home import user_home
-from runbooks.lib.search_path import cache_folder, find_program
-from runbooks.lib.toolbox import LANGUAGE_HOST, has_language_host
+from runbooks.core.search_path import cache_folder, find_program
+from runbooks.tools.plugins import LANGUAGE_HOST, NO_AMBIENT, has_language_host, installed, is_on, wanted_plugins
+from runbooks.tools.pulumi_home import user_home
 
 REPORT_EVERY = 15.0
 """Seconds between two lines about builds that go on."""

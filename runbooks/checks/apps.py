@@ -1,6 +1,6 @@
 """Does an app work? Its pods, its Jobs, its own role in Postgres, its health path, and every way in.
 
-What differs from app to app is one entry in `APPS`; the rungs are the same for all.
+What differs from app to app is one entry in `APPS`; the checks are the same for all.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runbooks import states
-from runbooks.checks import generic, postgres, public, tailscale
+from runbooks.checks import generic, inside, postgres, public, sql, tailscale
 from runbooks.checks.cluster import (
     Cluster,
     cluster_of,
@@ -22,12 +21,13 @@ from runbooks.checks.cluster import (
     simulated,
     workloads,
 )
-from runbooks.lib import inside, sql
-from runbooks.lib.checks import Check, Finding, State, climb, failed, passed
-from runbooks.lib.inside import ANSWERS, Inside, Page
-from runbooks.lib.workloads import jobs_are_complete, secret_value, seen
-from runbooks.services import Service, find_service
-from runbooks.session import Session
+from runbooks.checks.inside import ANSWERS, Inside, Page
+from runbooks.checks.workloads import jobs_are_complete, secret_value, seen
+from runbooks.core.findings import Check, Finding, State, failed, passed, run_checks
+from runbooks.stacks import states
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import has_stack
 
 JOBS_COMPLETE = "its Jobs came to a good end"
 HAS_ENDPOINT = "its Service has an endpoint"
@@ -117,7 +117,7 @@ APPS: Mapping[str, App] = {
 }
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
+def verify(session: Session, service: Service) -> list[Finding]:
     """Stack, workloads, Jobs, endpoints, SQL, health; then each way in, where those before it passed."""
     cluster, app = cluster_of(session), as_set(APPS[service.name], exports_of(session, service))
     before = [
@@ -130,7 +130,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         generic.ingresses_are_served(session, service, cluster),
         *([generic.all_are_exposed(service, cluster)] if service.exposed else []),
     ]
-    findings = shown(session, climb(before))
+    findings = shown(session, run_checks(before))
     if any(finding.state is State.FAILED for finding in findings):
         return findings
     return findings + ways_in(session, service, cluster, app)
@@ -171,7 +171,7 @@ def healthy(session: Session, service: Service, health: Health) -> Check:
     there = f"kubectl -n {service.namespace}"
     step = f"{there} get pods; {there} logs svc/{health.service} --tail=20"
     return Check(
-        rung=ANSWERS,
+        name=ANSWERS,
         look=lambda: inside.answers(ANSWERS, where, health.page, get, next_step=step),
         patience=patience(session, STARTS_WITHIN),
     )
@@ -185,18 +185,18 @@ def own_sql(session: Session, service: Service, cluster: Cluster, app: App) -> l
     if app.database is None:
         return []
     wanted, server = app.database, list[postgres.Outputs]()
-    ours = Check(rung=postgres.LISTENER_IS_OURS, look=lambda: postgres.listener_is_ours(session, server[0].port))
+    ours = Check(name=postgres.LISTENER_IS_OURS, look=lambda: postgres.listener_is_ours(session, server[0].port))
     return [
-        Check(rung=SERVER_EXPORTED, look=lambda: server_is_exported(session, server)),
+        Check(name=SERVER_EXPORTED, look=lambda: server_is_exported(session, server)),
         *([ours] if session.target.ephemeral else []),
-        Check(rung=OWN_SQL, look=lambda: answers_sql(session, service, cluster, wanted, server[0]), goes_on=True),
+        Check(name=OWN_SQL, look=lambda: answers_sql(session, service, cluster, wanted, server[0]), goes_on=True),
     ]
 
 
 def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Finding:
     """Puts what a client needs into `server`. Secret outputs are known to the masker first and stay in memory."""
-    stack = session.stack(find_service("postgres"))
-    outputs = states.clear_state(session, stack).outputs if session.has_stack(stack) else {}
+    stack = session.stack(session.service("postgres"))
+    outputs = states.clear_state(session, stack).outputs if has_stack(session, stack) else {}
     missing = [name for name in postgres.REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
     if missing:
         cause = "the Postgres stack that holds the app's database was not deployed to its end"

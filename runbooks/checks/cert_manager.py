@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from runbooks.checks import generic
 from runbooks.checks.cluster import CERTIFICATES_VALID, Cluster, cluster_of, endpoint, looked_at, shown, workloads
-from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
-from runbooks.lib.kubectl import Json, condition, is_current, items, metadata, text_at
-from runbooks.lib.workloads import kinds_are_served
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.workloads import kinds_are_served
+from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools.kubectl import Json, condition, is_current, items, metadata, text_at
 
 API_GROUP = "/apis/cert-manager.io/v1"
 KINDS = ("certificates", "certificaterequests", "issuers", "clusterissuers")
@@ -34,10 +34,10 @@ CAUSES = {
 NOT_READY = "cert-manager is not done with it, or cannot go on: its conditions and events say why"
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
+def verify(session: Session, service: Service) -> list[Finding]:
     """Workloads, kinds, webhook, issuers, certificates."""
     cluster = cluster_of(session)
-    rungs = [
+    checks = [
         generic.stack_is_deployed(session, service),
         workloads(session, service, required=True),
         kinds_served(session, cluster),
@@ -46,7 +46,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         issuers(session, cluster),
         certificates(session, cluster),
     ]
-    return shown(session, climb(rungs))
+    return shown(session, run_checks(checks))
 
 
 def kinds_served(session: Session, cluster: Cluster) -> Check:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 
-from runbooks.checks import generic, public
+from runbooks.checks import generic, inside, public, tunnel
 from runbooks.checks.cluster import Cluster, cluster_of, looked_at, patience, shown, simulated, workloads
-from runbooks.lib import inside, tunnel
-from runbooks.lib.checks import Check, Finding, climb, failed, passed
-from runbooks.lib.inside import CONNECTED, Get, Inside
-from runbooks.lib.kubectl import find, text_at
-from runbooks.lib.workloads import deployment_is_available, secret_has_keys
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.inside import CONNECTED, Get, Inside
+from runbooks.checks.workloads import deployment_is_available, secret_has_keys
+from runbooks.core.findings import Check, Finding, failed, passed, run_checks
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools.kubectl import find, text_at
 
 CONTROLLER = "cloudflare-tunnel-ingress-controller"
 CONNECTORS = "controlled-cloudflared-connector"
@@ -33,10 +32,10 @@ CANNOT_LOGIN = (
 NOT_CONNECTED = "the connectors reach no edge of Cloudflare: the tunnel was deleted there, or port 7844 is closed"
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
+def verify(session: Session, service: Service) -> list[Finding]:
     """Login, controller, class, connectors, connections; then each public Ingress of the cluster."""
     cluster = cluster_of(session)
-    rungs = [
+    checks = [
         generic.stack_is_deployed(session, service),
         login_is_there(session, service, cluster),
         available(session, service, CONTROLLER_READY, CONTROLLER, CANNOT_LOGIN),
@@ -45,7 +44,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         connections(session, service),
         workloads(session, service),
     ]
-    return shown(session, climb(rungs)) + public.exposed(session, cluster)
+    return shown(session, run_checks(checks)) + public.exposed(session, cluster)
 
 
 def login_is_there(session: Session, service: Service, cluster: Cluster) -> Check:
@@ -57,16 +56,16 @@ def login_is_there(session: Session, service: Service, cluster: Cluster) -> Chec
     return looked_at(session, LOGIN_THERE, judge)
 
 
-def available(session: Session, service: Service, rung: str, name: str, cause: str) -> Check:
+def available(session: Session, service: Service, check: str, name: str, cause: str) -> Check:
     cluster = cluster_of(session)
     step = f"kubectl -n {service.namespace} logs deploy/{name} --tail=20"
 
     def judge() -> Finding:
         deploy = "./inv deploy.cf-tunnel"
         found = cluster.deployment(service.namespace, name)
-        return deployment_is_available(rung, found, cause=cause, next_step=step, deploy=deploy)
+        return deployment_is_available(check, found, cause=cause, next_step=step, deploy=deploy)
 
-    return looked_at(session, rung, judge, next_step=step, wait=60.0)
+    return looked_at(session, check, judge, next_step=step, wait=60.0)
 
 
 def class_is_served(session: Session) -> Check:
@@ -88,7 +87,7 @@ def connections(session: Session, service: Service) -> Check:
     if session.target.ephemeral:
         return simulated(CONNECTED, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
-    return Check(rung=CONNECTED, look=lambda: holds_connections(where, get), patience=patience(session, 60.0))
+    return Check(name=CONNECTED, look=lambda: holds_connections(where, get), patience=patience(session, 60.0))
 
 
 def holds_connections(where: Inside, get: Get) -> Finding:

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runbooks import states
-from runbooks.checks import generic
+from runbooks.checks import generic, inside
 from runbooks.checks.cluster import Cluster, cluster_of, endpoint, looked_at, patience, shown, simulated, workloads
-from runbooks.lib import inside
-from runbooks.lib.checks import Check, Finding, climb, failed, passed
-from runbooks.lib.exposure import Answer
-from runbooks.lib.inside import SELECTS, Get, Inside, Page
-from runbooks.lib.kubectl import Json, dig, text_at
-from runbooks.lib.workloads import deployment_is_available
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.inside import SELECTS, Get, Inside, Page
+from runbooks.checks.workloads import deployment_is_available
+from runbooks.core.findings import Check, Finding, failed, passed, run_checks
+from runbooks.stacks import states
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools.kubectl import Json, dig, text_at
+from runbooks.tools.network import Answer
 
 KIND = "clickhouseinstallations.clickhouse.altinity.com"
 INSTALLATION = "clickhouse"
@@ -48,11 +47,11 @@ class Login:
         return {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
+def verify(session: Session, service: Service) -> list[Finding]:
     """Operator, installation, endpoints, login, query."""
     cluster = cluster_of(session)
     exported: list[Login] = []
-    rungs = [
+    checks = [
         generic.stack_is_deployed(session, service),
         operator_is_ready(session, service, cluster),
         installation(session, service, cluster),
@@ -61,7 +60,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         outputs(session, service, exported),
         query(session, exported),
     ]
-    return shown(session, climb(rungs))
+    return shown(session, run_checks(checks))
 
 
 def operator_is_ready(session: Session, service: Service, cluster: Cluster) -> Check:
@@ -114,7 +113,7 @@ def outputs(session: Session, service: Service, exported: list[Login]) -> Check:
         exported.append(read_login(found))
         return passed(OUTPUTS_THERE, f"user {found['username']} at {exported[-1].where}")
 
-    return Check(rung=OUTPUTS_THERE, look=look)
+    return Check(name=OUTPUTS_THERE, look=look)
 
 
 def read_login(found: Mapping[str, Any]) -> Login:
@@ -124,14 +123,14 @@ def read_login(found: Mapping[str, Any]) -> Login:
 
 def query(session: Session, exported: list[Login]) -> Check:
     if session.target.ephemeral:
-        return Check(rung=SELECTS, look=lambda: simulated(SELECTS, exported[-1].where).look())
+        return Check(name=SELECTS, look=lambda: simulated(SELECTS, exported[-1].where).look())
 
     def look() -> Finding:
         login = exported[-1]
         get = inside.get_inside(session.runner, session.kubectl, login.where, login.headers)
         return selects(login.where, get)
 
-    return Check(rung=SELECTS, look=look, patience=patience(session, 30.0))
+    return Check(name=SELECTS, look=look, patience=patience(session, 30.0))
 
 
 def selects(where: Inside, get: Get) -> Finding:

@@ -1,4 +1,4 @@
-"""What every ladder reads from the cluster, fresh at each look, and what its target lets it try."""
+"""What the checks read from the cluster, fresh at each look, and what its target lets it try."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runbooks import states
-from runbooks.lib import exposure, inside, network, tunnel
-from runbooks.lib.checks import Check, Finding, not_tried
-from runbooks.lib.errors import OpsError
-from runbooks.lib.exposure import Network
-from runbooks.lib.inside import Inside
-from runbooks.lib.kubectl import Json, Kubectl, ask, find, items
-from runbooks.lib.runner import Runner
-from runbooks.lib.workloads import has_endpoints, seen, workloads_are_ready
-from runbooks.services import Service, find_service
-from runbooks.session import Session
+from runbooks.checks import exposure, inside, tunnel
+from runbooks.checks.inside import Inside
+from runbooks.checks.workloads import has_endpoints, seen, workloads_are_ready
+from runbooks.core.errors import OpsError
+from runbooks.core.findings import Check, Finding, not_tried
+from runbooks.core.runner import Runner
+from runbooks.stacks import states
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import has_stack
+from runbooks.tools import network
+from runbooks.tools.kubectl import Json, Kubectl, ask, find, items
+from runbooks.tools.network import Network
 
 CERTIFICATES_VALID = "every certificate is valid for two weeks or more"
 LAB_UNTRIED = exposure.NEEDS_TAILNET | inside.NEEDS_CONTAINERS | tunnel.NEEDS_INTERNET | frozenset({CERTIFICATES_VALID})
-"""The rungs that stay untried in the lab, all of them.
+"""The checks that stay untried in the lab, all of them.
 
 It has no tailnet, runs no container and is not public; and nothing of the platform asks for a certificate.
 """
@@ -32,7 +34,7 @@ WORKLOADS_READY = "everything in its namespace is ready"
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Questions to the checked cluster. Each asks anew, so that a rung may be looked at again."""
+    """Questions to the checked cluster. Each asks anew, so that a check may be looked at again."""
 
     runner: Runner
     kubectl: Kubectl
@@ -81,7 +83,7 @@ def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
     """What the service's stack exports; nothing where it was not deployed or its state cannot be read now."""
     try:
         stack = session.stack(service)
-        return states.state_of(session, stack).outputs if session.has_stack(stack) else {}
+        return states.state_of(session, stack).outputs if has_stack(session, stack) else {}
     except OpsError:
         return {}
 
@@ -94,7 +96,7 @@ def at_home(session: Session, service: Service) -> Service:
 
 def home_of(session: Session, name: str) -> str:
     """The namespace of another service."""
-    return at_home(session, find_service(name)).namespace
+    return at_home(session, session.service(name)).namespace
 
 
 def network_of(session: Session) -> Network | None:
@@ -109,33 +111,33 @@ def patience(session: Session, seconds: float) -> float:
 
 def looked_at(
     session: Session,
-    rung: str,
+    check: str,
     judge: Callable[[], Finding],
     *,
     next_step: str = "./inv doctor",
     wait: float = 0.0,
     goes_on: bool = False,
 ) -> Check:
-    """A rung that asks the cluster; an answer it does not give fails it. `wait`: seconds a controller may take."""
+    """A check that asks the cluster; an answer it does not give fails it. `wait`: seconds a controller may take."""
 
     def look() -> Finding:
-        return seen(rung, judge, next_step=next_step)
+        return seen(check, judge, next_step=next_step)
 
-    return Check(rung=rung, look=look, patience=patience(session, wait), goes_on=goes_on)
+    return Check(name=check, look=look, patience=patience(session, wait), goes_on=goes_on)
 
 
-def endpoint(session: Session, cluster: Cluster, rung: str, namespace: str, service: str) -> Check:
+def endpoint(session: Session, cluster: Cluster, check: str, namespace: str, service: str) -> Check:
     """Somebody ready is behind a Service."""
     step = f"kubectl -n {namespace} get endpointslices,pods"
 
     def judge() -> Finding:
-        return has_endpoints(rung, cluster.endpoint_slices(namespace, service), service=service, next_step=step)
+        return has_endpoints(check, cluster.endpoint_slices(namespace, service), service=service, next_step=step)
 
-    return looked_at(session, rung, judge, next_step=step, wait=60.0)
+    return looked_at(session, check, judge, next_step=step, wait=60.0)
 
 
 def workloads(session: Session, service: Service, *, required: bool = False) -> Check:
-    """The handbook's `kubectl get all -n <namespace>`, as a rung. `required`: an empty namespace fails."""
+    """The handbook's `kubectl get all -n <namespace>`, as a check. `required`: an empty namespace fails."""
     where = service.namespace
     cluster = cluster_of(session)
 
@@ -155,11 +157,11 @@ def shown(session: Session, findings: list[Finding]) -> list[Finding]:
     return findings
 
 
-def untried(rung: str, why: str = NO_TAILNET) -> Check:
-    """A rung of the lab's list."""
-    return Check(rung=rung, look=lambda: not_tried(rung, why))
+def untried(check: str, why: str = NO_TAILNET) -> Check:
+    """A check of the lab's list."""
+    return Check(name=check, look=lambda: not_tried(check, why))
 
 
-def simulated(rung: str, where: Inside) -> Check:
-    """A rung of the lab's list, for want of a container."""
-    return untried(rung, f"{SIMULATED} ({where})")
+def simulated(check: str, where: Inside) -> Check:
+    """A check of the lab's list, for want of a container."""
+    return untried(check, f"{SIMULATED} ({where})")

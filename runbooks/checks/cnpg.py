@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from runbooks.checks.cluster import Cluster, cluster_of, home_of, patience, shown, workloads
-from runbooks.lib.checks import Check, Finding, climb
-from runbooks.lib.workloads import deployment_is_available, has_endpoints, kinds_are_served, seen
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.workloads import deployment_is_available, has_endpoints, kinds_are_served, seen
+from runbooks.core.findings import Check, Finding, run_checks
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
 
 OPERATOR_LABELS = "app.kubernetes.io/name=cloudnative-pg"
 API_GROUP = "/apis/postgresql.cnpg.io/v1"
@@ -20,11 +20,11 @@ NOT_APPLIED = "CRDs not found: ensure that the CNPG operator was applied"
 NOT_READY = "its Pod does not start or does not get ready: look at its events"
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
+def verify(session: Session, service: Service) -> list[Finding]:
     """Deployment, kinds, webhook, and whatever else the namespace holds."""
     cluster = cluster_of(session)
     operator = [operator_is_ready(session, cluster), kinds_served(session, cluster), webhook(service, cluster)]
-    return shown(session, climb([*operator, workloads(session, service)]))
+    return shown(session, run_checks([*operator, workloads(session, service)]))
 
 
 def operator_is_ready(session: Session, cluster: Cluster) -> Check:
@@ -43,7 +43,7 @@ def operator_is_ready(session: Session, cluster: Cluster) -> Check:
             next_step=step,
         )
 
-    return Check(rung=OPERATOR_READY, look=look, patience=patience(session, 60.0))
+    return Check(name=OPERATOR_READY, look=look, patience=patience(session, 60.0))
 
 
 def kinds_served(session: Session, cluster: Cluster) -> Check:
@@ -60,7 +60,7 @@ def kinds_served(session: Session, cluster: Cluster) -> Check:
             next_step="./inv deploy.cnpg",
         )
 
-    return Check(rung=KINDS_SERVED, look=look, patience=patience(session, 30.0))
+    return Check(name=KINDS_SERVED, look=look, patience=patience(session, 30.0))
 
 
 def webhook(service: Service, cluster: Cluster) -> Check:
@@ -79,4 +79,4 @@ def webhook(service: Service, cluster: Cluster) -> Check:
             next_step=step,
         )
 
-    return Check(rung=WEBHOOK_ANSWERS, look=look)
+    return Check(name=WEBHOOK_ANSWERS, look=look)

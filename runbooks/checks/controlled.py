@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runbooks.checks.cluster import Cluster
 from runbooks.checks.tailscale import exposures
-from runbooks.lib.kubectl import KubectlFailed, Trouble, items, metadata
-from runbooks.lib.tunnel import public_ingresses
+from runbooks.checks.tunnel import public_ingresses
+from runbooks.tools.kubectl import KubectlFailed, Trouble, items, metadata
 
 CERTIFICATES = ("certificates.cert-manager.io",)
 CNPG_KINDS = ("clusters.postgresql.cnpg.io", "databases.postgresql.cnpg.io")

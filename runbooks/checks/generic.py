@@ -1,4 +1,4 @@
-"""The ladder of every service that needs no rungs of its own: deployed, running, reachable."""
+"""The checks of every service without checks of its own: deployed, running, reachable."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from runbooks.checks import tailscale
 from runbooks.checks.cluster import Cluster, cluster_of, patience, shown, workloads
-from runbooks.lib.checks import Check, Finding, climb, failed, passed
-from runbooks.lib.exposure import INGRESS_CLASS, NO_CONTROLLER, Exposure, Kind
-from runbooks.lib.kubectl import Json, items, metadata, text_at
-from runbooks.lib.workloads import seen
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.exposure import INGRESS_CLASS, NO_CONTROLLER, Exposure, Kind
+from runbooks.checks.workloads import seen
+from runbooks.core.findings import Check, Finding, failed, passed, run_checks
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import has_stack, is_deployed
+from runbooks.tools.kubectl import Json, items, metadata, text_at
 
 STACK_DEPLOYED = "its stack is deployed"
 INGRESSES_SERVED = "its other Ingresses have an address from their controller"
@@ -19,16 +20,16 @@ ALL_EXPOSED = "what it puts on the tailnet is there"
 CONTROLLER_TAKES = 60.0
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
-    """Stack, workloads, Ingresses of other classes, then the exposure ladder for each object on the tailnet."""
+def verify(session: Session, service: Service) -> list[Finding]:
+    """Stack, workloads, Ingresses of other classes, then the exposure checks for each object on the tailnet."""
     cluster = cluster_of(session)
-    rungs = [
+    checks = [
         stack_is_deployed(session, service),
         workloads(session, service, required=True),
         ingresses_are_served(session, service, cluster),
         *([all_are_exposed(service, cluster)] if service.exposed else []),
     ]
-    findings = shown(session, climb(rungs))
+    findings = shown(session, run_checks(checks))
     if not service.exposed or not all(finding.ok for finding in findings):
         return findings
     return findings + tailscale.exposed(session, cluster, service.namespace)
@@ -37,19 +38,19 @@ def ladder(session: Session, service: Service) -> list[Finding]:
 def stack_is_deployed(session: Session, service: Service) -> Check:
     def look() -> Finding:
         stack = session.stack(service)
-        if session.is_deployed(stack):
+        if is_deployed(session, stack):
             return passed(STACK_DEPLOYED, stack.reference)
-        told = "its state holds nothing" if session.has_stack(stack) else "there is no such stack yet"
+        told = "its state holds nothing" if has_stack(session, stack) else "there is no such stack yet"
         return failed(STACK_DEPLOYED, told, cause="never deployed here", next_step=f"./inv deploy.{service.name}")
 
-    return Check(rung=STACK_DEPLOYED, look=look)
+    return Check(name=STACK_DEPLOYED, look=look)
 
 
 def ingresses_are_served(session: Session, service: Service, cluster: Cluster) -> Check:
     def look() -> Finding:
         return seen(INGRESSES_SERVED, lambda: judged(_ingresses(cluster, service.namespace), service.namespace))
 
-    return Check(rung=INGRESSES_SERVED, look=look, patience=patience(session, CONTROLLER_TAKES))
+    return Check(name=INGRESSES_SERVED, look=look, patience=patience(session, CONTROLLER_TAKES))
 
 
 def _ingresses(cluster: Cluster, namespace: str) -> list[Json]:
@@ -90,7 +91,7 @@ def all_are_exposed(service: Service, cluster: Cluster) -> Check:
             return failed(ALL_EXPOSED, f"not exposed: {', '.join(missing)}", cause=cause, next_step=step)
         return passed(ALL_EXPOSED, ", ".join(sorted(f"{kind} {name}" for kind, name in wanted)))
 
-    return Check(rung=ALL_EXPOSED, look=lambda: seen(ALL_EXPOSED, judge))
+    return Check(name=ALL_EXPOSED, look=lambda: seen(ALL_EXPOSED, judge))
 
 
 def _kind(item: Exposure) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runbooks import states
-from runbooks.checks import cnpg, tailscale
+from runbooks.checks import cnpg, exposure, listener, sql, tailscale
 from runbooks.checks.cluster import Cluster, cluster_of, network_of, patience, shown, untried
-from runbooks.lib import exposure, listener, network, sql
-from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
-from runbooks.lib.kubectl import Json, condition, dig, is_current, text_at
-from runbooks.lib.workloads import has_endpoints, secret_has_keys, seen
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.workloads import has_endpoints, secret_has_keys, seen
+from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
+from runbooks.stacks import states
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import has_stack
+from runbooks.tools import network
+from runbooks.tools.kubectl import Json, condition, dig, is_current, text_at
 
 CLUSTER = "postgresql-cluster"
 CLUSTER_KIND = "clusters.postgresql.cnpg.io"
@@ -53,41 +54,41 @@ class Outputs:
     password: str = field(repr=False)
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
+def verify(session: Session, service: Service) -> list[Finding]:
     """Operator, cluster, Secret, endpoints, exposure, connection, SQL."""
     cluster = cluster_of(session)
     exported: list[Outputs] = []
     before = [cnpg.operator_is_ready(session, cluster), outputs_are_there(session, service, exported)]
-    findings = shown(session, climb(before))
+    findings = shown(session, run_checks(before))
     if not exported:
-        return findings + shown(session, climb(_unreached(findings[-1])))
-    return findings + shown(session, climb(_rungs(session, cluster, exported[0])))
+        return findings + shown(session, run_checks(_unreached(findings[-1])))
+    return findings + shown(session, run_checks(_checks(session, cluster, exported[0])))
 
 
 def _unreached(stopped_at: Finding) -> list[Check]:
-    why = f"needs: {stopped_at.rung}"
+    why = f"needs: {stopped_at.check}"
     names = (CLUSTER_READY, SECRET_THERE, RW_HAS_ENDPOINTS, SERVICE_EXPOSED, EXPORTED_CONNECTS, SQL_ANSWERS)
-    return [Check(rung=rung, look=lambda rung=rung: not_tried(rung, why)) for rung in names]  # type: ignore[misc]
+    return [Check(name=check, look=lambda check=check: not_tried(check, why)) for check in names]  # type: ignore[misc]
 
 
-def _rungs(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]:
-    lab_only = [Check(rung=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, exported.port))]
+def _checks(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]:
+    lab_only = [Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, exported.port))]
     return [
         Check(
-            rung=CLUSTER_READY,
+            name=CLUSTER_READY,
             look=lambda: seen(CLUSTER_READY, lambda: cluster_is_ready(_cluster(cluster, exported), exported.namespace)),
             patience=patience(session, 120.0),
         ),
-        Check(rung=SECRET_THERE, look=lambda: _secret_is_there(cluster, exported)),
-        Check(rung=RW_HAS_ENDPOINTS, look=lambda: _rw_has_endpoints(cluster, exported)),
-        *_exposure_rungs(session, cluster, exported),
+        Check(name=SECRET_THERE, look=lambda: _secret_is_there(cluster, exported)),
+        Check(name=RW_HAS_ENDPOINTS, look=lambda: _rw_has_endpoints(cluster, exported)),
+        *_exposure_checks(session, cluster, exported),
         Check(
-            rung=EXPORTED_CONNECTS,
+            name=EXPORTED_CONNECTS,
             look=lambda: exported_connects(session, exported),
             patience=patience(session, tailscale.NETWORK_TAKES),
         ),
         *(lab_only if session.target.ephemeral else []),
-        Check(rung=SQL_ANSWERS, look=lambda: answers_sql(exported), patience=patience(session, 10.0)),
+        Check(name=SQL_ANSWERS, look=lambda: answers_sql(exported), patience=patience(session, 10.0)),
     ]
 
 
@@ -100,7 +101,7 @@ def outputs_are_there(session: Session, service: Service, exported: list[Outputs
 
     def look() -> Finding:
         stack = session.stack(service)
-        if not session.has_stack(stack):
+        if not has_stack(session, stack):
             return failed(OUTPUTS_THERE, "there is no such stack yet", cause="never deployed here", next_step=next_step)
         outputs = states.clear_state(session, stack).outputs
         missing = [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
@@ -111,7 +112,7 @@ def outputs_are_there(session: Session, service: Service, exported: list[Outputs
         exported.append(read_outputs(outputs))
         return passed(OUTPUTS_THERE, f"{exported[0].name}:{exported[0].port}, namespace {exported[0].namespace}")
 
-    return Check(rung=OUTPUTS_THERE, look=look)
+    return Check(name=OUTPUTS_THERE, look=look)
 
 
 def read_outputs(outputs: Mapping[str, Any]) -> Outputs:
@@ -180,8 +181,8 @@ def _rw_has_endpoints(cluster: Cluster, exported: Outputs) -> Finding:
 # --- over the tailnet --------------------------------------------------------------------------------------------
 
 
-def _exposure_rungs(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]:
-    """The ladder of an exposed Service; the exported name takes the place of the device's own in the last rungs."""
+def _exposure_checks(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]:
+    """The checks of an exposed Service; the exported name takes the place of the device's own in the last checks."""
     wanted = exposure.Exposure(
         kind=exposure.Kind.SERVICE,
         namespace=exported.namespace,
@@ -192,15 +193,15 @@ def _exposure_rungs(session: Session, cluster: Cluster, exported: Outputs) -> li
     )
     ways = network_of(session)
     own = {exposure.NAME_RESOLVES, exposure.PORT_CONNECTS}
-    rungs = [check for check in tailscale.rungs(session, cluster, wanted) if check.rung not in own]
+    checks = [check for check in tailscale.checks(session, cluster, wanted) if check.name not in own]
     return [
-        Check(rung=SERVICE_EXPOSED, look=lambda: seen(SERVICE_EXPOSED, lambda: is_exposed(cluster, exported))),
+        Check(name=SERVICE_EXPOSED, look=lambda: seen(SERVICE_EXPOSED, lambda: is_exposed(cluster, exported))),
         tailscale.operator_is_available(session, cluster),
-        *rungs,
+        *checks,
         untried(exposure.NAME_RESOLVES)
         if ways is None
         else Check(
-            rung=exposure.NAME_RESOLVES,
+            name=exposure.NAME_RESOLVES,
             look=lambda: _resolves(session, wanted, exported, ways),
             patience=patience(session, tailscale.NETWORK_TAKES),
         ),
@@ -224,7 +225,7 @@ def is_exposed(cluster: Cluster, exported: Outputs) -> Finding:
     return passed(SERVICE_EXPOSED, f"{exposure.HOSTNAME}: {hostname}")
 
 
-def _resolves(session: Session, wanted: exposure.Exposure, exported: Outputs, ways: exposure.Network) -> Finding:
+def _resolves(session: Session, wanted: exposure.Exposure, exported: Outputs, ways: network.Network) -> Finding:
     def judge() -> Finding:
         device = exposure.device_of(wanted, tailscale.state_secrets(session, cluster_of(session), wanted))
         return exposure.name_resolves(exported.name, device or exposure.Device(fqdn=""), ways)

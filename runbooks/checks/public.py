@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from runbooks.checks import tunnel
 from runbooks.checks.cluster import NO_INTERNET, Cluster, network_of, patience, shown, untried
-from runbooks.lib import tunnel
-from runbooks.lib.checks import Check, Finding, climb, failed
-from runbooks.lib.kubectl import KubectlFailed, items, metadata
-from runbooks.lib.tunnel import Public
-from runbooks.lib.workloads import seen
-from runbooks.session import Session
+from runbooks.checks.tunnel import Public
+from runbooks.checks.workloads import seen
+from runbooks.core.findings import Check, Finding, failed, run_checks
+from runbooks.stacks.session import Session
+from runbooks.tools.kubectl import KubectlFailed, items, metadata
 
 PUBLIC_KNOWN = "Ingresses on the internet can be listed"
 CONTROLLER_TAKES = 60.0
@@ -26,16 +26,16 @@ def exposed(session: Session, cluster: Cluster, namespace: str = "") -> list[Fin
         return shown(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
     if not found:
         return []
-    ladders = [(item, climb(rungs(session, cluster, item), subject=item.subject)) for item in found]
-    session.reporter.table("On the internet", COLUMNS, [row(item, told) for item, told in ladders])
-    findings = [finding for _, told in ladders for finding in told]
+    looked = [(item, run_checks(checks(session, cluster, item), subject=item.subject)) for item in found]
+    session.reporter.table("On the internet", COLUMNS, [row(item, told) for item, told in looked])
+    findings = [finding for _, told in looked for finding in told]
     shown(session, [finding for finding in findings if not finding.ok and not _is_expected(session, finding)])
     return findings
 
 
 def _is_expected(session: Session, finding: Finding) -> bool:
     """What the lab never tries is told once, in the table."""
-    return session.target.ephemeral and finding.rung in tunnel.NEEDS_INTERNET
+    return session.target.ephemeral and finding.check in tunnel.NEEDS_INTERNET
 
 
 def row(item: Public, findings: list[Finding]) -> list[str]:
@@ -43,16 +43,16 @@ def row(item: Public, findings: list[Finding]) -> list[str]:
     return [item.subject, ", ".join(item.urls), *cells]
 
 
-def rungs(session: Session, cluster: Cluster, item: Public) -> list[Check]:
+def checks(session: Session, cluster: Cluster, item: Public) -> list[Check]:
     """Taken up, routed, and answering to a client that comes from the internet."""
     network = network_of(session)
     checks = [
         Check(
-            rung=tunnel.TAKEN_UP,
+            name=tunnel.TAKEN_UP,
             look=_fresh(cluster, item, tunnel.TAKEN_UP, tunnel.is_taken_up),
             patience=patience(session, CONTROLLER_TAKES),
         ),
-        Check(rung=tunnel.ROUTED, look=_fresh(cluster, item, tunnel.ROUTED, _routed(cluster))),
+        Check(name=tunnel.ROUTED, look=_fresh(cluster, item, tunnel.ROUTED, _routed(cluster))),
     ]
     if network is None:
         return [*checks, untried(tunnel.PUBLIC_ANSWERS, NO_INTERNET)]
@@ -62,20 +62,20 @@ def rungs(session: Session, cluster: Cluster, item: Public) -> list[Check]:
         found = [tunnel.public_answers(url, fetch) for url in item.urls]
         return next((one for one in found if not one.ok), found[0])
 
-    return [*checks, Check(rung=tunnel.PUBLIC_ANSWERS, look=look, patience=patience(session, CONTROLLER_TAKES))]
+    return [*checks, Check(name=tunnel.PUBLIC_ANSWERS, look=look, patience=patience(session, CONTROLLER_TAKES))]
 
 
-def _fresh(cluster: Cluster, item: Public, rung: str, judge: Callable[[Public], Finding]) -> Callable[[], Finding]:
-    """The rung on the Ingress as it is now."""
+def _fresh(cluster: Cluster, item: Public, check: str, judge: Callable[[Public], Finding]) -> Callable[[], Finding]:
+    """The check on the Ingress as it is now."""
 
     def look() -> Finding:
         obj = cluster.object("ingresses.networking.k8s.io", item.namespace, item.name)
         if obj is None:
             cause = "somebody deleted it while this was looking"
-            return failed(rung, f"{item.subject} is gone", cause=cause, next_step=item.show)
+            return failed(check, f"{item.subject} is gone", cause=cause, next_step=item.show)
         return judge(Public(namespace=item.namespace, name=item.name, obj=obj))
 
-    return lambda: seen(rung, look, next_step=item.show)
+    return lambda: seen(check, look, next_step=item.show)
 
 
 def _routed(cluster: Cluster) -> Callable[[Public], Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from runbooks.checks import exposure
 from runbooks.checks.cluster import (
     Cluster,
     cluster_of,
@@ -15,14 +16,14 @@ from runbooks.checks.cluster import (
     untried,
     workloads,
 )
-from runbooks.lib import exposure
-from runbooks.lib.checks import Check, Finding, climb, failed, not_tried, passed
-from runbooks.lib.exposure import Device, Exposure, Network
-from runbooks.lib.inside import Page
-from runbooks.lib.kubectl import Json, KubectlFailed, dig, find, text_at
-from runbooks.lib.workloads import deployment_is_available, secret_has_keys, seen
-from runbooks.services import Service
-from runbooks.session import Session
+from runbooks.checks.exposure import Device, Exposure
+from runbooks.checks.inside import Page
+from runbooks.checks.workloads import deployment_is_available, secret_has_keys, seen
+from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools.kubectl import Json, KubectlFailed, dig, find, text_at
+from runbooks.tools.network import Network
 
 OWNER = "tailscale"
 """The service whose operator it is."""
@@ -47,8 +48,8 @@ Source: tailscale/tailscale, ipn/ipnlocal/serve.go, getTLSServeCertForPort.
 """
 
 
-def ladder(session: Session, service: Service) -> list[Finding]:
-    """The operator first, then each exposed object with the same rungs, shown in one table."""
+def verify(session: Session, service: Service) -> list[Finding]:
+    """The operator first, then each exposed object with the same checks, shown in one table."""
     cluster = cluster_of(session)
     operator = [
         operator_is_available(session, cluster),
@@ -56,7 +57,7 @@ def ladder(session: Session, service: Service) -> list[Finding]:
         class_is_served(session),
         api_server_is_as_set(session, service, cluster),
     ]
-    return shown(session, climb([*operator, workloads(session, service)])) + exposed(session, cluster)
+    return shown(session, run_checks([*operator, workloads(session, service)])) + exposed(session, cluster)
 
 
 ANY_PAGE = Page(path="/")
@@ -74,16 +75,16 @@ def exposed(session: Session, cluster: Cluster, namespace: str = "", page: Page 
     if not found:
         nothing = f"nothing in {namespace or 'the cluster'} is exposed to the tailnet"
         return shown(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
-    ladders = [(item, climb(rungs(session, cluster, item, page), subject=item.subject)) for item in found]
-    session.reporter.table("Exposed to the tailnet", COLUMNS, [row(item, told) for item, told in ladders])
-    findings = [finding for _, told in ladders for finding in told]
+    looked = [(item, run_checks(checks(session, cluster, item, page), subject=item.subject)) for item in found]
+    session.reporter.table("Exposed to the tailnet", COLUMNS, [row(item, told) for item, told in looked])
+    findings = [finding for _, told in looked for finding in told]
     shown(session, [finding for finding in findings if not finding.ok and not _is_expected(session, finding)])
     return findings
 
 
 def _is_expected(session: Session, finding: Finding) -> bool:
     """What the lab never tries is told once, in the table."""
-    return session.target.ephemeral and finding.rung in exposure.NEEDS_TAILNET
+    return session.target.ephemeral and finding.check in exposure.NEEDS_TAILNET
 
 
 def exposures(cluster: Cluster, namespace: str = "") -> list[Exposure]:
@@ -99,24 +100,24 @@ _CELL = {"passed": "ok", "failed": "FAIL", "not tried": "--"}
 
 
 def row(item: Exposure, findings: Sequence[Finding]) -> list[str]:
-    by_rung = {finding.rung: _CELL[finding.state.value] for finding in findings}
-    return [item.subject, item.hostname, *(by_rung.get(rung, "") for rung in exposure.RUNGS[1:])]
+    by_check = {finding.check: _CELL[finding.state.value] for finding in findings}
+    return [item.subject, item.hostname, *(by_check.get(check, "") for check in exposure.RUNGS[1:])]
 
 
-# --- the operator's rungs ----------------------------------------------------------------------------------------
+# --- the operator's checks ----------------------------------------------------------------------------------------
 
 
 def operator_is_available(session: Session, cluster: Cluster) -> Check:
     """Available proves that it runs; a device that joined proves that it is logged in: it exits when it cannot."""
-    rung = exposure.OPERATOR_AVAILABLE
+    check = exposure.OPERATOR_AVAILABLE
 
     def look() -> Finding:
         namespace, name = home_of(session, OWNER), exposure.OPERATOR_DEPLOYMENT
         step = f"kubectl -n {namespace} get deploy,pods; kubectl -n {namespace} logs deploy/{name} --tail=20"
         return seen(
-            rung,
+            check,
             lambda: deployment_is_available(
-                rung,
+                check,
                 cluster.deployment(namespace, name),
                 cause=CANNOT_LOGIN,
                 next_step=step,
@@ -125,7 +126,7 @@ def operator_is_available(session: Session, cluster: Cluster) -> Check:
             next_step=step,
         )
 
-    return Check(rung=rung, look=look, patience=patience(session, 60.0))
+    return Check(name=check, look=look, patience=patience(session, 60.0))
 
 
 def oauth_is_there(session: Session, cluster: Cluster) -> Check:
@@ -141,7 +142,7 @@ def oauth_is_there(session: Session, cluster: Cluster) -> Check:
             ),
         )
 
-    return Check(rung=OAUTH_IS_THERE, look=look)
+    return Check(name=OAUTH_IS_THERE, look=look)
 
 
 def class_is_served(session: Session) -> Check:
@@ -154,7 +155,7 @@ def class_is_served(session: Session) -> Check:
             return failed(CLASS_IS_SERVED, told, cause=exposure.NO_CONTROLLER, next_step="kubectl get ingressclass")
         return passed(CLASS_IS_SERVED, f"{name}: {controller}")
 
-    return Check(rung=CLASS_IS_SERVED, look=lambda: seen(CLASS_IS_SERVED, judge), goes_on=True)
+    return Check(name=CLASS_IS_SERVED, look=lambda: seen(CLASS_IS_SERVED, judge), goes_on=True)
 
 
 def api_server_is_as_set(session: Session, service: Service, cluster: Cluster) -> Check:
@@ -173,7 +174,7 @@ def api_server_is_as_set(session: Session, service: Service, cluster: Cluster) -
         guarded = "" if found == "false" else "; who may use it is up to the tailnet's ACLs"
         return passed(API_AS_SET, f"tailscale:api_server_proxy_mode is {found}{guarded}")
 
-    return Check(rung=API_AS_SET, look=lambda: seen(API_AS_SET, judge), goes_on=True)
+    return Check(name=API_AS_SET, look=lambda: seen(API_AS_SET, judge), goes_on=True)
 
 
 def _variable(deployment: Json | None, name: str) -> str:
@@ -183,16 +184,16 @@ def _variable(deployment: Json | None, name: str) -> str:
     return found[0] if found else "false"
 
 
-# --- the rungs of one exposure -----------------------------------------------------------------------------------
+# --- the checks of one exposure -----------------------------------------------------------------------------------
 
 
-def rungs(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_PAGE) -> list[Check]:
+def checks(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_PAGE) -> list[Check]:
     """From proxy to connection; SQL or HTTP come on top where they apply."""
     network = network_of(session)
     checks = [
-        Check(rung=exposure.PROXY_IS_READY, look=_fresh(cluster, item), patience=patience(session, PROXY_TAKES)),
+        Check(name=exposure.PROXY_IS_READY, look=_fresh(cluster, item), patience=patience(session, PROXY_TAKES)),
         Check(
-            rung=exposure.DEVICE_HAS_NAME,
+            name=exposure.DEVICE_HAS_NAME,
             look=lambda: seen(
                 exposure.DEVICE_HAS_NAME, lambda: exposure.device_has_name(item, state_secrets(session, cluster, item))
             ),
@@ -202,15 +203,15 @@ def rungs(session: Session, cluster: Cluster, item: Exposure, page: Page = ANY_P
     reach = [exposure.DEVICE_IS_PEER, exposure.NAME_RESOLVES, exposure.PORT_CONNECTS]
     reach += [exposure.HTTP_ANSWERS] if item.kind is exposure.Kind.INGRESS else []
     if network is None:
-        return checks + [untried(rung) for rung in reach]
+        return checks + [untried(check) for check in reach]
     return checks + [
         Check(
-            rung=rung,
-            look=_reaching(session, rung, item, network, page),
-            deciding=rung != exposure.DEVICE_IS_PEER,
-            patience=patience(session, CERTIFICATE_TAKES if rung == exposure.HTTP_ANSWERS else NETWORK_TAKES),
+            name=check,
+            look=_reaching(session, check, item, network, page),
+            deciding=check != exposure.DEVICE_IS_PEER,
+            patience=patience(session, CERTIFICATE_TAKES if check == exposure.HTTP_ANSWERS else NETWORK_TAKES),
         )
-        for rung in reach
+        for check in reach
     ]
 
 
@@ -230,18 +231,18 @@ def _fresh(cluster: Cluster, item: Exposure) -> Callable[[], Finding]:
     return lambda: seen(exposure.PROXY_IS_READY, judge)
 
 
-def _reaching(session: Session, rung: str, item: Exposure, network: Network, page: Page) -> Callable[[], Finding]:
+def _reaching(session: Session, check: str, item: Exposure, network: Network, page: Page) -> Callable[[], Finding]:
     def judge() -> Finding:
         device = exposure.device_of(item, state_secrets(session, cluster_of(session), item)) or Device(fqdn="")
-        if rung == exposure.DEVICE_IS_PEER:
+        if check == exposure.DEVICE_IS_PEER:
             return peer(device, network)
-        if rung == exposure.NAME_RESOLVES:
+        if check == exposure.NAME_RESOLVES:
             return exposure.name_resolves(device.fqdn, device, network)
-        if rung == exposure.PORT_CONNECTS:
+        if check == exposure.PORT_CONNECTS:
             return exposure.port_connects(device.fqdn, item.ports, network)
         return exposure.http_answers(f"https://{device.fqdn}{page.path}", page.marker, network)
 
-    return lambda: seen(rung, judge)
+    return lambda: seen(check, judge)
 
 
 def peer(device: Device, network: Network) -> Finding:

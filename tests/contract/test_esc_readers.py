@@ -1,4 +1,4 @@
-"""The readers of `runbooks/lib/esc.py` against every recorded answer of the real esc and `pulumi env`."""
+"""The readers of `runbooks/tools/esc.py` against every recorded answer of the real esc and `pulumi env`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from runbooks.lib import esc
-from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
-from runbooks.lib.esc import EnvironmentName, Esc
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
+from runbooks.tools import esc
+from runbooks.tools.esc import EnvironmentName, Esc
 
 RECORDED = Path(__file__).parent / "recorded"
 NAME = EnvironmentName(organization="lab", project="stitch", name="prod")

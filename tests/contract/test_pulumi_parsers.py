@@ -1,4 +1,4 @@
-"""The readers of `runbooks/lib/pulumi.py` against every recorded answer of the real CLI."""
+"""The readers of `runbooks/tools/pulumi.py` against every recorded answer of the real CLI."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from runbooks.lib import pulumi
-from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import (
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import (
     LoginMissing,
     NotApproved,
     NotFound,
@@ -21,8 +20,9 @@ from runbooks.lib.errors import (
     UnexpectedChanges,
     Usage,
 )
-from runbooks.lib.failures import explain
-from runbooks.lib.stacks import Stack
+from runbooks.tools import pulumi
+from runbooks.tools.failures import explain
+from runbooks.tools.stack import Stack
 
 RECORDED = Path(__file__).parent / "recorded"
 FILES = sorted(RECORDED.glob("*/*.json"))

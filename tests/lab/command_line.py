@@ -19,7 +19,7 @@ from typing import Any
 
 from lab.platform import ports
 from lab.platform.record import Record
-from runbooks.lib.journal import read_journal, runs_of
+from runbooks.core.journal import read_journal, runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0
@@ -90,7 +90,7 @@ class Checkout:
         return self.lab_dir / "stacks" / project / "Pulumi.lab.yaml"
 
     def state_file(self, project: str, stack: str = "lab") -> Path:
-        """In the lab's cloud, or in its file back end where stacks of other names are."""
+        """In the lab's cloud, or in its file backend where stacks of other names are."""
         if stack == "lab":
             return self.lab_dir / "cloud/stacks" / project / stack / "deployment.json"
         return self.lab_dir / "backend/.pulumi/stacks" / project / f"{stack}.json"
@@ -107,7 +107,7 @@ class Checkout:
         return latest
 
     def locks(self, project: str) -> list[str]:
-        """What holds stacks of the project: lock files of the file back end, running updates of the cloud."""
+        """What holds stacks of the project: lock files of the file backend, running updates of the cloud."""
         files = (self.lab_dir / "backend/.pulumi/locks").glob(f"organization/{project}/*/*.json")
         kept = self.lab_dir / "cloud/stacks" / project / "lab/stack.json"
         update = json.loads(kept.read_text("utf-8"))["active_update"] if kept.exists() else ""

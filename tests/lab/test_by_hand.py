@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.services import SERVICES, Service
+from runbooks.services import SERVICES
+from runbooks.stacks.service import Service
 from tests.lab.command_line import Checkout, Deployed, Said, git_status
 
 pytestmark = pytest.mark.lab

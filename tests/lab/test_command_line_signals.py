@@ -175,7 +175,7 @@ def test_a_stack_held_in_the_cloud(workshop: Workshop) -> None:
 
 
 def test_a_stack_held_by_a_lock_file(workshop: Workshop) -> None:
-    """The same on a file back end, whose lock names the process; `cancel` removes it when that is gone."""
+    """The same on a file backend, whose lock names the process; `cancel` removes it when that is gone."""
     make_stack(workshop, FILES)
     again = ("deploy.probe", "--yes")
     run = begun_update(workshop, "--target", "home", *again, stack="mx")

@@ -63,4 +63,4 @@ def test_another_backend_is_not_taken(files: OnFiles) -> None:
     """A person's own platform may be elsewhere; the lab stays where it is."""
     said = files.inv("status", env={"PULUMI_BACKEND_URL": "file:///srv/somebody"})
     said.ends_with(0)
-    assert "backend" in said.stdout or "back end http://127.0.0.1" in said.stdout
+    assert "backend" in said.stdout or "backend http://127.0.0.1" in said.stdout

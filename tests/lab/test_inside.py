@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.lib import inside, network
-from runbooks.lib.checks import State
-from runbooks.lib.inside import Inside, Page, answers, get_inside
-from runbooks.lib.journal import Journal
-from runbooks.lib.kubectl import Kubectl
-from runbooks.lib.mask import Masker
-from runbooks.lib.runner import Runner, child_environment
+from runbooks.checks import inside
+from runbooks.checks.inside import Inside, Page, answers, get_inside
+from runbooks.core.findings import State
+from runbooks.core.journal import Journal
+from runbooks.core.mask import Masker
+from runbooks.core.runner import Runner, child_environment
+from runbooks.tools import network
+from runbooks.tools.kubectl import Kubectl
 
 from .conftest import Lab
 from .test_operators import apply, service

@@ -19,7 +19,7 @@ import pytest
 from lab import platform
 from lab.platform import ports, processes
 from lab.platform.record import Record, Started
-from runbooks.lib.errors import OpsError, Usage
+from runbooks.core.errors import OpsError, Usage
 
 from .conftest import Lab, kill
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab.platform import ports
-from runbooks.lib import listener, sql
+from runbooks.checks import listener, sql
 from tests.lab.command_line import Deployed
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_everything_is_verified_with_evidence(house: House) -> None:
 def test_what_the_lab_cannot_try_is_said_and_counted(house: House) -> None:
     done = house.inv("--json", "verify.postgres")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    untried = {event["rung"]: event["evidence"] for event in events if event.get("state") == "not tried"}
+    untried = {event["check"]: event["evidence"] for event in events if event.get("state") == "not tried"}
     assert untried == {
         "this machine sees the device as a peer": "the lab has no tailnet",
         "its name resolves to the device's address": "the lab has no tailnet",
@@ -154,7 +154,7 @@ def changed(path: Path, change: Callable[[str], str]) -> Iterator[None]:
         path.write_text(before)
 
 
-def failed_rung(done: subprocess.CompletedProcess[str]) -> str:
+def failed_check(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 4, done.stdout + done.stderr
     assert "error: not verified" in done.stderr
     return next(line for line in done.stdout.splitlines() if "FAIL" in line)
@@ -163,7 +163,7 @@ def failed_rung(done: subprocess.CompletedProcess[str]) -> str:
 def test_an_operator_that_is_gone(house: House) -> None:
     with scaled_down(house, "cnpg-system", "cnpg-cloudnative-pg"):
         done = house.inv("verify.postgres")
-    assert "the CloudNativePG operator is ready" in failed_rung(done)
+    assert "the CloudNativePG operator is ready" in failed_check(done)
     assert "likely cause:" in done.stdout
     assert "kubectl -n cnpg-system get deploy,pods" in done.stderr
 
@@ -171,14 +171,14 @@ def test_an_operator_that_is_gone(house: House) -> None:
 def test_a_name_that_is_not_the_exported_one(house: House) -> None:
     with renamed(house):
         done = house.inv("verify.postgres")
-    assert "it asks for elsewhere, exported is localhost" in failed_rung(done)
+    assert "it asks for elsewhere, exported is localhost" in failed_check(done)
     assert "verify ts_hostname" in done.stdout
 
 
 def test_a_stack_that_is_not_there(house: House) -> None:
     with moved_away(house.lab_dir / "cloud/stacks/postgresql/lab/stack.json"):
         done = house.inv("verify.postgres")
-    assert "there is no such stack yet" in failed_rung(done)
+    assert "there is no such stack yet" in failed_check(done)
     assert "./inv deploy.postgres" in done.stderr
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from runbooks.checks import apps, cf_tunnel, cluster
-from runbooks.lib import exposure, inside, tunnel
+from runbooks.checks import apps, cf_tunnel, cluster, exposure, inside, tunnel
 from tests.lab.command_line import Deployed
 
 from .test_verify import House, scaled_down
@@ -30,17 +29,17 @@ def house(whole: Deployed) -> House:
 
 
 def findings(house: House, name: str, code: int) -> dict[str, dict[str, Any]]:
-    """What `verify.NAME` shows, by rung; of a rung that is shown twice, what did not pass."""
+    """What `verify.NAME` shows, by check; of a check that is shown twice, what did not pass."""
     done = house.inv("--json", f"verify.{name}")
     assert done.returncode == code, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    shown = [event for event in events if "rung" in event]
+    shown = [event for event in events if "check" in event]
     shown.sort(key=lambda event: event["state"] != "passed")
-    return {event["rung"]: event for event in shown}
+    return {event["check"]: event for event in shown}
 
 
-def failed(house: House, name: str, rung: str) -> dict[str, Any]:
-    found = findings(house, name, 4)[rung]
+def failed(house: House, name: str, check: str) -> dict[str, Any]:
+    found = findings(house, name, 4)[check]
     assert found["state"] == "failed", found
     assert found["cause"]
     return found
@@ -66,7 +65,7 @@ def test_everything_deployed_is_verified_and_only_the_listed_stays_untried(house
     done = house.inv("--json", "verify.all")
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    untried = {event["rung"] for event in events if event.get("state") == "not tried"}
+    untried = {event["check"] for event in events if event.get("state") == "not tried"}
     assert untried <= cluster.LAB_UNTRIED
     assert {inside.ANSWERS, inside.CONNECTED, cluster.CERTIFICATES_VALID, exposure.DEVICE_IS_PEER} <= untried
     assert not [event for event in events if event.get("state") == "failed"]

@@ -57,7 +57,7 @@ def test_again_nothing_is_to_do(checkout: Checkout) -> None:
     assert summary["applied"] == summary["failed"] == summary["not_started"] == []
     verdicts = [event for event in said.events if event["event"] == "verdict"]
     assert [verdict["service"] for verdict in verdicts if not verdict["ok"] or verdict["failed"]] == []
-    assert {rung for verdict in verdicts for rung in verdict["not_tried"]} == LAB_UNTRIED
+    assert {check for verdict in verdicts for check in verdict["not_tried"]} == LAB_UNTRIED
     assert git_status(checkout.root) == ""
 
 

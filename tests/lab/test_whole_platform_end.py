@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runbooks.services import SERVICES, Service
+from runbooks.services import SERVICES
+from runbooks.stacks.service import Service
 from tests.lab.command_line import Checkout, Deployed
 
 pytestmark = pytest.mark.lab

@@ -1,7 +1,7 @@
 """A copy of the checkout with one service more, `probe`, whose program each test writes itself; and a real target.
 
 The target `home` is real to the toolkit (it is in targets.yaml, nothing on it is made unasked). Behind it stand the
-lab's cluster and back end, and a person's `pulumi` on PATH, or one that writes down every signal it gets.
+lab's cluster and backend, and a person's `pulumi` on PATH, or one that writes down every signal it gets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from runbooks.lib.toolbox import LANGUAGE_HOST
+from runbooks.tools.plugins import LANGUAGE_HOST
 from tests.lab.command_line import Checkout, Said
 
 PROVIDER = "pulumi-resource-kubernetes"
@@ -33,11 +33,11 @@ SERVICES = (
     ),
 )
 """
-LADDER = """
+CHECKS = """
 
-from runbooks.lib.checks import State
+from runbooks.core.findings import State
 
-LADDERS = {**LADDERS, "nothing": lambda *_: [Finding(rung="a test may try anything", state=State.PASSED)]}
+CHECKS = {**CHECKS, "nothing": lambda *_: [Finding(check="a test may try anything", state=State.PASSED)]}
 """
 PROJECT = """\
 name: probe
@@ -135,7 +135,7 @@ class Workshop(Checkout):
         for name, text in (("Pulumi.yaml", PROJECT), ("Pulumi.lab.yaml", SETTINGS), ("Pulumi.mx.yaml", SETTINGS)):
             (self.project / name).write_text(text)
         self.write_program(CONFIG_MAP.format(word="first"))
-        for name, more in (("services.py", SERVICE), ("checks/ladders.py", LADDER)):
+        for name, more in (("services.py", SERVICE), ("checks/of_service.py", CHECKS)):
             with (self.root / "runbooks" / name).open("a") as module:
                 module.write(more)
 
@@ -202,7 +202,7 @@ class Workshop(Checkout):
     def forget_probe(self) -> None:
         """Take away what earlier tests made of the probe: objects, stacks, settings, signals, program.
 
-        The lab's stack is in its cloud, that of the target `home` in its file back end.
+        The lab's stack is in its cloud, that of the target `home` in its file backend.
         """
         self.kubectl("delete", "--ignore-not-found", "deployment/probe", "configmap/probe-lab", "configmap/probe-mx")
         backend = self.lab_dir / "backend" / ".pulumi"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.lib.stackfile import StackFile
-from runbooks.rendering import PLACEHOLDER, USES_CHARTS, outputs_for, settings_for
 from runbooks.services import SERVICES
+from runbooks.stacks.chart_rendering import PLACEHOLDER, USES_CHARTS, outputs_for, settings_for
+from runbooks.tools.stack_config import StackFile
 
 ROOT = Path(__file__).resolve().parents[2]
 USING = [

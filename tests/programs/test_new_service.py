@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from lib.settings import VERSIONED_IMAGE
 
-from runbooks import scaffolding
+from runbooks.tasks import scaffolding
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("pulumi", "runbooks", "tests/programs", "scripts", "docs", "lab/charts")
@@ -123,10 +123,10 @@ def replaced(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-LADDERS = """\
-from runbooks.checks.ladders import ladders_of
+CHECKS = """\
+from runbooks.checks.of_service import checks_of
 from runbooks.services import find_service
-print(*(ladder.__module__ for ladder in ladders_of(find_service("podinfo"))))
+print(*(checks.__module__ for checks in checks_of(find_service("podinfo"))))
 """
 
 
@@ -139,7 +139,7 @@ def another(checkout, tmp_path):
 def test_what_the_docs_change_works_as_they_say(another):
     folder, own_test = another / "pulumi/apps/web/podinfo", another / "tests/programs/test_podinfo.py"
     fields, env, test, app, answers = blocks("4.")
-    assert run(another, "-c", LADDERS).strip() == "runbooks.checks.generic"
+    assert run(another, "-c", CHECKS).strip() == "runbooks.checks.generic"
     (before,) = re.findall(r"^    health_path: .*\n", (folder / "settings.py").read_text(), re.MULTILINE)
     image = '                "image": settings.image,\n'
     replaced(folder / "settings.py", before, fields)
@@ -150,7 +150,7 @@ def test_what_the_docs_change_works_as_they_say(another):
     own_test.write_text(test)
     assert "1 passed" in run(another, "-m", "pytest", "-p", "no:cacheprovider", own_test)
     run(another, "-m", "ruff", "format", "--check", "--no-cache", folder, own_test, "runbooks/checks/apps.py")
-    assert run(another, "-c", LADDERS).strip() == "runbooks.checks.apps"
+    assert run(another, "-c", CHECKS).strip() == "runbooks.checks.apps"
     ((path, body),) = ast.literal_eval("{" + answers + "}").items()
     assert f'path="{path}"' in app and re.findall(r'marker="(.*?)"', app)[0] in body
 

@@ -64,7 +64,7 @@ class House:
         monkeypatch.setenv("HOME", str(home))
         for name in ("OPS_TARGET", "OPS_JSON", "PULUMI_HOME", "PULUMI_CREDENTIALS_PATH", "PULUMI_CONFIG_PASSPHRASE"):
             monkeypatch.delenv(name, raising=False)
-        for module in ("runbooks.program", "runbooks.session"):
+        for module in ("runbooks.core.files", "runbooks.run"):
             monkeypatch.setattr(f"{module}.ROOT", self.root)
         self.answer("kubectl", ["get", "namespace", "kube-system"], namespace(uid=UID))
         self.answer("pulumi", ["version"], "v3.260.0\n")
@@ -107,7 +107,7 @@ class House:
         self._write_answers(tool)
 
     def on_cloud(self, url: str = "https://api.pulumi.com") -> None:
-        """The target's back end is the Pulumi Cloud, and every stack is there."""
+        """The target's backend is the Pulumi Cloud, and every stack is there."""
         entry = self.target_entry() | {"backend": url, "organization": "acme"}
         entry.pop("passphrase_file", None)
         self.write_target(entry)
@@ -135,7 +135,7 @@ class House:
         return [" ".join(call["argv"]) for call in self.calls(tool)]
 
     def has_stacks(self, *projects: str, state: str = DEPLOYED) -> None:
-        """Put a state of stack mx into the file back end; one resource without secrets, unless told otherwise."""
+        """Put a state of stack mx into the file backend; one resource without secrets, unless told otherwise."""
         for project in projects:
             folder = self.backend / ".pulumi" / "stacks" / project
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from runbooks import secrets, stack, target, wire
-from runbooks.lib import binding
-from runbooks.lib.errors import OpsError, ToolFailed
-from runbooks.lib.esc import Opened, Value
-from runbooks.lib.files import Unwritable
-from runbooks.lib.journal import read_journal
-from runbooks.lib.kubeconfig import read_context, write_private
-from runbooks.lib.plan import Fingerprint
-from runbooks.lib.pulumi_home import made_private
-from runbooks.lib.stackfile import StackFile, kept, refresh_copy
-from runbooks.planning import record_applied
-from runbooks.program import BUG, as_known, told, write_bug_log
-from runbooks.rollback import share_environment
-from runbooks.running import files_of
+from runbooks.cli import told, write_bug_log
+from runbooks.core.errors import OpsError, ToolFailed
+from runbooks.core.exit_codes import BUG, as_known
+from runbooks.core.files import Unwritable
+from runbooks.core.journal import read_journal
+from runbooks.run import open_session
 from runbooks.services import find_service
-from runbooks.session import open_session
+from runbooks.stacks.environment_commands import files_of
+from runbooks.stacks.plan import Fingerprint
+from runbooks.stacks.preview import record_applied
+from runbooks.tasks import secrets, stack, target, wire
+from runbooks.tasks.rollback import share_environment
+from runbooks.tools import binding
+from runbooks.tools.esc import Opened, Value
+from runbooks.tools.kubeconfig import read_context, write_private
+from runbooks.tools.pulumi_home import made_private
+from runbooks.tools.stack_config import StackFile, kept, refresh_copy
 from tests.answers import kubeconfig, listing, namespace
 from tests.unit.disk import mount_read_only, no_file_beyond
 from tests.unit.house import UID, House
@@ -112,7 +113,7 @@ def test_the_log_of_a_bug_is_whole_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
     monkeypatch.setenv("OPS_STATE", str(tmp_path))
-    monkeypatch.setattr("runbooks.lib.render._in_use", [])
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     with no_file_beyond(size):
         assert told(RuntimeError("a bug"), as_json=False) == BUG
     said = capsys.readouterr().err
@@ -152,7 +153,7 @@ def test_a_pin_that_does_not_fit(house: House, monkeypatch: pytest.MonkeyPatch) 
         return True
 
     limit = no_file_beyond(100)
-    monkeypatch.setattr("runbooks.lib.render.PlainReporter.ask_word", full)
+    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_word", full)
     try:
         with pytest.raises(OpsError, match=r"targets\.yaml cannot be written: File too large") as ended:
             target.pin.body(house.c)
@@ -192,7 +193,7 @@ def settings(house: House) -> Path:
 
 
 def empties(house: House, file: Path, left: str) -> Path:
-    """A pulumi that empties the settings file, finds the disk full and leaves `left` in it."""
+    """A pulumi that empties the stack config, finds the disk full and leaves `left` in it."""
     calls = house.home / "calls"
     (house.bin / "pulumi").write_text(EMPTIES.format(file=file, left=left, calls=calls))
     return calls
@@ -218,7 +219,7 @@ def test_so_do_those_of_a_stack_that_is_made(
 ) -> None:
     settings.write_text(SETTINGS)
     empties(house, settings, left)
-    monkeypatch.setattr("runbooks.lib.render.PlainReporter.ask_yes", lambda *_: True)
+    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_yes", lambda *_: True)
     with pytest.raises(ToolFailed, match="no space left on device"):
         stack.init.body(house.c, "postgres")
     assert settings.read_text() == SETTINGS
@@ -226,7 +227,7 @@ def test_so_do_those_of_a_stack_that_is_made(
 
 def test_half_a_new_settings_file_is_none(house: House, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empties(house, settings, "")
-    monkeypatch.setattr("runbooks.lib.render.PlainReporter.ask_yes", lambda *_: True)
+    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_yes", lambda *_: True)
     with pytest.raises(ToolFailed):
         stack.init.body(house.c, "postgres")
     assert not settings.exists()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import tasks
-from runbooks import deploy, destroy, verify, wire
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
+from runbooks.tasks import deploy, destroy, verify, wire
 from tests.unit.house import House
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def test_its_carrier_and_its_proofs_exist(carrier: str, proofs: str) -> None:
         (deploy.deploy, "postgres", "Deploying postgres, which needs tailscale, cnpg: I preview them in that order"),
         (destroy.destroy, "postgres", "Destroying postgres deletes everything its stack made."),
         (wire.wire, "immich", "Wiring immich: its producer's outputs"),
-        (verify.verify, "tailscale", "verify.tailscale: each rung from operator to client"),
+        (verify.verify, "tailscale", "verify.tailscale: each check from operator to client"),
     ],
 )
 def test_a_run_says_what_it_will_do_before_any_tool_starts(
@@ -75,16 +75,16 @@ def test_nothing_but_destroy_builds_a_command_that_deletes() -> None:
     assert callers == ["destroy.py"]
     words = {str(path.relative_to(ROOT / "runbooks")): set(WORD.findall(text)) for path, text in sources.items()}
     for tool in ("kubectl", "helm"):
-        assert words[f"lib/{tool}.py"] and not {"replace", "rollback"} & words[f"lib/{tool}.py"]
+        assert words[f"tools/{tool}.py"] and not {"replace", "rollback"} & words[f"tools/{tool}.py"]
     assert [name for name, said in words.items() if {"uninstall", "drain"} & said] == []
     # There it is the name of an operation in pulumi's answers.
-    readers = {"drift.py", "repairing.py", "lib/diff.py", "lib/plan.py", "lib/pulumi.py"}
+    readers = {"tasks/drift.py", "stacks/repair.py", "stacks/diff.py", "stacks/plan.py", "tools/pulumi.py"}
     assert {name for name, said in words.items() if "delete" in said} == readers
 
 
 def test_nothing_but_repair_applies_past_pulumi() -> None:
-    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "runbooks").rglob("*.py")}
-    assert [name for name, text in sources.items() if "kubectl.apply(" in text] == ["repairing.py"]
+    paths = [path for path in (ROOT / "runbooks").rglob("*.py") if "kubectl.apply(" in path.read_text(encoding="utf-8")]
+    assert paths == [ROOT / "runbooks/stacks/repair.py"]
 
 
 @pytest.mark.parametrize(

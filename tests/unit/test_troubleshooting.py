@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.lib.command import Command, Outcome
-from runbooks.lib.errors import FieldConflict, OpsError, ToolFailed, Usage
-from runbooks.lib.failures import explain
-from runbooks.lib.stacks import Stack
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import FieldConflict, OpsError, ToolFailed, Usage
+from runbooks.tools.failures import explain
+from runbooks.tools.stack import Stack
 
 STACK = Stack(service="stitch", project="stitch", name="mx", organization="organization", folder=Path("/p"))
 
 ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
     (
-        "back end without ESC",
+        "backend without ESC",
         "error: file:///home/me does not support Pulumi ESC.",
         Usage,
         "does not support Pulumi ESC",

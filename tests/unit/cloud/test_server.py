@@ -19,7 +19,7 @@ import pytest
 from lab.cloud import server
 from lab.cloud.server import Cloud
 from lab.platform import ports
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 from tests.unit.cloud.conftest import Caller
 from tests.unit.cloud.operation import STACK, Operation, create_stack, deployment
 

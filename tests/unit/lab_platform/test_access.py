@@ -18,7 +18,7 @@ from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths, write_private
 from lab.toolchain import Found
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from lab.platform import ports
-from runbooks.lib.errors import OpsError
+from runbooks.core.errors import OpsError
 
 
 def test_a_picked_port_is_free_and_outside_the_ephemeral_range() -> None:

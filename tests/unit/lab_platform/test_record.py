@@ -9,7 +9,7 @@ import pytest
 
 from lab.platform.processes import ProcessId
 from lab.platform.record import Record, Started
-from runbooks.lib.errors import Usage
+from runbooks.core.errors import Usage
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:

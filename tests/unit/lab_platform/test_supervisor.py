@@ -13,7 +13,7 @@ from lab.platform.parts import Part
 from lab.platform.paths import LabPaths
 from lab.platform.record import Record
 from lab.platform.supervisor import Supervisor, locked
-from runbooks.lib.errors import OpsError, ToolFailed
+from runbooks.core.errors import OpsError, ToolFailed
 
 READY_THEN_SLEEP = "import sys, pathlib, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 

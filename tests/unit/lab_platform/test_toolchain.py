@@ -20,9 +20,9 @@ from lab.toolchain.build import Build, Progress, cache_key, cached, linker_flags
 from lab.toolchain.golang import Go, build_environment
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH, progress_line, seconds_left
 from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_KUBERNETES, TOOLS, Module, read_version
-from runbooks.lib.errors import OpsError, ToolFailed
-from runbooks.lib.files import Unwritable
-from runbooks.lib.plugins import wanted_plugins
+from runbooks.core.errors import OpsError, ToolFailed
+from runbooks.core.files import Unwritable
+from runbooks.tools.plugins import wanted_plugins
 from tests.unit.lab_platform.fake_go import BUILDS, FakeGo
 
 

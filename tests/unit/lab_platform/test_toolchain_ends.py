@@ -17,7 +17,7 @@ import pytest
 
 from lab.toolchain.build import Build, cached
 from lab.toolchain.tools import ETCD
-from runbooks.lib.errors import ToolFailed
+from runbooks.core.errors import ToolFailed
 from tests.unit.lab_platform.fake_go import FakeGo
 
 ROOT = Path(__file__).parents[3]

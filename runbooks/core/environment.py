@@ -1,0 +1,124 @@
+"""What a child process gets to see of our environment: an allow-list, never a copy."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+_PASSED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM"),
+        *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        # Where a person keeps pulumi's plugins and uv's packages is theirs to say; neither changes what a plan does.
+        *("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "PULUMI_IGNORE_AMBIENT_PLUGINS", "UV_CACHE_DIR"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
+_PASSED_PREFIXES = ("LC_",)
+
+# Each changes what pulumi does behind the back of whoever approved a plan, or makes it sign up for an account.
+_NEVER = re.compile(
+    r"PULUMI_OPTION_.*|PULUMI_SKIP_CONFIRMATIONS|PULUMI_EXPERIMENTAL|PULUMI_DEBUG_COMMANDS"
+    r"|PULUMI_K8S_DELETE_UNREACHABLE|PULUMI_SKIP_CHECKPOINTS|PULUMI_CONTINUE_ON_ERROR"
+    r"|AI_AGENT|AGENT|CLAUDECODE|CLAUDE_CODE_.*|CODEX_.*|CURSOR_.*|GEMINI_CLI|OPENCODE.*|COPILOT_.*|GOOSE_.*|AIDER_.*"
+    r"|REPL_ID|AUGMENT_AGENT|AMP_.*"
+)
+_SECRET_VARIABLE = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIAL|CONNECTION_STRING|(API|ACCESS|PRIVATE|AUTH|STORAGE)_?KEY",
+    re.IGNORECASE,
+)
+_NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE|_URL)$", re.IGNORECASE)
+_ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The environment of a child: what is allow-listed of `base`, then `extra`.
+
+    What would change pulumi's behaviour unseen (`PULUMI_OPTION_*`, `PULUMI_SKIP_CONFIRMATIONS`, …) or mark the caller
+    as an agent is left out of both; the check for a newer pulumi is always off.
+    """
+    passed = {name: value for name, value in base.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    both = passed | dict(extra) | _ALWAYS
+    return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
+
+
+def changes_pulumi_unseen(name: str) -> bool:
+    """Whether a variable of that name changes what pulumi does behind the back of whoever approved a plan."""
+    return name.startswith("PULUMI_") and bool(_NEVER.fullmatch(name))
+
+
+_KEEPING = tuple(
+    f"PULUMI_{family}_{how}"
+    for family in ("DIY_BACKEND", "SELF_MANAGED_STATE")
+    for how in ("GZIP", "ZSTD", "RETAIN_CHECKPOINTS", "DISABLE_CHECKPOINT_BACKUPS")
+)
+"""How a person's own backend keeps its states: one that is compressed has to stay so."""
+BACKEND_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "file": _KEEPING,
+        "s3": ("AWS_", *_KEEPING),
+        "gs": ("GOOGLE_", "CLOUDSDK_", *_KEEPING),
+        "azblob": ("AZURE_", "ARM_", *_KEEPING),
+        "postgres": ("PG", *_KEEPING),
+        "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
+    }
+)
+"""By the backend's scheme: beginnings of the variables its login is in; of the cloud, where pulumi's key ring is."""
+
+
+KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "awskms": ("AWS_",),
+        "gcpkms": ("GOOGLE_", "CLOUDSDK_"),
+        "azurekeyvault": ("AZURE_",),
+        "hashivault": ("VAULT_",),
+    }
+)
+"""By the scheme of a stack's secrets provider (pulumi pkg/secrets/cloud): beginnings of the login's variables."""
+
+
+CLUSTER_LOGINS = ("AWS_", "GOOGLE_", "CLOUDSDK_", "AZURE_", "AAD_", "ARM_", "DIGITALOCEAN_")
+"""Beginnings of the variables that the login plug-ins of kubeconfigs read."""
+
+
+def plugin_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a kubeconfig's login plug-in (`exec`) may need to get at a token."""
+    return {name: value for name, value in environ.items() if name.startswith(CLUSTER_LOGINS)}
+
+
+def backend_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables pulumi needs to get at a backend of that kind and to keep it as it is."""
+    wanted = BACKEND_VARIABLES.get("https" if scheme == "http" else scheme, ())
+    return {name: value for name, value in environ.items() if name.startswith(wanted)}
+
+
+def key_service_variables(secrets_provider: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables pulumi needs to get at the key of a stack, `secrets_provider` being `awskms://…` or the like."""
+    wanted = KEY_SERVICES.get(secrets_provider.partition("://")[0], ())
+    return {name: value for name, value in environ.items() if wanted and name.startswith(wanted)}
+
+
+def secret_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """The values that are secret by their variables' names, and the password in a proxy's address.
+
+    Of a value that is a JSON object, such as a service account's key in `GOOGLE_CREDENTIALS`, each secret part as well.
+    """
+    for name, value in environment.items():
+        if value and _SECRET_VARIABLE.search(name) and not _NOT_A_VALUE.search(name):
+            yield value
+            yield from _secret_parts(value)
+        elif name.upper().endswith("_PROXY"):
+            yield from re.findall(r"//[^/@]*?:([^/@]+)@", value)
+
+
+def _secret_parts(value: str) -> Iterator[str]:
+    if not value.lstrip().startswith("{"):
+        return
+    try:
+        parts = json.loads(value)
+    except ValueError:
+        return
+    yield from (part for name, part in parts.items() if isinstance(part, str) and _SECRET_VARIABLE.search(name))

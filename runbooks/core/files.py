@@ -1,0 +1,86 @@
+"""Files and folders of ours: written whole or not at all, and a place that takes no more is one clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from runbooks.core.errors import OpsError
+
+PRIVATE = 0o600
+WRITABLE = "a disk with free space and a folder this user may write to"
+STATE_FOLDER = "free space, or choose another folder with OPS_STATE, then repeat the command"
+IN_PLACE = "free space, or let this user write there (ls -ld shows who may), then repeat the command"
+
+
+class Unwritable(OpsError):
+    """A file or folder of ours cannot be written. Nothing of it is left, and what was there before is still there."""
+
+
+def unwritable(what: str, path: Path, problem: OSError, *, next_step: str = STATE_FOLDER) -> Unwritable:
+    reason = problem.strerror or str(problem)
+    return Unwritable(f"{what} cannot be written: {reason} ({path})", expected=WRITABLE, next_step=next_step)
+
+
+@contextlib.contextmanager
+def writing(what: str, path: Path, *, next_step: str = STATE_FOLDER) -> Iterator[None]:
+    """Around what writes `path`: an answer of the file system becomes `Unwritable`."""
+    try:
+        yield
+    except OSError as problem:
+        raise unwritable(what, path, problem, next_step=next_step) from problem
+
+
+def make_folder(path: Path, what: str) -> None:
+    """The folder, 0700 when new, with all above it. Raises `Unwritable`."""
+    with writing(what, path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_new(path: Path, text: str, what: str) -> None:
+    """A private file (0600) that must not be there yet. Raises `Unwritable`; half a file is not left behind."""
+    with writing(what, path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o644, what: str = "", next_step: str = IN_PLACE) -> None:
+    """Replace `path` as a whole: temporary file beside it, fsync, rename, fsync of the folder. Raises `Unwritable`."""
+    with writing(what or path.name, path, next_step=next_step):
+        temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository's root."""
+
+
+def state_dir() -> Path:
+    """Where runs leave their records: `$OPS_STATE`, else `.ops` beside this repository's `inv`."""
+    return Path(os.environ.get("OPS_STATE") or ROOT / ".ops")

@@ -1,0 +1,202 @@
+"""The append-only record of one run: what was started, how it ended, what it printed. Masked, 0600, one JSON line each.
+
+A record is one `write` to a file opened for appending, then fsync: a killed run leaves at most one torn line, which
+readers skip. A disk that takes no more is one clear error; the file then still ends with a whole record.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runbooks.core.files import Unwritable, sync_folder, unwritable
+from runbooks.core.mask import Masker
+
+KEPT_RUNS = 50
+JOURNAL_FILE = "journal.jsonl"
+
+
+class JournalUnwritable(Unwritable):
+    """The record of this run cannot be written, so nothing that changes something may start."""
+
+
+class Journal:
+    """One run's record, `<state>/runs/<UTC time>-<random>/journal.jsonl`; the folder's name sorts by time.
+
+    Thread-safe. Every string that is written goes through the masker.
+    """
+
+    def __init__(self, path: Path, descriptor: int, masker: Masker) -> None:
+        self.path = path
+        # What a child printed was masked when it was read; the rest is the toolkit's own words.
+        self._masker = masker.own_words()
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, state_dir: Path, task: str, argv: Sequence[str], *, masker: Masker | None = None, keep: int = KEPT_RUNS
+    ) -> Journal:
+        """Begin the record of a run of `task`, started as `argv`; all but the newest `keep` runs are removed.
+
+        Raises JournalUnwritable when the folder or the first record cannot be written.
+        """
+        runs = state_dir / "runs"
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        try:
+            runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = runs / name
+            folder.mkdir(mode=0o700)
+        except OSError as problem:
+            raise _unwritable(runs, problem) from problem
+        try:
+            path = folder / JOURNAL_FILE
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            # Held for as long as this process lives: a run that still goes on is never pruned.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            journal = cls(path, descriptor, masker or Masker())
+            journal._begin(task, argv)
+        except OSError as problem:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _unwritable(folder, problem) from problem
+        except JournalUnwritable:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        prune(runs, keep)
+        return journal
+
+    def _begin(self, task: str, argv: Sequence[str]) -> None:
+        """The first record, on the disk together with the folder's own name; closes the file where that fails."""
+        try:
+            self.write("run", task=task, argv=list(argv), pid=os.getpid())
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder, 0700; what else belongs to the run may be put beside the journal."""
+        return self.path.parent
+
+    def write(self, kind: str, **fields: object) -> None:
+        """Append one record and wait until it is on the disk.
+
+        Raises JournalUnwritable; the record is then not there at all.
+        """
+        record = {"time": _now(), "kind": kind} | {name: self._masked(value) for name, value in fields.items()}
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        data = line.encode("utf-8", "backslashreplace")
+        with self._lock:
+            self._append(data)
+
+    def finish(self, exit_code: int, **summary: object) -> bool:
+        """The last record of a run: its exit code, its own CPU seconds (children excluded), what the task wants kept.
+
+        Whether it could be written. It never raises: a full disk must not hide how the run itself ended.
+        """
+        try:
+            self.write("end", exit_code=exit_code, own_cpu_seconds=round(time.process_time(), 3), **summary)
+        except JournalUnwritable:
+            return False
+        finally:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """Let go of the file; the run counts as over."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _append(self, data: bytes) -> None:
+        size = None
+        try:
+            size = os.fstat(self._descriptor).st_size
+            written = os.write(self._descriptor, data)
+            while written < len(data):  # The rest does not fit: asking once more gives the reason.
+                written += os.write(self._descriptor, data[written:])
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            self._take_back(size)
+            raise _unwritable(self.path, problem) from problem
+
+    def _take_back(self, size: int | None) -> None:
+        if size is None:
+            return
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError:
+            return  # A torn line stays; readers skip it, and the caller already gets the error.
+
+    def _masked(self, value: object) -> object:
+        if isinstance(value, str):
+            return self._masker.mask(value)
+        if isinstance(value, dict):
+            return {str(key): self._masked(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._masked(part) for part in value]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self._masker.mask(str(value))
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first. A torn line, as a killed run or a full disk leaves it, is skipped."""
+    records = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "kind" in record:
+            records.append(record)
+    return records
+
+
+def runs_of(state_dir: Path) -> list[Path]:
+    """The journals of all runs that are kept, oldest first."""
+    return sorted((state_dir / "runs").glob(f"*/{JOURNAL_FILE}"))
+
+
+def prune(runs: Path, keep: int) -> None:
+    """Remove the oldest run folders until `keep` are left; one whose process still lives, or of others, stays."""
+    for folder in sorted(entry for entry in runs.iterdir() if entry.is_dir())[:-keep]:
+        if not _is_in_use(folder / JOURNAL_FILE):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_in_use(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _unwritable(path: Path, problem: OSError) -> JournalUnwritable:
+    told = unwritable("the journal of this run", path, problem)
+    return JournalUnwritable(told.summary, expected=told.expected, next_step=told.next_step)

@@ -1,0 +1,47 @@
+"""Names people type: the nearest known ones, and which ones are refused before any tool sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+from runbooks.core.errors import NotFound, Usage
+
+
+def nearest(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
+    """The `n` candidates most like `name`, best first; never empty when there are candidates at all."""
+
+    def likeness(candidate: str) -> tuple[float, str]:
+        return (-SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio(), candidate)
+
+    return sorted(set(candidates), key=likeness)[:n]
+
+
+def known(kind: str, name: str, candidates: Iterable[str], *, list_with: str = "./inv --list") -> str:
+    """`name` when it is one of `candidates`.
+
+    Raises `NotFound` with the three nearest names, and `Usage` for an empty name or one that a tool would take
+    for an option.
+    """
+    known_names = list(candidates)
+    refuse_option_like(kind, name)
+    if name in known_names:
+        return name
+    raise NotFound(
+        f"no {kind} is called {name!r}",
+        expected=f"one of the nearest names: {', '.join(nearest(name, known_names)) or 'none exist yet'}",
+        next_step=list_with,
+    )
+
+
+def refuse_option_like(kind: str, name: str) -> None:
+    """Raise `Usage` for a name that is empty, starts with a dash or holds white space or control characters."""
+    if not name:
+        raise Usage(f"the name of the {kind} is empty", expected=f"a {kind}'s name")
+    if name.startswith("-"):
+        raise Usage(
+            f"{name!r} starts with a dash, so every tool would take it for an option",
+            expected=f"a {kind}'s name",
+        )
+    if any(character.isspace() or not character.isprintable() for character in name):
+        raise Usage(f"the {kind} {name!r} holds white space or control characters", expected=f"a plain {kind}'s name")

@@ -1,1 +1,0 @@
-"""The toolkit: no task, no service by name, no Pulumi SDK, and no printing outside `render.py`."""

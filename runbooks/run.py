@@ -1,0 +1,264 @@
+"""How a run starts: `open_run` without a target, `open_session` on one, which is checked and announced first.
+
+The lab is started here when the target is the lab and it does not run yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from runbooks import services
+from runbooks.core.environment import backend_variables, plugin_variables, secret_variables
+from runbooks.core.errors import NotFound, Usage
+from runbooks.core.exit_codes import exit_code_of
+from runbooks.core.files import ROOT, make_folder, state_dir
+from runbooks.core.journal import Journal, JournalUnwritable
+from runbooks.core.mask import Masker
+from runbooks.core.reporter import make_reporter
+from runbooks.core.runner import Runner, child_environment
+from runbooks.core.search_path import persons_path
+from runbooks.stacks import environments
+from runbooks.stacks.guard import Cluster, confirm_cluster, private_kubeconfig
+from runbooks.stacks.session import RunContext, Session
+from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
+from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_tools
+from runbooks.tools.kubeconfig import KubeContext
+from runbooks.tools.kubectl import Kubectl
+from runbooks.tools.plugins import NO_AMBIENT, NO_DOWNLOADS
+from runbooks.tools.pulumi_home import made_private, user_credentials
+
+SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
+"""Of a field in the query of a backend's address."""
+
+
+@contextlib.contextmanager
+def open_run(
+    c: Any, task: str, *, argv: Sequence[str] | None = None, show_children: bool = False
+) -> Iterator[RunContext]:
+    """Display, record and runner of a run of `task`; what the environment holds of secrets is registered first.
+
+    `show_children` shows what children print while they print it.
+    """
+    masker = Masker(secret_variables(os.environ), platform_words=platform_words())
+    names = [service.name for service in services.SERVICES]
+    chosen = str(c.config.ops.target or "")
+    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, names=names, target=chosen)
+    state = make_state_dir()
+    journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
+    with _recorded(journal), contextlib.ExitStack() as closing:
+        closing.callback(reporter.close)
+        # What `lab.env` put into a shell is for that shell.
+        environment = child_environment({**os.environ, "PATH": persons_path()})
+        show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
+        runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, tell=reporter.line)
+        closing.enter_context(runner)
+        yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
+
+
+@contextlib.contextmanager
+def open_session(
+    c: Any, task: str, *, argv: Sequence[str] | None = None, cluster: bool = True, start_lab: bool = True
+) -> Iterator[Session]:
+    """Open a run of `task` on the chosen target, announced in one line, and close it whatever happens.
+
+    `cluster=False` leaves the guard out, for what touches settings alone; without `start_lab` a lab that is not
+    running is `NotFound`. Every secret known by now is registered with the masker before anything is shown.
+    """
+    with open_run(c, task, argv=argv) as run, contextlib.ExitStack() as closing:
+        name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
+        starts_lab = name == LAB and not lab_is_up(run.state_dir)
+        if starts_lab:
+            bring_up_lab(run, may_start=start_lab)
+        target = load_target(name, root=ROOT, state_dir=run.state_dir)
+        session = build_session(target, run, closing)
+        found = confirm_cluster(session) if cluster else None
+        facts = header_facts(session, found)
+        run.reporter.line(header(facts))
+        run.reporter.event("target", **facts)
+        run.journal.write("target", **facts)
+        if starts_lab:
+            apply_environments_on_lab(session)
+        yield session
+
+
+def lab_is_up(state: Path) -> bool:
+    from lab import platform
+
+    return platform.is_up(state)
+
+
+def apply_environments_on_lab(session: Session) -> None:
+    """A lab that was just started gets every definition of `environments/`, so that a fresh one can be bound to."""
+    if not session.target.has_diy_backend:
+        environments.apply_definitions(session)
+
+
+@contextlib.contextmanager
+def _recorded(journal: Journal) -> Iterator[None]:
+    """Close the journal with the exit code the run ends with."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(JournalUnwritable):  # the run has failed already, and says why
+            journal.finish(exit_code_of(error))
+        raise
+    else:
+        journal.finish(0)
+    finally:
+        journal.close()
+
+
+def platform_words() -> Iterator[str]:
+    """The platform's own names: a secret that is one of them is masked as a whole word only."""
+    for service in services.SERVICES:
+        yield from (service.name, service.project_name, service.namespace)
+
+
+def make_state_dir() -> Path:
+    """The state folder, absolute, made with mode 0700 when new. Raises `Unwritable`."""
+    state = state_dir().absolute()
+    make_folder(state, "the state folder")
+    return state
+
+
+def bring_up_lab(run: RunContext, *, may_start: bool) -> None:
+    """Start the lab, and say so first. Raises `NotFound` where a task only looks at one that runs."""
+    from lab import platform
+
+    if not may_start:
+        raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
+    run.reporter.announce("This works on the lab, a throw-away platform on this machine. It is started first.")
+    with run.reporter.step("start the lab") as progress:
+        platform.up(run.state_dir, progress.note)
+
+
+def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
+    """kubectl for a target, with a cache of its own: after a reset of the lab another one answers on the same port."""
+    cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
+    env = cluster_login(context) | {"KUBECACHEDIR": str(cache)}
+    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env)
+
+
+def cluster_login(context: KubeContext) -> dict[str, str]:
+    """The variables that the kubeconfig's login plug-in may need; without one there are none."""
+    return plugin_variables(os.environ) if context.starts_plugin else {}
+
+
+def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack) -> Session:
+    """A session on a target that was resolved before, not yet guarded; `closing` takes away what it leaves on disk."""
+    folder = run.journal.folder
+    context, kubeconfig = private_kubeconfig(target, folder)
+    closing.callback(kubeconfig.unlink, missing_ok=True)
+    run.masker.register_all([*context.secrets(), *passphrases(target), *tokens(target), *backend_passwords(target)])
+    home = closing.enter_context(made_private(folder, os.environ))
+    explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)
+    env = cluster_login(context) | explicit
+    program, version = choose_pulumi(target, env, run.runner)
+    return Session(
+        root=ROOT,
+        state_dir=run.state_dir,
+        target=target,
+        services=services.SERVICES,
+        runner=run.runner,
+        journal=run.journal,
+        masker=run.masker,
+        reporter=run.reporter,
+        context=context,
+        kubeconfig=kubeconfig,
+        kubectl=kubectl_for(target, context, kubeconfig, run.state_dir),
+        tools=find_tools(target, program, version=version),
+        env=env,
+    )
+
+
+def backend_passwords(target: Target) -> list[str]:
+    """The passwords in a backend's address, as they stand there and as they are."""
+    parts = urlsplit(target.backend)
+    fields = (field.partition("=") for field in parts.query.split("&"))
+    written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]
+    return [text for password in written if password for text in (password, unquote(password))]
+
+
+def passphrases(target: Target) -> list[str]:
+    """What the target's passphrase file holds. Raises `Usage` when it cannot be read."""
+    return [read_secret_file(target, target.passphrase_file, "passphrase")] if target.passphrase_file else []
+
+
+def tokens(target: Target) -> list[str]:
+    """The access token of the lab's own cloud. Raises `Usage` when it cannot be read."""
+    return [read_secret_file(target, target.token_file, "token")] if target.token_file else []
+
+
+def read_secret_file(target: Target, path: Path, what: str) -> str:
+    """What a file of one secret holds. Raises `Usage` when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(
+            f"the {what} file {path} of target {target.name!r} cannot be read",
+            expected=f"a readable text file that holds the {what}",
+            next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} target.show",
+        ) from error
+
+
+def pulumi_environment(
+    target: Target, environ: Mapping[str, str], *, home: Path, kubeconfig: Path, state: Path
+) -> dict[str, str]:
+    """Everything that decides where pulumi goes, set explicitly for each child."""
+    credentials = target.credentials_dir or user_credentials(environ)
+    if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
+        # pulumi writes a token of the environment down, and makes its backend the person's current one.
+        credentials = home
+    made = {
+        "PULUMI_BACKEND_URL": target.backend,
+        "PULUMI_HOME": str(home),
+        "PULUMI_CREDENTIALS_PATH": str(credentials.absolute()),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "KUBECONFIG": str(kubeconfig),
+        "UV_FROZEN": "1",
+        "UV_OFFLINE": "1",
+        "NO_COLOR": "1",
+        "PATH": persons_path(environ),
+    }
+    if target.passphrase_file is not None:
+        made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(target.passphrase_file)
+    if target.ephemeral:
+        made |= {"PULUMI_ACCESS_TOKEN": tokens(target)[0]} if target.token_file else {}
+        tools = os.pathsep.join((str(state / "lab" / "bin"), made["PATH"]))
+        return made | {"OPS_STATE": str(state), "PATH": tools, NO_DOWNLOADS: "true", NO_AMBIENT: "false"}
+    if made["PATH"] != environ.get("PATH", os.defpath):  # `lab.env` was here, and said this for the lab
+        made[NO_DOWNLOADS] = "false"
+    passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
+    of_backend = backend_variables(urlsplit(target.backend).scheme, environ)
+    return made | of_backend | {name: environ[name] for name in passed_on if name in environ}
+
+
+def header(facts: Mapping[str, str]) -> str:
+    """`target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
+    return " · ".join(
+        (
+            f"target {facts['target']}",
+            f"stack {facts['stack']}",
+            f"backend {facts['backend']}",
+            f"cluster {facts['cluster'][:8] or 'not asked'}",
+            f"pulumi {facts['pulumi']}",
+        )
+    )
+
+
+def header_facts(session: Session, cluster: Cluster | None) -> dict[str, str]:
+    target, tools = session.target, session.tools
+    return {
+        "target": target.name,
+        "stack": target.stack,
+        "backend": target.shown_backend,
+        "cluster": cluster.uid if cluster else "",
+        "pulumi": tools.pulumi_version,
+    }

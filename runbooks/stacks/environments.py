@@ -1,0 +1,538 @@
+"""ESC environments of a run: opened with their secrets known to the masker first, compared with the files, pushed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
+from runbooks.core.names import nearest
+from runbooks.core.search_path import find_program
+from runbooks.core.yaml_file import dump
+from runbooks.stacks import definitions, states
+from runbooks.stacks.guard import check_opened_environment
+from runbooks.stacks.service import EnvironmentKey, Service
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import has_stack
+from runbooks.stacks.target import Target
+from runbooks.stacks.toolbox import chosen_by_lab
+from runbooks.tools import esc
+from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
+from runbooks.tools.esc_api import EscApi
+from runbooks.tools.stack_config import StackFile, full_key
+
+if TYPE_CHECKING:
+    from ruamel.yaml.comments import CommentedMap
+
+WAYS_OUT = (
+    "choose a target whose backend is the Pulumi Cloud (`pulumi login --cloud`, backend: https://… in targets.yaml), "
+    "or use `esc env ls` and `esc open` with a cloud login for the environment itself and put what the stack needs "
+    "into its own settings (./inv esc.unbind {name})"
+)
+
+
+def refuse_without_esc(target: Target, name: str, about: str = "") -> None:
+    """Raise `Usage`, with both ways out, where the backend cannot do ESC: before anything runs."""
+    if target.has_diy_backend:
+        raise Usage(
+            f"{about or 'ESC is asked for'}, and {target.shown_backend} does not support Pulumi ESC",
+            expected="a Pulumi Cloud backend, or a stack file without `environment:`",
+            next_step=WAYS_OUT.format(name=name),
+        )
+
+
+def named(session: Session, text: str) -> EnvironmentName:
+    """The environment called so on this target, which must have environments at all."""
+    name = esc.read_name(text, session.target.organization)
+    refuse_without_esc(session.target, name.short)
+    return name
+
+
+def esc_of(session: Session) -> Esc:
+    """The CLI this run uses for environments; it keeps no token that came in the environment in anybody's files.
+
+    Newer ones write an opened environment's `files` into temporary files and leave them there (pulumi 3.255): into the
+    run's own folder, which goes with the run.
+    """
+    env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
+    if "PULUMI_ACCESS_TOKEN" in env:
+        env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
+    program = find_program("esc") or chosen_by_lab(session.target, "esc")
+    if program is None:
+        return Esc(program=session.tools.pulumi, is_pulumi=True, env=env)
+    return Esc(program=str(program), is_pulumi=False, env=env)
+
+
+def asked(session: Session, command: Command, name: EnvironmentName) -> Outcome:
+    """Run one of its commands. Raises what a failure means, whatever the exit code says."""
+    outcome = session.runner.run(command)
+    esc.judge(outcome, name, session.masker.mask)
+    return outcome
+
+
+def open_environment(session: Session, name: EnvironmentName) -> Opened:
+    """Open it; every secret in it is known to the masker before this returns. Raises what its diagnostics mean."""
+    outcome = session.runner.run(esc_of(session).open(name))
+    if outcome.stdout.strip():
+        opened = esc.read_opened(outcome.stdout)
+        session.masker.register_all(opened.secret_texts())
+    try:
+        esc.judge(outcome, name, session.masker.mask)
+    except ToolFailed as error:
+        raise _for_want_of_outputs(session, name) or error from error
+    except NotFound as error:
+        raise not_there(session, name) from error
+    if not outcome.stdout.strip():
+        raise ToolFailed(
+            f"opening {name.short} ended with 0 and gave nothing",
+            expected="its values",
+            next_step=f"./inv esc.open {name.short}",
+        )
+    return opened
+
+
+def waits_for(session: Session, name: EnvironmentName) -> list[str]:
+    """Services whose outputs the environment reads, by its file here, and that have none yet."""
+    if name.short not in definitions.defined_names(session.root):
+        return []
+    read = {stack.project for stack in definitions.stacks_read(definitions.read_definition(session.root, name))}
+    return [
+        service.name
+        for service in session.services
+        if service.project_name in read and not has_outputs(session, service)
+    ]
+
+
+def has_outputs(session: Session, service: Service) -> bool:
+    stack = session.stack(service)
+    return has_stack(session, stack) and bool(states.state_of(session, stack).outputs)
+
+
+def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | None:
+    try:
+        waiting = waits_for(session, name)
+    except OpsError:
+        return None  # what was wrong first is what is told
+    if not waiting:
+        return None
+    return ToolFailed(
+        f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet",
+        expected="producers that were deployed on this target",
+        next_step=f"./inv deploy.{waiting[0]}",
+    )
+
+
+def live_names(session: Session) -> list[EnvironmentName]:
+    """The environments of the target's organization on its backend."""
+    organization = session.target.organization
+    nobody = EnvironmentName(organization=organization, project=esc.EVERY, name=esc.EVERY)
+    return list(esc.read_list(asked(session, esc_of(session).ls(organization), nobody).stdout, organization))
+
+
+def not_there(session: Session, name: EnvironmentName) -> NotFound:
+    """The error for an environment that the backend does not have, with the nearest names of files and backend."""
+    files = definitions.defined_names(session.root)
+    try:
+        live = [there.short for there in live_names(session)]
+    except OpsError:
+        live = []
+    near = nearest(name.short, {*files, *live} - {name.short})
+    return NotFound(
+        f"there is no environment {name.short} on this backend",
+        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
+        next_step=f"./inv esc.apply {name.short} makes it from environments/{name.short}.yaml"
+        if name.short in files
+        else "./inv esc.list",
+    )
+
+
+def check_opened(session: Session, opened: Opened, name: EnvironmentName) -> None:
+    """Raise `Refused` when the environment would send pulumi to another cluster than the checked one."""
+    settings = {
+        str(value.path[1]): _comparable(value)
+        for value in opened.values
+        if value.path[0] == "pulumiConfig" and len(value.path) > 1 and str(value.path[1]).startswith("kubernetes:")
+    }
+    check_opened_environment(opened.variables, settings, session.target, name.short, files=opened.under("files"))
+
+
+def _comparable(value: Value) -> str | None:
+    """The setting as a text; `None` for a secret one. A whole kubeconfig may stand there as a map."""
+    if value.secret:
+        return None
+    return as_text(value.value) if len(value.path) == 2 else "a map or list of values"
+
+
+def just_opened(session: Session, file: StackFile) -> list[Opened]:
+    """What `prepare` opened for it a moment ago; the second time it is asked for, opened anew."""
+    kept = session.known.opened.pop((file.path, *file.environment), None) if file.environment else None
+    return open_bound(session, file) if kept is None else kept
+
+
+def open_bound(session: Session, file: StackFile) -> list[Opened]:
+    """Open what a stack file binds, look where it would send pulumi, and give it in the file's order.
+
+    Raises `Usage` on a backend that cannot do ESC, before anything is started.
+    """
+    if not file.environment:
+        return []
+    told = f"{file.path.name} binds {', '.join(file.environment)}"
+    refuse_without_esc(session.target, file.environment[0], told)
+    opened = []
+    for entry in file.environment:
+        name = esc.read_entry(entry, session.target.organization)
+        opened.append(open_environment(session, name))
+        check_opened(session, opened[-1], name)
+    return opened
+
+
+# What a consumer needs of it
+
+
+def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, task: str = "esc.bind") -> Service:
+    """The service that is bound: the one named, else the one whose environment it is. `task` is who asks."""
+    if service:
+        return session.service(service)
+    owners = {entry.environment: entry for entry in session.services if entry.environment}
+    if name.short in owners:
+        return owners[name.short]
+    near = ", ".join(nearest(name.short, owners))
+    raise NotFound(
+        f"no service in runbooks/services.py has the environment {name.short}",
+        expected=f"one of the nearest names: {near}; or the service that is meant",
+        next_step=f"./inv {task} {name.short} --service NAME",
+    )
+
+
+def unmet(service: Service, opened: Opened) -> list[str]:
+    """What is wrong with the settings the environment provides for the service, each with its fix; empty when right."""
+    told = [_of_required(key, opened, service.project_name) for key in service.environment_keys]
+    required = {id(_provided(key.key, opened, service.project_name)) for key in service.environment_keys}
+    others = [value for value in opened.settings.values() if id(value) not in required]
+    return [line for line in [*told, *(_lost_secretness(value) for value in others)] if line]
+
+
+def _provided(key: str, opened: Opened, project: str) -> Value | None:
+    settings = opened.settings
+    return settings.get(key) or settings.get(full_key(project, key))
+
+
+def _of_required(key: EnvironmentKey, opened: Opened, project: str) -> str:
+    value = _provided(key.key, opened, project)
+    path = property_path(("pulumiConfig", key.key))
+    if value is None:
+        held = [entry for entry in opened.values if entry.path[:2] == ("pulumiConfig", key.key)]
+        return f"{path}: {'is a map or list; give one value' if held else 'missing'}"
+    if value.unknown:
+        return f"{path}: unknown, so what it refers to gave nothing"
+    if value.value in (None, ""):
+        fix = f"./inv esc.set <env> '{path}'" if key.is_secret else "give it a value in the definition"
+        return f"{path}: empty; {fix}"
+    lost = _lost_secretness(value)
+    if lost:
+        return lost
+    if key.is_secret and not value.secret:
+        return f"{path}: must be secret and is not; use `fn::secret`, or take it from a secret output"
+    if value.secret and not key.is_secret:
+        return f"{path}: is secret, but the program shows it in plaintext; give it without `fn::secret`"
+    return ""
+
+
+def _lost_secretness(value: Value) -> str:
+    if not value.loses_secretness:
+        return ""
+    return f"{value.shown_path}: a secret {value.kind} loses its secretness as a setting; wrap it in `fn::toString`"
+
+
+def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
+    """Raise `Usage` that names every setting of the service that the environment does not provide as it must."""
+    told = [line.replace("<env>", name.short) for line in unmet(service, opened)]
+    if told:
+        raise Usage(
+            f"{name.short} does not provide what {service.name} requires:\n  " + "\n  ".join(told),
+            expected=f"{len(service.environment_keys)} settings below pulumiConfig, each with the right secretness",
+            next_step=f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
+        )
+    count, secret = len(service.environment_keys), sum(key.is_secret for key in service.environment_keys)
+    session.reporter.line(f"{name.short} provides all {count} settings that {service.name} requires, {secret} secret")
+
+
+def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
+    """Settings that stand both in the stack file and in the environment: there the file wins."""
+    provided = {full_key(service.project_name, key) for key in opened.settings}
+    return [key for key in file.config if key in provided]
+
+
+# Definitions as files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What would be pushed, and how it differs from what is there."""
+
+    name: EnvironmentName
+    text: str
+    live: str | None
+    """The definition on the backend as it was compared; `None` when there is no such environment."""
+    differences: tuple[definitions.Difference, ...]
+    carried: definitions.Carried
+    adapted: tuple[str, ...] = ()
+    """Stacks that were replaced by the lab's."""
+    generated: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        return self.live is None
+
+
+def drafted(session: Session, name: EnvironmentName) -> Draft:
+    """Compare the environment's file with what the backend has. Raises `Refused` when a secret would vanish, or when
+    it is in doubt which list entry it belongs to."""
+    wanted, adapted = read_wanted(session, name)
+    live = live_definition(session, name)
+    current = definitions.read_live(live or "", name)
+    session.masker.register_all(
+        node[definitions.SECRET]
+        for _, node in definitions.secrets_in(current)
+        if isinstance(node[definitions.SECRET], str)
+    )
+    carried = definitions.carry_over(wanted, current)
+    _refuse_doubts(name, carried)
+    _refuse_loss(name, carried, current)
+    generated = _generated(session, carried) if session.target.ephemeral else []
+    return Draft(
+        name=name,
+        text=dump(carried.document),
+        live=live,
+        differences=tuple(definitions.differences(current, carried.document)),
+        carried=carried,
+        adapted=tuple(adapted),
+        generated=len(generated),
+    )
+
+
+def _generated(session: Session, carried: definitions.Carried) -> list[str]:
+    """The lab makes up what nobody set: it is kept from then on like any other secret."""
+    from runbooks.stacks.preparation import generated_secret
+
+    made = definitions.fill_empty(carried.document, generated_secret)
+    session.masker.register_all(made)
+    return made
+
+
+def _refuse_doubts(name: EnvironmentName, carried: definitions.Carried) -> None:
+    if carried.doubts:
+        lines = [f"{_shown_path(doubt.path)} {doubt.entry}: {doubt.why}" for doubt in carried.doubts]
+        raise Refused(
+            f"it is ambiguous which entries of environments/{name.short}.yaml these secrets belong to:\n  "
+            + "\n  ".join(lines),
+            expected="entries that differ in their plain values, or a `name`, `id` or `key` that is unique both in the "
+            "file and on the backend; nothing was changed",
+            next_step=f"undo the edit of that list; or start over: {_emptying(name, carried.doubts[0].path)} "
+            f"removes every secret in it, ./inv esc.apply {name.short} pushes the file, then set each of them again",
+        )
+
+
+def _emptying(name: EnvironmentName, path: definitions.KeyPath) -> str:
+    """The command that empties the list on the backend: by a path without an index, and what refers to it still can."""
+    below = definitions.below_values(path)
+    whole = definitions.without_indexes(below)
+    value = "[]" if isinstance(below[len(whole)], int) else '""'
+    return f"esc env set {name.full} {shlex.quote(property_path(whole))} {shlex.quote(value)}"
+
+
+def _removing(name: EnvironmentName, path: definitions.KeyPath) -> str:
+    """The command that removes one secret; one that is itself a list entry would give its index to the next."""
+    if isinstance(path[-1], int):
+        return _emptying(name, path)
+    return f"esc env rm {name.full} {shlex.quote(_shown_path(path))}"
+
+
+def _refuse_loss(name: EnvironmentName, carried: definitions.Carried, live: object) -> None:
+    if carried.lost:
+        paths = [_shown_path(path) + _of_entry(definitions.holding_entry(live, path)) for path in carried.lost]
+        raise Refused(
+            f"applying environments/{name.short}.yaml would make secrets vanish that are set live: {', '.join(paths)}",
+            expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
+            "of the entry; nothing was changed",
+            next_step=f"correct the file, or remove them on purpose: {_removing(name, carried.lost[0])}",
+        )
+
+
+def _shown_path(path: definitions.KeyPath) -> str:
+    return property_path(definitions.below_values(path))
+
+
+def _of_entry(entry: str) -> str:
+    return f" (in {entry})" if entry else ""
+
+
+def check_place(session: Session, name: EnvironmentName, live: str, path: definitions.KeyPath) -> str:
+    """Raise `Refused` where a secret set at `path` would replace something else, or reach another entry of a list than
+    the file has there. Gives the list entry it reaches, as it is shown; empty for a path through no list."""
+    current = definitions.read_live(live, name)
+    definitions.refuse_overwriting(current, path, name)
+    if any(isinstance(part, int) for part in path) and definitions.definition_path(session.root, name).exists():
+        wanted, _ = read_wanted(session, name)
+        definitions.refuse_other_entry(current, wanted, path, name)
+    return definitions.holding_entry(current.get("values"), path)
+
+
+def read_wanted(session: Session, name: EnvironmentName) -> tuple[CommentedMap, list[str]]:
+    """The file's definition as this target gets it, and the stacks that were replaced by the lab's."""
+    wanted = definitions.read_definition(session.root, name)
+    return wanted, definitions.with_stack(wanted, session.target.stack) if session.target.ephemeral else []
+
+
+def live_definition(session: Session, name: EnvironmentName) -> str | None:
+    """The definition on the backend, or `None` when there is no such environment."""
+    outcome = session.runner.run(esc_of(session).definition(name))
+    try:
+        esc.judge(outcome, name, session.masker.mask)
+    except NotFound:
+        return None
+    return outcome.stdout
+
+
+def push(session: Session, draft: Draft) -> int:
+    """Put the definition on the backend; gives the revision, 0 when it is not told.
+
+    Raises `Refused` when somebody changed it since it was compared. An environment that was made for it and does not
+    take it is removed again.
+    """
+    name = draft.name
+    api = api_of(session)
+    if api is not None:
+        api.check(name, draft.text)
+    if draft.is_new:
+        asked(session, esc_of(session).init(name), name)
+    try:
+        return _push_with_etag(session, api, draft) if api is not None else _push_with_cli(session, draft)
+    except BaseException as error:
+        if draft.is_new and not isinstance(error, Refused):  # refused: somebody else has written into it by now
+            _take_back(session, name)
+        raise
+
+
+def _take_back(session: Session, name: EnvironmentName) -> None:
+    """Remove the empty environment that was made for a definition it did not take; told where that fails."""
+    outcome = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
+    try:
+        esc.judge(outcome, name, session.masker.mask)
+    except OpsError as error:
+        session.reporter.advice(
+            f"{name.short} is left behind, empty ({error.summary}); next: ./inv esc.apply {name.short}"
+        )
+
+
+def api_of(session: Session) -> EscApi | None:
+    """The backend's API, where the token for it can be read; `None` where only the CLI finds it (key ring)."""
+    from runbooks.tools.esc_api import EscApi
+
+    cloud = states.cloud_of(session)
+    return EscApi(cloud=cloud) if cloud is not None else None
+
+
+def _push_with_etag(session: Session, api: EscApi, draft: Draft) -> int:
+    live = api.fetch(draft.name)
+    _refuse_if_changed(draft, live.text)
+    revision = api.push(draft.name, draft.text, live.etag)
+    session.journal.write("environment", name=draft.name.short, revision=revision, etag=live.etag)
+    return revision
+
+
+def _push_with_cli(session: Session, draft: Draft) -> int:
+    _refuse_if_changed(draft, live_definition(session, draft.name) or "")
+    outcome = asked(session, esc_of(session).edit(draft.name, draft.text), draft.name)
+    revision = esc.read_revision(outcome.stdout)
+    if revision is None:
+        raise ToolFailed(
+            f"the CLI does not say that {draft.name.short} was updated",
+            expected="Environment updated.",
+            next_step=f"./inv esc.open {draft.name.short}",
+        )
+    session.journal.write("environment", name=draft.name.short, revision=revision, etag="")
+    return revision
+
+
+def _refuse_if_changed(draft: Draft, text: str) -> None:
+    if draft.is_new:
+        return
+    before = definitions.read_live(draft.live or "", draft.name)
+    if definitions.plain(before) != definitions.plain(definitions.read_live(text, draft.name)):
+        raise Refused(
+            f"somebody else changed {draft.name.short} since it was compared",
+            expected="the definition that was compared; nothing was changed",
+            next_step=f"./inv esc.apply {draft.name.short} compares again",
+        )
+
+
+def tell_draft(session: Session, draft: Draft) -> None:
+    """Say what applying it changes."""
+    say = session.reporter
+    for change in draft.adapted:
+        say.line(f"  in the lab it reads {change}")
+    kept = [_shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
+    if kept:
+        say.line(f"  kept as they are set live: {', '.join(kept)}")
+    if draft.generated:
+        say.line(f"  {draft.generated} secrets without a value get a generated one, as everything secret in the lab")
+    for difference in draft.differences:
+        say.quote(f"  {difference.told}")
+    say.event(
+        "definition",
+        environment=draft.name.short,
+        new=draft.is_new,
+        changes=[difference.told for difference in draft.differences],
+        kept=kept,
+    )
+
+
+def still_empty(draft: Draft) -> list[str]:
+    """Paths of the secrets that nobody set yet."""
+    return [] if draft.generated else [_shown_path(path) for path in draft.carried.empty]
+
+
+def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:
+    """Apply definitions without asking, as on the lab; gives those that changed. All of them when none is named."""
+    changed = []
+    for text in definitions.defined_names(session.root) if names is None else names:
+        draft = drafted(session, named(session, text))
+        if draft.is_new or draft.differences:
+            session.reporter.line(f"environment {draft.name.short}: {'new' if draft.is_new else 'changed'}")
+            tell_draft(session, draft)
+            push(session, draft)
+            changed.append(text)
+    return changed
+
+
+def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
+    """The opened environment; on the lab its definition is applied first when it is not there yet."""
+    try:
+        return open_environment(session, name)
+    except NotFound:
+        if not session.target.ephemeral:
+            raise
+        apply_definitions(session, [name.short])
+        return open_environment(session, name)
+
+
+def settings_of(session: Session, service: Service) -> Path:
+    """The stack config, which on the lab is a copy of its own, brought up to date."""
+    from runbooks.stacks.preparation import refresh_settings
+
+    stack = session.stack(service)
+    refresh_settings(session, stack)
+    return stack.settings_file
+
+
+def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:
+    """Services whose stack file on this target names the environment."""
+    from runbooks.tools.binding import is_same
+
+    files = ((service, StackFile.read(session.stack(service).settings_file)) for service in services)
+    return [service.name for service, file in files if any(is_same(entry, name.short) for entry in file.environment)]

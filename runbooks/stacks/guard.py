@@ -1,0 +1,240 @@
+"""The guard: is the cluster behind the target's context the one that was pinned? Asked before preview and before up.
+
+pulumi itself previews plain resources happily against a cluster that is not there, so nothing starts before this.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runbooks.core.environment import changes_pulumi_unseen
+from runbooks.core.errors import OpsError, Refused
+from runbooks.stacks.session import Session
+from runbooks.stacks.target import Target
+from runbooks.tools.kubeconfig import KubeContext, read_context, write_private
+from runbooks.tools.kubectl import Json, Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
+from runbooks.tools.stack import Stack
+from runbooks.tools.stack_config import StackFile
+
+IDENTITY_NAMESPACE = "kube-system"
+"""Its UID is as old as the cluster, and no two clusters share one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What stands behind the target's context."""
+
+    context: str
+    name: str
+    """The cluster's name in the kubeconfig."""
+    server: str
+    uid: str
+
+    @property
+    def short_uid(self) -> str:
+        return self.uid[:8]
+
+
+def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
+    """Cut the target's kubeconfig down to its one context, as `<folder>/kubeconfig` (0600).
+
+    Raises `Refused` when file, context, cluster or user is missing or empty.
+    """
+    context = read_context(target.kubeconfig, target.context)
+    return context, write_private(context, folder / "kubeconfig")
+
+
+def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
+    """Ask the cluster who it is and compare with what was pinned.
+
+    Raises `Refused` when it does not answer, was never pinned, or is another one.
+    """
+    cluster = identify(target, context, kubectl, runner)
+    if not target.is_pinned:
+        raise Refused(
+            f"target {target.name!r} is not pinned: its context {target.context!r} leads to {cluster.server}, "
+            f"cluster UID {cluster.uid}",
+            expected="a recorded cluster_uid, so that a changed context cannot send a run to another cluster",
+            next_step=f"./inv --target {target.name} target.pin",
+        )
+    if cluster.uid != target.cluster_uid:
+        raise Refused(
+            f"wrong cluster: context {target.context!r} leads to {cluster.server}, cluster UID {cluster.uid}",
+            expected=f"the cluster that target {target.name!r} is pinned to, UID {target.cluster_uid}",
+            next_step=_after_wrong_cluster(target),
+        )
+    return cluster
+
+
+def confirm_cluster(session: Session) -> Cluster:
+    """Ask the run's cluster again who it is. Raises `Refused` unless it is the pinned one."""
+    return check_cluster(session.target, session.context, session.kubectl, session.runner)
+
+
+def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
+    """The cluster's identity, whether pinned or not. Raises `Refused` when it does not give one."""
+    try:
+        namespace = ask(runner, kubectl.get("namespace", IDENTITY_NAMESPACE))
+    except KubectlFailed as error:
+        raise _no_answer(target, context, error) from error
+    return Cluster(
+        context=context.name, name=context.cluster_name, server=context.server, uid=_uid_of(namespace, target)
+    )
+
+
+def _uid_of(namespace: Json, target: Target) -> str:
+    uid = text_at(namespace, "metadata", "uid")
+    if not uid or text_at(namespace, "metadata", "name") != IDENTITY_NAMESPACE:
+        raise Refused(
+            f"the server behind context {target.context!r} gives no UID for namespace {IDENTITY_NAMESPACE}",
+            expected=_pinned(target),
+            next_step="./inv doctor",
+        )
+    return uid
+
+
+def _no_answer(target: Target, context: KubeContext, error: KubectlFailed) -> OpsError:
+    hint = {
+        Trouble.UNTRUSTED: "certificate-authority-data in the kubeconfig of another cluster, or the server was rebuilt",
+        Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
+        Trouble.PLUGIN: "a login of the kubeconfig's exec plug-in that ran out",
+    }.get(error.trouble, "")
+    likely = f"; likely {hint}" if hint else ""
+    return Refused(
+        f"the cluster of target {target.name!r} cannot be identified: context {target.context!r}, "
+        f"server {context.server}: {error.summary}{likely}",
+        expected=_pinned(target),
+        next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} doctor",
+    )
+
+
+def _pinned(target: Target) -> str:
+    return (
+        f"an answer from the cluster with UID {target.cluster_uid}" if target.is_pinned else "an answer from a cluster"
+    )
+
+
+def _after_wrong_cluster(target: Target) -> str:
+    if target.ephemeral:
+        return "./inv lab.status"
+    return f"./inv --target {target.name} target.show; after a deliberate rebuild of the cluster, target.pin"
+
+
+# --- stack settings and environments that would send pulumi elsewhere ---------------------------------------------
+
+_STEERING = ("kubeconfig", "context", "cluster", "clusterIdentifier")
+
+
+def check_stack_settings(
+    settings: Mapping[str, str | None], target: Target, *, source: str, next_step: str = ""
+) -> None:
+    """Refuse `kubernetes:` settings that lead to another cluster than the target's.
+
+    `settings` maps full keys to values, `None` where the value is secret. `source` says where they stand, `next_step`
+    how they are removed there, for the message. Raises `Refused`.
+    """
+    forgets = settings.get("kubernetes:deleteUnreachable", "false")
+    if str(forgets).lower() != "false":
+        raise Refused(
+            f"kubernetes:deleteUnreachable in {source} is on: pulumi would forget every object while the cluster does "
+            "not answer",
+            expected="no such setting: what is there stays in the state",
+            next_step=next_step or f"remove kubernetes:deleteUnreachable from {source}",
+        )
+    for name in _STEERING:
+        key = f"kubernetes:{name}"
+        if key not in settings:
+            continue
+        value = settings[key]
+        if value is None:
+            raise _disagrees(key, "a secret value, which cannot be compared", "no such setting", source, next_step)
+        wanted = _wanted(name, settings, target)
+        if not _agrees(name, value, wanted):
+            raise _disagrees(
+                key, repr(value) if len(value) < 200 else "a whole kubeconfig", repr(wanted), source, next_step
+            )
+
+
+def check_opened_environment(
+    variables: Mapping[str, str],
+    settings: Mapping[str, str | None],
+    target: Target,
+    name: str,
+    *,
+    files: Collection[str] = (),
+) -> None:
+    """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting.
+
+    `files` are the variables that name its temporary files.
+
+    Also for variables that would change what pulumi does unseen: it sets them in its own process, where the allow-list
+    of a run's children does not reach.
+    """
+    unseen = sorted(filter(changes_pulumi_unseen, {*variables, *files}))
+    if unseen:
+        raise Refused(
+            f"{', '.join(unseen)} in environmentVariables of {name} would change what pulumi does without being seen",
+            expected="no such variable in an environment that a stack binds",
+            next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+        )
+    section = "files" if "KUBECONFIG" in files else "environmentVariables"
+    if "KUBECONFIG" in {*variables, *files}:
+        raise _disagrees(
+            "KUBECONFIG",
+            "a file of its own" if section == "files" else repr(variables["KUBECONFIG"]),
+            "no KUBECONFIG: the run gives pulumi its own, with the checked context alone",
+            f"{section} of {name}",
+            f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+        )
+    check_stack_settings(
+        settings,
+        target,
+        source=f"pulumiConfig of {name}",
+        next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+    )
+
+
+def _wanted(name: str, settings: Mapping[str, str | None], target: Target) -> str:
+    if name == "context":
+        return target.context
+    if name == "clusterIdentifier":
+        return target.cluster_uid
+    context = read_context(target.kubeconfig, target.context)
+    if name == "cluster":
+        return context.cluster_name
+    # A kubeconfig alone would let its current context decide.
+    return str(target.kubeconfig) if settings.get("kubernetes:context") == target.context else ""
+
+
+def _agrees(name: str, value: str, wanted: str) -> bool:
+    if name == "kubeconfig" and wanted and "\n" not in value:
+        return os.path.realpath(Path(value).expanduser()) == os.path.realpath(wanted)
+    return bool(wanted) and value == wanted
+
+
+def _disagrees(key: str, found: str, wanted: str, source: str, next_step: str) -> OpsError:
+    return Refused(
+        f"{key} in {source} is {found}, so pulumi would not go to the cluster that was checked",
+        expected=wanted
+        if wanted != "''"
+        else "no such setting, or kubernetes:context with the target's context beside it",
+        next_step=next_step or f"remove {key} from {source}",
+    )
+
+
+def plain_settings(config: Mapping[str, object]) -> dict[str, str | None]:
+    """The `config:` of a stack file as `check_stack_settings` takes it: secrets (`{secure: …}`) become `None`."""
+    return {
+        str(key): None if isinstance(value, Mapping) and "secure" in value else str(value)
+        for key, value in config.items()
+    }
+
+
+def read_settings(session: Session, stack: Stack) -> StackFile:
+    """The stack's config file. Raises `Refused` when it points pulumi at another cluster than the target's."""
+    file = StackFile.read(stack.settings_file)
+    check_stack_settings(plain_settings(file.config), session.target, source=str(stack.settings_file))
+    return file

@@ -1,0 +1,51 @@
+"""Who works on a stack right now: by the locks of a file backend, or by what the cloud says of the update it runs."""
+
+from __future__ import annotations
+
+from runbooks.stacks import states
+from runbooks.stacks.session import Session
+from runbooks.tools import locks, pulumi
+from runbooks.tools.failures import explain
+from runbooks.tools.locks import Held
+from runbooks.tools.stack import Stack
+
+
+def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> list[Held] | None:
+    """Who holds the stack; `None` on a backend that does not tell (a bucket). Raises what pulumi's failure means."""
+    folder = pulumi.lock_folder(stack, session.target.backend)
+    if folder is not None:
+        return [locks.look(lock) for lock in pulumi.locks_in(folder)]
+    if session.target.has_diy_backend:
+        return None
+    if not states.has_stack(session, stack):
+        return []
+    asked = session.runner.run(pulumi.stack_show(stack), after_interrupt=after_interrupt)
+    if not asked.ok:
+        raise explain(asked, stack)
+    update = pulumi.read_current_update(asked.stdout)
+    if update is None:
+        return []
+    # Everybody who uses the lab's cloud is on this machine.
+    folders = folders_of(session, stack)
+    return locks.look_here(update, stack.name, folders, everybody_is_here=session.target.ephemeral)
+
+
+def folders_of(session: Session, stack: Stack) -> set[str]:
+    """Where runs from here work on the stack: its project's folder, and older commits' that are rolled back to."""
+    project = stack.folder.relative_to(session.root)
+    return {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
+
+
+def held_now(session: Session, stack: Stack) -> str:
+    """Who holds the stack, in a table's cell; empty when it is free. On the cloud it tells only that an update runs."""
+    folder = pulumi.lock_folder(stack, session.target.backend)
+    if folder is not None:
+        return "; ".join(map(_in_a_cell, pulumi.locks_in(folder)))
+    row = states.row_of(session, stack)
+    return "an update runs" if row is not None and row.updating else ""
+
+
+def _in_a_cell(lock: pulumi.Lock) -> str:
+    if lock.is_unreadable:
+        return "a lock that names nobody"
+    return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"

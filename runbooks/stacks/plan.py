@@ -1,0 +1,523 @@
+"""What a run will do: ranked changes, the plan summary a person approves, and what may then happen and what not."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from runbooks.stacks.diff import property_lines
+from runbooks.tools.pulumi import (
+    Event,
+    Export,
+    Preview,
+    Step,
+    is_bookkeeping,
+    name_of,
+    parents_of,
+    read_event,
+    type_of,
+)
+from runbooks.tools.stack import Stack
+
+
+class Rank(IntEnum):
+    """How much a change matters; the plan summary shows the gravest first."""
+
+    DESTRUCTIVE = 0
+    EXISTING = 1
+    REPLACE = 2
+    RESTART = 3
+    OTHER = 4
+
+
+HEADINGS = {
+    Rank.DESTRUCTIVE: "DESTRUCTIVE: something that holds data or others rely on would be deleted or replaced",
+    Rank.EXISTING: "EXISTS ALREADY: in the cluster, and this stack did not make it",
+    Rank.REPLACE: "replaced: deleted and made anew",
+    Rank.RESTART: "restarted: pods are rolled",
+    Rank.OTHER: "the rest",
+}
+
+REPLACING = frozenset({"replace", "create-replacement", "delete-replaced"})
+PRECIOUS_KUBERNETES = frozenset(
+    {"PersistentVolumeClaim", "CustomResourceDefinition", "Namespace", "StatefulSet", "Database"}
+)
+"""Kinds whose deletion or replacement takes data, or what other objects hang on, with it."""
+PRECIOUS_TYPES = re.compile(
+    r"kubernetes:postgresql\.cnpg\.io/[^:]+:(Cluster|Database|DatabaseRole)$"
+    r"|postgresql:index/(database:Database|role:Role)$"
+)
+WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"})
+RESTARTING_CLUSTER_PATHS = re.compile(r"^spec\.(imageName|imageCatalogRef|resources|postgresql|env|envFrom)\b")
+INCOMPLETE = re.compile(r"Preview is incomplete|unknown values")
+SIGNS = {
+    "create": "+",
+    "delete": "-",
+    "update": "~",
+    "replace": "+-",
+    "import": "=",
+    "adopt": "=",
+    "in the way": "!",
+    "protect": "~",
+    "unprotect": "~",
+    "forget": "-",
+}
+PROTECTION = {
+    "unprotect": "pulumi would no longer refuse to delete it",
+    "protect": "pulumi would refuse to delete it from then on",
+}
+FORGOTTEN = "only pulumi forgets it; the object stays"
+STRENGTH = {
+    "same": 0,
+    "read": 0,
+    "read-replacement": 0,
+    "refresh": 0,
+    "diff": 0,
+    "discard": 0,
+    "discard-replaced": 0,
+    "remove-pending-replace": 0,
+    "create": 1,
+    "import": 1,
+    "update": 2,
+    "create-replacement": 3,
+    "delete-replaced": 3,
+    "import-replacement": 3,
+    "replace": 3,
+    "delete": 4,
+}
+"""Operations, weakest first; an approved one covers the weaker ones on the same resource."""
+STRONGEST = 5
+"""Of an operation nobody here has heard of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One step that changes something, with its rank and, for the gravest, why it is one."""
+
+    step: Step
+    rank: Rank
+    why: str = ""
+    adopts: bool = False
+    """Of what exists already: pulumi would take it over instead of failing."""
+
+    @property
+    def verb(self) -> str:
+        """What is done, in a word: all halves of a replace are one."""
+        if self.rank is Rank.EXISTING:
+            return "adopt" if self.adopts else "in the way"
+        if self.step.op == "same":
+            return self.step.protection or "same"
+        if is_forgotten(self.step):
+            return "forget"
+        return "replace" if self.step.op in REPLACING else self.step.op
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Everything that determines a plan, as one hash each: two equal ones lead to the same plan."""
+
+    parts: Mapping[str, str]
+    """`program`, `settings`, `upstream outputs`, `state`, `providers`, `cluster`, … → hash."""
+
+    def differing(self, other: Fingerprint) -> list[str]:
+        """The parts that are not the same in both, in words a person reads."""
+        names = [*self.parts, *(name for name in other.parts if name not in self.parts)]
+        return [name for name in names if self.parts.get(name) != other.parts.get(name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackPlan:
+    """What one stack's update would do."""
+
+    stack: Stack
+    preview: Preview | None = None
+    """`None` while it is blocked."""
+    waits_for: tuple[str, ...] = ()
+    """Producers that have no outputs yet: with made-up values a preview would lie."""
+    changes: tuple[Change, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    """URNs of old halves that an earlier, failed replace left to be deleted; pulumi's preview does not show them."""
+    incomplete: tuple[str, ...] = ()
+    """Components whose objects are not known before they are applied; creating those belongs to the approval."""
+    existing: Mapping[str, str] = field(default_factory=dict)
+    """URN of what would be created and is in the cluster already → whose it is."""
+    adopts: bool = False
+    """Pulumi would take over whatever exists already (`kubernetes:upsertExistingObjects`) instead of failing."""
+    writes_outputs: bool = False
+    """Nothing changes, but program or settings did since the outputs were last written from here."""
+    fingerprint: Fingerprint = Fingerprint(parts={})
+
+    @property
+    def service(self) -> str:
+        return self.stack.service
+
+    @property
+    def is_blocked(self) -> bool:
+        return bool(self.waits_for)
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self.changes or self.leftovers)
+
+    @property
+    def is_destructive(self) -> bool:
+        return any(change.rank is Rank.DESTRUCTIVE for change in self.changes)
+
+    @property
+    def takes_over(self) -> bool:
+        """Objects of others become this stack's own; with an incomplete preview nobody knows which."""
+        return self.adopts and bool(self.existing or self.incomplete)
+
+    @property
+    def in_the_way(self) -> tuple[Change, ...]:
+        """What exists already, so that pulumi would fail to create it."""
+        return tuple(change for change in self.changes if change.rank is Rank.EXISTING and not change.adopts)
+
+    @property
+    def state(self) -> str:
+        if self.is_blocked:
+            return f"blocked: waits for {', '.join(self.waits_for)}"
+        if self.has_changes:
+            return "would change"
+        return "unchanged, outputs are written again" if self.writes_outputs else "unchanged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """All stacks of a run, in the layers in which they are applied."""
+
+    layers: tuple[tuple[StackPlan, ...], ...]
+    target: str = ""
+
+    @property
+    def stacks(self) -> tuple[StackPlan, ...]:
+        return tuple(plan for layer in self.layers for plan in layer)
+
+    @property
+    def has_changes(self) -> bool:
+        return any(plan.has_changes for plan in self.stacks)
+
+    @property
+    def is_blocked(self) -> bool:
+        return any(plan.is_blocked for plan in self.stacks)
+
+    @property
+    def destructive_services(self) -> tuple[str, ...]:
+        return tuple(plan.service for plan in self.stacks if plan.is_destructive)
+
+    @property
+    def adopting_services(self) -> tuple[str, ...]:
+        return tuple(plan.service for plan in self.stacks if plan.takes_over)
+
+
+# From a preview to a plan
+
+
+def plan_of(
+    stack: Stack,
+    preview: Preview,
+    *,
+    fingerprint: Fingerprint,
+    export: Export | None = None,
+    existing: Mapping[str, str] = MappingProxyType({}),
+    adopts: bool = False,
+    writes_outputs: bool = False,
+) -> StackPlan:
+    """Rank what the preview proposes. The stack itself and default providers do not count as changes."""
+    changes = [
+        met(step, existing[step.urn], adopts=adopts) if step.urn in existing else ranked(step)
+        for step in preview.changes
+        if not is_bookkeeping(step.urn)
+    ]
+    pending = [resource.urn for resource in export.resources if resource.pending_delete] if export else []
+    return StackPlan(
+        stack=stack,
+        preview=preview,
+        changes=tuple(sorted(_without_doubles(changes), key=lambda change: change.rank)),
+        leftovers=tuple(pending),
+        incomplete=tuple(
+            dict.fromkeys(told.urn for told in preview.diagnostics if told.urn and INCOMPLETE.search(told.message))
+        ),
+        existing=existing,
+        adopts=adopts,
+        writes_outputs=writes_outputs,
+        fingerprint=fingerprint,
+    )
+
+
+def _without_doubles(changes: Iterable[Change]) -> Iterator[Change]:
+    """A replace may come as three steps; the person sees one."""
+    seen: set[tuple[str, str]] = set()
+    for change in changes:
+        if (change.verb, change.step.urn) not in seen:
+            seen.add((change.verb, change.step.urn))
+            yield change
+
+
+def met(step: Step, owner: str, *, adopts: bool) -> Change:
+    """A create of what is in the cluster already; `owner` says whose it is, where somebody does."""
+    if not adopts:
+        why = "pulumi would stop at it"
+    elif step.new is not None and step.new.retained:
+        why = "taken over; it stays when this stack goes"
+    else:
+        why = "taken over, and deleted with this stack"
+    told = f"of {owner}; {why}" if owner else why
+    return Change(step=step, rank=Rank.EXISTING, why=told, adopts=adopts)
+
+
+def ranked(step: Step) -> Change:
+    """Rank one step by the rules for what is destructive: design, `How a run goes`, step 3."""
+    why = why_destructive(step)
+    if why:
+        return Change(step=step, rank=Rank.DESTRUCTIVE, why=why)
+    if step.op in REPLACING:
+        because = f"because of {', '.join(step.replace_reasons)}" if step.replace_reasons else ""
+        return Change(step=step, rank=Rank.REPLACE, why=because)
+    rank = Rank.RESTART if restarts(step) else Rank.OTHER
+    why = FORGOTTEN if is_forgotten(step) else PROTECTION.get(step.protection, "")
+    return Change(step=step, rank=rank, why=why)
+
+
+def why_destructive(step: Step) -> str:
+    """Why the step is destructive, or an empty text when it is not."""
+    if step.op == "delete" and not is_bookkeeping(step.urn) and not is_forgotten(step):
+        return "deleted" if not step.protected else "deleted although it is protected"
+    if step.op in REPLACING:
+        if step.protected:
+            return "replaced although it is protected"
+        if is_precious(step.type):
+            return f"a {kind_of(step.type)} is replaced"
+    return ""
+
+
+def is_forgotten(step: Step) -> bool:
+    """A delete that only pulumi's state sees (`retainOnDelete`): the object stays in the cluster."""
+    return step.op == "delete" and step.old is not None and step.old.retained
+
+
+def is_precious(type_token: str) -> bool:
+    """Whether losing it loses data, or what others hang on. An RBAC `Role` is not a role of a database."""
+    if PRECIOUS_TYPES.match(type_token):
+        return True
+    return type_token.startswith("kubernetes:") and kind_of(type_token).removesuffix("Patch") in PRECIOUS_KUBERNETES
+
+
+def kind_of(type_token: str) -> str:
+    return type_token.rpartition(":")[2]
+
+
+def restarts(step: Step) -> bool:
+    """Whether an update in place rolls pods: a changed pod template, or a Postgres setting that restarts instances."""
+    if step.op != "update":
+        return False
+    paths = [change.path for change in step.changes] or list(step.reasons)
+    kind = kind_of(step.type)
+    if kind in WORKLOADS:
+        return any(path.startswith(("spec.template", "spec.containers")) or path == "spec" for path in paths)
+    if step.type.startswith("kubernetes:postgresql.cnpg.io/") and kind == "Cluster":
+        return any(RESTARTING_CLUSTER_PATHS.match(path) or path == "spec" for path in paths)
+    return False
+
+
+# The plan summary
+
+PROPERTY_INDENT = " " * 9
+"""In front of each line that shows a property's values."""
+
+
+def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
+    """The plan summary as lines, gravest first. Deletes and replaces show their properties, `diff` shows all."""
+    lines = [f"What would change on target {plan.target}:" if plan.has_changes else f"Target {plan.target}:"]
+    for rank in Rank:
+        found = [(stack, change) for stack in plan.stacks for change in stack.changes if change.rank is rank]
+        if found:
+            lines += ["", f"  {HEADINGS[rank]}"]
+        for stack, change in found:
+            lines += change_lines(stack, change, diff=diff)
+    lines += _leftover_lines(plan)
+    lines.append("")
+    lines += [f"  {stack_line(stack)}" for stack in plan.stacks]
+    return lines
+
+
+def change_lines(plan: StackPlan, change: Change, *, diff: bool) -> list[str]:
+    step = change.step
+    sign = SIGNS.get(change.verb, "?")
+    why = f"  ({change.why})" if change.why else ""
+    head = f"    {sign:<2} {plan.service:<10} {kind_of(step.type)} {step.name}{why}"
+    if not (diff or step.op == "delete" or step.op in REPLACING):
+        return [head]
+    return [head, *(f"{PROPERTY_INDENT}{line}" for line in property_lines(step))]
+
+
+def _leftover_lines(plan: RunPlan) -> list[str]:
+    found = [(stack.service, urn) for stack in plan.stacks for urn in stack.leftovers]
+    if not found:
+        return []
+    heading = "  left over from a replace that did not finish: the old object is deleted"
+    return ["", heading, *(f"    -- {service:<10} {kind_of(type_of(urn))} {name_of(urn)}" for service, urn in found)]
+
+
+def stack_line(plan: StackPlan) -> str:
+    """One line a stack: what would be done, counted, or that nothing is."""
+    if plan.is_blocked or not plan.has_changes:
+        return f"{plan.service}: {plan.state}"
+    told = counted(change.verb for change in plan.changes) or f"{len(plan.leftovers)} to clean up"
+    more = f", and the objects of {', '.join(map(name_of, plan.incomplete))}" if plan.incomplete else ""
+    return f"{plan.service}: {told}{more}"
+
+
+def counted(verbs: Iterable[str]) -> str:
+    """`2 to create, 1 to delete`; empty when there are none."""
+    counts = Counter(verbs)
+    return ", ".join(f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
+
+
+def summary_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:
+    """The plan summary for programs: one entry a stack, with its changes, gravest first."""
+    return {
+        "target": plan.target,
+        "changes": plan.has_changes,
+        "destructive": list(plan.destructive_services),
+        "adopting": list(plan.adopting_services),
+        "stacks": [_stack_data(stack, diff=diff) for stack in plan.stacks],
+    }
+
+
+def _stack_data(plan: StackPlan, *, diff: bool) -> dict[str, Any]:
+    return {
+        "service": plan.service,
+        "stack": plan.stack.reference,
+        "state": plan.state,
+        "waits_for": list(plan.waits_for),
+        "summary": dict(plan.preview.change_summary) if plan.preview else {},
+        "leftovers": list(plan.leftovers),
+        "changes": [_change_data(change, diff=diff) for change in plan.changes],
+    }
+
+
+def _change_data(change: Change, *, diff: bool) -> dict[str, Any]:
+    step = change.step
+    data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
+    if diff or step.op == "delete" or step.op in REPLACING:
+        return {**data, "properties": property_lines(step)}
+    return data
+
+
+# What may happen after the approval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approved:
+    """What an update may do: for each resource, nothing stronger than what the person saw."""
+
+    strengths: Mapping[str, int]
+    """URN → strength of the strongest approved operation."""
+    leftovers: frozenset[str] = frozenset()
+    incomplete: frozenset[str] = frozenset()
+
+    def allows(self, event: Event) -> bool:
+        """Whether an operation that starts was approved."""
+        if is_bookkeeping(event.urn):
+            return True
+        strength = STRENGTH.get(event.op, STRONGEST)
+        if strength <= self.strengths.get(event.urn, 0):
+            return True
+        if event.op == "delete-replaced" and event.urn in self.leftovers:
+            return True
+        return event.op == "create" and event.urn not in self.strengths and self._is_of_incomplete(event)
+
+    def _is_of_incomplete(self, event: Event) -> bool:
+        if event.parent:
+            return event.parent in self.incomplete
+        return any(parents_of(event.urn).endswith(type_of(component)) for component in self.incomplete)
+
+
+def approved_of(plan: StackPlan) -> Approved:
+    strengths: dict[str, int] = {}
+    for step in plan.preview.steps if plan.preview else ():
+        strengths[step.urn] = max(strengths.get(step.urn, 0), STRENGTH.get(step.op, STRONGEST))
+    return Approved(strengths=strengths, leftovers=frozenset(plan.leftovers), incomplete=frozenset(plan.incomplete))
+
+
+MOST_ERRORS = 100
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """Follows one `up --json` line by line: the first operation nobody approved stops it, once and gracefully."""
+
+    approved: Approved
+    stop: Callable[[], None]
+    progress: Callable[[str], None] = lambda _: None
+    violation: Event | None = None
+    started: int = 0
+    done: list[Event] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list, repr=False)
+    """The lines with pulumi's errors, unmasked: a long stream is kept for people with its middle left out."""
+
+    def __call__(self, line: str) -> None:
+        event = read_event(line)
+        if event is None:
+            return
+        if event.diagnostic is not None and event.diagnostic.severity == "error" and len(self.errors) < MOST_ERRORS:
+            self.errors.append(line)
+        if event.kind == "started":
+            self._on_start(event)
+        elif event.kind == "done" and STRENGTH.get(event.op, STRONGEST) > 0 and not is_bookkeeping(event.urn):
+            self.done.append(event)
+
+    def _on_start(self, event: Event) -> None:
+        if not self.approved.allows(event):
+            if self.violation is None:
+                self.violation = event
+                self.stop()
+            return
+        if STRENGTH.get(event.op, STRONGEST) > 0:
+            self.started += 1
+            self.progress(f"{event.op} {kind_of(type_of(event.urn))} {name_of(event.urn)}")
+
+
+# Fingerprints
+
+
+def hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """One hash over names and contents of files and whole folders; what is missing counts as missing.
+
+    Byte code, hidden files and stack settings (which are a part of their own) are left out.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(set(_files(paths))):
+        digest.update(f"{path}\0".encode())
+        digest.update(path.read_bytes() if path.is_file() else b"\0missing")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+SETTINGS_FILE = re.compile(r"^Pulumi\..+\.yaml$")
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from (found for found in path.rglob("*") if found.is_file() and _counts(found, path))
+        else:
+            yield path
+
+
+def _counts(path: Path, folder: Path) -> bool:
+    parts = path.relative_to(folder).parts
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+    return not hidden and path.suffix != ".pyc" and not SETTINGS_FILE.match(path.name)

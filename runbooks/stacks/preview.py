@@ -1,0 +1,299 @@
+"""From services to one plan: layer by layer, independent ones side by side, previewed with pulumi, nothing applied."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from invoke import Context
+
+from runbooks.core.errors import OpsError
+from runbooks.core.files import STATE_FOLDER, make_folder, write_atomically
+from runbooks.stacks import environments, states
+from runbooks.stacks.existing import existing, takes_over
+from runbooks.stacks.guard import check_stack_settings, read_settings
+from runbooks.stacks.order import closure, layers
+from runbooks.stacks.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
+from runbooks.stacks.preparation import prepare, set_up
+from runbooks.stacks.schedule import Schedule, previews_at_once
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools import pulumi
+from runbooks.tools.failures import explain
+from runbooks.tools.secret_values import blanked
+from runbooks.tools.stack import Stack
+from runbooks.tools.stack_config import StackFile
+
+SIDE_BY_SIDE = 4
+"""Stacks worked on at once: most of an update is waiting."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def chosen(session: Session, names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
+    """The services of a run in layers: those named, and unless `only`, everything they need."""
+    return layers(names if only else closure(names, session.services), session.services)
+
+
+def without_esc(
+    session: Session, names: Sequence[str], service_layers: Sequence[Sequence[Service]]
+) -> list[tuple[Service, ...]]:
+    """The layers without the services whose stack files bind an environment where the backend has none; each is named.
+
+    One that was unbound is planned like any other: its own settings may have what its program needs.
+
+    Raises `Usage`, with both ways out, when such a service was asked for by name.
+    """
+    if not session.target.has_diy_backend:
+        return [tuple(layer) for layer in service_layers]
+    bound = [service for layer in service_layers for service in layer if _binds(session, service)]
+    for service in bound:
+        if len(names) == 1:
+            told = f"{service.name} takes its settings from the environment {service.environment}"
+            environments.refuse_without_esc(session.target, service.environment, told)
+        session.reporter.line(f"{service.name}: left out: {session.target.shown_backend} does not support Pulumi ESC")
+    kept = [tuple(service for service in layer if service not in bound) for layer in service_layers]
+    return [layer for layer in kept if layer]
+
+
+def _binds(session: Session, service: Service) -> bool:
+    return bool(service.environment and StackFile.read(session.stack(service).settings_file).environment)
+
+
+def titles(service_layers: Iterable[Sequence[Service]], verb: str) -> list[str]:
+    return [title(verb, layer) for layer in service_layers]
+
+
+def title(verb: str, layer: Sequence[Service]) -> str:
+    return f"{verb} {', '.join(service.name for service in layer)}"
+
+
+def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> RunPlan:
+    """Preview every stack of the run, each as soon as what it needs was previewed.
+
+    Raises the first failure after its whole layer was tried; what else runs by then is waited for.
+    """
+    planned: list[tuple[StackPlan, ...]] = []
+    pool = ThreadPoolExecutor(max_workers=previews_at_once(), thread_name_prefix="stack")
+    try:
+        schedule = Schedule(pool, service_layers, lambda service: plan_stack(session, service))
+        for layer in service_layers:
+            with session.reporter.step(title("preview", layer)):
+                planned.append(tuple(results_of(session, schedule.finished(layer))))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return RunPlan(layers=tuple(planned), target=session.target.name)
+
+
+OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\S+, but has ")
+"""No registry has the newest providers; `lab.status` says which ones the lab has."""
+
+
+def plan_stack(session: Session, service: Service) -> StackPlan:
+    """Preview one stack, or say which producers it waits for. Raises what the failing preview means."""
+    waits_for = tuple(name for name in service.reads_outputs_of if not outputs_of(session, name))
+    if waits_for:
+        # Its environment would not open either: it reads the same outputs.
+        return StackPlan(stack=set_up(session, service), waits_for=waits_for)
+    stack = prepare(session, service)
+    fingerprint = fingerprint_of(session, service)
+    outcome = session.runner.run(pulumi.preview(stack))
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    preview = previewed(session, stack, outcome.stdout)
+    for told in preview.diagnostics:
+        if told.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(told.message)):
+            session.reporter.line(f"  {service.name} warns:")
+            session.reporter.quote(f"    {told.message.removeprefix('warning: ')}")
+    return plan_of(
+        stack,
+        preview,
+        fingerprint=fingerprint,
+        export=states.state_of(session, stack),
+        existing=existing_of(session, stack, preview),
+        adopts=takes_over(preview, read_settings(session, stack).config),
+        writes_outputs=not is_last_applied(session, stack, fingerprint),
+    )
+
+
+def previewed(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
+    """What pulumi's answer says. Raises `Refused` when, by the settings it came to, it went to another cluster.
+
+    They hold more than the stack config and its environments: also what `config:` of Pulumi.yaml sets.
+    """
+    preview = pulumi.read_preview(answer)
+    settings = {key: None if value == pulumi.SECRET else value for key, value in preview.settings.items()}
+    source = f"the settings of {stack.service}, as pulumi put them together"
+    where = f"remove it from {stack.folder / 'Pulumi.yaml'} or {stack.settings_file}"
+    check_stack_settings(settings, session.target, source=source, next_step=where)
+    return preview
+
+
+def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
+    """URN → owner of what the preview would create and the cluster has already."""
+    found = existing(preview, session.kubectl, session.runner)
+    if found:
+        begun = {urn for kind, urn in states.state_of(session, stack).pending if kind == "creating"}
+        found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
+    return found
+
+
+def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
+    """Do the work for all items at once, in threads, and give the results in their order.
+
+    All are waited for. The first failure is raised then, the others are shown.
+    """
+    if len(items) == 1:
+        return [work(items[0])]
+    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="stack") as pool:
+        futures = [pool.submit(work, item) for item in items]
+    return results_of(session, futures)
+
+
+def results_of(session: Session, done: Sequence[Future[Result]]) -> list[Result]:
+    """Their results. Raises the first failure, after the others were shown."""
+    failures = [error for future in done if (error := future.exception()) is not None]
+    for error in failures[1:]:
+        if isinstance(error, OpsError):
+            session.reporter.advice(error.beside("also failed: "))
+    if failures:
+        raise failures[0]
+    return [future.result() for future in done]
+
+
+# What determines a plan
+
+
+def fingerprint_of(session: Session, service: Service) -> Fingerprint:
+    """Everything that determines the plan of the service's stack, read again each time it is asked for."""
+    stack = session.stack(service)
+    root = session.root
+    parts = {
+        "program files": hash_files([stack.folder, root / "pulumi" / "lib", root / "charts.yaml"]),
+        "settings": hash_files([stack.settings_file]),
+        "provider versions": hash_files([root / "uv.lock"]),
+        "pulumi": f"{session.tools.pulumi} {session.tools.pulumi_version}",
+        "target": f"{session.target.backend} {stack.reference} {session.target.cluster_uid}",
+        "state": states.state_hash(session, stack),
+    }
+    charts = charts_folder(session, stack)
+    if charts is not None:
+        parts["charts"] = hash_files([charts])
+    opened = environments.just_opened(session, read_settings(session, stack))
+    if opened:
+        values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
+        parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))
+    for name in service.reads_outputs_of:
+        parts[f"outputs of {name}"] = states.outputs_digest(session, producer_called(session, name))
+    return Fingerprint(parts=parts)
+
+
+def charts_folder(session: Session, stack: Stack) -> Path | None:
+    """The folder charts are taken from instead of their repositories, where `charts:source` says so.
+
+    A relative one is below the repository's root, as `pulumi/lib/charts.py` takes it.
+    """
+    source = read_settings(session, stack).config.get("charts:source")
+    if not isinstance(source, str) or "://" in source:
+        return None
+    return (session.root / source).resolve()
+
+
+def outputs_of(session: Session, name: str) -> dict[str, object]:
+    """The producer's outputs as its state holds them (secrets encrypted); empty while it was never applied."""
+    return dict(states.state_of(session, producer_called(session, name)).outputs)
+
+
+def producer_called(session: Session, name: str) -> Stack:
+    return prepare(session, session.service(name))
+
+
+# What was applied from here
+
+
+DECIDING = ("program files", "settings", "opened environment", "provider versions", "charts")
+"""Parts of a fingerprint that can change outputs without changing a resource."""
+
+
+def _record_path(session: Session, stack: Stack) -> Path:
+    return session.state_dir / "applied" / session.target.name / f"{stack.project}.json"
+
+
+def _deciding(session: Session, stack: Stack, fingerprint: Fingerprint) -> dict[str, str]:
+    """What is written down of a fingerprint. Of a producer's outputs the plain ones: no secret, not even as a hash.
+
+    A secret one that changes is a change of the consumer's own resources, which its preview shows.
+    """
+    upstream = {
+        f"outputs of {name}": hash_text(states.canonical(blanked(outputs_of(session, name))))
+        for name in session.service(stack.service).reads_outputs_of
+    }
+    return {name: fingerprint.parts[name] for name in DECIDING if name in fingerprint.parts} | upstream
+
+
+def is_last_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> bool:
+    """Whether the stack was last applied from here with the same program and settings.
+
+    pulumi's JSON preview shows resources only: a new or changed output alone looks like no change.
+    """
+    path = _record_path(session, stack)
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # never written, or not readable: then it is applied once more
+        return False
+    return bool(recorded == _deciding(session, stack, fingerprint))
+
+
+def record_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> None:
+    """Write down what was applied from here. Raises `Unwritable`: the next deploy then applies it once more."""
+    path = _record_path(session, stack)
+    what = "the record of what was applied"
+    make_folder(path.parent, what)
+    text = json.dumps(_deciding(session, stack, fingerprint), indent=1) + "\n"
+    write_atomically(path, text, mode=0o600, what=what, next_step=STATE_FOLDER)
+
+
+# What a task says and is called
+
+
+def task_name(verb: str, names: Sequence[str]) -> str:
+    """`deploy.postgres`, or `deploy.all` for every service at once."""
+    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
+
+
+def command_again(c: Context, task: str, *options: str) -> str:
+    """The command line that runs the task again on the same target."""
+    target = ("--target", str(c.config.ops.target)) if c.config.ops.target else ()
+    return " ".join(word for word in ("./inv", *target, task, *options) if word)
+
+
+def announce(session: Session, asked: Sequence[Service], service_layers: Sequence[Sequence[Service]]) -> None:
+    """Say what a deployment is going to do, and lay out its steps."""
+    wanted = {service.name for service in asked}
+    needed = [service.name for layer in service_layers for service in layer if service.name not in wanted]
+    needs = f", which needs {', '.join(needed)}" if needed else ""
+    several = len(asked) + len(needed) > 1
+    preview = "I preview them in that order, show one" if several else "I preview it, show a"
+    apply = "apply layer by layer and prove" if several else "apply it and prove"
+    approval = "" if session.target.ephemeral else ", and change nothing before you agree"
+    session.reporter.announce(
+        f"Deploying {', '.join(service.name for service in asked)}{needs}: {preview} plan summary{approval}; then I "
+        f"{apply} that it works."
+    )
+    session.reporter.plan([*titles(service_layers, "preview"), *titles(service_layers, "apply")])
+
+
+def plan_end(session: Session, service: Service) -> StackPlan:
+    """What destroying the service's stack would delete."""
+    stack = prepare(session, service)
+    fingerprint = fingerprint_of(session, service)
+    outcome = session.runner.run(pulumi.destroy_preview(stack))
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    preview, export = previewed(session, stack, outcome.stdout), states.state_of(session, stack)
+    return plan_of(stack, preview, fingerprint=fingerprint, export=export)

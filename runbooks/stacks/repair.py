@@ -1,0 +1,314 @@
+"""Putting back what others changed in the cluster: found, shown, approved, compared once more, applied.
+
+What is wanted is what the program says, as its preview has it. An object is put back when it is not what the stack's
+state says, or when pulumi cannot apply it because another field manager holds what the program sets. It is applied with
+the field manager that pulumi uses, by force, so that pulumi's next update finds its own object again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
+from runbooks.stacks import apply, states
+from runbooks.stacks.conflicts import KEY_CHANGED, read_holders, take_items
+from runbooks.stacks.diff import ABSENT, UNKNOWN, property_lines, value_at
+from runbooks.stacks.drift import drifted
+from runbooks.stacks.guard import confirm_cluster
+from runbooks.stacks.plan import Approved, Change, Rank, RunPlan, StackPlan, Watch, is_precious, kind_of, ranked
+from runbooks.stacks.preparation import prepare
+from runbooks.stacks.preview import plan_stack, previewed
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools import pulumi
+from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
+from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
+from runbooks.tools.secret_values import unwrapped
+from runbooks.tools.stack import Stack
+
+GONE = "it is gone"
+EMPTY = "it is gone, and would be made anew and empty: what it held does not come back"
+"""A person decides whether that is wanted, or a backup."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """An object that has to be put back, and with what."""
+
+    change: Change
+    """From what is in the cluster to what is wanted, as it is shown; secrets are hidden."""
+    wanted: Json = field(repr=False)
+    """The object to apply, with its secrets."""
+    manager: str
+    """The field manager with which pulumi applies it."""
+    is_ahead: bool
+    """The stack's state says something else than the program."""
+    before: Command | None = field(default=None, repr=False)
+    """Run first: it gives that manager the list items whose keys others changed."""
+
+    @property
+    def urn(self) -> str:
+        return self.change.step.urn
+
+    @property
+    def title(self) -> str:
+        return f"{kind_of(self.change.step.type)} {self.change.step.name}"
+
+    @property
+    def determined_by(self) -> tuple[object, ...]:
+        """What must be the same when it is applied as when it was shown."""
+        return (self.urn, self.change.why, property_lines(self.change.step), self.wanted, self.manager)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Cluster, state and program side by side."""
+
+    differences: list[Difference]
+    beyond: list[Step]
+    """What differs and cannot be applied to the API server, e.g. a role of a database."""
+    plan: StackPlan | None
+    """What an update would do; `None` while a conflict stops its preview."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired:
+    """How a repair ended."""
+
+    plan: StackPlan
+    """What the program says beyond what was put back; not shown yet."""
+    beyond: list[Step]
+    put_back: int
+    """How many objects."""
+
+
+def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -> Repaired:
+    """Put back what differs, until nothing does and pulumi can preview the program.
+
+    A preview stops at the first conflict, and shows nothing of what depends on it: hence several rounds.
+    Raises `ToolFailed` when an object differs again after it was put back.
+    """
+    done: set[str] = set()
+    while True:
+        with session.reporter.step(f"compare {service.name} with the cluster"):
+            found = compare(session, service)
+        if not found.differences and found.plan is not None:
+            return Repaired(plan=found.plan, beyond=found.beyond, put_back=len(done))
+        _refuse_again(service, [each for each in found.differences if each.urn in done])
+        _put_back(session, service, found.differences, yes=yes, again=again)
+        done |= {each.urn for each in found.differences}
+
+
+# What differs
+
+
+def compare(session: Session, service: Service) -> Compared:
+    """What of the service is not in the cluster as the program says. Raises what a failing preview means."""
+    stack = prepare(session, service)
+    states.forget(session, stack)
+    plan, conflict = None, None
+    try:
+        plan = plan_stack(session, service)
+        preview = plan.preview
+    except FieldConflict as found:
+        preview, conflict = previewed(session, stack, session.runner.run(pulumi.preview(stack)).stdout), found
+    changed = {step.urn: step for step in drifted(session, stack)}
+    wanted = wanted_by(preview, changed, to_its_end=conflict is None) if preview else {}
+    refused = {error.urn for error in preview.errors if read_holders(error.message)} if preview else set()
+    # In the state's order, in which whatever an object needs stands before it.
+    resources = states.clear_state(session, stack).export.resources
+    reached = {each.urn: each for each in resources if is_within_reach(each, changed.get(each.urn))}
+    differences = [
+        tried(session, step, each, is_ahead=wanted[urn].op == "update")
+        for urn, each in reached.items()
+        if urn in wanted and (step := to_put_back(wanted[urn], changed.get(urn), refused=urn in refused))
+    ]
+    if conflict and not differences:
+        raise conflict
+    beyond = [step for urn, step in changed.items() if urn not in reached]
+    return Compared(differences=differences, beyond=beyond, plan=plan)
+
+
+def wanted_by(preview: Preview, changed: Mapping[str, Step], *, to_its_end: bool) -> dict[str, Step]:
+    """URN → step from the state to the program, of what an update would leave or change in place.
+
+    A preview says nothing of what stays as it is. One that a conflict stopped also says nothing of what depends on it:
+    that waits for the next round.
+    """
+    steps = {step.urn: step for step in preview.steps}
+    same = {urn: replace(step, op="same", new=step.old, changes=()) for urn, step in changed.items()}
+    return {urn: step for urn, step in ((same if to_its_end else {}) | steps).items() if step.op in {"same", "update"}}
+
+
+def is_within_reach(resource: StateResource, changed: Step | None) -> bool:
+    """Whether pulumi applies it to the API server. A patch of an object that is gone would make half of one."""
+    is_lost_patch = changed is not None and changed.op == "delete" and changed.type.endswith("Patch")
+    return bool(resource.field_manager) and not resource.pending_delete and not is_lost_patch
+
+
+def to_put_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | None:
+    """The step from what is in the cluster to what the program says; `None` where there is nothing to put back.
+
+    `wanted` leads from the state to the program, `changed` from the state to the cluster, and is `None` where both are
+    the same. A difference that the program alone made is left to an update, unless one was `refused`.
+    """
+    if changed is None:
+        return wanted if refused else None
+    if changed.op == "delete":
+        return replace(wanted, op="create", old=None, changes=())
+    paths = dict.fromkeys(change.path for change in (*changed.changes, *wanted.changes))
+    changes = tuple(change for path in paths if (change := _change(path, changed.new, wanted.new)))
+    return replace(wanted, op="update", old=changed.new, changes=changes) if changes or refused else None
+
+
+def _change(path: str, there: State | None, wanted: State | None) -> PropertyChange | None:
+    """How a property has to change. Of two hidden values nobody can tell that they are the same.
+
+    What was taken out of the state is not among the inputs that pulumi reads back, though it may be there.
+    """
+    before = value_at(there.inputs if there else {}, path)
+    if before is ABSENT:
+        before = value_at(there.outputs if there else {}, path)
+    after = value_at(wanted.inputs if wanted else {}, path)
+    if before == after and after != SECRET:
+        return None
+    kind = "add" if before is ABSENT else "delete" if after is ABSENT else "update"
+    return PropertyChange(path=path, kind=kind, of_inputs=True)
+
+
+def filled(value: Any, applied: Any) -> Any:
+    """An object of a preview; what it hides or does not know yet is as the state has it, or left out."""
+    if value in (SECRET, UNKNOWN):
+        return applied
+    if isinstance(value, Mapping):
+        known = applied if isinstance(applied, Mapping) else {}
+        items = {key: filled(item, known.get(key, ABSENT)) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item is not ABSENT}
+    if isinstance(value, list):
+        items_known = applied if isinstance(applied, list) else []
+        padded = [*items_known, *[ABSENT] * len(value)]
+        return [item for one, other in zip(value, padded, strict=False) if (item := filled(one, other)) is not ABSENT]
+    return value
+
+
+def tried(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Difference:
+    """The difference, after the API server was asked who holds its fields and whether it would take the object.
+
+    Raises `ToolFailed` when it would not.
+    """
+    inputs = filled(step.new.inputs if step.new else {}, unwrapped(resource.inputs))
+    namespace = resource.identity.rpartition("/")[0]
+    metadata = {**inputs["metadata"], **({"namespace": namespace} if namespace else {})}
+    wanted = {key: value for key, value in inputs.items() if not key.startswith("__")} | {"metadata": metadata}
+
+    def trial(*, force: bool) -> Outcome:
+        command = session.kubectl.apply(wanted, manager=resource.field_manager, force=force, dry_run=True)
+        return session.runner.run(command)
+
+    answer = trial(force=False)
+    holders = [holder.manager for holder in read_holders(answer.stderr)]
+    if holders:
+        answer = trial(force=True)
+    before, more = taking_over(session, step, wanted, resource.field_manager)
+    holders += more
+    # What lies in a namespace that is gone, too, can only be tried once that is back.
+    if not answer.ok and before is None and not (step.op == "create" and trouble_of(answer) is Trouble.MISSING):
+        raise _not_taken(session, answer, "nothing was changed")
+    change = ranked(step)
+    if holders:
+        change = replace(change, why=f"held by {', '.join(dict.fromkeys(holders))}")
+    elif step.op == "create" and is_precious(step.type):
+        change = replace(change, why=EMPTY, rank=Rank.DESTRUCTIVE)
+    elif step.op == "create":
+        change = replace(change, why=GONE)
+    return Difference(change=change, wanted=wanted, manager=resource.field_manager, is_ahead=is_ahead, before=before)
+
+
+def taking_over(session: Session, step: Step, wanted: Json, manager: str) -> tuple[Command | None, tuple[str, ...]]:
+    """What gives the manager the list items whose keys others changed, and who they are; `None` without any."""
+    if step.op != "update" or not any(KEY_CHANGED.search(each.path) for each in step.changes):
+        return None, ()
+    name, namespace = wanted["metadata"]["name"], wanted["metadata"].get("namespace", "")
+    read = session.kubectl.get(full_kind(wanted), name, namespace=namespace, confidential=True, managers=True)
+    there = ask(session.runner, read)
+    shown = step.old.inputs if step.old else {}
+    paths = [each.path for each in step.changes if value_at(there, each.path) == value_at(shown, each.path)]
+    entries, holders = take_items(there, paths, manager)
+    return (session.kubectl.set_managers(there, entries, manager=manager), holders) if holders else (None, ())
+
+
+def _not_taken(session: Session, answer: Outcome, so_far: str) -> ToolFailed:
+    return ToolFailed(
+        f"could not {answer.command.title} ({so_far}): {session.masker.mask(answer.stderr).strip()}",
+        expected="an API server that takes the object as it was applied before",
+        next_step="correct the cause, or remove the object yourself where it can only be made anew",
+    )
+
+
+# Put back
+
+
+def _put_back(session: Session, service: Service, found: Sequence[Difference], *, yes: bool, again: str) -> None:
+    """Show the differences, ask, compare once more, and apply exactly what was shown."""
+    stack = prepare(session, service)
+    changes = tuple(sorted((each.change for each in found), key=lambda change: change.rank))
+    run = RunPlan(layers=((StackPlan(stack=stack, changes=changes),),), target=session.target.name)
+    apply.show_plan(session, run, diff=True)
+    apply.approve(session, run, yes=yes, again=again)
+    apply.refuse_held(session, stack)
+    with session.reporter.step(f"put back what differs of {service.name}") as progress:
+        now = compare(session, service).differences
+        if [each.determined_by for each in now] != [each.determined_by for each in found]:
+            raise Refused(
+                f"what differs of {service.name} is not what was shown any more; nothing was put back",
+                expected="cluster, state and program to stay as they are between comparison and apply",
+                next_step=again,
+            )
+        confirm_cluster(session)
+        for each in now:
+            progress.note(each.title)
+            for command in (each.before, session.kubectl.apply(each.wanted, manager=each.manager)):
+                answer = session.runner.run(command) if command else None
+                if answer and not answer.ok:
+                    raise _not_taken(session, answer, f"to go on from there: {again}")
+            session.reporter.event("put_back", service=service.name, urn=each.urn)
+            session.journal.write("put_back", service=service.name, urn=each.urn)
+        _take_in(session, stack, [each.urn for each in found if each.is_ahead])
+    session.reporter.line(f"{service.name}: put back: {', '.join(each.title for each in found)}")
+
+
+def _take_in(session: Session, stack: Stack, urns: Sequence[str]) -> None:
+    """Let the state see these objects as they were just put back.
+
+    An update would, too. But it takes over all that was ever set with kubectl, and removes what others added.
+    """
+    if not urns:
+        return
+    watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
+    outcome = session.runner.run(pulumi.refresh(stack, urns), on_line=watch)
+    apply.judge_update(session, stack, outcome, watch)
+
+
+def _refuse_again(service: Service, found: Sequence[Difference]) -> None:
+    if found:
+        names = ", ".join(f"{each.title} ({each.change.why})" if each.change.why else each.title for each in found)
+        raise ToolFailed(
+            f"{service.name}: put back, and different again: {names}",
+            expected="no other manager to set what the program sets",
+            next_step=f"./inv drift.{service.name} shows the properties; stop what sets them (kubectl get … "
+            "--show-managed-fields), remove what others added to the same list, or take them out of the program",
+        )
+
+
+def refuse_beyond(service: Service, steps: Sequence[Step]) -> None:
+    """Raise `UnexpectedChanges` for what differs and cannot be put back through the API server."""
+    if steps:
+        names = ", ".join(f"{kind_of(step.type)} {step.name}" for step in steps)
+        raise UnexpectedChanges(
+            f"{service.name}: not put back, as pulumi did not apply it to the API server: {names}",
+            expected="differences in objects of the cluster alone",
+            next_step=f"`pulumi refresh` takes it into the state, then ./inv deploy.{service.name} applies the program",
+        )

@@ -1,0 +1,132 @@
+"""What a run works with, as plain data. `runbooks/run.py` fills it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runbooks.core.environment import key_service_variables
+from runbooks.core.errors import OpsError
+from runbooks.core.journal import Journal
+from runbooks.core.mask import Masker
+from runbooks.core.names import known
+from runbooks.core.reporter import Reporter
+from runbooks.core.runner import Runner
+from runbooks.stacks.service import Service
+from runbooks.stacks.target import Target
+from runbooks.stacks.toolbox import Tools
+from runbooks.tools import pulumi
+from runbooks.tools.cloud import Cloud
+from runbooks.tools.esc import Opened
+from runbooks.tools.kubeconfig import KubeContext
+from runbooks.tools.kubectl import Kubectl
+from runbooks.tools.secret_values import unwrapped
+from runbooks.tools.stack import Stack
+from runbooks.tools.stack_config import secrets_provider_of
+
+
+@dataclass
+class Known:
+    """What this run was told so far. Read and written from several threads."""
+
+    states: dict[str, ClearState] = field(default_factory=dict, repr=False)
+    """By the stack's reference."""
+    listed: dict[str, pulumi.StackRow] | None = None
+    """The stacks there are, by their references; `None` while nobody was asked."""
+    unlisted: OpsError | None = field(default=None, repr=False)
+    """Why nobody could say which there are: not tried again for every service, as a silent server costs minutes."""
+    cloud: Cloud | None = None
+    """The backend, once it was asked for."""
+    opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
+    """By a stack config and what it binds: opened to prepare the stack, and not yet used for its plan."""
+    digests: dict[str, str] = field(default_factory=dict, repr=False)
+    """Of outputs in a state file: hash of them as they stand there → hash of the values."""
+    _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
+
+    def one_at_a_time(self, what: str) -> threading.RLock:
+        """The lock under which `what` is asked for, so that side by side it is asked for once."""
+        return self._locks.setdefault(what, threading.RLock())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClearState:
+    """The state with its secrets, as `stack export --show-secrets` tells it."""
+
+    export: pulumi.Export
+    digest: str
+
+    @property
+    def outputs(self) -> Mapping[str, Any]:
+        """Output → value, nothing hidden."""
+        return {str(name): unwrapped(value) for name, value in self.export.outputs.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything a task works with. Made by `open_session`; nothing in it is looked up a second time."""
+
+    root: Path
+    state_dir: Path
+    target: Target
+    services: tuple[Service, ...]
+    """Every service of the platform, as `runbooks/services.py` lists them."""
+    runner: Runner
+    journal: Journal
+    masker: Masker
+    reporter: Reporter
+    context: KubeContext
+    kubeconfig: Path
+    """The run's own, with the checked context alone (0600, gone when the run ends)."""
+    kubectl: Kubectl
+    tools: Tools
+    env: Mapping[str, str] = field(repr=False)
+    """What a pulumi child gets on top of the allow-listed environment."""
+    prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
+    known: Known = field(default_factory=Known, repr=False)
+    """What the backend said of the stacks."""
+
+    def stack(self, service: Service) -> Stack:
+        """The service's stack on this target; prepares and checks nothing."""
+        folder = self.root / "pulumi" / service.folder
+        settings = self.target.settings_dir
+        own = settings / service.project_name if settings else None
+        return Stack(
+            service=service.name,
+            project=service.project_name,
+            name=self.target.stack,
+            organization=self.target.organization,
+            folder=folder,
+            config_file=own / f"Pulumi.{self.target.stack}.yaml" if own else None,
+            init_folder=own,
+            program=self.tools.pulumi,
+            env=self.env if self.target.ephemeral else {**self.env, **self._key_services(service)},
+        )
+
+    def service(self, name: str) -> Service:
+        """The service called `name`. Raises `NotFound` with the three nearest names."""
+        known_names = {service.name: service for service in self.services}
+        return known_names[known("service", name, known_names)]
+
+    def _key_services(self, service: Service) -> dict[str, str]:
+        """The logins of the key services that hold the keys of its stack, and of those whose outputs it reads."""
+        read = (service, *(self.service(name) for name in service.reads_outputs_of))
+        files = (self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml" for each in read)
+        found: dict[str, str] = {}
+        for file in files:
+            found |= key_service_variables(secrets_provider_of(file), os.environ)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What a run needs before, or without, a target."""
+
+    state_dir: Path
+    masker: Masker
+    reporter: Reporter
+    journal: Journal
+    runner: Runner

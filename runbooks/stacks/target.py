@@ -1,0 +1,323 @@
+"""Where a run goes: stack, backend and cluster, from `targets.yaml` or, for the lab, from what the lab wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from runbooks.core.errors import NotFound, OpsError, Refused, Usage
+from runbooks.core.files import write_atomically
+from runbooks.core.names import known, nearest, refuse_option_like
+from runbooks.core.yaml_file import YamlFile, with_text
+from runbooks.tools.kubeconfig import is_loopback, read_context
+
+LAB = "lab"
+TARGETS_FILE = "targets.yaml"
+REQUIRED_KEYS = ("stack", "backend", "organization", "kubeconfig", "context")
+OPTIONAL_KEYS = ("cluster_uid", "passphrase_file")
+KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
+DIY_SCHEMES = ("file", "s3", "gs", "azblob", "postgres")
+DIY_ORGANIZATION = "organization"
+"""The literal word that file and bucket backends use for every organization (pulumi pkg/backend/diy)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Resolved once a run and passed explicitly to every tool."""
+
+    name: str
+    stack: str
+    backend: str
+    """A URL; file paths in it are absolute."""
+    organization: str
+    kubeconfig: Path
+    context: str
+    cluster_uid: str = ""
+    """UID of namespace `kube-system`; empty when nobody pinned it yet."""
+    passphrase_file: Path | None = None
+    token_file: Path | None = None
+    """Where the access token of the lab's own cloud is; for any other cloud `pulumi login` knows it."""
+    ephemeral: bool = False
+    """Only the lab's own target: nothing on it is worth asking for."""
+    settings_dir: Path | None = None
+    """Stack settings outside the projects, `<settings_dir>/<project>/Pulumi.<stack>.yaml` (the lab)."""
+    credentials_dir: Path | None = None
+    tools: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    """Tools the lab brings along, by name."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Per Pulumi project, the plain settings this target imposes."""
+
+    @property
+    def is_pinned(self) -> bool:
+        return bool(self.cluster_uid)
+
+    @property
+    def has_diy_backend(self) -> bool:
+        return urlsplit(self.backend).scheme in DIY_SCHEMES
+
+    @property
+    def shown_backend(self) -> str:
+        """The backend without user name, password or query."""
+        parts = urlsplit(self.backend)
+        return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+    @property
+    def file_backend(self) -> Path | None:
+        """Folder of a `file://` backend."""
+        parts = urlsplit(self.backend)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What `targets.yaml` holds."""
+
+    default: str
+    defined: Mapping[str, Target]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({LAB, *self.defined})
+
+
+def chosen_name(option: str | None, environ: Mapping[str, str], targets: Targets) -> str:
+    """`--target`, else `OPS_TARGET`, else the file's default; an empty one of these is an error, never skipped."""
+    for source, value in (("--target", option), ("OPS_TARGET", environ.get("OPS_TARGET"))):
+        if value is None:
+            continue
+        if not value.strip():
+            raise Usage(
+                f"{source} is set but empty",
+                expected=f"one of {', '.join(targets.names)}, or {source} not set at all",
+            )
+        return known("target", value, targets.names, list_with="./inv target.show --target lab")
+    return targets.default
+
+
+def load_targets(root: Path) -> Targets:
+    """Read `<root>/targets.yaml`; without that file only the lab exists.
+
+    Raises `Usage` that names file and line for anything that is not exactly the schema.
+    """
+    path = root / TARGETS_FILE
+    if not path.exists():
+        return Targets(default=LAB, defined={})
+    source = YamlFile.read(path)
+    top = source.mapping()
+    source.refuse_unknown_keys(top, ("default", "targets"), "the file")
+    entries = source.section(top, "targets") if "targets" in top else {}
+    defined = {str(name): _read_target(source, entries, str(name), root) for name in entries}
+    default = source.text(top, "default", "the file") if "default" in top else LAB
+    if default not in {LAB, *defined}:
+        raise Usage(
+            f"{source.where(top, 'default')}: the default target {default!r} is not defined",
+            expected=f"one of {', '.join(nearest(default, {LAB, *defined}))}",
+        )
+    return Targets(default=default, defined=defined)
+
+
+def load_target(name: str, *, root: Path, state_dir: Path) -> Target:
+    """The target called `name`. `lab` is read from what the lab wrote when it started (`NotFound` before that)."""
+    if name == LAB:
+        return load_lab_target(state_dir)
+    targets = load_targets(root)
+    return targets.defined[known("target", name, targets.names)]
+
+
+def _read_target(source: YamlFile, entries: Mapping[str, Any], name: str, root: Path) -> Target:
+    where = source.where(entries, name)
+    if name == LAB:
+        raise Usage(
+            f"{where}: the target `lab` cannot be defined here",
+            expected="another name; the lab describes itself when it starts",
+        )
+    try:
+        refuse_option_like("target", name)
+    except Usage as error:
+        raise Usage(f"{where}: {error.summary}", expected=error.expected) from error
+    entry = source.section(entries, name)
+    about = f"target {name!r}"
+    source.refuse_unknown_keys(entry, KEYS, about)
+    values = {key: source.text(entry, key, about) for key in KEYS if key in REQUIRED_KEYS or key in entry}
+    for key in ("stack", "context", "organization"):
+        _refuse_bad_word(source.where(entry, key), key, values[key])
+    return Target(
+        name=name,
+        stack=values["stack"],
+        backend=_absolute_backend(source.where(entry, "backend"), values["backend"], root),
+        organization=_checked_organization(source.where(entry, "organization"), values),
+        kubeconfig=_absolute(values["kubeconfig"], root),
+        context=values["context"],
+        cluster_uid=values.get("cluster_uid", ""),
+        passphrase_file=_absolute(values["passphrase_file"], root) if "passphrase_file" in values else None,
+    )
+
+
+def _refuse_bad_word(where: str, key: str, value: str) -> None:
+    if key == "context" and not value.startswith("-"):
+        return  # context names may hold anything, e.g. `admin@home` or an ARN
+    try:
+        refuse_option_like(key, value)
+    except Usage as error:
+        raise Usage(f"{where}: {error.summary}", expected=error.expected) from error
+    if key == "stack" and "/" in value:
+        raise Usage(
+            f"{where}: the stack {value!r} holds a slash",
+            expected="the stack's name alone; organization and project are added from here and from Pulumi.yaml",
+        )
+
+
+def _absolute(value: str, root: Path) -> Path:
+    return Path(os.path.normpath(root / Path(value).expanduser()))
+
+
+def _absolute_backend(where: str, value: str, root: Path) -> str:
+    parts = urlsplit(value)
+    if parts.scheme == "file":
+        rest = value.removeprefix("file://")
+        if not rest:
+            raise Usage(f"{where}: the backend {value!r} names no folder", expected="file://~/folder or file:///folder")
+        return f"file://{quote(str(_absolute(unquote(rest), root)))}"
+    if parts.scheme in DIY_SCHEMES or (parts.scheme == "https" and parts.hostname):
+        return value
+    if parts.scheme == "http" and is_loopback(value):
+        return value
+    raise Usage(
+        f"{where}: {parts.scheme + '://…' if parts.scheme else repr(value)} is no backend",
+        expected=f"a URL: https://…, or one of {', '.join(f'{scheme}://' for scheme in DIY_SCHEMES)}",
+    )
+
+
+def _checked_organization(where: str, values: Mapping[str, str]) -> str:
+    scheme = urlsplit(values["backend"]).scheme
+    organization = values["organization"]
+    if scheme in DIY_SCHEMES and organization != DIY_ORGANIZATION:
+        raise Usage(
+            f"{where}: the organization is {organization!r}",
+            expected=f"{DIY_ORGANIZATION!r}: {scheme}:// backends know no other, and stack references carry it",
+        )
+    return organization
+
+
+# --- the lab's own target ------------------------------------------------------------------------------------------
+
+
+def lab_target_file(state_dir: Path) -> Path:
+    return state_dir / "lab" / "target.json"
+
+
+def load_lab_target(state_dir: Path) -> Target:
+    """The target the lab wrote about itself; the only one that may be ephemeral.
+
+    Raises `NotFound` when the lab never ran here, and `Refused` when the file is not one the lab can have written:
+    readable by others, a server that is not on loopback, no certificate authority of its own, no recorded UID,
+    or paths outside the lab's folder.
+    """
+    path = lab_target_file(state_dir)
+    if not path.exists():
+        raise NotFound("the lab is not running here", expected=str(path), next_step="./inv lab.up")
+    _refuse_foreign(path)
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        target = _from_lab(written)
+        if os.environ.get("PULUMI_BACKEND_URL") == written["file_backend"]:
+            target = _on_file_backend(target, written)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _not_the_labs(
+            path, f"it cannot be read as the lab writes it ({type(error).__name__}: {error})"
+        ) from error
+    _refuse_unless_lab(target, path)
+    return target
+
+
+def _from_lab(written: Mapping[str, Any]) -> Target:
+    texts = {key: str(written[key]) for key in ("stack", "backend", "organization", "kubeconfig", "context")}
+    if empty := [key for key, value in texts.items() if not value]:
+        raise ValueError(f"{empty[0]} is empty")
+    return Target(
+        name=LAB,
+        stack=texts["stack"],
+        backend=texts["backend"],
+        organization=texts["organization"],
+        kubeconfig=Path(texts["kubeconfig"]),
+        context=texts["context"],
+        cluster_uid=str(written["cluster_uid"]),
+        token_file=Path(str(written["token_file"])),
+        ephemeral=written["ephemeral"] is True,
+        settings_dir=Path(str(written["settings_dir"])),
+        credentials_dir=Path(str(written["credentials_dir"])),
+        tools=MappingProxyType({str(k): Path(str(v)) for k, v in written.get("tools", {}).items() if v}),
+        settings=MappingProxyType(
+            {str(p): MappingProxyType({str(k): str(v) for k, v in s.items()}) for p, s in written["settings"].items()}
+        ),
+    )
+
+
+def _on_file_backend(target: Target, written: Mapping[str, Any]) -> Target:
+    """The lab with its states in files: other stacks, whose configs and secrets are kept apart."""
+    return replace(
+        target,
+        backend=str(written["file_backend"]),
+        organization=DIY_ORGANIZATION,
+        settings_dir=Path(str(written["file_settings_dir"])),
+        token_file=None,
+        passphrase_file=Path(str(written["passphrase_file"])),
+    )
+
+
+def _refuse_foreign(path: Path) -> None:
+    facts = path.lstat()
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        raise _not_the_labs(path, f"it has mode {stat.filemode(facts.st_mode)} and belongs to user {facts.st_uid}")
+
+
+def _refuse_unless_lab(target: Target, path: Path) -> None:
+    home = path.parent.resolve()
+    folders = {
+        "kubeconfig": target.kubeconfig,
+        "settings_dir": target.settings_dir,
+        "token_file or passphrase_file": target.token_file or target.passphrase_file,
+    }
+    for key, value in folders.items():
+        if value is None or not value.resolve().is_relative_to(home):
+            raise _not_the_labs(path, f"its {key} {value} lies outside the lab's folder")
+    backend = target.file_backend
+    if not is_loopback(target.backend) and (backend is None or not backend.resolve().is_relative_to(home)):
+        raise _not_the_labs(path, f"its backend {target.shown_backend} is neither in the lab's folder nor on loopback")
+    if not target.cluster_uid:
+        raise _not_the_labs(path, "it records no cluster UID")
+    context = read_context(target.kubeconfig, target.context)
+    if not is_loopback(context.server):
+        raise _not_the_labs(path, f"its server {context.server} is not on loopback")
+    if not context.has_own_authority:
+        raise _not_the_labs(path, "its kubeconfig holds no certificate authority, or skips the check of it")
+
+
+def _not_the_labs(path: Path, why: str) -> OpsError:
+    return Refused(
+        f"{path} is not what the lab writes: {why}",
+        expected="a file of mode 0600 about a cluster on loopback with the lab's own certificate authority and UID",
+        next_step="./inv lab.up",
+    )
+
+
+# --- pinning -------------------------------------------------------------------------------------------------------
+
+
+def pin(root: Path, name: str, cluster_uid: str) -> Path:
+    """Write the cluster's UID into the target's entry of `targets.yaml`, and nothing else; gives the file's path.
+
+    Comments, order and layout stay. Raises `Usage` when the file cannot take it.
+    """
+    path = root / TARGETS_FILE
+    source = YamlFile.read(path)
+    entry = source.section(source.section(source.mapping(), "targets"), name)
+    write_atomically(path, with_text(source, entry, "cluster_uid", cluster_uid), mode=path.stat().st_mode & 0o777)
+    return path

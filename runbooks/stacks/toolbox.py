@@ -1,0 +1,101 @@
+"""Which pulumi, kubectl and helm a run uses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runbooks.core.errors import OpsError, ToolFailed
+from runbooks.core.install import INSTALL
+from runbooks.core.search_path import find_program
+from runbooks.stacks.target import Target
+from runbooks.tools import pulumi
+from runbooks.tools.diagnosis import FIRST_WITH_EXIT_CODES, is_at_least
+from runbooks.tools.kubectl import Runs
+from runbooks.tools.plugins import has_language_host
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Absolute paths of the tools of a run."""
+
+    pulumi: str
+    pulumi_version: str
+    kubectl: str
+    helm: str = ""
+    """Empty when there is none; only some tasks need it."""
+
+
+def find_tools(target: Target, program: str, *, version: str) -> Tools:
+    """The tools for a target, `program` being its pulumi; the lab has its own kubectl.
+
+    Raises `ToolFailed` with the install command when there is no kubectl.
+    """
+    return Tools(
+        pulumi=program,
+        pulumi_version=version,
+        kubectl=find_kubectl(target),
+        helm=str(find_program("helm") or ""),
+    )
+
+
+def find_pulumi(target: Target) -> str:
+    """Path of the pulumi to use: the one on PATH; on the lab its own where that one lacks its language host.
+
+    Raises `ToolFailed` with the install command when there is none.
+    """
+    program, own = find_program("pulumi"), chosen_by_lab(target, "pulumi")
+    if own is not None and (program is None or not has_language_host(program)):
+        program = own
+    if program is None:
+        raise missing("pulumi", target)
+    return str(program)
+
+
+def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple[str, str]:
+    """The pulumi to use and its version: on the lab its own takes the place of one on PATH that is too old.
+
+    Raises `ToolFailed` when there is none that works.
+    """
+    program, own = find_pulumi(target), chosen_by_lab(target, "pulumi")
+    version = ask_version(program, env, runner)
+    if own is None or is_at_least(pulumi.read_version(version), FIRST_WITH_EXIT_CODES):
+        return program, version
+    return str(own), ask_version(str(own), env, runner)
+
+
+def find_kubectl(target: Target) -> str:
+    """The lab's kubectl for the lab; else the one on PATH, else the one of this environment."""
+    beside_python = Path(sys.executable).with_name("kubectl")
+    found = chosen_by_lab(target, "kubectl") or find_program("kubectl")
+    if found is None and not beside_python.exists():
+        raise missing("kubectl", target)
+    return str((found or beside_python).absolute())
+
+
+def chosen_by_lab(target: Target, tool: str) -> Path | None:
+    """What the lab chose at its start, as long as it is there; nothing on any other target."""
+    program = target.tools.get(tool)
+    return program if program is not None and program.exists() else None
+
+
+def missing(tool: str, target: Target) -> OpsError:
+    return ToolFailed(
+        f"{tool} is not on PATH, and target {target.name!r} needs it",
+        expected=f"{tool} on PATH; the lab's own serves the lab alone",
+        next_step="./inv lab.up" if target.ephemeral else INSTALL[tool],
+    )
+
+
+def ask_version(program: str, env: Mapping[str, str], runner: Runs) -> str:
+    """`v3.260.0`. Raises `ToolFailed` when that pulumi cannot even tell its version."""
+    outcome = runner.run(pulumi.version(program, env))
+    if not outcome.ok:
+        raise ToolFailed(
+            f"{program} does not tell its version (exit {outcome.exit_code})",
+            expected="a working pulumi",
+            next_step=f"{program} version",
+        )
+    return "v" + ".".join(str(part) for part in pulumi.read_version(outcome.stdout))

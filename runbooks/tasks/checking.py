@@ -1,0 +1,115 @@
+"""The repository's own checks and tests, started as children whose output is shown as it comes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import ToolFailed, Usage
+from runbooks.core.files import ROOT
+from runbooks.core.search_path import find_program
+from runbooks.run import open_run
+from runbooks.stacks.schedule import processors
+from runbooks.stacks.session import RunContext
+
+BIN = Path(sys.executable).parent
+SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/platform/pulumi.sh")
+BASH_SCRIPTS = (".ci/run",)
+PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
+"""Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""
+
+
+def tool(name: str, *arguments: str, title: str, mutates: bool = False) -> Command:
+    """A tool of this environment, started in the repository's root."""
+    passed_on = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+    return Command(argv=(str(BIN / name), *arguments), cwd=ROOT, title=title, mutates=mutates, env=passed_on)
+
+
+def checks(*, fix: bool) -> list[Command]:
+    """Every check in the order of its cost."""
+    python = (str(BIN / "python"), "scripts/check_commits.py")
+    ruff = [("format",), ("check", "--fix")] if fix else [("format", "--check"), ("check",)]
+    return [
+        *(Command(argv=("sh", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in SHELL_SCRIPTS),
+        *(Command(argv=("bash", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in BASH_SCRIPTS),
+        *(tool("ruff", *words, "--quiet", title=f"ruff {' '.join(words)}", mutates=fix) for words in ruff),
+        *_go_format(fix=fix),
+        tool("lint-imports", title="import rules"),
+        tool("mypy", title="types"),
+        Command(argv=python, cwd=ROOT, title="commit messages"),
+    ]
+
+
+def _go_format(*, fix: bool) -> list[Command]:
+    """Where there is a gofmt: only who changes the lab's Go programs needs one."""
+    program = find_program("gofmt")
+    words = ("-w" if fix else "-d", "lab/toolchain")
+    return [Command(argv=(str(program), *words), cwd=ROOT, title="gofmt", mutates=fix)] if program else []
+
+
+def run_checks(c: Any, *, fix: bool) -> None:
+    """Run all checks, also after one that fails. Raises `ToolFailed` that names those that failed."""
+    with open_run(c, "check", show_children=True) as at:
+        commands = [command for command in checks(fix=fix) if _can_run(command, at)]
+        at.reporter.plan([command.title for command in commands])
+        failed = [command.title for command in commands if not _passes(command, at)]
+        if failed:
+            raise ToolFailed(
+                f"{len(failed)} of {len(commands)} checks failed: {', '.join(failed)}",
+                expected="every check to pass",
+                next_step="read what each said above; ./inv check --fix corrects format and simple lint",
+            )
+        at.reporter.line(f"{len(commands)} checks passed")
+
+
+def _can_run(command: Command, at: RunContext) -> bool:
+    """Commit messages can be looked at only in a clone."""
+    if command.title == "commit messages" and not (ROOT / ".git").exists():
+        at.reporter.line("commit messages: not looked at, this is no git clone")
+        return False
+    return True
+
+
+def _passes(command: Command, at: RunContext) -> bool:
+    with at.reporter.step(command.title):
+        outcome = at.runner.run(command)
+    if not outcome.ok:
+        at.reporter.line(f"{command.title}: failed with exit {outcome.exit_code}")
+    return outcome.ok
+
+
+NO_TEST_RAN = 5
+"""pytest's exit code for that."""
+
+
+def run_tests(c: Any, *, path: str, select: str, fast: bool) -> None:
+    """Run pytest. Raises `ToolFailed` when a test fails, `Usage` when none ran."""
+    if path.startswith("-"):
+        raise Usage(f"{path!r} would be read as an option of pytest", expected="a file or folder below tests/")
+    chosen = [path or "tests", *(["-k", select] if select else [])]
+    with open_run(c, "test", show_children=True) as at:
+        at.reporter.announce("Running the tests; those that need the platform start one of their own.")
+        outcomes = [at.runner.run(command) for command in pytest_commands(chosen, fast=fast, all_of_them=not path)]
+    ran = [outcome for outcome in outcomes if outcome.exit_code != NO_TEST_RAN]
+    _judge(next((outcome for outcome in ran if not outcome.ok), (ran or outcomes)[0]))
+
+
+def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[Command]:
+    """What needs no lab runs on all processors; labs are busy enough one test at a time."""
+    if not fast and not all_of_them:
+        return [tool("pytest", *chosen, title="the tests", mutates=True)]
+    side_by_side = ("-m", "not lab", "-n", str(processors()))
+    fast_tests = tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True)
+    on_labs = tool("pytest", *chosen, "-m", "lab", title="the tests on labs", mutates=True)
+    return [fast_tests] if fast else [fast_tests, on_labs]
+
+
+def _judge(outcome: Outcome) -> None:
+    if outcome.exit_code == NO_TEST_RAN:
+        raise Usage("no test ran", expected="at least one test that fits", next_step="./inv test")
+    if not outcome.ok:
+        raise ToolFailed(f"tests failed (pytest ended with exit {outcome.exit_code})", next_step="./inv test -p FILE")

@@ -1,0 +1,88 @@
+"""`destroy.<service>`: only ever by name, never as part of another task, and not while somebody needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke import Context
+
+from runbooks.collection import each_service
+
+if TYPE_CHECKING:
+    from runbooks.stacks.service import Service
+    from runbooks.stacks.session import Session
+
+
+@each_service()
+def destroy(c: Context, names: tuple[str, ...]) -> None:
+    """Delete everything of {service} from the target, after its name was typed. Refuses while consumers stand."""
+    from runbooks.run import open_session
+    from runbooks.services import SERVICES
+    from runbooks.stacks import apply, preview
+    from runbooks.stacks.guard import confirm_cluster
+    from runbooks.stacks.order import by_name
+    from runbooks.stacks.plan import RunPlan, Watch, approved_of
+    from runbooks.tools import pulumi
+
+    service = by_name(SERVICES)[names[0]]
+    task = f"destroy.{service.name}"
+    again = preview.command_again(c, task)
+    with open_session(c, task) as session:
+        session.reporter.announce(
+            f"Destroying {service.name} deletes everything its stack made. It is previewed first, and asked for."
+        )
+        refuse_while_needed(session, service)
+        refuse_while_controlling(session, service)
+        with session.reporter.step(f"preview the end of {service.name}"):
+            plan = preview.plan_end(session, service)
+        run = RunPlan(layers=((plan,),), target=session.target.name)
+        apply.show_plan(session, run)
+        if not plan.has_changes:
+            session.reporter.line(f"{service.name} has nothing to destroy")
+            return
+        apply.approve(session, run, yes=False, again=again)
+        apply.refuse_if_changed(session, service, plan, again=again)
+        confirm_cluster(session)
+        with session.reporter.step(f"destroy {service.name}") as progress:
+            watch = Watch(approved=approved_of(plan), stop=session.runner.interrupt, progress=progress.note)
+            outcome = session.runner.run(pulumi.destroy(plan.stack), on_line=watch)
+            apply.judge_update(session, plan.stack, outcome, watch)
+        session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and settings remain")
+
+
+def refuse_while_needed(session: Session, service: Service) -> None:
+    """Raise `Refused` while a service that needs this one still has something deployed."""
+    from runbooks.core.errors import Refused
+    from runbooks.services import SERVICES
+    from runbooks.stacks import states
+    from runbooks.stacks.order import consumers
+    from runbooks.stacks.states import has_stack
+
+    standing = []
+    for consumer in consumers(service.name, SERVICES):
+        stack = session.stack(consumer)
+        if has_stack(session, stack) and states.state_of(session, stack).own_resources:
+            standing.append(consumer.name)
+    if standing:
+        verbs = "stands and needs" if len(standing) == 1 else "stand and need"
+        raise Refused(
+            f"{', '.join(standing)} still {verbs} {service.name}",
+            expected="consumers to be destroyed before what they need, exposed objects before their controllers",
+            next_step=f"./inv destroy.{standing[-1]}",
+        )
+
+
+def refuse_while_controlling(session: Session, service: Service) -> None:
+    """Raise `Refused` while the cluster holds objects, of whomever, that only this service's controller cleans up."""
+    from runbooks.checks.cluster import cluster_of
+    from runbooks.checks.controlled import controlled_by
+    from runbooks.core.errors import Refused
+
+    standing = controlled_by(service.name, cluster_of(session))
+    if standing:
+        raise Refused(
+            f"{len(standing)} objects in the cluster still need the controller of {service.name}: "
+            f"{', '.join(standing[:5])}{', …' if len(standing) > 5 else ''}",
+            expected="exposed objects and clusters to be gone before their controller",
+            next_step="remove them by the stack or manifest that made them, then repeat the command",
+        )

@@ -1,0 +1,234 @@
+"""ESC environments: list, open, set, apply from `environments/`, run a command with, bind to a stack, unbind."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runbooks.stacks.environments import Draft
+    from runbooks.stacks.service import Service
+    from runbooks.stacks.session import Session
+    from runbooks.tools.esc import EnvironmentName, Opened, Value
+
+ENV = "The environment, <project>/<env>, such as stitch/prod."
+PATH = "Of the value below `values`, such as pulumiConfig.eventsub_secret."
+HIDDEN = "[secret]"
+
+
+@task(name="list")
+def list_environments(c: Any) -> None:
+    """Show every environment: on the backend, as a file in environments/, bound by which service. Changes nothing."""
+    from runbooks.run import open_session
+    from runbooks.services import SERVICES
+    from runbooks.stacks import definitions, environments
+    from runbooks.tools import esc
+
+    with open_session(c, "esc.list", cluster=False) as session:
+        environments.refuse_without_esc(session.target, "<env>")
+        organization = session.target.organization
+        live = {name.short: name for name in environments.live_names(session)}
+        files = definitions.defined_names(session.root)
+        names = [live.get(text) or esc.read_name(text, organization) for text in sorted({*live, *files})]
+        rows = [
+            (
+                name.short,
+                "there" if name.short in live else "not applied",
+                f"environments/{name.short}.yaml" if name.short in files else "-",
+                ", ".join(environments.bound_by(session, SERVICES, name)) or "-",
+            )
+            for name in names
+        ]
+        session.reporter.table(f"Environments of {organization}", ("environment", "backend", "file", "bound by"), rows)
+
+
+@task(name="open", positional=["env"], help={"env": ENV})
+def open_task(c: Any, env: str) -> None:
+    """Open an environment and show each value: path, kind, where it comes from; secrets masked. Changes nothing."""
+    from runbooks.run import open_session
+    from runbooks.stacks import environments
+
+    with open_session(c, "esc.open", cluster=False) as session:
+        name = environments.named(session, env)
+        opened = environments.open_environment(session, name)
+        rows = [(value.shown_path, value.kind, shown(value), value.origin or "-") for value in opened.values]
+        session.reporter.table(f"{name.short}, opened", ("path", "kind", "value", "from"), rows)
+        for value, (path, kind, text, origin) in zip(opened.values, rows, strict=True):
+            session.reporter.event("value", path=path, type=kind, secret=value.secret, value=text, origin=origin)
+
+
+def shown(value: Value) -> str:
+    from runbooks.tools.esc import as_text
+
+    if value.secret:
+        return HIDDEN
+    return "[unknown]" if value.unknown else as_text(value.value)
+
+
+@task(
+    name="set", positional=["env", "path"], help={"env": ENV, "path": "Below `values`: pulumiConfig.eventsub_secret."}
+)
+def set_value(c: Any, env: str, path: str) -> None:
+    """Set a secret of an environment on the backend, from a prompt without echo or from standard input."""
+    from runbooks.core.names import refuse_option_like
+    from runbooks.run import open_session
+    from runbooks.stacks import environments
+    from runbooks.tasks.secrets import checked, piped, typed
+    from runbooks.tools.esc import read_path, refuse_reference
+
+    refuse_option_like("path", path)
+    keys = read_path(path)
+    with open_session(c, "esc.set", cluster=False) as session:
+        name = environments.named(session, env)
+        live = environments.live_definition(session, name)
+        if live is None:
+            raise environments.not_there(session, name)
+        if entry := environments.check_place(session, name, live, keys):
+            session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
+        value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
+        session.masker.register(value)
+        refuse_reference(value, keys, name)
+        environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)
+        session.reporter.line(f"Set the secret {path} of {name.short}.")
+        if not has_place(session.root, name, path):
+            session.reporter.line(f'environments/{name.short}.yaml has no `fn::secret: ""` at {path}; apply keeps it')
+
+
+def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
+    """Whether the environment's file marks a secret at that path, or there is no file."""
+    from runbooks.stacks import definitions
+    from runbooks.tools.esc import read_path
+
+    if not definitions.definition_path(root, name).exists():
+        return True
+    places = definitions.secrets_in(definitions.read_definition(root, name))
+    return read_path(path) in {definitions.below_values(where) for where, _ in places}
+
+
+@task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where nobody can be asked."})
+def apply(c: Any, env: str, yes: bool = False) -> None:
+    """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set live stay."""
+    from runbooks.run import open_session
+    from runbooks.stacks import environments
+
+    with open_session(c, "esc.apply", cluster=False) as session:
+        name = environments.named(session, env)
+        session.reporter.announce(f"Comparing environments/{name.short}.yaml with what the backend has.")
+        draft = environments.drafted(session, name)
+        if not draft.is_new and not draft.differences:
+            session.reporter.line(f"{name.short}: nothing to do, the backend has exactly that")
+            return
+        session.reporter.line(f"{name.short}: {'is made' if draft.is_new else 'changes'}")
+        environments.tell_draft(session, draft)
+        approve(session, draft, yes=yes)
+        revision = environments.push(session, draft)
+        session.reporter.line(f"{name.short}: applied" + (f", revision {revision}" if revision else ""))
+        for path in environments.still_empty(draft):
+            session.reporter.advice(f"next: ./inv esc.set {name.short} '{path}' (nothing is set there yet)")
+
+
+def approve(session: Session, draft: Draft, *, yes: bool) -> None:
+    """Ask before a definition is pushed to a real backend. Raises `NotApproved`."""
+    from runbooks.core.errors import NotApproved
+
+    if session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {draft.name.full}?"):
+        return
+    raise NotApproved(
+        f"{draft.name.short} was left as it is: nobody approved",
+        expected="y at the question, or --yes where nobody can be asked",
+        next_step=f"./inv esc.apply {draft.name.short}",
+    )
+
+
+@task(positional=["env"], help={"env": ENV, "service": "Whose project pulumi runs in; by default the one it is for."})
+def run(c: Any, env: str, service: str = "") -> None:
+    """Run a reading command with an environment's variables, masked: esc.run stitch/prod -- pulumi preview."""
+    from runbooks.run import open_session
+    from runbooks.stacks import environment_commands, environments
+
+    words = environment_commands.words_after_dashes(sys.argv, c.remainder)
+    environment_commands.refuse_changing(words)
+    with open_session(c, "esc.run") as session:
+        name = environments.named(session, env)
+        session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
+        opened = environments.open_environment(session, name)
+        environments.check_opened(session, opened, name)
+        stack = environment_commands.stack_of(session, name, service, words)
+        environment_commands.run_with(session, name, opened, words, stack)
+
+
+@task(positional=["env"], help={"env": ENV, "service": "The service to bind it to; by default the one it is for."})
+def bind(c: Any, env: str, service: str = "") -> None:
+    """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
+    from runbooks.run import open_session
+    from runbooks.stacks import apply, environments
+    from runbooks.tools import binding
+
+    with open_session(c, "esc.bind") as session:
+        name = environments.named(session, env)
+        consumer = environments.consumer_of(session, name, service)
+        steps = [f"open {name.short}", f"settings of {consumer.name}", "bind", f"preview {consumer.name}"]
+        session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
+        session.reporter.plan(steps)
+        with session.reporter.step(steps[0]):
+            opened = opened_unless_it_waits(session, name)
+        with session.reporter.step(steps[1]):
+            if opened is not None:
+                environments.check_contract(session, name, consumer, opened)
+        with session.reporter.step(steps[2]):
+            path = environments.settings_of(session, consumer)
+            changed = binding.bind(path, name.short)
+            session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
+            if opened is not None:
+                tell_overridden(session, path, consumer, opened)
+        apply.show_preview(session, consumer, steps[3])
+
+
+def opened_unless_it_waits(session: Session, name: EnvironmentName) -> Opened | None:
+    """The opened environment, looked at by the guard; `None`, said, while stacks that it reads have no outputs yet.
+
+    Then the first preview after their deployment opens it, and refuses what is wrong with it.
+    """
+    from runbooks.stacks import environments
+
+    waiting = environments.waits_for(session, name)
+    if waiting:
+        session.reporter.advice(
+            f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: what it gives is looked at "
+            f"by the first preview after ./inv deploy.{waiting[0]}"
+        )
+        return None
+    opened = environments.opened_or_applied(session, name)
+    environments.check_opened(session, opened, name)
+    return opened
+
+
+def tell_overridden(session: Session, path: Path, service: Service, opened: Opened) -> None:
+    from runbooks.stacks import environments
+    from runbooks.tools.stack_config import StackFile
+
+    for key in environments.overridden(StackFile.read(path), service, opened):
+        session.reporter.line(f"  {key} stands in {path.name} too, and wins over the environment")
+
+
+@task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
+def unbind(c: Any, env: str, service: str = "") -> None:
+    """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed."""
+    from runbooks.run import open_session
+    from runbooks.stacks import environments
+    from runbooks.tools import binding, esc
+
+    with open_session(c, "esc.unbind", cluster=False) as session:
+        name = esc.read_name(env, session.target.organization)
+        consumer = environments.consumer_of(session, name, service, task="esc.unbind")
+        path = environments.settings_of(session, consumer)
+        count = binding.unbind(path, name.short)
+        if not count:
+            session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")
+            return
+        session.reporter.line(f"{path.name} of {consumer.name} no longer binds {name.short} ({count} taken out)")
+        session.reporter.advice(f"next: ./inv preview.{consumer.name} names what its program now lacks")

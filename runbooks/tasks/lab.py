@@ -1,0 +1,161 @@
+"""The rehearsal platform on this machine: start it, stop it, look at it, throw it away."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runbooks.core.reporter import Reporter
+
+
+def _desk(c: Any) -> tuple[Path, Reporter]:
+    """State folder and display; the lab itself keeps its secrets to files that only its user reads."""
+    from runbooks.core.reporter import reporter_in_use
+    from runbooks.run import make_state_dir
+
+    return make_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
+
+
+@task
+def up(c: Any) -> None:
+    """Start the lab on this machine, or just what of it does not run; the first time it builds its tools."""
+    from lab import platform
+
+    state, reporter = _desk(c)
+    with reporter.step("start the lab"):
+        platform.up(state, reporter.line)
+    try:
+        _apply_environments(c)
+    finally:  # the lab itself is up, whatever is wrong with a definition
+        _tell_parts(state, reporter)
+
+
+def _apply_environments(c: Any) -> None:
+    """Every definition of `environments/`, with the lab's stacks in place of the ones it names."""
+    import contextlib
+
+    from runbooks.core.files import ROOT
+    from runbooks.run import apply_environments_on_lab, build_session, open_run
+    from runbooks.stacks.target import LAB, load_target
+
+    with open_run(c, "lab.up") as run, contextlib.ExitStack() as closing:
+        target = load_target(LAB, root=ROOT, state_dir=run.state_dir)
+        apply_environments_on_lab(build_session(target, run, closing))
+
+
+def _set_up_stacks(c: Any) -> None:
+    """Makes what plain pulumi does not: the lab's stacks with their config and secrets.
+
+    Standard output belongs to the exports, which a shell evaluates.
+    """
+    import contextlib
+    import sys
+
+    from runbooks.core.files import ROOT
+    from runbooks.run import build_session, open_run
+    from runbooks.services import SERVICES
+    from runbooks.stacks import preview
+    from runbooks.stacks.guard import confirm_cluster
+    from runbooks.stacks.preparation import set_up
+    from runbooks.stacks.target import LAB, load_target
+
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        open_run(c, "lab.env") as run,
+        contextlib.ExitStack() as closing,
+    ):
+        # Whatever target the person has chosen for the tasks: these stacks are the lab's.
+        session = build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, closing)
+        confirm_cluster(session)
+        preview.side_by_side(session, SERVICES, lambda service: set_up(session, service))
+
+
+@task
+def down(c: Any) -> None:
+    """Stop every process of the lab and keep its state."""
+    from lab import platform
+
+    state, reporter = _desk(c)
+    with reporter.step("stop the lab"):
+        platform.down(state, reporter.line)
+    reporter.line(f"No process of the lab runs; its state stays in {state / 'lab'}.")
+
+
+@task
+def status(c: Any) -> None:
+    """Show each part of the lab: process, port, memory, health, version; and each tool: version, where it came from."""
+    _tell_parts(*_desk(c))
+
+
+@task
+def env(c: Any) -> None:
+    """Print exports for plain pulumi, kubectl and psql: eval "$(./inv lab.env)"."""
+    from lab import platform
+    from runbooks.core.errors import NotFound
+
+    state, reporter = _desk(c)
+    if not (state / "lab" / "target.json").exists():
+        raise NotFound("the lab never ran here", expected="a lab", next_step="./inv lab.up")
+    if platform.is_up(state):
+        _set_up_stacks(c)
+    for name, value in platform.environment(state).items():
+        reporter.line(f"export {name}={shlex.quote(value)}")
+        reporter.event("variable", name=name, value=value)
+
+
+@task(help={"yes": "Do not ask."})
+def reset(c: Any, yes: bool = False) -> None:
+    """Stop the lab and throw its state away: cluster, databases, stacks and their secrets."""
+    from lab import platform
+    from runbooks.core.errors import NotApproved
+
+    state, reporter = _desk(c)
+    if not (state / "lab").exists():
+        reporter.line("There is no lab here, so nothing to throw away.")
+        return
+    if not yes and not reporter.ask_yes(f"Throw the lab in {state / 'lab'} away, with its databases and stacks?"):
+        raise NotApproved(
+            "nothing was thrown away: nobody said yes",
+            expected="y at the question, or --yes",
+            next_step="./inv lab.reset --yes",
+        )
+    with reporter.step("throw the lab away"):
+        platform.reset(state, reporter.line)
+
+
+COLUMNS = ("part", "pid", "port", "memory", "health", "version")
+TOOL_COLUMNS = ("tool", "version", "from")
+
+
+def _tell_parts(state: Path, reporter: Reporter) -> None:
+    from lab import platform
+
+    parts = platform.status(state)
+    if not parts:
+        reporter.line("The lab never ran here; ./inv lab.up starts it.")
+        return
+    parts = [*parts, *platform.databases(state)]
+    reporter.table(
+        "Lab",
+        COLUMNS,
+        [
+            (part.name, str(part.pid or "-"), str(part.port or "-"), _megabytes(part.memory), part.health, part.version)
+            for part in parts
+        ],
+    )
+    tools = platform.tools(state)
+    if tools:
+        rows = [(tool.name, tool.short_version, tool.source) for tool in tools]
+        reporter.table("Tools of the lab", TOOL_COLUMNS, rows)
+    for tool in tools:
+        facts = {"version": tool.version, "origin": tool.origin, "program": str(tool.program)}
+        reporter.event("tool", name=tool.name, **facts)
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{size / 1_000_000:.0f} MB" if size else "-"

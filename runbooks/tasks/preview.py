@@ -1,0 +1,35 @@
+"""`preview.<service>`: everything `deploy` does before the approval, and nothing after it."""
+
+from __future__ import annotations
+
+from invoke import Context
+
+from runbooks.collection import each_service
+
+
+@each_service(everything=True)
+def preview(
+    c: Context, names: tuple[str, ...], diff: bool = False, expect_no_changes: bool = False, only: bool = False
+) -> None:
+    """Show what deploying {service} and all it needs would change. Changes nothing.
+
+    --diff shows every property. --expect-no-changes ends with exit 7 when something would change. --only leaves out
+    what it needs.
+    """
+    from runbooks.core.errors import UnexpectedChanges
+    from runbooks.run import open_session
+    from runbooks.stacks import apply, preview
+
+    task = preview.task_name("preview", names)
+    with open_session(c, task) as session:
+        layers = preview.without_esc(session, names, preview.chosen(session, names, only=only))
+        session.reporter.plan(preview.titles(layers, "preview"))
+        plan = preview.plan_run(session, layers)
+        apply.show_plan(session, plan, diff=diff)
+        changing = [stack.service for stack in plan.stacks if stack.has_changes]
+        if expect_no_changes and changing:
+            raise UnexpectedChanges(
+                f"{', '.join(changing)} would change",
+                expected="no change",
+                next_step=preview.command_again(c, task, "--diff"),
+            )

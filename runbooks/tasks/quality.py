@@ -1,0 +1,24 @@
+"""`check` and `test`: is this repository in order? They start the tools of the development group, on no target."""
+
+from __future__ import annotations
+
+from invoke import Context, task
+
+
+@task
+def check(c: Context, fix: bool = False) -> None:
+    """Check format, lint, types, import rules, shell syntax and commit messages. Changes nothing unless --fix.
+
+    --fix lets ruff correct what it can.
+    """
+    from runbooks.tasks.checking import run_checks
+
+    run_checks(c, fix=fix)
+
+
+@task(help={"select": "Only tests whose names match, as pytest's -k.", "path": "A file or folder below tests/."})
+def test(c: Context, path: str = "", select: str = "", fast: bool = False) -> None:
+    """Run the tests; those on the lab start one of their own. --fast leaves the lab out. Changes nothing here."""
+    from runbooks.tasks.checking import run_tests
+
+    run_tests(c, path=path, select=select, fast=fast)

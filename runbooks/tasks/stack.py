@@ -1,0 +1,55 @@
+"""Stacks come into being here and nowhere else, so that a typo cannot become one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke import task
+
+
+@task(help={"service": "The service whose stack to create."})
+def init(c: Any, service: str) -> None:
+    """Create the service's stack on the target, after showing backend and names and asking."""
+    from runbooks.core.errors import NotApproved
+    from runbooks.run import open_session
+    from runbooks.services import find_service
+    from runbooks.stacks.preparation import prepare
+    from runbooks.stacks.states import has_stack
+    from runbooks.tools import pulumi
+    from runbooks.tools.failures import explain
+    from runbooks.tools.stack_config import kept
+
+    wanted = find_service(service)
+    with open_session(c, "stack.init", cluster=False) as session:
+        stack = session.stack(wanted)
+        if has_stack(session, stack):
+            session.reporter.line(f"{stack.reference} exists already; nothing changed.")
+            return
+        if session.target.ephemeral:
+            prepare(session, wanted)
+            session.reporter.line(f"Created {stack.reference} in the lab, with generated secrets.")
+            return
+        rows = (
+            ("backend", session.target.shown_backend),
+            ("organization", stack.organization),
+            ("project", stack.project),
+            ("stack", stack.name),
+            ("settings", str(stack.settings_file)),
+        )
+        session.reporter.table(f"New stack for {wanted.name}", ("what", "value"), rows)
+        if not session.reporter.ask_yes(f"Create {stack.reference}?"):
+            raise NotApproved(
+                "nothing was created: nobody said yes on a terminal",
+                expected="y at the question",
+                next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
+            )
+        with kept(stack.settings_file):
+            created = session.runner.run(pulumi.stack_init(stack))
+            if not created.ok:
+                raise explain(created, stack)
+        session.reporter.line(f"Created {stack.reference}.")
+        for setting in wanted.secrets:
+            generate = " --generate" if setting.generated else ""
+            session.reporter.line(
+                f"next: ./inv --target {session.target.name} secrets.set {wanted.name} {setting.key}{generate}"
+            )

@@ -1,0 +1,121 @@
+"""One table of all services: what is deployed, when, what is pending, who holds it, whether it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from invoke import task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runbooks.core.errors import OpsError
+    from runbooks.stacks.service import Service
+    from runbooks.stacks.session import Session
+    from runbooks.tools.kubectl import Json
+    from runbooks.tools.pulumi import Export
+    from runbooks.tools.stack import Stack
+
+COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
+ABSENT = "-"
+UNREAD = "cannot be read"
+
+
+@task
+def status(c: Any) -> None:
+    """Show every service on the target: stack, last update, resources, pending operations, lock, pods."""
+    from runbooks.core.errors import Refused
+    from runbooks.run import open_session
+    from runbooks.services import SERVICES
+    from runbooks.stacks.guard import confirm_cluster
+
+    with open_session(c, "status", cluster=False, start_lab=False) as session:
+        try:
+            confirm_cluster(session)
+            pods: Json | None = _pods(session)
+        except Refused as error:
+            session.reporter.advice(error.beside("The cluster is not looked at.\n  "))
+            pods = None
+        rows, unread = _rows(session, SERVICES, pods)
+        session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
+        for values in rows:
+            session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
+        for other in unread[1:]:
+            session.reporter.advice(other.beside("also: "))
+        if unread:
+            raise unread[0]
+
+
+def _pods(session: Session) -> Json:
+    from runbooks.tools.kubectl import ask
+
+    return ask(session.runner, session.kubectl.get("pods", everywhere=True))
+
+
+def _rows(
+    session: Session, services: Sequence[Service], pods: Json | None
+) -> tuple[list[tuple[str, ...]], list[OpsError]]:
+    """A row for each service, asked for side by side, and why stacks could not be read: the others are told."""
+    from runbooks.core.errors import OpsError
+    from runbooks.stacks.preview import side_by_side
+    from runbooks.stacks.states import has_stack
+
+    unread: list[OpsError] = []
+    there = {service.name for service in services if has_stack(session, session.stack(service))}
+
+    def row(service: Service) -> tuple[str, ...]:
+        stack = session.stack(service)
+        ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
+        if service.name not in there:
+            return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
+        try:
+            return (service.name, stack.name, *_told(session, stack), ready)
+        except OpsError as error:
+            unread.append(error)
+            return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
+
+    return side_by_side(session, services, row), unread
+
+
+def _told(session: Session, stack: Stack) -> tuple[str, ...]:
+    """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
+    from runbooks.stacks.holders import held_now
+
+    state, updated = _state(session, stack)
+    return (updated or ABSENT, str(len(state.own_resources)), pending(state), held_now(session, stack) or "free")
+
+
+def _state(session: Session, stack: Stack) -> tuple[Export, str]:
+    """What the backend holds of the stack, and when that was written. Raises what pulumi's failure means."""
+    from runbooks.stacks import states
+    from runbooks.tools import pulumi
+
+    answer = states.in_plaintext(session, pulumi.stack_export(stack), stack)
+    return pulumi.read_export(answer), written_at(pulumi.read_json(answer, "pulumi stack export"))
+
+
+def written_at(answer: Mapping[str, Any]) -> str:
+    """`2026-11-24 07:02 UTC` from the manifest of an export; empty for a stack that was never updated."""
+    from datetime import UTC, datetime
+
+    said = str(((answer.get("deployment") or {}).get("manifest") or {}).get("time") or "")
+    try:
+        when = datetime.fromisoformat(said)
+    except ValueError:
+        return ""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.year > 1 else ""
+
+
+def pending(state: Export) -> str:
+    """What an update that was killed left behind."""
+    return f"{len(state.pending)}: ./inv cancel" if state.pending else "none"
+
+
+def pods_ready(answer: Json, namespace: str) -> str:
+    """`3 of 3`, without Pods that have done their work; `-` when the namespace has none."""
+    from runbooks.tools.kubectl import condition, dig, items, metadata
+
+    pods = [pod for pod in items(answer) if metadata(pod)[0] == namespace]
+    wanted: Sequence[Json] = [pod for pod in pods if dig(pod, "status", "phase") != "Succeeded"]
+    ready = [pod for pod in wanted if (found := condition(pod, "Ready")) and found.is_true]
+    return f"{len(ready)} of {len(wanted)}" if wanted else ABSENT

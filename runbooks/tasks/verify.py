@@ -1,0 +1,91 @@
+"""Is it really working? Each service's checks, with evidence, in the order a connection takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runbooks.collection import each_service
+
+if TYPE_CHECKING:
+    from runbooks.core.findings import Verdict
+    from runbooks.stacks.service import Service
+    from runbooks.stacks.session import Session
+
+
+@each_service(everything=True)
+def verify(c: Any, names: tuple[str, ...]) -> None:
+    """Prove that {service} works, check by check with evidence. Changes nothing."""
+    from runbooks.core.errors import VerificationFailed
+    from runbooks.core.findings import told_together
+    from runbooks.run import open_session
+    from runbooks.services import SERVICES
+
+    task = f"verify.{names[0]}" if len(names) == 1 else "verify.all"
+    with open_session(c, task) as session:
+        wanted = [service for service in SERVICES if service.name in names]
+        if len(names) > 1:
+            wanted = _deployed(session, wanted)
+        verdicts = {service.name: verify_service(session, service) for service in wanted}
+        if len(verdicts) > 1:
+            session.reporter.line(f"verify.all: {told_together(verdicts)}")
+        broken = [name for name, verdict in verdicts.items() if not verdict.ok]
+        if broken:
+            problem = verdicts[broken[0]].problem
+            raise VerificationFailed(
+                f"not verified: {', '.join(broken)}" + (f"; first: {problem.check}" if problem else ""),
+                expected="every deciding check passed",
+                next_step=problem.next_step if problem and problem.next_step else f"./inv verify.{broken[0]}",
+            )
+
+
+def _deployed(session: Session, services: list[Service]) -> list[Service]:
+    """Those that were ever deployed here; the others are named. Raises `VerificationFailed` when there are none."""
+    from runbooks.core.errors import VerificationFailed
+    from runbooks.stacks.states import is_deployed
+
+    there = [service for service in services if is_deployed(session, session.stack(service))]
+    absent = [service.name for service in services if service not in there]
+    if not there:
+        raise VerificationFailed(
+            "nothing is deployed here", expected="at least one service", next_step="./inv deploy.postgres"
+        )
+    if absent:
+        session.reporter.line(f"Not deployed here, so not looked at: {', '.join(absent)}.")
+    return there
+
+
+def verify_service(session: Session, service: Service) -> Verdict:
+    """Run the service's checks, show what they found, and count. Does not raise for a check that failed."""
+    from runbooks.checks.cluster import LAB_UNTRIED, at_home
+    from runbooks.checks.of_service import checks_of
+    from runbooks.core.findings import Verdict
+
+    name = f"verify.{service.name}"
+    session.reporter.announce(f"{name}: each check from operator to client, with what it saw. Nothing is changed.")
+    with session.reporter.step(name):
+        findings = [finding for checks in checks_of(service) for finding in checks(session, service)]
+    _tell_objects(session, at_home(session, service))
+    allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
+    verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
+    _tell(session, service, verdict)
+    return verdict
+
+
+def _tell_objects(session: Session, service: Service) -> None:
+    """The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. Shown, not judged: the checks judge."""
+    listed = session.runner.run(session.kubectl.get_all(service.namespace))
+    for line in (listed.shown_stdout or listed.shown_stderr).splitlines():
+        session.reporter.quote(f"    {line}".rstrip())
+
+
+def _tell(session: Session, service: Service, verdict: Verdict) -> None:
+    from runbooks.core.findings import State
+
+    state = "verified" if verdict.ok else "NOT verified"
+    session.reporter.line(f"verify.{service.name}: {state}: {verdict.summary()}")
+    for finding in () if verdict.failures else verdict.undecided:
+        session.reporter.line(f"  decides, and was not tried: {finding.check}: {finding.evidence}")
+    checks = {"failed": verdict.checks(State.FAILED), "not_tried": verdict.checks(State.NOT_TRIED)}
+    facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary(), **checks}
+    session.reporter.event("verdict", **facts)
+    session.journal.write("verdict", **facts)

@@ -1,0 +1,227 @@
+"""helm: argv builders and parsers. Reads only; charts reach a cluster through Pulumi."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import ToolFailed
+
+READ_TIMEOUT = 60.0
+PULL_TIMEOUT = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One helm release, as `helm list` tells it."""
+
+    name: str
+    namespace: str
+    status: str
+    chart: str
+
+    @property
+    def is_stuck(self) -> bool:
+        """Left in `pending-*` by an interruption; `pulumi cancel` does not help there."""
+        return self.status.startswith("pending")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Helm:
+    """Builds helm commands against one kubeconfig."""
+
+    program: str
+    kubeconfig: Path
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def releases(self) -> Command:
+        """Every release in every namespace that is there or stuck. `helm.v4.Chart` makes none.
+
+        The states are named one by one: helm 3 lists stuck ones with `--all` only, which helm 4 no longer knows.
+        """
+        states = ("--deployed", "--failed", "--pending", "--uninstalling")
+        argv = (self.program, "list", "--all-namespaces", *states, "--output=json", f"--kubeconfig={self.kubeconfig}")
+        return Command(argv=argv, title="list the helm releases", env=self.env, timeout=READ_TIMEOUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """One chart as a program asks for it."""
+
+    release: str
+    chart: str
+    """A name within `repository`, a complete OCI reference, or a folder."""
+    namespace: str
+    version: str = ""
+    """Empty for a chart in a folder, which is taken as it lies there."""
+    repository: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    skip_crds: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.chart.rstrip("/").rpartition("/")[2]
+
+    @property
+    def origin(self) -> str:
+        """Where it is published, for people."""
+        return f"{self.chart} of {self.repository}" if self.repository else self.chart
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Arguments that say which chart."""
+        version = ("--version", self.version) if self.version else ()
+        repository = ("--repo", self.repository) if self.repository else ()
+        return (self.chart, *version, *repository)
+
+
+def show_chart(program: str, chart: Chart) -> Command:
+    """The chart's own Chart.yaml: whether this version exists where it is published."""
+    argv = (program, "show", "chart", *chart.where)
+    return Command(argv=argv, title=f"look for chart {chart.name} {chart.version}".rstrip(), timeout=PULL_TIMEOUT)
+
+
+def template(program: str, chart: Chart, *, kube_version: str = "", api_versions: Sequence[str] = ()) -> Command:
+    """Render it as pulumi does, hooks included so that they can be told; values travel on standard input.
+
+    helm refuses here a chart that does not fit `kube_version`.
+    """
+    options = [f"--namespace={chart.namespace}", "--values=-", "--skip-crds" if chart.skip_crds else "--include-crds"]
+    options += [f"--kube-version={kube_version}"] if kube_version else []
+    options += [f"--api-versions={name}" for name in api_versions]
+    argv = (program, "template", chart.release, *chart.where, *options)
+    stdin = json.dumps(plain_values(chart.values)).encode()
+    return Command(argv=argv, title=f"render chart {chart.name}", stdin=stdin, timeout=PULL_TIMEOUT)
+
+
+def plain_values(value: Any) -> Any:
+    """Whole floats as the integers they were before they crossed pulumi's wire."""
+    if isinstance(value, dict):
+        return {key: plain_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_values(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One object that a chart renders."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+    source: str = ""
+    """The template it comes from."""
+    hooks: tuple[str, ...] = ()
+    """When helm would run it; pulumi's Chart leaves an object with any of these out."""
+    text: str = field(default="", repr=False)
+
+    @property
+    def told(self) -> str:
+        """`Job x (pre-install, pre-upgrade)`."""
+        return f"{self.kind} {self.name}" + (f" ({', '.join(self.hooks)})" if self.hooks else "")
+
+
+SOURCE = re.compile(r"^# Source: (?P<path>.+)$", re.MULTILINE)
+HOOK = "helm.sh/hook"
+
+
+def read_manifests(text: str) -> tuple[Manifest, ...]:
+    """The objects of `helm template`, in its order. Raises `ToolFailed` when the answer is no YAML.
+
+    Scalars are read as the texts they are: all that is told of an object are texts, and a chart may hold what PyYAML
+    makes no value of, like the bare `=` in the definitions of kube-prometheus-stack.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        return tuple(
+            _manifest(document, part)
+            for part in re.split(r"^---\s*$", text, flags=re.MULTILINE)
+            for document in yaml.load_all(part, Loader=loader)
+            if isinstance(document, dict) and document.get("kind")
+        )
+    except yaml.YAMLError as error:
+        raise ToolFailed("what helm rendered is no YAML", expected="Kubernetes objects") from error
+
+
+def _manifest(document: Mapping[str, Any], text: str) -> Manifest:
+    metadata = document.get("metadata") or {}
+    hooks = str((metadata.get("annotations") or {}).get(HOOK) or "")
+    source = SOURCE.search(text)
+    return Manifest(
+        kind=str(document["kind"]),
+        name=str(metadata.get("name") or ""),
+        namespace=str(metadata.get("namespace") or ""),
+        source=source["path"] if source else "",
+        hooks=tuple(part.strip() for part in hooks.split(",") if part.strip()),
+        text=text.strip("\n"),
+    )
+
+
+class Published(Enum):
+    """How a look for a published chart came out."""
+
+    THERE = "there"
+    ABSENT = "absent"
+    UNREACHABLE = "unreachable"
+    """The network, a proxy or a login is in the way: nothing was learnt about the chart."""
+
+
+UNREACHABLE = re.compile(
+    r"dial tcp|no such host|connection re(?:fused|set)|i/o timeout|deadline exceeded|TLS handshake|network is unreach"
+    r"|proxyconnect|certificate signed by unknown|unexpected EOF|: EOF|50[234] |denied|unauthorized|[fF]orbidden|429"
+)
+
+
+def read_published(outcome: Outcome) -> Published:
+    if outcome.ok:
+        return Published.THERE
+    return Published.UNREACHABLE if UNREACHABLE.search(outcome.stderr) else Published.ABSENT
+
+
+NOT_FOR_CLUSTER = re.compile(
+    r"chart requires kubeVersion: (?P<wanted>.*?) which is incompatible with Kubernetes (?P<is>\S+)"
+)
+
+
+def read_misfit(outcome: Outcome) -> str:
+    """What cluster the chart wants instead, empty when this one will do."""
+    found = NOT_FOR_CLUSTER.search(outcome.stderr)
+    return f"it requires Kubernetes {found['wanted']}, the cluster has {found['is']}" if found else ""
+
+
+def version(program: str) -> Command:
+    return Command(argv=(program, "version", "--short"), title="ask helm for its version", timeout=READ_TIMEOUT)
+
+
+def read_version(outcome: Outcome) -> str:
+    """`v3.18.4` of `v3.18.4+gd80839c`; empty when helm said something else."""
+    found = re.search(r"v\d+\.\d+\.\d+[\w.-]*", outcome.stdout) if outcome.ok else None
+    return found[0] if found else ""
+
+
+def read_releases(outcome: Outcome) -> list[Release]:
+    """Raises `ToolFailed` when helm failed or answered with something that is no list of releases."""
+    if not outcome.ok:
+        raise ToolFailed(f"{outcome.command.title}: exit {outcome.exit_code}")
+    try:
+        entries = json.loads(outcome.stdout or "[]") or []
+        return [
+            Release(
+                name=str(entry["name"]),
+                namespace=str(entry["namespace"]),
+                status=str(entry["status"]),
+                chart=str(entry.get("chart", "")),
+            )
+            for entry in entries
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ToolFailed(f"{outcome.command.title}: the answer is no list of releases") from error

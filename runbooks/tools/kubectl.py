@@ -1,0 +1,455 @@
+"""kubectl: argv builders that always name the kubeconfig, and parsers of its JSON answers.
+
+They read. What a cluster holds changes through Pulumi; only `repair` puts back what Pulumi had applied.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import ToolFailed
+
+Json = Mapping[str, Any]
+REQUEST_TIMEOUT = 10
+"""Seconds a single request to the API server may take."""
+READ_TIMEOUT = 45.0
+"""Seconds after which a kubectl that reads is given up (discovery and exec plug-ins come on top of the request)."""
+ATTEMPTS = 3
+
+
+class Runs(Protocol):
+    """What this module needs of `runner.Runner`."""
+
+    def run(self, command: Command) -> Outcome: ...
+
+
+class Trouble(Enum):
+    """Why kubectl failed, read from its answer. The value is what a person is told."""
+
+    UNREACHABLE = "the API server does not answer"
+    UNTRUSTED = "the API server's certificate is not trusted"
+    UNAUTHORIZED = "the API server does not accept the credentials"
+    FORBIDDEN = "the credentials may not read this"
+    MISSING = "the object does not exist"
+    UNKNOWN_KIND = "the server does not know this kind: its CRD is not installed"
+    PASSING = "the connection broke, which often passes"
+    PLUGIN = "the kubeconfig's exec plug-in failed"
+    OTHER = "kubectl failed"
+
+
+_TELLING: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
+    (trouble, re.compile(text, re.IGNORECASE))
+    for trouble, text in (
+        (Trouble.PLUGIN, r"getting credentials: exec"),
+        (
+            Trouble.PASSING,
+            r"TLS handshake timeout|connection reset by peer|unexpected EOF|http2: client connection lost",
+        ),
+        (Trouble.UNTRUSTED, r"x509:|certificate signed by unknown authority|tls: failed to verify"),
+        (
+            Trouble.UNKNOWN_KIND,
+            r"the server doesn't have a resource type|no matches for kind|could not find the requested",
+        ),
+        (Trouble.MISSING, r"\(NotFound\)"),
+        (Trouble.FORBIDDEN, r"\(Forbidden\)| is forbidden: "),
+        (Trouble.UNAUTHORIZED, r"\bUnauthorized\b|must be logged in to the server"),
+        (
+            Trouble.UNREACHABLE,
+            r"Unable to connect to the server|connection refused|was refused|i/o timeout|no such host|no route to host"
+            r"|context deadline exceeded|Client\.Timeout exceeded|network is unreachable|EOF$|ServiceUnavailable",
+        ),
+    )
+)
+
+
+def trouble_of(outcome: Outcome) -> Trouble:
+    """Why this kubectl failed. An exit without a word that is known here is `OTHER`."""
+    text = outcome.stderr.strip()
+    return next((trouble for trouble, telling in _TELLING if telling.search(text)), Trouble.OTHER)
+
+
+class KubectlFailed(ToolFailed):
+    """A read that did not succeed; `trouble` says in what way."""
+
+    def __init__(self, trouble: Trouble, summary: str, *, next_step: str = "") -> None:
+        super().__init__(summary, next_step=next_step)
+        self.trouble = trouble
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kubectl:
+    """Builds kubectl commands against one kubeconfig. Nothing is taken from the environment's own."""
+
+    program: str
+    kubeconfig: Path
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def get(
+        self,
+        kind: str,
+        name: str = "",
+        *,
+        namespace: str = "",
+        everywhere: bool = False,
+        labels: str = "",
+        confidential: bool = False,
+        managers: bool = False,
+    ) -> Command:
+        """`kubectl get … -o json`. `confidential` for Secrets: their values must not be shown or journalled.
+
+        `managers` asks for `managedFields`, too.
+        """
+        argv = [self.program, f"--kubeconfig={self.kubeconfig}", f"--request-timeout={REQUEST_TIMEOUT}s", "get", kind]
+        argv += [f"--namespace={namespace}"] if namespace else []
+        argv += ["--all-namespaces"] if everywhere else []
+        argv += [f"--selector={labels}"] if labels else []
+        argv += ["--show-managed-fields"] if managers else []
+        argv += ["--output=json", *(["--", name] if name else [])]
+        shown = f"{namespace + '/' if namespace else ''}{name}" if name else "all" if everywhere else namespace
+        return Command(
+            argv=tuple(argv),
+            title=f"read {kind} {shown}".rstrip(),
+            env=self.env,
+            timeout=READ_TIMEOUT,
+            confidential=confidential,
+        )
+
+    def raw(self, path: str) -> Command:
+        """One GET on the API server, e.g. `/apis/<group>/<version>`."""
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "get",
+            f"--raw={path}",
+        )
+        return Command(argv=argv, title=f"ask the API server for {path}", env=self.env, timeout=READ_TIMEOUT)
+
+    def proxy(self, socket_path: Path, below: str) -> Command:
+        """`kubectl proxy` on a Unix socket: GET, and only what is below a path of the API. It runs until it is told."""
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            "proxy",
+            f"--unix-socket={socket_path}",
+            f"--accept-paths=^{re.escape(below)}",
+            "--reject-methods=^(POST|PUT|PATCH|DELETE|OPTIONS|CONNECT)$",
+        )
+        return Command(argv=argv, title=f"open {below}", env=self.env, serves=True, timeout=READ_TIMEOUT)
+
+    def get_all(self, namespace: str) -> Command:
+        """The handbook's `kubectl get all -n <namespace>`, as the table a person reads."""
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "get",
+            "all",
+            f"--namespace={namespace}",
+        )
+        return Command(argv=argv, title=f"list what is in namespace {namespace}", env=self.env, timeout=READ_TIMEOUT)
+
+    def find_all(self, objects: Sequence[Json]) -> Command:
+        """Looks for each of these objects (`apiVersion`, `kind`, `metadata`): one line for each that exists."""
+        wanted = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "get",
+            "--filename=-",
+            "--ignore-not-found",
+            f"--output=go-template={FOUND}",
+        )
+        return Command(
+            argv=argv,
+            title=f"look which of {len(objects)} objects exist already",
+            env=self.env,
+            stdin=json.dumps(wanted).encode(),
+            timeout=READ_TIMEOUT + len(objects),  # one request for each
+        )
+
+    def apply(self, obj: Json, *, manager: str, force: bool = True, dry_run: bool = False) -> Command:
+        """Server-side apply of one object as the field manager; `force` takes fields from others who hold them.
+
+        The object travels on standard input, as it may be a Secret. As with pulumi, unknown fields are no error.
+        """
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "apply",
+            "--server-side",
+            f"--field-manager={manager}",
+            "--filename=-",
+            "--validate=ignore",
+            "--output=name",
+            *(["--force-conflicts"] if force else []),
+            *(["--dry-run=server"] if dry_run else []),
+        )
+        kind, name = text_at(obj, "kind"), text_at(obj, "metadata", "name")
+        return Command(
+            argv=argv,
+            title=f"{'try to put back' if dry_run else 'put back'} {kind} {name}",
+            env=self.env,
+            stdin=json.dumps(obj).encode(),
+            mutates=not dry_run,
+            confidential=True,
+            timeout=READ_TIMEOUT if dry_run else None,
+        )
+
+    def set_managers(self, obj: Json, entries: Sequence[Json], *, manager: str) -> Command:
+        """Sets who holds which fields of an object that was just read; refused when it changed since. No value changes.
+
+        The patch travels on standard input, like whatever else is sent.
+        """
+        facts = obj["metadata"]
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": facts["resourceVersion"]},
+            {"op": "add", "path": "/metadata/managedFields", "value": list(entries)},
+        ]
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "patch",
+            "--type=json",
+            "--patch-file=/dev/stdin",
+            f"--field-manager={manager}",
+            "--output=name",
+            *([f"--namespace={facts['namespace']}"] if facts.get("namespace") else []),
+            "--",
+            full_kind(obj),
+            facts["name"],
+        )
+        title = f"take over fields of {text_at(obj, 'kind')} {facts['name']}"
+        return Command(
+            argv=argv, title=title, env=self.env, stdin=json.dumps(patch).encode(), mutates=True, confidential=True
+        )
+
+    def version(self) -> Command:
+        """Client and server versions, as JSON."""
+        argv = (
+            self.program,
+            f"--kubeconfig={self.kubeconfig}",
+            f"--request-timeout={REQUEST_TIMEOUT}s",
+            "version",
+            "--output=json",
+        )
+        return Command(
+            argv=argv, title="ask kubectl and the server for their versions", env=self.env, timeout=READ_TIMEOUT
+        )
+
+
+_FACTS = (
+    "{{.apiVersion}}",
+    "{{.kind}}",
+    "{{with .metadata.namespace}}{{.}}{{end}}",
+    "{{.metadata.name}}",
+    '{{with .metadata.annotations}}{{with index . "meta.helm.sh/release-name"}}{{.}}{{end}}{{end}}',
+    '{{with .metadata.annotations}}{{with index . "meta.helm.sh/release-namespace"}}{{.}}{{end}}{{end}}',
+)
+_ROW = '{{"\\t"}}'.join(_FACTS) + '{{"\\n"}}'
+FOUND = f'{{{{define "row"}}}}{_ROW}{{{{end}}}}' + (
+    '{{if .items}}{{range .items}}{{template "row" .}}{{end}}{{else}}{{template "row" .}}{{end}}'
+)
+"""One line for each object, its facts separated by tabs; kubectl hands over a list, or an object that is alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An object that exists."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    release: str = ""
+    """The helm release that made it."""
+    release_namespace: str = ""
+
+
+def ask_found(runner: Runs, command: Command) -> list[Found]:
+    """Which of the objects of `Kubectl.find_all` exist. A kind the server does not know has none.
+
+    Raises `KubectlFailed`.
+    """
+    outcome = _answered(runner, command, None)
+    said = [line for line in outcome.stderr.splitlines() if line.strip()]
+    if not outcome.ok and not (said and all("no matches for kind" in line for line in said)):
+        raise _failure(outcome)
+    rows = (line.split("\t", len(_FACTS) - 1) for line in outcome.stdout.splitlines() if line)
+    return [
+        Found(api_version=version, kind=kind, namespace=namespace, name=name, release=release, release_namespace=within)
+        for version, kind, namespace, name, release, within in rows
+    ]
+
+
+def read_json(outcome: Outcome) -> Json:
+    """The object or list kubectl printed. Raises `KubectlFailed` for a failure or an answer that is no object."""
+    if not outcome.ok:
+        raise _failure(outcome)
+    try:
+        answer = json.loads(outcome.stdout)
+    except ValueError as error:
+        raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is no object")
+    return answer
+
+
+def full_kind(obj: Json) -> str:
+    """`Deployment.v1.apps`: the kind of an object as kubectl takes it, whatever other groups have of that name."""
+    group, _, version = text_at(obj, "apiVersion").rpartition("/")
+    return f"{text_at(obj, 'kind')}.{version}.{group}" if group else text_at(obj, "kind")
+
+
+def _failure(outcome: Outcome) -> KubectlFailed:
+    trouble = trouble_of(outcome)
+    said = _last_line(outcome.shown_stderr or outcome.stderr)
+    return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {said}")
+
+
+def ask(runner: Runs, command: Command, *, pause: Callable[[float], None] | None = None) -> Json:
+    """Run a read and parse it; a connection that broke is tried again, three times in all.
+
+    Raises `KubectlFailed`.
+    """
+    return read_json(_answered(runner, command, pause))
+
+
+def _answered(runner: Runs, command: Command, pause: Callable[[float], None] | None) -> Outcome:
+    for attempt in range(1, ATTEMPTS + 1):
+        outcome = runner.run(command)
+        if outcome.ok or attempt == ATTEMPTS or trouble_of(outcome) is not Trouble.PASSING:
+            break
+        if pause is not None:
+            pause(float(attempt))
+    return outcome
+
+
+def find(runner: Runs, command: Command) -> Json | None:
+    """As `ask`, but an object that does not exist is `None`."""
+    try:
+        return ask(runner, command)
+    except KubectlFailed as error:
+        if error.trouble is Trouble.MISSING:
+            return None
+        raise
+
+
+def items(answer: Json) -> list[Json]:
+    """The objects of a list."""
+    found = answer.get("items")
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+# --- reading objects: every level may be missing -----------------------------------------------------------------
+
+
+def dig(value: Any, *path: str | int) -> Any:
+    """What lies at `path` in nested mappings and lists, or `None` when any level is missing."""
+    for step in path:
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else None
+        else:
+            value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def text_at(value: Any, *path: str | int) -> str:
+    found = dig(value, *path)
+    return found if isinstance(found, str) else ""
+
+
+def metadata(obj: Json) -> tuple[str, str]:
+    """Namespace and name."""
+    return text_at(obj, "metadata", "namespace"), text_at(obj, "metadata", "name")
+
+
+def annotations_of(obj: Json) -> Mapping[str, str]:
+    found = dig(obj, "metadata", "annotations")
+    return found if isinstance(found, Mapping) else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One entry of `status.conditions`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def is_true(self) -> bool:
+        return self.status == "True"
+
+    @property
+    def why(self) -> str:
+        """` (reason: message)`, once where both are the same; empty where neither is given."""
+        told = ": ".join(dict.fromkeys(part for part in (self.reason, self.message) if part))
+        return f" ({told})" if told else ""
+
+    def __str__(self) -> str:
+        return f"{self.type}={self.status}{self.why}"
+
+
+def conditions(obj: Json) -> Iterator[Condition]:
+    for entry in dig(obj, "status", "conditions") or []:
+        if isinstance(entry, Mapping):
+            yield Condition(
+                type=str(entry.get("type", "")),
+                status=str(entry.get("status", "")),
+                reason=str(entry.get("reason", "")),
+                message=str(entry.get("message", "")),
+            )
+
+
+def condition(obj: Json, kind: str) -> Condition | None:
+    return next((found for found in conditions(obj) if found.type == kind), None)
+
+
+def is_current(obj: Json) -> bool:
+    """The controller has seen the newest generation (objects that record none count as current)."""
+    seen, newest = dig(obj, "status", "observedGeneration"), dig(obj, "metadata", "generation")
+    return not isinstance(seen, int) or not isinstance(newest, int) or seen >= newest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """`major.minor` numbers of client and server."""
+
+    client: str
+    server: str = ""
+
+    @property
+    def skew(self) -> int | None:
+        """Minor versions between client and server; `None` when one is unknown or the majors differ."""
+        ours, theirs = _minor(self.client), _minor(self.server)
+        if ours is None or theirs is None or ours[0] != theirs[0]:
+            return None
+        return abs(ours[1] - theirs[1])
+
+
+def read_versions(answer: Json) -> Versions:
+    return Versions(
+        client=text_at(answer, "clientVersion", "gitVersion"), server=text_at(answer, "serverVersion", "gitVersion")
+    )
+
+
+def _minor(version: str) -> tuple[int, int] | None:
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"

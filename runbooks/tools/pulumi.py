@@ -1,0 +1,632 @@
+"""pulumi: argv builders that always name folder, stack and stack config, and readers of its JSON answers.
+
+Builders never select a stack, and only `stack_init` creates one. Shapes follow the recorded answers of pulumi 3.260.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from runbooks.core.command import Command
+from runbooks.core.errors import ToolFailed
+from runbooks.tools.stack import Stack
+
+READ_TIMEOUT = 120.0
+"""Seconds after which a command that only reads is given up; previews run programs and charts and get none."""
+SECRET = "[secret]"  # noqa: S105 - what pulumi shows instead of one
+SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - sdk/go/common/resource/sig: marks special values
+STATELESS = frozenset({"same", "read", "refresh", "read-replacement", "discard", "discard-replaced"})
+"""Operations that leave what is deployed as it is."""
+
+
+# Builders
+
+
+def _command(stack: Stack, *words: str, **options: Any) -> Command:
+    settings = ("--config-file", str(stack.config_file)) if stack.config_file is not None else ()
+    where = ("-C", str(stack.folder), *words, "--stack", stack.selector, *settings, "--non-interactive")
+    return Command(argv=(stack.program, *where), env=stack.env, **options)
+
+
+def _state_command(stack: Stack, *words: str, **options: Any) -> Command:
+    """A command on the stack's state, which takes no `--config-file`."""
+    where = ("-C", str(stack.folder), *words, "--stack", stack.selector, "--non-interactive")
+    return Command(argv=(stack.program, *where), env=stack.env, timeout=options.pop("timeout", READ_TIMEOUT), **options)
+
+
+def version(program: str, env: Mapping[str, str]) -> Command:
+    return Command(argv=(program, "version"), env=env, title="which pulumi is this", timeout=READ_TIMEOUT)
+
+
+def whoami(program: str, env: Mapping[str, str]) -> Command:
+    argv = (program, "whoami", "--json", "--non-interactive")
+    return Command(argv=argv, env=env, title="who is logged in, and where", timeout=READ_TIMEOUT)
+
+
+def stack_init(stack: Stack) -> Command:
+    """Creates the stack; with a file backend it also writes `Pulumi.<stack>.yaml` into the folder it runs in."""
+    folder = stack.init_folder or stack.folder
+    argv = (stack.program, "-C", str(folder), "stack", "init", stack.selector, "--non-interactive")
+    return Command(argv=argv, env=stack.env, title=f"create the stack {stack.reference}", mutates=True)
+
+
+def stack_ls(stack: Stack) -> Command:
+    """The stacks of all projects on the stack's backend; on the cloud those of its organization alone."""
+    where = () if stack.selector == stack.name else ("--organization", stack.organization)
+    argv = (stack.program, "-C", str(stack.folder), "stack", "ls", "--all", "--json", *where, "--non-interactive")
+    return Command(argv=argv, env=stack.env, title="list the stacks", timeout=READ_TIMEOUT)
+
+
+def stack_show(stack: Stack) -> Command:
+    """What pulumi tells a person of the stack: the only answer that names an update in progress."""
+    return _state_command(stack, "stack", title=f"look at the stack of {stack.service}")
+
+
+def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
+    """Confidential in any case: a chart may have put a secret into an object that pulumi does not know as one."""
+    words = ("stack", "export", *(("--show-secrets",) if show_secrets else ()))
+    return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=True)
+
+
+def stack_output(stack: Stack, *, show_secrets: bool = False) -> Command:
+    words = ("stack", "output", "--json", *(("--show-secrets",) if show_secrets else ()))
+    return _state_command(stack, *words, title=f"read the outputs of {stack.service}", confidential=show_secrets)
+
+
+def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
+    words = ("config", "--json", *(("--show-secrets",) if show_secrets else ()))
+    title = f"read the settings of {stack.service}"
+    return _command(stack, *words, title=title, confidential=show_secrets, timeout=READ_TIMEOUT)
+
+
+def config_set(stack: Stack, key: str, value: str) -> Command:
+    """A setting that is no secret. pulumi itself refuses a value that looks like one."""
+    command = _command(stack, "config", "set", title=f"set {key} of {stack.service}", mutates=True)
+    return _with_arguments(command, key, value)
+
+
+def config_set_secret(stack: Stack, key: str, value: str) -> Command:
+    """A secret setting; the value travels on standard input. pulumi drops one trailing newline."""
+    title = f"set the secret {key} of {stack.service}"
+    command = _command(
+        stack, "config", "set", "--secret", title=title, mutates=True, confidential=True, stdin=f"{value}\n".encode()
+    )
+    return _with_arguments(command, key)
+
+
+def _with_arguments(command: Command, *arguments: str) -> Command:
+    """Arguments after the options; behind `--` when one of them would be read as an option."""
+    separator = ("--",) if any(argument.startswith("-") for argument in arguments) else ()
+    changed = {**command.__dict__, "argv": (*command.argv, *separator, *arguments)}
+    return Command(**changed)
+
+
+def preview(stack: Stack) -> Command:
+    """With the halves of replaces: what is deleted as one half, and has no other, is in no other step."""
+    return _command(stack, "preview", "--json", "--show-replacement-steps", title=f"preview {stack.service}")
+
+
+def up(stack: Stack) -> Command:
+    """Applies without another preview of pulumi's own: the approved one was made before. Prints one event a line."""
+    return _command(stack, "up", "--json", "--yes", "--skip-preview", title=f"apply {stack.service}", mutates=True)
+
+
+def refresh_preview(stack: Stack) -> Command:
+    return _command(stack, "refresh", "--preview-only", "--json", title=f"look for drift of {stack.service}")
+
+
+def refresh(stack: Stack, urns: Sequence[str]) -> Command:
+    """Takes what is there of these resources into the state."""
+    targets = (f"--target={urn}" for urn in urns)
+    title = f"take {len(urns)} resources of {stack.service} into its state"
+    return _command(stack, "refresh", "--json", "--yes", "--skip-preview", *targets, title=title, mutates=True)
+
+
+def destroy_preview(stack: Stack) -> Command:
+    return _command(stack, "destroy", "--preview-only", "--json", title=f"preview the end of {stack.service}")
+
+
+def destroy(stack: Stack) -> Command:
+    words = ("destroy", "--json", "--yes", "--skip-preview")
+    return _command(stack, *words, title=f"destroy {stack.service}", mutates=True)
+
+
+def cancel(stack: Stack) -> Command:
+    """On a file backend this deletes the stack's lock files and stops nobody: look first who holds them."""
+    argv = (stack.program, "-C", str(stack.folder), "cancel", "--yes", "--non-interactive")
+    command = Command(argv=argv, env=stack.env, title=f"remove the lock of {stack.service}", mutates=True)
+    return _with_arguments(command, stack.selector)
+
+
+# Answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    user: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackRow:
+    """A line of `stack ls`."""
+
+    name: str
+    """Of the asked project's stacks without the project; of the default organization's without the organization."""
+    resource_count: int | None = None
+    updating: bool = False
+    """Told by the cloud alone."""
+
+    def reference(self, asked: Stack) -> str:
+        """`<organization>/<project>/<stack>`, in the listing that was asked for from the folder of `asked`."""
+        parts = self.name.split("/")
+        before = {1: (asked.organization, asked.project), 2: (parts[0], asked.project)}
+        return "/".join((*before.get(len(parts), parts[:2]), parts[-1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting of a stack: `value` is empty for a secret that was not asked for in plaintext."""
+
+    key: str
+    value: str = field(repr=False)
+    secret: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropertyChange:
+    """One line of a `detailedDiff`."""
+
+    path: str
+    kind: str
+    """`add`, `delete`, `update`, each also with `-replace`."""
+    of_inputs: bool
+    """The old value is an input of the old state, not an output."""
+
+    @property
+    def forces_replace(self) -> bool:
+        return self.kind.endswith("-replace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """One side of a step: what pulumi knows of a resource. Secrets read `[secret]`."""
+
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    parent: str = ""
+    protected: bool = False
+    retained: bool = False
+    """`retainOnDelete`: pulumi forgets it and leaves the object."""
+    pending_delete: bool = False
+    """The old half of a replace that an earlier update could not finish."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One operation that a preview proposes."""
+
+    op: str
+    urn: str
+    old: State | None = None
+    new: State | None = None
+    changes: tuple[PropertyChange, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """Properties that differ, where the provider gives no detailed difference."""
+    replace_reasons: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        return type_of(self.urn)
+
+    @property
+    def name(self) -> str:
+        return name_of(self.urn)
+
+    @property
+    def changes_something(self) -> bool:
+        return self.op not in STATELESS or bool(self.protection)
+
+    @property
+    def protection(self) -> str:
+        """`protect` or `unprotect` where the resource stays; pulumi calls such a step `same`, or makes it an update."""
+        if self.op not in {"same", "update"} or self.old is None or self.new is None:
+            return ""
+        if self.old.protected == self.new.protected:
+            return ""
+        return "protect" if self.new.protected else "unprotect"
+
+    @property
+    def protected(self) -> bool:
+        """Also when the same update drops the protection: the engine would then let the replace pass."""
+        return any(state.protected for state in (self.old, self.new) if state is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostic:
+    severity: str
+    """`error`, `warning`, `info`, `info#err`, `debug`."""
+    message: str
+    urn: str = ""
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """The answer of `preview --json` and its relatives."""
+
+    steps: tuple[Step, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    change_summary: Mapping[str, int]
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    seconds: float = 0.0
+    may_be_corrupt: bool = False
+
+    @property
+    def changes(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.changes_something)
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        return tuple(diagnostic for diagnostic in self.diagnostics if diagnostic.severity == "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of `up --json`."""
+
+    kind: str
+    """`started`, `done`, `failed` for a resource; `diagnostic`, `summary`, `prelude`, `end`, or pulumi's own name."""
+    op: str = ""
+    urn: str = ""
+    parent: str = ""
+    """The URN of the resource it belongs to."""
+    diagnostic: Diagnostic | None = None
+    changes: Mapping[str, int] = field(default_factory=dict)
+    result: str = ""
+    """Of a summary: `succeeded` or `failed`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateResource:
+    urn: str
+    identity: str = ""
+    protected: bool = False
+    pending_delete: bool = False
+    """The old half of a replace that an earlier update could not finish."""
+    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """As it was applied last; secrets as the answer has them."""
+    field_manager: str = ""
+    """Of an object in the cluster: the name under which the provider applies it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The answer of `stack export`."""
+
+    resources: tuple[StateResource, ...]
+    pending: tuple[tuple[str, str], ...] = ()
+    """Operations a killed update left behind, as (`creating`, urn)."""
+    outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def own_resources(self) -> tuple[StateResource, ...]:
+        """Without the stack itself and default providers, which exist for pulumi only."""
+        return tuple(resource for resource in self.resources if not is_bookkeeping(resource.urn))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """Who holds a stack."""
+
+    pid: int
+    """0 where the cloud says that an update runs: it does not know the process."""
+    user: str
+    host: str
+    since: str
+    """RFC 3339; of the cloud as it says it, e.g. `2 minutes ago`."""
+    path: Path | None = None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """A lock file that names nobody: a full disk or a power cut left it empty. pulumi counts it all the same."""
+        return self.path is not None and not self.host
+
+    @property
+    def identity(self) -> tuple[int, str, str, str]:
+        """The same as long as it is the same lock: the cloud tells an age, which grows."""
+        return (self.pid, self.user, self.host, self.since if self.path else "")
+
+
+def type_of(urn: str) -> str:
+    """`kubernetes:core/v1:Secret` of `urn:pulumi:mx::sample::parent$kubernetes:core/v1:Secret::name`."""
+    parts = urn.split("::", 3)
+    return parts[2].rpartition("$")[2] if len(parts) == 4 else ""
+
+
+def name_of(urn: str) -> str:
+    return urn.split("::", 3)[-1]
+
+
+def parents_of(urn: str) -> str:
+    """The types of its parents, outermost first, joined by `$`; empty for a resource below the stack."""
+    parts = urn.split("::", 3)
+    return parts[2].rpartition("$")[0] if len(parts) == 4 else ""
+
+
+def is_bookkeeping(urn: str) -> bool:
+    """The stack itself and default providers: they exist in pulumi's state only."""
+    kind = type_of(urn)
+    return kind == "pulumi:pulumi:Stack" or (
+        kind.startswith("pulumi:providers:") and name_of(urn).startswith("default")
+    )
+
+
+# Readers
+
+
+def read_json(text: str, what: str) -> Any:
+    """Raises `ToolFailed` when the answer is not JSON: the text itself is left out, it may hold anything."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ToolFailed(
+            f"{what} answered something that is not JSON (line {error.lineno}, {len(text)} characters)",
+            expected="the JSON that pulumi 3.260 and newer print",
+            next_step="./inv doctor",
+        ) from error
+
+
+def read_version(text: str) -> tuple[int, int, int]:
+    """`v3.260.0` → (3, 260, 0); a pre-release or build suffix is dropped."""
+    found = re.search(r"v?(\d+)\.(\d+)\.(\d+)", text)
+    if found is None:
+        raise ToolFailed(f"pulumi version answered {text.strip()[:80]!r}", expected="a version such as v3.260.0")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+def read_login(text: str) -> Login:
+    answer = read_json(text, "pulumi whoami")
+    return Login(user=str(answer.get("user", "")), url=str(answer.get("url", "")))
+
+
+def read_stacks(text: str) -> tuple[StackRow, ...]:
+    rows = read_json(text, "pulumi stack ls")
+    return tuple(
+        StackRow(
+            name=str(row["name"]),
+            resource_count=row.get("resourceCount"),
+            updating=bool(row.get("updateInProgress", False)),
+        )
+        for row in rows
+    )
+
+
+def read_outputs(text: str) -> Mapping[str, Any]:
+    """Output → value; secrets read `[secret]` unless asked for in plaintext. A stack without outputs gives `{}`."""
+    answer = read_json(text, "pulumi stack output") if text.strip() else {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def read_settings(text: str) -> tuple[Setting, ...]:
+    answer = read_json(text, "pulumi config")
+    return tuple(
+        Setting(key=key, value=_setting_text(item), secret=bool(item.get("secret"))) for key, item in answer.items()
+    )
+
+
+def _setting_text(item: Mapping[str, Any]) -> str:
+    value = item.get("value", "")
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read_preview(text: str) -> Preview:
+    """Read `preview --json`, also of a preview that failed: then `errors` says why."""
+    answer = read_json(text, "pulumi preview")
+    return Preview(
+        steps=tuple(_whole_steps([_step(item) for item in answer.get("steps") or ()])),
+        diagnostics=tuple(_told(item) for item in answer.get("diagnostics") or () if not _is_noise(item)),
+        change_summary=dict(answer.get("changeSummary") or {}),
+        settings=dict(answer.get("config") or {}),
+        seconds=(answer.get("duration") or 0) / 1e9,
+        may_be_corrupt=bool(answer.get("maybeCorrupt")),
+    )
+
+
+HALVES = frozenset({"create-replacement", "delete-replaced", "discard-replaced", "remove-pending-replace"})
+
+
+def _whole_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps, each replace as one.
+
+    Where something is deleted before it is replaced, pulumi deletes what depends on it first. What of that the program
+    has no more is never made again: its `delete-replaced` is a delete. The old halves that an earlier update left are
+    read from the state.
+    """
+    replaced = {step.urn for step in steps if step.op == "replace"}
+    for step in steps:
+        if step.op not in HALVES or (step.op == "create-replacement" and step.urn not in replaced):
+            yield step
+        elif step.op == "delete-replaced" and step.urn not in replaced and step.old and not step.old.pending_delete:
+            yield replace(step, op="delete")
+
+
+def _step(item: Mapping[str, Any]) -> Step:
+    return Step(
+        op=str(item["op"]),
+        urn=str(item["urn"]),
+        old=_state(item.get("oldState")),
+        new=_state(item.get("newState")),
+        changes=_changes(item.get("detailedDiff")),
+        reasons=tuple(item.get("diffReasons") or ()),
+        replace_reasons=tuple(item.get("replaceReasons") or ()),
+    )
+
+
+def _state(item: Mapping[str, Any] | None) -> State | None:
+    if item is None:
+        return None
+    return State(
+        inputs=item.get("inputs") or {},
+        outputs=item.get("outputs") or {},
+        identity=str(item.get("id") or ""),
+        parent=str(item.get("parent") or ""),
+        protected=bool(item.get("protect")),
+        retained=bool(item.get("retainOnDelete")),
+        pending_delete=bool(item.get("delete")),
+    )
+
+
+def _changes(item: Mapping[str, Any] | None) -> tuple[PropertyChange, ...]:
+    return tuple(
+        PropertyChange(path=path, kind=str(change.get("kind", "update")), of_inputs=bool(change.get("inputDiff")))
+        for path, change in (item or {}).items()
+    )
+
+
+def _told(item: Mapping[str, Any]) -> Diagnostic:
+    message = f"{item.get('prefix') or ''}{item.get('message') or ''}"
+    return Diagnostic(
+        severity=str(item.get("severity", "info")),
+        message=message.strip("\n"),
+        urn=str(item.get("urn") or ""),
+        ephemeral=bool(item.get("ephemeral")),
+    )
+
+
+AMBIENT_PLUGIN = re.compile(r"using pulumi-(?:resource|language)-\S+ from \$PATH")
+
+
+def _is_noise(item: Mapping[str, Any]) -> bool:
+    """Debug lines, empty ones, and the notice that a provider or language host was taken from PATH."""
+    message = str(item.get("message") or "")
+    return item.get("severity") == "debug" or not message.strip() or bool(AMBIENT_PLUGIN.search(message))
+
+
+RESOURCE_EVENTS = {"resourcePreEvent": "started", "resOutputsEvent": "done", "resOpFailedEvent": "failed"}
+OTHER_EVENTS = {"preludeEvent": "prelude", "cancelEvent": "end"}
+
+
+def read_event(line: str) -> Event | None:
+    """One line of `up --json`; `None` for an empty line, one that is no event, and for noise."""
+    if not line.lstrip().startswith("{"):
+        return None
+    try:
+        answer = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    name = next((key for key in answer if key.endswith("Event")), None)
+    if name is None:
+        return None
+    body = answer[name] or {}
+    if name in RESOURCE_EVENTS:
+        facts = body["metadata"]
+        parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
+        return Event(kind=RESOURCE_EVENTS[name], op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
+    if name == "diagnosticEvent":
+        return None if _is_noise(body) else Event(kind="diagnostic", diagnostic=_told(body), urn=body.get("urn") or "")
+    if name == "summaryEvent":
+        return Event(kind="summary", changes=body.get("resourceChanges") or {}, result=str(body.get("result") or ""))
+    return Event(kind=OTHER_EVENTS.get(name, name))
+
+
+def read_events(text: str) -> Iterator[Event]:
+    return (event for event in map(read_event, text.splitlines()) if event is not None)
+
+
+def read_export(text: str) -> Export:
+    """Secrets in it stay as they are: ciphertext, or clear when they were asked for."""
+    return _export(read_json(text, "pulumi stack export").get("deployment") or {})
+
+
+def read_checkpoint(text: str) -> Export:
+    """The file in which a file backend keeps a stack's state: `.pulumi/stacks/<project>/<stack>.json`."""
+    return _export((read_json(text, "the state file").get("checkpoint") or {}).get("latest") or {})
+
+
+def _export(deployment: Mapping[str, Any]) -> Export:
+    resources = deployment.get("resources") or ()
+    stack: Mapping[str, Any] = next((item for item in resources if item.get("type") == "pulumi:pulumi:Stack"), {})
+    return Export(
+        resources=tuple(
+            StateResource(
+                urn=str(item["urn"]),
+                identity=str(item.get("id") or ""),
+                protected=bool(item.get("protect")),
+                pending_delete=bool(item.get("delete")),
+                inputs=item.get("inputs") or {},
+                field_manager=str((item.get("outputs") or {}).get("__fieldManager") or ""),
+            )
+            for item in resources
+        ),
+        pending=tuple(
+            (str(item.get("type", "")), str((item.get("resource") or item).get("urn", "")))
+            for item in deployment.get("pending_operations") or ()
+        ),
+        outputs=stack.get("outputs") or {},
+    )
+
+
+def read_lock(text: str, path: Path | None = None) -> Lock:
+    """A lock file of a file backend."""
+    answer = read_json(text, f"the lock file {path or ''}".strip())
+    return Lock(
+        pid=int(answer.get("pid") or 0),
+        user=str(answer.get("username", "")),
+        host=str(answer.get("hostname", "")),
+        since=str(answer.get("timestamp", "")),
+        path=path,
+    )
+
+
+LOCK_LINE = re.compile(r"created by (?P<user>[^@\s]*)@(?P<host>\S+) \(pid (?P<pid>\d+|\$PID)\) at (?P<since>\S+)")
+
+
+def read_lock_lines(text: str) -> tuple[Lock, ...]:
+    """The locks that pulumi's refusal names."""
+    return tuple(
+        Lock(pid=int(found["pid"]) if found["pid"].isdigit() else 0, user=found["user"], host=found["host"],
+             since=found["since"])
+        for found in LOCK_LINE.finditer(text)
+    )  # fmt: skip
+
+
+CURRENT_UPDATE = re.compile(
+    r"^\s*Update in progress:\s*^\s*Started:\s*(?P<since>.*?)\s*$(?:\s*^\s*Requested By:\s*(?P<user>.*?)\s*$)?",
+    re.MULTILINE,
+)
+
+
+def read_current_update(text: str) -> Lock | None:
+    """The update in progress that `pulumi stack` tells of on the cloud, if there is one."""
+    found = CURRENT_UPDATE.search(text)
+    return Lock(pid=0, user=found["user"] or "", host="", since=found["since"]) if found else None
+
+
+def lock_folder(stack: Stack, backend: str) -> Path | None:
+    """Where a `file://` backend keeps the stack's locks; `None` for every other backend."""
+    parts = urlsplit(backend)
+    if parts.scheme != "file":
+        return None
+    root = Path(unquote(parts.path)).expanduser()
+    return root / ".pulumi" / "locks" / stack.organization / stack.project / stack.name
+
+
+def locks_in(folder: Path) -> tuple[Lock, ...]:
+    """The locks held in that folder now; one whose file says nothing is unreadable, and a lock all the same."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read_lock(path.read_text(encoding="utf-8"), path))
+        except FileNotFoundError:  # given up while we looked
+            continue
+        except (ToolFailed, ValueError, TypeError, AttributeError):
+            found.append(Lock(pid=0, user="", host="", since="", path=path))
+    return tuple(found)

@@ -1,0 +1,336 @@
+"""Every exposure check with right, wrong, late and missing answers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runbooks.checks import exposure
+from runbooks.checks.exposure import Device, Exposure, Kind
+from runbooks.core.findings import Finding, State
+from runbooks.tools.kubectl import Json
+from runbooks.tools.network import Answer, Network
+from tests.answers import listing, secret
+
+FQDN = "postgresql.tail1234.ts.net"
+DEVICE = Device(fqdn=FQDN, addresses=("100.64.0.7", "fd7a::7"))
+
+
+def service(
+    name: str = "postgresql-cluster-rw-ext",
+    *,
+    annotations: dict[str, str] | None = None,
+    ready: tuple[str, str] | None = ("True", "ProxyCreated"),
+    **spec: Any,
+) -> dict[str, Any]:
+    asked = {"tailscale.com/expose": "true", "tailscale.com/hostname": "postgresql"}
+    conditions = [{"type": "TailscaleProxyReady", "status": ready[0], "reason": ready[1]}] if ready else []
+    return {
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": "postgresql",
+            "annotations": asked if annotations is None else annotations,
+        },
+        "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.9", "ports": [{"port": 5432}], **spec},
+        "status": {"conditions": conditions},
+    }
+
+
+def ingress(
+    *,
+    hosts: list[str] | None = None,
+    rules: list[str] | None = None,
+    hostname: str = "immich.tail1234.ts.net",
+    **changes: Any,
+) -> dict[str, Any]:
+    status = {"loadBalancer": {"ingress": [{"hostname": hostname}]}} if hostname else {}
+    spec: dict[str, Any] = {"ingressClassName": "tailscale", "tls": [{"hosts": ["immich"] if hosts is None else hosts}]}
+    spec["rules"] = [{"host": host} for host in rules or []]
+    if not rules:
+        spec["defaultBackend"] = {"service": {"name": "immich"}}
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": "web", "namespace": "immich"},
+        "spec": spec,
+        "status": status,
+    } | changes
+
+
+def state(fqdn: str = f"{FQDN}.", ips: str = '["100.64.0.7","fd7a::7"]') -> dict[str, Any]:
+    return secret("ts-x-0", "tailscale", {"device_fqdn": fqdn, "device_ips": ips})
+
+
+# --- which objects are exposed ---------------------------------------------------------------------------------------
+
+
+def test_the_services_and_ingresses_that_ask_to_be_exposed_and_no_others() -> None:
+    services = listing(
+        service("annotated"),
+        service("plain", annotations={}),
+        service("off", annotations={"tailscale.com/expose": "false"}),
+        service("by-class", annotations={}, type="LoadBalancer", loadBalancerClass="tailscale"),
+        service("other-class", annotations={}, type="LoadBalancer", loadBalancerClass="metallb"),
+    )
+    assert [found.name for found in exposure.exposed_services(services)] == ["annotated", "by-class"]
+    other = ingress() | {"spec": {"ingressClassName": "cloudflare-tunnel"}}
+    assert [found.kind for found in exposure.exposed_ingresses(listing(ingress(), other))] == [Kind.INGRESS]
+
+
+@pytest.mark.parametrize(
+    ("obj", "hostname", "ports"),
+    [
+        (service(), "postgresql", (5432,)),
+        (service("db", annotations={"tailscale.com/expose": "true"}), "postgresql-db", (5432,)),
+        (service(ports=[{"port": 80}, {"port": 443}]), "postgresql", (80, 443)),
+        (ingress(), "immich", (443,)),
+        (ingress(hosts=["photos.tail1234.ts.net"]), "photos", (443,)),
+        (ingress(hosts=[]), "immich-web-ingress", (443,)),
+    ],
+)
+def test_the_name_the_operator_would_give(obj: Json, hostname: str, ports: tuple[int, ...]) -> None:
+    found = exposure.exposure_of(obj)
+    assert (found.hostname, found.ports) == (hostname, ports)
+
+
+def test_the_state_secret_is_found_by_labels() -> None:
+    assert exposure.exposure_of(service()).labels == (
+        "tailscale.com/managed=true,tailscale.com/parent-resource=postgresql-cluster-rw-ext,"
+        "tailscale.com/parent-resource-ns=postgresql,tailscale.com/parent-resource-type=svc"
+    )
+    assert exposure.exposure_of(ingress()).labels.endswith("parent-resource-type=ingress")
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+def refuse(error: Exception) -> Callable[..., Any]:
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+def network(
+    *,
+    status: Any = None,
+    resolve: Any = lambda _: ["100.64.0.7"],
+    connect: Any = lambda *_: None,
+    fetch: Any = lambda _: Answer(status=200, body="<title>Immich</title>"),
+) -> Network:
+    return Network(status=lambda: status, resolve=resolve, connect=connect, fetch=fetch)
+
+
+def tailnet(*, state: str = "Running", **peer: Any) -> dict[str, Any]:
+    known = {"HostName": "whatever", "DNSName": f"{FQDN}.", "Online": True} | peer
+    return {"BackendState": state, "Peer": {"key1": {"DNSName": "other.tail1234.ts.net."}, "key2": known}}
+
+
+def svc(**changes: Any) -> Exposure:
+    return exposure.exposure_of(service(**changes))
+
+
+ING = exposure.exposure_of(ingress())
+URL = "https://immich.tail1234.ts.net/"
+
+RUNGS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
+    # the proxy
+    "condition true": (lambda: exposure.proxy_is_ready(svc()), State.PASSED, "TailscaleProxyReady=True", ""),
+    "no condition yet": (
+        lambda: exposure.proxy_is_ready(svc(ready=None)),
+        State.FAILED,
+        "no condition",
+        "annotations are present",
+    ),
+    "proxy invalid": (
+        lambda: exposure.proxy_is_ready(svc(ready=("False", "ProxyInvalid"))),
+        State.FAILED,
+        "ProxyInvalid",
+        "no proxy Pod",
+    ),
+    "headless": (lambda: exposure.proxy_is_ready(svc(clusterIP="None")), State.FAILED, "headless", "routable"),
+    "being deleted": (
+        lambda: exposure.proxy_is_ready(
+            exposure.exposure_of(ingress(metadata={"name": "web", "namespace": "immich", "deletionTimestamp": "now"}))
+        ),
+        State.FAILED,
+        "terminating",
+        "finalizer",
+    ),
+    "ingress with a hostname": (lambda: exposure.proxy_is_ready(ING), State.PASSED, "immich.tail1234.ts.net", ""),
+    "ingress without": (
+        lambda: exposure.proxy_is_ready(exposure.exposure_of(ingress(hostname=""))),
+        State.FAILED,
+        "no hostname",
+        "ingressClassName",
+    ),
+    "ingress whose rules are ignored": (
+        lambda: exposure.proxy_is_ready(exposure.exposure_of(ingress(rules=["immich.example.org"], hostname=""))),
+        State.FAILED,
+        "immich.example.org",
+        "404",
+    ),
+    "ingress whose rule matches": (
+        lambda: exposure.proxy_is_ready(exposure.exposure_of(ingress(rules=["immich"]))),
+        State.PASSED,
+        "immich",
+        "",
+    ),
+    # the device
+    "device joined": (lambda: exposure.device_has_name(svc(), listing(state())), State.PASSED, FQDN, ""),
+    "no state secret": (
+        lambda: exposure.device_has_name(svc(), listing()),
+        State.FAILED,
+        "no state Secret",
+        "proxy Pod",
+    ),
+    "not joined yet": (
+        lambda: exposure.device_has_name(svc(), listing(state(fqdn=""))),
+        State.FAILED,
+        "no device_fqdn",
+        "OAuth",
+    ),
+    "renamed": (
+        lambda: exposure.device_has_name(svc(), listing(state(fqdn="postgresql-1.tail1234.ts.net."))),
+        State.FAILED,
+        "postgresql-1",
+        "holds the name",
+    ),
+    "another name": (
+        lambda: exposure.device_has_name(svc(), listing(state(fqdn="postgresql-old.tail1234.ts.net."))),
+        State.FAILED,
+        "not postgresql",
+        "tailscale.com/hostname",
+    ),
+    "one replica joined": (
+        lambda: exposure.device_has_name(svc(), listing(state(fqdn=""), state())),
+        State.PASSED,
+        FQDN,
+        "",
+    ),
+    "addresses without sense": (
+        lambda: exposure.device_has_name(svc(), listing(state(ips="{oops"))),
+        State.PASSED,
+        FQDN,
+        "",
+    ),
+    # the peer
+    "peer": (lambda: exposure.device_is_peer(DEVICE, tailnet()), State.PASSED, "online", ""),
+    "peer offline": (lambda: exposure.device_is_peer(DEVICE, tailnet(Online=False)), State.PASSED, "not online", ""),
+    "peer expired": (lambda: exposure.device_is_peer(DEVICE, tailnet(Expired=True)), State.FAILED, "expired", "key"),
+    "no such peer": (
+        lambda: exposure.device_is_peer(DEVICE, tailnet(DNSName="else.tail1234.ts.net.", HostName="postgresql")),
+        State.FAILED,
+        "not among its 2 peers",
+        "ACLs",
+    ),
+    "no peers at all": (
+        lambda: exposure.device_is_peer(DEVICE, {"BackendState": "Running", "Peer": None}),
+        State.FAILED,
+        "not among its 0",
+        "ACLs",
+    ),
+    "stopped": (
+        lambda: exposure.device_is_peer(DEVICE, tailnet(state="Stopped")),
+        State.FAILED,
+        "tailscale is Stopped",
+        "not connected",
+    ),
+    "no tailscale here": (lambda: exposure.device_is_peer(DEVICE, None), State.NOT_TRIED, "no `tailscale`", ""),
+    # the name
+    "resolves": (lambda: exposure.name_resolves(FQDN, DEVICE, network()), State.PASSED, "100.64.0.7", ""),
+    "does not resolve": (
+        lambda: exposure.name_resolves(FQDN, DEVICE, network(resolve=refuse(socket.gaierror(-2, "Name not known")))),
+        State.FAILED,
+        "Name not known",
+        "MagicDNS",
+    ),
+    "resolves elsewhere": (
+        lambda: exposure.name_resolves(FQDN, DEVICE, network(resolve=lambda _: ["10.0.0.66"])),
+        State.FAILED,
+        "10.0.0.66; the device is 100.64.0.7",
+        "another machine",
+    ),
+    "resolves, addresses unknown": (
+        lambda: exposure.name_resolves(FQDN, Device(fqdn=FQDN), network()),
+        State.PASSED,
+        "100.64.0.7",
+        "",
+    ),
+    # the port
+    "connects": (lambda: exposure.port_connects(FQDN, (5432,), network()), State.PASSED, f"{FQDN}:5432", ""),
+    "DNS only": (
+        lambda: exposure.port_connects(FQDN, (5432,), network(connect=refuse(TimeoutError("timed out")))),
+        State.FAILED,
+        "timed out",
+        "ACLs",
+    ),
+    "refused": (
+        lambda: exposure.port_connects(FQDN, (5432,), network(connect=refuse(ConnectionRefusedError("refused")))),
+        State.FAILED,
+        "refused",
+        "endpoints",
+    ),
+    # HTTP
+    "answers": (lambda: exposure.http_answers(URL, "Immich", network()), State.PASSED, "status 200", ""),
+    "wrong body": (
+        lambda: exposure.http_answers(URL, "n8n", network()),
+        State.FAILED,
+        "without 'n8n'",
+        "something else",
+    ),
+    "404": (
+        lambda: exposure.http_answers(URL, "", network(fetch=lambda _: Answer(status=404, body=""))),
+        State.FAILED,
+        "status 404",
+        "backend Service",
+    ),
+    "502": (
+        lambda: exposure.http_answers(URL, "", network(fetch=lambda _: Answer(status=502, body=""))),
+        State.FAILED,
+        "status 502",
+        "behind it",
+    ),
+    "TCP only": (
+        lambda: exposure.http_answers(URL, "", network(fetch=refuse(ConnectionResetError("reset")))),
+        State.FAILED,
+        "reset",
+        "HTTPS certificates",
+    ),
+    "redirect": (
+        lambda: exposure.http_answers(URL, "", network(fetch=lambda _: Answer(status=302, body=""))),
+        State.PASSED,
+        "status 302",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_each_check(name: str) -> None:
+    look, state_wanted, evidence, cause = RUNGS[name]
+    found = look()
+    assert found.state is state_wanted, found
+    assert evidence in found.evidence
+    assert cause in found.cause
+    if found.state is State.FAILED:
+        assert found.cause, "a failed check names its likely cause"
+        assert found.next_step, "and the next safe command"
+
+
+def test_a_rung_without_its_tool_does_not_decide_and_does_not_pass() -> None:
+    found = exposure.device_is_peer(DEVICE, None)
+    assert not found.deciding
+    assert not found.ok
+
+
+def test_a_proxy_group_is_known_by_its_status_alone() -> None:
+    grouped = ingress()
+    grouped["metadata"]["annotations"] = {"tailscale.com/proxy-group": "ha"}
+    device = exposure.device_of(exposure.exposure_of(grouped), listing())
+    assert device is not None
+    assert device.label == "immich"
+    assert exposure.device_of(ING, listing()) is None

@@ -1,0 +1,74 @@
+"""Who listens on a port, with real sockets and with a made-up /proc."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runbooks.checks.listener import CannotTell, all_within, listeners
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def test_this_process_is_found_with_its_folder(server: socket.socket) -> None:
+    found = listeners(server.getsockname()[1])
+    assert [one.pid for one in found] == [os.getpid()]
+    assert found[0].folder == Path.cwd()
+    assert all_within(found, Path.cwd())
+    assert not all_within(found, Path.cwd() / "elsewhere")
+
+
+def test_a_child_in_the_labs_folder_is_told_from_one_outside(tmp_path: Path) -> None:
+    program = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        found = listeners(int(child.stdout.readline()))
+        assert [one.pid for one in found] == [child.pid]
+        assert all_within(found, tmp_path)
+        assert not all_within(found, tmp_path / "lab")
+        child.communicate("")
+
+
+def test_nobody_listens(server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    server.close()
+    assert listeners(port) == []
+    assert not all_within([], Path("/"))
+
+
+def test_a_connection_is_no_listener(server: socket.socket) -> None:
+    with socket.create_connection(server.getsockname()) as client:
+        assert listeners(client.getsockname()[1]) == []
+
+
+def test_a_port_held_by_somebody_else_cannot_be_told(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    line = "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 4242 1 x\n"
+    (tmp_path / "net" / "tcp").write_text(HEAD + line)
+    (tmp_path / "net" / "tcp6").write_text(HEAD)
+    with pytest.raises(CannotTell, match="another user"):
+        listeners(5432, tmp_path)
+    assert listeners(5433, tmp_path) == []
+
+
+def test_a_system_without_proc_cannot_tell(tmp_path: Path) -> None:
+    with pytest.raises(CannotTell, match="no /proc"):
+        listeners(5432, tmp_path)

@@ -1,0 +1,119 @@
+"""The checks of a public Ingress: right, wrong, late and missing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from runbooks.checks import tunnel
+from runbooks.checks.tunnel import Public, is_routed, is_taken_up, public_answers, public_ingresses
+from runbooks.core.findings import State
+from runbooks.tools import network
+from tests.answers import listing
+from tests.local_server import Served, always, late, nobody, serving
+
+DOMAIN = "0a1b2c3d-0000-4000-8000-000000000000.cfargotunnel.com"
+
+
+def path(**changes: Any) -> dict[str, Any]:
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    return {"path": "/hooks", "pathType": "Prefix", "backend": backend} | changes
+
+
+def ingress(*paths: dict[str, Any], host: str = "a.example.org", address: str = DOMAIN, **meta: str) -> dict[str, Any]:
+    rule = {"http": {"paths": list(paths or (path(),))}} | ({"host": host} if host else {})
+    return {
+        "metadata": {"name": "hooks", "namespace": "shop"} | meta,
+        "spec": {"ingressClassName": "cloudflare-tunnel", "rules": [rule]},
+        "status": {"loadBalancer": {"ingress": [{"hostname": address}] if address else []}},
+    }
+
+
+def public(obj: dict[str, Any]) -> Public:
+    return Public(namespace="shop", name="hooks", obj=obj)
+
+
+def service(name: str = "web", **spec: Any) -> dict[str, Any]:
+    ports = [{"name": "http", "port": 80}]
+    return {"metadata": {"name": name}, "spec": {"clusterIP": "10.0.0.1", "ports": ports} | spec}
+
+
+def test_only_those_of_the_class_are_public() -> None:
+    other = ingress()
+    other["spec"]["ingressClassName"] = "tailscale"
+    found = public_ingresses(listing(ingress(), other))
+    assert [item.subject for item in found] == ["shop/hooks"]
+    assert found[0].urls == ["https://a.example.org/hooks"]
+
+
+def test_one_address_for_each_host() -> None:
+    found = ingress(path(), path(path="/other"))
+    found["spec"]["rules"].append({"host": "b.example.org", "http": {"paths": [path(path="")]}})
+    assert public(found).urls == ["https://a.example.org/hooks", "https://b.example.org/"]
+
+
+@pytest.mark.parametrize(
+    ("obj", "state", "evidence"),
+    [
+        (ingress(), State.PASSED, DOMAIN),
+        (ingress(address=""), State.FAILED, "no address"),
+        (ingress(address="web.tail1234.ts.net"), State.FAILED, "web.tail1234.ts.net"),
+        (ingress(deletionTimestamp="2026-01-01T00:00:00Z"), State.FAILED, "terminating"),
+    ],
+)
+def test_taken_up(obj: dict[str, Any], state: State, evidence: str) -> None:
+    found = is_taken_up(public(obj))
+    assert found.state is state
+    assert evidence in found.evidence
+    assert state is State.PASSED or (found.cause and found.next_step)
+
+
+NAMED = {"service": {"name": "web", "port": {"name": "http"}}}
+UNROUTED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no host": (ingress(host=""), service(), "a rule without a host"),
+    "no paths": (ingress() | {"spec": {"rules": [{"host": "a.example.org"}]}}, service(), "has no path"),
+    "no rule": (ingress() | {"spec": {}}, service(), "it has no rule"),
+    "exact": (ingress(path(pathType="Exact")), service(), "of path type Exact"),
+    "no service": (ingress(), service("other"), "Service web, which is not there"),
+    "headless": (ingress(), service(clusterIP="None"), "headless"),
+    "no port": (ingress(path(backend=NAMED)), service(ports=[{"name": "grpc"}]), "no such port"),
+}
+
+
+@pytest.mark.parametrize("name", UNROUTED)
+def test_what_cannot_be_routed(name: str) -> None:
+    obj, backend, evidence = UNROUTED[name]
+    found = is_routed(public(obj), {backend["metadata"]["name"]: backend})
+    assert found.state is State.FAILED
+    assert evidence in found.evidence
+    assert "TransformFailed" in found.cause
+
+
+@pytest.mark.parametrize("backend", [path(), path(backend=NAMED), path(pathType="ImplementationSpecific")])
+def test_what_can_be_routed(backend: dict[str, Any]) -> None:
+    assert is_routed(public(ingress(backend)), {"web": service()}).evidence == "a.example.org/hooks"
+
+
+ANSWERED: dict[str, tuple[AbstractContextManager[Served], State, str, str]] = {
+    "right": (serving(always(200, "ok")), State.PASSED, "status 200", ""),
+    "the app refuses a plain GET": (serving(always(405)), State.PASSED, "status 405", ""),
+    "the app knows no such hook": (serving(always(404, '{"code":404}')), State.PASSED, "status 404", ""),
+    "no rule": (serving(always(404)), State.FAILED, "without a body", tunnel.NO_RULE),
+    "no connector": (serving(always(530, "error code: 1033")), State.FAILED, "530", tunnel.TUNNEL_DOWN),
+    "app down": (serving(always(502, "Bad gateway")), State.FAILED, "502", tunnel.APP_DOWN),
+    "late": (late(), State.FAILED, "timed out", "DNS record"),
+    "nobody": (nobody(), State.FAILED, "refused", "DNS record"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_public_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "PATIENCE", 0.3)
+    server, state, evidence, cause = ANSWERED[name]
+    with server as served:
+        found = public_answers(served.url, network.fetch)
+    assert found.state is state
+    assert evidence in found.evidence
+    assert cause in found.cause

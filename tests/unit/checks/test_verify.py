@@ -1,0 +1,674 @@
+"""The checks of tailscale, cnpg and postgres on fakes: what they say when something is right, wrong or missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from runbooks.checks import cnpg, exposure, generic, postgres, sql
+from runbooks.checks.tailscale import API_AS_SET
+from runbooks.core.errors import VerificationFailed
+from runbooks.core.findings import State, Verdict
+from runbooks.run import open_session
+from runbooks.services import SERVICES, find_service
+from runbooks.stacks.service import Service
+from runbooks.tasks import verify
+from runbooks.tools import network
+from tests.answers import deployment, listing, secret, slices
+from tests.unit.house import House
+
+PASSWORD = "hunter2-hunter2-hunter2"
+FQDN = "postgresql.tail1234.ts.net"
+VERSION = "PostgreSQL 18.4 on x86_64-pc-linux-gnu"
+ASKS_THE_SERVER = sql.select_version
+ADDRESS = "100.64.0.7"
+
+
+def kept(plain: Any) -> dict[str, str]:
+    return {
+        "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270",
+        "plaintext": json.dumps(plain),
+    }
+
+
+OUTPUTS = {
+    "host": "postgresql-cluster-rw.postgresql.svc.cluster.local",
+    "port": 5432,
+    "username": kept("postgres"),
+    "user": kept("postgres"),
+    "password": kept(PASSWORD),
+    "ts_hostname": "postgresql",
+    "k8s_namespace": "postgresql",
+}
+
+
+def exported(outputs: dict[str, Any]) -> dict[str, Any]:
+    stack = {"urn": "urn:pulumi:mx::x::pulumi:pulumi:Stack::x-mx", "type": "pulumi:pulumi:Stack"}
+    return {"deployment": {"resources": [stack | {"outputs": outputs}]}}
+
+
+def cluster(*, ready: str = "True", phase: str = "Cluster in healthy state", instances: int = 1) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "postgresql-cluster", "namespace": "postgresql"},
+        "spec": {"instances": instances},
+        "status": {"phase": phase, "readyInstances": 1, "conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def exposed(**changes: Any) -> dict[str, Any]:
+    annotations = {"tailscale.com/expose": "true", "tailscale.com/hostname": "postgresql"}
+    return {
+        "kind": "Service",
+        "metadata": {"name": "postgresql-cluster-rw-ext", "namespace": "postgresql", "annotations": annotations},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 5432}]},
+        "status": {"conditions": [{"type": "TailscaleProxyReady", "status": "True", "reason": "ProxyCreated"}]},
+    } | changes
+
+
+GROUP = {
+    "groupVersion": "postgresql.cnpg.io/v1",
+    "resources": [{"name": name} for name in ("clusters", "databases", "backups", "scheduledbackups", "poolers")],
+}
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A home where the platform is deployed, this machine is on the tailnet, and time stands still."""
+    answer = house.answer
+    answer("kubectl", ["get", "all", "--namespace="], "NAME  READY\n")
+    operator = deployment("operator", "tailscale")
+    manager = deployment("cnpg-cloudnative-pg", "cnpg-system")
+    answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
+    answer("kubectl", ["get", "deployments.apps", "cnpg-system"], listing(manager))
+    answer("kubectl", ["get", "deployments.apps,stat", "tailscale"], listing(operator))
+    answer("kubectl", ["get", "deployments.apps,stat", "cnpg-system"], listing(manager))
+    answer(
+        "kubectl",
+        ["get", "secrets", "operator-oauth"],
+        secret("operator-oauth", "tailscale", {"client_id": "i", "client_secret": "s"}),
+    )
+    answer(
+        "kubectl",
+        ["get", "ingressclasses"],
+        {"metadata": {"name": "tailscale"}, "spec": {"controller": "tailscale.com/ts-ingress"}},
+    )
+    answer("kubectl", ["get", "--raw=/apis/postgresql.cnpg.io/v1"], GROUP)
+    answer("kubectl", ["get", "endpointslices", "cnpg-webhook-service"], slices("10.0.0.3", port=9443))
+    answer("kubectl", ["get", "endpointslices", "postgresql-cluster-rw"], slices("10.0.0.4"))
+    answer("kubectl", ["get", "clusters.postgresql.cnpg.io"], cluster())
+    superuser = secret("postgresql-cluster-superuser", "postgresql", {"username": "postgres", "password": PASSWORD})
+    answer("kubectl", ["get", "secrets", "postgresql-cluster-superuser"], superuser)
+    answer("kubectl", ["get", "services", "postgresql-cluster-rw-ext"], exposed())
+    answer("kubectl", ["get", "services", "--all-namespaces"], listing(exposed()))
+    answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing())
+    state = secret("ts-x-0", "tailscale", {"device_fqdn": f"{FQDN}.", "device_ips": json.dumps([ADDRESS])})
+    answer("kubectl", ["get", "secrets", "--selector=tailscale.com/managed=true"], listing(state))
+    answer("pulumi", ["stack", "export"], exported(OUTPUTS))
+    house.has_stacks("tailscale", "cnpg", "postgresql")
+    monkeypatch.setattr("runbooks.tools.network.resolve", lambda _: [ADDRESS])
+    monkeypatch.setattr("runbooks.tools.network.connect", lambda *_: None)
+    monkeypatch.setattr("runbooks.tools.network.tailscale_status", lambda _: None)
+    monkeypatch.setattr(sql, "select_version", lambda _: VERSION)
+    monkeypatch.setattr("runbooks.core.findings.LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("runbooks.checks.cluster.patience", lambda *_: 0.0)
+    for checks in ("tailscale", "cnpg", "postgres"):
+        monkeypatch.setattr(f"runbooks.checks.{checks}.patience", lambda *_: 0.0)
+    yield house
+
+
+def at_its_home(house: House, name: str) -> Verdict:
+    with open_session(house.c, f"verify.{name}") as session:
+        return verify.verify_service(session, find_service(name))
+
+
+def states(verdict: Verdict) -> dict[str, State]:
+    return {finding.check: finding.state for finding in verdict.findings}
+
+
+def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -> None:
+    for project, moved in (("tailscale", "net"), ("cnpg", "operators")):
+        state = {"checkpoint": {"latest": exported({"k8s_namespace": moved})["deployment"]}}
+        state["checkpoint"]["latest"]["resources"].append({"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"})
+        home.has_stacks(project, state=json.dumps(state))
+    operator, manager = deployment("operator", "net"), deployment("cnpg-cloudnative-pg", "operators")
+    home.answer("kubectl", ["get", "deployments.apps", "=net", "operator"], operator)
+    home.answer("kubectl", ["get", "deployments.apps,stat", "=net"], listing(operator))
+    home.answer("kubectl", ["get", "deployments.apps", "=operators"], listing(manager))
+    home.answer("kubectl", ["get", "deployments.apps,stat", "=operators"], listing(manager))
+    for name in ("tailscale", "cnpg", "postgres"):
+        assert at_its_home(home, name).ok
+    asked = home.argvs("kubectl")
+    assert not [line for line in asked if "--namespace=tailscale" in line or "--namespace=cnpg-system" in line]
+
+
+@pytest.mark.parametrize(
+    ("runs_with", "says", "state", "told"),
+    [
+        ("true", "true", State.PASSED, "is true; who may use it is up to the tailnet's ACLs"),
+        ("", "false", State.PASSED, "tailscale:api_server_proxy_mode is false"),
+        ("noauth", "noauth", State.PASSED, "is noauth; who"),
+        ("true", "false", State.FAILED, "the operator runs with APISERVER_PROXY=true, its stack says false"),
+        ("true", "", State.NOT_TRIED, "does not say"),
+    ],
+)
+def test_the_api_server_on_the_tailnet_is_as_it_was_set(
+    home: House, runs_with: str, says: str, state: State, told: str
+) -> None:
+    operator = deployment("operator", "tailscale")
+    env = [{"name": "APISERVER_PROXY", "value": runs_with}] if runs_with else []
+    operator["spec"]["template"] = {"spec": {"containers": [{"name": "operator", "env": env}]}}
+    home.answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
+    resources = exported({"api_server_proxy_mode": says} if says else {})["deployment"]["resources"]
+    resources.append({"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"})
+    home.has_stacks("tailscale", state=json.dumps({"checkpoint": {"latest": {"resources": resources}}}))
+    (found,) = [one for one in at_its_home(home, "tailscale").findings if one.check == API_AS_SET]
+    assert (found.state, told in found.evidence) == (state, True)
+    assert state is not State.FAILED or (found.cause and found.next_step == "./inv repair.tailscale")
+
+
+@pytest.mark.parametrize("name", ["tailscale", "cnpg", "postgres"])
+def test_a_healthy_platform_is_verified(home: House, name: str) -> None:
+    verdict = at_its_home(home, name)
+    assert verdict.ok, verdict
+    untried = [finding for finding in verdict.findings if finding.state is State.NOT_TRIED]
+    assert all(not finding.deciding for finding in untried)
+
+
+def test_the_version_is_the_evidence_and_the_password_is_nowhere(
+    home: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = at_its_home(home, "postgres")
+    told = capsys.readouterr().out
+    assert verdict.findings[-1].evidence == VERSION
+    assert VERSION in told
+    assert PASSWORD not in told + home.everything_written() + "".join(home.argvs("pulumi") + home.argvs("kubectl"))
+
+
+def test_every_kubectl_goes_through_the_private_kubeconfig(home: House) -> None:
+    at_its_home(home, "postgres")
+    for call in home.calls("kubectl"):
+        assert call["argv"][0].startswith(f"--kubeconfig={home.state}/runs/")
+
+
+def test_exposures_are_one_table(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    at_its_home(home, "tailscale")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(words for words in lines if words and words[0] == "postgresql/postgresql-cluster-rw-ext")
+    assert row == ["postgresql/postgresql-cluster-rw-ext", "postgresql", "ok", "ok", "--", "ok", "ok"]
+
+
+def test_the_objects_of_its_namespace_are_shown(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("kubectl", ["get", "all", "--namespace=postgresql"], "NAME  READY\npod/postgresql-cluster-1  1/1\n")
+    at_its_home(home, "postgres")
+    assert "    pod/postgresql-cluster-1  1/1" in capsys.readouterr().out.splitlines()
+
+
+def test_what_has_nothing_exposed_is_still_verified(home: House) -> None:
+    home.answer("kubectl", ["get", "services", "--all-namespaces"], listing())
+    assert at_its_home(home, "tailscale").ok
+
+
+MISSING = (1, "", "Error from server (NotFound): it is not found")
+NO_KIND = (1, "", 'error: the server doesn\'t have a resource type "clusters"')
+
+
+def kubectl(words: list[str], reply: Any) -> Callable[[House], None]:
+    return lambda house: house.answer("kubectl", ["get", *words], reply)
+
+
+def pulumi(reply: Any) -> Callable[[House], None]:
+    return lambda house: house.answer("pulumi", ["stack", "export"], reply)
+
+
+def without(name: str) -> Callable[[House], None]:
+    return pulumi(exported({key: value for key, value in OUTPUTS.items() if key != name}))
+
+
+STATE_SECRETS = ["secrets", "--selector=tailscale.com/managed=true"]
+
+BROKEN: dict[str, tuple[str, Callable[[House], None], str, str, str]] = {
+    "no cnpg operator": (
+        "cnpg",
+        kubectl(["deployments.apps", "cnpg-system"], listing()),
+        cnpg.OPERATOR_READY,
+        "no such Deployment",
+        "not applied here",
+    ),
+    "cnpg operator down": (
+        "postgres",
+        kubectl(
+            ["deployments.apps", "cnpg-system"],
+            listing(deployment("cnpg-cloudnative-pg", "cnpg-system", ready=0, available="False")),
+        ),
+        cnpg.OPERATOR_READY,
+        "0 of 1 ready",
+        "Pod",
+    ),
+    "no CRDs": (
+        "cnpg",
+        kubectl(["--raw"], NO_KIND),
+        cnpg.KINDS_SERVED,
+        "CRD is not installed",
+        "CRDs not found",
+    ),
+    "half the CRDs": (
+        "cnpg",
+        kubectl(["--raw"], GROUP | {"resources": [{"name": "clusters"}]}),
+        cnpg.KINDS_SERVED,
+        "does not serve databases",
+        "CNPG operator was applied",
+    ),
+    "no webhook": (
+        "cnpg",
+        kubectl(["endpointslices", "cnpg-webhook"], slices()),
+        "the operator's webhook has an endpoint",
+        "no ready endpoint",
+        "Pods",
+    ),
+    "never deployed": (
+        "postgres",
+        lambda house: (house.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
+        postgres.OUTPUTS_THERE,
+        "no such stack",
+        "never deployed",
+    ),
+    "output missing": (
+        "postgres",
+        without("password"),
+        postgres.OUTPUTS_THERE,
+        "password",
+        "to its end",
+    ),
+    "no outputs": (
+        "postgres",
+        pulumi({"deployment": {}}),
+        postgres.OUTPUTS_THERE,
+        "host, port",
+        "end",
+    ),
+    "no cluster": (
+        "postgres",
+        kubectl(["clusters.postgresql"], MISSING),
+        postgres.CLUSTER_READY,
+        "no Cluster postgresql-cluster in postgresql",
+        "deleted by hand",
+    ),
+    "cluster kind unknown": (
+        "postgres",
+        kubectl(["clusters.postgresql"], NO_KIND),
+        postgres.CLUSTER_READY,
+        "CRD is not installed",
+        "CRDs not found",
+    ),
+    "cluster setting up": (
+        "postgres",
+        kubectl(["clusters.postgresql"], cluster(ready="False", phase="Setting up primary")),
+        postgres.CLUSTER_READY,
+        "Setting up primary",
+        "first instance",
+    ),
+    "no superuser secret": (
+        "postgres",
+        kubectl(["secrets", "postgresql-cluster-superuser"], MISSING),
+        "the Secret postgresql-cluster-superuser is there",
+        "no such Secret",
+        "superuser access is off",
+    ),
+    "no primary": (
+        "postgres",
+        kubectl(["endpointslices", "postgresql-cluster-rw"], slices("10.0.0.4", ready=False)),
+        "the Service postgresql-cluster-rw has an endpoint",
+        "1 not ready",
+        "no primary is ready",
+    ),
+    "not exposed": (
+        "postgres",
+        kubectl(["services", "postgresql-cluster-rw-ext"], exposed(metadata={"name": "x", "namespace": "y"})),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
+        "lacks tailscale.com/expose",
+        "annotations are present",
+    ),
+    "service gone": (
+        "postgres",
+        kubectl(["services", "postgresql-cluster-rw-ext"], MISSING),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
+        "no Service",
+        "deleted by hand",
+    ),
+    "names disagree": (
+        "postgres",
+        pulumi(exported(OUTPUTS | {"ts_hostname": "db"})),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
+        "asks for postgresql, exported is db",
+        "verify ts_hostname",
+    ),
+    "tailscale operator down": (
+        "postgres",
+        kubectl(
+            ["deployments.apps", "tailscale", "operator"],
+            deployment("operator", "tailscale", ready=0, available="False"),
+        ),
+        exposure.OPERATOR_AVAILABLE,
+        "0 of 1 ready",
+        "TS_CLIENT_ID",
+    ),
+    "no oauth client": (
+        "tailscale",
+        kubectl(["secrets", "operator-oauth"], MISSING),
+        "the operator has its OAuth client",
+        "no such Secret",
+        "did not make",
+    ),
+    "class of another": (
+        "tailscale",
+        kubectl(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
+        "the ingress class `tailscale` belongs to the operator",
+        "somebody/else",
+        "Ingress not reachable",
+    ),
+    "no class": (
+        "tailscale",
+        kubectl(["ingressclasses"], MISSING),
+        "the ingress class `tailscale` belongs to the operator",
+        "no ingress class",
+        "Ingress not reachable",
+    ),
+    "ready but not joined": (
+        "postgres",
+        kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": ""}))),
+        "its device joined the tailnet under the wanted name",
+        "no device_fqdn",
+        "OAuth",
+    ),
+    "device renamed": (
+        "tailscale",
+        kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": "postgresql-1.t.ts.net."}))),
+        "its device joined the tailnet under the wanted name",
+        "postgresql-1",
+        "holds the name",
+    ),
+    "services cannot be listed": (
+        "tailscale",
+        kubectl(["services", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
+        "exposed Services and Ingresses can be listed",
+        "may not read",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named_with_cause_and_next_step(
+    home: House, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    service, break_it, check, evidence, cause = BROKEN[name]
+    break_it(home)
+    verdict = at_its_home(home, service)
+    (problem,) = [finding for finding in verdict.failures if finding.check == check]
+    assert not verdict.ok
+    assert evidence in problem.evidence
+    assert cause in problem.cause
+    assert problem.next_step
+    told = capsys.readouterr().out
+    assert f"FAIL {check}" in told
+    assert "NOT verified" in told
+
+
+def trouble(error: OSError) -> Callable[..., Any]:
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("what", "replacement", "check", "evidence"),
+    [
+        (
+            "resolve",
+            trouble(socket.gaierror(-2, "not known")),
+            exposure.NAME_RESOLVES,
+            "not known",
+        ),
+        ("resolve", lambda _: ["10.6.6.6"], exposure.NAME_RESOLVES, "the device is 100.64.0.7"),
+        (
+            "connect",
+            trouble(TimeoutError("timed out")),
+            postgres.EXPORTED_CONNECTS,
+            "timed out",
+        ),
+        (
+            "tailscale_status",
+            lambda _: {"BackendState": "Stopped"},
+            exposure.DEVICE_IS_PEER,
+            "Stopped",
+        ),
+        ("tailscale_status", trouble(OSError("no JSON")), exposure.DEVICE_IS_PEER, "no JSON"),
+        (
+            "tailscale_status",
+            lambda _: {"BackendState": "Running"},
+            exposure.DEVICE_IS_PEER,
+            "0 peers",
+        ),
+    ],
+)
+def test_half_working_tailnets(
+    home: House, monkeypatch: pytest.MonkeyPatch, what: str, replacement: Any, check: str, evidence: str
+) -> None:
+    monkeypatch.setattr(f"runbooks.tools.network.{what}", replacement)
+    verdict = at_its_home(home, "postgres")
+    (problem,) = verdict.failures
+    assert problem.check == check
+    assert evidence in problem.evidence
+    assert states(verdict)[postgres.SQL_ANSWERS] is State.NOT_TRIED
+
+
+def test_a_server_that_refuses_the_password(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(login: sql.Login) -> Any:
+        raise psycopg.OperationalError(f'FATAL:  password authentication failed for user "{login.user}"')
+
+    monkeypatch.setattr(sql, "connect", refuse)
+    monkeypatch.setattr(sql, "select_version", ASKS_THE_SERVER)
+    verdict = at_its_home(home, "postgres")
+    (problem,) = verdict.failures
+    assert problem.check == postgres.SQL_ANSWERS
+    assert "Postgres auth error" in problem.cause
+
+
+def test_all_of_it_ends_with_one_line_that_counts(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    verify.verify(home.c, ("tailscale", "cnpg"))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"verify\.all: all 2 verified: \d+ passed, 0 failed, \d+ not tried", last)
+
+
+def test_the_task_ends_with_exit_4_and_the_first_problem(home: House) -> None:
+    kubectl(["clusters.postgresql"], MISSING)(home)
+    with pytest.raises(VerificationFailed) as caught:
+        verify.verify(home.c, ("tailscale", "cnpg", "postgres"))
+    assert caught.value.exit_code == 4
+    assert "postgres" in caught.value.summary
+    assert "describe clusters.postgresql.cnpg.io" in caught.value.next_step
+
+
+def test_the_task_passes_and_the_journal_has_the_verdicts(home: House) -> None:
+    verify.verify(home.c, ("tailscale", "cnpg", "postgres"))
+    text = home.everything_written()
+    assert text.count('"verdict"') == 3
+
+
+def test_all_looks_at_what_is_deployed_and_names_the_rest(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.has_stacks("n8n", state='{"checkpoint": {}}')
+    (home.backend / ".pulumi/stacks/tailscale/mx.json").unlink()
+    verify.verify(home.c, ("tailscale", "cnpg", "postgres", "n8n"))
+    told = capsys.readouterr().out
+    assert "Not deployed here, so not looked at: tailscale, n8n." in told
+    assert "verify.postgres: verified" in told
+
+
+def test_all_of_nothing_is_no_success(house: House) -> None:
+    with pytest.raises(VerificationFailed, match="nothing is deployed"):
+        verify.verify(house.c, ("tailscale", "cnpg"))
+
+
+def test_an_untried_deciding_rung_on_a_real_target_is_no_success(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runbooks.checks.postgres.network_of", lambda _: None)
+    monkeypatch.setattr("runbooks.checks.tailscale.network_of", lambda _: None)
+    with pytest.raises(VerificationFailed):
+        verify.verify(home.c, ("postgres",))
+    assert "decides, and was not tried" in capsys.readouterr().out
+
+
+def test_every_declared_ladder_exists() -> None:
+    from runbooks.checks.of_service import CHECKS, checks_of
+
+    for service in SERVICES:
+        assert set(service.checks) <= set(CHECKS)
+        assert checks_of(service)
+
+
+# --- the checks of services without checks of their own ------------------------------------------------------
+
+APP = Service(name="app", folder="apps/app", about="an app", namespace="app", exposed=("ingress/web",))
+
+
+def web(
+    *, hostname: str = "app.tail1234.ts.net", ingress_class: str = "tailscale", name: str = "web"
+) -> dict[str, Any]:
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": "app"},
+        "spec": {
+            "ingressClassName": ingress_class,
+            "tls": [{"hosts": ["app"]}],
+            "defaultBackend": {"service": {"name": "app"}},
+        },
+        "status": {"loadBalancer": {"ingress": [{"hostname": hostname}] if hostname else []}},
+    }
+
+
+@pytest.fixture
+def app(home: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    home.has_stacks("app")
+    home.answer("kubectl", ["get", "deployments.apps,stat", "=app"], listing(deployment("app", "app")))
+    home.answer("kubectl", ["get", "services", "--namespace=app"], listing())
+    ingresses(home, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="x.cfargotunnel.com"))
+    state = secret("ts-y-0", "tailscale", {"device_fqdn": "app.tail1234.ts.net.", "device_ips": json.dumps([ADDRESS])})
+    home.answer("kubectl", ["get", "secrets", "parent-resource=web"], listing(state))
+    monkeypatch.setattr("runbooks.checks.generic.patience", lambda *_: 0.0)
+    monkeypatch.setattr("runbooks.tools.network.fetch", lambda _: network.Answer(status=200, body=""))
+    return home
+
+
+def ingresses(house: House, *objects: dict[str, Any]) -> None:
+    house.answer("kubectl", ["get", "ingresses", "--namespace=app", "--output"], listing(*objects))
+    house.answer("kubectl", ["get", "ingresses", "--namespace=app", "web"], web())
+
+
+def climbed_app(house: House, service: Service = APP) -> Verdict:
+    with open_session(house.c, "verify.app") as session:
+        return verify.verify_service(session, service)
+
+
+def test_ingresses_are_in_the_one_table_of_the_operator(app: House, capsys: pytest.CaptureFixture[str]) -> None:
+    app.answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing(web()))
+    assert at_its_home(app, "tailscale").ok
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(words for words in lines if words and words[0] == "app/web")
+    assert row == ["app/web", "app", "ok", "ok", "--", "ok", "ok", "ok"]
+
+
+def test_an_app_is_verified_up_to_its_answer(app: House, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = climbed_app(app)
+    assert verdict.ok, verdict
+    assert states(verdict)[exposure.HTTP_ANSWERS] is State.PASSED
+    told = capsys.readouterr().out
+    assert "hooks: x.cfargotunnel.com" in told
+    assert "app/web" in told
+
+
+GENERIC: dict[str, tuple[Callable[[House], None], str, str]] = {
+    "never deployed": (
+        lambda house: (house.backend / ".pulumi/stacks/app/mx.json").unlink(),
+        generic.STACK_DEPLOYED,
+        "no such stack",
+    ),
+    "previewed only": (
+        lambda house: house.has_stacks("app", state='{"checkpoint": {"latest": {}}}'),
+        generic.STACK_DEPLOYED,
+        "holds nothing",
+    ),
+    "nothing runs": (
+        kubectl(["deployments.apps,stat", "=app"], listing()),
+        "everything in its namespace is ready",
+        "holds no",
+    ),
+    "not ready": (
+        kubectl(["deployments.apps,stat", "=app"], listing(deployment("app", "app", ready=0))),
+        "everything in its namespace is ready",
+        "app: 0 of 1",
+    ),
+    "ingress missing": (lambda house: ingresses(house), generic.ALL_EXPOSED, "not exposed: Ingress web"),
+    "ingress of another class": (
+        lambda house: ingresses(house, web(ingress_class="nginx")),
+        generic.ALL_EXPOSED,
+        "not exposed: Ingress web",
+    ),
+    "tunnel not ready": (
+        lambda house: ingresses(house, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="")),
+        generic.INGRESSES_SERVED,
+        "hooks of class cloudflare-tunnel",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_an_app_that_is_broken(app: House, name: str) -> None:
+    break_it, check, evidence = GENERIC[name]
+    break_it(app)
+    verdict = climbed_app(app)
+    (problem,) = verdict.failures
+    assert problem.check == check
+    assert evidence in problem.evidence
+    assert problem.cause
+    assert problem.next_step
+
+
+def test_an_app_that_answers_with_an_error(app: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runbooks.tools.network.fetch", lambda _: network.Answer(status=502, body=""))
+    (problem,) = climbed_app(app).failures
+    assert problem.check == exposure.HTTP_ANSWERS
+    assert problem.subject == "app/web"
+
+
+def test_an_app_that_is_not_exposed_has_fewer_checks(app: House) -> None:
+    verdict = climbed_app(app, replace(APP, exposed=()))
+    assert verdict.ok
+    assert exposure.DEVICE_HAS_NAME not in states(verdict)
+
+
+# --- the listener, before the password is sent ----------------------------------------------------------------------
+
+
+def test_only_the_labs_own_server_gets_the_password(home: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, open_session(home.c, "verify.postgres") as session:
+        found = postgres.listener_is_ours(session, server.getsockname()[1])
+    assert found.state is State.FAILED
+    assert "another program holds the lab's port" in found.cause
+
+
+def test_a_port_where_nobody_listens_gets_no_password(home: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with open_session(home.c, "verify.postgres") as session:
+        found = postgres.listener_is_ours(session, port)
+    assert found.state is State.FAILED
+    assert "nobody on port" in found.evidence

@@ -1,0 +1,686 @@
+"""The checks of the apps, the tunnel, cert-manager and ClickHouse on fakes of the tools and real local servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from runbooks.checks import (
+    apps,
+    cert_manager,
+    cf_tunnel,
+    clickhouse,
+    cluster,
+    exposure,
+    generic,
+    inside,
+    public,
+    sql,
+    tunnel,
+)
+from runbooks.checks.inside import Get, Inside
+from runbooks.checks.of_service import CHECKS
+from runbooks.core.findings import State, Verdict
+from runbooks.run import open_session
+from runbooks.services import SERVICES, find_service
+from runbooks.stacks.service import Service
+from runbooks.tasks import verify
+from runbooks.tools import network
+from tests.answers import deployment, listing, secret, slices
+from tests.local_server import Reply, Served, always, late, nobody, serving
+from tests.unit.house import House
+
+PASSWORD = "Canary0Password0Of0The0App"
+ADDRESS = "100.64.0.7"
+TUNNEL = "0a1b2c3d-0000-4000-8000-000000000000.cfargotunnel.com"
+APPS = [find_service(name) for name in apps.APPS]
+OTHERS = [find_service(name) for name in ("cf-tunnel", "cert-manager", "clickhouse")]
+PUBLIC = {"n8n": "n8n-webhooks", "stitch": "stitch"}
+"""Ingresses on the internet, by service."""
+
+RIGHT: Mapping[str, str] = {
+    "/api/server/ping": '{"res":"pong"}',
+    "/healthz/readiness": '{"status":"ok"}',
+    "/api/v1/namespaces/default": '{"namespaceInfo":{"name":"default","state":"NAMESPACE_STATE_REGISTERED"}}',
+    "/health": "OK",
+    "/hub/api/": '{"version": "5.5.0"}',
+    "/api/healthz": "",
+    "/healthz": "",
+    "/api/v1/query?query=up%20%3D%3D%201": '{"status":"success","data":{"result":[{"metric":{"__name__":"up"}}]}}',
+    "/-/ready": "OK",
+    "/api/health": '{"database": "ok", "version": "13.2.0"}',
+    "/ready": '{"status":200,"readyConnections":4}',
+    "/?query=select%201": "1\n",
+    "/webhook": "",
+    "/eventsub": "",
+}
+"""What the real programs answer."""
+
+
+def right(path: str, _headers: Mapping[str, str]) -> tuple[int, str]:
+    return (200, RIGHT[path]) if path in RIGHT else (404, "404 page not found")
+
+
+def exported(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    stack = {"urn": "urn:pulumi:mx::x::pulumi:pulumi:Stack::x-mx", "type": "pulumi:pulumi:Stack"}
+    return {"deployment": {"resources": [stack | {"outputs": dict(outputs)}]}}
+
+
+POSTGRES = {
+    "host": "postgresql-cluster-rw.postgresql.svc.cluster.local",
+    "port": 5432,
+    "username": "postgres",
+    "password": "superuser-password",
+    "ts_hostname": "postgresql",
+    "k8s_namespace": "postgresql",
+}
+CLICKHOUSE = {"username": "analytics", "password": PASSWORD, "http_port": 8123, "k8s_namespace": "clickhouse"}
+
+
+def on_tailnet(service: Service, name: str) -> dict[str, Any]:
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": service.namespace},
+        "spec": {"ingressClassName": "tailscale", "tls": [{"hosts": [service.name]}], "rules": [{}]},
+        "status": {"loadBalancer": {"ingress": [{"hostname": f"{service.name}.tail1234.ts.net"}]}},
+    }
+
+
+def on_internet(service: Service, name: str, address: str = TUNNEL) -> dict[str, Any]:
+    where = "/webhook" if service.name == "n8n" else "/eventsub"
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    path = {"path": where, "pathType": "Prefix", "backend": backend}
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": service.namespace},
+        "spec": {
+            "ingressClassName": "cloudflare-tunnel",
+            "rules": [{"host": f"{service.name}.example.org", "http": {"paths": [path]}}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"hostname": address}] if address else []}},
+    }
+
+
+def exposed_service(service: Service, name: str) -> dict[str, Any]:
+    annotations = {"tailscale.com/expose": "true", "tailscale.com/hostname": name}
+    return {
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": service.namespace, "annotations": annotations},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 7233}]},
+        "status": {"conditions": [{"type": "TailscaleProxyReady", "status": "True"}]},
+    }
+
+
+WEB = {"kind": "Service", "metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.0.8", "ports": [{"port": 80}]}}
+
+
+def job(name: str, where: str, kind: str = "Complete") -> dict[str, Any]:
+    told = {"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "message": "too many tries"}
+    return {"kind": "Job", "metadata": {"name": name, "namespace": where}, "status": {"conditions": [told]}}
+
+
+def ready(
+    name: str, namespace: str = "", *, state: str = "True", reason: str = "Ready", **status: Any
+) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": state, "reason": reason, "message": "as told"}]
+    meta = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"metadata": meta, "status": {"conditions": conditions} | status}
+
+
+def in_days(days: int) -> str:
+    return (datetime.now(UTC) + timedelta(days=days, hours=12)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+INSTALLATION = {
+    "metadata": {"name": "clickhouse", "namespace": "clickhouse"},
+    "status": {"status": "Completed", "hosts": 1, "hostsCompleted": 1, "endpoint": "clickhouse-clickhouse.clickhouse"},
+}
+
+
+class Platform:
+    """A home where everything is deployed and answers, with one server that stands for all programs."""
+
+    def __init__(self, house: House, served: Served) -> None:
+        self.house = house
+        self.served = served
+        self.asked: list[tuple[Inside, str, Mapping[str, str]]] = []
+
+    def kubectl(self, words: list[str], reply: Any) -> None:
+        self.house.answer("kubectl", ["get", *words], reply)
+
+    def get_inside(self, _runner: Any, _kubectl: Any, where: Inside, headers: Mapping[str, str] | None = None) -> Get:
+        def get(path: str) -> network.Answer:
+            self.asked.append((where, path, headers or {}))
+            return network.fetch(self.served.url + path, headers)
+
+        return get
+
+    def answers(self, closing: ExitStack, reply: Reply) -> None:
+        """From now on the programs say this."""
+        self.served = closing.enter_context(serving(reply))
+
+    def deploy(self, service: Service) -> None:
+        where = service.namespace
+        self.house.has_stacks(service.project_name)
+        self.kubectl(["get", "all", f"--namespace={where}"], "NAME\n")
+        self.house.answer("kubectl", ["get", "all"], "NAME\n")
+        self.kubectl(["deployments.apps,stat", f"={where}"], listing(deployment(service.name, where)))
+        self.kubectl(["endpointslices", f"={where}"], slices("10.0.0.3", port=80))
+        self.kubectl(["jobs.batch", f"={where}"], listing(job(f"{service.name}-init", where)))
+        names = [name for kind, _, name in (entry.partition("/") for entry in service.exposed) if kind == "ingress"]
+        ways = [on_tailnet(service, name) for name in names]
+        if service.name in PUBLIC:
+            ways.append(on_internet(service, PUBLIC[service.name]))
+        exposed = [
+            exposed_service(service, name)
+            for kind, _, name in (entry.partition("/") for entry in service.exposed)
+            if kind == "svc"
+        ]
+        self.kubectl(["ingresses", f"={where}", "--output"], listing(*ways))
+        for obj in ways:
+            self.kubectl(["ingresses", f"={where}", f"=={obj['metadata']['name']}"], obj)
+        self.kubectl(["services", f"={where}", "--output"], listing(*exposed, WEB))
+        for obj in exposed:
+            self.kubectl(["services", f"={where}", f"=={obj['metadata']['name']}"], obj)
+            self.device(obj["metadata"]["name"])
+        self.device(service.name)
+        for name in names:
+            self.device(service.name, parent=name)
+        if service.name in apps.APPS and (database := apps.APPS[service.name].database):
+            made = secret(f"{service.name}-database", where, {database.password_key: PASSWORD})
+            self.kubectl(["secrets", f"={where}", f"{service.name}-database"], made)
+
+    def device(self, label: str, parent: str = "") -> None:
+        values = {"device_fqdn": f"{label}.tail1234.ts.net.", "device_ips": json.dumps([ADDRESS])}
+        words = ["secrets", f"tailscale.com/parent-resource={parent or label},"]
+        self.kubectl(words, listing(secret("ts-x-0", "tailscale", values)))
+
+    def cluster_wide(self, home: str = "") -> None:
+        where = home or "cloudflare-tunnel"
+        for name in ("cloudflare-tunnel-ingress-controller", "controlled-cloudflared-connector"):
+            self.kubectl(["deployments.apps", f"={where}", name], deployment(name, where))
+        login = dict.fromkeys(cf_tunnel.LOGIN_KEYS, "x")
+        self.kubectl(["secrets", "cloudflare-api"], secret("cloudflare-api", where, login))
+        controller = {"spec": {"controller": "strrl.dev/cloudflare-tunnel-ingress-controller"}}
+        self.kubectl(["ingressclasses", "cloudflare-tunnel"], controller)
+        hooks = on_internet(find_service("n8n"), "n8n-webhooks")
+        self.kubectl(["ingresses", "--all-namespaces"], listing(hooks))
+        kinds = [{"name": name} for name in cert_manager.KINDS]
+        self.kubectl(["--raw=/apis/cert-manager.io/v1"], {"groupVersion": "cert-manager.io/v1", "resources": kinds})
+        self.kubectl(["clusterissuers"], listing(ready("letsencrypt-production", reason="ACMEAccountRegistered")))
+        self.kubectl(["certificates.cert-manager.io"], listing(ready("site", "shop", notAfter=in_days(60))))
+        where = home or "clickhouse"
+        operator = deployment("altinity-clickhouse-operator", where)
+        self.kubectl(["deployments.apps", f"={where}", "altinity-clickhouse-operator"], listing(operator))
+        self.kubectl(["clickhouseinstallations"], INSTALLATION)
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+@pytest.fixture
+def platform(house: House, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    made = Platform(house, closing.enter_context(serving(right)))
+    for service in (find_service("postgres"), find_service("n8n"), *OTHERS, *APPS):
+        made.deploy(service)
+    made.cluster_wide()
+    house.answer("pulumi", ["stack", "export"], exported(POSTGRES | CLICKHOUSE))
+    house.answer("pulumi", ["stack", "export", "postgres"], exported(POSTGRES))
+    monkeypatch.setattr(inside, "get_inside", made.get_inside)
+    monkeypatch.setattr(network, "PATIENCE", 0.3)
+    monkeypatch.setattr(network, "resolve", lambda _: [ADDRESS])
+    monkeypatch.setattr(network, "connect", lambda *_: None)
+    monkeypatch.setattr(network, "tailscale_status", lambda _: None)
+    monkeypatch.setattr(sql, "select_standing", standing)
+    for module in (cluster, generic, public, apps, cf_tunnel, clickhouse):
+        monkeypatch.setattr(module, "patience", lambda *_: 0.0)
+    monkeypatch.setattr("runbooks.checks.tailscale.patience", lambda *_: 0.0)
+    outside = network.fetch
+    # Names on the tailnet and on the internet lead to the same program.
+    monkeypatch.setattr(network, "fetch", lambda url, headers=None: outside(led(url, made.served), headers))
+    return made
+
+
+def led(url: str, served: Served) -> str:
+    if url.startswith("http://127.0.0.1"):
+        return url
+    return served.url + "/" + url.split("/", 3)[3]
+
+
+def standing(login: sql.Login) -> sql.Standing:
+    assert login.password == PASSWORD
+    return sql.Standing(user=login.user, database=login.database, may_create=True)
+
+
+def at_its_home(platform: Platform, service: Service) -> Verdict:
+    with open_session(platform.house.c, f"verify.{service.name}") as session:
+        return verify.verify_service(session, service)
+
+
+def states(verdict: Verdict) -> dict[str, State]:
+    return {finding.check: finding.state for finding in verdict.findings}
+
+
+def in_its_state(outputs: Mapping[str, Any]) -> str:
+    namespace = {"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"}
+    resources = [*exported(outputs)["deployment"]["resources"], namespace]
+    return json.dumps({"checkpoint": {"latest": {"resources": resources}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("glance", ""),
+        ("stitch", "/alive"),
+        ("temporal", "/api/v1/namespaces/mine"),
+        ("cf-tunnel", ""),
+        ("clickhouse", ""),
+    ],
+)
+def test_a_service_is_looked_for_where_its_stack_says_it_is(platform: Platform, name: str, path: str) -> None:
+    """A setting may have moved it to another namespace, and given it another health path."""
+    service = replace(find_service(name), namespace=f"my-{name}")
+    platform.deploy(service)
+    platform.cluster_wide(home=service.namespace)
+    outputs = {"k8s_namespace": service.namespace} | ({"health_path": path} if path else {})
+    platform.house.has_stacks(service.project_name, state=in_its_state(outputs))
+    platform.house.answer("pulumi", ["stack", "export", "clickhouse"], exported(CLICKHOUSE | outputs))
+    with ExitStack() as closing:
+        there = RIGHT | ({path: '{"namespaceInfo":{"name":"mine"}}'} if path else {})
+        platform.answers(closing, lambda asked, _: (200, there[asked]) if asked in there else (404, "nothing"))
+        verdict = at_its_home(platform, find_service(name))
+    assert verdict.failures == ()
+    inside_it = [(where.namespace, asked) for where, asked, _ in platform.asked]
+    assert {where for where, _ in inside_it} == {service.namespace}
+    assert not path or {asked for _, asked in inside_it} == {path}
+
+
+def test_every_ladder_proves_a_service() -> None:
+    """A new service may start with the generic one; all other checks belong to a service."""
+    assert {name for service in SERVICES for name in service.checks or ("generic",)} | {"generic"} == set(CHECKS)
+
+
+@pytest.mark.parametrize("service", [*APPS, *OTHERS], ids=lambda service: service.name)
+def test_what_works_is_verified_with_everything_tried(platform: Platform, service: Service) -> None:
+    verdict = at_its_home(platform, service)
+    assert verdict.ok, verdict
+    untried = {finding.check for finding in verdict.findings if finding.state is State.NOT_TRIED}
+    assert untried <= {exposure.DEVICE_IS_PEER}, verdict
+    asked = {path for _, path, _ in platform.asked}
+    assert asked or service.name == "cert-manager"
+
+
+@pytest.mark.parametrize("service", APPS, ids=lambda service: service.name)
+def test_the_page_people_open_is_asked_for_over_the_tailnet(platform: Platform, service: Service) -> None:
+    at_its_home(platform, service)
+    paths = [path for path, _ in platform.served.asked]
+    shown = apps.APPS[service.name].health[-1].page.path
+    assert paths.count(shown) == (2 if any(entry.startswith("ingress/") for entry in service.exposed) else 1)
+
+
+def test_no_password_is_shown_or_written(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    for service in (find_service("n8n"), find_service("clickhouse")):
+        at_its_home(platform, service)
+    argv = "".join(platform.house.argvs("kubectl") + platform.house.argvs("pulumi"))
+    assert PASSWORD not in capsys.readouterr().out + platform.house.everything_written() + argv
+
+
+def test_clickhouse_gets_the_login_in_headers(platform: Platform) -> None:
+    at_its_home(platform, find_service("clickhouse"))
+    (where, _, headers) = platform.asked[-1]
+    assert where == Inside(namespace="clickhouse", service="clickhouse-clickhouse", port=8123)
+    assert headers == {"X-ClickHouse-User": "analytics", "X-ClickHouse-Key": PASSWORD}
+
+
+# --- programs that answer otherwise ---------------------------------------------------------------------------------
+
+PROGRAMS = [
+    *((service, inside.ANSWERS) for service in APPS),
+    (find_service("cf-tunnel"), inside.CONNECTED),
+    (find_service("clickhouse"), inside.SELECTS),
+]
+"""Each service, and the check at which its program is asked."""
+
+
+@pytest.mark.parametrize(("service", "check"), PROGRAMS, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize("how", ["wrong", "error", "late", "nobody"])
+def test_a_program_that_does_not_answer_right_fails_its_check(
+    platform: Platform, closing: ExitStack, service: Service, check: str, how: str
+) -> None:
+    servers = {
+        "wrong": lambda: serving(always(404, "404 page not found")),
+        "error": lambda: serving(always(500, "Internal Server Error")),
+        "late": late,
+        "nobody": nobody,
+    }
+    platform.served = closing.enter_context(servers[how]())
+    verdict = at_its_home(platform, service)
+    problem = next(finding for finding in verdict.failures if finding.check == check)
+    assert not verdict.ok
+    assert problem.cause
+    assert problem.next_step
+    said = {"wrong": "status 404", "error": "status 500", "late": "timed out", "nobody": "refused"}[how]
+    assert said in problem.evidence
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body", "evidence", "cause"),
+    [
+        ("clickhouse", 200, "2\n", "without", inside.OTHER),
+        ("clickhouse", 403, "Code: 516. DB::Exception: Authentication failed", "403", clickhouse.LOGIN_REFUSED),
+        ("cf-tunnel", 503, '{"status":503,"readyConnections":0}', "0 connections", cf_tunnel.NOT_CONNECTED),
+        ("cf-tunnel", 200, "<title>nginx", "without readyConnections", inside.OTHER),
+        ("n8n", 503, '{"status":"error"}', "503", inside.BROKEN),
+        ("temporal", 404, '{"code":5,"message":"Namespace default is not found."}', "404", inside.OTHER),
+        ("monitoring", 200, '{"status":"success","data":{"result":[]}}', "without", inside.OTHER),
+    ],
+)
+def test_programs_with_a_problem_of_their_own(
+    platform: Platform, closing: ExitStack, name: str, status: int, body: str, evidence: str, cause: str
+) -> None:
+    platform.answers(closing, always(status, body))
+    problem = at_its_home(platform, find_service(name)).failures[0]
+    assert evidence in problem.evidence
+    assert problem.cause == cause
+
+
+# --- clusters in which something is missing -------------------------------------------------------------------------
+
+MISSING = (1, "", "Error from server (NotFound): it is not found")
+
+
+def gives(words: list[str], reply: Any) -> Callable[[Platform], None]:
+    return lambda platform: platform.kubectl(words, reply)
+
+
+def without_stack(platform: Platform, project: str) -> None:
+    (platform.house.backend / f".pulumi/stacks/{project}/mx.json").unlink()
+
+
+BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
+    "never deployed": ("n8n", lambda made: without_stack(made, "n8n"), generic.STACK_DEPLOYED, "no such stack"),
+    "not ready": (
+        "n8n",
+        gives(["deployments.apps,stat", "=n8n"], listing(deployment("n8n-main", "n8n", ready=0))),
+        cluster.WORKLOADS_READY,
+        "0 of 1",
+    ),
+    "job failed": (
+        "temporal",
+        gives(["jobs.batch", "=temporal"], listing(job("temporal-schema", "temporal", "Failed"))),
+        apps.JOBS_COMPLETE,
+        "BackoffLimitExceeded",
+    ),
+    "job running": (
+        "superset",
+        gives(["jobs.batch"], listing({"metadata": {"name": "superset-init-db"}, "status": {"active": 1}})),
+        apps.JOBS_COMPLETE,
+        "1 Pods active",
+    ),
+    "no job": ("superset", gives(["jobs.batch", "=superset"], listing()), apps.JOBS_COMPLETE, "holds no Job"),
+    "no endpoint": ("glance", gives(["endpointslices", "=glance"], slices()), apps.HAS_ENDPOINT, "no ready endpoint"),
+    "no postgres": (
+        "immich",
+        lambda made: without_stack(made, "postgresql"),
+        apps.SERVER_EXPORTED,
+        "has no output host",
+    ),
+    "no login": ("immich", gives(["secrets", "immich-database"], MISSING), apps.OWN_SQL, "no Secret immich-database"),
+    "no key": (
+        "immich",
+        gives(["secrets", "immich-database"], secret("immich-database", "immich", {"other": "x"})),
+        apps.OWN_SQL,
+        "has no DB_PASSWORD",
+    ),
+    "tunnel not ready": (
+        "stitch",
+        gives(["ingresses", "=stitch", "--output"], listing(on_internet(find_service("stitch"), "stitch", ""))),
+        generic.INGRESSES_SERVED,
+        "stitch of class cloudflare-tunnel",
+    ),
+    "not on the tailnet": (
+        "glance",
+        gives(["ingresses", "=glance", "--output"], listing()),
+        generic.ALL_EXPOSED,
+        "not exposed: Ingress glance",
+    ),
+    "no tunnel login": ("cf-tunnel", gives(["secrets", "cloudflare-api"], MISSING), cf_tunnel.LOGIN_THERE, "no such"),
+    "controller down": (
+        "cf-tunnel",
+        gives(
+            ["deployments.apps", "cloudflare-tunnel-ingress-controller"],
+            deployment("cloudflare-tunnel-ingress-controller", "cloudflare-tunnel", ready=0, available="False"),
+        ),
+        cf_tunnel.CONTROLLER_READY,
+        "0 of 1",
+    ),
+    "no class": (
+        "cf-tunnel",
+        gives(["ingressclasses"], MISSING),
+        cf_tunnel.CLASS_IS_SERVED,
+        "no ingress class cloudflare-tunnel",
+    ),
+    "class of another": (
+        "cf-tunnel",
+        gives(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
+        cf_tunnel.CLASS_IS_SERVED,
+        "somebody/else",
+    ),
+    "no connectors": (
+        "cf-tunnel",
+        gives(["deployments.apps", "controlled-cloudflared-connector"], MISSING),
+        cf_tunnel.CONNECTORS_READY,
+        "no such Deployment",
+    ),
+    "no route": (
+        "cf-tunnel",
+        gives(["services", "=n8n", "--output"], listing()),
+        tunnel.ROUTED,
+        "Service web, which is not there",
+    ),
+    "public ingress gone": (
+        "cf-tunnel",
+        gives(["ingresses", "=n8n", "==n8n-webhooks"], MISSING),
+        tunnel.TAKEN_UP,
+        "gone",
+    ),
+    "cannot be listed": (
+        "cf-tunnel",
+        gives(["ingresses", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
+        public.PUBLIC_KNOWN,
+        "may not read",
+    ),
+    "no CRDs": (
+        "cert-manager",
+        gives(["--raw=/apis/cert-manager.io/v1"], (1, "", "error: the server could not find the requested resource")),
+        cert_manager.KINDS_SERVED,
+        "CRD is not installed",
+    ),
+    "no webhook": (
+        "cert-manager",
+        gives(["endpointslices", "cert-manager-webhook"], slices()),
+        cert_manager.WEBHOOK_ANSWERS,
+        "no ready endpoint",
+    ),
+    "no issuer": ("cert-manager", gives(["clusterissuers"], listing()), cert_manager.ISSUERS_READY, "no ClusterIssuer"),
+    "token missing": (
+        "cert-manager",
+        gives(["clusterissuers"], listing(ready("x", state="False", reason="InvalidSolver"))),
+        cert_manager.ISSUERS_READY,
+        "InvalidSolver",
+    ),
+    "certificate not issued": (
+        "cert-manager",
+        gives(["certificates."], listing(ready("site", "shop", state="False", reason="DoesNotExist"))),
+        cluster.CERTIFICATES_VALID,
+        "shop/site: Ready=False",
+    ),
+    "certificate near its end": (
+        "cert-manager",
+        gives(["certificates."], listing(ready("site", "shop", notAfter=in_days(13)))),
+        cluster.CERTIFICATES_VALID,
+        "ends in 13 days",
+    ),
+    "certificate without an end": (
+        "cert-manager",
+        gives(["certificates."], listing(ready("site", "shop"))),
+        cluster.CERTIFICATES_VALID,
+        "says no end",
+    ),
+    "no clickhouse operator": (
+        "clickhouse",
+        gives(["deployments.apps", "altinity"], listing()),
+        clickhouse.OPERATOR_READY,
+        "no such Deployment",
+    ),
+    "no installation": ("clickhouse", gives(["clickhouseinst"], MISSING), clickhouse.COMPLETED, "no installation"),
+    "installation in progress": (
+        "clickhouse",
+        gives(
+            ["clickhouseinst"], INSTALLATION | {"status": {"status": "InProgress", "hosts": 1, "errors": ["no Pod"]}}
+        ),
+        clickhouse.COMPLETED,
+        "InProgress, 0 of 1 hosts; no Pod",
+    ),
+    "installation given up": (
+        "clickhouse",
+        gives(["clickhouseinst"], INSTALLATION | {"status": {"status": "Aborted"}}),
+        clickhouse.COMPLETED,
+        "Aborted",
+    ),
+    "no login exported": (
+        "clickhouse",
+        lambda made: made.house.answer("pulumi", ["stack", "export"], exported({"username": "analytics"})),
+        clickhouse.OUTPUTS_THERE,
+        "no output password, http_port",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named_with_cause_and_next_step(platform: Platform, name: str) -> None:
+    service, break_it, check, evidence = BROKEN[name]
+    break_it(platform)
+    verdict = at_its_home(platform, find_service(service))
+    assert not verdict.ok
+    (problem,) = [finding for finding in verdict.failures if finding.check == check]
+    assert evidence in problem.evidence
+    assert problem.next_step
+    assert problem.cause or check == public.PUBLIC_KNOWN
+
+
+def test_no_certificate_is_nothing_to_prove_it_by(platform: Platform) -> None:
+    platform.kubectl(["certificates.cert-manager.io"], listing())
+    verdict = at_its_home(platform, find_service("cert-manager"))
+    assert verdict.ok
+    assert states(verdict)[cluster.CERTIFICATES_VALID] is State.NOT_TRIED
+
+
+def test_what_is_public_nowhere_is_no_failure_of_the_tunnel(platform: Platform) -> None:
+    platform.kubectl(["ingresses", "--all-namespaces"], listing())
+    assert at_its_home(platform, find_service("cf-tunnel")).ok
+
+
+# --- the app's own role ---------------------------------------------------------------------------------------------
+
+
+def refused(_: sql.Login) -> sql.Standing:
+    raise sql.SqlFailed("FATAL: password authentication failed", "Postgres auth error: …")
+
+
+def not_owner(login: sql.Login) -> sql.Standing:
+    return sql.Standing(user=login.user, database=login.database, may_create=login.database != "temporal_visibility")
+
+
+@pytest.mark.parametrize(
+    ("answer", "evidence"),
+    [(refused, "temporal in temporal: FATAL"), (not_owner, "may not make tables in temporal_visibility")],
+)
+def test_a_role_that_cannot_work(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, answer: Any, evidence: str
+) -> None:
+    monkeypatch.setattr(sql, "select_standing", answer)
+    verdict = at_its_home(platform, find_service("temporal"))
+    (problem,) = verdict.failures
+    assert problem.check == apps.OWN_SQL
+    assert evidence in problem.evidence
+    # It says nothing about the app's program, which is looked at all the same.
+    assert states(verdict)[inside.ANSWERS] is State.PASSED
+
+
+@pytest.mark.parametrize(
+    ("way", "check"),
+    [
+        ("resolve", exposure.NAME_RESOLVES),
+        ("connect", exposure.PORT_CONNECTS),
+        # A proxy asks for its certificate while the first client waits for an answer.
+        ("fetch", exposure.HTTP_ANSWERS),
+    ],
+)
+def test_what_was_just_exposed_is_given_time(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, way: str, check: str
+) -> None:
+    later, tried = getattr(network, way), list[Any]()
+
+    def at_the_second_time(where: str, *more: Any) -> Any:
+        if not where.startswith("http://"):
+            tried.append(where)
+            if len(tried) == 1:
+                raise TimeoutError("timed out")
+        return later(where, *more)
+
+    monkeypatch.setattr(network, way, at_the_second_time)
+    monkeypatch.setattr("runbooks.checks.tailscale.patience", lambda _, seconds: seconds)
+    monkeypatch.setattr("runbooks.core.findings.LOOK_AGAIN", 0.0)
+    verdict = at_its_home(platform, find_service("immich"))
+    assert states(verdict)[check] is State.PASSED
+    assert verdict.ok and len(tried) == 2
+
+
+def test_the_logs_of_a_program_are_found_by_its_service(platform: Platform, closing: ExitStack) -> None:
+    """Not by a label: neither Superset's chart nor our own objects have `app.kubernetes.io/instance`."""
+    platform.answers(closing, always(500, "Internal Server Error"))
+    for name, service in (("superset", "superset"), ("glance", "glance"), ("immich", "immich-server")):
+        problem = next(one for one in at_its_home(platform, find_service(name)).failures if one.check == inside.ANSWERS)
+        assert f"kubectl -n {name} logs svc/{service}" in problem.next_step
+
+
+@pytest.mark.parametrize("service", [app for app in APPS if apps.APPS[app.name].database], ids=lambda app: app.name)
+def test_the_ladder_knows_the_key_that_the_program_writes(service: Service) -> None:
+    from tests.unit.house import REAL_ROOT
+
+    text = "".join(path.read_text() for path in (REAL_ROOT / "pulumi" / service.folder).glob("*.py"))
+    assert f'"{apps.APPS[service.name].database.password_key}": "password"' in text
+
+
+# --- the lab ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("service", "check"), PROGRAMS, ids=lambda value: getattr(value, "name", ""))
+def test_in_the_lab_no_container_is_asked_and_it_says_so(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, service: Service, check: str
+) -> None:
+    from dataclasses import replace
+
+    from runbooks.core.findings import passed
+
+    monkeypatch.setattr("runbooks.checks.postgres.listener_is_ours", lambda *_: passed("x", "ours"))
+    with open_session(platform.house.c, f"verify.{service.name}") as session:
+        lab = replace(session, target=replace(session.target, ephemeral=True))
+        verdict = verify.verify_service(lab, service)
+    assert verdict.ok, verdict
+    (said,) = {finding.evidence.partition(" (")[0] for finding in verdict.findings if finding.check == check}
+    assert said == "simulated pod"
+    untried = {finding.check for finding in verdict.findings if finding.state is State.NOT_TRIED}
+    assert untried <= cluster.LAB_UNTRIED
+    assert not platform.asked
+    assert not platform.served.asked

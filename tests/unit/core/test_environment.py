@@ -1,0 +1,145 @@
+"""What a child sees of our environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from runbooks.core.environment import backend_variables, child_environment, key_service_variables, secret_variables
+from runbooks.core.runner import child_environment as as_the_runner_has_it
+
+NEVER = [
+    "PULUMI_OPTION_YES",
+    "PULUMI_OPTION_SHOW_SECRETS",
+    "PULUMI_OPTION_TARGET",
+    "PULUMI_OPTION_PARALLEL",
+    "PULUMI_SKIP_CONFIRMATIONS",
+    "PULUMI_EXPERIMENTAL",
+    "PULUMI_DEBUG_COMMANDS",
+    "PULUMI_K8S_DELETE_UNREACHABLE",
+    "PULUMI_SKIP_CHECKPOINTS",
+    "AI_AGENT",
+    "CLAUDECODE",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CODEX_SANDBOX",
+    "CODEX_THREAD_ID",
+    "CURSOR_AGENT",
+    "CURSOR_TRACE_ID",
+    "GEMINI_CLI",
+    "OPENCODE",
+    "COPILOT_MODEL",
+    "GOOSE_PROVIDER",
+]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_what_changes_pulumi_unseen_never_passes(name: str) -> None:
+    assert name not in child_environment({name: "1"}, {})
+    assert name not in child_environment({}, {name: "1"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PULUMI_ACCESS_TOKEN", "PULUMI_BACKEND_URL", "KUBECONFIG", "AWS_PROFILE", "PYTHONPATH", "LD_PRELOAD", "OPS_STATE"],
+)
+def test_what_nobody_listed_passes_only_when_a_command_asks_for_it(name: str) -> None:
+    assert name not in child_environment({name: "x"})
+    assert child_environment({}, {name: "x"})[name] == "x"
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "https_proxy", "NO_PROXY"]
+)
+def test_what_a_tool_needs_to_work_passes(name: str) -> None:
+    assert child_environment({name: "x"})[name] == "x"
+
+
+LOGINS = {
+    "PULUMI_DIY_BACKEND_GZIP": "true",
+    "AWS_PROFILE": "home",
+    "AWS_SECRET_ACCESS_KEY": "k",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/k.json",
+    "AZURE_STORAGE_KEY": "a",
+    "PGPASSWORD": "p",
+    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1/bus",
+}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "passed"),
+    [
+        ("file", {"PULUMI_DIY_BACKEND_GZIP"}),
+        ("s3", {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("gs", {"GOOGLE_APPLICATION_CREDENTIALS", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("azblob", {"AZURE_STORAGE_KEY", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("postgres", {"PGPASSWORD", "PULUMI_DIY_BACKEND_GZIP"}),
+        ("https", {"DBUS_SESSION_BUS_ADDRESS"}),
+        ("http", {"DBUS_SESSION_BUS_ADDRESS"}),
+    ],
+)
+def test_a_backend_gets_what_is_its_own_and_nothing_else(scheme: str, passed: set[str]) -> None:
+    others = {"PATH": "/bin", "PAGER": "less", "PULUMI_DIY_BACKEND_LEGACY_LAYOUT": "1"}
+    assert set(backend_variables(scheme, LOGINS | others)) == passed
+
+
+@pytest.mark.parametrize(
+    ("provider", "passed"),
+    [
+        ("awskms://alias/homelab?region=eu-central-1", {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY"}),
+        ("gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k", {"GOOGLE_APPLICATION_CREDENTIALS"}),
+        ("azurekeyvault://vault.example.net/keys/k", {"AZURE_STORAGE_KEY"}),
+        ("hashivault://homelab", {"VAULT_ADDR"}),
+        ("passphrase", set()),
+        ("default", set()),
+        ("", set()),
+        ("othervault://x", set()),
+    ],
+)
+def test_a_key_service_gets_what_is_its_own_and_nothing_else(provider: str, passed: set[str]) -> None:
+    environ = LOGINS | {"VAULT_ADDR": "https://vault", "PATH": "/bin"}
+    assert set(key_service_variables(provider, environ)) == passed
+
+
+def test_the_check_for_a_newer_pulumi_is_always_off() -> None:
+    for base, extra in (({}, {}), ({"PULUMI_SKIP_UPDATE_CHECK": "false"}, {}), ({}, {"PULUMI_SKIP_UPDATE_CHECK": "0"})):
+        assert child_environment(base, extra)["PULUMI_SKIP_UPDATE_CHECK"] == "true"
+
+
+def test_the_command_has_the_last_word() -> None:
+    assert child_environment({"PATH": "/bin"}, {"PATH": "/opt"})["PATH"] == "/opt"
+
+
+def test_applying_it_twice_changes_nothing() -> None:
+    once = child_environment({"PATH": "/bin", "X": "y"})
+    assert child_environment(once) == once
+
+
+def test_it_is_what_the_runner_uses() -> None:
+    assert as_the_runner_has_it is child_environment
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("PULUMI_ACCESS_TOKEN", "pul-1", ["pul-1"]),
+        ("PULUMI_CONFIG_PASSPHRASE", "pass phrase", ["pass phrase"]),
+        ("PULUMI_CONFIG_PASSPHRASE_FILE", "/run/passphrase", []),
+        ("PULUMI_CREDENTIALS_PATH", "/run/credentials", []),
+        ("TS_CLIENT_SECRET", "tskey", ["tskey"]),
+        ("TS_CLIENT_ID", "id", []),
+        ("PGPASSWORD", "pw", ["pw"]),
+        ("AWS_SECRET_ACCESS_KEY", "key", ["key"]),
+        ("OPENAI_API_KEY", "sk", ["sk"]),
+        ("MODAL_TOKEN_SECRET", "as-1", ["as-1"]),
+        ("VAULT_SERVER_TOKEN", "hvs.1", ["hvs.1"]),
+        ("AZURE_STORAGE_KEY", "a+/=", ["a+/="]),
+        ("AZURE_STORAGE_CONNECTION_STRING", "AccountKey=x", ["AccountKey=x"]),
+        ("GOOGLE_CREDENTIALS", '{"private_key": "k", "token_n": 1}', ['{"private_key": "k", "token_n": 1}', "k"]),
+        ("GOOGLE_CREDENTIALS", "{broken", ["{broken"]),
+        ("EMPTY_TOKEN", "", []),
+        ("HTTPS_PROXY", "http://user:proxy-password@proxy:3128", ["proxy-password"]),
+        ("https_proxy", "http://proxy:3128", []),
+        ("PATH", "/bin:/usr/bin", []),
+    ],
+)
+def test_which_variables_hold_secrets(name: str, value: str, secret: list[str]) -> None:
+    assert list(secret_variables({name: value})) == secret

@@ -1,0 +1,144 @@
+"""Checks: order, what stops them, how long they wait, what counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from runbooks.core.findings import (
+    Check,
+    Clock,
+    Finding,
+    State,
+    Verdict,
+    failed,
+    not_tried,
+    passed,
+    run_checks,
+    told_together,
+)
+
+
+class Hands:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.time, sleep=self.sleep)
+
+
+def check(name: str, *findings: Finding, **options: object) -> Check:
+    left = list(findings)
+
+    def look() -> Finding:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return Check(name=name, look=look, **options)  # type: ignore[arg-type]
+
+
+def never() -> Finding:
+    raise AssertionError("this check must not be tried")
+
+
+def test_all_rungs_in_order_with_their_subject() -> None:
+    found = run_checks([check("a", passed("a", "1")), check("b", passed("b", "2"))], subject="ns/x")
+    assert [(finding.check, finding.evidence, finding.subject) for finding in found] == [
+        ("a", "1", "ns/x"),
+        ("b", "2", "ns/x"),
+    ]
+
+
+def test_above_the_first_failure_nothing_is_tried_and_each_rung_says_so() -> None:
+    found = run_checks([check("a", failed("a", "broken")), Check(name="b", look=never), Check(name="c", look=never)])
+    assert [finding.state for finding in found] == [State.FAILED, State.NOT_TRIED, State.NOT_TRIED]
+    assert {finding.evidence for finding in found[1:]} == {"needs: a"}
+
+
+def test_an_untried_rung_does_not_stop_the_ladder() -> None:
+    found = run_checks([check("a", not_tried("a", "no tool")), check("b", passed("b", ""))])
+    assert [finding.state for finding in found] == [State.NOT_TRIED, State.PASSED]
+
+
+def test_a_side_rung_fails_without_stopping_the_ladder() -> None:
+    found = run_checks([check("a", failed("a", ""), goes_on=True), check("b", passed("b", ""))])
+    assert [finding.state for finding in found] == [State.FAILED, State.PASSED]
+
+
+def test_a_late_answer_passes_within_its_patience() -> None:
+    hands = Hands()
+    late = check("a", failed("a", "not yet"), failed("a", "not yet"), passed("a", "now"), patience=30.0)
+    assert run_checks([late], clock=hands.clock)[0].state is State.PASSED
+    assert hands.slept == [2.0, 2.0]
+
+
+def test_an_answer_that_never_comes_says_how_long_it_was_awaited() -> None:
+    hands = Hands()
+    found = run_checks([check("a", failed("a", "not yet"), patience=5.0)], clock=hands.clock)[0]
+    assert found.evidence == "not yet (after 5 s)"
+    assert sum(hands.slept) == 5.0
+
+
+def test_without_patience_there_is_one_look() -> None:
+    hands = Hands()
+    run_checks([check("a", failed("a", "no"))], clock=hands.clock)
+    assert hands.slept == []
+
+
+def test_what_waiting_cannot_change_is_not_awaited() -> None:
+    hands = Hands()
+    found = run_checks([check("a", failed("a", "absent", final=True), patience=30.0)], clock=hands.clock)[0]
+    assert (found.evidence, hands.slept) == ("absent", [])
+
+
+def test_a_rung_that_cannot_be_tried_is_not_awaited() -> None:
+    hands = Hands()
+    run_checks([check("a", not_tried("a", "no tool"), patience=30.0)], clock=hands.clock)
+    assert hands.slept == []
+
+
+CASES: dict[str, tuple[tuple[Finding, ...], frozenset[str], bool]] = {
+    "all passed": ((passed("a", ""), passed("b", "")), frozenset(), True),
+    "nothing looked at": ((), frozenset(), False),
+    "one failed": ((passed("a", ""), failed("b", "")), frozenset(), False),
+    "untried and deciding": ((passed("a", ""), not_tried("b", "")), frozenset(), False),
+    "untried, on the list": ((passed("a", ""), not_tried("b", "")), frozenset({"b"}), True),
+    "untried, another on the list": ((passed("a", ""), not_tried("b", "")), frozenset({"c"}), False),
+    "untried, decides nothing": ((passed("a", ""), not_tried("b", "", deciding=False)), frozenset(), True),
+    "failed, on the list": ((failed("a", ""),), frozenset({"a"}), False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_counts_as_verified(name: str) -> None:
+    findings, allowed, ok = CASES[name]
+    assert Verdict(findings=findings, may_stay_untried=allowed).ok is ok
+
+
+def test_the_summary_counts_untried_rungs_apart() -> None:
+    verdict = Verdict(findings=(passed("a", ""), failed("b", ""), not_tried("c", ""), not_tried("d", "")))
+    assert verdict.summary() == "1 passed, 1 failed, 2 not tried"
+    assert verdict.problem is not None
+    assert verdict.problem.check == "b"
+
+
+def test_a_rung_declared_as_not_deciding_stays_so() -> None:
+    look: Callable[[], Finding] = lambda: not_tried("a", "no tool")  # noqa: E731
+    assert Verdict(findings=tuple(run_checks([Check(name="a", look=look, deciding=False)]))).undecided == ()
+
+
+def test_several_ladders_are_counted_in_one_line() -> None:
+    good, bad = (
+        Verdict(findings=(passed("a", ""), not_tried("b", "", deciding=False))),
+        Verdict(findings=(failed("c", ""),)),
+    )
+    assert told_together({"x": good, "y": good}) == "all 2 verified: 2 passed, 0 failed, 2 not tried"
+    assert told_together({"x": good, "y": bad}) == "NOT verified: y: 1 passed, 1 failed, 1 not tried"

@@ -1,0 +1,256 @@
+"""The record of a run: whole lines, private, masked, and honest when the disk is full or the run is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runbooks.core.journal import Journal, JournalUnwritable, prune, read_journal, runs_of
+from runbooks.core.mask import Masker
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal.open(tmp_path / ".ops", "deploy.postgres", ["./inv", "deploy.postgres"])
+    yield opened
+    opened.close()
+
+
+def test_it_begins_with_what_was_asked_for(journal: Journal) -> None:
+    (first,) = read_journal(journal.path)
+    assert first["kind"] == "run"
+    assert (first["task"], first["argv"], first["pid"]) == (
+        "deploy.postgres",
+        ["./inv", "deploy.postgres"],
+        os.getpid(),
+    )
+    assert first["time"].endswith("Z")
+
+
+def test_records_come_back_in_order(journal: Journal) -> None:
+    journal.write(
+        "digest", stacks=["a", "b"], counts={"create": 3}, text="zwei\nZeilen \udcff", path=Path("/x"), ok=True
+    )
+    assert journal.finish(0, done=["postgres"])
+    _, digest, end = read_journal(journal.path)
+    assert digest["text"] == "zwei\nZeilen \udcff"
+    assert (digest["stacks"], digest["counts"], digest["path"], digest["ok"]) == (["a", "b"], {"create": 3}, "/x", True)
+    assert (end["kind"], end["exit_code"], end["done"]) == ("end", 0, ["postgres"])
+
+
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal = Journal.open(tmp_path / ".ops", "status", [])
+    finally:
+        os.umask(before)
+    journal.close()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (journal.path, journal.folder, journal.folder.parent)}
+    assert modes == {"journal.jsonl": 0o600, journal.folder.name: 0o700, "runs": 0o700}
+
+
+def test_names_sort_by_time_and_never_collide(tmp_path: Path) -> None:
+    opened = [Journal.open(tmp_path, "status", []) for _ in range(5)]
+    for journal in opened:
+        journal.close()
+    assert runs_of(tmp_path) == [journal.path for journal in opened]
+
+
+def test_everything_written_is_masked(tmp_path: Path) -> None:
+    masker = Masker(["hunter2-hunter2"])
+    journal = Journal.open(tmp_path, "secrets.set", ["inv", "secrets.set", "hunter2-hunter2"], masker=masker)
+    journal.write("error", text="no: hunter2-hunter2", deep={"list": [("hunter2-hunter2", 1)]})
+    journal.close()
+    assert b"hunter2" not in journal.path.read_bytes()
+    assert [record["kind"] for record in read_journal(journal.path)] == ["run", "error"]
+
+
+def test_a_secret_that_is_a_word_of_the_record_itself_does_not_break_it(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, "status", [], masker=Masker(["argv", "exit_code", '"kind": "run"']))
+    journal.write("command", argv=["true"], exit_code=0)
+    journal.close()
+    assert read_journal(journal.path)[1]["argv"] == ["true"]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_file_cut_off_at_any_byte_has_all_whole_records(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    journal = Journal.open(tmp_path_factory.mktemp("ops"), "status", [])
+    for number in range(3):
+        journal.write("command", number=number, text=data.draw(st.text(max_size=20)))
+    journal.close()
+    whole = journal.path.read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    journal.path.write_bytes(whole[:cut])
+    complete = whole[:cut].count(b"\n")
+    records = read_journal(journal.path)
+    # A line that lacks nothing but its line break is a whole record as well.
+    assert len(records) in (complete, complete + (whole[cut : cut + 1] == b"\n"))
+    assert records == [json.loads(line) for line in whole.splitlines()[: len(records)]]
+
+
+def test_a_record_after_a_torn_line_is_read(journal: Journal) -> None:
+    with journal.path.open("ab") as file:
+        file.write(b'{"kind": "comm\n{"kind": "killed"}\n\n[1]\n{"a": 1}\n')
+    assert [record["kind"] for record in read_journal(journal.path)] == ["run", "killed"]
+
+
+def test_records_of_many_threads_stay_whole(journal: Journal) -> None:
+    def work(number: int) -> None:
+        for count in range(20):
+            journal.write("line", number=number, count=count, text="x" * 5000)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    written = {(record.get("number"), record.get("count")) for record in read_journal(journal.path)[1:]}
+    assert len(written) == 80
+
+
+def test_a_killed_run_leaves_a_readable_journal(tmp_path: Path) -> None:
+    code = """
+    import sys
+    from pathlib import Path
+    from runbooks.core.journal import Journal
+    journal = Journal.open(Path(sys.argv[1]), "status", [])
+    print("ready", flush=True)
+    while True:
+        journal.write("line", text="x" * 30_000)
+    """
+    process = python(code, tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    (path,) = runs_of(tmp_path)
+    while path.stat().st_size < 500_000:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    records = read_journal(path)
+    assert len(records) > 10
+    assert {record["kind"] for record in records[1:]} == {"line"}
+    assert all(len(record["text"]) == 30_000 for record in records[1:])
+
+
+def test_a_full_disk_is_one_clear_error_and_the_file_stays_whole(tmp_path: Path) -> None:
+    code = """
+    import sys
+    from pathlib import Path
+    from runbooks.core.journal import Journal, JournalUnwritable
+    journal = Journal.open(Path(sys.argv[1]), "status", [])
+    journal.write("line", text="fits")
+    for _ in range(2):
+        try:
+            journal.write("line", text="x" * 20_000)
+        except JournalUnwritable as error:
+            print(error.exit_code, error.summary, "|", error.next_step)
+    journal.write("line", text="fits too")
+    print(journal.finish(1, text="x" * 20_000))
+    """
+    process = python(code, tmp_path, stdout=subprocess.PIPE, preexec_fn=limit_files)
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    first, second, last = out.splitlines()
+    assert first == second
+    assert first.startswith("1 the journal of this run cannot be written: File too large (")
+    assert "free space" in first
+    assert last == "False"
+    (path,) = runs_of(tmp_path)
+    assert path.read_bytes().endswith(b"\n")
+    assert [record.get("text") for record in read_journal(path)] == [None, "fits", "fits too"]
+
+
+def limit_files() -> None:
+    """The largest file of this process is 10 kB from now on: like a disk that fills up in the middle of a record."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+
+def python(code: str, state: Path, **settings: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        [sys.executable, "-c", textwrap.dedent(code), str(state)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        **settings,
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_the_same_error(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    with pytest.raises(JournalUnwritable, match="Not a directory"):
+        Journal.open(tmp_path / "state", "status", [])
+
+
+def test_a_device_without_space(journal: Journal) -> None:
+    device = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(device, journal._descriptor)
+    os.close(device)
+    with pytest.raises(JournalUnwritable, match="No space left on device"):
+        journal.write("line")
+    assert journal.finish(0) is False
+
+
+def test_after_the_end_nothing_is_written(journal: Journal) -> None:
+    assert journal.finish(0)
+    with pytest.raises(JournalUnwritable):
+        journal.write("line")
+    assert len(read_journal(journal.path)) == 2
+
+
+def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
+    for _ in range(7):
+        Journal.open(tmp_path, "status", [], keep=4).close()
+    kept = runs_of(tmp_path)
+    assert len(kept) == 4
+    last = Journal.open(tmp_path, "status", [], keep=4)
+    last.close()
+    assert runs_of(tmp_path) == [*kept[1:], last.path]
+
+
+def test_pruning_spares_a_run_that_goes_on_and_does_not_follow_links(tmp_path: Path) -> None:
+    going_on = Journal.open(tmp_path, "deploy.all", [], keep=1)
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "resource-kubernetes").touch()
+    over = Journal.open(tmp_path, "status", [], keep=1)
+    (over.folder / "pulumi-home").mkdir()
+    (over.folder / "pulumi-home" / "plugins").symlink_to(plugins)
+    over.close()
+    last = Journal.open(tmp_path, "status", [], keep=1)
+    assert runs_of(tmp_path) == [going_on.path, last.path]
+    assert (plugins / "resource-kubernetes").exists()
+    going_on.close()
+    last.close()
+    prune(tmp_path / "runs", 1)
+    assert runs_of(tmp_path) == [last.path]
+
+
+def test_a_signal_while_writing_loses_nothing(journal: Journal) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while len(heard) < 20:
+            journal.write("line", text="x" * 100_000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(record["kind"] in {"run", "line"} for record in read_journal(journal.path))
+    assert read_journal(journal.path)[-1]["text"] == "x" * 100_000

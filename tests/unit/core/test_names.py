@@ -1,0 +1,41 @@
+"""Names people type."""
+
+from __future__ import annotations
+
+import pytest
+
+from runbooks.core.errors import NotFound, Usage
+from runbooks.core.names import known, nearest
+
+SERVICES = ("tailscale", "cnpg", "postgres", "immich", "n8n")
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("postgers", "postgres"), ("Postgres", "postgres"), ("imich", "immich"), ("n8", "n8n")]
+)
+def test_the_nearest_name_comes_first(name: str, first: str) -> None:
+    near = nearest(name, SERVICES)
+    assert near[0] == first
+    assert len(near) == 3
+
+
+def test_there_are_never_more_than_there_are() -> None:
+    assert nearest("x", ("a", "a")) == ["a"]
+    assert nearest("x", ()) == []
+
+
+def test_a_known_name_passes() -> None:
+    assert known("service", "cnpg", SERVICES) == "cnpg"
+
+
+def test_an_unknown_name_shows_three() -> None:
+    with pytest.raises(NotFound) as caught:
+        known("service", "postgers", iter(SERVICES))
+    assert caught.value.exit_code == 6
+    assert caught.value.expected.count(",") == 2
+
+
+@pytest.mark.parametrize("name", ["", "-f", "--all", "a b", "a\tb", "a\n", "a\x00", "\x1b[31m"])
+def test_what_no_name_can_be(name: str) -> None:
+    with pytest.raises(Usage):
+        known("service", name, SERVICES)

@@ -1,0 +1,282 @@
+"""What a person or a program sees: plain lines, events, the live plan; all of it masked."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from runbooks.core import reporter
+from runbooks.core.findings import Finding, State
+from runbooks.core.mask import Masker
+from runbooks.core.reporter import JsonReporter, LiveReporter, PlainReporter, Unmasked, make_reporter, on_target
+
+ROOT = Path(__file__).parents[3]
+CANARY = "canary-4711-secret"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def masker() -> Masker:
+    masker = Masker()
+    masker.register(CANARY)
+    return masker
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+FOUND = Finding(
+    check="it answers", state=State.FAILED, evidence=f"saw {CANARY}", cause="down", next_step="./inv status"
+)
+
+
+def say_everything(reporter: reporter.Reporter) -> None:
+    reporter.announce(f"announce {CANARY}")
+    reporter.plan([f"step {CANARY}"])
+    with reporter.step(f"step {CANARY}") as progress:
+        progress.note(f"note {CANARY}")
+        with reporter.step(f"inner {CANARY}"):
+            reporter.line(f"line {CANARY}")
+    reporter.table(f"title {CANARY}", ["a", "b"], [["1", CANARY]])
+    reporter.event("kind", value=CANARY, many=[{"deep": CANARY}], number=1, nothing=None)
+    reporter.finding(FOUND)
+    reporter.error([f"summary {CANARY}", "next: x"], exit_code=5)
+    reporter.close()
+
+
+@pytest.mark.parametrize("kind", [PlainReporter, JsonReporter, LiveReporter])
+def test_nothing_is_shown_unmasked(kind: type[PlainReporter], masker: Masker, out: io.StringIO) -> None:
+    err = io.StringIO()
+    say_everything(kind(masker, out, err))
+    everything = out.getvalue() + err.getvalue()
+    assert "[secret]" in everything and CANARY not in everything
+
+
+def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) -> None:
+    """The handbook makes the username `postgres` a secret."""
+    masker = Masker(["postgres", "long postgres secret"], platform_words=["postgres"])
+    names = frozenset({"postgres", "cnpg"})
+    reporter = PlainReporter(masker, out, out, names=names)
+    reporter.announce("Deploying postgres, which needs cnpg")
+    reporter.line("./inv deploy.postgres, postgres: applied; a long postgres secret is none of ours")
+    reporter.quote("role postgres exists")
+    reporter.table("outputs of postgres", ["service", "value"], [["postgres", "postgres"]])
+    reporter.finding(
+        Finding(check="postgres answers", state=State.FAILED, evidence="as postgres", next_step="x postgres")
+    )
+    reporter.error(["postgres failed", "next: ./inv deploy.postgres"], exit_code=1)
+    assert out.getvalue().splitlines() == [
+        "Deploying postgres, which needs cnpg",
+        "./inv deploy.postgres, [secret]: applied; a [secret] is none of ours",
+        "role [secret] exists",
+        "outputs of postgres",
+        "service   value",
+        "postgres  [secret]",
+        "  FAIL postgres answers: as [secret]",
+        "       next: x postgres",
+        "error: postgres failed",
+        "  next: ./inv deploy.postgres",
+    ]
+
+
+def test_services_name_stays_readable_in_events(out: io.StringIO) -> None:
+    masker = Masker(["postgres"], platform_words=["postgres"])
+    reporter = JsonReporter(masker, out, out, names=frozenset({"postgres"}))
+    reporter.event("applied", service="postgres", stacks=[{"service": "postgres", "properties": ["user: postgres"]}])
+    assert json.loads(out.getvalue()) == {
+        "event": "applied",
+        "service": "postgres",
+        "stacks": [{"service": "postgres", "properties": ["user: [secret]"]}],
+    }
+
+
+def test_plain_lines_have_no_colour_and_findings_say_what_to_do(masker: Masker, out: io.StringIO) -> None:
+    say_everything(PlainReporter(masker, out, io.StringIO()))
+    assert "\x1b" not in out.getvalue()
+    assert "FAIL it answers: saw [secret]" in out.getvalue()
+    assert "likely cause: down" in out.getvalue() and "next: ./inv status" in out.getvalue()
+    assert "title [secret]\na  b\n1  [secret]\n" in out.getvalue()
+
+
+def test_events_are_one_json_object_a_line_on_standard_output_alone(masker: Masker, out: io.StringIO) -> None:
+    err = io.StringIO()
+    say_everything(JsonReporter(masker, out, err))
+    events = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [event["event"] for event in events] == [
+        "announce", "plan", "step", "line", "step", "table", "kind", "finding", "error",
+    ]  # fmt: skip
+    assert events[-1] == {"event": "error", "summary": "summary [secret]", "details": ["next: x"], "exit_code": 5}
+    assert events[2]["state"] == "in progress" and events[4]["state"] == "done"
+    assert err.getvalue() == ""
+
+
+def test_exactly_one_step_is_in_progress_also_inside_another(masker: Masker, out: io.StringIO) -> None:
+    reporter = JsonReporter(masker, out, io.StringIO())
+    with reporter.step("outer"), reporter.step("inner"):
+        pass
+    states = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(event["title"], event["state"]) for event in states] == [("outer", "in progress"), ("outer", "done")]
+
+
+def test_failed_step_says_so(masker: Masker, out: io.StringIO) -> None:
+    reporter = PlainReporter(masker, out, io.StringIO())
+    with pytest.raises(ValueError, match="no"), reporter.step("work"):
+        raise ValueError("no")
+    assert "work: failed" in out.getvalue()
+
+
+def test_long_step_gives_a_sign_of_life(masker: Masker, out: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporter, "FIRST_PROGRESS", 0.01)
+    told = threading.Event()
+
+    class Listening(PlainReporter):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if "…" in text:
+                told.set()
+
+    with Listening(masker, out, io.StringIO()).step("long work") as progress:
+        progress.note("at it")
+        assert told.wait(10)
+    assert "… long work, 0 s: at it" in out.getvalue()
+
+
+def test_reader_that_leaves_does_not_end_the_run() -> None:
+    """`./inv … | head -1`: later lines are dropped, the process goes on and ends with its own exit code."""
+    program = (
+        "import sys\n"
+        "from runbooks.core.mask import Masker\n"
+        "from runbooks.core.reporter import make_reporter\n"
+        "reporter = make_reporter(as_json=False, masker=Masker())\n"
+        "for number in range(20000): reporter.line('x' * 100)\n"
+        "print('went on', file=sys.stderr)\n"
+        "sys.exit(7)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.readline()
+    child.stdout.close()
+    told = child.stderr.read()
+    child.stderr.close()
+    assert child.wait(60) == 7
+    assert told == b"went on\n"
+
+
+def test_kind_of_display(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert type(make_reporter(as_json=False, masker=masker, out=io.StringIO())) is PlainReporter
+    assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is LiveReporter
+    assert type(make_reporter(as_json=True, masker=masker, out=Terminal())) is JsonReporter
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is PlainReporter
+
+
+ASKING = """
+from runbooks.core.mask import Masker
+from runbooks.core.reporter import make_reporter
+reporter = make_reporter(as_json={as_json}, masker=Masker())
+with reporter.step("a step"):
+    pass
+print(reporter.interactive, reporter.{question})
+"""
+
+
+def answered(question: str, typed: str, *, as_json: bool = False, color: bool = True) -> str:
+    """Run a question on a pseudo-terminal, type an answer when it was asked, and give what the screen showed."""
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    environment.pop("NO_COLOR", None)
+    if not color:
+        environment["NO_COLOR"] = "1"
+    controller, terminal = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", ASKING.format(question=question, as_json=as_json)],
+        cwd=ROOT, stdin=terminal, stdout=terminal, stderr=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(controller, 4096)
+        except OSError:
+            break
+        shown += piece
+        if b"go on?" in piece:
+            os.write(controller, typed.encode())
+    child.wait(60)
+    os.close(controller)
+    return shown.decode()
+
+
+def test_person_is_asked_on_a_terminal() -> None:
+    assert "True True" in answered("ask_yes('go on?')", "y\n")
+    assert "True False" in answered("ask_yes('go on?')", "\n")
+    assert "True True" in answered("ask_word('go on?', 'postgres')", "postgres\n")
+    assert "True False" in answered("ask_word('go on?', 'postgres')", "y\n")
+
+
+def test_nobody_is_asked_with_events() -> None:
+    assert "False False" in answered("ask_yes('go on?')", "y\n", as_json=True)
+
+
+def test_no_color_is_respected() -> None:
+    assert "\x1b[32m" in answered("ask_yes('go on?')", "y\n")
+    assert "\x1b[32m" not in answered("ask_yes('go on?')", "y\n", color=False)
+
+
+def test_nobody_is_asked_without_a_terminal(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    reporter = PlainReporter(masker, io.StringIO(), io.StringIO())
+    assert not reporter.interactive
+    assert not reporter.ask_yes("go on?") and not reporter.ask_word("go on?", "y")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("next: ./inv deploy.postgres", "next: ./inv --target home deploy.postgres"),
+        (
+            "run ./inv preview.all, then ./inv status",
+            "run ./inv --target home preview.all, then ./inv --target home status",
+        ),
+        ("./inv lab.up", "./inv lab.up"),
+        ("./inv --list", "./inv --list"),
+        ("./inv test", "./inv test"),
+        ("./inv testing.all", "./inv --target home testing.all"),
+        ("./inv target.show --target lab", "./inv target.show --target lab"),
+        (
+            "next: ./inv deploy.net\n  or ./inv status --target lab",
+            "next: ./inv --target home deploy.net\n  or ./inv status --target lab",
+        ),
+    ],
+)
+def test_next_steps_go_to_the_target_that_was_chosen(text: str, told: str) -> None:
+    assert on_target(text, "home") == told
+    assert on_target(text, "") == text
+
+
+def test_whatever_is_told_names_commands_on_the_chosen_target() -> None:
+    for as_json in (False, True):
+        out, err = io.StringIO(), io.StringIO()
+        reporter = make_reporter(as_json=as_json, masker=Unmasked(), target="home", out=out, err=err)
+        reporter.finding(Finding(check="r", state=State.FAILED, next_step="./inv verify.net"))
+        reporter.line("- `./inv preview.net` was run")
+        reporter.advice("also failed: net\n  next: ./inv wire.net")
+        reporter.error(["broken", "next: ./inv doctor"], exit_code=1)
+        assert "./inv --target home verify.net" in out.getvalue()
+        assert "next: ./inv --target home wire.net" in out.getvalue()
+        assert "`./inv preview.net` was run" in out.getvalue()
+        assert "next: ./inv --target home doctor" in out.getvalue() + err.getvalue()

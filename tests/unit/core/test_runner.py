@@ -1,0 +1,625 @@
+"""The one door for processes, with real children: output, callbacks, time, failures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from runbooks.core.child import Patience
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
+from runbooks.core.journal import Journal, JournalUnwritable, read_journal
+from runbooks.core.mask import Masker
+from runbooks.core.runner import CommandFailed, Runner, ToolMissing
+
+SECRET = "hunter2-hunter2"
+BRISK = Patience(interrupted_read=0.2, terminated=0.2, open_pipes=0.3, unguarded_read=0.2)
+
+
+class Setting:
+    """A runner whose every word is kept."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.shown: list[tuple[str, str]] = []
+        self.told: list[str] = []
+        self.masker = Masker([SECRET])
+        self.journal = Journal.open(folder, "test", ["inv", "test"], masker=self.masker)
+        settings = {"show": lambda stream, text: self.shown.append((stream, text)), "patience": BRISK} | settings
+        self.runner = Runner(
+            masker=self.masker, journal=self.journal, base_env=os.environ, tell=self.told.append, **settings
+        )
+
+    def shown_on(self, stream: str) -> str:
+        return "".join(text for name, text in self.shown if name == stream)
+
+    def records(self, kind: str = "command") -> list[dict[str, Any]]:
+        return [record for record in read_journal(self.journal.path) if record["kind"] == kind]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Setting]]:
+    made: list[Setting] = []
+
+    def build(**settings: Any) -> Setting:
+        made.append(Setting(tmp_path / "state", **settings))
+        return made[-1]
+
+    yield build
+    for setting in made:
+        setting.runner.close()
+        setting.journal.close()
+
+
+@pytest.fixture
+def ops(make: Callable[..., Setting]) -> Setting:
+    return make()
+
+
+def python(code: str, *arguments: str, **fields: Any) -> Command:
+    """A child that runs this Python code."""
+    return Command(argv=(sys.executable, "-c", textwrap.dedent(code), *arguments), title="the child", **fields)
+
+
+def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+# --- output and exit codes -------------------------------------------------------------------------------------------
+
+
+def test_output_reaches_parsers_clear_and_people_masked(ops: Setting) -> None:
+    code = "import sys; text = sys.stdin.read(); print('out', text); print('err', text, file=sys.stderr)"
+    outcome = ops.runner.run(python(code, stdin=SECRET.encode()))
+    assert (outcome.exit_code, outcome.ok) == (0, True)
+    assert (outcome.stdout, outcome.stderr) == (f"out {SECRET}\n", f"err {SECRET}\n")
+    assert (outcome.shown_stdout, outcome.shown_stderr) == ("out [secret]\n", "err [secret]\n")
+    assert (ops.shown_on("stdout"), ops.shown_on("stderr")) == ("out [secret]\n", "err [secret]\n")
+    assert SECRET not in repr(outcome)
+    assert SECRET.encode() not in ops.journal.path.read_bytes()
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [("exit(0)", 0), ("exit(1)", 1), ("exit(255)", 255)])
+def test_the_exit_code_is_the_childs(ops: Setting, code: str, exit_code: int) -> None:
+    assert ops.runner.run(python(code)).exit_code == exit_code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_child_that_a_signal_ended_has_its_number(ops: Setting, number: signal.Signals) -> None:
+    outcome = ops.runner.run(python("import os, sys; os.kill(os.getpid(), int(sys.argv[1]))", str(int(number))))
+    assert outcome.exit_code == -number
+    assert not outcome.interrupted
+
+
+def test_check_gives_the_last_lines_masked(ops: Setting) -> None:
+    command = python(f"print('fine'); raise SystemExit('line\\n' * 30 + 'no: {SECRET}')")
+    with pytest.raises(CommandFailed) as failed:
+        ops.runner.check(command)
+    assert failed.value.summary.splitlines()[0] == "the child failed with exit 1"
+    assert failed.value.summary.endswith("no: [secret]")
+    assert len(failed.value.summary.splitlines()) == 13
+    assert failed.value.outcome.stdout == "fine\n"
+    assert isinstance(failed.value, ToolFailed)
+    assert SECRET not in str(failed.value)
+
+
+def test_the_title_or_the_arguments_in_an_error_are_masked(ops: Setting) -> None:
+    with pytest.raises(CommandFailed, match=r"^false \[secret\] failed with exit 1$"):
+        ops.runner.check(Command(argv=("false", SECRET)))
+
+
+def test_a_secret_split_between_two_writes_is_masked(ops: Setting) -> None:
+    code = """
+    import sys, time
+    for part in sys.argv[1]:
+        sys.stdout.write(part); sys.stdout.flush(); time.sleep(0.002)
+    """
+    outcome = ops.runner.run(python(code, f"<{SECRET}>\n"))
+    assert ops.shown_on("stdout") == outcome.shown_stdout == "<[secret]>\n"
+
+
+def test_a_secret_of_the_commands_own_environment_is_masked_from_the_first_byte(ops: Setting) -> None:
+    command = python("import os; print(os.environ['DB_PASSWORD'])", env={"DB_PASSWORD": "correct-horse"})
+    assert ops.runner.run(command).shown_stdout == "[secret]\n"
+
+
+def test_bytes_that_are_not_utf8_are_replaced_and_characters_never_split(ops: Setting) -> None:
+    code = r"""
+    import os, time
+    for byte in "ä€😀\n".encode() + b"\xff\xfeend\n":
+        os.write(1, bytes([byte])); time.sleep(0.001)
+    """
+    lines: list[str] = []
+    outcome = ops.runner.run(python(code), on_line=lines.append)
+    assert outcome.stdout == "ä€😀\n\ufffd\ufffdend\n"
+    assert lines == ["ä€😀", "\ufffd\ufffdend"]
+    assert ops.shown_on("stdout") == outcome.stdout
+
+
+def test_on_line_gets_every_line_raw_in_this_thread(ops: Setting) -> None:
+    lines: list[tuple[str, int]] = []
+    code = f"import sys; sys.stdout.write('one\\r\\n\\n{SECRET}\\nlast')"
+    ops.runner.run(python(code), on_line=lambda line: lines.append((line, threading.get_ident())))
+    assert lines == [(text, threading.get_ident()) for text in ("one", "", SECRET, "last")]
+
+
+def test_confidential_output_stays_in_memory(ops: Setting) -> None:
+    command = python("import sys; print('clear-text'); sys.exit('clear-error')", confidential=True)
+    outcome = ops.runner.run(command)
+    assert (outcome.stdout, outcome.stderr) == ("clear-text\n", "clear-error\n")
+    assert (outcome.shown_stdout, outcome.shown_stderr, ops.shown) == ("", "", [])
+    with pytest.raises(CommandFailed) as failed:
+        ops.runner.check(command)
+    assert "confidential" in failed.value.summary
+    assert "clear-error" not in failed.value.summary
+    assert ops.records()[0]["confidential"] is True
+    # The title is the command's name here; what it printed is nowhere.
+    for record in ops.records():
+        assert "stdout" not in record
+        assert "stderr" not in record
+
+
+def test_very_much_output_neither_blocks_the_child_nor_fills_the_memory(make: Callable[..., Setting]) -> None:
+    ops = make(largest_output=100_000)
+    with pytest.raises(CommandFailed) as failed:
+        ops.runner.run(python("import sys; sys.stdout.write('x' * 9_000_000 + 'end'); sys.exit(3)", mutates=True))
+    assert "ended with exit 3 and wrote 9000003 bytes" in failed.value.summary
+    assert failed.value.outcome.exit_code == 3
+    kept = ops.records()[0]["stdout"]
+    assert kept.endswith("end")
+    assert "bytes left out" in kept
+    assert len(kept) < 4_300_000
+
+
+def test_standard_input_is_given_and_never_recorded(ops: Setting) -> None:
+    text = ("line of input\n" * 50_000).encode()
+    outcome = ops.runner.run(python("import sys; print(len(sys.stdin.buffer.read()))", stdin=text))
+    assert outcome.stdout == f"{len(text)}\n"
+    assert b"line of input" not in ops.journal.path.read_bytes()
+
+
+def test_without_input_standard_input_is_empty(ops: Setting) -> None:
+    assert ops.runner.run(python("import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"
+
+
+def test_a_child_that_does_not_read_its_input_ends_as_it_likes(ops: Setting) -> None:
+    assert ops.runner.run(python("exit(4)", stdin=b"x" * 1_000_000)).exit_code == 4
+
+
+def test_output_and_input_flow_at_the_same_time(ops: Setting) -> None:
+    text = b"0123456789abcdef" * 100_000
+    assert ops.runner.run(Command(argv=("cat",), stdin=text)).stdout.encode() == text
+
+
+def test_a_child_may_close_its_output_and_go_on(ops: Setting) -> None:
+    code = "import os, time; os.close(1); os.close(2); time.sleep(0.2); os._exit(5)"
+    assert ops.runner.run(python(code)).exit_code == 5
+
+
+def test_the_environment_is_the_allow_list_and_the_commands_own(ops: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os; print('\\n'.join(f'{k}={v}' for k, v in os.environ.items()))"
+    outcome = ops.runner.run(python(code, env={"KUBECONFIG": "/run/one", "PULUMI_OPTION_YES": "true"}))
+    names = {line.partition("=")[0] for line in outcome.stdout.splitlines()}
+    assert {"PATH", "KUBECONFIG", "PULUMI_SKIP_UPDATE_CHECK"} <= names
+    assert "PULUMI_OPTION_YES" not in names
+    assert "PYTEST_CURRENT_TEST" not in names
+
+
+def test_the_child_leads_a_session_of_its_own(ops: Setting) -> None:
+    outcome = ops.runner.run(python("import os; print(os.getsid(0) == os.getpid())"))
+    assert outcome.stdout == "True\n"
+
+
+# --- callbacks that fail ---------------------------------------------------------------------------------------------
+
+WORDY = "import sys\nfor n in range(500): print('line', n, flush=True)\nsys.exit(0)"
+
+
+@pytest.mark.parametrize("mutates", [True, False])
+@pytest.mark.parametrize("error", [KeyError("oops"), BrokenPipeError(32, "x"), SystemExit(0), KeyboardInterrupt()])
+def test_a_failing_on_line_loses_nothing_and_is_no_success(ops: Setting, mutates: bool, error: BaseException) -> None:
+    seen: list[str] = []
+
+    def fail(line: str) -> None:
+        seen.append(line)
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        ops.runner.run(python(WORDY, mutates=mutates), on_line=fail)
+    assert raised.value is error
+    assert "itself ended with exit 0" in raised.value.__notes__[0]
+    assert seen == ["line 0"]
+    assert ops.records()[0]["stdout"].endswith("line 499\n")
+    assert ops.shown_on("stdout").endswith("line 499\n")
+
+
+def test_a_failing_show_loses_nothing_and_is_no_success(make: Callable[..., Setting]) -> None:
+    def fail(stream: str, text: str) -> None:
+        raise ValueError("the display broke")
+
+    ops = make(show=fail)
+    with pytest.raises(ValueError, match="the display broke"):
+        ops.runner.run(python(WORDY, mutates=True))
+    assert ops.records()[0]["stdout"].endswith("line 499\n")
+    assert ops.records()[0]["exit_code"] == 0
+
+
+def test_a_closed_terminal_is_no_failure(make: Callable[..., Setting]) -> None:
+    def fail(stream: str, text: str) -> None:
+        raise BrokenPipeError(32, "head has seen enough")
+
+    ops = make(show=fail)
+    outcome = ops.runner.run(python(WORDY, mutates=True))
+    assert outcome.ok
+    assert ops.records()[0]["stdout"].endswith("line 499\n")
+
+
+# --- time and what is left behind ------------------------------------------------------------------------------------
+
+
+def test_a_read_that_is_out_of_time_is_ended_with_all_it_started(ops: Setting, tmp_path: Path) -> None:
+    code = """
+    import os, signal, subprocess, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c",
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"],
+        stdout=subprocess.PIPE)
+    child.stdout.readline()
+    print(child.pid, flush=True)
+    time.sleep(60)
+    """
+    pids: list[int] = []
+    with pytest.raises(OutOfTime, match="did not answer within 1 s"):
+        ops.runner.run(python(code, timeout=1.0), on_line=lambda line: pids.append(int(line)))
+    until(lambda: not is_alive(pids[0]))
+    assert ops.records()[0]["timed_out"] is True
+    assert ops.records()[0]["exit_code"] == -signal.SIGKILL
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_read_in_time_is_left_alone(ops: Setting) -> None:
+    assert ops.runner.run(python("print('quick')", timeout=30)).ok
+
+
+def test_a_command_that_changes_something_cannot_have_a_time_limit() -> None:
+    with pytest.raises(ValueError, match="never killed"):
+        python("", mutates=True, timeout=1)
+
+
+@pytest.mark.parametrize("mutates", [True, False])
+def test_a_grandchild_that_keeps_the_pipe_does_not_hang_us(ops: Setting, mutates: bool) -> None:
+    begun = time.monotonic()
+    outcome = ops.runner.run(Command(argv=("sh", "-c", "sleep 45 & echo $!; echo hello"), mutates=mutates))
+    pid = int(outcome.stdout.split()[0])
+    try:
+        assert time.monotonic() - begun < 10
+        assert outcome.exit_code == 0
+        assert outcome.stdout.endswith("hello\n")
+        assert f"sleep (process {pid})" in outcome.left_behind
+        assert ops.records()[0]["left_behind"] == outcome.left_behind
+        assert ops.told == [outcome.left_behind]
+        assert is_alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_what_a_gone_child_had_written_is_read_to_the_end(make: Callable[..., Setting]) -> None:
+    ops = make(patience=Patience(open_pipes=30))
+    outcome = ops.runner.run(Command(argv=("sh", "-c", "(sleep 0.1; head -c 60000 /dev/zero; echo late) & exit 0")))
+    assert outcome.stdout.endswith("late\n")
+    assert outcome.left_behind == ""
+
+
+# --- programs that are not there -------------------------------------------------------------------------------------
+
+
+def test_a_missing_tool_is_named_with_its_install_command(ops: Setting) -> None:
+    with pytest.raises(ToolMissing) as missing:
+        ops.runner.run(Command(argv=("pulumi", "version"), env={"PATH": "/nowhere"}))
+    assert missing.value.exit_code == 1
+    assert missing.value.summary == "pulumi was not found on PATH"
+    assert "get.pulumi.com" in missing.value.next_step
+
+
+def test_any_other_missing_program_is_named(ops: Setting, tmp_path: Path) -> None:
+    with pytest.raises(ToolMissing, match=r"^/nowhere/kubectl was not found$"):
+        ops.runner.run(Command(argv=("/nowhere/kubectl",)))
+    with pytest.raises(ToolMissing) as missing:
+        ops.runner.run(Command(argv=("no-such-tool",)))
+    assert "no-such-tool" in missing.value.next_step
+    with pytest.raises(ToolMissing, match="there is no such folder"):
+        ops.runner.run(Command(argv=("true",), cwd=tmp_path / "gone"))
+    assert ops.records() == []
+
+
+def test_a_program_that_the_system_refuses(ops: Setting, tmp_path: Path) -> None:
+    script = tmp_path / "tool"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    with pytest.raises(ToolMissing, match="cannot be started: No such file or directory"):
+        ops.runner.run(Command(argv=(str(script),)))
+    with pytest.raises(ToolMissing, match="Argument list too long"):
+        ops.runner.run(Command(argv=("true", "x" * 3_000_000)))
+    with pytest.raises(ToolMissing, match="arguments cannot be passed on"):
+        ops.runner.run(Command(argv=("true", "a\0b")))
+
+
+def test_names_that_look_like_options_or_shell_are_just_arguments(ops: Setting) -> None:
+    words = ("--yes", "-rf", "$(touch owned)", "`id`", "a b", "'", "*", "; exit 3")
+    outcome = ops.runner.run(python("import sys; print(sys.argv[1:])", *words))
+    assert outcome.stdout == f"{list(words)}\n"
+
+
+# --- the journal -----------------------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_command(ops: Setting, tmp_path: Path) -> None:
+    ops.runner.run(
+        python(
+            "print('x'); raise SystemExit(7)",
+            SECRET,
+            mutates=True,
+            cwd=tmp_path,
+            env={"API_TOKEN": "token-in-the-environment"},
+        )
+    )
+    (start,) = ops.records("start")
+    assert start["argv"][0] == sys.executable
+    assert start["argv"][-1] == "[secret]"
+    (record,) = ops.records()
+    assert record["argv"] == start["argv"]
+    assert (record["exit_code"], record["stdout"], record["stderr"]) == (7, "x\n", "")
+    assert (record["title"], record["cwd"], record["mutates"]) == ("the child", str(tmp_path), True)
+    assert 0 < record["seconds"] < 20
+    assert record["cpu_seconds"] > 0
+    assert b"token-in-the-environment" not in ops.journal.path.read_bytes()
+
+
+def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[..., Setting], tmp_path: Path) -> None:
+    masker = Masker(["postgres"], platform_words=["postgres"])
+    journal = Journal.open(tmp_path, "test", [], masker=masker)
+    with Runner(masker=masker, journal=journal, base_env=os.environ) as runner:
+        outcome = runner.run(Command(argv=("echo", "user postgres"), title="preview postgres"))
+    (record,) = (record for record in read_journal(journal.path) if record["kind"] == "command")
+    assert (record["title"], record["stdout"]) == ("preview postgres", "user [secret]\n")
+    assert outcome.shown_stdout == "user [secret]\n"
+    journal.close()
+
+
+def test_a_full_disk_stops_what_changes_something_before_it_starts(ops: Setting, tmp_path: Path) -> None:
+    full(ops.journal)
+    mark = tmp_path / "changed"
+    with pytest.raises(JournalUnwritable) as refused:
+        ops.runner.run(Command(argv=("touch", str(mark)), mutates=True))
+    assert "No space left on device" in refused.value.summary
+    assert refused.value.exit_code == 1
+    assert not mark.exists()
+
+
+def test_a_full_disk_does_not_hide_how_a_command_ended(ops: Setting) -> None:
+    outcome = ops.runner.run(python("exit(6)", mutates=True), on_line=None)
+    assert outcome.exit_code == 6
+    command = python("import sys; print('go', flush=True); sys.exit(6)", mutates=True)
+    outcome = ops.runner.run(command, on_line=lambda line: full(ops.journal))
+    assert (outcome.exit_code, outcome.stdout) == (6, "go\n")
+    assert ops.runner.run(python("exit(5)")).exit_code == 5
+    assert len(ops.told) == 1
+    assert "No space left on device" in ops.told[0]
+
+
+def full(journal: Journal) -> None:
+    """From now on the journal is on a disk that takes nothing more."""
+    device = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(device, journal._descriptor)
+    os.close(device)
+
+
+# --- totals, threads, interruption -----------------------------------------------------------------------------------
+
+BUSY = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+
+
+def test_children_and_their_cpu_seconds_are_counted(ops: Setting) -> None:
+    outcome = ops.runner.run(python(BUSY))
+    ops.runner.run(python("import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])", BUSY))
+    assert 0.2 <= outcome.cpu_seconds < 5
+    assert ops.runner.totals.children == 2
+    assert ops.runner.totals.cpu_seconds >= 0.4
+
+
+def test_many_runs_side_by_side(ops: Setting) -> None:
+    outcomes: dict[int, Outcome] = {}
+
+    def work(number: int) -> None:
+        outcomes[number] = ops.runner.run(python("import sys; print(sys.argv[1] * 1000)", f"{number}|"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {number: outcome.stdout for number, outcome in outcomes.items()} == {
+        number: f"{number}|" * 1000 + "\n" for number in range(8)
+    }
+    assert ops.runner.totals.children == 8
+    assert len(ops.records()) == 8
+
+
+PATIENT = """
+import signal, sys, time
+heard = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: heard.append(number))
+print("ready", flush=True)
+while not heard: time.sleep(0.005)
+print("signal", *heard, flush=True)
+end = time.monotonic() + 0.3
+while time.monotonic() < end: time.sleep(0.005)
+print("ended in order after", len(heard), flush=True)
+sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+"""
+
+
+def test_interrupt_sends_one_graceful_signal_to_its_own_command(ops: Setting) -> None:
+    other: list[Outcome] = []
+    ready = threading.Event()
+    beside = threading.Thread(
+        target=lambda: other.append(
+            ops.runner.run(
+                python("print('here', flush=True)\nimport time; time.sleep(1)"), on_line=lambda line: ready.set()
+            )
+        )
+    )
+    beside.start()
+    assert ready.wait(20)
+
+    def stop(line: str) -> None:
+        if line in {"ready", "signal 2"}:
+            ops.runner.interrupt()
+
+    outcome = ops.runner.run(python(PATIENT, mutates=True), on_line=stop)
+    beside.join()
+    assert outcome.stdout == "ready\nsignal 2\nended in order after 1\n"
+    assert outcome.interrupted
+    assert not outcome.ok
+    assert outcome.exit_code == 0
+    assert other[0].ok
+    # It was our own decision: the run goes on, for instance with a look at what was left.
+    assert not ops.runner.interrupted
+    assert ops.runner.run(Command(argv=("true",))).ok
+
+
+def test_interrupt_from_elsewhere_reaches_every_running_command(ops: Setting) -> None:
+    outcomes: list[Outcome] = []
+    ready = threading.Semaphore(0)
+
+    def work() -> None:
+        outcomes.append(ops.runner.run(python(PATIENT, "3", mutates=True), on_line=lambda line: ready.release()))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert ready.acquire(timeout=20)
+    assert ready.acquire(timeout=20)
+    ops.runner.interrupt()
+    ops.runner.interrupt()
+    for thread in threads:
+        thread.join()
+    assert [outcome.stdout for outcome in outcomes] == ["ready\nsignal 2\nended in order after 1\n"] * 2
+    assert [outcome.exit_code for outcome in outcomes] == [3, 3]
+
+
+def test_an_interrupted_command_is_not_approved(ops: Setting) -> None:
+    with pytest.raises(NotApproved, match="the child was interrupted and ended with exit 0"):
+        ops.runner.check(
+            python(PATIENT, mutates=True), on_line=lambda line: ops.runner.interrupt() if line == "ready" else None
+        )
+
+
+def test_a_read_that_ignores_the_signal_is_ended_after_a_while(ops: Setting) -> None:
+    code = """
+    import signal, time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("ready", flush=True)
+    time.sleep(60)
+    """
+    outcome = ops.runner.run(python(code), on_line=lambda line: ops.runner.interrupt())
+    assert outcome.exit_code == -signal.SIGTERM
+    assert outcome.interrupted
+
+
+def test_a_signal_while_nothing_runs_does_what_it_always_did(ops: Setting) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(KeyboardInterrupt):
+            signal_myself(number)
+    assert ops.runner.interrupted
+    with pytest.raises(NotApproved, match="was not started: the run was interrupted"):
+        ops.runner.run(Command(argv=("true",)))
+    assert ops.runner.run(Command(argv=("true",)), after_interrupt=True).ok
+
+
+def signal_myself(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    until(lambda: False)
+
+
+def test_a_signal_while_the_start_is_put_on_record_prevents_it(ops: Setting, tmp_path: Path) -> None:
+    mark = tmp_path / "changed"
+    signal_when_written(ops, "start")
+    with pytest.raises(NotApproved, match="was not started"):
+        ops.runner.run(Command(argv=("touch", str(mark)), mutates=True))
+    assert not mark.exists()
+
+
+def test_a_signal_after_the_end_loses_nothing(ops: Setting) -> None:
+    signal_when_written(ops, "command")
+    outcome = ops.runner.run(python("exit(3)", mutates=True))
+    assert (outcome.exit_code, outcome.interrupted) == (3, False)
+    assert ops.records()[0]["exit_code"] == 3
+    assert ops.runner.interrupted
+
+
+def signal_when_written(ops: Setting, kind: str) -> None:
+    """Ctrl-C comes just when the runner writes a record of this kind."""
+    write = ops.journal.write
+
+    def interrupted(written: str, **fields: object) -> None:
+        if written == kind:
+            os.kill(os.getpid(), signal.SIGINT)
+        write(written, **fields)
+
+    ops.journal.write = interrupted  # type: ignore[method-assign]
+
+
+def test_handlers_are_put_back(make: Callable[..., Setting]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    ops = make()
+    assert signal.getsignal(signal.SIGINT) != before[0]
+    ops.runner.close()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_ignored_signal_stays_ignored(make: Callable[..., Setting]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ops = make()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        outcome = ops.runner.run(
+            python(PATIENT, mutates=True), on_line=lambda line: ops.runner.interrupt() if line == "ready" else None
+        )
+        assert outcome.stdout == "ready\nsignal 15\nended in order after 1\n"
+        ops.runner.close()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_nothing_is_left_open(ops: Setting) -> None:
+    ops.runner.run(Command(argv=("true",), mutates=True))
+    before = sorted(Path("/proc/self/fd").iterdir())
+    children = {child.pid for child in psutil.Process().children()}
+    for _ in range(5):
+        ops.runner.run(Command(argv=("cat",), stdin=b"x", mutates=True))
+        ops.runner.run(Command(argv=("false",)))
+        with contextlib.suppress(OpsError):
+            ops.runner.run(Command(argv=("no-such-tool",)))
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert {child.pid for child in psutil.Process().children()} == children

@@ -1,0 +1,92 @@
+"""What `esc.run` takes and refuses where a command only reads, and what of it could show a secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import Refused
+from runbooks.stacks import environment_commands
+from runbooks.tasks import esc
+from tests.unit.house import House
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "esc open other/prod",
+        "esc env open acme/other/prod --format json",
+        "pulumi env open other/prod",
+        "kubectl get secret x -o yaml",
+        "kubectl -n postgresql get secrets -ojson",
+        "kubectl get pods,secrets --output=yaml",
+        "kubectl get secret/x --output json",
+        "kubectl get secrets.v1. -o jsonpath={.data}",
+        "kubectl get Secret x --template={{.data}}",
+        "kubectl get --raw /api/v1/namespaces/x/secrets",
+        "kubectl get --raw=/api/v1/secrets?limit=5",
+        "helm get values x",
+        "helm -n y get manifest x",
+    ],
+)
+def test_what_prints_secrets_nobody_knows_of_is_refused(command: str) -> None:
+    with pytest.raises(Refused, match="prints secrets in plaintext"):
+        environment_commands.refuse_changing(command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kubectl get secrets",
+        "kubectl get secret x -o name",
+        "kubectl get secrets -owide",
+        "kubectl describe secret x",
+        "kubectl get pods -o yaml",
+        "kubectl -n secrets get pods -o yaml",
+        "kubectl get externalsecrets.external-secrets.io -o yaml",
+        "kubectl get --raw /healthz",
+        "esc env get acme/stitch/prod",
+        "helm get notes x",
+    ],
+)
+def test_names_and_sizes_are_no_secret(command: str) -> None:
+    environment_commands.refuse_changing(command.split())
+
+
+@pytest.mark.parametrize("option", ["-c", "-ca:b=c", "-c=a:b=c", "--config=a:b=c"])
+def test_a_setting_on_the_command_line_is_refused_however_it_is_written(option: str) -> None:
+    with pytest.raises(Refused, match="written into the stack file"):
+        environment_commands.refuse_changing(["pulumi", "preview", option])
+
+
+KUBECONFIG = "clusters: [{cluster: {server: 'https://elsewhere.example'}}]"
+
+
+@pytest.mark.parametrize(
+    ("opened", "told"),
+    [
+        ({"files": {"value": {"KUBECONFIG": {"value": KUBECONFIG, "secret": True}}}}, "KUBECONFIG in files of"),
+        ({"files": {"value": {"KUBECONFIG": {"value": KUBECONFIG}}}}, "KUBECONFIG in files of"),
+        (
+            {"pulumiConfig": {"value": {"kubernetes:kubeconfig": {"value": {"kind": {"value": "Config"}}}}}},
+            "kubernetes:kubeconfig in pulumiConfig of",
+        ),
+        ({"environmentVariables": {"value": {"KUBECONFIG": {"value": "/x"}}}}, "KUBECONFIG in environmentVariables of"),
+    ],
+    ids=["secret file", "file", "map", "variable"],
+)
+def test_an_environment_that_leads_to_another_cluster_runs_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, opened: dict[str, Any], told: str
+) -> None:
+    house.on_cloud()
+    house.install("esc")
+    house.answer("esc", ["--format"], {"value": opened})
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "kubectl", "get", "pods"])
+    house.c.remainder = "kubectl get pods"
+    with pytest.raises(Refused, match=f"{told} stitch/prod is ") as refused:
+        esc.run.body(house.c, "stitch/prod")
+    assert "elsewhere.example" not in "\n".join(refused.value.lines()) + house.everything_written()
+    assert "environments/stitch/prod.yaml" in refused.value.next_step
+    assert not any("pods" in argv for argv in house.argvs("kubectl"))

@@ -1,0 +1,137 @@
+"""What a stack would create and the cluster has already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.stacks.existing import TAKES_OVER, UNKNOWN, existing, manifest_of, takes_over
+from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found
+from runbooks.tools.pulumi import Preview, State, Step
+from tests.answers import Answers
+
+KUBECTL = Kubectl(program="/bin/kubectl", kubeconfig=Path("/run/kubeconfig"))
+CRD = "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"
+UNKNOWN_KIND = 'error: unable to recognize "STDIN": no matches for kind "Thing" in version "x.io/v1"\n'
+
+
+def urn(kind: str, name: str) -> str:
+    return f"urn:pulumi:mx::app::{kind}::{name}"
+
+
+def creates(kind: str, name: str, *, op: str = "create", namespace: Any = None, version: str = "v1") -> Step:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    inputs = {"apiVersion": version, "kind": kind.rpartition(":")[2], "metadata": metadata, "data": {"a": "b"}}
+    return Step(op=op, urn=urn(kind, name), new=State(inputs=inputs))
+
+
+def preview_of(*steps: Step, settings: dict[str, str] | None = None) -> Preview:
+    return Preview(steps=steps, diagnostics=(), change_summary={}, settings=settings or {})
+
+
+def row(*facts: str) -> str:
+    return "\t".join(facts) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"),
+    [
+        (creates("kubernetes:core/v1:Namespace", "ns"), {"name": "ns"}),
+        (creates("kubernetes:core/v1:Secret", "s", namespace="ns"), {"name": "s", "namespace": "ns"}),
+        (creates("kubernetes:core/v1:Secret", "s", op="update"), None),
+        (creates("kubernetes:core/v1:Secret", "s", op="replace"), None),
+        (creates("kubernetes:core/v1:Secret", "s", op="import"), None),
+        (creates("kubernetes:core/v1:Secret", UNKNOWN), None),
+        (creates("kubernetes:core/v1:Secret", "s", namespace=UNKNOWN), None),
+        (creates("kubernetes:core/v1:Secret", "s", namespace={"4dabf": "secret"}), None),
+        (creates("kubernetes:core/v1:ConfigMapPatch", "c", namespace="ns"), None),
+        (creates("kubernetes:core/v1:Secret", ""), None),
+        (Step(op="create", urn=urn("kubernetes:helm.sh/v4:Chart", "c"), new=State(inputs={"chart": "x"})), None),
+        (Step(op="create", urn=urn("postgresql:index/database:Database", "d"), new=State(inputs={"name": "x"})), None),
+        (Step(op="create", urn=urn("kubernetes:core/v1:Secret", "s")), None),
+    ],
+)
+def test_which_steps_create_an_object_that_can_be_asked_for(step: Step, wanted: dict[str, str] | None) -> None:
+    manifest = manifest_of(step)
+    assert (manifest and manifest["metadata"]) == wanted
+    assert manifest is None or manifest.keys() == {"apiVersion", "kind", "metadata"}, "no content leaves this process"
+
+
+def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
+    namespace, secret = creates("kubernetes:core/v1:Namespace", "ns"), creates("kubernetes:core/v1:Secret", "s")
+    answers = Answers((("--filename=-",), row("v1", "Namespace", "", "ns", "", "")))
+    found = existing(preview_of(namespace, secret), KUBECTL, answers)
+    assert found == {namespace.urn: ""}
+    (command,) = answers.asked
+    assert not command.mutates and command.argv[:4] == (
+        "/bin/kubectl", "--kubeconfig=/run/kubeconfig", "--request-timeout=10s", "get",
+    )  # fmt: skip
+    asked = [(each["kind"], each["metadata"]["name"]) for each in json.loads(command.stdin or b"")["items"]]
+    assert asked == [("Namespace", "ns"), ("Secret", "s")]
+    unchanged = creates("kubernetes:core/v1:Secret", "s", op="same")
+    assert existing(preview_of(unchanged), KUBECTL, answers) == {} and len(answers.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("namespace", "found_in", "same"),
+    [("a", "a", True), ("a", "b", False), (None, "default", True), ("a", "", True), (None, "", True)],
+)
+def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, found_in: str, same: bool) -> None:
+    """A kind without namespaces is found without one, and one left out is that of the kubeconfig's context."""
+    step = creates("kubernetes:core/v1:Secret", "s", namespace=namespace)
+    answers = Answers((("get",), row("v1", "Secret", found_in, "s", "", "")))
+    assert bool(existing(preview_of(step), KUBECTL, answers)) is same
+
+
+@pytest.mark.parametrize(
+    ("release", "within", "owner"),
+    [
+        ("cnpg", "cnpg-system", "the helm release cnpg in cnpg-system"),
+        ("cnpg", "", "the helm release cnpg"),
+        ("", "", ""),
+    ],
+)
+def test_whose_it_is(release: str, within: str, owner: str) -> None:
+    step = creates(CRD, "clusters.postgresql.cnpg.io", version="apiextensions.k8s.io/v1")
+    facts = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "clusters.postgresql.cnpg.io", release, within)
+    assert existing(preview_of(step), KUBECTL, Answers((("get",), row(*facts)))) == {step.urn: owner}
+
+
+def test_a_kind_that_the_server_does_not_know_has_no_objects() -> None:
+    rows = row("v1", "Namespace", "", "ns", "", "")
+    found = ask_found(Answers((("get",), (1, rows, UNKNOWN_KIND * 2))), KUBECTL.find_all([{}]))
+    assert found == [Found(api_version="v1", kind="Namespace", namespace="", name="ns")]
+
+
+@pytest.mark.parametrize(
+    ("said", "trouble"),
+    [
+        ("Error from server (Forbidden): secrets is forbidden: no", Trouble.FORBIDDEN),
+        (UNKNOWN_KIND + "Unable to connect to the server: dial tcp", Trouble.UNKNOWN_KIND),
+        ("", Trouble.OTHER),
+    ],
+)
+def test_any_other_failure_is_told(said: str, trouble: Trouble) -> None:
+    with pytest.raises(KubectlFailed) as failed:
+        ask_found(Answers((("get",), (1, "", said))), KUBECTL.find_all([{}]))
+    assert failed.value.trouble is trouble
+    assert "look which of 1 objects exist already" in failed.value.summary
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "on"),
+    [
+        ({}, {}, False),
+        ({}, {TAKES_OVER: "true"}, True),
+        ({}, {TAKES_OVER: True}, True),
+        ({}, {TAKES_OVER: "false"}, False),
+        ({TAKES_OVER: "true"}, {}, True),
+        ({TAKES_OVER: "false"}, {TAKES_OVER: "true"}, False),
+    ],
+)
+def test_the_setting_counts_as_pulumi_sees_it(said: dict[str, str], written: dict[str, Any], on: bool) -> None:
+    """An opened environment may set it: the preview then names it, the file does not."""
+    assert takes_over(preview_of(settings=said), written) is on

@@ -1,0 +1,69 @@
+"""Order of services: layers, closure, circles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runbooks.core.errors import Usage
+from runbooks.services import SERVICES
+from runbooks.stacks.order import closure, consumers, layers
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    needs: tuple[str, ...] = ()
+
+
+PLATFORM = (Node("tailscale"), Node("cnpg"), Node("postgres", ("cnpg", "tailscale")), Node("immich", ("postgres",)))
+
+
+def names(found: list[tuple[Node, ...]]) -> list[list[str]]:
+    return [[node.name for node in layer] for layer in found]
+
+
+def test_layers_keep_the_order_of_the_list_inside() -> None:
+    assert names(layers(closure(["immich"], PLATFORM), PLATFORM)) == [["tailscale", "cnpg"], ["postgres"], ["immich"]]
+
+
+def test_only_the_named_ones_count() -> None:
+    assert names(layers(["immich", "cnpg"], PLATFORM)) == [["cnpg", "immich"]]
+
+
+def test_consumers_are_found_through_others() -> None:
+    assert [node.name for node in consumers("cnpg", PLATFORM)] == ["postgres", "immich"]
+    assert consumers("immich", PLATFORM) == []
+
+
+def test_circle_names_its_members() -> None:
+    circle = (Node("a", ("b",)), Node("b", ("c",)), Node("c", ("a",)))
+    with pytest.raises(Usage, match=r"circle: \w → \w → \w → \w"):
+        layers(["a", "b", "c"], circle)
+
+
+def test_unknown_need_names_who_needs_it() -> None:
+    with pytest.raises(Usage, match="a needs 'nobody'"):
+        closure(["a"], (Node("a", ("nobody",)),))
+
+
+def test_the_platform_has_an_order() -> None:
+    found = layers([service.name for service in SERVICES], SERVICES)
+    assert {service.name for layer in found for service in layer} == {service.name for service in SERVICES}
+
+
+@given(st.integers(1, 12), st.data())
+def test_every_need_comes_earlier(size: int, data: st.DataObject) -> None:
+    nodes = tuple(
+        Node(
+            str(n),
+            tuple(str(need) for need in sorted(data.draw(st.sets(st.integers(0, n - 1)) if n else st.just(set())))),
+        )
+        for n in range(size)
+    )
+    place = {node.name: number for number, layer in enumerate(layers([n.name for n in nodes], nodes)) for node in layer}
+    assert len(place) == size
+    assert all(place[need] < place[node.name] for node in nodes for need in node.needs)

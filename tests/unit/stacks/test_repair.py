@@ -1,0 +1,351 @@
+"""repair.*: what is put back, what is left alone, and what has to be the same between summary and apply."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, UnexpectedChanges
+from runbooks.stacks.conflicts import Holder, read_holders, take_items
+from runbooks.stacks.diff import UNKNOWN, property_lines
+from runbooks.stacks.repair import (
+    Repaired,
+    filled,
+    is_within_reach,
+    put_back_all,
+    refuse_beyond,
+    to_put_back,
+    wanted_by,
+)
+from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
+from tests.unit.stage import TREE, Answer, Stage, urn
+
+MANAGER = "pulumi-kubernetes-1a2b3c4d"
+CONFIG_MAP = urn("net", "kubernetes:core/v1:ConfigMap", "cm")
+ONE = 'Apply failed with 1 conflict: conflict with "kubectl-annotate" using v1: .metadata.annotations.a.example/b'
+TWO = """\
+Apply failed with 2 conflicts: conflicts with "kubectl" with subresource "scale" using apps/v1:
+- .spec.replicas
+conflicts with "kubectl-set" using apps/v1 at 2026-01-02T03:04:05Z:
+- .spec.template.spec.containers[name="main"].image
+- .spec.paused
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "holders"),
+    [
+        (ONE + "\nPlease review", [Holder(manager="kubectl-annotate", fields=(".metadata.annotations.a.example/b",))]),
+        (
+            TWO + "Please review the fields above.",
+            [
+                Holder(manager="kubectl", fields=(".spec.replicas",)),
+                Holder(
+                    manager="kubectl-set",
+                    fields=('.spec.template.spec.containers[name="main"].image', ".spec.paused"),
+                ),
+            ],
+        ),
+        ('conflict with "helm": .data.word', [Holder(manager="helm", fields=(".data.word",))]),
+        ('Operation cannot be fulfilled on configmaps "cm": the object has been modified', []),
+        ("", []),
+    ],
+)
+def test_the_servers_refusal_names_who_holds_what(text: str, holders: list[Holder]) -> None:
+    assert list(read_holders(text)) == holders
+
+
+OWN = {"manager": MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:spec": {"f:type": {}}}}
+
+
+def port(number: int) -> str:
+    return json.dumps({"port": number, "protocol": "TCP"}, separators=(",", ":"))
+
+
+def held(*numbers: int, more: Any = None) -> dict[str, Any]:
+    items: Any = {f"k:{port(number)}": {".": {}, "f:port": {}} for number in numbers}
+    return {"f:spec": {"f:ports": items, **(more or {})}}
+
+
+def managed(*others: dict[str, Any]) -> dict[str, Any]:
+    ports = [{"port": 5555, "protocol": "TCP", "targetPort": 1}, {"port": 99, "protocol": "TCP", "targetPort": 1}]
+    return {"metadata": {"managedFields": [OWN, *others]}, "spec": {"ports": ports, "type": "ClusterIP"}}
+
+
+def patch(fields: dict[str, Any], **more: str) -> dict[str, Any]:
+    return {"manager": "kubectl-patch", "operation": "Update", "apiVersion": "v1", "fieldsV1": fields, **more}
+
+
+TYPE: Any = {"f:type": {}}
+
+
+@pytest.mark.parametrize(
+    ("others", "paths", "own", "left", "holders"),
+    [
+        # The item alone is taken; what the same manager added beside it, and what it is in, stays.
+        ([patch(held(5555, 99))], ["spec.ports[0].port"], held(5555, more=TYPE), [held(99)], ("kubectl-patch",)),
+        ([patch(held(5555))], ["spec.ports[0].port"], held(5555, more=TYPE), [], ("kubectl-patch",)),
+        ([patch(held(5555))], ["spec.ports[0].targetPort"], OWN["fieldsV1"], [held(5555)], ()),
+        ([patch(held(99))], ["spec.ports[0].port"], OWN["fieldsV1"], [held(99)], ()),
+        ([patch(held(5555))], ["spec.type"], OWN["fieldsV1"], [held(5555)], ()),
+        ([patch(held(5555))], ["spec.ports[7].port"], OWN["fieldsV1"], [held(5555)], ()),
+        ([patch(held(5555), apiVersion="v2")], ["spec.ports[0].port"], OWN["fieldsV1"], [held(5555)], ()),
+    ],
+)
+def test_a_list_item_whose_key_was_changed_is_taken_over(
+    others: list[Any], paths: list[str], own: Any, left: list[Any], holders: tuple[str, ...]
+) -> None:
+    obj = managed(*others)
+    before = json.dumps(obj)
+    entries, found = take_items(obj, paths, MANAGER)
+    assert [entry["fieldsV1"] for entry in entries] == [own, *left]
+    assert found == holders
+    assert json.dumps(obj) == before
+
+
+def test_without_an_own_entry_nothing_is_taken_over() -> None:
+    assert take_items(managed(patch(held(5555))), ["spec.ports[0].port"], "another")[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "applied", "found"),
+    [
+        ({"a": SECRET, "b": 1}, {"a": "hidden", "b": 2}, {"a": "hidden", "b": 1}),
+        ({"data": SECRET}, {"data": {"x": "hidden"}}, {"data": {"x": "hidden"}}),
+        ({"new": SECRET}, {}, {}),
+        ([{"v": UNKNOWN}, {"v": SECRET}, 3], [{"v": 1}], [{"v": 1}, {}, 3]),
+        ({"l": [SECRET]}, {"l": "text"}, {"l": []}),
+    ],
+)
+def test_what_a_preview_hides_is_as_the_state_has_it(value: Any, applied: Any, found: Any) -> None:
+    assert filled(value, applied) == found
+
+
+def step(op: str, old: Any, new: Any, *paths: str, of: str = CONFIG_MAP) -> Step:
+    changes = tuple(PropertyChange(path=path, kind="update", of_inputs=True) for path in paths)
+    states = [None if each is None else State(inputs=each) for each in (old, new)]
+    return Step(op=op, urn=of, old=states[0], new=states[1], changes=changes)
+
+
+A, B, C = {"data": {"w": "a"}}, {"data": {"w": "b"}}, {"data": {"w": "c"}}
+SAME = step("same", A, A)
+HIDDEN = {"data": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changed", "refused", "op", "lines"),
+    [
+        (SAME, None, False, "", []),
+        (SAME, step("update", A, B, "data.w"), False, "update", ['~ data.w: "b" => "a"']),
+        (SAME, step("delete", A, None), False, "create", ['+ data.w: "a"']),
+        (SAME, step("update", A, {"data": {}}, "data.w"), False, "update", ['+ data.w: "a"']),
+        (step("same", HIDDEN, HIDDEN), step("update", HIDDEN, HIDDEN, "data.w"), False, "update",
+         ["~ data.w: [secret] => [secret]"]),
+        # What only the program changed is for an update, unless pulumi was refused.
+        (step("update", A, B, "data.w"), None, False, "", []),
+        (step("update", A, B, "data.w"), None, True, "update", ['~ data.w: "a" => "b"']),
+        # The program changed, too: what it says now is put back.
+        (step("update", A, C, "data.w"), step("update", A, B, "data.w"), True, "update", ['~ data.w: "b" => "c"']),
+        # The state alone is behind.
+        (step("update", B, A, "data.w"), step("update", B, A, "data.w"), False, "", []),
+    ],
+)  # fmt: skip
+def test_what_is_put_back(wanted: Step, changed: Step | None, refused: bool, op: str, lines: list[str]) -> None:
+    found = to_put_back(wanted, changed, refused=refused)
+    assert (found.op if found else "", property_lines(found) if found else []) == (op, lines)
+
+
+def test_what_the_state_lost_is_looked_for_in_the_whole_object() -> None:
+    """Of what is there, pulumi reads back as inputs only what the state has."""
+    there = Step(op="update", urn=CONFIG_MAP, new=State(inputs={"a": 1}, outputs={"a": 1, "data": {"w": "a"}}))
+    assert to_put_back(step("update", {}, A, "data.w"), there, refused=False) is None
+
+
+@pytest.mark.parametrize(
+    ("ops", "to_its_end", "wanted"),
+    [
+        ({}, True, {CONFIG_MAP: "same"}),
+        ({}, False, {}),
+        ({CONFIG_MAP: "update"}, False, {CONFIG_MAP: "update"}),
+        ({CONFIG_MAP: "replace"}, True, {}),
+        ({CONFIG_MAP: "delete"}, True, {}),
+    ],
+)
+def test_what_the_program_says(ops: dict[str, str], to_its_end: bool, wanted: dict[str, str]) -> None:
+    """A preview names no unchanged object, and none that depends on one with a conflict."""
+    preview = Preview(
+        steps=tuple(step(op, A, A, of=each) for each, op in ops.items()), diagnostics=(), change_summary={}
+    )
+    found = wanted_by(preview, {CONFIG_MAP: step("update", A, B, "data.w")}, to_its_end=to_its_end)
+    assert {each: made.op for each, made in found.items()} == wanted
+
+
+PATCH = urn("net", "kubernetes:core/v1:ConfigMapPatch", "cm")
+
+
+@pytest.mark.parametrize(
+    ("resource", "changed", "reached"),
+    [
+        (StateResource(urn=CONFIG_MAP, field_manager=MANAGER), None, True),
+        (StateResource(urn=CONFIG_MAP, field_manager=MANAGER), step("delete", A, None), True),
+        (StateResource(urn=CONFIG_MAP), None, False),
+        (StateResource(urn=CONFIG_MAP, field_manager=MANAGER, pending_delete=True), None, False),
+        (StateResource(urn=PATCH, field_manager=MANAGER), step("update", A, B, of=PATCH), True),
+        (StateResource(urn=PATCH, field_manager=MANAGER), step("delete", A, None, of=PATCH), False),
+    ],
+)
+def test_only_what_pulumi_applied_is_reached(resource: StateResource, changed: Step | None, reached: bool) -> None:
+    assert is_within_reach(resource, changed) is reached
+
+
+# One run, with scripted answers
+
+
+def inputs(word: str, kind: str = "ConfigMap") -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": "cm"}, "data": {"word": word}}
+
+
+def refresh(word: str | None, resource: str = CONFIG_MAP) -> Answer:
+    """pulumi's answer when the cluster has another word than the state; `None` when the object is gone."""
+    state = {"urn": resource, "inputs": inputs("first")}
+    there: dict[str, Any] = {"op": "delete", "urn": resource, "oldState": state}
+    if word is not None:
+        diff = {"data.word": {"kind": "update", "inputDiff": False}}
+        there |= {"op": "update", "newState": {**state, "inputs": inputs(word)}, "detailedDiff": diff}
+    return Answer(stdout=json.dumps({"steps": [there]}))
+
+
+NOTHING = Answer(stdout=json.dumps({"steps": []}))
+CONFLICT = Answer(stderr=f"error: {ONE}", exit_code=1)
+IMMUTABLE = Answer(stderr="field is immutable", exit_code=1)
+OK = Answer(stdout="configmap/cm serverside-applied\n")
+
+
+def staged(
+    tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], resource: str = CONFIG_MAP, **options: Any
+) -> Stage:
+    kept = {
+        "urn": resource,
+        "id": "default/cm",
+        "inputs": inputs("first"),
+        "outputs": {"__fieldManager": MANAGER},
+    }
+    export = Answer(stdout=json.dumps({"deployment": {"resources": [kept]}}))
+    script = {
+        ("preview", "net"): [NOTHING],
+        ("refresh", "net"): refreshes,
+        ("export", "net"): [export],
+        ("get", "cluster"): kubectl,
+    }
+    return Stage(tmp_path, script, **options)
+
+
+def repair(stage: Stage, *, yes: bool = False) -> Repaired:
+    return put_back_all(stage, TREE[0], yes=yes, again="./inv repair.net")  # type: ignore[arg-type]
+
+
+def applies(stage: Stage) -> list[Any]:
+    """What was really applied."""
+    made = [command for command in stage.runner.commands if "apply" in command.argv and command.mutates]
+    return [json.loads(command.stdin or b"") for command in made]
+
+
+TRIED = [CONFLICT, OK]
+
+
+def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_path: Path) -> None:
+    refreshes = [refresh("other"), refresh("other"), NOTHING]
+    stage = staged(tmp_path, refreshes, [*TRIED, *TRIED, OK], answers=["y"])
+    repaired = repair(stage)
+    assert (repaired.put_back, repaired.plan.has_changes, repaired.beyond) == (1, False, [])
+    (applied,) = applies(stage)
+    assert applied == inputs("first") | {"metadata": {"name": "cm", "namespace": "default"}}
+    (argv,) = [command.argv for command in stage.runner.commands if command.mutates]
+    assert {f"--field-manager={MANAGER}", "--force-conflicts", "--server-side", "--filename=-"} <= set(argv)
+    assert not any("first" in word for command in stage.runner.commands for word in command.argv)
+    assert stage.guarded == 1, "the cluster is asked who it is right before"
+    assert "(held by kubectl-annotate)" in stage.reporter.text
+    assert '~ data.word: "other" => "first"' in stage.reporter.text
+    assert [kind for kind, _ in stage.journalled] == ["plan", "approved", "put_back"]
+
+
+@pytest.mark.parametrize(
+    ("refreshes", "kubectl", "options", "error", "told"),
+    [
+        ([refresh("other")], TRIED, {"answers": ["n"]}, NotApproved, "not approved"),
+        ([refresh("other")], TRIED, {"interactive": False}, NotApproved, "--yes was not given"),
+        ([refresh("other"), refresh("third")], [*TRIED, *TRIED], {"answers": ["y"]}, Refused, "not what was shown"),
+        ([refresh("other"), NOTHING], TRIED, {"answers": ["y"]}, Refused, "not what was shown"),
+        ([refresh("other")], [IMMUTABLE], {}, ToolFailed, "field is immutable"),
+        ([refresh("other")], [CONFLICT, IMMUTABLE], {}, ToolFailed, "nothing was changed"),
+    ],
+)
+def test_nothing_is_applied(
+    tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], options: Any, error: type[OpsError], told: str
+) -> None:
+    stage = staged(tmp_path, list(refreshes), list(kubectl), **options)
+    with pytest.raises(error, match=told):
+        repair(stage)
+    assert applies(stage) == []
+
+
+def test_what_differs_again_is_not_fought_over(tmp_path: Path) -> None:
+    stage = staged(tmp_path, [refresh("other")], [*TRIED, *TRIED, OK, *TRIED], answers=["y"])
+    with pytest.raises(ToolFailed, match=r"different again: ConfigMap cm \(held by kubectl-annotate\)"):
+        repair(stage)
+    assert len(applies(stage)) == 1
+
+
+def test_a_deleted_object_is_made_anew_although_its_namespace_is_gone_too(tmp_path: Path) -> None:
+    missing = Answer(stderr='Error from server (NotFound): namespaces "x" not found', exit_code=1)
+    refreshes = [refresh(None), refresh(None), NOTHING]
+    stage = staged(tmp_path, refreshes, [missing, missing, OK], answers=["y"])
+    assert repair(stage).put_back == 1
+    assert "ConfigMap cm  (it is gone)" in stage.reporter.text
+
+
+def test_what_held_data_is_made_anew_only_by_name(tmp_path: Path) -> None:
+    claim = urn("net", "kubernetes:core/v1:PersistentVolumeClaim", "cm")
+    stage = staged(tmp_path, [refresh(None, claim)], [OK], claim, interactive=False)
+    with pytest.raises(NotApproved, match="destructive changes to net"):
+        repair(stage, yes=True)
+    assert "what it held does not come back" in stage.reporter.text
+
+
+def test_what_pulumi_did_not_apply_to_the_cluster_is_named(tmp_path: Path) -> None:
+    role = urn("net", "postgresql:index/role:Role", "app")
+    stage = staged(tmp_path, [refresh("other", role)], [])
+    repaired = repair(stage)
+    assert (repaired.put_back, [step.urn for step in repaired.beyond]) == (0, [role])
+    with pytest.raises(UnexpectedChanges, match="Role app") as left:
+        refuse_beyond(TREE[0], repaired.beyond)
+    assert "./inv deploy.net" in left.value.next_step
+
+
+def refused(message: str) -> Answer:
+    state = {"urn": CONFIG_MAP, "inputs": inputs("first")}
+    made = {"op": "update", "urn": CONFIG_MAP, "oldState": state, "newState": {**state, "inputs": inputs("new")},
+            "detailedDiff": {"data.word": {"kind": "update"}}}  # fmt: skip
+    told = {"severity": "error", "urn": CONFIG_MAP, "message": message}
+    return Answer(stdout=json.dumps({"steps": [made], "diagnostics": [told]}), exit_code=1)
+
+
+def test_a_refreshed_state_takes_in_what_was_put_back(tmp_path: Path) -> None:
+    message = (
+        'error: Preview failed: 1 error occurred:\n\t* the Kubernetes API server reported that "default/cm" failed to '
+        "fully initialize or become live: Server-Side Apply field conflict detected. See https://x for help.\n"
+        f'The resource managed by field manager "{MANAGER}" had an apply conflict: {ONE}\n\n\n'
+    )
+    stage = staged(tmp_path, [NOTHING], [*TRIED, *TRIED, OK], answers=["y"])
+    conflict = refused(message)
+    stage.runner.script["preview", "net"] = [conflict, conflict, conflict, conflict, NOTHING]
+    assert repair(stage).put_back == 1
+    assert [sent["data"] for sent in applies(stage)] == [{"word": "new"}]
+    (taken,) = [command.argv for command in stage.runner.commands if "refresh" in command.argv and command.mutates]
+    assert f"--target={CONFIG_MAP}" in taken
+    stage.runner.script["preview", "net"] = [refused("error: something else")]
+    with pytest.raises(ToolFailed, match="something else"):
+        repair(stage)

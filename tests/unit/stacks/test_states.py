@@ -1,0 +1,121 @@
+"""What stacks hold on the Pulumi Cloud: asked of it directly, of pulumi where it cannot tell, masked either way."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import NotFound, OpsError
+from runbooks.run import open_session
+from runbooks.services import find_service
+from runbooks.stacks import states
+from runbooks.stacks.preparation import prepare
+from runbooks.stacks.states import has_stack
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
+from tests.unit.house import House
+from tests.unit.tools.test_esc_api import Cloud
+
+STACK = "/api/stacks/acme/postgresql/mx"
+SETTING, OUTPUT = "hunter2-of-settings", "hunter2-of-state"
+CLEAR_SETTINGS = {"postgresql:superuser_password": {"value": SETTING, "secret": True}}
+
+
+def exported(password: dict[str, str], url: str = "") -> dict[str, Any]:
+    key = {"type": "service", "state": {"url": url, "owner": "acme", "project": "postgresql", "stack": "mx"}}
+    stack = {"urn": "urn:s", "type": "pulumi:pulumi:Stack", "outputs": {"password": {SIGNATURE_KEY: SECRET_SIGNATURE}}}
+    stack["outputs"]["password"] |= password  # type: ignore[index]
+    return {"version": 3, "deployment": {"secrets_providers": key, "resources": [stack]}}
+
+
+@pytest.fixture
+def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    server = Cloud()
+    house.on_cloud(server.url)
+    monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
+    house.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
+    house.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
+    made = {"orgName": "acme", "projectName": "postgresql", "stackName": "mx", "lastUpdate": 1}
+    server.answers["GET", "/api/user/stacks?organization=acme"] = (200, {}, {"stacks": [made]})
+    yield server
+    server.stop()
+
+
+def settings(house: House, *more: str) -> Path:
+    path = house.root / "pulumi" / "data" / "databases" / "postgres" / "Pulumi.mx.yaml"
+    path.write_text("\n".join([*more, "config:", "  postgresql:superuser_password:", "    secure: AAAB", ""]))
+    return path
+
+
+def plaintexts(**texts: str) -> dict[str, Any]:
+    return {"plaintexts": {sealed: base64.b64encode(text.encode()).decode() for sealed, text in texts.items()}}
+
+
+def prepared(house: House) -> tuple[str, Any]:
+    """How the secrets are shown, and the output as it is."""
+    with open_session(house.c, "preview.postgres") as session:
+        stack = prepare(session, find_service("postgres"))
+        shown = session.masker.mask(f"{SETTING} {OUTPUT}")
+        return shown, states.clear_state(session, stack).outputs["password"]
+
+
+def asked_of_pulumi(house: House) -> list[str]:
+    return [word for argv in house.argvs("pulumi") for word in ("ls", "config", "export") if f" {word} " in argv]
+
+
+def test_the_cloud_tells_without_a_process(house: House, cloud: Cloud) -> None:
+    settings(house)
+    cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
+    cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(AAAB=SETTING, BBBC=f'"{OUTPUT}"'))
+    assert prepared(house) == ("[secret] [secret]", OUTPUT)
+    assert asked_of_pulumi(house) == []
+    assert {asked["headers"]["Authorization"] for asked in cloud.asked} == {"token pul-0123456789abcdef"}
+    written = house.everything_written()
+    assert not any(text in written for text in (SETTING, OUTPUT, "pul-0123456789abcdef"))
+
+
+def test_what_the_cloud_refuses_pulumi_is_asked_for(house: House, cloud: Cloud) -> None:
+    settings(house)
+    cloud.answers.clear()
+    assert prepared(house) == ("[secret] [secret]", OUTPUT)
+    assert asked_of_pulumi(house) == ["ls", "config", "export"]
+    assert len(cloud.asked) == 3
+
+
+def test_a_stack_the_cloud_does_not_list_is_not_there(house: House, cloud: Cloud) -> None:
+    cloud.answers["GET", "/api/user/stacks?organization=acme"] = (200, {}, {"stacks": []})
+    with pytest.raises(NotFound):
+        prepared(house)
+    assert asked_of_pulumi(house) == []
+
+
+def test_settings_under_a_passphrase_are_for_pulumi_alone(house: House, cloud: Cloud) -> None:
+    settings(house, "encryptionsalt: v1:abc")
+    cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
+    cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(BBBC=f'"{OUTPUT}"'))
+    assert prepared(house) == ("[secret] [secret]", OUTPUT)
+    assert asked_of_pulumi(house) == ["config"]
+
+
+def test_a_token_in_a_key_ring_is_for_pulumi_alone(house: House, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings(house)
+    monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
+    assert prepared(house) == ("[secret] [secret]", OUTPUT)
+    assert cloud.asked == []
+    assert asked_of_pulumi(house) == ["ls", "config", "export"]
+
+
+def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(house: House, cloud: Cloud) -> None:
+    cloud.answers.clear()
+    house.answer("pulumi", ["stack", "ls"], (1, "", "error: [503] Service Unavailable\n"))
+    with open_session(house.c, "doctor") as session:
+        told = []
+        for name in ("postgres", "immich", "stitch"):
+            with pytest.raises(OpsError, match="503") as error:
+                has_stack(session, session.stack(find_service(name)))
+            told.append(error.value)
+    assert told[0] is told[1] is told[2]
+    assert asked_of_pulumi(house) == ["ls"] and len(cloud.asked) == 1

@@ -1,0 +1,139 @@
+"""Which tools a run takes: a real target the person's alone, the lab what it chose where theirs does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runbooks.core.environment import secret_variables
+from runbooks.core.errors import ToolFailed
+from runbooks.stacks.target import Target
+from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_pulumi
+from runbooks.tools.plugins import LANGUAGE_HOST
+
+
+def programs(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def target(*, ephemeral: bool = False, **tools: Path) -> Target:
+    return Target(
+        name="lab" if ephemeral else "home",
+        stack="mx",
+        backend="file:///s",
+        organization="organization",
+        kubeconfig=Path("k"),
+        context="c",
+        ephemeral=ephemeral,
+        tools=MappingProxyType(tools),
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on PATH."""
+    folder = programs(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("on_path", "built", "taken"),
+    [
+        (("pulumi", LANGUAGE_HOST), ("pulumi",), "bin/pulumi"),
+        (("pulumi", LANGUAGE_HOST), (), "bin/pulumi"),
+        (("pulumi",), ("pulumi",), "built/pulumi"),
+        ((), ("pulumi",), "built/pulumi"),
+        # The cache was cleared meanwhile.
+        (("pulumi",), (), "bin/pulumi"),
+        ((), (), ""),
+    ],
+)
+def test_the_lab_takes_its_own_pulumi_where_the_persons_cannot_run_python(
+    tmp_path: Path, path: Path, on_path: tuple[str, ...], built: tuple[str, ...], taken: str
+) -> None:
+    programs(path, *on_path)
+    lab = target(ephemeral=True, pulumi=programs(tmp_path / "built", *built) / "pulumi")
+    if taken:
+        assert find_pulumi(lab) == str(tmp_path / taken)
+    else:
+        with pytest.raises(ToolFailed) as caught:
+            find_pulumi(lab)
+        assert caught.value.next_step == "./inv lab.up"
+
+
+def test_a_real_target_takes_the_pulumi_on_path_or_none(path: Path) -> None:
+    with pytest.raises(ToolFailed, match="not on PATH") as caught:
+        find_pulumi(target())
+    assert "get.pulumi.com" in caught.value.next_step
+    assert "the lab's own serves the lab alone" in caught.value.expected
+    programs(path, "pulumi")
+    assert find_pulumi(target()) == str(path / "pulumi")
+
+
+def test_a_language_host_beside_the_program_that_a_link_leads_to(tmp_path: Path, path: Path) -> None:
+    cellar = programs(tmp_path / "cellar", "pulumi", LANGUAGE_HOST)
+    (path / "pulumi").symlink_to(cellar / "pulumi")
+    built = programs(tmp_path / "built", "pulumi") / "pulumi"
+    assert find_pulumi(target(ephemeral=True, pulumi=built)) == str(path / "pulumi")
+
+
+class Versions:
+    """Answers with the version that belongs to the folder."""
+
+    def __init__(self, versions: Iterable[tuple[Path, str]]) -> None:
+        self.versions = {str(folder / "pulumi"): version for folder, version in versions}
+
+    def run(self, command: Any, **_: Any) -> Any:
+        return SimpleNamespace(ok=True, stdout=self.versions[command.argv[0]])
+
+
+@pytest.mark.parametrize(
+    ("said", "on_lab"), [("v3.226.9", "built v3.274.1"), ("v3.227.0", "bin v3.227.0"), ("v4.0.0", "bin v4.0.0")]
+)
+def test_the_lab_passes_over_a_pulumi_that_is_too_old(tmp_path: Path, path: Path, said: str, on_lab: str) -> None:
+    programs(path, "pulumi", LANGUAGE_HOST)
+    built = programs(tmp_path / "built", "pulumi")
+    runner: Any = Versions([(path, said), (built, "v3.274.1")])
+    for chosen, wanted in ((target(ephemeral=True, pulumi=built / "pulumi"), on_lab), (target(), f"bin {said}")):
+        program, version = choose_pulumi(chosen, {}, runner)
+        assert f"{Path(program).parent.name} {version}" == wanted
+
+
+def test_the_labs_own_kubectl_before_the_one_on_path(tmp_path: Path, path: Path) -> None:
+    programs(path, "kubectl")
+    own = programs(tmp_path / "own", "kubectl") / "kubectl"
+    assert find_kubectl(target(ephemeral=True, kubectl=own)) == str(own)
+    assert find_kubectl(target()) == str(path / "kubectl")
+    own.unlink()
+    assert find_kubectl(target(ephemeral=True, kubectl=own)) == str(path / "kubectl")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        ("PULUMI_ACCESS_TOKEN", True),
+        ("PULUMI_CONFIG_PASSPHRASE", True),
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("PGPASSWORD", True),
+        ("TS_CLIENT_SECRET", True),
+        ("OPENAI_API_KEY", True),
+        ("PULUMI_CONFIG_PASSPHRASE_FILE", False),
+        ("PULUMI_CREDENTIALS_PATH", False),
+        ("AWS_ACCESS_KEY_ID", False),
+        ("PULUMI_CREDENTIAL_STORE", False),
+        ("PATH", False),
+        ("HOME", False),
+    ],
+)
+def test_variables_that_hold_secrets_by_their_names(name: str, is_secret: bool) -> None:
+    assert list(secret_variables({name: "value-of-it"})) == (["value-of-it"] if is_secret else [])
+    assert list(secret_variables({name: ""})) == []

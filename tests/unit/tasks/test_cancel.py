@@ -1,0 +1,251 @@
+"""`cancel` looks who holds a stack before anything is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runbooks.core.errors import NotApproved, Refused
+from runbooks.stacks.holders import held_now, holders_of
+from runbooks.tasks import cancel
+from runbooks.tools.locks import Holder, look, look_here, process_is_alive, process_started, seconds_of, working_on
+from runbooks.tools.pulumi import Lock, locks_in, read_current_update
+from tests.unit.stage import TREE, Answer, Stage, urn
+
+DB = TREE[2]
+
+
+def lock(pid: int, host: str | None = None, since: str = "2026-11-24T07:00:00.123456789Z") -> Lock:
+    return Lock(pid=pid, user="root", host=host or socket.gethostname(), since=since)
+
+
+def put(stage: Stage, *locks: Lock) -> None:
+    folder = stage.root / "backend/.pulumi/locks/organization/db/mx"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, held in enumerate(locks):
+        facts = {"pid": held.pid, "username": held.user, "hostname": held.host, "timestamp": held.since}
+        (folder / f"{number}.json").write_text(json.dumps(facts))
+
+
+def removable(stage: Stage) -> bool:
+    stack = stage.stack(DB)
+    return cancel.may_be_removed(stage, stack, holders_of(stage, stack))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def dead() -> int:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+NOW = "2100-01-01T00:00:00Z"
+
+
+def test_dead_holder_on_this_machine(tmp_path: Path, dead: int) -> None:
+    stage = Stage(tmp_path, {}, interactive=False)
+    put(stage, lock(dead))
+    assert removable(stage)
+    assert "it is gone" in stage.reporter.text
+
+
+def test_living_holder_is_never_robbed(tmp_path: Path, dead: int) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
+    put(stage, lock(dead), lock(os.getpid(), since=NOW))
+    with pytest.raises(Refused) as refused:
+        removable(stage)
+    assert f"kill -INT {os.getpid()}" in refused.value.next_step
+    assert stage.reporter.asked == []
+
+
+def test_process_that_began_after_the_lock_is_another_one() -> None:
+    assert look(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.GONE
+    assert look(lock(os.getpid(), since=NOW)).holder is Holder.ALIVE
+    assert look(lock(os.getpid(), since="no time")).holder is Holder.ALIVE
+    assert look(lock(1), started=lambda _: None).holder is Holder.ALIVE
+
+
+def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
+    waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", "pulumi", "up"]
+    with subprocess.Popen(waiting, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+        before_the_clock_was_set = lock(child.pid, since="2001-01-01T00:00:00Z")
+        found = look(before_the_clock_was_set).holder
+        child.kill()
+    assert found is Holder.ALIVE
+
+
+@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
+def test_holder_elsewhere_needs_the_name_typed(tmp_path: Path, typed: str, goes: bool) -> None:
+    stage = Stage(tmp_path, {}, answers=[typed])
+    put(stage, lock(1, host="other-machine"))
+    if goes:
+        assert removable(stage)
+    else:
+        with pytest.raises(NotApproved):
+            removable(stage)
+    assert "process 1 of root on other-machine" in stage.reporter.text and "cannot be seen" in stage.reporter.text
+
+
+def test_holder_elsewhere_without_a_terminal(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, interactive=False, ephemeral=True)
+    put(stage, lock(1, host="other-machine"))
+    with pytest.raises(NotApproved) as left:
+        removable(stage)
+    assert left.value.exit_code == 8
+
+
+def test_backend_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"])
+    stage.target.backend = "s3://bucket"
+    assert holders_of(stage, stage.stack(DB)) is None  # type: ignore[arg-type]
+    assert removable(stage)
+    assert len(stage.reporter.asked) == 1
+
+
+def test_pending_operations_are_told(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {})
+    stage.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", "a:b/c:D", "thing")}}])
+    cancel.tell_pending(stage, stage.stack(DB))  # type: ignore[arg-type]
+    assert "pending: creating a:b/c:D thing, result unknown" in stage.reporter.text
+
+
+def test_locks_of_a_stack_nobody_holds(tmp_path: Path) -> None:
+    assert locks_in(tmp_path / "nothing") == ()
+
+
+def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
+    (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "left.json.attrs").write_text("{}")
+    assert locks_in(tmp_path) == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"pid": "many"}'], ids=repr)
+@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
+def test_a_lock_file_that_says_nothing_needs_the_name_typed(
+    tmp_path: Path, content: bytes, typed: str, goes: bool
+) -> None:
+    stage = Stage(tmp_path, {}, answers=[typed])
+    put(stage, lock(1))
+    path = tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json"
+    path.write_bytes(content)
+    if goes:
+        assert removable(stage)
+    else:
+        with pytest.raises(NotApproved):
+            removable(stage)
+    assert f"a lock that names nobody, {path}: whose it was cannot be told" in stage.reporter.text
+    assert held_now(stage, stage.stack(DB)) == "a lock that names nobody"  # type: ignore[arg-type]
+
+
+def test_process_facts() -> None:
+    began = process_started(os.getpid())
+    assert began is None or abs(began - Path(f"/proc/{os.getpid()}").stat().st_ctime) < 60
+    assert process_is_alive(os.getpid()) and not process_is_alive(0) and not process_is_alive(2**22 + 1)
+
+
+def test_times_of_lock_files() -> None:
+    assert seconds_of("1970-01-01T00:01:00.5Z") == 60.5
+    assert seconds_of("1970-01-01T01:01:00.123456789+01:00") == pytest.approx(60.123456)
+    assert seconds_of("$TIME") is None
+
+
+# The cloud: it knows that an update runs and of whom, not the process
+
+
+RUNNING = """\
+Current stack is db/mx:
+    Owner: acme
+    Update in progress:
+	Started: 2 minutes ago
+	Requested By: me
+    Last updated: 3 hours ago
+Current stack resources (0):
+"""
+
+
+def on_cloud(stage: Stage, said: str) -> None:
+    stage.target.backend, stage.target.has_diy_backend = "https://api.pulumi.com", False
+    stage.target.file_backend = None
+    stage.runner.script["ls", "db"] = [Answer(stdout='[{"name": "mx", "updateInProgress": true}]')]
+    stage.runner.script["show", "db"] = [Answer(stdout=said)]
+
+
+def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"])
+    on_cloud(stage, RUNNING)
+    assert removable(stage)
+    assert "an update of me, begun 2 minutes ago: its process is on another machine" in stage.reporter.text
+    assert len(stage.reporter.asked) == 1
+
+
+def test_on_the_lab_everybody_is_here(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {}, interactive=False, ephemeral=True)
+    on_cloud(stage, RUNNING)
+    assert removable(stage)
+    assert "an update of me, begun 2 minutes ago: its process is gone" in stage.reporter.text
+
+
+def test_where_processes_cannot_be_seen_nobody_is_said_to_be_gone(tmp_path: Path) -> None:
+    update = read_current_update(RUNNING)
+    assert update is not None
+    (held,) = look_here(update, "mx", {"/x"}, everybody_is_here=True, proc=tmp_path)
+    assert held.holder is Holder.ELSEWHERE
+
+
+def test_a_process_that_works_on_another_stack_of_the_project_is_another_update(tmp_path: Path) -> None:
+    for pid, stack in (("41", "acme/mx"), ("42", "acme/lab")):
+        (tmp_path / pid).mkdir()
+        words = ["pulumi", "-C", "/p", "up", "--stack", stack]
+        (tmp_path / pid / "cmdline").write_text("\0".join(words))
+    assert working_on({"/p"}, "mx", tmp_path) == [41]
+
+
+@pytest.mark.parametrize("rolls_back", [True, False], ids=["an older commit", "the project"])
+@pytest.mark.parametrize("stands_there", [True, False], ids=["in the folder", "by -C"])
+def test_a_process_here_that_works_on_the_project_is_never_robbed(
+    tmp_path: Path, stands_there: bool, rolls_back: bool
+) -> None:
+    stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
+    on_cloud(stage, RUNNING)
+    folder = stage.stack(DB).folder
+    if rolls_back:
+        folder = stage.state_dir / "worktrees" / "0123-4567" / "pulumi" / DB.folder
+        folder.mkdir(parents=True)
+    where = ("--",) if stands_there else ("-C", str(folder))
+    waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", *where, "up"]
+    with subprocess.Popen(waiting, stdout=subprocess.PIPE, cwd=folder if stands_there else "/") as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+        try:
+            with pytest.raises(Refused) as refused:
+                removable(stage)
+        finally:
+            child.kill()
+    assert refused.value.next_step.endswith(f"kill -INT {child.pid}")
+    assert stage.reporter.asked == []
+
+
+@pytest.mark.parametrize("said", [RUNNING.replace("Update in progress", "Nothing"), ""])
+def test_a_stack_in_the_cloud_that_nobody_holds(tmp_path: Path, said: str) -> None:
+    stage = Stage(tmp_path, {})
+    on_cloud(stage, said)
+    assert holders_of(stage, stage.stack(DB)) == []  # type: ignore[arg-type]
+
+
+def test_the_same_update_a_little_later_is_the_same(tmp_path: Path) -> None:
+    first, later = (read_current_update(RUNNING.replace("2 minutes", age)) for age in ("2 minutes", "3 minutes"))
+    assert first is not None and later is not None
+    assert first.identity == later.identity
+
+
+def test_a_stack_that_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {})
+    on_cloud(stage, RUNNING)
+    stage.runner.script["ls", "db"] = [Answer(stdout="[]")]
+    assert holders_of(stage, stage.stack(DB)) == []  # type: ignore[arg-type]

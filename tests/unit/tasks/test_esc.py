@@ -1,0 +1,642 @@
+"""esc.*: from the command line to the CLI and back, on fakes of esc and pulumi; everything between is real."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import LoginMissing, NotApproved, NotFound, OpsError, Refused, ToolFailed, Usage
+from runbooks.run import open_session
+from runbooks.services import find_service
+from runbooks.stacks import environment_commands, environments, preview
+from runbooks.tasks import esc
+from tests.unit.house import REAL_ROOT, House, Piped
+from tests.unit.stage import preview_answer
+from tests.unit.tools.test_esc_api import Cloud
+
+STITCH = find_service("stitch")
+VALUES: dict[str, Any] = {
+    "POSTGRES_HOST": "postgresql-cluster-rw.postgresql",
+    "k8s_namespace": "postgresql",
+    "postgresql:host": "postgresql",
+    "postgresql:port": 5432,
+    "postgresql:sslmode": "disable",
+    "image": "ghcr.io/example/stitch:1.0.0",
+    "public_host": "stitch.example.com",
+}
+SECRETS = {key.key: f"clear-{number}-value" for number, key in enumerate(STITCH.environment_keys) if key.is_secret}
+NO_ENVIRONMENT = (1, "", "Error: [404] Not Found: environment 'stitch/prod' not found\n")
+
+
+def opened(
+    variables: dict[str, Any] | None = None, files: dict[str, str] | None = None, **changed: Any
+) -> dict[str, Any]:
+    """`--format detailed` of stitch/prod; a changed setting is a whole node, `None` leaves it out."""
+    settings = {key: {"value": value} for key, value in VALUES.items()}
+    settings |= {key: {"value": value, "secret": True} for key, value in SECRETS.items()}
+    settings |= changed
+    sections = {
+        "pulumiConfig": {"value": {key: node for key, node in settings.items() if node is not None}},
+        "environmentVariables": {"value": {key: {"value": value} for key, value in (variables or {}).items()}},
+        "files": {"value": {key: {"value": value, "secret": True} for key, value in (files or {}).items()}},
+    }
+    return {"value": sections}
+
+
+@pytest.mark.parametrize(
+    ("on_path", "chosen", "expected"),
+    [
+        (True, True, ("bin/esc", False)),
+        (False, True, ("lab/esc", False)),
+        (False, False, ("bin/pulumi", True)),
+    ],
+)
+def test_esc_where_there_is_one_pulumi_env_where_not(
+    house: House, on_path: bool, chosen: bool, expected: tuple[str, bool]
+) -> None:
+    if on_path:
+        house.install("esc")
+    own = house.home / "lab" / "esc"
+    if chosen:
+        own.parent.mkdir()
+        own.touch(mode=0o755)
+    with open_session(house.c, "esc.list") as session:
+        target = replace(session.target, tools=MappingProxyType({"esc": own}))
+        found = environments.esc_of(replace(session, target=target))
+    assert (found.program, found.is_pulumi) == (str(house.home / expected[0]), expected[1])
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A target on the cloud, with esc installed and the repository's own definitions."""
+    house.on_cloud()
+    house.install("esc")
+    shutil.copytree(REAL_ROOT / "environments", house.root / "environments")
+    house.answer("esc", ["--format"], opened())
+    house.answer("esc", ["env", "set"], "")
+    house.answer("esc", ["env", "get"], live_text(house))
+    house.answer("pulumi", ["preview", "--json"], preview_answer())
+    produced = {"type": "pulumi:pulumi:Stack", "urn": "urn:pulumi:mx::p::pulumi:pulumi:Stack::p", "outputs": {"a": 1}}
+    house.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": {"resources": [produced]}})
+    house.answer("pulumi", ["config", "--show-secrets"], {})
+    settings = house.root / "pulumi" / "data" / "databases" / "postgres" / "Pulumi.mx.yaml"
+    settings.write_text("config:\n  postgresql:superuser_password:\n    secure: v1:abc\n")
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    return house
+
+
+def stack_file(home: House, text: str | None = None) -> Path:
+    path = home.root / "pulumi" / "apps" / "stitch" / "Pulumi.mx.yaml"
+    if text is not None:
+        path.write_text(text)
+    return path
+
+
+def no_secret_was_told(home: House, told: str) -> None:
+    for value in SECRETS.values():
+        assert value not in told and value not in home.everything_written()
+        assert not any(value in argv for tool in ("esc", "pulumi") for argv in home.argvs(tool))
+
+
+# list, open, set
+
+
+def test_a_list_of_what_is_there_and_what_is_a_file(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("esc", ["ls"], "acme/other/dev\nelsewhere/a/b\n")
+    stack_file(home, "environment:\n  - stitch/prod\n")
+    esc.list_environments.body(home.c)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["other/dev", "there", "-", "-"] in rows
+    assert ["stitch/prod", "not", "applied", "environments/stitch/prod.yaml", "stitch"] in rows
+    assert home.argvs("esc") == ["env ls --organization acme"]
+
+
+def test_open_shows_path_kind_and_origin_and_no_secret(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    esc.open_task.body(home.c, "stitch/prod")
+    told = capsys.readouterr().out
+    assert 'pulumiConfig["postgresql:port"]' in told and "number" in told and "5432" in told
+    assert told.count("[secret]") >= len(SECRETS)
+    no_secret_was_told(home, told)
+    assert home.argvs("esc") == ["open acme/stitch/prod --format detailed"]
+
+
+def test_without_esc_pulumi_env_takes_its_place(home: House) -> None:
+    home.remove("esc")
+    home.answer("pulumi", ["--format"], opened())
+    esc.open_task.body(home.c, "stitch/prod")
+    assert home.argvs("pulumi")[-1] == "env open acme/stitch/prod --format detailed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ((0, "", 'stitch/prod:8:39: unknown property "nope"\n'), ToolFailed),
+        ((0, "{}", "stitch/prod:1:1: something\n"), ToolFailed),
+        ((0, "", ""), ToolFailed),
+        (NO_ENVIRONMENT, NotFound),
+        ((1, "", "Error: no credentials, please run `esc login` to log in\n"), LoginMissing),
+    ],
+)
+def test_what_does_not_open_is_a_failure_whatever_the_exit_code(
+    home: House, answer: Any, error: type[OpsError]
+) -> None:
+    home.answer("esc", ["--format"], answer)
+    with pytest.raises(error):
+        esc.open_task.body(home.c, "stitch/prod")
+
+
+def test_set_takes_the_value_from_standard_input(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch\n"))
+    esc.set_value.body(home.c, "stitch/prod", "pulumiConfig.eventsub_secret")
+    call = home.calls("esc")[-1]
+    assert " ".join(call["argv"]) == (
+        "env set acme/stitch/prod pulumiConfig.eventsub_secret --secret --string --file -"
+    )
+    assert call["stdin"] == "hunter2-of-twitch"
+    told = capsys.readouterr().out
+    assert "Set the secret pulumiConfig.eventsub_secret" in told and "has no" not in told
+    assert "hunter2" not in told + home.everything_written()
+
+
+def test_set_says_when_the_file_has_no_place_for_it(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
+    esc.set_value.body(home.c, "stitch/prod", "pulumiConfig.other")
+    assert 'has no `fn::secret: ""` at pulumiConfig.other' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("--help", b"x"), ("", b"x"), ("a..b", b"x"), ("a.b", b""), ("a.b", b"\xff\xfe")]
+)
+def test_set_refuses_what_is_no_path_or_no_value(
+    home: House, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(value))
+    with pytest.raises(Usage):
+        esc.set_value.body(home.c, "stitch/prod", path)
+    assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("pulumiConfig", "holds 13 values, 4 of them secret"),
+        ("stacks", "holds 1 values, 0 of them secret"),
+        ('pulumiConfig["postgresql:password"]', "it is '${stacks.postgresql.password}'"),
+        ("pulumiConfig.postgresql:password", "it is '${stacks.postgresql.password}'"),
+        ("pulumiConfig.image.tag", "a value stands above it"),
+        ("pulumiConfig.eventsub_secret.more", "a value stands above it"),
+    ],
+)
+def test_set_takes_the_place_of_nothing_but_a_secret(
+    home: House, monkeypatch: pytest.MonkeyPatch, path: str, what: str
+) -> None:
+    """The CLIs would replace a whole map, with every secret in it."""
+    home.answer("esc", ["env", "get"], live_text(home))
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
+    with pytest.raises(Refused, match="is no place of a secret") as refused:
+        esc.set_value.body(home.c, "stitch/prod", path)
+    assert what in refused.value.summary
+    assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
+
+
+@pytest.mark.parametrize("start", [
+    lambda c: esc.open_task.body(c, "stitch/prdo"),
+    lambda c: esc.set_value.body(c, "stitch/prdo", "a.b"),
+    lambda c: esc.bind.body(c, "stitch/prdo"),
+    lambda c: esc.unbind.body(c, "stitch/prdo"),
+])  # fmt: skip
+def test_an_environment_nobody_knows_has_the_nearest_names(
+    home: House, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
+    home.answer("esc", ["stitch/prdo"], (1, "", "Error: [404] Not Found: environment 'stitch/prdo' not found\n"))
+    home.answer("esc", ["ls"], "stitch/prod\nother/dev\n")
+    with pytest.raises(NotFound, match="stitch/prdo") as absent:
+        start(home.c)
+    assert "nearest names: stitch/prod" in absent.value.expected
+    assert "esc.apply" not in absent.value.next_step, "there is no file to apply"
+
+
+def test_unbind_sends_nobody_to_bind(home: House) -> None:
+    with pytest.raises(NotFound) as absent:
+        esc.unbind.body(home.c, "other/dev")
+    assert "esc.unbind other/dev --service NAME" in absent.value.next_step
+
+
+def test_a_backend_that_is_away_is_told_for_what_it_is(home: House) -> None:
+    """Not for the listing of stacks that fails for the same reason."""
+    home.answer("esc", ["--format"], (1, "", 'Error: Get "https://api.pulumi.com/api/x": dial tcp: i/o timeout\n'))
+    home.answer("pulumi", ["stack", "ls"], (255, "", "error: something else"))
+    with pytest.raises(ToolFailed, match=r"did not answer: https://api\.pulumi\.com: dial tcp: i/o timeout"):
+        esc.open_task.body(home.c, "stitch/prod")
+
+
+def test_set_that_ends_with_0_and_diagnostics_failed(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
+    home.answer("esc", ["env", "set"], (0, "", "stitch/prod: cannot set hunter2-of-twitch there\n"))
+    with pytest.raises(ToolFailed) as failed:
+        esc.set_value.body(home.c, "stitch/prod", "a.b")
+    assert "hunter2" not in str(failed.value)
+
+
+# apply
+
+
+def live_text(home: House, **changed: Any) -> str:
+    """The definition as the backend would give it: every secret set, in a layout of its own."""
+    import yaml
+
+    document = yaml.safe_load((home.root / "environments" / "stitch" / "prod.yaml").read_text())
+    settings = document["values"]["pulumiConfig"]
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            settings[key] = {"fn::secret": {"ciphertext": f"sealed-{key}"}}
+    settings |= changed
+    return yaml.safe_dump(document)
+
+
+def pushed(home: House) -> dict[str, Any]:
+    import yaml
+
+    (call,) = [call for call in home.calls("esc") if call["argv"][:2] == ["env", "edit"]]
+    document: dict[str, Any] = yaml.safe_load(call["stdin"])
+    return document
+
+
+def test_apply_does_nothing_when_there_is_nothing_to_do(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("esc", ["get"], live_text(home))
+    esc.apply.body(home.c, "stitch/prod")
+    assert "nothing to do" in capsys.readouterr().out
+    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get"]
+
+
+def test_apply_says_what_changes_and_carries_every_secret_over(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    added = {"fn::secret": {"ciphertext": "sealed-other"}}
+    home.answer("esc", ["get"], live_text(home, image="old:1", other=added))
+    home.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
+    esc.apply.body(home.c, "stitch/prod", yes=True)
+    told = capsys.readouterr().out
+    assert "~ pulumiConfig.image: 'old:1' → 'ghcr.io/example/stitch:1.0.0'" in told
+    assert "revision 8" in told and "pulumiConfig.other" in told
+    settings = pushed(home)["values"]["pulumiConfig"]
+    assert settings["eventsub_secret"] == {"fn::secret": {"ciphertext": "sealed-eventsub_secret"}}
+    assert settings["other"] == added
+    assert (
+        pushed(home)["values"]["stacks"]["fn::open::pulumi-stacks"]["stacks"]["postgresql"]["stack"] == "postgresql/mx"
+    )
+
+
+def test_apply_asks_and_takes_no_for_an_answer(home: House) -> None:
+    home.answer("esc", ["get"], live_text(home, image="old:1"))
+    with pytest.raises(NotApproved):
+        esc.apply.body(home.c, "stitch/prod")
+    assert not any("edit" in argv for argv in home.argvs("esc"))
+
+
+def test_apply_refuses_when_a_secret_would_vanish(home: House) -> None:
+    home.answer("esc", ["get"], live_text(home, image={"fn::secret": {"ciphertext": "sealed"}}))
+    with pytest.raises(Refused, match=r"vanish.*pulumiConfig\.image") as refused:
+        esc.apply.body(home.c, "stitch/prod", yes=True)
+    assert "esc env rm acme/stitch/prod pulumiConfig.image" in refused.value.next_step
+    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get"]
+
+
+def test_a_new_environment_is_made_then_filled(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
+    home.answer("esc", ["get"], NO_ENVIRONMENT)
+    home.answer("esc", ["edit"], "Environment updated. (revision 2)\n")
+    esc.apply.body(home.c, "stitch/prod", yes=True)
+    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get", "init", "get", "edit"]
+    assert "./inv --target home esc.set stitch/prod 'pulumiConfig.eventsub_secret'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (0, "", "stitch/prod:1:1: secret values must be string literals\n"),
+        (1, "", "Error: updating environment: [400] Bad Request\n"),
+        (0, "Aborting edit due to empty definition.\n", ""),
+    ],
+)
+def test_a_refused_definition_leaves_nothing_behind(home: House, refusal: Any) -> None:
+    home.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
+    home.answer("esc", ["get"], NO_ENVIRONMENT)
+    home.answer("esc", ["rm"], "")
+    home.answer("esc", ["edit"], refusal)
+    with pytest.raises(OpsError):
+        esc.apply.body(home.c, "stitch/prod", yes=True)
+    assert home.argvs("esc")[-1] == "env rm acme/stitch/prod --yes"
+
+
+def test_a_refused_change_leaves_what_was_there(home: House) -> None:
+    home.answer("esc", ["get"], live_text(home, image="old:1"))
+    home.answer("esc", ["edit"], (0, "", "stitch/prod:1:1: broken\n"))
+    with pytest.raises(ToolFailed, match="broken"):
+        esc.apply.body(home.c, "stitch/prod", yes=True)
+    assert not any("rm" in argv.split() for argv in home.argvs("esc"))
+
+
+def test_apply_without_a_file_names_the_nearest(home: House) -> None:
+    with pytest.raises(NotFound) as absent:
+        esc.apply.body(home.c, "stitch/prd")
+    assert "stitch/prod" in absent.value.expected and not home.calls("esc")
+
+
+@pytest.fixture
+def cloud(home: House, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A backend whose token can be read: then the ETag decides."""
+    server = Cloud()
+    home.on_cloud(server.url)
+    monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
+    home.answer("esc", ["get"], live_text(home, image="old:1"))
+    route = "/api/esc/environments/acme"
+    server.answers["POST", f"{route}/yaml/check"] = (200, {}, {})
+    server.answers["GET", f"{route}/stitch/prod"] = (200, {"ETag": "e7"}, live_text(home, image="old:1"))
+    server.answers["PATCH", f"{route}/stitch/prod"] = (200, {"Pulumi-ESC-Revision": "8"}, {})
+    yield server
+    server.stop()
+
+
+def test_with_a_token_the_etag_goes_along(home: House, cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    esc.apply.body(home.c, "stitch/prod", yes=True)
+    assert [asked["method"] for asked in cloud.asked] == ["POST", "GET", "PATCH"]
+    assert cloud.asked[-1]["headers"]["ETag"] == "e7"
+    told = capsys.readouterr().out
+    assert "revision 8" in told and "pul-0123456789abcdef" not in told + home.everything_written()
+    env = home.calls("esc")[0]["env"]
+    assert env["PULUMI_CREDENTIALS_PATH"] == env["PULUMI_HOME"], "the CLI would keep that token in the user's own file"
+
+
+def test_somebody_elses_write_is_refused(home: House, cloud: Cloud) -> None:
+    cloud.answers["PATCH", "/api/esc/environments/acme/stitch/prod"] = (409, {}, {"code": 409})
+    with pytest.raises(Refused, match="somebody else"):
+        esc.apply.body(home.c, "stitch/prod", yes=True)
+    route = "/api/esc/environments/acme/stitch/prod"
+    cloud.answers["GET", route] = (200, {"ETag": "e8"}, live_text(home, image="theirs:2"))
+    with pytest.raises(Refused, match="since it was compared"):
+        esc.apply.body(home.c, "stitch/prod", yes=True)
+
+
+def test_a_definition_that_cannot_evaluate_is_refused_before_anything_is_made(home: House, cloud: Cloud) -> None:
+    home.answer("esc", ["get"], NO_ENVIRONMENT)
+    diagnostics = [{"severity": "error", "summary": "unknown property"}]
+    cloud.answers["POST", "/api/esc/environments/acme/yaml/check"] = (400, {}, {"diagnostics": diagnostics})
+    with pytest.raises(Usage, match="unknown property"):
+        esc.apply.body(home.c, "stitch/prod", yes=True)
+    assert [asked["method"] for asked in cloud.asked] == ["POST"]
+    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get"]
+
+
+# bind, unbind
+
+
+def test_bind_checks_then_writes_once_then_previews(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stack_file(home, "# mine\nconfig:\n  stitch:namespace: stitch # here\n")
+    esc.bind.body(home.c, "stitch/prod")
+    assert path.read_text() == "# mine\nconfig:\n  stitch:namespace: stitch # here\nenvironment:\n  - stitch/prod\n"
+    told = capsys.readouterr().out
+    assert "provides all 13 settings that stitch requires, 6 secret" in told
+    assert any("preview --json" in argv for argv in home.argvs("pulumi"))
+    no_secret_was_told(home, told)
+    esc.bind.body(home.c, "stitch/prod")
+    assert path.read_text().count("stitch/prod") == 1
+    assert "bound it already, once" in capsys.readouterr().out
+
+
+def test_a_plan_uses_what_was_opened_for_it_and_the_comparison_opens_anew(home: House) -> None:
+    stack_file(home, "environment:\n  - stitch/prod\n")
+    with open_session(home.c, "deploy.stitch") as session:
+        plan = preview.plan_stack(session, STITCH)
+        assert len(home.argvs("esc")) == 1
+        assert plan.fingerprint.differing(preview.fingerprint_of(session, STITCH)) == []
+        assert len(home.argvs("esc")) == 2
+        home.answer("esc", ["--format"], opened(image={"value": "ghcr.io/example/stitch:2.0.0"}))
+        assert plan.fingerprint.differing(preview.fingerprint_of(session, STITCH)) == ["opened environment"]
+
+
+WRONG = {
+    "POSTGRES_HOST": (None, "pulumiConfig.POSTGRES_HOST: missing"),
+    "k8s_namespace": ({"value": ""}, "pulumiConfig.k8s_namespace: empty; give it a value"),
+    "image": ({"value": None, "unknown": True}, "pulumiConfig.image: unknown"),
+    "public_host": ({"value": "x", "secret": True}, "pulumiConfig.public_host: is secret, but the program shows it"),
+    "database_password": ({"value": "clear"}, "pulumiConfig.database_password: must be secret and is not"),
+    "eventsub_secret": ({"value": "", "secret": True}, "./inv esc.set stitch/prod 'pulumiConfig.eventsub_secret'"),
+    "postgresql:port": ({"value": 5432, "secret": True}, "a secret number loses its secretness"),
+    "postgresql:sslmode": ({"value": {"a": {"value": 1}}}, "is a map or list"),
+    "unasked": ({"value": True, "secret": True}, "pulumiConfig.unasked: a secret true or false loses its secretness"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_bind_refuses_an_environment_that_breaks_the_contract(home: House, key: str) -> None:
+    node, says = WRONG[key]
+    stack_file(home, "config: {}\n")
+    home.answer("esc", ["--format"], opened(**{key: node}))
+    with pytest.raises(Usage) as refused:
+        esc.bind.body(home.c, "stitch/prod")
+    assert says in refused.value.summary
+    assert stack_file(home).read_text() == "config: {}\n", "nothing was bound"
+
+
+def test_bind_names_every_missing_key_at_once(home: House) -> None:
+    home.answer("esc", ["--format"], {"value": {}})
+    with pytest.raises(Usage) as refused:
+        esc.bind.body(home.c, "stitch/prod")
+    assert all(f"{key.key}" in refused.value.summary for key in STITCH.environment_keys)
+
+
+def test_a_key_with_its_namespace_counts_too(home: House) -> None:
+    home.answer("esc", ["--format"], opened(image=None, **{"stitch:image": {"value": "x:1"}}))
+    stack_file(home, "config: {}\n")
+    esc.bind.body(home.c, "stitch/prod")
+
+
+def test_bind_says_which_settings_of_the_file_win(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    stack_file(home, "config:\n  stitch:image: other:2\n")
+    esc.bind.body(home.c, "stitch/prod")
+    assert "stitch:image stands in Pulumi.mx.yaml too, and wins" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"variables": {"KUBECONFIG": "/x"}}, {"kubernetes:context": {"value": "other", "secret": False}}]
+)
+def test_bind_refuses_what_leads_to_another_cluster(home: House, elsewhere: dict[str, Any]) -> None:
+    stack_file(home, "config: {}\n")
+    home.answer("esc", ["--format"], opened(**elsewhere))
+    with pytest.raises(Refused):
+        esc.bind.body(home.c, "stitch/prod")
+    assert stack_file(home).read_text() == "config: {}\n"
+
+
+def test_binding_to_a_service_of_another_environment_is_asked_for_by_name(home: House) -> None:
+    home.answer("esc", ["--format"], {"value": {}})
+    with pytest.raises(NotFound, match="no service"):
+        esc.bind.body(home.c, "shared/base")
+    esc.bind.body(home.c, "shared/base", service="glance")
+    assert "shared/base" in (home.root / "pulumi/apps/web/glance/Pulumi.mx.yaml").read_text()
+
+
+def test_unbind_removes_every_occurrence_and_asks_nobody(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stack_file(home, "environment:\n  - stitch/prod # why\n  - a/b\n  - stitch/prod\nconfig: {}\n")
+    esc.unbind.body(home.c, "stitch/prod")
+    assert path.read_text() == "environment:\n  # why\n  - a/b\nconfig: {}\n"
+    assert "2 taken out" in capsys.readouterr().out and not home.calls("esc")
+    esc.unbind.body(home.c, "stitch/prod")
+    assert "nothing to do" in capsys.readouterr().out
+
+
+# A file backend
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda c: esc.run.body(c, "stitch/prod"),
+        lambda c: esc.list_environments.body(c),
+        lambda c: esc.open_task.body(c, "stitch/prod"),
+        lambda c: esc.set_value.body(c, "stitch/prod", "a.b"),
+        lambda c: esc.apply.body(c, "stitch/prod"),
+        lambda c: esc.bind.body(c, "stitch/prod"),
+    ],
+)
+def test_a_file_backend_is_told_before_anything_runs(
+    house: House, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
+) -> None:
+    house.install("esc")
+    monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "pulumi", "preview"])
+    house.c.remainder = "pulumi preview"
+    with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
+        start(house.c)
+    assert "pulumi login --cloud" in refused.value.next_step and "esc env ls" in refused.value.next_step
+    assert not house.calls("esc")
+    assert all(argv == "version" for argv in house.argvs("pulumi"))
+
+
+# run
+
+
+def run_with_words(home: House, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", *words])
+    home.c.remainder = " ".join(words)
+    esc.run.body(home.c, "stitch/prod")
+
+
+def test_run_gives_the_variables_and_masks_what_comes_back(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.answer("esc", ["--format"], opened(variables={"GREETING": "hello there"}))
+    secret = SECRETS["database_password"]
+    run_with_words(home, monkeypatch, "printenv", "GREETING")
+    assert "hello there" in capsys.readouterr().out
+    run_with_words(home, monkeypatch, "echo", f"the password is {secret}")
+    assert "the password is [secret]" in capsys.readouterr().out
+
+
+def test_run_gives_files_and_takes_them_away(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.answer("esc", ["--format"], opened(files={"CERTIFICATE": "line one of it\nline two of it\n"}))
+    seen: list[int] = []
+    real = environment_commands.files_of
+
+    def watched(session: Any, values: Any) -> Any:
+        context = real(session, values)
+        made = context.__enter__()
+        seen.extend(stat.S_IMODE(Path(path).stat().st_mode) for path in made.values())
+        context.__exit__(None, None, None)
+        return real(session, values)
+
+    monkeypatch.setattr(environment_commands, "files_of", watched)
+    run_with_words(home, monkeypatch, "printenv", "CERTIFICATE")
+    path = Path(capsys.readouterr().out.splitlines()[-1].strip())
+    assert seen == [0o600] and path.name == "0" and not path.exists()
+
+
+def test_run_tells_the_commands_own_exit_code(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ToolFailed, match="exit 2"):
+        run_with_words(home, monkeypatch, "ls", "/nowhere-at-all")
+
+
+def test_run_starts_nothing_when_the_environment_does_not_open(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.answer("esc", ["--format"], (0, "", "stitch/prod:1:1: broken\n"))
+    with pytest.raises(ToolFailed, match="broken"):
+        run_with_words(home, monkeypatch, "kubectl", "get", "pods")
+    assert not any("pods" in argv for argv in home.argvs("kubectl"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pulumi up --yes",
+        "pulumi destroy",
+        "pulumi -C pulumi/apps/stitch up",
+        "pulumi --stack preview up",
+        "pulumi stack rm",
+        "pulumi config get x",
+        "pulumi config set a b",
+        "pulumi preview -c a=b",
+        "pulumi stack output --show-secrets",
+        "pulumi",
+        "kubectl delete ns x",
+        "kubectl -n get delete ns x",
+        "kubectl config use-context x",
+        "helm uninstall x",
+        "esc env set a b c",
+        "/usr/bin/kubectl apply -f x",
+        "sh -c true",
+        "xargs rm",
+        "sudo ls",
+        "env A=b pulumi up",
+    ],
+)
+def test_run_refuses_what_changes_something(command: str) -> None:
+    with pytest.raises(Refused):
+        environment_commands.refuse_changing(command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pulumi preview --diff",
+        "pulumi -C pulumi/apps/stitch stack output",
+        "pulumi config --json",
+        "kubectl -n tailscale get pods",
+        "kubectl auth can-i get pods",
+        "kubectl rollout status deploy/x",
+        "helm template x",
+        "esc env ls",
+        "psql -c select",
+        "env",
+        "env A=b",
+    ],
+)
+def test_run_takes_what_reads(command: str) -> None:
+    environment_commands.refuse_changing(command.split())
+
+
+def test_words_stay_as_the_shell_gave_them() -> None:
+    argv = ["inv", "esc.run", "stitch/prod", "--", "psql", "-c", "select 1"]
+    assert environment_commands.words_after_dashes(argv, "psql -c select 1") == ["psql", "-c", "select 1"]
+    with pytest.raises(Usage, match="no command"):
+        environment_commands.words_after_dashes(["inv", "esc.run", "stitch/prod"], "")
+
+
+def test_answers_are_json_lines_for_programs(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.c.config.ops.json = True
+    esc.open_task.body(home.c, "stitch/prod")
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = {event["path"]: event for event in events if event["event"] == "value"}
+    assert told["pulumiConfig.image"]["type"] == "text"
+    assert told["pulumiConfig.database_password"]["value"] == "[secret]"

@@ -1,0 +1,66 @@
+"""graph: layers, wiring, and the two languages of diagrams."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runbooks.core.errors import Usage
+from runbooks.stacks.service import Reference, Service
+from runbooks.tasks import graph
+from tests.unit.house import House
+from tests.unit.stage import TREE
+
+WIRED = (
+    *TREE[:3],
+    Service(
+        name="app", folder="app", about="", namespace="app", needs=("db", "net"), reads_outputs_of=("db",),
+        reference=Reference(setting="db_stack", producer="db"),
+    ),
+    Service(
+        name="web", folder="web", about="", namespace="web", needs=("db",), reads_outputs_of=("db",),
+        environment="web/prod",
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runbooks.services.SERVICES", WIRED)
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+
+
+def test_the_table_has_layers_and_wiring(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    graph.graph.body(house.c)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["1", "net", "-", "-", "-"] in rows
+    assert ["2", "db", "op,", "net", "-", "-"] in rows
+    assert ["3", "app", "db,", "net", "db", "app:db_stack"] in rows
+    assert ["3", "web", "db", "db", "web/prod"] in rows
+    assert not house.calls("pulumi") and not house.calls("kubectl")
+
+
+def test_mermaid_and_dot(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    graph.graph.body(house.c, mermaid=True)
+    told = capsys.readouterr().out
+    assert told.startswith("graph BT") and '  app -->|"app:db_stack"| db' in told and "  app --> net" in told
+    graph.graph.body(house.c, dot=True)
+    told = capsys.readouterr().out
+    assert told.startswith("digraph") and '"web" -> "db" [label = "web/prod"];' in told and told.rstrip().endswith("}")
+
+
+def test_one_language_at_a_time(house: House) -> None:
+    with pytest.raises(Usage, match="--mermaid and --dot were both given"):
+        graph.graph.body(house.c, mermaid=True, dot=True)
+
+
+def test_programs_get_one_event_a_service(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    house.c.config.ops.json = True
+    graph.graph.body(house.c)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = {event["service"]: event for event in events if event["event"] == "service"}
+    assert told["app"] == {
+        "event": "service", "layer": 3, "service": "app", "through": "app:db_stack", "needs": ["db", "net"],
+        "reads": ["db"],
+    } | {key: value for key, value in told["app"].items() if key == "time"}  # fmt: skip

@@ -1,0 +1,138 @@
+"""modal.*: what an app refers to is found in its source, and must be there before anything is deployed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from runbooks.core.errors import LoginMissing, NotApproved, NotFound, ToolFailed, VerificationFailed
+from runbooks.tasks import modal as tasks
+from runbooks.tools import modal
+from runbooks.tools.modal import Need
+from tests.unit.house import REAL_ROOT, House
+
+NO_LOGIN = (1, "", "Error: Token missing. Could not authenticate client. If you have token credentials, see …\n")
+APP = """\
+import modal
+SECRET = "links"
+app = modal.App("links")
+store = modal.Dict.from_name("kept", create_if_missing=True)
+disk = modal.Volume.from_name("disk")
+
+@app.function(secrets=[modal.Secret.from_name(SECRET, required_keys=["TOKEN"])])
+def web(): ...
+"""
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    folder = house.root / "modal" / "links"
+    folder.mkdir(parents=True)
+    (folder / "links.py").write_text(APP)
+    house.install("modal")
+    house.answer("modal", ["token"], "Token: ak-1\n")
+    house.answer("modal", ["secret"], [{"Name": "links", "Created at": "now"}])
+    house.answer("modal", ["volume"], [{"Name": "disk"}])
+    house.answer("modal", ["deploy"], "✓ App deployed! https://me--links.modal.run\n")
+    monkeypatch.setattr(sys, "executable", str(house.bin / "python"))
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_CONFIG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return house
+
+
+def deploys(home: House) -> list[str]:
+    return [argv for argv in home.argvs("modal") if argv.startswith("deploy")]
+
+
+def test_what_an_app_refers_to_is_in_its_source() -> None:
+    assert set(modal.needs_of(APP)) == {
+        Need(kind="Dict", name="kept", made_by_deploy=True),
+        Need(kind="Volume", name="disk"),
+        Need(kind="Secret", name="links", keys=("TOKEN",)),
+    }
+
+
+def test_the_platforms_own_app_is_read() -> None:
+    assert "golink" in modal.app_names(REAL_ROOT)
+    needs = modal.needs_of(modal.app_file(REAL_ROOT, "golink").read_text())
+    assert {(need.kind, need.name) for need in needs} == {("Secret", "golink"), ("Dict", "golink-links")}
+
+
+@pytest.mark.parametrize("source", ["def (", "import modal\nmodal.Dict.from_name(f())\n"])
+def test_a_source_that_cannot_be_read_is_told(source: str) -> None:
+    with pytest.raises(ToolFailed):
+        modal.needs_of(source)
+
+
+def test_check_finds_everything(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.check.body(home.c, "links")
+    told = capsys.readouterr().out
+    for check in ("login is there", "Secret links is there", "Volume disk is there", "Dict kept is there"):
+        assert check in told
+    assert home.argvs("modal") == ["token info", "volume list --json", "secret list --json"]
+
+
+def test_without_login_it_is_exit_3_and_nothing_else_is_asked(home: House) -> None:
+    home.answer("modal", ["token"], NO_LOGIN)
+    for start in (tasks.check, tasks.deploy):
+        with pytest.raises(LoginMissing, match="logged in to Modal") as refused:
+            start.body(home.c, "links")
+        assert refused.value.exit_code == 3 and refused.value.next_step == "modal token new"
+    assert home.argvs("modal") == ["token info", "token info"]
+
+
+def test_a_missing_secret_stops_the_deploy_and_no_value_goes_into_an_argument(home: House) -> None:
+    home.answer("modal", ["secret"], [])
+    with pytest.raises(VerificationFailed, match="Secret links is there") as refused:
+        tasks.deploy.body(home.c, "links", yes=True)
+    assert "TOKEN" in refused.value.next_step and "Secrets page" in refused.value.next_step
+    assert not deploys(home)
+
+
+def test_deploy_asks_then_deploys(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NotApproved):
+        tasks.deploy.body(home.c, "links")
+    assert not deploys(home)
+    tasks.deploy.body(home.c, "links", yes=True)
+    assert deploys(home) == ["deploy modal/links/links.py"]
+    told = capsys.readouterr().out
+    assert "https://me--links.modal.run" in told and "modal app rollback links" in told
+
+
+def test_a_failing_deploy_is_quoted(home: House) -> None:
+    home.answer("modal", ["deploy"], (1, "", "Error: the image could not be built\n"))
+    with pytest.raises(ToolFailed, match="could not be built"):
+        tasks.deploy.body(home.c, "links", yes=True)
+
+
+def test_an_app_nobody_knows(home: House) -> None:
+    with pytest.raises(NotFound) as absent:
+        tasks.check.body(home.c, "lings")
+    assert "links" in absent.value.expected and not home.calls("modal")
+
+
+def test_its_token_reaches_modal_and_nobody_else(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-0123456789abcdef")
+    home.answer("modal", ["token"], (1, "", "Error: bad token as-0123456789abcdef\n"))
+    with pytest.raises(ToolFailed) as failed:
+        tasks.check.body(home.c, "links")
+    assert "as-0123456789abcdef" not in "\n".join(failed.value.lines()) + home.everything_written()
+    assert home.calls("modal")[0]["env"]["MODAL_TOKEN_SECRET"] == "as-0123456789abcdef"
+
+
+def test_where_tokens_are(tmp_path: Path) -> None:
+    (tmp_path / ".modal.toml").write_text('[me]\ntoken_id = "ak-1"\ntoken_secret = "as-from-file"\n')
+    assert modal.tokens({"MODAL_TOKEN_SECRET": "as-env"}, tmp_path) == ["as-env", "as-from-file"]
+    (tmp_path / ".modal.toml").write_text("not = = toml")
+    assert modal.tokens({}, tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", json.dumps([{"x": 1}])])
+def test_a_list_that_is_none_is_told(home: House, text: str) -> None:
+    home.answer("modal", ["secret"], text)
+    with pytest.raises(ToolFailed, match="no list"):
+        tasks.check.body(home.c, "links")

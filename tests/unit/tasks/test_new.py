@@ -1,0 +1,228 @@
+"""new.service: a complete folder or none, in its place or nowhere, under a name that nobody has."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+import tasks
+from runbooks.cli import OpsProgram
+from runbooks.core.errors import OpsError, Refused, ToolFailed, Usage
+from runbooks.tasks import new, scaffolding
+from tests.unit.house import House
+
+FOLDER = "pulumi/apps/web/tryout"
+FILES = {"Pulumi.yaml", "Pulumi.mx.yaml", "Pulumi.lab.yaml", "__main__.py", "app.py", "settings.py", "README.md"}
+LONG = "a" * 64
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    return house
+
+
+def tree(home: House) -> set[Path]:
+    return set((home.root / "pulumi").rglob("*"))
+
+
+def wanted(home: House, name: str = "tryout", folder: str = FOLDER) -> scaffolding.Project:
+    return scaffolding.asked_for(home.root, (), name, folder, image="", port="", about="")
+
+
+def test_the_folder_is_complete_and_the_entry_is_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    new.service.body(home.c, "tryout", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
+    folder = home.root / FOLDER
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert 'IMAGE = "stefanprodan/podinfo:6.7.1"\nPORT = 9898\n' in (folder / "settings.py").read_text()
+    assert "virtualenv: ../../../../.venv\n" in (folder / "Pulumi.yaml").read_text()
+    assert all("$" not in path.read_text() for path in folder.iterdir())
+    told = capsys.readouterr().out
+    assert '\n    Service(\n        name="tryout",\n        folder="apps/web/tryout",\n' in told
+    for command in ("scripts/write_tables.py", "./inv check", "./inv deploy.tryout"):
+        assert command in told
+    assert not home.calls("pulumi") and not home.calls("kubectl")
+
+
+def test_others_can_read_what_was_written(home: House) -> None:
+    before = os.umask(0o022)
+    try:
+        scaffolding.write(wanted(home), home.root)
+    finally:
+        os.umask(before)
+    folder = home.root / FOLDER
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "is empty"),
+        ("-tryout", "starts with a dash"),
+        ("Podinfo", "cannot be the name"),
+        ("pod_info", "cannot be the name"),
+        ("pod.info", "cannot be the name"),
+        ("tryout-", "cannot be the name"),
+        ("9lives", "cannot be the name"),
+        ("pod info", "white space"),
+        ("pödinfo", "cannot be the name"),
+        ("../tryout", "cannot be the name"),
+        (LONG, "has 64 characters"),
+        ("all", "is taken"),
+        ("default", "is taken"),
+        ("kube-system", "is taken"),
+        ("glance", "of the service glance"),
+        ("postgresql", "of the service postgres"),
+        ("cnpg-system", "of the service cnpg"),
+    ],
+)
+def test_a_name_that_will_not_do(home: House, name: str, said: str) -> None:
+    before = tree(home)
+    with pytest.raises(Usage, match=said) as refused:
+        new.service.body(home.c, name, folder=f"pulumi/apps/web/{name}")
+    assert refused.value.expected and tree(home) == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "error", "said"),
+    [
+        ("", Usage, "no folder was named"),
+        ("apps/web/tryout", Usage, "not below pulumi/"),
+        ("/etc/tryout", Usage, "not below pulumi/"),
+        ("../pulumi/apps/tryout", Usage, "not below pulumi/"),
+        ("pulumi", Usage, "no place"),
+        ("pulumi/tryout", Usage, "no place"),
+        ("pulumi/app/tryout", Usage, "no place"),
+        ("pulumi/lib/tryout", Usage, "no place"),
+        ("pulumi/apps/../../tryout", Usage, "no place"),
+        ("pulumi/apps/.hidden/tryout", Usage, "no place"),
+        ("pulumi/apps/My Web/tryout", Usage, "no place"),
+        ("pulumi/apps/web/other", Usage, "not called like the service"),
+        ("pulumi/apps/" + "deep/" * 20 + "tryout", Usage, "characters"),
+        ("pulumi/apps/web/glance/tryout", Refused, "inside the project glance"),
+    ],
+)
+def test_a_place_that_will_not_do(home: House, folder: str, error: type[OpsError], said: str) -> None:
+    (home.root / "pulumi/lib").mkdir()
+    before = tree(home)
+    with pytest.raises(error, match=said):
+        new.service.body(home.c, "tryout", folder=folder)
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize("kind", ["file in it", "a file", "a link", "a link above", "a file above"])
+def test_what_is_there_stays(home: House, kind: str) -> None:
+    place = home.root / FOLDER
+    elsewhere = home.home / "elsewhere"
+    elsewhere.mkdir()
+    folder = FOLDER
+    match kind:
+        case "file in it":
+            place.mkdir()
+            (place / ".keep").touch()
+        case "a file":
+            place.write_text("mine")
+        case "a link":
+            place.symlink_to(elsewhere)
+        case "a link above":
+            (home.root / "pulumi/apps/linked").symlink_to(elsewhere)
+            folder = "pulumi/apps/linked/tryout"
+        case "a file above":
+            (home.root / "pulumi/apps/file").touch()
+            folder = "pulumi/apps/file/tryout"
+    before = tree(home)
+    with pytest.raises(Refused):
+        new.service.body(home.c, "tryout", folder=folder)
+    assert tree(home) == before and not list(elsewhere.iterdir())
+
+
+def test_an_empty_folder_is_as_good_as_none(home: House) -> None:
+    (home.root / FOLDER).mkdir()
+    new.service.body(home.c, "tryout", folder=str(home.root / FOLDER))
+    assert {path.name for path in (home.root / FOLDER).iterdir()} == FILES
+
+
+@pytest.mark.parametrize("image", ["tryout", "tryout:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110])
+def test_an_image_without_a_version_is_refused(home: House, image: str) -> None:
+    with pytest.raises(Usage, match="no image with a version"):
+        new.service.body(home.c, "tryout", folder=FOLDER, image=image)
+
+
+@pytest.mark.parametrize("port", ["80", "65536", "x", "-1", "1e4", "٨٠٨٠", "8080.0"])
+def test_a_port_that_only_root_or_nobody_can_use_is_refused(home: House, port: str) -> None:
+    with pytest.raises(Usage, match="no port"):
+        new.service.body(home.c, "tryout", folder=FOLDER, port=port)
+
+
+@pytest.mark.parametrize("about", ['says "hi"', "a\nb", "a | b", "`x`", "back\\slash", "<b>", " . ", "x" * 91])
+def test_a_description_that_would_break_a_file_is_refused(home: House, about: str) -> None:
+    with pytest.raises(Usage, match="the description"):
+        new.service.body(home.c, "tryout", folder=FOLDER, about=about)
+
+
+class Full:
+    """A disk that takes two files and no more."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.left, self.real = error, 2, Path.write_text
+
+    def __call__(self, path: Path, *args: str, **options: str) -> int:
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+        return self.real(path, *args, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", [FOLDER, "pulumi/apps/new/room/tryout"])
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [(OSError(errno.ENOSPC, "No space left on device"), ToolFailed), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_half_a_project_is_never_left(
+    home: House, monkeypatch: pytest.MonkeyPatch, folder: str, error: BaseException, becomes: type[BaseException]
+) -> None:
+    before = tree(home)
+    project = wanted(home, folder=folder)
+    full = Full(error)
+    monkeypatch.setattr(Path, "write_text", lambda *args, **options: full(*args, **options))
+    with pytest.raises(becomes):
+        scaffolding.write(project, home.root)
+    assert full.left == 0 and tree(home) == before
+
+
+def test_what_comes_into_its_place_meanwhile_wins(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, place = wanted(home), home.root / FOLDER
+
+    def slow(asked: scaffolding.Project) -> dict[str, str]:
+        place.mkdir()
+        (place / "mine").write_text("mine")
+        return {"a": "b"}
+
+    monkeypatch.setattr(scaffolding, "files_of", slow)
+    with pytest.raises(Refused, match="came into"):
+        scaffolding.write(project, home.root)
+    assert [path.name for path in place.iterdir()] == ["mine"]
+    assert not [path for path in place.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_same_command_again_is_refused_and_changes_nothing(home: House) -> None:
+    new.service.body(home.c, "tryout", folder=FOLDER)
+    before = {path: path.read_bytes() for path in (home.root / FOLDER).iterdir()}
+    with pytest.raises(Refused, match="not an empty folder"):
+        new.service.body(home.c, "tryout", folder=FOLDER)
+    assert {path: path.read_bytes() for path in (home.root / FOLDER).iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "words", [["-tryout", "--folder", "pulumi/apps/tryout"], ["--folder", "pulumi/apps/tryout"], []]
+)
+def test_the_command_line_without_a_name(home: House, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = tree(home)
+    with pytest.raises(SystemExit) as ended:
+        OpsProgram(namespace=tasks.ns, binary="./inv", binary_names=["inv"]).run(["inv", "new.service", *words])
+    assert ended.value.code == 2 and "next: ./inv --help" in capsys.readouterr().err
+    assert tree(home) == before

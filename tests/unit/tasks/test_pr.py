@@ -1,0 +1,301 @@
+"""pr.body: what git and the records know, in the sections a pull request has; what they do not know, by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from runbooks.core.errors import NotFound, ToolFailed, Usage
+from runbooks.core.journal import KEPT_RUNS
+from runbooks.services import SERVICES
+from runbooks.tasks import pr
+from tests.unit.house import House
+from tests.unit.stacks.test_runs import PLAN, record
+
+GLANCE = "pulumi/apps/web/glance"
+SECTIONS = [
+    "Summary", "Commands run", "Previews", "Stacks touched", "Settings touched", "How to go back", "Not known here",
+]  # fmt: skip
+CANARY = "c4nary-of-the-test"
+
+
+def git(root: Path, *words: str) -> str:
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", "-C", str(root), *who, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def write(home: House, path: str, text: str) -> None:
+    (home.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (home.root / path).write_text(text)
+
+
+def commit(home: House, subject: str) -> None:
+    git(home.root, "add", "--all")
+    git(home.root, "commit", "-q", "--allow-empty", "-m", subject)
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A clone on a branch of its own, without a change yet; its base was made an hour ago."""
+    then = f"{int(time.time()) - 3600} +0000"
+    monkeypatch.setenv("GIT_COMMITTER_DATE", then)
+    git(house.root, "init", "-q", "-b", "main")
+    write(house, f"{GLANCE}/__main__.py", "from lib.k8s import namespace\n")
+    write(house, f"{GLANCE}/Pulumi.mx.yaml", f"config:\n  glance:title: {CANARY}\n  glance:theme: dark\n")
+    commit(house, "feat: the base")
+    monkeypatch.delenv("GIT_COMMITTER_DATE")
+    git(house.root, "switch", "-q", "-c", "topic")
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    return house
+
+
+def body(home: House, capsys: pytest.CaptureFixture[str], **options: str) -> dict[str, str]:
+    """The text's sections by their titles."""
+    capsys.readouterr()
+    pr.body.body(home.c, **options)
+    told = capsys.readouterr().out
+    assert CANARY not in told + home.everything_written()
+    parts = ("\n" + told).split("\n## ")
+    assert parts[0] == ""
+    sections = dict(part.partition("\n")[::2] for part in parts[1:])
+    assert list(sections) == SECTIONS
+    return sections
+
+
+def changed(home: House) -> None:
+    """A commit that changes Glance's program and settings, older than the runs that follow."""
+    write(home, f"{GLANCE}/__main__.py", "from lib.k8s import labels\n")
+    write(home, f"{GLANCE}/Pulumi.mx.yaml", f"config:\n  glance:title: other {CANARY}\n")
+    write(home, "docs/page.md", "x\n")
+    commit(home, "feat(glance): a better title")
+    for path in git(home.root, "diff", "--name-only", "main").splitlines():
+        os.utime(home.root / path, (time.time() - 60, time.time() - 60))
+
+
+def test_a_change_and_its_runs_are_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    record(
+        home.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
+    )
+    record(
+        home.state, "deploy.glance", ["--target", "home", "deploy.glance"],
+        ("target", {"target": "home"}), ("plan", PLAN), ("summary", {"applied": ["glance"]}),
+        ("verdict", {"service": "glance", "summary": "6 passed, 0 failed"}), exit_code=0,
+    )  # fmt: skip
+    for command in ("check", "test"):
+        record(home.state, command, [command], exit_code=0)
+    told = body(home, capsys)
+    fork = git(home.root, "rev-parse", "--short=12", "main")
+    assert "- feat(glance): a better title\n" in told["Summary"] and "the base" not in told["Summary"]
+    assert "| `glance` | `Pulumi.mx.yaml`, `__main__.py` |" in told["Summary"]
+    assert "Besides: `docs` (1)." in told["Summary"]
+    assert "- `./inv preview.glance` on `home`: exit 0, 20" in told["Commands run"]
+    assert "- `./inv --target home deploy.glance` on `home`: exit 0, 20" in told["Commands run"]
+    assert "pr.body" not in told["Commands run"] and f"`{fork}`" in told["Commands run"]
+    assert "| `organization/glance/mx` | `home` | 1 to delete, 1 to update | 20" in told["Previews"]
+    assert "glance on home: 1 to delete, 1 to update\n  DESTRUCTIVE: delete Secret old  (deleted)\n" in told["Previews"]
+    assert "Nothing would change besides: tailscale on home." in told["Previews"]
+    assert "| `glance` | `home` | applied 20" in told["Stacks touched"]
+    assert "| 6 passed, 0 failed |" in told["Stacks touched"] and "throw-away" not in told["Stacks touched"]
+    assert f"- `{GLANCE}/Pulumi.mx.yaml`: glance:title changed, glance:theme removed" in told["Settings touched"]
+    assert f"- glance: `./inv rollback.glance --to {fork}`\n" in told["How to go back"]
+    unknown = told["Not known here"]
+    assert "why the change is wanted" in unknown and "otherwise than with `./inv`" in unknown
+    assert "no branch" in unknown and "glance" not in unknown and "passes" not in unknown
+
+
+def test_without_records_nothing_is_made_up(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    told = body(home, capsys)
+    assert told["Commands run"].rstrip().endswith("- none")
+    assert told["Previews"].strip() == told["Stacks touched"].strip() == "None recorded."
+    unknown = told["Not known here"]
+    assert "what glance would change on a real target: it was not previewed" in unknown
+    assert "whether `./inv check` passes" in unknown and "whether `./inv test` passes" in unknown
+
+
+def test_a_preview_on_the_lab_says_nothing_of_a_real_target(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    plan = ("plan", PLAN | {"target": "lab"})
+    done = ("summary", {"applied": ["glance"]})
+    record(home.state, "deploy.glance", ["deploy.glance"], ("target", {"target": "lab"}), plan, done, exit_code=0)
+    told = body(home, capsys)
+    assert "what glance would change on a real target: it was previewed on the lab only" in told["Not known here"]
+    assert "| `glance` | `lab` | applied" in told["Stacks touched"] and "throw-away" in told["Stacks touched"]
+    assert "| no |" in told["Stacks touched"]
+
+
+def test_a_preview_older_than_the_files_is_called_so(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    record(
+        home.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
+    )
+    for command in ("check", "test"):
+        record(home.state, command, [command], exit_code=0)
+    os.utime(home.root / GLANCE / "__main__.py", (time.time() + 5, time.time() + 5))
+    told = body(home, capsys)
+    assert f"**since then written: `{GLANCE}/__main__.py`**" in told["Previews"]
+    assert "what glance would change now" in told["Not known here"]
+    assert "whether `./inv check` passes" in told["Not known here"], "it ran before that file was written"
+
+
+def test_only_the_whole_test_counts(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    record(home.state, "test", ["test", "--fast"], exit_code=0)
+    record(home.state, "check", ["check"], exit_code=1)
+    unknown = body(home, capsys)["Not known here"]
+    assert "whether `./inv test` passes" in unknown and "whether `./inv check` passes" in unknown
+
+
+def test_what_is_not_committed_counts_too(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home, f"{GLANCE}/__main__.py", "changed\n")
+    write(home, f"{GLANCE}/new file.py", "new\n")
+    told = body(home, capsys)["Summary"]
+    assert f"- not committed yet: `{GLANCE}/__main__.py`, `{GLANCE}/new file.py`" in told
+    assert "| `glance` | `new file.py`, `__main__.py` |" in told
+
+
+def test_a_new_project_goes_back_by_its_end(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    git(home.root, "switch", "-q", "main")
+    git(home.root, "rm", "-q", "-r", "--cached", GLANCE)
+    git(home.root, "commit", "-q", "-m", "feat: without it")
+    git(home.root, "switch", "-q", "-c", "other")
+    commit(home, "feat(glance): the start page")
+    told = body(home, capsys)
+    assert f"| `glance` | new: `{GLANCE}/`, 4 files |" in told["Summary"]
+    assert "- glance, which is new: `./inv destroy.glance`" in told["How to go back"]
+    assert "rollback" not in told["How to go back"]
+
+
+def test_a_project_that_goes_leaves_its_stacks(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home, "pulumi/apps/old/Pulumi.yaml", "name: old\n")
+    commit(home, "feat: one more")
+    git(home.root, "branch", "-f", "main")
+    git(home.root, "rm", "-q", "-r", "pulumi/apps/old")
+    told = body(home, capsys)["How to go back"]
+    assert "- `pulumi/apps/old` is gone and its stacks are not" in told and "git switch --detach" in told
+
+
+def test_data_and_environments_have_their_own_way_back(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home, "environments/stitch/prod.yaml", "values:\n  pulumiConfig:\n    image: x\n")
+    told = body(home, capsys)
+    assert "- `environments/stitch/prod.yaml`: values.pulumiConfig.image added" in told["Settings touched"]
+    assert "rollback.stitch --to" in told["How to go back"] and "its data is not rolled back" in told["How to go back"]
+    assert "then `./inv esc.apply stitch/prod`" in told["How to go back"]
+
+
+def test_a_chart_touches_those_who_use_it(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home, "charts.yaml", "redis:\n  version: 1.0.0\n")
+    write(home, f"{GLANCE}/release.py", 'chart("redis", release="x")\n')
+    commit(home, "feat: with a chart")
+    git(home.root, "branch", "-f", "main")
+    write(home, "charts.yaml", "redis:\n  version: 1.1.0\n")
+    told = body(home, capsys)
+    assert "| `glance` | `charts.yaml` |" in told["Summary"]
+    assert "- `charts.yaml`: redis.version changed" in told["Settings touched"]
+
+
+def test_equal_commands_are_one_line_and_old_ones_are_left_out(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    for number in range(KEPT_RUNS - 5):
+        record(home.state, "esc.open", ["esc.open", f"a/{number}"], exit_code=0)
+    record(home.state, "status", ["status"], exit_code=0)
+    record(home.state, "status", ["status"])
+    told = body(home, capsys)
+    assert "- `./inv status`: no end recorded, 2 times, last 20" in told["Commands run"]
+    assert "- 6 earlier ones, left out here" in told["Commands run"] and "a/5`" not in told["Commands run"]
+    assert "kept" not in told["Not known here"]
+    for _ in range(5):
+        record(home.state, "status", ["status"], exit_code=0)
+    assert f"the last {KEPT_RUNS} are kept" in body(home, capsys)["Not known here"]
+
+
+def test_runs_before_the_fork_are_of_another_change(
+    home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(
+        home.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
+    )
+    monkeypatch.setenv("GIT_COMMITTER_DATE", f"{int(time.time()) + 60} +0000")
+    commit(home, "feat: a later base")
+    git(home.root, "branch", "-f", "main")
+    changed(home)
+    told = body(home, capsys)
+    assert "preview.glance" not in told["Commands run"] and "None recorded." in told["Previews"]
+
+
+def test_stacks_that_were_begun_or_destroyed_are_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    at = ("target", {"target": "home"})
+    record(home.state, "deploy.n8n", ["deploy.n8n"], at, ("summary", {"applied": [], "failed": ["n8n"]}), exit_code=1)
+    record(home.state, "destroy.stitch", ["destroy.stitch"], at, exit_code=0)
+    record(home.state, "destroy.immich", ["destroy.immich"], at, exit_code=8)
+    told = body(home, capsys)["Stacks touched"]
+    assert "| `n8n` | `home` | begun, failed" in told and "| `stitch` | `home` | destroyed" in told
+    assert "immich" not in told
+
+
+@pytest.mark.parametrize("task", ["destroy.glance", "rollback.glance"])
+def test_a_preview_of_something_else_is_none_of_the_change(
+    home: House, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    changed(home)
+    record(home.state, task, [task], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0)
+    told = body(home, capsys)
+    assert told["Previews"].strip() == "None recorded." and f"./inv {task}" in told["Commands run"]
+
+
+def test_nothing_in_a_record_breaks_the_text(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    record(home.state, "esc.run", ["esc.run", "a/b", "--", "echo", "`x` | ```\n## Summary"], exit_code=0)
+    told = body(home, capsys)["Commands run"]
+    (line,) = [line for line in told.splitlines() if "esc.run" in line]
+    assert line.startswith("- `` ./inv esc.run") and "```" not in line and "\\|" in line
+
+
+@pytest.mark.parametrize(
+    ("base", "error", "said"),
+    [
+        ("nowhere", NotFound, "no commit or branch 'nowhere'"),
+        ("-x", Usage, "dash"),
+        ("topic", Usage, "nothing here differs"),
+    ],
+)
+def test_a_base_that_will_not_do(home: House, base: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        pr.body.body(home.c, base=base)
+
+
+def test_a_base_that_shares_nothing(home: House) -> None:
+    git(home.root, "checkout", "-q", "--orphan", "island")
+    commit(home, "feat: another beginning")
+    with pytest.raises(NotFound, match="share no commit"):
+        pr.body.body(home.c)
+
+
+def test_outside_of_a_clone(house: House) -> None:
+    with pytest.raises(ToolFailed, match="not a git repository"):
+        pr.body.body(house.c)
+
+
+def test_the_checkout_stays_as_it_is(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(home)
+    write(home, "docs/new.md", "x\n")
+    os.utime(home.root / "docs/page.md")  # an index that git would refresh
+    before = (home.root / ".git/index").read_bytes(), git(home.root, "for-each-ref")
+    body(home, capsys)
+    assert ((home.root / ".git/index").read_bytes(), git(home.root, "for-each-ref")) == before
+
+
+def test_every_way_back_is_a_task() -> None:
+    import tasks
+
+    names = tasks.ns.task_names
+    for service in SERVICES:
+        assert f"rollback.{service.name}" in names and f"destroy.{service.name}" in names
+    assert {"pr.body", "check", "test", "esc.apply"} <= set(names)

@@ -1,0 +1,152 @@
+"""rollback.*: an older commit in a checkout of its own, approved like any deployment, always taken away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
+from runbooks.stacks import apply, preview
+from runbooks.tasks import rollback
+from runbooks.tasks.rollback import ENVIRONMENT_FILES
+from tests.unit.house import House
+from tests.unit.stage import SUMMARY, event, preview_answer, step
+
+TASKS = {task.name: task for task in rollback.rollback.__dict__["tasks"]}
+FOLDER = "pulumi/apps/web/glance"
+
+
+def git(root: Path, *words: str) -> str:
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", "-C", str(root), *who, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A checkout with two commits; the older one's program says `old`."""
+    main = house.root / FOLDER / "__main__.py"
+    (house.root / "hook").mkdir()
+    git(house.root, "init", "-q", "-b", "main")
+    main.write_text("old = True\n")
+    (house.root / FOLDER / "Pulumi.mx.yaml").write_text("config: {}\n")
+    for name in ENVIRONMENT_FILES:
+        (house.root / name).write_text("old\n")
+    git(house.root, "add", "pulumi", *ENVIRONMENT_FILES)
+    git(house.root, "commit", "-q", "-m", "feat: the old one")
+    for name in ENVIRONMENT_FILES:
+        (house.root / name).write_text("new\n")
+    main.write_text("old = False\n")
+    git(house.root, "commit", "-q", "-a", "-m", "feat: the new one")
+    house.has_stacks("glance")
+    house.answer("pulumi", ["preview", "--json"], preview_answer(step("glance", "update")))
+    house.answer("pulumi", ["up", "--skip-preview"], "\n".join([*event("glance", "update"), SUMMARY]))
+    house.answer("pulumi", ["output", "--json"], {})
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    proven: list[str] = []
+    note = lambda session, services, verify, *, done: proven.extend(s.name for s in services)  # noqa: E731
+    monkeypatch.setattr(apply, "prove", note)
+    house.proven = proven  # type: ignore[attr-defined]
+    return house
+
+
+def folders(home: House, verb: str) -> list[str]:
+    return [call["argv"][1] for call in home.calls("pulumi") if verb in call["argv"]]
+
+
+def nothing_is_left(home: House) -> bool:
+    left = list((home.state / "worktrees").glob("*"))
+    return not left and len(git(home.root, "worktree", "list").splitlines()) == 1
+
+
+def test_the_old_program_is_previewed_applied_and_proven(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str] = []
+    real = preview.plan_stack
+
+    def watched(session: Any, service: Any) -> Any:
+        seen.append((session.root / FOLDER / "__main__.py").read_text())
+        assert (session.root / ".venv").is_symlink()
+        assert [(session.root / name).read_text() for name in ENVIRONMENT_FILES] == ["new\n"] * 2, (
+            "pulumi has uv sync the environment everybody shares by these"
+        )
+        return real(session, service)
+
+    planning_plan = preview.plan_stack
+    preview.plan_stack = watched  # type: ignore[assignment]
+    try:
+        TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+    finally:
+        preview.plan_stack = planning_plan
+    assert seen == ["old = True\n"]
+    for verb in ("preview", "up"):
+        (folder,) = folders(home, verb)
+        assert folder.startswith(str(home.state / "worktrees")) and folder.endswith(FOLDER)
+    told = capsys.readouterr().out
+    assert "the old one" in told and "Its data is not rolled back" in told
+    assert home.proven == ["glance"]  # type: ignore[attr-defined]
+    assert nothing_is_left(home)
+    assert (home.root / FOLDER / "__main__.py").read_text() == "old = False\n"
+    assert git(home.root, "status", "--porcelain", "--", "pulumi/apps/web") == ""
+
+
+def test_nobody_asked_means_nothing_applied_and_nothing_left(home: House) -> None:
+    with pytest.raises(NotApproved) as refused:
+        TASKS["glance"].body(home.c, to="HEAD~1")
+    assert refused.value.next_step == "./inv --target home rollback.glance --to HEAD~1 --yes"
+    assert not folders(home, "up") and nothing_is_left(home)
+
+
+def test_a_failing_preview_leaves_nothing(home: House) -> None:
+    home.answer("pulumi", ["preview", "--json"], (1, "", "error: incorrect passphrase\n"))
+    with pytest.raises(Usage, match="passphrase"):
+        TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+    assert nothing_is_left(home)
+
+
+@pytest.mark.parametrize(("to", "error"), [("", Usage), ("nowhere", NotFound), ("--help", Usage), ("-x", Usage)])
+def test_what_is_no_commit_is_refused_before_pulumi_starts(home: House, to: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        TASKS["glance"].body(home.c, to=to)
+    assert not folders(home, "preview") and nothing_is_left(home)
+
+
+def test_a_commit_without_the_project_is_refused(home: House) -> None:
+    git(home.root, "checkout", "-q", "--orphan", "other")
+    git(home.root, "rm", "-rq", "--cached", "pulumi")
+    (home.root / "x").write_text("x")
+    git(home.root, "add", "x")
+    git(home.root, "commit", "-q", "-m", "feat: without it")
+    with pytest.raises(NotFound, match=r"has no pulumi/apps/web/glance/Pulumi\.yaml"):
+        TASKS["glance"].body(home.c, to="HEAD", yes=True)
+
+
+def test_hooks_of_the_repository_do_not_run(home: House) -> None:
+    hook = home.root / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {home.home}/ran\n")
+    hook.chmod(0o755)
+    TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+    assert not (home.home / "ran").exists()
+
+
+def test_what_a_killed_rollback_left_goes_with_the_next(home: House) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left, living = (home.state / "worktrees" / f"0123456789ab-{pid}-0123abcd" for pid in (gone.pid, os.getpid()))
+    for folder in (left, living):
+        git(home.root, "worktree", "add", "-q", "--detach", str(folder), "HEAD~1")
+    TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+    assert not left.exists() and living.exists()
+    assert len(git(home.root, "worktree", "list").splitlines()) == 2
+
+
+def test_a_folder_in_which_git_cannot_look_is_no_missing_commit(home: House) -> None:
+    shutil.rmtree(home.root / ".git")
+    with pytest.raises(ToolFailed, match="git cannot look for the commit 'HEAD': fatal: not a git repository"):
+        TASKS["glance"].body(home.c, to="HEAD", yes=True)

@@ -1,0 +1,173 @@
+"""secrets.set: known keys only, never from an argument, never shown, never empty."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from runbooks.core.errors import NotApproved, NotFound, OpsError, Usage
+from runbooks.tasks import secrets
+from tests.unit.house import House, Piped, Typed
+
+VALUE = "hunter2-hunter2"
+
+
+@pytest.fixture
+def home(house: House) -> House:
+    house.has_stacks("postgresql", "tailscale")
+    house.answer("pulumi", ["config", "set"], "")
+    return house
+
+
+def run(house: House, service: str = "postgres", key: str = "superuser_password", *, generate: bool = False) -> None:
+    secrets.set_secret.body(house.c, service, key, generate)
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, made: io.TextIOBase) -> None:
+    monkeypatch.setattr("sys.stdin", made)
+
+
+def set_call(house: House) -> dict[str, object]:
+    (call,) = [call for call in house.calls("pulumi") if "set" in call["argv"]]
+    return call
+
+
+@pytest.mark.parametrize(
+    ("piped", "kept"),
+    [
+        (f"{VALUE}\n", VALUE),
+        (VALUE, VALUE),
+        (f"{VALUE}\r\n", VALUE),
+        (f" {VALUE} \n", f" {VALUE} "),
+        ("line one\nline two\n", "line one\nline two"),
+        ("-starts-with-a-dash\n", "-starts-with-a-dash"),
+    ],
+)
+def test_a_piped_value_travels_on_standard_input(
+    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], piped: str, kept: str
+) -> None:
+    stdin(monkeypatch, Piped(piped.encode()))
+    run(home)
+    call = set_call(home)
+    assert call["stdin"] == f"{kept}\n"
+    told = capsys.readouterr()
+    for place in (str(call["argv"]), told.out, told.err, home.everything_written()):
+        assert kept not in place
+    assert "--secret" in call["argv"]  # type: ignore[operator]
+    assert call["argv"][-1] == "postgresql:superuser_password"  # type: ignore[index]
+
+
+def test_a_typed_value_is_asked_for_twice_without_echo(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, Typed())
+    questions: list[str] = []
+
+    def getpass(question: str) -> str:
+        questions.append(question)
+        return VALUE
+
+    monkeypatch.setattr("getpass.getpass", getpass)
+    run(home)
+    assert len(questions) == 2
+    assert set_call(home)["stdin"] == f"{VALUE}\n"
+
+
+def test_two_different_values_set_nothing(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, Typed())
+    typed = ["one-value", "other-value"]
+    monkeypatch.setattr("getpass.getpass", lambda _: typed.pop(0))
+    with pytest.raises(Usage, match="differ"):
+        run(home)
+    assert not any("set" in argv for argv in home.argvs("pulumi"))
+
+
+def test_the_end_of_input_at_the_prompt_is_no_value(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, Typed())
+
+    def getpass(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", getpass)
+    with pytest.raises(NotApproved):
+        run(home)
+
+
+@pytest.mark.parametrize(
+    ("piped", "seen"),
+    [(b"", "is empty"), (b"\n", "is empty"), (b"  \n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"a\0b", "not one")],
+)
+def test_what_is_no_value_sets_nothing(home: House, monkeypatch: pytest.MonkeyPatch, piped: bytes, seen: str) -> None:
+    stdin(monkeypatch, Piped(piped))
+    with pytest.raises(Usage, match=seen):
+        run(home)
+    assert not any("set" in argv for argv in home.argvs("pulumi"))
+
+
+def test_a_generated_value_is_32_letters_and_digits_and_new_each_time(
+    home: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(home, generate=True)
+    first = str(set_call(home)["stdin"]).strip()
+    assert re.fullmatch(r"[A-Za-z0-9]{32}", first)
+    (home.home / "pulumi.calls").unlink()
+    run(home, generate=True)
+    assert str(set_call(home)["stdin"]).strip() != first
+    assert first not in capsys.readouterr().out + home.everything_written()
+
+
+def test_what_somebody_else_gave_is_not_made_up(home: House) -> None:
+    with pytest.raises(Usage, match="made-up"):
+        run(home, "tailscale", "TS_CLIENT_ID", generate=True)
+    assert home.calls("pulumi") == []
+
+
+@pytest.mark.parametrize(
+    ("service", "key", "error", "near"),
+    [
+        ("postgres", "superuser_pasword", NotFound, "superuser_password"),
+        ("tailscale", "CLIENT_ID", NotFound, "TS_CLIENT_ID"),
+        ("cnpg", "password", NotFound, "none exist"),
+        ("postgers", "superuser_password", NotFound, "postgres"),
+        ("postgres", "-f", Usage, ""),
+        ("postgres", "", Usage, ""),
+    ],
+)
+def test_unknown_names_show_the_nearest(home: House, service: str, key: str, error: type[OpsError], near: str) -> None:
+    with pytest.raises(error) as caught:
+        run(home, service, key)
+    assert near in caught.value.expected
+    assert home.calls("pulumi") == []
+
+
+@pytest.mark.parametrize("key", ["eventsub_secret", "stitch:eventsub_secret"])
+def test_what_an_environment_provides_is_set_there(home: House, key: str) -> None:
+    """In the stack file it would win over the environment, without a word."""
+    with pytest.raises(Usage, match="takes its secrets from the environment stitch/prod") as told:
+        run(home, "stitch", key)
+    assert told.value.next_step == "./inv esc.set stitch/prod pulumiConfig.eventsub_secret"
+    with pytest.raises(NotFound, match="no secret of stitch is called 'evensub_secret'") as near:
+        run(home, "stitch", "evensub_secret")
+    assert "eventsub_secret" in near.value.expected
+    assert home.calls("pulumi") == []
+
+
+def test_the_full_key_is_known_too(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, Piped(VALUE.encode()))
+    run(home, key="postgresql:superuser_password")
+    assert set_call(home)["argv"][-1] == "postgresql:superuser_password"  # type: ignore[index]
+
+
+def test_without_a_stack_nothing_is_asked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, Piped(VALUE.encode()))
+    with pytest.raises(NotFound) as caught:
+        run(house)
+    assert caught.value.next_step == "./inv --target home stack.init postgres"
+
+
+def test_a_failure_of_pulumi_is_explained_without_the_value(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, Piped(VALUE.encode()))
+    home.answer("pulumi", ["config", "set"], (1, "", f"error: {VALUE}: incorrect passphrase\n"))
+    with pytest.raises(Usage, match="passphrase") as caught:
+        run(home)
+    assert VALUE not in "\n".join(caught.value.lines())

@@ -1,0 +1,118 @@
+"""status: one table, also when the cluster does not answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import LoginMissing, NotFound, ToolFailed
+from runbooks.tasks import status
+from tests.answers import listing
+from tests.unit.house import House
+
+
+def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {"metadata": {"name": name, "namespace": where}, "status": {"phase": phase, "conditions": conditions}}
+
+
+@pytest.fixture
+def home(house: House) -> House:
+    house.has_stacks("cnpg", "postgresql")
+    state = {
+        "deployment": {
+            "manifest": {"time": "2026-11-24T07:02:03.5Z"},
+            "resources": [
+                {"urn": "urn:pulumi:mx::cnpg::pulumi:pulumi:Stack::cnpg-mx", "type": "pulumi:pulumi:Stack"},
+                {
+                    "urn": "urn:pulumi:mx::cnpg::kubernetes:core/v1:Namespace::ns",
+                    "type": "kubernetes:core/v1:Namespace",
+                },
+            ],
+            "pending_operations": [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::cnpg::a:b:C::x"}}],
+        }
+    }
+    house.answer("pulumi", ["stack", "export"], {"deployment": {}})
+    house.answer("pulumi", ["cnpg", "export"], state)
+    house.answer("kubectl", ["get", "pods"], listing(pod("a", "cnpg-system"), pod("b", "cnpg-system", ready=False)))
+    return house
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    return {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()}
+
+
+def test_one_row_a_service(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home.backend / ".pulumi" / "locks" / "organization" / "cnpg" / "mx"
+    folder.mkdir(parents=True)
+    lock = {"pid": 12, "username": "me", "hostname": "desk", "timestamp": "2026-11-24T07:00:00Z"}
+    (folder / "x.json").write_text(json.dumps(lock))
+    status.status.body(home.c)
+    told = rows(capsys)
+    assert told["cnpg"] == (
+        "cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel me@desk, pid 12, since 2026-11-24T07:00:00Z 1 of 2"
+    )
+    assert told["postgres"] == "postgres mx - 0 none free -"
+    assert told["tailscale"] == "tailscale none - - - - -"
+
+
+def test_a_stack_that_cannot_be_read_leaves_the_others(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("pulumi", ["postgres", "export"], (255, "", "error: snapshot integrity failure; it was written anyway"))
+    with pytest.raises(ToolFailed, match="postgres"):
+        status.status.body(home.c)
+    told = rows(capsys)
+    assert told["postgres"] == "postgres mx cannot be read - - - -"
+    assert told["cnpg"].startswith("cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel")
+
+
+def test_an_unreachable_cluster_leaves_the_stacks(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    home.answer("kubectl", ["get"], (1, "", "connection refused"))
+    status.status.body(home.c)
+    told = rows(capsys)
+    assert told["The"].startswith("The cluster is not looked at.")
+    assert told["cnpg"].endswith("free -")
+
+
+def test_a_lab_that_does_not_run_is_not_started(house: House) -> None:
+    house.c.config.ops.target = "lab"
+    with pytest.raises(NotFound) as caught:
+        status.status.body(house.c)
+    assert caught.value.next_step == "./inv lab.up"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "shown"),
+    [
+        ({"time": "2026-11-24T07:02:03.079953525+00:00"}, "2026-11-24 07:02 UTC"),
+        ({"time": "2026-11-24T09:02:03+02:00"}, "2026-11-24 07:02 UTC"),
+        ({"time": "0001-01-01T00:00:00Z"}, ""),
+        ({"time": "yesterday"}, ""),
+        ({}, ""),
+    ],
+)
+def test_when_a_state_was_written(manifest: dict[str, str], shown: str) -> None:
+    assert status.written_at({"deployment": {"manifest": manifest}}) == shown
+    assert status.written_at({}) == ""
+
+
+def test_pods_that_have_done_their_work_do_not_count() -> None:
+    pods = listing(pod("a", "x"), pod("done", "x", ready=False, phase="Succeeded"), pod("b", "y", ready=False))
+    assert status.pods_ready(pods, "x") == "1 of 1"
+    assert status.pods_ready(pods, "y") == "0 of 1"
+    assert status.pods_ready(pods, "z") == "-"
+
+
+def test_a_state_is_written_nowhere(home: House) -> None:
+    """A chart's value in a ConfigMap is no secret to pulumi, and nobody here knows it yet."""
+    leaked = {"urn": "urn:pulumi:mx::cnpg::a:b:C::x", "inputs": {"data": {"password": "hunter2-of-a-chart"}}}
+    home.answer("pulumi", ["cnpg", "export"], {"deployment": {"resources": [leaked]}})
+    status.status.body(home.c)
+    assert "hunter2-of-a-chart" not in home.everything_written()
+
+
+def test_a_state_that_cannot_be_read_says_why(home: House) -> None:
+    home.answer("pulumi", ["cnpg", "export"], (1, "", "error: [401] Unauthorized\n"))
+    with pytest.raises(LoginMissing):
+        status.status.body(home.c)

@@ -1,0 +1,310 @@
+"""The command line itself: exit codes, nearest names, options, how errors are told."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from invoke import Context, task
+
+from runbooks.cli import OpsProgram, errors_told, options_of_environment
+from runbooks.collection import build, each_service
+from runbooks.core import reporter
+from runbooks.core.errors import (
+    LoginMissing,
+    NotApproved,
+    NotFound,
+    OpsError,
+    OutOfTime,
+    Refused,
+    ToolFailed,
+    UnexpectedChanges,
+    Usage,
+    VerificationFailed,
+)
+from runbooks.services import SERVICES
+
+ROOT = Path(__file__).parents[2]
+RAISES: dict[str, BaseException] = {}
+SEEN: list[Any] = []
+
+
+@task
+def fail(c: Context) -> None:
+    """Raise what the test put there."""
+    raise RAISES["it"]
+
+
+@task
+def look(c: Context, name: str = "") -> None:
+    """Note the options."""
+    SEEN.append((c.config.ops.target, c.config.ops.json, name))
+
+
+@each_service(everything=True)
+def act(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
+    """Do something to {service}.
+
+    --yes is an option.
+    """
+    SEEN.append((names, yes))
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    SEEN.clear()
+    reporter._in_use.clear()
+    monkeypatch.setenv("OPS_STATE", str(tmp_path / "state"))
+    for name in ("OPS_TARGET", "OPS_JSON"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*words: str) -> int:
+    alone, group = ModuleType("alone"), ModuleType("things")
+    for module, members in ((alone, (fail, look)), (group, (act,))):
+        for member in members:
+            body = getattr(member, "body", member)
+            body.__module__ = module.__name__
+            vars(module)[body.__name__] = member
+    fail.body, look.body = FAIL, LOOK
+    namespace = build(alone=[alone], groups=[group], told=errors_told, options=options_of_environment())
+    try:
+        OpsProgram(namespace=namespace, binary="./inv", binary_names=["inv"]).run(["inv", *words])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+FAIL, LOOK = fail.body, look.body
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ToolFailed, 1), (Usage, 2), (LoginMissing, 3), (VerificationFailed, 4), (Refused, 5), (NotFound, 6),
+        (UnexpectedChanges, 7), (NotApproved, 8), (OutOfTime, 9),
+    ],
+)  # fmt: skip
+def test_error_has_its_exit_code_and_says_all_sides(
+    error: type[OpsError], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RAISES["it"] = error("seen this", expected="that", next_step="./inv doctor")
+    assert run("fail") == code
+    assert capsys.readouterr().err == "error: seen this\n  expected: that\n  next: ./inv doctor\n"
+
+
+def test_interrupt_is_8(capsys: pytest.CaptureFixture[str]) -> None:
+    RAISES["it"] = KeyboardInterrupt()
+    assert run("fail") == 8
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    RAISES["it"] = OSError(number, os.strerror(number), "/state/file")
+    assert run("fail") == 1
+    told = capsys.readouterr().err
+    assert f"a file cannot be written: {os.strerror(number)} (/state/file)" in told
+    assert "OPS_STATE" in told
+
+
+PRINTS = ("--list", "--list --list-format=json", "--help lab.up", "--print-completion-script=bash", "lab.status")
+
+
+def printed_into(stdout: int, words: str, state: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    argv = [*before, sys.executable, "tasks.py", *words.split()]
+    env = os.environ | {"OPS_STATE": str(state)}
+    return subprocess.run(argv, cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", PRINTS[:4])
+def test_a_reader_that_left_ends_a_listing_quietly(tmp_path: Path, words: str) -> None:
+    """As it ends other programs: 141, no bug log, and no traceback when the interpreter ends either."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = printed_into(writer, words, tmp_path)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_when_its_reader_left(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = printed_into(writer, "lab.status", tmp_path)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("words", PRINTS)
+def test_output_that_was_closed_leads_nowhere(tmp_path: Path, words: str) -> None:
+    ended = printed_into(subprocess.DEVNULL, words, tmp_path, "sh", "-c", 'exec "$@" <&- >&-', "sh")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("words", PRINTS[:4])
+def test_output_onto_a_full_disk_is_one_error(tmp_path: Path, words: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = printed_into(full.fileno(), words, tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[0] == "error: a file cannot be written: No space left on device"
+    assert len(ended.stderr.splitlines()) == 3
+
+
+def test_bug_is_70_with_a_private_masked_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    class Hiding:
+        def mask(self, text: str) -> str:
+            return text.replace("canary", "[secret]")
+
+    reporter.make_reporter(as_json=False, masker=Hiding())
+    RAISES["it"] = RuntimeError("canary")
+    assert run("fail") == 70
+    (log,) = (tmp_path / "state" / "logs").iterdir()
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert "RuntimeError: [secret]" in log.read_text() and "canary" not in log.read_text()
+    told = capsys.readouterr().err
+    assert str(log) in told and "canary" not in told and "Traceback" not in told
+
+
+def test_error_as_event(capsys: pytest.CaptureFixture[str]) -> None:
+    RAISES["it"] = Refused("seen this", next_step="that")
+    assert run("--json", "fail") == 5
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert json.loads(captured.out) == {
+        "event": "error", "summary": "seen this", "details": ["next: that"], "exit_code": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["things.postgress"], 6, "things.postgres, "),
+        (["nope"], 6, "no task 'nope'"),
+        (["things.-postgres"], 6, "things.postgres"),
+        (["--list", "thing"], 6, "things"),
+        (["--help", "things.postgress"], 6, "things.postgres"),
+        (["-things.postgres"], 2, "begins with a dash"),
+        (["things.postgres", "--nope"], 2, "--nope"),
+        (["things.postgres", "-x"], 2, "-x"),
+        (["things.postgres", "-foo"], 2, "no option -foo\n  expected: one of the task's options; no name begins"),
+        (["things.postgres", "--nope=5"], 2, "next: ./inv --help things.postgres"),
+        (["things.postgres", "--yes="], 2, "--yes takes no value"),
+        (["things.postgres", "--yes=true"], 2, "--yes takes no value"),
+        (["--nope"], 2, "--nope"),
+        (["--target"], 2, "target"),
+        (["--target=", "look"], 2, "without a name"),
+        (["-R", "things.postgres"], 2, "preview"),
+        (["--dry", "things.postgres"], 2, "preview"),
+        (["look", "--name"], 2, "name"),
+    ],
+)
+def test_wrong_command_line(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) == code
+    assert said in capsys.readouterr().err
+    assert SEEN == []
+
+
+def test_the_value_of_an_unknown_option_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("things.postgres", "--password=hunter2") == 2
+    assert run("things.postgres", "-p=hunter2") == 2
+    assert "hunter2" not in capsys.readouterr().err
+
+
+def test_wrong_task_as_event_names_three(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("things.postgress", "--json") == 6
+    event = json.loads(capsys.readouterr().out)
+    assert event["exit_code"] == 6
+    assert event["details"][0].count(",") == 2
+
+
+def test_nothing_given_is_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    listed = capsys.readouterr().out
+    assert run("--list") == 0
+    assert capsys.readouterr().out == listed
+    assert "things.postgres" in listed and "things.all" in listed
+    assert "Do something to every service." in listed
+
+
+def test_what_exists_for_each_service_is_told_once_with_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  things.")] == ["things.all", "things.<service>"]
+    (told,) = [line for line in lines if "things.<service>" in line]
+    assert told.endswith("Do something to the service.")
+    words = {word for line in lines for word in line.split()}
+    assert {f"things.{service.name}" for service in SERVICES} <= words
+    assert all(len(line) < 80 for line in lines)
+    assert run("--list", "things") == 0
+    assert ".postgres" in capsys.readouterr().out.split()
+
+
+def test_each_service_makes_a_task_of_every_service() -> None:
+    for service in SERVICES:
+        assert run(f"things.{service.name}", "--yes") == 0
+    assert run("things.all") == 0
+    everything = tuple(service.name for service in SERVICES)
+    assert SEEN[:-1] == [((service.name,), True) for service in SERVICES]
+    assert SEEN[-1] == (everything, False)
+
+
+@pytest.mark.parametrize("words", [["--target", "mx", "--json", "look"], ["look", "--target", "mx", "--json"]])
+def test_target_and_json_stand_before_or_after_the_task(words: list[str]) -> None:
+    assert run(*words) == 0
+    assert SEEN == [("mx", True, "")]
+
+
+def test_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPS_TARGET", "mx")
+    monkeypatch.setenv("OPS_JSON", "1")
+    assert run("look") == 0
+    assert run("--target", "lab", "look", "--name", "-x") == 0
+    assert SEEN == [("mx", True, ""), ("lab", True, "-x")]
+
+
+def test_completion_asks_this_repository_by_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert run(f"--print-completion-script={shell}") == 0
+        assert f"{ROOT}/inv " in capsys.readouterr().out
+    assert run("--complete", "--", "inv things.") == 0
+    assert "things.postgres" in capsys.readouterr().out.split()
+    assert run("--print-completion-script=nosuch") == 2
+
+
+def test_plain_inv_has_the_same_tasks_and_errors() -> None:
+    """`inv` of an activated environment reads tasks.py; its exit codes are ours as well."""
+    inv = Path(sys.executable).with_name("inv")
+    listed = subprocess.run([inv, "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "deploy.postgres" in listed and "check" in listed.split()
+    refused = subprocess.run([inv, "test", "--path=-x"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "would be read as an option" in refused.stderr
+
+
+def test_modules_are_compiled_once_whatever_the_environment_says() -> None:
+    program = "import runbooks, sys; print(sys.dont_write_bytecode)"
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert told.stdout == "False\n"
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    heavy = {"rich", "sh", "ruamel", "pulumi", "psycopg", "ahocorasick_rs", "grpc", "lab", "runbooks.stacks.session"}
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = ['inv']\n"
+        "try: runpy.run_path('tasks.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    assert heavy.isdisjoint(told.split())

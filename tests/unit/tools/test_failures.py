@@ -1,0 +1,308 @@
+"""What a failing answer is cut down to before a person reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed, Usage
+from runbooks.tools.failures import explain, telling_lines
+from runbooks.tools.stack import Stack
+
+STACK = Stack(service="app", project="app", name="mx", organization="organization", folder=Path("/p"), program="pulumi")
+
+SIMPLE = """\
+error: Program failed with an unhandled exception:
+Traceback (most recent call last):
+  File "<frozen runpy>", line 88, in _run_code
+  File "/p/app/__main__.py", line 8, in <module>
+    make()
+  File "/p/app/__main__.py", line 5, in make
+    raise ValueError("boom")
+ValueError: boom
+and its second line
+"""
+IN_A_LIBRARY = """\
+    Traceback (most recent call last):
+      File "/p/app/__main__.py", line 8, in <module>
+        make()
+        ^^^^^^
+      File "/venv/lib/python3.11/site-packages/pulumi/config.py", line 5, in make
+        raise ValueError("boom")
+    ValueError: boom
+error: an unhandled error occurred: program exited with non-zero exit code: 1
+error: update failed
+"""
+CHAINED = """\
+Traceback (most recent call last):
+  File "/p/app/a.py", line 1, in <module>
+KeyError: 'x'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/p/app/b.py", line 2, in <module>
+RuntimeError: y
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            SIMPLE,
+            [
+                "error: Program failed with an unhandled exception:",
+                "ValueError: boom (/p/app/__main__.py, line 5)",
+                "and its second line",
+            ],
+        ),
+        (IN_A_LIBRARY, ["    ValueError: boom (/p/app/__main__.py, line 8)"]),
+        (
+            CHAINED,
+            [
+                "KeyError: 'x' (/p/app/a.py, line 1)",
+                "During handling of the above exception, another exception occurred:",
+                "RuntimeError: y (/p/app/b.py, line 2)",
+            ],
+        ),
+        ("Traceback (most recent call last):\n  cut off", []),
+        ("no traceback\nno traceback\n\n", ["no traceback"]),
+    ],
+)
+def test_tracebacks_are_cut_to_their_end(text: str, lines: list[str]) -> None:
+    assert telling_lines(text) == lines
+
+
+def test_a_long_answer_keeps_its_beginning_and_its_end() -> None:
+    lines = [f"line {number}" for number in range(30)]
+    assert telling_lines("\n".join(lines)) == [*lines[:4], "…", *lines[-8:]]
+    assert telling_lines("\n".join(lines[:12])) == lines[:12]
+
+
+def explained(said: str, exit_code: int = 1) -> OpsError:
+    command = Command(argv=("pulumi", "preview"), title="preview app")
+    return explain(
+        Outcome(command=command, exit_code=exit_code, seconds=0, stdout="", stderr="", shown_stdout=said), STACK
+    )
+
+
+@pytest.mark.parametrize(("exit_code", "name"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (-40, "signal 40")])
+def test_a_pulumi_that_was_killed(exit_code: int, name: str) -> None:
+    error = explained("", exit_code)
+    assert error.summary == f"pulumi was ended by {name} while it worked on app"
+    assert "./inv cancel.app" in error.next_step
+
+
+def test_a_program_that_raises() -> None:
+    error = explained(SIMPLE)
+    assert type(error) is ToolFailed
+    assert error.expected == "a program that runs to its end"
+    assert error.next_step == "correct the cause and run ./inv preview.app"
+
+
+def test_a_program_that_leaves() -> None:
+    told = [("info#err", "I go"), ("error", "an unhandled error occurred: program exited with non-zero exit code: 1")]
+    answer = json.dumps({"diagnostics": [{"severity": severity, "message": text} for severity, text in told]})
+    assert explained(answer).summary == "pulumi could not preview app (exit 1):\n  I go"
+
+
+def test_a_chart_that_helm_cannot_read() -> None:
+    error = explained("error: unable to load the chart: cannot load Chart.yaml: yaml: line 1: no\nmore")
+    assert error.summary == "a chart of app cannot be read: cannot load Chart.yaml: yaml: line 1: no"
+    assert "charts:source" in error.next_step
+
+
+def test_a_chart_that_its_folder_does_not_have() -> None:
+    error = explained(
+        "error: charts:source is 'lab/x', and that folder does not have the chart cnpg\n  found     no chart\n"
+        "  expected  /p/lab/x/cnpg/Chart.yaml\n  next      helm pull cnpg\n  or        pulumi config rm charts:source"
+    )
+    assert type(error) is Usage
+    assert error.lines() == [
+        "a chart of app cannot be read: charts:source is 'lab/x', and that folder does not have cnpg",
+        "expected: /p/lab/x/cnpg/Chart.yaml",
+        "next: helm pull cnpg",
+    ]
+
+
+def test_a_mistake_always_has_a_next_step() -> None:
+    assert Usage("wrong").lines() == ["wrong", "next: correct that, then run the same command again"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "summary", "next_step"),
+    [
+        (
+            "error: failed to discover package requirements: rpc error: code = Unknown desc = Could not find `uv` "
+            "executable.\nInstall uv and make sure it is in your PATH.",
+            ToolFailed,
+            "pulumi cannot find uv",
+            "./inv, which brings uv",
+        ),
+        (
+            "error: error creating virtual environment: exit status 1: error: Failed to fetch: `https://…`\n",
+            ToolFailed,
+            "uv could not bring the Python environment of app up to date: exit status 1: error: Failed to fetch",
+            "uv sync --frozen",
+        ),
+        (
+            'error: unable to open state directory "file:///srv/state": open bucket file:///srv/state?no_tmp_dir=true: '
+            "stat /srv/state: no such file or directory",
+            Usage,
+            "the backend's folder /srv/state is not there",
+            "mkdir -p /srv/state",
+        ),
+        (
+            "error: saving stack config: write /p/app/Pulumi.mx.yaml: no space left on device\n",
+            ToolFailed,
+            "a file could not be written while app was worked on: /p/app/Pulumi.mx.yaml: no space left on device",
+            "free space there",
+        ),
+        (
+            'error: blob (key ".pulumi/locks/x.json") (code=Unknown): open /srv/state/.pulumi/locks/x.json: '
+            "read-only file system\n",
+            ToolFailed,
+            "a file could not be written while app was worked on: /srv/state/.pulumi/locks/x.json: read-only file",
+            "free space there",
+        ),
+        (
+            "error: reading stored credentials: credentials file '/h/.pulumi/credentials.json' is encrypted but the "
+            "credential store protecting it is not usable here: no session bus.",
+            LoginMissing,
+            "pulumi's stored login cannot be opened here",
+            "PULUMI_ACCESS_TOKEN",
+        ),
+        (
+            "error: could not load plugin for postgresql provider 'urn:pulumi:mx::app::pulumi:providers:postgresql::"
+            "default_3_18_2': Could not automatically download and install resource plugin "
+            "'pulumi-resource-postgresql' at version v3.18.2, install the plugin using `pulumi plugin install resource "
+            "postgresql v3.18.2`: error downloading provider postgresql to file: failed to download plugin: "
+            "postgresql-3.18.2: failed all 5 attempts\n",
+            ToolFailed,
+            "pulumi could not download the plugin postgresql v3.18.2, which app needs: failed all 5 attempts",
+            "pulumi plugin install resource postgresql v3.18.2, where there is a network",
+        ),
+        (
+            "error: could not load plugin for postgresql provider 'urn:pulumi:mx::app::pulumi:providers:postgresql::"
+            "default_3_18_2': no resource plugin 'pulumi-resource-postgresql' found in the workspace at version "
+            "v3.18.2 or on your $PATH\n",
+            ToolFailed,
+            "pulumi lacks the plugin postgresql v3.18.2, which app needs",
+            "pulumi plugin install resource postgresql v3.18.2, then",
+        ),
+        (
+            "error: no resource plugin 'pulumi-resource-x-y' found in the workspace or on your $PATH",
+            ToolFailed,
+            "pulumi lacks the plugin x-y, which app needs",
+            "pulumi plugin install resource x-y, then",
+        ),
+        (
+            "error: plugin kubernetes 4.34.2 not installed",
+            ToolFailed,
+            "pulumi lacks the plugin kubernetes 4.34.2, and it was told to download none",
+            "pulumi plugin install resource kubernetes 4.34.2, then",
+        ),
+        (
+            'error: could not list stacks: performing HTTP request: Get "https://api.example.com/api/user/stacks?x=1": '
+            "dial tcp 192.0.2.1:443: i/o timeout\n",
+            ToolFailed,
+            "https://api.example.com did not answer pulumi: dial tcp 192.0.2.1:443: i/o timeout",
+            "./inv doctor",
+        ),
+        (
+            'error: Post "https://api.example.com/api/x": context deadline exceeded (Client.Timeout exceeded)\n',
+            ToolFailed,
+            "https://api.example.com did not answer pulumi: context deadline exceeded",
+            "./inv doctor",
+        ),
+    ],
+)
+def test_what_a_real_pulumi_lacks_on_a_machine(said: str, kind: type[OpsError], summary: str, next_step: str) -> None:
+    error = explained(said)
+    assert type(error) is kind
+    assert summary in error.summary and next_step in error.next_step
+
+
+def preview_failed(stdout: str) -> OpsError:
+    command = Command(argv=("pulumi", "preview"), title="preview app")
+    outcome = Outcome(command=command, exit_code=1, seconds=0, stdout=stdout, stderr="", shown_stdout=stdout)
+    return explain(outcome, STACK)
+
+
+def test_what_a_long_preview_said_is_found_behind_what_was_left_out() -> None:
+    told = [{"message": "error: the chart wants a newer cluster", "severity": "error"}]
+    whole = json.dumps({"steps": [{"op": "same"}], "diagnostics": told, "duration": 1}, indent=4)
+    head, tail = whole[:20], whole[40:]
+    for answer in (whole, f"{head}\n[… 9000000 bytes left out …]\n{tail}"):
+        assert "the chart wants a newer cluster" in preview_failed(answer).summary
+    assert "said nothing" in preview_failed('{"steps": [] [… 1 bytes left out …] "diagnostics": [{"mess').summary
+
+
+def test_one_event_alone_is_read_as_one() -> None:
+    line = json.dumps({"diagnosticEvent": {"message": "no space left", "severity": "error"}})
+    assert "no space left" in preview_failed(line).summary
+
+
+def test_none_of_a_programs_wrong_settings_is_left_out() -> None:
+    keys = [f"stitch:key_{number}" for number in range(30)]
+    problems = [f"{key}: not set\n  expected  text: What {key} is\n  set it    pulumi config set {key}" for key in keys]
+    told = "\n\n".join(["30 settings are missing or wrong for stack lab of project stitch:", *problems])
+    error = explained(f"error: {told}\n")
+    assert isinstance(error, Usage)
+    assert [key for key in keys if f"{key}: not set" not in error.summary] == []
+
+
+PENDING = (
+    "Attempting to deploy or update resources with 1 pending operations from previous deployment.\n"
+    "  * urn:pulumi:mx::app::kubernetes:core/v1:ConfigMap::x, interrupted while creating\n"
+)
+
+
+def streamed(*told: tuple[str, str]) -> str:
+    return "\n".join(json.dumps({"diagnosticEvent": {"severity": kind, "message": text}}) for kind, text in told)
+
+
+def test_pending_operations_explain_a_failure_that_says_nothing_else() -> None:
+    error = explained(streamed(("warning", PENDING), ("error", "update failed")))
+    assert error.summary == "an earlier update of app was killed and left 1 operations of unknown result"
+
+
+def test_pending_operations_do_not_hide_what_really_failed() -> None:
+    error = explained(streamed(("warning", PENDING), ("error", "a new kind of trouble")))
+    assert error.summary.startswith("pulumi could not preview app (exit 1)")
+    assert "a new kind of trouble" in error.summary
+
+
+def test_an_environment_that_is_not_there_in_the_words_of_the_real_cli() -> None:
+    recorded = Path(__file__).parents[2] / "contract" / "recorded" / "cloud" / "32-esc-bind.json"
+    steps = json.loads(recorded.read_text())["steps"]
+    (said,) = {step["stderr"] for step in steps if 'environment "stitch/none" not found' in step.get("stderr", "")}
+    error = explained(said)
+    assert isinstance(error, NotFound) and error.summary.startswith("there is no environment stitch/none")
+    assert error.next_step == "./inv esc.list"
+
+
+@pytest.mark.parametrize(
+    ("backend", "login"),
+    [
+        ("https://pulumi.home.example/", "pulumi login https://pulumi.home.example/"),
+        ("https://me:secret@pulumi.home.example:8443", "pulumi login https://pulumi.home.example:8443"),
+        ("file:///state", "pulumi login"),
+    ],
+)
+def test_a_login_is_told_for_the_backend_that_wants_it(backend: str, login: str) -> None:
+    said = Outcome(
+        command=Command(argv=("pulumi",)),
+        exit_code=3,
+        seconds=0,
+        stdout="",
+        stderr="",
+        shown_stderr="[401] Unauthorized",
+    )
+    error = explain(said, replace(STACK, env={"PULUMI_BACKEND_URL": backend}))
+    assert isinstance(error, LoginMissing) and error.next_step == f"{login}, then ./inv doctor"

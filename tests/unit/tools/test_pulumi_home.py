@@ -1,0 +1,67 @@
+"""A PULUMI_HOME of one run: private, with the user's plugins, gone afterwards."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from runbooks.core.errors import ToolFailed
+from runbooks.tools.pulumi_home import (
+    ENVIRONMENT_FILES,
+    NAME,
+    made_private,
+    plugin_folder,
+    user_credentials,
+    user_home,
+)
+
+
+def test_it_holds_the_users_plugins_and_leaves_them_behind(tmp_path: Path) -> None:
+    run, own = tmp_path / "runs" / "one", tmp_path / "own"
+    run.mkdir(parents=True)
+    with made_private(run, {"PULUMI_HOME": str(own)}) as home:
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        (home / "plugins" / "resource-kubernetes-v4").mkdir()
+        (home / "logs").mkdir()
+    assert not home.exists()
+    assert (own / "plugins" / "resource-kubernetes-v4").is_dir()
+
+
+def test_a_home_nobody_can_write_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("a file where the folder should be")
+    with pytest.raises(ToolFailed, match="for pulumi's plugins cannot be made") as told:
+        plugin_folder({"PULUMI_HOME": str(tmp_path / "own")})
+    assert "PULUMI_HOME" in told.value.next_step
+
+
+@pytest.mark.parametrize("mark", ["lab.lock", "lab/lab.json", "lab/target.json"])
+def test_what_lab_env_put_there_is_no_home_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    """Also after `lab.reset`, which leaves nothing but the lock: else the lab's folder of plugins leads to itself."""
+    (tmp_path / "lab").mkdir()
+    (tmp_path / mark).touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    of_lab = str(tmp_path / "lab" / "pulumi")
+    assert user_home({"PULUMI_HOME": of_lab}) == tmp_path / "home" / ".pulumi"
+    assert user_credentials({"PULUMI_HOME": of_lab, "PULUMI_CREDENTIALS_PATH": of_lab}) == tmp_path / "home" / ".pulumi"
+
+
+def test_a_relative_home_is_the_one_below_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plugin_folder({"PULUMI_HOME": "own"}) == tmp_path / "own" / "plugins"
+
+
+def test_what_a_killed_run_left_in_clear_goes_with_its_home(tmp_path: Path) -> None:
+    killed = tmp_path / "runs" / "one"
+    for folder in (NAME, ENVIRONMENT_FILES):
+        (killed / folder).mkdir(parents=True)
+    (killed / ENVIRONMENT_FILES / "0").write_text("the key of a certificate")
+    (killed / "kubeconfig").write_text("token: x")
+    (killed / "journal.jsonl").write_text("{}\n")
+    run = tmp_path / "runs" / "two"
+    run.mkdir()
+    with made_private(run, {"PULUMI_HOME": str(tmp_path / "own")}):
+        assert [path.name for path in killed.iterdir()] == ["journal.jsonl"]

@@ -1,0 +1,226 @@
+"""Stack settings: the lab's private copy keeps what was set and follows its template."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runbooks.core.errors import Usage
+from runbooks.tools.stack_config import StackFile, full_key, kept, missing_keys, refresh_copy, secrets_provider_of
+
+TEMPLATE = """\
+# Template of the lab.
+config:
+  # where charts are
+  charts:source: lab/charts
+  postgresql:storage_size: 1Gi
+"""
+IMPOSED = {"postgresql:port": "15432", "postgresql:ts_hostname": "localhost"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    template = tmp_path / "Pulumi.lab.yaml"
+    template.write_text(TEMPLATE)
+    (tmp_path / "copy").mkdir()
+    return template, tmp_path / "copy" / "Pulumi.lab.yaml"
+
+
+def read(path: Path) -> dict[str, object]:
+    document: dict[str, object] = yaml.safe_load(path.read_text())
+    return document
+
+
+def test_a_new_copy_is_the_template_with_what_is_imposed(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    assert refresh_copy(template, copied, IMPOSED)
+    text = copied.read_text()
+    assert text.startswith(TEMPLATE)
+    assert read(copied)["config"] == {
+        "charts:source": "lab/charts",
+        "postgresql:storage_size": "1Gi",
+        "postgresql:port": "15432",
+        "postgresql:ts_hostname": "localhost",
+    }
+    assert stat.S_IMODE(copied.stat().st_mode) == 0o600
+
+
+def test_nothing_is_written_when_nothing_changed(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    refresh_copy(template, copied, IMPOSED)
+    before = copied.stat().st_mtime_ns
+    assert not refresh_copy(template, copied, IMPOSED)
+    assert copied.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("head", "own"),
+    [
+        ("", False),
+        ("secretsprovider: awskms://x\n", True),
+        ("encryptionsalt: v1:x\n", True),
+        ("encryptedkey: x\n", True),
+    ],
+)
+def test_every_ciphertext_is_found_and_whose_key_it_is_under(tmp_path: Path, head: str, own: bool) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text(
+        f"{head}config:\n  a:plain: secure\n  a:one: {{secure: c1}}\n"
+        "  a:deep:\n    list:\n    - secure: c2\n    - secure: no\n      other: x\n    secure: {secure: c3}\n"
+    )
+    file = StackFile.read(path)
+    assert file.ciphertexts == ["c1", "c2", "c3"]
+    assert file.has_own_key is own
+
+
+@pytest.mark.parametrize(
+    ("text", "provider"),
+    [
+        ("secretsprovider: awskms://alias/x?region=eu\nencryptedkey: AQ\nconfig: {}\n", "awskms://alias/x?region=eu"),
+        ("secretsprovider: passphrase\n", "passphrase"),
+        ("secretsprovider:\n", ""),
+        ("config:\n  app:secretsprovider: awskms://x\n", ""),
+        ("config: {}\n", ""),
+        (None, ""),
+    ],
+)
+def test_who_holds_the_key(tmp_path: Path, text: str | None, provider: str) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert secrets_provider_of(path) == StackFile.read(path).secrets_provider == provider
+
+
+def as_pulumi_leaves_it(copied: Path) -> None:
+    text = copied.read_text() + "  postgresql:superuser_password:\n    secure: v1:abc:def\n"
+    copied.write_text(f"encryptionsalt: v1:salt=\n{text}environment:\n  - postgresql/lab\n")
+
+
+def test_a_changed_template_keeps_salt_secrets_and_bindings(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    refresh_copy(template, copied, IMPOSED)
+    as_pulumi_leaves_it(copied)
+    template.write_text(TEMPLATE.replace("1Gi", "2Gi") + "  postgresql:instances: '1'\n# the end\n")
+    assert refresh_copy(template, copied, IMPOSED | {"postgresql:port": "15433"})
+    document = read(copied)
+    assert document["encryptionsalt"] == "v1:salt="
+    assert document["environment"] == ["postgresql/lab"]
+    assert document["config"] == {
+        "charts:source": "lab/charts",
+        "postgresql:storage_size": "2Gi",
+        "postgresql:instances": "1",
+        "postgresql:port": "15433",
+        "postgresql:ts_hostname": "localhost",
+        "postgresql:superuser_password": {"secure": "v1:abc:def"},
+    }
+    assert "# where charts are" in copied.read_text()
+    assert not refresh_copy(template, copied, IMPOSED | {"postgresql:port": "15433"})
+
+
+def test_what_was_set_in_the_copy_stays_and_what_the_template_drops_goes(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    refresh_copy(template, copied, {})
+    copied.write_text(copied.read_text().replace("1Gi", "9Gi"))
+    template.write_text("config:\n  postgresql:storage_size: 2Gi\n")
+    refresh_copy(template, copied, {})
+    assert read(copied)["config"] == {"postgresql:storage_size": "9Gi"}
+
+
+def test_a_file_that_stack_init_wrote_first_is_merged_into(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    copied.write_text("encryptionsalt: v1:salt=\n")
+    refresh_copy(template, copied, IMPOSED)
+    assert read(copied)["encryptionsalt"] == "v1:salt="
+    assert "charts:source" in copied.read_text()
+
+
+def test_a_project_without_a_template_gets_what_is_imposed(tmp_path: Path) -> None:
+    copied = tmp_path / "Pulumi.lab.yaml"
+    refresh_copy(tmp_path / "absent.yaml", copied, IMPOSED)
+    assert read(copied)["config"] == IMPOSED
+    refresh_copy(tmp_path / "absent.yaml", tmp_path / "empty.yaml", {})
+    assert (tmp_path / "empty.yaml").read_text() == ""
+
+
+def test_a_broken_copy_is_one_error_with_its_line(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    refresh_copy(template, copied, {})
+    copied.write_text("config: [\n")
+    with pytest.raises(Usage, match=r"Pulumi\.lab\.yaml:2: not YAML"):
+        refresh_copy(template, copied, {})
+
+
+def test_what_a_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text("environment:\n  - a/b\nconfig:\n  p:plain: x\n  p:secret:\n    secure: v1:x\n  p:empty: ''\n")
+    file = StackFile.read(path)
+    assert file.environment == ("a/b",)
+    assert missing_keys(file, "p", ("plain", "secret", "empty", "absent", "p:absent")) == [
+        "p:empty",
+        "p:absent",
+        "p:absent",
+    ]
+    assert StackFile.read(tmp_path / "absent").config == {}
+    assert (full_key("p", "a"), full_key("p", "q:a")) == ("p:a", "q:a")
+
+
+@pytest.mark.parametrize("text", ["", "config:\n", "encryptionsalt: x\n"])
+def test_a_file_without_settings(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text(text)
+    assert StackFile.read(path).config == {}
+
+
+def test_settings_that_are_no_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text("config: text\n")
+    with pytest.raises(Usage, match=r"Pulumi\.mx\.yaml:1"):
+        StackFile.read(path)
+
+
+def test_a_template_that_is_not_utf8_is_one_error_with_its_line(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    template.write_bytes(b"config:\n  app:a: \xff\n")
+    with pytest.raises(Usage, match=r":2: byte 0xff is not UTF-8"):
+        refresh_copy(template, copied, {})
+
+
+@pytest.fixture
+def over() -> int:
+    """The number of a process that is over."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+FULL = "encryptionsalt: v1:x\nconfig:\n  app:token:\n    secure: v1:abc\n"
+
+
+@pytest.mark.parametrize("left", [None, "", "config:\n  app:token:\n    secure: v1:abc\n"])
+def test_a_file_that_a_power_cut_emptied_is_told_with_its_copy(tmp_path: Path, over: int, left: str | None) -> None:
+    path, copied = tmp_path / "Pulumi.mx.yaml", tmp_path / f".Pulumi.mx.yaml.{over}-0123abcd.kept"
+    copied.write_text(FULL)
+    if left is not None:
+        path.write_text(left)
+    with pytest.raises(Usage, match="lacks settings that it had") as told, kept(path):
+        pytest.fail("the tool must not start: it would make a new salt")
+    assert f"mv {copied} {path}" in told.value.next_step
+    assert copied.read_text() == FULL
+
+
+def test_copies_that_are_of_no_use_any_more_go(tmp_path: Path, over: int) -> None:
+    path, name = tmp_path / "Pulumi.mx.yaml", ".Pulumi.mx.yaml."
+    path.write_text(FULL + "  app:more: x\n")
+    (tmp_path / f"{name}{over}-0123abcd.kept").write_text(FULL)
+    (tmp_path / f"{name}{over}-4567abcd.kept").write_text("")
+    living = tmp_path / f"{name}{os.getpid()}-0123abcd.kept"
+    living.write_text("other: x\n")
+    with kept(path):
+        assert sum(1 for _ in tmp_path.iterdir()) == 3
+    assert sorted(tmp_path.iterdir()) == [living, path]
