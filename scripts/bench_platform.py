@@ -23,6 +23,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from bench_cli import INV, PATIENCE, Figure, NotMeasured, cpu_of_children, own_l
 
 from runbooks.core.environment import child_environment
 from runbooks.core.journal import read_journal, runs_of
+from runbooks.core.search_path import cache_folder
 from runbooks.stacks.schedule import processors
 
 CORES = processors()
@@ -138,7 +140,14 @@ def environment_of(state: Path) -> dict[str, str]:
     """What a person's shell has after `eval "$(./inv lab.env)"`, of what children get to see."""
     from lab import platform
 
-    return child_environment(os.environ, {**platform.environment(state), "NO_COLOR": "1"})
+    return with_uv(child_environment(os.environ, {**platform.environment(state), "NO_COLOR": "1"}))
+
+
+def with_uv(env: dict[str, str]) -> dict[str, str]:
+    """The environment with uv on its PATH: pulumi starts uv by name. `./inv` adds its own copy in the same way."""
+    if shutil.which("uv", path=env["PATH"]):
+        return env
+    return env | {"PATH": os.pathsep.join([env["PATH"], *map(str, cache_folder().glob("uv-*/bin"))])}
 
 
 def ran(argv: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scripts.bench_platform import NotMeasured, Round, Run, as_json, as_typed, figures_of, missed, run_of, told
+from scripts.bench_platform import NotMeasured, Round, Run, as_json, as_typed, figures_of, missed, run_of, told, with_uv
 
 PULUMI = "/opt/bin/pulumi"
 VERSION = "v3.274.1"
@@ -58,6 +59,16 @@ def test_as_a_person_types_it(settings: tuple[str, ...]) -> None:
     folder, argv = as_typed(preview("a", *settings))
     assert folder == Path("/home/pulumi/a")
     assert argv == [PULUMI, "preview", "--stack", "lab", *settings]
+
+
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_uv_is_found_on_path_or_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_on_path: bool) -> None:
+    bin_folder = tmp_path / ("path" if is_on_path else "homelab-ops/uv-0.13.9/bin")
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "uv").touch(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = shutil.which("uv", path=with_uv({"PATH": str(tmp_path / "path")})["PATH"])
+    assert found == str(bin_folder / "uv")
 
 
 def one(wall: float, cpu: float, by_hand: float, *, pulumi: str = VERSION, own: float = 0.2) -> Round:
