@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,21 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, merge_attrib
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    DocumentEndEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+)
 from ruamel.yaml.scalarstring import ScalarString
 
 from runbooks.core.errors import Usage
+from runbooks.core.files import write_atomically
 from runbooks.core.names import nearest
 
 
@@ -173,30 +187,250 @@ def _first_line(error: MarkedYAMLError) -> str:
     return str(error.problem or error.context or error).strip().splitlines()[0]
 
 
-def with_text(source: YamlFile, mapping: CommentedMap, key: str, value: str) -> str:
-    """The file's text with `key: value` in one of its mappings, every other line as it was; `mapping` is changed too.
+class YamlEditor:
+    """Edits a YAML file in place: every byte that is not part of a change stays as it was.
 
-    A mapping in flow style (`{…}`) has no lines of its own: there the whole file is written anew, comments kept.
+    Line ends, a byte-order mark, comments, quotes and a missing final newline stay. An edit locates the place with the
+    parser's marks, changes the text there, and parses the result: where it is not exactly the wanted document, for
+    example because the place is an alias, the edit raises `Usage` and `text` stays. A path is keys and list indexes.
     """
-    lines = source.path.read_text(encoding="utf-8").splitlines(keepends=True)
-    has_lines = bool(mapping) and not mapping.fa.flow_style()
-    changed = "".join(_with_line(lines, mapping, key, value)) if has_lines else ""
-    mapping[key] = value
-    if has_lines and parse(source.path, changed.encode()) == source.document:
-        return changed
-    return dump(source.document)
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`; a missing file is empty. Raises `Usage` for what is not UTF-8."""
+        self.path = path
+        self.text = read_text(path) if path.exists() else ""
+
+    @property
+    def document(self) -> Any:
+        """What the text holds now. Raises `Usage` for what is not YAML."""
+        return parse(self.path, self.text.encode())
+
+    def set(self, path: Sequence[str | int], value: str) -> None:
+        """Give the key a text; mappings above it that are missing are added."""
+        self._put(path, value, as_item=False)
+
+    def append(self, path: Sequence[str | int], value: str) -> None:
+        """Add a text to the list at `path`; a list that is missing or empty is started."""
+        self._put(path, value, as_item=True)
+
+    def remove(self, path: Sequence[str | int]) -> None:
+        """Remove a key or a list entry, and what holds it where nothing else is left there; comments stay."""
+        chain, rest = self._locate(path)
+        if rest:
+            raise self._refusal(path)
+        while len(chain) > 2 and len(chain[-2][1].entries) == 1:
+            chain.pop()
+        path = path[: len(chain) - 1]
+        wanted = _unshared(self.document)
+        del _descend(wanted, path[:-1])[path[-1]]
+        (key, node), (_, parent) = chain[-1], chain[-2]
+        position = parent.entries.index((key, node))
+        start = key.start if key else node.start
+        if parent.flow:
+            if position + 1 < len(parent.entries):
+                following = parent.entries[position + 1]
+                end = (following[0] or following[1]).start
+            else:
+                start, end = parent.entries[position - 1][1].end if position else start, node.end
+            self._splice(path, start, end, [""], wanted)
+            return
+        start, end = self._line_start(start), self._line_end(node.end)
+        if key is None:  # comments may stand between the dash and its entry
+            first = self._line_start(parent.start)
+            dashes = re.finditer(rf"^ {{{parent.column}}}-", self.text[first : node.start], re.MULTILINE)
+            start = first + max((dash.start() for dash in dashes), default=-1 - first)
+        end += len(self._newline) if end < len(self.text) else 0
+        self._splice(path, start, end, [self._comments(start, end, node)], wanted)
+
+    def write(self) -> None:
+        """Write the file whole or not at all; its mode stays. Raises `Unwritable`."""
+        mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o644
+        write_atomically(self.path, self.text, mode=mode)
+
+    def _put(self, path: Sequence[str | int], value: str, *, as_item: bool) -> None:
+        wanted = _unshared(self.document)
+        wanted = {} if wanted is None else wanted
+        holder = _descend(wanted, path[:-1])
+        if not isinstance(holder, dict):
+            raise self._refusal(path)
+        holder[path[-1]] = [*(holder.get(path[-1]) or []), value] if as_item else value
+        chain, rest = self._locate(path)
+        node = chain[-1][1]
+        # A plain text where YAML reads it back as this text, else a quoted one.
+        texts = (value, "'" + value.replace("'", "''") + "'", json.dumps(value, ensure_ascii=False))
+        if not rest and not as_item:
+            space = " " if node.start == node.end else ""
+            self._splice(path, node.start, node.end, [space + text for text in texts], wanted)
+            return
+        start, end, write = self._new_entry(chain)
+        self._splice(path, start, end, [write([str(key) for key in rest], text, as_item) for text in texts], wanted)
+
+    def _locate(self, path: Sequence[str | int]) -> tuple[list[_Entry], list[str | int]]:
+        """The entries from the root along the path as far as they exist, and the keys that are missing."""
+        chain: list[_Entry] = [(None, _compose(self.text) or _Node(start=-1, end=-1))]
+        for depth, key in enumerate(path):
+            child = chain[-1][1].child(key)
+            if child is None:
+                return chain, list(path[depth:])
+            chain.append(child)
+        return chain, []
+
+    def _new_entry(self, chain: list[_Entry]) -> tuple[int, int, Callable[[list[str], str, bool], str]]:
+        """Where a new entry of the last node of the chain goes, and the function that writes it there."""
+        key, node = chain[-1]
+        newline = self._newline
+
+        def block(column: int, before: str = "") -> Callable[[list[str], str, bool], str]:
+            return lambda keys, text, as_item: (
+                before + "".join(newline + " " * column + line for line in _block_lines(keys, text, as_item))
+            )
+
+        if node.entries and not node.flow:
+            end = self._line_end(node.end)
+            return end, end, block(node.column)
+        if node.entries:
+            return node.entries[-1][1].end, node.entries[-1][1].end, lambda *new: f", {_flow_text(*new)}"
+        if key is None and node.start < node.end:  # an empty `{}` is the whole document
+            return node.start + 1, node.end - 1, _flow_text
+        if key is None:
+            start = len(self.text.rstrip("\r\n"))
+            tail = self.text[start:] or ("" if self.text else newline)
+            return start, len(self.text), lambda *new: (block(0)(*new) + tail).removeprefix("" if start else newline)
+        parent = chain[-2][1]
+        if parent.flow:
+            space = " " if node.start == node.end else ""
+            return (
+                node.start,
+                node.end,
+                lambda keys, text, as_item: space + (f"{{{_flow_text(keys, text, as_item)}}}" if keys else f"[{text}]"),
+            )
+        line_end = self._line_end(node.end)
+        after = self.text[node.end : line_end]
+        return len(self.text[: node.start].rstrip(" ")), line_end, block(parent.column + 2, after)
+
+    def _splice(self, path: Sequence[str | int], start: int, end: int, texts: Iterable[str], wanted: Any) -> None:
+        """Put the first of `texts` there that makes the document exactly the wanted one."""
+        for text in texts:
+            changed = self.text[:start] + text + self.text[end:]
+            with contextlib.suppress(Usage):  # not YAML with this text
+                if start >= 0 and (_unshared(parse(self.path, changed.encode())) or {}) == wanted:
+                    self.text = changed
+                    return
+        raise self._refusal(path)
+
+    def _refusal(self, path: Sequence[str | int]) -> Usage:
+        return Usage(
+            f"{self.path}: {'.'.join(map(str, path))} cannot be changed without changing more of the file",
+            expected="a plain layout there: no alias, a key or list entry on a line of its own",
+            next_step="change it in an editor, then run the same command again",
+        )
+
+    def _comments(self, start: int, end: int, node: _Node) -> str:
+        """The comments between two line starts, each on a line of its own; `#` in a text of `node` is none."""
+        code = list(self.text)
+        for scalar in _scalars(node):
+            code[scalar.start : scalar.end] = ["\n" if c == "\n" else "x" for c in code[scalar.start : scalar.end]]
+        found = re.finditer(r"^([ \t]*)(?:.*?[ \t])??(#[^\r\n]*)", "".join(code[start:end]), re.MULTILINE)
+        return "".join(f"{comment[1]}{comment[2]}{self._newline}" for comment in found)
+
+    @property
+    def _newline(self) -> str:
+        return "\r\n" if "\r\n" in self.text else "\n"
+
+    def _line_start(self, position: int) -> int:
+        return self.text.rfind("\n", 0, position) + 1
+
+    def _line_end(self, position: int) -> int:
+        """The end of the line, without its break, of the last character before `position`; a block text ends lower."""
+        last = len(self.text[:position].rstrip("\r\n"))
+        found = self.text.find("\n", last)
+        return len(self.text) if found < 0 else found - (self.text[found - 1] == "\r")
 
 
-def _with_line(lines: list[str], mapping: CommentedMap, key: str, value: str) -> list[str]:
-    newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-    if key in mapping:
-        row, column = mapping.lc.value(key)
-        old = lines[row]
-        rest = re.search(r"\s+#.*$", old[column:].rstrip("\r\n"))
-        return [*lines[:row], f"{old[:column]}{value}{rest[0] if rest else ''}{newline}", *lines[row + 1 :]]
-    last = max(mapping, key=lambda name: mapping.lc.key(name)[0])
-    row, column = mapping.lc.key(last)
-    before = lines[: row + 1]
-    if not before[-1].endswith("\n"):
-        before[-1] += newline
-    return [*before, f"{' ' * column}{key}: {value}{newline}", *lines[row + 1 :]]
+def _block_lines(keys: list[str], text: str, as_item: bool) -> list[str]:
+    lines = [f"{'  ' * depth}{key}:" for depth, key in enumerate(keys)]
+    if as_item:
+        return [*lines, f"{'  ' * len(keys)}- {text}"]
+    return [*lines[:-1], f"{lines[-1]} {text}"]
+
+
+def _flow_text(keys: list[str], text: str, as_item: bool) -> str:
+    inner = f"[{text}]" if as_item and keys else text
+    for depth, key in reversed(list(enumerate(keys))):
+        inner = f"{key}: {inner}" if depth == 0 else f"{{{key}: {inner}}}"
+    return inner
+
+
+def _descend(document: Any, path: Sequence[str | int]) -> Any:
+    """The collection at `path`; a mapping that is missing or empty is made."""
+    for key in path:
+        if isinstance(document, dict) and not document.get(key):
+            document[key] = {}
+        document = document[key] if isinstance(document, (dict, list)) else None
+    return document
+
+
+def _unshared(node: Any) -> Any:
+    """The document as plain collections of its own, so that a change in one place is none where an alias stands."""
+    if isinstance(node, Mapping):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
+
+
+def _scalars(node: _Node) -> Iterator[_Node]:
+    if node.value is not None:
+        yield node
+    for key, value in node.entries:
+        yield from (*(_scalars(key) if key else ()), *_scalars(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Node:
+    """A node of the source text; `start` and `end` are positions in it, the end of a block is its last entry's."""
+
+    start: int
+    end: int
+    column: int = 0
+    flow: bool = True
+    """Written on one line or in brackets: a scalar, an alias, `[…]`, `{…}`."""
+    is_map: bool = False
+    entries: tuple[_Entry, ...] = ()
+    """Key and value; the key is None in a list."""
+    value: str | None = None
+    """Of a scalar; None for an alias or a collection."""
+
+    def child(self, key: str | int) -> _Entry | None:
+        if isinstance(key, int):
+            return self.entries[key] if not self.is_map and key < len(self.entries) else None
+        return next((entry for entry in self.entries if entry[0] is not None and entry[0].value == key), None)
+
+
+def _compose(text: str) -> _Node | None:
+    """The tree of the text by the parser's own marks; None for an empty document."""
+    events = iter(YAML(typ="safe", pure=True).parse(text))
+
+    def build(event: Any) -> _Node:
+        start, end, column = event.start_mark.index, event.end_mark.index, event.start_mark.column
+        if not isinstance(event, (MappingStartEvent, SequenceStartEvent)):
+            value = event.value if isinstance(event, ScalarEvent) else None
+            return _Node(start=start, end=end, column=column, value=value)
+        is_map, entries = isinstance(event, MappingStartEvent), []
+        while not isinstance(inner := next(events), (MappingEndEvent, SequenceEndEvent)):
+            key = build(inner) if is_map else None
+            value = build(next(events) if is_map else inner)
+            if key and value.start == value.end and (colon := re.compile(r"\s*:").match(text, key.end)):
+                value = replace(value, start=colon.end(), end=colon.end())  # ruamel puts an empty value at the next key
+            entries.append((key, value))
+        flow = bool(event.flow_style)
+        end = inner.end_mark.index if flow or not entries else entries[-1][1].end
+        column = entries[0][0].column if entries and entries[0][0] else column  # an anchor stands before its first key
+        return _Node(start=start, end=end, column=column, flow=flow, is_map=is_map, entries=tuple(entries))
+
+    for event in events:
+        if not isinstance(event, (StreamStartEvent, DocumentStartEvent)):
+            return None if isinstance(event, (DocumentEndEvent, StreamEndEvent)) else build(event)
+    return None
+
+
+_Entry = tuple[_Node | None, _Node]
+"""Key and value; the key is None in a list and for the whole document."""

@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from runbooks.core.errors import NotFound, OpsError, Refused, Usage
-from runbooks.core.files import write_atomically
 from runbooks.core.names import known, nearest, refuse_option_like
-from runbooks.core.yaml_file import YamlFile, with_text
+from runbooks.core.yaml_file import YamlEditor, YamlFile
 from runbooks.tools.kubeconfig import is_loopback, read_context
 
 LAB = "lab"
@@ -314,10 +313,9 @@ def _not_the_labs(path: Path, why: str) -> OpsError:
 def pin(root: Path, name: str, cluster_uid: str) -> Path:
     """Write the cluster's UID into the target's entry of `targets.yaml`, and nothing else; gives the file's path.
 
-    Comments, order and layout stay. Raises `Usage` when the file cannot take it.
+    Every other byte stays. Raises `Usage` when the file cannot take it.
     """
-    path = root / TARGETS_FILE
-    source = YamlFile.read(path)
-    entry = source.section(source.section(source.mapping(), "targets"), name)
-    write_atomically(path, with_text(source, entry, "cluster_uid", cluster_uid), mode=path.stat().st_mode & 0o777)
-    return path
+    editor = YamlEditor(root / TARGETS_FILE)
+    editor.set(("targets", name, "cluster_uid"), cluster_uid)
+    editor.write()
+    return editor.path

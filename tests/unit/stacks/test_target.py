@@ -219,7 +219,7 @@ def test_pin_keeps_the_identity_a_text(tmp_path: Path, uid: str) -> None:
 def test_pin_works_without_final_newline_and_in_flow_style(tmp_path: Path) -> None:
     path = write(tmp_path, HOME.rstrip("\n"))
     pin(tmp_path, "home", "1-2-3")
-    assert path.read_text() == HOME + "    cluster_uid: 1-2-3\n"
+    assert path.read_text() == HOME + "    cluster_uid: 1-2-3"
 
     flow = (
         "# mine\ntargets:\n  home: {stack: mx, backend: 'file:///s', organization: organization, "
