@@ -361,7 +361,7 @@ def _flow_text(keys: list[str], text: str, as_item: bool) -> str:
     return inner
 
 
-def _descend(document: Any, path: Sequence[str | int]) -> Any:
+def _descend(document: Any, path: Sequence[Any]) -> Any:
     """The collection at `path`; a mapping that is missing or empty is made."""
     for key in path:
         if isinstance(document, dict) and not document.get(key):
