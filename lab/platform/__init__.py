@@ -17,6 +17,7 @@ from lab.platform.parts import Part, PartStatus
 from lab.platform.paths import LabPaths
 from lab.platform.record import Record
 from lab.platform.supervisor import Supervisor, locked
+from runbooks.core.environment import without_proxy_for_loopback
 from runbooks.core.errors import Usage
 from runbooks.core.search_path import persons_path
 
@@ -211,7 +212,8 @@ def environment(state_dir: Path) -> dict[str, str]:
         exports["PULUMI_BACKEND_URL"] = target.cloud_url(record.ports["cloud"])
     if "postgres" in record.ports:
         exports |= {"PGHOST": ports.LOOPBACK, "PGPORT": str(record.ports["postgres"]), "PGUSER": "postgres"}
-    return exports
+    proxied = without_proxy_for_loopback(os.environ)
+    return exports | {name: proxied[name] for name in ("no_proxy", "NO_PROXY") if name in proxied}
 
 
 def _paths(state_dir: Path) -> LabPaths:

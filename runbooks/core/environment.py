@@ -31,6 +31,7 @@ _SECRET_VARIABLE = re.compile(
     re.IGNORECASE,
 )
 _NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE|_URL)$", re.IGNORECASE)
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
 
 
@@ -42,7 +43,23 @@ def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = Mappin
     """
     passed = {name: value for name, value in base.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     both = passed | dict(extra) | _ALWAYS
-    return {name: value for name, value in both.items() if not _NEVER.fullmatch(name)}
+    return without_proxy_for_loopback({name: value for name, value in both.items() if not _NEVER.fullmatch(name)})
+
+
+def without_proxy_for_loopback(environ: Mapping[str, str]) -> dict[str, str]:
+    """The same environment; where it names a proxy, addresses of this machine are among the exceptions.
+
+    Go never uses a proxy for them. gRPC for C and Python does (`https_proxy`, `http_proxy`), also between pulumi and
+    its language host. Tools differ in which spelling of `no_proxy` they read, so both get what either had.
+    """
+    if not any(
+        value and name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name, value in environ.items()
+    ):
+        return dict(environ)
+    excepted = ",".join(environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    names = dict.fromkeys(filter(None, (name.strip() for name in excepted.split(","))))
+    both = "*" if "*" in names else ",".join(names | dict.fromkeys(LOOPBACK_NAMES))
+    return {**environ, "no_proxy": both, "NO_PROXY": both}
 
 
 def changes_pulumi_unseen(name: str) -> bool:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from runbooks.core.environment import backend_variables, child_environment, key_service_variables, secret_variables
+from runbooks.core.environment import (
+    LOOPBACK_NAMES,
+    backend_variables,
+    child_environment,
+    key_service_variables,
+    secret_variables,
+)
 from runbooks.core.runner import child_environment as as_the_runner_has_it
 
 NEVER = [
@@ -143,3 +149,20 @@ def test_it_is_what_the_runner_uses() -> None:
 )
 def test_which_variables_hold_secrets(name: str, value: str, secret: list[str]) -> None:
     assert list(secret_variables({name: value})) == secret
+
+
+@pytest.mark.parametrize("proxy", ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("own", [{}, {"no_proxy": "nas.example, 10.0.0.0/8"}, {"NO_PROXY": "nas.example,10.0.0.0/8"}])
+def test_this_machine_is_never_reached_through_a_proxy(proxy: str, own: dict[str, str]) -> None:
+    environ = child_environment({proxy: "http://127.0.0.1:9", **own})
+    assert environ["no_proxy"] == environ["NO_PROXY"]
+    exceptions = environ["no_proxy"].split(",")
+    assert {*LOOPBACK_NAMES, *(["nas.example", "10.0.0.0/8"] if own else [])} == set(exceptions)
+
+
+def test_exceptions_that_hold_for_everything_stay_so() -> None:
+    assert child_environment({"https_proxy": "http://127.0.0.1:9", "no_proxy": "*"})["NO_PROXY"] == "*"
+
+
+def test_without_a_proxy_nothing_is_added() -> None:
+    assert "no_proxy" not in child_environment({"PATH": "/bin", "https_proxy": ""})
