@@ -59,7 +59,8 @@ PASSED_ON = frozenset({"PATH", "HOME", "TZ", "LANG", "TMPDIR", "HOMELAB_OPS_LAB"
 """Variables a server gets; the last is how the lab knows its processes."""
 
 FIXED: Mapping[str, str] = {
-    "listen_addresses": "127.0.0.1",
+    # Programs connect to `localhost`, which is ::1 alone on some machines. One that cannot be had is only a warning.
+    "listen_addresses": "127.0.0.1,::1",
     "unix_socket_directories": "../socket",
     "unix_socket_permissions": "0700",
     "password_encryption": "scram-sha-256",
@@ -96,7 +97,7 @@ MANAGED = frozenset(FIXED) | {
 }
 """Parameters a Cluster cannot set, as CNPG's own list of fixed parameters, plus the lab's closed doors."""
 
-HBA = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+HBA = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n"
 
 
 class PostgresError(OpsError):

@@ -55,13 +55,24 @@ def test_doors_are_closed(place: postgres.Place) -> None:
     with postgres.connect(place) as connection:
         shown = {name: connection.execute(f"show {name}").fetchone()[0] for name in asked.split()}
         methods = connection.execute("select distinct auth_method from pg_hba_file_rules").fetchall()
-    assert list(shown.values()) == ["scram-sha-256", "none", "panic", "127.0.0.1", "-1"]
+    assert list(shown.values()) == ["scram-sha-256", "none", "panic", "127.0.0.1,::1", "-1"]
     assert methods == [("scram-sha-256",)]
 
 
 def test_listens_on_loopback_only(place: postgres.Place) -> None:
     listeners = [entry for entry in psutil.net_connections("inet") if entry.status == psutil.CONN_LISTEN]
-    assert [entry.laddr.ip for entry in listeners if entry.laddr.port == place.port] == ["127.0.0.1"]
+    addresses = {entry.laddr.ip for entry in listeners if entry.laddr.port == place.port}
+    assert "127.0.0.1" in addresses and addresses <= {"127.0.0.1", "::1"}
+
+
+def test_answers_where_localhost_is_an_ipv6_address_alone(place: postgres.Place) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback")
+    with login(place, "first-password", host="::1") as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
 
 
 def test_files_are_private(place: postgres.Place) -> None:
