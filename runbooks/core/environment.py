@@ -97,13 +97,24 @@ KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """By the scheme of a stack's secrets provider (pulumi pkg/secrets/cloud): beginnings of the login's variables."""
 
 
-CLUSTER_LOGINS = ("AWS_", "GOOGLE_", "CLOUDSDK_", "AZURE_", "AAD_", "ARM_", "DIGITALOCEAN_")
-"""Beginnings of the variables that the login plug-ins of kubeconfigs read."""
+_REDIRECTING = re.compile(
+    r"PATH|(LD|DYLD|PULUMI|UV|OPS|HELM|GIT)_.*|(PYTHON|KUBE).*|VIRTUAL_ENV|BASH_ENV|ENV|IFS|CDPATH|GLIBC_TUNABLES"
+    r"|GCONV_PATH|NODE_OPTIONS|NODE_PATH|PERL5.*|RUBY.*|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS"
+)
+"""Variables that load other code into a process or send it elsewhere; a shell's functions are `BASH_FUNC_…`."""
 
 
 def plugin_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a kubeconfig's login plug-in (`exec`) may need to get at a token."""
-    return {name: value for name, value in environ.items() if name.startswith(CLUSTER_LOGINS)}
+    """The environment for a kubeconfig's login plug-in (`exec`), which may be any vendor's.
+
+    It is the caller's, as kubectl passes it on, without what loads other code or sends pulumi and kubectl elsewhere.
+    `PATH` is left to the caller of the child.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if not _REDIRECTING.fullmatch(name) and not name.startswith("BASH_FUNC_") and not _NEVER.fullmatch(name)
+    }
 
 
 def backend_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:

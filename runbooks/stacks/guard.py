@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from runbooks.core.environment import changes_pulumi_unseen
 from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
-from runbooks.tools.kubeconfig import KubeContext, read_context, write_private
+from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
 from runbooks.tools.kubectl import Json, Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
@@ -102,6 +103,8 @@ def _no_answer(target: Target, context: KubeContext, error: KubectlFailed) -> Op
         Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
         Trouble.PLUGIN: "a login of the kubeconfig's exec plug-in that ran out",
     }.get(error.trouble, "")
+    if error.trouble is Trouble.UNAUTHORIZED:
+        hint = ended_credential(context, datetime.now(UTC)) or hint
     likely = f"; likely {hint}" if hint else ""
     return Refused(
         f"the cluster of target {target.name!r} cannot be identified: context {target.context!r}, "

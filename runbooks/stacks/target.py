@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -152,7 +153,7 @@ def _read_target(source: YamlFile, entries: Mapping[str, Any], name: str, root: 
         stack=values["stack"],
         backend=_absolute_backend(source.where(entry, "backend"), values["backend"], root),
         organization=_checked_organization(source.where(entry, "organization"), values),
-        kubeconfig=_absolute(values["kubeconfig"], root),
+        kubeconfig=_absolute_files(source.where(entry, "kubeconfig"), values["kubeconfig"], root),
         context=values["context"],
         cluster_uid=values.get("cluster_uid", ""),
         passphrase_file=_absolute(values["passphrase_file"], root) if "passphrase_file" in values else None,
@@ -175,6 +176,18 @@ def _refuse_bad_word(where: str, key: str, value: str) -> None:
 
 def _absolute(value: str, root: Path) -> Path:
     return Path(os.path.normpath(root / Path(value).expanduser()))
+
+
+def _absolute_files(where: str, value: str, root: Path) -> Path:
+    """One file, or several with `:` between them as in KUBECONFIG. Raises `Usage` for a variable that is not set."""
+    expanded = os.path.expandvars(value)
+    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
+    if unset:
+        raise Usage(
+            f"{where}: the kubeconfig {value!r} names the variable {unset[0]}, which is not set here",
+            expected="a path, or several with `:` between them; `~` and variables that are set are expanded",
+        )
+    return Path(os.pathsep.join(str(_absolute(part, root)) for part in expanded.split(os.pathsep) if part))
 
 
 def _absolute_backend(where: str, value: str, root: Path) -> str:

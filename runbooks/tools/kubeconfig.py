@@ -8,8 +8,9 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +20,14 @@ import yaml
 from runbooks.core.errors import Refused
 from runbooks.core.files import write_new, writing
 from runbooks.core.names import nearest
+from runbooks.tools.kubectl import text_at
 
-_PATHS_IN_CLUSTER = ("certificate-authority",)
-_PATHS_IN_USER = ("client-certificate", "client-key", "tokenFile")
+_PATHS = {"cluster": ("certificate-authority",), "user": ("client-certificate", "client-key", "tokenFile")}
+_REMOVED_PROVIDERS = {
+    "gcp": "gke-gcloud-auth-plugin (gcloud container clusters get-credentials)",
+    "azure": "kubelogin (kubelogin convert-kubeconfig)",
+}
+"""Built-in logins that client-go dropped, and what took their place. `oidc` is still there."""
 _SECRET_NAME = re.compile(r"token|secret|password|passphrase|key|credential", re.IGNORECASE)
 
 
@@ -77,12 +83,15 @@ class KubeContext:
 def read_context(path: Path, name: str) -> KubeContext:
     """Context `name` of the kubeconfig at `path`; the file's own current context never counts.
 
-    Raises `Refused` when the file, the context, its cluster or its server is missing or empty.
+    `path` may be several files with `:` between them, merged as kubectl merges KUBECONFIG: of entries with the same
+    name the first counts, relative paths are below the folder of their own file, a missing file is left out.
+
+    Raises `Refused` when no file is there, or the context, its cluster or its server is missing or empty.
     """
     if not name.strip():
         raise Refused("the target's context is empty", expected="the name of a context: the current one is never taken")
-    config = _load(path)
-    contexts = _named(config, "contexts", "context")
+    files = _load_all(path)
+    contexts = _named(files, "contexts", "context")
     if name not in contexts:
         raise Refused(
             f"{path} has no context {name!r}",
@@ -91,7 +100,7 @@ def read_context(path: Path, name: str) -> KubeContext:
         )
     context = contexts[name]
     cluster_name = str(context.get("cluster") or "")
-    cluster = _named(config, "clusters", "cluster").get(cluster_name)
+    cluster = _named(files, "clusters", "cluster").get(cluster_name)
     if not cluster or not cluster.get("server"):
         raise Refused(
             f"context {name!r} of {path} names the cluster {cluster_name!r}, which has no server there",
@@ -99,21 +108,72 @@ def read_context(path: Path, name: str) -> KubeContext:
             next_step=f"kubectl --kubeconfig {path} config view",
         )
     user_name = str(context.get("user") or "")
-    user = _named(config, "users", "user").get(user_name, {})
+    user = _named(files, "users", "user").get(user_name, {})
     if user_name and not user:
         raise Refused(
             f"context {name!r} of {path} names the user {user_name!r}, which has no credentials there",
             expected="a user with a token, a certificate or an exec plug-in",
             next_step=f"kubectl --kubeconfig {path} config view",
         )
+    removed = text_at(user, "auth-provider", "name")
+    if removed in _REMOVED_PROVIDERS:
+        raise Refused(
+            f"the user {user_name!r} of {path} logs in with the auth-provider {removed!r}, which kubectl 1.26 removed",
+            expected=f"an exec plug-in: {_REMOVED_PROVIDERS[removed]}",
+            next_step="write the kubeconfig anew with the cloud's own command line",
+        )
     return KubeContext(
         name=name,
         cluster_name=cluster_name,
         user_name=user_name,
-        cluster=_absolute(cluster, _PATHS_IN_CLUSTER, path.parent),
-        user=_absolute_user(user, path.parent),
+        cluster=cluster,
+        user=user,
         namespace=str(context.get("namespace") or ""),
     )
+
+
+def ended_credential(context: KubeContext, now: datetime) -> str:
+    """Which credential of the context ended before `now`: client certificate or token (a JWT). Empty for none."""
+    user = context.user
+    certificate, token = _text_of(user, "client-certificate"), _text_of(user, "token")
+    if certificate:
+        ends = _end_of_certificate(certificate)
+        if ends and ends < now:
+            return f"its client certificate ended on {ends:%Y-%m-%d}"
+    if token:
+        ends = _end_of_token(token)
+        if ends and ends < now:
+            return f"its token ended on {ends:%Y-%m-%d %H:%M} UTC"
+    return ""
+
+
+def _text_of(user: Mapping[str, Any], key: str) -> str:
+    """An inline value, else what its `-data` holds, else the content of the file it names."""
+    if key == "token":
+        return text_at(user, key) or next(_content(user.get("tokenFile")), "")
+    data = text_at(user, f"{key}-data")
+    return next(_decoded(data), "") if data else next(_content(user.get(key)), "")
+
+
+def _end_of_certificate(pem: str) -> datetime | None:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
+    except ValueError:
+        return None
+
+
+def _end_of_token(token: str) -> datetime | None:
+    """The claim `exp` of a JWT; None for any other token."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return datetime.fromtimestamp(claims["exp"], UTC)
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return None
 
 
 def write_private(context: KubeContext, path: Path) -> Path:
@@ -157,24 +217,37 @@ def _load(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _named(config: Mapping[str, Any], listing: str, key: str) -> dict[str, dict[str, Any]]:
-    """`[{name, key: {...}}]` as a dict; of two entries with one name the first counts, as in client-go."""
+def _load_all(path: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+    """Folder and content of each file; a missing one of several is left out. Raises `Refused` for an unreadable one."""
+    paths = [Path(part) for part in str(path).split(os.pathsep) if part]
+    there = [each for each in paths if each.exists()] if len(paths) > 1 else paths
+    if not there:
+        raise Refused(
+            f"none of the target's kubeconfigs is there: {path}",
+            expected="at least one of the files",
+            next_step="./inv target.show",
+        )
+    return [(each.parent, _load(each)) for each in there]
+
+
+def _named(files: Sequence[tuple[Path, Mapping[str, Any]]], listing: str, key: str) -> dict[str, dict[str, Any]]:
+    """`[{name, key: {...}}]` of all files as a dict, paths made absolute; of two with one name the first counts."""
     found: dict[str, dict[str, Any]] = {}
-    for entry in config.get(listing) or []:
-        if isinstance(entry, dict) and isinstance(entry.get(key), dict):
-            found.setdefault(str(entry.get("name", "")), entry[key])
+    for folder, config in files:
+        for entry in config.get(listing) or []:
+            if isinstance(entry, dict) and isinstance(entry.get(key), dict):
+                found.setdefault(str(entry.get("name", "")), _absolute(key, entry[key], folder))
     return found
 
 
-def _absolute(values: Mapping[str, Any], keys: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    return {
-        key: os.path.normpath(folder / value) if key in keys and isinstance(value, str) and value else value
+def _absolute(kind: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same entry with its relative paths below `folder`; the command of an exec plug-in only where it is a path."""
+    made = {
+        key: os.path.normpath(folder / value)
+        if key in _PATHS.get(kind, ()) and isinstance(value, str) and value
+        else value
         for key, value in values.items()
     }
-
-
-def _absolute_user(user: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    made = _absolute(user, _PATHS_IN_USER, folder)
     plugin = made.get("exec")
     if isinstance(plugin, dict) and os.sep in str(plugin.get("command", "")):
         made["exec"] = plugin | {"command": os.path.normpath(folder / str(plugin["command"]))}

@@ -9,6 +9,7 @@ from runbooks.core.environment import (
     backend_variables,
     child_environment,
     key_service_variables,
+    plugin_variables,
     secret_variables,
 )
 from runbooks.core.runner import child_environment as as_the_runner_has_it
@@ -166,3 +167,18 @@ def test_exceptions_that_hold_for_everything_stay_so() -> None:
 
 def test_without_a_proxy_nothing_is_added() -> None:
     assert "no_proxy" not in child_environment({"PATH": "/bin", "https_proxy": ""})
+
+
+@pytest.mark.parametrize(
+    "name", ["OCI_CLI_PROFILE", "TELEPORT_HOME", "AWS_PROFILE", "SSH_AUTH_SOCK", "BROWSER", "DISPLAY"]
+)
+def test_a_login_plugin_of_any_vendor_gets_the_callers_variables(name: str) -> None:
+    assert plugin_variables({name: "mine"}) == {name: "mine"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "PYTHONPATH", "KUBECONFIG", "PULUMI_HOME", "BASH_ENV", "PATH", "UV_INDEX"],
+)
+def test_what_redirects_or_preloads_does_not_reach_a_login_plugin(name: str) -> None:
+    assert plugin_variables({name: "x"}) == {}

@@ -378,3 +378,18 @@ def test_a_torn_file_is_one_error(lab: Path, content: str) -> None:
     write_lab(lab, content)
     with pytest.raises(Refused, match="cannot be read"):
         load_lab_target(lab)
+
+
+def test_a_kubeconfig_of_several_files_with_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("KUBE_HOME", str(tmp_path / "kube"))
+    write(tmp_path, HOME.replace("kube/config ", "~/a.yaml:$KUBE_HOME/b.yaml:c.yaml "))
+    found = load_targets(tmp_path).defined["home"].kubeconfig
+    assert str(found) == f"{tmp_path}/me/a.yaml:{tmp_path}/kube/b.yaml:{tmp_path}/c.yaml"
+
+
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    write(tmp_path, HOME.replace("kube/config ", "${NOT_SET_HERE}/config "))
+    with pytest.raises(Usage, match="NOT_SET_HERE"):
+        load_targets(tmp_path)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from runbooks.core.errors import Refused
-from runbooks.tools.kubeconfig import is_loopback, read_context, write_private
+from runbooks.tools.kubeconfig import ended_credential, is_loopback, read_context, write_private
 from tests.answers import kubeconfig
 
 
@@ -140,3 +145,54 @@ def test_credentials_are_not_in_the_repr(tmp_path: Path) -> None:
 )
 def test_loopback(url: str, is_local: bool) -> None:
     assert is_loopback(url) is is_local
+
+
+def test_several_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
+    """The context in one file, cluster and user in another; the first of a name counts, a missing file is left out."""
+    one, two = tmp_path / "one" / "a.yaml", tmp_path / "two" / "b.yaml"
+    for path in (one, two):
+        path.parent.mkdir()
+    whole = kubeconfig(cluster={"certificate-authority": "ca.crt"}, user={"token": "of-two"})
+    one.write_text(yaml.safe_dump({"contexts": whole["contexts"]}))
+    two.write_text(yaml.safe_dump({**whole, "contexts": []}))
+    context = read_context(Path(f"{one}:{tmp_path / 'gone'}:{two}"), "home")
+    assert context.user["token"] == "of-two"
+    assert context.cluster["certificate-authority"] == str(two.parent / "ca.crt")
+
+
+def test_no_file_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="none of"):
+        read_context(Path(f"{tmp_path / 'a'}:{tmp_path / 'b'}"), "home")
+
+
+@pytest.mark.parametrize("provider", ["gcp", "azure"])
+def test_a_login_that_kubectl_removed_is_named(tmp_path: Path, provider: str) -> None:
+    with pytest.raises(Refused, match=provider):
+        read_context(written(tmp_path, kubeconfig(user={"auth-provider": {"name": provider}})), "home")
+
+
+def token(ends: datetime) -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": ends.timestamp()}).encode()).rstrip(b"=").decode()
+    return f"e30.{claims}.c2ln"
+
+
+def certificate(ends: datetime) -> str:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, ends - timedelta(days=1), ends)
+    return base64.b64encode(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)).decode()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("kind", ["token", "client-certificate-data"])
+def test_credentials_that_ended_are_named(tmp_path: Path, kind: str, ended: bool) -> None:
+    now = datetime.now(UTC)
+    ends = now + timedelta(days=-2 if ended else 2)
+    user = {kind: token(ends) if kind == "token" else certificate(ends)}
+    context = read_context(written(tmp_path, kubeconfig(user=user)), "home")
+    assert (f"{ends:%Y-%m-%d}" in ended_credential(context, now)) is ended
+
+
+@pytest.mark.parametrize("user", [{"token": "opaque"}, {"token": "a.b.c"}, {"client-certificate-data": "bm8="}])
+def test_credentials_of_another_form_are_left_alone(tmp_path: Path, user: dict[str, str]) -> None:
+    context = read_context(written(tmp_path, kubeconfig(user=user)), "home")
+    assert ended_credential(context, datetime.now(UTC)) == ""
