@@ -143,7 +143,7 @@ def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: P
     """kubectl for a target, with a cache of its own: after a reset of the lab another one answers on the same port."""
     cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
     env = cluster_login(context) | {"KUBECACHEDIR": str(cache)}
-    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env)
+    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
 
 
 def cluster_login(context: KubeContext) -> dict[str, str]:

@@ -27,6 +27,8 @@ class Command:
     """Its output may hold clear secrets: it stays in memory, is never shown, journalled or put into an error."""
     serves: bool = False
     """It runs until it is told to stop, and that is its good end: nothing is said about it."""
+    speaks: bool = False
+    """What it writes to standard error is for the person and shown at once: a login asks for something there."""
     timeout: float | None = None
     """Seconds, for reads only; a mutating command with one is refused."""
 

@@ -312,10 +312,13 @@ class _Watch:
         self.stderr = self._capture(runner, command, "stderr", None)
 
     def _capture(self, runner: Runner, command: Command, name: str, on_line: Callable[[str], None] | None) -> Capture:
+        shows = self._show is not None
+        if command.speaks and name == "stderr" and not (shows or command.confidential):
+            self._show, shows = (lambda _, text: runner._tell(text.rstrip("\n"))), True
         return Capture(
             None if command.confidential else runner.masker.stream(),
             on_line=on_line,
-            on_shown=(lambda text: self._take_shown(name, text)) if self._show else None,
+            on_shown=(lambda text: self._take_shown(name, text)) if shows else None,
             limit=runner._largest_output,
         )
 

@@ -101,7 +101,7 @@ def _no_answer(target: Target, context: KubeContext, error: KubectlFailed) -> Op
     hint = {
         Trouble.UNTRUSTED: "certificate-authority-data in the kubeconfig of another cluster, or the server was rebuilt",
         Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
-        Trouble.PLUGIN: "a login of the kubeconfig's exec plug-in that ran out",
+        Trouble.PLUGIN: "what the kubeconfig's login plug-in wrote above: a login that ended, or a variable that it needs",
     }.get(error.trouble, "")
     if error.trouble is Trouble.UNAUTHORIZED:
         hint = ended_credential(context, datetime.now(UTC)) or hint

@@ -21,6 +21,8 @@ REQUEST_TIMEOUT = 10
 """Seconds a single request to the API server may take."""
 READ_TIMEOUT = 45.0
 """Seconds after which a kubectl that reads is given up (discovery and exec plug-ins come on top of the request)."""
+LOGIN_TIMEOUT = 300.0
+"""Seconds for a kubectl whose login plug-in may send the person to a browser first."""
 ATTEMPTS = 3
 
 
@@ -90,6 +92,18 @@ class Kubectl:
     program: str
     kubeconfig: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    has_plugin: bool = False
+    """A login plug-in of the kubeconfig runs first: its words are shown, its time is not the API server's."""
+
+    @property
+    def _head(self) -> tuple[str, ...]:
+        limit = "0" if self.has_plugin else f"{REQUEST_TIMEOUT}s"
+        return self.program, f"--kubeconfig={self.kubeconfig}", f"--request-timeout={limit}"
+
+    def _read(self, *words: str, title: str, extra: float = 0.0, **options: Any) -> Command:
+        timeout = (LOGIN_TIMEOUT if self.has_plugin else READ_TIMEOUT) + extra
+        argv = (*self._head, *words)
+        return Command(argv=argv, title=title, env=self.env, timeout=timeout, speaks=self.has_plugin, **options)
 
     def get(
         self,
@@ -106,31 +120,18 @@ class Kubectl:
 
         `managers` asks for `managedFields`, too.
         """
-        argv = [self.program, f"--kubeconfig={self.kubeconfig}", f"--request-timeout={REQUEST_TIMEOUT}s", "get", kind]
-        argv += [f"--namespace={namespace}"] if namespace else []
-        argv += ["--all-namespaces"] if everywhere else []
-        argv += [f"--selector={labels}"] if labels else []
-        argv += ["--show-managed-fields"] if managers else []
-        argv += ["--output=json", *(["--", name] if name else [])]
+        words = ["get", kind]
+        words += [f"--namespace={namespace}"] if namespace else []
+        words += ["--all-namespaces"] if everywhere else []
+        words += [f"--selector={labels}"] if labels else []
+        words += ["--show-managed-fields"] if managers else []
+        words += ["--output=json", *(["--", name] if name else [])]
         shown = f"{namespace + '/' if namespace else ''}{name}" if name else "all" if everywhere else namespace
-        return Command(
-            argv=tuple(argv),
-            title=f"read {kind} {shown}".rstrip(),
-            env=self.env,
-            timeout=READ_TIMEOUT,
-            confidential=confidential,
-        )
+        return self._read(*words, title=f"read {kind} {shown}".rstrip(), confidential=confidential)
 
     def raw(self, path: str) -> Command:
         """One GET on the API server, e.g. `/apis/<group>/<version>`."""
-        argv = (
-            self.program,
-            f"--kubeconfig={self.kubeconfig}",
-            f"--request-timeout={REQUEST_TIMEOUT}s",
-            "get",
-            f"--raw={path}",
-        )
-        return Command(argv=argv, title=f"ask the API server for {path}", env=self.env, timeout=READ_TIMEOUT)
+        return self._read("get", f"--raw={path}", title=f"ask the API server for {path}")
 
     def proxy(self, socket_path: Path, below: str) -> Command:
         """`kubectl proxy` on a Unix socket: GET, and only what is below a path of the API. It runs until it is told."""
@@ -146,34 +147,19 @@ class Kubectl:
 
     def get_all(self, namespace: str) -> Command:
         """The handbook's `kubectl get all -n <namespace>`, as the table a person reads."""
-        argv = (
-            self.program,
-            f"--kubeconfig={self.kubeconfig}",
-            f"--request-timeout={REQUEST_TIMEOUT}s",
-            "get",
-            "all",
-            f"--namespace={namespace}",
-        )
-        return Command(argv=argv, title=f"list what is in namespace {namespace}", env=self.env, timeout=READ_TIMEOUT)
+        return self._read("get", "all", f"--namespace={namespace}", title=f"list what is in namespace {namespace}")
 
     def find_all(self, objects: Sequence[Json]) -> Command:
         """Looks for each of these objects (`apiVersion`, `kind`, `metadata`): one line for each that exists."""
         wanted = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        argv = (
-            self.program,
-            f"--kubeconfig={self.kubeconfig}",
-            f"--request-timeout={REQUEST_TIMEOUT}s",
+        return self._read(
             "get",
             "--filename=-",
             "--ignore-not-found",
             f"--output=go-template={FOUND}",
-        )
-        return Command(
-            argv=argv,
             title=f"look which of {len(objects)} objects exist already",
-            env=self.env,
             stdin=json.dumps(wanted).encode(),
-            timeout=READ_TIMEOUT + len(objects),  # one request for each
+            extra=len(objects),  # seconds: one request for each
         )
 
     def apply(self, obj: Json, *, manager: str, force: bool = True, dry_run: bool = False) -> Command:
@@ -182,9 +168,7 @@ class Kubectl:
         The object travels on standard input, as it may be a Secret. As with pulumi, unknown fields are no error.
         """
         argv = (
-            self.program,
-            f"--kubeconfig={self.kubeconfig}",
-            f"--request-timeout={REQUEST_TIMEOUT}s",
+            *self._head,
             "apply",
             "--server-side",
             f"--field-manager={manager}",
@@ -202,7 +186,7 @@ class Kubectl:
             stdin=json.dumps(obj).encode(),
             mutates=not dry_run,
             confidential=True,
-            timeout=READ_TIMEOUT if dry_run else None,
+            timeout=(LOGIN_TIMEOUT if self.has_plugin else READ_TIMEOUT) if dry_run else None,
         )
 
     def set_managers(self, obj: Json, entries: Sequence[Json], *, manager: str) -> Command:
@@ -216,9 +200,7 @@ class Kubectl:
             {"op": "add", "path": "/metadata/managedFields", "value": list(entries)},
         ]
         argv = (
-            self.program,
-            f"--kubeconfig={self.kubeconfig}",
-            f"--request-timeout={REQUEST_TIMEOUT}s",
+            *self._head,
             "patch",
             "--type=json",
             "--patch-file=/dev/stdin",
@@ -236,16 +218,7 @@ class Kubectl:
 
     def version(self) -> Command:
         """Client and server versions, as JSON."""
-        argv = (
-            self.program,
-            f"--kubeconfig={self.kubeconfig}",
-            f"--request-timeout={REQUEST_TIMEOUT}s",
-            "version",
-            "--output=json",
-        )
-        return Command(
-            argv=argv, title="ask kubectl and the server for their versions", env=self.env, timeout=READ_TIMEOUT
-        )
+        return self._read("version", "--output=json", title="ask kubectl and the server for their versions")
 
 
 _FACTS = (

@@ -623,3 +623,17 @@ def test_nothing_is_left_open(ops: Setting) -> None:
             ops.runner.run(Command(argv=("no-such-tool",)))
     assert sorted(Path("/proc/self/fd").iterdir()) == before
     assert {child.pid for child in psutil.Process().children()} == children
+
+
+def test_what_a_login_asks_for_is_shown_at_once_and_masked(make: Callable[..., Setting]) -> None:
+    ops = make(show=None)
+    code = f"import sys; print('open the page {SECRET}', file=sys.stderr, flush=True); print('answer')"
+    outcome = ops.runner.run(python(code, speaks=True))
+    assert outcome.stdout == "answer\n"
+    assert ops.told == ["open the page [secret]"]
+
+
+def test_other_commands_do_not_speak(make: Callable[..., Setting]) -> None:
+    ops = make(show=None)
+    ops.runner.run(python("import sys; print('words', file=sys.stderr)"))
+    assert ops.told == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,12 @@ def test_versions_are_read_from_the_json() -> None:
     answer = {"clientVersion": {"gitVersion": "v1.37.1"}, "serverVersion": {"gitVersion": "v1.36.3"}}
     assert read_versions(answer) == Versions(client="v1.37.1", server="v1.36.3")
     assert read_versions({}).client == ""
+
+
+def test_the_time_of_a_login_plugin_is_not_the_api_servers() -> None:
+    """A login may send the person to a browser: kubectl's own limit would count that as a slow server."""
+    command = replace(KUBECTL, has_plugin=True).get("nodes")
+    assert "--request-timeout=0" in command.argv
+    assert command.speaks
+    assert command.timeout and command.timeout >= 120
+    assert not KUBECTL.get("nodes").speaks
