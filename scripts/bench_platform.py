@@ -42,7 +42,7 @@ from bench_cli import INV, PATIENCE, Figure, NotMeasured, cpu_of_children, own_l
 from runbooks.core.environment import child_environment
 from runbooks.core.journal import read_journal, runs_of
 from runbooks.core.search_path import cache_folder
-from runbooks.stacks.schedule import processors
+from runbooks.stacks.preview import processors
 
 CORES = processors()
 TASK = "preview.all"

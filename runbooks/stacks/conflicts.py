@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runbooks.stacks.diff import PATH_PART
+from runbooks.stacks.plan import PATH_PART
 
 HOLDERS = re.compile(
     r"conflicts? with \"(?P<manager>[^\"]+)\"(?: with subresource \"[^\"]*\")?(?: using \S+?)?(?: at \S+?)?:"

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Protocol, TypeVar
 
 from runbooks.core.errors import Usage
-
-
-class Needing(Protocol):
-    """What the order needs of a service."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def needs(self) -> tuple[str, ...]: ...
-
-
-Service = TypeVar("Service", bound=Needing)
+from runbooks.stacks.service import Service
 
 
 def by_name(services: Iterable[Service]) -> dict[str, Service]:
     return {service.name: service for service in services}
 
 
-def closure(names: Iterable[str], services: Iterable[Needing]) -> set[str]:
-    """The named services and everything they need, directly or not. Raises `Usage` for a need that is no service."""
+def closure(names: Iterable[str], services: Iterable[Service]) -> set[str]:
+    """The named services and everything they need, directly or not. Raises `Usage` for a need that is not a service."""
     known = by_name(services)
     found: set[str] = set()
     waiting = list(names)
@@ -35,9 +23,9 @@ def closure(names: Iterable[str], services: Iterable[Needing]) -> set[str]:
         if name in found:
             continue
         if name not in known:
-            needing = next((service.name for service in known.values() if name in service.needs), "somebody")
+            needing = next((service.name for service in known.values() if name in service.needs), "the command")
             raise Usage(
-                f"{needing} needs {name!r}, which is no service",
+                f"{needing} needs {name!r}, which is not a service",
                 expected=f"one of {', '.join(sorted(known))}",
                 next_step="correct `needs` in runbooks/services.py",
             )
@@ -76,7 +64,3 @@ def consumers(name: str, services: Iterable[Service]) -> list[Service]:
     """Everything that needs the service, directly or not, in the order of `services`."""
     known = list(services)
     return [service for service in known if service.name != name and name in closure([service.name], known)]
-
-
-def needs_of(services: Iterable[Needing]) -> Mapping[str, tuple[str, ...]]:
-    return {service.name: service.needs for service in services}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,11 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runbooks.stacks.diff import property_lines
 from runbooks.tools.pulumi import (
+    SECRET,
+    SECRET_SIGNATURE,
     Event,
     Export,
     Preview,
+    PropertyChange,
+    State,
     Step,
     is_bookkeeping,
     name_of,
@@ -117,6 +121,11 @@ class Change:
         if is_forgotten(self.step):
             return "forget"
         return "replace" if self.step.op in REPLACING else self.step.op
+
+    @property
+    def shows_properties(self) -> bool:
+        """Whether the plan summary shows its properties unasked."""
+        return self.step.op == "delete" or self.step.op in REPLACING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,20 +240,20 @@ def plan_of(
     writes_outputs: bool = False,
 ) -> StackPlan:
     """Rank what the preview proposes. The stack itself and default providers do not count as changes."""
-    changes = [
-        met(step, existing[step.urn], adopts=adopts) if step.urn in existing else ranked(step)
-        for step in preview.changes
-        if not is_bookkeeping(step.urn)
-    ]
-    pending = [resource.urn for resource in export.resources if resource.pending_delete] if export else []
+    changes: dict[tuple[str, str], Change] = {}
+    for step in preview.changes:
+        if not is_bookkeeping(step.urn):
+            owner = existing.get(step.urn)
+            change = rank_step(step) if owner is None else rank_existing(step, owner, adopts=adopts)
+            # A replace may come as three steps; the plan summary has one.
+            changes.setdefault((change.verb, step.urn), change)
+    incomplete = (each.urn for each in preview.diagnostics if each.urn and INCOMPLETE.search(each.message))
     return StackPlan(
         stack=stack,
         preview=preview,
-        changes=tuple(sorted(_without_doubles(changes), key=lambda change: change.rank)),
-        leftovers=tuple(pending),
-        incomplete=tuple(
-            dict.fromkeys(told.urn for told in preview.diagnostics if told.urn and INCOMPLETE.search(told.message))
-        ),
+        changes=tuple(sorted(changes.values(), key=lambda change: change.rank)),
+        leftovers=tuple(each.urn for each in export.resources if each.pending_delete) if export else (),
+        incomplete=tuple(dict.fromkeys(incomplete)),
         existing=existing,
         adopts=adopts,
         writes_outputs=writes_outputs,
@@ -252,29 +261,21 @@ def plan_of(
     )
 
 
-def _without_doubles(changes: Iterable[Change]) -> Iterator[Change]:
-    """A replace may come as three steps; the person sees one."""
-    seen: set[tuple[str, str]] = set()
-    for change in changes:
-        if (change.verb, change.step.urn) not in seen:
-            seen.add((change.verb, change.step.urn))
-            yield change
+def rank_existing(step: Step, owner: str, *, adopts: bool) -> Change:
+    """Rank a create of an object that the cluster has already; `owner` is empty when the object names none."""
+    why = "pulumi would stop at it"
+    if adopts:
+        is_retained = step.new is not None and step.new.retained
+        why = (
+            "taken over; it stays when this stack is destroyed"
+            if is_retained
+            else "taken over, and deleted with this stack"
+        )
+    return Change(step=step, rank=Rank.EXISTING, why=f"of {owner}; {why}" if owner else why, adopts=adopts)
 
 
-def met(step: Step, owner: str, *, adopts: bool) -> Change:
-    """A create of what is in the cluster already; `owner` says whose it is, where somebody does."""
-    if not adopts:
-        why = "pulumi would stop at it"
-    elif step.new is not None and step.new.retained:
-        why = "taken over; it stays when this stack goes"
-    else:
-        why = "taken over, and deleted with this stack"
-    told = f"of {owner}; {why}" if owner else why
-    return Change(step=step, rank=Rank.EXISTING, why=told, adopts=adopts)
-
-
-def ranked(step: Step) -> Change:
-    """Rank one step by the rules for what is destructive: design, `How a run goes`, step 3."""
+def rank_step(step: Step) -> Change:
+    """Rank one step; what is destructive needs the typed name of its service."""
     why = why_destructive(step)
     if why:
         return Change(step=step, rank=Rank.DESTRUCTIVE, why=why)
@@ -330,7 +331,7 @@ def restarts(step: Step) -> bool:
 # The plan summary
 
 PROPERTY_INDENT = " " * 9
-"""In front of each line that shows a property's values."""
+"""Begins each line that shows a property's values."""
 
 
 def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
@@ -341,41 +342,28 @@ def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
         if found:
             lines += ["", f"  {HEADINGS[rank]}"]
         for stack, change in found:
-            lines += change_lines(stack, change, diff=diff)
-    lines += _leftover_lines(plan)
-    lines.append("")
-    lines += [f"  {stack_line(stack)}" for stack in plan.stacks]
-    return lines
-
-
-def change_lines(plan: StackPlan, change: Change, *, diff: bool) -> list[str]:
-    step = change.step
-    sign = SIGNS.get(change.verb, "?")
-    why = f"  ({change.why})" if change.why else ""
-    head = f"    {sign:<2} {plan.service:<10} {kind_of(step.type)} {step.name}{why}"
-    if not (diff or step.op == "delete" or step.op in REPLACING):
-        return [head]
-    return [head, *(f"{PROPERTY_INDENT}{line}" for line in property_lines(step))]
-
-
-def _leftover_lines(plan: RunPlan) -> list[str]:
-    found = [(stack.service, urn) for stack in plan.stacks for urn in stack.leftovers]
-    if not found:
-        return []
-    heading = "  left over from a replace that did not finish: the old object is deleted"
-    return ["", heading, *(f"    -- {service:<10} {kind_of(type_of(urn))} {name_of(urn)}" for service, urn in found)]
+            why = f"  ({change.why})" if change.why else ""
+            sign, kind = SIGNS.get(change.verb, "?"), kind_of(change.step.type)
+            lines.append(f"    {sign:<2} {stack.service:<10} {kind} {change.step.name}{why}")
+            if diff or change.shows_properties:
+                lines += [f"{PROPERTY_INDENT}{line}" for line in property_lines(change.step)]
+    leftovers = [(stack.service, urn) for stack in plan.stacks for urn in stack.leftovers]
+    if leftovers:
+        lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
+        lines += [f"    -- {service:<10} {kind_of(type_of(urn))} {name_of(urn)}" for service, urn in leftovers]
+    return [*lines, "", *(f"  {stack_line(stack)}" for stack in plan.stacks)]
 
 
 def stack_line(plan: StackPlan) -> str:
-    """One line a stack: what would be done, counted, or that nothing is."""
+    """One line a stack: the counted changes, or its state."""
     if plan.is_blocked or not plan.has_changes:
         return f"{plan.service}: {plan.state}"
-    told = counted(change.verb for change in plan.changes) or f"{len(plan.leftovers)} to clean up"
+    counts = count_verbs(change.verb for change in plan.changes) or f"{len(plan.leftovers)} to clean up"
     more = f", and the objects of {', '.join(map(name_of, plan.incomplete))}" if plan.incomplete else ""
-    return f"{plan.service}: {told}{more}"
+    return f"{plan.service}: {counts}{more}"
 
 
-def counted(verbs: Iterable[str]) -> str:
+def count_verbs(verbs: Iterable[str]) -> str:
     """`2 to create, 1 to delete`; empty when there are none."""
     counts = Counter(verbs)
     return ", ".join(f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
@@ -388,28 +376,114 @@ def summary_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:
         "changes": plan.has_changes,
         "destructive": list(plan.destructive_services),
         "adopting": list(plan.adopting_services),
-        "stacks": [_stack_data(stack, diff=diff) for stack in plan.stacks],
-    }
-
-
-def _stack_data(plan: StackPlan, *, diff: bool) -> dict[str, Any]:
-    return {
-        "service": plan.service,
-        "stack": plan.stack.reference,
-        "state": plan.state,
-        "waits_for": list(plan.waits_for),
-        "summary": dict(plan.preview.change_summary) if plan.preview else {},
-        "leftovers": list(plan.leftovers),
-        "changes": [_change_data(change, diff=diff) for change in plan.changes],
+        "stacks": [
+            {
+                "service": stack.service,
+                "stack": stack.stack.reference,
+                "state": stack.state,
+                "waits_for": list(stack.waits_for),
+                "summary": dict(stack.preview.change_summary) if stack.preview else {},
+                "leftovers": list(stack.leftovers),
+                "changes": [_change_data(change, diff=diff) for change in stack.changes],
+            }
+            for stack in plan.stacks
+        ],
     }
 
 
 def _change_data(change: Change, *, diff: bool) -> dict[str, Any]:
     step = change.step
     data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
-    if diff or step.op == "delete" or step.op in REPLACING:
-        return {**data, "properties": property_lines(step)}
-    return data
+    return {**data, "properties": property_lines(step)} if diff or change.shows_properties else data
+
+
+# Differences of properties; secrets stay `[secret]`
+
+LONGEST_VALUE = 160
+"""Characters of a value that are shown."""
+HIDDEN = frozenset({"managedFields", "__inputs", "__fieldManager", "__initialApiVersion", "__internal"})
+"""Bookkeeping of the provider and the API server, which no program sets."""
+PATH_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
+PROPERTY_SIGNS = {"add": "+", "delete": "-", "update": "~"}
+ABSENT = object()
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""What stands for a value that is not known before it is applied (pulumi pkg/resource/stack/deployment.go)."""
+NOT_KNOWN_YET = "(unknown until applied)"
+
+
+def property_lines(step: Step) -> list[str]:
+    """One line a property that differs: `~ data.colour: "blue" => "green" (replaces)`.
+
+    A create lists what will be there, a delete what will be gone.
+    """
+    if step.op == "delete":
+        return [f"- {path}: {format_value(value)}" for path, value in leaves(step.old.inputs if step.old else {})]
+    if step.old is None or step.op == "create":
+        return [f"+ {path}: {format_value(value)}" for path, value in leaves(step.new.inputs if step.new else {})]
+    if step.changes:
+        return [_line(change, step.old, step.new) for change in sorted(step.changes, key=lambda change: change.path)]
+    old, new = step.old.inputs, step.new.inputs if step.new else {}
+    differing = sorted(key for key in {*old, *new} - HIDDEN if old.get(key) != new.get(key))
+    return [
+        f"~ {name}: {format_value(value_at(old, name))} => {format_value(value_at(new, name))}"
+        f"{' (replaces)' if name in step.replace_reasons else ''}"
+        for name in step.reasons or differing
+    ]
+
+
+def _line(change: PropertyChange, old: State, new: State | None) -> str:
+    kind = change.kind.removesuffix("-replace")
+    sides = [old.inputs, old.outputs] if change.of_inputs else [old.outputs, old.inputs]
+    found = (value_at(side, change.path) for side in sides)
+    before = format_value(next((value for value in found if value is not ABSENT), ABSENT))
+    after = format_value(value_at(new.inputs, change.path) if new is not None else ABSENT)
+    text = {"add": after, "delete": before}.get(kind, f"{before} => {after}")
+    return f"{PROPERTY_SIGNS.get(kind, '~')} {change.path}: {text}{' (replaces)' if change.forces_replace else ''}"
+
+
+def value_at(properties: Mapping[str, Any], path: str) -> Any:
+    """The value at a path such as `spec.ports[0].port` or `metadata.labels["a/b"]`; `ABSENT` where there is none.
+
+    Below a secret everything is `[secret]`.
+    """
+    value: Any = properties
+    for part in PATH_PART.finditer(path):
+        if value == SECRET:
+            return SECRET
+        name, index, quoted = part.groups()
+        if index is not None:
+            value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else ABSENT
+        else:
+            key = name if name is not None else quoted.replace('\\"', '"')
+            value = value.get(key, ABSENT) if isinstance(value, Mapping) else ABSENT
+        if value is ABSENT:
+            return ABSENT
+    return value
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every property with its path; empty mappings and lists count as leaves."""
+    if isinstance(value, Mapping) and value and SECRET_SIGNATURE not in value:
+        for key, item in value.items():
+            if key not in HIDDEN:
+                plain = not re.search(r"[.\[\]\"]", key)
+                dotted = f"{path}.{key}" if path else key
+                yield from leaves(item, dotted if plain else f"{path}[{json.dumps(key)}]")
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}[{index}]")
+    elif path or value != {}:
+        yield path, value
+
+
+def format_value(value: Any) -> str:
+    """A value as one line of JSON, cut where it is long."""
+    if value is ABSENT:
+        return NOT_KNOWN_YET
+    if value == SECRET or (isinstance(value, Mapping) and SECRET_SIGNATURE in value):
+        return SECRET
+    text = json.dumps(value, ensure_ascii=False).replace(f'"{UNKNOWN}"', NOT_KNOWN_YET)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"
 
 
 # What may happen after the approval
@@ -424,6 +498,13 @@ class Approved:
     leftovers: frozenset[str] = frozenset()
     incomplete: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, plan: StackPlan) -> Approved:
+        strengths: dict[str, int] = {}
+        for step in plan.preview.steps if plan.preview else ():
+            strengths[step.urn] = max(strengths.get(step.urn, 0), STRENGTH.get(step.op, STRONGEST))
+        return cls(strengths=strengths, leftovers=frozenset(plan.leftovers), incomplete=frozenset(plan.incomplete))
+
     def allows(self, event: Event) -> bool:
         """Whether an operation that starts was approved."""
         if is_bookkeeping(event.urn):
@@ -433,19 +514,11 @@ class Approved:
             return True
         if event.op == "delete-replaced" and event.urn in self.leftovers:
             return True
-        return event.op == "create" and event.urn not in self.strengths and self._is_of_incomplete(event)
-
-    def _is_of_incomplete(self, event: Event) -> bool:
+        if event.op != "create" or event.urn in self.strengths:
+            return False
         if event.parent:
             return event.parent in self.incomplete
         return any(parents_of(event.urn).endswith(type_of(component)) for component in self.incomplete)
-
-
-def approved_of(plan: StackPlan) -> Approved:
-    strengths: dict[str, int] = {}
-    for step in plan.preview.steps if plan.preview else ():
-        strengths[step.urn] = max(strengths.get(step.urn, 0), STRENGTH.get(step.op, STRONGEST))
-    return Approved(strengths=strengths, leftovers=frozenset(plan.leftovers), incomplete=frozenset(plan.incomplete))
 
 
 MOST_ERRORS = 100
@@ -470,20 +543,16 @@ class Watch:
             return
         if event.diagnostic is not None and event.diagnostic.severity == "error" and len(self.errors) < MOST_ERRORS:
             self.errors.append(line)
-        if event.kind == "started":
-            self._on_start(event)
-        elif event.kind == "done" and STRENGTH.get(event.op, STRONGEST) > 0 and not is_bookkeeping(event.urn):
-            self.done.append(event)
-
-    def _on_start(self, event: Event) -> None:
-        if not self.approved.allows(event):
+        has_effect = STRENGTH.get(event.op, STRONGEST) > 0
+        if event.kind == "started" and not self.approved.allows(event):
             if self.violation is None:
                 self.violation = event
                 self.stop()
-            return
-        if STRENGTH.get(event.op, STRONGEST) > 0:
+        elif event.kind == "started" and has_effect:
             self.started += 1
             self.progress(f"{event.op} {kind_of(type_of(event.urn))} {name_of(event.urn)}")
+        elif event.kind == "done" and has_effect and not is_bookkeeping(event.urn):
+            self.done.append(event)
 
 
 # Fingerprints
@@ -499,25 +568,21 @@ def hash_files(paths: Iterable[Path]) -> str:
     Byte code, hidden files and stack settings (which are a part of their own) are left out.
     """
     digest = hashlib.sha256()
-    for path in sorted(set(_files(paths))):
+    for path in sorted({found for each in paths for found in _files_in(each)}):
         digest.update(f"{path}\0".encode())
         digest.update(path.read_bytes() if path.is_file() else b"\0missing")
         digest.update(b"\0")
     return digest.hexdigest()
 
 
-SETTINGS_FILE = re.compile(r"^Pulumi\..+\.yaml$")
+STACK_CONFIG = re.compile(r"^Pulumi\..+\.yaml$")
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from (found for found in path.rglob("*") if found.is_file() and _counts(found, path))
-        else:
-            yield path
-
-
-def _counts(path: Path, folder: Path) -> bool:
-    parts = path.relative_to(folder).parts
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-    return not hidden and path.suffix != ".pyc" and not SETTINGS_FILE.match(path.name)
+def _files_in(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for found in path.rglob("*"):
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in found.relative_to(path).parts)
+        if found.is_file() and not hidden and found.suffix != ".pyc" and not STACK_CONFIG.match(found.name):
+            yield found

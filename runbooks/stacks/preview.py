@@ -1,33 +1,37 @@
-"""From services to one plan: layer by layer, independent ones side by side, previewed with pulumi, nothing applied."""
+"""From services to one plan: each stack is previewed as soon as what it needs was, and nothing is applied."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from invoke import Context
 
-from runbooks.core.errors import OpsError
+from runbooks.core.command import Command
+from runbooks.core.errors import NotFound, OpsError
 from runbooks.core.files import STATE_FOLDER, make_folder, write_atomically
 from runbooks.stacks import environments, states
-from runbooks.stacks.existing import existing, takes_over
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.order import closure, layers
-from runbooks.stacks.plan import Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
+from runbooks.stacks.plan import UNKNOWN, Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
 from runbooks.stacks.preparation import prepare, set_up
-from runbooks.stacks.schedule import Schedule, previews_at_once
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
+from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
 from runbooks.tools.secret_values import blanked
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
 
+MOST_PREVIEWS = 8
+"""Previews at once, on however many processors: each takes some hundred megabytes."""
 SIDE_BY_SIDE = 4
 """Stacks worked on at once: most of an update is waiting."""
 
@@ -35,34 +39,55 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def chosen(session: Session, names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
-    """The services of a run in layers: those named, and unless `only`, everything they need."""
-    return layers(names if only else closure(names, session.services), session.services)
+def task_name(verb: str, names: Sequence[str]) -> str:
+    """`deploy.postgres`, or `deploy.all` for every service at once."""
+    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
 
 
-def without_esc(
-    session: Session, names: Sequence[str], service_layers: Sequence[Sequence[Service]]
-) -> list[tuple[Service, ...]]:
-    """The layers without the services whose stack files bind an environment where the backend has none; each is named.
+def command_again(c: Context, task: str, *options: str) -> str:
+    """The command line that runs the task again on the same target."""
+    target = ("--target", str(c.config.ops.target)) if c.config.ops.target else ()
+    return " ".join(word for word in ("./inv", *target, task, *options) if word)
 
-    One that was unbound is planned like any other: its own settings may have what its program needs.
 
-    Raises `Usage`, with both ways out, when such a service was asked for by name.
+def choose(session: Session, names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
+    """The services of a run in layers: those named and, unless `only`, everything they need.
+
+    On a backend without ESC, services whose stack config binds an environment are left out and reported. One that was
+    unbound is planned: its own config may have what its program needs. Raises `Usage` when the single named service is
+    such a one.
     """
+    service_layers = layers(names if only else closure(names, session.services), session.services)
     if not session.target.has_diy_backend:
-        return [tuple(layer) for layer in service_layers]
-    bound = [service for layer in service_layers for service in layer if _binds(session, service)]
+        return service_layers
+    bound = [service for layer in service_layers for service in layer if _binds_environment(session, service)]
     for service in bound:
         if len(names) == 1:
-            told = f"{service.name} takes its settings from the environment {service.environment}"
-            environments.refuse_without_esc(session.target, service.environment, told)
+            about = f"{service.name} takes its settings from the environment {service.environment}"
+            environments.refuse_without_esc(session.target, service.environment, about)
         session.reporter.line(f"{service.name}: left out: {session.target.shown_backend} does not support Pulumi ESC")
-    kept = [tuple(service for service in layer if service not in bound) for layer in service_layers]
-    return [layer for layer in kept if layer]
+    remaining = [tuple(service for service in layer if service not in bound) for layer in service_layers]
+    return [layer for layer in remaining if layer]
 
 
-def _binds(session: Session, service: Service) -> bool:
+def _binds_environment(session: Session, service: Service) -> bool:
     return bool(service.environment and StackFile.read(session.stack(service).settings_file).environment)
+
+
+def announce(session: Session, named: Sequence[Service], service_layers: Sequence[Sequence[Service]]) -> None:
+    """Report what a deployment is going to do, and lay out its steps."""
+    names = {service.name for service in named}
+    needed = [service.name for layer in service_layers for service in layer if service.name not in names]
+    needs = f", which needs {', '.join(needed)}" if needed else ""
+    several = len(named) + len(needed) > 1
+    preview = "I preview them in that order, show one" if several else "I preview it, show a"
+    apply = "apply layer by layer and prove" if several else "apply it and prove"
+    approval = "" if session.target.ephemeral else ", and change nothing before you agree"
+    session.reporter.announce(
+        f"Deploying {', '.join(service.name for service in named)}{needs}: {preview} plan summary{approval}; then I "
+        f"{apply} that it works."
+    )
+    session.reporter.plan([*titles(service_layers, "preview"), *titles(service_layers, "apply")])
 
 
 def titles(service_layers: Iterable[Sequence[Service]], verb: str) -> list[str]:
@@ -79,37 +104,72 @@ def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> R
     Raises the first failure after its whole layer was tried; what else runs by then is waited for.
     """
     planned: list[tuple[StackPlan, ...]] = []
-    pool = ThreadPoolExecutor(max_workers=previews_at_once(), thread_name_prefix="stack")
+    # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
+    # two processors each takes a tenth more CPU than of two.
+    at_once = min(processors() + 1, MOST_PREVIEWS)
+    pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="stack")
     try:
-        schedule = Schedule(pool, service_layers, lambda service: plan_stack(session, service))
+        finished = work_in_order(pool, service_layers, lambda service: plan_stack(session, service))
         for layer in service_layers:
             with session.reporter.step(title("preview", layer)):
-                planned.append(tuple(results_of(session, schedule.finished(layer))))
+                planned.append(tuple(results_of(session, next(finished))))
     finally:
         pool.shutdown(cancel_futures=True)
     return RunPlan(layers=tuple(planned), target=session.target.name)
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work_in_order(
+    pool: Executor, service_layers: Sequence[Sequence[Service]], work: Callable[[Service], Result]
+) -> Iterator[list[Future[Result]]]:
+    """Yield the futures of each layer once all its services were tried.
+
+    Work on a service starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
+    service never starts, so no layer may be asked for after a failure.
+    """
+    # In the order of the layers: of what is ready, the earlier one starts first.
+    services = {service.name: service for layer in service_layers for service in layer}
+    needs = {name: [need for need in service.needs if need in services] for name, service in services.items()}
+    sorter = TopologicalSorter(needs)
+    sorter.prepare()
+    started: dict[str, Future[Result]] = {}
+    running: dict[Future[Result], str] = {}
+    for layer in service_layers:
+        while True:
+            for future in [future for future in running if future.done()]:
+                name = running.pop(future)
+                if future.exception() is None:
+                    sorter.done(name)
+            for name in sorted(sorter.get_ready(), key=list(services).index):
+                future = started[name] = pool.submit(work, services[name])
+                running[future] = name
+            if all(service.name in started and started[service.name].done() for service in layer):
+                break
+            wait(running, return_when=FIRST_COMPLETED)
+        yield [started[service.name] for service in layer]
+
+
 OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\S+, but has ")
-"""No registry has the newest providers; `lab.status` says which ones the lab has."""
+"""No registry has the newest providers; `lab.status` shows which ones the lab has."""
 
 
 def plan_stack(session: Session, service: Service) -> StackPlan:
-    """Preview one stack, or say which producers it waits for. Raises what the failing preview means."""
+    """Preview one stack, or name the producers it waits for. Raises what the failing preview means."""
     waits_for = tuple(name for name in service.reads_outputs_of if not outputs_of(session, name))
     if waits_for:
         # Its environment would not open either: it reads the same outputs.
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
-    outcome = session.runner.run(pulumi.preview(stack))
-    if not outcome.ok:
-        raise explain(outcome, stack)
-    preview = previewed(session, stack, outcome.stdout)
-    for told in preview.diagnostics:
-        if told.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(told.message)):
+    preview = run_preview(session, stack, pulumi.preview(stack))
+    for each in preview.diagnostics:
+        if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
             session.reporter.line(f"  {service.name} warns:")
-            session.reporter.quote(f"    {told.message.removeprefix('warning: ')}")
+            session.reporter.quote(f"    {each.message.removeprefix('warning: ')}")
     return plan_of(
         stack,
         preview,
@@ -121,8 +181,45 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
     )
 
 
-def previewed(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
-    """What pulumi's answer says. Raises `Refused` when, by the settings it came to, it went to another cluster.
+def plan_end(session: Session, service: Service) -> StackPlan:
+    """What destroying the service's stack would delete."""
+    stack = prepare(session, service)
+    fingerprint = fingerprint_of(session, service)
+    preview = run_preview(session, stack, pulumi.destroy_preview(stack))
+    return plan_of(stack, preview, fingerprint=fingerprint, export=states.state_of(session, stack))
+
+
+def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
+    """The objects that are not what the stack's state says. Raises what pulumi's failure means."""
+    preview = run_preview(session, stack, pulumi.refresh_preview(stack))
+    return [step for step in preview.changes if not pulumi.is_bookkeeping(step.urn)]
+
+
+def find_deployed(session: Session, services: Sequence[Service]) -> list[Service]:
+    """The services that are deployed on the target; reports the others. Raises `NotFound` when none is."""
+    deployed = [service for service in services if states.is_deployed(session, session.stack(service))]
+    absent = [service.name for service in services if service not in deployed]
+    if not deployed:
+        raise NotFound(
+            f"{', '.join(absent)}: not deployed on {session.target.name}, so nothing can have drifted",
+            expected="a stack that was applied",
+            next_step=f"./inv deploy.{absent[0]}",
+        )
+    if absent:
+        session.reporter.line(f"Not deployed here, so not compared: {', '.join(absent)}.")
+    return deployed
+
+
+def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
+    """Run a preview and read its answer. Raises what its failure means, and `Refused` as `read_preview` does."""
+    outcome = session.runner.run(command)
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    return read_preview(session, stack, outcome.stdout)
+
+
+def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
+    """Read pulumi's answer. Raises `Refused` when its settings led it to another cluster.
 
     They hold more than the stack config and its environments: also what `config:` of Pulumi.yaml sets.
     """
@@ -132,15 +229,6 @@ def previewed(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
     where = f"remove it from {stack.folder / 'Pulumi.yaml'} or {stack.settings_file}"
     check_stack_settings(settings, session.target, source=source, next_step=where)
     return preview
-
-
-def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
-    """URN → owner of what the preview would create and the cluster has already."""
-    found = existing(preview, session.kubectl, session.runner)
-    if found:
-        begun = {urn for kind, urn in states.state_of(session, stack).pending if kind == "creating"}
-        found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
-    return found
 
 
 def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
@@ -164,6 +252,73 @@ def results_of(session: Session, done: Sequence[Future[Result]]) -> list[Result]
     if failures:
         raise failures[0]
     return [future.result() for future in done]
+
+
+# What the cluster has already
+
+TAKES_OVER = "kubernetes:upsertExistingObjects"
+
+
+def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
+    """URN → owner of what the preview would create and the cluster has already."""
+    found = find_existing(preview, session.kubectl, session.runner)
+    if found:
+        begun = {urn for kind, urn in states.state_of(session, stack).pending if kind == "creating"}
+        found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
+    return found
+
+
+def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> dict[str, str]:
+    """URN → owner (empty when the object names none) of everything to be created that the cluster has already.
+
+    One call of kubectl asks for all. Objects whose names are not known yet are left out. Raises `KubectlFailed`.
+
+    pulumi's own preview says `create` for them. Its update then stops half-way, or takes them over silently where
+    `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).
+    """
+    wanted = {step.urn: manifest for step in preview.changes if (manifest := manifest_of(step))}
+    found = ask_found(runner, kubectl.find_all(list(wanted.values()))) if wanted else []
+    existing = {}
+    for urn, manifest in wanted.items():
+        match = next((each for each in found if _is_object(each, manifest)), None)
+        if match is not None:
+            within = f" in {match.release_namespace}" if match.release_namespace else ""
+            existing[urn] = f"the helm release {match.release}{within}" if match.release else ""
+    return existing
+
+
+def manifest_of(step: pulumi.Step) -> Json | None:
+    """What kubectl needs to find the object of a step that creates one; `None` for every other step.
+
+    Patches are made on what exists, so they are none. A secret or unknown name cannot be asked for.
+    """
+    inputs = step.new.inputs if step.op == "create" and step.new else {}
+    is_object = step.type.startswith("kubernetes:") and not step.type.endswith("Patch")
+    facts = [text_at(inputs, "apiVersion"), text_at(inputs, "kind"), text_at(inputs, "metadata", "name")]
+    namespace = dig(inputs, "metadata", "namespace")
+    if not is_object or not all(facts) or UNKNOWN in (*facts, namespace) or isinstance(namespace, Mapping):
+        return None
+    metadata = {"name": facts[2]} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": facts[0], "kind": facts[1], "metadata": metadata}
+
+
+def _is_object(found: Found, manifest: Json) -> bool:
+    """A kind without namespaces is found without one; an object without a namespace in the context's own."""
+    metadata = manifest["metadata"]
+    is_same_name = (found.api_version, found.kind, found.name) == (
+        manifest["apiVersion"],
+        manifest["kind"],
+        metadata["name"],
+    )
+    return is_same_name and (
+        found.namespace == metadata.get("namespace") or not found.namespace or "namespace" not in metadata
+    )
+
+
+def takes_over(preview: pulumi.Preview, settings: Mapping[str, Any]) -> bool:
+    """Whether pulumi would take existing objects over instead of failing: by stack config or bound environment."""
+    given = preview.settings.get(TAKES_OVER, settings.get(TAKES_OVER))
+    return str(given).lower() == "true"
 
 
 # What determines a plan
@@ -256,44 +411,3 @@ def record_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> 
     make_folder(path.parent, what)
     text = json.dumps(_deciding(session, stack, fingerprint), indent=1) + "\n"
     write_atomically(path, text, mode=0o600, what=what, next_step=STATE_FOLDER)
-
-
-# What a task says and is called
-
-
-def task_name(verb: str, names: Sequence[str]) -> str:
-    """`deploy.postgres`, or `deploy.all` for every service at once."""
-    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
-
-
-def command_again(c: Context, task: str, *options: str) -> str:
-    """The command line that runs the task again on the same target."""
-    target = ("--target", str(c.config.ops.target)) if c.config.ops.target else ()
-    return " ".join(word for word in ("./inv", *target, task, *options) if word)
-
-
-def announce(session: Session, asked: Sequence[Service], service_layers: Sequence[Sequence[Service]]) -> None:
-    """Say what a deployment is going to do, and lay out its steps."""
-    wanted = {service.name for service in asked}
-    needed = [service.name for layer in service_layers for service in layer if service.name not in wanted]
-    needs = f", which needs {', '.join(needed)}" if needed else ""
-    several = len(asked) + len(needed) > 1
-    preview = "I preview them in that order, show one" if several else "I preview it, show a"
-    apply = "apply layer by layer and prove" if several else "apply it and prove"
-    approval = "" if session.target.ephemeral else ", and change nothing before you agree"
-    session.reporter.announce(
-        f"Deploying {', '.join(service.name for service in asked)}{needs}: {preview} plan summary{approval}; then I "
-        f"{apply} that it works."
-    )
-    session.reporter.plan([*titles(service_layers, "preview"), *titles(service_layers, "apply")])
-
-
-def plan_end(session: Session, service: Service) -> StackPlan:
-    """What destroying the service's stack would delete."""
-    stack = prepare(session, service)
-    fingerprint = fingerprint_of(session, service)
-    outcome = session.runner.run(pulumi.destroy_preview(stack))
-    if not outcome.ok:
-        raise explain(outcome, stack)
-    preview, export = previewed(session, stack, outcome.stdout), states.state_of(session, stack)
-    return plan_of(stack, preview, fingerprint=fingerprint, export=export)

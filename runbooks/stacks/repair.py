@@ -15,12 +15,24 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks import apply, states
 from runbooks.stacks.conflicts import KEY_CHANGED, read_holders, take_items
-from runbooks.stacks.diff import ABSENT, UNKNOWN, property_lines, value_at
-from runbooks.stacks.drift import drifted
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import Approved, Change, Rank, RunPlan, StackPlan, Watch, is_precious, kind_of, ranked
+from runbooks.stacks.plan import (
+    ABSENT,
+    UNKNOWN,
+    Approved,
+    Change,
+    Rank,
+    RunPlan,
+    StackPlan,
+    Watch,
+    is_precious,
+    kind_of,
+    property_lines,
+    rank_step,
+    value_at,
+)
 from runbooks.stacks.preparation import prepare
-from runbooks.stacks.preview import plan_stack, previewed
+from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
@@ -114,8 +126,8 @@ def compare(session: Session, service: Service) -> Compared:
         plan = plan_stack(session, service)
         preview = plan.preview
     except FieldConflict as found:
-        preview, conflict = previewed(session, stack, session.runner.run(pulumi.preview(stack)).stdout), found
-    changed = {step.urn: step for step in drifted(session, stack)}
+        preview, conflict = read_preview(session, stack, session.runner.run(pulumi.preview(stack)).stdout), found
+    changed = {step.urn: step for step in find_drift(session, stack)}
     wanted = wanted_by(preview, changed, to_its_end=conflict is None) if preview else {}
     refused = {error.urn for error in preview.errors if read_holders(error.message)} if preview else set()
     # In the state's order, in which whatever an object needs stands before it.
@@ -217,7 +229,7 @@ def tried(session: Session, step: Step, resource: StateResource, *, is_ahead: bo
     # What lies in a namespace that is gone, too, can only be tried once that is back.
     if not answer.ok and before is None and not (step.op == "create" and trouble_of(answer) is Trouble.MISSING):
         raise _not_taken(session, answer, "nothing was changed")
-    change = ranked(step)
+    change = rank_step(step)
     if holders:
         change = replace(change, why=f"held by {', '.join(dict.fromkeys(holders))}")
     elif step.op == "create" and is_precious(step.type):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runbooks.core.journal import read_journal, runs_of
-from runbooks.stacks.plan import counted
+from runbooks.stacks.plan import count_verbs
 from runbooks.tools.pulumi import name_of, type_of
 
 Record = Mapping[str, Any]
@@ -50,8 +50,8 @@ class StackPreview:
 
     @property
     def told(self) -> str:
-        """Its changes, counted; else its state."""
-        return counted(change.verb for change in self.changes) or self.state
+        """Its changes, count_verbs; else its state."""
+        return count_verbs(change.verb for change in self.changes) or self.state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Run:
     failed: tuple[str, ...]
     """Those it began to change and did not finish."""
     proofs: Mapping[str, str]
-    """Service → what its verification counted."""
+    """Service → what its verification count_verbs."""
 
 
 def read_runs(state_dir: Path) -> list[Run]:

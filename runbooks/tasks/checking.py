@@ -13,7 +13,7 @@ from runbooks.core.errors import ToolFailed, Usage
 from runbooks.core.files import ROOT
 from runbooks.core.search_path import find_program
 from runbooks.run import open_run
-from runbooks.stacks.schedule import processors
+from runbooks.stacks.preview import processors
 from runbooks.stacks.session import RunContext
 
 BIN = Path(sys.executable).parent

@@ -1,4 +1,4 @@
-"""`destroy.<service>`: only ever by name, never as part of another task, and not while somebody needs it."""
+"""`destroy.<service>`: only ever by name, never as part of another task, and not while other services need it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ if TYPE_CHECKING:
 def destroy(c: Context, names: tuple[str, ...]) -> None:
     """Delete everything of {service} from the target, after its name was typed. Refuses while consumers stand."""
     from runbooks.run import open_session
-    from runbooks.services import SERVICES
     from runbooks.stacks import apply, preview
     from runbooks.stacks.guard import confirm_cluster
-    from runbooks.stacks.order import by_name
-    from runbooks.stacks.plan import RunPlan, Watch, approved_of
+    from runbooks.stacks.plan import Approved, RunPlan, Watch
     from runbooks.tools import pulumi
 
-    service = by_name(SERVICES)[names[0]]
-    task = f"destroy.{service.name}"
+    task = f"destroy.{names[0]}"
     again = preview.command_again(c, task)
     with open_session(c, task) as session:
+        service = session.service(names[0])
         session.reporter.announce(
-            f"Destroying {service.name} deletes everything its stack made. It is previewed first, and asked for."
+            f"Destroying {service.name} deletes everything its stack made. I preview it and ask first."
         )
         refuse_while_needed(session, service)
         refuse_while_controlling(session, service)
@@ -44,24 +42,22 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         apply.refuse_if_changed(session, service, plan, again=again)
         confirm_cluster(session)
         with session.reporter.step(f"destroy {service.name}") as progress:
-            watch = Watch(approved=approved_of(plan), stop=session.runner.interrupt, progress=progress.note)
+            watch = Watch(approved=Approved.of(plan), stop=session.runner.interrupt, progress=progress.note)
             outcome = session.runner.run(pulumi.destroy(plan.stack), on_line=watch)
             apply.judge_update(session, plan.stack, outcome, watch)
-        session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and settings remain")
+        session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and config remain")
 
 
 def refuse_while_needed(session: Session, service: Service) -> None:
     """Raise `Refused` while a service that needs this one still has something deployed."""
     from runbooks.core.errors import Refused
-    from runbooks.services import SERVICES
     from runbooks.stacks import states
     from runbooks.stacks.order import consumers
-    from runbooks.stacks.states import has_stack
 
     standing = []
-    for consumer in consumers(service.name, SERVICES):
+    for consumer in consumers(service.name, session.services):
         stack = session.stack(consumer)
-        if has_stack(session, stack) and states.state_of(session, stack).own_resources:
+        if states.has_stack(session, stack) and states.state_of(session, stack).own_resources:
             standing.append(consumer.name)
     if standing:
         verbs = "stands and needs" if len(standing) == 1 else "stand and need"
@@ -73,7 +69,7 @@ def refuse_while_needed(session: Session, service: Service) -> None:
 
 
 def refuse_while_controlling(session: Session, service: Service) -> None:
-    """Raise `Refused` while the cluster holds objects, of whomever, that only this service's controller cleans up."""
+    """Raise `Refused` while the cluster holds objects, of any owner, that only this service's controller cleans up."""
     from runbooks.checks.cluster import cluster_of
     from runbooks.checks.controlled import controlled_by
     from runbooks.core.errors import Refused
@@ -83,6 +79,6 @@ def refuse_while_controlling(session: Session, service: Service) -> None:
         raise Refused(
             f"{len(standing)} objects in the cluster still need the controller of {service.name}: "
             f"{', '.join(standing[:5])}{', …' if len(standing) > 5 else ''}",
-            expected="exposed objects and clusters to be gone before their controller",
+            expected="exposed objects and clusters to be removed before their controller",
             next_step="remove them by the stack or manifest that made them, then repeat the command",
         )

@@ -22,7 +22,7 @@ def preview(
 
     task = preview.task_name("preview", names)
     with open_session(c, task) as session:
-        layers = preview.without_esc(session, names, preview.chosen(session, names, only=only))
+        layers = preview.choose(session, names, only=only)
         session.reporter.plan(preview.titles(layers, "preview"))
         plan = preview.plan_run(session, layers)
         apply.show_plan(session, plan, diff=diff)

@@ -1,4 +1,4 @@
-"""`repair.<service>`: what others changed in the cluster is put back, shown and approved like any change."""
+"""`repair.<service>`: put back what others changed in the cluster, shown and approved like any change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from runbooks.collection import each_service
 def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Put back in the cluster what the program of {service} says: differences, approval, apply, verify.
 
-    --yes approves changes that are not destructive where nobody can be asked.
+    --yes approves changes that are not destructive where there is no terminal.
     """
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview, repair
-    from runbooks.stacks.drift import deployed
     from runbooks.stacks.plan import RunPlan
     from runbooks.tasks.verify import verify_service
 
@@ -25,14 +24,14 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
         service = session.service(names[0])
         session.reporter.announce(
             f"Repairing {service.name}: I compare the cluster with what was applied, put back what others changed, "
-            "then apply what the program says beyond that and prove that it works."
+            "then apply what else the program changes and prove that it works."
         )
-        deployed(session, [service])
+        preview.find_deployed(session, [service])
         repaired = repair.put_back_all(session, service, yes=yes, again=again)
         run = RunPlan(layers=((repaired.plan,),), target=session.target.name)
         apply.show_plan(session, run)
         apply.approve(session, run, yes=yes, again=again)
-        progressed = apply.apply_run(session, run, yes=yes, again=again)
+        progress = apply.apply_run(session, run, yes=yes, again=again)
         repair.refuse_beyond(service, repaired.beyond)
-        done = [service.name] if repaired.put_back else progressed.done
+        done = [service.name] if repaired.put_back else progress.done
         apply.prove(session, [service], verify_service, done=done)

@@ -1,6 +1,6 @@
 """`rollback.<service> --to REF`: the project as it was at an older commit, previewed, approved and applied.
 
-The old commit is checked out beside this one, below the state folder, and taken away again whatever happens.
+The old commit is checked out beside this one, below the state folder, and removed again whatever happens.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ if TYPE_CHECKING:
     from runbooks.stacks.session import Session
 
 
+ENVIRONMENT_FILES = ("pyproject.toml", "uv.lock")
+
+
 @each_service()
 def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False) -> None:
     """Apply the program and settings of {service} as they were at an older commit: preview, approval, apply, verify.
 
-    --to names the commit. --yes approves changes that are not destructive where nobody can be asked.
+    --to names the commit. --yes approves changes that are not destructive where there is no terminal.
     """
+    from dataclasses import replace
+
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
-    from runbooks.services import SERVICES
-    from runbooks.stacks import preview
-    from runbooks.stacks.order import by_name
+    from runbooks.services import find_service
+    from runbooks.stacks import apply, preview
+    from runbooks.tasks.verify import verify_service
 
-    service = by_name(SERVICES)[names[0]]
+    service = find_service(names[0])
     task = f"rollback.{service.name}"
     if not to:
         raise Usage(
@@ -42,24 +47,33 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
         )
     again = preview.command_again(c, task, "--to", to)
     with open_session(c, task) as session:
-        commit = known_good(session, service, to)
-        with checked_out(session, commit) as root:
-            roll_back(at(session, root), service, yes=yes, again=again)
+        commit = find_commit(session, service, to)
+        with check_out(session, commit) as root:
+            # The same run on other files: programs, stack configs and pins are those of the older commit.
+            older = replace(session, root=root, prepared={})
+            layers = [(service,)]
+            session.reporter.plan([*preview.titles(layers, "preview"), *preview.titles(layers, "apply")])
+            plan = preview.plan_run(older, layers)
+            apply.show_plan(older, plan, diff=True)
+            apply.approve(older, plan, yes=yes, again=again)
+            progress = apply.apply_run(older, plan, yes=yes, again=again)
+            apply.show_outputs(older, service)
+            apply.prove(older, [service], verify_service, done=progress.done)
         session.reporter.line(f"{service.name} is at {commit[:12]}; deploy.{service.name} brings it back to today")
 
 
-def known_good(session: Session, service: Service, ref: str) -> str:
-    """The commit, described. Raises `NotFound` when it does not exist or does not have the project."""
+def find_commit(session: Session, service: Service, ref: str) -> str:
+    """Resolve the commit and report its subject. Raises `NotFound` when it does not exist or lacks the project."""
     from runbooks.core.errors import NotFound
     from runbooks.tools import git
 
     commit = git.read_commit(session.runner.run(git.resolve(session.root, ref)), ref)
-    told = session.runner.run(git.describe(session.root, commit)).stdout.strip()
-    session.reporter.announce(f"Rolling {service.name} back to {told}. Its data is not rolled back.")
+    subject = session.runner.run(git.describe(session.root, commit)).stdout.strip()
+    session.reporter.announce(f"Rolling {service.name} back to {subject}. Its data is not rolled back.")
     project = f"pulumi/{service.folder}/Pulumi.yaml"
     if not session.runner.run(git.has_path(session.root, commit, project)).ok:
         raise NotFound(
-            f"{told} has no {project}",
+            f"{subject} has no {project}",
             expected=f"a commit that has {service.name} where it is now",
             next_step=f"git log --oneline -- pulumi/{service.folder}",
         )
@@ -67,8 +81,8 @@ def known_good(session: Session, service: Service, ref: str) -> str:
 
 
 @contextlib.contextmanager
-def checked_out(session: Session, commit: str) -> Iterator[Path]:
-    """The commit's files in a folder of their own, with this checkout's Python environment; gone afterwards."""
+def check_out(session: Session, commit: str) -> Iterator[Path]:
+    """Check the commit out into a folder of its own, with this checkout's Python environment; removed afterwards."""
     import os
     import secrets
 
@@ -83,39 +97,14 @@ def checked_out(session: Session, commit: str) -> Iterator[Path]:
         share_environment(session.root, folder)
         yield folder
     finally:
-        take_away(session, folder)
-
-
-def take_away(session: Session, folder: Path) -> None:
-    import shutil
-
-    from runbooks.tools import git
-
-    session.runner.run(git.remove_worktree(session.root, folder), after_interrupt=True)
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        session.runner.run(git.prune_worktrees(session.root), after_interrupt=True)
-
-
-def remove_abandoned(session: Session) -> None:
-    """Take away what killed runs left, unless the run lives or a pulumi that it started still works there."""
-    from runbooks.tools.locks import process_is_alive, working_on
-
-    for folder in sorted((session.state_dir / "worktrees").glob("*-*-*")):
-        pid = folder.name.split("-")[1]
-        projects = {str(path.parent) for path in (folder / "pulumi").rglob("Pulumi.yaml")}
-        if pid.isdigit() and not process_is_alive(int(pid)) and not working_on(projects):
-            take_away(session, folder)
-
-
-ENVIRONMENT_FILES = ("pyproject.toml", "uv.lock")
+        remove(session, folder)
 
 
 def share_environment(root: Path, folder: Path) -> None:
-    """Lets the old programs run in this checkout's Python environment, and leaves it as it is.
+    """Let the old programs run in this checkout's Python environment, and leave it as it is.
 
-    They name it by its place in the checkout. pulumi has uv bring it up to date before every run: with the old
-    lock file that would change the environment under everybody's feet.
+    They find it by its place in the checkout. pulumi has uv sync it before every run: an old lock file would change the
+    environment that every other run uses.
     """
     import shutil
 
@@ -127,23 +116,23 @@ def share_environment(root: Path, folder: Path) -> None:
             shutil.copyfile(root / name, folder / name)
 
 
-def at(session: Session, root: Path) -> Session:
-    """The same run on other files: programs, settings and pins are those of `root`."""
-    from dataclasses import replace
+def remove(session: Session, folder: Path) -> None:
+    import shutil
 
-    return replace(session, root=root, prepared={})
+    from runbooks.tools import git
+
+    session.runner.run(git.remove_worktree(session.root, folder), after_interrupt=True)
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        session.runner.run(git.prune_worktrees(session.root), after_interrupt=True)
 
 
-def roll_back(session: Session, service: Service, *, yes: bool, again: str) -> None:
-    """Preview, approval, apply, outputs, verify: of this service alone."""
-    from runbooks.stacks import apply, preview
-    from runbooks.tasks.verify import verify_service
+def remove_abandoned(session: Session) -> None:
+    """Remove what killed runs left, unless the run is alive or a pulumi that it started still works there."""
+    from runbooks.tools.locks import process_is_alive, working_on
 
-    layers = [(service,)]
-    session.reporter.plan([*preview.titles(layers, "preview"), *preview.titles(layers, "apply")])
-    plan = preview.plan_run(session, layers)
-    apply.show_plan(session, plan, diff=True)
-    apply.approve(session, plan, yes=yes, again=again)
-    progressed = apply.apply_run(session, plan, yes=yes, again=again)
-    apply.show_outputs(session, service)
-    apply.prove(session, [service], verify_service, done=progressed.done)
+    for folder in sorted((session.state_dir / "worktrees").glob("*-*-*")):
+        pid = folder.name.split("-")[1]
+        projects = {str(path.parent) for path in (folder / "pulumi").rglob("Pulumi.yaml")}
+        if pid.isdigit() and not process_is_alive(int(pid)) and not working_on(projects):
+            remove(session, folder)

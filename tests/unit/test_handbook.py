@@ -78,7 +78,7 @@ def test_nothing_but_destroy_builds_a_command_that_deletes() -> None:
         assert words[f"tools/{tool}.py"] and not {"replace", "rollback"} & words[f"tools/{tool}.py"]
     assert [name for name, said in words.items() if {"uninstall", "drain"} & said] == []
     # There it is the name of an operation in pulumi's answers.
-    readers = {"tasks/drift.py", "stacks/repair.py", "stacks/diff.py", "stacks/plan.py", "tools/pulumi.py"}
+    readers = {"tasks/drift.py", "stacks/repair.py", "stacks/plan.py", "tools/pulumi.py"}
     assert {name for name, said in words.items() if "delete" in said} == readers
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,19 +9,18 @@ from hypothesis import strategies as st
 from runbooks.core.errors import Usage
 from runbooks.services import SERVICES
 from runbooks.stacks.order import closure, consumers, layers
+from runbooks.stacks.service import Service
 
 
-@dataclass(frozen=True)
-class Node:
-    name: str
-    needs: tuple[str, ...] = ()
+def node(name: str, needs: tuple[str, ...] = ()) -> Service:
+    return Service(name=name, folder=name, about="", namespace=name, needs=needs)
 
 
-PLATFORM = (Node("tailscale"), Node("cnpg"), Node("postgres", ("cnpg", "tailscale")), Node("immich", ("postgres",)))
+PLATFORM = (node("tailscale"), node("cnpg"), node("postgres", ("cnpg", "tailscale")), node("immich", ("postgres",)))
 
 
-def names(found: list[tuple[Node, ...]]) -> list[list[str]]:
-    return [[node.name for node in layer] for layer in found]
+def names(found: list[tuple[Service, ...]]) -> list[list[str]]:
+    return [[each.name for each in layer] for layer in found]
 
 
 def test_layers_keep_the_order_of_the_list_inside() -> None:
@@ -35,19 +32,19 @@ def test_only_the_named_ones_count() -> None:
 
 
 def test_consumers_are_found_through_others() -> None:
-    assert [node.name for node in consumers("cnpg", PLATFORM)] == ["postgres", "immich"]
+    assert [each.name for each in consumers("cnpg", PLATFORM)] == ["postgres", "immich"]
     assert consumers("immich", PLATFORM) == []
 
 
 def test_circle_names_its_members() -> None:
-    circle = (Node("a", ("b",)), Node("b", ("c",)), Node("c", ("a",)))
+    circle = (node("a", ("b",)), node("b", ("c",)), node("c", ("a",)))
     with pytest.raises(Usage, match=r"circle: \w → \w → \w → \w"):
         layers(["a", "b", "c"], circle)
 
 
 def test_unknown_need_names_who_needs_it() -> None:
     with pytest.raises(Usage, match="a needs 'nobody'"):
-        closure(["a"], (Node("a", ("nobody",)),))
+        closure(["a"], (node("a", ("nobody",)),))
 
 
 def test_the_platform_has_an_order() -> None:
@@ -58,12 +55,12 @@ def test_the_platform_has_an_order() -> None:
 @given(st.integers(1, 12), st.data())
 def test_every_need_comes_earlier(size: int, data: st.DataObject) -> None:
     nodes = tuple(
-        Node(
+        node(
             str(n),
             tuple(str(need) for need in sorted(data.draw(st.sets(st.integers(0, n - 1)) if n else st.just(set())))),
         )
         for n in range(size)
     )
-    place = {node.name: number for number, layer in enumerate(layers([n.name for n in nodes], nodes)) for node in layer}
+    place = {each.name: number for number, layer in enumerate(layers([n.name for n in nodes], nodes)) for each in layer}
     assert len(place) == size
-    assert all(place[need] < place[node.name] for node in nodes for need in node.needs)
+    assert all(place[need] < place[each.name] for each in nodes for need in each.needs)

@@ -1,4 +1,4 @@
-"""Ranks, digest, what is approved, and the watch over the event stream."""
+"""Ranks, plan summary, what is approved, and the watch over the event stream."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from runbooks.stacks.plan import (
+    UNKNOWN,
     Approved,
     Fingerprint,
     Rank,
     RunPlan,
     StackPlan,
     Watch,
-    approved_of,
     hash_files,
     plan_of,
-    ranked,
+    property_lines,
+    rank_step,
     summary_data,
     summary_lines,
 )
@@ -94,12 +95,12 @@ DEPLOYMENT = "kubernetes:apps/v1:Deployment"
     ],
 )
 def test_rank(found: Step, rank: Rank) -> None:
-    assert ranked(found).rank is rank
+    assert rank_step(found).rank is rank
 
 
 def test_protection_dropped_in_the_same_update_still_counts() -> None:
     dropped = Step(op="replace", urn=urn(CONFIG_MAP), old=State(protected=True), new=State(protected=False))
-    assert ranked(dropped).rank is Rank.DESTRUCTIVE
+    assert rank_step(dropped).rank is Rank.DESTRUCTIVE
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_unchanged_and_blocked_stacks_are_one_line() -> None:
 def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> None:
     """Each recorded pair of preview and up passes the watch: no false alarm."""
     source = {"04": "03"}.get(number, number)
-    approved = approved_of(planned(source))
+    approved = Approved.of(planned(source))
     watch = Watch(approved=approved, stop=lambda: pytest.fail("stopped"))
     for line in json_answer(number, "up", nth).splitlines():
         watch(line)
@@ -190,7 +191,7 @@ def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> N
 
 def test_first_operation_nobody_approved_stops_the_update_once() -> None:
     stops: list[int] = []
-    watch = Watch(approved=approved_of(planned("03")), stop=lambda: stops.append(1))
+    watch = Watch(approved=Approved.of(planned("03")), stop=lambda: stops.append(1))
     for line in json_answer("06", "up").splitlines():
         watch(line)
     assert len(stops) == 1
@@ -216,7 +217,7 @@ def test_a_half_of_a_replace_that_has_no_other_is_a_delete() -> None:
         ("replace", "base", Rank.REPLACE),
     ]
     assert plan.changes[1].why == "because of data"
-    approved = approved_of(plan)
+    approved = Approved.of(plan)
     for name in ("user", "base"):
         assert approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, name)))
     assert not approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, "left")))
@@ -250,7 +251,7 @@ def test_a_replacement_of_which_only_the_new_half_is_left_is_a_replace() -> None
 def test_weaker_operations_pass_and_stronger_do_not(approved: str, happens: str, allowed: bool) -> None:
     plan = plan_of(STACK, _preview(step(approved, CONFIG_MAP)), fingerprint=NO_PRINT)
     event = Event(kind="started", op=happens, urn=urn(CONFIG_MAP))
-    assert approved_of(plan).allows(event) is allowed
+    assert Approved.of(plan).allows(event) is allowed
 
 
 def _preview(*steps: Step) -> Any:
@@ -281,7 +282,7 @@ def test_leftover_of_a_half_finished_replace_is_shown_and_may_be_removed() -> No
     plan = plan_of(STACK, _preview(step("same", CONFIG_MAP)), fingerprint=NO_PRINT, export=export)
     assert plan.has_changes and not plan.is_destructive
     assert "left over" in "\n".join(summary_lines(RunPlan(layers=((plan,),))))
-    approved = approved_of(plan)
+    approved = Approved.of(plan)
     assert approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, "a")))
     assert not approved.allows(Event(kind="started", op="delete", urn=urn(CONFIG_MAP, "a")))
 
@@ -297,3 +298,25 @@ def test_fingerprint_names_what_differs(tmp_path: Path) -> None:
     (tmp_path / "__main__.py").write_text("a = 2\n")
     after = Fingerprint(parts={"program files": hash_files([tmp_path]), "settings": "2", "new": ""})
     assert before.differing(after) == ["program files", "settings", "new"]
+
+
+# The difference of properties
+
+
+def created(inputs: dict[str, Any]) -> list[str]:
+    return property_lines(Step(op="create", urn="urn:pulumi:mx::sample::a:b:C::x", new=State(inputs=inputs)))
+
+
+def test_values_not_known_before_they_are_applied_are_called_so() -> None:
+    assert created({"host": UNKNOWN, "args": [UNKNOWN], "port": 1}) == [
+        "+ host: (unknown until applied)",
+        "+ args[0]: (unknown until applied)",
+        "+ port: 1",
+    ]
+    step = Step(op="update", urn="urn:x", old=State(inputs={"a": {"b": 1}}), new=State(inputs={"a": {"b": UNKNOWN}}))
+    assert property_lines(step) == ['~ a: {"b": 1} => {"b": (unknown until applied)}']
+
+
+def test_a_component_has_no_properties_to_show() -> None:
+    assert created({}) == []
+    assert created({"labels": {}}) == ["+ labels: {}"]

@@ -10,7 +10,7 @@ import pytest
 
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks.conflicts import Holder, read_holders, take_items
-from runbooks.stacks.diff import UNKNOWN, property_lines
+from runbooks.stacks.plan import UNKNOWN, property_lines
 from runbooks.stacks.repair import (
     Repaired,
     filled,

@@ -9,17 +9,12 @@ import pytest
 
 from runbooks.core.errors import Refused
 from runbooks.stacks import apply, preview, states
-from runbooks.stacks.plan import approved_of
+from runbooks.stacks.plan import Approved
 from runbooks.tasks import destroy
 from runbooks.tools.pulumi import read_event
 from tests.unit.stage import TREE, Answer, Stage, event, preview_answer, step, urn
 
 NET, _, DB, APP = TREE
-
-
-@pytest.fixture(autouse=True)
-def tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbooks.services.SERVICES", TREE)
 
 
 def standing(service: str) -> list[dict[str, Any]]:
@@ -56,7 +51,7 @@ def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
     plan = preview.plan_end(stage, DB)  # type: ignore[arg-type]
     assert plan.has_changes
     (began, _) = (read_event(line) for line in event("db", "delete-replaced"))
-    assert began is not None and approved_of(plan).allows(began)
+    assert began is not None and Approved.of(plan).allows(began)
 
 
 def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> None:

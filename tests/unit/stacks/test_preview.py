@@ -1,17 +1,140 @@
-"""What a stack would create and the cluster has already."""
+"""From services to one plan: which are chosen, in which order they start, what the cluster has already."""
 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runbooks.stacks.existing import TAKES_OVER, UNKNOWN, existing, manifest_of, takes_over
+from runbooks.core.errors import Usage
+from runbooks.services import SERVICES
+from runbooks.stacks import preview
+from runbooks.stacks.order import layers
+from runbooks.stacks.plan import UNKNOWN
+from runbooks.stacks.preview import TAKES_OVER, find_existing, manifest_of, takes_over
+from runbooks.stacks.service import Service
 from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found
 from runbooks.tools.pulumi import Preview, State, Step
 from tests.answers import Answers
+from tests.unit.stage import TREE, Stage
+
+# A service that needs ESC on a file backend: left out of everything, refused by name
+
+BOUND = replace(TREE[3], environment="app/prod")
+LAYERS = [TREE[:2], (TREE[2],), (BOUND,)]
+EVERYTHING = ("net", "op", "db", "app")
+
+
+def staged(tmp_path: Path, settings: str = "environment:\n  - app/prod\n") -> Stage:
+    """Its stack file binds the environment."""
+    stage = Stage(tmp_path, {})
+    stage.services = (*TREE[:3], BOUND)
+    path = stage.stack(BOUND).settings_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(settings)
+    return stage
+
+
+def test_left_out_of_everything_and_named(tmp_path: Path) -> None:
+    stage = staged(tmp_path)
+    chosen = preview.choose(stage, EVERYTHING)  # type: ignore[arg-type]
+    assert chosen == [TREE[:2], (TREE[2],)]
+    assert "app: left out: file://x does not support Pulumi ESC" in stage.reporter.text
+
+
+def test_refused_by_name_with_both_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(Usage) as refused:
+        preview.choose(staged(tmp_path), ("app",))  # type: ignore[arg-type]
+    assert refused.value.exit_code == 2
+    assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind app/prod" in refused.value.next_step
+
+
+def test_the_way_out_is_one(tmp_path: Path) -> None:
+    """Unbound, with settings of its own, it is planned like any other service."""
+    stage = staged(tmp_path, "config:\n  app:x: y\n")
+    assert preview.choose(stage, ("app",)) == LAYERS  # type: ignore[arg-type]
+    assert preview.choose(stage, ("db", "app")) == LAYERS  # type: ignore[arg-type]
+
+
+def test_on_the_cloud_nothing_is_left_out(tmp_path: Path) -> None:
+    stage = staged(tmp_path)
+    stage.target.has_diy_backend = False
+    assert preview.choose(stage, ("app",)) == LAYERS  # type: ignore[arg-type]
+
+
+# A service starts as soon as what it needs is done, not before, and not after a failure of it
+
+PATIENCE = 30.0
+
+
+def service(name: str, *needs: str) -> Service:
+    return Service(name=name, folder=name, about="", namespace=name, needs=needs)
+
+
+SERVICE_TREE = [service("slow"), service("quick"), service("consumer", "quick"), service("both", "slow", "quick")]
+FIRST, SECOND = layers([each.name for each in SERVICE_TREE], SERVICE_TREE)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        yield pool
+
+
+def test_a_consumer_does_not_wait_for_the_rest_of_a_layer(pool: ThreadPoolExecutor) -> None:
+    consumed = threading.Event()
+
+    def work(each: Service) -> bool:
+        if each.name == "consumer":
+            consumed.set()
+        # Only ends in time when the consumer, of the second layer, runs beside it.
+        return consumed.wait(PATIENCE) if each.name == "slow" else True
+
+    tried = preview.work_in_order(pool, [FIRST, SECOND], work)
+    assert [[future.result() for future in layer] for layer in tried] == [[True, True], [True, True]]
+
+
+def test_nothing_starts_before_all_that_it_needs_is_done(pool: ThreadPoolExecutor) -> None:
+    done: list[str] = []
+    known = {each.name: each for each in SERVICES}
+
+    def work(each: Service) -> str:
+        assert set(each.needs) <= set(done), f"{each.name} started before {each.needs}"
+        done.append(each.name)
+        return each.name
+
+    service_layers = layers(known, SERVICES)
+    for layer, futures in zip(service_layers, preview.work_in_order(pool, service_layers, work), strict=True):
+        assert [future.result() for future in futures] == [each.name for each in layer]
+    assert sorted(done) == sorted(known)
+
+
+def test_what_needs_a_failed_one_never_starts_and_its_layer_is_tried_whole(pool: ThreadPoolExecutor) -> None:
+    started: list[str] = []
+
+    def work(each: Service) -> None:
+        started.append(each.name)
+        if each.name == "quick":
+            raise ValueError(each.name)
+
+    slow, quick = next(preview.work_in_order(pool, [FIRST, SECOND], work))
+    assert slow.exception() is None and isinstance(quick.exception(), ValueError)
+    assert sorted(started) == ["quick", "slow"]
+
+
+def test_a_need_that_is_not_of_this_run_does_not_count(pool: ThreadPoolExecutor) -> None:
+    only = [(SERVICE_TREE[3],)]
+    ((future,),) = preview.work_in_order(pool, only, lambda each: each.name)
+    assert future.result() == "both"
+
+
+# What a stack would create and the cluster has already
 
 KUBECTL = Kubectl(program="/bin/kubectl", kubeconfig=Path("/run/kubeconfig"))
 CRD = "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"
@@ -63,7 +186,7 @@ def test_which_steps_create_an_object_that_can_be_asked_for(step: Step, wanted: 
 def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
     namespace, secret = creates("kubernetes:core/v1:Namespace", "ns"), creates("kubernetes:core/v1:Secret", "s")
     answers = Answers((("--filename=-",), row("v1", "Namespace", "", "ns", "", "")))
-    found = existing(preview_of(namespace, secret), KUBECTL, answers)
+    found = find_existing(preview_of(namespace, secret), KUBECTL, answers)
     assert found == {namespace.urn: ""}
     (command,) = answers.asked
     assert not command.mutates and command.argv[:4] == (
@@ -72,7 +195,7 @@ def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
     asked = [(each["kind"], each["metadata"]["name"]) for each in json.loads(command.stdin or b"")["items"]]
     assert asked == [("Namespace", "ns"), ("Secret", "s")]
     unchanged = creates("kubernetes:core/v1:Secret", "s", op="same")
-    assert existing(preview_of(unchanged), KUBECTL, answers) == {} and len(answers.asked) == 1
+    assert find_existing(preview_of(unchanged), KUBECTL, answers) == {} and len(answers.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,7 +206,7 @@ def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, 
     """A kind without namespaces is found without one, and one left out is that of the kubeconfig's context."""
     step = creates("kubernetes:core/v1:Secret", "s", namespace=namespace)
     answers = Answers((("get",), row("v1", "Secret", found_in, "s", "", "")))
-    assert bool(existing(preview_of(step), KUBECTL, answers)) is same
+    assert bool(find_existing(preview_of(step), KUBECTL, answers)) is same
 
 
 @pytest.mark.parametrize(
@@ -97,7 +220,7 @@ def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, 
 def test_whose_it_is(release: str, within: str, owner: str) -> None:
     step = creates(CRD, "clusters.postgresql.cnpg.io", version="apiextensions.k8s.io/v1")
     facts = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "clusters.postgresql.cnpg.io", release, within)
-    assert existing(preview_of(step), KUBECTL, Answers((("get",), row(*facts)))) == {step.urn: owner}
+    assert find_existing(preview_of(step), KUBECTL, Answers((("get",), row(*facts)))) == {step.urn: owner}
 
 
 def test_a_kind_that_the_server_does_not_know_has_no_objects() -> None:
