@@ -101,7 +101,7 @@ def _no_answer(target: Target, context: KubeContext, error: KubectlFailed) -> Op
     hint = {
         Trouble.UNTRUSTED: "certificate-authority-data in the kubeconfig of another cluster, or the server was rebuilt",
         Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
-        Trouble.PLUGIN: "what the kubeconfig's login plug-in wrote above: a login that ended, or a variable that it needs",
+        Trouble.PLUGIN: "the error of the kubeconfig's login plug-in above: an expired login, or a missing variable",
     }.get(error.trouble, "")
     if error.trouble is Trouble.UNAUTHORIZED:
         hint = ended_credential(context, datetime.now(UTC)) or hint
