@@ -1,291 +1,380 @@
-"""The text of a pull request, from git and the records of runs: what is known, and by name what is not."""
+"""The text of a pull request: a template filled from git and from the journals of the runs on this machine.
+
+Only names of settings are shown, never a value. What neither git nor a journal holds is named as not known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from runbooks.core.journal import KEPT_RUNS
-from runbooks.stacks import touched
-from runbooks.stacks.branch import Change
-from runbooks.stacks.runs import Run, StackPreview
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import NotFound, OpsError, ToolFailed, Usage
+from runbooks.core.journal import KEPT_RUNS, read_journal, runs_of
+from runbooks.core.yaml_file import parse
+from runbooks.stacks.plan import count_verbs, kind_of
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import RunContext
 from runbooks.stacks.target import LAB
-from runbooks.stacks.touched import Touched
+from runbooks.tools import git
+from runbooks.tools.pulumi import name_of, type_of
 
-OWN_TASK = "pr.body"
-OF_OTHER_FILES = ("destroy.", "rollback.")
-"""Tasks whose previews are not of the checkout as it lies here: of none, or of an older commit."""
-MOST_COMMANDS = 40
-MOST_CHANGES = 30
-"""Of one stack; the count above them is complete."""
-MOST_FILES = 12
+TEMPLATE = """\
+## Summary
+
+Why: _not known here; add a sentence._
+
+{summary}
+
+## Commands run
+
+As recorded since {since}, when the commit {fork} was made:
+
+{commands}
+
+## Previews
+
+{previews}
+
+## Settings touched
+
+{settings}
+
+## How to go back
+
+{way_back}
+
+## Not known here
+
+{gaps}"""
+OTHER_FILES = ("destroy.", "rollback.")
+"""Tasks whose previews are not of the checked out files: of none, or of an older commit."""
+LIB, CHARTS, LOCK, PROJECT_FILE = "pulumi/lib/", "charts.yaml", "uv.lock", "Pulumi.yaml"
+ENVIRONMENT = re.compile(r"environments/(.+)\.ya?ml")
+SETTINGS = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml|targets\.yaml|charts\.yaml|environments/.+\.ya?ml")
+PACKAGES = ("pyproject.toml", LOCK)
+"""Settings that are named as a whole."""
+LIB_IMPORT = re.compile(r"^\s*(?:from|import)\s+lib\.(\w+)", re.MULTILINE)
+CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
 
 
-def lines(change: Change, runs: Sequence[Run]) -> list[str]:
-    """The text in Markdown, section by section; `runs` are all that are kept, oldest first."""
-    ours = of_change(runs, change)
-    return [
-        *summary(change),
-        *commands(change, ours),
-        *previews(change, ours),
-        *stacks(ours),
-        *settings(change),
-        *way_back(change),
-        *not_known(change, runs, ours),
-    ]
+def write_text(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> str:
+    """The pull request's text in Markdown. Raises as `read_change` does."""
+    change = read_change(run, root, base, services)
+    every = read_runs(run.state_dir)
+    # A journal names no branch: all runs since the fork count.
+    runs = [each for each in every if each.began >= change.forked and each.task != "pr.body"]
+    found = (preview for each in runs if not each.task.startswith(OTHER_FILES) for preview in each.previews)
+    previews = list({(preview.target, preview.service): preview for preview in found}.values())
+    sections = {
+        "summary": _summary(change),
+        "commands": _commands(runs),
+        "previews": _previews(previews) or ["None recorded."],
+        "settings": [f"- {code(path)}: {', '.join(map(one_line, keys))}" for path, keys in change.settings.items()],
+        "way_back": [f"- {step}" for step in _way_back(change)],
+        "gaps": [f"- {gap}" for gap in _gaps(change, every, runs, previews)],
+    }
+    facts = {name: "\n".join(lines or ["None."]) for name, lines in sections.items()}
+    return TEMPLATE.format(since=when(change.forked), fork=code(change.fork[:12]), **facts)
 
 
-# What the records know
-
-
-def of_change(runs: Sequence[Run], change: Change) -> list[Run]:
-    """The runs since the fork; records hold no branch, so all of them."""
-    return [run for run in runs if run.began >= change.forked and run.task != OWN_TASK]
-
-
-def newest_previews(runs: Iterable[Run]) -> list[StackPreview]:
-    """Of each stack on each target the last one of these files, in the order in which the stacks first came up."""
-    found: dict[tuple[str, str], StackPreview] = {}
-    for run in runs:
-        if run.task.startswith(OF_OTHER_FILES):
-            continue
-        for preview in run.previews:
-            found[preview.target, preview.service] = preview
-    return list(found.values())
+# What changed
 
 
 @dataclass(frozen=True, kw_only=True)
-class StackState:
-    """What the runs left of a stack that one of them changed."""
+class Change:
+    """Everything since the checkout left its base, committed or not."""
 
+    fork: str
+    """The commit where the two parted."""
+    forked: datetime
+    """When that commit was made."""
+    subjects: tuple[str, ...]
+    """First lines of the commits since then, oldest first."""
+    files: Mapping[str, str]
+    """Path → `A` new, `M` changed, `D` deleted."""
+    uncommitted: tuple[str, ...]
+    touched: Mapping[Service, tuple[str, ...]]
+    """Service → the files that touch it."""
+    settings: Mapping[str, tuple[str, ...]]
+    """File → the keys that differ and how."""
+    written: Mapping[str, datetime]
+    """File → when it was last written here."""
+
+
+def read_change(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> Change:
+    """Compare the checkout with the commit where it left `base`.
+
+    Raises `NotFound` for a base that is not a commit or shares none, `Usage` when nothing differs, `ToolFailed` where
+    git cannot read the checkout.
+    """
+
+    def ask(command: Command, *, may_fail: bool = False) -> Outcome:
+        # Old settings are among the answers, so none is shown or recorded.
+        outcome = run.runner.run(replace(command, confidential=True))
+        if outcome.ok or (may_fail and outcome.exit_code == 1):
+            return outcome
+        message = (outcome.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise ToolFailed(
+            f"git could not {command.title}: {run.masker.mask(message)}",
+            expected="a git clone that this user may read",
+            next_step="git status",
+        )
+
+    tip = ask(git.resolve(root, base), may_fail=True).stdout.strip()
+    fork = ask(git.merge_base(root, tip), may_fail=True).stdout.strip() if tip else ""
+    if not fork:
+        raise NotFound(
+            f"this branch and {base} share no commit" if tip else f"this clone has no commit or branch {base!r}",
+            expected="the branch that the change is for",
+            next_step="git branch --all lists the branches; ./inv pr.body --base NAME",
+        )
+    uncommitted = git.read_uncommitted(ask(git.uncommitted_files(root)))
+    # git's difference lacks the files that git does not know yet.
+    new = [each for each in uncommitted if each.status == "A"]
+    files = {each.path: each.status for each in (*new, *git.read_changed(ask(git.changed_files(root, fork))))}
+    if not files:
+        raise Usage(
+            f"nothing here differs from {base}",
+            expected="a branch with commits of its own, or changed files",
+            next_step="./inv pr.body --base REF compares with another commit",
+        )
+    settings: dict[str, tuple[str, ...]] = {path: ("changed",) for path in sorted(files) if path in PACKAGES}
+    for path in sorted(filter(SETTINGS.fullmatch, files)):
+        before = "" if files[path] == "A" else ask(git.show(root, fork, path)).stdout
+        after = b"" if files[path] == "D" else (root / path).read_bytes()
+        settings[path] = changed_keys(path, before.encode(), after)
+    charts = {key.split(".")[0] for key in settings.get(CHARTS, ())}
+    touched = {each: tuple(path for path in files if is_touched(root, each, path, charts)) for each in services}
+    there = [path for path in files if (root / path).is_file()]
+    return Change(
+        fork=fork,
+        forked=datetime.fromisoformat(ask(git.commit_time(root, fork)).stdout.strip()).astimezone(UTC),
+        subjects=tuple(ask(git.subjects(root, fork)).stdout.splitlines()),
+        files=files,
+        uncommitted=tuple(each.path for each in uncommitted),
+        touched={service: paths for service, paths in touched.items() if paths},
+        settings=settings,
+        written={path: datetime.fromtimestamp((root / path).stat().st_mtime, UTC) for path in there},
+    )
+
+
+def is_touched(root: Path, service: Service, path: str, charts: Iterable[str]) -> bool:
+    """Whether the service owns the file or uses it; `charts` are those whose pins differ."""
+    folder = root / "pulumi" / service.folder
+    if path.startswith(f"pulumi/{service.folder}/") or path == LOCK:
+        return True
+    if path.startswith(LIB):
+        return Path(path).stem in _helpers_of(root, folder)
+    if path == CHARTS:
+        return not _found_in(folder, "*.py", CHART_CALL).isdisjoint(charts)
+    environment = ENVIRONMENT.fullmatch(path)
+    return environment is not None and environment[1] == service.environment
+
+
+def _helpers_of(root: Path, folder: Path) -> set[str]:
+    """The modules of `pulumi/lib` that the program imports, directly or not."""
+    found: set[str] = set()
+    waiting = _found_in(folder, "*.py", LIB_IMPORT)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= _found_in(root / LIB, f"{name}.py", LIB_IMPORT) - found
+    return found
+
+
+def _found_in(folder: Path, pattern: str, wanted: re.Pattern[str]) -> set[str]:
+    return {name for path in folder.glob(pattern) for name in wanted.findall(path.read_text(encoding="utf-8"))}
+
+
+def changed_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:
+    """`key added`, `key changed`, `key removed` of each setting that differs; never a value."""
+    try:
+        old, new = (dict(_leaves(parse(Path(path), raw))) for raw in (before, after))
+    except OpsError:
+        return ("not YAML, so its keys are not known",)
+    keys = [key for key in {**new, **old} if key not in old or key not in new or old[key] != new[key]]
+    words = {key: "added" if key not in old else "changed" if key in new else "removed" for key in keys}
+    return tuple(f"{key.removeprefix('config.')} {word}" for key, word in words.items()) or ("no setting differs",)
+
+
+def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of everything that is not a mapping; a secret and a list count as a whole, `{}` is nothing."""
+    if not isinstance(document, Mapping) or set(document) == {"secure"}:
+        if path:
+            yield path, document
+        return
+    for key, value in document.items():
+        yield from _leaves(value, f"{path}.{key}".removeprefix("."))
+
+
+# What the journals hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackPreview:
+    """The plan summary of one stack."""
+
+    at: datetime
     service: str
     target: str
-    done: str
-    at: datetime
-    proof: str = ""
-    """What its verification counted, where there was one since."""
+    state: str
+    """Its changes, counted; else `unchanged`, or what it waits for."""
+    changes: tuple[str, ...]
+    """`delete Secret old  (deleted)`, gravest first."""
 
 
-def changed_stacks(runs: Iterable[Run]) -> list[StackState]:
-    """Every stack that was applied, begun or destroyed, with what came last."""
-    found: dict[tuple[str, str], StackState] = {}
-    for run in runs:
-        for service, done in _done_by(run):
-            found[run.target, service] = StackState(service=service, target=run.target, done=done, at=run.began)
-        for service, proof in run.proofs.items():
-            if (run.target, service) in found:
-                found[run.target, service] = replace(found[run.target, service], proof=proof)
-    return list(found.values())
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a task."""
+
+    began: datetime
+    task: str
+    command: str
+    """As it was typed, behind `./inv`."""
+    target: str
+    """Empty for a run without one."""
+    exit_code: int | None
+    """`None` when the journal has no end: the run still goes on, or was killed."""
+    previews: tuple[StackPreview, ...]
 
 
-def _done_by(run: Run) -> Iterator[tuple[str, str]]:
-    yield from ((service, "applied") for service in run.applied)
-    yield from ((service, "begun, failed") for service in run.failed)
-    verb, _, service = run.task.partition(".")
-    if verb == "destroy" and run.exit_code == 0:
-        yield service, "destroyed"
+def read_runs(state_dir: Path) -> list[Run]:
+    """All runs that are kept, oldest first. A journal of another form is left out."""
+    runs = []
+    for path in runs_of(state_dir):
+        with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, StopIteration):
+            runs.append(_read_run(read_journal(path)))
+    return runs
+
+
+def _read_run(records: Sequence[Mapping[str, Any]]) -> Run:
+    first = next(record for record in records if record["kind"] == "run")
+    last = {record["kind"]: record for record in records}
+    return Run(
+        began=datetime.fromisoformat(first["time"]).astimezone(UTC),
+        task=first["task"],
+        command=shlex.join(["./inv", *map(one_line, first["argv"][1:])]),
+        target=last["target"]["target"] if "target" in last else "",
+        exit_code=last["end"]["exit_code"] if "end" in last else None,
+        previews=tuple(
+            StackPreview(
+                at=datetime.fromisoformat(record["time"]).astimezone(UTC),
+                service=stack["service"],
+                target=record["target"],
+                state=count_verbs(change["verb"] for change in stack["changes"]) or stack["state"],
+                changes=tuple(map(_change_line, stack["changes"])),
+            )
+            for record in records
+            if record["kind"] == "plan"
+            for stack in record["stacks"]
+        ),
+    )
+
+
+def _change_line(change: Mapping[str, Any]) -> str:
+    mark = "DESTRUCTIVE: " if change["rank"] == "destructive" else ""
+    why = f"  ({change['why']})" if change["why"] else ""
+    return one_line(f"{mark}{change['verb']} {kind_of(type_of(change['urn']))} {name_of(change['urn'])}{why}")
 
 
 # The sections
 
 
-def summary(change: Change) -> list[str]:
-    rows = [f"| {code(each.service.name)} | {_touched_by(each)} |" for each in change.touched]
-    table = ["| service | touched by |", "|---|---|", *rows] if rows else ["No service is touched."]
-    besides = besides_services(change)
+def _summary(change: Change) -> list[str]:
+    rows = []
+    for service, paths in change.touched.items():
+        is_new = change.files.get(f"pulumi/{service.folder}/{PROJECT_FILE}") == "A"
+        rows.append(f"| {code(service.name)} | {'new: ' if is_new else ''}{list_files(paths)} |")
     return [
-        *("## Summary", "", "Why: _not known here; add a sentence._", ""),
-        *(f"- {_plain(subject)}" for subject in change.subjects),
-        *([f"- not committed yet: {files_told(change.uncommitted)}"] if change.uncommitted else []),
-        *("", *table, ""),
-        *([f"Besides: {besides}.", ""] if besides else []),
+        *(f"- {one_line(subject)}" for subject in change.subjects),
+        *([f"- not committed yet: {list_files(change.uncommitted)}"] if change.uncommitted else []),
+        *("", *(["| service | touched by |", "|---|---|", *rows] if rows else ["No service is touched."])),
     ]
 
 
-def _touched_by(each: Touched) -> str:
-    """Its own files by their names alone; a new project as a whole."""
-    folder = f"pulumi/{each.service.folder}/"
-    if each.is_new:
-        own = sum(path.startswith(folder) for path in each.files)
-        return f"new: {code(folder)}, {own} files"
-    return files_told([path.removeprefix(folder) for path in each.files])
-
-
-def besides_services(change: Change) -> str:
-    """The files that touch no service, counted by their folder below the root."""
-    of_services = {path for each in change.touched for path in each.files}
-    rooms: dict[str, int] = {}
-    for path in sorted(each.path for each in change.files if each.path not in of_services):
-        room = path.split("/")[0]
-        rooms[room] = rooms.get(room, 0) + 1
-    return ", ".join(f"{code(room)} ({number})" for room, number in rooms.items())
-
-
-def commands(change: Change, ours: Sequence[Run]) -> list[str]:
-    """Each command line once, where it last stood, with how it ended."""
+def _commands(runs: Iterable[Run]) -> list[str]:
+    """Each command line once, with how often it ran and how the last run ended."""
     same: dict[tuple[str, str], list[Run]] = {}
-    for run in ours:
+    for run in runs:
         same[run.command, run.target] = [*same.pop((run.command, run.target), []), run]
-    told = [_told_command(runs) for runs in same.values()]
-    left_out = len(told) - MOST_COMMANDS
-    return [
-        *("## Commands run", ""),
-        *(f"As recorded since {when(change.forked)}, when the commit {code(change.fork[:12])} was made:", ""),
-        *([f"- {left_out} earlier ones, left out here"] if left_out > 0 else []),
-        *(told[-MOST_COMMANDS:] or ["- none"]),
-        "",
-    ]
+    lines = []
+    for (command, target), found in same.items():
+        ended = "no end recorded" if found[-1].exit_code is None else f"exit {found[-1].exit_code}"
+        often = f"{len(found)} times, last " if len(found) > 1 else ""
+        on = f" on {code(target)}" if target else ""
+        lines.append(f"- {code(command)}{on}: {ended}, {often}{when(found[-1].began)}")
+    return lines
 
 
-def _told_command(same: Sequence[Run]) -> str:
-    run = same[-1]
-    target = f" on {code(run.target)}" if run.target else ""
-    ended = "no end recorded" if run.exit_code is None else f"exit {run.exit_code}"
-    often = f"{len(same)} times, last " if len(same) > 1 else ""
-    return f"- {code(run.command)}{target}: {ended}, {often}{when(run.began)}"
+def _previews(previews: Sequence[StackPreview]) -> list[str]:
+    lines = []
+    for each in previews:
+        lines.append(one_line(f"{each.service} on {each.target}, {when(each.at)}: {each.state}"))
+        lines += [f"  {change}" for change in each.changes]
+    return ["```", *lines, "```"] if lines else []
 
 
-def previews(change: Change, ours: Sequence[Run]) -> list[str]:
-    """The last preview of every stack: a row where the change touches it or it would change, a word where not."""
-    names = {each.service.name for each in change.touched}
-    found = newest_previews(ours)
-    shown = [each for each in found if each.service in names or not each.is_unchanged]
-    others = ", ".join(f"{each.service} on {each.target}" for each in found if each not in shown)
-    rows = [
-        f"| {code(each.stack)} | {code(each.target)} | {cell(each.told)} | {when(each.at)}{_outdated(change, each)} |"
-        for each in shown
-    ]
-    digest = [line for each in shown if each.changes for line in _digest(each)]
-    return [
-        *("## Previews", ""),
-        *(["| stack | target | would change | previewed |", "|---|---|---|---|", *rows, ""] if rows else []),
-        *([_plain(f"Nothing would change besides: {others}."), ""] if others else []),
-        *([] if found else ["None recorded.", ""]),
-        *(["```", *digest, "```", ""] if digest else []),
-    ]
-
-
-def _digest(preview: StackPreview) -> Iterator[str]:
-    """The changes of one stack, gravest first, as the record has them."""
-    yield _plain(f"{preview.service} on {preview.target}: {preview.told}")
-    for change in preview.changes[:MOST_CHANGES]:
-        mark = "DESTRUCTIVE: " if change.destructive else ""
-        why = f"  ({change.why})" if change.why else ""
-        yield _plain(f"  {mark}{change.verb} {change.kind} {change.name}{why}")
-    if len(preview.changes) > MOST_CHANGES:
-        yield f"  … and {len(preview.changes) - MOST_CHANGES} more"
-
-
-def _outdated(change: Change, preview: StackPreview) -> str:
-    newer = newer_files(change, preview)
-    return f"; **since then written: {files_told(newer)}**" if newer else ""
-
-
-def newer_files(change: Change, preview: StackPreview) -> list[str]:
-    """Files of the previewed service that were written after its preview."""
-    files = [path for each in change.touched if each.service.name == preview.service for path in each.files]
-    return [path for path in files if path in change.written and change.written[path] > preview.at]
-
-
-def stacks(ours: Sequence[Run]) -> list[str]:
-    found = changed_stacks(ours)
-    rows = [
-        f"| {code(each.service)} | {code(each.target)} | {each.done} {when(each.at)} | {cell(each.proof) or 'no'} |"
-        for each in found
-    ]
-    table = ["| service | target | last | verified since |", "|---|---|---|---|", *rows] if rows else ["None recorded."]
-    lab = [f"{code(LAB)} is a throw-away platform on one machine.", ""] if any(x.target == LAB for x in found) else []
-    return [*("## Stacks touched", "", *table, ""), *lab]
-
-
-def settings(change: Change) -> list[str]:
-    """Names of what differs, never a value."""
-    told = [
-        f"- {code(path)}: {', '.join(map(_plain, keys)) or 'changed'}" for path, keys in sorted(change.settings.items())
-    ]
-    return ["## Settings touched", "", *(told or ["None."]), ""]
-
-
-def way_back(change: Change) -> list[str]:
+def _way_back(change: Change) -> Iterator[str]:
     commit = change.fork[:12]
-    steps = [
-        *(_back(each, commit) for each in change.touched),
-        *(_back_for_gone(folder, commit) for folder in touched.gone_projects(change.files)),
-        *(
-            f"environment {environment[1]}: its file as it was, then {code(f'./inv esc.apply {environment[1]}')}"
-            for path in sorted(change.settings)
-            if (environment := touched.ENVIRONMENT.fullmatch(path))
-        ),
-        "this repository: `git revert` of the commits, then `./inv check`",
-    ]
-    return ["## How to go back", "", *(f"- {step}" for step in steps), ""]
+    for service in change.touched:
+        if change.files.get(f"pulumi/{service.folder}/{PROJECT_FILE}") == "A":
+            yield f"{service.name}, which is new: {code(f'./inv destroy.{service.name}')}, before its folder is removed"
+        else:
+            data = "; its data is not rolled back" if service.stateful else ""
+            yield f"{service.name}: {code(f'./inv rollback.{service.name} --to {commit}')}{data}"
+    for path, status in change.files.items():
+        if status == "D" and path.endswith(f"/{PROJECT_FILE}"):
+            there = code(f"git switch --detach {commit}")
+            yield f"{code(path)} is deleted and its stacks are not: destroy them from a checkout that has it, {there}"
+        if environment := ENVIRONMENT.fullmatch(path):
+            yield f"environment {environment[1]}: restore its file, then {code(f'./inv esc.apply {environment[1]}')}"
+    yield "this repository: `git revert` of the commits, then `./inv check`"
 
 
-def _back(each: Touched, commit: str) -> str:
-    name = each.service.name
-    if each.is_new:
-        return f"{name}, which is new: {code(f'./inv destroy.{name}')}, while its folder is still there"
-    data = "; its data is not rolled back" if each.service.stateful else ""
-    return f"{name}: {code(f'./inv rollback.{name} --to {commit}')}{data}"
-
-
-def _back_for_gone(folder: str, commit: str) -> str:
-    there = code(f"git switch --detach {commit}")
-    return f"{code(folder)} is gone and its stacks are not: destroy or deploy them from a checkout that has it, {there}"
-
-
-def not_known(change: Change, runs: Sequence[Run], ours: Sequence[Run]) -> list[str]:
-    return ["## Not known here", "", *(f"- {line}" for line in _gaps(change, runs, ours)), ""]
-
-
-def _gaps(change: Change, runs: Sequence[Run], ours: Sequence[Run]) -> Iterator[str]:
+def _gaps(change: Change, every: Sequence[Run], runs: Sequence[Run], previews: Sequence[StackPreview]) -> Iterator[str]:
     yield "why the change is wanted"
-    yield "what was run otherwise than with `./inv`, on another machine or with another state folder"
-    if ours:
-        yield "which of the runs above were for this change: a record names no branch"
-    if len(runs) >= KEPT_RUNS and runs[0].began > change.forked:
-        yield f"runs before {when(runs[0].began)}: the last {KEPT_RUNS} are kept"
-    found = newest_previews(ours)
-    for each in change.touched:
-        yield from _not_previewed(change, each, [seen for seen in found if seen.service == each.service.name])
+    yield "what was run without `./inv`, on another machine or with another state folder"
+    if runs:
+        yield "which of the runs above were for this change: a journal names no branch"
+    if len(every) >= KEPT_RUNS and every[0].began > change.forked:
+        yield f"runs before {when(every[0].began)}: the last {KEPT_RUNS} are kept"
+    for service, paths in change.touched.items():
+        real = [each for each in previews if each.service == service.name and each.target != LAB]
+        last = max((change.written[path] for path in paths if path in change.written), default=change.forked)
+        if not real:
+            yield f"what {service.name} would change on a real target: it was not previewed there"
+        elif all(each.at < last for each in real):
+            yield f"what {service.name} would change now: its files were written after its last preview"
     last = max(change.written.values(), default=change.forked)
     for command in ("./inv check", "./inv test"):
-        if not any(run.command == command and run.exit_code == 0 and run.began > last for run in ours):
-            yield f"whether {code(command)} passes: no such run since the last file was written ended with exit 0"
+        if not any(run.command == command and run.exit_code == 0 and run.began > last for run in runs):
+            yield f"whether {code(command)} passes: no such run ended with exit 0 since the last file was written"
 
 
-def _not_previewed(change: Change, each: Touched, found: Sequence[StackPreview]) -> Iterator[str]:
-    real = [seen for seen in found if seen.target != LAB]
-    if not real:
-        where = "it was previewed on the lab only" if found else "it was not previewed"
-        yield f"what {each.service.name} would change on a real target: {where}"
-    elif all(newer_files(change, seen) for seen in real):
-        yield f"what {each.service.name} would change now: it was not previewed since its files were written"
-
-
-# Words
+# Markdown
 
 
 def when(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def code(text: str) -> str:
-    """The text as code, in a line or in a table's cell."""
-    shown = cell(text)
-    return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
-
-
-def cell(text: str) -> str:
-    return _plain(text).replace("|", "\\|")
-
-
-def _plain(text: str) -> str:
-    """On one line, and no end of a block of code."""
+def one_line(text: str) -> str:
+    """On one line, and without the end of a code block."""
     return "".join(character if character.isprintable() else " " for character in text).replace("```", "` ` `")
 
 
-def files_told(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - MOST_FILES} more" if len(paths) > MOST_FILES else ""
-    return ", ".join(code(path) for path in paths[:MOST_FILES]) + more
+def code(text: str) -> str:
+    """The text as code, in a line or in a table's cell."""
+    shown = one_line(text).replace("|", "\\|")
+    return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
+
+
+def list_files(paths: Sequence[str]) -> str:
+    return ", ".join(map(code, paths[:12])) + (f" and {len(paths) - 12} more" if len(paths) > 12 else "")
