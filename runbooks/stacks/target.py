@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -20,9 +21,6 @@ from runbooks.tools.kubeconfig import is_loopback, read_context
 
 LAB = "lab"
 TARGETS_FILE = "targets.yaml"
-REQUIRED_KEYS = ("stack", "backend", "organization", "kubeconfig", "context")
-OPTIONAL_KEYS = ("cluster_uid", "passphrase_file")
-KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
 DIY_SCHEMES = ("file", "s3", "gs", "azblob", "postgres")
 DIY_ORGANIZATION = "organization"
 """The literal word that file and bucket backends use for every organization (pulumi pkg/backend/diy)."""
@@ -40,18 +38,18 @@ class Target:
     kubeconfig: Path
     context: str
     cluster_uid: str = ""
-    """UID of namespace `kube-system`; empty when nobody pinned it yet."""
+    """UID of namespace `kube-system`; empty until it is pinned."""
     passphrase_file: Path | None = None
     token_file: Path | None = None
     """Where the access token of the lab's own cloud is; for any other cloud `pulumi login` knows it."""
     ephemeral: bool = False
-    """Only the lab's own target: nothing on it is worth asking for."""
+    """Only the lab's own target: nothing on it needs an approval."""
     settings_dir: Path | None = None
     """Stack settings outside the projects, `<settings_dir>/<project>/Pulumi.<stack>.yaml` (the lab)."""
     credentials_dir: Path | None = None
-    tools: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    tools: Mapping[str, Path] = field(default_factory=dict)
     """Tools the lab brings along, by name."""
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Per Pulumi project, the plain settings this target imposes."""
 
     @property
@@ -132,90 +130,96 @@ def load_target(name: str, *, root: Path, state_dir: Path) -> Target:
 
 
 def _read_target(source: YamlFile, entries: Mapping[str, Any], name: str, root: Path) -> Target:
-    where = source.where(entries, name)
-    if name == LAB:
-        raise Usage(
-            f"{where}: the target `lab` cannot be defined here",
-            expected="another name; the lab describes itself when it starts",
-        )
-    try:
+    with _located(source.where(entries, name)):
+        if name == LAB:
+            raise Usage(
+                "the target `lab` cannot be defined here",
+                expected="another name; the lab describes itself when it starts",
+            )
         refuse_option_like("target", name)
-    except Usage as error:
-        raise Usage(f"{where}: {error.summary}", expected=error.expected) from error
     entry = source.section(entries, name)
     about = f"target {name!r}"
     source.refuse_unknown_keys(entry, KEYS, about)
     values = {key: source.text(entry, key, about) for key in KEYS if key in REQUIRED_KEYS or key in entry}
-    for key in ("stack", "context", "organization"):
-        _refuse_bad_word(source.where(entry, key), key, values[key])
-    return Target(
-        name=name,
-        stack=values["stack"],
-        backend=_absolute_backend(source.where(entry, "backend"), values["backend"], root),
-        organization=_checked_organization(source.where(entry, "organization"), values),
-        kubeconfig=_absolute_files(source.where(entry, "kubeconfig"), values["kubeconfig"], root),
-        context=values["context"],
-        cluster_uid=values.get("cluster_uid", ""),
-        passphrase_file=_absolute(values["passphrase_file"], root) if "passphrase_file" in values else None,
-    )
+    read: dict[str, Any] = {}
+    for key, value in values.items():
+        with _located(source.where(entry, key)):
+            read[key] = KEYS[key](value, root)
+    with _located(source.where(entry, "organization")):
+        scheme = urlsplit(values["backend"]).scheme
+        if scheme in DIY_SCHEMES and values["organization"] != DIY_ORGANIZATION:
+            raise Usage(
+                f"the organization is {values['organization']!r}",
+                expected=f"{DIY_ORGANIZATION!r}: {scheme}:// backends know no other, and stack references carry it",
+            )
+    return Target(name=name, **read)
 
 
-def _refuse_bad_word(where: str, key: str, value: str) -> None:
-    if key == "context" and not value.startswith("-"):
-        return  # context names may hold anything, e.g. `admin@home` or an ARN
+@contextlib.contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Put file and line in front of the message of a `Usage` error."""
     try:
-        refuse_option_like(key, value)
+        yield
     except Usage as error:
         raise Usage(f"{where}: {error.summary}", expected=error.expected) from error
-    if key == "stack" and "/" in value:
+
+
+def _read_word(kind: str, value: str, _: Path) -> str:
+    # A context may hold anything else, e.g. `admin@home` or an ARN.
+    if kind != "context" or value.startswith("-"):
+        refuse_option_like(kind, value)
+    if kind == "stack" and "/" in value:
         raise Usage(
-            f"{where}: the stack {value!r} holds a slash",
+            f"the stack {value!r} holds a slash",
             expected="the stack's name alone; organization and project are added from here and from Pulumi.yaml",
         )
+    return value
 
 
-def _absolute(value: str, root: Path) -> Path:
+def _read_path(value: str, root: Path) -> Path:
     return Path(os.path.normpath(root / Path(value).expanduser()))
 
 
-def _absolute_files(where: str, value: str, root: Path) -> Path:
-    """One file, or several with `:` between them as in KUBECONFIG. Raises `Usage` for a variable that is not set."""
+def _read_kubeconfig(value: str, root: Path) -> Path:
+    """One file, or several with `:` between them as in KUBECONFIG."""
     expanded = os.path.expandvars(value)
     unset = re.search(r"\$(\w+|\{\w+\})", expanded)
     if unset:
         raise Usage(
-            f"{where}: the kubeconfig {value!r} names the variable {unset[0]}, which is not set here",
+            f"the kubeconfig {value!r} names the variable {unset[0]}, which is not set here",
             expected="a path, or several with `:` between them; `~` and variables that are set are expanded",
         )
-    return Path(os.pathsep.join(str(_absolute(part, root)) for part in expanded.split(os.pathsep) if part))
+    return Path(os.pathsep.join(str(_read_path(part, root)) for part in expanded.split(os.pathsep) if part))
 
 
-def _absolute_backend(where: str, value: str, root: Path) -> str:
+def _read_backend(value: str, root: Path) -> str:
+    """The URL, the path of a file backend absolute."""
     parts = urlsplit(value)
     if parts.scheme == "file":
         rest = value.removeprefix("file://")
         if not rest:
-            raise Usage(f"{where}: the backend {value!r} names no folder", expected="file://~/folder or file:///folder")
-        return f"file://{quote(str(_absolute(unquote(rest), root)))}"
-    if parts.scheme in DIY_SCHEMES or (parts.scheme == "https" and parts.hostname):
-        return value
-    if parts.scheme == "http" and is_loopback(value):
+            raise Usage(f"the backend {value!r} names no folder", expected="file://~/folder or file:///folder")
+        return f"file://{quote(str(_read_path(unquote(rest), root)))}"
+    is_https = parts.scheme == "https" and parts.hostname
+    if parts.scheme in DIY_SCHEMES or is_https or (parts.scheme == "http" and is_loopback(value)):
         return value
     raise Usage(
-        f"{where}: {parts.scheme + '://…' if parts.scheme else repr(value)} is no backend",
+        f"{parts.scheme + '://…' if parts.scheme else repr(value)} is not a valid backend",
         expected=f"a URL: https://…, or one of {', '.join(f'{scheme}://' for scheme in DIY_SCHEMES)}",
     )
 
 
-def _checked_organization(where: str, values: Mapping[str, str]) -> str:
-    scheme = urlsplit(values["backend"]).scheme
-    organization = values["organization"]
-    if scheme in DIY_SCHEMES and organization != DIY_ORGANIZATION:
-        raise Usage(
-            f"{where}: the organization is {organization!r}",
-            expected=f"{DIY_ORGANIZATION!r}: {scheme}:// backends know no other, and stack references carry it",
-        )
-    return organization
+REQUIRED_KEYS = ("stack", "backend", "organization", "kubeconfig", "context")
+KEYS: Mapping[str, Callable[[str, Path], Any]] = {
+    "stack": partial(_read_word, "stack"),
+    "backend": _read_backend,
+    "organization": partial(_read_word, "organization"),
+    "kubeconfig": _read_kubeconfig,
+    "context": partial(_read_word, "context"),
+    "cluster_uid": lambda value, _: value,
+    "passphrase_file": _read_path,
+}
+"""Key of a target → the function that reads its value; paths are relative to the repository's root."""
 
 
 # --- the lab's own target ------------------------------------------------------------------------------------------
@@ -253,6 +257,7 @@ def _from_lab(written: Mapping[str, Any]) -> Target:
     texts = {key: str(written[key]) for key in ("stack", "backend", "organization", "kubeconfig", "context")}
     if empty := [key for key, value in texts.items() if not value]:
         raise ValueError(f"{empty[0]} is empty")
+    paths = {key: Path(str(written[key])) for key in ("token_file", "settings_dir", "credentials_dir")}
     return Target(
         name=LAB,
         stack=texts["stack"],
@@ -261,14 +266,13 @@ def _from_lab(written: Mapping[str, Any]) -> Target:
         kubeconfig=Path(texts["kubeconfig"]),
         context=texts["context"],
         cluster_uid=str(written["cluster_uid"]),
-        token_file=Path(str(written["token_file"])),
         ephemeral=written["ephemeral"] is True,
-        settings_dir=Path(str(written["settings_dir"])),
-        credentials_dir=Path(str(written["credentials_dir"])),
-        tools=MappingProxyType({str(k): Path(str(v)) for k, v in written.get("tools", {}).items() if v}),
-        settings=MappingProxyType(
-            {str(p): MappingProxyType({str(k): str(v) for k, v in s.items()}) for p, s in written["settings"].items()}
-        ),
+        tools={str(tool): Path(str(path)) for tool, path in written.get("tools", {}).items() if path},
+        settings={
+            str(project): {str(key): str(value) for key, value in settings.items()}
+            for project, settings in written["settings"].items()
+        },
+        **paths,
     )
 
 

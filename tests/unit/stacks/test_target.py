@@ -109,9 +109,9 @@ BROKEN = {
     "default undefined": (changed("default: home", "default: hoem"), 2, "'hoem' is not defined", "home"),
     "default empty": (changed("default: home", "default: ''"), 2, "is empty", ""),
     "wrong organization": (changed("organization: organization", "organization: acme"), 8, "'acme'", "'organization'"),
-    "backend without scheme": (changed("file://~/state", "/state"), 7, "is no backend", "https://"),
+    "backend without scheme": (changed("file://~/state", "/state"), 7, "not a valid backend", "https://"),
     "backend without folder": (changed("file://~/state", "file://"), 7, "names no folder", "file:///folder"),
-    "backend in plaintext": (changed("file://~/state", "http://pulumi.example"), 7, "is no backend", "https://"),
+    "backend in plaintext": (changed("file://~/state", "http://pulumi.example"), 7, "not a valid backend", "https://"),
 }
 
 
