@@ -1,4 +1,4 @@
-"""Does it work? One file per service or operator, and the probes they share: exposure, SQL, HTTP.
+"""Does it work? One file per service or operator, and what they share: questions to the cluster, HTTP, SQL.
 
 Belongs here: reading the cluster and the network, and a verdict with evidence. Does not: anything that changes them.
 """

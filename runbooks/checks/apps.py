@@ -1,39 +1,40 @@
 """Does an app work? Its pods, its Jobs, its own role in Postgres, its health path, and every way in.
 
-What differs from app to app is one entry in `APPS`; the checks are the same for all.
+What differs from app to app is one entry in `APPS`; a service without one has the checks that need no entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runbooks.checks import generic, inside, postgres, public, sql, tailscale
+from runbooks.checks import cf_tunnel, inside, postgres, sql, tailscale
 from runbooks.checks.cluster import (
-    Cluster,
+    CONTROLLER_TAKES,
+    INGRESSES,
     cluster_of,
-    endpoint,
+    endpoint_check,
     exports_of,
-    looked_at,
-    patience,
-    shown,
-    simulated,
-    workloads,
+    make_check,
+    report,
+    secret_value,
+    stack_is_deployed,
+    workloads_check,
 )
-from runbooks.checks.inside import ANSWERS, Inside, Page
-from runbooks.checks.workloads import jobs_are_complete, secret_value, seen
+from runbooks.checks.inside import ANSWERS, Inside, Page, simulated
 from runbooks.core.findings import Check, Finding, State, failed, passed, run_checks
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack
+from runbooks.tools.kubectl import Json, condition, dig, metadata, text_at
 
-JOBS_COMPLETE = "its Jobs came to a good end"
+JOBS_COMPLETE = "its Jobs completed"
 HAS_ENDPOINT = "its Service has an endpoint"
 SERVER_EXPORTED = "the Postgres stack exports where its database is"
 OWN_SQL = "its own role answers SQL in its own database"
-STARTS_WITHIN = 60.0
+INGRESSES_SERVED = "its other Ingresses have an address from their controller"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class OwnDatabase:
 class App:
     """What proves that an app works."""
 
-    health: tuple[Health, ...]
+    health: tuple[Health, ...] = ()
     """The last one is what people open: its Ingress on the tailnet is asked for the same page."""
     database: OwnDatabase | None = None
     has_jobs: bool = False
@@ -119,124 +120,148 @@ APPS: Mapping[str, App] = {
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Stack, workloads, Jobs, endpoints, SQL, health; then each way in, where those before it passed."""
-    cluster, app = cluster_of(session), as_set(APPS[service.name], exports_of(session, service))
-    before = [
-        generic.stack_is_deployed(session, service),
-        workloads(session, service, required=True),
-        *([jobs(session, service, cluster)] if app.has_jobs else []),
-        *[endpoint(session, cluster, HAS_ENDPOINT, service.namespace, health.service) for health in app.health],
-        *own_sql(session, service, cluster, app),
-        *[healthy(session, service, health) for health in app.health],
-        generic.ingresses_are_served(session, service, cluster),
-        *([generic.all_are_exposed(service, cluster)] if service.exposed else []),
+    app = with_exported_path(APPS.get(service.name, App()), exports_of(session, service))
+    namespace = service.namespace
+
+    def jobs() -> Finding:
+        return jobs_are_complete(cluster_of(session).list("jobs.batch", namespace), namespace)
+
+    def ingresses() -> Finding:
+        return ingresses_are_served(cluster_of(session).list(INGRESSES, namespace), namespace)
+
+    checks = [
+        stack_is_deployed(session, service),
+        workloads_check(session, service, required=True),
+        *([make_check(session, JOBS_COMPLETE, jobs, wait=CONTROLLER_TAKES)] if app.has_jobs else []),
+        *(endpoint_check(session, HAS_ENDPOINT, namespace, health.service) for health in app.health),
+        *own_sql(session, service, app),
+        *(health_check(session, namespace, health) for health in app.health),
+        make_check(session, INGRESSES_SERVED, ingresses, wait=CONTROLLER_TAKES),
+        *([tailscale.all_are_exposed(session, service)] if service.exposed else []),
     ]
-    findings = shown(session, run_checks(before))
+    findings = report(session, run_checks(checks))
     if any(finding.state is State.FAILED for finding in findings):
         return findings
-    return findings + ways_in(session, service, cluster, app)
+    if service.exposed:
+        page = app.health[-1].page if app.health else tailscale.ANY_PAGE
+        findings += tailscale.verify_exposures(session, namespace, page)
+    return findings + cf_tunnel.verify_public(session, namespace)
 
 
-def as_set(app: App, exports: Mapping[str, Any]) -> App:
-    """With the health path that the stack exports."""
+def with_exported_path(app: App, exports: Mapping[str, Any]) -> App:
+    """The app with the health path that its stack exports."""
     path = exports.get("health_path")
     if not isinstance(path, str) or not path.startswith("/"):
         return app
     return replace(app, health=tuple(replace(one, page=replace(one.page, path=path)) for one in app.health))
 
 
-def ways_in(session: Session, service: Service, cluster: Cluster, app: App) -> list[Finding]:
-    """What is on the tailnet, asked for the health path; and what is public."""
-    page = app.health[-1].page
-    on_tailnet = tailscale.exposed(session, cluster, service.namespace, page) if service.exposed else []
-    return on_tailnet + public.exposed(session, cluster, service.namespace)
-
-
-def jobs(session: Session, service: Service, cluster: Cluster) -> Check:
-    step = f"kubectl -n {service.namespace} get jobs,pods"
-
-    def judge() -> Finding:
-        found = cluster.within(service.namespace, "jobs.batch")
-        return jobs_are_complete(JOBS_COMPLETE, found, namespace=service.namespace, next_step=step)
-
-    return looked_at(session, JOBS_COMPLETE, judge, next_step=step, wait=STARTS_WITHIN)
-
-
-def healthy(session: Session, service: Service, health: Health) -> Check:
-    """Asked inside the cluster, so that it says something about the app even where the way to it is broken."""
-    where = Inside(namespace=service.namespace, service=health.service, port=health.port)
+def health_check(session: Session, namespace: str, health: Health) -> Check:
+    """Asked inside the cluster: what the app answers is known even where the way to it is broken."""
+    where = Inside(namespace=namespace, service=health.service, port=health.port)
     if session.target.ephemeral:
         return simulated(ANSWERS, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
     # By the Service, whose selector every chart knows: labels of pods differ from chart to chart.
-    there = f"kubectl -n {service.namespace}"
-    step = f"{there} get pods; {there} logs svc/{health.service} --tail=20"
-    return Check(
-        name=ANSWERS,
-        look=lambda: inside.answers(ANSWERS, where, health.page, get, next_step=step),
-        patience=patience(session, STARTS_WITHIN),
-    )
+    step = f"kubectl -n {namespace} get pods; kubectl -n {namespace} logs svc/{health.service} --tail=20"
+
+    def judge() -> Finding:
+        return inside.answers(ANSWERS, where, health.page, get, next_step=step)
+
+    return make_check(session, ANSWERS, judge, wait=CONTROLLER_TAKES)
+
+
+def jobs_are_complete(jobs: Sequence[Json], namespace: str) -> Finding:
+    """There are Jobs, and every one of them completed."""
+    step = f"kubectl -n {namespace} get jobs,pods"
+    if not jobs:
+        cause = "they were dropped as Helm hooks, or deleted after their time to live"
+        return failed(JOBS_COMPLETE, f"namespace {namespace} holds no Job", cause=cause, next_step=step, final=True)
+    behind = []
+    for job in jobs:
+        complete, broken = condition(job, "Complete"), condition(job, "Failed")
+        if broken is not None and broken.is_true:
+            behind.append(f"Job {metadata(job)[1]}: failed{broken.why}")
+        elif complete is None or not complete.is_true:
+            active = dig(job, "status", "active") or 0
+            behind.append(f"Job {metadata(job)[1]}: {active} Pods active, none succeeded yet")
+    if behind:
+        cause = "its Pods fail or do not start: look at their logs and events"
+        return failed(JOBS_COMPLETE, "; ".join(behind), cause=cause, next_step=step)
+    return passed(JOBS_COMPLETE, ", ".join(metadata(job)[1] for job in jobs))
+
+
+def ingresses_are_served(ingresses: Sequence[Json], namespace: str) -> Finding:
+    """Every Ingress that is not the tailnet's has a host name or an address in its status. None at all passes."""
+    addresses, waiting = [], []
+    for obj in ingresses:
+        if tailscale.is_exposed_ingress(obj):
+            continue
+        where = ("status", "loadBalancer", "ingress", 0)
+        address = text_at(obj, *where, "hostname") or text_at(obj, *where, "ip")
+        addresses.append(f"{metadata(obj)[1]}: {address}")
+        if not address:
+            waiting.append(f"{metadata(obj)[1]} of class {text_at(obj, 'spec', 'ingressClassName') or '?'}")
+    if waiting:
+        cause = tailscale.NO_CONTROLLER.replace("`tailscale`", "`tailscale` or `cloudflare-tunnel`")
+        step = f"kubectl -n {namespace} describe ingress"
+        return failed(INGRESSES_SERVED, f"no address yet: {', '.join(waiting)}", cause=cause, next_step=step)
+    return passed(INGRESSES_SERVED, ", ".join(addresses) or "it has none")
 
 
 # --- its own role in Postgres ------------------------------------------------------------------------------------
 
 
-def own_sql(session: Session, service: Service, cluster: Cluster, app: App) -> list[Check]:
+def own_sql(session: Session, service: Service, app: App) -> list[Check]:
     """The server first, and in the lab that it is the lab's own: another program on its port gets no password."""
     if app.database is None:
         return []
     wanted, server = app.database, list[postgres.Outputs]()
     ours = Check(name=postgres.LISTENER_IS_OURS, look=lambda: postgres.listener_is_ours(session, server[0].port))
+
+    def answers() -> Finding:
+        return answers_sql(session, service, wanted, server[0])
+
     return [
         Check(name=SERVER_EXPORTED, look=lambda: server_is_exported(session, server)),
         *([ours] if session.target.ephemeral else []),
-        Check(name=OWN_SQL, look=lambda: answers_sql(session, service, cluster, wanted, server[0]), goes_on=True),
+        make_check(session, OWN_SQL, answers, next_step=f"./inv repair.{service.name}", continue_on_failure=True),
     ]
 
 
 def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Finding:
-    """Puts what a client needs into `server`. Secret outputs are known to the masker first and stay in memory."""
+    """Puts what a client needs into `server`. Secret outputs are registered with the masker and stay in memory."""
     stack = session.stack(session.service("postgres"))
     outputs = states.clear_state(session, stack).outputs if has_stack(session, stack) else {}
-    missing = [name for name in postgres.REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
+    missing = postgres.missing_outputs(outputs)
     if missing:
-        cause = "the Postgres stack that holds the app's database was not deployed to its end"
-        told = f"stack {stack.reference} has no output {', '.join(missing)}"
-        return failed(SERVER_EXPORTED, told, cause=cause, next_step="./inv verify.postgres")
+        cause = "the deployment of the Postgres stack that holds the app's database did not finish"
+        evidence = f"stack {stack.reference} has no output {', '.join(missing)}"
+        return failed(SERVER_EXPORTED, evidence, cause=cause, next_step="./inv verify.postgres")
     server.append(postgres.read_outputs(outputs))
     return passed(SERVER_EXPORTED, f"{server[0].name}:{server[0].port}")
 
 
-def answers_sql(
-    session: Session, service: Service, cluster: Cluster, wanted: OwnDatabase, server: postgres.Outputs
-) -> Finding:
+def answers_sql(session: Session, service: Service, wanted: OwnDatabase, server: postgres.Outputs) -> Finding:
     """In each of its databases: it may log in with the password its pods get, is itself, and may make tables."""
     name = f"{service.name}-database"
     step = f"./inv repair.{service.name}; kubectl -n {service.namespace} get secret {name}"
-
-    def judge() -> Finding:
-        secret = cluster.secret(service.namespace, name)
-        password = secret_value(secret or {}, wanted.password_key)
-        if not password:
-            told = f"Secret {service.namespace}/{name} has no {wanted.password_key}" if secret else f"no Secret {name}"
-            cause = "the stack did not make it, or it was deleted by hand"
-            return failed(OWN_SQL, told, cause=cause, next_step=step)
-        session.masker.register(password)
-        login = sql.Login(host=server.name, port=server.port, user=service.name, password=password)
-        return _in_each(login, wanted.names or (service.name,), step)
-
-    return seen(OWN_SQL, judge, next_step=step)
-
-
-def _in_each(login: sql.Login, databases: tuple[str, ...], step: str) -> Finding:
-    told = []
-    for database in databases:
-        one = sql.Login(host=login.host, port=login.port, user=login.user, password=login.password, database=database)
+    secret = cluster_of(session).find("secrets", name, service.namespace)
+    password = secret_value(secret or {}, wanted.password_key)
+    if not password:
+        evidence = f"Secret {service.namespace}/{name} has no {wanted.password_key}" if secret else f"no Secret {name}"
+        cause = "the stack did not create it, or it was deleted by hand"
+        return failed(OWN_SQL, evidence, cause=cause, next_step=step)
+    session.masker.register(password)
+    seen = []
+    for database in wanted.names or (service.name,):
+        login = sql.Login(host=server.name, port=server.port, user=service.name, password=password, database=database)
         try:
-            standing = sql.select_standing(one)
+            standing = sql.select_standing(login)
         except sql.SqlFailed as error:
             return failed(OWN_SQL, f"{login.user} in {database}: {error.reason}", cause=error.cause, next_step=step)
         if not standing.may_create:
-            cause = "the database belongs to somebody else: its owner has to be the app's own role"
+            cause = "another role owns the database: its owner has to be the app's own role"
             return failed(OWN_SQL, f"{login.user} may not make tables in {database}", cause=cause, next_step=step)
-        told.append(f"{standing.user} in {standing.database}")
-    return passed(OWN_SQL, f"{', '.join(told)} at {login.host}:{login.port}")
+        seen.append(f"{standing.user} in {standing.database}")
+    return passed(OWN_SQL, f"{', '.join(seen)} at {server.name}:{server.port}")

@@ -1,17 +1,40 @@
-"""Does the Cloudflare tunnel's controller work, do its connectors hold connections, and is what is public there?"""
+"""Does the Cloudflare tunnel work, and does everything that asks to be on the internet answer there?
+
+`verify` looks at the controller and its connectors, then `verify_public` at each public Ingress. An Ingress gets the
+tunnel's address also when none of its rules could be routed, so the address proves nothing alone. Facts from
+STRRL/cloudflare-tunnel-ingress-controller (pkg/controller/transform.go) and cloudflared.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-from runbooks.checks import generic, inside, public, tunnel
-from runbooks.checks.cluster import Cluster, cluster_of, looked_at, patience, shown, simulated, workloads
-from runbooks.checks.inside import CONNECTED, Get, Inside
-from runbooks.checks.workloads import deployment_is_available, secret_has_keys
+from runbooks.checks import inside
+from runbooks.checks.cluster import (
+    CELLS,
+    CONTROLLER_TAKES,
+    INGRESSES,
+    Cluster,
+    class_check,
+    cluster_of,
+    deployment_check,
+    make_check,
+    network_of,
+    report,
+    report_unless_expected,
+    secret_check,
+    stack_is_deployed,
+    untried,
+    workloads_check,
+)
+from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
 from runbooks.core.findings import Check, Finding, failed, passed, run_checks
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.tools.kubectl import find, text_at
+from runbooks.tools.kubectl import Json, KubectlFailed, dig, metadata, text_at
+from runbooks.tools.network import Answer
 
 CONTROLLER = "cloudflare-tunnel-ingress-controller"
 CONNECTORS = "controlled-cloudflared-connector"
@@ -20,102 +43,224 @@ LOGIN_KEYS = ("api-token", "cloudflare-account-id", "cloudflare-tunnel-name")
 METRICS_PORT = 44483
 READY_PATH = "/ready"
 """cloudflared's own: status 200 and `readyConnections`, or 503 while it has none."""
+INGRESS_CLASS = "cloudflare-tunnel"
+INGRESS_CONTROLLER = "strrl.dev/cloudflare-tunnel-ingress-controller"
+TUNNEL_DOMAIN = ".cfargotunnel.com"
+PATH_TYPES = ("Prefix", "ImplementationSpecific")
+CATCH_ALL = 404
+"""What cloudflared answers, with an empty body, for a host or path that it has no rule for."""
 
 LOGIN_THERE = "the controller has its login at Cloudflare"
 CONTROLLER_READY = "the tunnel's controller is available"
 CLASS_IS_SERVED = "the ingress class `cloudflare-tunnel` belongs to the controller"
 CONNECTORS_READY = "the connectors are available"
+PUBLIC_KNOWN = "Ingresses on the internet can be listed"
+TAKEN_UP = "the tunnel's controller took it up"
+ROUTED = "its rules are ones that the tunnel can route"
+PUBLIC_ANSWERS = "its public address answers"
+NEEDS_INTERNET = frozenset({PUBLIC_ANSWERS})
+"""The checks that need Cloudflare's edge."""
+NO_INTERNET = "the lab is not on the internet"
+
 CANNOT_LOGIN = (
     "the controller cannot log in to Cloudflare: check api_token (Zone Read, DNS Edit, Cloudflare Tunnel Edit) and "
     "account_id; it reads them at its start only"
 )
 NOT_CONNECTED = "the connectors reach no edge of Cloudflare: the tunnel was deleted there, or port 7844 is closed"
+NO_CONTROLLER = "Ingress not reachable: check that ingressClassName is `cloudflare-tunnel` and the controller's health"
+NO_ROUTE = "the controller reports it as an event TransformFailed, and routes none of this Ingress's rules"
+NO_RULE = "the tunnel has no rule for it: look at the controller's events on the Ingress"
+TUNNEL_DOWN = "Cloudflare's edge has no connector to pass it on to: check the connectors and their token"
+APP_DOWN = "the connector does not reach the Service, or the app behind it answers with an error"
+COLUMNS = ("object", "address", "taken up", "routed", "answers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Public:
+    """One Ingress that asks to be on the internet."""
+
+    obj: Json
+
+    @property
+    def subject(self) -> str:
+        return "/".join(metadata(self.obj))
+
+    @property
+    def show(self) -> str:
+        namespace, name = metadata(self.obj)
+        return f"kubectl -n {namespace} describe ingress {name}"
+
+    @property
+    def urls(self) -> list[str]:
+        """The first path of every host."""
+        found: dict[str, str] = {}
+        for host, path in rules_of(self.obj):
+            found.setdefault(host, text_at(path, "path") or "/")
+        return [f"https://{host}{path}" for host, path in found.items() if host]
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Login, controller, class, connectors, connections; then each public Ingress of the cluster."""
-    cluster = cluster_of(session)
+    login = "the stack did not create the Secret, or its config was empty"
     checks = [
-        generic.stack_is_deployed(session, service),
-        login_is_there(session, service, cluster),
-        available(session, service, CONTROLLER_READY, CONTROLLER, CANNOT_LOGIN),
-        class_is_served(session),
-        available(session, service, CONNECTORS_READY, CONNECTORS, NOT_CONNECTED),
+        stack_is_deployed(session, service),
+        secret_check(session, LOGIN_THERE, service, LOGIN_SECRET, LOGIN_KEYS, cause=login),
+        deployment_check(session, CONTROLLER_READY, service, name=CONTROLLER, cause=CANNOT_LOGIN),
+        class_check(session, CLASS_IS_SERVED, INGRESS_CLASS, INGRESS_CONTROLLER, cause=NO_CONTROLLER),
+        deployment_check(session, CONNECTORS_READY, service, name=CONNECTORS, cause=NOT_CONNECTED),
         connections(session, service),
-        workloads(session, service),
+        workloads_check(session, service),
     ]
-    return shown(session, run_checks(checks)) + public.exposed(session, cluster)
-
-
-def login_is_there(session: Session, service: Service, cluster: Cluster) -> Check:
-    def judge() -> Finding:
-        secret = cluster.secret(service.namespace, LOGIN_SECRET)
-        cause = "the stack did not make the Secret, or its settings were empty"
-        return secret_has_keys(LOGIN_THERE, secret, LOGIN_KEYS, cause=cause, next_step="./inv repair.cf-tunnel")
-
-    return looked_at(session, LOGIN_THERE, judge)
-
-
-def available(session: Session, service: Service, check: str, name: str, cause: str) -> Check:
-    cluster = cluster_of(session)
-    step = f"kubectl -n {service.namespace} logs deploy/{name} --tail=20"
-
-    def judge() -> Finding:
-        deploy = "./inv deploy.cf-tunnel"
-        found = cluster.deployment(service.namespace, name)
-        return deployment_is_available(check, found, cause=cause, next_step=step, deploy=deploy)
-
-    return looked_at(session, check, judge, next_step=step, wait=60.0)
-
-
-def class_is_served(session: Session) -> Check:
-    def judge() -> Finding:
-        name = tunnel.INGRESS_CLASS
-        found = find(session.runner, session.kubectl.get("ingressclasses.networking.k8s.io", name))
-        controller = text_at(found, "spec", "controller")
-        if controller != tunnel.INGRESS_CONTROLLER:
-            told = f"its controller is {controller}" if found else f"there is no ingress class {name}"
-            return failed(CLASS_IS_SERVED, told, cause=tunnel.NO_CONTROLLER, next_step="kubectl get ingressclass")
-        return passed(CLASS_IS_SERVED, f"{name}: {controller}")
-
-    return looked_at(session, CLASS_IS_SERVED, judge, goes_on=True)
+    return report(session, run_checks(checks)) + verify_public(session)
 
 
 def connections(session: Session, service: Service) -> Check:
-    """Running proves nothing: a connector whose tunnel is gone runs and tries for ever."""
+    """A running Pod proves nothing: a connector whose tunnel is gone runs and tries for ever."""
     where = Inside(namespace=service.namespace, service=f"{CONNECTORS}-headless", port=METRICS_PORT)
     if session.target.ephemeral:
         return simulated(CONNECTED, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
-    return Check(name=CONNECTED, look=lambda: holds_connections(where, get), patience=patience(session, 60.0))
+    return make_check(session, CONNECTED, lambda: holds_connections(where, get), wait=CONTROLLER_TAKES)
 
 
 def holds_connections(where: Inside, get: Get) -> Finding:
-    """cloudflared says how many connections to the edge it holds; usually four."""
+    """cloudflared reports how many connections to the edge it holds; usually four."""
     step = f"kubectl -n {where.namespace} logs deploy/{CONNECTORS} --tail=20"
+    answer = inside.fetch(CONNECTED, where, READY_PATH, get, next_step=step)
+    if isinstance(answer, Finding):
+        return answer
     try:
-        answer = get(READY_PATH)
-    except TimeoutError as error:
-        return failed(CONNECTED, f"{where}: {error}", cause=inside.SLOW, next_step=step)
-    except OSError as error:
-        return failed(CONNECTED, f"{where}: {error}", cause=inside.UNREACHABLE, next_step=step)
-    refusal = inside.refusal_of(answer)
-    if refusal is not None:
-        told = f"the API server says: {text_at(refusal, 'message')}"
-        return failed(CONNECTED, told, cause=inside.UNREACHABLE, next_step=step)
-    count = read_connections(answer.body)
-    if count is None:
-        told = f"{where}: status {answer.status}, without readyConnections"
-        return failed(CONNECTED, told, cause=inside.OTHER, next_step=step)
+        count = json.loads(answer.body)["readyConnections"]
+    except (ValueError, TypeError, KeyError):
+        count = None
+    if not isinstance(count, int):
+        evidence = f"{where}: status {answer.status}, without readyConnections"
+        return failed(CONNECTED, evidence, cause=inside.OTHER, next_step=step)
     if answer.status != 200 or count < 1:
         return failed(CONNECTED, f"{count} connections", cause=NOT_CONNECTED, next_step=step)
     return passed(CONNECTED, f"{count} connections")
 
 
-def read_connections(body: str) -> int | None:
+# --- each public Ingress -----------------------------------------------------------------------------------------
+
+
+def verify_public(session: Session, namespace: str = "") -> list[Finding]:
+    """Every public Ingress of a namespace, or of the cluster: one table, and in full what did not pass."""
     try:
-        found = json.loads(body)
-    except ValueError:
-        return None
-    count = found.get("readyConnections") if isinstance(found, dict) else None
-    return count if isinstance(count, int) else None
+        found = public_ingresses(cluster_of(session), namespace)
+    except KubectlFailed as error:
+        return report(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
+    rows, findings = [], []
+    for item in found:
+        seen = run_checks(public_checks(session, item), subject=item.subject)
+        rows.append([item.subject, ", ".join(item.urls), *(CELLS[finding.state] for finding in seen)])
+        findings += seen
+    if rows:
+        session.reporter.table("On the internet", COLUMNS, rows)
+    return report_unless_expected(session, findings, NEEDS_INTERNET)
+
+
+def public_ingresses(cluster: Cluster, namespace: str = "") -> list[Public]:
+    """Those of the tunnel's class. Raises `KubectlFailed`."""
+    found = cluster.list(INGRESSES, namespace)
+    return [Public(obj=obj) for obj in found if text_at(obj, "spec", "ingressClassName") == INGRESS_CLASS]
+
+
+def public_checks(session: Session, item: Public) -> list[Check]:
+    """Taken up, routed, and answering to a client that comes from the internet."""
+    cluster, network = cluster_of(session), network_of(session)
+    namespace, name = metadata(item.obj)
+
+    def with_newest(check: str, judge: Callable[[Public], Finding]) -> Callable[[], Finding]:
+        def look() -> Finding:
+            obj = cluster.find(INGRESSES, name, namespace)
+            if obj is None:
+                cause = "it was deleted while it was checked"
+                return failed(check, f"{item.subject} is gone", cause=cause, next_step=item.show)
+            return judge(Public(obj=obj))
+
+        return look
+
+    def routed(public: Public) -> Finding:
+        return is_routed(public, {metadata(obj)[1]: obj for obj in cluster.list("services", namespace)})
+
+    checks = [
+        make_check(session, TAKEN_UP, with_newest(TAKEN_UP, is_taken_up), next_step=item.show, wait=CONTROLLER_TAKES),
+        make_check(session, ROUTED, with_newest(ROUTED, routed), next_step=item.show),
+    ]
+    if network is None:
+        return [*checks, untried(PUBLIC_ANSWERS, NO_INTERNET)]
+    fetch = network.fetch
+
+    def answers() -> Finding:
+        found = [public_answers(url, fetch) for url in item.urls]
+        return next((one for one in found if not one.ok), found[0])
+
+    return [*checks, make_check(session, PUBLIC_ANSWERS, answers, wait=CONTROLLER_TAKES)]
+
+
+def rules_of(ingress: Json) -> Iterator[tuple[str, Json]]:
+    """Each path of each rule, with the rule's host."""
+    for rule in dig(ingress, "spec", "rules") or []:
+        for path in dig(rule, "http", "paths") or [{}]:
+            yield text_at(rule, "host"), path
+
+
+def is_taken_up(public: Public) -> Finding:
+    """Its status has the tunnel's domain."""
+    if dig(public.obj, "metadata", "deletionTimestamp"):
+        cause = "it is being deleted, and waits for the controller to remove its finalizer"
+        return failed(TAKEN_UP, f"{public.subject} is terminating", cause=cause, next_step=public.show)
+    address = text_at(public.obj, "status", "loadBalancer", "ingress", 0, "hostname")
+    if not address.endswith(TUNNEL_DOMAIN):
+        evidence = f"its address is {address}" if address else "no address in status.loadBalancer.ingress"
+        return failed(TAKEN_UP, evidence, cause=NO_CONTROLLER, next_step=public.show)
+    return passed(TAKEN_UP, address)
+
+
+def is_routed(public: Public, services: Mapping[str, Json]) -> Finding:
+    """Each rule has a host, a path type the controller takes, and a Service with a cluster IP and the named port.
+
+    `services` are those of its namespace, by name.
+    """
+    rules = list(rules_of(public.obj))
+    wrong = [problem for host, path in rules if (problem := _route_problem(host, path, services))]
+    if wrong or not rules:
+        return failed(ROUTED, "; ".join(wrong) or "it has no rule", cause=NO_ROUTE, next_step=public.show)
+    return passed(ROUTED, ", ".join(f"{host}{text_at(path, 'path')}" for host, path in rules))
+
+
+def _route_problem(host: str, path: Json, services: Mapping[str, Json]) -> str:
+    name = text_at(path, "backend", "service", "name")
+    service, port = services.get(name), text_at(path, "backend", "service", "port", "name")
+    if not host:
+        return "a rule without a host"
+    if not path:
+        return f"the rule of {host} has no path"
+    if text_at(path, "pathType") not in PATH_TYPES:
+        return f"{host}{text_at(path, 'path')} is of path type {text_at(path, 'pathType') or 'none'}"
+    if service is None:
+        return f"{host} leads to Service {name or '?'}, which is not there"
+    if text_at(service, "spec", "clusterIP") == "None":
+        return f"{host} leads to Service {name}, which is headless"
+    if port and port not in [text_at(entry, "name") for entry in dig(service, "spec", "ports") or []]:
+        return f"{host} leads to port {port} of Service {name}, which has no such port"
+    return ""
+
+
+def public_answers(url: str, fetch: Callable[[str], Answer]) -> Finding:
+    """The app's own answer comes back, whatever it is: a webhook may well refuse a plain GET."""
+    step = f"curl -v {url}"
+    try:
+        answer = fetch(url)
+    except OSError as error:
+        cause = "the name does not resolve or does not connect: look for its DNS record at Cloudflare"
+        return failed(PUBLIC_ANSWERS, f"{url}: {error}", cause=cause, next_step=step)
+    evidence = f"{url}: status {answer.status}"
+    if answer.status == CATCH_ALL and not answer.body.strip():
+        return failed(PUBLIC_ANSWERS, f"{evidence} without a body", cause=NO_RULE, next_step=step)
+    if answer.status >= 500:
+        # 520 and above are the edge's own: 530 is a tunnel without a connector.
+        cause = TUNNEL_DOWN if answer.status >= 520 else APP_DOWN
+        return failed(PUBLIC_ANSWERS, evidence, cause=cause, next_step=step)
+    return passed(PUBLIC_ANSWERS, evidence)

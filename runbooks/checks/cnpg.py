@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from runbooks.checks.cluster import Cluster, cluster_of, home_of, patience, shown, workloads
-from runbooks.checks.workloads import deployment_is_available, has_endpoints, kinds_are_served, seen
+from runbooks.checks.cluster import (
+    deployment_check,
+    endpoint_check,
+    in_its_namespace,
+    kinds_check,
+    report,
+    workloads_check,
+)
 from runbooks.core.findings import Check, Finding, run_checks
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -22,61 +28,16 @@ NOT_READY = "its Pod does not start or does not get ready: look at its events"
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Deployment, kinds, webhook, and whatever else the namespace holds."""
-    cluster = cluster_of(session)
-    operator = [operator_is_ready(session, cluster), kinds_served(session, cluster), webhook(service, cluster)]
-    return shown(session, run_checks([*operator, workloads(session, service)]))
+    checks = [
+        operator_is_ready(session),
+        kinds_check(session, KINDS_SERVED, service, API_GROUP, KINDS, cause=NOT_APPLIED),
+        # A Cluster applied before the webhook answers is refused by the API server.
+        endpoint_check(session, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
+        workloads_check(session, service),
+    ]
+    return report(session, run_checks(checks))
 
 
-def operator_is_ready(session: Session, cluster: Cluster) -> Check:
-    def look() -> Finding:
-        home = home_of(session, "cnpg")
-        step = f"kubectl -n {home} get deploy,pods"
-        return seen(
-            OPERATOR_READY,
-            lambda: deployment_is_available(
-                OPERATOR_READY,
-                cluster.one_labelled("deployments.apps", home, OPERATOR_LABELS),
-                cause=NOT_READY,
-                next_step=step,
-                deploy="./inv deploy.cnpg",
-            ),
-            next_step=step,
-        )
-
-    return Check(name=OPERATOR_READY, look=look, patience=patience(session, 60.0))
-
-
-def kinds_served(session: Session, cluster: Cluster) -> Check:
-    def look() -> Finding:
-        return seen(
-            KINDS_SERVED,
-            lambda: kinds_are_served(
-                KINDS_SERVED,
-                cluster.api_group(API_GROUP),
-                KINDS,
-                cause=NOT_APPLIED,
-                next_step="./inv preview.cnpg --diff shows pending CRDs",
-            ),
-            next_step="./inv deploy.cnpg",
-        )
-
-    return Check(name=KINDS_SERVED, look=look, patience=patience(session, 30.0))
-
-
-def webhook(service: Service, cluster: Cluster) -> Check:
-    """A Cluster applied before the webhook answers is refused by the API server."""
-
-    def look() -> Finding:
-        step = f"kubectl -n {service.namespace} get endpointslices"
-        return seen(
-            WEBHOOK_ANSWERS,
-            lambda: has_endpoints(
-                WEBHOOK_ANSWERS,
-                cluster.endpoint_slices(service.namespace, WEBHOOK_SERVICE),
-                service=WEBHOOK_SERVICE,
-                next_step=step,
-            ),
-            next_step=step,
-        )
-
-    return Check(name=WEBHOOK_ANSWERS, look=look)
+def operator_is_ready(session: Session) -> Check:
+    owner = in_its_namespace(session, session.service("cnpg"))
+    return deployment_check(session, OPERATOR_READY, owner, labels=OPERATOR_LABELS, cause=NOT_READY)

@@ -1,7 +1,9 @@
-"""HTTP to a Service inside the cluster, through the API server: for whom no name on the tailnet leads there.
+"""HTTP to a Service inside the cluster, through the API server: its own health path, whatever leads there from outside.
 
 `kubectl proxy` listens on a Unix socket in a folder of its own (0700) for as long as one request takes, and lets
-through nothing but GETs below that one Service. Headers may hold secrets: they are in nobody's arguments.
+through nothing but GETs below that one Service. `kubectl get --raw` would be shorter and will not do: it follows an
+app's redirect to wherever it leads, with the kubeconfig's credentials; it takes no headers, so a password would be in
+its arguments; and it hides the status and body of an answer above 400.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from runbooks.checks.cluster import NO_ENDPOINTS, untried
 from runbooks.core.command import Command, Outcome
-from runbooks.core.findings import Finding, failed, passed
+from runbooks.core.findings import Check, Finding, failed, passed
 from runbooks.tools import network
 from runbooks.tools.kubectl import Json, Kubectl, text_at
 from runbooks.tools.network import Answer
@@ -26,10 +29,11 @@ NEEDS_CONTAINERS = frozenset({ANSWERS, SELECTS, CONNECTED})
 """The checks that only a container that really runs can pass."""
 
 SERVING = "Starting to serve on "
+"""What kubectl prints once its socket is open."""
 
 SLOW = "it is there, and does not answer in time: look at the Pod's log, and whether it waits for its database"
 FORBIDDEN = "the kubeconfig's user lacks the right to reach Services through the API server (services/proxy)"
-NOBODY = "no Pod behind the Service is ready: look at the Pods' events"
+NO_SERVICE = "there is no such Service: its deployment did not finish, or it was deleted by hand"
 UNREACHABLE = "the API server cannot reach the Pod: it does not listen, or a network policy forbids it"
 BROKEN = "the app is there, and answers with an error: look at the Pod's log"
 OTHER = "something else answers there, or another version of the app"
@@ -72,63 +76,54 @@ Get = Callable[[str], Answer]
 
 
 def get_inside(runner: Runs, kubectl: Kubectl, where: Inside, headers: Mapping[str, str] | None = None) -> Get:
-    """GETs on that Service; each opens and closes a way of its own."""
+    """GETs on that Service; each opens and closes a proxy of its own."""
 
     def get(path: str) -> Answer:
+        received: list[Answer | OSError] = []
         with tempfile.TemporaryDirectory(prefix="ops-") as folder:
-            return _fetch(runner, kubectl, Path(folder) / "api", where, path, headers or {})
+            socket_path = Path(folder) / "api"
+
+            def on_line(line: str) -> None:
+                if line.startswith(SERVING) and not received:
+                    try:
+                        received.append(network.fetch_on_socket(socket_path, where.root + path, headers))
+                    except OSError as error:
+                        received.append(error)
+                    finally:
+                        runner.interrupt()
+
+            outcome = runner.run(kubectl.proxy(socket_path, where.root), on_line=on_line)
+        if not received:
+            lines = outcome.shown_stderr.strip().splitlines() or [f"exit {outcome.exit_code}"]
+            raise OSError(f"kubectl proxy: {lines[-1]}")
+        if isinstance(received[0], OSError):
+            raise received[0]
+        return received[0]
 
     return get
 
 
-def _fetch(
-    runner: Runs, kubectl: Kubectl, socket_path: Path, where: Inside, path: str, headers: Mapping[str, str]
-) -> Answer:
-    came: list[Answer | OSError] = []
-
-    def serve(line: str) -> None:
-        if line.startswith(SERVING) and not came:
-            try:
-                came.append(network.fetch_on_socket(socket_path, where.root + path, headers))
-            except OSError as error:
-                came.append(error)
-            finally:
-                runner.interrupt()
-
-    ended = runner.run(kubectl.proxy(socket_path, where.root), on_line=serve)
-    if not came:
-        said = ended.shown_stderr.strip().splitlines() or [f"exit {ended.exit_code}"]
-        raise OSError(f"kubectl proxy: {said[-1]}")
-    if isinstance(came[0], OSError):
-        raise came[0]
-    return came[0]
-
-
-def answers(check: str, where: Inside, page: Page, get: Get, *, next_step: str) -> Finding:
-    """The answer is a 2xx, and holds the page's marker."""
-    told = f"{where}{page.path.partition('?')[0]}"
+def fetch(check: str, where: Inside, path: str, get: Get, *, next_step: str) -> Answer | Finding:
+    """The Service's own answer, whatever its status; a failed finding when the Service did not answer."""
+    evidence = f"{where}{path.partition('?')[0]}"
     try:
-        answer = get(page.path)
+        answer = get(path)
     except TimeoutError as error:
-        return failed(check, f"{told}: {error}", cause=SLOW, next_step=next_step)
+        return failed(check, f"{evidence}: {error}", cause=SLOW, next_step=next_step)
     except OSError as error:
-        return failed(check, f"{told}: {error}", cause=UNREACHABLE, next_step=next_step)
+        return failed(check, f"{evidence}: {error}", cause=UNREACHABLE, next_step=next_step)
     refusal = refusal_of(answer)
-    if refusal is not None:
-        said = f"{told}: the API server says: {text_at(refusal, 'message')}"
-        return failed(check, said, cause=_cause_of(answer.status, refusal), next_step=next_step)
-    if answer.status >= 500:
-        return failed(check, f"{told}: status {answer.status}", cause=BROKEN, next_step=next_step)
-    if not 200 <= answer.status < 300:
-        return failed(check, f"{told}: status {answer.status}", cause=OTHER, next_step=next_step)
-    if page.marker not in answer.body:
-        said = f"{told}: status {answer.status}, without {page.marker!r}"
-        return failed(check, said, cause=OTHER, next_step=next_step)
-    return passed(check, f"{told}: status {answer.status}" + (f", {page.marker!r}" if page.marker else ""))
+    if refusal is None:
+        return answer
+    message = text_at(refusal, "message")
+    cause = {403: FORBIDDEN, 404: NO_SERVICE}.get(
+        answer.status, NO_ENDPOINTS if "no endpoints" in message else UNREACHABLE
+    )
+    return failed(check, f"{evidence}: the API server answers: {message}", cause=cause, next_step=next_step)
 
 
 def refusal_of(answer: Answer) -> Json | None:
-    """The API server's own word, when the answer is not the Service's at all."""
+    """The API server's own `Status`, when the answer is not the Service's at all."""
     if answer.status < 400:
         return None
     try:
@@ -138,9 +133,24 @@ def refusal_of(answer: Answer) -> Json | None:
     return found if isinstance(found, dict) and found.get("kind") == "Status" and "apiVersion" in found else None
 
 
-def _cause_of(status: int, refusal: Json) -> str:
-    if status == 403:
-        return FORBIDDEN
-    if status == 404:
-        return "there is no such Service: it was not deployed to its end, or was deleted by hand"
-    return NOBODY if "no endpoints" in text_at(refusal, "message") else UNREACHABLE
+def answers(check: str, where: Inside, page: Page, get: Get, *, next_step: str) -> Finding:
+    """The Service answers the page with a 2xx, and the answer holds the page's marker."""
+    answer = fetch(check, where, page.path, get, next_step=next_step)
+    if isinstance(answer, Finding):
+        return answer
+    return judge_answer(check, f"{where}{page.path.partition('?')[0]}", answer, page.marker, next_step=next_step)
+
+
+def judge_answer(check: str, url: str, answer: Answer, marker: str, *, next_step: str) -> Finding:
+    evidence = f"{url}: status {answer.status}"
+    if not 200 <= answer.status < 300:
+        cause = BROKEN if answer.status >= 500 else OTHER
+        return failed(check, evidence, cause=cause, next_step=next_step)
+    if marker not in answer.body:
+        return failed(check, f"{evidence}, without {marker!r}", cause=OTHER, next_step=next_step)
+    return passed(check, evidence + (f", {marker!r}" if marker else ""))
+
+
+def simulated(check: str, where: Inside) -> Check:
+    """A check that the lab cannot try: its Pods have no containers."""
+    return untried(check, f"simulated pod ({where})")

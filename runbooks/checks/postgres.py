@@ -1,14 +1,26 @@
-"""Does the shared Postgres answer SQL to a client that has nothing but the stack's outputs?"""
+"""Does the shared Postgres answer SQL to a client that has nothing but the stack's outputs?
+
+In the lab the password goes to the lab's own server or to none: `listener_is_ours` looks in /proc who listens first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from runbooks.checks import cnpg, exposure, listener, sql, tailscale
-from runbooks.checks.cluster import Cluster, cluster_of, network_of, patience, shown, untried
-from runbooks.checks.workloads import has_endpoints, secret_has_keys, seen
+from runbooks.checks import cnpg, sql, tailscale
+from runbooks.checks.cluster import (
+    cluster_of,
+    endpoint_check,
+    make_check,
+    patience,
+    report,
+    secret_check,
+)
 from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
@@ -35,7 +47,7 @@ SQL_ANSWERS = "the server answers SQL as the exported user"
 
 _PHASE_CAUSES = {
     "Cluster is unrecoverable and needs manual intervention": "the instances' data cannot be recovered by the operator",
-    "Waiting for user action": "the operator waits for somebody: an update strategy that asks, or a manual switchover",
+    "Waiting for user action": "the operator waits for a person: an update strategy that asks, or a manual switchover",
     "Unable to create required cluster objects": "the operator lacks a right, or an object of that name is not its own",
     "Cluster has incomplete or invalid image catalog": "the image catalog lacks this major version",
     "Setting up primary": "the first instance is still being made: its volume, or its image, is not there yet",
@@ -56,63 +68,76 @@ class Outputs:
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Operator, cluster, Secret, endpoints, exposure, connection, SQL."""
-    cluster = cluster_of(session)
     exported: list[Outputs] = []
-    before = [cnpg.operator_is_ready(session, cluster), outputs_are_there(session, service, exported)]
-    findings = shown(session, run_checks(before))
-    if not exported:
-        return findings + shown(session, run_checks(_unreached(findings[-1])))
-    return findings + shown(session, run_checks(_checks(session, cluster, exported[0])))
-
-
-def _unreached(stopped_at: Finding) -> list[Check]:
-    why = f"needs: {stopped_at.check}"
+    before = [
+        cnpg.operator_is_ready(session),
+        Check(name=OUTPUTS_THERE, look=lambda: outputs_are_there(session, service, exported)),
+    ]
+    findings = report(session, run_checks(before))
+    if exported:
+        return findings + report(session, run_checks(checks_of_cluster(session, service, exported[0])))
     names = (CLUSTER_READY, SECRET_THERE, RW_HAS_ENDPOINTS, SERVICE_EXPOSED, EXPORTED_CONNECTS, SQL_ANSWERS)
-    return [Check(name=check, look=lambda check=check: not_tried(check, why)) for check in names]  # type: ignore[misc]
+    return findings + report(session, [not_tried(name, f"needs: {findings[-1].check}") for name in names])
 
 
-def _checks(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]:
-    lab_only = [Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, exported.port))]
+def checks_of_cluster(session: Session, service: Service, exported: Outputs) -> list[Check]:
+    """From the Cluster object to SQL; the exported name takes the place of the device's own where clients use it."""
+    cluster, namespace = cluster_of(session), exported.namespace
+    no_superuser = "superuser access is off (the operator then deletes the Secret), or the stack did not create it"
+    no_primary = "Postgres auth and connection errors: no primary is ready behind the Service"
+    wanted = tailscale.Exposure(
+        kind=tailscale.Kind.SERVICE,
+        namespace=namespace,
+        name=EXPOSED_SERVICE,
+        hostname=exported.name.partition(".")[0],
+        ports=(exported.port,),
+        obj={},
+    )
+
+    def ready() -> Finding:
+        return cluster_is_ready(cluster.find(CLUSTER_KIND, CLUSTER, namespace), namespace)
+
+    def exposed() -> Finding:
+        return is_exposed(cluster.find("services", EXPOSED_SERVICE, namespace), exported)
+
+    connects = Check(
+        name=EXPORTED_CONNECTS,
+        look=lambda: exported_connects(session, exported),
+        patience=patience(session, tailscale.NETWORK_TAKES),
+    )
+    ours = Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, exported.port))
+    exposure = tailscale.exposure_checks(session, wanted, name=exported.name)
     return [
-        Check(
-            name=CLUSTER_READY,
-            look=lambda: seen(CLUSTER_READY, lambda: cluster_is_ready(_cluster(cluster, exported), exported.namespace)),
-            patience=patience(session, 120.0),
-        ),
-        Check(name=SECRET_THERE, look=lambda: _secret_is_there(cluster, exported)),
-        Check(name=RW_HAS_ENDPOINTS, look=lambda: _rw_has_endpoints(cluster, exported)),
-        *_exposure_checks(session, cluster, exported),
-        Check(
-            name=EXPORTED_CONNECTS,
-            look=lambda: exported_connects(session, exported),
-            patience=patience(session, tailscale.NETWORK_TAKES),
-        ),
-        *(lab_only if session.target.ephemeral else []),
+        make_check(session, CLUSTER_READY, ready, wait=120.0),
+        secret_check(session, SECRET_THERE, service, SUPERUSER_SECRET, ("username", "password"), cause=no_superuser),
+        endpoint_check(session, RW_HAS_ENDPOINTS, namespace, RW_SERVICE, cause=no_primary),
+        make_check(session, SERVICE_EXPOSED, exposed),
+        tailscale.operator_is_available(session),
+        # `EXPORTED_CONNECTS` stands in for its last one: the lab can try that as well.
+        *(check for check in exposure if check.name != tailscale.PORT_CONNECTS),
+        connects,
+        *([ours] if session.target.ephemeral else []),
         Check(name=SQL_ANSWERS, look=lambda: answers_sql(exported), patience=patience(session, 10.0)),
     ]
 
 
-# --- the stack's outputs -----------------------------------------------------------------------------------------
-
-
-def outputs_are_there(session: Session, service: Service, exported: list[Outputs]) -> Check:
+def outputs_are_there(session: Session, service: Service, exported: list[Outputs]) -> Finding:
     """Puts them into `exported`. Secret ones are registered with the masker first and stay in memory."""
-    next_step = f"./inv deploy.{service.name}"
+    step = f"./inv deploy.{service.name}"
+    stack = session.stack(service)
+    if not has_stack(session, stack):
+        return failed(OUTPUTS_THERE, "there is no such stack yet", cause="never deployed here", next_step=step)
+    outputs = states.clear_state(session, stack).outputs
+    missing = missing_outputs(outputs)
+    if missing:
+        cause = "the stack's deployment did not finish"
+        return failed(OUTPUTS_THERE, f"no output {', '.join(missing)}", cause=cause, next_step=step)
+    exported.append(read_outputs(outputs))
+    return passed(OUTPUTS_THERE, f"{exported[0].name}:{exported[0].port}, namespace {exported[0].namespace}")
 
-    def look() -> Finding:
-        stack = session.stack(service)
-        if not has_stack(session, stack):
-            return failed(OUTPUTS_THERE, "there is no such stack yet", cause="never deployed here", next_step=next_step)
-        outputs = states.clear_state(session, stack).outputs
-        missing = [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
-        if missing:
-            cause = "the stack was not deployed to its end"
-            told = f"no output {', '.join(missing)}"
-            return failed(OUTPUTS_THERE, told, cause=cause, next_step=next_step)
-        exported.append(read_outputs(outputs))
-        return passed(OUTPUTS_THERE, f"{exported[0].name}:{exported[0].port}, namespace {exported[0].namespace}")
 
-    return Check(name=OUTPUTS_THERE, look=look)
+def missing_outputs(outputs: Mapping[str, Any]) -> list[str]:
+    return [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
 
 
 def read_outputs(outputs: Mapping[str, Any]) -> Outputs:
@@ -125,112 +150,38 @@ def read_outputs(outputs: Mapping[str, Any]) -> Outputs:
     )
 
 
-# --- in the cluster ----------------------------------------------------------------------------------------------
-
-
-def _cluster(cluster: Cluster, exported: Outputs) -> Json | None:
-    return cluster.object(CLUSTER_KIND, exported.namespace, CLUSTER)
-
-
 def cluster_is_ready(obj: Json | None, namespace: str) -> Finding:
     """Condition `Ready` is True for the newest generation, and every instance is ready."""
     step = f"kubectl -n {namespace} describe {CLUSTER_KIND} {CLUSTER}"
     if obj is None:
-        cause = "the stack did not make it, or it was deleted by hand"
+        cause = "the stack did not create it, or it was deleted by hand"
         return failed(CLUSTER_READY, f"no Cluster {CLUSTER} in {namespace}", cause=cause, next_step=step, final=True)
     phase = text_at(obj, "status", "phase") or "no phase yet"
-    told = f"{dig(obj, 'status', 'readyInstances') or 0} of {dig(obj, 'spec', 'instances')} instances ready, {phase}"
+    evidence = (
+        f"{dig(obj, 'status', 'readyInstances') or 0} of {dig(obj, 'spec', 'instances')} instances ready, {phase}"
+    )
     ready = condition(obj, "Ready")
     if ready is None or not ready.is_true or not is_current(obj):
-        cause = _PHASE_CAUSES.get(phase, "the operator is not done with it, or cannot go on: its events say why")
-        return failed(CLUSTER_READY, told, cause=cause, next_step=step)
-    return passed(CLUSTER_READY, told)
+        cause = _PHASE_CAUSES.get(phase, "the operator is not done with it, or cannot go on: look at its events")
+        return failed(CLUSTER_READY, evidence, cause=cause, next_step=step)
+    return passed(CLUSTER_READY, evidence)
 
 
-def _secret_is_there(cluster: Cluster, exported: Outputs) -> Finding:
-    step = f"kubectl -n {exported.namespace} get secrets; ./inv repair.postgres"
-    cause = "superuser access is off (the operator then deletes the Secret), or the stack did not make it"
-    return seen(
-        SECRET_THERE,
-        lambda: secret_has_keys(
-            SECRET_THERE,
-            cluster.secret(exported.namespace, SUPERUSER_SECRET),
-            ("username", "password"),
-            cause=cause,
-            next_step=step,
-        ),
-        next_step=step,
-    )
-
-
-def _rw_has_endpoints(cluster: Cluster, exported: Outputs) -> Finding:
-    step = f"kubectl -n {exported.namespace} get pods -l cnpg.io/cluster={CLUSTER}"
-    return seen(
-        RW_HAS_ENDPOINTS,
-        lambda: has_endpoints(
-            RW_HAS_ENDPOINTS,
-            cluster.endpoint_slices(exported.namespace, RW_SERVICE),
-            service=RW_SERVICE,
-            next_step=step,
-            cause="Postgres auth and connection errors: no primary is ready behind the Service",
-        ),
-        next_step=step,
-    )
-
-
-# --- over the tailnet --------------------------------------------------------------------------------------------
-
-
-def _exposure_checks(session: Session, cluster: Cluster, exported: Outputs) -> list[Check]:
-    """The checks of an exposed Service; the exported name takes the place of the device's own in the last checks."""
-    wanted = exposure.Exposure(
-        kind=exposure.Kind.SERVICE,
-        namespace=exported.namespace,
-        name=EXPOSED_SERVICE,
-        hostname=exported.name.partition(".")[0],
-        ports=(exported.port,),
-        obj={},
-    )
-    ways = network_of(session)
-    own = {exposure.NAME_RESOLVES, exposure.PORT_CONNECTS}
-    checks = [check for check in tailscale.checks(session, cluster, wanted) if check.name not in own]
-    return [
-        Check(name=SERVICE_EXPOSED, look=lambda: seen(SERVICE_EXPOSED, lambda: is_exposed(cluster, exported))),
-        tailscale.operator_is_available(session, cluster),
-        *checks,
-        untried(exposure.NAME_RESOLVES)
-        if ways is None
-        else Check(
-            name=exposure.NAME_RESOLVES,
-            look=lambda: _resolves(session, wanted, exported, ways),
-            patience=patience(session, tailscale.NETWORK_TAKES),
-        ),
-    ]
-
-
-def is_exposed(cluster: Cluster, exported: Outputs) -> Finding:
+def is_exposed(obj: Json | None, exported: Outputs) -> Finding:
+    """The Service is annotated for the tailnet, with the hostname that the stack exports."""
     step = "./inv repair.postgres"
-    obj = cluster.object("services", exported.namespace, EXPOSED_SERVICE)
     if obj is None:
-        cause = "the stack did not make it, or it was deleted by hand"
+        cause = "the stack did not create it, or it was deleted by hand"
         return failed(SERVICE_EXPOSED, f"no Service {EXPOSED_SERVICE}", cause=cause, next_step=step)
-    if not exposure.is_exposed_service(obj):
-        told = f"{EXPOSED_SERVICE} lacks {exposure.EXPOSE}: true"
-        return failed(SERVICE_EXPOSED, told, cause=exposure.NO_PROXY, next_step=step)
-    hostname = exposure.exposure_of(obj).hostname
+    if not tailscale.is_exposed_service(obj):
+        evidence = f"{EXPOSED_SERVICE} lacks {tailscale.EXPOSE}: true"
+        return failed(SERVICE_EXPOSED, evidence, cause=tailscale.NO_PROXY, next_step=step)
+    hostname = tailscale.exposure_of(obj).hostname
     if hostname != exported.name.partition(".")[0]:
         cause = "verify ts_hostname: the stack's output and the Service's annotation disagree"
-        told = f"it asks for {hostname}, exported is {exported.name}"
-        return failed(SERVICE_EXPOSED, told, cause=cause, next_step=step)
-    return passed(SERVICE_EXPOSED, f"{exposure.HOSTNAME}: {hostname}")
-
-
-def _resolves(session: Session, wanted: exposure.Exposure, exported: Outputs, ways: network.Network) -> Finding:
-    def judge() -> Finding:
-        device = exposure.device_of(wanted, tailscale.state_secrets(session, cluster_of(session), wanted))
-        return exposure.name_resolves(exported.name, device or exposure.Device(fqdn=""), ways)
-
-    return seen(exposure.NAME_RESOLVES, judge)
+        evidence = f"it asks for {hostname}, exported is {exported.name}"
+        return failed(SERVICE_EXPOSED, evidence, cause=cause, next_step=step)
+    return passed(SERVICE_EXPOSED, f"{tailscale.HOSTNAME}: {hostname}")
 
 
 def exported_connects(session: Session, exported: Outputs) -> Finding:
@@ -244,20 +195,6 @@ def exported_connects(session: Session, exported: Outputs) -> Finding:
     return passed(EXPORTED_CONNECTS, f"{exported.name}:{exported.port}")
 
 
-def listener_is_ours(session: Session, port: int) -> Finding:
-    """The process behind the port works in the lab's folder; only then is the password worth sending."""
-    home = session.state_dir / "lab"
-    cause = "another program holds the lab's port, so the password is not sent"
-    try:
-        found = listener.listeners(port)
-    except listener.CannotTell as error:
-        return failed(LISTENER_IS_OURS, str(error), cause=cause, next_step="./inv lab.status")
-    if not listener.all_within(found, home):
-        told = ", ".join(f"pid {one.pid} ({one.program}) in {one.folder}" for one in found) or f"nobody on port {port}"
-        return failed(LISTENER_IS_OURS, told, cause=cause, next_step="./inv lab.status")
-    return passed(LISTENER_IS_OURS, f"pid {found[0].pid}, data folder {found[0].folder}")
-
-
 def answers_sql(exported: Outputs) -> Finding:
     """`select version()` with the exported user and password over the exported name and port."""
     login = sql.Login(host=exported.name, port=exported.port, user=exported.user, password=exported.password)
@@ -267,3 +204,92 @@ def answers_sql(exported: Outputs) -> Finding:
         step = "kubectl get endpointslices -A; ./inv outputs.postgres"
         return failed(SQL_ANSWERS, error.reason, cause=error.cause, next_step=step)
     return passed(SQL_ANSWERS, version)
+
+
+# --- who listens on a port of this machine -----------------------------------------------------------------------
+
+LISTENING = "0A"
+"""TCP_LISTEN in /proc/net/tcp."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """A process that listens on a port."""
+
+    pid: int
+    program: str
+    """Its executable."""
+    folder: Path
+    """Its working directory; Postgres works in its data folder."""
+
+
+class ListenerUnknown(Exception):
+    """This system, or this user's rights, do not show who listens."""
+
+
+def listeners(port: int, proc: Path = Path("/proc")) -> list[Listener]:
+    """Every process that listens on TCP `port`, IPv4 or IPv6, on any address; empty when none does.
+
+    Raises `ListenerUnknown` where there is no /proc, or when the port is held by a process of another user.
+    """
+    if not (proc / "net" / "tcp").exists():
+        raise ListenerUnknown("this system has no /proc to look the listener up in")
+    inodes = set(_inodes(port, proc))
+    if not inodes:
+        return []
+    found = [listener for process in proc.glob("[0-9]*") if (listener := _holder(process, inodes))]
+    if not found:
+        raise ListenerUnknown(f"port {port} is held by a process of another user")
+    return found
+
+
+def _inodes(port: int, proc: Path) -> Iterator[str]:
+    for table in ("tcp", "tcp6"):
+        path = proc / "net" / table
+        if not path.exists():
+            continue
+        for line in path.read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _holder(process: Path, inodes: set[str]) -> Listener | None:
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    with contextlib.suppress(OSError):
+        if wanted.isdisjoint(_open_files(process)):
+            return None
+        return Listener(
+            pid=int(process.name),
+            program=str((process / "exe").readlink()),
+            folder=(process / "cwd").readlink(),
+        )
+    return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """What the process has open. There are thousands on a machine: plain strings, no paths."""
+    folder = str(process / "fd")
+    for descriptor in os.listdir(folder):  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115
+
+
+def all_within(found: list[Listener], folder: Path) -> bool:
+    """Whether every listener works inside `folder`, links resolved. False for none."""
+    home = folder.resolve()
+    return bool(found) and all(listener.folder.is_relative_to(home) for listener in found)
+
+
+def listener_is_ours(session: Session, port: int) -> Finding:
+    """The process behind the port works in the lab's folder; only then is the password worth sending."""
+    cause = "another program holds the lab's port, so the password is not sent"
+    try:
+        found = listeners(port)
+    except ListenerUnknown as error:
+        return failed(LISTENER_IS_OURS, str(error), cause=cause, next_step="./inv lab.status")
+    if not all_within(found, session.state_dir / "lab"):
+        processes = ", ".join(f"pid {one.pid} ({one.program}) in {one.folder}" for one in found)
+        evidence = processes or f"no process listens on port {port}"
+        return failed(LISTENER_IS_OURS, evidence, cause=cause, next_step="./inv lab.status")
+    return passed(LISTENER_IS_OURS, f"pid {found[0].pid}, data folder {found[0].folder}")

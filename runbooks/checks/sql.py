@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 if TYPE_CHECKING:
     import psycopg
@@ -59,25 +59,8 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     (r"time(d )?out", "no answer: verify the tailnet's ACLs, the proxy Pod and the Service's endpoints"),
     (r"database .* does not exist", "the server is there, but it is not the expected one"),
     (r"the database system is starting up|not yet accepting", "Postgres is still starting"),
-    (r"server closed the connection", "what listens there is no Postgres, or it restarts"),
+    (r"server closed the connection", "what listens there is not Postgres, or it restarts"),
 )
-
-
-def select_version(login: Login) -> str:
-    """`select version()`. Raises `SqlFailed`.
-
-    The password is only ever given as a SCRAM proof: a server that asks for it in plaintext or as MD5 does not get it.
-    """
-    import psycopg
-
-    try:
-        with connect(login) as connection:
-            row = connection.execute("select version()").fetchone()
-    except psycopg.Error as error:
-        raise _failure(error, login) from None
-    if row is None:
-        raise SqlFailed("select version() gave no row", "what listens there is no Postgres")
-    return str(row[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +73,33 @@ class Standing:
     """Tables, in the schema every app uses."""
 
 
+def select_version(login: Login) -> str:
+    """`select version()`. Raises `SqlFailed`."""
+    return str(select_row(login, "select version()")[0])
+
+
 def select_standing(login: Login) -> Standing:
     """Who this login is, and whether it may make tables. Raises `SqlFailed`."""
+    statement = "select current_user, current_database(), has_schema_privilege('public', 'CREATE')"
+    user, database, may_create = select_row(login, statement)
+    return Standing(user=str(user), database=str(database), may_create=bool(may_create))
+
+
+def select_row(login: Login, statement: LiteralString) -> tuple[object, ...]:
+    """The first row. Raises `SqlFailed`.
+
+    The password is only ever given as a SCRAM proof: a server that asks for it in plaintext or as MD5 does not get it.
+    """
     import psycopg
 
-    statement = "select current_user, current_database(), has_schema_privilege('public', 'CREATE')"
     try:
         with connect(login) as connection:
             row = connection.execute(statement).fetchone()
     except psycopg.Error as error:
         raise _failure(error, login) from None
     if row is None:
-        raise SqlFailed("the query gave no row", "what listens there is no Postgres")
-    return Standing(user=str(row[0]), database=str(row[1]), may_create=bool(row[2]))
+        raise SqlFailed("the query gave no row", "what listens there is not Postgres")
+    return row
 
 
 def connect(login: Login) -> psycopg.Connection[tuple[object, ...]]:

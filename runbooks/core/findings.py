@@ -1,4 +1,4 @@
-"""Checks in order: each says what it saw; the first that fails names the likely cause and the next safe command."""
+"""Checks in order, each with what it saw; the first that fails names the likely cause and the next safe command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """How a check came out. Only `PASSED` counts as proof."""
+    """The result of a check. Only `PASSED` counts as proof."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -34,7 +34,7 @@ class Finding:
     deciding: bool = True
     """Untried on a real target, a deciding check means that the service is not verified."""
     final: bool = False
-    """Waiting will not change it, so nobody waits."""
+    """Waiting will not change it, so the check is not repeated."""
 
     @property
     def ok(self) -> bool:
@@ -60,8 +60,8 @@ class Check:
     name: str
     look: Callable[[], Finding]
     deciding: bool = True
-    goes_on: bool = False
-    """A failure here does not keep the later checks from being tried."""
+    continue_on_failure: bool = False
+    """The checks after it are tried all the same when it fails."""
     patience: float = 0.0
     """Seconds for which a failure may still turn into a pass: what controllers do takes them a moment."""
 
@@ -79,7 +79,7 @@ LOOK_AGAIN = 2.0
 
 
 def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | None = None) -> list[Finding]:
-    """Try the checks in order; those after the first failure are not tried, and say so."""
+    """Try the checks in order; those after the first failure are reported as not tried, with what they need."""
     findings: list[Finding] = []
     stopped_at = ""
     for check in checks:
@@ -87,14 +87,14 @@ def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | Non
             found = not_tried(check.name, f"needs: {stopped_at}")
         else:
             found = look_until(check, clock or Clock())
-            if found.state is State.FAILED and not check.goes_on:
+            if found.state is State.FAILED and not check.continue_on_failure:
                 stopped_at = check.name
         findings.append(replace(found, subject=found.subject or subject, deciding=check.deciding and found.deciding))
     return findings
 
 
 def look_until(check: Check, clock: Clock) -> Finding:
-    """Look until the check passes or its patience is used up; the last look counts, and says how long it waited."""
+    """Repeat the check until it passes or its patience is used up; the last finding counts, with the time waited."""
     began = clock.now()
     while True:
         found = check.look()
@@ -141,7 +141,7 @@ class Verdict:
         return next(iter((*self.failures, *self.undecided)), None)
 
     def checks(self, state: State) -> list[str]:
-        """Names of the checks that came out so, each once."""
+        """Names of the checks with that result, each once."""
         return sorted({finding.check for finding in self.findings if finding.state is state})
 
     def summary(self) -> str:
@@ -149,8 +149,8 @@ class Verdict:
         return ", ".join(f"{self.count(state)} {state.value}" for state in State)
 
 
-def told_together(verdicts: Mapping[str, Verdict]) -> str:
-    """One line for several checks, by what each is about: what did not hold, and every check counted."""
+def summarize_verdicts(verdicts: Mapping[str, Verdict]) -> str:
+    """One line for several services: which are not verified, and every check counted."""
     broken = [name for name, verdict in verdicts.items() if not verdict.ok]
     findings = tuple(finding for verdict in verdicts.values() for finding in verdict.findings)
     state = f"NOT verified: {', '.join(broken)}" if broken else f"all {len(verdicts)} verified"

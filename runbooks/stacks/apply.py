@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from runbooks.core.command import Outcome
 from runbooks.core.errors import NotApproved, OpsError, Refused, VerificationFailed
-from runbooks.core.findings import Verdict, told_together
+from runbooks.core.findings import Verdict, summarize_verdicts
 from runbooks.stacks import states
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.holders import holders_of
@@ -402,7 +402,7 @@ def prove(
     """
     verdicts = {service.name: verify(session, service) for service in services}
     if len(verdicts) > 1:
-        session.reporter.line(f"verify.all: {told_together(verdicts)}")
+        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
     unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
     if unproven:
         name, changed = unproven[0], any(each in done for each in unproven)

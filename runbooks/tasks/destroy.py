@@ -71,7 +71,7 @@ def refuse_while_needed(session: Session, service: Service) -> None:
 def refuse_while_controlling(session: Session, service: Service) -> None:
     """Raise `Refused` while the cluster holds objects, of any owner, that only this service's controller cleans up."""
     from runbooks.checks.cluster import cluster_of
-    from runbooks.checks.controlled import controlled_by
+    from runbooks.checks.of_service import controlled_by
     from runbooks.core.errors import Refused
 
     standing = controlled_by(service.name, cluster_of(session))

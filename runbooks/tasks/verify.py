@@ -16,18 +16,26 @@ if TYPE_CHECKING:
 def verify(c: Any, names: tuple[str, ...]) -> None:
     """Prove that {service} works, check by check with evidence. Changes nothing."""
     from runbooks.core.errors import VerificationFailed
-    from runbooks.core.findings import told_together
+    from runbooks.core.findings import summarize_verdicts
     from runbooks.run import open_session
     from runbooks.services import SERVICES
+    from runbooks.stacks.states import is_deployed
 
     task = f"verify.{names[0]}" if len(names) == 1 else "verify.all"
     with open_session(c, task) as session:
         wanted = [service for service in SERVICES if service.name in names]
         if len(names) > 1:
-            wanted = _deployed(session, wanted)
+            absent = [service.name for service in wanted if not is_deployed(session, session.stack(service))]
+            wanted = [service for service in wanted if service.name not in absent]
+            if not wanted:
+                raise VerificationFailed(
+                    "nothing is deployed here", expected="at least one service", next_step="./inv deploy.postgres"
+                )
+            if absent:
+                session.reporter.line(f"Not deployed here, so not checked: {', '.join(absent)}.")
         verdicts = {service.name: verify_service(session, service) for service in wanted}
         if len(verdicts) > 1:
-            session.reporter.line(f"verify.all: {told_together(verdicts)}")
+            session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
         broken = [name for name, verdict in verdicts.items() if not verdict.ok]
         if broken:
             problem = verdicts[broken[0]].problem
@@ -38,54 +46,28 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
             )
 
 
-def _deployed(session: Session, services: list[Service]) -> list[Service]:
-    """Those that were ever deployed here; the others are named. Raises `VerificationFailed` when there are none."""
-    from runbooks.core.errors import VerificationFailed
-    from runbooks.stacks.states import is_deployed
-
-    there = [service for service in services if is_deployed(session, session.stack(service))]
-    absent = [service.name for service in services if service not in there]
-    if not there:
-        raise VerificationFailed(
-            "nothing is deployed here", expected="at least one service", next_step="./inv deploy.postgres"
-        )
-    if absent:
-        session.reporter.line(f"Not deployed here, so not looked at: {', '.join(absent)}.")
-    return there
-
-
 def verify_service(session: Session, service: Service) -> Verdict:
-    """Run the service's checks, show what they found, and count. Does not raise for a check that failed."""
-    from runbooks.checks.cluster import LAB_UNTRIED, at_home
-    from runbooks.checks.of_service import checks_of
-    from runbooks.core.findings import Verdict
+    """Run the service's checks, report what they found, and count. Does not raise for a check that failed."""
+    from runbooks.checks.cluster import in_its_namespace
+    from runbooks.checks.of_service import LAB_UNTRIED, run_checks_of
+    from runbooks.core.findings import State, Verdict
 
     name = f"verify.{service.name}"
     session.reporter.announce(f"{name}: each check from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
-        findings = [finding for checks in checks_of(service) for finding in checks(session, service)]
-    _tell_objects(session, at_home(session, service))
-    allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
-    verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
-    _tell(session, service, verdict)
-    return verdict
-
-
-def _tell_objects(session: Session, service: Service) -> None:
-    """The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. Shown, not judged: the checks judge."""
-    listed = session.runner.run(session.kubectl.get_all(service.namespace))
+        findings = run_checks_of(session, service)
+    # The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. It decides nothing: the checks do.
+    listed = session.runner.run(session.kubectl.get_all(in_its_namespace(session, service).namespace))
     for line in (listed.shown_stdout or listed.shown_stderr).splitlines():
         session.reporter.quote(f"    {line}".rstrip())
-
-
-def _tell(session: Session, service: Service, verdict: Verdict) -> None:
-    from runbooks.core.findings import State
-
+    allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
+    verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
     state = "verified" if verdict.ok else "NOT verified"
-    session.reporter.line(f"verify.{service.name}: {state}: {verdict.summary()}")
+    session.reporter.line(f"{name}: {state}: {verdict.summary()}")
     for finding in () if verdict.failures else verdict.undecided:
         session.reporter.line(f"  decides, and was not tried: {finding.check}: {finding.evidence}")
     checks = {"failed": verdict.checks(State.FAILED), "not_tried": verdict.checks(State.NOT_TRIED)}
     facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary(), **checks}
     session.reporter.event("verdict", **facts)
     session.journal.write("verdict", **facts)
+    return verdict

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.checks import inside
+from runbooks.checks.cluster import NO_ENDPOINTS
 from runbooks.checks.inside import Inside, Page, answers, get_inside
 from runbooks.core.findings import State
 from runbooks.core.journal import Journal
@@ -53,7 +54,7 @@ def test_a_service_with_nobody_behind_it(lab: Lab, runner: Runner, kubectl: Kube
     found = answers("r", where, PAGE, get_inside(runner, kubectl, where), next_step="n")
     assert found.state is State.FAILED
     assert 'no endpoints available for service "lonely' in found.evidence
-    assert found.cause == inside.NOBODY
+    assert found.cause == NO_ENDPOINTS
     lab.kubectl("-n", "default", "delete", "service", "lonely")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab.platform import ports
-from runbooks.checks import listener, sql
+from runbooks.checks import postgres, sql
 from tests.lab.command_line import Deployed
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +246,6 @@ def test_the_real_server_refuses(house: House, changes: dict[str, str], cause: s
 
 
 def test_the_listener_is_the_labs_own_server(house: House) -> None:
-    found = listener.listeners(house.port)
-    assert listener.all_within(found, house.lab_dir)
-    assert not listener.all_within(found, house.lab_dir / "backend")
+    found = postgres.listeners(house.port)
+    assert postgres.all_within(found, house.lab_dir)
+    assert not postgres.all_within(found, house.lab_dir / "backend")

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from runbooks.checks import apps, cf_tunnel, cluster, exposure, inside, tunnel
+from runbooks.checks import apps, cert_manager, cf_tunnel, inside, of_service, tailscale
 from tests.lab.command_line import Deployed
 
 from .test_verify import House, scaled_down
@@ -66,8 +66,8 @@ def test_everything_deployed_is_verified_and_only_the_listed_stays_untried(house
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     untried = {event["check"] for event in events if event.get("state") == "not tried"}
-    assert untried <= cluster.LAB_UNTRIED
-    assert {inside.ANSWERS, inside.CONNECTED, cluster.CERTIFICATES_VALID, exposure.DEVICE_IS_PEER} <= untried
+    assert untried <= of_service.LAB_UNTRIED
+    assert {inside.ANSWERS, inside.CONNECTED, cert_manager.CERTIFICATES_VALID, tailscale.DEVICE_IS_PEER} <= untried
     assert not [event for event in events if event.get("state") == "failed"]
 
 
@@ -115,7 +115,7 @@ def test_a_public_ingress_that_leads_nowhere(house: House) -> None:
     house.kubectl(*words, json.dumps([{"op": "replace", "path": name, "value": "gone"}]))
     try:
         for service in ("cf-tunnel", "n8n"):
-            assert "Service gone, which is not there" in failed(house, service, tunnel.ROUTED)["evidence"]
+            assert "Service gone, which is not there" in failed(house, service, cf_tunnel.ROUTED)["evidence"]
     finally:
         house.kubectl(*words, json.dumps([{"op": "replace", "path": name, "value": "n8n-main"}]))
 

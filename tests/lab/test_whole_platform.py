@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import yaml
 
-from runbooks.checks.cluster import LAB_UNTRIED
+from runbooks.checks.of_service import LAB_UNTRIED
 from runbooks.services import SERVICES, find_service
 from tests.lab.command_line import Checkout, Deployed, git_status
 

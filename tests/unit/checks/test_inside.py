@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from runbooks.checks import inside
+from runbooks.checks import cluster, inside
 from runbooks.checks.inside import Inside, Page, answers, get_inside
 from runbooks.core.errors import OutOfTime
 from runbooks.core.findings import Finding, State
@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[AbstractContextManager[Served], str, str]] = {
         "not found",
         "no such Service",
     ),
-    "no endpoints": (serving(always(503, NO_ENDPOINTS)), "no endpoints available", inside.NOBODY),
+    "no endpoints": (serving(always(503, NO_ENDPOINTS)), "no endpoints available", cluster.NO_ENDPOINTS),
     "no way": (serving(always(503, NO_WAY)), "i/o timeout", inside.UNREACHABLE),
     "late": (late(), "timed out", inside.SLOW),
     "nobody": (nobody(), "refused", inside.UNREACHABLE),

@@ -78,7 +78,7 @@ def test_a_name_that_does_not_resolve() -> None:
         ("timed out", "ACLs"),
         ('FATAL:  database "postgres" does not exist', "not the expected one"),
         ("FATAL:  the database system is starting up", "still starting"),
-        ("server closed the connection unexpectedly", "no Postgres"),
+        ("server closed the connection unexpectedly", "not Postgres"),
         ("something new", ""),
         (f"bad password {PASSWORD}", ""),
     ],

@@ -11,19 +11,7 @@ from typing import Any
 
 import pytest
 
-from runbooks.checks import (
-    apps,
-    cert_manager,
-    cf_tunnel,
-    clickhouse,
-    cluster,
-    exposure,
-    generic,
-    inside,
-    public,
-    sql,
-    tunnel,
-)
+from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cluster, inside, of_service, sql, tailscale
 from runbooks.checks.inside import Get, Inside
 from runbooks.checks.of_service import CHECKS
 from runbooks.core.findings import State, Verdict
@@ -241,9 +229,7 @@ def platform(house: House, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(network, "connect", lambda *_: None)
     monkeypatch.setattr(network, "tailscale_status", lambda _: None)
     monkeypatch.setattr(sql, "select_standing", standing)
-    for module in (cluster, generic, public, apps, cf_tunnel, clickhouse):
-        monkeypatch.setattr(module, "patience", lambda *_: 0.0)
-    monkeypatch.setattr("runbooks.checks.tailscale.patience", lambda *_: 0.0)
+    monkeypatch.setattr(cluster, "patience", lambda *_: 0.0)
     outside = network.fetch
     # Names on the tailnet and on the internet lead to the same program.
     monkeypatch.setattr(network, "fetch", lambda url, headers=None: outside(led(url, made.served), headers))
@@ -304,7 +290,7 @@ def test_a_service_is_looked_for_where_its_stack_says_it_is(platform: Platform, 
     assert not path or {asked for _, asked in inside_it} == {path}
 
 
-def test_every_ladder_proves_a_service() -> None:
+def test_all_checks_belong_to_a_service() -> None:
     """A new service may start with the generic one; all other checks belong to a service."""
     assert {name for service in SERVICES for name in service.checks or ("generic",)} | {"generic"} == set(CHECKS)
 
@@ -314,7 +300,7 @@ def test_what_works_is_verified_with_everything_tried(platform: Platform, servic
     verdict = at_its_home(platform, service)
     assert verdict.ok, verdict
     untried = {finding.check for finding in verdict.findings if finding.state is State.NOT_TRIED}
-    assert untried <= {exposure.DEVICE_IS_PEER}, verdict
+    assert untried <= {tailscale.DEVICE_IS_PEER}, verdict
     asked = {path for _, path, _ in platform.asked}
     assert asked or service.name == "cert-manager"
 
@@ -407,7 +393,7 @@ def without_stack(platform: Platform, project: str) -> None:
 
 
 BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
-    "never deployed": ("n8n", lambda made: without_stack(made, "n8n"), generic.STACK_DEPLOYED, "no such stack"),
+    "never deployed": ("n8n", lambda made: without_stack(made, "n8n"), cluster.STACK_DEPLOYED, "no such stack"),
     "not ready": (
         "n8n",
         gives(["deployments.apps,stat", "=n8n"], listing(deployment("n8n-main", "n8n", ready=0))),
@@ -444,14 +430,14 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     "tunnel not ready": (
         "stitch",
         gives(["ingresses", "=stitch", "--output"], listing(on_internet(find_service("stitch"), "stitch", ""))),
-        generic.INGRESSES_SERVED,
+        apps.INGRESSES_SERVED,
         "stitch of class cloudflare-tunnel",
     ),
     "not on the tailnet": (
         "glance",
         gives(["ingresses", "=glance", "--output"], listing()),
-        generic.ALL_EXPOSED,
-        "not exposed: Ingress glance",
+        tailscale.ALL_EXPOSED,
+        "not exposed: ingress/glance",
     ),
     "no tunnel login": ("cf-tunnel", gives(["secrets", "cloudflare-api"], MISSING), cf_tunnel.LOGIN_THERE, "no such"),
     "controller down": (
@@ -484,19 +470,19 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     "no route": (
         "cf-tunnel",
         gives(["services", "=n8n", "--output"], listing()),
-        tunnel.ROUTED,
+        cf_tunnel.ROUTED,
         "Service web, which is not there",
     ),
     "public ingress gone": (
         "cf-tunnel",
         gives(["ingresses", "=n8n", "==n8n-webhooks"], MISSING),
-        tunnel.TAKEN_UP,
+        cf_tunnel.TAKEN_UP,
         "gone",
     ),
     "cannot be listed": (
         "cf-tunnel",
         gives(["ingresses", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
-        public.PUBLIC_KNOWN,
+        cf_tunnel.PUBLIC_KNOWN,
         "may not read",
     ),
     "no CRDs": (
@@ -521,20 +507,20 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     "certificate not issued": (
         "cert-manager",
         gives(["certificates."], listing(ready("site", "shop", state="False", reason="DoesNotExist"))),
-        cluster.CERTIFICATES_VALID,
+        cert_manager.CERTIFICATES_VALID,
         "shop/site: Ready=False",
     ),
     "certificate near its end": (
         "cert-manager",
         gives(["certificates."], listing(ready("site", "shop", notAfter=in_days(13)))),
-        cluster.CERTIFICATES_VALID,
+        cert_manager.CERTIFICATES_VALID,
         "ends in 13 days",
     ),
     "certificate without an end": (
         "cert-manager",
         gives(["certificates."], listing(ready("site", "shop"))),
-        cluster.CERTIFICATES_VALID,
-        "says no end",
+        cert_manager.CERTIFICATES_VALID,
+        "has no end",
     ),
     "no clickhouse operator": (
         "clickhouse",
@@ -575,14 +561,14 @@ def test_what_is_broken_is_named_with_cause_and_next_step(platform: Platform, na
     (problem,) = [finding for finding in verdict.failures if finding.check == check]
     assert evidence in problem.evidence
     assert problem.next_step
-    assert problem.cause or check == public.PUBLIC_KNOWN
+    assert problem.cause or check == cf_tunnel.PUBLIC_KNOWN
 
 
 def test_no_certificate_is_nothing_to_prove_it_by(platform: Platform) -> None:
     platform.kubectl(["certificates.cert-manager.io"], listing())
     verdict = at_its_home(platform, find_service("cert-manager"))
     assert verdict.ok
-    assert states(verdict)[cluster.CERTIFICATES_VALID] is State.NOT_TRIED
+    assert states(verdict)[cert_manager.CERTIFICATES_VALID] is State.NOT_TRIED
 
 
 def test_what_is_public_nowhere_is_no_failure_of_the_tunnel(platform: Platform) -> None:
@@ -620,10 +606,10 @@ def test_a_role_that_cannot_work(
 @pytest.mark.parametrize(
     ("way", "check"),
     [
-        ("resolve", exposure.NAME_RESOLVES),
-        ("connect", exposure.PORT_CONNECTS),
+        ("resolve", tailscale.NAME_RESOLVES),
+        ("connect", tailscale.PORT_CONNECTS),
         # A proxy asks for its certificate while the first client waits for an answer.
-        ("fetch", exposure.HTTP_ANSWERS),
+        ("fetch", tailscale.HTTP_ANSWERS),
     ],
 )
 def test_what_was_just_exposed_is_given_time(
@@ -639,7 +625,7 @@ def test_what_was_just_exposed_is_given_time(
         return later(where, *more)
 
     monkeypatch.setattr(network, way, at_the_second_time)
-    monkeypatch.setattr("runbooks.checks.tailscale.patience", lambda _, seconds: seconds)
+    monkeypatch.setattr(cluster, "patience", lambda _, seconds: seconds)
     monkeypatch.setattr("runbooks.core.findings.LOOK_AGAIN", 0.0)
     verdict = at_its_home(platform, find_service("immich"))
     assert states(verdict)[check] is State.PASSED
@@ -655,7 +641,7 @@ def test_the_logs_of_a_program_are_found_by_its_service(platform: Platform, clos
 
 
 @pytest.mark.parametrize("service", [app for app in APPS if apps.APPS[app.name].database], ids=lambda app: app.name)
-def test_the_ladder_knows_the_key_that_the_program_writes(service: Service) -> None:
+def test_the_checks_know_the_key_that_the_program_writes(service: Service) -> None:
     from tests.unit.house import REAL_ROOT
 
     text = "".join(path.read_text() for path in (REAL_ROOT / "pulumi" / service.folder).glob("*.py"))
@@ -681,6 +667,6 @@ def test_in_the_lab_no_container_is_asked_and_it_says_so(
     (said,) = {finding.evidence.partition(" (")[0] for finding in verdict.findings if finding.check == check}
     assert said == "simulated pod"
     untried = {finding.check for finding in verdict.findings if finding.state is State.NOT_TRIED}
-    assert untried <= cluster.LAB_UNTRIED
+    assert untried <= of_service.LAB_UNTRIED
     assert not platform.asked
     assert not platform.served.asked

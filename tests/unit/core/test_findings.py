@@ -16,7 +16,7 @@ from runbooks.core.findings import (
     not_tried,
     passed,
     run_checks,
-    told_together,
+    summarize_verdicts,
 )
 
 
@@ -69,7 +69,7 @@ def test_an_untried_rung_does_not_stop_the_ladder() -> None:
 
 
 def test_a_side_rung_fails_without_stopping_the_ladder() -> None:
-    found = run_checks([check("a", failed("a", ""), goes_on=True), check("b", passed("b", ""))])
+    found = run_checks([check("a", failed("a", ""), continue_on_failure=True), check("b", passed("b", ""))])
     assert [finding.state for finding in found] == [State.FAILED, State.PASSED]
 
 
@@ -140,5 +140,5 @@ def test_several_ladders_are_counted_in_one_line() -> None:
         Verdict(findings=(passed("a", ""), not_tried("b", "", deciding=False))),
         Verdict(findings=(failed("c", ""),)),
     )
-    assert told_together({"x": good, "y": good}) == "all 2 verified: 2 passed, 0 failed, 2 not tried"
-    assert told_together({"x": good, "y": bad}) == "NOT verified: y: 1 passed, 1 failed, 1 not tried"
+    assert summarize_verdicts({"x": good, "y": good}) == "all 2 verified: 2 passed, 0 failed, 2 not tried"
+    assert summarize_verdicts({"x": good, "y": bad}) == "NOT verified: y: 1 passed, 1 failed, 1 not tried"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.checks.listener import CannotTell, all_within, listeners
+from runbooks.checks.postgres import ListenerUnknown, all_within, listeners
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -64,11 +64,11 @@ def test_a_port_held_by_somebody_else_cannot_be_told(tmp_path: Path) -> None:
     line = "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 4242 1 x\n"
     (tmp_path / "net" / "tcp").write_text(HEAD + line)
     (tmp_path / "net" / "tcp6").write_text(HEAD)
-    with pytest.raises(CannotTell, match="another user"):
+    with pytest.raises(ListenerUnknown, match="another user"):
         listeners(5432, tmp_path)
     assert listeners(5433, tmp_path) == []
 
 
 def test_a_system_without_proc_cannot_tell(tmp_path: Path) -> None:
-    with pytest.raises(CannotTell, match="no /proc"):
+    with pytest.raises(ListenerUnknown, match="no /proc"):
         listeners(5432, tmp_path)

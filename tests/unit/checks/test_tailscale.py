@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from runbooks.checks import exposure
-from runbooks.checks.exposure import Device, Exposure, Kind
+from runbooks.checks import tailscale
+from runbooks.checks.tailscale import Device, Exposure
 from runbooks.core.findings import Finding, State
 from runbooks.tools.kubectl import Json
 from runbooks.tools.network import Answer, Network
-from tests.answers import listing, secret
+from tests.answers import secret
 
 FQDN = "postgresql.tail1234.ts.net"
 DEVICE = Device(fqdn=FQDN, addresses=("100.64.0.7", "fd7a::7"))
@@ -68,16 +68,17 @@ def state(fqdn: str = f"{FQDN}.", ips: str = '["100.64.0.7","fd7a::7"]') -> dict
 
 
 def test_the_services_and_ingresses_that_ask_to_be_exposed_and_no_others() -> None:
-    services = listing(
+    services = [
         service("annotated"),
         service("plain", annotations={}),
         service("off", annotations={"tailscale.com/expose": "false"}),
         service("by-class", annotations={}, type="LoadBalancer", loadBalancerClass="tailscale"),
         service("other-class", annotations={}, type="LoadBalancer", loadBalancerClass="metallb"),
-    )
-    assert [found.name for found in exposure.exposed_services(services)] == ["annotated", "by-class"]
-    other = ingress() | {"spec": {"ingressClassName": "cloudflare-tunnel"}}
-    assert [found.kind for found in exposure.exposed_ingresses(listing(ingress(), other))] == [Kind.INGRESS]
+    ]
+    exposed = [obj["metadata"]["name"] for obj in services if tailscale.is_exposed_service(obj)]
+    assert exposed == ["annotated", "by-class"]
+    assert tailscale.is_exposed_ingress(ingress())
+    assert not tailscale.is_exposed_ingress(ingress() | {"spec": {"ingressClassName": "cloudflare-tunnel"}})
 
 
 @pytest.mark.parametrize(
@@ -92,16 +93,16 @@ def test_the_services_and_ingresses_that_ask_to_be_exposed_and_no_others() -> No
     ],
 )
 def test_the_name_the_operator_would_give(obj: Json, hostname: str, ports: tuple[int, ...]) -> None:
-    found = exposure.exposure_of(obj)
+    found = tailscale.exposure_of(obj)
     assert (found.hostname, found.ports) == (hostname, ports)
 
 
 def test_the_state_secret_is_found_by_labels() -> None:
-    assert exposure.exposure_of(service()).labels == (
+    assert tailscale.exposure_of(service()).labels == (
         "tailscale.com/managed=true,tailscale.com/parent-resource=postgresql-cluster-rw-ext,"
         "tailscale.com/parent-resource-ns=postgresql,tailscale.com/parent-resource-type=svc"
     )
-    assert exposure.exposure_of(ingress()).labels.endswith("parent-resource-type=ingress")
+    assert tailscale.exposure_of(ingress()).labels.endswith("parent-resource-type=ingress")
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
@@ -130,178 +131,195 @@ def tailnet(*, state: str = "Running", **peer: Any) -> dict[str, Any]:
 
 
 def svc(**changes: Any) -> Exposure:
-    return exposure.exposure_of(service(**changes))
+    return tailscale.exposure_of(service(**changes))
 
 
-ING = exposure.exposure_of(ingress())
+ING = tailscale.exposure_of(ingress())
 URL = "https://immich.tail1234.ts.net/"
 
-RUNGS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
+VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     # the proxy
-    "condition true": (lambda: exposure.proxy_is_ready(svc()), State.PASSED, "TailscaleProxyReady=True", ""),
+    "condition true": (lambda: tailscale.proxy_is_ready(svc()), State.PASSED, "TailscaleProxyReady=True", ""),
     "no condition yet": (
-        lambda: exposure.proxy_is_ready(svc(ready=None)),
+        lambda: tailscale.proxy_is_ready(svc(ready=None)),
         State.FAILED,
         "no condition",
         "annotations are present",
     ),
     "proxy invalid": (
-        lambda: exposure.proxy_is_ready(svc(ready=("False", "ProxyInvalid"))),
+        lambda: tailscale.proxy_is_ready(svc(ready=("False", "ProxyInvalid"))),
         State.FAILED,
         "ProxyInvalid",
         "no proxy Pod",
     ),
-    "headless": (lambda: exposure.proxy_is_ready(svc(clusterIP="None")), State.FAILED, "headless", "routable"),
+    "headless": (lambda: tailscale.proxy_is_ready(svc(clusterIP="None")), State.FAILED, "headless", "routable"),
     "being deleted": (
-        lambda: exposure.proxy_is_ready(
-            exposure.exposure_of(ingress(metadata={"name": "web", "namespace": "immich", "deletionTimestamp": "now"}))
+        lambda: tailscale.proxy_is_ready(
+            tailscale.exposure_of(ingress(metadata={"name": "web", "namespace": "immich", "deletionTimestamp": "now"}))
         ),
         State.FAILED,
         "terminating",
         "finalizer",
     ),
-    "ingress with a hostname": (lambda: exposure.proxy_is_ready(ING), State.PASSED, "immich.tail1234.ts.net", ""),
+    "ingress with a hostname": (lambda: tailscale.proxy_is_ready(ING), State.PASSED, "immich.tail1234.ts.net", ""),
     "ingress without": (
-        lambda: exposure.proxy_is_ready(exposure.exposure_of(ingress(hostname=""))),
+        lambda: tailscale.proxy_is_ready(tailscale.exposure_of(ingress(hostname=""))),
         State.FAILED,
         "no hostname",
         "ingressClassName",
     ),
     "ingress whose rules are ignored": (
-        lambda: exposure.proxy_is_ready(exposure.exposure_of(ingress(rules=["immich.example.org"], hostname=""))),
+        lambda: tailscale.proxy_is_ready(tailscale.exposure_of(ingress(rules=["immich.example.org"], hostname=""))),
         State.FAILED,
         "immich.example.org",
         "404",
     ),
     "ingress whose rule matches": (
-        lambda: exposure.proxy_is_ready(exposure.exposure_of(ingress(rules=["immich"]))),
+        lambda: tailscale.proxy_is_ready(tailscale.exposure_of(ingress(rules=["immich"]))),
         State.PASSED,
         "immich",
         "",
     ),
     # the device
-    "device joined": (lambda: exposure.device_has_name(svc(), listing(state())), State.PASSED, FQDN, ""),
+    "device joined": (lambda: tailscale.device_has_name(svc(), [state()]), State.PASSED, FQDN, ""),
     "no state secret": (
-        lambda: exposure.device_has_name(svc(), listing()),
+        lambda: tailscale.device_has_name(svc(), []),
         State.FAILED,
         "no state Secret",
         "proxy Pod",
     ),
     "not joined yet": (
-        lambda: exposure.device_has_name(svc(), listing(state(fqdn=""))),
+        lambda: tailscale.device_has_name(svc(), [state(fqdn="")]),
         State.FAILED,
         "no device_fqdn",
         "OAuth",
     ),
     "renamed": (
-        lambda: exposure.device_has_name(svc(), listing(state(fqdn="postgresql-1.tail1234.ts.net."))),
+        lambda: tailscale.device_has_name(svc(), [state(fqdn="postgresql-1.tail1234.ts.net.")]),
         State.FAILED,
         "postgresql-1",
         "holds the name",
     ),
     "another name": (
-        lambda: exposure.device_has_name(svc(), listing(state(fqdn="postgresql-old.tail1234.ts.net."))),
+        lambda: tailscale.device_has_name(svc(), [state(fqdn="postgresql-old.tail1234.ts.net.")]),
         State.FAILED,
         "not postgresql",
         "tailscale.com/hostname",
     ),
     "one replica joined": (
-        lambda: exposure.device_has_name(svc(), listing(state(fqdn=""), state())),
+        lambda: tailscale.device_has_name(svc(), [state(fqdn=""), state()]),
         State.PASSED,
         FQDN,
         "",
     ),
     "addresses without sense": (
-        lambda: exposure.device_has_name(svc(), listing(state(ips="{oops"))),
+        lambda: tailscale.device_has_name(svc(), [state(ips="{oops")]),
         State.PASSED,
         FQDN,
         "",
     ),
     # the peer
-    "peer": (lambda: exposure.device_is_peer(DEVICE, tailnet()), State.PASSED, "online", ""),
-    "peer offline": (lambda: exposure.device_is_peer(DEVICE, tailnet(Online=False)), State.PASSED, "not online", ""),
-    "peer expired": (lambda: exposure.device_is_peer(DEVICE, tailnet(Expired=True)), State.FAILED, "expired", "key"),
+    "peer": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet())), State.PASSED, "online", ""),
+    "peer offline": (
+        lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Online=False))),
+        State.PASSED,
+        "not online",
+        "",
+    ),
+    "peer expired": (
+        lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Expired=True))),
+        State.FAILED,
+        "expired",
+        "key",
+    ),
     "no such peer": (
-        lambda: exposure.device_is_peer(DEVICE, tailnet(DNSName="else.tail1234.ts.net.", HostName="postgresql")),
+        lambda: tailscale.device_is_peer(
+            DEVICE, network(status=tailnet(DNSName="else.tail1234.ts.net.", HostName="postgresql"))
+        ),
         State.FAILED,
         "not among its 2 peers",
         "ACLs",
     ),
     "no peers at all": (
-        lambda: exposure.device_is_peer(DEVICE, {"BackendState": "Running", "Peer": None}),
+        lambda: tailscale.device_is_peer(DEVICE, network(status={"BackendState": "Running", "Peer": None})),
         State.FAILED,
         "not among its 0",
         "ACLs",
     ),
     "stopped": (
-        lambda: exposure.device_is_peer(DEVICE, tailnet(state="Stopped")),
+        lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(state="Stopped"))),
         State.FAILED,
         "tailscale is Stopped",
         "not connected",
     ),
-    "no tailscale here": (lambda: exposure.device_is_peer(DEVICE, None), State.NOT_TRIED, "no `tailscale`", ""),
+    "no tailscale here": (
+        lambda: tailscale.device_is_peer(DEVICE, network(status=None)),
+        State.NOT_TRIED,
+        "no `tailscale`",
+        "",
+    ),
     # the name
-    "resolves": (lambda: exposure.name_resolves(FQDN, DEVICE, network()), State.PASSED, "100.64.0.7", ""),
+    "resolves": (lambda: tailscale.name_resolves(FQDN, DEVICE, network()), State.PASSED, "100.64.0.7", ""),
     "does not resolve": (
-        lambda: exposure.name_resolves(FQDN, DEVICE, network(resolve=refuse(socket.gaierror(-2, "Name not known")))),
+        lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=refuse(socket.gaierror(-2, "Name not known")))),
         State.FAILED,
         "Name not known",
         "MagicDNS",
     ),
     "resolves elsewhere": (
-        lambda: exposure.name_resolves(FQDN, DEVICE, network(resolve=lambda _: ["10.0.0.66"])),
+        lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=lambda _: ["10.0.0.66"])),
         State.FAILED,
         "10.0.0.66; the device is 100.64.0.7",
         "another machine",
     ),
     "resolves, addresses unknown": (
-        lambda: exposure.name_resolves(FQDN, Device(fqdn=FQDN), network()),
+        lambda: tailscale.name_resolves(FQDN, Device(fqdn=FQDN), network()),
         State.PASSED,
         "100.64.0.7",
         "",
     ),
     # the port
-    "connects": (lambda: exposure.port_connects(FQDN, (5432,), network()), State.PASSED, f"{FQDN}:5432", ""),
+    "connects": (lambda: tailscale.port_connects(FQDN, (5432,), network()), State.PASSED, f"{FQDN}:5432", ""),
     "DNS only": (
-        lambda: exposure.port_connects(FQDN, (5432,), network(connect=refuse(TimeoutError("timed out")))),
+        lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(TimeoutError("timed out")))),
         State.FAILED,
         "timed out",
         "ACLs",
     ),
     "refused": (
-        lambda: exposure.port_connects(FQDN, (5432,), network(connect=refuse(ConnectionRefusedError("refused")))),
+        lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(ConnectionRefusedError("refused")))),
         State.FAILED,
         "refused",
         "endpoints",
     ),
     # HTTP
-    "answers": (lambda: exposure.http_answers(URL, "Immich", network()), State.PASSED, "status 200", ""),
+    "answers": (lambda: tailscale.http_answers(URL, "Immich", network()), State.PASSED, "status 200", ""),
     "wrong body": (
-        lambda: exposure.http_answers(URL, "n8n", network()),
+        lambda: tailscale.http_answers(URL, "n8n", network()),
         State.FAILED,
         "without 'n8n'",
         "something else",
     ),
     "404": (
-        lambda: exposure.http_answers(URL, "", network(fetch=lambda _: Answer(status=404, body=""))),
+        lambda: tailscale.http_answers(URL, "", network(fetch=lambda _: Answer(status=404, body=""))),
         State.FAILED,
         "status 404",
         "backend Service",
     ),
     "502": (
-        lambda: exposure.http_answers(URL, "", network(fetch=lambda _: Answer(status=502, body=""))),
+        lambda: tailscale.http_answers(URL, "", network(fetch=lambda _: Answer(status=502, body=""))),
         State.FAILED,
         "status 502",
         "behind it",
     ),
     "TCP only": (
-        lambda: exposure.http_answers(URL, "", network(fetch=refuse(ConnectionResetError("reset")))),
+        lambda: tailscale.http_answers(URL, "", network(fetch=refuse(ConnectionResetError("reset")))),
         State.FAILED,
         "reset",
         "HTTPS certificates",
     ),
     "redirect": (
-        lambda: exposure.http_answers(URL, "", network(fetch=lambda _: Answer(status=302, body=""))),
+        lambda: tailscale.http_answers(URL, "", network(fetch=lambda _: Answer(status=302, body=""))),
         State.PASSED,
         "status 302",
         "",
@@ -309,9 +327,9 @@ RUNGS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNGS)
+@pytest.mark.parametrize("name", VERDICTS)
 def test_each_check(name: str) -> None:
-    look, state_wanted, evidence, cause = RUNGS[name]
+    look, state_wanted, evidence, cause = VERDICTS[name]
     found = look()
     assert found.state is state_wanted, found
     assert evidence in found.evidence
@@ -321,8 +339,8 @@ def test_each_check(name: str) -> None:
         assert found.next_step, "and the next safe command"
 
 
-def test_a_rung_without_its_tool_does_not_decide_and_does_not_pass() -> None:
-    found = exposure.device_is_peer(DEVICE, None)
+def test_a_check_without_its_tool_does_not_decide_and_does_not_pass() -> None:
+    found = tailscale.device_is_peer(DEVICE, network(status=None))
     assert not found.deciding
     assert not found.ok
 
@@ -330,7 +348,7 @@ def test_a_rung_without_its_tool_does_not_decide_and_does_not_pass() -> None:
 def test_a_proxy_group_is_known_by_its_status_alone() -> None:
     grouped = ingress()
     grouped["metadata"]["annotations"] = {"tailscale.com/proxy-group": "ha"}
-    device = exposure.device_of(exposure.exposure_of(grouped), listing())
+    device = tailscale.device_of(tailscale.exposure_of(grouped), [])
     assert device is not None
     assert device.label == "immich"
-    assert exposure.device_of(ING, listing()) is None
+    assert tailscale.device_of(ING, []) is None

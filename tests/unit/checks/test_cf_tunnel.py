@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from runbooks.checks import tunnel
-from runbooks.checks.tunnel import Public, is_routed, is_taken_up, public_answers, public_ingresses
+from runbooks.checks import cf_tunnel
+from runbooks.checks.cf_tunnel import Public, is_routed, is_taken_up, public_answers
 from runbooks.core.findings import State
 from runbooks.tools import network
-from tests.answers import listing
 from tests.local_server import Served, always, late, nobody, serving
 
 DOMAIN = "0a1b2c3d-0000-4000-8000-000000000000.cfargotunnel.com"
@@ -32,20 +31,12 @@ def ingress(*paths: dict[str, Any], host: str = "a.example.org", address: str = 
 
 
 def public(obj: dict[str, Any]) -> Public:
-    return Public(namespace="shop", name="hooks", obj=obj)
+    return Public(obj=obj)
 
 
 def service(name: str = "web", **spec: Any) -> dict[str, Any]:
     ports = [{"name": "http", "port": 80}]
     return {"metadata": {"name": name}, "spec": {"clusterIP": "10.0.0.1", "ports": ports} | spec}
-
-
-def test_only_those_of_the_class_are_public() -> None:
-    other = ingress()
-    other["spec"]["ingressClassName"] = "tailscale"
-    found = public_ingresses(listing(ingress(), other))
-    assert [item.subject for item in found] == ["shop/hooks"]
-    assert found[0].urls == ["https://a.example.org/hooks"]
 
 
 def test_one_address_for_each_host() -> None:
@@ -100,9 +91,9 @@ ANSWERED: dict[str, tuple[AbstractContextManager[Served], State, str, str]] = {
     "right": (serving(always(200, "ok")), State.PASSED, "status 200", ""),
     "the app refuses a plain GET": (serving(always(405)), State.PASSED, "status 405", ""),
     "the app knows no such hook": (serving(always(404, '{"code":404}')), State.PASSED, "status 404", ""),
-    "no rule": (serving(always(404)), State.FAILED, "without a body", tunnel.NO_RULE),
-    "no connector": (serving(always(530, "error code: 1033")), State.FAILED, "530", tunnel.TUNNEL_DOWN),
-    "app down": (serving(always(502, "Bad gateway")), State.FAILED, "502", tunnel.APP_DOWN),
+    "no rule": (serving(always(404)), State.FAILED, "without a body", cf_tunnel.NO_RULE),
+    "no connector": (serving(always(530, "error code: 1033")), State.FAILED, "530", cf_tunnel.TUNNEL_DOWN),
+    "app down": (serving(always(502, "Bad gateway")), State.FAILED, "502", cf_tunnel.APP_DOWN),
     "late": (late(), State.FAILED, "timed out", "DNS record"),
     "nobody": (nobody(), State.FAILED, "refused", "DNS record"),
 }

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from runbooks.checks.workloads import (
+from runbooks.checks.cluster import (
     deployment_is_available,
     has_endpoints,
+    judge_answer,
     kinds_are_served,
     secret_has_keys,
     secret_value,
-    seen,
     workloads_are_ready,
 )
 from runbooks.core.findings import Finding, State
-from runbooks.tools.kubectl import KubectlFailed, Trouble
+from runbooks.tools.kubectl import KubectlFailed, Trouble, items
 from tests.answers import deployment, listing, secret, slices
 
 
@@ -41,11 +41,11 @@ def daemons(wanted: int, ready: int) -> dict[str, Any]:
 
 
 def ready(*objects: Any) -> Finding:
-    return workloads_are_ready("r", listing(*objects), namespace="x", next_step="n")
+    return workloads_are_ready("r", [*objects], namespace="x", next_step="n")
 
 
 def endpoints(answer: Any) -> Finding:
-    return has_endpoints("r", answer, service="rw", next_step="n")
+    return has_endpoints("r", items(answer), service="rw", cause="c", next_step="n")
 
 
 GROUP = {"groupVersion": "postgresql.cnpg.io/v1", "resources": [{"name": "clusters"}, {"name": "clusters/status"}]}
@@ -59,7 +59,7 @@ def keys(obj: Any) -> Finding:
     return secret_has_keys("r", obj, ("username", "password"), cause="c", next_step="n")
 
 
-RUNGS: dict[str, tuple[Callable[[], Finding], State, str]] = {
+VERDICTS: dict[str, tuple[Callable[[], Finding], State, str]] = {
     "available": (lambda: available(deployment("operator", "tailscale")), State.PASSED, "1 of 1 ready"),
     "absent": (lambda: available(None), State.FAILED, "no such Deployment"),
     "unavailable": (
@@ -80,7 +80,7 @@ RUNGS: dict[str, tuple[Callable[[], Finding], State, str]] = {
     "daemons behind": (lambda: ready(daemons(2, 1)), State.FAILED, "DaemonSet d: 1 of 2 ready"),
     "rolling": (lambda: ready(behind()), State.FAILED, "not rolled out yet"),
     "no workloads where some must be": (
-        lambda: workloads_are_ready("r", listing(), namespace="x", next_step="n", required=True),
+        lambda: workloads_are_ready("r", [], namespace="x", next_step="n", required=True),
         State.FAILED,
         "holds no",
     ),
@@ -101,9 +101,9 @@ RUNGS: dict[str, tuple[Callable[[], Finding], State, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNGS)
+@pytest.mark.parametrize("name", VERDICTS)
 def test_each_check(name: str) -> None:
-    look, state, evidence = RUNGS[name]
+    look, state, evidence = VERDICTS[name]
     found = look()
     assert found.state is state, found
     assert evidence in found.evidence
@@ -137,7 +137,7 @@ def test_an_answer_the_cluster_did_not_give_is_a_failed_check(trouble: Trouble, 
     def look() -> Finding:
         raise KubectlFailed(trouble, "read x: failed")
 
-    found = seen("r", look, next_step="n")
+    found = judge_answer("r", look, next_step="n")
     assert found.state is State.FAILED
     assert found.evidence == "read x: failed"
     assert cause in found.cause
