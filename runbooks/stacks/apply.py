@@ -39,6 +39,7 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import network, pulumi
 from runbooks.tools.failures import explain
+from runbooks.tools.secret_values import blanked
 from runbooks.tools.stack import Stack
 
 NOT_APPROVED = "not approved, so nothing was applied"
@@ -363,10 +364,7 @@ def _connection_trouble(host: str, port: int) -> str:
 def show_outputs(session: Session, service: Service) -> None:
     """The stack's outputs, secrets masked, with the URLs to open."""
     stack = prepare(session, service)
-    outcome = session.runner.run(pulumi.stack_output(stack))
-    if not outcome.ok:
-        raise explain(outcome, stack)
-    outputs = pulumi.read_outputs(outcome.stdout)
+    outputs = blanked(states.state_of(session, stack).outputs)
     if not outputs:
         session.reporter.line(f"{service.name} has no outputs")
         return

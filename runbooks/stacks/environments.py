@@ -22,7 +22,6 @@ from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import chosen_by_lab
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
-from runbooks.tools.esc_api import EscApi
 from runbooks.tools.stack_config import StackFile, full_key
 
 if TYPE_CHECKING:
@@ -67,8 +66,11 @@ def esc_of(session: Session) -> Esc:
     return Esc(program=str(program), is_pulumi=False, env=env)
 
 
-def asked(session: Session, command: Command, name: EnvironmentName) -> Outcome:
-    """Run one of its commands. Raises what a failure means, whatever the exit code says."""
+def run_esc(session: Session, command: Command, name: EnvironmentName | None) -> Outcome:
+    """Run a command on an environment, or on the whole organization.
+
+    Raises what its failure means, also of one that exits with 0.
+    """
     outcome = session.runner.run(command)
     esc.judge(outcome, name, session.masker.mask)
     return outcome
@@ -129,8 +131,7 @@ def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | 
 def live_names(session: Session) -> list[EnvironmentName]:
     """The environments of the target's organization on its backend."""
     organization = session.target.organization
-    nobody = EnvironmentName(organization=organization, project=esc.EVERY, name=esc.EVERY)
-    return list(esc.read_list(asked(session, esc_of(session).ls(organization), nobody).stdout, organization))
+    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
 
 
 def not_there(session: Session, name: EnvironmentName) -> NotFound:
@@ -399,27 +400,44 @@ def live_definition(session: Session, name: EnvironmentName) -> str | None:
 
 
 def push(session: Session, draft: Draft) -> int:
-    """Put the definition on the backend; gives the revision, 0 when it is not told.
+    """Push the definition; returns the revision, 0 if the CLI does not print it.
 
-    Raises `Refused` when somebody changed it since it was compared. An environment that was made for it and does not
-    take it is removed again.
+    `env edit --file` sends no ETag, so the definition on the backend is read again and compared right before it. The
+    backend rejects a definition with diagnostics as a whole.
+    Raises `Refused` if the definition changed since it was compared, `Usage` with the diagnostics. A new environment
+    that does not accept its definition is removed again.
     """
     name = draft.name
-    api = api_of(session)
-    if api is not None:
-        api.check(name, draft.text)
     if draft.is_new:
-        asked(session, esc_of(session).init(name), name)
+        run_esc(session, esc_of(session).init(name), name)
+    else:
+        _refuse_if_changed(draft, live_definition(session, name) or "")
     try:
-        return _push_with_etag(session, api, draft) if api is not None else _push_with_cli(session, draft)
+        revision = _replace_definition(session, draft)
     except BaseException as error:
-        if draft.is_new and not isinstance(error, Refused):  # refused: somebody else has written into it by now
-            _take_back(session, name)
+        # Refused: another user has written into it in the meantime.
+        if draft.is_new and not isinstance(error, Refused):
+            _remove_empty(session, name)
         raise
+    session.journal.write("environment", name=name.short, revision=revision)
+    return revision
 
 
-def _take_back(session: Session, name: EnvironmentName) -> None:
-    """Remove the empty environment that was made for a definition it did not take; told where that fails."""
+def _replace_definition(session: Session, draft: Draft) -> int:
+    outcome = session.runner.run(esc_of(session).edit(draft.name, draft.text))
+    esc.judge(outcome, draft.name, session.masker.mask, diagnostics=Usage)
+    revision = esc.read_revision(outcome.stdout)
+    if revision is None:
+        raise ToolFailed(
+            f"the CLI does not report that {draft.name.short} was updated",
+            expected="Environment updated.",
+            next_step=f"./inv esc.open {draft.name.short}",
+        )
+    return revision
+
+
+def _remove_empty(session: Session, name: EnvironmentName) -> None:
+    """Remove the environment that did not accept its definition; print a warning if that fails."""
     outcome = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
     try:
         esc.judge(outcome, name, session.masker.mask)
@@ -429,43 +447,11 @@ def _take_back(session: Session, name: EnvironmentName) -> None:
         )
 
 
-def api_of(session: Session) -> EscApi | None:
-    """The backend's API, where the token for it can be read; `None` where only the CLI finds it (key ring)."""
-    from runbooks.tools.esc_api import EscApi
-
-    cloud = states.cloud_of(session)
-    return EscApi(cloud=cloud) if cloud is not None else None
-
-
-def _push_with_etag(session: Session, api: EscApi, draft: Draft) -> int:
-    live = api.fetch(draft.name)
-    _refuse_if_changed(draft, live.text)
-    revision = api.push(draft.name, draft.text, live.etag)
-    session.journal.write("environment", name=draft.name.short, revision=revision, etag=live.etag)
-    return revision
-
-
-def _push_with_cli(session: Session, draft: Draft) -> int:
-    _refuse_if_changed(draft, live_definition(session, draft.name) or "")
-    outcome = asked(session, esc_of(session).edit(draft.name, draft.text), draft.name)
-    revision = esc.read_revision(outcome.stdout)
-    if revision is None:
-        raise ToolFailed(
-            f"the CLI does not say that {draft.name.short} was updated",
-            expected="Environment updated.",
-            next_step=f"./inv esc.open {draft.name.short}",
-        )
-    session.journal.write("environment", name=draft.name.short, revision=revision, etag="")
-    return revision
-
-
 def _refuse_if_changed(draft: Draft, text: str) -> None:
-    if draft.is_new:
-        return
     before = definitions.read_live(draft.live or "", draft.name)
     if definitions.plain(before) != definitions.plain(definitions.read_live(text, draft.name)):
         raise Refused(
-            f"somebody else changed {draft.name.short} since it was compared",
+            f"{draft.name.short} changed on the backend since it was compared",
             expected="the definition that was compared; nothing was changed",
             next_step=f"./inv esc.apply {draft.name.short} compares again",
         )

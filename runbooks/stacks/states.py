@@ -1,7 +1,7 @@
-"""What stacks' states hold. A file backend's own file is read, the Pulumi Cloud is asked, else pulumi is.
+"""What the states of stacks hold: read from a file backend's own file, from the Pulumi Cloud, or by pulumi.
 
-An answer is kept, in memory, until something may have changed the state (`forget`). It is the clear one, so that every
-secret in it is known to the masker before anything of it is shown.
+An answer stays in memory until something may have changed the state (`forget`). It is the one in plaintext, so that
+every secret in it is registered with the masker before anything of it is shown.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from runbooks.core.errors import OpsError
 from runbooks.stacks.plan import hash_files, hash_text
 from runbooks.stacks.session import ClearState, Session
 from runbooks.tools import pulumi
-from runbooks.tools.cloud import Cloud, CloudError, token_for
+from runbooks.tools.cloud import Cloud, NoAnswer, token_for
 from runbooks.tools.failures import explain
 from runbooks.tools.secret_values import SECRET_SIGNATURE, secrets_in_config, secrets_in_export
 from runbooks.tools.stack import Stack
-from runbooks.tools.stack_api import NotTold, StackApi
 from runbooks.tools.stack_config import StackFile
 
-Told = TypeVar("Told")
+Answer = TypeVar("Answer")
 
 SUFFIXES = (".gz", ".zst", "")
-"""Of a state file; the first two where the user's pulumi was told to compress."""
+"""Of a state file; the first two if the user's pulumi compresses."""
 
 
 def has_stack(session: Session, stack: Stack) -> bool:
-    """Whether the backend holds the stack. Every backend but a file one is asked once a run, for all stacks."""
+    """Whether the backend holds the stack. Raises what pulumi's failure means."""
     if session.target.file_backend is not None:
-        return _file(session, stack) is not None
+        return _find_file(session, stack) is not None
     return row_of(session, stack) is not None
 
 
@@ -43,44 +42,35 @@ def is_deployed(session: Session, stack: Stack) -> bool:
 
 
 def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
-    """The stack's line in the backend's listing, which is asked for once a run. Raises what pulumi's failure means."""
-    with session.known.one_at_a_time("listing"):
-        if session.known.unlisted is not None:
-            raise session.known.unlisted
-        if session.known.listed is None:
-            try:
-                session.known.listed = _listed(session, stack)
-            except OpsError as error:
-                session.known.unlisted = error
-                raise
-        return session.known.listed.get(stack.reference)
-
-
-def _listed(session: Session, stack: Stack) -> dict[str, pulumi.StackRow]:
-    found = _told_by_cloud(session, lambda api: api.stacks(stack.organization))
-    if found is not None:
-        return found
-    asked = session.runner.run(pulumi.stack_ls(stack))
-    if not asked.ok:
-        raise explain(asked, stack)
-    return {row.reference(stack): row for row in pulumi.read_stacks(asked.stdout)}
+    """The stack's line in the backend's list, which is read once a run. Raises what pulumi's failure means."""
+    known = session.known
+    with known.one_at_a_time("listing"):
+        if known.unlisted is not None:
+            raise known.unlisted
+        if known.listed is None:
+            outcome = session.runner.run(pulumi.stack_ls(stack))
+            if not outcome.ok:
+                known.unlisted = explain(outcome, stack)
+                raise known.unlisted
+            known.listed = {row.reference(stack): row for row in pulumi.read_stacks(outcome.stdout)}
+        return known.listed.get(stack.reference)
 
 
 def was_made(session: Session, stack: Stack) -> None:
-    """The stack is there from now on."""
+    """The stack exists from now on."""
     if session.known.listed is not None:
         session.known.listed[stack.reference] = pulumi.StackRow(name=stack.name)
 
 
 def forget(session: Session, stack: Stack) -> None:
-    """The state may be another one from now on."""
+    """The state may have changed."""
     session.known.states.pop(stack.reference, None)
 
 
 def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
-    """What the state holds; `after_interrupt` when that is asked of a run that was told to stop.
+    """What the state holds. Its secrets are ciphertext if it comes from a file, else plaintext.
 
-    Secrets in it are ciphertext where it comes from a file, clear elsewhere.
+    `after_interrupt`: also in a run that was interrupted.
     """
     path = state_file(session, stack)
     if path is not None:
@@ -94,22 +84,22 @@ def state_hash(session: Session, stack: Stack) -> str:
 
 
 def may_hold_secrets(session: Session, stack: Stack) -> bool:
-    """False only where a file backend's plain state shows that no value in it is secret."""
+    """False only if the plain state of a file backend shows that no value in it is secret."""
     path = state_file(session, stack)
     return path is None or SECRET_SIGNATURE in path.read_text(encoding="utf-8")
 
 
 def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False) -> ClearState:
-    """The state with its secrets, each of them registered with the masker before this returns.
+    """The state with its secrets in plaintext, each registered with the masker before this returns.
 
     Raises what pulumi's failure means.
     """
     with session.known.one_at_a_time(stack.reference):
         found = session.known.states.get(stack.reference)
         if found is None:
-            text = _told_by_cloud(session, lambda api: api.clear_export(stack.reference))
+            text = _from_cloud(session, lambda cloud: cloud.export(stack.reference))
             if text is None:
-                text = in_plaintext(session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt)
+                text = run_confidential(session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt)
             session.masker.register_all(secrets_in_export(text))
             found = ClearState(export=pulumi.read_export(text), digest=hash_text(text))
             if session.target.file_backend is None:
@@ -118,73 +108,66 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
 
 
 def register_settings(session: Session, stack: Stack, file: StackFile) -> None:
-    """Give the masker every secret of the stack config. Raises what pulumi's failure means.
+    """Register every secret of the stack config with the masker. Raises what pulumi's failure means.
 
-    Nobody is asked where there are none. What bound environments provide is registered where they are opened.
+    What bound environments provide is registered when they are opened.
     """
     if not file.has_encrypted_values:
         return
     if not file.has_own_key:
-        found = _told_by_cloud(session, lambda api: api.decrypt(stack.reference, file.ciphertexts))
+        found = _from_cloud(session, lambda cloud: cloud.decrypt(stack.reference, file.ciphertexts))
         if found is not None:
             session.masker.register_all(found.values())
             return
-    listed = in_plaintext(session, pulumi.config_list(stack, show_secrets=True), stack)
+    listed = run_confidential(session, pulumi.config_list(stack, show_secrets=True), stack)
     session.masker.register_all(secrets_in_config(listed))
 
 
-def _told_by_cloud(session: Session, ask: Callable[[StackApi], Told]) -> Told | None:
-    """The cloud's own answer, which takes no process; `None` where pulumi has to be asked, which also says why."""
-    cloud = cloud_of(session)
-    if cloud is None:
-        return None
-    try:
-        return ask(StackApi(cloud=cloud))
-    except (CloudError, NotTold):
-        return None
-
-
-def cloud_of(session: Session) -> Cloud | None:
-    """The backend, where it is the Pulumi Cloud and its token can be read: a key ring is for pulumi alone."""
-    url = session.target.backend
+def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | None:
+    """The answer of the Pulumi Cloud, which takes no process; `None` if pulumi has to be run, which also says why."""
     if session.target.has_diy_backend:
         return None
     with session.known.one_at_a_time("cloud"):
         if session.known.cloud is None:
+            url = session.target.backend
             token = token_for(url, session.env, Path(session.env["PULUMI_CREDENTIALS_PATH"]))
             session.masker.register_all([token] if token else [])
             session.known.cloud = Cloud(url=url, token=token) if token else None
-        return session.known.cloud
+        cloud = session.known.cloud
+    try:
+        return read(cloud) if cloud is not None else None
+    except NoAnswer:
+        return None
 
 
-def in_plaintext(session: Session, command: Command, stack: Stack, after_interrupt: bool = False) -> str:
-    """What a confidential command answers. Raises what its failure means; its standard output stays unseen then."""
+def run_confidential(session: Session, command: Command, stack: Stack, after_interrupt: bool = False) -> str:
+    """The standard output of a confidential command. Raises what its failure means, without its standard output."""
     outcome = session.runner.run(command, after_interrupt=after_interrupt)
     if not outcome.ok:
-        raise in_confidence(session, outcome, stack)
+        raise explain_confidential(session, outcome, stack)
     return outcome.stdout
 
 
-def in_confidence(session: Session, failure: Outcome, stack: Stack) -> OpsError:
+def explain_confidential(session: Session, failure: Outcome, stack: Stack) -> OpsError:
     """What the failure of a confidential command means.
 
-    Its standard output stays unseen; what pulumi says on standard error when it fails holds no values, and is masked.
+    Its standard output is never shown; pulumi's standard error contains no values when it fails, and is masked.
     """
     return explain(replace(failure, shown_stderr=session.masker.mask(failure.stderr)), stack)
 
 
 def state_file(session: Session, stack: Stack) -> Path | None:
-    """The state on a file backend, where it can be read without starting pulumi: not compressed."""
-    path = _file(session, stack)
+    """The state on a file backend, if it can be read without pulumi: not compressed."""
+    path = _find_file(session, stack)
     return path if path is not None and path.suffix == ".json" else None
 
 
-def _file(session: Session, stack: Stack) -> Path | None:
+def _find_file(session: Session, stack: Stack) -> Path | None:
     folder = session.target.file_backend
     if folder is None:
         return None
-    kept = folder / ".pulumi" / "stacks" / stack.project
-    return next((path for suffix in SUFFIXES if (path := kept / f"{stack.name}.json{suffix}").exists()), None)
+    stacks = folder / ".pulumi" / "stacks" / stack.project
+    return next((path for suffix in SUFFIXES if (path := stacks / f"{stack.name}.json{suffix}").exists()), None)
 
 
 def canonical(value: object) -> str:
@@ -192,16 +175,16 @@ def canonical(value: object) -> str:
 
 
 def outputs_digest(session: Session, stack: Stack) -> str:
-    """One hash over what the stack's outputs are, secret ones by their values.
+    """One hash of the stack's outputs, of secret ones by their values.
 
-    Their ciphertexts do not do: pulumi encrypts every secret of a state anew at each update, changed or not
-    (pkg/resource/stack/secrets.go). The values are asked for once a state and stay in memory.
+    Ciphertexts do not compare: pulumi encrypts every secret of a state anew at each update, changed or not
+    (pkg/resource/stack/secrets.go). The values are read once per state and stay in memory.
     """
-    held = canonical(state_of(session, stack).outputs)
-    if state_file(session, stack) is None or SECRET_SIGNATURE not in held:
-        return hash_text(held)
-    known = hash_text(held)
+    text = canonical(state_of(session, stack).outputs)
+    digest = hash_text(text)
+    if state_file(session, stack) is None or SECRET_SIGNATURE not in text:
+        return digest
     with session.known.one_at_a_time("digests"):
-        if known not in session.known.digests:
-            session.known.digests[known] = hash_text(canonical(clear_state(session, stack).outputs))
-        return session.known.digests[known]
+        if digest not in session.known.digests:
+            session.known.digests[digest] = hash_text(canonical(clear_state(session, stack).outputs))
+        return session.known.digests[digest]

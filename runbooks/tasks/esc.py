@@ -92,7 +92,7 @@ def set_value(c: Any, env: str, path: str) -> None:
         value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
         session.masker.register(value)
         refuse_reference(value, keys, name)
-        environments.asked(session, environments.esc_of(session).set_secret(name, path, value), name)
+        environments.run_esc(session, environments.esc_of(session).set_secret(name, path, value), name)
         session.reporter.line(f"Set the secret {path} of {name.short}.")
         if not has_place(session.root, name, path):
             session.reporter.line(f'environments/{name.short}.yaml has no `fn::secret: ""` at {path}; apply keeps it')

@@ -54,7 +54,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         with kept(stack.settings_file):
             done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
             if not done.ok:
-                raise states.in_confidence(session, done, stack)
+                raise states.explain_confidential(session, done, stack)
         where = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {where}, encrypted.")
 

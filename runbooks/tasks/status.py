@@ -90,7 +90,7 @@ def _state(session: Session, stack: Stack) -> tuple[Export, str]:
     from runbooks.stacks import states
     from runbooks.tools import pulumi
 
-    answer = states.in_plaintext(session, pulumi.stack_export(stack), stack)
+    answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
     return pulumi.read_export(answer), written_at(pulumi.read_json(answer, "pulumi stack export"))
 
 

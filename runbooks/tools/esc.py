@@ -1,8 +1,8 @@
-"""esc: argv builders for `esc` and for `pulumi env`, whichever there is, and readers of what they answer.
+"""esc: command lines of `esc`, or of `pulumi env` where there is no esc, and readers of their answers.
 
-Names are always three parts: with two the CLI probes both readings. The exit code alone proves nothing: `open`, `set`
-and `edit -f` end with 0 although the environment has errors, so whatever is left on standard error is a failure
-(esc 0.26, recorded in tests/contract/recorded/cloud; newer ones end with 1).
+Names always have three parts: with two the CLI probes both readings. The exit code alone proves nothing: `open`, `set`
+and `edit --file` exit with 0 although the environment has errors, so any line on standard error is a failure (esc 0.26,
+recorded in tests/contract/recorded/cloud; newer ones exit with 1).
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
-from runbooks.tools.failures import UNREACHABLE, login_command
+from runbooks.tools.failures import UNREACHABLE, KnownFailure, login_command
 
 READ_TIMEOUT = 120.0
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-EVERY = "*"
-"""In place of a name, where a whole organization is asked for."""
 UPDATED = re.compile(r"Environment updated\.(?: \(revision (?P<revision>\d+)\))?")
 
 
@@ -41,7 +39,7 @@ class EnvironmentName:
 
     @property
     def short(self) -> str:
-        """As stack files and people write it."""
+        """As in stack configs and commands."""
         return f"{self.project}/{self.name}"
 
 
@@ -52,7 +50,7 @@ def read_name(text: str, organization: str) -> EnvironmentName:
         parts = [organization, *parts]
     if len(parts) != 3 or not all(PART.fullmatch(part) for part in parts):
         raise Usage(
-            f"{text!r} is no name of an environment",
+            f"{text!r} is not a valid name of an environment",
             expected="<project>/<env> such as stitch/prod, without a version",
             next_step="./inv esc.list",
         )
@@ -66,7 +64,7 @@ def read_name(text: str, organization: str) -> EnvironmentName:
 
 
 def read_entry(text: str, organization: str) -> EnvironmentName:
-    """An entry of a stack file: also with a version, or of the project `default` when it is one part."""
+    """An entry of a stack config: it may have a version; with one part only, its project is `default`."""
     bare, _, version = text.partition("@")
     name = read_name(bare if "/" in bare else f"default/{bare}", organization)
     return replace(name, version=version)
@@ -100,11 +98,11 @@ class Esc:
         return self._env("get", name.full, "--definition", title=title, confidential=True)
 
     def init(self, name: EnvironmentName) -> Command:
-        """Makes an empty environment: `init -f` with a bad definition would fail and leave one behind."""
-        return self._changing("init", name.full, title=f"make the environment {name.short}")
+        """Creates an empty environment: `init --file` with a bad definition would fail and leave one behind."""
+        return self._changing("init", name.full, title=f"create the environment {name.short}")
 
     def edit(self, name: EnvironmentName, definition: str) -> Command:
-        """Replaces the whole definition, whoever wrote the last one: look first."""
+        """Replaces the whole definition without an ETag: compare first."""
         title = f"replace the definition of {name.short}"
         return self._changing("edit", name.full, "--file", "-", title=title, stdin=definition.encode())
 
@@ -130,7 +128,7 @@ class Esc:
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One value of an opened environment that is no map with anything in it."""
+    """One value of an opened environment; maps and lists only if they are empty."""
 
     path: tuple[str | int, ...]
     value: Any = field(repr=False)
@@ -149,7 +147,7 @@ class Value:
 
     @property
     def loses_secretness(self) -> bool:
-        """As `pulumiConfig` only texts stay secret; numbers and booleans become plain (pkg/workspace/config.go)."""
+        """Below `pulumiConfig` only texts stay secret; numbers and booleans become plain (pkg/workspace/config.go)."""
         return self.secret and self.kind in {"number", "true or false"}
 
 
@@ -217,7 +215,7 @@ PATH_PART = re.compile(
 
 
 def read_path(text: str) -> tuple[str | int, ...]:
-    """The keys of a path as people type it. Raises `Usage` for what is none."""
+    """The keys of a path as it is typed. Raises `Usage` for an invalid one."""
     parts: list[str | int] = []
     at = 0
     while at < len(text):
@@ -229,14 +227,14 @@ def read_path(text: str) -> tuple[str | int, ...]:
         at = found.end()
     if at < len(text) or not parts:
         raise Usage(
-            f"{text!r} is no path of a value",
-            expected="keys below `values`, such as pulumiConfig.token or 'pulumiConfig[\"a:b\"]' in the shell's quotes",
+            f"{text!r} is not a valid path of a value",
+            expected=PATHS,
         )
     return tuple(parts)
 
 
 def refuse_reference(value: str, path: tuple[str | int, ...], name: EnvironmentName) -> None:
-    """Raise `Usage` for a secret that ESC takes for a reference: one with `${`, unless `$$` comes right before it.
+    """Raise `Usage` for a secret that ESC reads as a reference: one with `${`, unless `$$` comes right before it.
 
     `$$` does not help: the evaluator reads `$${` as text, but stores and opens it with both `$` (pkg `eval` of
     github.com/pulumi/esc, EncryptSecrets and evaluateBuiltinSecret).
@@ -245,7 +243,7 @@ def refuse_reference(value: str, path: tuple[str | int, ...], name: EnvironmentN
         return
     place = shlex.quote(property_path((*path, "fn::fromBase64")))
     raise Usage(
-        f"the value for {property_path(path)} has `${{` in it, which ESC takes for a reference",
+        f"the value for {property_path(path)} has `${{` in it, which ESC reads as a reference",
         expected="a secret without `${`, or one in Base64; a `$$` before it would be stored too. Nothing was set",
         next_step=f'in environments/{name.short}.yaml write `fn::fromBase64: {{fn::secret: ""}}` there, '
         f"./inv esc.apply {name.short}, then pipe the value through base64 into ./inv esc.set {name.short} {place}",
@@ -253,7 +251,7 @@ def refuse_reference(value: str, path: tuple[str | int, ...], name: EnvironmentN
 
 
 def read_opened(text: str) -> Opened:
-    """Read `--format detailed`. Raises `ToolFailed` without the text, which holds clear secrets."""
+    """Read `--format detailed`. Raises `ToolFailed` without the text, which contains secrets in plaintext."""
     try:
         answer = json.loads(text)
         return Opened(values=tuple(_values(answer, (), inherited=False)))
@@ -286,7 +284,7 @@ def _origin(node: Mapping[str, Any]) -> str:
 
 
 def read_list(text: str, organization: str) -> tuple[EnvironmentName, ...]:
-    """The lines of `ls`; the CLI leaves the organization out where it is the person's own."""
+    """The lines of `ls`; the CLI omits the organization if it is the user's own."""
     names = []
     for line in text.splitlines():
         parts = line.strip().split("/")
@@ -298,143 +296,134 @@ def read_list(text: str, organization: str) -> tuple[EnvironmentName, ...]:
 
 
 def read_revision(text: str) -> int | None:
-    """The revision that `edit` made, 0 where the CLI does not tell it; `None` when nothing was updated."""
+    """The revision that `edit` created, 0 if the CLI does not print it; `None` if nothing was updated."""
     found = UPDATED.search(text)
     return int(found["revision"] or 0) if found else None
 
 
-# What a failure means
+# Failures
 
 HARMLESS = re.compile(
     r"^\s*$|^[┌│└]|^Logging in using access token|^warning: |^A new version of|^To upgrade from version|^Visit http"
 )
-"""Standard error that is no diagnostic: the notice that esc is retired, a login by token, news of a version, what the
-service warns of (its header X-Pulumi-Warning). Diagnostics begin with the environment's name."""
+"""Standard error that is not a diagnostic: the notice that esc is retired, a login by token, news of a version,
+warnings of the service (its header X-Pulumi-Warning)."""
+DIAGNOSTIC = re.compile(r"^(?:[^\s:]+/[^\s:]+:\d+:\d+: |  on \S+/\S+ line \d+:)", re.MULTILINE)
+"""Where a definition is wrong: `stitch/prod:8:39: unknown property "nope"`, or `  on stitch/prod line 8:`."""
+PATHS = "keys below `values`, such as pulumiConfig.token or 'pulumiConfig[\"a:b\"]' in the shell's quotes"
+
+KNOWN = (
+    KnownFailure(
+        r"does not support (?:Pulumi ESC|environments)",
+        Usage,
+        "this backend does not support Pulumi ESC",
+        "a Pulumi Cloud backend",
+        "`esc env ls` and `esc open` with a cloud login, or a target on the cloud (`pulumi login --cloud`)",
+    ),
+    KnownFailure(
+        r"PULUMI_ACCESS_TOKEN must be set|no credentials|\[401\]|invalid access token",
+        LoginMissing,
+        "not logged in to the backend of {name}",
+        "a login, or PULUMI_ACCESS_TOKEN in the environment",
+        "{login}, then ./inv doctor",
+    ),
+    KnownFailure(
+        # With a place in the definition: in its `imports:`.
+        r"(?m)(?P<at>^[^\s:]+:\d+:\d+: )?environment \"(?P<imported>[^\"]+)\" not found(?(at)|\s+on )",
+        Usage,
+        "{name} imports the environment {imported}, which does not exist",
+        "imports that this backend has",
+        "./inv esc.apply {imported} creates it from its file; or remove it from `imports:` in "
+        "environments/{name}.yaml, then ./inv esc.apply {name}",
+    ),
+    KnownFailure(
+        # What follows the number differs between servers.
+        r"(?im)^error: [^\n]*\[404\]|environment \"(?P<other>[^\"]+)\" not",
+        NotFound,
+        "there is no environment {name} on this backend",
+        "an environment that was applied",
+        "./inv esc.apply {name} creates it from environments/{name}.yaml; ./inv esc.list shows which there are",
+    ),
+    KnownFailure(
+        r"stack \"(?P<stack>[^\"]+)\" not found",
+        ToolFailed,
+        "{name} reads the outputs of the stack {stack}, which does not exist",
+        "the producer's stack, deployed to this backend under that name",
+        "deploy the producer, or correct `stack:` in environments/{name}.yaml and ./inv esc.apply {name}",
+    ),
+    KnownFailure(
+        r"secret values must be string literals",
+        Usage,
+        "{name} has a secret that is not a text, or a text with `${{` in it",
+        '`fn::secret: ""` in the file, and texts without `${{` set there',
+        "correct environments/{name}.yaml, then ./inv esc.apply {name}",
+    ),
+    KnownFailure(
+        r"\[409\]",
+        Refused,
+        "{name} changed on the backend in the meantime",
+        "the definition that was compared",
+        "./inv esc.apply {name} compares again",
+    ),
+    KnownFailure(
+        r"invalid path: (?P<why>[^\n]*)",
+        Usage,
+        "not a valid path of a value: {why}",
+        PATHS,
+        "./inv esc.open {name} shows the paths there are",
+    ),
+    KnownFailure(
+        UNREACHABLE,
+        ToolFailed,
+        "the backend did not answer: {url}: {why}",
+        "the backend to be up, and a network that leads to it",
+        "./inv doctor, then the same command again",
+    ),
+    KnownFailure(
+        r"(?P<line>\[5\d\d\][^\n]*)",
+        ToolFailed,
+        "the backend failed: {line}",
+        "an answer",
+        "the same command again, later; ./inv doctor looks at login and backend",
+    ),
+)
 
 
 def complaints(stderr: str) -> list[str]:
-    """What is left of standard error: diagnostics and errors. Anything at all means that the command failed."""
+    """Standard error without notices: diagnostics and errors. A single line of them means that the command failed."""
     return [line.rstrip() for line in stderr.splitlines() if not HARMLESS.search(line)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """A failure we can explain; the texts may use the pattern's groups, `{name}` and `{login}`."""
+def judge(
+    outcome: Outcome,
+    name: EnvironmentName | None,
+    mask: Callable[[str], str],
+    *,
+    diagnostics: type[OpsError] = ToolFailed,
+) -> None:
+    """Raise what the command's failure means, if it failed: by its exit code, or by its standard error.
 
-    pattern: re.Pattern[str]
-    error: type[OpsError]
-    cause: str
-    expected: str
-    next_step: str
-
-
-KNOWN = (
-    Known(
-        pattern=re.compile(r"does not support (?:Pulumi ESC|environments)"),
-        error=Usage,
-        cause="this backend does not support Pulumi ESC",
-        expected="a Pulumi Cloud backend",
-        next_step="`esc env ls` and `esc open` with a cloud login, or a target on the cloud (`pulumi login --cloud`)",
-    ),
-    Known(
-        pattern=re.compile(r"PULUMI_ACCESS_TOKEN must be set|no credentials|\[401\]|invalid access token"),
-        error=LoginMissing,
-        cause="nobody is logged in to the backend that holds {name}",
-        expected="a login, or PULUMI_ACCESS_TOKEN in the environment",
-        next_step="{login}, then ./inv doctor",
-    ),
-    Known(
-        # Where a definition names it: in its `imports:`.
-        pattern=re.compile(
-            r"(?m)(?P<at>^[^\s:]+:\d+:\d+: )?environment \"(?P<imported>[^\"]+)\" not found(?(at)|\s+on )"
-        ),
-        error=Usage,
-        cause="{name} imports the environment {imported}, which is not there",
-        expected="imports that this backend has",
-        next_step="./inv esc.apply {imported} makes it from its file; or take it out of `imports:` in "
-        "environments/{name}.yaml, then ./inv esc.apply {name}",
-    ),
-    Known(
-        # What follows the number is each server's own.
-        pattern=re.compile(r"(?im)^error: [^\n]*\[404\]|environment \"(?P<other>[^\"]+)\" not"),
-        error=NotFound,
-        cause="there is no environment {name} on this backend",
-        expected="an environment that was applied",
-        next_step="./inv esc.apply {name} makes it from environments/{name}.yaml; ./inv esc.list shows what there is",
-    ),
-    Known(
-        pattern=re.compile(r"stack \"(?P<stack>[^\"]+)\" not found"),
-        error=ToolFailed,
-        cause="{name} reads the outputs of the stack {stack}, which is not there",
-        expected="the producer's stack, deployed to this backend under that name",
-        next_step="deploy the producer, or correct `stack:` in environments/{name}.yaml and ./inv esc.apply {name}",
-    ),
-    Known(
-        pattern=re.compile(r"secret values must be string literals"),
-        error=Usage,
-        cause="{name} has a secret that is no text, or a text with `${{` in it",
-        expected='`fn::secret: ""` in the file, and texts without `${{` set there',
-        next_step="correct environments/{name}.yaml, then ./inv esc.apply {name}",
-    ),
-    Known(
-        pattern=re.compile(r"\[409\]"),
-        error=Refused,
-        cause="somebody else changed {name} meanwhile",
-        expected="the definition that was compared",
-        next_step="./inv esc.apply {name} compares again",
-    ),
-    Known(
-        pattern=re.compile(r"invalid path: (?P<why>[^\n]*)"),
-        error=Usage,
-        cause="that is no path of a value: {why}",
-        expected="keys below `values`, such as pulumiConfig.token or 'pulumiConfig[\"a:b\"]' in the shell's quotes",
-        next_step="./inv esc.open {name} shows the paths there are",
-    ),
-    Known(
-        pattern=re.compile(UNREACHABLE),
-        error=ToolFailed,
-        cause="the backend did not answer: {url}: {why}",
-        expected="the backend to be up, and a network that leads to it",
-        next_step="./inv doctor, then the same command again",
-    ),
-    Known(
-        pattern=re.compile(r"(?P<said>\[5\d\d\][^\n]*)"),
-        error=ToolFailed,
-        cause="the backend failed: {said}",
-        expected="an answer",
-        next_step="the same command again, later; ./inv doctor looks at login and backend",
-    ),
-)
-DIAGNOSTIC = re.compile(r"^[^\s:]+/[^\s:]+:\d+:\d+: ", re.MULTILINE)
-"""Where in a definition something is wrong: `stitch/prod:8:39: unknown property "nope"`."""
-
-
-def judge(outcome: Outcome, name: EnvironmentName, mask: Callable[[str], str]) -> None:
-    """Raise what the command's failure means, if it failed: by its exit code, or by what it said on standard error.
-
-    `mask` takes secrets out of what is quoted: these commands are confidential, so nobody else has.
+    `name` is `None` for a command on a whole organization. `mask` removes secrets from what is quoted, as these
+    commands are confidential. `diagnostics` is the class of an error about the definition itself.
     """
-    told = complaints(outcome.stderr)
-    if outcome.ok and not told:
+    lines = complaints(outcome.stderr)
+    if outcome.ok and not lines:
         return
-    text = "\n".join(told)
+    text = mask("\n".join(lines))
+    login = login_command(outcome.command.env.get("PULUMI_BACKEND_URL", ""))
+    facts = {"name": name.short if name else "the organization", "login": login}
     for known in KNOWN:
-        found = known.pattern.search(text)
-        if found is not None and not (known.error is NotFound and name.name == EVERY):
-            facts = {key: mask(value or "?") for key, value in found.groupdict().items()}
-            facts |= {"name": name.short, "login": login_command(outcome.command.env.get("PULUMI_BACKEND_URL", ""))}
-            raise known.error(
-                known.cause.format(**facts),
-                expected=known.expected.format(**facts),
-                next_step=known.next_step.format(**facts),
-            )
-    said = ":\n  " + "\n  ".join(mask(line) for line in told) if told else ", and said nothing"
-    what = outcome.command.title or "that"
-    next_step = "correct the cause, then the same command again; ./inv doctor looks at login and backend"
-    if DIAGNOSTIC.search(text):
-        next_step = f"correct environments/{name.short}.yaml where it says, then ./inv esc.apply {name.short}"
-    raise ToolFailed(
-        f"could not {what} (exit {outcome.exit_code}){said}",
+        error = known.explain(text, facts)
+        if error is not None and not (known.error is NotFound and name is None):
+            raise error
+    if name is not None and DIAGNOSTIC.search(text):
+        kind, next_step = diagnostics, f"correct environments/{name.short}.yaml, then ./inv esc.apply {name.short}"
+    else:
+        kind = ToolFailed
+        next_step = "correct the cause, then the same command again; ./inv doctor looks at login and backend"
+    quoted = ":\n  " + text.replace("\n", "\n  ") if lines else " without a message"
+    raise kind(
+        f"could not {outcome.command.title or 'run esc'} (exit {outcome.exit_code}){quoted}",
         expected="an answer without diagnostics",
         next_step=next_step,
     )

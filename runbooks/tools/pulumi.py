@@ -74,11 +74,6 @@ def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
     return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=True)
 
 
-def stack_output(stack: Stack, *, show_secrets: bool = False) -> Command:
-    words = ("stack", "output", "--json", *(("--show-secrets",) if show_secrets else ()))
-    return _state_command(stack, *words, title=f"read the outputs of {stack.service}", confidential=show_secrets)
-
-
 def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
     words = ("config", "--json", *(("--show-secrets",) if show_secrets else ()))
     title = f"read the settings of {stack.service}"
@@ -407,12 +402,6 @@ def read_stacks(text: str) -> tuple[StackRow, ...]:
         )
         for row in rows
     )
-
-
-def read_outputs(text: str) -> Mapping[str, Any]:
-    """Output → value; secrets read `[secret]` unless asked for in plaintext. A stack without outputs gives `{}`."""
-    answer = read_json(text, "pulumi stack output") if text.strip() else {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def read_settings(text: str) -> tuple[Setting, ...]:

@@ -17,7 +17,7 @@ from runbooks.services import find_service
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.states import has_stack
-from runbooks.tools.pulumi import stack_output
+from runbooks.tools.pulumi import stack_show
 from tests.answers import namespace
 from tests.unit.house import PASSPHRASE, TOKEN, UID, House
 
@@ -398,11 +398,11 @@ def test_the_key_service_of_a_stack_gets_its_login_and_no_other_stack_does(
         monkeypatch.setenv(name, value)
     projects = house.root / "pulumi"
     (projects / "data/databases/postgres/Pulumi.mx.yaml").write_text("secretsprovider: awskms://alias/homelab\n")
-    house.answer("pulumi", ["stack", "output"], (1, "", "denied for aws-key-of-the-house"))
+    house.answer("pulumi", ["stack", "--stack"], (1, "", "denied for aws-key-of-the-house"))
     given = {}
     with open_session(house.c, "preview.all", cluster=False) as session:
         for name in ("postgres", "immich", "cnpg"):
-            session.runner.run(stack_output(session.stack(find_service(name))))
+            session.runner.run(stack_show(session.stack(find_service(name))))
             given[name] = {name for name in house.calls("pulumi")[-1]["env"] if name in logins}
     assert given == {"postgres": {"AWS_SECRET_ACCESS_KEY"}, "immich": {"AWS_SECRET_ACCESS_KEY"}, "cnpg": set()}, (
         "immich reads the outputs of postgres, secret ones with them"

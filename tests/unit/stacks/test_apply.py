@@ -18,6 +18,7 @@ from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, Ver
 from runbooks.stacks import apply, preview, states
 from runbooks.stacks.order import closure, layers
 from runbooks.stacks.plan import RunPlan
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.unit.stage import SUMMARY, TREE, Answer, Stage, applied, creating, event, preview_answer, step, urn
 
 SAME = Answer(stdout=preview_answer())
@@ -456,12 +457,13 @@ def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool) -
 
 
 def test_outputs_are_shown_with_what_to_open(tmp_path: Path) -> None:
-    answer = Answer(stdout='{"url": "https://x.example", "password": "[secret]", "port": 5432}')
-    stage = Stage(tmp_path, {("output", "db"): [answer]})
+    stage = Stage(tmp_path, {})
+    password = {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": "v1:hunter2"}
+    stage.write_state("db", outputs={"url": "https://x.example", "password": password, "port": 5432})
     apply.show_outputs(stage, TREE[2])  # type: ignore[arg-type]
     table = next(event for event in stage.reporter.events if event["event"] == "table")
-    assert table["rows"][0] == {"output": "password", "value": "[secret]"}
-    assert "open: https://x.example" in stage.reporter.text
+    assert [row["value"] for row in table["rows"]] == ["[secret]", "5432", "https://x.example"]
+    assert "open: https://x.example" in stage.reporter.text and "hunter2" not in stage.reporter.text
 
 
 def test_unreadable_answer_is_told_without_its_text(tmp_path: Path) -> None:

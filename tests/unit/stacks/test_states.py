@@ -1,4 +1,4 @@
-"""What stacks hold on the Pulumi Cloud: asked of it directly, of pulumi where it cannot tell, masked either way."""
+"""States on the Pulumi Cloud: read from it directly, else by pulumi, with their secrets masked either way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runbooks.stacks.preparation import prepare
 from runbooks.stacks.states import has_stack
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.unit.house import House
-from tests.unit.tools.test_esc_api import Cloud
+from tests.unit.tools.cloud_stub import CloudStub
 
 STACK = "/api/stacks/acme/postgresql/mx"
 SETTING, OUTPUT = "hunter2-of-settings", "hunter2-of-state"
@@ -32,14 +32,12 @@ def exported(password: dict[str, str], url: str = "") -> dict[str, Any]:
 
 
 @pytest.fixture
-def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    server = Cloud()
+def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStub]:
+    server = CloudStub()
     house.on_cloud(server.url)
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
     house.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
     house.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
-    made = {"orgName": "acme", "projectName": "postgresql", "stackName": "mx", "lastUpdate": 1}
-    server.answers["GET", "/api/user/stacks?organization=acme"] = (200, {}, {"stacks": [made]})
     yield server
     server.stop()
 
@@ -55,67 +53,66 @@ def plaintexts(**texts: str) -> dict[str, Any]:
 
 
 def prepared(house: House) -> tuple[str, Any]:
-    """How the secrets are shown, and the output as it is."""
+    """How the secrets are shown, and the value of the output."""
     with open_session(house.c, "preview.postgres") as session:
         stack = prepare(session, find_service("postgres"))
         shown = session.masker.mask(f"{SETTING} {OUTPUT}")
         return shown, states.clear_state(session, stack).outputs["password"]
 
 
-def asked_of_pulumi(house: House) -> list[str]:
+def read_by_pulumi(house: House) -> list[str]:
     return [word for argv in house.argvs("pulumi") for word in ("ls", "config", "export") if f" {word} " in argv]
 
 
-def test_the_cloud_tells_without_a_process(house: House, cloud: Cloud) -> None:
+def test_state_and_config_are_read_without_a_process(house: House, cloud: CloudStub) -> None:
     settings(house)
     cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
     cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(AAAB=SETTING, BBBC=f'"{OUTPUT}"'))
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert asked_of_pulumi(house) == []
-    assert {asked["headers"]["Authorization"] for asked in cloud.asked} == {"token pul-0123456789abcdef"}
+    assert read_by_pulumi(house) == ["ls"]
+    assert {request["headers"]["Authorization"] for request in cloud.requests} == {"token pul-0123456789abcdef"}
     written = house.everything_written()
     assert not any(text in written for text in (SETTING, OUTPUT, "pul-0123456789abcdef"))
 
 
-def test_what_the_cloud_refuses_pulumi_is_asked_for(house: House, cloud: Cloud) -> None:
+def test_pulumi_reads_what_the_cloud_does_not_answer(house: House, cloud: CloudStub) -> None:
     settings(house)
-    cloud.answers.clear()
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert asked_of_pulumi(house) == ["ls", "config", "export"]
-    assert len(cloud.asked) == 3
+    assert read_by_pulumi(house) == ["ls", "config", "export"] and len(cloud.requests) == 2
 
 
-def test_a_stack_the_cloud_does_not_list_is_not_there(house: House, cloud: Cloud) -> None:
-    cloud.answers["GET", "/api/user/stacks?organization=acme"] = (200, {}, {"stacks": []})
+def test_a_stack_that_is_not_in_the_list_does_not_exist(house: House, cloud: CloudStub) -> None:
+    house.answer("pulumi", ["stack", "ls"], [])
     with pytest.raises(NotFound):
         prepared(house)
-    assert asked_of_pulumi(house) == []
+    assert read_by_pulumi(house) == ["ls"]
 
 
-def test_settings_under_a_passphrase_are_for_pulumi_alone(house: House, cloud: Cloud) -> None:
+def test_config_under_a_passphrase_is_for_pulumi_alone(house: House, cloud: CloudStub) -> None:
     settings(house, "encryptionsalt: v1:abc")
     cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
     cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(BBBC=f'"{OUTPUT}"'))
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert asked_of_pulumi(house) == ["config"]
+    assert read_by_pulumi(house) == ["ls", "config"]
 
 
-def test_a_token_in_a_key_ring_is_for_pulumi_alone(house: House, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_in_a_key_ring_is_for_pulumi_alone(
+    house: House, cloud: CloudStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings(house)
     monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
     assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert cloud.asked == []
-    assert asked_of_pulumi(house) == ["ls", "config", "export"]
+    assert cloud.requests == []
+    assert read_by_pulumi(house) == ["ls", "config", "export"]
 
 
-def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(house: House, cloud: Cloud) -> None:
-    cloud.answers.clear()
+def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(house: House, cloud: CloudStub) -> None:
     house.answer("pulumi", ["stack", "ls"], (1, "", "error: [503] Service Unavailable\n"))
     with open_session(house.c, "doctor") as session:
-        told = []
+        errors = []
         for name in ("postgres", "immich", "stitch"):
             with pytest.raises(OpsError, match="503") as error:
                 has_stack(session, session.stack(find_service(name)))
-            told.append(error.value)
-    assert told[0] is told[1] is told[2]
-    assert asked_of_pulumi(house) == ["ls"] and len(cloud.asked) == 1
+            errors.append(error.value)
+    assert errors[0] is errors[1] is errors[2]
+    assert read_by_pulumi(house) == ["ls"]

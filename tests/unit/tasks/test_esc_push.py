@@ -34,7 +34,7 @@ def test_an_interrupted_push_leaves_no_empty_environment(home: House, monkeypatc
         session.runner._relay.seen.append(signal.SIGINT)
         raise NotApproved("interrupted")
 
-    monkeypatch.setattr(environments, "_push_with_cli", interrupted)
+    monkeypatch.setattr(environments, "_replace_definition", interrupted)
     with pytest.raises(NotApproved, match="interrupted"):
         esc.apply.body(home.c, "stitch/prod", yes=True)
     assert home.argvs("esc")[-2:] == [MADE, REMOVED]
@@ -46,7 +46,7 @@ def test_what_cannot_be_removed_is_told(
     def interrupted(session: Any, draft: environments.Draft) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(environments, "_push_with_cli", interrupted)
+    monkeypatch.setattr(environments, "_replace_definition", interrupted)
     home.answer("esc", ["rm"], (1, "", "Error: [503] Service Unavailable\n"))
     with pytest.raises(KeyboardInterrupt):
         esc.apply.body(home.c, "stitch/prod", yes=True)
@@ -56,7 +56,7 @@ def test_what_cannot_be_removed_is_told(
 
 def test_what_somebody_else_wrote_meanwhile_stays(home: House) -> None:
     home.answer("esc", ["edit"], (1, "", "Error: [409] Conflict: changed\n"))
-    with pytest.raises(Refused, match="somebody else"):
+    with pytest.raises(Refused, match="in the meantime"):
         esc.apply.body(home.c, "stitch/prod", yes=True)
     assert REMOVED not in home.argvs("esc")
 

@@ -1,7 +1,8 @@
-"""HTTP to a cloud backend, on loopback: where the token goes and where it is found, what a failure is."""
+"""Reads from a Pulumi Cloud: what the lab's cloud answers, no usable answer, and the token."""
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -11,58 +12,148 @@ from typing import Any
 
 import pytest
 
-from runbooks.tools.cloud import Cloud, CloudError, as_object, token_for
-from tests.unit.tools import test_esc_api
+from lab.cloud import server
+from runbooks.tools import cloud, pulumi
+from runbooks.tools.cloud import Cloud, NoAnswer, token_for
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrapped
+from tests.unit.cloud.conftest import Caller
+from tests.unit.cloud.operation import STACK, create_stack, deployment
+from tests.unit.tools.cloud_stub import CloudStub
+
+REFERENCE = STACK.removeprefix("/api/stacks/")
+EXPORT = f"{STACK}/export"
 
 
 @pytest.fixture
-def server() -> Iterator[test_esc_api.Cloud]:
-    server = test_esc_api.Cloud()
-    yield server
-    server.stop()
+def caller(tmp_path: Path) -> Iterator[Caller]:
+    started = server.serving(tmp_path / "cloud")
+    caller = Caller(started.url, started.token)
+    create_stack(caller)
+    yield caller
+    started.stop()
 
 
-def test_the_token_goes_along_and_no_proxy_of_the_environment_is_asked(
-    server: test_esc_api.Cloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    server.answers["POST", "/api/x"] = (200, {"ETag": "e1"}, {"a": 1})
-    headers, body = Cloud(url=server.url + "/", token="pul-token").ask("POST", "/api/x", "{}", {"Accept": "some"})
-    assert (headers["ETag"], as_object(body)) == ("e1", {"a": 1})
-    (asked,) = server.asked
-    assert asked["body"] == "{}" and asked["headers"]["Accept"] == "some"
-    assert asked["headers"]["Authorization"] == "token pul-token"
+@pytest.fixture
+def api(caller: Caller) -> Cloud:
+    return Cloud(url=caller.url, token=caller.token)
+
+
+@pytest.fixture
+def stub() -> Iterator[CloudStub]:
+    stub = CloudStub()
+    yield stub
+    stub.stop()
+
+
+def encrypt(caller: Caller, text: str, stack: str = STACK) -> str:
+    plaintext = base64.b64encode(text.encode()).decode()
+    return str(caller.post(f"{stack}/encrypt", {"plaintext": plaintext})["ciphertext"])
+
+
+def secret(ciphertext: str) -> dict[str, str]:
+    return {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": ciphertext}
+
+
+def import_state(caller: Caller, outputs: dict[str, Any], **key: str) -> None:
+    document = deployment(outputs)
+    of_stack = {"url": caller.url, **dict(zip(("owner", "project", "stack"), REFERENCE.split("/"), strict=True))}
+    document["deployment"]["secrets_providers"]["state"] = of_stack | key
+    caller.post(f"{STACK}/import", document)
+
+
+# With the lab's cloud
+
+
+def test_every_secret_of_a_state_is_in_plaintext_as_pulumi_prints_it(caller: Caller, api: Cloud) -> None:
+    password, port = secret(encrypt(caller, '"hunter2"')), secret(encrypt(caller, "5432"))
+    import_state(caller, {"host": "db", "password": password, "ports": [port]})
+    text = api.export(REFERENCE)
+    assert unwrapped(pulumi.read_export(text).outputs) == {"host": "db", "password": "hunter2", "ports": [5432]}
+    assert sorted(secrets_in_export(text)) == ["5432", "hunter2"] and "ciphertext" not in text
+    (resource,) = json.loads(text)["deployment"]["resources"]
+    assert resource["outputs"]["password"] == {SIGNATURE_KEY: SECRET_SIGNATURE, "plaintext": '"hunter2"'}
+
+
+def test_the_same_state_is_the_same_text(caller: Caller, api: Cloud) -> None:
+    texts = set()
+    for _ in range(2):
+        import_state(caller, {"password": secret(encrypt(caller, '"hunter2"'))})
+        texts |= {api.export(REFERENCE), api.export(REFERENCE)}
+    assert len(texts) == 1
+
+
+def test_a_state_without_secrets_needs_no_key(caller: Caller, api: Cloud) -> None:
+    assert pulumi.read_export(api.export(REFERENCE)).resources == ()
+    caller.post(f"{STACK}/import", deployment({"host": "db"}, manager="passphrase"))
+    assert pulumi.read_export(api.export(REFERENCE)).outputs == {"host": "db"}
+
+
+@pytest.mark.parametrize("key", [{"stack": "other"}, {"owner": "other"}, {"url": "https://api.pulumi.com"}])
+def test_secrets_of_another_key_are_not_answered(caller: Caller, api: Cloud, key: dict[str, str]) -> None:
+    import_state(caller, {"password": secret(encrypt(caller, '"hunter2"'))}, **key)
+    with pytest.raises(NoAnswer):
+        api.export(REFERENCE)
+
+
+def test_secrets_of_a_passphrase_are_not_answered(caller: Caller, api: Cloud) -> None:
+    caller.post(f"{STACK}/import", deployment({"password": secret("v1:abc:def")}, manager="passphrase"))
+    with pytest.raises(NoAnswer):
+        api.export(REFERENCE)
+
+
+def test_config_is_decrypted_in_batches(caller: Caller, api: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud, "BATCH", 2)
+    wanted = {encrypt(caller, text): text for text in ("one", "two", "three", "dös")}
+    assert api.decrypt(REFERENCE, [*wanted, *wanted]) == wanted
+    assert api.decrypt(REFERENCE, []) == {}
+
+
+def test_a_ciphertext_of_another_stack_and_a_missing_stack_are_not_answered(caller: Caller, api: Cloud) -> None:
+    caller.post("/api/stacks/organization/postgresql", {"stackName": "other"})
+    with pytest.raises(NoAnswer):
+        api.decrypt(REFERENCE, [encrypt(caller, "x", "/api/stacks/organization/postgresql/other")])
+    for reference in ("organization/postgresql/none", "organization/../user"):
+        with pytest.raises(NoAnswer):
+            api.export(reference)
+
+
+# Without a usable answer
 
 
 @pytest.mark.parametrize(
-    ("status", "reply", "reason"),
-    [(404, {"message": "Stack not found"}, "Stack not found"), (502, "<html>", ""), (500, ["x"], "")],
+    ("status", "reply"),
+    [
+        (404, {"message": "Stack not found"}),
+        (502, "<html>"),
+        (200, "<html>log in first</html>"),
+        (200, ["x"]),
+        (200, {}),
+        (302, {"deployment": {}}),
+    ],
 )
-def test_a_no_has_its_status_and_reason(server: test_esc_api.Cloud, status: int, reply: Any, reason: str) -> None:
-    server.answers["GET", "/api/x"] = (status, {}, reply)
-    with pytest.raises(CloudError) as caught:
-        Cloud(url=server.url, token="x").ask("GET", "/api/x")
-    assert (caught.value.status, caught.value.reason) == (status, reason)
+def test_anything_but_a_state_is_no_answer(stub: CloudStub, status: int, reply: Any) -> None:
+    """A redirect is not followed: it would send the token along."""
+    stub.answers["GET", EXPORT] = (status, {"Location": f"{stub.url}/api/y"}, reply)
+    with pytest.raises(NoAnswer):
+        Cloud(url=stub.url, token="x").export(REFERENCE)
+    assert [request["path"] for request in stub.requests] == [EXPORT]
 
 
-def test_the_token_follows_no_redirect(server: test_esc_api.Cloud) -> None:
-    server.answers["GET", "/api/x"] = (302, {"Location": f"{server.url}/api/y"}, {})
-    with pytest.raises(CloudError) as caught:
-        Cloud(url=server.url, token="x").ask("GET", "/api/x")
-    assert caught.value.status == 302
-    assert [asked["path"] for asked in server.asked] == ["/api/x"]
+def test_a_ciphertext_without_plaintext_is_no_answer(stub: CloudStub) -> None:
+    stub.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, {"plaintexts": {}})
+    with pytest.raises(NoAnswer):
+        Cloud(url=stub.url, token="x").decrypt(REFERENCE, ["AAAB"])
 
 
-def test_nobody_there_is_status_0() -> None:
-    with pytest.raises(CloudError) as caught:
-        Cloud(url="http://127.0.0.1:1", token="x").ask("GET", "/api/x")
-    assert caught.value.status == 0 and caught.value.reason
+def test_no_server_is_no_answer() -> None:
+    with pytest.raises(NoAnswer):
+        Cloud(url="http://127.0.0.1:1", token="x").export(REFERENCE)
 
 
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{", b"what is HTTP?\r\n\r\n"]
 )
-def test_an_answer_that_breaks_off_is_status_0(answer: bytes) -> None:
+def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -73,36 +164,43 @@ def test_an_answer_that_breaks_off_is_status_0(answer: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(CloudError, match="broke off") as caught:
-            Cloud(url=f"http://127.0.0.1:{listener.getsockname()[1]}", token="x").ask("GET", "/api/x")
+        with pytest.raises(NoAnswer):
+            Cloud(url=f"http://127.0.0.1:{listener.getsockname()[1]}", token="x").export(REFERENCE)
         thread.join()
-    assert caught.value.status == 0
+
+
+# The token
+
+
+def test_the_token_is_sent_to_the_backend_and_through_no_proxy(
+    stub: CloudStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    stub.answers["GET", EXPORT] = (200, {}, {"deployment": {}})
+    backend = Cloud(url=stub.url + "/", token="pul-token")
+    backend.export(REFERENCE)
+    (request,) = stub.requests
+    assert request["headers"]["Authorization"] == "token pul-token"
+    assert "pul-token" not in repr(backend)
 
 
 @pytest.mark.parametrize("token", ["pul-0123456789\r", "pul-0123456789\nX: y", "pul-0123456789\u2026"])
-def test_a_token_that_cannot_be_sent_is_not_quoted(server: test_esc_api.Cloud, token: str) -> None:
-    with pytest.raises(CloudError) as caught:
-        Cloud(url=server.url, token=token).ask("GET", "/api/x")
-    assert caught.value.status == 0 and "0123456789" not in caught.value.reason
-    assert "token" in caught.value.reason and not server.asked
-
-
-def test_a_token_is_in_nobodys_repr() -> None:
-    assert "pul-token" not in repr(Cloud(url="https://api.pulumi.com", token="pul-token"))
-
-
-# Tokens
+def test_a_token_that_cannot_be_sent_is_not_quoted(stub: CloudStub, token: str) -> None:
+    with pytest.raises(NoAnswer) as caught:
+        Cloud(url=stub.url, token=token).export(REFERENCE)
+    assert "0123456789" not in str(caught.value) and not stub.requests
 
 
 def test_where_the_token_is(tmp_path: Path) -> None:
     url = "https://api.pulumi.com"
+    assert token_for(url, {}, tmp_path) == ""
     (tmp_path / "credentials.json").write_text(
         json.dumps({"accounts": {url: {"accessToken": "pul-account"}}, "accessTokens": {"https://b": "pul-b"}})
     )
     assert token_for(url, {"PULUMI_ACCESS_TOKEN": "pul-env"}, tmp_path) == "pul-env"
     assert token_for(url, {}, tmp_path) == "pul-account"
     assert token_for("https://b", {}, tmp_path) == "pul-b"
-    assert token_for("https://c", {}, tmp_path) == "" == token_for(url, {}, None)
+    assert token_for("https://c", {}, tmp_path) == ""
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"accounts": []}', "{"])
