@@ -1,6 +1,6 @@
 """Definitions of ESC environments as files: what they refer to, what secrets they hold, how two of them differ.
 
-The files hold references only. A secret's place is marked by `fn::secret: ""`; its value is set live and stays there.
+The files hold references only. `fn::secret: ""` marks the place of a secret; its value is set live and stays there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from ruamel.yaml.comments import CommentedMap
 from runbooks.core.errors import NotFound, Refused, Usage
 from runbooks.core.names import nearest
 from runbooks.core.yaml_file import YamlFile, expand_aliases, parse
-from runbooks.stacks.entries import NAMES, Entry, match_entries, moved_entries, pair_entries
 from runbooks.tools.esc import EnvironmentName, property_path
 
 SECRET = "fn::secret"  # noqa: S105 - the name of ESC's function
 STACKS = "fn::open::pulumi-stacks"
 EMPTY = (None, "")
+NAMES = ("name", "id", "key")
+"""Keys that name a list entry. No other key does: two hooks of one region are two hooks."""
 
 KeyPath = tuple[str | int, ...]
 
@@ -41,13 +42,13 @@ def defined_names(root: Path) -> list[str]:
 
 
 def read_definition(root: Path, name: EnvironmentName) -> CommentedMap:
-    """The environment's file. Raises `NotFound` with the nearest names, `Usage` for a file that no definition is."""
+    """The environment's file. Raises `NotFound` with the nearest names, `Usage` for a file that is not a definition."""
     path = definition_path(root, name)
     if not path.exists():
         known = defined_names(root)
         raise NotFound(
             f"there is no definition of {name.short} in environments/",
-            expected=f"one of {', '.join(nearest(name.short, known)) or 'no definition is there yet'}",
+            expected=f"one of {', '.join(nearest(name.short, known)) or 'none exist yet'}",
             next_step=f"write environments/{name.short}.yaml, then ./inv esc.apply {name.short}",
         )
     source = YamlFile.read(path)
@@ -56,7 +57,7 @@ def read_definition(root: Path, name: EnvironmentName) -> CommentedMap:
     if not any(document.get(key) for key in ("imports", "values")):
         raise Usage(
             f"environments/{name.short}.yaml defines nothing",
-            expected="`values:` or `imports:`; applying it would take away all that the environment provides",
+            expected="`values:` or `imports:`; applying it would remove all that the environment provides",
             next_step=f"write it, or git checkout -- environments/{name.short}.yaml",
         )
     refuse_values(document, path)
@@ -69,135 +70,32 @@ def read_live(text: str, name: EnvironmentName) -> CommentedMap:
     if document is None:
         return CommentedMap()
     if not isinstance(document, CommentedMap):
-        raise Usage(f"the definition of {name.short} on the backend is no map", next_step=f"esc env get {name.full}")
+        raise Usage(f"the definition of {name.short} on the backend is not a map", next_step=f"esc env get {name.full}")
     return document
 
 
 def refuse_values(document: Any, path: Path) -> None:
-    """Raise `Usage` for a secret whose value stands in the file."""
+    """Raise `Usage` for a secret whose value is in the file."""
     paths = [below_values(where) for where, node in secrets_in(document) if node[SECRET] not in EMPTY]
     if paths:
         set_it = f"./inv esc.set {path.parent.name}/{path.stem} {shlex.quote(property_path(paths[0]))}"
         has_index = any(isinstance(part, int) for part in paths[0])  # which esc.set compares with the file
         raise Usage(
             f"{path} holds the value of a secret: {', '.join(map(property_path, paths))}",
-            expected='`fn::secret: ""` as its place alone; treat what stood there as disclosed and change it',
+            expected='`fn::secret: ""` as its place alone; treat the value as disclosed and change it',
             next_step=f'write `fn::secret: ""` there, then {set_it}' if has_index else set_it,
         )
 
 
-# Secrets
-
-
-def secrets_in(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, CommentedMap]]:
-    """Every `fn::secret` with the path of the map that holds it, in the order of the file."""
-    if isinstance(node, Mapping):
-        if SECRET in node:
-            yield path, node  # type: ignore[misc]
-            return
-        for key, inner in node.items():
-            yield from secrets_in(inner, (*path, str(key)))
-    elif isinstance(node, list):
-        for number, inner in enumerate(node):
-            yield from secrets_in(inner, (*path, number))
-
-
-def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
-    """Raise `Refused` where a secret set at `path` would take the place of something else than a secret.
-
-    The CLIs replace whatever stands there: a map with every secret in it, or what wires it to a stack.
-    """
-    node = live.get("values") if isinstance(live, Mapping) else None
-    for part in path:
-        if isinstance(node, Mapping) and SECRET not in node:
-            node = node.get(part)
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        elif node is not None:
-            raise _in_the_way(path, "a value stands above it", name)
-    if node is None or (isinstance(node, Mapping) and SECRET in node):
-        return
-    held = sum(1 for _ in secrets_in(node))
-    what = f"it holds {len(node)} values, {held} of them secret" if _holds_more(node) else f"it is {plain(node)!r}"
-    raise _in_the_way(path, what, name)
-
-
-def _holds_more(node: Any) -> bool:
-    return isinstance(node, (Mapping, list))
-
-
-def _in_the_way(path: KeyPath, what: str, name: EnvironmentName) -> Refused:
-    return Refused(
-        f"{property_path(path)} of {name.short} is no place of a secret: {what}",
-        expected="a secret's own path, or one that is not there yet; nothing was set",
-        next_step=f'mark it with `fn::secret: ""` in environments/{name.short}.yaml, ./inv esc.apply {name.short}, '
-        "then set it",
-    )
-
-
-def clear_secrets(node: Any) -> list[str]:
-    """Secret values that stand in a definition in plaintext, where a backend gives them so."""
-    return [value for _, held in secrets_in(node) if isinstance(value := held[SECRET], str) and value]
-
-
-# Identity of list entries
-
-
-def entry_of(node: Any) -> Entry:
-    """What identifies the node as an entry of a list."""
-    names = {key: node[key] for key in NAMES if key in node} if _is_map(node) else {}
-    rest = _without_secrets(node)
-    return Entry(
-        exact=_canonical(node),
-        masked=_canonical(_masked(node)),
-        rest=_canonical(rest) if _identifies(rest) else "",
-        names={key: _canonical(value) for key, value in names.items() if _is_name(value)},
-    )
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
-
-
-def _canonical(node: Any) -> str:
-    return json.dumps(plain(node), sort_keys=True)
-
-
-def _masked(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {SECRET: ""} if SECRET in node else {key: _masked(inner) for key, inner in node.items()}
-    return [_masked(inner) for inner in node] if isinstance(node, list) else node
+# Nodes of a definition
 
 
 def _is_secret(node: Any) -> bool:
     return isinstance(node, Mapping) and SECRET in node
 
 
-def _without_secrets(node: Any) -> Any:
-    """The node without the secrets in it; an empty list for a secret itself."""
-    if _is_map(node):
-        return {key: _without_secrets(inner) for key, inner in node.items() if not _is_secret(inner)}
-    if isinstance(node, list):
-        return [_without_secrets(inner) for inner in node if not _is_secret(inner)]
-    return [] if _is_secret(node) else node
-
-
-def _identifies(rest: Any) -> bool:
-    """Whether anything is left that a person wrote: a value, or a key that is no function's."""
-    if isinstance(rest, Mapping):
-        return any(not str(key).startswith("fn::") or _identifies(inner) for key, inner in rest.items())
-    return any(_identifies(inner) for inner in rest) if isinstance(rest, list) else True
-
-
-def holding_entry(document: Any, path: KeyPath) -> str:
-    """The innermost list entry that holds `path`, as it is shown; empty where the path leads through none."""
-    entry, node = "", document
-    for part in path:
-        is_entry = isinstance(node, list)
-        node = _child(node, part)
-        if is_entry and node is not None and not _is_secret(node):
-            entry = shown(node)
-    return entry
+def _is_map(node: Any) -> bool:
+    return isinstance(node, Mapping) and SECRET not in node
 
 
 def _child(node: Any, part: str | int) -> Any:
@@ -206,26 +104,46 @@ def _child(node: Any, part: str | int) -> Any:
     return node.get(part) if isinstance(node, Mapping) else None
 
 
-def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentName) -> None:
-    """Raise `Refused` where an index in `path`, below `values`, is another entry live than in the file."""
-    there, here = _child(live, "values"), _child(wanted, "values")
-    for depth, part in enumerate(path):
-        if isinstance(there, list) and isinstance(part, int):
-            ours = here if isinstance(here, list) else []
-            match = match_entries([entry_of(node) for node in there], [entry_of(node) for node in ours])[part]
-            if match.index != part:
-                raise _another_entry(property_path(path[: depth + 1]), there[part], _child(here, part), name)
-        there, here = _child(there, part), _child(here, part)
+def secrets_in(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, CommentedMap]]:
+    """Every `fn::secret` with the path of the map that holds it, in the order of the file."""
+    if _is_secret(node):
+        yield path, node
+        return
+    for part, inner in _children(node):
+        yield from secrets_in(inner, (*path, part))
 
 
-def _another_entry(where: str, there: Any, here: Any, name: EnvironmentName) -> Refused:
-    written = f"is {shown(here)}" if here is not None else "is not there"
-    return Refused(
-        f"{where} of {name.short} is {shown(there)} on the backend, and {written} in environments/{name.short}.yaml",
-        expected="the same entry at that index on both sides; nothing was set",
-        next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or says what is in doubt; "
-        "then set it",
-    )
+def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(node, Mapping):
+        yield from ((str(key), inner) for key, inner in node.items())
+    elif isinstance(node, list):
+        yield from enumerate(node)
+
+
+def _set_secrets(node: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
+    return [(where, held[SECRET]) for where, held in secrets_in(node, path) if held[SECRET] not in EMPTY]
+
+
+def plain(node: Any, *, masked: bool = False) -> Any:
+    """The node as Python's own types; `masked` empties each secret."""
+    if masked and _is_secret(node):
+        return {SECRET: ""}
+    if isinstance(node, Mapping):
+        return {str(key): plain(inner, masked=masked) for key, inner in node.items()}
+    if isinstance(node, list):
+        return [plain(inner, masked=masked) for inner in node]
+    return node if node is None or isinstance(node, (bool, int, float)) else str(node)
+
+
+def shown(node: Any) -> str:
+    """The node on one line, `a secret` in place of each secret."""
+    if _is_secret(node):
+        return "a secret"
+    if isinstance(node, Mapping):
+        return f"{{{', '.join(f'{key!r}: {shown(inner)}' for key, inner in _children(node))}}}"
+    if isinstance(node, list):
+        return f"[{', '.join(map(shown, node))}]"
+    return repr(plain(node))
 
 
 def below_values(path: KeyPath) -> KeyPath:
@@ -239,6 +157,170 @@ def without_indexes(path: KeyPath) -> KeyPath:
     return tuple(keys)
 
 
+# Where a secret may be set
+
+
+def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
+    """Raise `Refused` where a secret set at `path` would take the place of something else than a secret.
+
+    The CLIs replace any value at that path: a map with every secret in it, or the reference to a stack.
+    """
+
+    def refuse(what: str) -> Refused:
+        return Refused(
+            f"{property_path(path)} of {name.short} is not the place of a secret: {what}",
+            expected="a secret's own path, or one that is not there yet; nothing was set",
+            next_step=f'mark it with `fn::secret: ""` in environments/{name.short}.yaml, ./inv esc.apply '
+            f"{name.short}, then set it",
+        )
+
+    node = live.get("values") if isinstance(live, Mapping) else None
+    for part in path:
+        if node is not None and not _is_map(node) and not isinstance(node, list):
+            raise refuse("a value stands above it")
+        if isinstance(node, list) and not (isinstance(part, int) and part < len(node)):
+            raise refuse("a value stands above it")
+        node = _child(node, part)
+    if node is None or _is_secret(node):
+        return
+    if isinstance(node, (Mapping, list)):
+        raise refuse(f"it holds {len(node)} values, {sum(1 for _ in secrets_in(node))} of them secret")
+    raise refuse(f"it is {plain(node)!r}")
+
+
+def holding_entry(document: Any, path: KeyPath) -> str:
+    """The innermost list entry that holds `path`, as it is shown; empty where the path leads through none."""
+    entry, node = "", document
+    for part in path:
+        is_entry = isinstance(node, list)
+        node = _child(node, part)
+        if is_entry and node is not None and not _is_secret(node):
+            entry = shown(node)
+    return entry
+
+
+def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentName) -> None:
+    """Raise `Refused` where an index in `path`, below `values`, is another entry live than in the file."""
+    there, here = _child(live, "values"), _child(wanted, "values")
+    for depth, part in enumerate(path):
+        if isinstance(there, list) and isinstance(part, int):
+            match = match_entries(there, here if isinstance(here, list) else [])[part]
+            if match.index != part:
+                ours = _child(here, part)
+                written = f"is {shown(ours)}" if ours is not None else "is not there"
+                raise Refused(
+                    f"{property_path(path[: depth + 1])} of {name.short} is {shown(there[part])} on the backend, and "
+                    f"{written} in environments/{name.short}.yaml",
+                    expected="the same entry at that index on both sides; nothing was set",
+                    next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or names what is in "
+                    "doubt; then set it",
+                )
+        there, here = _child(there, part), _child(here, part)
+
+
+# Identity of list entries: a position identifies nothing, because an entry inserted in front shifts all the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What identifies a list entry; every text is JSON with sorted keys, so that `1`, `"1"` and `true` differ."""
+
+    exact: str = field(repr=False)
+    """The whole entry with its secrets, for comparison only."""
+    masked: str
+    """The whole entry, its secrets empty."""
+    rest: str
+    """The entry without its secrets; empty when nothing is left that could identify it."""
+    names: Mapping[str, str]
+    """Its values at the keys of `NAMES`, where they are a text or a number."""
+
+    @classmethod
+    def of(cls, node: Any) -> Entry:
+        rest = _without_secrets(node)
+        names = {key: node[key] for key in NAMES if key in node} if _is_map(node) else {}
+        named = {key: value for key, value in names.items() if isinstance(value, (str, int)) and value != ""}
+        return cls(
+            exact=_canonical(node),
+            masked=_canonical(plain(node, masked=True)),
+            rest=_canonical(rest) if _identifies(rest) else "",
+            names={key: _canonical(value) for key, value in named.items() if not isinstance(value, bool)},
+        )
+
+
+def _canonical(node: Any) -> str:
+    return json.dumps(plain(node), sort_keys=True)
+
+
+def _without_secrets(node: Any) -> Any:
+    """The node without the secrets in it; an empty list for a secret itself."""
+    if _is_map(node):
+        return {key: _without_secrets(inner) for key, inner in node.items() if not _is_secret(inner)}
+    if isinstance(node, list):
+        return [_without_secrets(inner) for inner in node if not _is_secret(inner)]
+    return [] if _is_secret(node) else node
+
+
+def _identifies(rest: Any) -> bool:
+    """Whether anything is left that the file's author wrote: a value, or a key that is not a function's."""
+    if isinstance(rest, Mapping):
+        return any(not str(key).startswith("fn::") or _identifies(inner) for key, inner in rest.items())
+    return any(_identifies(inner) for inner in rest) if isinstance(rest, list) else True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Which entry of the other list an entry is."""
+
+    index: int | None = None
+    """`None` when it is none of them, or when that cannot be decided."""
+    doubt: str = ""
+    """Why it cannot be decided."""
+
+
+def match_entries(old_nodes: Sequence[Any], new_nodes: Sequence[Any]) -> list[Match]:
+    """For each entry of the old list its match in the new one: by its rest, else by a name that is unique in both.
+
+    Lists that are equal but for the values of their secrets match as they stand, even where entries cannot be told
+    apart: no edit was made, so every secret stays where it is now.
+    """
+    old, new = [Entry.of(node) for node in old_nodes], [Entry.of(node) for node in new_nodes]
+    if [entry.masked for entry in old] == [entry.masked for entry in new]:
+        return [Match(index=number) for number in range(len(old))]
+    return [_match(number, old, new) for number in range(len(old))]
+
+
+def _match(number: int, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
+    entry = old[number]
+    if not entry.rest:
+        return Match(doubt="it has nothing but secrets, and the list was edited")
+    twins = [index for index, other in enumerate(old) if other.rest == entry.rest]
+    found = [index for index, other in enumerate(new) if other.rest == entry.rest]
+    if len(twins) == len(found) == 1:
+        return Match(index=found[0])
+    if not found:
+        return _match_by_name(entry, old, new)
+    if len({old[twin].exact for twin in twins}) == 1 and len(found) <= len(twins):
+        return Match(index=found[min(twins.index(number), len(found) - 1)])
+    alike = ", ".join(f"[{index}]" for index in found)
+    return Match(doubt=f"without the secrets it equals {alike} of the file, and there are {len(twins)} on the backend")
+
+
+def _match_by_name(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
+    def index_by_value(key: str, entries: Sequence[Entry]) -> dict[str, int]:
+        """Value of the key → index; empty unless every entry has the key, each with a value of its own."""
+        found = {each.names[key]: number for number, each in enumerate(entries) if key in each.names}
+        return found if len(found) == len(entries) else {}
+
+    keys = [key for key in NAMES if index_by_value(key, old) and (index_by_value(key, new) or not new)]
+    found = {index_by_value(key, new).get(entry.names[key]) for key in keys}
+    if len(found) > 1:
+        return Match(doubt=f"{' and '.join(f'`{key}`' for key in keys)} do not lead to the same entry of the file")
+    return Match(index=next(iter(found), None))
+
+
+# Secrets that are set live, carried over into the file's definition
+
+
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
     """A list entry with secrets that are set live, and that may be one entry of the file or another."""
@@ -250,21 +332,65 @@ class Doubt:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Carried:
     """A definition ready to be pushed: the file's, with the secrets that are set live."""
 
     document: CommentedMap
-    kept: tuple[KeyPath, ...] = ()
+    kept: list[KeyPath] = field(default_factory=list)
     """Places in the file that have their secret of the backend."""
-    added: tuple[KeyPath, ...] = ()
+    added: list[KeyPath] = field(default_factory=list)
     """Secrets that are set live although the file does not name them."""
-    lost: tuple[KeyPath, ...] = ()
-    """Secrets that pushing it would make vanish, by their live paths."""
-    doubts: tuple[Doubt, ...] = ()
+    lost: list[KeyPath] = field(default_factory=list)
+    """Secrets that a push would delete, by their live paths."""
+    doubts: list[Doubt] = field(default_factory=list)
     """List entries whose entry in the file is in doubt; with any, the document must not be pushed."""
-    empty: tuple[KeyPath, ...] = ()
+    empty: list[KeyPath] = field(default_factory=list)
     """Places of the file for which nothing is set yet."""
+
+    def carry(self, live: Any, document: Any, at: KeyPath, to: KeyPath) -> None:
+        """Walk both definitions side by side; `at` is a path of the live one, `to` of the file."""
+        if not _set_secrets(live):
+            return
+        if _is_secret(live) and _is_secret(document):
+            document[SECRET] = live[SECRET]
+            self.kept.append(to)
+        elif _is_map(live) and _is_map(document):
+            self._carry_map(live, document, at, to)
+        elif isinstance(live, list) and isinstance(document, list):
+            self._carry_list(live, document, at, to)
+        else:
+            self._lose(live, at)
+
+    def _carry_map(self, live: Mapping[Any, Any], document: CommentedMap, at: KeyPath, to: KeyPath) -> None:
+        keys = {str(key): key for key in document}
+        is_call = any(name.startswith("fn::") for name in keys)
+        for name, inner in ((str(key), inner) for key, inner in live.items()):
+            if name in keys:
+                self.carry(inner, document[keys[name]], (*at, name), (*to, name))
+                continue
+            # The file does not have the key: its secrets are kept, except those inside a list or a function's call.
+            for rest, value in _set_secrets(inner, (name,)):
+                if is_call or any(isinstance(part, int) or part.startswith("fn::") for part in rest):
+                    self.lost.append((*at, *rest))
+                    continue
+                node = document
+                for part in rest:
+                    node = node.setdefault(part, CommentedMap())
+                node[SECRET] = value
+                self.added.append((*to, *rest))
+
+    def _carry_list(self, live: list[Any], document: list[Any], at: KeyPath, to: KeyPath) -> None:
+        for number, (inner, match) in enumerate(zip(live, match_entries(live, document), strict=True)):
+            if match.index is not None:
+                self.carry(inner, document[match.index], (*at, number), (*to, match.index))
+            elif match.doubt and _set_secrets(inner):
+                self.doubts.append(Doubt(path=(*at, number), entry=shown(inner), why=match.doubt))
+            else:
+                self._lose(inner, (*at, number))
+
+    def _lose(self, live: Any, at: KeyPath) -> None:
+        self.lost.extend(path for path, _ in _set_secrets(live, at))
 
 
 def carry_over(wanted: CommentedMap, live: Any) -> Carried:
@@ -273,87 +399,16 @@ def carry_over(wanted: CommentedMap, live: Any) -> Carried:
     A secret follows the keys of maps and the identity of list entries, never a position in a list. What cannot be
     carried over is `lost` or in `doubts`.
     """
-    carrier = _Carrier()
     document = copy.deepcopy(wanted)
     expand_aliases(document)  # a secret set in one of its places would be set in all of them, and ESC takes no alias
-    carrier.carry(live, document, (), ())
-    return Carried(
-        document=document,
-        kept=tuple(carrier.kept),
-        added=tuple(carrier.added),
-        lost=tuple(carrier.lost),
-        doubts=tuple(carrier.doubts),
-        empty=tuple(path for path, node in secrets_in(document) if node[SECRET] in EMPTY),
-    )
-
-
-def _set_secrets(node: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
-    return [(where, held[SECRET]) for where, held in secrets_in(node, path) if held[SECRET] not in EMPTY]
-
-
-@dataclass
-class _Carrier:
-    """Walks both definitions side by side; `at` is a path of the live one, `to` of the file."""
-
-    kept: list[KeyPath] = field(default_factory=list)
-    added: list[KeyPath] = field(default_factory=list)
-    lost: list[KeyPath] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
-
-    def carry(self, live: Any, document: Any, at: KeyPath, to: KeyPath) -> None:
-        if not _set_secrets(live):
-            return
-        if isinstance(live, Mapping) and isinstance(document, CommentedMap) and _is_map(live) == _is_map(document):
-            if SECRET in live:
-                document[SECRET] = live[SECRET]
-                self.kept.append(to)
-            else:
-                self._carry_map(live, document, at, to)
-        elif isinstance(live, list) and isinstance(document, list):
-            self._carry_list(live, document, at, to)
-        else:
-            self._lose(live, at)
-
-    def _carry_map(self, live: Mapping[Any, Any], document: CommentedMap, at: KeyPath, to: KeyPath) -> None:
-        keys = {str(key): key for key in document}
-        for name, inner in ((str(key), inner) for key, inner in live.items()):
-            if name in keys:
-                self.carry(inner, document[keys[name]], (*at, name), (*to, name))
-            else:
-                self._add(inner, document, at, to, name)
-
-    def _carry_list(self, live: list[Any], document: list[Any], at: KeyPath, to: KeyPath) -> None:
-        matches = match_entries([entry_of(node) for node in live], [entry_of(node) for node in document])
-        for number, (inner, match) in enumerate(zip(live, matches, strict=True)):
-            if match.index is not None:
-                self.carry(inner, document[match.index], (*at, number), (*to, match.index))
-            elif match.doubt and _set_secrets(inner):
-                self.doubts.append(Doubt(path=(*at, number), entry=shown(inner), why=match.doubt))
-            else:
-                self._lose(inner, (*at, number))
-
-    def _add(self, live: Any, document: CommentedMap, at: KeyPath, to: KeyPath, name: str) -> None:
-        """Keep secrets below a key that the file does not have; those inside a list or a call are lost."""
-        for rest, value in _set_secrets(live, (name,)):
-            if _is_call(document) or any(isinstance(part, int) or part.startswith("fn::") for part in rest):
-                self.lost.append((*at, *rest))
-                continue
-            node = document
-            for part in rest:
-                node = node.setdefault(part, CommentedMap())
-            node[SECRET] = value
-            self.added.append((*to, *rest))
-
-    def _lose(self, live: Any, at: KeyPath) -> None:
-        self.lost.extend(path for path, _ in _set_secrets(live, at))
-
-
-def _is_call(node: CommentedMap) -> bool:
-    return any(str(key).startswith("fn::") for key in node)
+    carried = Carried(document=document)
+    carried.carry(live, document, (), ())
+    carried.empty = [path for path, node in secrets_in(document) if node[SECRET] in EMPTY]
+    return carried
 
 
 def fill_empty(document: CommentedMap, generate: Callable[[], str]) -> list[str]:
-    """Give every secret that has no value a generated one; gives those values."""
+    """Give every secret that has no value a generated one; return those values."""
     made = []
     for _, node in secrets_in(document):
         if node[SECRET] in EMPTY:
@@ -395,30 +450,26 @@ def stacks_read(document: Any) -> list[StackRead]:
 
 def _opens(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
     if isinstance(node, Mapping):
-        inputs = node.get(STACKS)
-        long_form = node.get("fn::open")
+        inputs, long_form = node.get(STACKS), node.get("fn::open")
         if isinstance(long_form, Mapping) and long_form.get("provider") == "pulumi-stacks":
             inputs = long_form.get("inputs")
         if isinstance(inputs, Mapping):
             yield path, inputs
             return
-        for key, inner in node.items():
-            yield from _opens(inner, (*path, str(key)))
-    elif isinstance(node, list):
-        for number, inner in enumerate(node):
-            yield from _opens(inner, (*path, number))
+    for part, inner in _children(node):
+        yield from _opens(inner, (*path, part))
 
 
 def with_stack(document: CommentedMap, stack: str) -> list[str]:
-    """Replace the stack part of every stack it reads, in place; gives `old → new` of those that differed."""
-    told = []
+    """Replace the stack part of every stack it reads, in place; return `old → new` of those that differed."""
+    replaced = []
     for read in stacks_read(document):
         before = read.stack
         head, _, last = before.rpartition("/")
         if head and last != stack:
             read.entry["stack"] = f"{head}/{stack}"
-            told.append(f"{before} → {head}/{stack}")
-    return told
+            replaced.append(f"{before} → {head}/{stack}")
+    return replaced
 
 
 def outputs_read(document: Any, read: StackRead) -> list[str]:
@@ -430,14 +481,10 @@ def outputs_read(document: Any, read: StackRead) -> list[str]:
 
 
 def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for inner in node.values():
-            yield from _texts(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            yield from _texts(inner)
-    elif isinstance(node, str):
+    if isinstance(node, str):
         yield node
+    for _, inner in _children(node):
+        yield from _texts(inner)
 
 
 # Differences
@@ -480,8 +527,10 @@ def differences(old: Any, new: Any, path: KeyPath = ()) -> list[Difference]:
 
 
 def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[Difference]:
-    pairs = pair_entries([entry_of(node) for node in old], [entry_of(node) for node in new])
-    moved = moved_entries(pairs)
+    pairs = _pair_entries(old, new)
+    # Paired entries whose order among each other changed.
+    order = zip(sorted(pairs), sorted(pairs, key=lambda index: pairs[index]), strict=True)
+    moved = {index for index, same in order if index != same}
     found = []
     for number, node in enumerate(new):
         if number not in pairs:
@@ -495,19 +544,31 @@ def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[Difference]
     return found + [_difference("-", (*path, number), old=old[number]) for number in gone]
 
 
+def _pair_entries(old: Sequence[Any], new: Sequence[Any]) -> dict[int, int]:
+    """New index to old index: equal entries first, in order, then the same entry changed."""
+    exact = [_canonical(node) for node in new]
+    pairs: dict[int, int] = {}
+    for before, node in enumerate(old):
+        equal = (after for after, other in enumerate(exact) if after not in pairs and other == _canonical(node))
+        if (after := next(equal, None)) is not None:
+            pairs[after] = before
+    paired = set(pairs.values())
+    for before, match in enumerate(match_entries(old, new)):
+        if before not in paired and match.index is not None and match.index not in pairs:
+            pairs[match.index] = before
+    return pairs
+
+
 def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[Difference]:
-    """A map, or a list of more than plain values, that comes or goes as a whole is shown value by value."""
+    """A map, or a list of more than plain values, that is added or removed as a whole is shown value by value."""
     if key in old and key in new:
         return differences(old[key], new[key], where)
-    there = new[key] if key in new else old[key]
-    if there and (_is_map(there) or (isinstance(there, list) and any(_holds_more(inner) for inner in there))):
-        nothing: Any = {} if _is_map(there) else []
-        return differences(nothing if key in new else there, there if key in new else nothing, where)
-    return [_difference("+", where, new=there) if key in new else _difference("-", where, old=there)]
-
-
-def _is_map(node: Any) -> bool:
-    return isinstance(node, Mapping) and SECRET not in node
+    node = new[key] if key in new else old[key]
+    has_parts = isinstance(node, list) and any(isinstance(inner, (Mapping, list)) for inner in node)
+    if node and (_is_map(node) or has_parts):
+        nothing: Any = {} if _is_map(node) else []
+        return differences(nothing if key in new else node, node if key in new else nothing, where)
+    return [_difference("+", where, new=node) if key in new else _difference("-", where, old=node)]
 
 
 def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -> Difference:
@@ -516,22 +577,3 @@ def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -
 
 def _shown_path(path: KeyPath) -> str:
     return property_path(below_values(path)) or "the whole definition"
-
-
-def shown(node: Any) -> str:
-    """The node on one line, `a secret` in place of each secret."""
-    if isinstance(node, Mapping):
-        inner = ", ".join(f"{str(key)!r}: {shown(value)}" for key, value in node.items())
-        return "a secret" if SECRET in node else f"{{{inner}}}"
-    if isinstance(node, list):
-        return f"[{', '.join(shown(inner) for inner in node)}]"
-    return repr(plain(node))
-
-
-def plain(node: Any) -> Any:
-    """The node as Python's own types."""
-    if isinstance(node, Mapping):
-        return {str(key): plain(inner) for key, inner in node.items()}
-    if isinstance(node, list):
-        return [plain(inner) for inner in node]
-    return node if node is None or isinstance(node, (bool, int, float)) else str(node)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runbooks.core.errors import Refused, Usage
 from runbooks.core.yaml_file import dump, parse
 from runbooks.stacks import definitions
-from runbooks.stacks.entries import NAMES
+from runbooks.stacks.definitions import NAMES
 from runbooks.tools.esc import EnvironmentName, property_path
 
 NAME = EnvironmentName(organization="acme", project="people", name="hooks")
@@ -109,7 +109,7 @@ LIVE = "{l: [{name: a, url: u, t: $A}, {name: b, url: v, t: $B}]}"
 )  # fmt: skip
 def test_a_secret_follows_its_entry(live: str, file: str, expected: dict[str, str]) -> None:
     carried = definitions.carry_over(read(file), read(live))
-    assert (carried.lost, carried.doubts) == ((), ())
+    assert (carried.lost, carried.doubts) == ([], [])
     assert held(carried.document) == expected
     assert {shown(path) for path in (*carried.kept, *carried.added)} == set(expected)
 
@@ -284,7 +284,7 @@ def test_named_entries_can_be_reordered_and_inserted_freely(names: list[str], da
     after = data.draw(st.permutations([*names, "new"]))
     carried = definitions.carry_over(read(yaml.safe_dump({"l": [{"name": name, "t": "$"} for name in after]})), live)
     assert held(carried.document) == {f"l[{index}].t": name for index, name in enumerate(after) if name != "new"}
-    assert carried.lost == carried.doubts == ()
+    assert carried.lost == carried.doubts == []
 
 
 # Differences
@@ -382,5 +382,5 @@ def test_a_secret_under_an_alias_is_one_for_each_place(file: str, expected: dict
     }
     wanted = parse(Path("x.yaml"), f"values: {file}".encode())
     carried = definitions.carry_over(wanted, live[next(iter(wanted["values"]))])
-    assert held(carried.document) == expected and carried.lost == carried.doubts == ()
+    assert held(carried.document) == expected and carried.lost == carried.doubts == []
     assert "*" not in dump(carried.document) and "*" in dump(wanted)
