@@ -1,4 +1,4 @@
-"""Helm charts by name: as `charts.yaml` pins them, or from the folder or mirror that `charts:source` names.
+"""Helm charts by name: the version that `charts.yaml` pins, or the folder or mirror in the setting `charts:source`.
 
 chart("cloudnative-pg", release="cnpg", namespace="cnpg-system", values={…}, opts=…)
 """
@@ -32,7 +32,7 @@ class Pin:
 class Location:
     """Where helm finds a chart: a name within `repository`, or a complete OCI reference or path.
 
-    A chart in a folder has no version here: it is taken as it lies there.
+    A chart in a folder has no version here: the folder determines it.
     """
 
     chart: str
@@ -49,11 +49,11 @@ def chart(
     without: Sequence[str] = (),
     opts: pulumi.ResourceOptions | None = None,
 ) -> Chart:
-    """The chart `name`, installed as `release`, on which the names of its objects may depend.
+    """Install the chart `name` as `release`; the names of its objects may depend on the release.
 
-    `namespace` and `values` must be known before anything is made, else pulumi cannot preview the chart's objects: pass
-    plain values and order with `depends_on`. Secrets never go into `values`; give charts the name of a Secret.
-    `without` are the chart's own values to take away, as `part.key`: the SDK drops a None within `values`.
+    `namespace` and `values` must be known at preview time, else pulumi cannot preview the chart's objects: pass
+    plain values and order with `depends_on`. Never put secrets into `values`; pass the name of a Secret.
+    `without` lists default values of the chart to remove, as `part.key`: the SDK drops a None within `values`.
     """
     found = locate(read_pin(name), pulumi.Config("charts").get("source"))
     return Chart(
@@ -69,7 +69,7 @@ def chart(
 
 
 def _nulls(path: str) -> str:
-    """YAML that deletes the value at `path`."""
+    """Return YAML that deletes the value at `path`."""
     nested: Any = None
     for key in reversed(path.split(".")):
         nested = {key: nested}
@@ -77,7 +77,7 @@ def _nulls(path: str) -> str:
 
 
 def read_pin(name: str, path: Path = PINS) -> Pin:
-    """The entry of `charts.yaml` for `name`. Raises `pulumi.RunError` when it is missing or incomplete."""
+    """Read the entry of `charts.yaml` for `name`. Raises `pulumi.RunError` if it is missing or incomplete."""
     pins = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if name not in pins:
         present = ", ".join(sorted(pins)) or "none"
@@ -87,23 +87,23 @@ def read_pin(name: str, path: Path = PINS) -> Pin:
     entry = pins[name]
     if not _is_complete(entry):
         found = f"has {', '.join(sorted(entry))}" if isinstance(entry, dict) else "is not a map"
-        expected = "expected version and either repository or oci, both of them texts"
+        expected = "expected version and either repository or oci, both strings"
         raise pulumi.RunError(f"{path.name}: {name} {found}; {expected}")
     return Pin(name=name, **entry)
 
 
 def _is_complete(entry: object) -> bool:
-    """Versions are quoted where they look like numbers: YAML would make 1.1 of 1.10."""
+    """Whether the entry has the right keys, all of them strings: YAML would read an unquoted 1.10 as 1.1."""
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
         return False
     return set(entry) in ({"version", "repository"}, {"version", "oci"})
 
 
 def locate(pin: Pin, source: str | None) -> Location:
-    """Where to take the chart from: its published place, or `source`.
+    """Locate the chart: its published address, or `source`.
 
     `source` is a folder, absolute or relative to the repository's root, or the `https://` or `oci://` URL of a mirror.
-    Raises `pulumi.RunError` when it is a folder without that chart.
+    Raises `pulumi.RunError` if it is a folder without that chart.
     """
     if not source:
         return Location(chart=pin.oci or pin.name, version=pin.version, repository=pin.repository or None)

@@ -9,8 +9,8 @@
     )
     chart(…, opts=pulumi.ResourceOptions(depends_on=[*database.ready]))
 
-A server has two names. Pulumi runs outside the Kubernetes cluster and takes the one on the tailnet; pods do not resolve
-that and take the one of the Service.
+A server has two names. Pulumi runs outside the Kubernetes cluster and uses the name on the tailnet; pods do not resolve
+it and use the name of the Service.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from lib.k8s import opaque_secret
 from lib.settings import matching, one_of, secret, setting
 
 POD_PORT = 5432
-"""Where the operator's own Services listen; the tailnet Service may have another."""
+"""The port of the operator's own Services; the tailnet Service may have another."""
 LOCALE = "C.UTF-8"
-"""Sorts by code point but knows letters beyond ASCII, and every glibc has it. It cannot be changed afterwards."""
+"""Sorts by code point, supports letters beyond ASCII, and is part of every glibc. It cannot be changed later."""
 CONNECT_TIMEOUT = 20
-"""Seconds; the provider's own default is three minutes, a long time to learn that the tailnet is not connected."""
+"""Seconds. The provider's default is three minutes, too long to wait when the tailnet is not connected."""
 
 STACK = matching(r"[^/\s]+/[^/\s]+/[^/\s]+", "organization/project/stack", "{organization}/postgresql/{stack}")
 SSLMODE = one_of("disable", "require", "verify-ca", "verify-full")
@@ -39,7 +39,7 @@ LoginField = Literal["host", "port", "username", "password", "database"]
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSettings:
-    """Settings of every project that keeps its data in the Postgres of another stack."""
+    """Settings of every project with a database in the Postgres of another stack."""
 
     postgres_stack: str = setting("Stack that runs Postgres; its outputs are read", accepts=STACK)
     database_password: pulumi.Output[str] = secret("Password of the app's own role in Postgres", generated=True)
@@ -49,46 +49,46 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PostgresServer:
-    """A Postgres server under both of its names, and the login of somebody who may make roles and databases there."""
+    """A Postgres server under both of its names, with a login that may create roles and databases."""
 
     admin_host: pulumi.Input[str]
-    """Reached by pulumi."""
+    """The name that pulumi connects to."""
     port: pulumi.Input[int]
-    """At `admin_host`; pods use `POD_PORT`."""
+    """The port at `admin_host`; pods use `POD_PORT`."""
     username: pulumi.Input[str]
     password: pulumi.Input[str]
     sslmode: str
     pod_host: pulumi.Input[str]
-    """Reached by pods."""
+    """The name that pods connect to."""
     namespace: pulumi.Input[str] = ""
-    """Where its own pods are, for network policies."""
+    """The namespace of its pods, for network policies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AppDatabase:
-    """What an app has in the server, and where it finds its login."""
+    """An app's databases, and where the app finds its login."""
 
     host: pulumi.Input[str]
-    """Name of the server for pods."""
+    """The server's name for pods."""
     username: str
     databases: tuple[str, ...]
     secret_name: str
-    """Secret in the app's namespace. Charts get this name, never a value."""
+    """The Secret in the app's namespace. Charts get this name, never a value."""
     ready: tuple[pulumi.Resource, ...]
-    """What must be there before the app starts, for `depends_on`."""
+    """The resources that must exist before the app starts, for `depends_on`."""
     port: int = POD_PORT
 
     @property
     def name(self) -> str:
-        """The app's database, or the first of them."""
+        """The app's first database."""
         return self.databases[0]
 
 
 def referenced_server(settings: DatabaseSettings) -> PostgresServer:
-    """The server whose stack `settings.postgres_stack` names, from the outputs of that stack.
+    """Read the server from the outputs of the stack `settings.postgres_stack`.
 
-    Pulumi connects to `ts_hostname`, or to `host` where the server has no name on the tailnet. A missing output ends
-    the program with a `pulumi.RunError` that names it, its stack and this one; nothing is made up for it.
+    Pulumi connects to `ts_hostname`, or to `host` if the server has no name on the tailnet. A missing output ends
+    the program with a `pulumi.RunError` that names it, its stack and this one.
     """
     output = stack_outputs(
         settings.postgres_stack, ("ts_hostname|host", "port", "username", "password", "k8s_namespace")
@@ -105,15 +105,15 @@ def referenced_server(settings: DatabaseSettings) -> PostgresServer:
 
 
 def service_host(namespace: str) -> str:
-    """Name of the primary of the platform's cluster for pods of every namespace."""
+    """Return the name of the primary of the platform's cluster, for pods of every namespace."""
     return f"postgresql-cluster-rw.{namespace}.svc.cluster.local"
 
 
 def stack_outputs(stack: str, names: Sequence[str]) -> dict[str, pulumi.Output[Any]]:
-    """The outputs `names` of another stack; `a|b` is a, or b where a is missing or empty. Secret ones stay secret.
+    """Read the outputs `names` of another stack; `a|b` is a, or b if a is missing or empty. Secrets stay secret.
 
-    `get_output` gives None for a missing output without a word, and `require_output` a KeyError, so they are looked
-    for here: what is missing is reported together.
+    `get_output` returns None for a missing output, and `require_output` raises KeyError at the first one; this function
+    reports all missing outputs in one error.
     """
     reference = pulumi.StackReference(stack)
     missing = pulumi.Output.from_input(_missing(reference, names))
@@ -126,7 +126,7 @@ def stack_outputs(stack: str, names: Sequence[str]) -> dict[str, pulumi.Output[A
 
 
 async def _missing(reference: pulumi.StackReference, names: Sequence[str]) -> list[str]:
-    """Those of `names` that the stack does not have. Not an error yet: it would be raised where nobody waits."""
+    """Return those of `names` that the stack does not have. An error raised here would be lost: no task awaits it."""
     missing = []
     for name in names:
         found = [await reference.get_output_details(alternative) for alternative in name.split("|")]
@@ -141,9 +141,9 @@ def _first(stack: str, missing: Sequence[str], candidates: Sequence[Any]) -> Any
         _, project, name = stack.split("/")
         raise pulumi.RunError(
             f"stack {stack} has no output {outputs}\n"
-            f"  read by   stack {pulumi.get_stack()} of project {pulumi.get_project()}, which makes nothing up\n"
-            f"  expected  project {project} exports it and its stack {name} was applied since\n"
-            f"  look      pulumi stack output --stack {stack}\n"
+            f"  read by   stack {pulumi.get_stack()} of project {pulumi.get_project()}\n"
+            f"  expected  project {project} exports it, and stack {name} was applied after that\n"
+            f"  check     pulumi stack output --stack {stack}\n"
             f"  or        pulumi config set {pulumi.get_project()}:postgres_stack ORGANIZATION/{project}/STACK"
         )
     return next(candidate for candidate in candidates if candidate not in (None, ""))
@@ -162,11 +162,11 @@ def app_database(
     protect: bool = True,
     after: pulumi.Resource,
 ) -> AppDatabase:
-    """The role `app`, its databases (one called `app` unless named), and Secret `<app>-database` in `namespace`.
+    """Create the role `app`, its databases (one called `app` by default), and Secret `<app>-database` in `namespace`.
 
-    The role owns its databases and nothing else, so that it needs no right beyond them. The Secret has the keys that
-    the app's chart reads, each with the part of the login it stands for, and `more_in_secret` where a chart reads both
-    from one. `extensions` are made in every database, in their order, by the server's superuser: many need one.
+    The role owns its databases and has no other privilege. `secret_keys` maps each key that the app's chart reads to a
+    field of the login; `more_in_secret` adds entries for charts that read other values from the same Secret. The
+    server's superuser creates `extensions` in every database, in the given order: many need a superuser.
     """
     names = tuple(databases) or (app,)
     provider = _provider(server)
@@ -205,7 +205,7 @@ def _provider(server: PostgresServer) -> postgresql.Provider:
 
 
 def _database(name: str, role: postgresql.Role, provider: postgresql.Provider, protect: bool) -> postgresql.Database:
-    """Always with a name: without one the provider would add a random end to it."""
+    """Create a database. Without an explicit name the provider would add a random suffix."""
     return postgresql.Database(
         name,
         name=name,
@@ -220,9 +220,9 @@ def _database(name: str, role: postgresql.Role, provider: postgresql.Provider, p
 def _extensions(
     database: postgresql.Database, database_name: str, extensions: Sequence[str], provider: postgresql.Provider
 ) -> list[postgresql.Extension]:
-    """One after the other: some need an earlier one, and Postgres takes it ill when several are made at once.
+    """Create extensions one after the other: some depend on an earlier one, and concurrent creations fail.
 
-    They go with their database: dropped before it, as pulumi would, each fails on the app's tables that use it.
+    `deleted_with`: pulumi would drop each before its database, which fails on the app's tables that use it.
     """
     made: list[postgresql.Extension] = []
     for extension in extensions:

@@ -1,4 +1,4 @@
-"""Ingresses in the platform's two shapes: a name on the tailnet, or a public host through the Cloudflare tunnel."""
+"""The platform's two kinds of Ingress: a name on the tailnet, or a public host through the Cloudflare tunnel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ PUBLIC_HOST = matching(
     r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])", "a full host name", "app.example.com"
 )
 WAIT = 300
-"""Seconds until an endpoint answers and the controller has written the address; pulumi waits for both."""
+"""Seconds. Pulumi waits for a ready endpoint and for the address that the controller writes."""
 
 
 def tailnet_ingress(
     name: str, *, namespace: str, host: str, service: str, port: int, after: Sequence[pulumi.Resource]
 ) -> Ingress:
-    """`service`, for HTTP, on the tailnet as `host`, with a certificate of the tailnet.
+    """Expose `service` over HTTPS on the tailnet as `host`, with a certificate of the tailnet.
 
-    The name comes from `tls`; a rule with a host other than that is ignored, so the rule has none.
+    The name comes from `tls`; the operator ignores a rule with another host, so the rule has none.
     Source: tailscale/tailscale, cmd/k8s-operator/ingress.go.
     """
     return Ingress(
@@ -48,10 +48,10 @@ def tunnel_ingress(
     paths: Sequence[str],
     after: Sequence[pulumi.Resource],
 ) -> Ingress:
-    """Only `paths` of `service`, for everybody, as the public `host`, which is in a zone of the Cloudflare account.
+    """Expose only `paths` of `service` to the internet as `host`, which is in a zone of the Cloudflare account.
 
-    Encryption ends at Cloudflare's edge, so there is no `tls`. The tunnel takes each path for a regular expression that
-    may match anywhere: what holds it further on is let in too.
+    TLS terminates at Cloudflare's edge, so there is no `tls`. The tunnel uses each path as a regular expression that
+    may match anywhere in a request's path: it also admits paths that contain it further on.
     Source: STRRL/cloudflare-tunnel-ingress-controller, pkg/controller/transform.go; cloudflared, ingress/rule.go.
     """
     return Ingress(

@@ -1,4 +1,4 @@
-"""Kubernetes habits shared by the programs: labels, namespaces, and how to wait until something is really ready."""
+"""Kubernetes helpers that the programs share: labels, namespaces, Secrets, and how long to wait for readiness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PodSecurity = Literal["privileged", "baseline", "restricted"]
 
 
 def labels(name: str) -> dict[str, str]:
-    """Labels of an object that a program of this repository makes for the component `name`."""
+    """Return the labels of an object of the component `name`."""
     return {
         "app.kubernetes.io/name": name,
         "app.kubernetes.io/part-of": "homelab-ops",
@@ -25,7 +25,7 @@ def labels(name: str) -> dict[str, str]:
 def namespace(
     name: str, *, pod_security: PodSecurity | None = None, opts: pulumi.ResourceOptions | None = None
 ) -> Namespace:
-    """A namespace called exactly `name`; `pod_security` is the level that admission enforces for its pods."""
+    """Create a namespace called exactly `name`; admission enforces the level `pod_security` for its pods."""
     enforced: dict[str, str] = {"pod-security.kubernetes.io/enforce": pod_security} if pod_security else {}
     return Namespace(name, opts, metadata={"name": name, "labels": {**labels(name), **enforced}})
 
@@ -33,7 +33,7 @@ def namespace(
 def opaque_secret(
     name: str, *, namespace: str, component: str, data: Mapping[str, pulumi.Input[str]], after: pulumi.Resource
 ) -> Secret:
-    """A Secret of our own for `component`, with `data` as texts. Charts are given its name."""
+    """Create a Secret for `component` with `data` as strings. Charts get its name."""
     return Secret(
         name,
         metadata={"name": name, "namespace": namespace, "labels": labels(component)},
@@ -44,10 +44,10 @@ def opaque_secret(
 
 
 def wait_annotations(wait_for: str | Sequence[str] | None = None, timeout: int | None = None) -> dict[str, str]:
-    """Annotations that tell pulumi when an object is ready, and how many seconds to give it.
+    """Return annotations that define when pulumi regards an object as ready, and after how many seconds it fails.
 
     `wait_for`: `condition=Type[=Status]`, `jsonpath={.path}[=value]`, or several of them that must all hold. It
-    replaces the provider's own wait for that object; custom resources have none.
+    replaces the provider's own wait for that object; for custom resources the provider does not wait.
     Source: pulumi-kubernetes, provider/pkg/metadata/annotations.go.
     """
     conditions = [wait_for] if isinstance(wait_for, str) else list(wait_for or ())
@@ -67,34 +67,33 @@ def wait_annotations(wait_for: str | Sequence[str] | None = None, timeout: int |
 def add_wait_annotation(
     kind: str, *, wait_for: str | Sequence[str] | None = None, timeout: int | None = None
 ) -> pulumi.ResourceTransform:
-    """A transform that makes pulumi wait for objects of `kind`.
+    """Return a transform that makes pulumi wait for objects of `kind`, for `ResourceOptions(transforms=[…])`.
 
-    It goes into `ResourceOptions(transforms=[…])`. Given to a chart it reaches the objects the chart makes, which the
-    older `transformations` do not. For `wait_for` see `wait_annotations`; without it the provider's own wait stays and
-    only the `timeout` (seconds) changes.
+    On a chart it applies to the chart's objects, unlike the older `transformations`. For `wait_for` see
+    `wait_annotations`; without it the provider's own wait stays and only the `timeout` (seconds) changes.
     """
     return _annotate(kind, wait_annotations(wait_for, timeout))
 
 
 def keep_on_destroy(kind: str) -> pulumi.ResourceTransform:
-    """A transform that leaves objects of `kind` in the cluster when their stack is destroyed or stops having them.
+    """Return a transform that keeps objects of `kind` in the cluster when their stack drops them or is destroyed.
 
-    The next installation finds them there, written by another field manager. The annotation given here lets it take
-    them over, also where a newer chart has other contents for them: a provider before 4.29 does so on every create, a
-    newer one with `kubernetes:upsertExistingObjects`, which a person sets for that one deployment.
+    The next installation finds them there, written by another field manager. The annotation lets it adopt them even if
+    a newer chart changes their contents: a provider before 4.29 does so on every create, a newer one with
+    `kubernetes:upsertExistingObjects`, which the user sets for that one deployment.
     """
     return _annotate(kind, {"pulumi.com/patchForce": "true"}, pulumi.ResourceOptions(retain_on_delete=True))
 
 
 def protect_objects(kind: str) -> pulumi.ResourceTransform:
-    """A transform that makes pulumi refuse to delete a chart's objects of `kind`, as `protect` does for its own."""
+    """Return a transform that sets `protect` on a chart's objects of `kind`: pulumi refuses to delete them."""
     return _annotate(kind, {}, pulumi.ResourceOptions(protect=True))
 
 
 def _annotate(
     kind: str, added: Mapping[str, str], options: pulumi.ResourceOptions | None = None
 ) -> pulumi.ResourceTransform:
-    """Of a chart's objects only the data of a Secret arrives as an output: metadata can be read as it is."""
+    # Metadata is plain here: of a chart's objects, only the data of a Secret arrives as an output.
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         if args.type_.rpartition(":")[2] != kind:
@@ -108,17 +107,17 @@ def _annotate(
 
 
 def fill_secret(name: str, data: Mapping[str, pulumi.Output[str]]) -> pulumi.ResourceTransform:
-    """A transform that puts `data` into the Secret `name` of a chart, in place of what the chart's values say there.
+    """Return a transform that puts `data` into a chart's Secret `name`, replacing what the chart wrote there.
 
-    For charts that take a token from their values only: they are given some word, and pulumi puts the token in.
-    Fails with a `pulumi.RunError` when the chart's Secret has no such key, for then the word would stay in use.
+    For charts that read a token from their values only: they get a placeholder, and this transform puts the token in.
+    Fails with a `pulumi.RunError` if the chart's Secret has no such key, because the placeholder would stay in use.
     """
 
     def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         metadata = cast(Mapping[str, Any], args.props.get("metadata") or {})
         if args.type_.rpartition(":")[2] != "Secret" or metadata.get("name") != name:
             return None
-        # The engine hands over a Secret's data as an output, which a preview may not know yet.
+        # A Secret's data arrives as an output, which may be unknown in a preview.
         given = pulumi.Output.from_input(_without_secret_mark(args.props.get("data")))
         filled = pulumi.Output.all(given, pulumi.Output.all(**data)).apply(lambda both: _filled(name, *both))
         props = {**args.props, "data": pulumi.Output.secret(filled)}
@@ -129,14 +128,14 @@ def fill_secret(name: str, data: Mapping[str, pulumi.Output[str]]) -> pulumi.Res
 
 def _filled(name: str, given: Mapping[str, str] | None, data: Mapping[str, str]) -> dict[str, str]:
     if missing := sorted(set(data) - set(given or {})):
-        raise pulumi.RunError(f"the chart's Secret {name} has no key {', '.join(missing)} to fill; it has another form")
+        raise pulumi.RunError(f"the chart's Secret {name} has no key {', '.join(missing)} to fill")
     return {**(given or {}), **{key: base64.b64encode(text.encode()).decode() for key, text in data.items()}}
 
 
-SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105 - how pulumi marks a value on the wire
+SECRET_MARK = "4dabf18193072939515e22adb298388d"  # noqa: S105 - pulumi's mark of a secret on the wire
 """Source: pulumi/pulumi, sdk/go/common/resource/properties.go."""
 
 
 def _without_secret_mark(value: Any) -> Any:
-    """Where an engine marks secrets instead of making outputs of them, the SDK leaves the mark in place."""
+    """Unwrap a secret: the SDK leaves the mark in place if the engine marks secrets instead of passing outputs."""
     return value["value"] if isinstance(value, Mapping) and SECRET_MARK in value else value

@@ -1,4 +1,4 @@
-"""Typed settings of a program: declared once as dataclass fields, read from the stack's configuration.
+"""Typed settings of a program: declared once as dataclass fields, read from the stack config.
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -7,7 +7,7 @@
 
     settings = read_settings(Settings)
 
-Whatever is missing or wrong is reported together, in one `pulumi.RunError`, which the CLI shows without a traceback.
+All missing and wrong settings are reported in one `pulumi.RunError`, which the CLI prints without a traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ S = typing.TypeVar("S")
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a value must look like beyond its type."""
+    """A condition on a value beyond its type."""
 
     expected: str
     """Completes "expected …", the type included."""
@@ -39,7 +39,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What is known of a setting besides its type and default. It travels in the dataclass field's metadata."""
+    """Metadata of a setting's dataclass field: everything except type and default."""
 
     about: str
     key: str = ""
@@ -50,7 +50,7 @@ class Declaration:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One setting that cannot be used: what was found, what was expected, and the commands that set it."""
+    """A missing or wrong setting: what was found, what was expected, and the commands that set it."""
 
     key: str
     found: str
@@ -63,15 +63,15 @@ class Problem:
 
 
 class WrongValueError(Exception):
-    """A value of another type than the field's."""
+    """The value does not have the field's type."""
 
 
 def setting(
     about: str, *, default: object = dataclasses.MISSING, key: str = "", accepts: Rule | None = None
 ) -> typing.Any:
-    """A plain setting. Without a default it must be set.
+    """Declare a plain setting. Without a default it is required.
 
-    `key` only where it differs from the field's name; one like `postgresql:host` is of another namespace.
+    `key` is only needed if it differs from the field's name; a key like `postgresql:host` has another namespace.
     """
     metadata = {"setting": Declaration(about=about, key=key, accepts=accepts)}
     if isinstance(default, dict):
@@ -82,24 +82,24 @@ def setting(
 def secret(
     about: str, *, key: str = "", accepts: Rule | None = None, generated: bool = False, optional: bool = False
 ) -> typing.Any:
-    """A secret, of type `pulumi.Output[str]`. `generated`: a random value will do. `optional`: None when not set."""
+    """Declare a secret, a `pulumi.Output[str]`. `generated`: any random value works. `optional`: None if not set."""
     declaration = Declaration(about=about, key=key, accepts=accepts, is_secret=True, generated=generated)
     default = None if optional else dataclasses.MISSING
     return dataclasses.field(default=default, metadata={"setting": declaration})
 
 
 def between(low: int, high: int) -> Rule:
-    """A whole number from `low` to `high`, both included."""
+    """Accept a whole number from `low` to `high`, both included."""
     return Rule(f"a whole number from {low} to {high}", lambda value: low <= value <= high, str(low))
 
 
 def one_of(*values: str) -> Rule:
-    """One of these words."""
+    """Accept one of these words."""
     return Rule(f"one of {', '.join(values)}", lambda value: value in values, values[0])
 
 
 def matching(pattern: str, expected: str, example: str) -> Rule:
-    """A text, or a list of texts, of which each matches `pattern` from end to end."""
+    """Accept a string that matches `pattern` as a whole, or a list of such strings."""
 
     def holds(value: str | tuple[str, ...]) -> bool:
         return all(re.fullmatch(pattern, text) for text in ((value,) if isinstance(value, str) else value))
@@ -115,10 +115,10 @@ VERSIONED_IMAGE = matching(
 
 
 def read_settings(declared: type[S], *, environment: str = "") -> S:
-    """Read every field of the dataclass `declared` from the configuration of the running stack.
+    """Read every field of the dataclass `declared` from the config of the running stack.
 
-    `environment` is the ESC environment that must provide those without a default, as `<project>/<env>`. Raises
-    `pulumi.RunError` that lists each missing or wrong setting; warns of settings nobody reads.
+    `environment` (`<project>/<env>`) is the ESC environment that provides the required settings. Raises
+    `pulumi.RunError` that lists each missing or wrong setting; warns of keys that the program does not read.
     """
     config = pulumi.Config()
     types = typing.get_type_hints(declared)
@@ -137,7 +137,7 @@ def read_settings(declared: type[S], *, environment: str = "") -> S:
 
 
 def setting_rows(declared: type, project: str) -> list[tuple[str, str, str]]:
-    """Key, default and meaning of each setting, for a README's table."""
+    """Return key, default and meaning of each setting, for a README's table."""
     rows = []
     for field in dataclasses.fields(declared):
         declaration = field.metadata["setting"]
@@ -146,7 +146,7 @@ def setting_rows(declared: type, project: str) -> list[tuple[str, str, str]]:
 
 
 def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pulumi.Config, environment: str) -> object:
-    """The field's value, MISSING when its default applies, or the Problem with it."""
+    """Return the field's value, MISSING if its default applies, or a Problem."""
     declaration: Declaration = field.metadata["setting"]
     full_key = _full_key(field, config.name)
     namespace, _, key = full_key.partition(":")
@@ -170,17 +170,17 @@ def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pul
 
 
 def _found_in_secret(raw: str | None, full_key: str, accepts: Rule | None) -> str:
-    """What is wrong with a secret, in words that do not disclose it; empty when nothing is."""
+    """Describe what is wrong with a secret without disclosing it; empty if it is valid."""
     if raw is None:
         return "not set"
     if not raw.strip():
         return "found an empty value"
     if raw != raw.strip():
-        return "found a value with white space at an end, such as the line break that `echo` adds"
+        return "found a value that starts or ends with white space, such as the line break that `echo` adds"
     if not _is_secret(full_key):
-        return "found a value in plain text; treat it as disclosed and change it"
+        return "found a value in plaintext; treat it as disclosed and change it"
     if accepts and not accepts.holds(raw):
-        return "found a value of another form"
+        return "found a value in another format"
     return ""
 
 
@@ -197,7 +197,7 @@ def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, full_k
 
 
 def _environment_commands(declaration: Declaration, full_key: str, environment: str) -> tuple[str, ...]:
-    """Bind what provides the value, or make the environment provide it."""
+    """Return the commands that bind the environment, and that make it provide the value."""
     namespace, _, key = full_key.partition(":")
     if declaration.is_secret and namespace == pulumi.get_project():
         return f"inv esc.bind {environment}", f"inv esc.set {environment} pulumiConfig.{key}"
@@ -205,7 +205,7 @@ def _environment_commands(declaration: Declaration, full_key: str, environment: 
 
 
 def _secret_commands(declaration: Declaration, key: str, full_key: str) -> tuple[str, ...]:
-    # A program's folder has the name that the runbooks know it by.
+    # The folder's name is the service's name in the runbooks.
     by_runbook = f"inv secrets.set {Path.cwd().name} {key}" + (" --generate" if declaration.generated else "")
     return by_runbook, f"pulumi config set --secret {full_key}"
 
@@ -234,7 +234,7 @@ def _report(problems: list[Problem]) -> str:
 
 
 def _warn_of_unread(declared: type, config: pulumi.Config) -> None:
-    """A misspelt key is read by nobody, so its default would apply without a word."""
+    """Warn of unknown keys: for a misspelt key the default would apply silently."""
     known = {_key(field) for field in dataclasses.fields(declared)}
     for full_key in CONFIG.get() or get_config_env():
         namespace, _, key = full_key.partition(":")
@@ -246,7 +246,7 @@ def _warn_of_unread(declared: type, config: pulumi.Config) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """How a field type is called in messages, and how it is read from the text pulumi hands over."""
+    """The name of a field type in messages, and how to parse it from pulumi's string."""
 
     noun: str
     read: Callable[[str], object]
@@ -282,7 +282,7 @@ def _read_texts(raw: str) -> tuple[str, ...]:
 
 
 def _read_text_map(raw: str) -> dict[str, str]:
-    """Numbers and booleans become text: YAML makes a number of `max_connections: 200`."""
+    """Read a map; numbers and booleans become strings: YAML reads `max_connections: 200` as a number."""
     entries = _read_json(raw, dict)
     if any(isinstance(value, dict | list | None) for value in entries.values()):
         raise WrongValueError
@@ -290,11 +290,11 @@ def _read_text_map(raw: str) -> dict[str, str]:
 
 
 READERS: Mapping[object, Reader] = {
-    str: Reader("a text", str),
+    str: Reader("a string", str),
     int: Reader("a whole number", _read_int),
     bool: Reader("true or false", _read_bool),
-    tuple[str, ...]: Reader("a list of texts", _read_texts),
-    dict[str, str]: Reader("a map from names to texts", _read_text_map),
+    tuple[str, ...]: Reader("a list of strings", _read_texts),
+    dict[str, str]: Reader("a map from names to strings", _read_text_map),
 }
 
 
@@ -323,9 +323,9 @@ def _default(field: dataclasses.Field[typing.Any]) -> object:
 
 
 def _shown(raw: str, full_key: str) -> str:
-    """The value as found, cut to a line's length; never one that the stack keeps as a secret."""
+    """Quote the found value, shortened to 60 characters; never a secret."""
     if _is_secret(full_key):
-        return "found a secret of another form"
+        return "found a secret in another format"
     return f"found {raw[:60]!r}" + ("…" if len(raw) > 60 else "")
 
 

@@ -1,4 +1,4 @@
-"""Volumes that outlive the pods that use them."""
+"""Volume claims that outlive the pods that use them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pulumi_kubernetes.core.v1 import PersistentVolumeClaim
 def claim(
     name: str, *, namespace: str, size: str, storage_class: str, protect: bool, after: pulumi.Resource
 ) -> PersistentVolumeClaim:
-    """A volume for one pod at a time; the cluster's default class where `storage_class` is empty.
+    """Claim a volume for one pod at a time, of the cluster's default class if `storage_class` is empty.
 
-    A claim of our own and not the chart's, so that `protect` keeps it whatever happens to the chart.
+    The claim does not belong to the chart, so that `protect` keeps it whatever happens to the chart.
     """
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
     return PersistentVolumeClaim(

@@ -76,7 +76,7 @@ def test_a_pin_is_read_by_name(tmp_path):
             "wanted: {repository: https://x, oci: oci://x, version: '1'}",
             "wanted has oci, repository, version; expected",
         ),
-        ("wanted: {repository: https://x, version: 1.10}", "both of them texts"),
+        ("wanted: {repository: https://x, version: 1.10}", "version and either repository or oci"),
         ("wanted: 1.10", "charts.yaml: wanted is not a map; expected version and either"),
     ],
 )

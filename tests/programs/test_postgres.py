@@ -170,8 +170,8 @@ def test_without_a_password_nothing_is_made_and_the_message_names_the_command(ru
         ("storage_size", "20 GB", "a size such as 20Gi"),
         ("image", "ghcr.io/cloudnative-pg/postgresql:latest", "an image whose tag starts with a version"),
         ("image", "ghcr.io/cloudnative-pg/postgresql", "an image whose tag starts with a version"),
-        ("parameters", '["max_connections"]', "a map from names to texts"),
-        ("preload_libraries", "vchord.so", "a list of texts"),
+        ("parameters", '["max_connections"]', "a map"),
+        ("preload_libraries", "vchord.so", "a list"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_found_and_what_was_expected(

@@ -184,7 +184,7 @@ def test_settings_reach_the_chart(run_program, postgres_stack):
     [
         ("drivers", '["x; rm -rf /"]', "a list of Python packages"),
         ("admin_username", "a b", "a login name"),
-        ("admin_email", "nobody", "an address of mail"),
+        ("admin_email", "nobody", "an e-mail address"),
         ("workers", "many", "a whole number from 0 to 9"),
     ],
 )

@@ -109,7 +109,7 @@ def test_all_that_is_wrong_is_said_at_once_and_secrets_are_not_repeated(run_prog
     assert wrong.resources == ()
     assert wrong.error is not None
     assert wrong.error.startswith("4 settings are missing or wrong for stack test of project tailscale:")
-    assert "tailscale:TS_CLIENT_ID: found a value in plain text; treat it as disclosed and change it" in wrong.error
+    assert "tailscale:TS_CLIENT_ID: found a value in plaintext" in wrong.error
     assert "plain-client" not in wrong.error
     assert "tailscale:TS_CLIENT_SECRET: not set" in wrong.error
     assert "inv secrets.set tailscale TS_CLIENT_SECRET" in wrong.error

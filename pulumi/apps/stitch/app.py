@@ -1,4 +1,4 @@
-"""Stitch in the cluster: the pod, its Service, and where the pod may connect to."""
+"""Stitch in the cluster: the pod, its Service and its network policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "19
 
 
 def registry_secret(settings: Settings, *, after: pulumi.Resource) -> list[Secret]:
-    """The login of a private registry, where there is one."""
+    """Create the login of a private registry, if it is set."""
     if settings.registry_login is None:
         return []
     pull_secret = Secret(
@@ -37,7 +37,7 @@ def registry_secret(settings: Settings, *, after: pulumi.Resource) -> list[Secre
 def deployment(
     settings: Settings, database: AppDatabase, twitch: Secret, *, after: list[pulumi.Resource]
 ) -> Deployment:
-    """Awaited for three minutes only, so that an image that cannot be pulled is known soon."""
+    """Create the pod and wait for three minutes only, so that an image that cannot be pulled fails soon."""
     return Deployment(
         NAME,
         metadata=metadata(settings) | {"annotations": wait_annotations(timeout=180)},
@@ -54,7 +54,7 @@ def deployment(
 
 
 def checksum(settings: Settings) -> pulumi.Output[str]:
-    """Changes whenever one of the pod's secrets does, so that it is restarted with the new one. Tells none of them."""
+    """Hash the pod's secrets, so that a changed secret restarts the pod. The hash discloses none of them."""
     values = (
         settings.postgres_host,
         settings.database_password,
@@ -68,7 +68,7 @@ def checksum(settings: Settings) -> pulumi.Output[str]:
 
 
 def pod(settings: Settings, environment: list[str]) -> dict[str, Any]:
-    """Everything Stitch is told comes from the Secrets named in `environment`."""
+    """Build the pod; all of Stitch's configuration comes from the Secrets named in `environment`."""
     login = {"imagePullSecrets": [{"name": PULL_SECRET}]} if settings.registry_login is not None else {}
     return login | {
         "automountServiceAccountToken": False,
@@ -98,7 +98,7 @@ def service(settings: Settings, *, after: Deployment) -> Service:
 
 
 def network_policy(settings: Settings, *, after: pulumi.Resource) -> NetworkPolicy:
-    """The one pod that the internet talks to reaches names, Postgres and the internet, and nothing else at home."""
+    """Allow DNS, Postgres and the internet, and no private address: this pod is reachable from the internet."""
     postgres = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.postgres_namespace}}}
     dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     internet = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": PRIVATE}}, {"ipBlock": {"cidr": "2000::/3"}}]

@@ -1,4 +1,4 @@
-"""Stitch's own database, in the Postgres that the environment names."""
+"""Stitch's database, in the Postgres that the environment names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LOGIN_KEYS: dict[str, LoginField] = {
     "POSTGRES_PASSWORD": "password",
     "POSTGRES_DB": "database",
 }
-"""Environment variables of the pod, each with the part of the login that it holds."""
+"""Environment variables of the pod, each with its field of the login."""
 
 
 def stitch_database(settings: Settings, *, after: pulumi.Resource) -> AppDatabase:
-    """Role, database and Secret. The pods are told the server's name inside the cluster, pulumi takes the tailnet's."""
+    """Create role, database and Secret. Pods get the server's in-cluster name, pulumi uses the tailnet name."""
     return app_database(
         "stitch",
         server=PostgresServer(

@@ -1,4 +1,4 @@
-"""What Stitch knows of Twitch, and what of Stitch the internet knows."""
+"""Stitch's credentials for Twitch, and its webhook on the internet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "stitch"
 
 
 def twitch_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """Environment of the pod. The signing secret stays the same: with another one every subscription would fail."""
+    """Create the pod's environment. Keep the signing secret: with a new one every subscription would fail."""
     data = {
         "EVENTSUB_CALLBACK": settings.callback,
         "EVENTSUB_SECRET": settings.eventsub_secret,
@@ -24,7 +24,7 @@ def twitch_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
 
 
 def webhook(settings: Settings, *, after: Service) -> Ingress:
-    """Through the tunnel: Twitch wants HTTPS on port 443 with a certificate that everybody trusts."""
+    """Expose the webhook through the tunnel: Twitch requires HTTPS on port 443 and a trusted certificate."""
     return tunnel_ingress(
         NAME,
         namespace=settings.namespace,

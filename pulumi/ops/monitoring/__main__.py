@@ -16,7 +16,7 @@ from settings import Settings
 
 settings = read_settings(Settings)
 
-# The node exporter looks at its node through host namespaces.
+# The node exporter uses host namespaces.
 home = namespace(settings.namespace, pod_security="privileged")
 admin = admin_secret(settings, after=home)
 stack = monitoring_chart(settings, after=admin)

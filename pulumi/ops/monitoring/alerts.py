@@ -1,4 +1,4 @@
-"""What is worth waking up for, as one PrometheusRule."""
+"""The platform's alerts, as one PrometheusRule."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Severity = Literal["critical", "warning"]
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """One alert: when it fires, how bad it is, what it means, and where to look first."""
+    """One alert: when it fires, its severity, its meaning, and the first command to run."""
 
     name: str
     expression: str
-    """PromQL; fires for every series it yields."""
+    """PromQL; the alert fires for every series in the result."""
     holds_for: str
     severity: Severity
     summary: str
@@ -40,7 +40,7 @@ class Alert:
 
 
 def alert_rules(settings: Settings, *, after: Chart) -> CustomResource:
-    """After the chart, which brings the CRD."""
+    """Create the rule after the chart, which installs the CRD."""
     alerts = [
         postgres_down(settings),
         postgres_silent(),
@@ -64,7 +64,7 @@ def alert_rules(settings: Settings, *, after: Chart) -> CustomResource:
 
 
 def postgres_down(settings: Settings) -> Alert:
-    """By what Kubernetes says, so that it fires also where the server is not scraped, or is gone altogether."""
+    """Use Kubernetes' own metrics, so that it also fires if the server is not scraped or does not exist."""
     pods = f'namespace="{settings.postgres_namespace}",pod=~"postgresql-cluster-[0-9]+",condition="true"'
     return Alert(
         name="PostgresDown",
@@ -88,7 +88,7 @@ def postgres_silent() -> Alert:
 
 
 def backup_too_old(settings: Settings) -> Alert:
-    """An age that nobody knows counts as too old."""
+    """Fires if the last backup is too old or unknown."""
     newest = f"{{{LAST_BACKUP}}}"
     return Alert(
         name="PostgresBackupTooOld",
@@ -151,7 +151,7 @@ def operator_down(settings: Settings) -> Alert:
 
 
 def tunnel_down(settings: Settings) -> Alert:
-    """Only where there are connectors: the controller makes them with the first Ingress."""
+    """Fires only if connectors exist: the controller creates them with the first Ingress."""
     connectors = f'namespace="{settings.tunnel_namespace}",deployment="controlled-cloudflared-connector"'
     return Alert(
         name="CloudflareTunnelDown",
@@ -188,7 +188,7 @@ def service_exposure_lost(settings: Settings) -> Alert:
 
 
 def proxies_of(settings: Settings, type_: str, label: str) -> str:
-    """The proxies of one type, with namespace and name (as `label`) of what they expose instead of their own."""
+    """Select the proxies of one type, labelled with namespace and name (as `label`) of the object they expose."""
     parent = "label_tailscale_com_parent_resource"
     proxies = f'kube_statefulset_labels{{namespace="{settings.tailscale_namespace}",{parent}_type="{type_}"}}'
     named = f'label_replace({proxies}, "{label}", "$1", "{parent}", "(.*)")'

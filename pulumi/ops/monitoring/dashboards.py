@@ -1,4 +1,4 @@
-"""Grafana's dashboards, as the JSON it reads. One function each; Prometheus is the only source."""
+"""Grafana's dashboards as JSON, one function each. Prometheus is the only data source."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Literal
 from settings import Settings
 
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
-"""The chart gives its own Prometheus this uid."""
+"""The uid is the chart's."""
 LAST_BACKUP = '__name__=~"(cnpg_collector|barman_cloud_cloudnative_pg_io)_last_available_backup_timestamp"'
-"""Selects what the operator says of backups and what the Barman plugin does, of which the newest counts.
+"""Selects the backup metrics of the operator and of the Barman plugin; the newest counts.
 
-The operator's own metric is there always, and stays 0 where the plugin makes the backups: `or` would never get beyond
-it. Source: cloudnative-pg, docs/src/monitoring.md.
+The operator's metric always exists and stays 0 if the plugin makes the backups, so `or` would never reach the second.
+Source: cloudnative-pg, docs/src/monitoring.md.
 """
 COLUMNS = 24
 HEIGHT = 8
@@ -23,24 +23,24 @@ HEIGHT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One picture: the series it shows, each with its legend, in a unit of Grafana's."""
+    """One panel: its series with their legends, and its Grafana unit."""
 
     title: str
     series: Mapping[str, str]
-    """From legend to PromQL."""
+    """Legend to PromQL."""
     unit: str = "short"
     kind: Literal["timeseries", "stat", "gauge", "table"] = "timeseries"
     width: int = 12
 
 
 def all_dashboards(settings: Settings) -> dict[str, str]:
-    """From file name to content."""
+    """Return file name to content."""
     found = (postgres(settings), tailscale_proxies(settings), apps())
     return {f"{dashboard['uid']}.json": json.dumps(dashboard, indent=1) + "\n" for dashboard in found}
 
 
 def postgres(settings: Settings) -> dict[str, Any]:
-    """Metrics of the instances need `postgresql:monitoring`; readiness and volumes are there without it."""
+    """Panels of Postgres. Metrics of the instances need `postgresql:monitoring`; readiness and volumes do not."""
     own = f'namespace="{settings.postgres_namespace}"'
     ready = f'sum(kube_pod_status_ready{{{own},pod=~"postgresql-cluster-[0-9]+",condition="true"}})'
     backup = f"max({{{LAST_BACKUP},{own}}})"
@@ -66,7 +66,7 @@ def postgres(settings: Settings) -> dict[str, Any]:
 
 
 def tailscale_proxies(settings: Settings) -> dict[str, Any]:
-    """Each proxy by what it exposes: `<type> <namespace>/<name>`."""
+    """Panels of the proxies, each named by what it exposes: `<type> <namespace>/<name>`."""
     own = f'namespace="{settings.tailscale_namespace}"'
     parent = "label_tailscale_com_parent_resource"
     exposed = f"{{{{{parent}_type}}}} {{{{{parent}_ns}}}}/{{{{{parent}}}}}"
@@ -96,7 +96,7 @@ def tailscale_proxies(settings: Settings) -> dict[str, Any]:
 
 
 def apps() -> dict[str, Any]:
-    """The namespaces chosen at the top of the page."""
+    """Panels of the namespaces chosen at the top of the page."""
     chosen = 'namespace=~"$namespace"'
     restarts = f"increase(kube_pod_container_status_restarts_total{{{chosen}}}[1h])"
     processor = f'rate(container_cpu_usage_seconds_total{{{chosen},container!=""}}[5m])'
@@ -155,7 +155,7 @@ def dashboard(
 
 
 def laid_out(panels: Sequence[Panel]) -> list[dict[str, Any]]:
-    """From left to right, a new row where the next one does not fit."""
+    """Place panels from left to right; start a new row if the next one does not fit."""
     placed, x, y = [], 0, 0
     for number, panel in enumerate(panels, start=1):
         if x + panel.width > COLUMNS:

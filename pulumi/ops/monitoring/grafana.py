@@ -1,4 +1,4 @@
-"""Dashboards where Grafana finds them: ConfigMaps with a label its sidecar looks for."""
+"""ConfigMaps with the dashboards, labelled for Grafana's sidecar."""
 
 from __future__ import annotations
 

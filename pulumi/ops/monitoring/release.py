@@ -1,4 +1,4 @@
-"""The chart of Prometheus, Alertmanager and Grafana, and the Secret Grafana's admin logs in with."""
+"""The chart of Prometheus, Alertmanager and Grafana, and the Secret with Grafana's admin login."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
 
 RELEASE = "monitoring"
-"""Also the full name: the chart's objects are `monitoring-prometheus`, `monitoring-grafana` and so on."""
+"""Also the prefix of the chart's objects: `monitoring-prometheus`, `monitoring-grafana` and so on."""
 ADMIN_SECRET = "grafana-admin"  # noqa: S105 - a name
 INGRESS_CLASS = "tailscale"
 PROXY_LABELS = (
@@ -20,19 +20,19 @@ PROXY_LABELS = (
     "tailscale.com/parent-resource-ns",
     "tailscale.com/parent-resource-type",
 )
-"""What says whose proxy a StatefulSet of Tailscale's operator is."""
+"""Labels that name the object a proxy's StatefulSet exposes."""
 
 
 def admin_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """Without it the chart would make up a password, another one at every preview."""
+    """Create the admin's login. Without it the chart would generate a new password at every preview."""
     data = {"admin-user": "admin", "admin-password": settings.grafana_password}
     return opaque_secret(ADMIN_SECRET, namespace=settings.namespace, component="grafana", data=data, after=after)
 
 
 def monitoring_chart(settings: Settings, *, after: Secret) -> Chart:
-    """Everything of it, awaited: CRDs served, operator rolled out, Prometheus and Alertmanager available.
+    """Install the stack and wait: CRDs served, operator rolled out, Prometheus and Alertmanager available.
 
-    The CRDs stay when the stack is destroyed: other stacks have objects of theirs.
+    The CRDs stay when the stack is destroyed, because other stacks have such objects.
     """
     transforms = [
         add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60),
@@ -67,16 +67,16 @@ CONTROL_PLANE = ("kubeControllerManager", "kubeScheduler", "kubeEtcd", "kubeProx
 
 
 def operator_values() -> dict[str, Any]:
-    """Without the admission webhook.
+    """Turn the admission webhook off.
 
     Its certificate comes from Jobs that are Helm hooks, which pulumi leaves out: the operator's pod would wait for the
-    Secret for ever. What the webhook refuses, the operator ignores and tells of in an event.
+    Secret forever. Without it the operator ignores an invalid object and writes an event.
     """
     return {"admissionWebhooks": {"enabled": False}, "tls": {"enabled": False}}
 
 
 def prometheus_spec(settings: Settings) -> dict[str, Any]:
-    """Monitors and rules of every project are taken, not just those that carry this release's label."""
+    """Select monitors and rules of every project, not only those with this release's label."""
     found = ("serviceMonitor", "podMonitor", "rule", "probe", "scrapeConfig")
     return {
         **{f"{kind}SelectorNilUsesHelmValues": False for kind in found},
@@ -92,24 +92,24 @@ def claim(settings: Settings, size: str) -> dict[str, Any]:
 
 
 def grafana_values(settings: Settings) -> dict[str, Any]:
-    """Dashboards and data sources are code, so it keeps nothing and has no claim."""
+    """Configure Grafana without a claim: dashboards and data sources are code."""
     return {
         "admin": {"existingSecret": ADMIN_SECRET, "userKey": "admin-user", "passwordKey": "admin-password"},
         "grafana.ini": {"server": {"root_url": settings.grafana_url}},
         "ingress": {
             "enabled": True,
             "ingressClassName": INGRESS_CLASS,
-            # No host in the rule: one that differs from the name in `tls` is ignored.
+            # No host in the rule: a host that differs from the name in `tls` is ignored.
             "hosts": [],
             "tls": [{"hosts": [settings.grafana_host]}],
         },
-        # Its pod is a Helm hook, which pulumi leaves out.
+        # A Helm hook, which pulumi leaves out.
         "testFramework": {"enabled": False},
     }
 
 
 def state_values() -> dict[str, Any]:
-    """Without these, kube-state-metrics could not tell which exposure a proxy belongs to (`alerts.py`)."""
+    """Export the labels that connect a proxy with the object it exposes (`alerts.py`)."""
     return {
         "metricLabelsAllowlist": [f"statefulsets=[{','.join(PROXY_LABELS)}]"],
         "metricAnnotationsAllowList": ["services=[tailscale.com/expose]"],

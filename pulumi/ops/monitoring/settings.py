@@ -16,9 +16,7 @@ class Settings:
     grafana_password: pulumi.Output[str] = secret("Password of Grafana's user admin", generated=True)
     namespace: str = setting("Namespace of the stack", default="monitoring", accepts=DNS_LABEL)
     grafana_host: str = setting("Name of Grafana on the tailnet", default="grafana", accepts=DNS_LABEL)
-    tailnet: str = setting(
-        "Domain of the tailnet, for complete links; short names when empty", default="", accepts=TAILNET
-    )
+    tailnet: str = setting("Domain of the tailnet, for full links; short names when empty", default="", accepts=TAILNET)
     retention: str = setting("How long metrics are kept", default="15d", accepts=RETENTION)
     storage_size: str = setting("Volume of Prometheus; it can grow, never shrink", default="20Gi", accepts=QUANTITY)
     storage_class: str = setting("StorageClass; the cluster's default class when empty", default="")

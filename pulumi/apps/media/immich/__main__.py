@@ -1,4 +1,4 @@
-"""Immich: photos and videos, on the tailnet, with its database in the Postgres that every app shares."""
+"""Immich: photos and videos, on the tailnet, with its database in the shared Postgres."""
 
 import sys
 from pathlib import Path

@@ -20,9 +20,9 @@ DATABASE_KEYS = {"DB_PASSWORD": "password"}
 
 
 def immich_chart(settings: Settings, database: AppDatabase, library: PersistentVolumeClaim) -> Chart:
-    """Server, machine learning and Valkey, awaited; the images are large, and a first start migrates the database.
+    """Install server, machine learning and Valkey and wait: images are large, a first start migrates the database.
 
-    Services are given the same time as the pods: pulumi waits for an endpoint behind each.
+    Services have the same timeout as the pods, because pulumi waits for an endpoint of each.
     """
     patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Service")]
     return chart(
@@ -49,7 +49,7 @@ def chart_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
 
 
 def server_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
-    """The database is told to the server alone. Two servers at once would share one volume and one migration."""
+    """Only the server gets the database. Recreate: two servers would share one volume and one migration."""
     container = {"env": environment(settings, database)}
     return {
         "enabled": True,
@@ -59,7 +59,7 @@ def server_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
 
 
 def environment(settings: Settings, database: AppDatabase) -> dict[str, Any]:
-    """The name for pods: they do not resolve the one on the tailnet, over which pulumi made the database."""
+    """Return the database's variables, with its in-cluster name: pods do not resolve the tailnet name."""
     return {
         "DB_HOSTNAME": database.host,
         "DB_PORT": str(database.port),

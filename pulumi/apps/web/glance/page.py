@@ -1,4 +1,4 @@
-"""The page that Glance shows, as the configuration it reads."""
+"""Glance's configuration."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ THEMES: dict[str, dict[str, Any]] = {
 }
 CHECK_SECONDS = 5
 VARIABLE = re.compile(r"\$\{(?=([A-Za-z]+:)?[A-Za-z0-9_-]+\})")
-"""What Glance takes for a variable before it parses, and ends when there is none of that name."""
+"""Glance expands such variables before it parses the file, and exits if one is not defined."""
 
 
 def configuration(settings: Settings) -> str:
-    """The content of `glance.yml`. JSON is YAML too, and quotes whatever needs it."""
+    """Return the content of `glance.yml`: JSON, which is YAML with everything quoted."""
     text = json.dumps(document(settings), indent=2, ensure_ascii=False)
     return VARIABLE.sub(r"\\${", text) + "\n"
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    """Source of the keys: glanceapp/glance, docs/configuration.md. A page needs one or two full columns."""
+    """Build the configuration. Source of the keys: glanceapp/glance, docs/configuration.md.
+
+    A page needs one or two full columns.
+    """
     return {
-        # Its links would be wrong behind the proxy otherwise.
+        # Otherwise its links would be wrong behind the proxy.
         "server": {"port": PORT, "proxied": True},
         "branding": {"app-name": settings.title},
         "theme": THEMES[settings.theme],
@@ -54,7 +57,7 @@ def clock(settings: Settings) -> dict[str, Any]:
 
 
 def monitor(settings: Settings) -> dict[str, Any]:
-    """Every chosen app with its state, in the order in which `sites` names them."""
+    """List every chosen app with its state, in the order of the setting `sites`."""
     by_name = {site.name: site for site in SITES}
     return {
         "type": "monitor",

@@ -1,4 +1,4 @@
-"""Glance in the cluster: its configuration, the pod that serves it, and its name on the tailnet."""
+"""Glance in the cluster: ConfigMap, pod, Service and Ingress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG_FOLDER = "/app/config"
 
 
 def config_map(settings: Settings, *, after: pulumi.Resource) -> ConfigMap:
-    """No Secret: there is no login and no token in it."""
+    """Create the ConfigMap; it contains no login and no token."""
     return ConfigMap(
         NAME,
         metadata=metadata(settings),
@@ -30,7 +30,7 @@ def config_map(settings: Settings, *, after: pulumi.Resource) -> ConfigMap:
 
 
 def deployment(settings: Settings, *, after: ConfigMap) -> Deployment:
-    """Rolled whenever the configuration changes: the image notices that by itself, but late and not always."""
+    """Roll the pod when the configuration changes: Glance itself notices that late and not always."""
     checksum = hashlib.sha256(configuration(settings).encode()).hexdigest()
     return Deployment(
         NAME,
@@ -48,7 +48,7 @@ def deployment(settings: Settings, *, after: ConfigMap) -> Deployment:
 
 
 def pod(settings: Settings) -> dict[str, Any]:
-    """The configuration is mounted as a folder: through a `subPath` a change would never reach it."""
+    """Mount the configuration as a folder: with a `subPath` the pod would never see a change."""
     return {
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},

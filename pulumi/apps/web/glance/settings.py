@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lib.settings import DNS_LABEL, VERSIONED_IMAGE, matching, one_of, setting
 
 NAMES = ("immich", "n8n", "temporal", "superset", "jupyterhub", "grafana")
-"""Of the apps in `sites.py`."""
+"""Names of the apps in `sites.py`."""
 SITE_NAMES = matching("|".join(NAMES), f"a list of {', '.join(NAMES)}", NAMES[0])
 TAILNET = matching(r"([a-z0-9-]+\.)+ts\.net|", "a domain such as tail1234.ts.net", "tail1234.ts.net")
 ZONE = matching(r"[A-Za-z_]+(/[A-Za-z0-9_+-]+)*", "a time zone such as Europe/Berlin", "Europe/Berlin")
@@ -19,10 +19,8 @@ class Settings:
     hostname: str = setting("Name on the tailnet", default="glance", accepts=DNS_LABEL)
     image: str = setting("Image of Glance", default="glanceapp/glance:v0.8.5", accepts=VERSIONED_IMAGE)
     title: str = setting("Title of the page", default="Home")
-    tailnet: str = setting(
-        "Domain of the tailnet, for complete links; short names when empty", default="", accepts=TAILNET
-    )
-    sites: tuple[str, ...] = setting("What is linked and checked", default=NAMES, accepts=SITE_NAMES)
+    tailnet: str = setting("Domain of the tailnet, for full links; short names when empty", default="", accepts=TAILNET)
+    sites: tuple[str, ...] = setting("Apps to link and check", default=NAMES, accepts=SITE_NAMES)
     timezone: str = setting("Time zone of the clock", default="Etc/UTC", accepts=ZONE)
     theme: str = setting("Colours", default="dark", accepts=one_of("dark", "light"))
 
@@ -32,5 +30,5 @@ class Settings:
 
 
 def tailnet_url(name: str, tailnet: str) -> str:
-    """Where a browser finds what is on the tailnet as `name`."""
+    """Return the URL of the tailnet device `name`."""
     return f"https://{name}.{tailnet}/" if tailnet else f"https://{name}/"

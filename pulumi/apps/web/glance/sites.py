@@ -1,4 +1,4 @@
-"""What the start page links to, and where it looks whether that works."""
+"""Apps that the start page links to, and how it checks each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class Site:
     """One app. Links open in a browser on the tailnet; checks run in the pod, which does not resolve tailnet names."""
 
     name: str
-    """On the tailnet, and in the setting `sites`."""
+    """The name on the tailnet and in the setting `sites`."""
     title: str
     service: str
-    """Its Service, `<name>.<namespace>:<port>`."""
+    """The Service, `<name>.<namespace>:<port>`."""
     health: str
     """A path that answers 200 without a login."""
     icon: str
-    """Of Simple Icons, loaded by the browser."""
+    """A Simple Icons name; the browser loads the icon."""
 
     @property
     def check_url(self) -> str:

@@ -1,4 +1,4 @@
-"""The controller's chart and the Secret it logs in with."""
+"""The controller's chart and the Secret with its login."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ TUNNEL_KEY = "cloudflare-tunnel-name"
 
 
 def login_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """Token, account and tunnel. The chart could write it from its values, where a secret would not stay one."""
+    """Create the Secret with token, account and tunnel. In the chart's values the token would be plaintext."""
     data = {TOKEN_KEY: settings.api_token, ACCOUNT_KEY: settings.account_id, TUNNEL_KEY: settings.tunnel_name}
     return opaque_secret(LOGIN, namespace=settings.namespace, component=CHART, data=data, after=after)
 
 
 def controller_chart(settings: Settings, *, after: Secret) -> Chart:
-    """The controller, awaited: it is not ready until Cloudflare took its token and knows the tunnel.
+    """Install the controller and wait until it is ready: Cloudflare has accepted its token and knows the tunnel.
 
-    The release has the chart's name, so that the objects are called just that.
+    The release has the chart's name, so that the objects have exactly that name.
     """
     patient = add_wait_annotation("Deployment", timeout=300)
     return chart(
@@ -42,7 +42,7 @@ def controller_chart(settings: Settings, *, after: Secret) -> Chart:
 
 
 def chart_values(settings: Settings) -> dict[str, Any]:
-    """The Secret is named with all four keys: the chart then makes none of its own."""
+    """Name the Secret with all four keys: only then does the chart not create its own."""
     return {
         "cloudflare": {
             "secretRef": {

@@ -1,4 +1,4 @@
-"""The operator's chart and the Secret it logs in with."""
+"""The operator's chart and the Secret with its login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INGRESS_CLASS = "tailscale"
 
 
 def oauth_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """The operator's login. The chart could write it from its values, where a secret would not stay one."""
+    """Create the Secret with the operator's login. In the chart's values it would be plaintext."""
     data = {"client_id": settings.client_id, "client_secret": settings.client_secret}
     return opaque_secret(
         OAUTH_SECRET, namespace=settings.namespace, component="tailscale-operator", data=data, after=after
@@ -24,7 +24,7 @@ def oauth_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
 
 
 def operator_chart(settings: Settings, *, after: Secret) -> Chart:
-    """The operator, awaited like any Deployment. Without the Secret its pod would never start."""
+    """Install the operator and wait for its Deployment. Without the Secret its pod would never start."""
     established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
     patient = add_wait_annotation("Deployment", timeout=300)
     return chart(
@@ -37,12 +37,12 @@ def operator_chart(settings: Settings, *, after: Secret) -> Chart:
 
 
 def chart_values(settings: Settings) -> dict[str, Any]:
-    """The chart wants the operator's tags as a list, but the proxies' joined by commas (a list renders wrongly)."""
+    """Pass the operator's tags as a list, but the proxies' joined by commas (the chart renders a list wrongly)."""
     return {
         "installCRDs": True,
         "operatorConfig": {"hostname": settings.hostname, "defaultTags": list(settings.operator_tags)},
         "proxyConfig": {"defaultTags": ",".join(settings.proxy_tags)},
-        # Texts, not booleans: the chart compares them with "true", "false" and "noauth".
+        # Strings, not booleans: the chart compares them with "true", "false" and "noauth".
         "apiServerProxyConfig": {"mode": settings.api_server_proxy_mode},
         "ingressClass": {"enabled": True, "name": INGRESS_CLASS},
     }

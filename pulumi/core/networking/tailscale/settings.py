@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pulumi
 from lib.settings import DNS_LABEL, matching, one_of, secret, setting
 
-TAGS = matching(r"tag:[A-Za-z][A-Za-z0-9-]*", "a list of texts like tag:name", "tag:k8s")
+TAGS = matching(r"tag:[A-Za-z][A-Za-z0-9-]*", "a list of tags like tag:name", "tag:k8s")
 
 
 @dataclass(frozen=True, kw_only=True)

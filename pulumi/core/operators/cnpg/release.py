@@ -11,13 +11,13 @@ from pulumi_kubernetes.helm.v4 import Chart
 from settings import Settings
 
 RELEASE = "cnpg"
-"""The chart calls the Deployment `<release>-cloudnative-pg`."""
+"""The Deployment is `<release>-cloudnative-pg`."""
 
 
 def operator_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
-    """The operator, its CRDs and its webhook Service, awaited: a Cluster applied before the webhook answers is refused.
+    """Install the operator and wait until its webhook answers: earlier the API server refuses every Cluster.
 
-    The provider's own waits do that: the Deployment's rollout (its probe asks the webhook), and an endpoint of
+    The provider waits for the Deployment's rollout (its probe asks the webhook), and for an endpoint of
     `cnpg-webhook-service`.
     """
     established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
@@ -33,9 +33,9 @@ def operator_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
 
 
 def chart_values(settings: Settings) -> dict[str, Any]:
-    """CRDs come with the chart, so that they fit the operator.
+    """The chart installs the CRDs, so that they match the operator.
 
-    It marks them `keep`: they, and with them all databases, outlive this stack.
+    It marks them `keep`: they, and therefore all databases, outlive this stack.
     """
     return {
         "crds": {"create": settings.create_crds},

@@ -1,4 +1,4 @@
-"""cert-manager with two issuers: Let's Encrypt's staging and production servers, proven by DNS."""
+"""cert-manager with two issuers: Let's Encrypt staging and production, both with DNS-01."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where certificates come from: Let's Encrypt, for rehearsals and for real, proven by DNS records at Cloudflare."""
+"""Issuers for Let's Encrypt staging and production, with DNS-01 records at Cloudflare."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SERVERS = {
     "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
     "letsencrypt-production": "https://acme-v02.api.letsencrypt.org/directory",
 }
-"""Staging has generous limits, and no browser trusts it: try a new certificate there first."""
+"""Staging has generous limits, and browsers do not trust it: try a new certificate there first."""
 
 
 def token_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """What a ClusterIssuer refers to has to be in cert-manager's own namespace."""
+    """Create the token in cert-manager's own namespace, where ClusterIssuers look for Secrets."""
     data = {TOKEN_KEY: settings.cloudflare_api_token}
     return opaque_secret(TOKEN_SECRET, namespace=settings.namespace, component="cert-manager", data=data, after=after)
 
 
 def cluster_issuers(settings: Settings, *, after: tuple[Secret, Chart]) -> list[CustomResource]:
-    """One for each server, awaited until its account is registered there."""
+    """Create an issuer for each server and wait until its account is registered."""
     return [
         CustomResource(
             name,
@@ -46,7 +46,7 @@ def cluster_issuers(settings: Settings, *, after: tuple[Secret, Chart]) -> list[
 
 
 def acme(settings: Settings, name: str, server: str) -> dict[str, Any]:
-    """DNS-01: the only proof that gives wildcard certificates and needs nothing reachable from the internet."""
+    """Configure DNS-01, which issues wildcard certificates and needs no name reachable from the internet."""
     cloudflare = {"apiTokenSecretRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}
     zones = {"selector": {"dnsZones": list(settings.dns_zones)}} if settings.dns_zones else {}
     return {

@@ -14,11 +14,11 @@ CA_WAS_INJECTED = "jsonpath={.webhooks[0].clientConfig.caBundle}"
 
 
 def manager_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
-    """cert-manager, its CRDs and its webhook, awaited until an issuer would be accepted.
+    """Install cert-manager and wait until the API server would accept an issuer.
 
-    An issuer applied earlier fails with `failed calling webhook "webhook.cert-manager.io"`: either nothing answers yet
-    (the provider's own wait for the Deployments and for an endpoint of `cert-manager-webhook`), or the API server does
-    not trust the answer yet, because the webhook's authority was not injected.
+    Earlier it fails with `failed calling webhook "webhook.cert-manager.io"`, because the webhook does not answer yet
+    (the provider waits for the Deployments and for an endpoint of `cert-manager-webhook`), or because the API server
+    does not trust it yet (its CA was not injected).
     """
     established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
     kept = keep_on_destroy("CustomResourceDefinition")
@@ -34,10 +34,10 @@ def manager_chart(settings: Settings, *, after: pulumi.Resource) -> Chart:
 
 
 def chart_values(settings: Settings) -> dict[str, Any]:
-    """CRDs come with the chart, so that they fit the controller.
+    """The chart installs the CRDs, so that they match the controller.
 
-    It marks them `keep`: they, and with them all certificates, outlive this stack. The start-up check is made of
-    Helm hooks, which pulumi leaves out: off, so that nothing looks as if it were there.
+    It marks them `keep`: they, and therefore all certificates, outlive this stack. The start-up check consists of
+    Helm hooks, which pulumi leaves out, so it is off.
     """
     return {
         "crds": {"enabled": settings.create_crds, "keep": True},

@@ -1,4 +1,4 @@
-"""The server, as an installation that the operator runs."""
+"""The server, a ClickHouseInstallation that the operator runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from settings import Settings
 from users import users
 
 NAME = "clickhouse"
-"""Of the installation and of its one cluster; StatefulSet, pod and volume claim are called after both."""
+"""The name of the installation and of its one cluster, and part of the names of StatefulSet, pod and claim."""
 DATA = f"{NAME}-data"
-"""First part of the claim's name: with another one the server would start on an empty volume."""
+"""First part of the claim's name: with another name the server would start on an empty volume."""
 IMAGE = "altinity/clickhouse-server"
 PORTS = {"http": 8123, "tcp": 9000}
 
 
 def installation(settings: Settings, *, after: Sequence[pulumi.Resource]) -> CustomResource:
-    """One server, awaited until the operator says that it is completed. It must go before the operator does.
+    """Create one server and wait until its status is Completed. It must be deleted before the operator.
 
-    Not from Altinity's chart: before 4.32 pulumi's provider cannot preview a custom resource that comes out of a chart
-    while its CRD is missing. The alias keeps the server of a stack that still has it from there.
+    It is not part of Altinity's chart: before 4.32 pulumi's provider cannot preview a chart's custom resource while its
+    CRD is missing. The alias keeps the server of an older stack, where it was.
     """
     chart = f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::kubernetes:helm.sh/v4:Chart::{NAME}"
     in_chart = pulumi.Alias(name=f"{NAME}:{settings.namespace}/{NAME}", parent=chart)
@@ -43,7 +43,7 @@ def installation(settings: Settings, *, after: Sequence[pulumi.Resource]) -> Cus
 
 
 def installation_spec(settings: Settings) -> dict[str, Any]:
-    """A template of each kind: of the pod, of its volume, and of the Service, which would be headless without one."""
+    """Build templates of pod, volume and Service; without its template the Service would be headless."""
     ports = [{"name": name, "port": port, "targetPort": port} for name, port in PORTS.items()]
     container = {"name": "clickhouse", "image": f"{IMAGE}:{settings.image_tag}"}
     pod = {"name": f"{NAME}-pod", "metadata": {"labels": labels(NAME)}, "spec": {"containers": [container]}}
@@ -69,5 +69,5 @@ def claim(settings: Settings) -> dict[str, Any]:
 
 
 def host(settings: Settings) -> str:
-    """Name of the server for pods of every namespace. The operator calls its Service `clickhouse-<installation>`."""
+    """Return the server's name for pods of every namespace. Its Service is `clickhouse-<installation>`."""
     return f"clickhouse-{NAME}.{settings.namespace}.svc.cluster.local"

@@ -13,9 +13,10 @@ from users import OPERATOR_SECRET
 
 
 def operator_chart(settings: Settings, *, after: Sequence[pulumi.Resource]) -> Chart:
-    """The operator and its CRDs, awaited. Its name is that of its Secret.
+    """Install the operator and its CRDs and wait for them. The release is named like its Secret.
 
-    A destroy passes over what is protected and goes on: with its CRD a protected installation would be deleted.
+    The CRDs are protected because a destroy skips protected resources and deletes the rest: without its CRD a protected
+    installation would be deleted.
     """
     established = add_wait_annotation("CustomResourceDefinition", wait_for="condition=Established", timeout=60)
     patient = add_wait_annotation("Deployment", timeout=300)
@@ -25,7 +26,7 @@ def operator_chart(settings: Settings, *, after: Sequence[pulumi.Resource]) -> C
         release=OPERATOR_SECRET,
         namespace=settings.namespace,
         values={
-            # A hook, which would not run here; the CRDs come with the chart anyhow.
+            # A Helm hook, which pulumi leaves out; the chart installs the CRDs anyway.
             "crdHook": {"enabled": False},
             "secret": {"create": False},
             "serviceMonitor": {"enabled": settings.monitoring},

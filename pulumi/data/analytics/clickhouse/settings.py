@@ -15,14 +15,14 @@ class Settings:
     """Read with `read_settings(Settings)`; the meaning of a field is its `about`."""
 
     admin_password: pulumi.Output[str] = secret(
-        "Password of the user default, who may do everything, from within the pod only", generated=True
+        "Password of the user default, the administrator, who can log in from the pod only", generated=True
     )
     user_password: pulumi.Output[str] = secret("Password of the user that apps log in as", generated=True)
     operator_password: pulumi.Output[str] = secret("Password of the operator's own user", generated=True)
     namespace: str = setting("Namespace of operator and server", default="clickhouse", accepts=DNS_LABEL)
     user: str = setting("User that apps log in as, over the network", default="analytics", accepts=USER)
     networks: tuple[str, ...] = setting(
-        "Where that user may come from; ClickHouse refuses everybody else",
+        "Networks that user may connect from; ClickHouse refuses all others",
         default=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
         accepts=NETWORKS,
     )

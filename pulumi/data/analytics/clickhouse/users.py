@@ -1,4 +1,4 @@
-"""Users of the server, each with its login in a Secret of its own."""
+"""Users of the server, each with its login in its own Secret."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADMIN_RIGHTS = (
 
 
 def users(settings: Settings) -> dict[str, Any]:
-    """ClickHouse's users beside the operator's own. From elsewhere only the apps' user may log in."""
+    """ClickHouse's users besides the operator's. From outside the pod only the apps' user may log in."""
     return {
         "default/networks/ip": "127.0.0.1/32",
         **{f"default/{right}": 1 for right in ADMIN_RIGHTS},
@@ -33,7 +33,7 @@ def users(settings: Settings) -> dict[str, Any]:
 
 
 def operator_login(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """The operator's own user in every server. The chart's would have a password that anybody can read in the chart."""
+    """Create the login of the operator's user in every server. The chart's default password is public."""
     return _login(OPERATOR_SECRET, "clickhouse_operator", settings.operator_password, settings, after)
 
 

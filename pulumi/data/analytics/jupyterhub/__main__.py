@@ -1,4 +1,4 @@
-"""JupyterHub: notebooks for the people of the house, on the tailnet."""
+"""JupyterHub: notebooks, on the tailnet."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What people's notebooks are given, and whom they may talk to."""
+"""Resources, environment and network policy of the notebooks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def notebook_values(settings: Settings, server: PostgresServer) -> dict[str, Any
         "storage": storage(settings),
         "extraEnv": {"PGHOST": server.pod_host, "CLICKHOUSE_HOST": clickhouse_host(settings)},
         "networkPolicy": {"enabled": True, "egress": egress(settings, server)},
-        # The policy keeps notebooks from the metadata address; this would take a privileged container in each.
+        # The network policy blocks the metadata address; this option would need a privileged container in each pod.
         "cloudMetadata": {"blockWithIptables": False},
     }
 
 
 def egress(settings: Settings, server: PostgresServer) -> list[dict[str, Any]]:
-    """Two databases, besides the internet and names. The chart's own switch would open every private address."""
+    """Allow two databases, besides internet and DNS. The chart's own switch would allow every private address."""
     postgres = {
         **_namespace(server.namespace),
         "podSelector": {"matchLabels": {"cnpg.io/cluster": "postgresql-cluster"}},

@@ -24,7 +24,7 @@ c.SharedPasswordAuthenticator.admin_password = get_secret_value("admin_password"
 
 
 def jupyterhub_chart(settings: Settings, server: PostgresServer, database: AppDatabase) -> Chart:
-    """Hub and proxy, awaited. The chart's objects have no prefix: one hub to a namespace."""
+    """Install hub and proxy and wait for them. The chart's objects have no prefix: one hub per namespace."""
     patient = add_wait_annotation("Deployment", timeout=600)
     return chart(
         "jupyterhub",
@@ -38,10 +38,10 @@ def jupyterhub_chart(settings: Settings, server: PostgresServer, database: AppDa
 def chart_values(settings: Settings, server: PostgresServer, database: AppDatabase) -> dict[str, Any]:
     return {
         "hub": hub_values(settings, database),
-        # The chart's default would ask the cluster for a load balancer.
+        # The chart's default is a load balancer.
         "proxy": {"secretToken": ELSEWHERE, "service": {"type": "ClusterIP"}},
         "singleuser": notebook_values(settings, server),
-        # For a few people on a few nodes: no scheduler of its own, nothing held free, nothing pulled ahead.
+        # For a few users on a few nodes: no extra scheduler, no placeholder pods, no pulled images.
         "scheduling": {"userScheduler": {"enabled": False}, "userPlaceholder": {"enabled": False}},
         "prePuller": {"hook": {"enabled": False}, "continuous": {"enabled": False}},
         "cull": {"enabled": True, "timeout": 3600},
@@ -50,9 +50,9 @@ def chart_values(settings: Settings, server: PostgresServer, database: AppDataba
 
 
 def hub_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
-    """The chart's default login lets everybody in; with this only admins come in, with the one password.
+    """Allow only admins to log in, with one password; the chart's default login admits everyone.
 
-    They are named twice: JupyterHub 5 lets nobody in who is not allowed by name, admins included.
+    They are listed twice, because JupyterHub 5 admits only users in `allowed_users`, admins included.
     """
     admins = list(settings.admin_users)
     url = pulumi.Output.format(

@@ -18,11 +18,11 @@ LONG = matching(r".{32,}", "a secret of at least 32 characters", "")
 class Settings(DatabaseSettings):
     """Read with `read_settings(Settings)`; the meaning of a field is its `about`."""
 
-    proxy_token: pulumi.Output[str] = secret("What the hub shows to its proxy", generated=True, accepts=LONG)
+    proxy_token: pulumi.Output[str] = secret("Token of the hub for its proxy", generated=True, accepts=LONG)
     cookie_secret: pulumi.Output[str] = secret(
-        "Signs the cookies of sessions; another one logs everybody out", generated=True, accepts=LONG
+        "Signs session cookies; a new one logs all users out", generated=True, accepts=LONG
     )
-    crypt_key: pulumi.Output[str] = secret("Encrypts what the hub stores of logins", generated=True, accepts=LONG)
+    crypt_key: pulumi.Output[str] = secret("Encrypts the login data that the hub stores", generated=True, accepts=LONG)
     admin_password: pulumi.Output[str] = secret("Password of the admins", generated=True, accepts=LONG)
     admin_users: tuple[str, ...] = setting("Who may log in, with that password", default=("admin",), accepts=USERS)
     namespace: str = setting("Namespace of the hub and of the notebooks", default="jupyterhub", accepts=DNS_LABEL)
@@ -31,7 +31,7 @@ class Settings(DatabaseSettings):
         "Namespace of ClickHouse, which notebooks may reach", default="clickhouse", accepts=DNS_LABEL
     )
     notebook_image: str = setting("Image of notebooks; the chart's sample when empty", default="", accepts=IMAGE)
-    memory_guarantee: str = setting("Memory a notebook is sure of", default="512M", accepts=MEMORY)
+    memory_guarantee: str = setting("Memory reserved for a notebook", default="512M", accepts=MEMORY)
     memory_limit: str = setting("Memory a notebook cannot exceed", default="2G", accepts=MEMORY)
-    storage_size: str = setting("Volume of each person's files", default="10Gi", accepts=QUANTITY)
+    storage_size: str = setting("Volume of each user's files", default="10Gi", accepts=QUANTITY)
     storage_class: str = setting("StorageClass; the cluster's default class when empty", default="")

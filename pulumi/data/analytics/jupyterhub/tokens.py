@@ -1,4 +1,4 @@
-"""JupyterHub's tokens. The chart would make up new ones at every preview, or have them among its values."""
+"""JupyterHub's tokens. The chart would generate new ones at every preview, or read them from its values."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from settings import Settings
 CHART_SECRET = "hub"  # noqa: S105 - the name of the chart's own Secret
 PROXY_TOKEN = "hub.config.ConfigurableHTTPProxy.auth_token"  # noqa: S105 - a key
 ELSEWHERE = "in-the-secret-jupyterhub-database"
-"""What the chart's values have in place of a token, so that they are the same every time."""
+"""Placeholder for a token in the chart's values, so that they do not change."""
 
 
 def own_secrets(settings: Settings) -> dict[str, pulumi.Output[str]]:
-    """What the hub looks up in `hub.existingSecret` before its chart's own Secret, by the chart's keys.
+    """Return what the hub reads from `hub.existingSecret` before its chart's own Secret, by the chart's keys.
 
-    Cookie secret and key have to be 32 bytes in hexadecimal; of any text, its hash is that.
+    Cookie secret and key must be 32 bytes in hexadecimal, so both are the hash of the setting.
     Source: jupyterhub/zero-to-jupyterhub-k8s, jupyterhub/files/hub/z2jh.py.
     """
     return {
@@ -28,7 +28,7 @@ def own_secrets(settings: Settings) -> dict[str, pulumi.Output[str]]:
 
 
 def proxy_token_in_chart(settings: Settings) -> pulumi.ResourceTransform:
-    """Hub and proxy take this one from the chart's own Secret and from nowhere else."""
+    """Put the proxy's token into the chart's own Secret, the only place from which hub and proxy read it."""
     return fill_secret(CHART_SECRET, {PROXY_TOKEN: settings.proxy_token})
 
 

@@ -1,4 +1,4 @@
-"""Superset: charts from databases, on the tailnet."""
+"""Superset: charts and dashboards from databases, on the tailnet."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Valkey, where Superset keeps results and queues queries. The chart would bring a Redis whose images are gone."""
+"""Valkey, Superset's cache and queue. The images of the chart's own Redis are no longer published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SELECTOR = {"app.kubernetes.io/name": NAME}
 
 
 def cache(settings: Settings, *, after: pulumi.Resource) -> Service:
-    """One pod without a volume: what is in it can be made again."""
+    """Create one pod without a volume: its contents can be computed again."""
     policy = NetworkPolicy(
         NAME, metadata=_metadata(settings), spec=only_superset(), opts=pulumi.ResourceOptions(depends_on=[after])
     )
@@ -28,7 +28,7 @@ def cache(settings: Settings, *, after: pulumi.Resource) -> Service:
 
 
 def only_superset() -> dict[str, object]:
-    """It asks for no password, and results of queries are in it."""
+    """Admit only Superset: Valkey has no password, and it holds results of queries."""
     superset = {"podSelector": {"matchLabels": {"release": "superset"}}}
     return {
         "podSelector": {"matchLabels": SELECTOR},

@@ -1,4 +1,4 @@
-"""Superset's chart and the Secret its pods take their keys from."""
+"""Superset's chart and the Secret with the keys of its pods."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ CACHE_KEYS = {
     "REDIS_DB": "1",
     "REDIS_CELERY_DB": "0",
 }
-"""What the chart would put into the same Secret as the database's login."""
+"""Superset reads these from the same Secret as the database's login."""
 
 
 def keys_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """The environment of Superset's pods that the chart would otherwise take from its values."""
+    """Create the Secret with environment variables that the chart would otherwise take from its values."""
     data = {
         "SUPERSET_SECRET_KEY": settings.secret_key,
         "ADMIN_USERNAME": settings.admin_username,
@@ -49,10 +49,10 @@ def keys_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
 
 
 def superset_chart(settings: Settings, database: AppDatabase, *, after: Sequence[pulumi.Resource]) -> Chart:
-    """Web server, workers, and the Job that makes tables and first user, all of them awaited.
+    """Install web server, workers, and the Job that creates tables and first user, and wait for all of them.
 
-    The chart makes the Job a hook by its annotations, and hooks never run here: they are taken away. The Service is
-    given the same time as the pods: pulumi waits for an endpoint behind it.
+    The Job's annotations would make it a Helm hook, which pulumi leaves out, so they are removed. The Service has the
+    same timeout as the pods, because pulumi waits for its endpoint.
     """
     patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Service", "Job")]
     return chart(
@@ -73,7 +73,7 @@ def chart_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
         "envFromSecrets": [KEYS_SECRET],
         "bootstrapScript": bootstrap_script(settings.drivers),
         "configOverrides": CONFIGURATION,
-        # The chart would write the password of its values into the script; ours takes it from the environment.
+        # The chart would write the password from its values into the script; ours reads the environment.
         "init": {"enabled": True, "createAdmin": False, "loadExamples": False, "initscript": init_script()},
         "supersetWorker": {"replicas": {"enabled": True, "replicaCount": settings.workers}},
         "ingress": {"enabled": False},

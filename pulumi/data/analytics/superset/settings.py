@@ -7,7 +7,7 @@ from lib.database import DatabaseSettings
 from lib.settings import DNS_LABEL, between, matching, secret, setting
 
 USER = matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a login name", "admin")
-EMAIL = matching(r"[^@\s'\"]+@[^@\s'\"]+", "an address of mail", "admin@example.com")
+EMAIL = matching(r"[^@\s'\"]+@[^@\s'\"]+", "an e-mail address", "admin@example.com")
 PACKAGES = matching(r"[A-Za-z0-9][A-Za-z0-9._-]*[=<>!~,.*0-9a-z]*", "a list of Python packages", "clickhouse-connect")
 
 
@@ -18,9 +18,9 @@ class Settings(DatabaseSettings):
     secret_key: pulumi.Output[str] = secret(
         "Signs sessions and encrypts the passwords of databases that Superset stores", generated=True
     )
-    admin_password: pulumi.Output[str] = secret("Password of the first user, who may do everything", generated=True)
+    admin_password: pulumi.Output[str] = secret("Password of the first user, an administrator", generated=True)
     admin_username: str = setting("Name of that user", default="admin", accepts=USER)
-    admin_email: str = setting("Mail of that user", default="admin@localhost", accepts=EMAIL)
+    admin_email: str = setting("E-mail address of that user", default="admin@localhost", accepts=EMAIL)
     namespace: str = setting("Namespace of Superset", default="superset", accepts=DNS_LABEL)
     host: str = setting("Name on the tailnet", default="superset", accepts=DNS_LABEL)
     drivers: tuple[str, ...] = setting(

@@ -1,4 +1,4 @@
-"""The Postgres cluster every app shares, with superuser access and a name on the tailnet."""
+"""The Postgres cluster that every app shares, with superuser access and a name on the tailnet."""
 
 import sys
 from pathlib import Path

@@ -14,11 +14,11 @@ CLUSTER = "postgresql-cluster"
 SUPERUSER = "postgres"
 SUPERUSER_SECRET = f"{CLUSTER}-superuser"
 PORT = 5432
-"""Where the instances and the operator's own Services listen."""
+"""The port of the instances and of the operator's own Services."""
 
 
 def superuser_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """Login of the superuser, in the form the operator reads. The label makes it apply a changed password at once."""
+    """Create the superuser's login as the operator reads it. The label makes it apply a new password at once."""
     return Secret(
         SUPERUSER_SECRET,
         metadata={
@@ -33,10 +33,10 @@ def superuser_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
 
 
 def postgres_cluster(settings: Settings, *, after: Secret) -> CustomResource:
-    """The cluster, awaited until the operator calls it ready; a first start takes minutes where the image is pulled.
+    """Create the cluster and wait until it is Ready; a first start takes minutes if the image is pulled.
 
-    The Secret is named, not referenced: pulumi replaces a Secret to change a password, and the cluster must not be
-    drawn into that.
+    The Secret is passed by name, not as an output: pulumi replaces a Secret to change a password, and must not replace
+    the cluster with it.
     """
     return CustomResource(
         CLUSTER,
@@ -54,11 +54,11 @@ def postgres_cluster(settings: Settings, *, after: Secret) -> CustomResource:
 
 
 def cluster_spec(settings: Settings) -> dict[str, Any]:
-    """Only what differs from the operator's defaults."""
+    """Set only what differs from the operator's defaults."""
     image = {"imageName": settings.image} if settings.image else {}
     return image | {
         "instances": settings.instances,
-        # With a single instance the budget would only keep nodes from draining.
+        # With a single instance the disruption budget would only block drains.
         "enablePDB": settings.instances > 1,
         "enableSuperuserAccess": True,
         "superuserSecret": {"name": SUPERUSER_SECRET},
@@ -82,12 +82,12 @@ def server_configuration(settings: Settings) -> dict[str, Any]:
 
 
 def host(settings: Settings) -> str:
-    """Name of the primary inside the Kubernetes cluster, for pods of every namespace."""
+    """Return the primary's name for pods of every namespace."""
     return f"{CLUSTER}-rw.{settings.namespace}.svc.cluster.local"
 
 
 def pod_monitor(settings: Settings, *, after: CustomResource) -> CustomResource:
-    """Metrics of every instance. The cluster's own `enablePodMonitor` is deprecated."""
+    """Scrape every instance. The cluster's own `enablePodMonitor` is deprecated."""
     return CustomResource(
         f"{CLUSTER}-metrics",
         api_version="monitoring.coreos.com/v1",

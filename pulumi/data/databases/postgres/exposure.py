@@ -1,4 +1,4 @@
-"""How programs outside the Kubernetes cluster reach Postgres: one more Service, on the tailnet."""
+"""The Service through which programs outside the Kubernetes cluster reach Postgres, on the tailnet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from settings import Settings
 
 
 def tailnet_service(settings: Settings, *, after: CustomResource) -> Service:
-    """The primary on the tailnet as `ts_hostname`, awaited until its proxy was made.
+    """Expose the primary on the tailnet as `ts_hostname` and wait until its proxy exists.
 
-    A Service of our own and not one of the cluster's `managed.services`: there the operator never takes an annotation
-    back, so that removing the exposure would do nothing, and pulumi could neither show nor await it.
+    It is not one of the cluster's `managed.services`: there the operator never removes an annotation, so removing the
+    exposure would have no effect, and pulumi could neither show nor await it.
     """
     return Service(
         f"{CLUSTER}-rw-ext",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pulumi
 from lib.settings import DNS_LABEL, QUANTITY, between, matching, secret, setting
 
-# The operator refuses `latest` and a bare digest: it cannot tell an upgrade from them.
+# The operator refuses `latest` and a bare digest, which do not show an upgrade.
 IMAGE = matching(
     r"[^\s:@]+(:[0-9]+/[^\s:@]+)?:[0-9][^\s:@]*(@sha256:[0-9a-f]{64})?|",
     "an image whose tag starts with a version",
@@ -40,6 +40,6 @@ class Settings:
 
     @property
     def all_preload_libraries(self) -> tuple[str, ...]:
-        """VectorChord does not work unless its library is preloaded, so the image brings the setting along."""
+        """Add VectorChord's library for a VectorChord image: it has to be preloaded."""
         added = ("vchord.so",) if self.has_vectorchord and "vchord.so" not in self.preload_libraries else ()
         return self.preload_libraries + added

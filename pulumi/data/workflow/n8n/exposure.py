@@ -1,4 +1,4 @@
-"""Two ways in: the editor for people on the tailnet, the webhooks for everybody."""
+"""Two Ingresses: the editor on the tailnet, the webhooks on the internet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from release import PORT, SERVICE
 from settings import Settings
 
 WEBHOOK_PATHS = ("/webhook", "/webhook-test", "/webhook-waiting", "/form", "/form-test", "/form-waiting")
-"""Triggers that others call. Editor and API stay on the tailnet."""
+"""Paths that external services call. Editor and API stay on the tailnet."""
 
 
 def editor(settings: Settings, *, after: pulumi.Resource) -> Ingress:

@@ -1,4 +1,4 @@
-"""The chart of n8n and the Secret it decrypts credentials with."""
+"""The chart of n8n and the Secret with its encryption key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATABASE_KEYS = {"DB_POSTGRESDB_PASSWORD": "password"}
 
 
 def core_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
-    """What the chart reads from one Secret: it insists on all four keys. TLS ends before n8n, at the proxies."""
+    """Create the Secret that the chart reads; it requires all four keys. TLS terminates at the proxies before n8n."""
     data = {
         "N8N_ENCRYPTION_KEY": settings.encryption_key,
         "N8N_HOST": settings.host,
@@ -32,7 +32,7 @@ def core_secret(settings: Settings, *, after: pulumi.Resource) -> Secret:
 
 
 def n8n_chart(settings: Settings, database: AppDatabase, core: Secret, files: PersistentVolumeClaim) -> Chart:
-    """One pod that does everything, without the queue and its Redis. A first start migrates the database."""
+    """Install n8n as one pod, without queue and Redis. The first start migrates the database."""
     return chart(
         "n8n",
         release=RELEASE,
@@ -51,13 +51,13 @@ def chart_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
         "redis": {"enabled": False},
         "database": database_values(database),
         "secretRefs": {"existingSecret": CORE_SECRET},
-        # Without a name the chart writes a Secret with a random token, another one at every preview. It is not used.
+        # Not used, but without a name the chart writes a Secret with a new random token at every preview.
         "taskRunners": {"enabled": False, "authToken": {"existingSecret": CORE_SECRET}},
         "persistence": {"enabled": True, "existingClaim": FILES},
         "strategy": {"type": "Recreate"},
-        # With a single pod the budget would only keep nodes from draining.
+        # With a single pod the disruption budget would only block drains.
         "pdb": {"enabled": False},
-        # n8n does not talk to the Kubernetes API; the chart would let it read every Secret of the namespace.
+        # n8n does not use the Kubernetes API; the chart would allow it to read every Secret of the namespace.
         "rbac": {"create": False},
         "serviceAccount": {"automountServiceAccountToken": False},
         "ingress": {"enabled": False},
@@ -77,11 +77,11 @@ def database_values(database: AppDatabase) -> dict[str, Any]:
 
 
 def environment(settings: Settings) -> list[dict[str, str]]:
-    """Not `webhook.url` of the chart: it would take the public address for the editor's as well."""
+    """Set both URLs here: the chart's `webhook.url` would use the public address for the editor as well."""
     return [
         {"name": "WEBHOOK_URL", "value": f"https://{settings.webhook_host}/"},
         {"name": "N8N_EDITOR_BASE_URL", "value": settings.chosen_editor_url},
-        # Both ways in have one proxy in front of n8n; without this it takes the proxy for every caller.
+        # Each Ingress has one proxy in front of n8n; without this n8n sees the proxy as the caller.
         {"name": "N8N_PROXY_HOPS", "value": "1"},
         {"name": "GENERIC_TIMEZONE", "value": settings.timezone},
     ]

@@ -14,17 +14,19 @@ URL = matching(r"https://[^\s/]+/?|", "an https URL without a path", "https://n8
 class Settings(DatabaseSettings):
     """Read with `read_settings(Settings)`; the meaning of a field is its `about`."""
 
-    encryption_key: pulumi.Output[str] = secret("Encrypts the credentials n8n stores; never change it", generated=True)
+    encryption_key: pulumi.Output[str] = secret(
+        "Encrypts the credentials that n8n stores; never change it", generated=True
+    )
     webhook_host: str = setting("Public host of the webhooks, in a zone of the Cloudflare account", accepts=PUBLIC_HOST)
     namespace: str = setting("Namespace of n8n", default="n8n", accepts=DNS_LABEL)
     host: str = setting("Name of the editor on the tailnet", default="n8n", accepts=DNS_LABEL)
     editor_url: str = setting(
-        "Address of the editor in links that n8n makes, with the tailnet's name; https://<host> when empty",
+        "Address of the editor in links from n8n, with the tailnet's domain; https://<host> when empty",
         default="",
         accepts=URL,
     )
     timezone: str = setting("Time zone of schedules", default="UTC")
-    image_tag: str = setting("Version of n8n; the chart's own tag moves", default="2.35.7")
+    image_tag: str = setting("Version of n8n; the chart's default tag is not fixed", default="2.35.7")
     storage_size: str = setting(
         "Volume of files and binary data; it can grow, never shrink", default="5Gi", accepts=QUANTITY
     )

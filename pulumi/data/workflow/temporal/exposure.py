@@ -1,4 +1,4 @@
-"""How people and workers reach Temporal over the tailnet."""
+"""The web interface and the gRPC frontend on the tailnet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def web(settings: Settings, *, after: pulumi.Resource) -> Ingress:
 
 
 def grpc(settings: Settings, *, after: pulumi.Resource) -> Service:
-    """The frontend on the tailnet, awaited until its proxy was made. Not an Ingress, which would not speak gRPC."""
+    """Expose the frontend and wait until its proxy exists. An Ingress would not support gRPC."""
     name = "temporal-grpc"
     return Service(
         name,

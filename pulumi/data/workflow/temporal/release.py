@@ -1,4 +1,4 @@
-"""Temporal's chart: its four servers, the web interface, and the Jobs that make schema and namespaces."""
+"""Temporal's chart: its four servers, the web interface, and the Jobs that create schema and namespaces."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ FRONTEND_LABELS = {
 DATABASES = ("temporal", "temporal_visibility")
 DATABASE_KEYS = {"password": "password"}
 HISTORY_SHARDS = 512
-"""Fixed for life: another number makes existing workflows unreachable."""
+"""Never change it: another number makes existing workflows unreachable."""
 CONNECTIONS = {"default": 10, "visibility": 4}
-"""At most, of each of the four servers. Postgres has a hundred for everybody."""
+"""The maximum of each of the four servers. Postgres allows 100 connections by default."""
 
 
 def temporal_chart(settings: Settings, database: AppDatabase) -> Chart:
-    """All of it, awaited. The servers restart until the Job has made the schema, so they are given time.
+    """Install Temporal and wait for all of it. The servers restart until the Job has created the schema.
 
-    Their Services too: pulumi waits for an endpoint behind each, and gives up after ten minutes by itself.
+    Services have the same timeout, because pulumi waits for an endpoint of each, by default for ten minutes.
     """
     patient = [add_wait_annotation(kind, timeout=900) for kind in ("Deployment", "Service", "Job")]
     return chart(
@@ -46,11 +46,11 @@ def temporal_chart(settings: Settings, database: AppDatabase) -> Chart:
 
 def chart_values(settings: Settings, database: AppDatabase) -> dict[str, Any]:
     return {
-        # As hooks the Jobs would never reach the cluster: pulumi's charts have none.
+        # Pulumi leaves out Helm hooks, so the Jobs must not be hooks.
         "schema": {
             "useHelmHooks": False,
-            # A day after its end the Job would be gone, and every drift report would miss it. As a text, since helm
-            # writes large numbers in a form that Kubernetes does not read.
+            # By default the Job is deleted a day after its end, which drift would report. A string, because helm
+            # renders large numbers in a notation that Kubernetes does not accept.
             "ttlSecondsAfterFinished": "2147483647",
         },
         "server": {
@@ -76,7 +76,7 @@ def persistence(database: AppDatabase) -> dict[str, Any]:
 
 
 def sql_store(database: AppDatabase, name: str, connections: int) -> dict[str, Any]:
-    """The database is there already, and its owner may make the schema and its one extension, which is trusted."""
+    """The database exists already; its owner may create the schema and its one extension, which is trusted."""
     return {
         "pluginName": "postgres12",
         "driverName": "postgres12",

@@ -21,7 +21,7 @@ class Settings(DatabaseSettings):
         accepts=DNS_LABEL,
     )
     namespaces: tuple[str, ...] = setting("Temporal's own namespaces", default=("default",), accepts=NAMES)
-    retention: str = setting("How long they keep finished workflows", default="3d", accepts=RETENTION)
+    retention: str = setting("How long finished workflows are kept", default="3d", accepts=RETENTION)
     monitoring: bool = setting(
         "Whether Prometheus scrapes the servers; needs the ServiceMonitor CRD of the monitoring stack", default=False
     )
