@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What does the command line cost? Start-up, lab, a run of its own, the masker: each against its limit, in one run.
+"""Measure the command line against its limits: start-up, lab, a run, the masker.
 
     scripts/bench_cli.py [--quick] [--strict]
 
-The lab is started in a state folder of its own, which is removed in the end; programs built before are used again.
-`--quick` leaves the lab out, `--strict` ends with 1 when a limit is missed. What cannot be measured says why.
+The lab runs in a temporary state folder and uses the tools built before. `--quick` leaves the lab out, `--strict` exits
+1 if a limit is missed. A measurement that fails prints the reason.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from runbooks.core.journal import read_journal, runs_of
 ROOT = Path(__file__).resolve().parent.parent
 INV = ROOT / "inv"
 PATIENCE = 1200.0
-"""Seconds for one command: the lab's programs may have to be built first."""
+"""Seconds for one command: it may have to build the lab's programs first."""
 
 
 class NotMeasured(Exception):
-    """Why there is no figure."""
+    """The reason why there is no figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measured value beside what it may be at most (or, for a rate, must be at least)."""
+    """A measured value and its upper limit (for a rate: its lower limit)."""
 
     name: str
     value: float
@@ -54,17 +54,17 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Above 1 the limit is missed."""
+        """Value by limit; above 1 the limit is missed."""
         if self.limit is None:
             return None
         return self.limit / self.value if self.at_least else self.value / self.limit
 
     def line(self) -> str:
-        told = f"{self.name:58} {self.value:9.3f} {self.unit:5}"
+        text = f"{self.name:58} {self.value:9.3f} {self.unit:5}"
         if self.limit is not None and self.ratio is not None:
             bound = f"{'>=' if self.at_least else '<='} {self.limit:g} {self.unit}".rstrip()
-            told += f" {self.ratio:6.2f} of the limit ({bound}) {'ok' if self.ratio <= 1 else 'MISSED'}"
-        return f"{told}  {self.note}".rstrip()
+            text += f" {self.ratio:6.2f} of the limit ({bound}) {'ok' if self.ratio <= 1 else 'MISSED'}"
+        return f"{text}  {self.note}".rstrip()
 
 
 Measure = Callable[[], list[Figure]]
@@ -72,17 +72,17 @@ Measure = Callable[[], list[Figure]]
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """A lab of this benchmark's own."""
+    """The lab of this benchmark."""
 
     state: Path
 
     def inv(self, *arguments: str) -> float:
-        """Run `./inv` to a good end; wall-clock seconds."""
+        """Run `./inv`, which must succeed; return wall-clock seconds."""
         return timed([str(INV), *arguments], {"OPS_STATE": str(self.state)})
 
 
 def timed(argv: list[str], extra: dict[str, str], cwd: Path | None = None, *, codes: tuple[int, ...] = (0,)) -> float:
-    """Wall-clock seconds of a command. Raises NotMeasured with its last words when it fails."""
+    """Return wall-clock seconds of a command. Raises NotMeasured with its last lines if it fails."""
     unwanted = ("OPS_TARGET", "OPS_JSON", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     begun = time.perf_counter()
@@ -94,22 +94,22 @@ def timed(argv: list[str], extra: dict[str, str], cwd: Path | None = None, *, co
         raise NotMeasured(str(problem)) from problem
     seconds = time.perf_counter() - begun
     if done.returncode not in codes:
-        words = (done.stderr.strip() or done.stdout.strip()).decode("utf-8", "replace").splitlines()[-3:]
-        raise NotMeasured(f"{' '.join(argv)} ended with exit {done.returncode}: {' / '.join(words)}")
+        lines = (done.stderr.strip() or done.stdout.strip()).decode("utf-8", "replace").splitlines()[-3:]
+        raise NotMeasured(f"{' '.join(argv)} failed with exit {done.returncode}: {' / '.join(lines)}")
     return seconds
 
 
 def cpu_of_children() -> float:
-    """Seconds, user and system, of all children that have ended."""
+    """Return user and system seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def start_up(rounds: int = 9) -> list[Figure]:
-    """`./inv --list` against an empty Invoke tasks file, by turns, so that both see the same machine."""
+    """Measure `./inv --list` against an empty Invoke tasks file, alternating, so that both see the same load."""
     invoke = ROOT / ".venv" / "bin" / "inv"
     if not invoke.exists():
-        raise NotMeasured("there is no .venv/bin/inv yet; ./inv --list makes it")
+        raise NotMeasured(".venv/bin/inv does not exist; ./inv --list creates it")
     ours, empty = [], []
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tasks.py").touch()
@@ -117,7 +117,7 @@ def start_up(rounds: int = 9) -> list[Figure]:
         timed([str(INV), "--list"], {})
         before = cpu_of_children()
         for _ in range(rounds):
-            # An empty file has no tasks to list, for which invoke ends with 1.
+            # invoke exits 1 if there are no tasks to list.
             empty.append(timed([str(invoke), "--list"], {}, Path(folder), codes=(0, 1)))
             ours.append(timed([str(INV), "--list"], {}))
     found = f"medians of {rounds}: {statistics.median(ours):.3f} s and {statistics.median(empty):.3f} s"
@@ -142,7 +142,7 @@ def warm_start(lab: Lab) -> list[Figure]:
 
 
 def deploys(lab: Lab) -> list[Figure]:
-    """A second `./inv deploy.postgres`, which finds nothing to change."""
+    """Measure a second `./inv deploy.postgres`, which changes nothing."""
     first = lab.inv("deploy.postgres")
     second = lab.inv("deploy.postgres")
     journal = runs_of(lab.state)[-1]
@@ -150,7 +150,7 @@ def deploys(lab: Lab) -> list[Figure]:
     commands = [record for record in records if record["kind"] == "command"]
     ends = [record for record in records if record["kind"] == "end"]
     if not ends or records[0].get("task") != "deploy.postgres":
-        raise NotMeasured(f"{journal} is not the whole record of a deploy.postgres")
+        raise NotMeasured(f"{journal} is not the complete record of a deploy.postgres")
     stacks = sum("preview" in record["argv"] for record in commands)
     if not stacks:
         raise NotMeasured(f"{journal} has no preview")
@@ -176,7 +176,7 @@ def memory(lab: Lab) -> list[Figure]:
 
     parts = {part.name: part.memory or 0 for part in status(lab.state)}
     if not any(parts.values()):
-        raise NotMeasured("no part of the lab tells its memory")
+        raise NotMeasured("no component of the lab reports its memory")
     largest = max(parts, key=lambda name: parts[name])
     return [
         Figure(
@@ -205,7 +205,7 @@ def masker() -> list[Figure]:
 
 @contextlib.contextmanager
 def own_lab() -> Iterator[Lab]:
-    """A state folder that is gone afterwards, with every process of the lab in it; also after a SIGTERM."""
+    """Use a temporary state folder; stop the lab and remove the folder afterwards, also after a SIGTERM."""
     former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     state = Path(tempfile.mkdtemp(prefix="ops-bench-"))
     lab = Lab(state=state)
@@ -219,7 +219,7 @@ def own_lab() -> Iterator[Lab]:
 
 
 def report(name: str, measure: Measure) -> list[Figure]:
-    """Measure and print at once; what cannot be measured says why and stops nothing."""
+    """Measure and print; a failed measurement prints its reason and does not stop the others."""
     try:
         figures = measure()
     except NotMeasured as why:
@@ -246,11 +246,11 @@ def measure_all(*, with_lab: bool) -> list[Figure]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="leave the lab out")
-    parser.add_argument("--strict", action="store_true", help="end with 1 when a limit is missed")
+    parser.add_argument("--strict", action="store_true", help="exit 1 if a limit is missed")
     options = parser.parse_args()
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    print(f"{cores} cores, load {load:.1f}" + (": busy, times are too long" if load > cores else ""))
-    # Compiled modules, as every second run of a person finds them, but not in this repository.
+    print(f"{cores} cores, load {load:.1f}" + (": busy, so times are too long" if load > cores else ""))
+    # With compiled modules, as in every later run of a user, but not in this repository.
     with tempfile.TemporaryDirectory(prefix="ops-bench-") as bytecode:
         os.environ["PYTHONPYCACHEPREFIX"] = bytecode
         figures = measure_all(with_lab=not options.quick)

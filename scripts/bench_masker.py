@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast is the masker? 200 secrets, reads of 4 KiB, text as pulumi prints it; in MB/s and against a naive masker.
+"""Measure the masker: 200 secrets, reads of 4 KiB, text as pulumi prints it; in MB/s and against a naive masker.
 
 scripts/bench_masker.py
 """
@@ -27,7 +27,7 @@ LINES = (
 
 
 def make_secrets(count: int = SECRETS) -> list[str]:
-    """Passwords and tokens of 16 to 40 characters; every fourth has characters that each tool escapes differently."""
+    """Make passwords and tokens of 16 to 40 characters; every fourth has characters that tools escape differently."""
     chosen = random.Random(20)
     plain, special = string.ascii_letters + string.digits, string.ascii_letters + "+/&<>\"'$ %"
     return [
@@ -37,7 +37,7 @@ def make_secrets(count: int = SECRETS) -> list[str]:
 
 
 def make_text(size: int, secrets: list[str]) -> bytes:
-    """Lines of a run; about one in a hundred holds a secret."""
+    """Make lines of a run; about one in a hundred contains a secret."""
     chosen = random.Random(21)
     lines = []
     length = 0
@@ -51,7 +51,7 @@ def make_text(size: int, secrets: list[str]) -> bytes:
 
 
 def throughput(work: Callable[[bytes], object], text: bytes, read_size: int, rounds: int = 5) -> float:
-    """The best of several rounds, in MB per second of CPU time: others on the machine disturb that least."""
+    """Return the best of several rounds, in MB per second of CPU time, which other load affects least."""
     best = float("inf")
     for _ in range(rounds):
         begun = time.process_time()
@@ -62,7 +62,7 @@ def throughput(work: Callable[[bytes], object], text: bytes, read_size: int, rou
 
 
 def naive(secrets: list[str]) -> Callable[[bytes], bytes]:
-    """What a simple masker does: one replacement after the other, raw values alone, blind to splits."""
+    """Return a simple masker: one replacement per raw value, without other forms or secrets split across reads."""
     values = [secret.encode() for secret in secrets]
 
     def work(data: bytes) -> bytes:
@@ -74,7 +74,7 @@ def naive(secrets: list[str]) -> Callable[[bytes], bytes]:
 
 
 def measure(size: int = 8_000_000) -> dict[str, float]:
-    """MB/s at 4 KiB reads, line by line, in one piece, and of the naive masker; milliseconds to prepare."""
+    """Measure MB/s at 4 KiB reads, line by line, in one piece, and of the naive masker; milliseconds to prepare."""
     secrets = make_secrets()
     text = make_text(size, secrets)
     masker = Masker(secrets)

@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
-"""How close is `./inv preview.all` to what the processors allow, and how far from typing the previews one by one?
+"""Measure `./inv preview.all` against the limit of the processors and against manual previews one by one.
 
     scripts/bench_platform.py [--rounds N] [--json] [--check]
 
-Works on the lab of OPS_STATE where that is set, else on one of its own, which is removed in the end; the platform is
-deployed there first when it is not. Whichever pulumi the runbooks use is measured. Each round takes three measures, and
-the best of each counts:
+It uses the lab of OPS_STATE, or a temporary one, deploys the platform there if needed, and uses the same pulumi as the
+runbooks. Each round takes three measures, and the best of each counts:
 
 - the wall-clock time of `./inv preview.all`;
-- the limit: the previews it ran, by the same arguments, as many at once as there are cores; their CPU seconds (user
-  and system, of each process and all it waited for) divided by the cores;
+- the limit: the same previews with the same arguments, one per core at a time; their CPU seconds (user and system, with
+  children) divided by the cores;
 - the wall-clock time of the handbook's `cd PROJECT && pulumi preview --stack STACK`, one project after the other.
 
-`--json` prints one object, `--check` ends with 1 when a bound is missed. What cannot be measured says why.
+`--json` prints one object, `--check` exits 1 if a limit is missed. A measurement that fails prints the reason.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ CORES = processors()
 TASK = "preview.all"
 ROUNDS = 3
 UNCHANGED, CHANGES = 0, 7
-"""How `preview.all --expect-no-changes` ends on a platform that is deployed, and on one that is not."""
+"""Exit codes of `preview.all --expect-no-changes` on a deployed platform and on another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run of `preview.all` wrote down of itself."""
+    """The journal of a run of `preview.all`."""
 
     previews: tuple[tuple[str, ...], ...]
     """The arguments of each preview it started."""
@@ -61,7 +60,7 @@ class Run:
     children_cpu: float
     own_cpu: float
     pulumi: str
-    """As the run's first line tells it: `v3.274.1`."""
+    """The version, such as `v3.274.1`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +72,16 @@ class Round:
     previews_cpu: float
     by_hand: float
     elsewhere: float = 0.0
-    """CPU seconds that the rest of the machine took during `wall`, the lab's servers included."""
+    """CPU seconds of other processes during `wall`, including the lab's servers."""
 
 
 def run_of(records: Sequence[Mapping[str, Any]]) -> Run:
-    """Read the records of a whole `preview.all`. Raises NotMeasured for anything else."""
+    """Read the records of a complete `preview.all`. Raises NotMeasured for anything else."""
     commands = [record for record in records if record["kind"] == "command"]
     previews = [tuple(record["argv"]) for record in commands if "preview" in record["argv"]]
     end = next((record for record in records if record["kind"] == "end"), None)
     if not records or records[0].get("task") != TASK or end is None or not previews:
-        raise NotMeasured(f"the newest journal is not the whole record of a {TASK}")
+        raise NotMeasured(f"the newest journal is not the complete record of a {TASK}")
     if any(record["exit_code"] for record in commands):
         raise NotMeasured(f"a command of {TASK} failed")
     return Run(
@@ -95,14 +94,14 @@ def run_of(records: Sequence[Mapping[str, Any]]) -> Run:
 
 
 def as_typed(preview: Sequence[str]) -> tuple[Path, list[str]]:
-    """Folder and arguments of the handbook's command for the same stack: stack config and pulumi stay the same."""
+    """Return folder and arguments of the handbook's command for the same stack, config and pulumi."""
     options = dict(itertools.pairwise(preview))
     settings = ["--config-file", options["--config-file"]] if "--config-file" in options else []
     return Path(options["-C"]), [preview[0], "preview", "--stack", options["--stack"], *settings]
 
 
 def figures_of(rounds: Sequence[Round], cores: int) -> list[Figure]:
-    """The ratios and what the runbooks themselves cost; the best of each measure counts."""
+    """Compute ratios and the runbooks' own cost from the best of each measure."""
     best = min(rounds, key=lambda each: each.wall)
     run, stacks = best.run, len(best.run.previews)
     cpu, by_hand = min(each.previews_cpu for each in rounds), min(each.by_hand for each in rounds)
@@ -114,7 +113,7 @@ def figures_of(rounds: Sequence[Round], cores: int) -> list[Figure]:
             unit="x",
             limit=1.2,
             note=f"{best.wall:.1f} s and {limit:.1f} s ({cpu:.1f} CPU seconds of {stacks} previews, {cores} cores); "
-            f"{best.elsewhere:.1f} CPU seconds went elsewhere, the lab's servers included",
+            f"{best.elsewhere:.1f} CPU seconds of other processes, including the lab's servers",
         ),
         Figure(
             name=f"the handbook's commands, against ./inv {TASK}",
@@ -137,7 +136,7 @@ def figures_of(rounds: Sequence[Round], cores: int) -> list[Figure]:
 
 
 def environment_of(state: Path) -> dict[str, str]:
-    """What a person's shell has after `eval "$(./inv lab.env)"`, of what children get to see."""
+    """Return a child's environment as after `eval "$(./inv lab.env)"`."""
     from lab import platform
 
     return with_uv(child_environment(os.environ, {**platform.environment(state), "NO_COLOR": "1"}))
@@ -150,8 +149,8 @@ def with_uv(env: dict[str, str]) -> dict[str, str]:
     return env | {"PATH": os.pathsep.join([env["PATH"], *map(str, cache_folder().glob("uv-*/bin"))])}
 
 
-def ran(argv: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> None:
-    """Run a command to a good end. Raises NotMeasured with its last words."""
+def run_command(argv: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> None:
+    """Run a command. Raises NotMeasured with its last lines if it fails."""
     try:
         done = subprocess.run(
             argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
@@ -159,27 +158,27 @@ def ran(argv: Sequence[str], env: Mapping[str, str], folder: Path | None = None)
     except (OSError, subprocess.TimeoutExpired) as problem:
         raise NotMeasured(str(problem)) from problem
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise NotMeasured(f"{' '.join(argv)} ended with exit {done.returncode}: {' / '.join(said)}")
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise NotMeasured(f"{' '.join(argv)} failed with exit {done.returncode}: {' / '.join(lines)}")
 
 
 def cpu_together(previews: Sequence[Sequence[str]], env: Mapping[str, str]) -> float:
-    """CPU seconds of the commands, run as many at once as there are cores."""
+    """Run the commands, one per core at a time; return their CPU seconds."""
     before = cpu_of_children()
     with ThreadPoolExecutor(max_workers=CORES) as pool:
-        list(pool.map(lambda argv: ran(argv, env), previews))
+        list(pool.map(lambda argv: run_command(argv, env), previews))
     return cpu_of_children() - before
 
 
 def wall_by_hand(previews: Sequence[Sequence[str]], env: Mapping[str, str]) -> float:
     begun = time.perf_counter()
     for folder, argv in map(as_typed, previews):
-        ran(argv, env, folder)
+        run_command(argv, env, folder)
     return time.perf_counter() - begun
 
 
 def busy_seconds() -> float:
-    """CPU seconds of everything on this machine since it started, as Linux tells it; 0 elsewhere."""
+    """Return the CPU seconds of all processes since boot, from /proc/stat; 0 where it does not exist."""
     try:
         fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     except OSError:
@@ -188,40 +187,39 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def measured(state: Path, number: int) -> Round:
-    """One round on a platform that is deployed."""
+def measure(state: Path, number: int) -> Round:
+    """Take one round's measures on a deployed platform."""
     busy, ours = busy_seconds(), cpu_of_children()
     wall = timed([str(INV), TASK], {"OPS_STATE": str(state)})
     elsewhere = max(0.0, (busy_seconds() - busy) - (cpu_of_children() - ours))
     run, env = run_of(read_journal(runs_of(state)[-1])), environment_of(state)
-    tell(f"round {number}: {TASK} {wall:.1f} s, and {elsewhere:.1f} CPU seconds went elsewhere")
+    show_progress(f"round {number}: {TASK} {wall:.1f} s, and {elsewhere:.1f} CPU seconds of other processes")
     cpu = cpu_together(run.previews, env)
-    tell(f"round {number}: its previews {cpu:.1f} CPU seconds")
+    show_progress(f"round {number}: its previews {cpu:.1f} CPU seconds")
     by_hand = wall_by_hand(run.previews, env)
-    tell(f"round {number}: one after the other {by_hand:.1f} s")
+    show_progress(f"round {number}: one after the other {by_hand:.1f} s")
     return Round(run=run, wall=wall, previews_cpu=cpu, by_hand=by_hand, elsewhere=elsewhere)
 
 
-def deploy_where_needed(state: Path) -> None:
-    """Have everything deployed and unchanged, so that each preview measured is one that changes nothing."""
+def deploy_if_needed(state: Path) -> None:
+    """Deploy everything, so that each measured preview shows no changes."""
     if _has_no_changes(state):
         return
-    tell("deploying the platform first")
+    show_progress("deploying the platform first")
     timed([str(INV), "deploy.all"], {"OPS_STATE": str(state)})
     if not _has_no_changes(state):
-        raise NotMeasured("the platform was deployed, and still something would change")
+        raise NotMeasured("the platform was deployed, but a preview still shows changes")
 
 
 def _has_no_changes(state: Path) -> bool:
-    asked = [str(INV), TASK, "--expect-no-changes"]
-    timed(asked, {"OPS_STATE": str(state)}, codes=(UNCHANGED, CHANGES))
+    timed([str(INV), TASK, "--expect-no-changes"], {"OPS_STATE": str(state)}, codes=(UNCHANGED, CHANGES))
     ends = [record for record in read_journal(runs_of(state)[-1]) if record["kind"] == "end"]
     return bool(ends) and ends[-1]["exit_code"] == UNCHANGED
 
 
 @contextlib.contextmanager
 def state_to_use() -> Iterator[Path]:
-    """The state folder of OPS_STATE, left as it is, or one that is gone afterwards."""
+    """Use the state folder of OPS_STATE, which stays, or a temporary one."""
     if os.environ.get("OPS_STATE"):
         yield Path(os.environ["OPS_STATE"]).absolute()
     else:
@@ -229,15 +227,15 @@ def state_to_use() -> Iterator[Path]:
             yield lab.state
 
 
-# Telling
+# Output
 
 
-def tell(text: str) -> None:
-    """A sign of life; standard output is for the result."""
+def show_progress(text: str) -> None:
+    """Print to standard error; standard output is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 
-def told(rounds: Sequence[Round], figures: Sequence[Figure]) -> str:
+def as_table(rounds: Sequence[Round], figures: Sequence[Figure]) -> str:
     head = f"{CORES} cores, pulumi {rounds[0].run.pulumi}, the best of {len(rounds)} rounds"
     return "\n".join([head, *(figure.line() for figure in figures)])
 
@@ -255,27 +253,27 @@ def missed(figures: Sequence[Figure]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each is measured, {ROUNDS} unless told")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"number of rounds, by default {ROUNDS}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--check", action="store_true", help="end with 1 when a bound is missed")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a limit is missed")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
     load = os.getloadavg()[0]
     if load > CORES / 2:
-        tell(f"load {load:.1f} on {CORES} cores: busy, so the times are too long")
+        show_progress(f"load {load:.1f} on {CORES} cores: busy, so the times are too long")
     try:
         with tempfile.TemporaryDirectory(prefix="ops-bench-") as bytecode, state_to_use() as state:
             os.environ["PYTHONPYCACHEPREFIX"] = bytecode
-            deploy_where_needed(state)
-            rounds = [measured(state, number) for number in range(1, options.rounds + 1)]
+            deploy_if_needed(state)
+            rounds = [measure(state, number) for number in range(1, options.rounds + 1)]
     except NotMeasured as why:
-        tell(f"not measured: {why}")
+        show_progress(f"not measured: {why}")
         return 1
     figures = figures_of(rounds, CORES)
-    print(as_json(rounds, figures, load) if options.json else told(rounds, figures))
+    print(as_json(rounds, figures, load) if options.json else as_table(rounds, figures))
     if missed(figures):
-        tell("missed: " + "; ".join(missed(figures)))
+        show_progress("missed: " + "; ".join(missed(figures)))
     return 1 if options.check and missed(figures) else 0
 
 

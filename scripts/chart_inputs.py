@@ -1,10 +1,10 @@
-"""Run one Pulumi program under the SDK's mocks and print which charts it asks for, as JSON. Nothing is deployed.
+"""Run one Pulumi program under the SDK's mocks and print its charts as JSON. Nothing is deployed.
 
-pulumi's own preview shows a chart's objects and not the values it was rendered with; helm needs those.
+pulumi's preview shows a chart's objects, but not the values that helm needs to render it.
 
 usage: python scripts/chart_inputs.py PROJECT_FOLDER
 standard input: {"config": {"namespace:key": "text"}, "secrets": ["namespace:key", …], "outputs": ["name", …]}
-    `outputs` are what every stack reference is answered with, each with its own name as value
+    `outputs` are the outputs of every stack reference; each has its name as value
 standard output: [{"release": …, "chart": …, "version": …, "repository": …, "namespace": …, "values": {…}}, …]
 """
 
@@ -29,11 +29,11 @@ CHART = "kubernetes:helm.sh/v4:Chart"
 
 
 class Charts(mocks.Mocks):
-    """Answers each resource with its own inputs, and keeps those of charts."""
+    """Answer each resource with its own inputs, and record those of charts."""
 
     def __init__(self, outputs: list[str]) -> None:
         self.outputs = {name: 5432 if name == "port" else name for name in outputs}
-        self.asked: list[dict[str, Any]] = []
+        self.charts: list[dict[str, Any]] = []
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:  # noqa: ARG002 - the SDK's signature
         return {}, None
@@ -42,12 +42,12 @@ class Charts(mocks.Mocks):
         if args.typ == "pulumi:pulumi:StackReference":
             return str(args.resource_id), {"name": args.inputs["name"], "outputs": self.outputs}
         if args.typ == CHART:
-            self.asked.append(asked(args.name, args.inputs))
+            self.charts.append(chart_of(args.name, args.inputs))
             return f"id-{args.name}", {"resources": []}
         return f"id-{args.name}", args.inputs
 
 
-def asked(release: str, inputs: dict[str, Any]) -> dict[str, Any]:
+def chart_of(release: str, inputs: dict[str, Any]) -> dict[str, Any]:
     files = inputs.get("valueYamlFiles") or []
     return {
         "release": inputs.get("name") or release,
@@ -55,35 +55,33 @@ def asked(release: str, inputs: dict[str, Any]) -> dict[str, Any]:
         "version": inputs.get("version") or "",
         "repository": (inputs.get("repositoryOpts") or {}).get("repo") or "",
         "namespace": inputs.get("namespace") or "default",
-        "values": merged([*(yaml.safe_load(file.text) for file in files), inputs.get("values") or {}]),
+        "values": merge([*(yaml.safe_load(file.text) for file in files), inputs.get("values") or {}]),
         "skip_crds": bool(inputs.get("skipCrds")),
     }
 
 
-def merged(layers: list[Any]) -> Any:
-    """Later layers win, key by key, as the provider merges them; a None takes the chart's own value away."""
+def merge(layers: list[Any]) -> Any:
+    """Merge the layers as the provider does: later ones win, key by key; None removes the chart's own value."""
     result: Any = {}
     for layer in layers:
         if not isinstance(layer, dict) or not isinstance(result, dict):
             result = layer
             continue
-        result = result | {
-            key: merged([result[key], value]) if key in result else value for key, value in layer.items()
-        }
+        result = result | {key: merge([result[key], value]) if key in result else value for key, value in layer.items()}
     return result
 
 
 async def charts_of(given: dict[str, Any], project: str) -> list[dict[str, Any]]:
-    charts = Charts(given["outputs"])
-    mocks.set_mocks(charts, project=project, stack="charts")
+    recorder = Charts(given["outputs"])
+    mocks.set_mocks(recorder, project=project, stack="charts")
     set_all_config(given["config"], given["secrets"])
     await run_pulumi_func(lambda: runpy.run_path("__main__.py", run_name="__main__") and None)
-    return charts.asked
+    return recorder.charts
 
 
 def main() -> None:
     gc.disable()
-    # A program that ends early leaves futures behind, and asyncio would report each.
+    # After an error in a program asyncio would report each unfinished future.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.chdir(sys.argv[1])
     sys.path[0] = ""  # the program's folder, as under the real CLI
@@ -94,7 +92,7 @@ def main() -> None:
     except pulumi.RunError as error:
         print(error, file=sys.stderr, flush=True)
         code = 2
-    os._exit(code)  # without the ends of the event loops that the mocks leave in their threads
+    os._exit(code)  # skips the clean-up of event loops that the mocks leave in their threads
 
 
 if __name__ == "__main__":

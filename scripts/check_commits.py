@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 TYPES = ("feat", "fix", "docs", "test", "refactor", "perf", "build", "ci", "chore", "style", "revert", "pulumi")
-"""`pulumi` is for changes of what is deployed and nothing else."""
+"""`pulumi` is for changes of the Pulumi programs only."""
 SUBJECT = re.compile(rf"^(?:{'|'.join(TYPES)})(?:\([a-z0-9][a-z0-9./_-]*\))?!?: \S.*[^.\s]$")
 FREE = re.compile(r"^(?:Merge |Revert \"|fixup! |squash! )")
 LONGEST = 100
@@ -23,7 +23,7 @@ LAST = 20
 
 
 def problems(message: str) -> list[str]:
-    """What is wrong with a commit message; nothing when it follows the convention."""
+    """Return what is wrong with a commit message; empty if it follows the convention."""
     lines = [line for line in message.splitlines() if not line.startswith("#")]
     while lines and not lines[0].strip():
         lines.pop(0)
@@ -43,7 +43,7 @@ def problems(message: str) -> list[str]:
 
 
 def commits(revisions: list[str]) -> list[tuple[str, str]]:
-    """(short hash, message) of the commits in a range, newest first."""
+    """Return (short hash, message) of the commits in a range, newest first."""
     log = ["git", "log", "--no-merges", "--format=%h%x00%B%x01", *revisions]
     text = subprocess.run(log, check=True, capture_output=True, text=True).stdout
     entries = [entry.strip("\n") for entry in text.split("\x01")]

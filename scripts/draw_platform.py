@@ -42,7 +42,7 @@ STYLE = """
 
 
 def columns(services: tuple[Service, ...]) -> list[list[Service]]:
-    """The services in layers: each needs only what stands to its left."""
+    """Sort the services into columns: each needs only services to its left."""
     by_name = {service.name: service for service in services}
     sorter = TopologicalSorter({service.name: service.needs for service in services})
     sorter.prepare()
@@ -55,7 +55,7 @@ def columns(services: tuple[Service, ...]) -> list[list[Service]]:
 
 
 def places(layers: list[list[Service]]) -> dict[str, tuple[int, int]]:
-    """Where the top left corner of each service's box goes; shorter columns are centred beside the tallest."""
+    """Return the top left corner of each service's box; shorter columns are centred."""
     tallest = max(len(layer) for layer in layers)
     corners = {}
     for column, layer in enumerate(layers):
@@ -66,14 +66,14 @@ def places(layers: list[list[Service]]) -> dict[str, tuple[int, int]]:
 
 
 def drawn_needs(service: Service, services: tuple[Service, ...]) -> list[str]:
-    """What the service needs, without what another of its needs brings along: fewer lines, the same order."""
+    """Return the direct needs that no other need of the service implies."""
     by_name = {each.name: each for each in services}
 
     def all_needs(name: str) -> set[str]:
         return set(by_name[name].needs).union(*(all_needs(need) for need in by_name[name].needs))
 
-    brought_along = set().union(*(all_needs(need) for need in service.needs))
-    return [need for need in service.needs if need not in brought_along]
+    implied = set().union(*(all_needs(need) for need in service.needs))
+    return [need for need in service.needs if need not in implied]
 
 
 def box(service: Service, corner: tuple[int, int]) -> str:
@@ -99,7 +99,7 @@ def edge(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def run_bar(width: int) -> str:
-    """The way of a run, above the cluster."""
+    """Draw the steps of a run, above the cluster."""
     steps = ("check the cluster", "preview", "one plan summary", "approval", "up, layer by layer", "verify")
     each = (width - 2 * LEFT) // len(steps)
     parts = ['<text class="name" x="40" y="34">./inv deploy.&lt;service&gt;</text>']
@@ -111,7 +111,7 @@ def run_bar(width: int) -> str:
 
 
 def picture(services: tuple[Service, ...]) -> str:
-    """The whole drawing as SVG text."""
+    """Return the drawing as SVG."""
     layers = columns(services)
     corners = places(layers)
     width = max(2 * LEFT + len(layers) * (BOX_WIDTH + GAP_X) - GAP_X, 960)

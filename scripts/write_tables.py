@@ -1,7 +1,7 @@
-"""Write what derives from the code: services into README.md, tasks into docs/tasks.md, layers into architecture.md.
+"""Generate tables from the code: services in README.md, tasks in docs/tasks.md, layers in docs/architecture.md.
 
 usage: python scripts/write_tables.py            writes all three
-       python scripts/write_tables.py --check    exits 1 and names the file that is older than the code
+       python scripts/write_tables.py --check    exits 1 and names each file that is out of date
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def service_rows(services: tuple[Service, ...]) -> Iterator[str]:
 
 
 def between_marks(text: str, name: str, lines: Iterable[str]) -> str:
-    """The text with the part between the marks of `name` written anew."""
+    """Replace the lines between the marks of `name`."""
     begin, end = (mark.format(name) for mark in MARKS)
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
@@ -44,7 +44,7 @@ def between_marks(text: str, name: str, lines: Iterable[str]) -> str:
 
 
 def layer_lines() -> Iterator[str]:
-    """The layers of the import contract, top first: a picture, and a table with the first line of each docstring."""
+    """Generate a picture of the import contract's layers, and a table with the first lines of their docstrings."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     rows = [[name.strip().removeprefix("runbooks.") for name in layer.split("|")] for layer in layers]
@@ -95,7 +95,7 @@ def main() -> int:
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
-            print(f"{path.relative_to(ROOT)} is older than the code: run python scripts/write_tables.py")
+            print(f"{path.relative_to(ROOT)} is out of date: run python scripts/write_tables.py")
         return 1 if stale else 0
     for path in stale:
         path.write_text(wanted[path], "utf-8")

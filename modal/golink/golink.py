@@ -1,7 +1,7 @@
-"""Short links on Modal: `go/<name>` redirects to what the name stands for.
+"""Short links on Modal: `go/<name>` redirects to the link's target.
 
 Deploy with `./inv modal.deploy golink`, or by hand: `modal deploy modal/golink/golink.py`.
-Before that the Secret `golink` must exist with the key GOLINK_TOKEN; the links live in the Dict `golink-links`.
+The Secret `golink` must exist, with the key GOLINK_TOKEN. The links are stored in the Dict `golink-links`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ links = modal.Dict.from_name(LINKS, create_if_missing=True)
 @modal.concurrent(max_inputs=100)
 @modal.asgi_app(label="golink")
 def web():
-    """The web app over the deployed Dict. FastAPI is in the image, so it is imported there."""
+    """Serve the web app. FastAPI is only in the image, so the import is here."""
     from links import build_app
 
     return build_app(links, os.environ[TOKEN_KEY])
@@ -31,7 +31,7 @@ def web():
 
 @app.function(image=image, schedule=modal.Period(days=1))
 def keep():
-    """Read every link once a day: Modal drops an entry of a Dict that nobody has read or written for seven days.
+    """Read every link once a day: Modal drops an entry of a Dict that was not read or written for seven days.
 
     Source: modal, the docstring of `modal.Dict`, "Lifetime of a Dict and its items".
     """

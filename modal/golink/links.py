@@ -1,6 +1,6 @@
-"""The go links themselves: names, targets, and a web app over any mapping that keeps them.
+"""Names and targets of links, and the web app over a mapping that stores them.
 
-Nothing here knows Modal: `golink.py` hands in a `modal.Dict`, the tests a plain dictionary.
+This module does not depend on Modal: `golink.py` passes a `modal.Dict`, the tests pass a `dict`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""A link's name as it is typed after `go/`: lower case, at most 64 characters, no slash."""
+"""A link's name: lower case, at most 64 characters, no slash."""
 TAKEN = frozenset({"healthz"})
-"""Paths of the app itself, which a link of that name would never be reached by."""
+"""Paths of the app itself, which would hide a link of the same name."""
 
 
 class Links(Protocol):
-    """What keeps the links, name to target: the part of a mapping that `dict` and `modal.Dict` share."""
+    """The store of links, name to target: the methods that `dict` and `modal.Dict` share."""
 
     def get(self, key: str, /) -> str | None: ...
     def __setitem__(self, key: str, value: str, /) -> None: ...
@@ -37,75 +37,79 @@ class Link(BaseModel):
     target: str
 
 
-def checked_name(name: str) -> str:
-    """The name as it is stored.
+def check_name(name: str) -> str:
+    """Return the name in lower case.
 
     Raises:
-        HTTPException: 422 when it is not a name; the answer says what one looks like.
+        HTTPException: 422 if it is not a valid name.
     """
     lowered = name.strip().lower()
     if not NAME.fullmatch(lowered):
         raise HTTPException(
-            422, f"{name!r} is no link name: use letters, digits, '.', '_' and '-', at most 64, no slash"
+            422, f"{name!r} is not a valid link name: use letters, digits, '.', '_' and '-', at most 64, no slash"
         )
     return lowered
 
 
 def new_name(name: str) -> str:
-    """The name of a link that is to be added, as it is stored.
+    """Return the name of a new link in lower case.
 
     Raises:
-        HTTPException: 422 when it is not a name, or one that the app itself answers to.
+        HTTPException: 422 if it is not a valid name, or a path of the app itself.
     """
-    stored = checked_name(name)
+    stored = check_name(name)
     if stored in TAKEN:
-        raise HTTPException(422, f"{name!r} can be no link name: the app itself answers there")
+        raise HTTPException(422, f"{name!r} is not a valid link name: it is a path of the app itself")
     return stored
 
 
-def checked_target(target: str) -> str:
-    """The target as it is stored: an absolute http(s) URL, so that a link can never run a script in the browser.
+def check_target(target: str) -> str:
+    """Check that the target is an absolute http(s) URL, so that a link can never run a script in the browser.
 
     Raises:
         HTTPException: 422 otherwise.
     """
     try:
         parts = urlsplit(target)
-        _ = parts.port, target.encode()  # each raises where it is none
+        _ = parts.port, target.encode()  # both raise for an invalid URL
     except ValueError as broken:
-        raise HTTPException(422, f"{target!r} is no URL: {broken}") from broken
+        raise HTTPException(422, f"{target!r} is not a valid URL: {broken}") from broken
     if parts.scheme not in ("http", "https") or not parts.hostname or any(ord(character) < 33 for character in target):
-        raise HTTPException(422, f"{target!r} is no target: it must be a full URL that begins with http:// or https://")
+        raise HTTPException(
+            422, f"{target!r} is not a valid target: it must be a full URL that begins with http:// or https://"
+        )
     return target
 
 
 def read_each(links: Links) -> int:
-    """Read every link by its name, and say how many there are. A list of them might not count as reading them."""
+    """Read every link by its name and return their number. Listing them might not count as reading."""
     names = [name for name, _ in links.items()]
     return sum(links.get(name) is not None for name in names)
 
 
 def token_check(expected: str) -> Callable[[str], None]:
-    """A dependency that lets a request pass only with `Authorization: Bearer <expected>`."""
+    """Return a dependency that admits a request only with `Authorization: Bearer <expected>`."""
     if not expected:
-        raise ValueError("an empty token would let everybody in")
+        raise ValueError("an empty token would admit everyone")
 
     def check(authorization: Annotated[str, Header()] = "") -> None:
         if not secrets.compare_digest(authorization.encode(), f"Bearer {expected}".encode()):
-            raise HTTPException(401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(401, "a token is required: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
 
     return check
 
 
 def build_app(links: Links, token: str) -> FastAPI:
-    """The web app: anyone may follow a link, only the holder of the token may list, add or remove one."""
+    """Build the web app: links are public; listing, adding and removing one requires the token."""
     app = FastAPI(title="golink", docs_url=None, redoc_url=None, openapi_url=None)
     owner = [Depends(token_check(token))]
 
     @app.exception_handler(RequestValidationError)
     def not_a_link(_request: Request, _error: RequestValidationError) -> JSONResponse:
-        # FastAPI's own answer repeats the body, which can be a text that no answer can hold.
-        return JSONResponse({"detail": 'the body is no link: it must be JSON like {"target": "https://…"}'}, 422)
+        # FastAPI's own answer repeats the body, which may not be encodable in an answer.
+        return JSONResponse(
+            {"detail": 'the body is not a valid link: it must be JSON like {"target": "https://…"}'}, 422
+        )
 
     @app.get("/healthz")
     def health() -> dict[str, str]:
@@ -119,26 +123,26 @@ def build_app(links: Links, token: str) -> FastAPI:
     def add_link(name: str, link: Link) -> JSONResponse:
         stored = new_name(name)
         is_new = links.get(stored) is None
-        links[stored] = checked_target(link.target)
+        links[stored] = check_target(link.target)
         return JSONResponse({"name": stored, "target": link.target}, status_code=201 if is_new else 200)
 
     @app.delete("/api/links/{name}", dependencies=owner)
     def remove_link(name: str) -> dict[str, str]:
-        stored = checked_name(name)
+        stored = check_name(name)
         try:
             links.pop(stored)
         except KeyError as missing:
             raise HTTPException(404, f"there is no link {stored!r}") from missing
         return {"removed": stored}
 
-    # HEAD as well: link checkers and previews of chats ask so.
+    # HEAD as well, for link checkers and chat previews.
     @app.api_route("/{name}", methods=["GET", "HEAD"])
     @app.api_route("/go/{name}", methods=["GET", "HEAD"])
     def follow(name: str) -> RedirectResponse:
-        target = links.get(checked_name(name))
+        target = links.get(check_name(name))
         if target is None:
             raise HTTPException(404, f"there is no link {name!r}")
-        # 307 and not 301: browsers keep a 301, and a link may change.
+        # Not 301: browsers cache it, and a link may change.
         return RedirectResponse(target, status_code=307)
 
     return app

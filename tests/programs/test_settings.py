@@ -64,7 +64,12 @@ def test_texts_become_what_the_fields_say(configured):
         ("tags", '["x"]', "tags", "pulumi config set --path 'project:tags[0]' tag:a"),
         ("tags", "[1]", "tags", "pulumi config set --path 'project:tags[0]' tag:a"),
         ("options", "[]", "a map from names to strings", "pulumi config set --path 'project:options.NAME' VALUE"),
-        ("options", '{"a": {}}', "a map from names to strings", "pulumi config set --path 'project:options.NAME' VALUE"),
+        (
+            "options",
+            '{"a": {}}',
+            "a map from names to strings",
+            "pulumi config set --path 'project:options.NAME' VALUE",
+        ),
         (
             "options",
             '{"a": null}',

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from scripts.bench_platform import NotMeasured, Round, Run, as_json, as_typed, figures_of, missed, run_of, told, with_uv
+from scripts.bench_platform import (
+    NotMeasured,
+    Round,
+    Run,
+    as_json,
+    as_table,
+    as_typed,
+    figures_of,
+    missed,
+    run_of,
+    with_uv,
+)
 
 PULUMI = "/opt/bin/pulumi"
 VERSION = "v3.274.1"
@@ -97,7 +108,7 @@ def test_each_bound_can_be_missed(measures: dict[str, Any], found: str) -> None:
 def test_a_table_for_people_and_an_object_for_programs() -> None:
     rounds = [one(12.0, 20.0, 30.0)]
     figures = figures_of(rounds, cores=2)
-    assert len(told(rounds, figures).splitlines()) == 1 + len(figures)
+    assert len(as_table(rounds, figures).splitlines()) == 1 + len(figures)
     facts = json.loads(as_json(rounds, figures, load=0.5))
     assert facts["rounds"] == [{"wall": 12.0, "previews_cpu": 20.0, "by_hand": 30.0, "elsewhere": 0.0}]
     assert facts["figures"][0]["value"] == pytest.approx(1.2)
