@@ -1,4 +1,4 @@
-"""Putting back what others changed in the cluster: found, shown, approved, compared once more, applied.
+"""Put back what others changed in the cluster: find, show, ask, compare once more, apply.
 
 What is wanted is what the program says, as its preview has it. An object is put back when it is not what the stack's
 state says, or when pulumi cannot apply it because another field manager holds what the program sets. It is applied with
@@ -7,17 +7,20 @@ the field manager that pulumi uses, by force, so that pulumi's next update finds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks import apply, states
-from runbooks.stacks.conflicts import KEY_CHANGED, read_holders, take_items
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import (
     ABSENT,
+    PATH_PART,
     UNKNOWN,
     Approved,
     Change,
@@ -37,13 +40,20 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
-from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
+from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step
 from runbooks.tools.secret_values import unwrapped
 from runbooks.tools.stack import Stack
 
 GONE = "it is gone"
 EMPTY = "it is gone, and would be made anew and empty: what it held does not come back"
-"""A person decides whether that is wanted, or a backup."""
+"""Destructive: the user decides between that and a backup."""
+KEY_CHANGED = re.compile(r"\]\.[^.\[\]]+$")
+"""Of a path: a property of a list item, which may be its key."""
+HOLDERS = re.compile(
+    r"conflicts? with \"(?P<manager>[^\"]+)\"(?: with subresource \"[^\"]*\")?(?: using \S+?)?(?: at \S+?)?:"
+    r"(?:\s+(?:- )?\.[^\n]+)+"
+)
+"""One manager with its fields (apimachinery pkg/util/managedfields/internal/conflict.go, NewConflictError)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +69,7 @@ class Difference:
     is_ahead: bool
     """The stack's state says something else than the program."""
     before: Command | None = field(default=None, repr=False)
-    """Run first: it gives that manager the list items whose keys others changed."""
+    """Runs first: it gives that manager the list items whose keys others changed."""
 
     @property
     def urn(self) -> str:
@@ -109,7 +119,15 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
             found = compare(session, service)
         if not found.differences and found.plan is not None:
             return Repaired(plan=found.plan, beyond=found.beyond, put_back=len(done))
-        _refuse_again(service, [each for each in found.differences if each.urn in done])
+        repeated = [each for each in found.differences if each.urn in done]
+        if repeated:
+            names = (f"{each.title} ({each.change.why})" if each.change.why else each.title for each in repeated)
+            raise ToolFailed(
+                f"{service.name}: put back, and different again: {', '.join(names)}",
+                expected="no other manager to set what the program sets",
+                next_step=f"./inv drift.{service.name} shows the properties; stop what sets them (kubectl get … "
+                "--show-managed-fields), remove what others added to the same list, or remove them from the program",
+            )
         _put_back(session, service, found.differences, yes=yes, again=again)
         done |= {each.urn for each in found.differences}
 
@@ -128,15 +146,15 @@ def compare(session: Session, service: Service) -> Compared:
     except FieldConflict as found:
         preview, conflict = read_preview(session, stack, session.runner.run(pulumi.preview(stack)).stdout), found
     changed = {step.urn: step for step in find_drift(session, stack)}
-    wanted = wanted_by(preview, changed, to_its_end=conflict is None) if preview else {}
+    wanted = wanted_steps(preview, changed, is_complete=conflict is None) if preview else {}
     refused = {error.urn for error in preview.errors if read_holders(error.message)} if preview else set()
-    # In the state's order, in which whatever an object needs stands before it.
+    # In the state's order: what an object needs comes before it.
     resources = states.clear_state(session, stack).export.resources
-    reached = {each.urn: each for each in resources if is_within_reach(each, changed.get(each.urn))}
+    reached = {each.urn: each for each in resources if is_applied(each, changed.get(each.urn))}
     differences = [
-        tried(session, step, each, is_ahead=wanted[urn].op == "update")
+        try_out(session, step, each, is_ahead=wanted[urn].op == "update")
         for urn, each in reached.items()
-        if urn in wanted and (step := to_put_back(wanted[urn], changed.get(urn), refused=urn in refused))
+        if urn in wanted and (step := step_back(wanted[urn], changed.get(urn), refused=urn in refused))
     ]
     if conflict and not differences:
         raise conflict
@@ -144,7 +162,7 @@ def compare(session: Session, service: Service) -> Compared:
     return Compared(differences=differences, beyond=beyond, plan=plan)
 
 
-def wanted_by(preview: Preview, changed: Mapping[str, Step], *, to_its_end: bool) -> dict[str, Step]:
+def wanted_steps(preview: Preview, changed: Mapping[str, Step], *, is_complete: bool) -> dict[str, Step]:
     """URN → step from the state to the program, of what an update would leave or change in place.
 
     A preview says nothing of what stays as it is. One that a conflict stopped also says nothing of what depends on it:
@@ -152,16 +170,16 @@ def wanted_by(preview: Preview, changed: Mapping[str, Step], *, to_its_end: bool
     """
     steps = {step.urn: step for step in preview.steps}
     same = {urn: replace(step, op="same", new=step.old, changes=()) for urn, step in changed.items()}
-    return {urn: step for urn, step in ((same if to_its_end else {}) | steps).items() if step.op in {"same", "update"}}
+    return {urn: step for urn, step in ((same if is_complete else {}) | steps).items() if step.op in {"same", "update"}}
 
 
-def is_within_reach(resource: StateResource, changed: Step | None) -> bool:
+def is_applied(resource: StateResource, changed: Step | None) -> bool:
     """Whether pulumi applies it to the API server. A patch of an object that is gone would make half of one."""
     is_lost_patch = changed is not None and changed.op == "delete" and changed.type.endswith("Patch")
     return bool(resource.field_manager) and not resource.pending_delete and not is_lost_patch
 
 
-def to_put_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | None:
+def step_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | None:
     """The step from what is in the cluster to what the program says; `None` where there is nothing to put back.
 
     `wanted` leads from the state to the program, `changed` from the state to the cluster, and is `None` where both are
@@ -171,47 +189,40 @@ def to_put_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | 
         return wanted if refused else None
     if changed.op == "delete":
         return replace(wanted, op="create", old=None, changes=())
-    paths = dict.fromkeys(change.path for change in (*changed.changes, *wanted.changes))
-    changes = tuple(change for path in paths if (change := _change(path, changed.new, wanted.new)))
-    return replace(wanted, op="update", old=changed.new, changes=changes) if changes or refused else None
+    changes = []
+    for path in dict.fromkeys(change.path for change in (*changed.changes, *wanted.changes)):
+        # What was removed from the state is not among the inputs that pulumi reads back, though it may be there.
+        sides = (changed.new.inputs, changed.new.outputs) if changed.new else ()
+        found = (value_at(side, path) for side in sides)
+        before = next((value for value in found if value is not ABSENT), ABSENT)
+        after = value_at(wanted.new.inputs if wanted.new else {}, path)
+        if before != after or after == SECRET:  # two hidden values may differ
+            kind = "add" if before is ABSENT else "delete" if after is ABSENT else "update"
+            changes.append(PropertyChange(path=path, kind=kind, of_inputs=True))
+    return replace(wanted, op="update", old=changed.new, changes=tuple(changes)) if changes or refused else None
 
 
-def _change(path: str, there: State | None, wanted: State | None) -> PropertyChange | None:
-    """How a property has to change. Of two hidden values nobody can tell that they are the same.
-
-    What was taken out of the state is not among the inputs that pulumi reads back, though it may be there.
-    """
-    before = value_at(there.inputs if there else {}, path)
-    if before is ABSENT:
-        before = value_at(there.outputs if there else {}, path)
-    after = value_at(wanted.inputs if wanted else {}, path)
-    if before == after and after != SECRET:
-        return None
-    kind = "add" if before is ABSENT else "delete" if after is ABSENT else "update"
-    return PropertyChange(path=path, kind=kind, of_inputs=True)
-
-
-def filled(value: Any, applied: Any) -> Any:
-    """An object of a preview; what it hides or does not know yet is as the state has it, or left out."""
+def fill_in(value: Any, applied: Any) -> Any:
+    """An object of a preview; what it hides or does not know yet is taken from the state, or left out."""
     if value in (SECRET, UNKNOWN):
         return applied
     if isinstance(value, Mapping):
         known = applied if isinstance(applied, Mapping) else {}
-        items = {key: filled(item, known.get(key, ABSENT)) for key, item in value.items()}
+        items = {key: fill_in(item, known.get(key, ABSENT)) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not ABSENT}
     if isinstance(value, list):
         items_known = applied if isinstance(applied, list) else []
         padded = [*items_known, *[ABSENT] * len(value)]
-        return [item for one, other in zip(value, padded, strict=False) if (item := filled(one, other)) is not ABSENT]
+        return [item for one, other in zip(value, padded, strict=False) if (item := fill_in(one, other)) is not ABSENT]
     return value
 
 
-def tried(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Difference:
-    """The difference, after the API server was asked who holds its fields and whether it would take the object.
+def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Difference:
+    """Ask the API server, in a dry run, who holds the object's fields and whether it would accept the object.
 
     Raises `ToolFailed` when it would not.
     """
-    inputs = filled(step.new.inputs if step.new else {}, unwrapped(resource.inputs))
+    inputs = fill_in(step.new.inputs if step.new else {}, unwrapped(resource.inputs))
     namespace = resource.identity.rpartition("/")[0]
     metadata = {**inputs["metadata"], **({"namespace": namespace} if namespace else {})}
     wanted = {key: value for key, value in inputs.items() if not key.startswith("__")} | {"metadata": metadata}
@@ -221,14 +232,14 @@ def tried(session: Session, step: Step, resource: StateResource, *, is_ahead: bo
         return session.runner.run(command)
 
     answer = trial(force=False)
-    holders = [holder.manager for holder in read_holders(answer.stderr)]
+    holders = list(read_holders(answer.stderr))
     if holders:
         answer = trial(force=True)
-    before, more = taking_over(session, step, wanted, resource.field_manager)
+    before, more = take_over(session, step, wanted, resource.field_manager)
     holders += more
-    # What lies in a namespace that is gone, too, can only be tried once that is back.
+    # An object in a namespace that is gone, too, can only be tried once the namespace is back.
     if not answer.ok and before is None and not (step.op == "create" and trouble_of(answer) is Trouble.MISSING):
-        raise _not_taken(session, answer, "nothing was changed")
+        raise _not_accepted(session, answer, "nothing was changed")
     change = rank_step(step)
     if holders:
         change = replace(change, why=f"held by {', '.join(dict.fromkeys(holders))}")
@@ -239,8 +250,8 @@ def tried(session: Session, step: Step, resource: StateResource, *, is_ahead: bo
     return Difference(change=change, wanted=wanted, manager=resource.field_manager, is_ahead=is_ahead, before=before)
 
 
-def taking_over(session: Session, step: Step, wanted: Json, manager: str) -> tuple[Command | None, tuple[str, ...]]:
-    """What gives the manager the list items whose keys others changed, and who they are; `None` without any."""
+def take_over(session: Session, step: Step, wanted: Json, manager: str) -> tuple[Command | None, tuple[str, ...]]:
+    """The command that gives the manager the list items whose keys others changed, and the names of those others."""
     if step.op != "update" or not any(KEY_CHANGED.search(each.path) for each in step.changes):
         return None, ()
     name, namespace = wanted["metadata"]["name"], wanted["metadata"].get("namespace", "")
@@ -252,12 +263,90 @@ def taking_over(session: Session, step: Step, wanted: Json, manager: str) -> tup
     return (session.kubectl.set_managers(there, entries, manager=manager), holders) if holders else (None, ())
 
 
-def _not_taken(session: Session, answer: Outcome, so_far: str) -> ToolFailed:
+def _not_accepted(session: Session, answer: Outcome, so_far: str) -> ToolFailed:
     return ToolFailed(
         f"could not {answer.command.title} ({so_far}): {session.masker.mask(answer.stderr).strip()}",
-        expected="an API server that takes the object as it was applied before",
+        expected="an API server that accepts the object as it was applied before",
         next_step="correct the cause, or remove the object yourself where it can only be made anew",
     )
+
+
+# Server-side apply: field managers, and list items whose keys they changed
+
+
+def read_holders(text: str) -> tuple[str, ...]:
+    """The field managers that a refused apply names; empty where it was refused for another reason, or not at all."""
+    return tuple(found["manager"] for found in HOLDERS.finditer(text))
+
+
+Fields = dict[str, Any]
+"""The `fieldsV1` of a manager: `f:NAME` for a field, `k:{…}` for an item of a list by its key, nested."""
+
+
+def take_items(obj: Mapping[str, Any], paths: Iterable[str], manager: str) -> tuple[list[Any], tuple[str, ...]]:
+    """The object's `managedFields` with the list items whose keys stand at these paths given to the manager.
+
+    Also gives who held them. A key is what an item is known by, e.g. the number of a Service's port. When another
+    manager changes it, an apply would add a second item, and remove the first where no other manager holds it.
+    """
+    entries: list[Any] = copy.deepcopy(list(obj["metadata"].get("managedFields") or ()))
+    own = next((each for each in entries if each["manager"] == manager and each["operation"] == "Apply"), None)
+    if own is None:
+        return entries, ()
+    others = [each for each in entries if each is not own and each.get("apiVersion") == own["apiVersion"]]
+    holders = []
+    for path in filter(KEY_CHANGED.search, paths):
+        item, _, key = path.rpartition(".")
+        way = _way_to(obj, item)
+        for other in others if way else ():
+            taken = _pop(other["fieldsV1"], way, key)
+            if taken is not None:
+                _merge(own["fieldsV1"], taken)
+                holders.append(other["manager"])
+    return [each for each in entries if each["fieldsV1"]], tuple(dict.fromkeys(holders))
+
+
+def _way_to(obj: Any, path: str) -> list[tuple[str, Any]]:
+    """The way to a list item: fields (`f`) by their names, items (`k`) by what they are; empty where there is none."""
+    way: list[tuple[str, Any]] = []
+    for name, index, quoted in (part.groups() for part in PATH_PART.finditer(path)):
+        step: Any = int(index) if index is not None else name if name is not None else quoted.replace('\\"', '"')
+        try:
+            obj = obj[step]
+        except (KeyError, IndexError, TypeError):
+            return []
+        way.append(("f", step) if index is None else ("k", obj))
+    return way
+
+
+def _key(fields: Fields, step: tuple[str, Any]) -> str | None:
+    """The key of a field, or of the item whose key values are those of the item in the object."""
+    kind, what = step
+    if kind == "f":
+        return f"f:{what}" if f"f:{what}" in fields else None
+    keys = ((each, json.loads(each[2:])) for each in fields if each.startswith("k:"))
+    return next((each for each, key in keys if isinstance(what, dict) and key.items() <= what.items()), None)
+
+
+def _pop(fields: Fields, way: Sequence[tuple[str, Any]], named: str) -> Fields | None:
+    """Take out the item at the way's end, below the keys that lead there; what becomes empty is removed, too.
+
+    `None` when it is not held here, or `named` is not a part of its key.
+    """
+    key = _key(fields, way[0])
+    if key is None:
+        return None
+    if len(way) == 1:
+        return {key: fields.pop(key)} if named in json.loads(key[2:]) else None
+    taken = _pop(fields[key], way[1:], named)
+    if not fields[key]:
+        del fields[key]
+    return None if taken is None else {key: taken}
+
+
+def _merge(fields: Fields, more: Fields) -> None:
+    for key, inner in more.items():
+        _merge(fields.setdefault(key, {}), inner)
 
 
 # Put back
@@ -285,34 +374,22 @@ def _put_back(session: Session, service: Service, found: Sequence[Difference], *
             for command in (each.before, session.kubectl.apply(each.wanted, manager=each.manager)):
                 answer = session.runner.run(command) if command else None
                 if answer and not answer.ok:
-                    raise _not_taken(session, answer, f"to go on from there: {again}")
+                    raise _not_accepted(session, answer, f"to continue: {again}")
             session.reporter.event("put_back", service=service.name, urn=each.urn)
             session.journal.write("put_back", service=service.name, urn=each.urn)
-        _take_in(session, stack, [each.urn for each in found if each.is_ahead])
+        _refresh_state(session, stack, [each.urn for each in found if each.is_ahead])
     session.reporter.line(f"{service.name}: put back: {', '.join(each.title for each in found)}")
 
 
-def _take_in(session: Session, stack: Stack, urns: Sequence[str]) -> None:
+def _refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
     """Let the state see these objects as they were just put back.
 
     An update would, too. But it takes over all that was ever set with kubectl, and removes what others added.
     """
-    if not urns:
-        return
-    watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
-    outcome = session.runner.run(pulumi.refresh(stack, urns), on_line=watch)
-    apply.judge_update(session, stack, outcome, watch)
-
-
-def _refuse_again(service: Service, found: Sequence[Difference]) -> None:
-    if found:
-        names = ", ".join(f"{each.title} ({each.change.why})" if each.change.why else each.title for each in found)
-        raise ToolFailed(
-            f"{service.name}: put back, and different again: {names}",
-            expected="no other manager to set what the program sets",
-            next_step=f"./inv drift.{service.name} shows the properties; stop what sets them (kubectl get … "
-            "--show-managed-fields), remove what others added to the same list, or take them out of the program",
-        )
+    if urns:
+        watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
+        outcome = session.runner.run(pulumi.refresh(stack, urns), on_line=watch)
+        apply.judge_update(session, stack, outcome, watch)
 
 
 def refuse_beyond(service: Service, steps: Sequence[Step]) -> None:

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, UnexpectedChanges
-from runbooks.stacks.conflicts import Holder, read_holders, take_items
 from runbooks.stacks.plan import UNKNOWN, property_lines
 from runbooks.stacks.repair import (
     Repaired,
-    filled,
-    is_within_reach,
+    fill_in,
+    is_applied,
     put_back_all,
+    read_holders,
     refuse_beyond,
-    to_put_back,
-    wanted_by,
+    step_back,
+    take_items,
+    wanted_steps,
 )
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
 from tests.unit.stage import TREE, Answer, Stage, urn
@@ -38,24 +39,15 @@ conflicts with "kubectl-set" using apps/v1 at 2026-01-02T03:04:05Z:
 @pytest.mark.parametrize(
     ("text", "holders"),
     [
-        (ONE + "\nPlease review", [Holder(manager="kubectl-annotate", fields=(".metadata.annotations.a.example/b",))]),
-        (
-            TWO + "Please review the fields above.",
-            [
-                Holder(manager="kubectl", fields=(".spec.replicas",)),
-                Holder(
-                    manager="kubectl-set",
-                    fields=('.spec.template.spec.containers[name="main"].image', ".spec.paused"),
-                ),
-            ],
-        ),
-        ('conflict with "helm": .data.word', [Holder(manager="helm", fields=(".data.word",))]),
-        ('Operation cannot be fulfilled on configmaps "cm": the object has been modified', []),
-        ("", []),
+        (ONE + "\nPlease review", ("kubectl-annotate",)),
+        (TWO + "Please review the fields above.", ("kubectl", "kubectl-set")),
+        ('conflict with "helm": .data.word', ("helm",)),
+        ('Operation cannot be fulfilled on configmaps "cm": the object has been modified', ()),
+        ("", ()),
     ],
 )
-def test_the_servers_refusal_names_who_holds_what(text: str, holders: list[Holder]) -> None:
-    assert list(read_holders(text)) == holders
+def test_the_servers_refusal_names_the_managers(text: str, holders: tuple[str, ...]) -> None:
+    assert read_holders(text) == holders
 
 
 OWN = {"manager": MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:spec": {"f:type": {}}}}
@@ -121,7 +113,7 @@ def test_without_an_own_entry_nothing_is_taken_over() -> None:
     ],
 )
 def test_what_a_preview_hides_is_as_the_state_has_it(value: Any, applied: Any, found: Any) -> None:
-    assert filled(value, applied) == found
+    assert fill_in(value, applied) == found
 
 
 def step(op: str, old: Any, new: Any, *paths: str, of: str = CONFIG_MAP) -> Step:
@@ -154,18 +146,18 @@ HIDDEN = {"data": SECRET}
     ],
 )  # fmt: skip
 def test_what_is_put_back(wanted: Step, changed: Step | None, refused: bool, op: str, lines: list[str]) -> None:
-    found = to_put_back(wanted, changed, refused=refused)
+    found = step_back(wanted, changed, refused=refused)
     assert (found.op if found else "", property_lines(found) if found else []) == (op, lines)
 
 
 def test_what_the_state_lost_is_looked_for_in_the_whole_object() -> None:
     """Of what is there, pulumi reads back as inputs only what the state has."""
     there = Step(op="update", urn=CONFIG_MAP, new=State(inputs={"a": 1}, outputs={"a": 1, "data": {"w": "a"}}))
-    assert to_put_back(step("update", {}, A, "data.w"), there, refused=False) is None
+    assert step_back(step("update", {}, A, "data.w"), there, refused=False) is None
 
 
 @pytest.mark.parametrize(
-    ("ops", "to_its_end", "wanted"),
+    ("ops", "is_complete", "wanted"),
     [
         ({}, True, {CONFIG_MAP: "same"}),
         ({}, False, {}),
@@ -174,12 +166,12 @@ def test_what_the_state_lost_is_looked_for_in_the_whole_object() -> None:
         ({CONFIG_MAP: "delete"}, True, {}),
     ],
 )
-def test_what_the_program_says(ops: dict[str, str], to_its_end: bool, wanted: dict[str, str]) -> None:
+def test_what_the_program_says(ops: dict[str, str], is_complete: bool, wanted: dict[str, str]) -> None:
     """A preview names no unchanged object, and none that depends on one with a conflict."""
     preview = Preview(
         steps=tuple(step(op, A, A, of=each) for each, op in ops.items()), diagnostics=(), change_summary={}
     )
-    found = wanted_by(preview, {CONFIG_MAP: step("update", A, B, "data.w")}, to_its_end=to_its_end)
+    found = wanted_steps(preview, {CONFIG_MAP: step("update", A, B, "data.w")}, is_complete=is_complete)
     assert {each: made.op for each, made in found.items()} == wanted
 
 
@@ -198,7 +190,7 @@ PATCH = urn("net", "kubernetes:core/v1:ConfigMapPatch", "cm")
     ],
 )
 def test_only_what_pulumi_applied_is_reached(resource: StateResource, changed: Step | None, reached: bool) -> None:
-    assert is_within_reach(resource, changed) is reached
+    assert is_applied(resource, changed) is reached
 
 
 # One run, with scripted answers
