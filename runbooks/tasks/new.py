@@ -12,10 +12,10 @@ from invoke import task
     auto_shortflags=False,  # `-foo` is a wrong name, not the folder `oo`
     help={
         "name": "The service's name: one DNS label, also its folder's, its namespace and its name on the tailnet.",
-        "folder": "Where it goes: pulumi/<room>/…/NAME, new or empty.",
+        "folder": "Where it goes: pulumi/<area>/…/NAME, new or empty.",
         "image": "Image it runs, with a version; without one, a web server that shows its own start page.",
         "port": "Port the image listens on, 1024 to 65535 (8080).",
-        "about": "What it is, in a few words, such as: Podinfo, which says where it runs.",
+        "about": "What it is, in a few words, such as: Podinfo, which shows where it runs.",
     },
 )
 def service(c: Any, name: str, folder: str = "", image: str = "", port: str = "", about: str = "") -> None:
@@ -29,7 +29,7 @@ def service(c: Any, name: str, folder: str = "", image: str = "", port: str = ""
     from runbooks.tasks import scaffolding
 
     with open_run(c, "new.service") as run:
-        project = scaffolding.asked_for(ROOT, SERVICES, name, folder, image=image, port=port, about=about)
+        project = scaffolding.read_project(ROOT, SERVICES, name, folder, image=image, port=port, about=about)
         names = scaffolding.write(project, ROOT)
         run.reporter.line(f"Wrote {project.shown_folder}: {', '.join(names)}")
         run.reporter.line("Now add this to SERVICES in runbooks/services.py:\n")

@@ -1,16 +1,18 @@
-"""A new project's folder: what was asked for, checked; the files, from their templates; written as a whole or not."""
+"""A new project's folder: the command line, validated; the files, from templates; written as a whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+
+import yaml
 
 from runbooks.collection import ALL
 from runbooks.core.errors import Refused, ToolFailed, Usage
@@ -19,33 +21,33 @@ from runbooks.stacks.service import Service
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates" / "service"
 SUFFIX = ".tmpl"
-"""Of each template: a `.py` file that is none yet is nothing for linters."""
+"""Of each template: linters would take a `.py` file with placeholders for a broken program."""
 PULUMI = "pulumi"
 HELPERS = "lib"
 
-LABEL = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-LONGEST_LABEL = 63
-"""Of a DNS label; the Kubernetes namespace, the Service and the name on the tailnet are called like the project."""
+LABEL = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*")
+"""A DNS label: the Kubernetes namespace, the Service and the name on the tailnet are called like the project."""
 PART = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LONGEST_FOLDER = 100
 IMAGE = re.compile(
-    r"[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?:v?[0-9][A-Za-z0-9._-]*(@sha256:[0-9a-f]{64})?", re.ASCII
+    r"(?=.{1,110}\Z)"
+    r"[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?:v?[0-9][A-Za-z0-9._-]*(@sha256:[0-9a-f]{64})?",
+    re.ASCII,
 )
 """What `VERSIONED_IMAGE` of `pulumi/lib/settings.py` takes, and nothing that needs quoting."""
-LONGEST_IMAGE = 110
 ANY_IMAGE = "nginxinc/nginx-unprivileged:1.29.4-alpine"
 """A web server that runs as any user and answers on 8080: the project works before its own image is named."""
 ANY_PORT = "8080"
-LOWEST_PORT, HIGHEST_PORT = 1024, 65535
+PORTS = range(1024, 65536)
 """Below them is what only root may listen on."""
 LONGEST_ABOUT = 90
-NOT_IN_ABOUT = frozenset('"\\`|<>')
+NOT_IN_ABOUT = '"\\`|<>'
 """They would end a Python string, a table's cell or a line of the docs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """A new project, complete and checked."""
+    """A new project, complete and valid."""
 
     name: str
     folder: str
@@ -58,40 +60,43 @@ class Project:
     def shown_folder(self) -> str:
         return f"{PULUMI}/{self.folder}"
 
-    @property
-    def depth(self) -> int:
-        return len(self.folder.split("/"))
 
-
-def asked_for(
+def read_project(
     root: Path, services: Sequence[Service], name: str, folder: str, *, image: str, port: str, about: str
 ) -> Project:
-    """What the command line asked for.
+    """The project that the command line asks for.
 
-    Raises `Usage` for a name, folder, image, port or description that will not do, `Refused` for a folder in use.
+    Raises `Usage` for a name, folder, image, port or description that is not valid, `Refused` for a folder in use.
     """
     check_name(name, services)
-    return Project(
-        name=name,
-        folder=checked_folder(root, name, folder),
-        image=checked_image(image or ANY_IMAGE),
-        port=checked_port(port or ANY_PORT),
-        about=checked_about(about or f"{name}, on the tailnet"),
-    )
+    below = read_folder(root, name, folder)
+    image, port = image or ANY_IMAGE, port or ANY_PORT
+    about = (about or f"{name}, on the tailnet").strip().removesuffix(".")
+    if not IMAGE.fullmatch(image):
+        raise Usage(
+            f"{image!r} is not a valid image: it needs a version, and `latest` is none",
+            expected=f"such as {ANY_IMAGE}, at most 110 characters",
+        )
+    if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) not in PORTS:
+        raise Usage(
+            f"{port!r} is not a valid port for a pod without root",
+            expected=f"a whole number from {PORTS[0]} to {PORTS[-1]}",
+        )
+    if not about or not about.isprintable() or len(about) > LONGEST_ABOUT or set(NOT_IN_ABOUT) & set(about):
+        raise Usage(
+            f"the description {about!r} is not valid",
+            expected=f"one line of at most {LONGEST_ABOUT} characters without {' '.join(NOT_IN_ABOUT)}",
+        )
+    return Project(name=name, folder=below, image=image, port=int(port), about=about)
 
 
 def check_name(name: str, services: Sequence[Service]) -> None:
-    """Raise `Usage` unless nobody has the name and everything that is called by it can be."""
+    """Raise `Usage` unless the name is free and everything that is called by it can be."""
     refuse_option_like("service", name)
-    if len(name) > LONGEST_LABEL:
-        raise Usage(
-            f"the name {name!r} has {len(name)} characters",
-            expected=f"at most {LONGEST_LABEL}, as in DNS: the namespace and the name on the tailnet are called so",
-        )
     if not LABEL.fullmatch(name):
         raise Usage(
-            f"{name!r} cannot be the name of a service",
-            expected="a DNS label: a-z and 0-9, a letter first, single dashes between them",
+            f"{name!r} is not a valid name for a service",
+            expected="a DNS label of at most 63 characters: a-z and 0-9, a letter first, single dashes between them",
         )
     if name in {ALL, HELPERS, "default"} or name.startswith("kube-"):
         raise Usage(f"the name {name!r} is taken, by the tasks or by Kubernetes itself", expected="another name")
@@ -104,108 +109,53 @@ def check_name(name: str, services: Sequence[Service]) -> None:
             )
 
 
-def checked_folder(root: Path, name: str, folder: str) -> str:
-    """The folder below `pulumi/`. Raises `Usage` for a wrong place, `Refused` for one where something is."""
+def read_folder(root: Path, name: str, folder: str) -> str:
+    """The folder below `pulumi/`. Raises `Usage` for a wrong place, `Refused` for one that is in use."""
     programs = root / PULUMI
-    rooms = sorted(room.name for room in programs.iterdir() if room.is_dir() and is_room(room))
-    sides = {
-        "expected": f"{PULUMI}/<room>/…/{name}, where the room is one of {', '.join(rooms)}",
-        "next_step": f"./inv new.service {name} --folder {PULUMI}/apps/{name}",
-    }
-    if not folder:
-        raise Usage("no folder was named", **sides)
-    try:
-        parts = (root / folder).relative_to(programs).parts
-    except ValueError as error:
-        raise Usage(f"the folder {folder!r} is not below {PULUMI}/", **sides) from error
-    if len(parts) < 2 or parts[0] not in rooms or not all(PART.fullmatch(part) for part in parts):
-        raise Usage(f"{folder!r} is no place for a project", **sides)
-    if parts[-1] != name:
-        raise Usage(f"the folder {folder!r} is not called like the service", **sides)
-    below = "/".join(parts)
-    if len(below) > LONGEST_FOLDER:
-        raise Usage(f"the folder {folder!r} is {len(below)} characters deep", expected=f"at most {LONGEST_FOLDER}")
-    _refuse_if_in_use(programs, below)
-    return below
-
-
-def is_room(folder: Path) -> bool:
-    return folder.name != HELPERS and PART.fullmatch(folder.name) is not None
-
-
-def _refuse_if_in_use(programs: Path, below: str) -> None:
-    """Nothing may be at the place, and its parents are plain folders of no project."""
-    place, shown = programs / below, f"{PULUMI}/{below}"
+    folders = sorted(path.name for path in programs.iterdir() if path.is_dir() and PART.fullmatch(path.name))
+    areas = [area for area in folders if area != HELPERS]
+    place = root / folder
+    parts = place.relative_to(programs).parts if place.is_relative_to(programs) else ()
+    valid = len(parts) > 1 and parts[0] in areas and parts[-1] == name and all(map(PART.fullmatch, parts))
+    if not valid or len("/".join(parts)) > LONGEST_FOLDER:
+        raise Usage(
+            f"{folder!r} is not a valid folder for {name}" if folder else "no folder was named",
+            expected=f"{PULUMI}/<area>/…/{name} of at most {LONGEST_FOLDER} characters; areas: {', '.join(areas)}",
+            next_step=f"./inv new.service {name} --folder {PULUMI}/apps/{name}",
+        )
+    shown = "/".join((PULUMI, *parts))
     sides = {"expected": "a folder that is new, or empty", "next_step": f"ls -lA {shown}"}
     if place.is_symlink() or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
         raise Refused(f"{shown} exists and is not an empty folder", **sides)
-    for parent in place.parents:
-        if parent == programs:
-            return
+    for parent in place.parents[: len(parts) - 1]:
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-            raise Refused(f"{shown} goes through {parent.name}, which is no plain folder", **sides)
+            raise Refused(f"{parent.name}, a parent of {shown}, is not a plain folder", **sides)
         if (parent / "Pulumi.yaml").exists():
             raise Refused(f"{shown} would be inside the project {parent.name}", **sides)
-
-
-def checked_image(image: str) -> str:
-    if len(image) > LONGEST_IMAGE or not IMAGE.fullmatch(image):
-        raise Usage(
-            f"{image!r} is no image with a version",
-            expected=f"such as {ANY_IMAGE}, at most {LONGEST_IMAGE} characters; `latest` is no version",
-        )
-    return image
-
-
-def checked_port(port: str) -> int:
-    number = int(port) if re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) else 0
-    if not LOWEST_PORT <= number <= HIGHEST_PORT:
-        raise Usage(
-            f"{port!r} is no port that a pod without root can listen on",
-            expected=f"a whole number from {LOWEST_PORT} to {HIGHEST_PORT}",
-        )
-    return number
-
-
-def checked_about(about: str) -> str:
-    """One sentence without its full stop."""
-    text = about.strip().removesuffix(".")
-    wrong = sorted(NOT_IN_ABOUT.intersection(text))
-    if wrong or not text or not text.isprintable() or len(text) > LONGEST_ABOUT:
-        holds = f" holds {' '.join(wrong)}" if wrong else " will not do"
-        raise Usage(
-            f"the description {text!r}{holds}",
-            expected=f"one line of at most {LONGEST_ABOUT} characters without {' '.join(sorted(NOT_IN_ABOUT))}",
-        )
-    return text
-
-
-# The files
+    return "/".join(parts)
 
 
 def files_of(project: Project) -> dict[str, str]:
     """Name → content of each file of the project, in the order of their names."""
+    depth = len(project.folder.split("/"))
     values = {
         "name": project.name,
         "image": project.image,
         "port": str(project.port),
         "about": project.about,
-        "depth": str(project.depth),
-        "virtualenv": "../" * (project.depth + 1) + ".venv",
+        "depth": str(depth),
+        "virtualenv": "../" * (depth + 1) + ".venv",
         "yaml_name": as_yaml(project.name),
         "yaml_about": as_yaml(project.about),
     }
-    templates = sorted(TEMPLATES.glob(f"*{SUFFIX}"))
     return {
         path.name.removesuffix(SUFFIX): Template(path.read_text(encoding="utf-8")).substitute(values)
-        for path in templates
+        for path in sorted(TEMPLATES.glob(f"*{SUFFIX}"))
     }
 
 
 def as_yaml(text: str) -> str:
     """The text as a YAML scalar, in quotes where it would be read as something else: `on`, `a: b`."""
-    import yaml
-
     try:
         plain = yaml.safe_load(f"key: {text}") == {"key": text}
     except yaml.YAMLError:
@@ -219,58 +169,27 @@ def write(project: Project, root: Path) -> list[str]:
     Raises `Refused` when something came into its place meanwhile, `ToolFailed` when it cannot be written.
     """
     place = root / PULUMI / project.folder
-    files = files_of(project)
+    # One rename puts everything in place, with the parents that are missing; it never replaces what is there.
+    top = next(path for path in (place, *place.parents) if path.parent.exists())
+    draft = top.with_name(f".{top.name[:40]}.{secrets.token_hex(4)}")
+    folder = draft / place.relative_to(top)
     try:
-        with _parents_of(place), _beside(place) as draft:
-            for name, text in files.items():
-                (draft / name).write_text(text, encoding="utf-8")
-            _put(draft, place)
+        files = files_of(project)
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        draft.rename(top)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            summary = f"{top.name!r} was created by another process while the project was written"
+            raise Refused(summary, expected="an empty folder") from error
         raise ToolFailed(
             f"{project.shown_folder} cannot be written: {error.strerror}",
             expected="a checkout that this user may write to, on a disk with free space",
         ) from error
-    return list(files)
-
-
-def _put(draft: Path, place: Path) -> None:
-    """Rename: a folder with something in it is not replaced, and neither is a file."""
-    try:
-        draft.rename(place)
-    except OSError as error:
-        if not place.exists():
-            raise
-        raise Refused(
-            f"something came into {place.name!r} while the project was written", expected="an empty folder"
-        ) from error
-
-
-@contextlib.contextmanager
-def _parents_of(place: Path) -> Iterator[None]:
-    """Make the folders above `place` that are missing; they go again when what follows fails."""
-    missing = [parent for parent in place.parents if not parent.exists()]
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for parent in missing:
-            with contextlib.suppress(OSError):  # somebody uses it by now
-                parent.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    """An empty folder on the same disk as `place`; nothing is left of it unless it was renamed."""
-    draft = place.with_name(f".{place.name[:40]}.{secrets.token_hex(4)}")
-    draft.mkdir()
-    try:
-        yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-# What is left to do by hand
+    return list(files)
 
 
 def entry(project: Project) -> str:

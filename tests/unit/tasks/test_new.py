@@ -30,7 +30,7 @@ def tree(home: House) -> set[Path]:
 
 
 def wanted(home: House, name: str = "tryout", folder: str = FOLDER) -> scaffolding.Project:
-    return scaffolding.asked_for(home.root, (), name, folder, image="", port="", about="")
+    return scaffolding.read_project(home.root, (), name, folder, image="", port="", about="")
 
 
 def test_the_folder_is_complete_and_the_entry_is_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,15 +63,15 @@ def test_others_can_read_what_was_written(home: House) -> None:
     [
         ("", "is empty"),
         ("-tryout", "starts with a dash"),
-        ("Podinfo", "cannot be the name"),
-        ("pod_info", "cannot be the name"),
-        ("pod.info", "cannot be the name"),
-        ("tryout-", "cannot be the name"),
-        ("9lives", "cannot be the name"),
+        ("Podinfo", "not a valid name"),
+        ("pod_info", "not a valid name"),
+        ("pod.info", "not a valid name"),
+        ("tryout-", "not a valid name"),
+        ("9lives", "not a valid name"),
         ("pod info", "white space"),
-        ("pödinfo", "cannot be the name"),
-        ("../tryout", "cannot be the name"),
-        (LONG, "has 64 characters"),
+        ("pödinfo", "not a valid name"),
+        ("../tryout", "not a valid name"),
+        (LONG, "not a valid name"),
         ("all", "is taken"),
         ("default", "is taken"),
         ("kube-system", "is taken"),
@@ -91,18 +91,18 @@ def test_a_name_that_will_not_do(home: House, name: str, said: str) -> None:
     ("folder", "error", "said"),
     [
         ("", Usage, "no folder was named"),
-        ("apps/web/tryout", Usage, "not below pulumi/"),
-        ("/etc/tryout", Usage, "not below pulumi/"),
-        ("../pulumi/apps/tryout", Usage, "not below pulumi/"),
-        ("pulumi", Usage, "no place"),
-        ("pulumi/tryout", Usage, "no place"),
-        ("pulumi/app/tryout", Usage, "no place"),
-        ("pulumi/lib/tryout", Usage, "no place"),
-        ("pulumi/apps/../../tryout", Usage, "no place"),
-        ("pulumi/apps/.hidden/tryout", Usage, "no place"),
-        ("pulumi/apps/My Web/tryout", Usage, "no place"),
-        ("pulumi/apps/web/other", Usage, "not called like the service"),
-        ("pulumi/apps/" + "deep/" * 20 + "tryout", Usage, "characters"),
+        ("apps/web/tryout", Usage, "not a valid folder"),
+        ("/etc/tryout", Usage, "not a valid folder"),
+        ("../pulumi/apps/tryout", Usage, "not a valid folder"),
+        ("pulumi", Usage, "not a valid folder"),
+        ("pulumi/tryout", Usage, "not a valid folder"),
+        ("pulumi/app/tryout", Usage, "not a valid folder"),
+        ("pulumi/lib/tryout", Usage, "not a valid folder"),
+        ("pulumi/apps/../../tryout", Usage, "not a valid folder"),
+        ("pulumi/apps/.hidden/tryout", Usage, "not a valid folder"),
+        ("pulumi/apps/My Web/tryout", Usage, "not a valid folder"),
+        ("pulumi/apps/web/other", Usage, "not a valid folder"),
+        ("pulumi/apps/" + "deep/" * 20 + "tryout", Usage, "not a valid folder"),
         ("pulumi/apps/web/glance/tryout", Refused, "inside the project glance"),
     ],
 )
@@ -148,13 +148,13 @@ def test_an_empty_folder_is_as_good_as_none(home: House) -> None:
 
 @pytest.mark.parametrize("image", ["tryout", "tryout:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110])
 def test_an_image_without_a_version_is_refused(home: House, image: str) -> None:
-    with pytest.raises(Usage, match="no image with a version"):
+    with pytest.raises(Usage, match="not a valid image"):
         new.service.body(home.c, "tryout", folder=FOLDER, image=image)
 
 
 @pytest.mark.parametrize("port", ["80", "65536", "x", "-1", "1e4", "٨٠٨٠", "8080.0"])
 def test_a_port_that_only_root_or_nobody_can_use_is_refused(home: House, port: str) -> None:
-    with pytest.raises(Usage, match="no port"):
+    with pytest.raises(Usage, match="not a valid port"):
         new.service.body(home.c, "tryout", folder=FOLDER, port=port)
 
 
@@ -197,13 +197,13 @@ def test_half_a_project_is_never_left(
 def test_what_comes_into_its_place_meanwhile_wins(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     project, place = wanted(home), home.root / FOLDER
 
-    def slow(asked: scaffolding.Project) -> dict[str, str]:
+    def slow(project: scaffolding.Project) -> dict[str, str]:
         place.mkdir()
         (place / "mine").write_text("mine")
         return {"a": "b"}
 
     monkeypatch.setattr(scaffolding, "files_of", slow)
-    with pytest.raises(Refused, match="came into"):
+    with pytest.raises(Refused, match="another process"):
         scaffolding.write(project, home.root)
     assert [path.name for path in place.iterdir()] == ["mine"]
     assert not [path for path in place.parent.iterdir() if path.name.startswith(".")]
