@@ -13,7 +13,7 @@ from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.core.names import nearest
 from runbooks.core.search_path import find_program
 from runbooks.core.yaml_file import dump
-from runbooks.stacks import definitions, states
+from runbooks.stacks import definitions, lab_stacks, states
 from runbooks.stacks.guard import check_opened_environment
 from runbooks.stacks.service import EnvironmentKey, Service
 from runbooks.stacks.session import Session
@@ -318,9 +318,7 @@ def drafted(session: Session, name: EnvironmentName) -> Draft:
 
 def _generated(session: Session, carried: definitions.Carried) -> list[str]:
     """The lab makes up what nobody set: it is kept from then on like any other secret."""
-    from runbooks.stacks.preparation import generated_secret
-
-    made = definitions.fill_empty(carried.document, generated_secret)
+    made = definitions.fill_empty(carried.document, lab_stacks.generate_secret)
     session.masker.register_all(made)
     return made
 
@@ -509,10 +507,8 @@ def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
 
 def settings_of(session: Session, service: Service) -> Path:
     """The stack config, which on the lab is a copy of its own, brought up to date."""
-    from runbooks.stacks.preparation import refresh_settings
-
     stack = session.stack(service)
-    refresh_settings(session, stack)
+    lab_stacks.refresh_config(session, stack)
     return stack.settings_file
 
 

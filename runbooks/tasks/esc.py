@@ -77,7 +77,7 @@ def set_value(c: Any, env: str, path: str) -> None:
     from runbooks.core.names import refuse_option_like
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.tasks.secrets import checked, piped, typed
+    from runbooks.tasks.secrets import read_value
     from runbooks.tools.esc import read_path, refuse_reference
 
     refuse_option_like("path", path)
@@ -89,7 +89,7 @@ def set_value(c: Any, env: str, path: str) -> None:
             raise environments.not_there(session, name)
         if entry := environments.check_place(session, name, live, keys):
             session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
-        value = checked(typed(path, f"secret of {name.short}") if sys.stdin.isatty() else piped(), path)
+        value = read_value(path, f"secret of {name.short}")
         session.masker.register(value)
         refuse_reference(value, keys, name)
         environments.run_esc(session, environments.esc_of(session).set_secret(name, path, value), name)

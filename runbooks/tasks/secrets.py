@@ -24,47 +24,60 @@ LONGEST = 1_000_000
 )
 def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     """Set a secret of the service's stack, from a prompt without echo or from standard input."""
-    from runbooks.core.errors import NotFound, Usage
+    from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks import states
-    from runbooks.stacks.preparation import generated_secret, prepare
-    from runbooks.stacks.states import has_stack
+    from runbooks.stacks.lab_stacks import generate_secret
+    from runbooks.stacks.preparation import prepare, refuse_missing
     from runbooks.tools import pulumi
     from runbooks.tools.stack_config import full_key, kept
 
     wanted = find_service(service)
-    setting = known_setting(wanted, key)
+    setting = find_setting(wanted, key)
     if generate and not setting.generated:
         raise Usage(
-            f"a made-up value is no {setting.about}",
+            f"a made-up value is not a valid {setting.about}",
             expected="the real value",
             next_step=f"./inv secrets.set {service} {key}",
         )
     with open_session(c, "secrets.set", cluster=False) as session:
         stack = prepare(session, wanted) if session.target.ephemeral else session.stack(wanted)
-        if not has_stack(session, stack):
-            raise NotFound(
-                f"{wanted.name} has no stack {stack.name!r} on {session.target.shown_backend}",
-                expected=f"the stack {stack.reference}",
-                next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
-            )
-        value = generated_secret() if generate else asked_for(setting)
+        refuse_missing(session, wanted, stack)
+        value = generate_secret() if generate else read_value(setting.key, setting.about)
         session.masker.register(value)
         with kept(stack.settings_file):
             done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
             if not done.ok:
                 raise states.explain_confidential(session, done, stack)
-        where = stack.settings_file.name
-        session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {where}, encrypted.")
+        file = stack.settings_file.name
+        session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {file}, encrypted.")
 
 
-def known_setting(service: Service, key: str) -> SecretSetting:
-    """The declared secret called `key`, with or without its namespace. Raises `NotFound` with the nearest names."""
+def find_setting(service: Service, key: str) -> SecretSetting:
+    """The declared secret called `key`, with or without its namespace. Raises `NotFound` with the nearest names.
+
+    Raises `Usage` where the service's secrets are in its ESC environment: in the stack config they would win over it.
+    """
+    from runbooks.core.errors import Usage
     from runbooks.core.names import known
     from runbooks.tools.stack_config import full_key
 
-    refuse_those_of_environment(service, key)
+    if service.environment and not service.secrets:
+        own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
+        set_it = f"./inv esc.set {service.environment} pulumiConfig."
+        bare = known(
+            f"secret of {service.name}",
+            key.removeprefix(f"{service.project_name}:"),
+            own,
+            list_with=f"./inv esc.open {service.environment}; {set_it}<name> sets one",
+        )
+        raise Usage(
+            f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack "
+            "config",
+            expected="the value set there",
+            next_step=f"{set_it}{bare}",
+        )
     by_key = {setting.key: setting for setting in service.secrets}
     by_full_key = {full_key(service.project_name, setting.key): setting for setting in service.secrets}
     if key in by_full_key:
@@ -72,77 +85,31 @@ def known_setting(service: Service, key: str) -> SecretSetting:
     return by_key[known(f"secret setting of {service.name}", key, by_key, list_with="./inv doctor")]
 
 
-def refuse_those_of_environment(service: Service, key: str) -> None:
-    """Raise `Usage` where the service's secrets are in its ESC environment: in the stack file they would win over it.
+def read_value(key: str, about: str) -> str:
+    """Read a secret: typed twice without echo on a terminal, else all of standard input without its last newline.
 
-    Raises `NotFound` when the environment has none of that name either.
+    Raises `Usage` for an empty or an absurdly long value, one that is not text, or two that differ; `NotApproved` at
+    the end of input.
     """
-    from runbooks.core.errors import Usage
-    from runbooks.core.names import known
-
-    if service.secrets or not service.environment:
-        return
-    own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
-    setting = f"./inv esc.set {service.environment} pulumiConfig."
-    bare = known(
-        f"secret of {service.name}",
-        key.removeprefix(f"{service.project_name}:"),
-        own,
-        list_with=f"./inv esc.open {service.environment}; {setting}<name> sets one",
-    )
-    raise Usage(
-        f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack file",
-        expected="the value set there",
-        next_step=f"{setting}{bare}",
-    )
-
-
-def asked_for(setting: SecretSetting) -> str:
-    """The value: typed twice without echo on a terminal, else all of standard input without its last newline.
-
-    Raises `Usage` for an empty or an absurdly long one, or one that cannot be kept as text.
-    """
-    value = typed(setting.key, setting.about) if sys.stdin.isatty() else piped()
-    return checked(value, setting.key)
-
-
-def checked(value: str, key: str) -> str:
-    from runbooks.core.errors import Usage
-
-    if not value.strip():
-        raise Usage(
-            f"the value for {key} is empty", expected="a value at the prompt or on standard input; nothing was set"
-        )
-    if len(value) > LONGEST or "\0" in value:
-        raise Usage(
-            f"the value for {key} is not one a setting can hold", expected=f"text of at most {LONGEST} characters"
-        )
-    return value
-
-
-def typed(key: str, about: str) -> str:
-    """A value typed twice without echo. Raises `Usage` when the two differ, `NotApproved` at the end of input."""
     import getpass
 
     from runbooks.core.errors import NotApproved, Usage
 
-    try:
-        first = getpass.getpass(f"{key} ({about}), not shown: ")
-        again = getpass.getpass("the same again: ") if first else first
-    except EOFError:
-        raise NotApproved("no value was typed; nothing was set", expected="a value at the prompt") from None
-    if first != again:
-        raise Usage("the two values differ; nothing was set", expected="the same value twice")
-    return first
-
-
-def piped() -> str:
-    """All of standard input without its last newline. Raises `Usage` when it is no text."""
-    from runbooks.core.errors import Usage
-
-    raw = sys.stdin.buffer.read(LONGEST + 2)
-    try:
-        value = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Usage("standard input is not UTF-8 text; nothing was set", expected="the value as text") from None
-    return value.removesuffix("\n").removesuffix("\r")
+    if sys.stdin.isatty():
+        try:
+            value = getpass.getpass(f"{key} ({about}), not shown: ")
+            again = getpass.getpass("the same again: ") if value else value
+        except EOFError:
+            raise NotApproved("no value was typed; nothing was set", expected="a value at the prompt") from None
+        if value != again:
+            raise Usage("the two values differ; nothing was set", expected="the same value twice")
+    else:
+        try:
+            value = sys.stdin.buffer.read(LONGEST + 2).decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise Usage("standard input is not UTF-8 text; nothing was set", expected="the value as text") from None
+    if not value.strip():
+        raise Usage(f"the value for {key} is empty; nothing was set", expected="a value at the prompt or piped in")
+    if len(value) > LONGEST or "\0" in value:
+        raise Usage(f"the value for {key} cannot be stored", expected=f"text of at most {LONGEST} characters")
+    return value

@@ -95,7 +95,7 @@ def test_the_end_of_input_at_the_prompt_is_no_value(home: House, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("piped", "seen"),
-    [(b"", "is empty"), (b"\n", "is empty"), (b"  \n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"a\0b", "not one")],
+    [(b"", "is empty"), (b"\n", "is empty"), (b"  \n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"a\0b", "password")],
 )
 def test_what_is_no_value_sets_nothing(home: House, monkeypatch: pytest.MonkeyPatch, piped: bytes, seen: str) -> None:
     stdin(monkeypatch, Piped(piped))
