@@ -146,6 +146,26 @@ def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: P
     return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
 
 
+@contextlib.contextmanager
+def open_kubectl(target: Target, run: RunContext) -> Iterator[tuple[KubeContext, Kubectl]]:
+    """The target's context and a kubectl on it alone, before any session; its kubeconfig is removed afterwards.
+
+    Raises `Refused` when the kubeconfig lacks something.
+    """
+    context, path = private_kubeconfig(target, run.journal.folder)
+    try:
+        run.masker.register_all(context.secrets())
+        yield context, kubectl_for(target, context, path, run.state_dir)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def load_chosen_target(c: Any, run: RunContext) -> Target:
+    """The target of `--target`, `OPS_TARGET` or `targets.yaml`. Raises `Usage` or `NotFound`."""
+    name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
+    return load_target(name, root=ROOT, state_dir=run.state_dir)
+
+
 def cluster_login(context: KubeContext) -> dict[str, str]:
     """The variables that the kubeconfig's login plug-in may need; without one there are none."""
     return plugin_variables(os.environ) if context.starts_plugin else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from invoke import task
@@ -16,11 +15,17 @@ if TYPE_CHECKING:
 @task
 def show(c: Any) -> None:
     """Show where the next run goes: stack, backend, cluster, tools. Changes nothing."""
-    from runbooks.run import open_run
+    from runbooks.core.errors import OpsError
+    from runbooks.run import load_chosen_target, open_run
+    from runbooks.stacks.toolbox import find_pulumi
 
     with open_run(c, "target.show") as run:
-        target = _chosen(c, run)
-        rows = [*_written(target), ("cluster now", _cluster_now(target, run)), ("pulumi", _pulumi(target))]
+        target = load_chosen_target(c, run)
+        try:
+            pulumi = find_pulumi(target)
+        except OpsError as error:
+            pulumi = f"{error.summary}; {error.next_step}"
+        rows = [*_written(target), ("cluster now", _cluster_now(target, run)), ("pulumi", pulumi)]
         run.reporter.table(f"Target {target.name}", ("what", "value"), rows)
         run.reporter.event("target", **{what.replace(" ", "_"): value for what, value in rows}, name=target.name)
 
@@ -30,14 +35,14 @@ def pin(c: Any) -> None:
     """Record in targets.yaml which cluster the target is, after showing it and asking."""
     from runbooks.core.errors import NotApproved, Usage
     from runbooks.core.files import ROOT
-    from runbooks.run import open_run
+    from runbooks.run import load_chosen_target, open_run
     from runbooks.stacks.target import pin as write_pin
 
     with open_run(c, "target.pin") as run:
-        target = _chosen(c, run)
+        target = load_chosen_target(c, run)
         if target.ephemeral:
             raise Usage("the lab pins itself when it starts", expected="a target of targets.yaml: --target NAME")
-        cluster, nodes = _looked_up(target, run)
+        cluster, nodes = _identify(target, run)
         rows = (
             ("cluster", cluster.name),
             ("context", cluster.context),
@@ -50,9 +55,14 @@ def pin(c: Any) -> None:
         if cluster.uid == target.cluster_uid:
             run.reporter.line("It is pinned to this cluster already; nothing changed.")
             return
-        if not _agreed(target, run):
+        if target.is_pinned:
+            question = f"It is pinned to another cluster. Type {target.name} to pin it to this one:"
+            confirmed = run.reporter.ask_word(question, target.name)
+        else:
+            confirmed = run.reporter.ask_yes(f"Pin {target.name} to this cluster?")
+        if not confirmed:
             raise NotApproved(
-                "nothing was pinned: nobody said so on a terminal",
+                "nothing was pinned: it was not confirmed on a terminal",
                 expected=f"the name {target.name} typed" if target.is_pinned else "y at the question",
                 next_step=f"./inv --target {target.name} target.pin",
             )
@@ -61,24 +71,9 @@ def pin(c: Any) -> None:
         run.reporter.line(f"Pinned {target.name} to {cluster.uid} in {path.name}.")
 
 
-def _agreed(target: Target, run: RunContext) -> bool:
-    if target.is_pinned:
-        question = f"It is pinned to another cluster. Type {target.name} to pin it to this one:"
-        return run.reporter.ask_word(question, target.name)
-    return run.reporter.ask_yes(f"Pin {target.name} to this cluster?")
-
-
-def _chosen(c: Any, run: RunContext) -> Target:
-    from runbooks.core.files import ROOT
-    from runbooks.stacks.target import chosen_name, load_target, load_targets
-
-    name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
-    return load_target(name, root=ROOT, state_dir=run.state_dir)
-
-
 def _written(target: Target) -> list[tuple[str, str]]:
     passphrase = target.passphrase_file
-    said = "PULUMI_CONFIG_PASSPHRASE, or none needed" if passphrase is None else str(passphrase)
+    source = "PULUMI_CONFIG_PASSPHRASE, or none needed" if passphrase is None else str(passphrase)
     absent = " (there is no such file)" if passphrase is not None and not passphrase.exists() else ""
     return [
         ("stack", target.stack),
@@ -87,7 +82,7 @@ def _written(target: Target) -> list[tuple[str, str]]:
         ("kubeconfig", str(target.kubeconfig)),
         ("context", target.context),
         ("pinned cluster", target.cluster_uid or f"none yet: ./inv --target {target.name} target.pin"),
-        ("passphrase", said + absent),
+        ("passphrase", source + absent),
         ("throw-away", "yes" if target.ephemeral else "no"),
     ]
 
@@ -96,7 +91,7 @@ def _cluster_now(target: Target, run: RunContext) -> str:
     from runbooks.core.errors import OpsError
 
     try:
-        cluster, nodes = _looked_up(target, run)
+        cluster, nodes = _identify(target, run)
     except OpsError as error:
         return f"not known: {error.summary}"
     same = "the pinned one" if cluster.uid == target.cluster_uid else "NOT the pinned one"
@@ -104,28 +99,13 @@ def _cluster_now(target: Target, run: RunContext) -> str:
     return f"{cluster.name} at {cluster.server}, UID {cluster.uid}, {verdict}; nodes {nodes}"
 
 
-def _looked_up(target: Target, run: RunContext) -> tuple[Cluster, str]:
+def _identify(target: Target, run: RunContext) -> tuple[Cluster, str]:
     """The cluster behind the target's context, and its nodes' names. Raises `Refused` when it gives no identity."""
-    from runbooks.run import kubectl_for
-    from runbooks.stacks.guard import identify, private_kubeconfig
+    from runbooks.run import open_kubectl
+    from runbooks.stacks.guard import identify
     from runbooks.tools.kubectl import ask, items, metadata
 
-    context, path = private_kubeconfig(target, run.journal.folder)
-    try:
-        run.masker.register_all(context.secrets())
-        kubectl = kubectl_for(target, context, path, run.state_dir)
+    with open_kubectl(target, run) as (context, kubectl):
         cluster = identify(target, context, kubectl, run.runner)
         nodes = sorted(metadata(node)[1] for node in items(ask(run.runner, kubectl.get("nodes"))))
-    finally:
-        path.unlink(missing_ok=True)
     return cluster, ", ".join(nodes) or "none"
-
-
-def _pulumi(target: Target) -> str:
-    from runbooks.core.errors import OpsError
-    from runbooks.stacks.toolbox import find_pulumi
-
-    try:
-        return find_pulumi(target)
-    except OpsError as error:
-        return f"{error.summary}; {error.next_step}"

@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
         "read by others",
         "chmod 600",
     ),
-    "no backend": (retarget(backend="file:///nowhere/at/all"), "backend", "no folder", "mkdir -p"),
+    "no backend": (retarget(backend="file:///nowhere/at/all"), "backend", "not a folder", "mkdir -p"),
     "kubectl too far": (
         answer("kubectl", ["version"], VERSIONS | {"clientVersion": {"gitVersion": "v1.30.0"}}),
         "kubectl",

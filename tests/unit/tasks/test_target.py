@@ -142,6 +142,6 @@ def test_the_lab_is_never_pinned_by_hand(house: House, monkeypatch: pytest.Monke
     from runbooks.stacks.target import load_targets
 
     lab = replace(load_targets(house.root).defined["home"], name="lab", ephemeral=True)
-    monkeypatch.setattr("runbooks.tasks.target._chosen", lambda *_: lab)
+    monkeypatch.setattr("runbooks.run.load_chosen_target", lambda *_: lab)
     with pytest.raises(Usage, match="pins itself"):
         run(target.pin, house)

@@ -1,0 +1,192 @@
+"""What a run needs of this machine and of its target: one finding a row of `doctor`, each failure with its fix."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from runbooks.core.findings import Finding, failed, not_tried, passed
+from runbooks.core.install import INSTALL
+from runbooks.core.runner import Runner
+from runbooks.stacks import environments
+from runbooks.stacks.guard import identify, read_settings
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import has_stack
+from runbooks.stacks.target import Target
+from runbooks.tools import pulumi
+from runbooks.tools.diagnosis import FIRST_WITH_EXIT_CODES, Tool, is_at_least, look, tool_is_there
+from runbooks.tools.helm import Helm, read_releases
+from runbooks.tools.kubeconfig import KubeContext
+from runbooks.tools.kubectl import Kubectl, ask, read_versions
+from runbooks.tools.plugins import NO_DOWNLOADS, Plugin, is_on, place_of, wanted_plugins
+from runbooks.tools.pulumi_home import user_home
+from runbooks.tools.stack_config import missing_keys
+
+TOOLS = (
+    Tool(name="uv", version=("--version",), install="./inv installs it", why="syncs the Python environment"),
+    Tool(name="git", version=("--version",), install="install git", why="rollback and pull requests need it"),
+    Tool(
+        name="helm",
+        version=("version", "--short"),
+        install=INSTALL["helm"],
+        required=False,
+        why="charts.* need it; the lab builds one when they are asked for",
+    ),
+    Tool(name="rg", version=("--version",), install="install ripgrep", required=False, why="only people use it"),
+    Tool(
+        name="modal",
+        version=("--version",),
+        install="uv sync --group modal",
+        required=False,
+        why="only modal.deploy needs it",
+    ),
+)
+
+
+def tools(runner: Runner) -> Iterator[Finding]:
+    for tool in TOOLS:
+        yield tool_is_there(tool, runner)
+
+
+# --- the target, from its file to its cluster --------------------------------------------------------------------
+
+
+def passphrase_is_readable(target: Target, key_services: list[str]) -> Finding:
+    """`key_services`: those that keep the keys of its stacks, such as `awskms`; such stacks need no passphrase."""
+    path = target.passphrase_file
+    if path is None:
+        if not target.has_diy_backend:
+            return not_tried("passphrase", "the Pulumi Cloud keeps the keys", deciding=False)
+        if "PULUMI_CONFIG_PASSPHRASE" in os.environ:
+            return passed("passphrase", "PULUMI_CONFIG_PASSPHRASE")
+        if key_services:
+            why = f"none given; only stacks whose key is not with {', '.join(key_services)} need one"
+            return not_tried("passphrase", why, deciding=False)
+        step = "add passphrase_file to the target, or export PULUMI_CONFIG_PASSPHRASE"
+        return failed("passphrase", "neither passphrase_file nor PULUMI_CONFIG_PASSPHRASE", next_step=step)
+    try:
+        mode = path.stat().st_mode
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        step = "write the passphrase of the stacks into it, mode 0600"
+        return failed("passphrase", f"{path} cannot be read ({type(error).__name__})", next_step=step)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return failed("passphrase", f"{path} can be read by others", next_step=f"chmod 600 {path}")
+    return passed("passphrase", str(path))
+
+
+def backend_is_there(target: Target) -> Finding:
+    folder = target.file_backend
+    if folder is None:
+        return not_tried("backend", f"{target.shown_backend}: see the row login", deciding=False)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return failed("backend", f"{folder} is not a folder that can be written to", next_step=f"mkdir -p {folder}")
+    return passed("backend", str(folder))
+
+
+def cluster_answers(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runner) -> Finding:
+    cluster = identify(target, context, kubectl, runner)
+    if target.is_pinned and cluster.uid != target.cluster_uid:
+        evidence = f"{cluster.server} is UID {cluster.uid}, not the pinned one"
+        return failed("cluster", evidence, next_step=f"./inv --target {target.name} target.show")
+    return passed("cluster", f"{cluster.name} at {cluster.server}")
+
+
+def kubectl_fits(kubectl: Kubectl, runner: Runner) -> Finding:
+    versions = read_versions(ask(runner, kubectl.version()))
+    evidence = f"{versions.client or '?'}, server {versions.server or '?'}, {kubectl.program}"
+    if versions.skew is None or versions.skew > 1:
+        # Kubernetes supports a kubectl within one minor version of the API server.
+        return failed("kubectl", f"{evidence}: more than one minor version apart", next_step=INSTALL["kubectl"])
+    return passed("kubectl", evidence)
+
+
+# --- pulumi on the target ----------------------------------------------------------------------------------------
+
+
+def pulumi_rows(session: Session) -> Iterator[Finding]:
+    """Pulumi, its plugins and login, helm's releases, and a row for each service's stack."""
+    found = session.tools
+    evidence = f"{found.pulumi_version}, {found.pulumi}"
+    if is_at_least(pulumi.read_version(found.pulumi_version), FIRST_WITH_EXIT_CODES):
+        yield passed("pulumi", evidence)
+    else:
+        cause = "its exit codes do not tell failures apart: 3.227 is the first whose do"
+        yield failed("pulumi", evidence, cause=cause, next_step=INSTALL["pulumi"])
+    folder = user_home(os.environ) / "plugins"
+    for plugin in wanted_plugins():
+        row = plugin_is_there(plugin, folder, {**os.environ, **session.env})
+        yield replace(row, next_step="./inv lab.up") if session.target.ephemeral and not row.ok else row
+    yield look("esc", lambda: esc_is_there(session))
+    yield look("login", lambda: is_logged_in(session))
+    yield look("helm releases", lambda: no_release_is_stuck(session))
+    for service in session.services:
+        yield look(f"stack of {service.name}", lambda service=service: stack_is_complete(session, service))  # type: ignore[misc]
+
+
+def plugin_is_there(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> Finding:
+    """Pulumi finds the plugin; where it may download it, its absence is no failure yet."""
+    check = f"plugin {plugin.name}"
+    place = place_of(plugin, folder, environ)
+    if place:
+        return passed(check, place)
+    evidence = f"v{plugin.version} is neither on PATH nor in {folder}"
+    if is_on(NO_DOWNLOADS, environ):
+        cause = f"{NO_DOWNLOADS} keeps pulumi from downloading it"
+        return failed(check, evidence, cause=cause, next_step=plugin.install)
+    why = f"{evidence}; pulumi downloads it at its next run, and tries to at each one while there is no network"
+    return not_tried(check, why, next_step=plugin.install, deciding=False)
+
+
+def esc_is_there(session: Session) -> Finding:
+    if session.target.has_diy_backend:
+        why = f"{session.target.shown_backend} does not support Pulumi ESC; only the Pulumi Cloud does"
+        return not_tried("esc", why, deciding=False)
+    found = environments.esc_of(session)
+    return passed("esc", f"{found.program} env, which takes its place" if found.is_pulumi else found.program)
+
+
+def is_logged_in(session: Session) -> Finding:
+    outcome = session.runner.run(pulumi.whoami(session.tools.pulumi, session.env))
+    if not outcome.ok:
+        lines = [line for line in outcome.shown_stderr.splitlines() if line.strip()]
+        step = f"pulumi login {session.target.shown_backend}, or export PULUMI_ACCESS_TOKEN"
+        return failed("login", lines[-1] if lines else f"exit {outcome.exit_code}", next_step=step)
+    login = pulumi.read_login(outcome.stdout)
+    return passed("login", f"{login.user} at {login.url or session.target.shown_backend}")
+
+
+def no_release_is_stuck(session: Session) -> Finding:
+    """A release stuck in `pending-*` blocks the next installation, and `pulumi cancel` does not help there."""
+    if not session.tools.helm:
+        return not_tried("helm releases", "no helm", deciding=False)
+    helm = Helm(program=session.tools.helm, kubeconfig=session.kubeconfig)
+    releases = read_releases(session.runner.run(helm.releases()))
+    stuck = [release for release in releases if release.is_stuck]
+    if stuck:
+        evidence = ", ".join(f"{release.namespace}/{release.name} is {release.status}" for release in stuck)
+        step = f"helm -n {stuck[0].namespace} history {stuck[0].name}, then helm rollback to its last good revision"
+        return failed("helm releases", evidence, cause="an interrupted installation", next_step=step)
+    return passed("helm releases", f"{len(releases)}, none stuck")
+
+
+def stack_is_complete(session: Session, service: Service) -> Finding:
+    """The stack exists and its required secrets are set; the lab makes both by itself."""
+    check = f"stack of {service.name}"
+    inv = f"./inv --target {session.target.name}"
+    stack = session.stack(service)
+    if not has_stack(session, stack):
+        if session.target.ephemeral:
+            return not_tried(check, "none yet; the next preview or deploy makes it", deciding=False)
+        return failed(check, f"no stack {stack.reference}", next_step=f"{inv} stack.init {service.name}")
+    file = read_settings(session, stack)
+    missing = missing_keys(file, service.project_name, (setting.key for setting in service.secrets))
+    if missing and not file.environment:
+        key = missing[0].removeprefix(f"{service.project_name}:")
+        step = f"{inv} secrets.set {service.name} {key}"
+        return failed(check, f"no value for {', '.join(missing)}", next_step=step)
+    return passed(check, stack.reference)
