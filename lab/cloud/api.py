@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.cloud import keys
-from lab.cloud.account import Account
 from lab.cloud.environment_store import EnvironmentStore
 from lab.cloud.environments import Environments
 from lab.cloud.evaluator import Evaluator, Unanswerable
@@ -17,7 +16,7 @@ from lab.cloud.revisions import Revisions
 from lab.cloud.stack_store import StackStore
 from lab.cloud.stacks import Stacks
 from lab.cloud.updates import Updates
-from lab.cloud.wire import ApiError, Route, unauthorized
+from lab.cloud.wire import ORGANIZATION, USER, Answer, ApiError, Json, Route, unauthorized
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,22 @@ class Api:
         return scheme == "token" and hmac.compare_digest(token.encode(), self.keys.token.encode())
 
 
+def account_routes() -> list[Route]:
+    """What the CLI asks before anything else: one user, one organization."""
+    organization = {"githubLogin": ORGANIZATION, "name": ORGANIZATION}
+    user = {"id": "1", "githubLogin": USER, "name": USER, "email": f"{USER}@localhost", "organizations": [organization]}
+    answers: dict[str, Json] = {
+        "/api/user": user,
+        "/api/user/organizations/default": {"gitHubLogin": ORGANIZATION},
+        # None: the CLI then sends whole checkpoints and no journal, and starts an update in two calls.
+        "/api/capabilities": {"capabilities": []},
+    }
+    return [
+        Route(method="GET", pattern=path, answer=lambda _, content=content: Answer(content=content))  # type: ignore[misc]
+        for path, content in answers.items()
+    ]
+
+
 def _names_last(route: Route) -> list[bool]:
     """Sorts `versions/tags` before `versions/{version}`."""
     return [segment.startswith("{") for segment in route.pattern.strip("/").split("/")]
@@ -71,8 +86,8 @@ def build(folder: Path, find_evaluator: Callable[[], Path]) -> Api:
     stacks = Stacks(StackStore(folder / "stacks"), own.stacks)
     store = EnvironmentStore(folder / "environments")
     evaluator = Evaluator(find_evaluator, own.environments, _imported(store), stacks.outputs)
-    parts = (Account(), stacks, Updates(stacks.store, own), Environments(store, evaluator), Revisions(store))
-    return Api(own, tuple(route for part in parts for route in part.routes()), evaluator)
+    parts = (stacks, Updates(stacks.store, own), Environments(store, evaluator), Revisions(store))
+    return Api(own, (*account_routes(), *(route for part in parts for route in part.routes())), evaluator)
 
 
 def _imported(store: EnvironmentStore) -> Callable[[str], str]:

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab.cloud import files
-from lab.cloud.names import is_name
-from lab.cloud.wire import ApiError, Json, conflict, not_found
+from lab.cloud.wire import ApiError, Json, conflict, is_name, not_found
 
 LATEST = "latest"
 DEFAULT_PROJECT = "default"

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.cloud import property_path
-from lab.cloud.account import ORGANIZATION, require_organization
 from lab.cloud.environment_store import LATEST, Environment, EnvironmentStore
 from lab.cloud.evaluator import ANONYMOUS, Evaluator
-from lab.cloud.names import checked
-from lab.cloud.opened import Opened, read_duration
-from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, conflict
+from lab.cloud.opened import Opened, read_duration, value_at
+from lab.cloud.wire import (
+    DONE,
+    ORGANIZATION,
+    Answer,
+    ApiError,
+    Json,
+    Request,
+    Route,
+    bad_request,
+    check_name,
+    conflict,
+)
 
 E = "/api/esc/environments"
 O = f"{E}/{{organization}}"  # noqa: E741
@@ -50,8 +58,7 @@ class Environments:
             one("POST", "/versions/{version}/open", self.open),
         ]
 
-    def index(self, request: Request) -> Answer:
-        require_organization(request.params.get("organization", ORGANIZATION))
+    def index(self, _request: Request) -> Answer:
         environments = [
             {
                 "organization": ORGANIZATION,
@@ -66,10 +73,9 @@ class Environments:
 
     def create(self, request: Request) -> Answer:
         """Empty, as revision 1."""
-        require_organization(request.params["organization"])
         body = request.json()
         self.store.create(
-            checked("project name", body.get("project", "default")), checked("environment name", body.get("name"))
+            check_name("project name", body.get("project", "default")), check_name("environment name", body.get("name"))
         )
         return Answer(content={})
 
@@ -77,8 +83,8 @@ class Environments:
         """The definition under another name; history and tags go along where the request says so."""
         environment, revision = self.find(request)
         body = request.json()
-        project = checked("project name", body.get("project") or environment.project)
-        name = checked("environment name", body.get("name"))
+        project = check_name("project name", body.get("project") or environment.project)
+        name = check_name("environment name", body.get("name"))
         with self.store.holding(environment.project, environment.name) as source:
             revisions = source.revisions if body.get("preserveHistory") else source.revisions[revision - 1 :]
             clone = self.store.create(
@@ -129,7 +135,6 @@ class Environments:
 
     def check(self, request: Request) -> Answer:
         """What a definition would give, without opening anything; errors make it a 400 with the same content."""
-        require_organization(request.params["organization"])
         show = request.query.get("showSecrets") == "true"
         verdict = self.evaluator.check(ANONYMOUS, request.text(), show_secrets=show)
         found = verdict.get("diagnostics", [])
@@ -148,7 +153,6 @@ class Environments:
 
     def open_anonymous(self, request: Request) -> Answer:
         """A definition that is only sent along: the `environment:` list of a stack arrives as its imports."""
-        require_organization(request.params["organization"])
         if request.query.get("environmentOverrides"):
             raise bad_request("environmentOverrides are not supported by the lab's cloud")
         return self._open(ANONYMOUS, request.text(), request)
@@ -167,18 +171,16 @@ class Environments:
         return self._read(environment.full_name, request)
 
     def read_anonymous(self, request: Request) -> Answer:
-        require_organization(request.params["organization"])
         return self._read(ANONYMOUS, request)
 
     def _read(self, name: str, request: Request) -> Answer:
         opened = self.opened.get(name, request.params["session"])
         if "property" in request.query:
-            return Answer(content=property_path.value_at(opened, request.query["property"]))
+            return Answer(content=value_at(opened, request.query["property"]))
         return Answer(content=opened)
 
     def find(self, request: Request) -> tuple[Environment, int]:
         """The environment of the path and the revision that is meant; raises `ApiError` 404."""
-        require_organization(request.params["organization"])
         environment = self.store.load(request.params["project"], request.params["environment"])
         return environment, environment.resolve(request.params.get("version", LATEST))
 

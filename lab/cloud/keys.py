@@ -1,17 +1,30 @@
-"""The account's token and the keys, made once: `token` and `keys.json`, 0600."""
+"""The account's token and the keys, made once (`token` and `keys.json`, 0600), and what the keys of stacks encrypt."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
+import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lab.cloud import files
+from lab.cloud.wire import Json, bad_request
 
 KEY_BYTES = 32
+NONCE_BYTES = 12
+
+SIGNATURE = "4dabf18193072939515e22adb298388d"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
+"""The mark of a secret in a state file and its value (pulumi sdk/go/common/resource)."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +60,52 @@ def ensure(folder: Path) -> Keys:
         token=token.read_text("ascii").strip(),
         **{name: base64.b64decode(key) for name, key in stored.items()},
     )
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Encrypts for one stack; another stack's ciphertext does not open."""
+
+    key: bytes
+    stack: str
+    """`organization/project/stack`."""
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + AESGCM(self.key).encrypt(nonce, plaintext, self.stack.encode())
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Raises `ApiError` 400 when it was not made here for this stack."""
+        nonce, sealed = ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:]
+        try:
+            return AESGCM(self.key).decrypt(nonce, sealed, self.stack.encode())
+        except (InvalidTag, ValueError) as error:
+            raise bad_request(f"the ciphertext was not encrypted for {self.stack}") from error
+
+
+def from_base64(text: object) -> bytes:
+    """Raises `ApiError` 400 for anything that is not base64."""
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except binascii.Error as error:
+        raise bad_request("a value is not base64") from error
+
+
+def to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def as_esc(value: Any, decrypt: Callable[[str], str], secret: bool = False) -> Json:
+    """An output of a state file as an ESC value, `{value, secret}` all the way down.
+
+    `decrypt` opens the ciphertext (base64) of a secret and gives its JSON text. What is inside a secret is secret.
+    """
+    if isinstance(value, dict) and value.get(SIGNATURE) == SECRET:
+        text = value["plaintext"] if "plaintext" in value else decrypt(value["ciphertext"])
+        return as_esc(json.loads(text), decrypt, secret=True)
+    mark: Json = {"secret": True} if secret else {}
+    if isinstance(value, dict):
+        return {"value": {key: as_esc(item, decrypt, secret) for key, item in value.items()}, **mark}
+    if isinstance(value, list):
+        return {"value": [as_esc(item, decrypt, secret) for item in value], **mark}
+    return mark if value is None else {"value": value, **mark}

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from lab.cloud.wire import Json, bad_request, not_found
 
@@ -57,3 +58,36 @@ def read_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise bad_request(f"invalid duration {text!r}")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+# Between quotes a backslash before a quote is the one escape; any other stands for itself, as the CLIs read it.
+_BRACKETS = r"""\["(?P<text>(?:[^"\\]|\\"|\\(?!"))*)"\]|\[(?P<index>\d+)\]"""
+_FIRST = re.compile(rf"""(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
+_NEXT = re.compile(rf"""\.(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
+
+
+def read_path(path: str) -> list[str | int]:
+    """The steps of a path, none of an empty one; raises `ApiError` 400 for an invalid one."""
+    steps: list[str | int] = []
+    position = 0
+    while position < len(path):
+        found = (_NEXT if steps else _FIRST).match(path, position)
+        if found is None:
+            raise bad_request(f"invalid property path {path!r}")
+        index, text = found["index"], found["text"]
+        quoted = None if text is None else text.replace('\\"', '"')
+        steps.append(int(index) if index is not None else found["name"] if quoted is None else quoted)
+        position = found.end()
+    return steps
+
+
+def value_at(environment: Json, path: str) -> Json:
+    """The ESC value at a path. Raises `ApiError` 400 or 404."""
+    value: Json = {"value": environment.get("properties") or {}}
+    for step in read_path(path):
+        inner: Any = value.get("value")
+        keys = range(len(inner)) if isinstance(inner, list) else inner if isinstance(inner, dict) else ()
+        if step not in keys:
+            raise not_found(f"property {path!r} not found")
+        value = inner[step]
+    return value

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from lab.cloud.account import USER, require_organization
 from lab.cloud.environment_store import LATEST, Environment, EnvironmentStore, now
 from lab.cloud.environments import N
-from lab.cloud.names import checked
-from lab.cloud.wire import DONE, Answer, Json, Request, Route, bad_request, conflict, not_found
+from lab.cloud.wire import DONE, USER, Answer, Json, Request, Route, bad_request, check_name, conflict, not_found
 
 _EDITOR: Json = {"editorLogin": USER, "editorName": USER}
 
@@ -65,7 +62,7 @@ class Revisions:
 
     def name_revision(self, request: Request) -> Answer:
         body = request.json()
-        name = checked("revision tag", body.get("name"))
+        name = check_name("revision tag", body.get("name"))
         if name == LATEST or name[0].isdecimal():
             raise bad_request(f"a revision tag cannot be called {name!r}")
         with self._holding(request) as environment:
@@ -103,7 +100,7 @@ class Revisions:
 
     def add_tag(self, request: Request) -> Answer:
         body = request.json()
-        name = checked("tag", body.get("name"))
+        name = check_name("tag", body.get("name"))
         with self._holding(request) as environment:
             if name in environment.tags:
                 raise conflict("tag already exists")
@@ -119,7 +116,7 @@ class Revisions:
             old = _tag(environment, request.params["tag"])
             if (body.get("currentTag") or {}).get("value") != old["value"]:
                 raise conflict("the tag was changed since it was read")
-            name = checked("tag", wanted.get("name") or old["name"])
+            name = check_name("tag", wanted.get("name") or old["name"])
             if name != old["name"] and name in environment.tags:
                 raise conflict("tag already exists")
             kept = environment.tags.pop(old["name"])
@@ -134,14 +131,10 @@ class Revisions:
         return DONE
 
     def _load(self, request: Request) -> Environment:
-        require_organization(request.params["organization"])
         return self.store.load(request.params["project"], request.params["environment"])
 
-    @contextmanager
-    def _holding(self, request: Request) -> Iterator[Environment]:
-        require_organization(request.params["organization"])
-        with self.store.holding(request.params["project"], request.params["environment"]) as environment:
-            yield environment
+    def _holding(self, request: Request) -> AbstractContextManager[Environment]:
+        return self.store.holding(request.params["project"], request.params["environment"])
 
 
 def _revision(environment: Environment, stored: Json) -> Json:

@@ -18,7 +18,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lab.cloud import files
 from lab.cloud.api import Api, build, update_token
-from lab.cloud.wire import BODY_LIMIT, Answer, ApiError, Request, bad_request, inflate, not_found, unauthorized
+from lab.cloud.wire import (
+    BODY_LIMIT,
+    ORGANIZATION,
+    Answer,
+    ApiError,
+    Request,
+    bad_request,
+    inflate,
+    not_found,
+    unauthorized,
+)
 from lab.platform.ports import LOOPBACK
 from runbooks.core.errors import OpsError
 
@@ -86,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
             log(f"{self.command} {shorten(parts.path)}: no such route")
             raise not_found("no such route in the lab's cloud")
         route, params = found
+        if params.get("organization", ORGANIZATION) != ORGANIZATION:
+            raise not_found(f"organization '{params['organization']}' not found")
         return route.answer(self._request(params, body, token))
 
     def _authorize(self, inside_update: bool) -> str:

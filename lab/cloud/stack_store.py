@@ -7,15 +7,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lab.cloud import files
-from lab.cloud.account import ORGANIZATION
-from lab.cloud.names import is_name
-from lab.cloud.renaming import rename_state
-from lab.cloud.wire import Json, conflict, not_found
+from lab.cloud.wire import ORGANIZATION, Json, conflict, is_name, not_found
 
 KEPT = 50
 """How many ended updates of a stack are remembered, each with the deployment it left."""
@@ -232,3 +230,35 @@ class StackStore:
 
     def _update_file(self, stack: Stack, update: str) -> Path:
         return self.folder(stack) / "updates" / f"{update}.json"
+
+
+def rename_state(state: Json, old: tuple[str, str], new: tuple[str, str]) -> Json:
+    """`{version, deployment}` of a stack that is called `new` (project, stack) from now on.
+
+    Its URNs change, and where its secrets manager looks for the stack. With a file backend the CLI rewrites them
+    (pulumi pkg/resource/edit, RenameStack), with the Pulumi Cloud the service.
+    """
+    prefix, renamed_prefix = (f"urn:pulumi:{stack}::{project}::" for project, stack in (old, new))
+    root, renamed_root = (f"pulumi:pulumi:Stack::{project}-{stack}" for project, stack in (old, new))
+
+    def rename_urn(text: str) -> str:
+        if not text.startswith(prefix):
+            return text
+        rest = text.removeprefix(prefix)
+        return renamed_prefix + (renamed_root if rest == root else rest)
+
+    renamed: Json = _map_texts(state, rename_urn)
+    manager = renamed["deployment"].get("secrets_providers") or {}
+    if manager.get("type") == "service" and isinstance(manager.get("state"), dict):
+        manager["state"] |= {"project": new[0], "stack": new[1]}
+    return renamed
+
+
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_map_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: _map_texts(item, change) for key, item in value.items()}
+    return value

@@ -7,12 +7,22 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from lab.cloud.account import USER, require_organization
 from lab.cloud.evaluator import Unanswerable
-from lab.cloud.names import checked
-from lab.cloud.sealing import Seal, as_esc, from_base64, to_base64
+from lab.cloud.keys import Seal, as_esc, from_base64, to_base64
 from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
-from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, not_found
+from lab.cloud.wire import (
+    DONE,
+    ORGANIZATION,
+    USER,
+    Answer,
+    ApiError,
+    Json,
+    Request,
+    Route,
+    bad_request,
+    check_name,
+    not_found,
+)
 
 P = "/api/stacks/{organization}/{project}"
 S = f"{P}/{{stack}}"
@@ -54,7 +64,6 @@ class Stacks:
 
     def find(self, request: Request) -> Stack:
         """The stack of the path; raises `ApiError` 404."""
-        require_organization(request.params["organization"])
         return self.store.load(request.params["project"], request.params["stack"])
 
     def index(self, request: Request) -> Answer:
@@ -62,19 +71,17 @@ class Stacks:
         return Answer(content={"stacks": [_summary(stack, self.store.active(stack)) for stack in found]})
 
     def project_exists(self, request: Request) -> Answer:
-        require_organization(request.params["organization"])
         if not any(stack.project == request.params["project"] for stack in self.store.all()):
             raise not_found("Project not found")
         return Answer()
 
     def create(self, request: Request) -> Answer:
-        require_organization(request.params["organization"])
         body = request.json()
         if body.get("config"):
             raise bad_request("the lab's cloud keeps no config of stacks; it stays in Pulumi.<stack>.yaml")
         stack = Stack(
-            project=checked("project name", request.params["project"]),
-            name=checked("stack name", body.get("stackName")),
+            project=check_name("project name", request.params["project"]),
+            name=check_name("stack name", body.get("stackName")),
             tags=_tags(body.get("tags") or {}),
         )
         state = body.get("state")
@@ -122,8 +129,8 @@ class Stacks:
         body = request.json()
         with self._holding(request) as stack:
             self.store.refuse_while_updating(stack)
-            project = checked("project name", body.get("newProject") or stack.project)
-            name = checked("stack name", body.get("newName") or stack.name)
+            project = check_name("project name", body.get("newProject") or stack.project)
+            name = check_name("stack name", body.get("newName") or stack.name)
             self.store.rename(stack, project, name)
         return DONE
 
@@ -217,7 +224,6 @@ class Stacks:
         return opened
 
     def _holding(self, request: Request) -> Any:
-        require_organization(request.params["organization"])
         return self.store.holding(request.params["project"], request.params["stack"])
 
 
@@ -252,8 +258,8 @@ def update_info(update: Update) -> Json:
 
 def _is_asked_for(stack: Stack, request: Request) -> bool:
     query = request.query
-    if query.get("organization"):
-        require_organization(query["organization"])
+    if query.get("organization", ORGANIZATION) != ORGANIZATION:
+        raise not_found(f"organization '{query['organization']}' not found")
     if query.get("project") and query["project"] != stack.project:
         return False
     if not query.get("tagName"):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 Json = dict[str, Any]
+
+USER = "lab"
+ORGANIZATION = "organization"
+"""The word that file backends use, so that stack references read the same on either."""
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request's body, inflated."""
@@ -155,3 +160,15 @@ def inflate(body: bytes, encoding: str) -> bytes:
     if not inflater.eof:
         raise bad_request("the gzip body ends too early")
     return inflated
+
+
+def is_name(text: str) -> bool:
+    """Names become folders: letters, digits, dots, dashes and underscores, and not a way out of the folder."""
+    return re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", text) is not None and not text.startswith(".")
+
+
+def check_name(kind: str, text: object) -> str:
+    """The name itself; raises `ApiError` 400 for any other text."""
+    if not isinstance(text, str) or not is_name(text):
+        raise bad_request(f"invalid {kind}: letters, digits, '-', '_' and '.' only, at most 100")
+    return text

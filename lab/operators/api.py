@@ -1,6 +1,6 @@
-"""The controllers' one way to the API server: read, apply, patch, delete, events. Plain HTTP with the lab's token.
+"""The controllers' client of the API server: read, apply, patch, delete, events. Plain HTTP with the lab's token.
 
-Objects are dictionaries as the API answers them. Calls may come from several threads.
+Objects are dictionaries as the API answers them. Calls may come from several threads. Why not kr8s: decision 14.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ import base64
 import hashlib
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
+import kopf
 
 Object = dict[str, Any]
 TIMEOUT = 15.0
@@ -29,14 +28,10 @@ PASSING = frozenset({409, 429, 503})
 class Kind:
     """A resource of the API: where it is served and how its objects name their type."""
 
-    prefix: str
+    api_version: str
     plural: str
     kind: str
     namespaced: bool = True
-
-    @property
-    def api_version(self) -> str:
-        return self.prefix.removeprefix("/apis/").removeprefix("/api/")
 
     @property
     def group(self) -> str:
@@ -52,91 +47,86 @@ class Kind:
         return "." in self.group and not self.group.endswith(".k8s.io")
 
     def path(self, namespace: str = "", name: str = "") -> str:
+        prefix = f"/{'apis' if self.group else 'api'}/{self.api_version}"
         where = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
-        return f"{self.prefix}{where}/{self.plural}" + (f"/{name}" if name else "")
+        return f"{prefix}{where}/{self.plural}" + (f"/{name}" if name else "")
 
 
-CNPG = "/apis/postgresql.cnpg.io/v1"
+CNPG = "postgresql.cnpg.io/v1"
 CLUSTER = Kind(CNPG, "clusters", "Cluster")
 DATABASE = Kind(CNPG, "databases", "Database")
 DATABASE_ROLE = Kind(CNPG, "databaseroles", "DatabaseRole")
-SERVICE = Kind("/api/v1", "services", "Service")
-SECRET = Kind("/api/v1", "secrets", "Secret")
-SERVICE_ACCOUNT = Kind("/api/v1", "serviceaccounts", "ServiceAccount")
-POD = Kind("/api/v1", "pods", "Pod")
-EVENT = Kind("/api/v1", "events", "Event")
-CLAIM = Kind("/api/v1", "persistentvolumeclaims", "PersistentVolumeClaim")
-VOLUME = Kind("/api/v1", "persistentvolumes", "PersistentVolume", namespaced=False)
-STORAGE_CLASS = Kind("/apis/storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=False)
-DEPLOYMENT = Kind("/apis/apps/v1", "deployments", "Deployment")
-STATEFUL_SET = Kind("/apis/apps/v1", "statefulsets", "StatefulSet")
-PROMETHEUS = Kind("/apis/monitoring.coreos.com/v1", "prometheuses", "Prometheus")
-ALERTMANAGER = Kind("/apis/monitoring.coreos.com/v1", "alertmanagers", "Alertmanager")
-INGRESS = Kind("/apis/networking.k8s.io/v1", "ingresses", "Ingress")
-INGRESS_CLASS = Kind("/apis/networking.k8s.io/v1", "ingressclasses", "IngressClass", namespaced=False)
-CERT_MANAGER = "/apis/cert-manager.io/v1"
+SERVICE = Kind("v1", "services", "Service")
+SECRET = Kind("v1", "secrets", "Secret")
+SERVICE_ACCOUNT = Kind("v1", "serviceaccounts", "ServiceAccount")
+POD = Kind("v1", "pods", "Pod")
+EVENT = Kind("v1", "events", "Event")
+CLAIM = Kind("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+VOLUME = Kind("v1", "persistentvolumes", "PersistentVolume", False)
+STORAGE_CLASS = Kind("storage.k8s.io/v1", "storageclasses", "StorageClass", False)
+DEPLOYMENT = Kind("apps/v1", "deployments", "Deployment")
+STATEFUL_SET = Kind("apps/v1", "statefulsets", "StatefulSet")
+PROMETHEUS = Kind("monitoring.coreos.com/v1", "prometheuses", "Prometheus")
+ALERTMANAGER = Kind("monitoring.coreos.com/v1", "alertmanagers", "Alertmanager")
+INGRESS = Kind("networking.k8s.io/v1", "ingresses", "Ingress")
+INGRESS_CLASS = Kind("networking.k8s.io/v1", "ingressclasses", "IngressClass", False)
+CERT_MANAGER = "cert-manager.io/v1"
 CERTIFICATE = Kind(CERT_MANAGER, "certificates", "Certificate")
 ISSUER = Kind(CERT_MANAGER, "issuers", "Issuer")
-CLUSTER_ISSUER = Kind(CERT_MANAGER, "clusterissuers", "ClusterIssuer", namespaced=False)
-ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-VALIDATING_WEBHOOKS = Kind(
-    ADMISSION, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", namespaced=False
-)
-MUTATING_WEBHOOKS = Kind(ADMISSION, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False)
-CLICKHOUSE = Kind("/apis/clickhouse.altinity.com/v1", "clickhouseinstallations", "ClickHouseInstallation")
-CRD = Kind("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
+CLUSTER_ISSUER = Kind(CERT_MANAGER, "clusterissuers", "ClusterIssuer", False)
+ADMISSION = "admissionregistration.k8s.io/v1"
+VALIDATING_WEBHOOKS = Kind(ADMISSION, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", False)
+MUTATING_WEBHOOKS = Kind(ADMISSION, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False)
+CLICKHOUSE = Kind("clickhouse.altinity.com/v1", "clickhouseinstallations", "ClickHouseInstallation")
+CRD = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", False)
+
+
+KINDS = {(kind.api_version, kind.kind): kind for kind in list(globals().values()) if isinstance(kind, Kind)}
+
+
+def path_of(thing: Object) -> str:
+    """Where an object is served, from its `apiVersion` and `kind`."""
+    meta = thing["metadata"]
+    return KINDS[thing["apiVersion"], thing["kind"]].path(meta.get("namespace", ""), meta["name"])
 
 
 class ApiError(Exception):
-    """The API server said no. `status` is the HTTP code, `reason` its word for it (`Conflict`, `Forbidden`, …)."""
+    """The API server refused. `status` is the HTTP code, `reason` its word for it (`Conflict`, `Forbidden`, …)."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(f"{status} {reason}: {message}")
-        self.status = status
-        self.reason = reason
-        self.is_passing = status in PASSING or "because it is being terminated" in message
-        """Everyday life: somebody was faster, the server is starting, the namespace is on its way out."""
+    def __init__(self, answer: httpx.Response) -> None:
+        body = _body(answer)
+        self.status, self.reason = answer.status_code, str(body.get("reason", ""))
+        message = str(body.get("message", answer.text[:200]))
+        super().__init__(f"{self.status} {self.reason}: {message}")
+        self.is_passing = self.status in PASSING or "because it is being terminated" in message
+        """A conflict with another writer, a server that is starting, a namespace that is being deleted: try again."""
+
+
+def _body(answer: httpx.Response) -> Object:
+    body = answer.json() if "json" in answer.headers.get("content-type", "") else {}
+    return body if isinstance(body, dict) else {}
+
+
+def connect(login: kopf.ConnectionInfo) -> httpx.Client:
+    """A connection to the API server with what kopf read from the kubeconfig: a token and the authority (base64)."""
+    return httpx.Client(
+        base_url=login.server,
+        headers={"Authorization": f"Bearer {login.token}", "Accept": "application/json"},
+        verify=ssl.create_default_context(cadata=base64.b64decode(str(login.ca_data)).decode("ascii")),
+        timeout=TIMEOUT,
+        trust_env=False,
+    )
 
 
 @dataclass(frozen=True)
-class Access:
-    """How to reach the lab's API server, from its kubeconfig."""
-
-    server: str
-    token: str
-    ca_data: str
-    """Base64 of the authority's PEM."""
-
-    @classmethod
-    def read(cls, kubeconfig: Path) -> Access:
-        """The kubeconfig's current context: CA data and a token, as the lab writes them."""
-        document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
-        named = {entry["name"]: entry["context"] for entry in document["contexts"]}
-        context = named[document["current-context"]]
-        cluster = next(entry["cluster"] for entry in document["clusters"] if entry["name"] == context["cluster"])
-        user = next(entry["user"] for entry in document["users"] if entry["name"] == context["user"])
-        return cls(cluster["server"], user["token"], cluster["certificate-authority-data"])
-
-
 class Api:
-    """A small client. `manager` is the field manager that its writes are recorded under."""
+    """A small client. `manager` is the field manager that its writes are recorded under, and the source of events."""
 
-    def __init__(self, access: Access) -> None:
-        trust = ssl.create_default_context(cadata=base64.b64decode(access.ca_data).decode("ascii"))
-        self._http = httpx.Client(
-            base_url=access.server,
-            headers={"Authorization": f"Bearer {access.token}", "Accept": "application/json"},
-            verify=trust,
-            timeout=TIMEOUT,
-            trust_env=False,
-        )
+    http: httpx.Client
+    manager: str = ""
 
-    def close(self) -> None:
-        self._http.close()
-
-    def is_ready(self) -> bool:
-        """Whether the server says of itself that it is ready to serve."""
-        return self._http.get("/readyz").is_success
+    def acting_as(self, manager: str) -> Api:
+        return replace(self, manager=manager)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, or None when the server answers that there is none (or no such resource)."""
@@ -147,10 +137,10 @@ class Api:
 
         A bare 404 is not enough: a server that is still starting gives it for every custom resource.
         """
-        answer = self._http.get(kind.path(namespace, name))
+        answer = self.http.get(kind.path(namespace, name))
         if answer.status_code != MISSING:
             return False
-        if _details(answer).get("name") == name:
+        if (_body(answer).get("details") or {}).get("name") == name:
             return True
         return self.get(CRD, "", f"{kind.plural}.{kind.group}") is None
 
@@ -162,117 +152,112 @@ class Api:
         marks = {"apiVersion": kind.api_version, "kind": kind.kind}
         return [marks | item for item in found.get("items") or []]
 
-    def apply(self, wanted: Object, manager: str) -> Object:
+    def apply(self, wanted: Object) -> Object:
         """Server-side apply: the fields given become ours, all others stay as they are."""
-        kind, meta = kind_of(wanted), wanted["metadata"]
-        return self._write(
-            "PATCH",
-            kind.path(meta.get("namespace", ""), meta["name"]),
-            wanted,
-            content_type="application/apply-patch+yaml",
-            params={"fieldManager": manager, "force": "true"},
+        parameters = {"fieldManager": self.manager, "force": "true"}
+        kind = "application/apply-patch+yaml"
+        return (
+            self._call("PATCH", path_of(wanted), json=wanted, headers={"Content-Type": kind}, params=parameters) or {}
         )
 
-    def create(self, wanted: Object, manager: str) -> Object | None:
+    def create(self, wanted: Object) -> Object | None:
         """A new object; None when one of that name is there already."""
-        kind = kind_of(wanted)
-        path = kind.path(wanted["metadata"].get("namespace", ""))
+        path = path_of(wanted).rpartition("/")[0]
         try:
-            return self._write("POST", path, wanted, params={"fieldManager": manager})
+            return self._call("POST", path, json=wanted, params={"fieldManager": self.manager})
         except ApiError as problem:
             if problem.reason == "AlreadyExists":
                 return None
             raise
 
-    def patch(self, current: Object, change: Object, manager: str, *, status: bool = False) -> Object | None:
+    def patch(self, current: Object, change: Object, *, status: bool = False) -> Object | None:
         """Merge patch on the object as it was read: a change by others since then is a conflict. None when gone."""
-        kind, meta = kind_of(current), current["metadata"]
+        meta = current["metadata"]
         pinned = {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}
-        body = change | {"metadata": change.get("metadata", {}) | pinned}
-        path = kind.path(meta.get("namespace", ""), meta["name"]) + ("/status" if status else "")
         return self._call(
             "PATCH",
-            path,
-            json=body,
+            path_of(current) + ("/status" if status else ""),
+            json=change | {"metadata": change.get("metadata", {}) | pinned},
             headers={"Content-Type": "application/merge-patch+json"},
-            params={"fieldManager": manager},
+            params={"fieldManager": self.manager},
             missing_ok=True,
         )
 
+    def update_status(self, current: Object, status: Mapping[str, Any]) -> Object:
+        """Write what differs of the status; the object as it is then."""
+        before = current.get("status") or {}
+        change = {key: value for key, value in status.items() if before.get(key) != value}
+        return (self.patch(current, {"status": change}, status=True) if change else None) or current
+
+    def add_finalizer(self, thing: Object, finalizer: str) -> Object:
+        """The object with the finalizer, which is there before something is made outside the object."""
+        present = thing["metadata"].get("finalizers") or []
+        if finalizer in present:
+            return thing
+        return self.patch(thing, {"metadata": {"finalizers": [*present, finalizer]}}) or thing
+
+    def remove_finalizer(self, thing: Object, finalizer: str) -> None:
+        if has_finalizer(thing, finalizer):
+            kept = [entry for entry in thing["metadata"]["finalizers"] if entry != finalizer]
+            self.patch(thing, {"metadata": {"finalizers": kept}})
+
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete in the background; nothing happens when it is gone already."""
-        path = kind.path(namespace, name)
-        self._call("DELETE", path, params={"propagationPolicy": "Background"}, missing_ok=True)
+        self._call("DELETE", kind.path(namespace, name), params={"propagationPolicy": "Background"}, missing_ok=True)
 
-    def warn(self, about: Object, reason: str, message: str, component: str, *, normal: bool = False) -> None:
+    def runs(self, labels: Mapping[str, str]) -> bool:
+        """Whether a Deployment with these labels runs: the operator of which a controller does the work."""
+        return any(runs(found) for found in self.list(DEPLOYMENT, labels=labels))
+
+    def warn(self, about: Object, reason: str, message: str, *, normal: bool = False) -> None:
         """An Event on an object; the same reason and message again raises its count."""
-        meta = about["metadata"]
-        now = timestamp()
+        meta, now = about["metadata"], timestamp()
         digest = hashlib.sha256(f"{meta['uid']} {reason} {message}".encode()).hexdigest()[:12]
-        name = f"{meta['name'][:200]}.{digest}"
-        namespace = meta.get("namespace") or "default"
+        name, namespace = f"{meta['name'][:200]}.{digest}", meta.get("namespace") or "default"
         known = self.get(EVENT, namespace, name)
         if known is not None:
             change = {"count": known.get("count", 1) + 1, "lastTimestamp": now}
-            self.patch({"apiVersion": "v1", "kind": "Event"} | known, change, component)
+            self.patch({"apiVersion": "v1", "kind": "Event"} | known, change)
             return
         involved = {key: meta.get(key) for key in ("name", "namespace", "uid", "resourceVersion") if meta.get(key)}
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"]} | involved,
-            "type": "Normal" if normal else "Warning",
-            "reason": reason,
-            "message": message[:1000],
-            "source": {"component": component},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        self.create(event, component)
-
-    def _write(
-        self,
-        method: str,
-        path: str,
-        body: Object,
-        *,
-        params: Mapping[str, str],
-        content_type: str = "application/json",
-    ) -> Object:
-        answer = self._call(method, path, json=body, headers={"Content-Type": content_type}, params=params)
-        return answer or {}
+        self.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": name, "namespace": namespace},
+                "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"]} | involved,
+                "type": "Normal" if normal else "Warning",
+                "reason": reason,
+                "message": message[:1000],
+                "source": {"component": self.manager},
+                "firstTimestamp": now,
+                "lastTimestamp": now,
+                "count": 1,
+            }
+        )
 
     def _call(self, method: str, path: str, *, missing_ok: bool = False, **request: Any) -> Object | None:
-        answer = self._http.request(method, path, **request)
+        answer = self.http.request(method, path, **request)
         if answer.is_success:
             found: Object = answer.json()
             return found
         if answer.status_code == MISSING and missing_ok:
             return None
-        status = _status(answer)
-        raise ApiError(answer.status_code, str(status.get("reason", "")), str(status.get("message", answer.text[:200])))
+        raise ApiError(answer)
 
 
-def _status(answer: httpx.Response) -> Object:
-    if "json" not in answer.headers.get("content-type", ""):
-        return {}
-    body = answer.json()
-    return body if isinstance(body, dict) else {}
+def has_finalizer(thing: Object, finalizer: str) -> bool:
+    return finalizer in (thing["metadata"].get("finalizers") or [])
 
 
-def _details(answer: httpx.Response) -> Object:
-    details = _status(answer).get("details")
-    return details if isinstance(details, dict) else {}
+def is_leaving(thing: Object) -> bool:
+    """Whether the object is being deleted."""
+    return bool(thing["metadata"].get("deletionTimestamp"))
 
 
-_KINDS = {(kind.api_version, kind.kind): kind for kind in list(globals().values()) if isinstance(kind, Kind)}
-
-
-def kind_of(thing: Object) -> Kind:
-    """The resource an object belongs to, from its `apiVersion` and `kind`."""
-    return _KINDS[thing["apiVersion"], thing["kind"]]
+def key_of(thing: Object) -> tuple[str, str]:
+    """Namespace (empty for kinds without) and name."""
+    return thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
 
 
 def timestamp() -> str:
@@ -320,7 +305,7 @@ def with_condition(conditions: Sequence[Object], wanted: Object) -> list[Object]
 
 
 def decode(secret: Object | None) -> dict[str, str]:
-    """The clear values of a Secret; empty when there is none. Never print them."""
+    """The plaintext values of a Secret; empty when there is none. Never print them."""
     data = (secret or {}).get("data") or {}
     return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in data.items()}
 

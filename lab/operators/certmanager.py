@@ -1,4 +1,4 @@
-"""cert-manager: issuers, and certificates that are real but that nobody outside the lab trusts.
+"""cert-manager: issuers, and certificates that are real but trusted nowhere outside the lab.
 
 Works only while every Deployment of its release is available. An ACME issuer registers nowhere; what it would check at
 home, its solvers' Secrets, is checked. Conditions, reasons and their texts as cert-manager 1.21.
@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from lab.operators import certificates
+from lab import certificates
+from lab.certificates import Pair
 from lab.operators.api import (
     CERTIFICATE,
     CLUSTER_ISSUER,
@@ -30,12 +31,13 @@ from lab.operators.api import (
     Object,
     decode,
     encode,
+    is_leaving,
     is_true,
+    key_of,
     runs,
     with_condition,
 )
-from lab.operators.certificates import Pair
-from lab.operators.work import Work
+from lab.operators.work import Controller, Work
 
 MANAGER = "cert-manager"
 GROUP = "cert-manager.io"
@@ -65,13 +67,43 @@ class NotReadyError(Exception):
         self.reason = reason
 
 
-class Manager:
-    """cert-manager's own Deployments."""
+def controllers(api: Api, work: Work) -> dict[str, Controller]:
+    manager = CertManager(api.acting_as(MANAGER), work)
+    return {
+        "issuer": lambda namespace, name: manager.reconcile_issuer(ISSUER, namespace, name),
+        "cluster-issuer": lambda _, name: manager.reconcile_issuer(CLUSTER_ISSUER, "", name),
+        "issuers": manager.reconcile_all,
+        "certificate": manager.reconcile_certificate,
+        "certificate-secret": manager.reconcile_users_of_secret,
+        "webhooks": manager.reconcile_webhooks,
+    }
 
-    def __init__(self, api: Api) -> None:
+
+class CertManager:
+    """Issuers and ClusterIssuers, Certificates, and the authority in the webhook configurations."""
+
+    def __init__(self, api: Api, work: Work) -> None:
         self._api = api
+        self._work = work
+        self._acme: dict[str, Pair] = {}
+        """By ACME server: the authority in its place, as long as this process lives."""
+        self._making = threading.Lock()
 
-    def home(self) -> str:
+    def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
+        """Ask for a look at every issuer and certificate, when cert-manager starts or stops."""
+        kinds = (("issuer", ISSUER), ("cluster-issuer", CLUSTER_ISSUER), ("certificate", CERTIFICATE))
+        for controller, kind in kinds:
+            for found in self._api.list(kind):
+                self._work.add(controller, *key_of(found))
+        self._work.add("webhooks")
+
+    def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
+        """Ask for a look at the Certificates kept in a Secret."""
+        for found in self._api.list(CERTIFICATE, namespace):
+            if found["spec"].get("secretName") == name:
+                self._work.add("certificate", *key_of(found))
+
+    def _home(self) -> str:
         """Where a ClusterIssuer's Secrets are, while everything of the release runs; empty otherwise."""
         for found in self._api.list(DEPLOYMENT, labels=PROGRAM):
             meta = found["metadata"]
@@ -82,47 +114,19 @@ class Manager:
                 return meta["namespace"] if named in ("", "$(POD_NAMESPACE)") else named
         return ""
 
+    # -- issuers ------------------------------------------------------------------------------------------------------
 
-def argument_of(deployment: Object, name: str) -> str:
-    """The value of `--name=value` of the first container; empty when it is not given."""
-    words = deployment["spec"]["template"]["spec"]["containers"][0].get("args") or ()
-    marks = [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
-    return marks[0] if marks else ""
-
-
-class Issuers:
-    """The controller of Issuers and ClusterIssuers: their condition Ready."""
-
-    def __init__(self, api: Api, manager: Manager, work: Work) -> None:
-        self._api = api
-        self._manager = manager
-        self._work = work
-
-    def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
-        """Ask for a look at every issuer and certificate, when cert-manager comes or goes."""
-        kinds = (("issuer", ISSUER), ("cluster-issuer", CLUSTER_ISSUER), ("certificate", CERTIFICATE))
-        for controller, kind in kinds:
-            for found in self._api.list(kind):
-                self._work.add(controller, found["metadata"].get("namespace", ""), found["metadata"]["name"])
-        self._work.add("webhooks", "", "")
-
-    def reconcile(self, namespace: str, name: str) -> float | None:
-        return self._look(ISSUER, namespace, name)
-
-    def reconcile_cluster(self, _namespace: str, name: str) -> float | None:
-        return self._look(CLUSTER_ISSUER, "", name)
-
-    def _look(self, kind: Kind, namespace: str, name: str) -> float | None:
+    def reconcile_issuer(self, kind: Kind, namespace: str, name: str) -> float | None:
         issuer = self._api.get(kind, namespace, name)
-        home = self._manager.home()
-        if issuer is None or issuer["metadata"].get("deletionTimestamp") or not home:
+        home = self._home()
+        if issuer is None or is_leaving(issuer) or not home:
             return None
         try:
             reason, message, acme = self._set_up(issuer, namespace or home)
         except NotReadyError as problem:
-            self._report(issuer, ok=False, reason=problem.reason, message=str(problem))
+            self._report_issuer(issuer, ok=False, reason=problem.reason, message=str(problem))
             return RETRY
-        self._report(issuer, ok=True, reason=reason, message=message, acme=acme)
+        self._report_issuer(issuer, ok=True, reason=reason, message=message, acme=acme)
         return None
 
     def _set_up(self, issuer: Object, namespace: str) -> tuple[str, str, Object]:
@@ -135,16 +139,18 @@ class Issuers:
             return "KeyPairVerified", "Signing CA verified", {}
         if "selfSigned" in spec:
             return "IsReady", "", {}
-        raise NotReadyError("ErrInitIssuer", f"the lab knows acme, ca and selfSigned, not {', '.join(spec) or 'none'}")
+        raise NotReadyError(
+            "ErrInitIssuer", f"the lab supports acme, ca and selfSigned, not {', '.join(spec) or 'none'}"
+        )
 
     def _set_up_acme(self, acme: Mapping[str, Any], namespace: str) -> tuple[str, str, Object]:
         server = str(acme.get("server", ""))
         newer = OLD_SERVERS.get(server.rstrip("/"))
         if newer:
-            told = f"Your ACME server URL is set to a v1 endpoint ({server}). You should update the spec.acme.server"
-            raise NotReadyError("InvalidConfig", f'{told} field to "{newer}"')
+            seen = f"Your ACME server URL is set to a v1 endpoint ({server})."
+            raise NotReadyError("InvalidConfig", f'{seen} You should update the spec.acme.server field to "{newer}"')
         key = self._account_key(acme["privateKeySecretRef"], namespace)
-        missing = [told for reference in solver_secrets(acme) if (told := self._missing(reference, namespace))]
+        missing = list(filter(None, (self._missing(reference, namespace) for reference in solver_secrets(acme))))
         if missing:
             raise NotReadyError("InvalidSolver", "; ".join(missing))
         digest = hashlib.sha256(key.encode()).digest()
@@ -160,12 +166,12 @@ class Issuers:
         found = self._api.get(SECRET, namespace, name)
         if found is None:
             meta = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "cert-manager"}}
-            data = encode({key: certificates.new_account_key()})
-            found = self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}, MANAGER)
+            data = encode({key: certificates.private_pem(certificates.new_key())})
+            found = self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data})
         value = decode(found).get(key, "")
         if not value:
-            told = f"Account private key is invalid: no data for \"{key}\" in secret '{namespace}/{name}'"
-            raise NotReadyError("ErrVerifyACMEAccount", told)
+            message = f"Account private key is invalid: no data for \"{key}\" in secret '{namespace}/{name}'"
+            raise NotReadyError("ErrVerifyACMEAccount", message)
         return value
 
     def _missing(self, reference: Mapping[str, Any], namespace: str) -> str:
@@ -175,15 +181,151 @@ class Issuers:
             return f'failed to get secret "{name}": secrets "{name}" not found'
         return "" if not key or key in (found.get("data") or {}) else f'the secret "{name}" does not have key "{key}"'
 
-    def _report(self, issuer: Object, *, ok: bool, reason: str, message: str, acme: Object | None = None) -> None:
+    def _report_issuer(
+        self, issuer: Object, *, ok: bool, reason: str, message: str, acme: Object | None = None
+    ) -> None:
         status = issuer.get("status") or {}
         condition = {"type": READY, "status": "True" if ok else "False", "reason": reason, "message": message}
         condition["observedGeneration"] = issuer["metadata"].get("generation", 0)
-        change: Object = {"conditions": with_condition(status.get("conditions") or [], condition)}
-        if acme:
-            change["acme"] = acme
-        if any(status.get(key) != value for key, value in change.items()):
-            self._api.patch(issuer, {"status": change}, MANAGER, status=True)
+        conditions = with_condition(status.get("conditions") or [], condition)
+        self._api.update_status(issuer, {"conditions": conditions} | ({"acme": acme} if acme else {}))
+
+    # -- certificates -------------------------------------------------------------------------------------------------
+
+    def reconcile_certificate(self, namespace: str, name: str) -> float | None:
+        certificate = self._api.get(CERTIFICATE, namespace, name)
+        home = self._home()
+        if certificate is None or is_leaving(certificate) or not home:
+            return None
+        secret = self._api.get(SECRET, namespace, certificate["spec"]["secretName"])
+        why = self._why_issue(certificate, secret)
+        if why is None:
+            self._report(certificate, secret, issued=_condition(certificate, ISSUING) is not None)
+            return _until_renewal(certificate, secret)
+        if not _condition(certificate, ISSUING):
+            certificate = self._report(certificate, secret, issuing=why)
+        try:
+            pair = self._issue(certificate, home)
+        except (NotReadyError, ValueError) as problem:
+            reason = problem.reason if isinstance(problem, NotReadyError) else "Failed"
+            self._api.warn(certificate, reason, str(problem))
+            return RETRY
+        secret = self._keep(certificate, pair)
+        done = "The certificate has been successfully issued"
+        self._api.warn(certificate, ISSUING, done, normal=True)
+        self._report(certificate, secret, issued=True)
+        return _until_renewal(certificate, secret)
+
+    def _why_issue(self, certificate: Object, secret: Object | None) -> tuple[str, str] | None:
+        """Reason and message of an issuance that is due; None while the Secret is right."""
+        asked = _condition(certificate, ISSUING)
+        if asked and asked.get("reason") == ON_DEMAND:
+            return ON_DEMAND, str(asked.get("message", ""))
+        wrong = violation(certificate, secret)
+        if wrong:
+            return wrong
+        renewal = renewal_time(certificate["spec"], _found(secret))
+        if renewal <= datetime.now(UTC):
+            return "Renewing", f"Renewing certificate as renewal was scheduled at {renewal:%Y-%m-%d %H:%M:%S} +0000 UTC"
+        return None
+
+    def _issue(self, certificate: Object, home: str) -> Pair:
+        """Raises `NotReadyError`, ValueError."""
+        namespace, reference = certificate["metadata"]["namespace"], certificate["spec"]["issuerRef"]
+        kind = CLUSTER_ISSUER if reference.get("kind") == "ClusterIssuer" else ISSUER
+        issuer = self._api.get(kind, namespace if kind.namespaced else "", reference["name"])
+        if issuer is None:
+            name = f'{kind.kind.lower()}.{GROUP} "{reference["name"]}"'
+            raise NotReadyError("IssuerNotFound", f'Referenced "{kind.kind}" not found: {name} not found')
+        if not is_true(issuer, READY):
+            raise NotReadyError("IssuerNotReady", "Referenced issuer does not have a Ready status condition")
+        wanted, spec = certificates.wanted_of(certificate["spec"]), issuer["spec"]
+        if "selfSigned" in spec:
+            return certificates.self_signed(wanted)
+        if "ca" in spec:
+            where = namespace if kind.namespaced else home
+            return certificates.signed_by(wanted, signing_pair(self._api, where, spec["ca"]["secretName"]))
+        # An ACME server's authority is trusted everywhere, so the Secret has no ca.crt.
+        return replace(certificates.signed_by(wanted, self._authority(spec["acme"]["server"])), authority="")
+
+    def _authority(self, server: str) -> Pair:
+        with self._making:
+            if server not in self._acme:
+                self._acme[server] = certificates.authority(f"lab instead of {urlsplit(server).hostname}")
+            return self._acme[server]
+
+    def _keep(self, certificate: Object, pair: Pair) -> Object:
+        meta, spec = certificate["metadata"], certificate["spec"]
+        template = spec.get("secretTemplate") or {}
+        trusted = {"ca.crt": pair.authority} if pair.authority else {}
+        wanted = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": spec["secretName"],
+                "namespace": meta["namespace"],
+                "labels": KEEP | (template.get("labels") or {}),
+                "annotations": annotations_of(certificate) | (template.get("annotations") or {}),
+            },
+            "type": "kubernetes.io/tls",
+            "data": encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted),
+        }
+        return self._api.apply(wanted)
+
+    def _report(
+        self,
+        certificate: Object,
+        secret: Object | None,
+        *,
+        issuing: tuple[str, str] | None = None,
+        issued: bool = False,
+    ) -> Object:
+        return self._api.update_status(certificate, status_of(certificate, secret, issuing=issuing, issued=issued))
+
+    # -- webhooks -----------------------------------------------------------------------------------------------------
+
+    def reconcile_webhooks(self, _namespace: str, _name: str) -> None:
+        """The webhook's own authority, and its way into the webhook configurations that ask for it."""
+        if not self._home():
+            return
+        for found in self._api.list(DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
+            name = argument_of(found, "dynamic-serving-ca-secret-name")
+            if name and runs(found):
+                self._keep_authority(found["metadata"]["namespace"], name)
+        for kind in (VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS):
+            for configuration in self._api.list(kind):
+                self._inject(configuration)
+
+    def _keep_authority(self, namespace: str, name: str) -> None:
+        if self._api.get(SECRET, namespace, name) is not None:
+            return
+        pair = certificates.authority("cert-manager-webhook-ca")
+        wanted = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "annotations": {MAY_BE_INJECTED: "true"}},
+            "data": encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key}),
+        }
+        self._api.create(wanted)
+
+    def _inject(self, configuration: Object) -> None:
+        source = (configuration["metadata"].get("annotations") or {}).get(INJECT_FROM_SECRET, "")
+        namespace, _, name = source.partition("/")
+        secret = self._api.get(SECRET, namespace, name) if name else None
+        if secret is None or (secret["metadata"].get("annotations") or {}).get(MAY_BE_INJECTED) != "true":
+            return
+        bundle = (secret.get("data") or {}).get("ca.crt")
+        hooks = configuration.get("webhooks") or []
+        trusting = [hook | {"clientConfig": hook["clientConfig"] | {"caBundle": bundle}} for hook in hooks]
+        if bundle and trusting != hooks:
+            self._api.patch(configuration, {"webhooks": trusting})
+
+
+def argument_of(deployment: Object, name: str) -> str:
+    """The value of `--name=value` of the first container; empty when it is not given."""
+    words = deployment["spec"]["template"]["spec"]["containers"][0].get("args") or ()
+    marks = [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
+    return marks[0] if marks else ""
 
 
 def solver_secrets(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -218,122 +360,10 @@ def signing_pair(api: Api, namespace: str, name: str) -> Pair:
     return pair
 
 
-class Certificates:
-    """The controller of Certificates: a key pair in their Secret, made anew when it is missing, wrong, due or asked."""
-
-    def __init__(self, api: Api, manager: Manager, work: Work) -> None:
-        self._api = api
-        self._manager = manager
-        self._work = work
-        self._acme: dict[str, Pair] = {}
-        """By ACME server: the authority that stands in for it, as long as this process lives."""
-        self._making = threading.Lock()
-
-    def secret_changed(self, namespace: str, name: str) -> None:
-        """Ask for a look at the Certificates kept in a Secret."""
-        for found in self._api.list(CERTIFICATE, namespace):
-            if found["spec"].get("secretName") == name:
-                self._work.add("certificate", namespace, found["metadata"]["name"])
-
-    def reconcile(self, namespace: str, name: str) -> float | None:
-        certificate = self._api.get(CERTIFICATE, namespace, name)
-        home = self._manager.home()
-        if certificate is None or certificate["metadata"].get("deletionTimestamp") or not home:
-            return None
-        secret = self._api.get(SECRET, namespace, certificate["spec"]["secretName"])
-        why = self._why_issue(certificate, secret)
-        if why is None:
-            self._report(certificate, secret, issued=_condition(certificate, ISSUING) is not None)
-            return _until_renewal(certificate, secret)
-        if not _condition(certificate, ISSUING):
-            certificate = self._report(certificate, secret, issuing=why) or certificate
-        try:
-            pair = self._issue(certificate, home)
-        except (NotReadyError, ValueError) as problem:
-            reason = problem.reason if isinstance(problem, NotReadyError) else "Failed"
-            self._api.warn(certificate, reason, str(problem), MANAGER)
-            return RETRY
-        secret = self._keep(certificate, pair)
-        done = "The certificate has been successfully issued"
-        self._api.warn(certificate, ISSUING, done, MANAGER, normal=True)
-        self._report(certificate, secret, issued=True)
-        return _until_renewal(certificate, secret)
-
-    def _why_issue(self, certificate: Object, secret: Object | None) -> tuple[str, str] | None:
-        """Reason and message of an issuance that is due; None while the Secret is right."""
-        asked = _condition(certificate, ISSUING)
-        if asked and asked.get("reason") == ON_DEMAND:
-            return ON_DEMAND, str(asked.get("message", ""))
-        wrong = violation(certificate, secret)
-        if wrong:
-            return wrong
-        renewal = renewal_time(certificate["spec"], _found(secret))
-        if renewal <= datetime.now(UTC):
-            return "Renewing", f"Renewing certificate as renewal was scheduled at {renewal:%Y-%m-%d %H:%M:%S} +0000 UTC"
-        return None
-
-    def _issue(self, certificate: Object, home: str) -> Pair:
-        """Raises `NotReadyError`, ValueError."""
-        namespace, reference = certificate["metadata"]["namespace"], certificate["spec"]["issuerRef"]
-        kind = CLUSTER_ISSUER if reference.get("kind") == "ClusterIssuer" else ISSUER
-        issuer = self._api.get(kind, namespace if kind.namespaced else "", reference["name"])
-        if issuer is None:
-            told = f'{kind.kind.lower()}.{GROUP} "{reference["name"]}" not found'
-            raise NotReadyError("IssuerNotFound", f'Referenced "{kind.kind}" not found: {told}')
-        if not is_true(issuer, READY):
-            raise NotReadyError("IssuerNotReady", "Referenced issuer does not have a Ready status condition")
-        wanted, spec = certificates.wanted_of(certificate["spec"]), issuer["spec"]
-        if "selfSigned" in spec:
-            return certificates.self_signed(wanted)
-        if "ca" in spec:
-            where = namespace if kind.namespaced else home
-            return certificates.signed_by(wanted, signing_pair(self._api, where, spec["ca"]["secretName"]))
-        # Everybody trusts an ACME server's authority already, so nothing tells who that is.
-        return replace(certificates.signed_by(wanted, self._authority(spec["acme"]["server"])), authority="")
-
-    def _authority(self, server: str) -> Pair:
-        with self._making:
-            if server not in self._acme:
-                self._acme[server] = certificates.authority(f"lab instead of {urlsplit(server).hostname}")
-            return self._acme[server]
-
-    def _keep(self, certificate: Object, pair: Pair) -> Object:
-        meta, spec = certificate["metadata"], certificate["spec"]
-        template = spec.get("secretTemplate") or {}
-        trusted = {"ca.crt": pair.authority} if pair.authority else {}
-        wanted = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": spec["secretName"],
-                "namespace": meta["namespace"],
-                "labels": KEEP | (template.get("labels") or {}),
-                "annotations": annotations_of(certificate) | (template.get("annotations") or {}),
-            },
-            "type": "kubernetes.io/tls",
-            "data": encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted),
-        }
-        return self._api.apply(wanted, MANAGER)
-
-    def _report(
-        self,
-        certificate: Object,
-        secret: Object | None,
-        *,
-        issuing: tuple[str, str] | None = None,
-        issued: bool = False,
-    ) -> Object | None:
-        """Write the status where it differs; the Certificate as it is then."""
-        status = certificate.get("status") or {}
-        after = status_of(certificate, secret, issuing=issuing, issued=issued)
-        change = {key: value for key, value in after.items() if status.get(key) != value}
-        return self._api.patch(certificate, {"status": change}, MANAGER, status=True) if change else certificate
-
-
 def status_of(
     certificate: Object, secret: Object | None, *, issuing: tuple[str, str] | None, issued: bool
 ) -> dict[str, Any]:
-    """The status as the Secret makes it; None for what is to be taken away."""
+    """The status as the Secret makes it; None for what is to be removed."""
     status, generation = certificate.get("status") or {}, certificate["metadata"].get("generation", 0)
     wrong = violation(certificate, secret)
     reason, message = wrong or (READY, "Certificate is up to date and has not expired")
@@ -390,9 +420,9 @@ def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | N
     if secret is None:
         return "DoesNotExist", "Issuing certificate as Secret does not exist"
     values = decode(secret)
-    for key, told in (("tls.key", "a private key"), ("tls.crt", "a certificate")):
+    for key, what in (("tls.key", "a private key"), ("tls.crt", "a certificate")):
         if not values.get(key):
-            return "MissingData", f"Issuing certificate as Secret does not contain {told}"
+            return "MissingData", f"Issuing certificate as Secret does not contain {what}"
     try:
         found = certificates.read(values["tls.crt"])
     except ValueError as problem:
@@ -402,8 +432,10 @@ def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | N
     except ValueError as problem:
         return "InvalidKeyPair", f"Issuing certificate as Secret contains invalid private key data: {problem}"
     if not own:
-        told = "Issuing certificate as Secret contains a private key that does not match the certificate"
-        return "InvalidKeyPair", told
+        return (
+            "InvalidKeyPair",
+            "Issuing certificate as Secret contains a private key that does not match the certificate",
+        )
     return _other_issuer(secret, spec) or _other_names(found, spec) or _expired(found)
 
 
@@ -412,8 +444,8 @@ def _other_issuer(secret: Object, spec: Mapping[str, Any]) -> tuple[str, str] | 
     before = (marks.get(f"{GROUP}/issuer-name"), marks.get(f"{GROUP}/issuer-kind"))
     if before == (reference["name"], reference.get("kind") or "Issuer"):
         return None
-    told = f'Issuing certificate as Secret was previously issued by "{before[1]}.{GROUP}/{before[0] or ""}"'
-    return "IncorrectIssuer", told
+    issuer = f"{before[1]}.{GROUP}/{before[0] or ''}"
+    return "IncorrectIssuer", f'Issuing certificate as Secret was previously issued by "{issuer}"'
 
 
 def _other_names(found: certificates.Found, spec: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -422,8 +454,8 @@ def _other_names(found: certificates.Found, spec: Mapping[str, Any]) -> tuple[st
     changed = [name for name, value in wanted.items() if there[name] != value]
     if not changed:
         return None
-    told = f"Fields on existing CertificateRequest resource not up to date: [{' '.join(changed)}]"
-    return "RequestChanged", told
+    fields = " ".join(changed)
+    return "RequestChanged", f"Fields on existing CertificateRequest resource not up to date: [{fields}]"
 
 
 def _expired(found: certificates.Found) -> tuple[str, str] | None:
@@ -444,46 +476,3 @@ def annotations_of(certificate: Object) -> dict[str, str]:
         f"{GROUP}/issuer-name": reference["name"],
         f"{GROUP}/uri-sans": "",
     }
-
-
-class Webhooks:
-    """The webhook's own authority, and its way into the webhook configurations that ask for it."""
-
-    def __init__(self, api: Api, manager: Manager) -> None:
-        self._api = api
-        self._manager = manager
-
-    def reconcile(self, _namespace: str, _name: str) -> None:
-        if not self._manager.home():
-            return
-        for found in self._api.list(DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
-            name = argument_of(found, "dynamic-serving-ca-secret-name")
-            if name and runs(found):
-                self._keep_authority(found["metadata"]["namespace"], name)
-        for kind in (VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS):
-            for configuration in self._api.list(kind):
-                self._inject(configuration)
-
-    def _keep_authority(self, namespace: str, name: str) -> None:
-        if self._api.get(SECRET, namespace, name) is not None:
-            return
-        pair = certificates.authority("cert-manager-webhook-ca")
-        wanted = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "namespace": namespace, "annotations": {MAY_BE_INJECTED: "true"}},
-            "data": encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key}),
-        }
-        self._api.create(wanted, MANAGER)
-
-    def _inject(self, configuration: Object) -> None:
-        source = (configuration["metadata"].get("annotations") or {}).get(INJECT_FROM_SECRET, "")
-        namespace, _, name = source.partition("/")
-        secret = self._api.get(SECRET, namespace, name) if name else None
-        if secret is None or (secret["metadata"].get("annotations") or {}).get(MAY_BE_INJECTED) != "true":
-            return
-        bundle = (secret.get("data") or {}).get("ca.crt")
-        hooks = configuration.get("webhooks") or []
-        trusting = [hook | {"clientConfig": hook["clientConfig"] | {"caBundle": bundle}} for hook in hooks]
-        if bundle and trusting != hooks:
-            self._api.patch(configuration, {"webhooks": trusting}, MANAGER)

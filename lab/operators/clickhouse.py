@@ -1,7 +1,7 @@
 """Altinity's operator: ClickHouseInstallations become StatefulSets and Services; no server runs.
 
 Works only while the operator's Deployment is available. Names, labels and states as operator 0.27. Every host is a
-StatefulSet of one pod; configuration files are left out, since nobody would read them.
+StatefulSet of one pod; configuration files are left out, since no server reads them.
 Source: Altinity/clickhouse-operator, pkg/model/chi and pkg/controller/chi.
 """
 
@@ -14,24 +14,24 @@ from typing import Any
 from lab.operators.api import (
     CLAIM,
     CLICKHOUSE,
-    DEPLOYMENT,
     SECRET,
     SERVICE,
     STATEFUL_SET,
     Api,
     Object,
+    has_finalizer,
+    is_leaving,
+    key_of,
     owner_reference,
-    runs,
 )
-from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
-from lab.operators.work import Work
+from lab.operators.work import Controller, Work
 
 MANAGER = "clickhouse-operator"
 OPERATOR = {"app.kubernetes.io/name": "altinity-clickhouse-operator"}
 FINALIZER = "finalizer.clickhouseinstallation.altinity.com"
 GROUP = "clickhouse.altinity.com"
 OF = f"{GROUP}/chi"
-"""Label that names the installation something belongs to."""
+"""Label that names the installation which an object belongs to."""
 PORTS = {"tcp": 9000, "http": 8123, "interserver": 9009}
 IMAGE = "clickhouse/clickhouse-server:latest"
 RETRY = 2.0
@@ -62,7 +62,7 @@ def labels_of(installation: Object) -> dict[str, str]:
 
 
 def hosts_of(installation: Object) -> Iterator[Host]:
-    """Every replica of every shard of every cluster; one where the layout says nothing."""
+    """Every replica of every shard of every cluster; one where the layout has no number."""
     for cluster in (installation["spec"].get("configuration") or {}).get("clusters") or ():
         layout = cluster.get("layout") or {}
         for shard in range(_count(layout, "shards")):
@@ -74,6 +74,11 @@ def _count(layout: Mapping[str, Any], what: str) -> int:
     return int(layout.get(f"{what}Count") or len(layout.get(what) or ()) or 1)
 
 
+def controllers(api: Api, work: Work) -> dict[str, Controller]:
+    installations = Installations(api.acting_as(MANAGER), work)
+    return {"clickhouse": installations.reconcile, "installations": installations.reconcile_all}
+
+
 class Installations:
     """The controller of ClickHouseInstallations."""
 
@@ -82,51 +87,48 @@ class Installations:
         self._work = work
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
-        """Ask for a look at every installation, when the operator comes or goes."""
+        """Ask for a look at every installation, when the operator starts or stops."""
         for found in self._api.list(CLICKHOUSE):
-            self._work.add("clickhouse", found["metadata"]["namespace"], found["metadata"]["name"])
+            self._work.add("clickhouse", *key_of(found))
 
     def reconcile(self, namespace: str, name: str) -> float | None:
         installation = self._api.get(CLICKHOUSE, namespace, name)
-        if installation is None or not self._operator_is_ready():
+        if installation is None or not self._api.runs(OPERATOR):
             return None
-        if installation["metadata"].get("deletionTimestamp"):
+        if is_leaving(installation):
             return self._clean_up(installation)
-        installation = add_finalizer(self._api, installation, FINALIZER, MANAGER)
+        installation = self._api.add_finalizer(installation, FINALIZER)
         problems = self._missing_logins(installation)
         hosts = list(hosts_of(installation))
         if problems:
-            self._report(installation, hosts, ready=0, errors=problems)
+            self._api.update_status(installation, status_of(installation, hosts, ready=0, errors=problems))
             return RETRY
-        self._api.apply(service(installation), MANAGER)
+        self._api.apply(service(installation))
         made = [self._make(host) for host in hosts]
         self._remove_others(installation, hosts)
         ready = sum(_is_ready(found) for found in made)
-        self._report(installation, hosts, ready=ready)
+        self._api.update_status(installation, status_of(installation, hosts, ready=ready, errors=[]))
         return None if ready == len(hosts) else RETRY
-
-    def _operator_is_ready(self) -> bool:
-        return any(runs(found) for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
 
     def _make(self, host: Host) -> Object:
         """The host's StatefulSet as it is now. Its claims cannot change in place: they grow beside it, it is remade."""
-        self._api.apply(host_service(host), MANAGER)
+        self._api.apply(host_service(host))
         wanted, meta = stateful_set(host), host.installation["metadata"]
         found = self._api.get(STATEFUL_SET, meta["namespace"], host.name)
         if found is not None and _sizes(found) != _sizes(wanted):
             self._grow(host, _sizes(wanted))
             self._api.delete(STATEFUL_SET, meta["namespace"], host.name)
             return found | {"status": {}}
-        return self._api.apply(wanted, MANAGER)
+        return self._api.apply(wanted)
 
     def _grow(self, host: Host, sizes: Mapping[str, str]) -> None:
         for name, size in sizes.items():
             claim = self._api.get(CLAIM, host.installation["metadata"]["namespace"], f"{name}-{host.name}-0")
             if claim is not None and claim["spec"]["resources"]["requests"]["storage"] != size:
-                self._api.patch(claim, {"spec": {"resources": {"requests": {"storage": size}}}}, MANAGER)
+                self._api.patch(claim, {"spec": {"resources": {"requests": {"storage": size}}}})
 
     def _missing_logins(self, installation: Object) -> list[str]:
-        """Secrets that users are given and that are not there: at home the pod would not start for want of them."""
+        """Secrets of users that are not there: at home the pod would not start without them."""
         namespace, missing = installation["metadata"]["namespace"], []
         for key, value in ((installation["spec"].get("configuration") or {}).get("users") or {}).items():
             wanted = ((value.get("valueFrom") or {}).get("secretKeyRef") or {}) if isinstance(value, dict) else {}
@@ -150,7 +152,7 @@ class Installations:
         if not has_finalizer(installation, FINALIZER):
             return None
         meta = installation["metadata"]
-        self._say(installation, {"status": "Terminating"})
+        self._api.update_status(installation, {"status": "Terminating"})
         left = False
         for kind in (STATEFUL_SET, SERVICE):
             for found in self._api.list(kind, meta["namespace"], {OF: meta["name"]}):
@@ -160,19 +162,8 @@ class Installations:
             return 0.2
         for claim in self._api.list(CLAIM, meta["namespace"], {OF: meta["name"], f"{GROUP}/reclaimPolicy": "Delete"}):
             self._api.delete(CLAIM, meta["namespace"], claim["metadata"]["name"])
-        current = self._api.get(CLICKHOUSE, meta["namespace"], meta["name"])
-        if current is not None:
-            remove_finalizer(self._api, current, FINALIZER, MANAGER)
+        self._api.remove_finalizer(self._api.get(CLICKHOUSE, *key_of(installation)) or installation, FINALIZER)
         return None
-
-    def _report(self, installation: Object, hosts: list[Host], *, ready: int, errors: list[str] | None = None) -> None:
-        self._say(installation, status_of(installation, hosts, ready=ready, errors=errors or []))
-
-    def _say(self, installation: Object, status: Mapping[str, Any]) -> None:
-        before = installation.get("status") or {}
-        change = {key: value for key, value in status.items() if before.get(key) != value}
-        if change:
-            self._api.patch(installation, {"status": change}, MANAGER, status=True)
 
 
 def status_of(installation: Object, hosts: list[Host], *, ready: int, errors: list[str]) -> dict[str, Any]:
@@ -272,7 +263,7 @@ def stateful_set(host: Host) -> Object:
 
 
 def claim_templates(host: Host) -> Iterator[Object]:
-    """Claims for data and logs, where templates are named for them. They outlive the installation unless told."""
+    """Claims for data and logs, where templates are named for them. They may outlive the installation."""
     for name in ("dataVolumeClaimTemplate", "logVolumeClaimTemplate"):
         chosen = template(host.installation, "volumeClaimTemplates", name)
         if chosen:

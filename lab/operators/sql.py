@@ -1,4 +1,4 @@
-"""Roles and databases in a real server: looked at first, then changed where they differ.
+"""Logins, roles and databases in a real server: looked at first, then changed where they differ.
 
 Passwords never travel in plaintext in a statement: the server gets the SCRAM verifier, as CNPG's operator sends it.
 """
@@ -6,11 +6,14 @@ Passwords never travel in plaintext in a statement: the server gets the SCRAM ve
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,10 +23,41 @@ from lab.operators import postgres
 
 Connection = psycopg.Connection[Any]
 VERIFIER = "SCRAM-SHA-256$"
-
-
 ROUNDS = 4096
 """PostgreSQL's default of `scram_iterations`."""
+
+
+class LoginRefusedError(postgres.PostgresError):
+    """The password in the server's folder is not the server's."""
+
+
+@contextlib.contextmanager
+def connect(place: postgres.Place, database: str = "postgres") -> Iterator[Connection]:
+    """A superuser's connection through the private socket, in autocommit mode."""
+    password = place.password_file.read_text(encoding="utf-8")
+    descriptor = os.open(place.socket, os.O_RDONLY | os.O_DIRECTORY)
+    # A socket's address holds 107 bytes; the way through the descriptor is short however deep the folder is.
+    host = f"/proc/self/fd/{descriptor}" if Path("/proc/self/fd").exists() else str(place.socket)
+    try:
+        with psycopg.connect(
+            host=host,
+            port=place.port,
+            user=postgres.SUPERUSER,
+            password=password,
+            dbname=database,
+            connect_timeout=5,
+            autocommit=True,
+            application_name="lab-operators",
+        ) as connection:
+            yield connection
+    except psycopg.OperationalError as problem:
+        refused = "password authentication failed" in str(problem)
+        kind = LoginRefusedError if refused else postgres.PostgresError
+        raise kind(
+            f"no login through {place.socket}: {(str(problem).splitlines() or [type(problem).__name__])[0]}"
+        ) from problem
+    finally:
+        os.close(descriptor)
 
 
 def new_verifier(password: str) -> str:
@@ -64,7 +98,7 @@ def matches(verifier: str | None, password: str) -> bool:
 
 
 def set_password(connection: Connection, role: str, password: str | None) -> bool:
-    """Bring a role's password in step; None takes it away. True when it was changed."""
+    """Set a role's password where it differs; None removes it. True when it was changed."""
     row = connection.execute("SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s", [role]).fetchone()
     stored = row[0] if row else None
     if stored is None if password is None else matches(stored, password):
@@ -72,6 +106,41 @@ def set_password(connection: Connection, role: str, password: str | None) -> boo
     value = sql.NULL if password is None else sql.Literal(new_verifier(password))
     connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), value))
     return True
+
+
+def keep_superuser_password(place: postgres.Place, wanted: str) -> bool:
+    """Make `wanted` the superuser's password of a running server; True when something changed.
+
+    The file holds the password that works; a crash between server and file, or an ALTER ROLE of the user's, is noticed
+    at the next login and repaired, if need be through single-user mode (which interrupts the sessions).
+    """
+    known = place.password_file.read_text(encoding="utf-8")
+    if not _works(place):
+        postgres.write_private(place.password_file, wanted)
+        if not _works(place):
+            _force(place, wanted)
+        return True
+    if known == wanted:
+        return False
+    with connect(place) as connection:
+        set_password(connection, postgres.SUPERUSER, wanted)
+    postgres.write_private(place.password_file, wanted)
+    return True
+
+
+def _works(place: postgres.Place) -> bool:
+    with contextlib.suppress(LoginRefusedError), connect(place):
+        return True
+    return False
+
+
+def _force(place: postgres.Place, wanted: str) -> None:
+    verifier = new_verifier(wanted)
+    alter = sql.SQL("ALTER ROLE {} LOGIN SUPERUSER PASSWORD {}").format(
+        sql.Identifier(postgres.SUPERUSER), sql.Literal(verifier)
+    )
+    postgres.run_in_single_user_mode(place, alter.as_string(None))
+    postgres.start(place)
 
 
 ATTRIBUTES: Mapping[str, tuple[str, str, bool]] = {
@@ -164,7 +233,7 @@ CREATION: Mapping[str, str] = {
 
 
 def ensure_database(connection: Connection, spec: Mapping[str, Any]) -> None:
-    """Create the database of a `Database.spec`, or bring its owner, limit and flags in step."""
+    """Create the database of a `Database.spec`, or set its owner, limit and flags."""
     name = sql.Identifier(spec["name"])
     if not has_database(connection, spec["name"]):
         parts = [sql.SQL("CREATE DATABASE {}").format(name)]

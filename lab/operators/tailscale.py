@@ -7,7 +7,6 @@ lab's tailnet `lab.ts.net` answers on 127.0.0.1. Names, labels, conditions and m
 from __future__ import annotations
 
 import json
-import logging
 import re
 import secrets
 import threading
@@ -23,18 +22,17 @@ from lab.operators.api import (
     SERVICE,
     STATEFUL_SET,
     Api,
-    Kind,
     Object,
     decode,
     encode,
+    has_finalizer,
+    is_leaving,
     is_true,
+    key_of,
     runs,
     with_condition,
 )
-from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
-from lab.operators.work import Work
-
-log = logging.getLogger("lab.operators.tailscale")
+from lab.operators.work import Controller, Work
 
 MANAGER = "tailscale-operator"
 NAMESPACE = "tailscale"
@@ -69,49 +67,181 @@ class Exposure:
         return labels_of(meta["namespace"], meta["name"], self.type)
 
 
-@dataclass(frozen=True)
-class Device:
-    """A machine of the tailnet; `fqdn` without the dot at the end."""
-
-    fqdn: str
-    ips: tuple[str, ...]
-
-
 def labels_of(namespace: str, name: str, kind: str) -> dict[str, str]:
     return {MANAGED: "true", PARENT: name, f"{PARENT}-ns": namespace, f"{PARENT}-type": kind}
 
 
-class Proxies:
-    """What the operator makes in its own namespace for an exposure: StatefulSet, headless Service, state Secret."""
+def controllers(api: Api, work: Work) -> dict[str, Controller]:
+    tailscale = Tailscale(api.acting_as(MANAGER), work)
+    return {
+        "service": tailscale.reconcile_service,
+        "ingress": tailscale.reconcile_ingress,
+        "exposures": tailscale.reconcile_all,
+        "backend": tailscale.reconcile_beside,
+    }
 
-    def __init__(self, api: Api) -> None:
+
+class Tailscale:
+    """The controller of exposed Services and of Ingresses of class `tailscale`."""
+
+    def __init__(self, api: Api, work: Work) -> None:
         self._api = api
+        self._work = work
         self._naming = threading.Lock()
 
-    def operator_is_ready(self) -> bool:
+    def reconcile_all(self, _namespace: str, _name: str) -> None:
+        """Ask for a look at everything that may be exposed, when the operator starts or stops."""
+        for controller, kind in (("service", SERVICE), ("ingress", INGRESS)):
+            for found in self._api.list(kind):
+                self._work.add(controller, *key_of(found))
+
+    def reconcile_beside(self, namespace: str, _name: str) -> None:
+        """Ask for a look at the Ingresses beside a Service; it may be what they wait for."""
+        for found in self._api.list(INGRESS, namespace):
+            self._work.add("ingress", *key_of(found))
+
+    # -- Services -----------------------------------------------------------------------------------------------------
+
+    def reconcile_service(self, namespace: str, name: str) -> float | None:
+        service = self._api.get(SERVICE, namespace, name)
+        if service is None or annotation(service, "proxy-group"):
+            return None
+        leaving = is_leaving(service) or not is_exposed(service)
+        if leaving and not has_finalizer(service, FINALIZER) and not _condition(service):
+            return None
+        if not self._operator_is_ready():
+            return None
+        return self._clean_up_service(service) if leaving else self._expose_service(service)
+
+    def _expose_service(self, service: Object) -> float | None:
+        violations = violations_of(service)
+        if violations:
+            message = f"unable to provision proxy resources: invalid Service: {', '.join(violations)}"
+            if _condition(service) != ("ProxyInvalid", message):
+                self._api.warn(service, "INVALIDSERVICE", message)
+            self._report_service(service, reason="ProxyInvalid", message=message)
+            return None
+        service = self._api.add_finalizer(service, FINALIZER)
+        fqdn = self._provision(Exposure(service, "svc", hostname_of_service(service)))
+        if not _has_own_class(service):
+            self._report_service(service, reason="ProxyCreated")
+        elif fqdn:
+            ingress = [{"hostname": fqdn}, {"ip": DEVICE_IP, "ipMode": "VIP"}]
+            self._report_service(service, reason="ProxyCreated", ingress=ingress)
+        else:
+            self._report_service(service, reason="ProxyPending", message=NO_DEVICE, ingress=[])
+        return None if fqdn else RETRY
+
+    def _clean_up_service(self, service: Object) -> float | None:
+        meta = service["metadata"]
+        if has_finalizer(service, FINALIZER):
+            if not self._remove(meta["namespace"], meta["name"], "svc"):
+                return 0.2
+            self._api.remove_finalizer(service, FINALIZER)
+            return 0.0
+        conditions = (service.get("status") or {}).get("conditions") or []
+        self._api.update_status(service, {"conditions": [one for one in conditions if one.get("type") != READY]})
+        return None
+
+    def _report_service(
+        self, service: Object, *, reason: str, message: str = "", ingress: list[Object] | None = None
+    ) -> None:
+        """The condition, True without a `message`; the addresses where they are given."""
+        condition = {"type": READY, "status": "False" if message else "True", "reason": reason}
+        condition |= {"message": message or reason, "observedGeneration": service["metadata"].get("generation", 0)}
+        before = service.get("status") or {}
+        change: Object = {"conditions": with_condition(before.get("conditions") or [], condition)}
+        if ingress is not None and ((before.get("loadBalancer") or {}).get("ingress") or []) != ingress:
+            change["loadBalancer"] = {"ingress": ingress}
+        self._api.update_status(service, change)
+
+    # -- Ingresses ----------------------------------------------------------------------------------------------------
+
+    def reconcile_ingress(self, namespace: str, name: str) -> float | None:
+        ingress = self._api.get(INGRESS, namespace, name)
+        if ingress is None:
+            return None
+        ours = ingress["spec"].get("ingressClassName") == "tailscale" and not annotation(ingress, "proxy-group")
+        leaving = is_leaving(ingress) or not ours
+        if leaving and not has_finalizer(ingress, FINALIZER):
+            return None
+        if not self._operator_is_ready():
+            return None
+        return self._clean_up_ingress(ingress) if leaving else self._expose_ingress(ingress)
+
+    def _expose_ingress(self, ingress: Object) -> float | None:
+        ingress = self._api.add_finalizer(ingress, FINALIZER)
+        if not self._has_backends(ingress):
+            self._api.warn(ingress, "NoValidBackends", "no valid backends")
+            return None
+        fqdn = self._provision(Exposure(ingress, "ingress", hostname_of_ingress(ingress), https=True))
+        wanted = [{"hostname": fqdn, "ports": [{"protocol": "TCP", "port": 443}]}] if fqdn else []
+        if (((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []) != wanted:
+            self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": wanted}}}, status=True)
+        return None if fqdn else RETRY
+
+    def _clean_up_ingress(self, ingress: Object) -> float | None:
+        meta = ingress["metadata"]
+        if not self._remove(meta["namespace"], meta["name"], "ingress"):
+            return 0.2
+        self._api.remove_finalizer(ingress, FINALIZER)
+        return None
+
+    def _has_backends(self, ingress: Object) -> bool:
+        """Whether anything is left to proxy; an Event names what is left out, as with the real operator."""
+        backends = [("/", ingress["spec"]["defaultBackend"])] if ingress["spec"].get("defaultBackend") else []
+        host = tls_host(ingress)
+        for rule in ingress["spec"].get("rules") or ():
+            if rule.get("host") and rule["host"] != host:
+                message = f'rule with host "{rule["host"]}" ignored, unsupported'
+                self._api.warn(ingress, "InvalidIngressBackend", message)
+                continue
+            paths = (rule.get("http") or {}).get("paths") or ()
+            backends += [(path.get("path") or "/", path["backend"]) for path in paths]
+        problems = [self._problem(ingress["metadata"]["namespace"], path, backend) for path, backend in backends]
+        for problem in filter(None, problems):
+            self._api.warn(ingress, "InvalidIngressBackend", problem)
+        return not all(problems)
+
+    def _problem(self, namespace: str, path: str, backend: Mapping[str, Any]) -> str:
+        """Why a backend is left out; empty when it is not."""
+        wanted = backend.get("service")
+        if not wanted:
+            return f'backend for path "{path}" is missing service'
+        service = self._api.get(SERVICE, namespace, wanted["name"])
+        if service is None:
+            missing = f'Service "{wanted["name"]}" not found'
+            return f'failed to get service "{wanted["name"]}" for path "{path}": {missing}'
+        if service["spec"].get("clusterIP") in (None, "", "None"):
+            return f'backend for path "{path}" has invalid ClusterIP'
+        port = wanted.get("port") or {}
+        named = {entry.get("name"): entry["port"] for entry in service["spec"].get("ports") or ()}
+        if not (port.get("number") or named.get(port.get("name"))):
+            return f'backend for path "{path}" has invalid port'
+        return ""
+
+    # -- what the operator makes in its own namespace: StatefulSet, headless Service, state Secret --------------------
+
+    def _operator_is_ready(self) -> bool:
         """Its Deployment is available and has its login; without the Secret no real pod would start."""
-        found = [
-            deployment
-            for deployment in self._api.list(DEPLOYMENT, NAMESPACE)
-            if deployment["metadata"]["name"] == "operator"
-            or (deployment["metadata"].get("labels") or {}).get("app") == "operator"
-        ]
-        if not any(runs(deployment) for deployment in found):
+        running = (found["metadata"] for found in self._api.list(DEPLOYMENT, NAMESPACE) if runs(found))
+        if not any("operator" in (meta["name"], (meta.get("labels") or {}).get("app")) for meta in running):
             return False
         return self._api.get(SECRET, NAMESPACE, "operator-oauth") is not None
 
-    def provision(self, exposure: Exposure) -> Device | None:
-        """Make or keep the proxy; its device once the proxy's pod is ready, None until then."""
+    def _provision(self, exposure: Exposure) -> str:
+        """Make or keep the proxy; its device's name once the proxy's pod is ready, empty until then."""
         found = self._api.list(STATEFUL_SET, NAMESPACE, exposure.labels)
-        name = found[0]["metadata"]["name"] if found else _generated_name(exposure)
+        suffix = "".join(secrets.choice(ALPHABET) for _ in range(5))
+        name = found[0]["metadata"]["name"] if found else f"ts-{exposure.parent['metadata']['name'][:40]}-{suffix}"
         for wanted in (_headless_service(name, exposure), _stateful_set(name, exposure)):
-            self._api.apply(wanted, MANAGER)
+            self._api.apply(wanted)
         pod = self._api.get(POD, NAMESPACE, f"{name}-0")
         joined = pod is not None and is_true(pod, "Ready")
         with self._naming:
             return self._keep_state(f"{name}-0", exposure, pod if joined else None)
 
-    def _keep_state(self, name: str, exposure: Exposure, pod: Object | None) -> Device | None:
+    def _keep_state(self, name: str, exposure: Exposure, pod: Object | None) -> str:
         """Write the state Secret; the device joins with its pod and takes a new name when another is asked for."""
         found = self._api.get(SECRET, NAMESPACE, name)
         values = decode(found)
@@ -119,12 +249,18 @@ class Proxies:
         fqdn = values.get("device_fqdn", "").rstrip(".")
         if pod is not None and asked.get(ASKED_FOR) != exposure.hostname:
             fqdn = self._free_name(exposure.hostname, name)
-            values |= _device(fqdn, pod)
-            values["https_endpoint"] = fqdn if exposure.https else "no-https"
+            values |= {
+                "device_id": f"n{secrets.token_hex(8)}CNTRL",
+                "device_fqdn": f"{fqdn}.",
+                "device_ips": json.dumps([DEVICE_IP]),
+                "tailscale_capver": "125",
+                "pod_uid": pod["metadata"]["uid"],
+                "https_endpoint": fqdn if exposure.https else "no-https",
+            }
             asked = {ASKED_FOR: exposure.hostname}
         meta = {"name": name, "namespace": NAMESPACE, "labels": exposure.labels, "annotations": asked}
-        self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encode(values)}, MANAGER)
-        return Device(fqdn, tuple(json.loads(values["device_ips"]))) if fqdn else None
+        self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encode(values)})
+        return fqdn
 
     def _free_name(self, hostname: str, state: str) -> str:
         """`<hostname>.<tailnet>`, with a number where another device has the name."""
@@ -136,20 +272,15 @@ class Proxies:
         names = (f"{hostname}{suffix}.{TAILNET}" for suffix in ("", *(f"-{number}" for number in range(1, 1000))))
         return next(name for name in names if name not in others)
 
-    def remove(self, namespace: str, name: str, kind: str) -> bool:
+    def _remove(self, namespace: str, name: str, kind: str) -> bool:
         """Delete what belongs to an exposure; True once nothing is left."""
         left = False
         for resource in (STATEFUL_SET, SERVICE, SECRET):
             for found in self._api.list(resource, NAMESPACE, labels_of(namespace, name, kind)):
                 left = True
-                if not found["metadata"].get("deletionTimestamp"):
+                if not is_leaving(found):
                     self._api.delete(resource, NAMESPACE, found["metadata"]["name"])
         return not left
-
-
-def _generated_name(exposure: Exposure) -> str:
-    suffix = "".join(secrets.choice(ALPHABET) for _ in range(5))
-    return f"ts-{exposure.parent['metadata']['name'][:40]}-{suffix}"
 
 
 def _headless_service(name: str, exposure: Exposure) -> Object:
@@ -186,82 +317,8 @@ def _stateful_set(name: str, exposure: Exposure) -> Object:
     }
 
 
-def _device(fqdn: str, pod: Object) -> dict[str, str]:
-    return {
-        "device_id": f"n{secrets.token_hex(8)}CNTRL",
-        "device_fqdn": f"{fqdn}.",
-        "device_ips": json.dumps([DEVICE_IP]),
-        "tailscale_capver": "125",
-        "pod_uid": pod["metadata"]["uid"],
-    }
-
-
 def annotation(thing: Object, name: str) -> str:
     return str((thing["metadata"].get("annotations") or {}).get(f"tailscale.com/{name}") or "")
-
-
-class Services:
-    """The controller of exposed Services."""
-
-    def __init__(self, api: Api, proxies: Proxies) -> None:
-        self._api = api
-        self._proxies = proxies
-
-    def reconcile(self, namespace: str, name: str) -> float | None:
-        service = self._api.get(SERVICE, namespace, name)
-        if service is None or annotation(service, "proxy-group"):
-            return None
-        leaving = bool(service["metadata"].get("deletionTimestamp")) or not is_exposed(service)
-        if leaving and not has_finalizer(service, FINALIZER) and not _condition(service):
-            return None
-        if not self._proxies.operator_is_ready():
-            return None
-        return self._clean_up(service) if leaving else self._provision(service)
-
-    def _provision(self, service: Object) -> float | None:
-        violations = violations_of(service)
-        if violations:
-            message = f"unable to provision proxy resources: invalid Service: {', '.join(violations)}"
-            if _condition(service) != ("ProxyInvalid", message):
-                self._api.warn(service, "INVALIDSERVICE", message, MANAGER)
-            self._report(service, ok=False, reason="ProxyInvalid", message=message)
-            return None
-        service = add_finalizer(self._api, service, FINALIZER, MANAGER)
-        device = self._proxies.provision(Exposure(service, "svc", hostname_of_service(service)))
-        if not _has_own_class(service):
-            self._report(service, ok=True, reason="ProxyCreated", message="ProxyCreated")
-        elif device is None:
-            self._report(service, ok=False, reason="ProxyPending", message=NO_DEVICE, ingress=[])
-        else:
-            ingress = [{"hostname": device.fqdn}, *({"ip": ip, "ipMode": "VIP"} for ip in device.ips)]
-            self._report(service, ok=True, reason="ProxyCreated", message="ProxyCreated", ingress=ingress)
-        return RETRY if device is None else None
-
-    def _clean_up(self, service: Object) -> float | None:
-        meta = service["metadata"]
-        if has_finalizer(service, FINALIZER):
-            if not self._proxies.remove(meta["namespace"], meta["name"], "svc"):
-                return 0.2
-            remove_finalizer(self._api, service, FINALIZER, MANAGER)
-            return 0.0
-        conditions = (service.get("status") or {}).get("conditions") or []
-        kept = [entry for entry in conditions if entry.get("type") != READY]
-        self._api.patch(service, {"status": {"conditions": kept}}, MANAGER, status=True)
-        return None
-
-    def _report(
-        self, service: Object, *, ok: bool, reason: str, message: str, ingress: list[Object] | None = None
-    ) -> None:
-        status = service.get("status") or {}
-        condition = {"type": READY, "status": "True" if ok else "False", "reason": reason, "message": message}
-        condition["observedGeneration"] = service["metadata"].get("generation", 0)
-        before = status.get("conditions") or []
-        after = with_condition(before, condition)
-        change: Object = {} if after == before else {"conditions": after}
-        if ingress is not None and ((status.get("loadBalancer") or {}).get("ingress") or []) != ingress:
-            change["loadBalancer"] = {"ingress": ingress}
-        if change:
-            self._api.patch(service, {"status": change}, MANAGER, status=True)
 
 
 def _has_own_class(service: Object) -> bool:
@@ -309,81 +366,6 @@ def violations_of(service: Object) -> list[str]:
     return found
 
 
-class Ingresses:
-    """The controller of Ingresses of class `tailscale`."""
-
-    def __init__(self, api: Api, proxies: Proxies) -> None:
-        self._api = api
-        self._proxies = proxies
-
-    def reconcile(self, namespace: str, name: str) -> float | None:
-        ingress = self._api.get(INGRESS, namespace, name)
-        if ingress is None:
-            return None
-        ours = ingress["spec"].get("ingressClassName") == "tailscale" and not annotation(ingress, "proxy-group")
-        leaving = bool(ingress["metadata"].get("deletionTimestamp")) or not ours
-        if leaving and not has_finalizer(ingress, FINALIZER):
-            return None
-        if not self._proxies.operator_is_ready():
-            return None
-        return self._clean_up(ingress) if leaving else self._provision(ingress)
-
-    def _provision(self, ingress: Object) -> float | None:
-        ingress = add_finalizer(self._api, ingress, FINALIZER, MANAGER)
-        if not self._has_backends(ingress):
-            self._api.warn(ingress, "NoValidBackends", "no valid backends", MANAGER)
-            return None
-        device = self._proxies.provision(Exposure(ingress, "ingress", hostname_of_ingress(ingress), https=True))
-        ports = [{"protocol": "TCP", "port": 443}]
-        wanted = [{"hostname": device.fqdn, "ports": ports}] if device else []
-        if (((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []) != wanted:
-            self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": wanted}}}, MANAGER, status=True)
-        return RETRY if device is None else None
-
-    def _clean_up(self, ingress: Object) -> float | None:
-        meta = ingress["metadata"]
-        if not self._proxies.remove(meta["namespace"], meta["name"], "ingress"):
-            return 0.2
-        remove_finalizer(self._api, ingress, FINALIZER, MANAGER)
-        return None
-
-    def _has_backends(self, ingress: Object) -> bool:
-        """Whether anything is left to proxy; what is left out is told as an Event, as the operator does."""
-        backends = [("/", ingress["spec"]["defaultBackend"])] if ingress["spec"].get("defaultBackend") else []
-        host = tls_host(ingress)
-        for rule in ingress["spec"].get("rules") or ():
-            if rule.get("host") and rule["host"] != host:
-                message = f'rule with host "{rule["host"]}" ignored, unsupported'
-                self._api.warn(ingress, "InvalidIngressBackend", message, MANAGER)
-                continue
-            paths = (rule.get("http") or {}).get("paths") or ()
-            backends += [(path.get("path") or "/", path["backend"]) for path in paths]
-        good = [self._is_usable(ingress, path, backend) for path, backend in backends]
-        return any(good)
-
-    def _is_usable(self, ingress: Object, path: str, backend: Mapping[str, Any]) -> bool:
-        problem = self._problem(ingress["metadata"]["namespace"], path, backend)
-        if problem:
-            self._api.warn(ingress, "InvalidIngressBackend", problem, MANAGER)
-        return not problem
-
-    def _problem(self, namespace: str, path: str, backend: Mapping[str, Any]) -> str:
-        wanted = backend.get("service")
-        if not wanted:
-            return f'backend for path "{path}" is missing service'
-        service = self._api.get(SERVICE, namespace, wanted["name"])
-        if service is None:
-            missing = f'Service "{wanted["name"]}" not found'
-            return f'failed to get service "{wanted["name"]}" for path "{path}": {missing}'
-        if service["spec"].get("clusterIP") in (None, "", "None"):
-            return f'backend for path "{path}" has invalid ClusterIP'
-        port = wanted.get("port") or {}
-        named = {entry.get("name"): entry["port"] for entry in service["spec"].get("ports") or ()}
-        if not (port.get("number") or named.get(port.get("name"))):
-            return f'backend for path "{path}" has invalid port'
-        return ""
-
-
 def tls_host(ingress: Object) -> str:
     """`tls[0].hosts[0]`, the only place a name is taken from; empty without one."""
     tls = ingress["spec"].get("tls") or [{}]
@@ -394,22 +376,3 @@ def tls_host(ingress: Object) -> str:
 def hostname_of_ingress(ingress: Object) -> str:
     meta = ingress["metadata"]
     return tls_host(ingress).partition(".")[0] or f"{meta['namespace']}-{meta['name']}-ingress"
-
-
-class Exposures:
-    """Asks for a look at everything exposed, when the operator comes or goes."""
-
-    def __init__(self, api: Api, work: Work) -> None:
-        self._api = api
-        self._work = work
-
-    def backend_changed(self, namespace: str, _name: str) -> None:
-        """Ask for a look at the Ingresses beside a Service; it may be what they wait for."""
-        for found in self._api.list(INGRESS, namespace):
-            self._work.add("ingress", namespace, found["metadata"]["name"])
-
-    def reconcile_all(self, _namespace: str, _name: str) -> None:
-        chosen: list[tuple[str, Kind]] = [("service", SERVICE), ("ingress", INGRESS)]
-        for controller, kind in chosen:
-            for found in self._api.list(kind):
-                self._work.add(controller, found["metadata"]["namespace"], found["metadata"]["name"])

@@ -27,10 +27,13 @@ from lab.operators.api import (
     Object,
     decode,
     encode,
+    has_finalizer,
+    is_leaving,
+    key_of,
     owner_reference,
     runs,
 )
-from lab.operators.finalizers import add_finalizer, has_finalizer, remove_finalizer
+from lab.operators.work import Controller as Look
 from lab.operators.work import Work
 
 MANAGER = "cloudflare-tunnel-ingress-controller"
@@ -98,23 +101,33 @@ def is_controller(deployment: Object) -> bool:
     return bool((containers[0].get("command") or [""])[0] == COMMAND)
 
 
+def controllers(api: Api, work: Work) -> dict[str, Look]:
+    tunnels = Tunnels(api.acting_as(MANAGER), work)
+    return {
+        "tunnel": tunnels.reconcile,
+        "tunnels": tunnels.reconcile_all,
+        "connectors": tunnels.reconcile_connectors,
+        "tunnel-secret": tunnels.reconcile_users_of_secret,
+    }
+
+
 class Tunnels:
     """The controller of Ingresses of its classes, and of the connectors in its own namespace."""
 
     def __init__(self, api: Api, work: Work) -> None:
         self._api = api
         self._work = work
-        self._told: dict[str, tuple[int, str]] = {}
+        self._reported: dict[str, tuple[int, str]] = {}
         """By uid of an Ingress: the generation and tunnel that events were written for."""
         self._making = threading.Lock()
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
-        """Ask for a look at the connectors and every Ingress, when the controller comes or goes."""
-        self._work.add("connectors", "", "")
+        """Ask for a look at the connectors and every Ingress, when the controller starts or stops."""
+        self._work.add("connectors")
         for found in self._api.list(INGRESS):
-            self._work.add("tunnel", found["metadata"]["namespace"], found["metadata"]["name"])
+            self._work.add("tunnel", *key_of(found))
 
-    def secret_changed(self, namespace: str, name: str) -> None:
+    def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
         """Ask for a look at everything when it may be the login or the token."""
         for deployment in self._api.list(DEPLOYMENT, namespace, CONTROLLER_LABELS):
             if name == TOKEN_SECRET or name in str(deployment["spec"]["template"]["spec"]["containers"][0].get("env")):
@@ -148,12 +161,12 @@ class Tunnels:
         controller = self.controller()
         if controller is None or not self._is_ours(ingress, controller):
             return
-        if ingress["metadata"].get("deletionTimestamp"):
-            self._told.pop(ingress["metadata"]["uid"], None)
-            remove_finalizer(self._api, ingress, FINALIZER, MANAGER)
+        if is_leaving(ingress):
+            self._reported.pop(ingress["metadata"]["uid"], None)
+            self._api.remove_finalizer(ingress, FINALIZER)
             return
-        ingress = add_finalizer(self._api, ingress, FINALIZER, MANAGER)
-        self._tell(ingress, controller)
+        ingress = self._api.add_finalizer(ingress, FINALIZER)
+        self._write_events(ingress, controller)
         self._report(ingress, controller.domain)
 
     def _may_be_ours(self, ingress: Object) -> bool:
@@ -171,24 +184,24 @@ class Tunnels:
         ]
         return ingress["spec"].get("ingressClassName") in classes
 
-    def _tell(self, ingress: Object, controller: Controller) -> None:
+    def _write_events(self, ingress: Object, controller: Controller) -> None:
         """Its events: once for each generation, where the real controller repeats them at every look."""
         meta = ingress["metadata"]
         now = (meta.get("generation", 0), controller.domain)
-        if self._told.get(meta["uid"]) == now:
+        if self._reported.get(meta["uid"]) == now:
             return
         if ingress["spec"].get("tls"):
-            told = "ingress has tls specified, SSL Passthrough is not supported, it will be ignored"
-            self._api.warn(ingress, "TLSIgnored", told, MANAGER)
+            message = "ingress has tls specified, SSL Passthrough is not supported, it will be ignored"
+            self._api.warn(ingress, "TLSIgnored", message)
         for host in _hosts_without_paths(ingress):
-            self._api.warn(ingress, "RuleSkipped", f"rule for host {host} has no http section, skipped", MANAGER)
+            self._api.warn(ingress, "RuleSkipped", f"rule for host {host} has no http section, skipped")
         try:
             self.routes(ingress, controller.flag("cluster-domain", "cluster.local"))
         except RefusedError as problem:
-            self._api.warn(ingress, "TransformFailed", str(problem), MANAGER)
+            self._api.warn(ingress, "TransformFailed", str(problem))
         done = "cloudflare tunnel config and DNS records are up to date"
-        self._api.warn(ingress, "CloudflareSynced", done, MANAGER, normal=True)
-        self._told[meta["uid"]] = now
+        self._api.warn(ingress, "CloudflareSynced", done, normal=True)
+        self._reported[meta["uid"]] = now
 
     def _report(self, ingress: Object, domain: str) -> None:
         """The tunnel's domain, also for an Ingress without a single route: it proves nothing."""
@@ -196,7 +209,7 @@ class Tunnels:
         if any(entry.get("hostname") == domain for entry in before):
             return
         address = {"hostname": domain, "ports": [{"protocol": "TCP", "port": 443}]}
-        self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": [address]}}}, MANAGER, status=True)
+        self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": [address]}}}, status=True)
 
     def routes(self, ingress: Object, cluster_domain: str) -> list[tuple[str, str, str]]:
         """Host, path and address of each route. Raises `RefusedError`: one bad rule, and the Ingress has none."""
@@ -238,7 +251,7 @@ class Tunnels:
             return
         with self._making:
             token = self._token(controller)
-            self._api.apply(connectors(controller, token["metadata"]["resourceVersion"]), MANAGER)
+            self._api.apply(connectors(controller, token["metadata"]["resourceVersion"]))
 
     def _token(self, controller: Controller) -> Object:
         found = self._api.get(SECRET, controller.namespace, TOKEN_SECRET)
@@ -255,7 +268,7 @@ class Tunnels:
             },
             "data": encode({TOKEN_KEY: _new_token(controller)}),
         }
-        return self._api.apply(wanted, MANAGER)
+        return self._api.apply(wanted)
 
 
 def _name(ingress: Object) -> str:

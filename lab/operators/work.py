@@ -1,16 +1,17 @@
-"""A queue of keys with a few threads: each key is worked on by one thread at a time, and again after a failure.
+"""Asks controllers to look at objects: each object in one thread at a time, later when asked, again after a failure.
 
-Level-triggered, as Kubernetes controllers are: a key says *look at this object again*, never what happened to it.
+Level-triggered, as Kubernetes controllers are: a key means *look at this object again*, never what happened to it.
+kopf's own handlers with retries, its daemons and its timers write annotations or finalizers on the objects they watch,
+which would show in the states of stacks; so kopf only watches here (decision 14).
 """
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import httpx
@@ -24,7 +25,7 @@ log = logging.getLogger("lab.operators")
 FIRST_RETRY = 0.25
 LONGEST_RETRY = 10.0
 TROUBLE = (ApiError, httpx.HTTPError, OpsError, psycopg.Error, OSError)
-"""What the world can do to a controller; it is tried again. Anything else is a bug: the process ends, loudly."""
+"""What a controller tries again after. Anything else is a bug: the process ends with exit code 70."""
 
 
 class Key(NamedTuple):
@@ -34,105 +35,79 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.controller} {self.namespace}/{self.name}" if self.namespace else f"{self.controller} {self.name}"
-
 
 Controller = Callable[[str, str], float | None]
 """Looks at the object (namespace, name) and acts; may return seconds after which to look again."""
 
 
 class Work:
-    """`add` keys from anywhere; `start` threads that hand them to the controllers; `stop` waits for them."""
+    """`start` it on the loop, `add` keys from any thread, `stop` it before the loop ends."""
 
     def __init__(self, controllers: Mapping[str, Controller], threads: int = 4) -> None:
         self._controllers = controllers
-        self._turn = threading.Condition()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # The rest is touched on the loop only.
         self._due: dict[Key, float] = {}
-        self._heap: list[tuple[float, Key]] = []
-        self._busy: set[Key] = set()
+        self._running: dict[Key, asyncio.Future[float | None]] = {}
         self._failures: dict[Key, int] = {}
-        self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"work-{number}", daemon=True) for number in range(threads)
-        ]
-
-    def add(self, controller: str, namespace: str, name: str, after: float = 0.0) -> None:
-        """Ask for a look, at the latest in `after` seconds."""
-        key, moment = Key(controller, namespace, name), time.monotonic() + after
-        with self._turn:
-            if moment < self._due.get(key, float("inf")):
-                self._due[key] = moment
-                heapq.heappush(self._heap, (moment, key))
-                self._turn.notify()
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._loop = asyncio.get_running_loop()
 
-    def stop(self, patience: float = 5.0) -> None:
-        with self._turn:
-            self._stopping = True
-            self._turn.notify_all()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(patience)
+    def add(self, controller: str, namespace: str = "", name: str = "", after: float = 0.0) -> None:
+        """Ask for a look, at the latest in `after` seconds."""
+        if self._loop is not None:
+            key = Key(controller, namespace, name)
+            self._loop.call_soon_threadsafe(self._schedule, key, self._loop.time() + after)
 
-    def _take(self) -> Key | None:
-        with self._turn:
-            while not self._stopping:
-                key, wait = self._next()
-                if key is not None:
-                    self._busy.add(key)
-                    return key
-                self._turn.wait(wait)
-            return None
+    async def stop(self, patience: float = 5.0) -> None:
+        """Start no other look; wait for those that run."""
+        self._loop = None
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=patience)
 
-    def _next(self) -> tuple[Key | None, float | None]:
-        """A key that is due and not being worked on, or how long until the next one may be."""
-        now, found = time.monotonic(), None
-        held: list[tuple[float, Key]] = []
-        while self._heap and self._heap[0][0] <= now and found is None:
-            moment, key = heapq.heappop(self._heap)
-            if key in self._busy:
-                held.append((moment, key))
-            elif self._due.get(key) == moment:
-                del self._due[key]
-                found = key
-        wait = self._heap[0][0] - now if self._heap else None
-        for entry in held:
-            heapq.heappush(self._heap, entry)
-        return found, wait
+    def _schedule(self, key: Key, moment: float) -> None:
+        if self._loop is not None and moment < self._due.get(key, float("inf")):
+            self._due[key] = moment
+            self._loop.call_at(moment, self._begin, key, moment)
 
-    def _work(self) -> None:
-        while (key := self._take()) is not None:
-            again: float | None = None
-            try:
-                again = self._controllers[key.controller](key.namespace, key.name)
-                self._failures.pop(key, None)
-            except TROUBLE as problem:
-                again = self._failed(key, problem)
-            except BaseException:
-                log.critical("bug while looking at %s", key, exc_info=True)
-                logging.shutdown()
-                os._exit(70)
-            finally:
-                with self._turn:
-                    self._busy.discard(key)
-                    self._turn.notify()  # the key may have come due meanwhile
-            if again is not None:
-                self.add(*key, after=again)
+    def _begin(self, key: Key, moment: float) -> None:
+        # An earlier look was asked for since, or one runs: `_end` begins the next.
+        if self._loop is None or self._due.get(key) != moment or key in self._running:
+            return
+        del self._due[key]
+        self._running[key] = look = self._loop.run_in_executor(self._pool, self._look, key)
+        look.add_done_callback(lambda done: self._end(key, done))
 
-    def _failed(self, key: Key, problem: BaseException) -> float:
-        """Log a failure, but not what passes by itself, and say when to try again."""
-        count = self._failures[key] = self._failures.get(key, 0) + 1
-        if not (isinstance(problem, ApiError) and problem.is_passing):
-            log.warning("%s: %s", key, told(problem))
-        return min(FIRST_RETRY * 2.0 ** min(count - 1, 10), LONGEST_RETRY)
+    def _end(self, key: Key, look: asyncio.Future[float | None]) -> None:
+        del self._running[key]
+        if self._loop is None or look.cancelled():
+            return
+        if (again := look.result()) is not None:
+            self._schedule(key, self._loop.time() + again)
+        if key in self._due:
+            self._loop.call_at(self._due[key], self._begin, key, self._due[key])
+
+    def _look(self, key: Key) -> float | None:
+        try:
+            again = self._controllers[key.controller](key.namespace, key.name)
+            self._failures.pop(key, None)
+        except TROUBLE as problem:
+            count = self._failures[key] = self._failures.get(key, 0) + 1
+            if not (isinstance(problem, ApiError) and problem.is_passing):
+                log.warning("%s: %s", " ".join(filter(None, key)), explain(problem))
+            return min(FIRST_RETRY * 2.0 ** min(count - 1, 10), LONGEST_RETRY)
+        except BaseException:
+            log.critical("bug while looking at %s", key, exc_info=True)
+            logging.shutdown()
+            os._exit(70)
+        return again
 
 
-def told(problem: BaseException) -> str:
-    """What went wrong, for people: a database's answer without the statement it quotes."""
+def explain(problem: BaseException) -> str:
+    """What went wrong, as a message: of a database's answer without the statement that it quotes."""
     if isinstance(problem, psycopg.Error) and problem.diag.message_primary:
         return problem.diag.message_primary
     return str(problem) or type(problem).__name__

@@ -7,93 +7,41 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import toolchain
-from lab.platform import additions, control_plane, keys, ports, processes, target
-from lab.platform.control_plane import ControlPlane
-from lab.platform.parts import Part, PartStatus
+from lab.platform import control_plane, ports, processes, target
+from lab.platform.control_plane import ControlPlane, Pki
 from lab.platform.paths import LabPaths
-from lab.platform.record import Record
-from lab.platform.supervisor import Supervisor, locked
+from lab.platform.supervisor import Part, PartStatus, Record, Supervisor, locked
 from runbooks.core.environment import without_proxy_for_loopback
 from runbooks.core.errors import Usage
 from runbooks.core.search_path import persons_path
 
-__all__ = ["PartStatus", "databases", "down", "environment", "is_up", "reset", "status", "tools", "up"]
+__all__ = ["PartStatus", "down", "environment", "is_up", "reset", "status", "tools", "up"]
 
-POSTGRES_PORT = 5432
-"""Taken when it is free at the lab's first start."""
-READY, STARTING, STOPPED, CRASHED = "ready", "starting", "stopped", "crashed"
-"""What a part's health may be, besides what its probe complains of."""
+READY, STOPPED, CRASHED = "ready", "stopped", "crashed"
+"""What a part's health may be, besides what its probe reports."""
 
 
 def up(state_dir: Path, report: Callable[[str], None]) -> None:
-    """Brings every part to ready, starting only what does not run; idempotent.
+    """Bring every part to ready, starting only what does not run; idempotent.
 
-    The first time it makes keys, picks ports and, where a program is nowhere, builds it (minutes). `report` gets lines
-    for a person, from this thread or another. Raises `OpsError` with the next safe command.
+    The first time it makes keys, picks ports and builds the programs that are not there (minutes). `report` gets lines
+    for the user, from this thread or another. Raises `OpsError` with the next safe command.
     """
-    from lab.platform import cluster
+    # Makes certificates: every other command on the lab does without the 0.1 s that cryptography takes to load.
+    from lab.platform import start
 
     paths = _paths(state_dir)
     with locked(paths, report):
-        paths.prepare()
         _remove_logs_of_pulumi(paths)
-        record = Record.load(paths.record)
-        found = target.find_tools(report)
-        tools = {tool.name: tool.program for tool in found}
-        _pick_ports(record)
-        record.save(paths.record)
-        plane = ControlPlane(paths=paths, pki=keys.ensure(paths.pki), ports=record.ports, tools=tools)
-        cluster.write_kubeconfigs(plane)
-        uid = _bring_up(Supervisor(paths, record, report), plane)
-        target.ensure_passphrase(paths)
-        target.ensure_login(paths, target.cloud_url(record.ports["cloud"]))
-        target.link_tools(paths, found)
-        target.write_launcher(paths, tools["pulumi"], target.cloud_url(record.ports["cloud"]))
-        target.write(
-            paths,
-            cluster_uid=uid,
-            postgres_port=record.ports["postgres"],
-            cloud_port=record.ports["cloud"],
-            found=found,
-        )
-
-
-def _pick_ports(record: Record) -> None:
-    for name in (*control_plane.PORTS, *additions.PORTS):
-        if name not in record.ports:
-            record.ports[name] = ports.pick(record.ports.values())
-    if "postgres" not in record.ports:
-        record.ports["postgres"] = ports.pick(record.ports.values(), preferred=POSTGRES_PORT)
-
-
-def _bring_up(supervisor: Supervisor, plane: ControlPlane) -> str:
-    from lab.platform import cluster
-    from lab.platform.api import Cluster
-
-    _refuse_foreign_postgres(plane)
-    api = Cluster(plane.api)
-    storage, server, *controllers = plane.parts()
-    supervisor.bring_up([storage, server])
-    uid = cluster.lay_out(api)
-    supervisor.bring_up([*controllers, *additions.parts(plane)])
-    cluster.await_default_account(api)
-    return uid
-
-
-def _refuse_foreign_postgres(plane: ControlPlane) -> None:
-    """The database's port may be in use by the lab's own server only, also while no part of the lab needs it yet."""
-    port = plane.ports["postgres"]
-    own = {process.pid for process in processes.of_lab(plane.paths.lab)}
-    if ports.holder(port) not in own:
-        ports.refuse_taken("postgres", port)
+        start.bring_up(paths, report)
 
 
 def down(state_dir: Path, report: Callable[[str], None]) -> None:
-    """Ends every process of the lab, and keeps its state; nothing to do is fine."""
+    """Stop every process of the lab and keep its state; a lab that does not run is left as it is."""
     paths = _paths(state_dir)
     if not paths.lab.is_dir():
         return
@@ -103,12 +51,12 @@ def down(state_dir: Path, report: Callable[[str], None]) -> None:
 
 
 def _remove_logs_of_pulumi(paths: LabPaths) -> None:
-    """What a person's own commands left: the CLI writes unredacted values into its logs."""
+    """The CLI writes unredacted values into its logs, also when the user starts it."""
     shutil.rmtree(paths.credentials / "logs", ignore_errors=True)
 
 
 def reset(state_dir: Path, report: Callable[[str], None]) -> None:
-    """Ends every process of the lab and removes its state: the cluster, databases, stacks and their secrets."""
+    """Stop every process of the lab and remove its state: the cluster, databases, stacks and their secrets."""
     paths = _paths(state_dir)
     if not paths.lab.is_dir():
         return
@@ -134,30 +82,10 @@ def tools(state_dir: Path) -> list[toolchain.Found]:
     return target.read_tools(_paths(state_dir))
 
 
-def databases(state_dir: Path) -> list[PartStatus]:
-    """The Postgres servers that run now, one for each CNPG Cluster. They are the controllers' to start and to end."""
-    from lab.operators import postgres  # brings psycopg along, which nothing else here needs
-
-    return [
-        PartStatus(
-            name=f"postgres {'/'.join(server.data.parent.parts[-2:])}",
-            ready=server.ready,
-            health=READY if server.ready else STARTING,
-            version=f"v{(server.data / 'PG_VERSION').read_text(encoding='utf-8').strip()}",
-            pid=server.pid,
-            port=server.port,
-            memory=processes.memory_of_tree(server.pid),
-        )
-        for server in postgres.servers(_paths(state_dir).lab)
-    ]
-
-
-def _known_parts(paths: LabPaths, record: Record) -> Sequence[Part]:
-    ports_known = record.ports.keys() >= {*control_plane.PORTS, *additions.PORTS, "postgres"}
-    if not ports_known or not paths.pki.is_dir():
-        return ()
-    plane = ControlPlane(paths=paths, pki=keys.Pki(paths.pki), ports=record.ports, tools={})
-    return (*plane.parts(), *additions.parts(plane))
+def _known_parts(paths: LabPaths, record: Record) -> list[Part]:
+    if not record.ports.keys() >= {*control_plane.PORTS, "postgres"} or not paths.pki.is_dir():
+        return []
+    return ControlPlane(paths=paths, pki=Pki(paths.pki), ports=record.ports, tools={}).parts()
 
 
 def _part_status(part: Part, record: Record) -> PartStatus:
@@ -177,7 +105,7 @@ def _part_status(part: Part, record: Record) -> PartStatus:
 
 
 def _health(part: Part, record: Record) -> str:
-    """READY, STOPPED, CRASHED, or what the part's probe complains of."""
+    """READY, STOPPED, CRASHED, or what the part's probe reports."""
     started = record.parts.get(part.name)
     if started is None or not processes.is_alive(started.process):
         return STOPPED if started is None else CRASHED
@@ -185,7 +113,7 @@ def _health(part: Part, record: Record) -> str:
 
 
 def is_up(state_dir: Path) -> bool:
-    """Every part runs and answers, and `target.json` tells how to get in."""
+    """Every part runs and answers, and `target.json` is there."""
     paths = _paths(state_dir)
     if not paths.target.exists():
         return False
@@ -217,5 +145,5 @@ def environment(state_dir: Path) -> dict[str, str]:
 
 
 def _paths(state_dir: Path) -> LabPaths:
-    # One spelling: it is in the mark of every process, by which a later command knows them.
+    # One spelling: it is in the mark of every process, by which a later command finds them.
     return LabPaths(state_dir.resolve())

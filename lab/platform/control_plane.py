@@ -1,26 +1,36 @@
-"""The real Kubernetes servers on loopback, and KWOK as their nodes."""
+"""Declares the lab's processes: Kubernetes' real servers with KWOK as their nodes, the cloud, the operators.
+
+Here is also how to reach them: where their keys are, and the probe of a server's health.
+"""
 
 from __future__ import annotations
 
+import http.client
 import os
+import ssl
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.platform.api import Endpoint
-from lab.platform.keys import Pki
-from lab.platform.parts import Part
-from lab.platform.paths import LabPaths
+from lab.platform.paths import ROOT, LabPaths
 from lab.platform.ports import LOOPBACK
+from lab.platform.supervisor import Part
 from lab.toolchain import version_of
 
-PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
-SETTINGS_OF_KWOK = Path(__file__).with_name("kwok.yaml")
+PORTS = (
+    "etcd",
+    "etcd-peer",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kwok",
+    "operators",
+    "cloud",
+)
+CONFIG_OF_KWOK = Path(__file__).with_name("kwok.yaml")
 SERVICE_RANGE = "10.96.0.0/16"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
-NODES = {"lab-1": "10.243.0.1", "lab-2": "10.243.0.2"}
-"""The cluster's nodes and the addresses they claim; nothing listens there."""
-
 ADMISSION_OFF = (
     # No pod runs, so nothing can answer a webhook.
     "MutatingAdmissionWebhook",
@@ -60,19 +70,89 @@ LEAN = {"GOGC": "50", "GOMAXPROCS": str(min(4, os.cpu_count() or 1))}
 """Go's collector runs twice as often: about a third less memory for a few per cent of CPU."""
 
 
+@dataclass(frozen=True)
+class Pki:
+    """Files of keys and certificates, each `<name>.crt` and `<name>.key` in one folder (0700). `pki.py` makes them."""
+
+    folder: Path
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca.crt"
+
+    @property
+    def service_account_key(self) -> Path:
+        return self.folder / "service-account.key"
+
+    @property
+    def service_account_public_key(self) -> Path:
+        return self.folder / "service-account.pub"
+
+    @property
+    def tokens(self) -> Path:
+        """Static tokens of the API server (CSV: token, user, uid, groups)."""
+        return self.folder / "tokens.csv"
+
+    def certificate(self, name: str) -> Path:
+        return self.folder / f"{name}.crt"
+
+    def key(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def kubeconfig(self, client: str) -> Path:
+        """Of one of the clients that have a certificate."""
+        return self.folder / f"{client}.kubeconfig"
+
+    def admin_token(self) -> str:
+        return self.tokens.read_text("ascii").split(",", 1)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A server of the lab and what it asks of a client."""
+
+    port: int
+    ca: Path | None = None
+    """The lab's authority; None for plain HTTP."""
+    client: tuple[Path, Path] | None = None
+    """Certificate and key."""
+    token: str = ""
+
+    def trouble(self, path: str, timeout: float = 3.0) -> str:
+        """A probe: empty when `path` answers 200, else what came instead."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        connection = self._connection(timeout)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            lines = answer.read().decode("utf-8", "replace").splitlines()
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer on port {self.port} ({type(error).__name__})"
+        finally:
+            connection.close()
+        if answer.status == http.HTTPStatus.OK:
+            return ""
+        # `/readyz` lists its checks; a failed one begins with `[-]`.
+        failed = [line for line in lines if line.startswith("[-]")]
+        return f"{path} answers {answer.status}: {(failed or lines or ['no text'])[0][:200]}"
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.ca is None:
+            return http.client.HTTPConnection(LOOPBACK, self.port, timeout=timeout)
+        context = ssl.create_default_context(cafile=str(self.ca))
+        if self.client is not None:
+            context.load_cert_chain(*self.client)
+        return http.client.HTTPSConnection(LOOPBACK, self.port, timeout=timeout, context=context)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ControlPlane:
-    """Everything the declarations below need to know."""
+    """What the declarations below need."""
 
     paths: LabPaths
     pki: Pki
     ports: Mapping[str, int]
     tools: Mapping[str, Path]
-
-    @property
-    def api(self) -> Endpoint:
-        """The API server, as the lab's admin."""
-        return Endpoint(port=self.ports["kube-apiserver"], ca=self.pki.ca, token=self.pki.admin_token())
 
     @property
     def server(self) -> str:
@@ -84,11 +164,8 @@ class ControlPlane:
 
     def parts(self) -> list[Part]:
         """In the order of their start."""
-        return [_etcd(self), _api_server(self), _controller_manager(self), _scheduler(self), _kwok(self)]
-
-    def kubeconfig(self, client: str) -> Path:
-        """Kubeconfig of one of the clients that have a certificate."""
-        return self.pki.folder / f"{client}.kubeconfig"
+        clients = [_controller_manager(self), _scheduler(self), _kwok(self)]
+        return [_etcd(self), _api_server(self), *clients, _cloud(self), _operators(self)]
 
 
 def _flags(**flags: object) -> tuple[str, ...]:
@@ -98,9 +175,8 @@ def _flags(**flags: object) -> tuple[str, ...]:
 def _etcd(plane: ControlPlane) -> Part:
     pki, port, peer = plane.pki, plane.ports["etcd"], plane.ports["etcd-peer"]
     client_url, peer_url = f"https://{LOOPBACK}:{port}", f"https://{LOOPBACK}:{peer}"
-    client = Endpoint(
-        port=port, ca=pki.ca, certificate=pki.certificate("apiserver-etcd"), key=pki.key("apiserver-etcd")
-    )
+    login = (pki.certificate("apiserver-etcd"), pki.key("apiserver-etcd"))
+    health = Endpoint(port=port, ca=pki.ca, client=login)
     return Part(
         name="etcd",
         argv=(
@@ -129,13 +205,13 @@ def _etcd(plane: ControlPlane) -> Part:
         port=port,
         more_ports=(peer,),
         version=version_of("etcd"),
-        probe=lambda: client.trouble("/health"),
+        probe=lambda: health.trouble("/health"),
     )
 
 
 def _api_server(plane: ControlPlane) -> Part:
     pki, port = plane.pki, plane.ports["kube-apiserver"]
-    api = plane.api
+    health = Endpoint(port=port, ca=pki.ca, token=pki.admin_token())
     return Part(
         name="kube-apiserver",
         argv=(
@@ -170,64 +246,47 @@ def _api_server(plane: ControlPlane) -> Part:
         version=version_of("kube-apiserver"),
         needs=("etcd",),
         stop_within=15.0,
-        probe=lambda: api.trouble("/readyz"),
+        probe=lambda: health.trouble("/readyz"),
     )
 
 
 def _controller_manager(plane: ControlPlane) -> Part:
-    pki, port = plane.pki, plane.ports["kube-controller-manager"]
-    health = Endpoint(port=port, ca=pki.ca)
-    return Part(
-        name="kube-controller-manager",
-        argv=(
-            plane.program("kube-controller-manager"),
-            *_flags(
-                bind_address=LOOPBACK,
-                secure_port=port,
-                tls_cert_file=pki.certificate("server"),
-                tls_private_key_file=pki.key("server"),
-                kubeconfig=plane.kubeconfig("controller-manager"),
-                controllers=",".join(CONTROLLERS),
-                leader_elect="false",
-                root_ca_file=pki.ca,
-                service_account_private_key_file=pki.service_account_key,
-                kube_api_qps=200,
-                kube_api_burst=400,
-                profiling="false",
-            ),
-        ),
-        env=LEAN,
-        port=port,
-        version=version_of("kube-controller-manager"),
-        needs=("kube-apiserver",),
-        probe=lambda: health.trouble("/healthz"),
+    more = _flags(
+        controllers=",".join(CONTROLLERS),
+        root_ca_file=plane.pki.ca,
+        service_account_private_key_file=plane.pki.service_account_key,
     )
+    return _client(plane, "controller-manager", more, "/healthz")
 
 
 def _scheduler(plane: ControlPlane) -> Part:
-    pki, port = plane.pki, plane.ports["kube-scheduler"]
+    return _client(plane, "scheduler", (), "/readyz")
+
+
+def _client(plane: ControlPlane, name: str, more: tuple[str, ...], probed: str) -> Part:
+    """One of Kubernetes' own clients of the API server, which serves nothing but its health."""
+    pki, program = plane.pki, f"kube-{name}"
+    port = plane.ports[program]
     health = Endpoint(port=port, ca=pki.ca)
+    flags = _flags(
+        bind_address=LOOPBACK,
+        secure_port=port,
+        tls_cert_file=pki.certificate("server"),
+        tls_private_key_file=pki.key("server"),
+        kubeconfig=pki.kubeconfig(name),
+        leader_elect="false",
+        kube_api_qps=200,
+        kube_api_burst=400,
+        profiling="false",
+    )
     return Part(
-        name="kube-scheduler",
-        argv=(
-            plane.program("kube-scheduler"),
-            *_flags(
-                bind_address=LOOPBACK,
-                secure_port=port,
-                tls_cert_file=pki.certificate("server"),
-                tls_private_key_file=pki.key("server"),
-                kubeconfig=plane.kubeconfig("scheduler"),
-                leader_elect="false",
-                kube_api_qps=200,
-                kube_api_burst=400,
-                profiling="false",
-            ),
-        ),
+        name=program,
+        argv=(plane.program(program), *flags, *more),
         env=LEAN,
         port=port,
-        version=version_of("kube-scheduler"),
+        version=version_of(program),
         needs=("kube-apiserver",),
-        probe=lambda: health.trouble("/readyz"),
+        probe=lambda: health.trouble(probed),
     )
 
 
@@ -239,18 +298,67 @@ def _kwok(plane: ControlPlane) -> Part:
         argv=(
             plane.program("kwok"),
             *_flags(
-                kubeconfig=plane.kubeconfig("kwok"),
-                config=SETTINGS_OF_KWOK,
+                kubeconfig=plane.pki.kubeconfig("kwok"),
+                config=CONFIG_OF_KWOK,
                 server_address=f"{LOOPBACK}:{port}",
                 tls_cert_file=plane.pki.certificate("server"),
                 tls_private_key_file=plane.pki.key("server"),
             ),
         ),
-        # It would read the person's own ~/.kwok/kwok.yaml otherwise.
+        # It would read the user's own ~/.kwok/kwok.yaml otherwise.
         env=LEAN | {"KWOK_WORKDIR": str(plane.paths.lab / "kwok")},
-        reads=(SETTINGS_OF_KWOK,),
+        reads=(CONFIG_OF_KWOK,),
         port=port,
         version=version_of("kwok"),
         needs=("kube-apiserver",),
+        probe=lambda: health.trouble("/healthz"),
+    )
+
+
+OF_PYTHON = {
+    "PYTHONPATH": str(ROOT),
+    # The working folder (the lab's state) has a folder called pulumi: it must not be importable.
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def _cloud(plane: ControlPlane) -> Part:
+    """In place of the Pulumi Cloud: stacks and ESC environments."""
+    port = plane.ports["cloud"]
+    health = Endpoint(port=port)
+    return Part(
+        name="cloud",
+        argv=(
+            *(sys.executable, "-m", "lab.cloud", "--folder", str(plane.paths.cloud), "--port", str(port)),
+            *("--evaluator", plane.program("esc-evaluator")),
+        ),
+        env=OF_PYTHON,
+        reads=tuple(sorted((ROOT / "lab" / "cloud").glob("*.py"))),
+        port=port,
+        version=version_of("esc-evaluator"),
+        probe=lambda: health.trouble("/healthz"),
+    )
+
+
+def _operators(plane: ControlPlane) -> Part:
+    """The controllers that do what the absent pods would; they start the Postgres servers."""
+    port = plane.ports["operators"]
+    health = Endpoint(port=port)
+    return Part(
+        name="operators",
+        argv=(sys.executable, "-m", "lab.operators", "--lab-dir", str(plane.paths.lab)),
+        env=OF_PYTHON
+        | {
+            "OPS_STATE": str(plane.paths.state_dir),
+            "KUBECONFIG": str(plane.paths.kubeconfig),
+            "LAB_HEALTH_PORT": str(port),
+            "LAB_POSTGRES_PORT": str(plane.ports["postgres"]),
+        },
+        reads=tuple(sorted((ROOT / "lab" / "operators").glob("*.py"))),
+        port=port,
+        needs=("kube-apiserver",),
+        # Postgres gets the time for a fast shutdown.
+        stop_within=20.0,
         probe=lambda: health.trouble("/healthz"),
     )

@@ -1,6 +1,7 @@
-"""Starts the parts in order, starts anew what crashed or changed, and ends all of them.
+"""The lab's processes as data, and how they start in order, start again when they crashed or changed, and stop.
 
-Nothing stays behind to watch: the parts outlive the command, and the next `lab.up` repairs.
+Nothing stays behind to watch them: they outlive the command, and the next `lab.up` repairs. What must be remembered
+between two commands (ports, processes, versions) is in `lab.json`.
 """
 
 from __future__ import annotations
@@ -8,59 +9,152 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
+import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
 
 from lab.platform import ports, processes
-from lab.platform.parts import Part
-from lab.platform.paths import LabPaths
-from lab.platform.record import Record, Started
-from runbooks.core.errors import OpsError, ToolFailed
+from lab.platform.paths import LabPaths, write_private
+from lab.platform.processes import ProcessId
+from runbooks.core.errors import OpsError, ToolFailed, Usage
 
 Report = Callable[[str], None]
 
 PATIENCE = 10.0
-"""Seconds that a part found running may take to answer before it counts as stuck and is started anew."""
+"""Seconds that a part found running may take to answer before it counts as stuck and is started again."""
 LOG_LIMIT = 20 * 1024 * 1024
 """Bytes of a log beyond which the part's next start begins a new one; the one before is kept."""
 STOP_WITHIN = 20.0
-"""Seconds that a part gets to end by itself."""
+"""Seconds that a part gets to stop by itself."""
+FORMAT = 1
+"""Of `lab.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One long-running process of the lab. A new one is one entry in `control_plane.parts`."""
+
+    name: str
+    argv: tuple[str, ...]
+    probe: Callable[[], str]
+    """Asks the part whether it is ready: an empty answer is yes, anything else says what is wrong. It never raises."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Added to the little that every part gets (`base_environment`)."""
+    reads: tuple[Path, ...] = ()
+    """Files that it reads once at its start (config, its own code): it is started again when their content changes."""
+    port: int | None = None
+    """Where it listens on 127.0.0.1."""
+    more_ports: tuple[int, ...] = ()
+    version: str = ""
+    needs: tuple[str, ...] = ()
+    """Parts that must be ready before this one is started."""
+    ready_within: float = 60.0
+    """Seconds from its start."""
+    stop_within: float = 10.0
+    """Seconds before it is killed."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the part would be started differently than it was."""
+        digest = hashlib.sha256(json.dumps([self.argv, sorted(self.env.items())]).encode())
+        for path in self.reads:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartStatus:
+    """One line of `lab.status`."""
+
+    name: str
+    ready: bool
+    health: str
+    """`ready`, `stopped`, `crashed`, or what its probe says is wrong."""
+    version: str
+    pid: int | None = None
+    port: int | None = None
+    memory: int | None = None
+    """Bytes, of the process and its descendants; pages that processes share are counted once."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A part as it was started last."""
+
+    process: ProcessId
+    fingerprint: str
+    version: str
+
+
+@dataclass
+class Record:
+    """The content of `lab.json`. Changed only by the process that holds the lab's lock."""
+
+    ports: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, Started] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """What was saved, empty when there is no file. Raises `Usage` for a file with another content."""
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            if content["format"] != FORMAT:
+                raise ValueError(f"not of format {FORMAT}")  # noqa: TRY301 - read like any other wrong content
+            parts = {
+                str(name): Started(
+                    ProcessId(int(part["pid"]), str(part["started"])), str(part["fingerprint"]), str(part["version"])
+                )
+                for name, part in content["parts"].items()
+            }
+            return cls({str(name): int(port) for name, port in content["ports"].items()}, parts)
+        except FileNotFoundError:
+            return cls()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Usage(
+                f"the lab's record {path} cannot be read: {type(error).__name__}: {error}",
+                expected="the file that lab.up wrote",
+                next_step="./inv lab.reset   (stops the lab's processes and removes its state)",
+            ) from error
+
+    def save(self, path: Path) -> None:
+        parts = {
+            name: asdict(part.process) | {"fingerprint": part.fingerprint, "version": part.version}
+            for name, part in self.parts.items()
+        }
+        write_private(path, json.dumps({"format": FORMAT, "ports": self.ports, "parts": parts}, indent=2) + "\n")
 
 
 @contextlib.contextmanager
 def locked(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator[None]:
-    """One `lab.up`, `lab.down` or `lab.reset` at a time; a second one waits, as long as a cold set-up may take."""
-    with _open_lock(paths) as lock:
-        if not _try_lock(lock.fileno()):
-            report("another lab command is at work; waiting for it")
-            if not processes.wait_until(lambda: _try_lock(lock.fileno()), seconds, every=0.2):
-                raise OpsError(
-                    f"another lab command has held {paths.lock} for more than {seconds:.0f} s",
-                    expected="one lab.up, lab.down or lab.reset at a time",
-                    next_step=f"fuser {paths.lock}   (who holds it)",
-                )
-        yield
-
-
-def _open_lock(paths: LabPaths) -> IO[bytes]:
+    """One `lab.up`, `lab.down` or `lab.reset` at a time; a second one waits, as long as a first set-up may take."""
     try:
         paths.state_dir.mkdir(parents=True, exist_ok=True)
-        return os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        lock = os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
         raise paths.unusable(error) from error
 
+    def try_lock() -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    with lock:
+        if not try_lock():
+            report("another lab command is at work; waiting for it")
+            if not processes.wait_until(try_lock, seconds, every=0.2):
+                raise OpsError(
+                    f"another lab command has held {paths.lock} for more than {seconds:.0f} s",
+                    expected="one lab.up, lab.down or lab.reset at a time",
+                    next_step=f"fuser {paths.lock}   (which process holds it)",
+                )
+        yield
 
 
 def base_environment(paths: LabPaths) -> dict[str, str]:
@@ -75,7 +169,7 @@ def base_environment(paths: LabPaths) -> dict[str, str]:
 
 @dataclass
 class Supervisor:
-    """Brings parts to ready and ends them. Whoever uses one holds the lab's lock (`locked`)."""
+    """Starts and stops parts. The caller holds the lab's lock (`locked`)."""
 
     paths: LabPaths
     record: Record
@@ -86,82 +180,86 @@ class Supervisor:
     """The parts that this run started."""
 
     def bring_up(self, parts: Sequence[Part]) -> None:
-        """Returns when every required part is ready; needs that are not among `parts` count as ready.
+        """Returns when every part is ready; needs that are not among `parts` count as ready.
 
-        Raises `OpsError` for a port that somebody else took, `ToolFailed` for a required part that ends or
-        does not get ready in its time, with the last lines of its log.
+        Raises `OpsError` for a port that another process took, `ToolFailed` for a part that ends or does not get ready
+        in its time, with the last lines of its log.
         """
         for part in parts:
-            if not self.is_running(part):
+            if not self._is_running(part):
                 self._clear_way(part)
         waiting = {part.name: part for part in parts}
         while waiting:
             for part in [one for one in waiting.values() if waiting.keys().isdisjoint(one.needs)]:
-                if self._is_settled(part):
+                if self._is_ready(part):
                     del waiting[part.name]
             if waiting:
                 time.sleep(0.03)
 
-    def is_running(self, part: Part) -> bool:
+    def _is_running(self, part: Part) -> bool:
         """Running, and started the way it is declared now."""
         started = self.record.parts.get(part.name)
         return started is not None and started.fingerprint == part.fingerprint and processes.is_alive(started.process)
 
     def _clear_way(self, part: Part) -> None:
-        """Ends what is left of an earlier start, then insists on the part's ports."""
+        """Stop what is left of an earlier start, then insist on the part's ports."""
         started = self.record.parts.get(part.name)
         if started is not None and processes.is_alive(started.process):
-            self.report(f"{part.name} is declared differently now: starting it anew")
+            self.report(f"{part.name} is declared differently now: starting it again")
             processes.end(started.process, seconds=part.stop_within)
         elif started is not None:
-            self.report(f"{part.name} had ended: starting it anew")
+            self.report(f"{part.name} had ended: starting it again")
+        # Of a lab.up that was killed between starting a process and writing it down.
         for stray in processes.started_as(self.paths.lab, part.argv):
-            # A lab.up that was killed between starting a process and writing it down.
             processes.end(stray, seconds=part.stop_within)
         for port in (part.port, *part.more_ports):
             if port is not None:
                 ports.refuse_taken(part.name, port)
 
-    def _is_settled(self, part: Part) -> bool:
-        """One look at the part, starting it when it does not run; True when there is nothing left to wait for."""
+    def _is_ready(self, part: Part) -> bool:
+        """One look at the part, starting it when it does not run. Raises `ToolFailed` when it is given up."""
         if part.name not in self._since:
             self._since[part.name] = time.monotonic()
-            if not self.is_running(part):
+            if not self._is_running(part):
                 self._start(part)
                 return False
         trouble = part.probe()
         seconds = time.monotonic() - self._since[part.name]
+        is_fresh = part.name in self._fresh
         if not trouble:
-            if part.name in self._fresh:
+            if is_fresh:
                 self.report(" ".join(f"{part.name} {part.version} ready after {seconds:.1f} s".split()))
             return True
-        if part.name in self._fresh:
-            return self._is_given_up(part, trouble, seconds)
-        if seconds > PATIENCE:
-            self.report(f"{part.name} is stuck ({trouble}): starting it anew")
+        if is_fresh:
+            self._give_up_in_time(part, trouble, seconds)
+        elif seconds > PATIENCE:
+            self.report(f"{part.name} is stuck ({trouble}): starting it again")
             processes.end(self.record.parts[part.name].process, seconds=part.stop_within)
             self._since[part.name] = time.monotonic()
             self._start(part)
         return False
 
-    def _is_given_up(self, part: Part, trouble: str, seconds: float) -> bool:
+    def _give_up_in_time(self, part: Part, trouble: str, seconds: float) -> None:
         ended = not processes.is_alive(self.record.parts[part.name].process)
         if not ended and seconds < part.ready_within:
-            return False
+            return
         what = "ended right after its start" if ended else f"is not ready: {trouble}"
         log = self.paths.log(part.name)
-        if part.required:
-            raise ToolFailed(
-                f"{part.name} {what} (after {seconds:.0f} s); its last words: {_last_words(log)}",
-                expected="a part that answers",
-                next_step=f"read {log}, then ./inv lab.up",
-            )
-        self.report(f"{part.name} {what} (after {seconds:.0f} s); the lab goes on without it, see {log}")
-        return True
+        lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()[-40:] if line.strip()]
+        last = " / ".join([line[:300] for line in lines if not line.startswith("--- started")][-2:])
+        raise ToolFailed(
+            f"{part.name} {what} (after {seconds:.0f} s); its last lines: {last or 'none'}",
+            expected="a part that answers",
+            next_step=f"read {log}, then ./inv lab.up",
+        )
 
     def _start(self, part: Part) -> None:
         log = self.paths.log(part.name)
-        _begin_log(log)
+        if log.exists() and log.stat().st_size > LOG_LIMIT:
+            log.rename(log.with_name(f"{log.name}.1"))
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
+            file.write(f"--- started {now}\n")
         self._fresh.add(part.name)
         try:
             process = processes.start(
@@ -177,46 +275,29 @@ class Supervisor:
         self.record.save(self.paths.record)
 
     def end_all(self) -> None:
-        """Ends the parts, last started first, then whatever else this lab left running (its Postgres servers)."""
+        """Stop the parts, last started first, then whatever else this lab left running (its Postgres servers)."""
         for name, started in reversed(self.record.parts.items()):
             if processes.is_alive(started.process) and not processes.end(started.process, seconds=STOP_WITHIN):
-                self.report(f"{name} did not end within {STOP_WITHIN:.0f} s and was killed")
-        end_leftovers(self.paths.lab, self.report)
+                self.report(f"{name} did not stop within {STOP_WITHIN:.0f} s and was killed")
+        self._end_leftovers()
         if self.record.parts:
             self.record.parts.clear()
             self.record.save(self.paths.record)
 
-
-def end_leftovers(lab: Path, report: Report) -> None:
-    """Ends every process that carries the lab's mark, written down or not; Postgres by its fast shutdown."""
-    left = processes.of_lab(lab)
-    for process in left:
-        # To Postgres SIGTERM means: wait until the last client has gone.
-        processes.send(process, signal.SIGINT if processes.is_postgres(process.pid) else signal.SIGTERM)
-    if not processes.wait_until(lambda: not any(map(processes.is_alive, left)), STOP_WITHIN):
-        for process in filter(processes.is_alive, left):
-            report(f"process {process.pid} ({processes.name_of(process.pid)}) was killed")
-            processes.send(process, signal.SIGKILL)
-    _await_gone(lab)
-
-
-def _await_gone(lab: Path) -> None:
-    if not processes.wait_until(lambda: not processes.of_lab(lab), 5.0):
-        left = ", ".join(f"{one.pid} ({processes.name_of(one.pid)})" for one in processes.of_lab(lab))
-        raise ToolFailed(
-            f"processes of the lab are still there: {left}", expected="none", next_step="./inv lab.down   (once more)"
-        )
-
-
-def _begin_log(log: Path) -> None:
-    if log.exists() and log.stat().st_size > LOG_LIMIT:
-        log.rename(log.with_name(f"{log.name}.1"))
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
-        file.write(f"--- started {now}\n")
-
-
-def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()[-40:] if line.strip()]
-    told = [line for line in lines if not line.startswith("--- started")]
-    return " / ".join(line[:300] for line in told[-2:]) or "nothing"
+    def _end_leftovers(self) -> None:
+        """Stop every process that has the lab's mark, written down or not; Postgres by its fast shutdown."""
+        left = processes.of_lab(self.paths.lab)
+        for process in left:
+            # To Postgres SIGTERM means: wait until the last client has disconnected.
+            processes.send(process, signal.SIGINT if processes.is_postgres(process.pid) else signal.SIGTERM)
+        if not processes.wait_until(lambda: not any(map(processes.is_alive, left)), STOP_WITHIN):
+            for process in filter(processes.is_alive, left):
+                self.report(f"process {process.pid} ({processes.name_of(process.pid)}) was killed")
+                processes.send(process, signal.SIGKILL)
+        if not processes.wait_until(lambda: not processes.of_lab(self.paths.lab), 5.0):
+            names = (f"{one.pid} ({processes.name_of(one.pid)})" for one in processes.of_lab(self.paths.lab))
+            raise ToolFailed(
+                f"processes of the lab are still there: {', '.join(names)}",
+                expected="none",
+                next_step="./inv lab.down   (once more)",
+            )

@@ -9,13 +9,13 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lab import toolchain
-from lab.cloud.account import ORGANIZATION, USER
+from lab.cloud.wire import ORGANIZATION, USER
 from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
 from lab.platform.ports import LOOPBACK
 from lab.toolchain import Found, version_of
@@ -142,18 +142,23 @@ def file_backend(paths: LabPaths) -> str:
     return f"file://{paths.backend}"
 
 
-def ensure_passphrase(paths: LabPaths) -> None:
-    """What the secrets of stacks in the file backend are encrypted with."""
-    if not paths.passphrase.exists():
-        write_private(paths.passphrase, secrets.token_urlsafe(24) + "\n")
-
-
 def cloud_url(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
 
 
+def write_all(paths: LabPaths, *, cluster_uid: str, ports: Mapping[str, int], found: Sequence[Found]) -> None:
+    """Everything by which commands reach the lab that has just started."""
+    url = cloud_url(ports["cloud"])
+    if not paths.passphrase.exists():
+        write_private(paths.passphrase, secrets.token_urlsafe(24) + "\n")
+    ensure_login(paths, url)
+    link_tools(paths, found)
+    write_launcher(paths, next(tool.program for tool in found if tool.name == "pulumi"), url)
+    write(paths, cluster_uid=cluster_uid, postgres_port=ports["postgres"], cloud_port=ports["cloud"], found=found)
+
+
 def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: int, found: Sequence[Found]) -> None:
-    """Writes `target.json`, the one target that is allowed to be ephemeral."""
+    """Write `target.json`, the one target that is allowed to be ephemeral."""
     content: dict[str, Any] = {
         "name": "lab",
         "stack": "lab",

@@ -134,12 +134,13 @@ TOOL_COLUMNS = ("tool", "version", "from")
 
 def _tell_parts(state: Path, reporter: Reporter) -> None:
     from lab import platform
+    from lab.operators import postgres
 
     parts = platform.status(state)
     if not parts:
         reporter.line("The lab never ran here; ./inv lab.up starts it.")
         return
-    parts = [*parts, *platform.databases(state)]
+    parts = [*parts, *postgres.status(state / "lab")]
     reporter.table(
         "Lab",
         COLUMNS,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.cloud import server
-from lab.cloud.sealing import SECRET, SIGNATURE
+from lab.cloud.keys import SECRET, SIGNATURE
 from tests.unit.cloud.conftest import Caller, Reply
 from tests.unit.cloud.operation import STACK, create_stack, deployment
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.platform import ports
-from lab.platform.record import Record
+from lab.platform.supervisor import Record
 from runbooks.core.journal import read_journal, runs_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import pytest
 
 from lab import platform, toolchain
 from lab.platform import ports, processes
-from lab.platform.record import Record
+from lab.platform.supervisor import Record
 from tests.lab.command_line import Checkout, Deployed, commit_everything, git_status, make_state
 from tests.lab.refused_routes import every_route_of_the_cloud_is_there as every_route_of_the_cloud_is_there
 from tests.lab.workshop import Workshop

@@ -18,7 +18,7 @@ import pytest
 
 from lab import platform
 from lab.platform import ports, processes
-from lab.platform.record import Record, Started
+from lab.platform.supervisor import Record, Started
 from runbooks.core.errors import OpsError, Usage
 
 from .conftest import Lab, kill

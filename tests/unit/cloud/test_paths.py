@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.cloud import property_path
-from lab.cloud.opened import Opened, read_duration
+from lab.cloud.opened import Opened, read_duration, read_path, value_at
 from lab.cloud.wire import ApiError
 
 ENVIRONMENT = {
@@ -26,24 +25,24 @@ ENVIRONMENT = {
     ],
 )
 def test_paths_are_taken_apart(path: str, steps: list[str | int]) -> None:
-    assert property_path.read(path) == steps
+    assert read_path(path) == steps
 
 
 @pytest.mark.parametrize("path", [".a", "a.", "a..b", "a[", "a[x]", 'a["b]', r'a["b\"]', 'a"b"', "a[-1]"])
 def test_what_is_no_path_is_refused(path: str) -> None:
     with pytest.raises(ApiError, match="invalid property path"):
-        property_path.read(path)
+        read_path(path)
 
 
 def test_a_value_is_found_with_its_mark() -> None:
-    assert property_path.value_at(ENVIRONMENT, 'a["b:c"][0]') == {"value": 1, "secret": True}
-    assert property_path.value_at(ENVIRONMENT, "") == {"value": ENVIRONMENT["properties"]}
+    assert value_at(ENVIRONMENT, 'a["b:c"][0]') == {"value": 1, "secret": True}
+    assert value_at(ENVIRONMENT, "") == {"value": ENVIRONMENT["properties"]}
 
 
 @pytest.mark.parametrize("path", ["b", 'a["b:c"][1]', "text[0]", "text.length", "a[0]", 'a["b:c"].x'])
 def test_a_value_that_is_not_there_is_not_found(path: str) -> None:
     with pytest.raises(ApiError, match="Not Found"):
-        property_path.value_at(ENVIRONMENT, path)
+        value_at(ENVIRONMENT, path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from lab.cloud import keys
 from lab.cloud.evaluator import Unanswerable
-from lab.cloud.sealing import SECRET, SIGNATURE
+from lab.cloud.keys import SECRET, SIGNATURE
 from lab.cloud.server import Cloud
 from lab.cloud.stack_store import StackStore
 from lab.cloud.stacks import Stacks

@@ -10,9 +10,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from lab.operators import certificates
+from lab import certificates
+from lab.certificates import Pair, Wanted, read, read_duration, self_signed, signed_by, wanted_of
 from lab.operators.api import encode
-from lab.operators.certificates import Pair, Wanted, read, read_duration, self_signed, signed_by, wanted_of
 from lab.operators.certmanager import renewal_time, solver_secrets, status_of, violation
 
 BRIEF = Wanted(dns_names=("site.example.org",), algorithm="ECDSA")
@@ -44,7 +44,14 @@ def test_what_is_no_duration(text: str) -> None:
 def test_wanted_has_the_defaults_of_cert_manager() -> None:
     assert wanted_of({}) == Wanted(duration=timedelta(days=90), algorithm="RSA")
     spec = {"commonName": "a", "dnsNames": ["a", "b"], "duration": "1h", "isCA": True, "privateKey": {"size": 4096}}
-    assert wanted_of(spec) == Wanted("a", ("a", "b"), timedelta(hours=1), True, "RSA", 4096)
+    assert wanted_of(spec) == Wanted(
+        common_name="a",
+        dns_names=("a", "b"),
+        duration=timedelta(hours=1),
+        is_authority=True,
+        algorithm="RSA",
+        size=4096,
+    )
 
 
 def test_what_the_lab_does_not_know_is_refused_by_name() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lab.operators import cnpg_objects, tailscale
-from lab.operators.api import CLUSTER, SERVICE, Access, kind_of, with_condition
+from lab.operators.api import CLUSTER, SERVICE, path_of, with_condition
+from lab.operators.cnpg import imposed_port
 from lab.operators.parameters import Parameters, wanted
-from lab.operators.settings import Settings
 
 CLUSTER_OBJECT: dict[str, Any] = {
     "apiVersion": "postgresql.cnpg.io/v1",
@@ -104,7 +104,7 @@ def test_a_conditions_time_moves_with_its_status_only() -> None:
 
 
 def test_kinds_know_their_paths() -> None:
-    assert kind_of(CLUSTER_OBJECT) is CLUSTER
+    assert path_of(CLUSTER_OBJECT) == CLUSTER.path("postgresql", "postgresql-cluster")
     assert CLUSTER.path("ns", "x") == "/apis/postgresql.cnpg.io/v1/namespaces/ns/clusters/x"
     assert (SERVICE.group, SERVICE.version, SERVICE.path()) == ("", "v1", "/api/v1/services")
 
@@ -121,19 +121,7 @@ def test_preloaded_libraries_are_one_parameter() -> None:
 
 def test_only_the_platforms_own_cluster_has_an_imposed_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_POSTGRES_PORT", "7001")
-    settings = Settings(tmp_path)
-    assert settings.imposed_port("postgresql", "postgresql-cluster") == 7001
+    assert imposed_port(tmp_path, "postgresql", "postgresql-cluster") == 7001
     (tmp_path / "target.json").write_text('{"settings": {"postgresql": {"postgresql:port": "7002"}}}')
-    assert settings.imposed_port("postgresql", "postgresql-cluster") == 7002
-    assert settings.imposed_port("other", "postgresql-cluster") is None
-
-
-def test_access_is_read_from_the_current_context(tmp_path: Path) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text(
-        "current-context: lab\n"
-        "contexts: [{name: lab, context: {cluster: c, user: u}}]\n"
-        "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1', certificate-authority-data: QQ==}}]\n"
-        "users: [{name: u, user: {token: t}}]\n"
-    )
-    assert Access.read(path) == Access("https://127.0.0.1:1", "t", "QQ==")
+    assert imposed_port(tmp_path, "postgresql", "postgresql-cluster") == 7002
+    assert imposed_port(tmp_path, "other", "postgresql-cluster") is None

@@ -1,4 +1,4 @@
-"""The real server, without Kubernetes: made, started, adopted, stopped, its password kept in step."""
+"""The real server, without Kubernetes: made, started, adopted, stopped, its password follows the Secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from lab.operators import parameters, postgres, sql, superuser
+from lab.operators import parameters, postgres, sql
+from lab.platform import ports
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def lab_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def place(lab_dir: Path) -> postgres.Place:
-    place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), postgres.free_port())
+    place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), ports.pick(()))
     postgres.create(place, postgres.Creation(), "first-password")
     postgres.start(place)
     return place
@@ -50,9 +51,9 @@ def test_refuses_other_passwords(place: postgres.Place, password: str) -> None:
         login(place, password)
 
 
-def test_doors_are_closed(place: postgres.Place) -> None:
+def test_the_server_is_closed_to_others(place: postgres.Place) -> None:
     asked = "password_encryption log_statement log_min_error_statement listen_addresses log_min_duration_statement"
-    with postgres.connect(place) as connection:
+    with sql.connect(place) as connection:
         shown = {name: connection.execute(f"show {name}").fetchone()[0] for name in asked.split()}
         methods = connection.execute("select distinct auth_method from pg_hba_file_rules").fetchall()
     assert list(shown.values()) == ["scram-sha-256", "none", "panic", "127.0.0.1,::1", "-1"]
@@ -90,12 +91,6 @@ def test_start_adopts_the_running_server(place: postgres.Place) -> None:
     assert postgres.start(place) == postgres.find(place)
 
 
-def test_knows_its_own_listener_from_a_stranger(place: postgres.Place, lab_dir: Path) -> None:
-    assert postgres.listener_is_ours(lab_dir, place.port) == postgres.find(place)
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-        assert postgres.listener_is_ours(lab_dir, stranger.getsockname()[1]) is None
-
-
 def test_a_recycled_process_id_is_not_the_server(lab_dir: Path) -> None:
     data = lab_dir / "postgres" / "other" / "recycled" / "data"
     data.mkdir(parents=True)
@@ -112,31 +107,31 @@ def test_a_taken_port_is_refused_by_the_name_of_the_process(lab_dir: Path) -> No
     assert "lab.reset" in caught.value.next_step
 
 
-def test_password_is_kept_in_step(place: postgres.Place) -> None:
-    assert not superuser.keep_in_step(place, "first-password")
-    assert superuser.keep_in_step(place, "second-password")
+def test_the_password_follows(place: postgres.Place) -> None:
+    assert not sql.keep_superuser_password(place, "first-password")
+    assert sql.keep_superuser_password(place, "second-password")
     login(place, "second-password").close()
     with pytest.raises(psycopg.OperationalError):
         login(place, "first-password")
-    assert superuser.keep_in_step(place, "first-password")
+    assert sql.keep_superuser_password(place, "first-password")
 
 
-def test_password_changed_by_hand_is_taken_back(place: postgres.Place) -> None:
-    with postgres.connect(place) as connection:
+def test_a_password_changed_by_hand_is_set_back(place: postgres.Place) -> None:
+    with sql.connect(place) as connection:
         connection.execute("ALTER ROLE postgres PASSWORD 'by hand'")
-    assert superuser.keep_in_step(place, "first-password")
+    assert sql.keep_superuser_password(place, "first-password")
     login(place, "first-password").close()
 
 
 def test_passwords_stay_out_of_the_log(place: postgres.Place) -> None:
-    with postgres.connect(place) as connection, pytest.raises(psycopg.Error):
-        connection.execute("ALTER ROLE nobody_such PASSWORD 'canary-in-statement'")
+    with sql.connect(place) as connection, pytest.raises(psycopg.Error):
+        connection.execute("ALTER ROLE no_such PASSWORD 'canary-in-statement'")
     log = place.log.read_text()
     assert not re.search("canary-in-statement|first-password|second-password|by hand", log)
 
 
 def test_verifier_is_the_servers_own(place: postgres.Place) -> None:
-    with postgres.connect(place) as connection:
+    with sql.connect(place) as connection:
         theirs = connection.pgconn.encrypt_password(b"p w'd", b"postgres", b"scram-sha-256").decode()
     assert sql.matches(theirs, "p w'd")
     assert sql.matches(sql.new_verifier("p w'd"), "p w'd")
@@ -168,7 +163,7 @@ def test_survives_sigkill_and_restarts(place: postgres.Place) -> None:
     login(place, "first-password").close()
 
 
-def test_a_server_that_cannot_start_says_why(place: postgres.Place) -> None:
+def test_a_server_that_cannot_start_reports_why(place: postgres.Place) -> None:
     postgres.stop(place.data)
     settings = place.data / "parameters.conf"
     settings.write_text("shared_buffers = '900TB'\n")
@@ -181,7 +176,7 @@ def test_a_server_that_cannot_start_says_why(place: postgres.Place) -> None:
 
 
 def test_stop_all_and_remove(lab_dir: Path) -> None:
-    place = postgres.Place(postgres.folder_of(lab_dir, "second", "one"), postgres.free_port())
+    place = postgres.Place(postgres.folder_of(lab_dir, "second", "one"), ports.pick(()))
     postgres.create(place, postgres.Creation(), "p")
     running = postgres.start(place)
     assert running.pid in postgres.stop_all(lab_dir)
@@ -195,7 +190,7 @@ def test_a_checkout_in_a_private_folder_does(tmp_path: Path, monkeypatch: pytest
     tmp_path.chmod(0o700)
     (tmp_path / "pginstall").symlink_to(postgres.BINARIES.parent)
     monkeypatch.setattr(postgres, "BINARIES", tmp_path / "pginstall" / "bin")
-    place = postgres.Place(postgres.folder_of(tmp_path, "postgresql", "main"), postgres.free_port())
+    place = postgres.Place(postgres.folder_of(tmp_path, "postgresql", "main"), ports.pick(()))
     postgres.create(place, postgres.Creation(), "a-password")
     try:
         postgres.start(place)

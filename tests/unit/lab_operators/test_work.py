@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 
 from lab.operators.api import ApiError, Kind, Object
@@ -16,17 +18,26 @@ Start = Callable[[dict[str, Controller]], Work]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
     started: list[Work] = []
 
     def starter(controllers: dict[str, Controller]) -> Work:
-        work = Work(controllers)
-        work.start()
-        started.append(work)
-        return work
+        async def begin() -> Work:
+            work = Work(controllers)
+            work.start()
+            return work
+
+        started.append(asyncio.run_coroutine_threadsafe(begin(), loop).result(5))
+        return started[-1]
 
     yield starter
     for work in started:
-        work.stop()
+        asyncio.run_coroutine_threadsafe(work.stop(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(5)
+    loop.close()
 
 
 def test_hands_a_key_to_its_controller(start: Start) -> None:
@@ -66,7 +77,7 @@ def test_a_key_that_comes_due_while_busy_is_looked_at_once_more(start: Start) ->
     assert twice.wait(5)
 
 
-@pytest.mark.parametrize("problem", [OSError("gone"), ApiError(409, "Conflict", "somebody was faster")])
+@pytest.mark.parametrize("problem", [OSError("gone"), ApiError(httpx.Response(409, json={"reason": "Conflict"}))])
 def test_tries_again_after_trouble(start: Start, problem: Exception) -> None:
     tries, done = [], threading.Event()
 
@@ -119,7 +130,7 @@ class Listing:
         return [{"metadata": {"name": name, "namespace": "here"}} for name in self._objects.get(kind.plural, [])]
 
 
-def test_what_no_watch_told_of_is_looked_at(start: Start) -> None:
+def test_what_no_watch_reported_is_looked_at(start: Start) -> None:
     seen: set[tuple[str, str]] = set()
     done = threading.Event()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.platform.processes import ProcessId
-from lab.platform.record import Record, Started
+from lab.platform.supervisor import Record, Started
 from runbooks.core.errors import Usage
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.platform import processes, supervisor
-from lab.platform.parts import Part
 from lab.platform.paths import LabPaths
-from lab.platform.record import Record
-from lab.platform.supervisor import Supervisor, locked
+from lab.platform.supervisor import Part, Record, Supervisor, locked
 from runbooks.core.errors import OpsError, ToolFailed
 
 READY_THEN_SLEEP = "import sys, pathlib, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
@@ -81,7 +79,7 @@ def test_what_ended_is_started_anew(stage: Stage) -> None:
     processes.end(before, seconds=5)
     stage.new().bring_up([part])
     assert stage.pid(part) != before.pid
-    assert "one had ended: starting it anew" in stage.said
+    assert any("one had ended" in line for line in stage.said)
 
 
 def test_what_is_declared_differently_is_started_anew(stage: Stage) -> None:
@@ -113,7 +111,7 @@ def test_what_does_not_answer_is_started_anew(stage: Stage, monkeypatch: pytest.
     (stage.paths.lab / "one.ready").unlink()
     stage.new().bring_up([part])
     assert stage.pid(part) != before
-    assert "one is stuck (no file): starting it anew" in stage.said
+    assert any("one is stuck (no file)" in line for line in stage.said)
 
 
 def test_a_required_part_that_ends_is_an_error_with_its_last_words(stage: Stage) -> None:
@@ -127,13 +125,6 @@ def test_a_required_part_that_never_answers_is_an_error(stage: Stage) -> None:
     part = stage.part("one", "import time; time.sleep(600)", ready_within=0.2)
     with pytest.raises(ToolFailed, match="one is not ready: no file"):
         stage.new().bring_up([part])
-
-
-def test_the_lab_goes_on_without_an_optional_part(stage: Stage) -> None:
-    optional = stage.part("extra", "import sys; sys.exit(1)", required=False)
-    stage.new().bring_up([optional, stage.part("one")])
-    assert any("the lab goes on without it" in line for line in stage.said)
-    assert processes.is_alive(Record.load(stage.paths.record).parts["one"].process)
 
 
 def test_a_program_that_is_not_there_is_an_error_that_names_it(stage: Stage) -> None:

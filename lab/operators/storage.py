@@ -1,18 +1,38 @@
-"""PersistentVolumeClaims get a volume at once, as from a provisioner of node folders; nothing is stored in it.
+"""What a home network and its nodes give to a cluster: volumes for claims, and addresses for LoadBalancers.
 
-The volume names its claim, and Kubernetes' own binder binds the two. Released volumes are deleted where their class
-says so, again as an external provisioner does it.
+A claim gets a volume at once, as from a provisioner of node folders; nothing is stored in it. The volume names its
+claim, and Kubernetes' own binder binds the two. Released volumes are deleted where their class says so, again as an
+external provisioner does it. Services of type LoadBalancer without a class get an address; a class is another
+controller's.
 """
 
 from __future__ import annotations
 
-from lab.operators.api import CLAIM, STORAGE_CLASS, VOLUME, Api, Object
+from lab.operators.api import CLAIM, SERVICE, STORAGE_CLASS, VOLUME, Api, Object, is_leaving
+from lab.operators.work import Controller
 
-MANAGER = "lab-claims"
 PROVISIONER = "lab.homelab-ops/local"
+ADDRESS = "127.0.0.1"
 
 
-class Claims:
+def controllers(api: Api) -> dict[str, Controller]:
+    storage = Storage(api.acting_as("lab-claims"))
+    return {
+        "claim": storage.reconcile,
+        "volume": storage.reconcile_volume,
+        "loadbalancer": lambda namespace, name: give_address(api.acting_as("lab-loadbalancer"), namespace, name),
+    }
+
+
+def give_address(api: Api, namespace: str, name: str) -> None:
+    service = api.get(SERVICE, namespace, name)
+    if service is None or is_leaving(service):
+        return
+    if service["spec"].get("type") == "LoadBalancer" and not service["spec"].get("loadBalancerClass"):
+        api.update_status(service, {"loadBalancer": {"ingress": [{"ip": ADDRESS, "ipMode": "VIP"}]}})
+
+
+class Storage:
     """The controller of claims and of the volumes it made for them."""
 
     def __init__(self, api: Api) -> None:
@@ -20,17 +40,17 @@ class Claims:
 
     def reconcile(self, namespace: str, name: str) -> None:
         claim = self._api.get(CLAIM, namespace, name)
-        if claim is None or claim["metadata"].get("deletionTimestamp"):
+        if claim is None or is_leaving(claim):
             return
         if claim["spec"].get("volumeName"):
             self._grow(claim)
         elif not claim["spec"].get("selector"):
-            self._api.create(self._volume(claim), MANAGER)
+            self._api.create(self._volume(claim))
 
     def reconcile_volume(self, _namespace: str, name: str) -> None:
-        """Delete a volume of ours whose claim is gone."""
+        """Delete a volume of ours that is released."""
         volume = self._api.get(VOLUME, "", name)
-        if volume is None or not _is_ours(volume) or volume["metadata"].get("deletionTimestamp"):
+        if volume is None or not _is_ours(volume) or is_leaving(volume):
             return
         released = (volume.get("status") or {}).get("phase") == "Released"
         if released and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
@@ -56,9 +76,7 @@ class Claims:
                 "claimRef": {
                     "apiVersion": "v1",
                     "kind": "PersistentVolumeClaim",
-                    "namespace": meta["namespace"],
-                    "name": meta["name"],
-                    "uid": meta["uid"],
+                    **{key: meta[key] for key in ("namespace", "name", "uid")},
                 },
                 "hostPath": {"path": f"/var/lib/lab/{meta['namespace']}/{meta['name']}", "type": "DirectoryOrCreate"},
             },
@@ -66,15 +84,14 @@ class Claims:
 
     def _grow(self, claim: Object) -> None:
         """Give a claim the size it asks for, where the API server let it ask."""
-        wanted = claim["spec"]["resources"]["requests"]["storage"]
-        status = claim.get("status") or {}
+        storage = {"storage": claim["spec"]["resources"]["requests"]["storage"]}
         volume = self._api.get(VOLUME, "", claim["spec"]["volumeName"])
+        status = claim.get("status") or {}
         if status.get("phase") != "Bound" or volume is None or not _is_ours(volume):
             return
-        if (status.get("capacity") or {}).get("storage") == wanted:
-            return
-        self._api.patch(volume, {"spec": {"capacity": {"storage": wanted}}}, MANAGER)
-        self._api.patch(claim, {"status": {"capacity": {"storage": wanted}}}, MANAGER, status=True)
+        if (status.get("capacity") or {}).get("storage") != storage["storage"]:
+            self._api.patch(volume, {"spec": {"capacity": storage}})
+            self._api.update_status(claim, {"capacity": storage})
 
 
 def _is_ours(volume: Object) -> bool:

@@ -1,7 +1,8 @@
-"""Real X.509 certificates, made here instead of by an authority somebody trusts."""
+"""Real X.509 certificates, for the lab's own servers and for cert-manager's objects."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,11 +23,16 @@ _UNITS = {"h": "hours", "m": "minutes", "s": "seconds"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a certificate is to say; defaults as in cert-manager."""
+    """What a certificate contains; defaults as in cert-manager."""
 
     common_name: str = ""
+    organizations: tuple[str, ...] = ()
+    """Groups, to Kubernetes."""
     dns_names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
     duration: timedelta = DURATION
+    backdated: timedelta = timedelta()
+    """Valid from this long ago, for clocks that are set back."""
     is_authority: bool = False
     algorithm: str = "RSA"
     size: int = 0
@@ -39,12 +45,12 @@ class Pair:
     certificate: str
     key: str = field(repr=False)
     authority: str = ""
-    """The certificate to trust for this one, where whoever uses it has to be told."""
+    """The certificate to trust for this one, where its users must be given it."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a certificate says."""
+    """What a certificate contains."""
 
     common_name: str
     dns_names: tuple[str, ...]
@@ -55,10 +61,10 @@ class Found:
 
 
 def wanted_of(spec: Mapping[str, Any]) -> Wanted:
-    """From the `spec` of a cert-manager Certificate. Raises ValueError for what the lab does not know."""
+    """From the `spec` of a cert-manager Certificate. Raises ValueError for what the lab does not support."""
     unknown = sorted({"ipAddresses", "uris", "emailAddresses", "otherNames", "literalSubject"} & spec.keys())
     if unknown:
-        raise ValueError(f"the lab does not know {', '.join(unknown)}")
+        raise ValueError(f"the lab does not support {', '.join(unknown)}")
     private_key = spec.get("privateKey") or {}
     return Wanted(
         common_name=str(spec.get("commonName") or ""),
@@ -86,63 +92,83 @@ def authority(common_name: str) -> Pair:
 
 
 def self_signed(wanted: Wanted) -> Pair:
-    key = _new_key(wanted)
-    certificate = _pem(_builder(wanted, key, _name(wanted)), key)
-    return Pair(certificate, _key_pem(key), certificate)
+    key = new_key(wanted.algorithm, wanted.size)
+    certificate = _sign(wanted, key, _name(wanted), key)
+    return Pair(certificate, private_pem(key), certificate)
 
 
 def signed_by(wanted: Wanted, issuer: Pair) -> Pair:
-    """A certificate of an authority, with the authority's own behind it. Raises ValueError for a pair that is none."""
+    """A certificate of an authority, with the authority's own behind it. Raises ValueError for an invalid pair."""
     issuing = x509.load_pem_x509_certificate(issuer.certificate.encode())
     issuing_key = _load_key(issuer.key)
-    key = _new_key(wanted)
-    certificate = _pem(_builder(wanted, key, issuing.subject), issuing_key)
-    return Pair(certificate + issuer.certificate, _key_pem(key), issuer.certificate)
+    key = new_key(wanted.algorithm, wanted.size)
+    certificate = _sign(wanted, key, issuing.subject, issuing_key)
+    return Pair(certificate + issuer.certificate, private_pem(key), issuer.certificate)
 
 
 def read(pem: str) -> Found:
-    """Raises ValueError for a text that is no certificate."""
+    """Raises ValueError for a text that is not a certificate."""
     certificate = x509.load_pem_x509_certificate(pem.encode())
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    extensions = {type(one.value): one.value for one in certificate.extensions}
+    alternative = extensions.get(x509.SubjectAlternativeName)
+    constraints = extensions.get(x509.BasicConstraints)
     return Found(
         common_name=str(names[0].value) if names else "",
-        dns_names=_dns_names(certificate),
+        dns_names=tuple(alternative.get_values_for_type(x509.DNSName)) if alternative else (),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        is_authority=_is_authority(certificate),
+        is_authority=bool(constraints and constraints.ca),
         public_key=certificate.public_key().public_bytes(*_SPKI),
     )
 
 
 def belongs_to(found: Found, key: str) -> bool:
-    """Whether this private key is the certificate's. Raises ValueError for a text that is no key."""
+    """Whether this private key is the certificate's. Raises ValueError for a text that is not a key."""
     return _load_key(key).public_key().public_bytes(*_SPKI) == found.public_key
 
 
 _SPKI = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def new_account_key() -> str:
-    """An RSA key in the form in which cert-manager keeps those of ACME accounts."""
-    return _key_pem(rsa.generate_private_key(65537, 2048))
-
-
-def _new_key(wanted: Wanted) -> Key:
-    if wanted.algorithm == "RSA":
-        return rsa.generate_private_key(65537, wanted.size or 2048)
-    if wanted.algorithm == "ECDSA" and (wanted.size or 256) in CURVES:
-        return ec.generate_private_key(CURVES[wanted.size or 256])
-    if wanted.algorithm == "Ed25519":
+def new_key(algorithm: str = "RSA", size: int = 0) -> Key:
+    """Raises ValueError for what the lab does not support."""
+    if algorithm == "RSA":
+        return rsa.generate_private_key(65537, size or 2048)
+    if algorithm == "ECDSA" and (size or 256) in CURVES:
+        return ec.generate_private_key(CURVES[size or 256])
+    if algorithm == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
-    raise ValueError(f"the lab makes no private key of {wanted.algorithm} {wanted.size}".rstrip(" 0"))
+    raise ValueError(f"the lab makes no private key of {algorithm} {size}".rstrip(" 0"))
+
+
+def private_pem(key: Key) -> str:
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode("ascii")
+
+
+def public_pem(key: Key) -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode("ascii")
+
+
+def _load_key(pem: str) -> Key:
+    key = serialization.load_pem_private_key(pem.encode(), password=None)
+    if not isinstance(key, Key):
+        raise ValueError("a private key of a kind that the lab does not support")  # noqa: TRY004 - as for unreadable ones
+    return key
 
 
 def _name(wanted: Wanted) -> x509.Name:
-    """Empty where no common name is asked for: the alternative names are what counts."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)] if wanted.common_name else [])
+    """Empty without a common name: the alternative names are what counts."""
+    groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in wanted.organizations]
+    common = [x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)] if wanted.common_name else []
+    return x509.Name([*groups, *common])
 
 
-def _builder(wanted: Wanted, key: Key, issuer: x509.Name) -> x509.CertificateBuilder:
+def _sign(wanted: Wanted, key: Key, issuer: x509.Name, issuing_key: Key) -> str:
     now = datetime.now(UTC).replace(microsecond=0)
     builder = (
         x509.CertificateBuilder()
@@ -150,49 +176,18 @@ def _builder(wanted: Wanted, key: Key, issuer: x509.Name) -> x509.CertificateBui
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
+        .not_valid_before(now - wanted.backdated)
         .not_valid_after(now + wanted.duration)
         .add_extension(x509.BasicConstraints(ca=wanted.is_authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    if wanted.dns_names:
-        names = x509.SubjectAlternativeName([x509.DNSName(name) for name in wanted.dns_names])
-        builder = builder.add_extension(names, critical=not wanted.common_name)
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in wanted.dns_names]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in wanted.addresses]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not wanted.common_name)
     if not wanted.is_authority:
+        # A client's as well: etcd's own gateway dials back with the server's certificate.
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-    return builder
-
-
-def _pem(builder: x509.CertificateBuilder, key: Key) -> str:
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM).decode("ascii")
-
-
-def _key_pem(key: Key) -> str:
-    form = serialization.PrivateFormat.TraditionalOpenSSL
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        form = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode("ascii")
-
-
-def _load_key(pem: str) -> Key:
-    key = serialization.load_pem_private_key(pem.encode(), password=None)
-    if not isinstance(key, Key):
-        raise ValueError("a private key of a kind that the lab does not know")  # noqa: TRY004 - as for unreadable ones
-    return key
-
-
-def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(names.get_values_for_type(x509.DNSName))
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
+    algorithm = None if isinstance(issuing_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(issuing_key, algorithm).public_bytes(serialization.Encoding.PEM).decode("ascii")
