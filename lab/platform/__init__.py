@@ -15,6 +15,8 @@ from lab.platform import control_plane, ports, processes, target
 from lab.platform.control_plane import ControlPlane, Pki
 from lab.platform.paths import LabPaths
 from lab.platform.supervisor import Part, PartStatus, Record, Supervisor, locked
+from lab.toolchain.build import note_use
+from lab.toolchain.resolve import BUILT
 from runbooks.core.environment import without_proxy_for_loopback
 from runbooks.core.errors import Usage
 from runbooks.core.search_path import persons_path
@@ -119,7 +121,12 @@ def is_up(state_dir: Path) -> bool:
         return False
     record = Record.load(paths.record)
     parts = _known_parts(paths, record)
-    return bool(parts) and all(_health(part, record) == READY for part in parts)
+    if not parts or not all(_health(part, record) == READY for part in parts):
+        return False
+    for tool in target.read_tools(paths):
+        if tool.origin == BUILT:
+            note_use(tool.program.parent)
+    return True
 
 
 def environment(state_dir: Path) -> dict[str, str]:

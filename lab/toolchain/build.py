@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from lab.toolchain.golang import Go, build_environment, using_caches
 from lab.toolchain.tools import HERE, TOOLS, Module
@@ -37,12 +40,32 @@ FLAGS = (
 )
 JOBS = 4
 """Compilers of one build at the same time, at most. The largest takes 450 MB, a link 400 MB: two builds fit in 4 GB."""
+UNUSED_AFTER = 30 * 24 * 3600.0
+"""Seconds after which a build of another version counts as unused."""
 OTHER_CACHE = "free space, or choose another folder with XDG_CACHE_HOME, then run the same command again"
 
 
 def cached(module: Module) -> Path:
     """Where the module's programs are, or would be, in the cache."""
     return cache_folder() / "bin" / cache_key(module)
+
+
+def note_use(folder: Path) -> None:
+    """Note that a lab uses the programs of a build."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def remove_old_builds(module: Module) -> None:
+    """Remove the module's other builds that no process runs from and that no lab has used for 30 days."""
+    running = [Path(process.info["exe"]) for process in psutil.process_iter(["exe"]) if process.info["exe"]]
+    for folder in cached(module).parent.glob(f"{module.name}-v*"):
+        is_old = folder.is_dir() and time.time() - folder.stat().st_mtime > UNUSED_AFTER
+        if is_old and folder != cached(module) and not any(program.is_relative_to(folder) for program in running):
+            # At once, so that no other run finds half a build.
+            unfinished = folder.with_name(f".{folder.name}.unfinished")
+            folder.rename(unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def cache_key(module: Module) -> str:
@@ -131,6 +154,7 @@ class Build:
                 self._build_into(programs, held=(lock, caches))
             use_tool_names(self.module, programs)
             programs.rename(target)
+            remove_old_builds(self.module)
             self.progress.log.unlink(missing_ok=True)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.toolchain.build import Build, Progress, Report, cached
+from lab.toolchain.build import Build, Progress, Report, cached, note_use
 from lab.toolchain.golang import Go, clear_own_caches, find_go
 from lab.toolchain.tools import TOOLS, Module, Tool, read_version
 from runbooks.core.search_path import cache_folder, find_program
@@ -123,6 +123,8 @@ def _folders(modules: dict[str, Module], report: Report) -> dict[str, Path]:
         _build_all(to_build, go, report)
         if freed := clear_own_caches(cache_folder()):
             report(f"removed what only the build needed ({freed / 1024**3:.1f} GiB)")
+    for folder in folders.values():
+        note_use(folder)
     return folders
 
 

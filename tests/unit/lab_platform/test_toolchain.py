@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -264,6 +267,34 @@ def test_a_cache_that_takes_nothing_is_an_error_with_a_way_out(cache: Path, go: 
     with pytest.raises(Unwritable, match="the cache of the lab's programs cannot be written") as refused:
         run(ETCD, go.install())
     assert "XDG_CACHE_HOME" in refused.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "stays"),
+    [
+        ("etcd-v3.0.0-0123456789ab", 31, False),
+        ("etcd-v3.0.0-0123456789ab", 29, True),
+        ("helm-v3.0.0-0123456789ab", 31, True),
+        ("etcd-v3.0.0-runs", 31, True),
+    ],
+)
+def test_an_old_build_is_removed_unless_it_is_in_use(
+    cache: Path, go: FakeGo, name: str, days: int, stays: bool
+) -> None:
+    old = cache / "bin" / name
+    old.mkdir(parents=True)
+    shutil.copy("/bin/sleep", old / "etcd")
+    moment = time.time() - days * 24 * 3600
+    os.utime(old, (moment, moment))
+    running = subprocess.Popen([old / "etcd", "60"]) if name.endswith("runs") else None
+    try:
+        assert run(ETCD, go.install()).is_dir()
+    finally:
+        if running:
+            running.kill()
+            running.wait()
+    assert old.exists() is stays
+    assert (cached(ETCD) / "etcd").exists()
 
 
 def test_what_a_killed_build_left_is_cleared(cache: Path, go: FakeGo) -> None:
