@@ -46,6 +46,9 @@ class Kind:
         """Whether a CustomResourceDefinition brings the kind; the server's own groups read otherwise."""
         return "." in self.group and not self.group.endswith(".k8s.io")
 
+    def new(self, meta: Object, **fields: Any) -> Object:
+        return {"apiVersion": self.api_version, "kind": self.kind, "metadata": meta, **fields}
+
     def path(self, namespace: str = "", name: str = "") -> str:
         prefix = f"/{'apis' if self.group else 'api'}/{self.api_version}"
         where = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
@@ -216,24 +219,21 @@ class Api:
         name, namespace = f"{meta['name'][:200]}.{digest}", meta.get("namespace") or "default"
         known = self.get(EVENT, namespace, name)
         if known is not None:
-            change = {"count": known.get("count", 1) + 1, "lastTimestamp": now}
-            self.patch({"apiVersion": "v1", "kind": "Event"} | known, change)
+            self.patch(known, {"count": known.get("count", 1) + 1, "lastTimestamp": now})
             return
         involved = {key: meta.get(key) for key in ("name", "namespace", "uid", "resourceVersion") if meta.get(key)}
         self.create(
-            {
-                "apiVersion": "v1",
-                "kind": "Event",
-                "metadata": {"name": name, "namespace": namespace},
-                "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"]} | involved,
-                "type": "Normal" if normal else "Warning",
-                "reason": reason,
-                "message": message[:1000],
-                "source": {"component": self.manager},
-                "firstTimestamp": now,
-                "lastTimestamp": now,
-                "count": 1,
-            }
+            EVENT.new(
+                {"name": name, "namespace": namespace},
+                involvedObject={"apiVersion": about["apiVersion"], "kind": about["kind"]} | involved,
+                type="Normal" if normal else "Warning",
+                reason=reason,
+                message=message[:1000],
+                source={"component": self.manager},
+                firstTimestamp=now,
+                lastTimestamp=now,
+                count=1,
+            )
         )
 
     def _call(self, method: str, path: str, *, missing_ok: bool = False, **request: Any) -> Object | None:

@@ -167,7 +167,7 @@ class CertManager:
         if found is None:
             meta = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "cert-manager"}}
             data = encode({key: certificates.private_pem(certificates.new_key())})
-            found = self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data})
+            found = self._api.apply(SECRET.new(meta, data=data))
         value = decode(found).get(key, "")
         if not value:
             message = f"Account private key is invalid: no data for \"{key}\" in secret '{namespace}/{name}'"
@@ -259,18 +259,13 @@ class CertManager:
         template = spec.get("secretTemplate") or {}
         trusted = {"ca.crt": pair.authority} if pair.authority else {}
         wanted = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": spec["secretName"],
-                "namespace": meta["namespace"],
-                "labels": KEEP | (template.get("labels") or {}),
-                "annotations": annotations_of(certificate) | (template.get("annotations") or {}),
-            },
-            "type": "kubernetes.io/tls",
-            "data": encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted),
+            "name": spec["secretName"],
+            "namespace": meta["namespace"],
+            "labels": KEEP | (template.get("labels") or {}),
+            "annotations": annotations_of(certificate) | (template.get("annotations") or {}),
         }
-        return self._api.apply(wanted)
+        data = encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted)
+        return self._api.apply(SECRET.new(wanted, type="kubernetes.io/tls", data=data))
 
     def _report(
         self,
@@ -300,13 +295,9 @@ class CertManager:
         if self._api.get(SECRET, namespace, name) is not None:
             return
         pair = certificates.authority("cert-manager-webhook-ca")
-        wanted = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "namespace": namespace, "annotations": {MAY_BE_INJECTED: "true"}},
-            "data": encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key}),
-        }
-        self._api.create(wanted)
+        meta = {"name": name, "namespace": namespace, "annotations": {MAY_BE_INJECTED: "true"}}
+        data = encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key})
+        self._api.create(SECRET.new(meta, data=data))
 
     def _inject(self, configuration: Object) -> None:
         source = (configuration["metadata"].get("annotations") or {}).get(INJECT_FROM_SECRET, "")
@@ -384,11 +375,13 @@ def _dates(spec: Mapping[str, Any], secret: Object | None) -> dict[str, str | No
         moments = (found.not_before, found.not_after, renewal_time(spec, found))
     except ValueError:
         return dict.fromkeys(("notBefore", "notAfter", "renewalTime"))
-    return dict(zip(("notBefore", "notAfter", "renewalTime"), map(_timestamp, moments), strict=True))
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dict(
+        zip(
+            ("notBefore", "notAfter", "renewalTime"),
+            (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in moments),
+            strict=True,
+        )
+    )
 
 
 def _found(secret: Object | None) -> certificates.Found:
@@ -436,32 +429,23 @@ def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | N
             "InvalidKeyPair",
             "Issuing certificate as Secret contains a private key that does not match the certificate",
         )
-    return _other_issuer(secret, spec) or _other_names(found, spec) or _expired(found)
+    return _other_wishes(secret, found, spec)
 
 
-def _other_issuer(secret: Object, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+def _other_wishes(secret: Object, found: certificates.Found, spec: Mapping[str, Any]) -> tuple[str, str] | None:
     marks, reference = secret["metadata"].get("annotations") or {}, spec["issuerRef"]
     before = (marks.get(f"{GROUP}/issuer-name"), marks.get(f"{GROUP}/issuer-kind"))
-    if before == (reference["name"], reference.get("kind") or "Issuer"):
-        return None
-    issuer = f"{before[1]}.{GROUP}/{before[0] or ''}"
-    return "IncorrectIssuer", f'Issuing certificate as Secret was previously issued by "{issuer}"'
-
-
-def _other_names(found: certificates.Found, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    if before != (reference["name"], reference.get("kind") or "Issuer"):
+        issuer = f"{before[1]}.{GROUP}/{before[0] or ''}"
+        return "IncorrectIssuer", f'Issuing certificate as Secret was previously issued by "{issuer}"'
     wanted = {"spec.commonName": spec.get("commonName") or "", "spec.dnsNames": sorted(spec.get("dnsNames") or ())}
     there = {"spec.commonName": found.common_name, "spec.dnsNames": sorted(found.dns_names)}
-    changed = [name for name, value in wanted.items() if there[name] != value]
-    if not changed:
-        return None
-    fields = " ".join(changed)
-    return "RequestChanged", f"Fields on existing CertificateRequest resource not up to date: [{fields}]"
-
-
-def _expired(found: certificates.Found) -> tuple[str, str] | None:
-    if found.not_after > datetime.now(UTC):
-        return None
-    return "Expired", f"Certificate expired on {found.not_after:%a, %d %b %Y %H:%M:%S UTC}"
+    changed = " ".join(name for name, value in wanted.items() if there[name] != value)
+    if changed:
+        return "RequestChanged", f"Fields on existing CertificateRequest resource not up to date: [{changed}]"
+    if found.not_after <= datetime.now(UTC):
+        return "Expired", f"Certificate expired on {found.not_after:%a, %d %b %Y %H:%M:%S UTC}"
+    return None
 
 
 def annotations_of(certificate: Object) -> dict[str, str]:

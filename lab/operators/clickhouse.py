@@ -224,13 +224,13 @@ def service(installation: Object) -> Object:
     spec: Object = dict(chosen.get("spec") or default)
     selector = labels_of(installation) | {f"{GROUP}/ready": "yes"}
     spec["selector"] = dict(spec.get("selector") or {}) | selector
-    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+    return SERVICE.new(meta, spec=spec)
 
 
 def host_service(host: Host) -> Object:
     meta = _metadata(host.installation, host.name, host.labels | {f"{GROUP}/Service": "host"})
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": host.labels, "ports": _ports(*PORTS)}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+    return SERVICE.new(meta, spec=spec)
 
 
 def _ports(*names: str) -> list[Object]:
@@ -242,24 +242,18 @@ def stateful_set(host: Host) -> Object:
     extra = chosen.get("metadata") or {}
     container = {"name": "clickhouse", "image": IMAGE}
     pod_spec: Object = dict(chosen.get("spec") or {"containers": [container]})
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": _metadata(host.installation, host.name, host.labels),
-        "spec": {
-            "replicas": 1,
-            "serviceName": host.name,
-            "selector": {"matchLabels": host.labels},
-            "template": {
-                "metadata": {
-                    "labels": (extra.get("labels") or {}) | host.labels | {f"{GROUP}/ready": "yes"},
-                    "annotations": extra.get("annotations") or {},
-                },
-                "spec": {"terminationGracePeriodSeconds": 1} | pod_spec,
-            },
-            "volumeClaimTemplates": list(claim_templates(host)),
-        },
+    marks = {
+        "labels": (extra.get("labels") or {}) | host.labels | {f"{GROUP}/ready": "yes"},
+        "annotations": extra.get("annotations") or {},
     }
+    spec = {
+        "replicas": 1,
+        "serviceName": host.name,
+        "selector": {"matchLabels": host.labels},
+        "template": {"metadata": marks, "spec": {"terminationGracePeriodSeconds": 1} | pod_spec},
+        "volumeClaimTemplates": list(claim_templates(host)),
+    }
+    return STATEFUL_SET.new(_metadata(host.installation, host.name, host.labels), spec=spec)
 
 
 def claim_templates(host: Host) -> Iterator[Object]:
@@ -268,5 +262,4 @@ def claim_templates(host: Host) -> Iterator[Object]:
         chosen = template(host.installation, "volumeClaimTemplates", name)
         if chosen:
             labels = host.labels | {f"{GROUP}/reclaimPolicy": chosen.get("reclaimPolicy") or "Delete"}
-            marks = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
-            yield marks | {"metadata": {"name": chosen["name"], "labels": labels}, "spec": chosen["spec"]}
+            yield CLAIM.new({"name": chosen["name"], "labels": labels}, spec=chosen["spec"])

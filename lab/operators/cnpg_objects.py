@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lab.operators.api import Object, encode, owner_reference
+from lab.operators.api import CLAIM, POD, SECRET, SERVICE, SERVICE_ACCOUNT, Object, encode, owner_reference
 
 PORT = 5432
 """The port inside the cluster; the server's own port on 127.0.0.1 is the lab's choice."""
+SERVICE_PORT: Mapping[str, Any] = {"name": "postgres", "port": PORT, "targetPort": PORT, "protocol": "TCP"}
 DEFAULT_IMAGE = "ghcr.io/cloudnative-pg/postgresql:18.4-system-trixie"
 TEMPLATE = "lab.homelab-ops/template"
 ADDRESS = "lab.homelab-ops/postgres-address"
@@ -60,17 +61,8 @@ def login_secret(cluster: Object, name: str, user: str, password: str, database:
         "fqdn-uri": f"postgresql://{user}:{password}@{full}:{PORT}/{database}",
         "fqdn-jdbc-uri": f"jdbc:postgresql://{full}:{PORT}/{database}?password={password}&user={user}",
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": metadata(cluster, name, {"cnpg.io/reload": "true", "cnpg.io/userType": _user_type(database)}),
-        "type": "kubernetes.io/basic-auth",
-        "data": encode(values),
-    }
-
-
-def _user_type(database: str) -> str:
-    return "superuser" if database == "*" else "app"
+    labels = {"cnpg.io/reload": "true", "cnpg.io/userType": "superuser" if database == "*" else "app"}
+    return SECRET.new(metadata(cluster, name, labels), type="kubernetes.io/basic-auth", data=encode(values))
 
 
 SELECTORS: Mapping[str, Mapping[str, str]] = {
@@ -82,20 +74,9 @@ SELECTORS: Mapping[str, Mapping[str, str]] = {
 
 def service(cluster: Object, role: str) -> Object:
     name = cluster["metadata"]["name"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(cluster, f"{name}-{role}"),
-        "spec": {
-            "type": "ClusterIP",
-            "ports": [_service_port()],
-            "selector": {"cnpg.io/cluster": name, **SELECTORS[role]},
-        },
-    }
-
-
-def _service_port() -> Object:
-    return {"name": "postgres", "port": PORT, "targetPort": PORT, "protocol": "TCP"}
+    selector = {"cnpg.io/cluster": name, **SELECTORS[role]}
+    spec = {"type": "ClusterIP", "ports": [SERVICE_PORT], "selector": selector}
+    return SERVICE.new(metadata(cluster, f"{name}-{role}"), spec=spec)
 
 
 def additional_service(cluster: Object, entry: Mapping[str, Any]) -> Object:
@@ -105,17 +86,13 @@ def additional_service(cluster: Object, entry: Mapping[str, Any]) -> Object:
     meta = metadata(cluster, wanted["name"], wanted.get("labels"))
     meta["annotations"] |= wanted.get("annotations") or {}
     meta["labels"]["cnpg.io/isManaged"] = "true"
-    spec = {"type": "ClusterIP", "ports": [_service_port()], **(template.get("spec") or {})}
+    spec = {"type": "ClusterIP", "ports": [SERVICE_PORT], **(template.get("spec") or {})}
     selector = {"cnpg.io/cluster": cluster["metadata"]["name"], **SELECTORS[entry.get("selectorType", "rw")]}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec | {"selector": selector}}
+    return SERVICE.new(meta, spec=spec | {"selector": selector})
 
 
 def service_account(cluster: Object) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": metadata(cluster, cluster["metadata"]["name"]),
-    }
+    return SERVICE_ACCOUNT.new(metadata(cluster, cluster["metadata"]["name"]))
 
 
 def instance_name(cluster: Object, number: int) -> str:
@@ -139,7 +116,7 @@ def _claim(cluster: Object, name: str, instance: str, role: str, number: int, st
         spec["storageClassName"] = storage["storageClass"]
     if storage.get("size"):
         spec["resources"] = {"requests": {"storage": storage["size"]}}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
+    return CLAIM.new(meta, spec=spec)
 
 
 def pod(cluster: Object, number: int, address: str) -> Object:
@@ -157,14 +134,11 @@ def pod(cluster: Object, number: int, address: str) -> Object:
     }
     meta = metadata(cluster, name, labels)
     spec = _pod_spec(cluster, name)
-    meta["annotations"] |= {"cnpg.io/nodeSerial": str(number), TEMPLATE: _digest(spec)}
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    meta["annotations"] |= {"cnpg.io/nodeSerial": str(number), TEMPLATE: digest[:16]}
     if primary:
         meta["annotations"][ADDRESS] = address
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
-
-
-def _digest(spec: Object) -> str:
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    return POD.new(meta, spec=spec)
 
 
 def image_of(cluster: Object) -> str:

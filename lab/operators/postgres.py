@@ -77,23 +77,11 @@ FIXED: Mapping[str, str] = {
 """Given on the command line, which beats every file and ALTER SYSTEM. `fsync` is off since the lab is thrown away:
 a crash of the server loses nothing, a crash of the machine may."""
 
-MANAGED = frozenset(FIXED) | {
-    "hba_file",
-    "port",
-    "data_directory",
-    "config_file",
-    "ident_file",
-    "external_pid_file",
-    "archive_mode",
-    "archive_command",
-    "restore_command",
-    "cluster_name",
-    "ssl_ca_file",
-    "ssl_cert_file",
-    "ssl_key_file",
-    "primary_conninfo",
-    "log_directory",
-    "log_filename",
+MANAGED = {
+    *FIXED,
+    *("archive_command", "archive_mode", "cluster_name", "config_file", "data_directory", "external_pid_file"),
+    *("hba_file", "ident_file", "log_directory", "log_filename", "port", "primary_conninfo", "restore_command"),
+    *("ssl_ca_file", "ssl_cert_file", "ssl_key_file"),
 }
 """Parameters a Cluster cannot set, as CNPG's own list of fixed parameters, plus those that close the lab to others."""
 

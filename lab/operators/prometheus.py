@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lab.operators.api import ALERTMANAGER, PROMETHEUS, Api, Kind, Object, is_leaving, owner_reference, with_condition
+from lab.operators.api import (
+    ALERTMANAGER,
+    CLAIM,
+    PROMETHEUS,
+    SERVICE,
+    STATEFUL_SET,
+    Api,
+    Kind,
+    Object,
+    is_leaving,
+    owner_reference,
+    with_condition,
+)
 from lab.operators.work import Controller
 
 MANAGER = "PrometheusOperator"
@@ -79,16 +91,13 @@ class Monitoring:
 def governing_service(program: Program, namespace: str) -> Object:
     """The headless Service all StatefulSets of the namespace share."""
     name = f"{program.name}-operated"
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace, "labels": MANAGED | {f"operated-{program.name}": "true"}},
-        "spec": {
-            "clusterIP": "None",
-            "selector": {"app.kubernetes.io/name": program.name},
-            "ports": [{"name": "web", "port": program.port, "targetPort": "web"}],
-        },
+    labels = MANAGED | {f"operated-{program.name}": "true"}
+    spec = {
+        "clusterIP": "None",
+        "selector": {"app.kubernetes.io/name": program.name},
+        "ports": [{"name": "web", "port": program.port, "targetPort": "web"}],
     }
+    return SERVICE.new({"name": name, "namespace": namespace, "labels": labels}, spec=spec)
 
 
 def stateful_set(program: Program, wanted: Object) -> Object:
@@ -108,24 +117,21 @@ def stateful_set(program: Program, wanted: Object) -> Object:
     claims = claim_templates(program, wanted)
     if not claims:
         pod["volumes"] = [{"name": f"{program.stateful_set(meta['name'])}-db", "emptyDir": {}}]
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {
-            "name": program.stateful_set(meta["name"]),
-            "namespace": meta["namespace"],
-            "labels": MANAGED | {"app.kubernetes.io/name": program.name},
-            "ownerReferences": [owner_reference(wanted)],
-        },
-        "spec": {
-            "replicas": spec.get("replicas", 1),
-            "serviceName": f"{program.name}-operated",
-            "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-            "volumeClaimTemplates": claims,
-        },
+    own = {
+        "name": program.stateful_set(meta["name"]),
+        "namespace": meta["namespace"],
+        "labels": MANAGED | {"app.kubernetes.io/name": program.name},
+        "ownerReferences": [owner_reference(wanted)],
     }
+    wanted_spec = {
+        "replicas": spec.get("replicas", 1),
+        "serviceName": f"{program.name}-operated",
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+        "volumeClaimTemplates": claims,
+    }
+    return STATEFUL_SET.new(own, spec=wanted_spec)
 
 
 def claim_templates(program: Program, wanted: Object) -> list[Object]:
@@ -134,5 +140,4 @@ def claim_templates(program: Program, wanted: Object) -> list[Object]:
     if not template:
         return []
     name = f"{program.stateful_set(wanted['metadata']['name'])}-db"
-    marks = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
-    return [marks | {"metadata": {"name": name}, "spec": template["spec"]}]
+    return [CLAIM.new({"name": name}, spec=template["spec"])]

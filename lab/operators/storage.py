@@ -60,27 +60,18 @@ class Storage:
         meta, spec = claim["metadata"], claim["spec"]
         storage_class = spec.get("storageClassName") or ""
         chosen = self._api.get(STORAGE_CLASS, "", storage_class) if storage_class else None
-        return {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {
-                "name": f"pvc-{meta['uid']}",
-                "annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER},
-            },
-            "spec": {
-                "capacity": {"storage": spec["resources"]["requests"]["storage"]},
-                "accessModes": spec["accessModes"],
-                "volumeMode": spec.get("volumeMode") or "Filesystem",
-                "storageClassName": storage_class,
-                "persistentVolumeReclaimPolicy": (chosen or {}).get("reclaimPolicy") or "Delete",
-                "claimRef": {
-                    "apiVersion": "v1",
-                    "kind": "PersistentVolumeClaim",
-                    **{key: meta[key] for key in ("namespace", "name", "uid")},
-                },
-                "hostPath": {"path": f"/var/lib/lab/{meta['namespace']}/{meta['name']}", "type": "DirectoryOrCreate"},
-            },
+        wanted = {
+            "capacity": {"storage": spec["resources"]["requests"]["storage"]},
+            "accessModes": spec["accessModes"],
+            "volumeMode": spec.get("volumeMode") or "Filesystem",
+            "storageClassName": storage_class,
+            "persistentVolumeReclaimPolicy": (chosen or {}).get("reclaimPolicy") or "Delete",
+            "claimRef": {key: claim[key] for key in ("apiVersion", "kind")}
+            | {key: meta[key] for key in ("namespace", "name", "uid")},
+            "hostPath": {"path": f"/var/lib/lab/{meta['namespace']}/{meta['name']}", "type": "DirectoryOrCreate"},
         }
+        marks = {"pv.kubernetes.io/provisioned-by": PROVISIONER}
+        return VOLUME.new({"name": f"pvc-{meta['uid']}", "annotations": marks}, spec=wanted)
 
     def _grow(self, claim: Object) -> None:
         """Give a claim the size it asks for, where the API server let it ask."""

@@ -234,8 +234,9 @@ class Tailscale:
         found = self._api.list(STATEFUL_SET, NAMESPACE, exposure.labels)
         suffix = "".join(secrets.choice(ALPHABET) for _ in range(5))
         name = found[0]["metadata"]["name"] if found else f"ts-{exposure.parent['metadata']['name'][:40]}-{suffix}"
-        for wanted in (_headless_service(name, exposure), _stateful_set(name, exposure)):
-            self._api.apply(wanted)
+        headless = {"clusterIP": "None", "selector": {"app": exposure.parent["metadata"]["uid"]}}
+        self._api.apply(SERVICE.new({"name": name, "namespace": NAMESPACE, "labels": exposure.labels}, spec=headless))
+        self._api.apply(_stateful_set(name, exposure))
         pod = self._api.get(POD, NAMESPACE, f"{name}-0")
         joined = pod is not None and is_true(pod, "Ready")
         with self._naming:
@@ -259,7 +260,7 @@ class Tailscale:
             }
             asked = {ASKED_FOR: exposure.hostname}
         meta = {"name": name, "namespace": NAMESPACE, "labels": exposure.labels, "annotations": asked}
-        self._api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encode(values)})
+        self._api.apply(SECRET.new(meta, data=encode(values)))
         return fqdn
 
     def _free_name(self, hostname: str, state: str) -> str:
@@ -283,15 +284,6 @@ class Tailscale:
         return not left
 
 
-def _headless_service(name: str, exposure: Exposure) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": exposure.labels},
-        "spec": {"clusterIP": "None", "selector": {"app": exposure.parent["metadata"]["uid"]}},
-    }
-
-
 def _stateful_set(name: str, exposure: Exposure) -> Object:
     app = {"app": exposure.parent["metadata"]["uid"]}
     environment = {"TS_KUBE_SECRET": f"{name}-0", "TS_HOSTNAME": exposure.hostname}
@@ -301,20 +293,16 @@ def _stateful_set(name: str, exposure: Exposure) -> Object:
         "env": [{"name": key, "value": value} for key, value in environment.items()],
         "securityContext": {"privileged": True},
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": exposure.labels},
-        "spec": {
-            "replicas": 1,
-            "serviceName": name,
-            "selector": {"matchLabels": app},
-            "template": {
-                "metadata": {"labels": app | exposure.labels},
-                "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
-            },
+    spec = {
+        "replicas": 1,
+        "serviceName": name,
+        "selector": {"matchLabels": app},
+        "template": {
+            "metadata": {"labels": app | exposure.labels},
+            "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
         },
     }
+    return STATEFUL_SET.new({"name": name, "namespace": NAMESPACE, "labels": exposure.labels}, spec=spec)
 
 
 def annotation(thing: Object, name: str) -> str:

@@ -193,14 +193,16 @@ class Tunnels:
         if ingress["spec"].get("tls"):
             message = "ingress has tls specified, SSL Passthrough is not supported, it will be ignored"
             self._api.warn(ingress, "TLSIgnored", message)
-        for host in _hosts_without_paths(ingress):
+        rules = ingress["spec"].get("rules") or ()
+        for host in [rule["host"] for rule in rules if rule.get("host") and not rule.get("http")]:
             self._api.warn(ingress, "RuleSkipped", f"rule for host {host} has no http section, skipped")
         try:
             self.routes(ingress, controller.flag("cluster-domain", "cluster.local"))
         except RefusedError as problem:
             self._api.warn(ingress, "TransformFailed", str(problem))
-        done = "cloudflare tunnel config and DNS records are up to date"
-        self._api.warn(ingress, "CloudflareSynced", done, normal=True)
+        self._api.warn(
+            ingress, "CloudflareSynced", "cloudflare tunnel config and DNS records are up to date", normal=True
+        )
         self._reported[meta["uid"]] = now
 
     def _report(self, ingress: Object, domain: str) -> None:
@@ -257,26 +259,15 @@ class Tunnels:
         found = self._api.get(SECRET, controller.namespace, TOKEN_SECRET)
         if tunnel_of(decode(found).get(TOKEN_KEY, "")) == controller.tunnel_id and found is not None:
             return found
-        wanted = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": TOKEN_SECRET,
-                "namespace": controller.namespace,
-                "labels": {key: value for key, value in CONNECTOR_LABELS.items() if key != "app"},
-                "ownerReferences": [_owner(controller)],
-            },
-            "data": encode({TOKEN_KEY: _new_token(controller)}),
-        }
-        return self._api.apply(wanted)
+        # As Cloudflare's: account, tunnel and the tunnel's own secret.
+        content = {"a": controller.account, "t": controller.tunnel_id, "s": secrets.token_hex(32)}
+        token = base64.b64encode(json.dumps(content).encode()).decode("ascii")
+        labels = {key: value for key, value in CONNECTOR_LABELS.items() if key != "app"}
+        return self._api.apply(SECRET.new(_metadata(controller, TOKEN_SECRET, labels), data=encode({TOKEN_KEY: token})))
 
 
 def _name(ingress: Object) -> str:
     return f"{ingress['metadata']['namespace']}/{ingress['metadata']['name']}"
-
-
-def _hosts_without_paths(ingress: Object) -> list[str]:
-    return [rule["host"] for rule in ingress["spec"].get("rules") or () if rule.get("host") and not rule.get("http")]
 
 
 def _port(spec: Mapping[str, Any], wanted: Mapping[str, Any], service: str) -> int:
@@ -288,12 +279,6 @@ def _port(spec: Mapping[str, Any], wanted: Mapping[str, Any], service: str) -> i
     return int(named[wanted["name"]])
 
 
-def _new_token(controller: Controller) -> str:
-    """As Cloudflare's: account, tunnel and the tunnel's own secret, in base64."""
-    content = {"a": controller.account, "t": controller.tunnel_id, "s": secrets.token_hex(32)}
-    return base64.b64encode(json.dumps(content).encode()).decode("ascii")
-
-
 def tunnel_of(token: str) -> str:
     """The tunnel that a token is for; empty when it is none."""
     try:
@@ -303,9 +288,10 @@ def tunnel_of(token: str) -> str:
     return str(content.get("t", "")) if isinstance(content, dict) else ""
 
 
-def _owner(controller: Controller) -> Object:
+def _metadata(controller: Controller, name: str, labels: Mapping[str, str]) -> Object:
     reference = owner_reference(controller.deployment)
-    return {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}
+    owner = {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}
+    return {"name": name, "namespace": controller.namespace, "labels": labels, "ownerReferences": [owner]}
 
 
 def connectors(controller: Controller, token_version: str) -> Object:
@@ -321,21 +307,10 @@ def connectors(controller: Controller, token_version: str) -> Object:
             {"name": "TUNNEL_TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}},
         ],
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {
-            "name": CONNECTOR,
-            "namespace": controller.namespace,
-            "labels": CONNECTOR_LABELS,
-            "ownerReferences": [_owner(controller)],
-        },
-        "spec": {
-            "replicas": int(controller.variable("CLOUDFLARED_REPLICA_COUNT", "1")),
-            "selector": {"matchLabels": CONNECTOR_LABELS},
-            "template": {
-                "metadata": {"labels": CONNECTOR_LABELS, "annotations": {TOKEN_VERSION: token_version}},
-                "spec": {"containers": [container]},
-            },
-        },
+    marks = {"labels": CONNECTOR_LABELS, "annotations": {TOKEN_VERSION: token_version}}
+    spec = {
+        "replicas": int(controller.variable("CLOUDFLARED_REPLICA_COUNT", "1")),
+        "selector": {"matchLabels": CONNECTOR_LABELS},
+        "template": {"metadata": marks, "spec": {"containers": [container]}},
     }
+    return DEPLOYMENT.new(_metadata(controller, CONNECTOR, CONNECTOR_LABELS), spec=spec)

@@ -142,7 +142,7 @@ def environment(state_dir: Path) -> dict[str, str]:
         "OPS_STATE": str(paths.state_dir),
         "PATH": os.pathsep.join([str(paths.bin), persons_path()]),
     }
-    exports["LAB_FILE_BACKEND"] = target.file_backend(paths)
+    exports["LAB_FILE_BACKEND"] = f"file://{paths.backend}"
     if "cloud" in record.ports:
         exports["PULUMI_BACKEND_URL"] = target.cloud_url(record.ports["cloud"])
     if "postgres" in record.ports:

@@ -39,31 +39,12 @@ ADMISSION_OFF = (
     "TaintNodesByCondition",
 )
 
-CONTROLLERS = (
-    "clusterrole-aggregation-controller",
-    "cronjob-controller",
-    "daemonset-controller",
-    "deployment-controller",
-    "disruption-controller",
-    "endpoints-controller",
-    "endpointslice-controller",
-    "endpointslice-mirroring-controller",
-    "garbage-collector-controller",
-    "job-controller",
-    "namespace-controller",
-    "persistentvolume-binder-controller",
-    "persistentvolume-protection-controller",
-    "persistentvolumeclaim-protection-controller",
-    "pod-garbage-collector-controller",
-    "replicaset-controller",
-    "replicationcontroller-controller",
-    "resourcequota-controller",
-    "root-ca-certificate-publisher-controller",
-    "serviceaccount-controller",
-    "serviceaccount-token-controller",
-    "statefulset-controller",
-    "ttl-after-finished-controller",
-)
+CONTROLLERS = """
+    clusterrole-aggregation cronjob daemonset deployment disruption endpoints endpointslice endpointslice-mirroring
+    garbage-collector job namespace persistentvolume-binder persistentvolume-protection persistentvolumeclaim-
+    protection pod-garbage-collector replicaset replicationcontroller resourcequota root-ca-certificate-publisher
+    serviceaccount serviceaccount-token statefulset ttl-after-finished
+"""
 """What moves the objects of a platform. Left out: nodes' health and addresses, certificates, autoscaling, attaching."""
 
 LEAN = {"GOGC": "50", "GOMAXPROCS": str(min(4, os.cpu_count() or 1))}
@@ -78,11 +59,7 @@ class Pki:
 
     @property
     def ca(self) -> Path:
-        return self.folder / "ca.crt"
-
-    @property
-    def service_account_key(self) -> Path:
-        return self.folder / "service-account.key"
+        return self.certificate("ca")
 
     @property
     def service_account_public_key(self) -> Path:
@@ -234,7 +211,7 @@ def _api_server(plane: ControlPlane) -> Part:
                 etcd_keyfile=pki.key("apiserver-etcd"),
                 service_account_issuer=ISSUER,
                 service_account_key_file=pki.service_account_public_key,
-                service_account_signing_key_file=pki.service_account_key,
+                service_account_signing_key_file=pki.key("service-account"),
                 service_cluster_ip_range=SERVICE_RANGE,
                 allow_privileged="true",
                 enable_priority_and_fairness="false",
@@ -252,9 +229,9 @@ def _api_server(plane: ControlPlane) -> Part:
 
 def _controller_manager(plane: ControlPlane) -> Part:
     more = _flags(
-        controllers=",".join(CONTROLLERS),
+        controllers=",".join(f"{name}-controller" for name in CONTROLLERS.split()),
         root_ca_file=plane.pki.ca,
-        service_account_private_key_file=plane.pki.service_account_key,
+        service_account_private_key_file=plane.pki.key("service-account"),
     )
     return _client(plane, "controller-manager", more, "/healthz")
 

@@ -59,6 +59,6 @@ def _make(pki: Pki) -> None:
         write_private(pki.key(name), pair.key)
         write_private(pki.certificate(name), pair.certificate)
     account = certificates.new_key("ECDSA")
-    write_private(pki.service_account_key, certificates.private_pem(account))
+    write_private(pki.key("service-account"), certificates.private_pem(account))
     write_private(pki.service_account_public_key, certificates.public_pem(account))
     write_private(pki.tokens, f'{secrets.token_urlsafe(32)},lab-admin,lab-admin,"system:masters"\n')

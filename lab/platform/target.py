@@ -1,4 +1,4 @@
-"""How the runbooks get into the lab: `target.json`, the login to its cloud, and the command-line tools that fit it."""
+"""How the runbooks reach the lab: `target.json`, the login to its cloud, and the command-line tools that fit it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PLUGINS = ROOT / "lab" / "plugins" / "bin"
 SERVERS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "esc-evaluator")
 CLIENTS = ("pulumi", "pulumi-language-python", "esc", "pulumi-resource-kubernetes")
 LINKED = ("kubectl", "esc", "pulumi-resource-kubernetes", "pulumi-resource-postgresql")
-"""What commands find by name; the language host is looked for beside pulumi."""
+"""What commands find by name; pulumi looks for the language host beside itself."""
 LAUNCHER = Path(__file__).with_name("pulumi.sh")
 ENVIRONMENT, REPOSITORY = "this environment", "this repository"
 """Where a tool came from, besides the places of `lab.toolchain`."""
-PERSONS = (ON_PATH, INSTALLED)
-"""What a person's own commands find without the lab's help."""
+OF_USER = (ON_PATH, INSTALLED)
+"""What the user's own commands find without the lab's help."""
 
 
 def find_tools(report: Callable[[str], None]) -> list[Found]:
@@ -44,7 +44,7 @@ def find_tools(report: Callable[[str], None]) -> list[Found]:
 
 
 def postgresql_plugin() -> Found:
-    """The vendor's plugin where the person has it, else the lab's own, which no registry has."""
+    """The vendor's plugin where the user has it, else the lab's own."""
     name = "pulumi-resource-postgresql"
     return toolchain.of_person(name) or Found(
         name=name, program=PLUGINS / name, version="the lab's own", origin=REPOSITORY
@@ -62,7 +62,8 @@ def kubectl() -> Found:
         if program is None or not program.is_file():
             continue
         version = _kubectl_version(program)
-        if _is_near(version, version_of("kube-apiserver")):
+        (major, minor, _), (server_major, server_minor, _) = map(read_version, (version, version_of("kube-apiserver")))
+        if major == server_major and abs(minor - server_minor) <= 1:
             return Found(name="kubectl", program=program.absolute(), version=version, origin=origin)
         seen.append(f"{program} is {version or 'not working'}")
     raise OpsError(
@@ -82,15 +83,9 @@ def _kubectl_version(program: Path) -> str:
         return ""
 
 
-def _is_near(version: str, server: str) -> bool:
-    major, minor, _ = read_version(version)
-    server_major, server_minor, _ = read_version(server)
-    return major == server_major and abs(minor - server_minor) <= 1
-
-
 def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
-    """Puts what commands on the lab need beyond the person's own into the lab's `bin`, first on PATH in a run."""
-    wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in PERSONS}
+    """Link what commands on the lab need beyond the user's own tools into the lab's `bin`, first on PATH in a run."""
+    wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in OF_USER}
     for name, program in wanted.items():
         _link(paths.bin / name, program)
     for entry in paths.bin.iterdir():
@@ -101,7 +96,7 @@ def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
 
 
 def write_launcher(paths: LabPaths, pulumi: Path, backend: str) -> None:
-    """Puts a `pulumi` for the person's own commands into the lab's `bin`, and the person's plugins into its home."""
+    """Put a `pulumi` for the user's own commands into the lab's `bin`, and the user's plugins into its home."""
     text = LAUNCHER.read_text("utf-8")
     for name, value in (("@PULUMI@", str(pulumi)), ("@LAB@", str(paths.lab)), ("@BACKEND@", backend)):
         text = text.replace(name, shlex.quote(value))
@@ -111,7 +106,7 @@ def write_launcher(paths: LabPaths, pulumi: Path, backend: str) -> None:
 
 
 def _link(link: Path, place: Path) -> None:
-    """Replaced in one step: a command may be looking for it."""
+    """Replace a link in one step: a command may be looking for it."""
     unfinished = link.with_name(f".{link.name}")
     unfinished.unlink(missing_ok=True)
     unfinished.symlink_to(place)
@@ -128,7 +123,7 @@ def read_tools(paths: LabPaths) -> list[Found]:
 
 
 def ensure_login(paths: LabPaths, url: str) -> None:
-    """A login as `pulumi login` keeps it, so that plain `pulumi` and `esc` get into the lab's cloud (`lab.env`)."""
+    """Write a login as `pulumi login` does, so that plain `pulumi` and `esc` work on the lab's cloud (`lab.env`)."""
     token = paths.token.read_text("ascii").strip()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if json.loads(paths.login.read_text("utf-8")).get("accessTokens") == {url: token}:
@@ -136,10 +131,6 @@ def ensure_login(paths: LabPaths, url: str) -> None:
     account = {"accessToken": token, "username": USER, "lastValidatedAt": "0001-01-01T00:00:00Z"}
     kept = {"current": url, "accessTokens": {url: token}, "accounts": {url: account}}
     write_private(paths.login, json.dumps(kept, indent=2) + "\n")
-
-
-def file_backend(paths: LabPaths) -> str:
-    return f"file://{paths.backend}"
 
 
 def cloud_url(port: int) -> str:
@@ -164,7 +155,7 @@ def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: 
         "stack": "lab",
         "backend": cloud_url(cloud_port),
         # For rehearsals of what a file backend does, with stacks of its own: where PULUMI_BACKEND_URL names it.
-        "file_backend": file_backend(paths),
+        "file_backend": f"file://{paths.backend}",
         "file_settings_dir": str(paths.file_stacks),
         "passphrase_file": str(paths.passphrase),
         "organization": ORGANIZATION,

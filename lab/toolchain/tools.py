@@ -59,8 +59,9 @@ class Tool:
     package: str
     """The Go package to build (`./…` is ours); its last element, if not the program's name, is renamed afterwards."""
     version_argv: tuple[str, ...] = ("--version",)
-    fits: Callable[[str, str], bool]
-    """Whether a program on PATH that says this version serves as well as the pinned one (said, pinned)."""
+    fits: Callable[[str, str], bool] = lambda _said, _pinned: False
+    """Whether a program on PATH that prints this version serves as well as the pinned one (printed, pinned). Never
+    for our own programs: what has that name on PATH is another program."""
 
 
 @cache
@@ -74,16 +75,6 @@ def _required_version(go_mod: Path, path: str) -> str:
 def same_minor(said: str, pinned: str) -> bool:
     """Equal up to the minor version: `1.36.1` for `v1.36.3`."""
     return read_version(said)[:2] == read_version(pinned)[:2]
-
-
-def helm_renders_charts(said: str, _pinned: str) -> bool:
-    """Helm 4, or a Helm 3 that can render with `--dry-run=server` and reads OCI references."""
-    return read_version(said) >= (3, 14, 0)
-
-
-def never(_said: str, _pinned: str) -> bool:
-    """For our own programs: whatever has that name on PATH is something else."""
-    return False
 
 
 def read_version(text: str) -> tuple[int, int, int]:
@@ -107,40 +98,24 @@ def _kubernetes_stamp(version: str) -> tuple[str, ...]:
     return tuple(f"k8s.io/component-base/version.{name}={value}" for name, value in settings.items())
 
 
-def _helm_stamp(version: str) -> tuple[str, ...]:
-    return (f"helm.sh/helm/v4/internal/version.version={version}",)
-
-
 PULUMI_SDK = "github.com/pulumi/pulumi/sdk/v3"
 PULUMI_PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
-
-
-def _pulumi_stamp(version: str) -> tuple[str, ...]:
-    return (f"{PULUMI_SDK}/go/common/version.Version={version}",)
-
-
-def _provider_stamp(version: str) -> tuple[str, ...]:
-    return (f"main.version={version.removeprefix('v')}",)
-
-
-def has_exit_codes(said: str, _pinned: str) -> bool:
-    """A pulumi whose exit codes tell failures apart."""
-    return read_version(said) >= FIRST_WITH_EXIT_CODES
-
-
-def any_version(_said: str, _pinned: str) -> bool:
-    return True
 
 
 KUBERNETES = Module(name="kubernetes", path="k8s.io/kubernetes", seconds=150, stamp=_kubernetes_stamp)
 ETCD = Module(name="etcd", path="go.etcd.io/etcd/server/v3", seconds=30)
 KWOK = Module(name="kwok", path="sigs.k8s.io/kwok", seconds=45)
-HELM = Module(name="helm", path="helm.sh/helm/v4", seconds=100, stamp=_helm_stamp)
+HELM = Module(
+    name="helm",
+    path="helm.sh/helm/v4",
+    seconds=100,
+    stamp=lambda version: (f"helm.sh/helm/v4/internal/version.version={version}",),
+)
 PULUMI = Module(
     name="pulumi",
     path="github.com/pulumi/pulumi/pkg/v3",
     seconds=160,
-    stamp=_pulumi_stamp,
+    stamp=lambda version: (f"{PULUMI_SDK}/go/common/version.Version={version}",),
     beside=((PULUMI_SDK, "python/cmd/pulumi-language-python-exec"),),
 )
 ESC_EVALUATOR = Module(name="esc-evaluator", folder_name="pulumi", path=PULUMI_SDK, seconds=10)
@@ -148,7 +123,7 @@ PULUMI_KUBERNETES = Module(
     name="pulumi-kubernetes",
     path=PULUMI_PROVIDER,
     seconds=85,
-    stamp=_provider_stamp,
+    stamp=lambda version: (f"main.version={version.removeprefix('v')}",),
     beside=tuple(
         (PULUMI_PROVIDER, f"cmd/pulumi-resource-kubernetes/{name}")
         for name in ("schema.json", "terraform-mapping.json")
@@ -171,25 +146,26 @@ TOOLS: tuple[Tool, ...] = (
         module=HELM,
         package="helm.sh/helm/v4/cmd/helm",
         version_argv=("version", "--short"),
-        fits=helm_renders_charts,
+        # Helm 4, or a Helm 3 that can render with `--dry-run=server` and reads OCI references.
+        fits=lambda said, _: read_version(said) >= (3, 14, 0),
     ),
     Tool(
         name="pulumi",
         module=PULUMI,
         package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
         version_argv=("version",),
-        fits=has_exit_codes,
+        # One whose exit codes tell failures apart.
+        fits=lambda said, _: read_version(said) >= FIRST_WITH_EXIT_CODES,
     ),
     # Ours: the vendor's language host is in no module that is served.
-    Tool(name="pulumi-language-python", module=PULUMI, package="./pulumi-language-python", fits=never),
+    Tool(name="pulumi-language-python", module=PULUMI, package="./pulumi-language-python"),
     # Ours around the vendor's: a program with the commands of its package, and one with its evaluator of environments.
-    Tool(name="esc", module=PULUMI, package="./esc", version_argv=("version",), fits=any_version),
-    Tool(name="esc-evaluator", module=ESC_EVALUATOR, package="./esc-evaluator", fits=never),
+    Tool(name="esc", module=PULUMI, package="./esc", version_argv=("version",), fits=lambda _said, _pinned: True),
+    Tool(name="esc-evaluator", module=ESC_EVALUATOR, package="./esc-evaluator"),
     Tool(
         name="pulumi-resource-kubernetes",
         module=PULUMI_KUBERNETES,
         package="./pulumi-resource-kubernetes",
-        fits=never,
     ),
 )
 

@@ -69,7 +69,7 @@ def test_the_config_is_that_of_project_stack_and_backend(
     paths: LabPaths, words: tuple[str, ...], more: dict[str, str], config: str
 ) -> None:
     if more.get("backend") == "files":
-        more = {"backend": target.file_backend(paths)}
+        more = {"backend": f"file://{paths.backend}"}
     seen, arguments, _ = typed(paths, *words, **more)
     assert seen == ("none" if config == "none" else f"{paths.lab}/{config}/Pulumi.lab.yaml")
     assert arguments == " ".join(words)
