@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +82,19 @@ class Lab:
 
 
 def timed(argv: list[str], extra: dict[str, str], cwd: Path | None = None, *, codes: tuple[int, ...] = (0,)) -> float:
-    """Return wall-clock seconds of a command. Raises NotMeasured with its last lines if it fails."""
+    """Run a command in this environment and `extra`. See `run_command`."""
     unwanted = ("OPS_TARGET", "OPS_JSON", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return run_command(argv, environment | extra, cwd, codes=codes)
+
+
+def run_command(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path | None = None, *, codes: tuple[int, ...] = (0,)
+) -> float:
+    """Run a command; return wall-clock seconds. Raises NotMeasured with its last lines if it fails."""
     begun = time.perf_counter()
     try:
-        done = subprocess.run(
-            argv, cwd=cwd, env=environment | extra, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
-        )
+        done = subprocess.run(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired) as problem:
         raise NotMeasured(str(problem)) from problem
     seconds = time.perf_counter() - begun

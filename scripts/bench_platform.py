@@ -23,10 +23,8 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +34,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench_cli import INV, PATIENCE, Figure, NotMeasured, cpu_of_children, own_lab, timed
+from bench_cli import INV, Figure, NotMeasured, cpu_of_children, own_lab, run_command, timed
 
 from runbooks.core.environment import child_environment
 from runbooks.core.journal import read_journal, runs_of
@@ -149,32 +147,12 @@ def with_uv(env: dict[str, str]) -> dict[str, str]:
     return env | {"PATH": os.pathsep.join([env["PATH"], *map(str, cache_folder().glob("uv-*/bin"))])}
 
 
-def run_command(argv: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> None:
-    """Run a command. Raises NotMeasured with its last lines if it fails."""
-    try:
-        done = subprocess.run(
-            argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        raise NotMeasured(str(problem)) from problem
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise NotMeasured(f"{' '.join(argv)} failed with exit {done.returncode}: {' / '.join(lines)}")
-
-
 def cpu_together(previews: Sequence[Sequence[str]], env: Mapping[str, str]) -> float:
     """Run the commands, one per core at a time; return their CPU seconds."""
     before = cpu_of_children()
     with ThreadPoolExecutor(max_workers=CORES) as pool:
         list(pool.map(lambda argv: run_command(argv, env), previews))
     return cpu_of_children() - before
-
-
-def wall_by_hand(previews: Sequence[Sequence[str]], env: Mapping[str, str]) -> float:
-    begun = time.perf_counter()
-    for folder, argv in map(as_typed, previews):
-        run_command(argv, env, folder)
-    return time.perf_counter() - begun
 
 
 def busy_seconds() -> float:
@@ -196,7 +174,7 @@ def measure(state: Path, number: int) -> Round:
     show_progress(f"round {number}: {TASK} {wall:.1f} s, and {elsewhere:.1f} CPU seconds of other processes")
     cpu = cpu_together(run.previews, env)
     show_progress(f"round {number}: its previews {cpu:.1f} CPU seconds")
-    by_hand = wall_by_hand(run.previews, env)
+    by_hand = sum(run_command(argv, env, folder) for folder, argv in map(as_typed, run.previews))
     show_progress(f"round {number}: one after the other {by_hand:.1f} s")
     return Round(run=run, wall=wall, previews_cpu=cpu, by_hand=by_hand, elsewhere=elsewhere)
 
