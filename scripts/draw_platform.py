@@ -65,7 +65,7 @@ def places(layers: list[list[Service]]) -> dict[str, tuple[int, int]]:
     return corners
 
 
-def drawn_needs(service: Service, services: tuple[Service, ...]) -> list[str]:
+def direct_needs(service: Service, services: tuple[Service, ...]) -> list[str]:
     """Return the direct needs that no other need of the service implies."""
     by_name = {each.name: each for each in services}
 
@@ -128,7 +128,7 @@ def picture(services: tuple[Service, ...]) -> str:
         "arrows lead from what is needed to what needs it; a heavy border keeps data</text>",
     ]
     parts += [
-        edge(corners[need], corners[service.name]) for service in services for need in drawn_needs(service, services)
+        edge(corners[need], corners[service.name]) for service in services for need in direct_needs(service, services)
     ]
     parts += [box(service, corners[service.name]) for service in services]
     return "\n".join([*parts, "</svg>", ""])

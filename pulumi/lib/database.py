@@ -3,7 +3,7 @@
     @dataclass(frozen=True, kw_only=True)
     class Settings(DatabaseSettings): …
 
-    server = referenced_server(settings)
+    server = read_server(settings)
     database = app_database(
         "n8n", server=server, settings=settings, after=home, secret_keys={"DB_POSTGRESDB_PASSWORD": "password"}
     )
@@ -84,13 +84,13 @@ class AppDatabase:
         return self.databases[0]
 
 
-def referenced_server(settings: DatabaseSettings) -> PostgresServer:
+def read_server(settings: DatabaseSettings) -> PostgresServer:
     """Read the server from the outputs of the stack `settings.postgres_stack`.
 
     Pulumi connects to `ts_hostname`, or to `host` if the server has no name on the tailnet. A missing output ends
     the program with a `pulumi.RunError` that names it, its stack and this one.
     """
-    output = stack_outputs(
+    output = read_outputs(
         settings.postgres_stack, ("ts_hostname|host", "port", "username", "password", "k8s_namespace")
     )
     return PostgresServer(
@@ -109,23 +109,23 @@ def service_host(namespace: str) -> str:
     return f"postgresql-cluster-rw.{namespace}.svc.cluster.local"
 
 
-def stack_outputs(stack: str, names: Sequence[str]) -> dict[str, pulumi.Output[Any]]:
+def read_outputs(stack: str, names: Sequence[str]) -> dict[str, pulumi.Output[Any]]:
     """Read the outputs `names` of another stack; `a|b` is a, or b if a is missing or empty. Secrets stay secret.
 
     `get_output` returns None for a missing output, and `require_output` raises KeyError at the first one; this function
     reports all missing outputs in one error.
     """
     reference = pulumi.StackReference(stack)
-    missing = pulumi.Output.from_input(_missing(reference, names))
+    missing = pulumi.Output.from_input(_find_missing(reference, names))
 
     def read(name: str) -> pulumi.Output[Any]:
         candidates = [reference.get_output(alternative) for alternative in name.split("|")]
-        return pulumi.Output.all(missing, *candidates).apply(lambda found: _first(stack, found[0], found[1:]))
+        return pulumi.Output.all(missing, *candidates).apply(lambda found: _require_first(stack, found[0], found[1:]))
 
     return {name: read(name) for name in names}
 
 
-async def _missing(reference: pulumi.StackReference, names: Sequence[str]) -> list[str]:
+async def _find_missing(reference: pulumi.StackReference, names: Sequence[str]) -> list[str]:
     """Return those of `names` that the stack does not have. An error raised here would be lost: no task awaits it."""
     missing = []
     for name in names:
@@ -135,7 +135,7 @@ async def _missing(reference: pulumi.StackReference, names: Sequence[str]) -> li
     return missing
 
 
-def _first(stack: str, missing: Sequence[str], candidates: Sequence[Any]) -> Any:
+def _require_first(stack: str, missing: Sequence[str], candidates: Sequence[Any]) -> Any:
     if missing:
         outputs = ", ".join(name.replace("|", " or ") for name in missing)
         _, project, name = stack.split("/")

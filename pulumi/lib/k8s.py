@@ -119,14 +119,14 @@ def fill_secret(name: str, data: Mapping[str, pulumi.Output[str]]) -> pulumi.Res
             return None
         # A Secret's data arrives as an output, which may be unknown in a preview.
         given = pulumi.Output.from_input(_without_secret_mark(args.props.get("data")))
-        filled = pulumi.Output.all(given, pulumi.Output.all(**data)).apply(lambda both: _filled(name, *both))
+        filled = pulumi.Output.all(given, pulumi.Output.all(**data)).apply(lambda both: _fill(name, *both))
         props = {**args.props, "data": pulumi.Output.secret(filled)}
         return pulumi.ResourceTransformResult(props=props, opts=args.opts)
 
     return transform
 
 
-def _filled(name: str, given: Mapping[str, str] | None, data: Mapping[str, str]) -> dict[str, str]:
+def _fill(name: str, given: Mapping[str, str] | None, data: Mapping[str, str]) -> dict[str, str]:
     if missing := sorted(set(data) - set(given or {})):
         raise pulumi.RunError(f"the chart's Secret {name} has no key {', '.join(missing)} to fill")
     return {**(given or {}), **{key: base64.b64encode(text.encode()).decode() for key, text in data.items()}}

@@ -131,7 +131,9 @@ def read_settings(declared: type[S], *, environment: str = "") -> S:
         elif value is not dataclasses.MISSING:
             values[field.name] = value
     if problems:
-        raise pulumi.RunError(_report(problems))
+        count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+        head = f"{count} missing or wrong for stack {pulumi.get_stack()} of project {pulumi.get_project()}:"
+        raise pulumi.RunError("\n\n".join([head, *map(str, problems)]))
     _warn_of_unread(declared, config)
     return declared(**values)
 
@@ -141,7 +143,8 @@ def setting_rows(declared: type, project: str) -> list[tuple[str, str, str]]:
     rows = []
     for field in dataclasses.fields(declared):
         declaration = field.metadata["setting"]
-        rows.append((_full_key(field, project), _shown_default(field), _meaning(declaration)))
+        meaning = declaration.about + (f" ({declaration.accepts.expected})" if declaration.accepts else "")
+        rows.append((_full_key(field, project), _format_default(field), meaning))
     return rows
 
 
@@ -155,21 +158,21 @@ def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pul
     if raw is None and not _is_required(field):
         return dataclasses.MISSING
     if declaration.is_secret:
-        found = _found_in_secret(raw, full_key, declaration.accepts)
+        found = _check_secret(raw, full_key, declaration.accepts)
         return _problem(field, found, "", full_key, environment) if found else holder.require_secret(key)
-    noun = _noun(type_)
+    noun = READERS[type_].noun
     if raw is None:
         return _problem(field, "not set", noun, full_key, environment)
     try:
         value = READERS[type_].read(raw)
     except WrongValueError:
-        return _problem(field, _shown(raw, full_key), noun, full_key, environment)
+        return _problem(field, _quote(raw, full_key), noun, full_key, environment)
     if declaration.accepts and not declaration.accepts.holds(value):
-        return _problem(field, _shown(raw, full_key), noun, full_key, environment)
+        return _problem(field, _quote(raw, full_key), noun, full_key, environment)
     return value
 
 
-def _found_in_secret(raw: str | None, full_key: str, accepts: Rule | None) -> str:
+def _check_secret(raw: str | None, full_key: str, accepts: Rule | None) -> str:
     """Describe what is wrong with a secret without disclosing it; empty if it is valid."""
     if raw is None:
         return "not set"
@@ -225,12 +228,6 @@ def _example(rule: Rule | None) -> str:
     if rule is None:
         return ""
     return rule.example.format(organization=pulumi.get_organization(), stack=pulumi.get_stack())
-
-
-def _report(problems: list[Problem]) -> str:
-    count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
-    head = f"{count} missing or wrong for stack {pulumi.get_stack()} of project {pulumi.get_project()}:"
-    return "\n\n".join([head, *map(str, problems)])
 
 
 def _warn_of_unread(declared: type, config: pulumi.Config) -> None:
@@ -298,10 +295,6 @@ READERS: Mapping[object, Reader] = {
 }
 
 
-def _noun(type_: object) -> str:
-    return READERS[type_].noun
-
-
 def _key(field: dataclasses.Field[typing.Any]) -> str:
     return field.metadata["setting"].key or field.name
 
@@ -322,14 +315,14 @@ def _default(field: dataclasses.Field[typing.Any]) -> object:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _shown(raw: str, full_key: str) -> str:
+def _quote(raw: str, full_key: str) -> str:
     """Quote the found value, shortened to 60 characters; never a secret."""
     if _is_secret(full_key):
         return "found a secret in another format"
     return f"found {raw[:60]!r}" + ("…" if len(raw) > 60 else "")
 
 
-def _shown_default(field: dataclasses.Field[typing.Any]) -> str:
+def _format_default(field: dataclasses.Field[typing.Any]) -> str:
     if field.metadata["setting"].is_secret:
         return "required secret" if _is_required(field) else "optional secret"
     if _is_required(field):
@@ -338,10 +331,6 @@ def _shown_default(field: dataclasses.Field[typing.Any]) -> str:
     if isinstance(default, tuple):
         default = ", ".join(default)
     return f"`{_text(default)}`" if default not in ("", {}) else "none"
-
-
-def _meaning(declaration: Declaration) -> str:
-    return declaration.about + (f" ({declaration.accepts.expected})" if declaration.accepts else "")
 
 
 def _text(value: object) -> str:

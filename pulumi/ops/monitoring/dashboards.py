@@ -150,22 +150,22 @@ def dashboard(
         "refresh": "1m",
         "time": {"from": "now-24h", "to": "now"},
         "templating": {"list": list(variables)},
-        "panels": laid_out(panels),
+        "panels": lay_out(panels),
     }
 
 
-def laid_out(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+def lay_out(panels: Sequence[Panel]) -> list[dict[str, Any]]:
     """Place panels from left to right; start a new row if the next one does not fit."""
     placed, x, y = [], 0, 0
     for number, panel in enumerate(panels, start=1):
         if x + panel.width > COLUMNS:
             x, y = 0, y + HEIGHT
-        placed.append(drawn(panel, number, {"x": x, "y": y, "w": panel.width, "h": HEIGHT}))
+        placed.append(draw(panel, number, {"x": x, "y": y, "w": panel.width, "h": HEIGHT}))
         x += panel.width
     return placed
 
 
-def drawn(panel: Panel, number: int, position: dict[str, int]) -> dict[str, Any]:
+def draw(panel: Panel, number: int, position: dict[str, int]) -> dict[str, Any]:
     targets = [
         {"refId": chr(ord("A") + index), "datasource": SOURCE, "expr": query, "legendFormat": legend}
         for index, (legend, query) in enumerate(panel.series.items())

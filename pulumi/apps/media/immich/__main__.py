@@ -7,7 +7,7 @@ import pulumi
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # pulumi/, for lib
 
-from lib.database import app_database, referenced_server
+from lib.database import app_database, read_server
 from lib.ingress import tailnet_ingress
 from lib.k8s import namespace
 from lib.settings import read_settings
@@ -22,7 +22,7 @@ if settings.left_out:
 home = namespace(settings.namespace, opts=pulumi.ResourceOptions(protect=settings.protect))
 database = app_database(
     "immich",
-    server=referenced_server(settings),
+    server=read_server(settings),
     password=settings.database_password,
     namespace=settings.namespace,
     secret_keys=DATABASE_KEYS,

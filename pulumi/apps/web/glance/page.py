@@ -63,11 +63,11 @@ def monitor(settings: Settings) -> dict[str, Any]:
         "type": "monitor",
         "title": "Services",
         "cache": "1m",
-        "sites": [monitored(by_name[name], settings.tailnet) for name in settings.sites],
+        "sites": [monitor_site(by_name[name], settings.tailnet) for name in settings.sites],
     }
 
 
-def monitored(site: Site, tailnet: str) -> dict[str, Any]:
+def monitor_site(site: Site, tailnet: str) -> dict[str, Any]:
     return {
         "title": site.title,
         "url": tailnet_url(site.name, tailnet),

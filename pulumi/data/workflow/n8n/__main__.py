@@ -8,7 +8,7 @@ import pulumi
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # pulumi/, for lib
 
 from exposure import editor, webhooks
-from lib.database import app_database, referenced_server
+from lib.database import app_database, read_server
 from lib.k8s import namespace
 from lib.settings import read_settings
 from lib.storage import claim
@@ -20,7 +20,7 @@ settings = read_settings(Settings)
 home = namespace(settings.namespace, opts=pulumi.ResourceOptions(protect=settings.protect))
 database = app_database(
     "n8n",
-    server=referenced_server(settings),
+    server=read_server(settings),
     password=settings.database_password,
     namespace=settings.namespace,
     secret_keys=DATABASE_KEYS,

@@ -8,7 +8,7 @@ import pulumi
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # pulumi/, for lib
 
 from exposure import grpc, web
-from lib.database import app_database, referenced_server
+from lib.database import app_database, read_server
 from lib.k8s import namespace
 from lib.settings import read_settings
 from release import DATABASE_KEYS, DATABASES, FRONTEND, GRPC_PORT, temporal_chart
@@ -19,7 +19,7 @@ settings = read_settings(Settings)
 home = namespace(settings.namespace)
 database = app_database(
     "temporal",
-    server=referenced_server(settings),
+    server=read_server(settings),
     password=settings.database_password,
     namespace=settings.namespace,
     secret_keys=DATABASE_KEYS,
