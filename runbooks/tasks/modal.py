@@ -22,23 +22,23 @@ def check(c: Any, app: str) -> None:
     from runbooks.run import open_run
 
     with open_run(c, "modal.check") as run:
-        is_ready(run, app)
+        check_app(run, app)
 
 
-@task(positional=["app"], help={"app": APP, "yes": "Deploy without asking, where nobody can be asked."})
+@task(positional=["app"], help={"app": APP, "yes": "Deploy without asking, where no terminal is there."})
 def deploy(c: Any, app: str, yes: bool = False) -> None:
-    """Deploy an app to Modal, after everything it refers to was found and somebody agreed."""
+    """Deploy an app to Modal, after everything it refers to was found and a person agreed."""
     from runbooks.core.errors import NotApproved
     from runbooks.core.files import ROOT
     from runbooks.run import open_run
     from runbooks.tools import modal
 
     with open_run(c, "modal.deploy") as run:
-        cli = is_ready(run, app)
+        cli = check_app(run, app)
         if not (yes or run.reporter.ask_yes(f"Deploy {app} to Modal?")):
             raise NotApproved(
-                f"{app} was not deployed: nobody approved",
-                expected="y at the question, or --yes where nobody can be asked",
+                f"{app} was not deployed: it was not approved",
+                expected="y at the question, or --yes where no terminal is there",
                 next_step=f"./inv modal.deploy {app}",
             )
         run.journal.write("approved", services=[app], destructive=[])
@@ -51,18 +51,22 @@ def deploy(c: Any, app: str, yes: bool = False) -> None:
         run.reporter.line(f"{app} is deployed; undo: modal app rollback {app}")
 
 
-def is_ready(run: RunContext, app: str) -> Modal:
+def check_app(run: RunContext, app: str) -> Modal:
     """Check from the login to everything the app needs. Raises `LoginMissing`, or `VerificationFailed`."""
     from runbooks.core.errors import VerificationFailed
     from runbooks.core.files import ROOT
+    from runbooks.core.findings import passed
     from runbooks.tools import modal
 
-    file = modal.app_file(ROOT, app)
-    needs = modal.needs_of(file.read_text(encoding="utf-8"))
+    needs = modal.needs_of(modal.app_file(ROOT, app).read_text(encoding="utf-8"))
     cli = modal.find_modal(os.environ)
     run.masker.register_all(modal.tokens(os.environ, Path.home()))
-    run.reporter.announce(f"Looking at Modal's login and at what {app} refers to. Nothing is changed.")
-    findings = [logged_in(run, cli), *(exists(run, cli, need) for need in needs)]
+    run.reporter.announce(f"Checking Modal's login and what {app} refers to. Nothing is changed.")
+    login = run.runner.run(cli.token())
+    if not login.ok:
+        raise modal.failure(login)
+    findings = [passed("Modal's login is there", "a token that Modal takes")]
+    findings += [need_is_there(run, cli, need) for need in needs]
     for finding in findings:
         run.reporter.finding(finding)
     missing = [finding for finding in findings if not finding.ok]
@@ -75,32 +79,22 @@ def is_ready(run: RunContext, app: str) -> Modal:
     return cli
 
 
-def logged_in(run: RunContext, cli: Modal) -> Finding:
-    """Raises `LoginMissing` when nobody is: nothing else could be looked at then."""
-    from runbooks.core.findings import passed
-    from runbooks.tools import modal
-
-    outcome = run.runner.run(cli.token())
-    if not outcome.ok:
-        raise modal.failure(outcome)
-    return passed("Modal's login is there", "a token that Modal takes")
-
-
-def exists(run: RunContext, cli: Modal, need: Need) -> Finding:
+def need_is_there(run: RunContext, cli: Modal, need: Need) -> Finding:
     from runbooks.core.findings import failed, passed
-    from runbooks.tools import modal
+    from runbooks.tools.modal import read_names
 
     check = f"{need.kind} {need.name} is there"
     if need.made_by_deploy:
-        return passed(check, "the deploy makes it where it is missing")
-    names = modal.read_names(run.runner.run(cli.listed(need.kind)))
-    if need.name in names:
-        keys = f"; its keys ({', '.join(need.keys)}) cannot be looked at from here" if need.keys else ""
-        return passed(check, f"listed{keys}")
-    keys = f" with the key {', '.join(need.keys)}" if need.keys else ""
-    step = (
-        f"make it{keys} on Modal's Secrets page: in `modal secret create` the value would be in the process list"
-        if need.kind == "Secret"
-        else f"modal {modal.LISTED[need.kind]} create {need.name}"
-    )
+        return passed(check, "the deploy creates it where it is missing")
+    keys = ", ".join(need.keys)
+    if need.name in read_names(run.runner.run(cli.list(need.kind))):
+        return passed(check, "listed" + (f"; its keys ({keys}) cannot be checked from here" if keys else ""))
+    if need.kind == "Secret":
+        with_keys = f" with the key {keys}" if keys else ""
+        # `modal secret create` takes the value as an argument, which the process list shows.
+        step = (
+            f"create it{with_keys} on Modal's Secrets page; `modal secret create` would show the value to other users"
+        )
+    else:
+        step = f"modal {need.kind.lower()} create {need.name}"
     return failed(check, "not among those listed", next_step=step)
