@@ -41,9 +41,9 @@ ADMISSION_OFF = (
 
 CONTROLLERS = """
     clusterrole-aggregation cronjob daemonset deployment disruption endpoints endpointslice endpointslice-mirroring
-    garbage-collector job namespace persistentvolume-binder persistentvolume-protection persistentvolumeclaim-
-    protection pod-garbage-collector replicaset replicationcontroller resourcequota root-ca-certificate-publisher
-    serviceaccount serviceaccount-token statefulset ttl-after-finished
+    garbage-collector job namespace persistentvolume-binder persistentvolume-protection
+    persistentvolumeclaim-protection pod-garbage-collector replicaset replicationcontroller resourcequota
+    root-ca-certificate-publisher serviceaccount serviceaccount-token statefulset ttl-after-finished
 """
 """What moves the objects of a platform. Left out: nodes' health and addresses, certificates, autoscaling, attaching."""
 
