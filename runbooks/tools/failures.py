@@ -51,6 +51,8 @@ class KnownFailure:
         if found is None:
             return None
         groups = {key: " ".join(value.split()) if value else "?" for key, value in found.groupdict().items()}
+        if "urn" in groups:
+            groups["object"] = _object_of(groups["urn"])
         known = {**groups, "rest": (found.groupdict().get("rest") or "").rstrip(), **facts}
         return self.error(
             self.cause.format(**known),
@@ -58,6 +60,15 @@ class KnownFailure:
             next_step=self.next_step.format(**known),
         )
 
+
+def _object_of(urn: str) -> str:
+    """`Deployment glance` of a URN; `an object` where the tool named none."""
+    kind, _, name = urn.rpartition("::")
+    return f"{kind.rpartition(':')[2]} {name}" if kind else "an object"
+
+
+RESOURCE = r"(?:resource \"(?P<urn>[^\"\n]+)\"[^\n]*?)?"
+"""How pulumi names the resource before what the API server answered about it."""
 
 UNREACHABLE = r"\b(?:Get|Head|Post|Put|Patch|Delete) \"(?P<url>https?://[^/\"\s]+)[^\"]*\": (?P<why>[^\n]*)"
 """How every Go program reports an address that does not answer (net/url.Error)."""
@@ -71,7 +82,75 @@ UNKNOWN_KIND = (
 
 STOPPED = ("an update that completes", "./inv deploy.{service} goes on from there")
 
+BEHIND_THE_API_SERVER = (
+    KnownFailure(
+        RESOURCE + r"failed calling webhook \"(?P<webhook>[^\"]+)\": [^\n]*?https?://(?P<host>[^/:\"\s]+)[^\"\n]*\": "
+        r"(?P<why>[^\n]+)",
+        ToolFailed,
+        "{object} of {service} was refused: the API server cannot ask the admission webhook {webhook} at {host}: {why}",
+        "a webhook whose Service (NAME.NAMESPACE.svc) has ready pods and whose certificate the API server trusts",
+        "kubectl get pods,endpointslices in that namespace; mend or remove what brought the webhook, then "
+        "./inv deploy.{service}",
+    ),
+    KnownFailure(
+        RESOURCE + r"failed calling webhook \"(?P<webhook>[^\"]+)\": (?P<why>[^\n]+)",
+        ToolFailed,
+        "{object} of {service} was refused: the API server cannot ask the admission webhook {webhook}: {why}",
+        "a webhook whose Service has ready pods and whose certificate the API server trusts",
+        "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations shows who brought it",
+    ),
+    KnownFailure(
+        RESOURCE + r"conversion webhook for (?P<kind>[^\n:]+?) failed: (?P<why>[^\n]+)",
+        ToolFailed,
+        "{object} of {service} cannot be read or written: the conversion webhook for {kind} fails: {why}",
+        "the operator that owns this kind to run: it converts between the versions",
+        "kubectl get pods of that operator; deploy it first, then ./inv deploy.{service}",
+    ),
+    KnownFailure(
+        RESOURCE + r"(?:admission webhook \"(?P<policy>[^\"]+)\" denied the request"
+        r"|ValidatingAdmissionPolicy '(?P<own>[^']+)' with binding '[^']*' denied request): (?P<why>[^\n]+)",
+        Refused,
+        "{object} of {service} was refused by a policy of the cluster: {why}",
+        "an object that the cluster's policies allow",
+        "change the program or the policy ({policy}{own}), then ./inv preview.{service}",
+    ),
+    KnownFailure(
+        RESOURCE + r"(?:object is being deleted: namespaces \"(?P<namespace>[^\"]+)\" already exists"
+        r"|unable to create new content in namespace (?P<other>\S+) because it is being terminated)",
+        ToolFailed,
+        "{object} of {service} cannot be created: its namespace is being deleted and is not gone yet",
+        "a namespace that is there, or one that is gone",
+        "kubectl get namespace -o yaml shows in its conditions what holds it; wait, then ./inv deploy.{service}",
+    ),
+    KnownFailure(
+        RESOURCE + r"exceeded quota: (?P<quota>[^,\n]+), (?P<why>requested: [^\n]+)",
+        Refused,
+        "{object} of {service} was refused by the quota {quota}: {why}",
+        "requests within the namespace's quota",
+        "kubectl get resourcequota shows what uses it; lower the requests or raise the quota",
+    ),
+    KnownFailure(
+        RESOURCE + r"violates PodSecurity \"(?P<level>[^\"]+)\": (?P<why>[^\n]+)",
+        Refused,
+        "{object} of {service} was refused by the namespace's Pod Security level {level}: {why}",
+        "pods that this level allows, or a namespace with another level",
+        "change the program or the label pod-security.kubernetes.io/enforce of the namespace",
+    ),
+    KnownFailure(
+        r"(?:unable to retrieve the complete list of server APIs"
+        r"|[Ff]ailed to (?:get|retrieve) API [Gg]roup-[Rr]esources"
+        r"|couldn't get resource list for (?P<api>[\w./-]+)):? ?(?P<rest>[^\n]*?(?:unable to handle the request"
+        r"|stale GroupVersion discovery|not ready)[^\n]*)",
+        ToolFailed,
+        "an aggregated API of the cluster does not answer, so not all kinds are known: {rest}",
+        "every APIService to be Available",
+        "kubectl get apiservices shows which one is not; mend or remove it, then ./inv preview.{service}",
+    ),
+)
+"""What refuses or fails behind an API server that itself answers; these come first, as they quote other failures."""
+
 KNOWN = (
+    *BEHIND_THE_API_SERVER,
     KnownFailure(
         r"no stack named '(?P<stack>[^']*)' found",
         NotFound,

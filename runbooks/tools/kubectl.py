@@ -36,6 +36,7 @@ class Trouble(Enum):
     """Why kubectl failed, read from its answer. The value is what a person is told."""
 
     UNREACHABLE = "the API server does not answer"
+    BEHIND = "something behind the API server does not answer: a webhook, or an aggregated API"
     UNTRUSTED = "the API server's certificate is not trusted"
     UNAUTHORIZED = "the API server does not accept the credentials"
     FORBIDDEN = "the credentials may not read this"
@@ -50,6 +51,7 @@ _TELLING: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
     (trouble, re.compile(text, re.IGNORECASE))
     for trouble, text in (
         (Trouble.PLUGIN, r"getting credentials: exec"),
+        (Trouble.BEHIND, r"failed calling webhook|conversion webhook for|currently unable to handle the request"),
         (
             Trouble.PASSING,
             r"TLS handshake timeout|connection reset by peer|unexpected EOF|http2: client connection lost",

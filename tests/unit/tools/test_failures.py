@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed, Usage
+from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.tools.failures import explain, telling_lines
 from runbooks.tools.stack import Stack
 
@@ -286,3 +286,82 @@ def test_a_login_is_told_for_the_backend_that_wants_it(backend: str, login: str)
     )
     error = explain(said, replace(STACK, env={"PULUMI_BACKEND_URL": backend}))
     assert isinstance(error, LoginMissing) and error.next_step == f"{login}, then ./inv doctor"
+
+
+URN = (
+    'resource "urn:pulumi:mx::p::kubernetes:apps/v1:Deployment::glance" was not successfully created by the Kubernetes '
+    "API server: "
+)
+POST = (
+    'failed calling webhook "w.example": failed to call webhook: '
+    'Post "https://hook.policies.svc:443/mutate?timeout=10s": '
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "named"),
+    [
+        (f"Internal error occurred: {POST}dial tcp 10.0.0.9:443: connect: connection refused", ToolFailed, "w.example"),
+        (
+            f"Internal error occurred: {POST}tls: failed to verify certificate: x509: unknown authority",
+            ToolFailed,
+            "x509",
+        ),
+        (f"Internal error occurred: {POST}context deadline exceeded", ToolFailed, "hook.policies.svc"),
+        (f'Internal error occurred: {POST}no endpoints available for service "hook"', ToolFailed, "no endpoints"),
+        (
+            'Internal error occurred: failed calling webhook "w.example": service "hook" not found',
+            ToolFailed,
+            "w.example",
+        ),
+        (
+            'admission webhook "validate.kyverno.svc" denied the request: latest is not allowed',
+            Refused,
+            "latest is not",
+        ),
+        (
+            "deployments.apps \"glance\" is forbidden: ValidatingAdmissionPolicy 'no-latest' with binding 'b' denied "
+            "request: latest is not allowed",
+            Refused,
+            "no-latest",
+        ),
+        (
+            "conversion webhook for cert-manager.io/v1alpha2, Kind=Issuer failed: Post: refused",
+            ToolFailed,
+            "Kind=Issuer",
+        ),
+        ('object is being deleted: namespaces "glance" already exists', ToolFailed, "being deleted"),
+        (
+            'deployments.apps "x" is forbidden: unable to create new content in namespace glance because it is being '
+            "terminated",
+            ToolFailed,
+            "being deleted",
+        ),
+        (
+            'pods "x" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=1, limited: cpu=2',
+            Refused,
+            "small",
+        ),
+        (
+            'pods "x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation',
+            Refused,
+            "restricted",
+        ),
+    ],
+)
+def test_what_refuses_behind_the_api_server_is_named(text: str, error: type[OpsError], named: str) -> None:
+    """The resource, what refused it, and a next step; never "the API server does not answer"."""
+    found = explained(f"error: {URN}{text}")
+    assert type(found) is error
+    told = "\n".join(found.lines())
+    assert "Deployment glance" in told and named in told
+    assert found.next_step and "did not answer pulumi" not in told
+
+
+def test_an_aggregated_api_that_is_gone_is_named() -> None:
+    text = (
+        "error: unable to retrieve the complete list of server APIs: metrics.k8s.io/v1beta1: the server is currently "
+        "unable to handle the request"
+    )
+    told = "\n".join(explained(text).lines())
+    assert "metrics.k8s.io" in told and "apiservices" in told
