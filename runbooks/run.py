@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from runbooks import services
-from runbooks.core.environment import backend_variables, plugin_variables, secret_variables
+from runbooks.core.environment import backend_variables, child_environment, plugin_variables, secret_variables
 from runbooks.core.errors import NotFound, Usage
 from runbooks.core.exit_codes import exit_code_of
 from runbooks.core.files import ROOT, make_folder, state_dir
 from runbooks.core.journal import Journal, JournalUnwritable
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import make_reporter
-from runbooks.core.runner import Runner, child_environment
+from runbooks.core.runner import Runner
 from runbooks.core.search_path import persons_path
 from runbooks.stacks import environments
 from runbooks.stacks.guard import Cluster, confirm_cluster, private_kubeconfig
@@ -46,10 +46,9 @@ def open_run(
 
     `show_children` shows what children print while they print it.
     """
-    masker = Masker(secret_variables(os.environ), platform_words=platform_words())
-    names = [service.name for service in services.SERVICES]
+    masker = Masker(secret_variables(os.environ), public_names=public_names())
     chosen = str(c.config.ops.target or "")
-    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, names=names, target=chosen)
+    reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, target=chosen)
     state = make_state_dir()
     journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
     with _recorded(journal), contextlib.ExitStack() as closing:
@@ -57,7 +56,7 @@ def open_run(
         # What `lab.env` put into a shell is for that shell.
         environment = child_environment({**os.environ, "PATH": persons_path()})
         show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
-        runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, tell=reporter.line)
+        runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, report=reporter.line)
         closing.enter_context(runner)
         yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
 
@@ -115,8 +114,8 @@ def _recorded(journal: Journal) -> Iterator[None]:
         journal.close()
 
 
-def platform_words() -> Iterator[str]:
-    """The platform's own names: a secret that is one of them is masked as a whole word only."""
+def public_names() -> Iterator[str]:
+    """The names that this repository publishes: a secret that is one of them is masked as a whole token only."""
     for service in services.SERVICES:
         yield from (service.name, service.project_name, service.namespace)
 

@@ -1,7 +1,7 @@
 """One child process from its start to its end, in the thread that waits for it. Only `runner.py` uses this.
 
-`subprocess` starts it (docs/decisions/0001). The loop below reads both pipes, writes standard input, sees the exit,
-keeps time, and says what became of a signal.
+`subprocess` starts it (docs/decisions/0001). The loop below reads both pipes, writes standard input, notices the exit,
+keeps time, and reports what was done about a signal.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runbooks.core.capture import Capture
 from runbooks.core.command import Command
-from runbooks.core.orphans import OrphanGuard, is_ignored
 
 READ_SIZE = 64 * 1024
+LARGEST_OUTPUT = 256 * 1024 * 1024
+"""Bytes of one stream that are kept in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Patience:
     """How long the runner waits for what. Seconds."""
 
     interrupted_read: float = 10.0
-    """For a read that was told to stop; then its whole group is ended."""
+    """For a read that got its signal; then its whole group is ended."""
     terminated: float = 5.0
     """Between SIGTERM and SIGKILL for a read that is out of time."""
     open_pipes: float = 1.0
@@ -38,20 +38,120 @@ class Patience:
     """A read with a time-out that lasts longer gets an orphan guard; every other command has one from the start."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exit:
-    """How the process ended."""
+class Capture:
+    """What arrives on one output pipe, kept in memory, and handed on in whole lines while it arrives.
 
-    code: int
-    """Minus the signal's number when a signal ended it."""
-    cpu_seconds: float
-    """Of the child and of all its descendants that it waited for."""
-    peak_memory: int
-    """Bytes, of the largest of them."""
+    `on_text` gets the lines that are complete, several at once, as bytes; `on_line` gets each one as text, without its
+    line break. Neither may raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_text: Callable[[bytes], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
+        limit: int = LARGEST_OUTPUT,
+    ) -> None:
+        self.total = 0
+        """Bytes that arrived, kept or not."""
+        self._limit = limit
+        self._kept: list[bytes] = []
+        self._incomplete: list[bytes] = []
+        self._on_text = on_text
+        self._on_line = on_line
+
+    @property
+    def overflowed(self) -> bool:
+        return self.total > self._limit
+
+    @property
+    def data(self) -> bytes:
+        """All of it; whole lines of its beginning where more arrived than is kept."""
+        data = b"".join(self._kept)
+        return data[: data.rfind(b"\n") + 1] if self.overflowed else data
+
+    def feed(self, data: bytes) -> None:
+        self.total += len(data)
+        if not self.overflowed:
+            self._kept.append(data)
+        if self._on_text or self._on_line:
+            end = data.rfind(b"\n") + 1
+            if end:
+                self._deliver(b"".join([*self._incomplete, data[:end]]))
+                self._incomplete.clear()
+            self._incomplete.append(data[end:])
+
+    def close(self) -> None:
+        """Nothing more will arrive; an incomplete last line counts as one."""
+        self._deliver(b"".join(self._incomplete))
+
+    def _deliver(self, lines: bytes) -> None:
+        if lines and self._on_text:
+            self._on_text(lines)
+        if lines and self._on_line:
+            for line in lines.removesuffix(b"\n").split(b"\n"):
+                self._on_line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+
+
+class OrphanGuard:
+    """Gives a child one graceful signal, and reads its output to the end, should this process be killed.
+
+    Nothing inside a killed process can act, so a tiny shell waits beside the child. It holds the reading ends of the
+    child's pipes: without a reader the child's next line of output would end it (Go programs die of SIGPIPE on standard
+    output) in the middle of its graceful stop. The kernel's own death signal (PR_SET_PDEATHSIG) keeps no pipe open,
+    does not exist on macOS, and needs code between fork and exec, which is unsafe beside threads.
+    """
+
+    # Standard input is the pipe from us: it ends when we do. 1 and 2 are the *reading* ends of the child's output.
+    _SCRIPT = """\
+trap '' INT TERM HUP
+signalled=
+while read -r word; do
+  case $word in over) exit 0 ;; signalled) signalled=1 ;; esac
+done
+test -n "$signalled" || kill -INT "$1"
+printf '\\n%s\\n' "$3" >>"$2"
+cat <&1 >/dev/null &
+cat <&2 >/dev/null &
+wait
+"""
+
+    def __init__(self, pid: int, output: tuple[int, int], journal: Path, record: str) -> None:
+        """`record` is the line for the journal should this process be killed."""
+        read_end, self._write_end = os.pipe()
+        try:
+            self._shell = subprocess.Popen(  # noqa: S603 - a fixed script
+                ["/bin/sh", "-c", self._SCRIPT, "orphan-guard", str(pid), str(journal), record],
+                stdin=read_end,
+                stdout=output[0],
+                stderr=output[1],
+                env={"PATH": os.defpath},
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._write_end)
+            raise
+        finally:
+            os.close(read_end)
+
+    def note_signal(self) -> None:
+        """The child got its signal: a second one would end it at once, so the guard must not send one."""
+        self._write(b"signalled\n")
+
+    def release(self) -> None:
+        """The child is gone; end the guard."""
+        self._write(b"over\n")
+        os.close(self._write_end)
+        self._write_end = -1
+        self._shell.wait()
+
+    def _write(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):  # the guard itself was killed: the child is unguarded, nothing else changes
+            os.write(self._write_end, word)
 
 
 class Child:
-    """A running process. All methods but `forward` and `wake` belong to the thread that started it."""
+    """A running process. All methods but `forward` belong to the thread that started it."""
 
     def __init__(
         self,
@@ -61,23 +161,26 @@ class Child:
         stdout: Capture,
         stderr: Capture,
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         patience: Patience,
     ) -> None:
         self.command = command
+        self.exit_code: int | None = None
+        """None while it runs; minus the signal's number when a signal ended it."""
+        self.cpu_seconds = 0.0
+        """Of the child and of all its descendants that it waited for; known when it is gone."""
         self.timed_out = False
         self.holds_pipes = False
         """Something that the child started still had its output open when we stopped waiting for it."""
-        self.exit: Exit | None = None
-        self._tell = tell
+        self._report = report
         self._patience = patience
         self._sent: signal.Signals | None = None
         self._claims = itertools.count()
-        self._asks = 0
-        self._asks_told = 0
+        self._requests = 0
+        self._requests_reported = 0
+        self._signalled_at: float | None = None
         self._exited_at = 0.0
-        self._asked_at: float | None = None
-        self._killing: float | None = None
+        self._kill_at: float | None = None
         self._guard: OrphanGuard | None = None
         self._unwritten = memoryview(command.stdin or b"")
         self.started = time.monotonic()
@@ -96,24 +199,28 @@ class Child:
         self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
-        self._captures = {self._output(1): stdout, self._output(2): stderr}
+        outputs = [stream.fileno() for stream in (self._process.stdout, self._process.stderr) if stream is not None]
+        self._captures = dict(zip(outputs, (stdout, stderr), strict=True))
         self._open = set(self._captures)
         self._selector = selectors.DefaultSelector()
 
     # --- signals: any thread, also a signal handler -----------------------------------------------------------------
 
-    def forward(self, signum: signal.Signals) -> bool:
-        """Send this signal to the process, unless it got one before or is gone; whether it was sent."""
-        self._asks += 1
-        if next(self._claims) > 0:
-            return False
-        self._sent = signum
-        if self._guard:
-            self._guard.asked()
-        return self._send(signum)
-
-    def wake(self) -> None:
-        """Let the waiting thread look at what happened."""
+    def forward(self, signum: signal.Signals) -> None:
+        """Send this signal to the process, unless it got one before or is gone, and wake the thread that waits."""
+        self._requests += 1
+        if next(self._claims) == 0:
+            self._sent = signum
+            if self._guard:
+                self._guard.note_signal()
+            # To the process alone, never to its group: a tool passes on to its helpers what they should know.
+            with contextlib.suppress(OSError):
+                if self.exit_code is not None:
+                    pass
+                elif self._pidfd >= 0:
+                    signal.pidfd_send_signal(self._pidfd, signum)  # cannot hit a process that got the number later
+                else:
+                    os.kill(self.pid, signum)
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"!")
 
@@ -121,57 +228,45 @@ class Child:
     def interrupted(self) -> bool:
         return self._sent is not None
 
-    def _send(self, signum: signal.Signals) -> bool:
-        """To the process alone, never to its group: a tool passes on to its helpers what it wants them to know."""
-        if self.exit is not None:
-            return False
-        try:
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, signum)  # Cannot hit a process that got the number later.
-            else:
-                os.kill(self.pid, signum)
-        except OSError:
-            return False
-        return True
-
-    def _send_group(self, signum: signal.Signals) -> None:
-        """To all that a read started; only while it is not reaped, so the number is still its own."""
-        if self.exit is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signum)
-
-    # --- the life of it ---------------------------------------------------------------------------------------------
+    # --- from start to end ------------------------------------------------------------------------------------------
 
     def guard(self, journal: Path, record: str) -> None:
-        """Have somebody stop the child in order should this process be killed."""
+        """Have the child stopped gracefully should this process be killed."""
         stdout, stderr = self._captures
         with contextlib.suppress(OSError):
-            self._guard = OrphanGuard(self.pid, (stdout, stderr), journal, record, asked=self.interrupted)
+            self._guard = OrphanGuard(self.pid, (stdout, stderr), journal, record)
+            if self.interrupted:
+                self._guard.note_signal()
 
     def wait(self, start_guard: Callable[[], None]) -> None:
         """Read and write until the process is gone and its output is complete."""
         for descriptor in self._captures:
             self._selector.register(descriptor, selectors.EVENT_READ, self._read)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain_wake)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, lambda descriptor: os.read(descriptor, 512))
         if self._pidfd >= 0:
             self._selector.register(self._pidfd, selectors.EVENT_READ, lambda _: self._reap())
-        self._begin_stdin()
-        while not self._is_over():
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)
+            self._selector.register(self._process.stdin.fileno(), selectors.EVENT_WRITE, self._write)
+        while self.exit_code is None or (
+            self._open and time.monotonic() - self._exited_at <= self._patience.open_pipes
+        ):
             for key, _ in self._selector.select(self._pause()):
                 key.data(key.fd)
             if self._pidfd < 0:
                 self._reap()
-            self._notice_signals()
-            self._keep_time()
-            if self._guard is None and self._age() > self._patience.unguarded_read and self.exit is None:
-                start_guard()
+            if self.exit_code is None:
+                self._report_signals()
+                self._keep_time()
+                if self._guard is None and time.monotonic() - self.started > self._patience.unguarded_read:
+                    start_guard()
         self.holds_pipes = bool(self._open)
 
     def close(self) -> None:
-        """Give everything back. Should the process still live, because of a bug here, its guard stays on watch."""
+        """Give everything back. Should the process still run, because of a bug here, its guard stays on watch."""
         for capture in self._captures.values():
             capture.close()
-        if self._guard and self.exit is not None:
+        if self._guard and self.exit_code is not None:
             self._guard.release()
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -182,20 +277,6 @@ class Child:
                 os.close(descriptor)
         self._pidfd = self._wake_write = self._wake_read = -1
 
-    def _output(self, number: int) -> int:
-        stream = self._process.stdout if number == 1 else self._process.stderr
-        if stream is None:
-            raise RuntimeError("a child was started without pipes")
-        return stream.fileno()
-
-    def _age(self) -> float:
-        return time.monotonic() - self.started
-
-    def _is_over(self) -> bool:
-        if self.exit is None:
-            return False
-        return not self._open or time.monotonic() - self._exited_at > self._patience.open_pipes
-
     def _read(self, descriptor: int) -> None:
         data = os.read(descriptor, READ_SIZE)
         if data:
@@ -204,98 +285,80 @@ class Child:
             self._selector.unregister(descriptor)
             self._open.discard(descriptor)
 
-    def _drain_wake(self, descriptor: int) -> None:
-        os.read(descriptor, 512)
-
-    def _reap(self) -> None:
-        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-        if pid == 0:
-            return
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        # ru_maxrss is in KiB on Linux and in bytes on macOS.
-        unit = 1 if os.uname().sysname == "Darwin" else 1024
-        cpu = usage.ru_utime + usage.ru_stime
-        self.exit = Exit(code=self._process.returncode, cpu_seconds=cpu, peak_memory=usage.ru_maxrss * unit)
-        self._exited_at = time.monotonic()
-        if self._pidfd >= 0:
-            self._selector.unregister(self._pidfd)
-        self._end_stdin()
-
-    # --- standard input ---------------------------------------------------------------------------------------------
-
-    def _begin_stdin(self) -> None:
-        if self._process.stdin is None:
-            return
-        os.set_blocking(self._process.stdin.fileno(), False)
-        self._selector.register(self._process.stdin.fileno(), selectors.EVENT_WRITE, self._write)
-
     def _write(self, descriptor: int) -> None:
         try:
-            written = os.write(descriptor, self._unwritten[:READ_SIZE])
+            self._unwritten = self._unwritten[os.write(descriptor, self._unwritten[:READ_SIZE]) :]
         except BlockingIOError:
             return
         except OSError:
-            self._end_stdin()  # The child does not want the rest; its exit code says what it thinks of that.
-            return
-        self._unwritten = self._unwritten[written:]
+            self._unwritten = memoryview(b"")  # the child does not want the rest; its exit code tells what that means
         if not self._unwritten:
             self._end_stdin()
 
     def _end_stdin(self) -> None:
         stdin = self._process.stdin
         if stdin is not None and not stdin.closed:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(stdin.fileno())
+            self._selector.unregister(stdin.fileno())
             stdin.close()
 
-    # --- time and signals -------------------------------------------------------------------------------------------
+    def _reap(self) -> None:
+        if self.exit_code is not None:
+            return
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        if pid == 0:
+            return
+        self.exit_code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+        self._exited_at = time.monotonic()
+        if self._pidfd >= 0:
+            self._selector.unregister(self._pidfd)
+        self._end_stdin()
 
     def _pause(self) -> float:
         """Seconds until something is due by itself; the loop looks again at least once a second."""
-        if self._pidfd < 0 or self.exit is not None or self._killing is not None:
+        if self._pidfd < 0 or self.exit_code is not None or self._kill_at is not None:
             return 0.05
-        due = [1.0] + ([self.command.timeout - self._age()] if self.command.timeout is not None else [])
+        age = time.monotonic() - self.started
+        due = [1.0] + ([self.command.timeout - age] if self.command.timeout is not None else [])
         if self._guard is None:
-            due.append(self._patience.unguarded_read - self._age())
+            due.append(self._patience.unguarded_read - age)
         return max(0.001, min(due))
 
-    def _notice_signals(self) -> None:
-        """Say what was done about a signal, and about each one more."""
-        while self._asks_told < self._asks and self.exit is None:
-            self._asks_told += 1
+    def _report_signals(self) -> None:
+        """Report what was done about the signal, and about each further one."""
+        while self._requests_reported < self._requests:
+            self._requests_reported += 1
             name = self.command.title or self.command.argv[0]
-            if self._asks_told == 1 and self._sent is not None:
-                self._asked_at = time.monotonic()
-                if not self.command.serves:
-                    self._tell(
-                        f"{self._sent.name} was passed on to {name!r} (process {self.pid}); "
-                        "waiting for it to end in order"
-                    )
-            else:
-                self._tell(
+            if self._requests_reported > 1 or self._sent is None:
+                self._report(
                     f"still waiting for {name!r}; it got its signal, and a second one could leave things half done. "
                     f"To end it by hand, at your own risk: kill -KILL {self.pid}"
                 )
+                continue
+            self._signalled_at = time.monotonic()
+            if not self.command.serves:
+                self._report(
+                    f"{self._sent.name} was passed on to {name!r} (process {self.pid}); waiting for it to stop"
+                )
 
     def _keep_time(self) -> None:
-        now = time.monotonic()
-        limit = self.command.timeout
-        if self.exit is not None or self.command.mutates:
+        """End a read that is out of time, or that ignores its signal, with all that it started."""
+        if self.command.mutates:
             return
-        if self._killing is not None:
-            if now >= self._killing:
+        now, limit = time.monotonic(), self.command.timeout
+        if self._kill_at is not None:
+            if now >= self._kill_at:
                 self._send_group(signal.SIGKILL)
-        elif limit is not None and now - self.started >= limit:
-            self.timed_out = True
-            self._terminate(now)
-        elif self._asked_at is not None and now - self._asked_at >= self._patience.interrupted_read:
-            self._terminate(now)
+            return
+        out_of_time = limit is not None and now - self.started >= limit
+        if out_of_time or (
+            self._signalled_at is not None and now - self._signalled_at >= self._patience.interrupted_read
+        ):
+            self.timed_out = out_of_time
+            self._send_group(signal.SIGTERM)
+            self._kill_at = now + self._patience.terminated
 
-    def _terminate(self, now: float) -> None:
-        self._send_group(signal.SIGTERM)
-        self._killing = now + self._patience.terminated
-
-
-def graceful_signal() -> signal.Signals:
-    """What stops a tool in order: SIGINT, or SIGTERM where children inherit that SIGINT is ignored (`nohup`, `&`)."""
-    return signal.SIGTERM if is_ignored(signal.SIGINT) else signal.SIGINT
+    def _send_group(self, signum: signal.Signals) -> None:
+        # The process is not reaped yet, so the number of its group is still its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signum)

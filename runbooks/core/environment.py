@@ -32,14 +32,14 @@ _SECRET_VARIABLE = re.compile(
 )
 _NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE|_URL)$", re.IGNORECASE)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-_ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+_ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true", "NO_COLOR": "1"}
 
 
 def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """The environment of a child: what is allow-listed of `base`, then `extra`.
 
     What would change pulumi's behaviour unseen (`PULUMI_OPTION_*`, `PULUMI_SKIP_CONFIRMATIONS`, …) or mark the caller
-    as an agent is left out of both; the check for a newer pulumi is always off.
+    as an agent is left out of both; colours and the check for a newer pulumi are always off.
     """
     passed = {name: value for name, value in base.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     both = passed | dict(extra) | _ALWAYS

@@ -10,18 +10,14 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote, quote_plus
 
-ESCAPE_SEQUENCE = re.compile(rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
-"""A terminal colour or style sequence: nothing a person sees. Hyperlinks (OSC) are left in, they hold text.
+_COLOUR_CODE = re.compile(rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
+"""A terminal colour or style sequence, also as it stands in JSON and in JSON within JSON.
 
-Also as it stands in JSON, and in JSON within JSON, where the escape character is spelt out.
+Hyperlinks (OSC) are left in, they hold text.
 """
-UNFINISHED_ESCAPE = re.compile(
-    rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}|[()])?\Z|\\{1,4}(?:u(?:0(?:0(?:1)?)?)?)?\Z"
-)
-"""The beginning of one at the end of what was read so far."""
 
 SHORTEST_LINE = 4
 _PEM_MARKER = re.compile(r"-----(BEGIN|END) [A-Z0-9 ]+-----")
@@ -152,9 +148,9 @@ def wrapped_base64(value: str) -> set[bytes]:
     }
 
 
-def without_escape_sequences(patterns: Iterable[bytes]) -> set[bytes]:
-    """The patterns as they look once a terminal has swallowed their colour codes."""
-    return {ESCAPE_SEQUENCE.sub(b"", pattern) for pattern in patterns}
+def without_colour(text: bytes) -> bytes:
+    """The text without colour codes; a pattern is searched in such a text and changes in the same way."""
+    return _COLOUR_CODE.sub(b"", text) if b"\x1b" in text or b"u001" in text else text
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")

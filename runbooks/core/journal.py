@@ -37,8 +37,7 @@ class Journal:
 
     def __init__(self, path: Path, descriptor: int, masker: Masker) -> None:
         self.path = path
-        # What a child printed was masked when it was read; the rest is the toolkit's own words.
-        self._masker = masker.own_words()
+        self._masker = masker
         self._descriptor = descriptor
         self._lock = threading.Lock()
 
@@ -142,14 +141,15 @@ class Journal:
 
     def _masked(self, value: object) -> object:
         if isinstance(value, str):
-            return self._masker.mask(value)
+            # What a child printed was masked when it was read; the rest are our own sentences.
+            return self._masker.mask_own(value)
         if isinstance(value, dict):
             return {str(key): self._masked(part) for key, part in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._masked(part) for part in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return self._masker.mask(str(value))
+        return self._masker.mask_own(str(value))
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

@@ -12,12 +12,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from runbooks.core.findings import Finding, State
+from runbooks.core.mask import Masker
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -27,12 +28,6 @@ FIRST_PROGRESS = 2.0
 """Seconds of silence after which a step says that it is still going."""
 NEXT_PROGRESS = 10.0
 """Seconds between later signs of life in plain output and events."""
-
-
-class Masks(Protocol):
-    """What render needs of `mask.Masker`."""
-
-    def mask(self, text: str) -> str: ...
 
 
 class Progress(Protocol):
@@ -96,26 +91,23 @@ class Reporter(Protocol):
 def make_reporter(
     *,
     as_json: bool,
-    masker: Masks,
-    names: Iterable[str] = (),
+    masker: Masker,
     target: str = "",
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> Reporter:
     """The reporter that fits: events with `--json`, a live plan on a terminal, plain lines elsewhere.
 
-    `names` are the services' names, which our own words keep even when a secret (a user called postgres) is one.
     `target` is the one the person chose: next steps are told for it.
     """
     stdout, stderr = out or sys.stdout, err or sys.stderr
-    names = frozenset(names)
     made: Reporter
     if as_json:
-        made = JsonReporter(masker, stdout, stderr, names=names, target=target)
+        made = JsonReporter(masker, stdout, stderr, target=target)
     elif stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        made = LiveReporter(masker, stdout, stderr, names=names, target=target)
+        made = LiveReporter(masker, stdout, stderr, target=target)
     else:
-        made = PlainReporter(masker, stdout, stderr, names=names, target=target)
+        made = PlainReporter(masker, stdout, stderr, target=target)
     _in_use[:] = [made]
     return made
 
@@ -124,16 +116,9 @@ _in_use: list[Reporter] = []
 """The reporter of this process: a run has one terminal, and what ends the run is told there, masked like the rest."""
 
 
-class Unmasked:
-    """For what is said before a run has opened anything that could hold a secret."""
-
-    def mask(self, text: str) -> str:
-        return text
-
-
 def reporter_in_use(*, as_json: bool) -> Reporter:
     """The reporter of the open run, or a fresh one when the run never got as far as making one."""
-    return _in_use[0] if _in_use else make_reporter(as_json=as_json, masker=Unmasked())
+    return _in_use[0] if _in_use else make_reporter(as_json=as_json, masker=Masker())
 
 
 def masked(value: Any, own: Callable[[str], str], said: Callable[[str], str], key: str = "") -> Any:
@@ -159,41 +144,6 @@ OWN_FACTS = frozenset(
     }
 )
 """Facts of an event that hold our own words."""
-
-
-BEFORE, AFTER = r"(?<![\w-])(?<!\w[./])", r"(?![\w-])(?![./]\w)"
-"""Around a name that stands alone: `postgres` in `postgres failed.`, not in `deploy.postgres`, which nobody masks."""
-
-
-class OwnWords:
-    """Masks our own words: as everything else, except that a service's name stays readable.
-
-    The handbook makes the username `postgres` a secret, and `deploy.postgres` failed would read `[secret]` failed. That
-    a service has that name is no secret; where a tool says the word, it is masked.
-    """
-
-    def __init__(self, masker: Masks, names: frozenset[str]) -> None:
-        self._masker = masker
-        self._names = sorted(names, key=len, reverse=True)
-        alternatives = "|".join(map(re.escape, self._names))
-        self._pattern = re.compile(rf"{BEFORE}(?:{alternatives}){AFTER}") if names else None
-
-    def __call__(self, text: str) -> str:
-        shown = self._masker.mask(text)
-        if self._pattern is None or shown == text:
-            return shown
-        kept = self._masker.mask(self._pattern.sub(lambda found: self._mark(found[0]), text))
-        if self._filled(kept, self._masker.mask) != shown:
-            return shown  # a secret reaches beyond the name
-        return self._filled(kept, lambda name: name)
-
-    def _mark(self, name: str) -> str:
-        return f"\ue000{chr(0xE100 + self._names.index(name))}\ue001"
-
-    def _filled(self, text: str, fill: Callable[[str], str]) -> str:
-        for name in self._names:
-            text = text.replace(self._mark(name), fill(name))
-        return text
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -272,11 +222,8 @@ class _Step:
 class PlainReporter:
     """Lines without colour, for pipes, files and screen readers."""
 
-    def __init__(
-        self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset(), target: str = ""
-    ) -> None:
+    def __init__(self, masker: Masker, out: TextIO, err: TextIO, *, target: str = "") -> None:
         self._masker = masker
-        self._own = OwnWords(masker, names)
         self._target = target
         self._out = _Sink(out)
         self._err = _Sink(err)
@@ -328,7 +275,7 @@ class PlainReporter:
         self.line(f"  {step.title}: {state} in {seconds_text(step.seconds)}")
 
     def line(self, text: str) -> None:
-        self._print(self._own(text))
+        self._print(self._masker.mask_own(text))
 
     def advice(self, text: str) -> None:
         self.line(on_target(text, self._target))
@@ -337,7 +284,7 @@ class PlainReporter:
         self._print(self._masker.mask(text))
 
     def _cells(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
-        masks = [self._own if column.casefold() == "service" else self._masker.mask for column in columns]
+        masks = [self._masker.mask_own if column.casefold() == "service" else self._masker.mask for column in columns]
         return [[mask(cell) for mask, cell in zip(masks, row, strict=False)] for row in rows]
 
     def _print(self, text: str) -> None:
@@ -345,7 +292,7 @@ class PlainReporter:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         lines = aligned(columns, self._cells(columns, rows))
-        self._print("\n".join([*([self._own(title)] if title else []), *lines]))
+        self._print("\n".join([*([self._masker.mask_own(title)] if title else []), *lines]))
 
     def event(self, kind: str, **data: Any) -> None:
         """Events are for programs; a person reads the lines."""
@@ -357,17 +304,17 @@ class PlainReporter:
         return finding_text(
             replace(
                 found,
-                check=self._own(found.check),
-                subject=self._own(found.subject),
+                check=self._masker.mask_own(found.check),
+                subject=self._masker.mask_own(found.subject),
                 evidence=self._masker.mask(found.evidence),
-                cause=self._own(found.cause),
-                next_step=self._own(on_target(found.next_step, self._target)),
+                cause=self._masker.mask_own(found.cause),
+                next_step=self._masker.mask_own(on_target(found.next_step, self._target)),
             )
         )
 
     def error(self, lines: Sequence[str], *, exit_code: int) -> None:  # noqa: ARG002 - the shell shows the code
         told = "\n".join(["error: " + lines[0], *[f"  {on_target(text, self._target)}" for text in lines[1:]]])
-        self._err.write(self._own(told) + "\n")
+        self._err.write(self._masker.mask_own(told) + "\n")
 
     def ask_yes(self, question: str) -> bool:
         return self._ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
@@ -379,7 +326,7 @@ class PlainReporter:
         if not self.interactive:
             return ""
         drop_typed_ahead()
-        self._out.write(self._own(question))
+        self._out.write(self._masker.mask_own(question))
         try:
             return sys.stdin.readline()
         except UnicodeDecodeError:
@@ -435,7 +382,7 @@ class JsonReporter(PlainReporter):
         return False
 
     def event(self, kind: str, **data: Any) -> None:
-        shown = masked(data, self._own, self._masker.mask)
+        shown = masked(data, self._masker.mask_own, self._masker.mask)
         self._print(json.dumps({"event": kind, **shown}, ensure_ascii=False))
 
     def announce(self, text: str) -> None:
@@ -461,7 +408,9 @@ class JsonReporter(PlainReporter):
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown = [dict(zip(columns, row, strict=False)) for row in self._cells(columns, rows)]
-        self._print(json.dumps({"event": "table", "title": self._own(title), "rows": shown}, ensure_ascii=False))
+        self._print(
+            json.dumps({"event": "table", "title": self._masker.mask_own(title), "rows": shown}, ensure_ascii=False)
+        )
 
     def finding(self, found: Finding) -> None:
         self.event(
@@ -482,17 +431,15 @@ class JsonReporter(PlainReporter):
 class LiveReporter(PlainReporter):
     """A terminal: finished lines scroll by, the plan with its one step in progress stays at the bottom."""
 
-    def __init__(
-        self, masker: Masks, out: TextIO, err: TextIO, *, names: frozenset[str] = frozenset(), target: str = ""
-    ) -> None:
-        super().__init__(masker, out, err, names=names, target=target)
+    def __init__(self, masker: Masker, out: TextIO, err: TextIO, *, target: str = "") -> None:
+        super().__init__(masker, out, err, target=target)
         self._console = _console(out)
         self._live: Live | None = None
         self._steps: list[tuple[str, str]] = []
 
     def plan(self, titles: Sequence[str]) -> None:
         with self._lock:
-            self._steps += [(self._own(title), "pending") for title in titles]
+            self._steps += [(self._masker.mask_own(title), "pending") for title in titles]
         self._refresh()
 
     def _step_began(self, step: _Step) -> None:
@@ -509,7 +456,7 @@ class LiveReporter(PlainReporter):
             self.close()
 
     def _mark(self, step: _Step, state: str) -> None:
-        title = self._own(step.title)
+        title = self._masker.mask_own(step.title)
         with self._lock:
             for at, (name, before) in enumerate(self._steps):
                 if name == title and before in {"pending", "in progress"}:
@@ -542,7 +489,7 @@ class LiveReporter(PlainReporter):
         from rich.text import Text
 
         if state == "in progress" and current is not None:
-            detail = self._own(current.detail)
+            detail = self._masker.mask_own(current.detail)
             return Spinner("dots", style="cyan"), Text(title), Text(f"{seconds_text(current.seconds)}  {detail}", "dim")
         style = {"pending": "dim"}.get(state, "red" if state.startswith("failed") else "green")
         mark = {"pending": "·"}.get(state, "✗" if state.startswith("failed") else "✓")
@@ -559,7 +506,7 @@ class LiveReporter(PlainReporter):
     def announce(self, text: str) -> None:
         from rich.text import Text
 
-        self._console.print(Text(self._own(text), "bold"), soft_wrap=True)
+        self._console.print(Text(self._masker.mask_own(text), "bold"), soft_wrap=True)
 
     def finding(self, found: Finding) -> None:
         from rich.text import Text
@@ -575,7 +522,10 @@ class LiveReporter(PlainReporter):
         from rich.text import Text
 
         shown = Table(
-            title=Text(self._own(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+            title=Text(self._masker.mask_own(title)) if title else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
         for column in columns:
             shown.add_column(column, overflow="fold")

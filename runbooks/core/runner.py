@@ -1,37 +1,37 @@
-"""The only door through which a process starts: masked, journalled, signalled once, waited for.
+"""The only place that starts a process: masked, journalled, signalled once, waited for.
 
-The hazards this answers, each with a test: a child that never hears of Ctrl-C, or hears of it twice; one that is killed
+The hazards this answers, each with a test: a child that never gets Ctrl-C, or gets it twice; one that is killed
 half-way by a time-out or dies of a closed pipe; a wrapper that is killed; a callback that fails; output that is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
-from runbooks.core.capture import LARGEST_OUTPUT, Capture
-from runbooks.core.child import Child, Patience, graceful_signal
+from runbooks.core.child import LARGEST_OUTPUT, Capture, Child, Patience
 from runbooks.core.command import Command, Outcome
 from runbooks.core.environment import child_environment, secret_variables
 from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
 from runbooks.core.install import INSTALL
 from runbooks.core.journal import Journal, JournalUnwritable
 from runbooks.core.mask import Masker
-from runbooks.core.signals import SignalRelay
-
-__all__ = ["CommandFailed", "Runner", "ToolMissing", "Totals", "child_environment"]
 
 SHOWN_LINES = 12
 """Of a failing answer, in the error; the journal has the rest."""
+LARGEST_SHOWN = 4 * 1024 * 1024
+"""Bytes of one stream in the journal: the first quarter and the last three."""
 _CLOSED_TERMINAL = {errno.EPIPE, errno.EIO}
 
 
@@ -47,21 +47,98 @@ class CommandFailed(ToolFailed):
         self.outcome = outcome
 
 
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What a runner's children cost so far."""
+_FORWARDED_AS = {
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,  # the terminal is gone: no tool survives that itself; SIGTERM stops it gracefully
+}
 
-    children: int = 0
-    cpu_seconds: float = 0.0
-    """User and system time of all children and of what they waited for."""
+
+class SignalRelay:
+    """Catches signals in the main thread and passes each child of one runner exactly one, however many arrive.
+
+    The handlers are there from `install` to `uninstall`. While no command runs they do what would have happened without
+    them, except that SIGTERM and SIGHUP become KeyboardInterrupt, so that a run always ends through its own clean-up.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[signal.Signals] = []
+        """Every signal that arrived, in order."""
+        self._children: set[Child] = set()
+        self._commands: set[object] = set()
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def install(self) -> None:
+        """Set the handlers, which only the main thread can. A signal that is ignored stays so (nohup, `&`)."""
+        if self._previous or threading.current_thread() is not threading.main_thread():
+            return
+        for signum in _FORWARDED_AS:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                self._previous[signum] = signal.signal(signum, self._handle)
+
+    def uninstall(self) -> None:
+        """Restore the previous handlers; only from the main thread."""
+        while self._previous:
+            signum, handler = self._previous.popitem()
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, handler)
+
+    @contextlib.contextmanager
+    def during_command(self) -> Iterator[None]:
+        """While a child is started, runs and is journalled, a signal is noted and breaks nothing of that off."""
+        token = object()
+        self._commands.add(token)
+        try:
+            yield
+        finally:
+            self._commands.discard(token)
+
+    def add(self, child: Child, *, seen: int) -> None:
+        """Pass signals on to the child, also one that arrived after the first `seen`, while it was started."""
+        self._children.add(child)
+        if len(self.seen) > seen:
+            child.forward(_FORWARDED_AS[self.seen[seen]])
+
+    def remove(self, child: Child) -> None:
+        self._children.discard(child)
+
+    @property
+    def running(self) -> tuple[Child, ...]:
+        return tuple(self._children)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        signum = signal.Signals(number)
+        self.seen.append(signum)
+        for child in self.running:
+            child.forward(_FORWARDED_AS[signum])
+        if not self._commands:
+            previous = self._previous.get(signum)
+            if not callable(previous):
+                raise KeyboardInterrupt(signum.name)
+            previous(signum, frame)
+
+
+class _Callback:
+    """A callback that is not called again once it has raised: the child runs to its end all the same."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+        self.problem: BaseException | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        if self.problem is None:
+            try:
+                self._call(*arguments)
+            except BaseException as problem:  # noqa: BLE001 - raised again when the child has ended
+                self.problem = problem
 
 
 class Runner:
-    """Starts processes for one run. Thread-safe: several runs may go on side by side, each in a thread of its own.
+    """Starts processes for one run. Thread-safe: several commands may run side by side, each in a thread of its own.
 
     Make it in the main thread: from then until `close` it passes SIGINT, SIGTERM and SIGHUP on to the children,
-    exactly once to each, and then waits for them. `show` gets the stream's name (`stdout`, `stderr`) and masked text,
-    whole lines where there are any; `tell` gets the runner's own words to the person (default: standard error).
+    exactly once to each, and then waits for them. `show` gets the stream's name (`stdout`, `stderr`) and masked text in
+    whole lines; `report` gets the runner's own messages to the user (default: standard error).
     """
 
     def __init__(
@@ -71,24 +148,21 @@ class Runner:
         journal: Journal,
         base_env: Mapping[str, str],
         show: Callable[[str, str], None] | None = None,
-        tell: Callable[[str], None] | None = None,
+        report: Callable[[str], None] | None = None,
         patience: Patience | None = None,
         largest_output: int = LARGEST_OUTPUT,
     ) -> None:
         self.masker = masker
         self.journal = journal
-        self._own_words = masker.own_words()
         self._base_env = dict(base_env)
         self._show = show
-        self._tell = tell or _tell_on_stderr
+        self._report_to = report or (lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201
         self._patience = patience or Patience()
         self._largest_output = largest_output
         self._relay = SignalRelay()
         self._relay.install()
-        self._lock = threading.Lock()
-        self._totals = Totals()
         self._journal_failed = False
-        self._reading = threading.local()
+        self._waiting_for = threading.local()
 
     def __enter__(self) -> Runner:
         return self
@@ -99,24 +173,21 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """Put the former signal handlers back; from the main thread, when no child runs any more."""
+        """Restore the previous signal handlers; from the main thread, when no child runs any more."""
         self._relay.uninstall()
 
     @property
     def interrupted(self) -> bool:
-        """Whether the person asked this run to stop. Nothing new is started then."""
+        """Whether the user asked this run to stop. Nothing new is started then."""
         return bool(self._relay.seen)
-
-    @property
-    def totals(self) -> Totals:
-        return self._totals
 
     def interrupt(self) -> None:
         """Ask for a graceful stop: of the command whose `on_line` calls this, else of every running one."""
-        mine = getattr(self._reading, "child", None)
-        for child in (mine,) if mine else self._relay.running():
-            child.forward(graceful_signal())
-            child.wake()
+        # Children inherit that SIGINT is ignored (nohup, `&`); a tool stops as gracefully on SIGTERM.
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        mine = getattr(self._waiting_for, "child", None)
+        for child in (mine,) if mine else self._relay.running:
+            child.forward(signal.SIGTERM if is_ignored else signal.SIGINT)
 
     def run(
         self, command: Command, *, on_line: Callable[[str], None] | None = None, after_interrupt: bool = False
@@ -130,27 +201,38 @@ class Runner:
         Raises ToolMissing, OutOfTime (a read took too long), NotApproved (the run was interrupted before this one
         started), JournalUnwritable (before anything that changes something), ToolFailed (more output than is kept).
         """
-        with self._relay.at_work():
-            return self._run(command, on_line, after_interrupt)
-
-    def _run(self, command: Command, on_line: Callable[[str], None] | None, after_interrupt: bool) -> Outcome:
-        seen = len(self._relay.seen) if after_interrupt else 0
-        self._refuse_if_interrupted(command, seen)
-        environment = child_environment(self._base_env, command.env)
-        program = find_program(command, environment)
-        self.masker.register_all(secret_variables(command.env))
-        if command.mutates:
-            self.journal.write("start", title=command.title, argv=command.argv)
+        with self._relay.during_command():
+            seen = len(self._relay.seen) if after_interrupt else 0
             self._refuse_if_interrupted(command, seen)
-        watch = _Watch(self, command, on_line)
-        child = self._start(command, program, environment, watch)
-        self._relay.add(child, seen=seen)
-        try:
+            environment = child_environment(self._base_env, command.env)
+            program = find_program(command, environment)
+            self.masker.register_all(secret_variables(command.env))
+            if command.mutates:
+                self.journal.write("start", title=command.title, argv=command.argv)
+                self._refuse_if_interrupted(command, seen)
+            callbacks = [_Callback(on_line)] if on_line else []
+            stdout = self._capture(command, "stdout", callbacks, on_line=callbacks[0] if on_line else None)
+            stderr = self._capture(command, "stderr", callbacks)
+            try:
+                child = Child(
+                    command, program, environment, stdout, stderr, report=self._report, patience=self._patience
+                )
+            except (OSError, ValueError) as problem:
+                raise _not_startable(program, command, problem) from problem
+            if command.mutates or command.timeout is None:  # also a preview runs a program, for as long as that likes
+                self._guard(child)
+            self._relay.add(child, seen=seen)
             self._wait_for(child)
-        finally:
-            outcome = self._outcome(child, watch)
-        self._record(outcome, child)
-        return self._judged(outcome, child, watch)
+            outcome = self._outcome(child, stdout, stderr)
+            self._record(outcome, child)
+            self._refuse_lost_output(outcome, callbacks, stdout, stderr)
+            if child.timed_out:
+                raise OutOfTime(
+                    f"{self._name(command)} did not answer within {command.timeout:g} s",
+                    expected="an answer; nothing was changed by this command",
+                    next_step="look whether the server can be reached (./inv doctor), then run the same command again",
+                )
+            return outcome
 
     def check(
         self, command: Command, *, on_line: Callable[[str], None] | None = None, after_interrupt: bool = False
@@ -171,53 +253,55 @@ class Runner:
                 next_step="run the same command again",
             )
 
-    def _start(self, command: Command, program: str, environment: Mapping[str, str], watch: _Watch) -> Child:
-        try:
-            child = Child(
-                command,
-                program,
-                environment,
-                watch.stdout,
-                watch.stderr,
-                tell=self._tell_masked,
-                patience=self._patience,
-            )
-        except (OSError, ValueError) as problem:
-            raise _not_startable(program, command, problem) from problem
-        watch.child = child
-        if command.mutates or command.timeout is None:  # a preview runs a program, for as long as that likes
-            self._guard(child)
-        return child
+    def _capture(
+        self, command: Command, name: str, callbacks: list[_Callback], on_line: _Callback | None = None
+    ) -> Capture:
+        """The capture of one stream, shown while it arrives where the run or the command asks for that."""
+        show = self._show
+        if show is None and command.speaks and name == "stderr":
+            show = lambda _, text: self._report_to(text.rstrip("\n"))  # noqa: E731
+        if show is None or command.confidential:
+            return Capture(on_line=on_line, limit=self._largest_output)
+
+        def show_masked(lines: bytes) -> None:
+            try:
+                show(name, self.masker.mask_bytes(lines).decode("utf-8", "replace"))
+            except OSError as problem:
+                if problem.errno not in _CLOSED_TERMINAL:
+                    raise
+
+        on_text = _Callback(show_masked)
+        callbacks.append(on_text)
+        return Capture(on_line=on_line, on_text=on_text, limit=self._largest_output)
 
     def _wait_for(self, child: Child) -> None:
-        before = getattr(self._reading, "child", None)
-        self._reading.child = child
+        before = getattr(self._waiting_for, "child", None)
+        self._waiting_for.child = child
         try:
             child.wait(lambda: self._guard(child))
         finally:
-            self._reading.child = before
+            self._waiting_for.child = before
             self._relay.remove(child)
             child.close()
 
     def _guard(self, child: Child) -> None:
-        record = {"kind": "killed", "argv": child.command.argv, "pid": child.pid, "told": "to stop"}
+        record = {"kind": "killed", "argv": child.command.argv, "pid": child.pid}
         child.guard(self.journal.path, self.masker.mask(json.dumps(record)))
 
-    def _outcome(self, child: Child, watch: _Watch) -> Outcome:
-        if child.exit is None:
+    def _outcome(self, child: Child, stdout: Capture, stderr: Capture) -> Outcome:
+        if child.exit_code is None:
             raise RuntimeError(f"process {child.pid} was left running")
-        with self._lock:
-            cpu_seconds = self._totals.cpu_seconds + child.exit.cpu_seconds
-            self._totals = replace(self._totals, children=self._totals.children + 1, cpu_seconds=cpu_seconds)
+        out, err = stdout.data, stderr.data
+        confidential = child.command.confidential
         return Outcome(
             command=child.command,
-            exit_code=child.exit.code,
+            exit_code=child.exit_code,
             seconds=time.monotonic() - child.started,
-            cpu_seconds=child.exit.cpu_seconds,
-            stdout=watch.stdout.text(),
-            stderr=watch.stderr.text(),
-            shown_stdout=watch.stdout.shown(),
-            shown_stderr=watch.stderr.shown(),
+            cpu_seconds=child.cpu_seconds,
+            stdout=out.decode("utf-8", "replace"),
+            stderr=err.decode("utf-8", "replace"),
+            shown_stdout="" if confidential else shorten(self.masker.mask_bytes(out)),
+            shown_stderr="" if confidential else shorten(self.masker.mask_bytes(err)),
             interrupted=child.interrupted,
             left_behind=self._left_behind(child),
         )
@@ -230,9 +314,9 @@ class Runner:
         if not left and not child.holds_pipes:
             return ""
         names = ", ".join(left) or "a process that it started"
-        told = f"{self._name(child.command)} is gone, but left behind: {names}"
-        self._tell_masked(told)
-        return self.masker.mask(told)
+        message = f"{self._name(child.command)} ended, but left behind: {names}"
+        self._report(message)
+        return self.masker.mask(message)
 
     def _record(self, outcome: Outcome, child: Child) -> None:
         command = outcome.command
@@ -248,98 +332,44 @@ class Runner:
             "timed_out": child.timed_out,
             "left_behind": outcome.left_behind,
         }
-        output = {"confidential": True}
+        output: dict[str, object] = {"confidential": True}
         if not command.confidential:
-            output = {"stdout": outcome.shown_stdout, "stderr": outcome.shown_stderr}  # type: ignore[dict-item]
+            output = {"stdout": outcome.shown_stdout, "stderr": outcome.shown_stderr}
         try:
             self.journal.write("command", **fields, **output)
         except JournalUnwritable as problem:
-            self._without_output(fields, problem)
+            # The disk is full. How the command ended matters most, and is returned in any case; what would change
+            # something next is refused by `journal.write("start")`.
+            if not self._journal_failed:
+                self._journal_failed = True
+                self._report(problem.summary)
+            with contextlib.suppress(JournalUnwritable):
+                self.journal.write("command", **fields, output_lost=True)
 
-    def _without_output(self, fields: dict[str, object], problem: JournalUnwritable) -> None:
-        """The disk is full: what the command came to matters most, and is returned in any case."""
-        if not self._journal_failed:
-            self._journal_failed = True
-            self._tell_masked(problem.summary)
-        try:
-            self.journal.write("command", **fields, output_lost=True)
-        except JournalUnwritable:
-            return  # Told already; whatever would change something next is refused by `journal.write("start")`.
-
-    def _judged(self, outcome: Outcome, child: Child, watch: _Watch) -> Outcome:
-        if watch.problem is not None:
-            watch.problem.add_note(
-                f"{self._name(outcome.command)} itself ended with exit {outcome.exit_code}; its output is in"
-                f" {self.journal.path}"
-            )
-            raise watch.problem
-        if child.timed_out:
-            raise OutOfTime(
-                f"{self._name(outcome.command)} did not answer within {outcome.command.timeout:g} s",
-                expected="an answer; nothing was changed by this command",
-                next_step="look whether the server can be reached (./inv doctor), then run the same command again",
-            )
-        for name, capture in (("standard output", watch.stdout), ("standard error", watch.stderr)):
+    def _refuse_lost_output(self, outcome: Outcome, callbacks: list[_Callback], *captures: Capture) -> None:
+        """Raise what a callback raised, or `CommandFailed` where more arrived than is kept."""
+        for callback in callbacks:
+            if callback.problem is not None:
+                callback.problem.add_note(
+                    f"{self._name(outcome.command)} itself ended with exit {outcome.exit_code}; its output is in"
+                    f" {self.journal.path}"
+                )
+                raise callback.problem
+        for capture in captures:
             if capture.overflowed:
                 raise CommandFailed(
-                    f"{self._name(outcome.command)} ended with exit {outcome.exit_code} and wrote {capture.total} bytes"
-                    f" to {name}",
+                    f"{self._name(outcome.command)} wrote {capture.total} bytes, then ended with {outcome.exit_code}",
                     outcome,
                     expected=f"at most {self._largest_output}, so that the answer can be read",
-                    next_step=f"see its beginning and end in {self.journal.path}",
+                    next_step=f"see its beginning in {self.journal.path}",
                 )
-        return outcome
 
     def _name(self, command: Command) -> str:
-        return self._own_words.mask(command.title or " ".join(command.argv))
+        return self.masker.mask_own(command.title or " ".join(command.argv))
 
-    def _tell_masked(self, text: str) -> None:
-        try:
-            self._tell(self._own_words.mask(text))
-        except OSError:
-            return  # Nobody is listening any more.
-
-
-class _Watch:
-    """The two captures of a command and the callbacks behind them; a callback that fails is not called again."""
-
-    def __init__(self, runner: Runner, command: Command, on_line: Callable[[str], None] | None) -> None:
-        self.problem: BaseException | None = None
-        self.child: Child | None = None
-        self._on_line = on_line
-        self._show = None if command.confidential else runner._show
-        self.stdout = self._capture(runner, command, "stdout", self._take_line if on_line else None)
-        self.stderr = self._capture(runner, command, "stderr", None)
-
-    def _capture(self, runner: Runner, command: Command, name: str, on_line: Callable[[str], None] | None) -> Capture:
-        shows = self._show is not None
-        if command.speaks and name == "stderr" and not (shows or command.confidential):
-            self._show, shows = (lambda _, text: runner._tell(text.rstrip("\n"))), True
-        return Capture(
-            None if command.confidential else runner.masker.stream(),
-            on_line=on_line,
-            on_shown=(lambda text: self._take_shown(name, text)) if shows else None,
-            limit=runner._largest_output,
-        )
-
-    def _take_line(self, line: str) -> None:
-        if self._on_line is None:
-            return
-        try:
-            self._on_line(line)
-        except BaseException as problem:  # noqa: BLE001 - raised again when the child has ended
-            self._on_line = None
-            self.problem = self.problem or problem
-
-    def _take_shown(self, name: str, text: str) -> None:
-        if self._show is None:
-            return
-        try:
-            self._show(name, text)
-        except BaseException as problem:  # noqa: BLE001 - raised again when the child has ended
-            self._show = None
-            if not (isinstance(problem, OSError) and problem.errno in _CLOSED_TERMINAL):
-                self.problem = self.problem or problem
+    def _report(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is closed
+            self._report_to(self.masker.mask_own(text))
 
 
 def find_program(command: Command, environment: Mapping[str, str]) -> str:
@@ -370,12 +400,21 @@ def _not_startable(program: str, command: Command, problem: OSError | ValueError
     )
 
 
+def shorten(masked: bytes) -> str:
+    """The text, without its middle where it is very long."""
+    head, tail = LARGEST_SHOWN // 4, LARGEST_SHOWN - LARGEST_SHOWN // 4
+    if len(masked) > LARGEST_SHOWN:
+        left_out = f"\n[… {len(masked) - LARGEST_SHOWN} bytes left out …]\n".encode()
+        masked = masked[:head] + left_out + masked[-tail:]
+    return masked.decode("utf-8", "replace")
+
+
 def last_lines(outcome: Outcome, limit: int = SHOWN_LINES) -> list[str]:
-    """The last masked lines of what a command said, standard error before standard output."""
+    """The last masked lines of a command's output, of standard error if there is any."""
     if outcome.command.confidential:
-        return ["(what it said is confidential and not shown)"]
-    said = outcome.shown_stderr.strip() or outcome.shown_stdout.strip()
-    return said.splitlines()[-limit:]
+        return ["(its output is confidential and not shown)"]
+    output = outcome.shown_stderr.strip() or outcome.shown_stdout.strip()
+    return output.splitlines()[-limit:]
 
 
 def session_members(session: int) -> list[str]:
@@ -390,8 +429,3 @@ def session_members(session: int) -> list[str]:
         if len(fields) > 3 and fields[3] == str(session) and fields[0] not in ("Z", "X"):
             members.append(f"{name} (process {entry.parent.name})")
     return sorted(members)
-
-
-def _tell_on_stderr(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

@@ -11,10 +11,11 @@ import pytest
 from runbooks.checks import inside
 from runbooks.checks.cluster import NO_ENDPOINTS
 from runbooks.checks.inside import Inside, Page, answers, get_inside
+from runbooks.core.environment import child_environment
 from runbooks.core.findings import State
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
-from runbooks.core.runner import Runner, child_environment
+from runbooks.core.runner import Runner
 from runbooks.tools import network
 from runbooks.tools.kubectl import Kubectl
 

@@ -29,6 +29,7 @@ from runbooks.core.errors import (
     Usage,
     VerificationFailed,
 )
+from runbooks.core.mask import Masker
 from runbooks.services import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -161,11 +162,7 @@ def test_output_onto_a_full_disk_is_one_error(tmp_path: Path, words: str) -> Non
 
 
 def test_bug_is_70_with_a_private_masked_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    class Hiding:
-        def mask(self, text: str) -> str:
-            return text.replace("canary", "[secret]")
-
-    reporter.make_reporter(as_json=False, masker=Hiding())
+    reporter.make_reporter(as_json=False, masker=Masker(["canary"]))
     RAISES["it"] = RuntimeError("canary")
     assert run("fail") == 70
     (log,) = (tmp_path / "state" / "logs").iterdir()

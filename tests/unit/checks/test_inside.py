@@ -131,7 +131,7 @@ class Setting:
         masker = Masker([KEY])
         self.told: list[str] = []
         self.journal = Journal.open(folder / "state", "test", [], masker=masker)
-        self.runner = Runner(masker=masker, journal=self.journal, base_env=os.environ, tell=self.told.append)
+        self.runner = Runner(masker=masker, journal=self.journal, base_env=os.environ, report=self.told.append)
         self.kubectl = Kubectl(program=str(program), kubeconfig=folder / "kubeconfig")
 
     def close(self) -> None:

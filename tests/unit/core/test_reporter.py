@@ -16,7 +16,7 @@ import pytest
 from runbooks.core import reporter
 from runbooks.core.findings import Finding, State
 from runbooks.core.mask import Masker
-from runbooks.core.reporter import JsonReporter, LiveReporter, PlainReporter, Unmasked, make_reporter, on_target
+from runbooks.core.reporter import JsonReporter, LiveReporter, PlainReporter, make_reporter, on_target
 
 ROOT = Path(__file__).parents[3]
 CANARY = "canary-4711-secret"
@@ -66,11 +66,10 @@ def test_nothing_is_shown_unmasked(kind: type[PlainReporter], masker: Masker, ou
     assert "[secret]" in everything and CANARY not in everything
 
 
-def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) -> None:
+def test_public_names_stay_readable_in_our_own_sentences_only(out: io.StringIO) -> None:
     """The handbook makes the username `postgres` a secret."""
-    masker = Masker(["postgres", "long postgres secret"], platform_words=["postgres"])
-    names = frozenset({"postgres", "cnpg"})
-    reporter = PlainReporter(masker, out, out, names=names)
+    masker = Masker(["postgres", "long postgres secret"], public_names=["postgres"])
+    reporter = PlainReporter(masker, out, out)
     reporter.announce("Deploying postgres, which needs cnpg")
     reporter.line("./inv deploy.postgres, postgres: applied; a long postgres secret is none of ours")
     reporter.quote("role postgres exists")
@@ -81,7 +80,7 @@ def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) ->
     reporter.error(["postgres failed", "next: ./inv deploy.postgres"], exit_code=1)
     assert out.getvalue().splitlines() == [
         "Deploying postgres, which needs cnpg",
-        "./inv deploy.postgres, [secret]: applied; a [secret] is none of ours",
+        "./inv deploy.postgres, postgres: applied; a [secret] is none of ours",
         "role [secret] exists",
         "outputs of postgres",
         "service   value",
@@ -93,10 +92,11 @@ def test_services_name_stays_readable_in_our_own_words_only(out: io.StringIO) ->
     ]
 
 
-def test_services_name_stays_readable_in_events(out: io.StringIO) -> None:
-    masker = Masker(["postgres"], platform_words=["postgres"])
-    reporter = JsonReporter(masker, out, out, names=frozenset({"postgres"}))
-    reporter.event("applied", service="postgres", stacks=[{"service": "postgres", "properties": ["user: postgres"]}])
+def test_public_names_stay_readable_in_events(out: io.StringIO) -> None:
+    masker = Masker(["postgres"], public_names=["postgres"])
+    JsonReporter(masker, out, out).event(
+        "applied", service="postgres", stacks=[{"service": "postgres", "properties": ["user: postgres"]}]
+    )
     assert json.loads(out.getvalue()) == {
         "event": "applied",
         "service": "postgres",
@@ -271,7 +271,7 @@ def test_next_steps_go_to_the_target_that_was_chosen(text: str, told: str) -> No
 def test_whatever_is_told_names_commands_on_the_chosen_target() -> None:
     for as_json in (False, True):
         out, err = io.StringIO(), io.StringIO()
-        reporter = make_reporter(as_json=as_json, masker=Unmasked(), target="home", out=out, err=err)
+        reporter = make_reporter(as_json=as_json, masker=Masker(), target="home", out=out, err=err)
         reporter.finding(Finding(check="r", state=State.FAILED, next_step="./inv verify.net"))
         reporter.line("- `./inv preview.net` was run")
         reporter.advice("also failed: net\n  next: ./inv wire.net")
