@@ -25,9 +25,9 @@ if str(PROGRAMS) not in sys.path:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a program asked for: resources, exports, warnings, and the error that ended it.
+    """A program's resources, exports, warnings, and the error that ended it.
 
-    Resources that do not depend on each other register in any order, so theirs here is that of type and name.
+    Resources are sorted by type and name, because independent resources register in any order.
     """
 
     resources: tuple[Mapping[str, Any], ...]
@@ -45,11 +45,11 @@ class Recording:
         return {(resource["type"].rpartition(":")[2], resource["name"]) for resource in self.resources}
 
     def after(self, kind: str, name: str) -> set[tuple[str, str]]:
-        """What pulumi makes before that resource: what it depends on, and what its inputs come from."""
+        """Return the direct dependencies of that resource, including those through its inputs."""
         return {(kind, name) for kind, name in self[kind, name]["after"]} & self.names()
 
     def all_before(self, kind: str, name: str) -> set[tuple[str, str]]:
-        """`after`, and what those come after."""
+        """Return all dependencies of that resource, direct and indirect."""
         direct = self.after(kind, name)
         return direct.union(*(self.all_before(*key) for key in direct))
 
@@ -128,7 +128,7 @@ def configured() -> Iterator[Callable[..., Any]]:
     """Call a function as if the stack's configuration were `config`, of which the keys in `secrets` are secret."""
     from pulumi.runtime import set_all_config
 
-    # `Output` wants the thread's event loop, and whoever ran one here before has left none.
+    # `Output` needs an event loop in this thread, and an earlier run may have closed it.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
 

@@ -57,7 +57,7 @@ class Recorder(mocks.Mocks):
 
 
 class RecordingMonitor(mocks.MockMonitor):
-    """The mock monitor, keeping of every registration also what `Mocks.new_resource` is not told."""
+    """The mock monitor, which also records what `Mocks.new_resource` does not get."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__(recorder)

@@ -57,8 +57,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / ".venv").mkdir()
     services = copy / "runbooks/services.py"
     for name, options in PROJECTS.items():
-        told = run(copy, "tasks.py", "new.service", name, *options)
-        (entry,) = re.findall(r"^    Service\(\n.*?^    \),\n", told, re.DOTALL | re.MULTILINE)
+        output = run(copy, "tasks.py", "new.service", name, *options)
+        (entry,) = re.findall(r"^    Service\(\n.*?^    \),\n", output, re.DOTALL | re.MULTILINE)
         before, mark, after = services.read_text().partition(")\n\n\ndef find_service")
         services.write_text(before + entry + mark + after)
     return copy
@@ -67,9 +67,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tests_of_every_project_pass(checkout):
     words = " or ".join([*PROJECTS, "every_project", "nothing"])
     options = ("-p", "no:cacheprovider", "-k", words, "tests/programs/test_projects.py")
-    told = run(checkout, "-m", "pytest", *options)
-    (passed,) = re.findall(r"(\d+) passed", told)
-    assert int(passed) >= 3 * 14, told
+    output = run(checkout, "-m", "pytest", *options)
+    (passed,) = re.findall(r"(\d+) passed", output)
+    assert int(passed) >= 3 * 14, output
 
 
 def test_format_and_lint_pass(checkout):
@@ -101,9 +101,9 @@ def test_the_tables_and_the_picture_take_it_in(checkout):
 
 
 def test_it_gets_its_tasks(checkout):
-    told = run(checkout, "tasks.py", "--list")
+    output = run(checkout, "tasks.py", "--list")
     for task in ("preview.podinfo", "deploy.podinfo", "verify.podinfo", "destroy.podinfo"):
-        assert task in told
+        assert task in output
 
 
 def blocks(section: str) -> list[str]:
