@@ -16,7 +16,7 @@ from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
 from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
-from runbooks.tools.kubectl import Json, Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
+from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
 
@@ -65,7 +65,9 @@ def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner
         raise Refused(
             f"wrong cluster: context {target.context!r} leads to {cluster.server}, cluster UID {cluster.uid}",
             expected=f"the cluster that target {target.name!r} is pinned to, UID {target.cluster_uid}",
-            next_step=_after_wrong_cluster(target),
+            next_step="./inv lab.status"
+            if target.ephemeral
+            else f"./inv --target {target.name} target.show; after a deliberate rebuild of the cluster, target.pin",
         )
     return cluster
 
@@ -77,56 +79,34 @@ def confirm_cluster(session: Session) -> Cluster:
 
 def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
     """The cluster's identity, whether pinned or not. Raises `Refused` when it does not give one."""
+    answer = f"an answer from the cluster with UID {target.cluster_uid}" if target.is_pinned else "an answer"
     try:
         namespace = ask(runner, kubectl.get("namespace", IDENTITY_NAMESPACE))
     except KubectlFailed as error:
-        raise _no_answer(target, context, error) from error
-    return Cluster(
-        context=context.name, name=context.cluster_name, server=context.server, uid=_uid_of(namespace, target)
-    )
-
-
-def _uid_of(namespace: Json, target: Target) -> str:
+        hint = {
+            Trouble.UNTRUSTED: "certificate-authority-data in the kubeconfig of another cluster, or a rebuilt server",
+            Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
+            Trouble.PLUGIN: "the error of the login plug-in above: an expired login, or a missing variable",
+        }.get(error.trouble, "")
+        if error.trouble is Trouble.UNAUTHORIZED:
+            hint = ended_credential(context, datetime.now(UTC)) or hint
+        raise Refused(
+            f"the cluster of target {target.name!r} cannot be identified: context {target.context!r}, "
+            f"server {context.server}: {error.summary}{f'; likely {hint}' if hint else ''}",
+            expected=answer,
+            next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} doctor",
+        ) from error
     uid = text_at(namespace, "metadata", "uid")
     if not uid or text_at(namespace, "metadata", "name") != IDENTITY_NAMESPACE:
         raise Refused(
             f"the server behind context {target.context!r} gives no UID for namespace {IDENTITY_NAMESPACE}",
-            expected=_pinned(target),
+            expected=answer,
             next_step="./inv doctor",
         )
-    return uid
+    return Cluster(context=context.name, name=context.cluster_name, server=context.server, uid=uid)
 
 
-def _no_answer(target: Target, context: KubeContext, error: KubectlFailed) -> OpsError:
-    hint = {
-        Trouble.UNTRUSTED: "certificate-authority-data in the kubeconfig of another cluster, or the server was rebuilt",
-        Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
-        Trouble.PLUGIN: "the error of the kubeconfig's login plug-in above: an expired login, or a missing variable",
-    }.get(error.trouble, "")
-    if error.trouble is Trouble.UNAUTHORIZED:
-        hint = ended_credential(context, datetime.now(UTC)) or hint
-    likely = f"; likely {hint}" if hint else ""
-    return Refused(
-        f"the cluster of target {target.name!r} cannot be identified: context {target.context!r}, "
-        f"server {context.server}: {error.summary}{likely}",
-        expected=_pinned(target),
-        next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} doctor",
-    )
-
-
-def _pinned(target: Target) -> str:
-    return (
-        f"an answer from the cluster with UID {target.cluster_uid}" if target.is_pinned else "an answer from a cluster"
-    )
-
-
-def _after_wrong_cluster(target: Target) -> str:
-    if target.ephemeral:
-        return "./inv lab.status"
-    return f"./inv --target {target.name} target.show; after a deliberate rebuild of the cluster, target.pin"
-
-
-# --- stack settings and environments that would send pulumi elsewhere ---------------------------------------------
+# Stack configs and environments that would send pulumi to another cluster
 
 _STEERING = ("kubeconfig", "context", "cluster", "clusterIdentifier")
 
@@ -136,15 +116,15 @@ def check_stack_settings(
 ) -> None:
     """Refuse `kubernetes:` settings that lead to another cluster than the target's.
 
-    `settings` maps full keys to values, `None` where the value is secret. `source` says where they stand, `next_step`
-    how they are removed there, for the message. Raises `Refused`.
+    `settings` maps full keys to values, `None` where the value is secret. `source` is where they are set, and
+    `next_step` how they are removed there, for the message. Raises `Refused`.
     """
     forgets = settings.get("kubernetes:deleteUnreachable", "false")
     if str(forgets).lower() != "false":
         raise Refused(
             f"kubernetes:deleteUnreachable in {source} is on: pulumi would forget every object while the cluster does "
             "not answer",
-            expected="no such setting: what is there stays in the state",
+            expected="no such setting: existing objects stay in the state",
             next_step=next_step or f"remove kubernetes:deleteUnreachable from {source}",
         )
     for name in _STEERING:
@@ -171,33 +151,27 @@ def check_opened_environment(
 ) -> None:
     """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting.
 
-    `files` are the variables that name its temporary files.
-
-    Also for variables that would change what pulumi does unseen: it sets them in its own process, where the allow-list
-    of a run's children does not reach.
+    Also refuses variables that would change what pulumi does unseen: it sets them in its own process, where the
+    allow-list of a run's children does not reach. `files` are the variables that name its temporary files.
     """
+    next_step = f"remove it from environments/{name}.yaml, then ./inv esc.apply {name}"
     unseen = sorted(filter(changes_pulumi_unseen, {*variables, *files}))
     if unseen:
         raise Refused(
             f"{', '.join(unseen)} in environmentVariables of {name} would change what pulumi does without being seen",
             expected="no such variable in an environment that a stack binds",
-            next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+            next_step=next_step,
         )
-    section = "files" if "KUBECONFIG" in files else "environmentVariables"
     if "KUBECONFIG" in {*variables, *files}:
+        is_file = "KUBECONFIG" in files
         raise _disagrees(
             "KUBECONFIG",
-            "a file of its own" if section == "files" else repr(variables["KUBECONFIG"]),
+            "a file of its own" if is_file else repr(variables["KUBECONFIG"]),
             "no KUBECONFIG: the run gives pulumi its own, with the checked context alone",
-            f"{section} of {name}",
-            f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
+            f"{'files' if is_file else 'environmentVariables'} of {name}",
+            next_step,
         )
-    check_stack_settings(
-        settings,
-        target,
-        source=f"pulumiConfig of {name}",
-        next_step=f"take it out of environments/{name}.yaml, then ./inv esc.apply {name}",
-    )
+    check_stack_settings(settings, target, source=f"pulumiConfig of {name}", next_step=next_step)
 
 
 def _wanted(name: str, settings: Mapping[str, str | None], target: Target) -> str:
@@ -229,7 +203,7 @@ def _disagrees(key: str, found: str, wanted: str, source: str, next_step: str) -
 
 
 def plain_settings(config: Mapping[str, object]) -> dict[str, str | None]:
-    """The `config:` of a stack file as `check_stack_settings` takes it: secrets (`{secure: …}`) become `None`."""
+    """The `config:` of a stack as `check_stack_settings` takes it: secrets (`{secure: …}`) become `None`."""
     return {
         str(key): None if isinstance(value, Mapping) and "secure" in value else str(value)
         for key, value in config.items()
@@ -237,7 +211,7 @@ def plain_settings(config: Mapping[str, object]) -> dict[str, str | None]:
 
 
 def read_settings(session: Session, stack: Stack) -> StackFile:
-    """The stack's config file. Raises `Refused` when it points pulumi at another cluster than the target's."""
+    """The stack config. Raises `Refused` when it points pulumi at another cluster than the target's."""
     file = StackFile.read(stack.settings_file)
     check_stack_settings(plain_settings(file.config), session.target, source=str(stack.settings_file))
     return file

@@ -10,7 +10,7 @@ from runbooks.collection import each_service
 from runbooks.services import SERVICES
 
 if TYPE_CHECKING:
-    from runbooks.stacks.service import Service
+    from runbooks.stacks.service import Reference, Service
     from runbooks.stacks.session import Session
     from runbooks.tools.esc import Opened
 
@@ -21,16 +21,15 @@ CONSUMERS = tuple(service for service in SERVICES if service.reference or servic
 def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Follow the wiring of {service} from its producer's outputs to its preview; sets what is missing, after asking.
 
-    --yes sets a missing reference or binding without asking, where nobody can be asked.
+    --yes sets a missing reference or binding without asking, where there is no terminal.
     """
     from runbooks.run import open_session
     from runbooks.stacks import apply, environments
-    from runbooks.stacks.order import by_name
 
-    service = by_name(SERVICES)[names[0]]
-    link = f"environment {service.environment}" if service.environment else "reference"
-    steps = [f"outputs of {', '.join(service.reads_outputs_of)}", link, "settings", f"preview {service.name}"]
-    with open_session(c, f"wire.{service.name}") as session:
+    with open_session(c, f"wire.{names[0]}") as session:
+        service = session.service(names[0])
+        link = f"environment {service.environment}" if service.environment else "reference"
+        steps = [f"outputs of {', '.join(service.reads_outputs_of)}", link, "settings", f"preview {service.name}"]
         if service.environment:
             environments.named(session, service.environment)
         session.reporter.announce(
@@ -38,92 +37,72 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
         )
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            producer_gives(session, service)
+            check_outputs(session, service)
         with session.reporter.step(steps[1]):
-            opened = environment_resolves(session, service, yes=yes) if service.environment else None
+            opened = check_environment(session, service, yes=yes) if service.environment else None
             if service.reference:
-                reference_resolves(session, service, yes=yes)
+                check_reference(session, service, service.reference, yes=yes)
         with session.reporter.step(steps[2]):
-            settings_are_complete(session, service, opened)
+            check_settings(session, service, opened)
         apply.show_preview(session, service, steps[3])
 
 
-# What the producer gives
-
-
-def producer_gives(session: Session, service: Service) -> None:
+def check_outputs(session: Session, service: Service) -> None:
     """Raise `VerificationFailed` that names every output that is missing, its producer and its consumer."""
     from runbooks.core.errors import VerificationFailed
     from runbooks.stacks import preview
 
     for name in service.reads_outputs_of:
         outputs = preview.outputs_of(session, name)
-        wanted = outputs_wanted(session, service, name)
-        missing = [text.replace("|", " or ") for text in wanted if not any_given(outputs, text)]
+        # `a|b` is either
+        choices = [text.split("|") for text in outputs_read(session, service, name)]
+        wanted = [" or ".join(choice) for choice in choices]
+        missing = [" or ".join(choice) for choice in choices if all(outputs.get(each) in (None, "") for each in choice)]
         if missing:
-            said = "has no outputs yet" if not outputs else f"has no output {', '.join(missing)}"
+            problem = f"has no output {', '.join(missing)}" if outputs else "has no outputs yet"
+            # The consumer's side of a name that does not fit: its definition could read an output that exists.
+            instead = f"; or environments/{service.environment}.yaml could read: {', '.join(sorted(outputs))}"
             raise VerificationFailed(
-                f"{name} {said}, and {service.name} reads {', '.join(text.replace('|', ' or ') for text in wanted)}",
-                expected=f"{name} exports them under these names, and was applied since{instead(service, outputs)}",
+                f"{name} {problem}, and {service.name} reads {', '.join(wanted)}",
+                expected=f"{name} exports them under these names, and was applied since"
+                + (instead if service.environment and outputs else ""),
                 next_step=f"./inv deploy.{name}, then ./inv outputs.{name}",
             )
-        session.reporter.line(f"{name} gives {', '.join(text.replace('|', ' or ') for text in wanted)}")
+        session.reporter.line(f"{name} gives {', '.join(wanted)}")
 
 
-def instead(service: Service, outputs: dict[str, object]) -> str:
-    """The consumer's side of a name that does not fit: its definition could read one that is there."""
-    if not (service.environment and outputs):
-        return ""
-    return f"; or environments/{service.environment}.yaml reads what is there: {', '.join(sorted(outputs))}"
-
-
-def outputs_wanted(session: Session, service: Service, producer: str) -> list[str]:
+def outputs_read(session: Session, service: Service, producer: str) -> list[str]:
     """Names of the outputs that the service reads; `a|b` is either."""
     from runbooks.stacks import definitions
-    from runbooks.stacks.order import by_name
     from runbooks.tools import esc
 
     if service.reference:
         return list(service.reference.outputs)
     name = esc.read_name(service.environment, session.target.organization)
     document = definitions.read_definition(session.root, name)
-    project = by_name(SERVICES)[producer].project_name
-    return [
-        output
-        for read in definitions.stacks_read(document)
-        if read.project == project
-        for output in definitions.outputs_read(document, read)
-    ]
+    project = session.service(producer).project_name
+    reads = [read for read in definitions.stacks_read(document) if read.project == project]
+    return [output for read in reads for output in definitions.outputs_read(document, read)]
 
 
-def any_given(outputs: dict[str, object], names: str) -> bool:
-    return any(outputs.get(name) not in (None, "") for name in names.split("|"))
+def check_reference(session: Session, service: Service, reference: Reference, *, yes: bool) -> None:
+    """Check that the reference names the producer's stack on this target; a missing one is set after asking.
 
-
-# How it reaches the consumer
-
-
-def reference_resolves(session: Session, service: Service, *, yes: bool) -> None:
-    """The reference names the producer's stack on this target; a missing one is set after asking.
-
-    Raises `VerificationFailed` for another stack, `NotApproved` when nobody agreed to set it.
+    Raises `VerificationFailed` for another stack, `NotApproved` without an approval.
     """
     from runbooks.core.errors import VerificationFailed
     from runbooks.stacks.guard import read_settings
-    from runbooks.stacks.order import by_name
     from runbooks.stacks.preparation import prepare
     from runbooks.tools import pulumi
     from runbooks.tools.failures import explain
     from runbooks.tools.stack_config import full_key, kept
 
-    if service.reference is None:
-        return
     stack = prepare(session, service)
-    key = full_key(stack.project, service.reference.setting)
-    wanted = session.stack(by_name(SERVICES)[service.reference.producer]).reference
+    key = full_key(stack.project, reference.setting)
+    wanted = session.stack(session.service(reference.producer)).reference
     found = read_settings(session, stack).config.get(key)
     if found in (None, ""):
-        agreed(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
+        approve(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
         with kept(stack.settings_file):
             done = session.runner.run(pulumi.config_set(stack, key, wanted))
             if not done.ok:
@@ -131,16 +110,16 @@ def reference_resolves(session: Session, service: Service, *, yes: bool) -> None
         session.reporter.line(f"{key} set to {wanted}")
     elif found != wanted:
         raise VerificationFailed(
-            f"{key} is {found}, but {service.reference.producer} on this target is {wanted}",
-            expected="a reference of three parts to the stack whose outputs are there",
+            f"{key} is {found}, but {reference.producer} on this target is {wanted}",
+            expected="a reference of three parts to the stack whose outputs exist",
             next_step=f"pulumi config set {key} {wanted} in pulumi/{service.folder}",
         )
     else:
         session.reporter.line(f"{key} is {wanted}")
 
 
-def environment_resolves(session: Session, service: Service, *, yes: bool) -> Opened:
-    """The environment opens, provides what is required, and is bound once; a missing binding is made after asking."""
+def check_environment(session: Session, service: Service, *, yes: bool) -> Opened:
+    """Check that the environment opens and provides what is required; a missing binding is made after asking."""
     from runbooks.stacks import environments
     from runbooks.tools import binding
 
@@ -150,29 +129,26 @@ def environment_resolves(session: Session, service: Service, *, yes: bool) -> Op
     environments.check_contract(session, name, service, opened)
     path = environments.settings_of(session, service)
     if not environments.bound_by(session, [service], name):
-        agreed(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
+        approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if binding.bind(path, name.short):
         session.reporter.line(f"{path.name} binds {name.short} now")
     return opened
 
 
-def agreed(session: Session, question: str, service: Service, *, yes: bool) -> None:
-    """Raise `NotApproved` unless a person, `--yes` or the lab agrees."""
+def approve(session: Session, question: str, service: Service, *, yes: bool) -> None:
+    """Raise `NotApproved` unless the target is the lab, `--yes` was given or the user agrees."""
     from runbooks.core.errors import NotApproved
 
     if session.target.ephemeral or yes or session.reporter.ask_yes(question):
         return
     raise NotApproved(
-        f"{service.name} was left as it is: nobody agreed to the change",
-        expected="y at the question, or --yes where nobody can be asked",
+        f"{service.name} was left as it is: the change was not approved",
+        expected="y at the question, or --yes where there is no terminal",
         next_step=f"./inv wire.{service.name}",
     )
 
 
-# What else it requires
-
-
-def settings_are_complete(session: Session, service: Service, opened: Opened | None) -> None:
+def check_settings(session: Session, service: Service, opened: Opened | None) -> None:
     """Raise `Usage` that names every required setting without a value, secret ones with how to set them."""
     from runbooks.core.errors import Usage
     from runbooks.stacks.preparation import prepare

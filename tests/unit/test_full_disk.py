@@ -268,11 +268,13 @@ def test_a_reference_that_cannot_be_set_loses_nothing(house: House, monkeypatch:
     before = file.read_text()
     house.has_stacks("immich", "postgresql")
     empties(house, file, "")
-    monkeypatch.setattr(wire, "agreed", lambda *_, **__: None)
+    monkeypatch.setattr(wire, "approve", lambda *_, **__: None)
     with open_session(house.c, "wire.immich") as session:
-        session.prepared["immich"] = session.stack(find_service("immich"))
+        immich = find_service("immich")
+        assert immich.reference is not None
+        session.prepared["immich"] = session.stack(immich)
         with pytest.raises(ToolFailed, match="no space left on device"):
-            wire.reference_resolves(session, find_service("immich"), yes=True)
+            wire.check_reference(session, immich, immich.reference, yes=True)
     assert file.read_text() == before
 
 

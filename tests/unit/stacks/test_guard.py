@@ -156,10 +156,10 @@ def test_an_opened_environment_may_not_point_elsewhere(target: Target) -> None:
     check_opened_environment({"OTHER": "x"}, {"postgresql:host": "x"}, target, "app/prod")
     with pytest.raises(Refused, match="KUBECONFIG in environmentVariables of app/prod") as caught:
         check_opened_environment({"KUBECONFIG": "/etc/other"}, {}, target, "app/prod")
-    assert caught.value.next_step == "take it out of environments/app/prod.yaml, then ./inv esc.apply app/prod"
+    assert caught.value.next_step == "remove it from environments/app/prod.yaml, then ./inv esc.apply app/prod"
     with pytest.raises(Refused, match="kubernetes:context in pulumiConfig of app/prod") as caught:
         check_opened_environment({}, {"kubernetes:context": "other"}, target, "app/prod")
-    assert caught.value.next_step == "take it out of environments/app/prod.yaml, then ./inv esc.apply app/prod"
+    assert caught.value.next_step == "remove it from environments/app/prod.yaml, then ./inv esc.apply app/prod"
 
 
 def test_secrets_in_a_settings_file_have_no_plain_value() -> None:
