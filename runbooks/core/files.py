@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
 
 from runbooks.core.errors import OpsError
@@ -84,3 +85,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def state_dir() -> Path:
     """Where runs leave their records: `$OPS_STATE`, else `.ops` beside this repository's `inv`."""
     return Path(os.environ.get("OPS_STATE") or ROOT / ".ops")
+
+
+def discard_output(stream: TextIO | None) -> None:
+    """Send what is written to the stream nowhere from now on: nobody reads it any more.
+
+    What is still in its buffer is dropped as well, also when the interpreter ends.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)

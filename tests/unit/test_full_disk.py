@@ -153,7 +153,7 @@ def test_a_pin_that_does_not_fit(house: House, monkeypatch: pytest.MonkeyPatch) 
         return True
 
     limit = no_file_beyond(100)
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_word", full)
+    monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_word", full)
     try:
         with pytest.raises(OpsError, match=r"targets\.yaml cannot be written: File too large") as ended:
             target.pin.body(house.c)
@@ -219,7 +219,7 @@ def test_so_do_those_of_a_stack_that_is_made(
 ) -> None:
     settings.write_text(SETTINGS)
     empties(house, settings, left)
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_yes", lambda *_: True)
+    monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
     with pytest.raises(ToolFailed, match="no space left on device"):
         stack.init.body(house.c, "postgres")
     assert settings.read_text() == SETTINGS
@@ -227,7 +227,7 @@ def test_so_do_those_of_a_stack_that_is_made(
 
 def test_half_a_new_settings_file_is_none(house: House, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empties(house, settings, "")
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_yes", lambda *_: True)
+    monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
     with pytest.raises(ToolFailed):
         stack.init.body(house.c, "postgres")
     assert not settings.exists()

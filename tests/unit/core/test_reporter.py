@@ -16,7 +16,7 @@ import pytest
 from runbooks.core import reporter
 from runbooks.core.findings import Finding, State
 from runbooks.core.mask import Masker
-from runbooks.core.reporter import JsonReporter, LiveReporter, PlainReporter, make_reporter, on_target
+from runbooks.core.reporter import JsonReporter, LiveReporter, Reporter, make_reporter, on_target
 
 ROOT = Path(__file__).parents[3]
 CANARY = "canary-4711-secret"
@@ -58,8 +58,8 @@ def say_everything(reporter: reporter.Reporter) -> None:
     reporter.close()
 
 
-@pytest.mark.parametrize("kind", [PlainReporter, JsonReporter, LiveReporter])
-def test_nothing_is_shown_unmasked(kind: type[PlainReporter], masker: Masker, out: io.StringIO) -> None:
+@pytest.mark.parametrize("kind", [Reporter, JsonReporter, LiveReporter])
+def test_nothing_is_shown_unmasked(kind: type[Reporter], masker: Masker, out: io.StringIO) -> None:
     err = io.StringIO()
     say_everything(kind(masker, out, err))
     everything = out.getvalue() + err.getvalue()
@@ -69,7 +69,7 @@ def test_nothing_is_shown_unmasked(kind: type[PlainReporter], masker: Masker, ou
 def test_public_names_stay_readable_in_our_own_sentences_only(out: io.StringIO) -> None:
     """The handbook makes the username `postgres` a secret."""
     masker = Masker(["postgres", "long postgres secret"], public_names=["postgres"])
-    reporter = PlainReporter(masker, out, out)
+    reporter = Reporter(masker, out, out)
     reporter.announce("Deploying postgres, which needs cnpg")
     reporter.line("./inv deploy.postgres, postgres: applied; a long postgres secret is none of ours")
     reporter.quote("role postgres exists")
@@ -105,7 +105,7 @@ def test_public_names_stay_readable_in_events(out: io.StringIO) -> None:
 
 
 def test_plain_lines_have_no_colour_and_findings_say_what_to_do(masker: Masker, out: io.StringIO) -> None:
-    say_everything(PlainReporter(masker, out, io.StringIO()))
+    say_everything(Reporter(masker, out, io.StringIO()))
     assert "\x1b" not in out.getvalue()
     assert "FAIL it answers: saw [secret]" in out.getvalue()
     assert "likely cause: down" in out.getvalue() and "next: ./inv status" in out.getvalue()
@@ -133,7 +133,7 @@ def test_exactly_one_step_is_in_progress_also_inside_another(masker: Masker, out
 
 
 def test_failed_step_says_so(masker: Masker, out: io.StringIO) -> None:
-    reporter = PlainReporter(masker, out, io.StringIO())
+    reporter = Reporter(masker, out, io.StringIO())
     with pytest.raises(ValueError, match="no"), reporter.step("work"):
         raise ValueError("no")
     assert "work: failed" in out.getvalue()
@@ -143,7 +143,7 @@ def test_long_step_gives_a_sign_of_life(masker: Masker, out: io.StringIO, monkey
     monkeypatch.setattr(reporter, "FIRST_PROGRESS", 0.01)
     told = threading.Event()
 
-    class Listening(PlainReporter):
+    class Listening(Reporter):
         def line(self, text: str) -> None:
             super().line(text)
             if "…" in text:
@@ -178,11 +178,11 @@ def test_reader_that_leaves_does_not_end_the_run() -> None:
 
 def test_kind_of_display(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert type(make_reporter(as_json=False, masker=masker, out=io.StringIO())) is PlainReporter
+    assert type(make_reporter(as_json=False, masker=masker, out=io.StringIO())) is Reporter
     assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is LiveReporter
     assert type(make_reporter(as_json=True, masker=masker, out=Terminal())) is JsonReporter
     monkeypatch.setenv("TERM", "dumb")
-    assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is PlainReporter
+    assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is Reporter
 
 
 ASKING = """
@@ -239,7 +239,7 @@ def test_no_color_is_respected() -> None:
 
 def test_nobody_is_asked_without_a_terminal(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    reporter = PlainReporter(masker, io.StringIO(), io.StringIO())
+    reporter = Reporter(masker, io.StringIO(), io.StringIO())
     assert not reporter.interactive
     assert not reporter.ask_yes("go on?") and not reporter.ask_word("go on?", "y")
 

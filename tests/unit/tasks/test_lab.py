@@ -166,7 +166,7 @@ def test_reset_asks(house: House, calls: list[tuple[str, Path]], monkeypatch: py
     assert caught.value.next_step == "./inv lab.reset --yes"
     assert calls == []
 
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_yes", lambda *_: True)
+    monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
     run(house, "reset")
     run(house, "reset", yes=True)
     assert [name for name, _ in calls] == ["reset", "reset"]

@@ -21,7 +21,7 @@ def run(house: House, service: str = "postgres") -> None:
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     answers: list[bool] = []
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.ask_yes", lambda *_: answers.pop(0))
+    monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: answers.pop(0))
     return answers
 
 

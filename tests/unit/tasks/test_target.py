@@ -16,8 +16,8 @@ from tests.unit.house import TOKEN, UID, House
 def terminal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a person types at the questions, in order; the questions end up in `asked`."""
     lines: list[str] = []
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter.interactive", True)
-    monkeypatch.setattr("runbooks.core.reporter.PlainReporter._ask", lambda *_: lines.pop(0))
+    monkeypatch.setattr("runbooks.core.reporter.Reporter.interactive", True)
+    monkeypatch.setattr("runbooks.core.reporter.Reporter._ask", lambda *_: lines.pop(0))
     return lines
 
 
