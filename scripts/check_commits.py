@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Are commit messages Conventional Commits? For a hook (a message file) and for CI (a range of commits).
+"""Check that commit messages are Conventional Commits: a message file (hook) or a range of commits (CI).
 
     scripts/check_commits.py --file .git/COMMIT_EDITMSG    # as the hook commit-msg
     scripts/check_commits.py [RANGE]                       # git log RANGE; without one, the last 20 commits

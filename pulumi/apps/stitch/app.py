@@ -98,7 +98,7 @@ def service(settings: Settings, *, after: Deployment) -> Service:
 
 
 def network_policy(settings: Settings, *, after: pulumi.Resource) -> NetworkPolicy:
-    """Allow DNS, Postgres and the internet, and no private address: this pod is reachable from the internet."""
+    """Allow DNS, Postgres and the internet, no other private address: this pod is reachable from the internet."""
     postgres = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.postgres_namespace}}}
     dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     internet = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": PRIVATE}}, {"ipBlock": {"cidr": "2000::/3"}}]

@@ -27,14 +27,14 @@ class Panel:
 
     title: str
     series: Mapping[str, str]
-    """Legend to PromQL."""
+    """PromQL by legend."""
     unit: str = "short"
     kind: Literal["timeseries", "stat", "gauge", "table"] = "timeseries"
     width: int = 12
 
 
 def all_dashboards(settings: Settings) -> dict[str, str]:
-    """Return file name to content."""
+    """Return the JSON of each dashboard by file name."""
     found = (postgres(settings), tailscale_proxies(settings), apps())
     return {f"{dashboard['uid']}.json": json.dumps(dashboard, indent=1) + "\n" for dashboard in found}
 

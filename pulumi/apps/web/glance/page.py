@@ -21,7 +21,7 @@ VARIABLE = re.compile(r"\$\{(?=([A-Za-z]+:)?[A-Za-z0-9_-]+\})")
 
 
 def configuration(settings: Settings) -> str:
-    """Return the content of `glance.yml`: JSON, which is YAML with everything quoted."""
+    """Return the content of `glance.yml`: JSON, which is also YAML."""
     text = json.dumps(document(settings), indent=2, ensure_ascii=False)
     return VARIABLE.sub(r"\\${", text) + "\n"
 

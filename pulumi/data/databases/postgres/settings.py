@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pulumi
 from lib.settings import DNS_LABEL, QUANTITY, between, matching, secret, setting
 
-# The operator refuses `latest` and a bare digest, which do not show an upgrade.
+# The operator refuses `latest` and a bare digest, because it cannot detect an upgrade from them.
 IMAGE = matching(
     r"[^\s:@]+(:[0-9]+/[^\s:@]+)?:[0-9][^\s:@]*(@sha256:[0-9a-f]{64})?|",
     "an image whose tag starts with a version",
