@@ -1,6 +1,6 @@
 """The controllers' client of the API server: read, apply, patch, delete, events. Plain HTTP with the lab's token.
 
-Objects are dictionaries as the API answers them. Calls may come from several threads. Why not kr8s: decision 14.
+Objects are dictionaries as the API answers them. Calls may come from several threads. Why not kr8s: decision 15.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Level-triggered, as Kubernetes controllers are: a key means *look at this object again*, never what happened to it.
 kopf's own handlers with retries, its daemons and its timers write annotations or finalizers on the objects they watch,
-which would show in the states of stacks; so kopf only watches here (decision 14).
+which would show in the states of stacks; so kopf only watches here (decision 15).
 """
 
 from __future__ import annotations
