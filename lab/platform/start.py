@@ -83,6 +83,7 @@ def _kubectl(plane: ControlPlane, *words: str, stdin: str = "") -> str:
         text=True,
         check=False,
         env=os.environ | {"KUBECACHEDIR": str(plane.paths.lab / "kubectl")},
+        umask=0o077,
     )
     if done.returncode:
         raise ToolFailed(
