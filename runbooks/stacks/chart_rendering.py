@@ -1,4 +1,4 @@
-"""From a service to its charts' objects: the program says which chart with which values, helm renders them."""
+"""From a service to its charts' objects: the program names charts and values, helm renders them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import OutOfTime, ToolFailed, Usage
@@ -35,8 +34,8 @@ PROGRAM_TIMEOUT = 120.0
 def charts_of(session: Session, service: Service, *, published: bool = False) -> list[Chart]:
     """The charts the service's program asks for, with its settings on this target.
 
-    `published` looks at the place that charts.yaml names, whatever `charts:source` says. Raises `Usage` with what the
-    program says when its settings do not do.
+    `published` takes the source in charts.yaml, whatever `charts:source` is. Raises `Usage` with the program's own
+    error when its settings are not valid.
     """
     folder = session.root / "pulumi" / service.folder
     if not any(USES_CHARTS in path.read_text(encoding="utf-8") for path in folder.glob("*.py")):
@@ -61,46 +60,43 @@ def charts_of(session: Session, service: Service, *, published: bool = False) ->
     outcome = session.runner.run(command)
     if not outcome.ok:
         raise Usage(
-            f"the program of {service.name} cannot say which charts it uses:\n  " + "\n  ".join(last_lines(outcome)),
-            expected="settings that its program takes",
+            f"the program of {service.name} does not name its charts:\n  " + "\n  ".join(last_lines(outcome)),
+            expected="settings that its program accepts",
             next_step=f"./inv preview.{service.name} --only",
         )
     return [Chart(**entry) for entry in json.loads(outcome.stdout)]
 
 
 def settings_for(service: Service, file: StackFile) -> dict[str, str]:
-    """The stack's settings as a program gets them; secrets, and whatever else is missing, are stood in for."""
+    """The stack config as a program gets it, with placeholders for secrets and for what is missing."""
     project = partial(full_key, service.project_name)
-    stood_in = {project(key): "placeholder.example.com" for key in service.required}
-    stood_in |= {project(setting.key): PLACEHOLDER for setting in service.secrets}
+    settings = {project(key): "placeholder.example.com" for key in service.required}
+    settings |= {project(setting.key): PLACEHOLDER for setting in service.secrets}
     if service.reference:
-        stood_in[project(service.reference.setting)] = "organization/producer/stack"
-    return stood_in | {str(key): _text(value) for key, value in file.config.items()}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping) and "secure" in value:
-        return PLACEHOLDER
-    return value if isinstance(value, str) else json.dumps(value)
+        settings[project(service.reference.setting)] = "organization/producer/stack"
+    for key, value in file.config.items():
+        is_secret = isinstance(value, Mapping) and "secure" in value
+        settings[str(key)] = PLACEHOLDER if is_secret else value if isinstance(value, str) else json.dumps(value)
+    return settings
 
 
 def outputs_for(service: Service) -> list[str]:
     return [name for names in service.reference.outputs for name in names.split("|")] if service.reference else []
 
 
-def rendered(session: Session, chart: Chart) -> tuple[Manifest, ...]:
-    """Every object of the chart, hooks included. Raises `ToolFailed` with what helm says."""
-    outcome = render(session, chart)
+def render(session: Session, chart: Chart) -> tuple[Manifest, ...]:
+    """Every object of the chart, hooks included. Raises `ToolFailed` with helm's own error."""
+    outcome = run_helm(session, chart)
     if not outcome.ok:
         raise ToolFailed(
             f"helm could not render {chart.name}:\n  " + "\n  ".join(last_lines(outcome)),
-            expected="the chart where charts.yaml or charts:source says, and values it takes",
+            expected="the chart at its source in charts.yaml or charts:source, and values that it accepts",
             next_step="./inv charts.check",
         )
     return helm.read_manifests(outcome.stdout)
 
 
-def render(session: Session, chart: Chart) -> Outcome:
+def run_helm(session: Session, chart: Chart) -> Outcome:
     versions = read_versions(ask(session.runner, session.kubectl.version()))
     return session.runner.run(helm.template(session.tools.helm, chart, kube_version=versions.server))
 
@@ -108,24 +104,26 @@ def render(session: Session, chart: Chart) -> Outcome:
 # Checks
 
 
-def checked(session: Session, service: Service, chart: Chart) -> list[Finding]:
-    """Whether the pin exists, whether the chart fits the cluster, and which hooks pulumi will drop."""
+def check(session: Session, service: Service, chart: Chart) -> list[Finding]:
+    """Check that the pin exists and the chart fits the cluster, and name the hooks that pulumi will drop."""
     pin = pin_exists(session, chart)
     usable = chart if pin.ok else local_copy(session, service, chart)
     if usable is None:
-        why = "the chart is not at hand"
+        why = "the chart is not available here"
         return [pin, not_tried(FITS, why, deciding=False), not_tried(HOOKS, why, deciding=False)]
-    outcome = render(session, usable)
+    outcome = run_helm(session, usable)
     misfit = helm.read_misfit(outcome)
     if misfit:
         step = f"pin a version of {chart.name} for this cluster in charts.yaml, or upgrade the cluster"
         return [pin, failed(FITS, misfit, next_step=step)]
     if not outcome.ok:
-        told = (last_lines(outcome) or ["helm said nothing"])[0]
-        return [pin, failed(FITS, told, next_step=f"./inv charts.render {service.name}")]
+        error = (last_lines(outcome) or ["helm printed nothing"])[0]
+        return [pin, failed(FITS, error, next_step=f"./inv charts.render {service.name}")]
     manifests = helm.read_manifests(outcome.stdout)
     source = "" if usable is chart else f", from {usable.chart}"
-    return [pin, passed(FITS, f"{len(manifests)} objects{source}"), hooks_of(manifests)]
+    dropped = ", ".join(manifest.told for manifest in manifests if manifest.hooks) or "no hooks"
+    # pulumi runs no hooks; that fails nothing until a chart relies on one.
+    return [pin, passed(FITS, f"{len(manifests)} objects{source}"), passed(HOOKS, dropped, deciding=False)]
 
 
 def pin_exists(session: Session, chart: Chart) -> Finding:
@@ -138,8 +136,8 @@ def pin_exists(session: Session, chart: Chart) -> Finding:
             return passed(PIN_EXISTS, f"{chart.version} at {chart.repository or chart.chart}")
         case Published.UNREACHABLE:
             return not_tried(PIN_EXISTS, f"{chart.origin} cannot be reached from here", deciding=False)
-    told = (last_lines(outcome) or ["helm said nothing"])[0]
-    return failed(PIN_EXISTS, told, next_step=f"correct the version or place of {chart.name} in charts.yaml")
+    error = (last_lines(outcome) or ["helm printed nothing"])[0]
+    return failed(PIN_EXISTS, error, next_step=f"correct the version or place of {chart.name} in charts.yaml")
 
 
 def local_copy(session: Session, service: Service, chart: Chart) -> Chart | None:
@@ -149,9 +147,3 @@ def local_copy(session: Session, service: Service, chart: Chart) -> Chart | None
         return None
     folder = Path(session.root, source, chart.name)
     return replace(chart, chart=str(folder), version="", repository="") if (folder / "Chart.yaml").is_file() else None
-
-
-def hooks_of(manifests: tuple[Manifest, ...]) -> Finding:
-    """pulumi runs no hooks. Nothing is wrong with that as long as nobody relies on one."""
-    dropped = [manifest.told for manifest in manifests if manifest.hooks]
-    return passed(HOOKS, ", ".join(dropped) or "no hooks", deciding=False)

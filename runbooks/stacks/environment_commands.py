@@ -1,4 +1,4 @@
-"""Commands that a person runs with an environment's variables: reading ones only, masked, their exit code told."""
+"""Commands that run with an environment's variables: reading ones only, masked, with their own exit code."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ PRINTING_SECRETS: Mapping[str, frozenset[str]] = {
     "helm": words("get-all get-hooks get-manifest get-values"),
     "esc": words("open env-open"),
 }
-"""They read, and print secrets in plaintext that nobody here knows of, so that nothing could mask them."""
+"""They print secrets in plaintext that the masker does not know."""
 OF_SECRETS = re.compile(r"(?:^|[,/])secrets?(?:\.[^,/]*)?(?:[,/?]|$)", re.IGNORECASE)
 """Secrets among what kubectl is asked for: `secret/x`, `pods,secrets`, `/api/v1/namespaces/x/secrets`."""
 WITHOUT_VALUES = frozenset({"", "name", "wide"})
 """Outputs of kubectl in which a Secret shows its name and size alone."""
 OUTPUT = re.compile(r"(?:-o|--output)=?(?P<form>.*)")
 WITHOUT_PROJECT = words("about stack-ls version whoami")
-"""Commands of pulumi that look at no project."""
+"""Commands of pulumi that need no project."""
 SHELLS = words("ash bash csh dash fish ksh sh tcsh zsh")
 STARTERS = words("command doas eval exec nice nohup parallel setsid stdbuf sudo time timeout watch xargs")
 TAKE_A_VALUE = words("-n --namespace --context --kube-context --kubeconfig -C --cwd -s --stack --config-file -l -o -f")
-IN_CLEAR = ("--show-secrets", "--reveal")
+PLAINTEXT = ("--show-secrets", "--reveal")
 
 
 def words_after_dashes(argv: Sequence[str], remainder: str) -> list[str]:
@@ -70,50 +70,43 @@ def words_after_dashes(argv: Sequence[str], remainder: str) -> list[str]:
 def refuse_changing(command: Sequence[str]) -> None:
     """Raise `Refused` for a command that changes something, shows secrets in plaintext, or starts another unseen.
 
-    It keeps a slip of the hand from changing the platform; it is no cage for somebody who wants out.
+    It keeps a slip of the hand from changing the platform; it does not stop a user who wants to.
     """
+
+    def refuse(found: str, expected: str) -> Refused:
+        return Refused(f"esc.run runs what reads: {found}", expected=expected, next_step=EXAMPLE)
+
     tool = Path(command[0]).name
     if tool in SHELLS or tool in STARTERS:
-        raise _refused(f"{tool} starts other commands, which cannot be looked at", "the command itself")
-    clear = [word for word in command if word.split("=")[0] in IN_CLEAR]
-    if clear:
-        raise _refused(f"{clear[0]} asks for secrets in plaintext", "the command without it")
+        raise refuse(f"{tool} starts other commands, which cannot be checked", "the command itself")
+    plaintext = [word for word in command if word.split("=")[0] in PLAINTEXT]
+    if plaintext:
+        raise refuse(f"{plaintext[0]} asks for secrets in plaintext", "the command without it")
     if tool == "env" and any("=" not in word for word in command[1:]):
-        raise _refused("env starts another command", "env alone, or the command itself")
+        raise refuse("env starts another command", "env alone, or the command itself")
     if tool not in READING:
         return
     verbs = _without_options(command[1:])
-    printing = [verb for verb in _verbs(verbs) if verb in PRINTING_SECRETS.get(tool, ())]
+    name = " ".join([tool, *verbs[:2]])
+    printing = any(verb in PRINTING_SECRETS.get(tool, ()) for verb in _verbs(verbs))
     if printing or (tool == "kubectl" and _prints_secrets(command[1:], verbs)):
-        told = " ".join([tool, *verbs[:2]])
-        raise _refused(f"{told} prints secrets in plaintext", "./inv esc.open, or `kubectl describe` of a Secret")
+        raise refuse(f"{name} prints secrets in plaintext", "./inv esc.open, or `kubectl describe` of a Secret")
     if not any(verb in READING[tool] for verb in _verbs(verbs)):
-        told = " ".join([tool, *verbs[:2]])
-        raise _refused(f"{told} may change something", f"one of: {', '.join(sorted(READING[tool]))}")
+        raise refuse(f"{name} may change something", f"one of: {', '.join(sorted(READING[tool]))}")
     if tool == "pulumi" and any(word.startswith("-c") or word.split("=")[0] == "--config" for word in command):
-        raise _refused("--config is written into the stack file, even by a preview", "a preview without it")
+        raise refuse("--config is written into the stack file, even by a preview", "a preview without it")
     if tool == "pulumi" and verbs[:1] == ["config"] and len(verbs) > 1:
-        raise _refused(
-            f"pulumi config {verbs[1]} changes settings or shows a value in plaintext", "pulumi config alone"
-        )
+        raise refuse(f"{name} changes settings or shows a value in plaintext", "pulumi config alone")
 
 
 def _prints_secrets(line: Sequence[str], verbs: Sequence[str]) -> bool:
-    """Whether `kubectl get` is asked for Secrets in a form that holds their values."""
-    if verbs[:1] != ["get"] or _form(line) in WITHOUT_VALUES:
-        return False
-    asked = [*verbs[1:], *(word for word in line if word.startswith("--raw="))]
-    return any(OF_SECRETS.search(word) for word in asked)
-
-
-def _form(line: Sequence[str]) -> str:
-    """The form of output that kubectl is asked for; empty for its own table."""
+    """Whether `kubectl get` is asked for Secrets in an output that holds their values."""
+    outputs = {word for word in line if word.startswith(("--template", "--raw"))}
     for word, following in itertools.pairwise([*line, ""]):
-        if word.startswith(("--template", "--raw")):
-            return word
         if found := OUTPUT.fullmatch(word):
-            return found["form"] or following
-    return ""
+            outputs.add(found["form"] or following)
+    asked = [*verbs[1:], *(word for word in line if word.startswith("--raw="))]
+    return verbs[:1] == ["get"] and bool(outputs - WITHOUT_VALUES) and any(OF_SECRETS.search(word) for word in asked)
 
 
 def _without_options(line: Sequence[str]) -> list[str]:
@@ -132,16 +125,16 @@ def _verbs(line: Sequence[str]) -> Iterator[str]:
         yield f"{line[0]}-{line[1]}"
 
 
-def _refused(found: str, expected: str) -> Refused:
-    return Refused(f"esc.run runs what reads: {found}", expected=expected, next_step=EXAMPLE)
-
-
 def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequence[str]) -> Stack | None:
-    """The stack that a pulumi command without a folder of its own is for: of the service that the environment is for.
+    """The stack of a pulumi command that names no project: that of the service that the environment is for.
 
-    `None` for other commands, and where the person stands in a project. Raises `NotFound` for an unknown service.
+    `None` for other commands, and in a project's own folder. Raises `NotFound` for an unknown service.
     """
-    if Path(line[0]).name != "pulumi" or not (service or _wants_project(line[1:])):
+    own = list(itertools.takewhile(lambda word: word != "--", line[1:]))
+    has_folder = any(word.startswith("-C") or word.split("=")[0] == "--cwd" for word in own)
+    needs_none = any(verb in WITHOUT_PROJECT for verb in _verbs(_without_options(own)))
+    needs_project = not (has_folder or needs_none or Path("Pulumi.yaml").exists())
+    if Path(line[0]).name != "pulumi" or not (service or needs_project):
         return None
     try:
         return prepare(session, environments.consumer_of(session, name, service, task="esc.run"))
@@ -151,14 +144,6 @@ def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequen
         return None
 
 
-def _wants_project(line: Sequence[str]) -> bool:
-    """Whether the words of a pulumi command name no project, it needs one, and the person does not stand in one."""
-    own = list(itertools.takewhile(lambda word: word != "--", line))
-    has_folder = any(word.startswith("-C") or word.split("=")[0] == "--cwd" for word in own)
-    needs_none = any(verb in WITHOUT_PROJECT for verb in _verbs(_without_options(own)))
-    return not (has_folder or needs_none or Path("Pulumi.yaml").exists())
-
-
 def run_with(
     session: Session, name: EnvironmentName, opened: Opened, line: Sequence[str], stack: Stack | None = None
 ) -> None:
@@ -166,21 +151,21 @@ def run_with(
 
     Raises `ToolFailed` with its exit code.
 
-    Started from here instead of through the CLI's own `run`, which masks line by line, loses the exit code and ends
-    with 0 when it started nothing.
+    It does not use the CLI's own `run`, which masks line by line, loses the exit code and ends with 0 when it started
+    nothing.
     """
     with files_of(session, opened) as files:
         env = {**session.env, **opened.variables, **files, **({"PULUMI_STACK": stack.reference} if stack else {})}
         folder = stack.folder if stack else Path.cwd()
         command = Command(argv=tuple(line), env=env, title=f"{line[0]} with {name.short}", cwd=folder)
         outcome = session.runner.run(command)
-    for said in (*outcome.shown_stdout.splitlines(), *outcome.shown_stderr.splitlines()):
-        session.reporter.quote(said)
+    for shown in (*outcome.shown_stdout.splitlines(), *outcome.shown_stderr.splitlines()):
+        session.reporter.quote(shown)
     if not outcome.ok:
         raise ToolFailed(
             f"{line[0]} ended with exit {outcome.exit_code}",
             expected="exit 0",
-            next_step=f"read what it said above; ./inv esc.open {name.short} shows the variables it got",
+            next_step=f"read its output above; ./inv esc.open {name.short} shows the variables it got",
         )
 
 

@@ -36,7 +36,7 @@ def render(c: Any, service: str, text: bool = False) -> None:
                 f"{wanted.name} uses no chart", expected="a service whose program asks for one", next_step="./inv graph"
             )
         for chart in charts:
-            tell(session, chart, chart_rendering.rendered(session, chart), text=text)
+            tell(session, chart, chart_rendering.render(session, chart), text=text)
 
 
 def with_helm(session: Session) -> Session:
@@ -106,5 +106,5 @@ def look_at(session: Session, service: Service) -> list[Finding]:
     found = []
     for chart in chart_rendering.charts_of(session, service, published=True):
         about = f"{service.name}: {chart.name} {chart.version}".rstrip()
-        found += [replace(finding, subject=about) for finding in chart_rendering.checked(session, service, chart)]
+        found += [replace(finding, subject=about) for finding in chart_rendering.check(session, service, chart)]
     return found
