@@ -30,7 +30,7 @@ from runbooks.checks.cluster import (
     workloads_check,
 )
 from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
-from runbooks.core.findings import Check, Finding, failed, passed, run_checks
+from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, KubectlFailed, dig, metadata, text_at
@@ -46,6 +46,7 @@ READY_PATH = "/ready"
 INGRESS_CLASS = "cloudflare-tunnel"
 INGRESS_CONTROLLER = "strrl.dev/cloudflare-tunnel-ingress-controller"
 TUNNEL_DOMAIN = ".cfargotunnel.com"
+ANY_LABEL = "homelab-ops-check"
 PATH_TYPES = ("Prefix", "ImplementationSpecific")
 CATCH_ALL = 404
 """What cloudflared answers, with an empty body, for a host or path that it has no rule for."""
@@ -92,11 +93,11 @@ class Public:
 
     @property
     def urls(self) -> list[str]:
-        """The first path of every host."""
+        """The first path of every host; a label of ours stands for the `*` of a wildcard host."""
         found: dict[str, str] = {}
         for host, path in rules_of(self.obj):
             found.setdefault(host, text_at(path, "path") or "/")
-        return [f"https://{host}{path}" for host, path in found.items() if host]
+        return [f"https://{host.replace('*', ANY_LABEL, 1)}{path}" for host, path in found.items() if host]
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
@@ -193,6 +194,8 @@ def public_checks(session: Session, item: Public) -> list[Check]:
     fetch = network.fetch
 
     def answers() -> Finding:
+        if not item.urls:
+            return not_tried(PUBLIC_ANSWERS, "it has no host", deciding=False)
         found = [public_answers(url, fetch) for url in item.urls]
         return next((one for one in found if not one.ok), found[0])
 
@@ -224,6 +227,9 @@ def is_routed(public: Public, services: Mapping[str, Json]) -> Finding:
     `services` are those of its namespace, by name.
     """
     rules = list(rules_of(public.obj))
+    if not rules and dig(public.obj, "spec", "defaultBackend"):
+        why = "it has a default backend alone, and the controller routes nothing but rules with a host"
+        return not_tried(ROUTED, why, deciding=False, next_step=public.show)
     wrong = [problem for host, path in rules if (problem := _route_problem(host, path, services))]
     if wrong or not rules:
         return failed(ROUTED, "; ".join(wrong) or "it has no rule", cause=NO_ROUTE, next_step=public.show)

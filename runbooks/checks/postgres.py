@@ -27,7 +27,7 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack
 from runbooks.tools import network
-from runbooks.tools.kubectl import Json, condition, dig, is_current, text_at
+from runbooks.tools.kubectl import Json, annotations_of, condition, dig, is_current, text_at
 
 CLUSTER = "postgresql-cluster"
 CLUSTER_KIND = "clusters.postgresql.cnpg.io"
@@ -157,14 +157,33 @@ def cluster_is_ready(obj: Json | None, namespace: str) -> Finding:
         cause = "the stack did not create it, or it was deleted by hand"
         return failed(CLUSTER_READY, f"no Cluster {CLUSTER} in {namespace}", cause=cause, next_step=step, final=True)
     phase = text_at(obj, "status", "phase") or "no phase yet"
-    evidence = (
-        f"{dig(obj, 'status', 'readyInstances') or 0} of {dig(obj, 'spec', 'instances')} instances ready, {phase}"
-    )
-    ready = condition(obj, "Ready")
-    if ready is None or not ready.is_true or not is_current(obj):
+    reason = text_at(obj, "status", "phaseReason")
+    count, wanted = dig(obj, "status", "readyInstances") or 0, dig(obj, "spec", "instances")
+    evidence = f"{count} of {wanted} instances ready, {phase}" + (f" ({reason})" if reason else "")
+    if stopped := _stopped_on_purpose(obj):
+        evidence, cause = f"{evidence}: {stopped[0]}", stopped[1]
+    elif (ready := condition(obj, "Ready")) is None or not ready.is_true or not is_current(obj):
         cause = _PHASE_CAUSES.get(phase, "the operator is not done with it, or cannot go on: look at its events")
-        return failed(CLUSTER_READY, evidence, cause=cause, next_step=step)
-    return passed(CLUSTER_READY, evidence)
+    elif isinstance(wanted, int) and count < wanted:
+        # The condition is True while the primary serves, also with a replica that is down.
+        cause = "an instance does not run: look at its Pod and its volume"
+    else:
+        return passed(CLUSTER_READY, evidence)
+    return failed(CLUSTER_READY, evidence, cause=cause, next_step=step)
+
+
+def _stopped_on_purpose(obj: Json) -> tuple[str, str] | None:
+    """What a person did to it, and how that is undone. CNPG keeps `Ready` and its phase as they were.
+
+    Source: cloudnative-pg, docs on declarative hibernation and fencing.
+    """
+    hibernated = condition(obj, "cnpg.io/hibernation")
+    if (hibernated and hibernated.is_true) or annotations_of(obj).get("cnpg.io/hibernation") == "on":
+        return "it is hibernated", "somebody set cnpg.io/hibernation=on; the annotation set to off starts it again"
+    fenced = annotations_of(obj).get("cnpg.io/fencedInstances", "")
+    if fenced not in ("", "[]"):
+        return f"fenced: {fenced}", "Postgres is stopped in fenced instances until the annotation is removed"
+    return None
 
 
 def is_exposed(obj: Json | None, exported: Outputs) -> Finding:
@@ -177,7 +196,7 @@ def is_exposed(obj: Json | None, exported: Outputs) -> Finding:
         evidence = f"{EXPOSED_SERVICE} lacks {tailscale.EXPOSE}: true"
         return failed(SERVICE_EXPOSED, evidence, cause=tailscale.NO_PROXY, next_step=step)
     hostname = tailscale.exposure_of(obj).hostname
-    if hostname != exported.name.partition(".")[0]:
+    if hostname.casefold() != exported.name.partition(".")[0].casefold():
         cause = "verify ts_hostname: the stack's output and the Service's annotation disagree"
         evidence = f"it asks for {hostname}, exported is {exported.name}"
         return failed(SERVICE_EXPOSED, evidence, cause=cause, next_step=step)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 
@@ -53,6 +53,8 @@ EXPOSE = "tailscale.com/expose"
 HOSTNAME = "tailscale.com/hostname"
 PROXY_GROUP = "tailscale.com/proxy-group"
 PROXY_READY = "TailscaleProxyReady"
+GROUP_READY = "TailscaleIngressSvcConfigured"
+"""What takes its place on a Service of an ingress ProxyGroup (operator 1.102, svc-for-pg.go)."""
 MANAGED = "tailscale.com/managed=true"
 PARENT = "tailscale.com/parent-resource"
 
@@ -125,6 +127,11 @@ class Exposure:
     def labels(self) -> str:
         """Selects its state Secret in the operator's namespace: the Secret's own name cannot be predicted."""
         return f"{MANAGED},{PARENT}={self.name},{PARENT}-ns={self.namespace},{PARENT}-type={self.kind.value}"
+
+    @property
+    def is_in_group(self) -> bool:
+        """Served by a ProxyGroup, which keeps no state Secret for each exposure."""
+        return PROXY_GROUP in annotations_of(self.obj)
 
     @property
     def show(self) -> str:
@@ -222,10 +229,11 @@ def exposures(cluster: Cluster, namespace: str = "") -> list[Exposure]:
 
 
 def is_exposed_service(obj: Json) -> bool:
-    by_class = (
-        text_at(obj, "spec", "type") == "LoadBalancer" and text_at(obj, "spec", "loadBalancerClass") == INGRESS_CLASS
-    )
-    return annotations_of(obj).get(EXPOSE) == "true" or by_class
+    """Annotated, or a load balancer: of the operator's class, or without a class where the operator took it up."""
+    balances = text_at(obj, "spec", "type") == "LoadBalancer"
+    by_class = text_at(obj, "spec", "loadBalancerClass")
+    taken_up = by_class == INGRESS_CLASS or (not by_class and condition(obj, PROXY_READY) is not None)
+    return annotations_of(obj).get(EXPOSE) == "true" or (balances and taken_up)
 
 
 def is_exposed_ingress(obj: Json) -> bool:
@@ -259,37 +267,45 @@ def all_are_exposed(session: Session, service: Service) -> Check:
     return make_check(session, ALL_EXPOSED, judge)
 
 
+def newest(cluster: Cluster, item: Exposure) -> Exposure | None:
+    """The exposure with its object as it is now; `None` when it is gone."""
+    obj = cluster.find("services" if item.kind is Kind.SERVICE else INGRESSES, item.name, item.namespace)
+    return replace(item, obj=obj) if obj else None
+
+
 def exposure_checks(session: Session, item: Exposure, page: Page = ANY_PAGE, name: str = "") -> list[Check]:
     """From proxy to connection. `name`: what clients use, where that is not the device's full name."""
     cluster, network = cluster_of(session), network_of(session)
 
     def proxy() -> Finding:
-        kind = "services" if item.kind is Kind.SERVICE else INGRESSES
-        obj = cluster.find(kind, item.name, item.namespace)
-        if obj is None:
-            return failed(PROXY_IS_READY, f"{item.subject} is gone", next_step=item.show)
-        return proxy_is_ready(exposure_of(obj))
+        found = newest(cluster, item)
+        return (
+            proxy_is_ready(found) if found else failed(PROXY_IS_READY, f"{item.subject} is gone", next_step=item.show)
+        )
+
+    def device() -> Device | None:
+        return device_of((newest(cluster, item) if item.is_in_group or not item.obj else None) or item, secrets())
 
     def secrets() -> list[Json]:
         return cluster.list("secrets", namespace_of(session, OWNER), item.labels)
 
     checks = [
         make_check(session, PROXY_IS_READY, proxy, wait=PROXY_TAKES),
-        make_check(session, DEVICE_HAS_NAME, lambda: device_has_name(item, secrets()), wait=PROXY_TAKES),
+        make_check(session, DEVICE_HAS_NAME, lambda: device_has_name(item, device()), wait=PROXY_TAKES),
     ]
     reach = [DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, *([HTTP_ANSWERS] if item.kind is Kind.INGRESS else [])]
     if network is None:
         return checks + [untried(check) for check in reach]
 
     def connection(check: str) -> Finding:
-        device = device_of(item, secrets()) or Device(fqdn="")
+        found = device() or Device(fqdn="")
         if check == DEVICE_IS_PEER:
-            return device_is_peer(device, network)
+            return device_is_peer(found, network)
         if check == NAME_RESOLVES:
-            return name_resolves(name or device.fqdn, device, network)
+            return name_resolves(name or found.fqdn, found, network)
         if check == PORT_CONNECTS:
-            return port_connects(name or device.fqdn, item.ports, network)
-        return http_answers(f"https://{device.fqdn}{page.path}", page.marker, network)
+            return port_connects(name or found.fqdn, item.ports, network)
+        return http_answers(f"https://{found.fqdn}{page.path}", page.marker, network)
 
     for check in reach:
         wait = CERTIFICATE_TAKES if check == HTTP_ANSWERS else NETWORK_TAKES
@@ -302,23 +318,24 @@ def exposure_checks(session: Session, item: Exposure, page: Page = ANY_PAGE, nam
 
 
 def proxy_is_ready(item: Exposure) -> Finding:
-    """Service: condition `TailscaleProxyReady`. Ingress: a hostname in its status. Neither proves a connection."""
+    """Service: its condition (`PROXY_READY`). Ingress: a hostname in its status. Neither proves a connection."""
     cause = NO_PROXY
     if dig(item.obj, "metadata", "deletionTimestamp"):
         evidence = f"{item.subject} is terminating"
         cause = "it is being deleted, and waits for the operator to remove its finalizer"
     elif item.kind is Kind.SERVICE:
-        found = condition(item.obj, PROXY_READY)
+        wanted = GROUP_READY if item.is_in_group else PROXY_READY
+        found = condition(item.obj, wanted)
         if text_at(item.obj, "spec", "clusterIP") == "None":
             evidence = "the Service is headless"
         elif found is None or not found.is_true:
-            evidence = str(found) if found else f"no condition {PROXY_READY}"
+            evidence = str(found) if found else f"no condition {wanted}"
         else:
             return passed(PROXY_IS_READY, str(found))
     elif ignored := _ignored_hosts(item):
         cause = "HTTP 404 via the Tailscale Ingress: rules[].host must be empty or the same text as tls[0].hosts[0]"
         evidence = f"the operator ignores the rules for {', '.join(ignored)}"
-    elif hostname := ingress_hostname(item):
+    elif hostname := address_of(item, "hostname"):
         return passed(PROXY_IS_READY, hostname)
     else:
         cause, evidence = NO_CONTROLLER, "no hostname in status.loadBalancer.ingress"
@@ -327,30 +344,32 @@ def proxy_is_ready(item: Exposure) -> Finding:
 
 def _ignored_hosts(item: Exposure) -> list[str]:
     """Hosts of rules the operator skips, when every rule is one of those and nothing else is left to serve."""
-    if dig(item.obj, "spec", "defaultBackend") or PROXY_GROUP in annotations_of(item.obj):
+    if dig(item.obj, "spec", "defaultBackend") or item.is_in_group:
         return []
     wanted = text_at(item.obj, "spec", "tls", 0, "hosts", 0)
     hosts = [text_at(rule, "host") for rule in dig(item.obj, "spec", "rules") or []]
-    ignored = [host for host in hosts if host and host != wanted]
+    ignored = [host for host in hosts if host and host.casefold() != wanted.casefold()]
     return ignored if len(ignored) == len(hosts) else []
 
 
-def ingress_hostname(item: Exposure) -> str:
-    return text_at(item.obj, "status", "loadBalancer", "ingress", 0, "hostname")
+def address_of(item: Exposure, kind: str) -> str:
+    """The `hostname` or `ip` in its status; empty while there is none."""
+    return text_at(item.obj, "status", "loadBalancer", "ingress", 0, kind)
 
 
 def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
     """The device that the operator recorded in state Secrets; one that joined first. `None`: nothing recorded yet.
 
-    A proxy group keeps no such Secret: there the Ingress's status is all there is.
+    A ProxyGroup keeps no such Secret: there the object's own status is all there is.
     """
     devices = [
         Device(fqdn=secret_value(secret, "device_fqdn").rstrip("."), addresses=_addresses(secret)) for secret in secrets
     ]
     if devices:
         return next((device for device in devices if device.fqdn), devices[0])
-    if item.kind is Kind.INGRESS and PROXY_GROUP in annotations_of(item.obj) and ingress_hostname(item):
-        return Device(fqdn=ingress_hostname(item))
+    if item.is_in_group and (hostname := address_of(item, "hostname")):
+        address = address_of(item, "ip")
+        return Device(fqdn=hostname.rstrip("."), addresses=(address,) if address else ())
     return None
 
 
@@ -362,20 +381,20 @@ def _addresses(secret: Json) -> tuple[str, ...]:
     return tuple(str(address) for address in found) if isinstance(found, list) else ()
 
 
-def device_has_name(item: Exposure, secrets: Sequence[Json]) -> Finding:
-    """`device_fqdn` is in the state Secret and begins with the wanted name, without a `-1` that the tailnet added."""
+def device_has_name(item: Exposure, device: Device | None) -> Finding:
+    """Its recorded name begins with the wanted one, without a `-1` that the tailnet added."""
     step = f"kubectl get pods,secrets -A -l {item.labels}"
-    device = device_of(item, secrets)
     if device is None:
         return failed(DEVICE_HAS_NAME, "no state Secret carries its labels", cause=NO_PROXY, next_step=step)
     if not device.fqdn:
-        evidence = f"state Secret {metadata(secrets[0])[1]} has no device_fqdn yet"
+        evidence = "its state Secret has no device_fqdn yet"
         return failed(DEVICE_HAS_NAME, evidence, cause=NOT_JOINED, next_step=step)
-    if re.fullmatch(re.escape(item.hostname) + r"-\d+", device.label):
+    # Host names are compared without case: the tailnet writes them in lower case.
+    if re.fullmatch(re.escape(item.hostname) + r"-\d+", device.label, re.IGNORECASE):
         cause = f"another device of the tailnet holds the name {item.hostname!r}, perhaps one of an earlier operator"
         step = "remove the old device in the Tailscale admin console, then delete this proxy's state"
         return failed(DEVICE_HAS_NAME, f"the device is called {device.fqdn}", cause=cause, next_step=step)
-    if device.label != item.hostname:
+    if device.label.casefold() != item.hostname.casefold():
         cause = "the proxy has not taken up a changed name, or `tailscale.com/hostname` is not what you meant"
         evidence = f"the device is called {device.fqdn}, not {item.hostname}"
         return failed(DEVICE_HAS_NAME, evidence, cause=cause, next_step=item.show)

@@ -108,3 +108,16 @@ def test_public_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.state is state
     assert evidence in found.evidence
     assert cause in found.cause
+
+
+def test_a_wildcard_host_is_asked_for_below_it() -> None:
+    (url,) = public(ingress(path(), host="*.apps.example.com")).urls
+    assert url.startswith("https://homelab-ops-check.apps.example.com")
+
+
+def test_a_default_backend_alone_is_not_broken() -> None:
+    obj = ingress(path())
+    obj["spec"] = {"ingressClassName": "cloudflare-tunnel", "defaultBackend": {"service": {"name": "web"}}}
+    found = is_routed(public(obj), {"web": service()})
+    assert found.state is State.NOT_TRIED and not found.deciding
+    assert public(obj).urls == []

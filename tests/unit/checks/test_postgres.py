@@ -1,4 +1,4 @@
-"""Who listens on a port, with real sockets and with a made-up /proc."""
+"""The state of the Cluster object; who listens on a port, with real sockets and with a made-up /proc."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runbooks.checks import postgres
 from runbooks.checks.postgres import ListenerUnknown, all_within, listeners
+from runbooks.core.findings import State
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -72,3 +75,40 @@ def test_a_port_held_by_somebody_else_cannot_be_told(tmp_path: Path) -> None:
 def test_a_system_without_proc_cannot_tell(tmp_path: Path) -> None:
     with pytest.raises(ListenerUnknown, match="no /proc"):
         listeners(5432, tmp_path)
+
+
+# --- the Cluster object --------------------------------------------------------------------------------------------
+
+
+def cluster(ready: int = 2, *, annotations: dict[str, str] | None = None, **status: Any) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": "True"}, *status.pop("conditions", [])]
+    return {
+        "metadata": {"name": "postgresql-cluster", "annotations": annotations or {}},
+        "spec": {"instances": 2},
+        "status": {"readyInstances": ready, "phase": "Cluster in healthy state", "conditions": conditions, **status},
+    }
+
+
+HIBERNATED = [{"type": "cnpg.io/hibernation", "status": "True"}]
+
+
+@pytest.mark.parametrize(
+    ("obj", "named"),
+    [
+        (cluster(0, conditions=HIBERNATED), "hibernat"),
+        (cluster(0, annotations={"cnpg.io/hibernation": "on"}), "hibernat"),
+        (cluster(2, annotations={"cnpg.io/fencedInstances": '["postgresql-cluster-1"]'}), "postgresql-cluster-1"),
+        (cluster(1), "1 of 2"),
+        (cluster(1, phase="Switchover in progress", phaseReason="to postgresql-cluster-2"), "to postgresql-cluster-2"),
+    ],
+)
+def test_a_cluster_that_is_stopped_or_incomplete_is_not_ready(obj: dict[str, Any], named: str) -> None:
+    """CNPG keeps `Ready` True in each of these."""
+    found = postgres.cluster_is_ready(obj, "postgresql")
+    assert found.state is State.FAILED
+    assert named in f"{found.evidence} {found.cause}"
+
+
+@pytest.mark.parametrize("annotations", [{}, {"cnpg.io/hibernation": "off"}, {"cnpg.io/fencedInstances": "[]"}])
+def test_a_whole_cluster_is_ready(annotations: dict[str, str]) -> None:
+    assert postgres.cluster_is_ready(cluster(annotations=annotations), "postgresql").state is State.PASSED

@@ -108,6 +108,10 @@ def test_the_state_secret_is_found_by_labels() -> None:
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
+def named(item: Exposure, secrets: list[Json]) -> Finding:
+    return tailscale.device_has_name(item, tailscale.device_of(item, secrets))
+
+
 def refuse(error: Exception) -> Callable[..., Any]:
     def call(*_: Any) -> Any:
         raise error
@@ -181,39 +185,39 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
         "",
     ),
     # the device
-    "device joined": (lambda: tailscale.device_has_name(svc(), [state()]), State.PASSED, FQDN, ""),
+    "device joined": (lambda: named(svc(), [state()]), State.PASSED, FQDN, ""),
     "no state secret": (
-        lambda: tailscale.device_has_name(svc(), []),
+        lambda: named(svc(), []),
         State.FAILED,
         "no state Secret",
         "proxy Pod",
     ),
     "not joined yet": (
-        lambda: tailscale.device_has_name(svc(), [state(fqdn="")]),
+        lambda: named(svc(), [state(fqdn="")]),
         State.FAILED,
         "no device_fqdn",
         "OAuth",
     ),
     "renamed": (
-        lambda: tailscale.device_has_name(svc(), [state(fqdn="postgresql-1.tail1234.ts.net.")]),
+        lambda: named(svc(), [state(fqdn="postgresql-1.tail1234.ts.net.")]),
         State.FAILED,
         "postgresql-1",
         "holds the name",
     ),
     "another name": (
-        lambda: tailscale.device_has_name(svc(), [state(fqdn="postgresql-old.tail1234.ts.net.")]),
+        lambda: named(svc(), [state(fqdn="postgresql-old.tail1234.ts.net.")]),
         State.FAILED,
         "not postgresql",
         "tailscale.com/hostname",
     ),
     "one replica joined": (
-        lambda: tailscale.device_has_name(svc(), [state(fqdn=""), state()]),
+        lambda: named(svc(), [state(fqdn=""), state()]),
         State.PASSED,
         FQDN,
         "",
     ),
     "addresses without sense": (
-        lambda: tailscale.device_has_name(svc(), [state(ips="{oops")]),
+        lambda: named(svc(), [state(ips="{oops")]),
         State.PASSED,
         FQDN,
         "",
@@ -352,3 +356,55 @@ def test_a_proxy_group_is_known_by_its_status_alone() -> None:
     assert device is not None
     assert device.label == "immich"
     assert tailscale.device_of(ING, []) is None
+
+
+# --- forms of an exposure ------------------------------------------------------------------------------------------
+
+
+def grouped(configured: str = "True", hostname: str = "files.tail1.ts.net") -> dict[str, Any]:
+    """A Service on an ingress ProxyGroup."""
+    asked = {"tailscale.com/proxy-group": "ingress-proxies", "tailscale.com/hostname": "files"}
+    obj = service("files", annotations=asked, ready=None, type="LoadBalancer", loadBalancerClass="tailscale")
+    obj["status"]["conditions"] = [{"type": "TailscaleIngressSvcConfigured", "status": configured, "reason": "R"}]
+    obj["status"]["loadBalancer"] = {"ingress": [{"hostname": hostname, "ip": "100.90.1.2"}]} if hostname else {}
+    return obj
+
+
+def test_a_service_of_a_proxy_group_is_known_by_its_own_condition_and_status() -> None:
+    item = tailscale.exposure_of(grouped())
+    assert tailscale.proxy_is_ready(item).state is State.PASSED
+    found = named(item, [])
+    assert found.state is State.PASSED
+    assert found.evidence == "files.tail1.ts.net, 100.90.1.2"
+
+
+@pytest.mark.parametrize("obj", [grouped(configured="False"), grouped(hostname="")])
+def test_a_service_of_a_proxy_group_that_is_not_ready(obj: Json) -> None:
+    item = tailscale.exposure_of(obj)
+    states = [
+        tailscale.proxy_is_ready(item).state,
+        named(item, []).state,
+    ]
+    assert State.FAILED in states
+
+
+@pytest.mark.parametrize(("asked", "device"), [("NAS", "nas"), ("nas", "NAS"), ("NAS", "nas-1")])
+def test_host_names_are_compared_without_case(asked: str, device: str) -> None:
+    item = tailscale.exposure_of(service(annotations={"tailscale.com/expose": "true", "tailscale.com/hostname": asked}))
+    found = named(item, [state(f"{device}.tail1.ts.net.")])
+    assert found.state is (State.FAILED if device.endswith("-1") else State.PASSED)
+
+
+def test_rules_are_compared_without_case() -> None:
+    item = tailscale.exposure_of(ingress(hosts=["Immich"], rules=["immich"]))
+    assert tailscale.proxy_is_ready(item).state is State.PASSED
+
+
+def test_a_load_balancer_without_a_class_counts_once_the_operator_took_it_up() -> None:
+    assert tailscale.is_exposed_service(service(annotations={}, type="LoadBalancer"))
+    assert not tailscale.is_exposed_service(service(annotations={}, type="LoadBalancer", ready=None))
+
+
+def test_egress_is_not_an_exposure() -> None:
+    asked = {"tailscale.com/tailnet-fqdn": "nas.tail1.ts.net"}
+    assert not tailscale.is_exposed_service(service(annotations=asked, type="ExternalName", ready=None))
