@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from runbooks.cli import errors_told, main, options_of_environment
+from runbooks.cli import main, options_of_environment, report_errors
 from runbooks.collection import build
 
 ALONE = "quality doctor graph status"
@@ -16,7 +16,7 @@ GROUPS = (
 ns = build(
     alone=[import_module(f"runbooks.tasks.{name}") for name in ALONE.split()],
     groups=[import_module(f"runbooks.tasks.{name}") for name in GROUPS.split()],
-    told=errors_told,
+    wrap=report_errors,
     options=options_of_environment(),
 )
 

@@ -1,4 +1,4 @@
-"""From task modules to the namespace: a task for each service, names as they are typed, errors told in one way."""
+"""From task modules to the namespace: a task for each service, names as they are typed, one way to report errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL = "all"
 
 
 def each_service(*, everything: bool = False, services: Sequence[Service] = SERVICES) -> Callable[[Marked], Marked]:
-    """Make a task of the decorated function for each service, and `all` when `everything`.
+    """Make a task of the decorated function for each service, and `all` with `everything`.
 
     The function takes `(c, names: tuple[str, ...], …options)`. The rest of its signature and its docstring become the
     tasks' options and help; `{service}` in the first line of the docstring is replaced by the service's name.
@@ -45,11 +45,9 @@ def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
         return body(c, names, **options)
 
     signature = inspect.signature(body)
-    run.__dict__["__signature__"] = signature.replace(
-        parameters=[parameter for parameter in signature.parameters.values() if parameter.name != "names"]
-    )
-    shown = "every service" if name == ALL else name
-    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", shown)
+    options = [parameter for parameter in signature.parameters.values() if parameter.name != "names"]
+    run.__dict__["__signature__"] = signature.replace(parameters=options)
+    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", "every service" if name == ALL else name)
     run.__name__ = name
     return Task(run, name=name)
 
@@ -65,34 +63,34 @@ def tasks_of(module: ModuleType) -> Iterator[Task[Any]]:
 
 
 def build(
-    *, alone: Iterable[ModuleType], groups: Iterable[ModuleType], told: Callable[[Body], Body], options: dict[str, Any]
+    *, alone: Iterable[ModuleType], groups: Iterable[ModuleType], wrap: Callable[[Body], Body], options: dict[str, Any]
 ) -> Collection:
     """The namespace: tasks of `alone` stand at the top, those of `groups` under their module's name.
 
-    `told` wraps every task's body and turns what it raises into a message and an exit code.
+    `wrap` turns what a task's body raises into a message and an exit code.
     """
     root = Collection()
     for module in alone:
-        _add(root, module, told)
+        _add(root, module, wrap)
     for module in groups:
         group = Collection(module.__name__.rpartition(".")[2])
-        _add(group, module, told)
+        _add(group, module, wrap)
         root.add_collection(group)
     root.configure({"ops": options})
     return root
 
 
-def _add(collection: Collection, module: ModuleType, told: Callable[[Body], Body]) -> None:
+def _add(collection: Collection, module: ModuleType, wrap: Callable[[Body], Body]) -> None:
     for task in tasks_of(module):
-        # A copy, so that the module's own task still raises: whoever calls it from Python wants the error itself.
+        # A copy, so that the module's own task still raises: a caller from Python wants the error itself.
         shown = copy.copy(task)
-        shown.body = told(task.body)
+        shown.body = wrap(task.body)
         collection.add_task(shown)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a list of the tasks says of one of them, or of one that exists for each service."""
+    """A row of the list of tasks: one task, or one that exists for each service."""
 
     name: str
     """`deploy.<service>` where it stands for several."""

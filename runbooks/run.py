@@ -16,8 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from runbooks import services
 from runbooks.core.environment import backend_variables, child_environment, plugin_variables, secret_variables
-from runbooks.core.errors import NotFound, Usage
-from runbooks.core.exit_codes import exit_code_of
+from runbooks.core.errors import NotFound, Usage, exit_code_of
 from runbooks.core.files import ROOT, make_folder, state_dir
 from runbooks.core.journal import Journal, JournalUnwritable
 from runbooks.core.mask import Masker

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from runbooks.core.findings import Finding, failed, not_tried, passed
-from runbooks.core.install import INSTALL
 from runbooks.core.runner import Runner
+from runbooks.core.search_path import INSTALL
 from runbooks.stacks import environments
 from runbooks.stacks.guard import identify, read_settings
 from runbooks.stacks.service import Service

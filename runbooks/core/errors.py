@@ -1,25 +1,28 @@
-"""Every error a person can meet: what was seen, what was expected, the next safe command, and the exit code.
+"""Every error a user can meet: what was seen, what was expected, the next safe command, and the exit code.
 
-Raise one of these for anything the user, a tool or a cluster can cause; everything else that escapes is a bug here
-(exit 70).
+Raise one of these for anything the user, a tool or a cluster can cause; every other exception is a bug here (exit 70).
 They are turned into text and an exit code in one place, `runbooks/cli.py`.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+WRITABLE = "a disk with free space and a folder this user may write to"
+STATE_FOLDER = "free space, or choose another folder with OPS_STATE, then repeat the command"
 
 
 class OpsError(Exception):
-    """Something a person can act on.
+    """Something the user can act on.
 
-    `summary` says in one sentence what was seen. `expected` names the other side, `next_step` the next safe command.
-    None of the three may hold a secret: whoever builds one from a tool's answer masks that answer first.
+    `summary` is one sentence about what was seen; `expected` names the other side, `next_step` the next safe command.
+    None of the three may hold a secret: a caller that builds one from a tool's answer masks that answer first.
     """
 
     exit_code: ClassVar[int] = 1
     usual_next_step: ClassVar[str] = ""
-    """Told where the error itself names no next step."""
+    """Shown where the error itself names no next step."""
 
     def __init__(self, summary: str, *, expected: str = "", next_step: str = "") -> None:
         super().__init__(summary)
@@ -28,16 +31,16 @@ class OpsError(Exception):
         self.next_step = next_step
 
     def lines(self) -> list[str]:
-        """The error as the lines a person reads, without colour."""
-        told = [self.summary]
+        """The error as lines of text, without colour."""
+        lines = [self.summary]
         if self.expected:
-            told.append(f"expected: {self.expected}")
+            lines.append(f"expected: {self.expected}")
         if next_step := self.next_step or self.usual_next_step:
-            told.append(f"next: {next_step}")
-        return told
+            lines.append(f"next: {next_step}")
+        return lines
 
     def beside(self, intro: str) -> str:
-        """The error as one text, for one that does not end the run: `intro`, and under it the rest of the lines."""
+        """The error as one text, where it does not end the run: `intro`, and under it the rest of the lines."""
         return "\n  ".join([intro + self.lines()[0], *self.lines()[1:]])
 
 
@@ -69,7 +72,7 @@ class VerificationFailed(OpsError):
 
 
 class Refused(OpsError):
-    """A guard said no: wrong cluster, lock of a live process, an operation nobody approved."""
+    """A guard refuses: wrong cluster, lock of a live process, an operation that was not approved."""
 
     exit_code = 5
 
@@ -87,7 +90,7 @@ class UnexpectedChanges(OpsError):
 
 
 class NotApproved(OpsError):
-    """The person said no, nobody could be asked, or the run was interrupted."""
+    """The user did not approve, could not be asked, or interrupted the run."""
 
     exit_code = 8
 
@@ -96,3 +99,34 @@ class OutOfTime(OpsError):
     """A read or a wait took longer than it may."""
 
     exit_code = 9
+
+
+BUG = 70
+"""Exit code of an error that is ours (EX_SOFTWARE of sysexits.h)."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors of a file system that is full or read-only."""
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG})
+"""Errors of a path where no file can be; they count where the exception names the file."""
+
+
+def as_known(error: BaseException) -> OpsError | None:
+    """The error as one that the user can act on; None when it is a bug of ours."""
+    if isinstance(error, OpsError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return NotApproved("interrupted", next_step="./inv status shows what is there")
+    if isinstance(error, OSError) and (error.errno in FULL or (error.errno in CLOSED and error.filename)):
+        what = "written" if error.errno in FULL else "used"
+        return OpsError(
+            f"a file cannot be {what}: {error.strerror}" + (f" ({error.filename})" if error.filename else ""),
+            expected=WRITABLE,
+            next_step=STATE_FOLDER,
+        )
+    return None
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code a run ends with: `cli.py` gives it to the shell, the journal keeps it."""
+    known = as_known(error)
+    return known.exit_code if known is not None else BUG

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TextIO
 from uuid import uuid4
 
-from runbooks.core.errors import OpsError
+from runbooks.core.errors import STATE_FOLDER, WRITABLE, OpsError
 
 PRIVATE = 0o600
-WRITABLE = "a disk with free space and a folder this user may write to"
-STATE_FOLDER = "free space, or choose another folder with OPS_STATE, then repeat the command"
 IN_PLACE = "free space, or let this user write there (ls -ld shows who may), then repeat the command"
 
 

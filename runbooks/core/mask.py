@@ -16,8 +16,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
-from ahocorasick_rs import BytesAhoCorasick, Implementation
-
 from runbooks.core import forms
 
 REPLACEMENT = b"[secret]"
@@ -145,6 +143,8 @@ class _Search:
     """All patterns, ready to search; immutable."""
 
     def __init__(self, rules: dict[bytes, Rule]) -> None:
+        from ahocorasick_rs import BytesAhoCorasick, Implementation
+
         self._rules = list(rules.values())
         self._automaton = BytesAhoCorasick(list(rules), implementation=Implementation.ContiguousNFA)
 

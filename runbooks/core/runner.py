@@ -24,9 +24,9 @@ from runbooks.core.child import LARGEST_OUTPUT, Capture, Child, Patience
 from runbooks.core.command import Command, Outcome
 from runbooks.core.environment import child_environment, secret_variables
 from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
-from runbooks.core.install import INSTALL
 from runbooks.core.journal import Journal, JournalUnwritable
 from runbooks.core.mask import Masker
+from runbooks.core.search_path import INSTALL
 
 SHOWN_LINES = 12
 """Of a failing answer, in the error; the journal has the rest."""
@@ -205,7 +205,7 @@ class Runner:
             seen = len(self._relay.seen) if after_interrupt else 0
             self._refuse_if_interrupted(command, seen)
             environment = child_environment(self._base_env, command.env)
-            program = find_program(command, environment)
+            program = resolve_program(command, environment)
             self.masker.register_all(secret_variables(command.env))
             if command.mutates:
                 self.journal.write("start", title=command.title, argv=command.argv)
@@ -372,7 +372,7 @@ class Runner:
             self._report_to(self.masker.mask_own(text))
 
 
-def find_program(command: Command, environment: Mapping[str, str]) -> str:
+def resolve_program(command: Command, environment: Mapping[str, str]) -> str:
     """The absolute path of a command's program. Raises ToolMissing with the install command."""
     name = command.argv[0]
     found = shutil.which(name, path=environment.get("PATH", os.defpath))

@@ -1,4 +1,4 @@
-"""PATH as the person set it, without what labs put there: where a person's own programs are looked for."""
+"""Where the user's own programs are looked for, without what labs put on PATH, and how to install a missing one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+INSTALL = {
+    "pulumi": "install it: curl -fsSL https://get.pulumi.com | sh, or brew install pulumi/tap/pulumi",
+    "kubectl": "install it: https://kubernetes.io/docs/tasks/tools/, or brew install kubectl",
+    "helm": "install it: https://helm.sh/docs/intro/install/, or brew install helm",
+    "esc": "install it: https://www.pulumi.com/docs/esc/cli/, or brew install pulumi/tap/esc",
+    "uv": "install it: https://docs.astral.sh/uv/getting-started/installation/, or brew install uv",
+}
+
 
 def find_program(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The first program of that name that is the person's own, absolute; one that leads into a lab never counts."""
+    """The first program of that name that is the user's own, absolute; one that leads into a lab never counts."""
     for folder in _folders(environ):
         found = shutil.which(name, path=folder or os.curdir)
         if found and not _leads_into_lab(Path(found)):

@@ -10,8 +10,8 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
-from runbooks.core.errors import Usage
-from runbooks.core.files import STATE_FOLDER, make_folder, write_atomically
+from runbooks.core.errors import STATE_FOLDER, Usage
+from runbooks.core.files import make_folder, write_atomically
 from runbooks.core.runner import CommandFailed
 from runbooks.core.yaml_file import read_text
 from runbooks.stacks import states

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from invoke import Context
 
 from runbooks.core.command import Command
-from runbooks.core.errors import NotFound, OpsError
-from runbooks.core.files import STATE_FOLDER, make_folder, write_atomically
+from runbooks.core.errors import STATE_FOLDER, NotFound, OpsError
+from runbooks.core.files import make_folder, write_atomically
 from runbooks.stacks import environments, states
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.order import closure, layers

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.core.errors import OpsError, ToolFailed
-from runbooks.core.install import INSTALL
-from runbooks.core.search_path import find_program
+from runbooks.core.search_path import INSTALL, find_program
 from runbooks.stacks.target import Target
 from runbooks.tools import pulumi
 from runbooks.tools.diagnosis import FIRST_WITH_EXIT_CODES, is_at_least

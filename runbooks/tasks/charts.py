@@ -46,7 +46,7 @@ def with_helm(session: Session) -> Session:
     """
     from lab import toolchain
     from runbooks.core.errors import ToolFailed
-    from runbooks.core.install import INSTALL
+    from runbooks.core.search_path import INSTALL
 
     if not session.target.ephemeral:
         if not session.tools.helm:

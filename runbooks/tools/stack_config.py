@@ -16,8 +16,8 @@ from uuid import uuid4
 
 from ruamel.yaml.comments import CommentedMap
 
-from runbooks.core.errors import Usage
-from runbooks.core.files import IN_PLACE, PRIVATE, STATE_FOLDER, write_atomically, writing
+from runbooks.core.errors import STATE_FOLDER, Usage
+from runbooks.core.files import IN_PLACE, PRIVATE, write_atomically, writing
 from runbooks.core.yaml_file import YamlFile, dump, parse, read_raw, read_text
 from runbooks.tools.binding import bound_names
 from runbooks.tools.locks import process_is_alive

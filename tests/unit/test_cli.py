@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from invoke import Context, task
 
-from runbooks.cli import OpsProgram, errors_told, options_of_environment
+from runbooks.cli import OpsProgram, options_of_environment, report_errors
 from runbooks.collection import build, each_service
 from runbooks.core import reporter
 from runbooks.core.errors import (
@@ -75,7 +75,7 @@ def run(*words: str) -> int:
             body.__module__ = module.__name__
             vars(module)[body.__name__] = member
     fail.body, look.body = FAIL, LOOK
-    namespace = build(alone=[alone], groups=[group], told=errors_told, options=options_of_environment())
+    namespace = build(alone=[alone], groups=[group], wrap=report_errors, options=options_of_environment())
     try:
         OpsProgram(namespace=namespace, binary="./inv", binary_names=["inv"]).run(["inv", *words])
     except SystemExit as ended:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.cli import told, write_bug_log
-from runbooks.core.errors import OpsError, ToolFailed
-from runbooks.core.exit_codes import BUG, as_known
+from runbooks.cli import report
+from runbooks.core.errors import BUG, OpsError, ToolFailed, as_known
 from runbooks.core.files import Unwritable
 from runbooks.core.journal import read_journal
 from runbooks.run import open_session
@@ -115,11 +114,13 @@ def test_the_log_of_a_bug_is_whole_or_none(
     monkeypatch.setenv("OPS_STATE", str(tmp_path))
     monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     with no_file_beyond(size):
-        assert told(RuntimeError("a bug"), as_json=False) == BUG
+        assert report(RuntimeError("a bug"), as_json=False) == BUG
     said = capsys.readouterr().err
     assert "the log cannot be written: File too large" in said and "INVOKE_DEBUG=1" in said
     assert list((tmp_path / "logs").iterdir()) == []
-    assert write_bug_log("text").read_text() == "text"
+    assert report(RuntimeError("a bug"), as_json=False) == BUG
+    (log,) = (tmp_path / "logs").iterdir()
+    assert "a bug" in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.core.files import IN_PLACE, STATE_FOLDER, Unwritable, make_folder, write_atomically, write_new, writing
+from runbooks.core.errors import STATE_FOLDER
+from runbooks.core.files import IN_PLACE, Unwritable, make_folder, write_atomically, write_new, writing
 from tests.unit.disk import mount_read_only, no_file_beyond
 
 LONG = "x" * 5000
