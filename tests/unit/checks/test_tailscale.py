@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from runbooks.checks import tailscale
 from runbooks.checks.tailscale import Device, Exposure
-from runbooks.core.findings import Finding, State
+from runbooks.core.findings import Check, Finding, State, passed
 from runbooks.tools.kubectl import Json
 from runbooks.tools.network import Answer, Network
 from tests.answers import secret
@@ -408,3 +410,22 @@ def test_a_load_balancer_without_a_class_counts_once_the_operator_took_it_up() -
 def test_egress_is_not_an_exposure() -> None:
     asked = {"tailscale.com/tailnet-fqdn": "nas.tail1.ts.net"}
     assert not tailscale.is_exposed_service(service(annotations=asked, type="ExternalName", ready=None))
+
+
+def test_exposures_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, two of forty that are not ready would double the wait."""
+    both = threading.Barrier(2, timeout=20)
+
+    def look() -> Finding:
+        both.wait()
+        return passed("it is there", "")
+
+    items = [tailscale.exposure_of(service(name)) for name in ("a", "b")]
+    monkeypatch.setattr(tailscale, "exposures", lambda *_: items)
+    monkeypatch.setattr(tailscale, "exposure_checks", lambda *_: [Check(name="it is there", look=look)])
+    tables: list[Any] = []
+    reporter = SimpleNamespace(table=lambda *words: tables.append(words), finding=lambda _: None)
+    session: Any = SimpleNamespace(reporter=reporter, runner=None, kubectl=None, target=SimpleNamespace(ephemeral=True))
+    found = tailscale.verify_exposures(session)
+    assert [finding.state for finding in found] == [State.PASSED] * 2
+    assert [row[0] for row in tables[0][2]] == ["postgresql/a", "postgresql/b"]
