@@ -16,7 +16,7 @@ from lab.cloud.revisions import Revisions
 from lab.cloud.stack_store import StackStore
 from lab.cloud.stacks import Stacks
 from lab.cloud.updates import Updates
-from lab.cloud.wire import ORGANIZATION, USER, Answer, ApiError, Json, Route, unauthorized
+from lab.cloud.wire import ORGANIZATION, USER, Answer, ApiError, Json, Route
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Api:
             length = len(route.pattern.strip("/").split("/"))
             self._by_length.setdefault((route.method, length), []).append(route)
         for routes in self._by_length.values():
-            routes.sort(key=_names_last)
+            # `versions/tags` before `versions/{version}`.
+            routes.sort(key=lambda route: [part.startswith("{") for part in route.pattern.strip("/").split("/")])
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """The route of a call and the names in its path: the most literal that fits. None when there is none."""
@@ -67,34 +68,18 @@ def account_routes() -> list[Route]:
     ]
 
 
-def _names_last(route: Route) -> list[bool]:
-    """Sorts `versions/tags` before `versions/{version}`."""
-    return [segment.startswith("{") for segment in route.pattern.strip("/").split("/")]
-
-
-def update_token(authorization: str) -> str:
-    """The token of a call inside an update; raises `ApiError` 401 when the header carries none."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme != "update-token" or not token:
-        raise unauthorized()
-    return token
-
-
 def build(folder: Path, find_evaluator: Callable[[], Path]) -> Api:
     """The API on the state below `folder`, made when missing; the evaluator starts when it is first needed."""
     own = keys.ensure(folder)
     stacks = Stacks(StackStore(folder / "stacks"), own.stacks)
     store = EnvironmentStore(folder / "environments")
-    evaluator = Evaluator(find_evaluator, own.environments, _imported(store), stacks.outputs)
-    parts = (stacks, Updates(stacks.store, own), Environments(store, evaluator), Revisions(store))
-    return Api(own, (*account_routes(), *(route for part in parts for route in part.routes())), evaluator)
 
-
-def _imported(store: EnvironmentStore) -> Callable[[str], str]:
     def definition(name: str) -> str:
         try:
             return store.imported(name)
         except ApiError as error:
             raise Unanswerable(f'environment "{name}" not found') from error
 
-    return definition
+    evaluator = Evaluator(find_evaluator, own.environments, definition, stacks.outputs)
+    parts = (stacks, Updates(stacks.store, own), Environments(store, evaluator), Revisions(store))
+    return Api(own, (*account_routes(), *(route for part in parts for route in part.routes())), evaluator)

@@ -44,8 +44,8 @@ class Environments:
             Route(method="POST", pattern=O, answer=self.create),
             # `yaml` stands where a project would.
             Route(method="POST", pattern=f"{O}/yaml/check", answer=self.check),
-            Route(method="POST", pattern=f"{O}/yaml/open", answer=self.open_anonymous),
-            Route(method="GET", pattern=f"{O}/yaml/open/{{session}}", answer=self.read_anonymous),
+            Route(method="POST", pattern=f"{O}/yaml/open", answer=self.open),
+            Route(method="GET", pattern=f"{O}/yaml/open/{{session}}", answer=self.read),
             one("GET", "", self.get),
             one("PATCH", "", self.update),
             one("DELETE", "", self.delete),
@@ -80,7 +80,7 @@ class Environments:
         return Answer(content={})
 
     def clone(self, request: Request) -> Answer:
-        """The definition under another name; history and tags go along where the request says so."""
+        """The definition under another name; history and tags too where the request asks for them."""
         environment, revision = self.find(request)
         body = request.json()
         project = check_name("project name", body.get("project") or environment.project)
@@ -108,7 +108,7 @@ class Environments:
         return _definition(environment, revision, self.evaluator.decrypt(environment.full_name, stored))
 
     def update(self, request: Request) -> Answer:
-        """A new revision. The body is YAML, whatever its type says.
+        """A new revision. The body is YAML, whatever its type is.
 
         `If-Match`, or `ETag` as older clients call it, must name the latest revision where it is given.
         """
@@ -147,12 +147,13 @@ class Environments:
         return Answer(content=content)
 
     def open(self, request: Request) -> Answer:
-        environment, revision = self.find(request)
-        definition = self.store.definition(environment, revision)
-        return self._open(environment.full_name, definition, request)
+        """Without a name in the path, a definition that is only sent along.
 
-    def open_anonymous(self, request: Request) -> Answer:
-        """A definition that is only sent along: the `environment:` list of a stack arrives as its imports."""
+        The `environment:` list of a stack arrives as the imports of such a one.
+        """
+        if "project" in request.params:
+            environment, revision = self.find(request)
+            return self._open(environment.full_name, self.store.definition(environment, revision), request)
         if request.query.get("environmentOverrides"):
             raise bad_request("environmentOverrides are not supported by the lab's cloud")
         return self._open(ANONYMOUS, request.text(), request)
@@ -167,13 +168,7 @@ class Environments:
         return Answer(content={**content, "diagnostics": found} if found else content)
 
     def read(self, request: Request) -> Answer:
-        environment, _ = self.find(request)
-        return self._read(environment.full_name, request)
-
-    def read_anonymous(self, request: Request) -> Answer:
-        return self._read(ANONYMOUS, request)
-
-    def _read(self, name: str, request: Request) -> Answer:
+        name = self.find(request)[0].full_name if "project" in request.params else ANONYMOUS
         opened = self.opened.get(name, request.params["session"])
         if "property" in request.query:
             return Answer(content=value_at(opened, request.query["property"]))

@@ -36,7 +36,7 @@ class _Ended(Exception):
 
 @dataclass
 class Evaluator:
-    """Starts the process at the first evaluation and anew when it has died. One evaluation at a time."""
+    """Starts the process at the first evaluation and again when it has died. One evaluation at a time."""
 
     find_program: Callable[[], Path]
     key: bytes = field(repr=False)
@@ -64,7 +64,7 @@ class Evaluator:
         return str(self._call({"op": "decrypt", "name": name, "definition": definition})["definition"])
 
     def stop(self) -> None:
-        """Ends the process; the next call would start it anew."""
+        """Ends the process; the next call would start it again."""
         with self._lock:
             self._end()
 

@@ -12,8 +12,8 @@ from typing import Any
 from lab.cloud.wire import Json, bad_request, not_found
 
 LONGEST = 24 * 3600.0
-KEPT = 200
-"""Sessions at a time; the oldest go first."""
+REMEMBERED = 200
+"""Sessions at a time; the oldest are forgotten first."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -39,7 +39,7 @@ class Opened:
         with self._lock:
             living = {name: one for name, one in self._sessions.items() if one.until > time.monotonic()}
             living[session] = _Session(of, environment, time.monotonic() + min(seconds, LONGEST))
-            self._sessions = dict(list(living.items())[-KEPT:])
+            self._sessions = dict(list(living.items())[-REMEMBERED:])
         return session
 
     def get(self, of: str, session: str) -> Json:

@@ -13,7 +13,7 @@ from lab.cloud.wire import DONE, USER, Answer, Json, Request, Route, bad_request
 _EDITOR: Json = {"editorLogin": USER, "editorName": USER}
 
 NO_MORE = "0"
-"""What `nextToken` of the last page of tags says: the CLI reads on until then, also after an empty token."""
+"""`nextToken` of the last page of tags: the CLI reads on until then, also after an empty token."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Revisions:
         return Answer(content=_tag(environment, name))
 
     def change_tag(self, request: Request) -> Answer:
-        """A new value, a new name or both, if the current value is the one that the request says."""
+        """A new value, a new name or both, if the current value is the one in the request."""
         body = request.json()
         wanted = body.get("newTag") or {}
         with self._holding(request) as environment:

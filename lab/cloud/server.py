@@ -1,4 +1,4 @@
-"""HTTP on loopback: who may ask, what is asked, and the answer. `python -m lab.cloud` or, in tests, `serving`."""
+"""HTTP on loopback: checks the caller, reads requests, sends answers. Started by `python -m lab.cloud`, in tests `serving`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from lab import toolchain
 from lab.cloud import files
-from lab.cloud.api import Api, build, update_token
+from lab.cloud.api import Api, build
 from lab.cloud.wire import (
     BODY_LIMIT,
     ORGANIZATION,
@@ -53,7 +54,7 @@ class Server(ThreadingHTTPServer):
         self.hosts = {f"{LOOPBACK}:{own}", f"localhost:{own}"}
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        """Logs a bug; a connection that the client broke is none."""
+        """Logs a bug; a connection that the client broke is not one."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, OSError):
             log(_traceback(error))
@@ -103,9 +104,10 @@ class Handler(BaseHTTPRequestHandler):
     def _authorize(self, inside_update: bool) -> str:
         """The update's token where the route wants one; raises `ApiError` 401 for the wrong kind or value."""
         authorization = self.headers.get("Authorization", "")
-        if inside_update:
-            return update_token(authorization)
-        if not self.server.api.is_account(authorization):
+        scheme, _, token = authorization.partition(" ")
+        if inside_update and scheme == "update-token" and token:
+            return token
+        if inside_update or not self.server.api.is_account(authorization):
             raise unauthorized()
         return ""
 
@@ -215,14 +217,7 @@ class Cloud:
 
 
 def serving(folder: Path, port: int = 0) -> Cloud:
-    """Serves `folder` from a thread of this process, for tests."""
-    cloud = Cloud.open(folder, port, built_evaluator)
+    """Serve `folder` from a thread of this process, for tests; the evaluator is built when it is missing (a minute)."""
+    cloud = Cloud.open(folder, port, lambda: toolchain.resolve(log, ["esc-evaluator"])["esc-evaluator"].program)
     threading.Thread(target=cloud.serve, name="cloud", daemon=True).start()
     return cloud
-
-
-def built_evaluator() -> Path:
-    """The evaluator of the per-user cache, built when it is not there (a minute)."""
-    from lab import toolchain
-
-    return toolchain.resolve(log, ["esc-evaluator"])["esc-evaluator"].program

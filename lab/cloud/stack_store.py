@@ -15,7 +15,7 @@ from typing import Any
 from lab.cloud import files
 from lab.cloud.wire import ORGANIZATION, Json, conflict, is_name, not_found
 
-KEPT = 50
+REMEMBERED = 50
 """How many ended updates of a stack are remembered, each with the deployment it left."""
 
 EMPTY: Json = {
@@ -47,7 +47,7 @@ class Update:
     config: Json = field(default_factory=dict)
     """Secure values are ciphertext."""
     changes: dict[str, int] = field(default_factory=dict)
-    """Operations by kind, as the last summary event said."""
+    """Operations by kind, from the last summary event."""
 
     @property
     def is_preview(self) -> bool:
@@ -223,7 +223,7 @@ class StackStore:
         ended = [one for one in updates if one.version and one.ended]
         yesterday = time.time() - 24 * 3600
         abandoned = [one for one in updates if not one.version and (one.ended or one.created < yesterday)]
-        for update in (*ended[KEPT:], *abandoned):
+        for update in (*ended[REMEMBERED:], *abandoned):
             self._update_file(stack, update.id).unlink(missing_ok=True)
             if update.version:
                 (self.folder(stack) / "versions" / f"{update.version}.json").unlink(missing_ok=True)

@@ -207,7 +207,9 @@ class Stacks:
         try:
             stack = self.store.load(project, stack_name)
             deployment = self.store.deployment(stack)["deployment"]
-            return as_esc(_stack_outputs(deployment), self._opener(stack, deployment))
+            resources = [one for one in deployment.get("resources") or () if not one.get("delete")]
+            roots = [one for one in resources if one.get("type") == "pulumi:pulumi:Stack"]
+            return as_esc(dict(roots[0].get("outputs") or {}) if roots else {}, self._opener(stack, deployment))
         except ApiError as error:
             if error.status == 404:
                 raise Unanswerable(f'stack "{name}" not found') from error
@@ -231,7 +233,7 @@ def read_deployment(body: Json) -> Json:
     """`{version, deployment, features?}` of a request; raises `ApiError` 400 for what no export could be."""
     version, deployment = body.get("version"), body.get("deployment")
     if version not in SCHEMAS:
-        raise bad_request(f"deployment version {version!r} is none of {SCHEMAS}")
+        raise bad_request(f"deployment version {version!r} is not one of {SCHEMAS}")
     if not isinstance(deployment, dict):
         raise bad_request("the deployment is not an object")
     kept = {"version": version, "deployment": deployment}
@@ -293,10 +295,3 @@ def _texts(body: Json, name: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise bad_request(f"{name} is not a list of texts")
     return values
-
-
-def _stack_outputs(deployment: Json) -> Json:
-    for resource in deployment.get("resources") or ():
-        if resource.get("type") == "pulumi:pulumi:Stack" and not resource.get("delete"):
-            return dict(resource.get("outputs") or {})
-    return {}

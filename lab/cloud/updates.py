@@ -126,7 +126,7 @@ class Updates:
         """Frees the stack. The same status twice is accepted: the CLI repeats a call that was not answered."""
         status = request.json().get("status")
         if status not in RESULTS:
-            raise bad_request(f"the status is none of {', '.join(RESULTS)}")
+            raise bad_request(f"the status is not one of {', '.join(RESULTS)}")
         with self._stack(request) as stack:
             try:
                 update = self._authorized(request, stack)

@@ -21,7 +21,7 @@ BODY_LIMIT = 64 * 1024 * 1024
 
 
 class ApiError(Exception):
-    """An answer that says no: `{code, message}` and what else the clients look for."""
+    """A refusal: `{code, message}` and what else the clients look for."""
 
     def __init__(self, status: int, message: str, **more: Any) -> None:
         super().__init__(message)
@@ -100,7 +100,7 @@ def _no_constant(name: str) -> NoReturn:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What goes back. `content` is JSON; None leaves the body empty. `text` goes out as it is, as YAML."""
+    """An answer. `content` is JSON; None leaves the body empty. `text` is sent as it is, as YAML."""
 
     status: int = 200
     content: Any = None

@@ -8,6 +8,7 @@ Source: cert-manager/cert-manager, pkg/issuer, pkg/controller/certificates, inte
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
@@ -365,23 +366,14 @@ def status_of(
         conditions = with_condition(conditions, due | {"observedGeneration": generation})
     if issued:
         conditions = [entry for entry in conditions if entry["type"] != ISSUING]
-    after: dict[str, Any] = {"conditions": conditions} | _dates(certificate["spec"], secret)
-    return after | ({"revision": int(status.get("revision", 0)) + 1} if issued else {})
-
-
-def _dates(spec: Mapping[str, Any], secret: Object | None) -> dict[str, str | None]:
-    try:
+    dates: list[str | None] = [None, None, None]
+    with contextlib.suppress(ValueError):
         found = _found(secret)
-        moments = (found.not_before, found.not_after, renewal_time(spec, found))
-    except ValueError:
-        return dict.fromkeys(("notBefore", "notAfter", "renewalTime"))
-    return dict(
-        zip(
-            ("notBefore", "notAfter", "renewalTime"),
-            (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in moments),
-            strict=True,
-        )
-    )
+        moments = (found.not_before, found.not_after, renewal_time(certificate["spec"], found))
+        dates = [f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in moments]
+    after: dict[str, Any] = {"conditions": conditions}
+    after |= zip(("notBefore", "notAfter", "renewalTime"), dates, strict=True)
+    return after | ({"revision": int(status.get("revision", 0)) + 1} if issued else {})
 
 
 def _found(secret: Object | None) -> certificates.Found:

@@ -52,7 +52,7 @@ RETRY = 2.0
 
 
 class NotYetError(OpsError):
-    """Something the Cluster needs is not there (yet); the text goes to its status."""
+    """Something the Cluster needs is not there (yet); the text is shown in its status."""
 
 
 def controllers(api: Api, work: Work, lab_dir: Path) -> dict[str, Controller]:
@@ -155,7 +155,9 @@ class Clusters:
         return postgres.Place(postgres.folder_of(self._lab_dir, *key_of(cluster)), port)
 
     def _bring_up(self, cluster: Object, record: dict[str, Any]) -> float | None:
-        _refuse_unknown_bootstrap(cluster)
+        ways = set(cluster["spec"].get("bootstrap") or {}) - {"initdb"}
+        if ways:
+            raise NotYetError(f"spec.bootstrap.{min(ways)}: the lab only supports initdb")
         if not cluster.get("status"):
             cluster = self._report(cluster, phase=SETTING_UP)
         self._make_surroundings(cluster)
@@ -283,7 +285,7 @@ class Clusters:
             postgres.create(place, _creation(cluster), password)
         found = self._parameters(cluster, place, record)
         changed = parameters.apply(place, found)
-        if changed and postgres.find(place) is not None:
+        if changed and postgres.read_postmaster(place.data) is not None:
             parameters.take_up(place, changed)
         try:
             postgres.start(place)
@@ -397,12 +399,6 @@ def _annotation(pod: Object, name: str) -> str | None:
     return str(value) if value else None
 
 
-def _refuse_unknown_bootstrap(cluster: Object) -> None:
-    ways = set(cluster["spec"].get("bootstrap") or {}) - {"initdb"}
-    if ways:
-        raise NotYetError(f"spec.bootstrap.{min(ways)}: the lab only supports initdb")
-
-
 def _creation(cluster: Object) -> postgres.Creation:
     wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
     return postgres.Creation(
@@ -419,7 +415,7 @@ def _creation(cluster: Object) -> postgres.Creation:
 def _run_statements(
     place: postgres.Place, database: str, key: str, statements: Sequence[str], record: dict[str, Any]
 ) -> None:
-    """Run the statements of one list, each once: after a failure it goes on with the one that failed."""
+    """Run the statements of one list, each once: after a failure it continues with the one that failed."""
     done = record.setdefault("statements", {})
     for number, statement in enumerate(statements):
         if number < done.get(key, 0):

@@ -16,8 +16,7 @@ from runbooks.core.errors import OpsError
 
 OPERATOR = {"app.kubernetes.io/name": "cloudnative-pg"}
 """Labels of the operator's Deployment, whatever its release is called."""
-DATABASE_FINALIZER = "cnpg.io/deleteDatabase"
-ROLE_FINALIZER = "cnpg.io/deleteDatabaseRole"
+FINALIZERS = {"Database": "cnpg.io/deleteDatabase", "DatabaseRole": "cnpg.io/deleteDatabaseRole"}
 RESERVED = frozenset({"postgres", "streaming_replica"})
 UNSUPPORTED = ("fdws", "servers")
 RETRY = 2.0
@@ -48,7 +47,7 @@ class Databases:
         if found is None or record.get("uid") != found["metadata"]["uid"] or not record.get("bootstrapped"):
             return None
         place = postgres.Place(folder, record["port"])
-        running = postgres.find(place)
+        running = postgres.read_postmaster(place.data)
         return place if running and running.ready and self._api.runs(OPERATOR) else None
 
     def _report(self, thing: Object, message: str, **more: object) -> None:
@@ -62,12 +61,13 @@ class Databases:
             return None
         place = self._place(namespace, database["spec"]["cluster"]["name"])
         if is_leaving(database):
-            return self._delete_database(database, place)
+            self._let_go(database, place, sql.drop_database)
+            return None
         if _is_settled(database):
             return None
         if place is None:
             return RETRY
-        database = self._api.add_finalizer(database, DATABASE_FINALIZER)
+        database = self._api.add_finalizer(database, FINALIZERS["Database"])
         other = self._manager_of_the_same(database)
         if other:
             name = database["spec"]["name"]
@@ -106,13 +106,6 @@ class Databases:
                 return str(other["metadata"]["name"])
         return ""
 
-    def _delete_database(self, database: Object, place: postgres.Place | None) -> float | None:
-        if place is not None and database["spec"].get("databaseReclaimPolicy") == "delete":
-            with sql.connect(place) as connection:
-                sql.drop_database(connection, database["spec"]["name"])
-        self._api.remove_finalizer(database, DATABASE_FINALIZER)
-        return None
-
     def reconcile_role(self, namespace: str, name: str) -> float | None:
         role = self._api.get(DATABASE_ROLE, namespace, name)
         if role is None:
@@ -120,10 +113,11 @@ class Databases:
         spec = role["spec"]
         place = self._place(namespace, spec["cluster"]["name"])
         if is_leaving(role):
-            return self._delete_role(role, place)
+            self._let_go(role, place, sql.drop_role)
+            return None
         if place is None:
             return RETRY
-        role = self._api.add_finalizer(role, ROLE_FINALIZER)
+        role = self._api.add_finalizer(role, FINALIZERS["DatabaseRole"])
         problem = self._try_role(role, place)
         self._report(role, f"reconciliation error: {problem}" if problem else "")
         return RETRY if problem else None
@@ -131,7 +125,9 @@ class Databases:
     def _try_role(self, role: Object, place: postgres.Place) -> str:
         """Make the role; why that failed, or an empty string."""
         namespace, spec = role["metadata"]["namespace"], role["spec"]
-        if self._managed_inline(namespace, spec):
+        cluster = self._api.get(CLUSTER, namespace, spec["cluster"]["name"]) or {"spec": {}}
+        inline = (cluster["spec"].get("managed") or {}).get("roles") or []
+        if any(entry["name"] == spec["name"] for entry in inline):
             return "database role is already managed by the CNPG cluster"
         try:
             with sql.connect(place) as connection:
@@ -140,17 +136,13 @@ class Databases:
             return explain(problem)
         return ""
 
-    def _managed_inline(self, namespace: str, spec: Mapping[str, Any]) -> bool:
-        cluster = self._api.get(CLUSTER, namespace, spec["cluster"]["name"]) or {"spec": {}}
-        roles = (cluster["spec"].get("managed") or {}).get("roles") or []
-        return any(entry["name"] == spec["name"] for entry in roles)
-
-    def _delete_role(self, role: Object, place: postgres.Place | None) -> float | None:
-        if place is not None and role["spec"].get("databaseRoleReclaimPolicy") == "delete":
+    def _let_go(self, thing: Object, place: postgres.Place | None, drop: Callable[[sql.Connection, str], None]) -> None:
+        """Drop what a deleted object stood for, where its policy says so, then let the object be deleted."""
+        kind = thing["kind"]
+        if place is not None and thing["spec"].get(f"{kind[0].lower()}{kind[1:]}ReclaimPolicy") == "delete":
             with sql.connect(place) as connection:
-                sql.drop_role(connection, role["spec"]["name"])
-        self._api.remove_finalizer(role, ROLE_FINALIZER)
-        return None
+                drop(connection, thing["spec"]["name"])
+        self._api.remove_finalizer(thing, FINALIZERS[kind])
 
 
 def reconcile_managed(api: Api, cluster: Object, place: postgres.Place) -> dict[str, Any]:

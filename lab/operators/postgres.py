@@ -48,7 +48,7 @@ START_TIMEOUT = 20.0
 LEFTOVER_PATIENCE = 5.0
 """Seconds until a killed server and its workers must be gone."""
 LEFTOVER_SIGNS = ("shared memory block", 'lock file "postmaster.pid" already exists')
-"""What a new server says while they are not."""
+"""What a new server logs while they are not."""
 STOP_TIMEOUT = 10.0
 """Seconds for each of the two polite ways to stop before the next harder one."""
 
@@ -148,7 +148,7 @@ def folder_of(lab_dir: Path, namespace: str, name: str) -> Path:
 
 
 def _as_server() -> list[str]:
-    """Words before a server command. PostgreSQL refuses to run as root; as root it becomes `nobody`, who may still
+    """Words before a server command. PostgreSQL refuses to run as root; as root it becomes `nobody`, which may still
     walk through root's private folders (no user is added, no folder is opened to others)."""
     if os.geteuid() != 0:
         return []
@@ -179,12 +179,11 @@ def _private_folder(path: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in PASSED_ON}
-    return kept | {"LC_ALL": "C"}
+    return {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}
 
 
 def create(place: Place, creation: Creation, password: str) -> None:
-    """Make the data folder, whole or not at all. The superuser's password goes in on standard input."""
+    """Make the data folder, whole or not at all. The superuser's password is passed on standard input."""
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = place.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -195,7 +194,10 @@ def create(place: Place, creation: Creation, password: str) -> None:
     if made.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise PostgresError(f"initdb ended with {made.returncode}: {_last_lines(made.stderr)}")
-    _configure(unfinished)
+    for name, text in (("pg_hba.conf", HBA), ("parameters.conf", "")):
+        write_private(unfinished / name, text, for_server=True)
+    with (unfinished / "postgresql.conf").open("a", encoding="utf-8") as config:
+        config.write("\ninclude 'parameters.conf'  # spec.postgresql.parameters\n")
     unfinished.rename(place.data)
 
 
@@ -207,13 +209,6 @@ def _initdb_arguments(data: Path, creation: Creation) -> list[str]:
         arguments += [f"--lc-collate={creation.locale_collate}", f"--lc-ctype={creation.locale_ctype}"]
     arguments.append("--data-checksums" if creation.checksums else "--no-data-checksums")
     return [*arguments, *creation.options]
-
-
-def _configure(data: Path) -> None:
-    for name, text in (("pg_hba.conf", HBA), ("parameters.conf", "")):
-        write_private(data / name, text, for_server=True)
-    with (data / "postgresql.conf").open("a", encoding="utf-8") as settings:
-        settings.write("\ninclude 'parameters.conf'  # spec.postgresql.parameters\n")
 
 
 def write_private(path: Path, text: str, *, for_server: bool = False) -> None:
@@ -245,8 +240,8 @@ def _run(program: str, *words: str, folder: Path, stdin: str = "") -> subprocess
 
 
 def start(place: Place) -> Postmaster:
-    """Start the server, or adopt the running one. PostgresError names who holds the port, or what the log says."""
-    running = find(place)
+    """Start the server, or adopt the running one. PostgresError names the port's holder, or has the log's last lines."""
+    running = read_postmaster(place.data)
     if running is not None:
         return running if running.ready else _wait_until_ready(place, None)
     # Workers of a killed server hold its port and its memory for the moment they need to notice.
@@ -290,7 +285,7 @@ def _wait_until_ready(place: Place, process: subprocess.Popen[bytes] | None) -> 
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
             raise PostgresError(f"postgres ended with {process.returncode} while starting")
-        running = find(place)
+        running = read_postmaster(place.data)
         if running is not None and running.ready:
             return running
         time.sleep(0.02)
@@ -310,16 +305,11 @@ def _last_lines(text: str) -> str:
     return " | ".join(telling[-3:]) or "no output"
 
 
-def find(place: Place) -> Postmaster | None:
-    """The running server of this folder, or None. A recycled process id is not taken for the server."""
-    return read_postmaster(place.data)
-
-
 def read_postmaster(data: Path) -> Postmaster | None:
     """The live server whose `postmaster.pid` lies in this data folder; None when it is not running.
 
     Lines of that file (PostgreSQL 18): pid, data folder, start time in epoch seconds, port, socket folder, address,
-    shared memory, state. The process is ours when it started then and was told to serve this folder.
+    shared memory, state. The process is ours when it started then and its command line has this folder.
     """
     try:
         lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()

@@ -212,10 +212,6 @@ def drop_role(connection: Connection, name: str) -> None:
     connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
 
 
-def has_database(connection: Connection, name: str) -> bool:
-    return connection.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", [name]).fetchone() is not None
-
-
 CREATION: Mapping[str, str] = {
     "template": "TEMPLATE",
     "tablespace": "TABLESPACE",
@@ -235,7 +231,8 @@ CREATION: Mapping[str, str] = {
 def ensure_database(connection: Connection, spec: Mapping[str, Any]) -> None:
     """Create the database of a `Database.spec`, or set its owner, limit and flags."""
     name = sql.Identifier(spec["name"])
-    if not has_database(connection, spec["name"]):
+    known = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s"
+    if connection.execute(known, [spec["name"]]).fetchone() is None:
         parts = [sql.SQL("CREATE DATABASE {}").format(name)]
         if spec.get("owner"):
             parts.append(sql.SQL("OWNER {}").format(sql.Identifier(spec["owner"])))

@@ -1,7 +1,7 @@
 """The Cloudflare tunnel's controller: Ingresses with a public name, and the connectors that would carry their traffic.
 
 Works only while the controller's Deployment is available and the Secret it logs in with holds all three values. Nothing
-is told to Cloudflare. Names, finalizer, events and their texts as chart 0.1.0; like the real controller it watches no
+is sent to Cloudflare. Names, finalizer, events and their texts as chart 0.1.0; like the real controller it watches no
 Service, so a route whose Service came later is there after the next change of its Ingress.
 Source: STRRL/cloudflare-tunnel-ingress-controller, pkg/controller and pkg/cloudflare-controller.
 """
@@ -137,16 +137,13 @@ class Tunnels:
         """The one that runs and is logged in; without its Secret no real pod would start."""
         for deployment in self._api.list(DEPLOYMENT, labels=CONTROLLER_LABELS):
             if is_controller(deployment) and runs(deployment):
-                return self._logged_in(deployment)
+                token, account, tunnel = (self._value(deployment, name) for name in LOGIN)
+                return Controller(deployment, account, tunnel) if token and account and tunnel else None
         return None
 
-    def _logged_in(self, deployment: Object) -> Controller | None:
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        token, account, tunnel = (self._value(deployment, container, name) for name in LOGIN)
-        return Controller(deployment, account, tunnel) if token and account and tunnel else None
-
-    def _value(self, deployment: Object, container: Mapping[str, Any], name: str) -> str:
-        for entry in _environment(container, name):
+    def _value(self, deployment: Object, name: str) -> str:
+        """An environment variable of the controller's container, also from a Secret; empty without one."""
+        for entry in _environment(deployment["spec"]["template"]["spec"]["containers"][0], name):
             wanted = (entry.get("valueFrom") or {}).get("secretKeyRef") or {}
             secret = self._api.get(SECRET, deployment["metadata"]["namespace"], wanted.get("name", ""))
             return str(entry.get("value") or decode(secret).get(wanted.get("key", ""), ""))
@@ -156,7 +153,10 @@ class Tunnels:
 
     def reconcile(self, namespace: str, name: str) -> None:
         ingress = self._api.get(INGRESS, namespace, name)
-        if ingress is None or not self._may_be_ours(ingress):
+        # Spares a look at the controller for the Ingresses of others.
+        if ingress is None or not (
+            has_finalizer(ingress, FINALIZER) or ingress["spec"].get("ingressClassName") != "tailscale"
+        ):
             return
         controller = self.controller()
         if controller is None or not self._is_ours(ingress, controller):
@@ -168,10 +168,6 @@ class Tunnels:
         ingress = self._api.add_finalizer(ingress, FINALIZER)
         self._write_events(ingress, controller)
         self._report(ingress, controller.domain)
-
-    def _may_be_ours(self, ingress: Object) -> bool:
-        """Spares a look at the controller for the Ingresses of others."""
-        return has_finalizer(ingress, FINALIZER) or ingress["spec"].get("ingressClassName") != "tailscale"
 
     def _is_ours(self, ingress: Object, controller: Controller) -> bool:
         legacy = (ingress["metadata"].get("annotations") or {}).get(LEGACY_CLASS)
@@ -280,7 +276,7 @@ def _port(spec: Mapping[str, Any], wanted: Mapping[str, Any], service: str) -> i
 
 
 def tunnel_of(token: str) -> str:
-    """The tunnel that a token is for; empty when it is none."""
+    """The tunnel of a token; empty for an invalid one."""
     try:
         content = json.loads(base64.b64decode(token, validate=True))
     except ValueError:

@@ -141,8 +141,13 @@ class ControlPlane:
 
     def parts(self) -> list[Part]:
         """In the order of their start."""
-        clients = [_controller_manager(self), _scheduler(self), _kwok(self)]
-        return [_etcd(self), _api_server(self), *clients, _cloud(self), _operators(self)]
+        more = _flags(
+            controllers=",".join(f"{name}-controller" for name in CONTROLLERS.split()),
+            root_ca_file=self.pki.ca,
+            service_account_private_key_file=self.pki.key("service-account"),
+        )
+        clients = [_client(self, "controller-manager", "/healthz", *more), _client(self, "scheduler", "/readyz")]
+        return [_etcd(self), _api_server(self), *clients, _kwok(self), _cloud(self), _operators(self)]
 
 
 def _flags(**flags: object) -> tuple[str, ...]:
@@ -227,20 +232,7 @@ def _api_server(plane: ControlPlane) -> Part:
     )
 
 
-def _controller_manager(plane: ControlPlane) -> Part:
-    more = _flags(
-        controllers=",".join(f"{name}-controller" for name in CONTROLLERS.split()),
-        root_ca_file=plane.pki.ca,
-        service_account_private_key_file=plane.pki.key("service-account"),
-    )
-    return _client(plane, "controller-manager", more, "/healthz")
-
-
-def _scheduler(plane: ControlPlane) -> Part:
-    return _client(plane, "scheduler", (), "/readyz")
-
-
-def _client(plane: ControlPlane, name: str, more: tuple[str, ...], probed: str) -> Part:
+def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Part:
     """One of Kubernetes' own clients of the API server, which serves nothing but its health."""
     pki, program = plane.pki, f"kube-{name}"
     port = plane.ports[program]

@@ -42,7 +42,7 @@ class Part:
     name: str
     argv: tuple[str, ...]
     probe: Callable[[], str]
-    """Asks the part whether it is ready: an empty answer is yes, anything else says what is wrong. It never raises."""
+    """Asks the part whether it is ready: an empty answer is yes, anything else is what is wrong. It never raises."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to the little that every part gets (`base_environment`)."""
     reads: tuple[Path, ...] = ()
@@ -74,7 +74,7 @@ class PartStatus:
     name: str
     ready: bool
     health: str
-    """`ready`, `stopped`, `crashed`, or what its probe says is wrong."""
+    """`ready`, `stopped`, `crashed`, or what its probe reports."""
     version: str
     pid: int | None = None
     port: int | None = None

@@ -75,10 +75,10 @@ def kubectl() -> Found:
 
 def _kubectl_version(program: Path) -> str:
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             [program, "version", "--client", "--output=json"], capture_output=True, timeout=20, check=False
         )
-        return str(json.loads(asked.stdout)["clientVersion"]["gitVersion"])
+        return str(json.loads(done.stdout)["clientVersion"]["gitVersion"])
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
         return ""
 
@@ -129,8 +129,8 @@ def ensure_login(paths: LabPaths, url: str) -> None:
         if json.loads(paths.login.read_text("utf-8")).get("accessTokens") == {url: token}:
             return
     account = {"accessToken": token, "username": USER, "lastValidatedAt": "0001-01-01T00:00:00Z"}
-    kept = {"current": url, "accessTokens": {url: token}, "accounts": {url: account}}
-    write_private(paths.login, json.dumps(kept, indent=2) + "\n")
+    login = {"current": url, "accessTokens": {url: token}, "accounts": {url: account}}
+    write_private(paths.login, json.dumps(login, indent=2) + "\n")
 
 
 def cloud_url(port: int) -> str:

@@ -1,4 +1,4 @@
-"""Builds one pinned Go module into the cache: once per user, whoever asks, and all or nothing."""
+"""Builds one pinned Go module into the cache: once per user, all or nothing."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Build:
     go: Go
     report: Report
     stop: threading.Event
-    """Ends the build early: another one failed, or the person interrupted."""
+    """Ends the build early: another one failed, or the user interrupted."""
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
@@ -184,8 +184,8 @@ class Build:
             yield lock.fileno()
 
     def _go(self, *words: str, programs: Path, held: Sequence[int]) -> str:
-        """What `go WORDS` prints; what it says on standard error goes to the log. Raises `ToolFailed`."""
-        # What the compiler writes meanwhile goes where it is cleared, and not into a /tmp that may be memory.
+        """What `go WORDS` prints on standard output; the rest is in the log. Raises `ToolFailed`."""
+        # Temporary files where they are cleared, and not in a /tmp that may be memory.
         environment = build_environment(self.go, cache_folder()) | {"GOTMPDIR": str(programs.parent)}
         with tempfile.TemporaryFile(dir=programs.parent) as answer:
             with (
@@ -202,7 +202,9 @@ class Build:
                 ) as child,
             ):
                 try:
-                    self._wait(child)
+                    while not self.stop.is_set() and child.poll() is None:
+                        with contextlib.suppress(subprocess.TimeoutExpired):
+                            child.wait(0.2)
                 finally:
                     if child.poll() is None:
                         os.killpg(child.pid, signal.SIGKILL)
@@ -218,16 +220,10 @@ class Build:
             next_step=f"read {self.progress.log}, then run the same command again: what was compiled is kept",
         )
 
-    def _wait(self, child: subprocess.Popen[bytes]) -> None:
-        while not self.stop.is_set():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(0.2)
-                return
-
     def _stopped(self) -> ToolFailed:
         return ToolFailed(
             f"building {self.module.name} {self.module.version} was stopped",
-            expected="the build to go on to its end",
+            expected="the build to continue to its end",
             next_step="run the same command again: what was compiled is kept",
         )
 

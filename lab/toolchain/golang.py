@@ -30,9 +30,9 @@ class Go:
 
     program: Path
     version: str
-    """As `go env GOVERSION` says it: `go1.26.8`."""
+    """As `go env GOVERSION` prints it: `go1.26.8`."""
     own: bool
-    """It came with the locked environment: the person has no Go, so its caches live in ours."""
+    """It came with the locked environment: the user has no Go, so its caches are in ours."""
 
 
 def oldest_go() -> tuple[int, int, int]:
@@ -62,7 +62,7 @@ def find_go() -> Go:
 
 def _go_version(program: Path) -> str:
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             [program, "env", "GOVERSION"],
             capture_output=True,
             text=True,
@@ -72,15 +72,15 @@ def _go_version(program: Path) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return asked.stdout.strip() if asked.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def build_environment(go: Go, cache: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of `go build`: the same result for everyone, the caller's way to the modules.
 
-    `cache` is our per-user cache folder; Go's own caches go there when the person has no Go of their own.
+    `cache` is our per-user cache folder; Go's own caches go there when the user has no Go.
     """
-    kept = {
+    inherited = {
         name: value
         for name, value in environ.items()
         if name in INHERITED
@@ -99,7 +99,7 @@ def build_environment(go: Go, cache: Path, environ: Mapping[str, str] = os.envir
         }
     else:
         settings |= {name: environ[name] for name in ("GOPATH", "GOMODCACHE", "GOCACHE") if name in environ}
-    return kept | settings
+    return inherited | settings
 
 
 def _own_caches(cache: Path) -> Path:
@@ -108,7 +108,7 @@ def _own_caches(cache: Path) -> Path:
 
 @contextlib.contextmanager
 def using_caches(cache: Path) -> Iterator[int]:
-    """Held while a build goes on: nobody clears Go's caches meanwhile. Gives the lock, for the child to inherit."""
+    """Held during a build: no other run clears Go's caches. Yields the lock, for the child to inherit."""
     with (cache / "go.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield lock.fileno()
@@ -117,7 +117,7 @@ def using_caches(cache: Path) -> Iterator[int]:
 def clear_own_caches(cache: Path) -> int:
     """Removes the Go caches that are ours (5 GB after a cold build), unless another build needs them.
 
-    Returns the bytes freed. The person's own Go caches are never touched: they are elsewhere.
+    Returns the bytes freed. The user's own Go caches are never touched: they are elsewhere.
     """
     folder = _own_caches(cache)
     if not folder.is_dir():

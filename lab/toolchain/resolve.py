@@ -1,4 +1,4 @@
-"""Finds every program of the lab: the person's own where it serves as well, else in the cache, else built now."""
+"""Finds every program of the lab: the user's own where it serves as well, else in the cache, else built now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab.toolchain.build import Build, Progress, Report, cached, note_use
 from lab.toolchain.golang import Go, clear_own_caches, find_go
-from lab.toolchain.tools import TOOLS, Module, Tool, read_version
+from lab.toolchain.tools import TOOLS, Module, read_version
 from runbooks.core.search_path import cache_folder, find_program
 from runbooks.tools.plugins import LANGUAGE_HOST, NO_AMBIENT, has_language_host, installed, is_on, wanted_plugins
 from runbooks.tools.pulumi_home import user_home
@@ -51,8 +51,8 @@ class Found:
 def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
     """The tools called `names`, building what is nowhere.
 
-    A person's pulumi brings its language host and takes the place of `esc`. Raises `OpsError` when there is no usable
-    Go, `ToolFailed` when a build fails.
+    A pulumi of the user's brings its language host and takes the place of `esc`. Raises `OpsError` when there is no
+    usable Go, `ToolFailed` when a build fails.
     """
     wanted = set(names)
     found = {name: tool for name in sorted(wanted) if (tool := of_person(name)) is not None}
@@ -61,16 +61,20 @@ def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
     missing = [tool for tool in TOOLS if tool.name in wanted - found.keys()]
     if missing:
         folders = _folders({tool.module.name: tool.module for tool in missing}, report)
-        found |= {tool.name: _built(tool, folders[tool.module.name]) for tool in missing}
+        found |= {
+            tool.name: Found(
+                name=tool.name,
+                program=folders[tool.module.name] / tool.name,
+                version=tool.module.version,
+                origin=BUILT,
+            )
+            for tool in missing
+        }
     return found
 
 
-def _built(tool: Tool, folder: Path) -> Found:
-    return Found(name=tool.name, program=folder / tool.name, version=tool.module.version, origin=BUILT)
-
-
 def of_person(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
-    """The person's own program: on PATH when its version serves as well as the pinned one, or an installed plugin."""
+    """The user's own program: on PATH when its version serves as well as the pinned one, or an installed plugin."""
     if name.startswith("pulumi-resource-"):
         return _plugin(name.removeprefix("pulumi-resource-"), environ)
     tool = next(tool for tool in TOOLS if tool.name == name)
@@ -78,7 +82,7 @@ def of_person(name: str, environ: Mapping[str, str] = os.environ) -> Found | Non
     if program is None or (name == "pulumi" and not has_language_host(program)):
         return None
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             [program, *tool.version_argv],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -90,14 +94,14 @@ def of_person(name: str, environ: Mapping[str, str] = os.environ) -> Found | Non
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if asked.returncode != 0 or not tool.fits(asked.stdout, tool.module.version):
+    if done.returncode != 0 or not tool.fits(done.stdout, tool.module.version):
         return None
-    version = ".".join(map(str, read_version(asked.stdout)))
+    version = ".".join(map(str, read_version(done.stdout)))
     return Found(name=name, program=program, version=f"v{version}", origin=ON_PATH)
 
 
 def _plugin(name: str, environ: Mapping[str, str]) -> Found | None:
-    """A provider where the person's pulumi finds it: on PATH, or installed in the version that the SDK asks for."""
+    """A provider where the user's pulumi finds it: on PATH, or installed in the version that the SDK asks for."""
     plugin = next((one for one in wanted_plugins() if one.name == name), None)
     if plugin is None:
         return None
@@ -119,18 +123,15 @@ def _folders(modules: dict[str, Module], report: Report) -> dict[str, Path]:
     )
     if to_build:
         go = find_go()
-        report(_announcement(to_build, go))
+        named = ", ".join(f"{module.name} {module.version}" for module in to_build)
+        minutes = _minutes(_estimate(to_build))
+        report(f"building {named} with {go.version}, once for this user: about {minutes}")
         _build_all(to_build, go, report)
         if freed := clear_own_caches(cache_folder()):
             report(f"removed what only the build needed ({freed / 1024**3:.1f} GiB)")
     for folder in folders.values():
         note_use(folder)
     return folders
-
-
-def _announcement(modules: Sequence[Module], go: Go) -> str:
-    named = ", ".join(f"{module.name} {module.version}" for module in modules)
-    return f"building {named} with {go.version}, once for this user: about {_minutes(_estimate(modules))}"
 
 
 def _estimate(modules: Sequence[Module]) -> float:

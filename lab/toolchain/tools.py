@@ -1,4 +1,4 @@
-"""Which programs the lab needs, from which module, and how each says its version.
+"""Which programs the lab needs, from which module, and how each prints its version.
 
 The versions stand in `<module>/go.mod` and nowhere else.
 """
@@ -28,7 +28,7 @@ class Module:
     folder_name: str = ""
     """Where two of them share a `go.mod`: its folder; else `name`."""
     stamp: Callable[[str], tuple[str, ...]] = lambda _version: ()
-    """Linker settings that tell the programs their own version, from a version such as `v1.36.3`."""
+    """Linker settings with the programs' own version, from a version such as `v1.36.3`."""
     beside: tuple[tuple[str, str], ...] = ()
     """Files that the programs look for in their own folder, as (Go module, path in it)."""
 
@@ -72,13 +72,13 @@ def _required_version(go_mod: Path, path: str) -> str:
     return found.group(1)
 
 
-def same_minor(said: str, pinned: str) -> bool:
+def same_minor(printed: str, pinned: str) -> bool:
     """Equal up to the minor version: `1.36.1` for `v1.36.3`."""
-    return read_version(said)[:2] == read_version(pinned)[:2]
+    return read_version(printed)[:2] == read_version(pinned)[:2]
 
 
 def read_version(text: str) -> tuple[int, int, int]:
-    """The first `x.y.z` in what a program says about itself; zeros when there is none."""
+    """The first `x.y.z` in what a program prints; zeros when there is none."""
     found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
     if found is None:
         return (0, 0, 0)
@@ -147,15 +147,15 @@ TOOLS: tuple[Tool, ...] = (
         package="helm.sh/helm/v4/cmd/helm",
         version_argv=("version", "--short"),
         # Helm 4, or a Helm 3 that can render with `--dry-run=server` and reads OCI references.
-        fits=lambda said, _: read_version(said) >= (3, 14, 0),
+        fits=lambda printed, _: read_version(printed) >= (3, 14, 0),
     ),
     Tool(
         name="pulumi",
         module=PULUMI,
         package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
         version_argv=("version",),
-        # One whose exit codes tell failures apart.
-        fits=lambda said, _: read_version(said) >= FIRST_WITH_EXIT_CODES,
+        # One whose exit codes distinguish failures.
+        fits=lambda printed, _: read_version(printed) >= FIRST_WITH_EXIT_CODES,
     ),
     # Ours: the vendor's language host is in no module that is served.
     Tool(name="pulumi-language-python", module=PULUMI, package="./pulumi-language-python"),

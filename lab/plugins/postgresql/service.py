@@ -30,7 +30,7 @@ GONE = ("3D000", "42704", "3F000")
 
 
 class RequestFailed(Exception):
-    """The text is what the person reads. `details` is a serialized `google.rpc.Status`."""
+    """The text is what the user reads. `details` is a serialized `google.rpc.Status`."""
 
     def __init__(self, text: str, details: bytes = b"") -> None:
         super().__init__(text)

@@ -197,7 +197,7 @@ def test_a_state_that_no_export_could_be_is_refused(caller: Caller, state: dict[
 
 
 def test_only_the_last_updates_are_remembered(caller: Caller, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.cloud.stack_store.KEPT", 3)
+    monkeypatch.setattr("lab.cloud.stack_store.REMEMBERED", 3)
     for number in range(5):
         update = Operation.started(caller)
         update.checkpoint(deployment({"number": number}))

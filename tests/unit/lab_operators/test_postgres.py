@@ -84,11 +84,11 @@ def test_files_are_private(place: postgres.Place) -> None:
 
 
 def test_never_runs_as_root(place: postgres.Place) -> None:
-    assert psutil.Process(postgres.find(place).pid).uids().effective != 0
+    assert psutil.Process(postgres.read_postmaster(place.data).pid).uids().effective != 0
 
 
 def test_start_adopts_the_running_server(place: postgres.Place) -> None:
-    assert postgres.start(place) == postgres.find(place)
+    assert postgres.start(place) == postgres.read_postmaster(place.data)
 
 
 def test_a_recycled_process_id_is_not_the_server(lab_dir: Path) -> None:
@@ -154,10 +154,10 @@ def test_sorts_out_parameters(place: postgres.Place) -> None:
 
 
 def test_survives_sigkill_and_restarts(place: postgres.Place) -> None:
-    first = postgres.find(place)
+    first = postgres.read_postmaster(place.data)
     os.kill(first.pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while postgres.find(place) is not None:
+    while postgres.read_postmaster(place.data) is not None:
         assert time.monotonic() < deadline
     assert postgres.start(place).pid != first.pid
     login(place, "first-password").close()
@@ -180,7 +180,7 @@ def test_stop_all_and_remove(lab_dir: Path) -> None:
     postgres.create(place, postgres.Creation(), "p")
     running = postgres.start(place)
     assert running.pid in postgres.stop_all(lab_dir)
-    assert postgres.find(place) is None
+    assert postgres.read_postmaster(place.data) is None
     postgres.remove(place.folder)
     assert not place.folder.parent.exists()
 

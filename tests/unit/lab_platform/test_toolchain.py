@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import toolchain
@@ -329,6 +329,7 @@ def logs() -> Iterator[Path]:
         yield Path(folder)
 
 
+@settings(deadline=None)
 @given(data=st.data(), elapsed=st.floats(0, 1e6))
 def test_the_estimate_never_runs_past_its_end(logs: Path, data: st.DataObject, elapsed: float) -> None:
     builds = data.draw(progresses(logs))
@@ -343,6 +344,7 @@ def test_the_estimate_never_runs_past_its_end(logs: Path, data: st.DataObject, e
     assert progress_line(builds, elapsed) == "built " + ", ".join(progress.module.name for progress in builds)
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 60), min_size=2), elapsed=st.floats(1, 1e4))
 def test_more_packages_at_the_same_time_are_never_less_progress(logs: Path, counts: list[int], elapsed: float) -> None:
     progress = Progress(ETCD, logs / "etcd", total=40)
