@@ -1,4 +1,4 @@
-"""HTTP on loopback: checks the caller, reads requests, sends answers. Started by `python -m lab.cloud`, in tests `serving`."""
+"""HTTP on loopback: checks the caller, reads requests, sends answers. `serving` starts it in a test."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def _run(program: str, *words: str, folder: Path, stdin: str = "") -> subprocess
 
 
 def start(place: Place) -> Postmaster:
-    """Start the server, or adopt the running one. PostgresError names the port's holder, or has the log's last lines."""
+    """Start the server, or adopt the running one. PostgresError names the port's holder, or has the last log lines."""
     running = read_postmaster(place.data)
     if running is not None:
         return running if running.ready else _wait_until_ready(place, None)
