@@ -1,4 +1,4 @@
-"""How a run starts: `open_run` without a target, `open_session` on one, which is checked and announced first.
+"""How a run starts: `open_run` without a target, `open_session` on one that is checked and announced first.
 
 The lab is started here when the target is the lab and it does not run yet.
 """
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from lab import platform
 from runbooks import services
 from runbooks.core.environment import backend_variables, child_environment, plugin_variables, secret_variables
 from runbooks.core.errors import NotFound, Usage, exit_code_of
 from runbooks.core.files import ROOT, make_folder, state_dir
-from runbooks.core.journal import Journal, JournalUnwritable
+from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import make_reporter
 from runbooks.core.runner import Runner
@@ -41,23 +42,30 @@ SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
 def open_run(
     c: Any, task: str, *, argv: Sequence[str] | None = None, show_children: bool = False
 ) -> Iterator[RunContext]:
-    """Display, record and runner of a run of `task`; what the environment holds of secrets is registered first.
+    """Reporter, journal and runner of a run of `task`; the secrets of the environment are registered first.
 
-    `show_children` shows what children print while they print it.
+    `show_children` shows what children print while they print it. The journal ends with the run's exit code.
     """
     masker = Masker(secret_variables(os.environ), public_names=public_names())
     chosen = str(c.config.ops.target or "")
     reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, target=chosen)
     state = make_state_dir()
     journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
-    with _recorded(journal), contextlib.ExitStack() as closing:
-        closing.callback(reporter.close)
-        # What `lab.env` put into a shell is for that shell.
-        environment = child_environment({**os.environ, "PATH": persons_path()})
-        show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
-        runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, report=reporter.line)
-        closing.enter_context(runner)
-        yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
+    # What `lab.env` put into a shell is for that shell.
+    environment = child_environment({**os.environ, "PATH": persons_path()})
+    show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
+    exit_code = 0
+    try:
+        with (
+            contextlib.closing(reporter),
+            Runner(masker=masker, journal=journal, base_env=environment, show=show, report=reporter.line) as runner,
+        ):
+            yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
+    except BaseException as error:
+        exit_code = exit_code_of(error)
+        raise
+    finally:
+        journal.finish(exit_code)
 
 
 @contextlib.contextmanager
@@ -71,46 +79,39 @@ def open_session(
     """
     with open_run(c, task, argv=argv) as run, contextlib.ExitStack() as closing:
         name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
-        starts_lab = name == LAB and not lab_is_up(run.state_dir)
+        starts_lab = name == LAB and not platform.is_up(run.state_dir)
         if starts_lab:
-            bring_up_lab(run, may_start=start_lab)
-        target = load_target(name, root=ROOT, state_dir=run.state_dir)
-        session = build_session(target, run, closing)
-        found = confirm_cluster(session) if cluster else None
-        facts = header_facts(session, found)
-        run.reporter.line(header(facts))
-        run.reporter.event("target", **facts)
-        run.journal.write("target", **facts)
+            if not start_lab:
+                raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
+            run.reporter.announce("This works on the lab, a throw-away platform on this machine. It is started first.")
+            with run.reporter.step("start the lab") as progress:
+                platform.up(run.state_dir, progress.note)
+        session = build_session(load_target(name, root=ROOT, state_dir=run.state_dir), run, closing)
+        announce_target(session, confirm_cluster(session) if cluster else None)
         if starts_lab:
             apply_environments_on_lab(session)
         yield session
 
 
-def lab_is_up(state: Path) -> bool:
-    from lab import platform
-
-    return platform.is_up(state)
+def announce_target(session: Session, cluster: Cluster | None) -> None:
+    """One line: `target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
+    facts = {
+        "target": session.target.name,
+        "stack": session.target.stack,
+        "backend": session.target.shown_backend,
+        "cluster": cluster.uid if cluster else "",
+        "pulumi": session.tools.pulumi_version,
+    }
+    shown = facts | {"cluster": facts["cluster"][:8] or "not asked"}
+    session.reporter.line(" · ".join(f"{name} {value}" for name, value in shown.items()))
+    session.reporter.event("target", **facts)
+    session.journal.write("target", **facts)
 
 
 def apply_environments_on_lab(session: Session) -> None:
-    """A lab that was just started gets every definition of `environments/`, so that a fresh one can be bound to."""
+    """Apply every definition of `environments/` to a lab that was just started, so that stacks can bind them."""
     if not session.target.has_diy_backend:
         environments.apply_definitions(session)
-
-
-@contextlib.contextmanager
-def _recorded(journal: Journal) -> Iterator[None]:
-    """Close the journal with the exit code the run ends with."""
-    try:
-        yield
-    except BaseException as error:
-        with contextlib.suppress(JournalUnwritable):  # the run has failed already, and says why
-            journal.finish(exit_code_of(error))
-        raise
-    else:
-        journal.finish(0)
-    finally:
-        journal.close()
 
 
 def public_names() -> Iterator[str]:
@@ -126,21 +127,10 @@ def make_state_dir() -> Path:
     return state
 
 
-def bring_up_lab(run: RunContext, *, may_start: bool) -> None:
-    """Start the lab, and say so first. Raises `NotFound` where a task only looks at one that runs."""
-    from lab import platform
-
-    if not may_start:
-        raise NotFound("the lab is not running", expected="a running lab", next_step="./inv lab.up")
-    run.reporter.announce("This works on the lab, a throw-away platform on this machine. It is started first.")
-    with run.reporter.step("start the lab") as progress:
-        platform.up(run.state_dir, progress.note)
-
-
 def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
-    """kubectl for a target, with a cache of its own: after a reset of the lab another one answers on the same port."""
+    """kubectl for a target, with a cache per cluster: after a reset of the lab another one answers on the same port."""
     cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
-    env = cluster_login(context) | {"KUBECACHEDIR": str(cache)}
+    env = login_variables(context) | {"KUBECACHEDIR": str(cache)}
     return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
 
 
@@ -164,20 +154,24 @@ def load_chosen_target(c: Any, run: RunContext) -> Target:
     return load_target(name, root=ROOT, state_dir=run.state_dir)
 
 
-def cluster_login(context: KubeContext) -> dict[str, str]:
-    """The variables that the kubeconfig's login plug-in may need; without one there are none."""
+def login_variables(context: KubeContext) -> dict[str, str]:
+    """The variables that the kubeconfig's login plug-in may need; none without a plug-in."""
     return plugin_variables(os.environ) if context.starts_plugin else {}
 
 
 def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack) -> Session:
-    """A session on a target that was resolved before, not yet guarded; `closing` takes away what it leaves on disk."""
+    """A session on a target that was resolved before, not yet guarded; `closing` removes what it leaves on disk."""
     folder = run.journal.folder
     context, kubeconfig = private_kubeconfig(target, folder)
     closing.callback(kubeconfig.unlink, missing_ok=True)
-    run.masker.register_all([*context.secrets(), *passphrases(target), *tokens(target), *backend_passwords(target)])
+    files = [
+        read_secret_file(target, target.passphrase_file, "passphrase"),
+        read_secret_file(target, target.token_file, "token"),
+    ]
+    run.masker.register_all([*context.secrets(), *files, *backend_passwords(target)])
     home = closing.enter_context(made_private(folder, os.environ))
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)
-    env = cluster_login(context) | explicit
+    env = login_variables(context) | explicit
     program, version = choose_pulumi(target, env, run.runner)
     return Session(
         root=ROOT,
@@ -197,25 +191,17 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
 
 
 def backend_passwords(target: Target) -> list[str]:
-    """The passwords in a backend's address, as they stand there and as they are."""
+    """The passwords in a backend's address, as written there and decoded."""
     parts = urlsplit(target.backend)
     fields = (field.partition("=") for field in parts.query.split("&"))
     written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]
     return [text for password in written if password for text in (password, unquote(password))]
 
 
-def passphrases(target: Target) -> list[str]:
-    """What the target's passphrase file holds. Raises `Usage` when it cannot be read."""
-    return [read_secret_file(target, target.passphrase_file, "passphrase")] if target.passphrase_file else []
-
-
-def tokens(target: Target) -> list[str]:
-    """The access token of the lab's own cloud. Raises `Usage` when it cannot be read."""
-    return [read_secret_file(target, target.token_file, "token")] if target.token_file else []
-
-
-def read_secret_file(target: Target, path: Path, what: str) -> str:
-    """What a file of one secret holds. Raises `Usage` when it cannot be read."""
+def read_secret_file(target: Target, path: Path | None, what: str) -> str:
+    """The content of a file of one secret; empty without a path. Raises `Usage` when it cannot be read."""
+    if path is None:
+        return ""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -232,17 +218,15 @@ def pulumi_environment(
     """Everything that decides where pulumi goes, set explicitly for each child."""
     credentials = target.credentials_dir or user_credentials(environ)
     if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
-        # pulumi writes a token of the environment down, and makes its backend the person's current one.
+        # pulumi writes a token of the environment down, and makes its backend the user's current one.
         credentials = home
     made = {
         "PULUMI_BACKEND_URL": target.backend,
         "PULUMI_HOME": str(home),
         "PULUMI_CREDENTIALS_PATH": str(credentials.absolute()),
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
         "KUBECONFIG": str(kubeconfig),
         "UV_FROZEN": "1",
         "UV_OFFLINE": "1",
-        "NO_COLOR": "1",
         # They live for seconds, so they collect garbage less often (6 % less CPU, 18 MB more), up to a limit.
         "GOGC": "400",
         "GOMEMLIMIT": "512MiB",
@@ -251,35 +235,12 @@ def pulumi_environment(
     if target.passphrase_file is not None:
         made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(target.passphrase_file)
     if target.ephemeral:
-        made |= {"PULUMI_ACCESS_TOKEN": tokens(target)[0]} if target.token_file else {}
+        if token := read_secret_file(target, target.token_file, "token"):
+            made["PULUMI_ACCESS_TOKEN"] = token
         tools = os.pathsep.join((str(state / "lab" / "bin"), made["PATH"]))
         return made | {"OPS_STATE": str(state), "PATH": tools, NO_DOWNLOADS: "true", NO_AMBIENT: "false"}
-    if made["PATH"] != environ.get("PATH", os.defpath):  # `lab.env` was here, and said this for the lab
+    if made["PATH"] != environ.get("PATH", os.defpath):  # `lab.env` set this for the lab in the same shell
         made[NO_DOWNLOADS] = "false"
     passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
     of_backend = backend_variables(urlsplit(target.backend).scheme, environ)
     return made | of_backend | {name: environ[name] for name in passed_on if name in environ}
-
-
-def header(facts: Mapping[str, str]) -> str:
-    """`target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
-    return " · ".join(
-        (
-            f"target {facts['target']}",
-            f"stack {facts['stack']}",
-            f"backend {facts['backend']}",
-            f"cluster {facts['cluster'][:8] or 'not asked'}",
-            f"pulumi {facts['pulumi']}",
-        )
-    )
-
-
-def header_facts(session: Session, cluster: Cluster | None) -> dict[str, str]:
-    target, tools = session.target, session.tools
-    return {
-        "target": target.name,
-        "stack": target.stack,
-        "backend": target.shown_backend,
-        "cluster": cluster.uid if cluster else "",
-        "pulumi": tools.pulumi_version,
-    }
