@@ -44,7 +44,7 @@ from runbooks.tools.stack import Stack
 
 NOT_APPROVED = "not approved, so nothing was applied"
 ATTEMPTS = 3
-"""How often a plan is made anew because what determines it changed before it could be applied."""
+"""How often a plan is made again because what determines it changed before it could be applied."""
 
 
 def show_plan(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
@@ -175,7 +175,7 @@ def services_of(session: Session, plans: Sequence[StackPlan]) -> list[Service]:
 
 
 def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, again: str) -> list[StackPlan]:
-    """The plans while nothing that determines them changed; the others are made anew, shown and approved together."""
+    """The plans of the layer; those whose causes changed are previewed again, shown and approved together."""
     current = {plan.service: plan for plan in layer}
     unsettled = list(layer)
     for _ in range(ATTEMPTS):
@@ -183,7 +183,7 @@ def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, a
         stale = services_of(session, [plan for plan in unsettled if _is_stale(session, plan)])
         if not stale:
             return list(current.values())
-        unsettled = _approve_anew(session, stale, yes=yes, again=again)
+        unsettled = _approve_again(session, stale, yes=yes, again=again)
         current |= {plan.service: plan for plan in unsettled}
     raise Refused(
         f"what determines the plan of {', '.join(plan.service for plan in unsettled)} keeps changing",
@@ -193,14 +193,16 @@ def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, a
 
 
 def _is_stale(session: Session, plan: StackPlan) -> bool:
-    """Whether to make it anew: it waited for its producers, or what determines it changed, which is reported."""
+    """Whether to preview it again: it waited for its producers, or what determines it changed, which is reported."""
     if plan.is_blocked:
         return True
     changed = plan.fingerprint.differing(fingerprint_of(session, session.service(plan.service)))
     if plan.adopts and plan.preview and existing_of(session, plan.stack, plan.preview) != plan.existing:
         changed.append("what exists already")
     if changed:
-        session.reporter.line(f"{plan.service}: {', '.join(changed)} changed since the preview, so it is made anew.")
+        session.reporter.line(
+            f"{plan.service}: {', '.join(changed)} changed since the preview, so it is previewed again."
+        )
     return bool(changed)
 
 
@@ -214,7 +216,7 @@ def forget_states(session: Session, services: Sequence[Service]) -> None:
             states.forget(session, stack)
 
 
-def _approve_anew(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
+def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
     """Preview side by side, show one plan summary, ask for one approval."""
     with session.reporter.step(title("preview", services)):
         plans = side_by_side(session, services, lambda service: plan_stack(session, service))

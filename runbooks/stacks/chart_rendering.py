@@ -32,7 +32,7 @@ PROGRAM_TIMEOUT = 120.0
 
 
 def charts_of(session: Session, service: Service, *, published: bool = False) -> list[Chart]:
-    """The charts the service's program asks for, with its settings on this target.
+    """The charts of the service's program, with its settings on this target.
 
     `published` takes the source in charts.yaml, whatever `charts:source` is. Raises `Usage` with the program's own
     error when its settings are not valid.

@@ -177,9 +177,9 @@ def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
     node = live.get("values") if isinstance(live, Mapping) else None
     for part in path:
         if node is not None and not _is_map(node) and not isinstance(node, list):
-            raise refuse("a value stands above it")
+            raise refuse("there is a value above it")
         if isinstance(node, list) and not (isinstance(part, int) and part < len(node)):
-            raise refuse("a value stands above it")
+            raise refuse("there is a value above it")
         node = _child(node, part)
     if node is None or _is_secret(node):
         return
@@ -280,8 +280,8 @@ class Match:
 def match_entries(old_nodes: Sequence[Any], new_nodes: Sequence[Any]) -> list[Match]:
     """For each entry of the old list its match in the new one: by its rest, else by a name that is unique in both.
 
-    Lists that are equal but for the values of their secrets match as they stand, even where entries cannot be told
-    apart: no edit was made, so every secret stays where it is now.
+    Lists that are equal but for the values of their secrets match index by index, even where entries are
+    identical: no edit was made, so every secret stays where it is.
     """
     old, new = [Entry.of(node) for node in old_nodes], [Entry.of(node) for node in new_nodes]
     if [entry.masked for entry in old] == [entry.masked for entry in new]:

@@ -47,7 +47,7 @@ PRINTING_SECRETS: Mapping[str, frozenset[str]] = {
 }
 """They print secrets in plaintext that the masker does not know."""
 OF_SECRETS = re.compile(r"(?:^|[,/])secrets?(?:\.[^,/]*)?(?:[,/?]|$)", re.IGNORECASE)
-"""Secrets among what kubectl is asked for: `secret/x`, `pods,secrets`, `/api/v1/namespaces/x/secrets`."""
+"""Secrets among the resources of a kubectl command: `secret/x`, `pods,secrets`, `/api/v1/namespaces/x/secrets`."""
 WITHOUT_VALUES = frozenset({"", "name", "wide"})
 """Outputs of kubectl in which a Secret shows its name and size alone."""
 OUTPUT = re.compile(r"(?:-o|--output)=?(?P<form>.*)")
@@ -100,7 +100,7 @@ def refuse_changing(command: Sequence[str]) -> None:
 
 
 def _prints_secrets(line: Sequence[str], verbs: Sequence[str]) -> bool:
-    """Whether `kubectl get` is asked for Secrets in an output that holds their values."""
+    """Whether `kubectl get` prints Secrets in an output that holds their values."""
     outputs = {word for word in line if word.startswith(("--template", "--raw"))}
     for word, following in itertools.pairwise([*line, ""]):
         if found := OUTPUT.fullmatch(word):
@@ -110,7 +110,7 @@ def _prints_secrets(line: Sequence[str], verbs: Sequence[str]) -> bool:
 
 
 def _without_options(line: Sequence[str]) -> list[str]:
-    """The words that are no options and no values of options."""
+    """The words that are neither options nor values of options."""
     return [
         word
         for number, word in enumerate(line)
@@ -147,7 +147,7 @@ def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequen
 def run_with(
     session: Session, name: EnvironmentName, opened: Opened, line: Sequence[str], stack: Stack | None = None
 ) -> None:
-    """Run the command with the environment's variables and files, in the folder and on the stack where one is given.
+    """Run the command with the environment's variables and files, in the folder and on the stack of the project.
 
     Raises `ToolFailed` with its exit code.
 

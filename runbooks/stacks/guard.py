@@ -26,7 +26,7 @@ IDENTITY_NAMESPACE = "kube-system"
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What stands behind the target's context."""
+    """The cluster behind the target's context."""
 
     context: str
     name: str
@@ -49,7 +49,7 @@ def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]
 
 
 def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
-    """Ask the cluster who it is and compare with what was pinned.
+    """Ask the cluster for its identity and compare it with the pinned one.
 
     Raises `Refused` when it does not answer, was never pinned, or is another one.
     """
@@ -73,12 +73,12 @@ def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner
 
 
 def confirm_cluster(session: Session) -> Cluster:
-    """Ask the run's cluster again who it is. Raises `Refused` unless it is the pinned one."""
+    """Ask the run's cluster for its identity again. Raises `Refused` unless it is the pinned one."""
     return check_cluster(session.target, session.context, session.kubectl, session.runner)
 
 
 def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
-    """The cluster's identity, whether pinned or not. Raises `Refused` when it does not give one."""
+    """The cluster's identity, pinned or not. Raises `Refused` when the cluster does not report one."""
     answer = f"an answer from the cluster with UID {target.cluster_uid}" if target.is_pinned else "an answer"
     try:
         namespace = ask(runner, kubectl.get("namespace", IDENTITY_NAMESPACE))
@@ -99,7 +99,7 @@ def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Run
     uid = text_at(namespace, "metadata", "uid")
     if not uid or text_at(namespace, "metadata", "name") != IDENTITY_NAMESPACE:
         raise Refused(
-            f"the server behind context {target.context!r} gives no UID for namespace {IDENTITY_NAMESPACE}",
+            f"the server behind context {target.context!r} reports no UID for namespace {IDENTITY_NAMESPACE}",
             expected=answer,
             next_step="./inv doctor",
         )

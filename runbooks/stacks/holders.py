@@ -1,4 +1,4 @@
-"""Who works on a stack right now: by the locks of a file backend, or by what the cloud says of the update it runs."""
+"""Which run holds a stack: by the locks of a file backend, or by the update that the cloud reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from runbooks.tools.stack import Stack
 
 
 def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> list[Held] | None:
-    """Who holds the stack; `None` on a backend that does not tell (a bucket). Raises what pulumi's failure means."""
+    """The holders of the stack; `None` on a backend that does not report them (a bucket).
+
+    Raises what pulumi's failure means.
+    """
     folder = pulumi.lock_folder(stack, session.target.backend)
     if folder is not None:
         return [locks.look(lock) for lock in pulumi.locks_in(folder)]
@@ -19,13 +22,13 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
         return None
     if not states.has_stack(session, stack):
         return []
-    asked = session.runner.run(pulumi.stack_show(stack), after_interrupt=after_interrupt)
-    if not asked.ok:
-        raise explain(asked, stack)
-    update = pulumi.read_current_update(asked.stdout)
+    answer = session.runner.run(pulumi.stack_show(stack), after_interrupt=after_interrupt)
+    if not answer.ok:
+        raise explain(answer, stack)
+    update = pulumi.read_current_update(answer.stdout)
     if update is None:
         return []
-    # Everybody who uses the lab's cloud is on this machine.
+    # Every user of the lab's cloud is on this machine.
     folders = folders_of(session, stack)
     return locks.look_here(update, stack.name, folders, everybody_is_here=session.target.ephemeral)
 
@@ -37,7 +40,7 @@ def folders_of(session: Session, stack: Stack) -> set[str]:
 
 
 def held_now(session: Session, stack: Stack) -> str:
-    """Who holds the stack, in a table's cell; empty when it is free. On the cloud it tells only that an update runs."""
+    """The stack's holders for a table's cell; empty when it is free. The cloud reports only that an update runs."""
     folder = pulumi.lock_folder(stack, session.target.backend)
     if folder is not None:
         return "; ".join(map(_in_a_cell, pulumi.locks_in(folder)))
@@ -47,5 +50,5 @@ def held_now(session: Session, stack: Stack) -> str:
 
 def _in_a_cell(lock: pulumi.Lock) -> str:
     if lock.is_unreadable:
-        return "a lock that names nobody"
+        return "a lock without an owner"
     return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"

@@ -1,4 +1,4 @@
-"""What a run will do: ranked changes, the plan summary a person approves, and what may then happen and what not."""
+"""What a run will do: ranked changes, the plan summary that is approved, and which operations are allowed then."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Rank(IntEnum):
 HEADINGS = {
     Rank.DESTRUCTIVE: "DESTRUCTIVE: something that holds data or others rely on would be deleted or replaced",
     Rank.EXISTING: "EXISTS ALREADY: in the cluster, and this stack did not make it",
-    Rank.REPLACE: "replaced: deleted and made anew",
+    Rank.REPLACE: "replaced: deleted and created again",
     Rank.RESTART: "restarted: pods are rolled",
     Rank.OTHER: "the rest",
 }
@@ -53,7 +53,7 @@ REPLACING = frozenset({"replace", "create-replacement", "delete-replaced"})
 PRECIOUS_KUBERNETES = frozenset(
     {"PersistentVolumeClaim", "CustomResourceDefinition", "Namespace", "StatefulSet", "Database"}
 )
-"""Kinds whose deletion or replacement takes data, or what other objects hang on, with it."""
+"""Kinds whose deletion or replacement deletes data, or what other objects depend on."""
 PRECIOUS_TYPES = re.compile(
     r"kubernetes:postgresql\.cnpg\.io/[^:]+:(Cluster|Database|DatabaseRole)$"
     r"|postgresql:index/(database:Database|role:Role)$"
@@ -98,7 +98,7 @@ STRENGTH = {
 }
 """Operations, weakest first; an approved one covers the weaker ones on the same resource."""
 STRONGEST = 5
-"""Of an operation nobody here has heard of."""
+"""Of an unknown operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Fingerprint:
     """`program`, `settings`, `upstream outputs`, `state`, `providers`, `cluster`, … → hash."""
 
     def differing(self, other: Fingerprint) -> list[str]:
-        """The parts that are not the same in both, in words a person reads."""
+        """The names of the parts that are not the same in both."""
         names = [*self.parts, *(name for name in other.parts if name not in self.parts)]
         return [name for name in names if self.parts.get(name) != other.parts.get(name)]
 
@@ -156,7 +156,7 @@ class StackPlan:
     incomplete: tuple[str, ...] = ()
     """Components whose objects are not known before they are applied; creating those belongs to the approval."""
     existing: Mapping[str, str] = field(default_factory=dict)
-    """URN of what would be created and is in the cluster already → whose it is."""
+    """URN of what would be created and is in the cluster already → its owner."""
     adopts: bool = False
     """Pulumi would take over whatever exists already (`kubernetes:upsertExistingObjects`) instead of failing."""
     writes_outputs: bool = False
@@ -181,7 +181,7 @@ class StackPlan:
 
     @property
     def takes_over(self) -> bool:
-        """Objects of others become this stack's own; with an incomplete preview nobody knows which."""
+        """Objects of others become this stack's own; with an incomplete preview it is unknown which."""
         return self.adopts and bool(self.existing or self.incomplete)
 
     @property
@@ -407,7 +407,7 @@ PATH_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
 PROPERTY_SIGNS = {"add": "+", "delete": "-", "update": "~"}
 ABSENT = object()
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""What stands for a value that is not known before it is applied (pulumi pkg/resource/stack/deployment.go)."""
+"""The placeholder of a value that is not known before it is applied (pulumi pkg/resource/stack/deployment.go)."""
 NOT_KNOWN_YET = "(unknown until applied)"
 
 
@@ -491,7 +491,7 @@ def format_value(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Approved:
-    """What an update may do: for each resource, nothing stronger than what the person saw."""
+    """What an update may do: for each resource, nothing stronger than the plan summary showed."""
 
     strengths: Mapping[str, int]
     """URN → strength of the strongest approved operation."""
@@ -526,7 +526,7 @@ MOST_ERRORS = 100
 
 @dataclass(kw_only=True)
 class Watch:
-    """Follows one `up --json` line by line: the first operation nobody approved stops it, once and gracefully."""
+    """Follows one `up --json` line by line: the first operation that was not approved stops it, once and gracefully."""
 
     approved: Approved
     stop: Callable[[], None]
@@ -565,7 +565,7 @@ def hash_text(text: str) -> str:
 def hash_files(paths: Iterable[Path]) -> str:
     """One hash over names and contents of files and whole folders; what is missing counts as missing.
 
-    Byte code, hidden files and stack settings (which are a part of their own) are left out.
+    Byte code, hidden files and stack settings (which are fingerprinted apart) are left out.
     """
     digest = hashlib.sha256()
     for path in sorted({found for each in paths for found in _files_in(each)}):

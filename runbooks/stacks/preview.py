@@ -129,7 +129,7 @@ def work_in_order(
     """Yield the futures of each layer once all its services were tried.
 
     Work on a service starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
-    service never starts, so no layer may be asked for after a failure.
+    service never starts, so do not ask for a layer after a failure.
     """
     # In the order of the layers: of what is ready, the earlier one starts first.
     services = {service.name: service for layer in service_layers for service in layer}
@@ -190,7 +190,7 @@ def plan_end(session: Session, service: Service) -> StackPlan:
 
 
 def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
-    """The objects that are not what the stack's state says. Raises what pulumi's failure means."""
+    """The objects that differ from the stack's state. Raises what pulumi's failure means."""
     preview = run_preview(session, stack, pulumi.refresh_preview(stack))
     return [step for step in preview.changes if not pulumi.is_bookkeeping(step.urn)]
 
@@ -225,14 +225,14 @@ def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
     """
     preview = pulumi.read_preview(answer)
     settings = {key: None if value == pulumi.SECRET else value for key, value in preview.settings.items()}
-    source = f"the settings of {stack.service}, as pulumi put them together"
+    source = f"the settings of {stack.service}, as pulumi combined them"
     where = f"remove it from {stack.folder / 'Pulumi.yaml'} or {stack.settings_file}"
     check_stack_settings(settings, session.target, source=source, next_step=where)
     return preview
 
 
 def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
-    """Do the work for all items at once, in threads, and give the results in their order.
+    """Do the work for all items at once, in threads, and return the results in their order.
 
     All are waited for. The first failure is raised then, the others are shown.
     """
@@ -290,7 +290,7 @@ def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> di
 def manifest_of(step: pulumi.Step) -> Json | None:
     """What kubectl needs to find the object of a step that creates one; `None` for every other step.
 
-    Patches are made on what exists, so they are none. A secret or unknown name cannot be asked for.
+    A patch changes an existing object. kubectl cannot find a secret or unknown name.
     """
     inputs = step.new.inputs if step.op == "create" and step.new else {}
     is_object = step.type.startswith("kubernetes:") and not step.type.endswith("Patch")
@@ -317,15 +317,15 @@ def _is_object(found: Found, manifest: Json) -> bool:
 
 def takes_over(preview: pulumi.Preview, settings: Mapping[str, Any]) -> bool:
     """Whether pulumi would take existing objects over instead of failing: by stack config or bound environment."""
-    given = preview.settings.get(TAKES_OVER, settings.get(TAKES_OVER))
-    return str(given).lower() == "true"
+    value = preview.settings.get(TAKES_OVER, settings.get(TAKES_OVER))
+    return str(value).lower() == "true"
 
 
 # What determines a plan
 
 
 def fingerprint_of(session: Session, service: Service) -> Fingerprint:
-    """Everything that determines the plan of the service's stack, read again each time it is asked for."""
+    """Everything that determines the plan of the service's stack, read again at each call."""
     stack = session.stack(service)
     root = session.root
     parts = {
@@ -349,7 +349,7 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
 
 
 def charts_folder(session: Session, stack: Stack) -> Path | None:
-    """The folder charts are taken from instead of their repositories, where `charts:source` says so.
+    """The folder charts are taken from instead of their repositories, where `charts:source` names one.
 
     A relative one is below the repository's root, as `pulumi/lib/charts.py` takes it.
     """

@@ -241,7 +241,7 @@ class Run:
     target: str
     """Empty for a run without one."""
     exit_code: int | None
-    """`None` when the journal has no end: the run still goes on, or was killed."""
+    """`None` when the journal has no end: the run is still running, or was killed."""
     previews: tuple[StackPreview, ...]
 
 

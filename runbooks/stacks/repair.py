@@ -1,7 +1,7 @@
 """Put back what others changed in the cluster: find, show, ask, compare once more, apply.
 
-What is wanted is what the program says, as its preview has it. An object is put back when it is not what the stack's
-state says, or when pulumi cannot apply it because another field manager holds what the program sets. It is applied with
+The program, by its preview, decides what is wanted. An object is put back when it differs from the stack's state, or
+when pulumi cannot apply it because another field manager holds what the program sets. It is applied with
 the field manager that pulumi uses, by force, so that pulumi's next update finds its own object again.
 """
 
@@ -45,7 +45,7 @@ from runbooks.tools.secret_values import unwrapped
 from runbooks.tools.stack import Stack
 
 GONE = "it is gone"
-EMPTY = "it is gone, and would be made anew and empty: what it held does not come back"
+EMPTY = "it is gone, and would be created again, empty: its data does not come back"
 """Destructive: the user decides between that and a backup."""
 KEY_CHANGED = re.compile(r"\]\.[^.\[\]]+$")
 """Of a path: a property of a list item, which may be its key."""
@@ -67,7 +67,7 @@ class Difference:
     manager: str
     """The field manager with which pulumi applies it."""
     is_ahead: bool
-    """The stack's state says something else than the program."""
+    """The stack's state differs from the program."""
     before: Command | None = field(default=None, repr=False)
     """Runs first: it gives that manager the list items whose keys others changed."""
 
@@ -101,7 +101,7 @@ class Repaired:
     """How a repair ended."""
 
     plan: StackPlan
-    """What the program says beyond what was put back; not shown yet."""
+    """What the program changes beyond what was put back; not shown yet."""
     beyond: list[Step]
     put_back: int
     """How many objects."""
@@ -136,7 +136,7 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
 
 
 def compare(session: Session, service: Service) -> Compared:
-    """What of the service is not in the cluster as the program says. Raises what a failing preview means."""
+    """The objects of the service that differ from the program. Raises what a failing preview means."""
     stack = prepare(session, service)
     states.forget(session, stack)
     plan, conflict = None, None
@@ -165,7 +165,7 @@ def compare(session: Session, service: Service) -> Compared:
 def wanted_steps(preview: Preview, changed: Mapping[str, Step], *, is_complete: bool) -> dict[str, Step]:
     """URN → step from the state to the program, of what an update would leave or change in place.
 
-    A preview says nothing of what stays as it is. One that a conflict stopped also says nothing of what depends on it:
+    A preview leaves out what does not change. One that a conflict stopped also leaves out what depends on it:
     that waits for the next round.
     """
     steps = {step.urn: step for step in preview.steps}
@@ -180,7 +180,7 @@ def is_applied(resource: StateResource, changed: Step | None) -> bool:
 
 
 def step_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | None:
-    """The step from what is in the cluster to what the program says; `None` where there is nothing to put back.
+    """The step from the cluster to the program; `None` where there is nothing to put back.
 
     `wanted` leads from the state to the program, `changed` from the state to the cluster, and is `None` where both are
     the same. A difference that the program alone made is left to an update, unless one was `refused`.
@@ -267,7 +267,7 @@ def _not_accepted(session: Session, answer: Outcome, so_far: str) -> ToolFailed:
     return ToolFailed(
         f"could not {answer.command.title} ({so_far}): {session.masker.mask(answer.stderr).strip()}",
         expected="an API server that accepts the object as it was applied before",
-        next_step="correct the cause, or remove the object yourself where it can only be made anew",
+        next_step="correct the cause, or remove the object yourself where it can only be created again",
     )
 
 
@@ -284,9 +284,9 @@ Fields = dict[str, Any]
 
 
 def take_items(obj: Mapping[str, Any], paths: Iterable[str], manager: str) -> tuple[list[Any], tuple[str, ...]]:
-    """The object's `managedFields` with the list items whose keys stand at these paths given to the manager.
+    """The object's `managedFields` with the list items whose keys are at these paths moved to the manager.
 
-    Also gives who held them. A key is what an item is known by, e.g. the number of a Service's port. When another
+    Also returns their former managers. A key identifies an item, e.g. the number of a Service's port. When another
     manager changes it, an apply would add a second item, and remove the first where no other manager holds it.
     """
     entries: list[Any] = copy.deepcopy(list(obj["metadata"].get("managedFields") or ()))
@@ -320,7 +320,7 @@ def _way_to(obj: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _key(fields: Fields, step: tuple[str, Any]) -> str | None:
-    """The key of a field, or of the item whose key values are those of the item in the object."""
+    """The key of a field, or of the list item with the same key values."""
     kind, what = step
     if kind == "f":
         return f"f:{what}" if f"f:{what}" in fields else None

@@ -13,7 +13,7 @@ class SecretSetting:
     """As in the project's own namespace, or `namespace:key`."""
     about: str
     generated: bool = False
-    """A random value will do (`--generate`); otherwise somebody has to bring it. The lab generates every one."""
+    """A random value will do (`--generate`); otherwise the user has to bring it. The lab generates every one."""
 
 
 @dataclass(frozen=True, kw_only=True)

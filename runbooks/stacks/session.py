@@ -31,30 +31,30 @@ from runbooks.tools.stack_config import secrets_provider_of
 
 @dataclass
 class Known:
-    """What this run was told so far. Read and written from several threads."""
+    """What this run has read so far. Read and written from several threads."""
 
     states: dict[str, ClearState] = field(default_factory=dict, repr=False)
     """By the stack's reference."""
     listed: dict[str, pulumi.StackRow] | None = None
-    """The stacks there are, by their references; `None` while nobody was asked."""
+    """The existing stacks, by their references; `None` until they are listed."""
     unlisted: OpsError | None = field(default=None, repr=False)
-    """Why nobody could say which there are: not tried again for every service, as a silent server costs minutes."""
+    """Why they could not be listed: not tried again for every service, as a silent server costs minutes."""
     cloud: Cloud | None = None
     """The backend, once it was asked for."""
     opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
     """By a stack config and what it binds: opened to prepare the stack, and not yet used for its plan."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
-    """Of outputs in a state file: hash of them as they stand there → hash of the values."""
+    """Of outputs in a state file: hash of their text there → hash of the values."""
     _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
 
     def one_at_a_time(self, what: str) -> threading.RLock:
-        """The lock under which `what` is asked for, so that side by side it is asked for once."""
+        """The lock under which `what` is read, so that threads read it once."""
         return self._locks.setdefault(what, threading.RLock())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClearState:
-    """The state with its secrets, as `stack export --show-secrets` tells it."""
+    """The state with its secrets, as `stack export --show-secrets` prints it."""
 
     export: pulumi.Export
     digest: str
@@ -87,7 +87,7 @@ class Session:
     """What a pulumi child gets on top of the allow-listed environment."""
     prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
     known: Known = field(default_factory=Known, repr=False)
-    """What the backend said of the stacks."""
+    """What the backend reported of the stacks."""
 
     def stack(self, service: Service) -> Stack:
         """The service's stack on this target; prepares and checks nothing."""

@@ -303,7 +303,7 @@ def _refuse_unless_lab(target: Target, path: Path) -> None:
     }
     for key, value in folders.items():
         if value is None or not value.resolve().is_relative_to(home):
-            raise _not_the_labs(path, f"its {key} {value} lies outside the lab's folder")
+            raise _not_the_labs(path, f"its {key} {value} is outside the lab's folder")
     backend = target.file_backend
     if not is_loopback(target.backend) and (backend is None or not backend.resolve().is_relative_to(home)):
         raise _not_the_labs(path, f"its backend {target.shown_backend} is neither in the lab's folder nor on loopback")
@@ -328,7 +328,7 @@ def _not_the_labs(path: Path, why: str) -> OpsError:
 
 
 def pin(root: Path, name: str, cluster_uid: str) -> Path:
-    """Write the cluster's UID into the target's entry of `targets.yaml`, and nothing else; gives the file's path.
+    """Write the cluster's UID into the target's entry of `targets.yaml`, and nothing else. Returns the file's path.
 
     Every other byte stays. Raises `Usage` when the file cannot take it.
     """

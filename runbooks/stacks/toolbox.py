@@ -89,11 +89,11 @@ def missing(tool: str, target: Target) -> OpsError:
 
 
 def ask_version(program: str, env: Mapping[str, str], runner: Runs) -> str:
-    """`v3.260.0`. Raises `ToolFailed` when that pulumi cannot even tell its version."""
+    """`v3.260.0`. Raises `ToolFailed` when that pulumi does not print its version."""
     outcome = runner.run(pulumi.version(program, env))
     if not outcome.ok:
         raise ToolFailed(
-            f"{program} does not tell its version (exit {outcome.exit_code})",
+            f"{program} does not print its version (exit {outcome.exit_code})",
             expected="a working pulumi",
             next_step=f"{program} version",
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @each_service()
 def destroy(c: Context, names: tuple[str, ...]) -> None:
-    """Delete everything of {service} from the target, after its name was typed. Refuses while consumers stand."""
+    """Delete everything of {service} from the target, after its name was typed. Refuses while consumers exist."""
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview
     from runbooks.stacks.guard import confirm_cluster
@@ -60,9 +60,9 @@ def refuse_while_needed(session: Session, service: Service) -> None:
         if states.has_stack(session, stack) and states.state_of(session, stack).own_resources:
             standing.append(consumer.name)
     if standing:
-        verbs = "stands and needs" if len(standing) == 1 else "stand and need"
+        verbs = "is still deployed and needs" if len(standing) == 1 else "are still deployed and need"
         raise Refused(
-            f"{', '.join(standing)} still {verbs} {service.name}",
+            f"{', '.join(standing)} {verbs} {service.name}",
             expected="consumers to be destroyed before what they need, exposed objects before their controllers",
             next_step=f"./inv destroy.{standing[-1]}",
         )

@@ -9,7 +9,7 @@ from runbooks.collection import each_service
 
 @each_service()
 def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
-    """Put back in the cluster what the program of {service} says: differences, approval, apply, verify.
+    """Put back what others changed of {service} in the cluster: differences, approval, apply, verify.
 
     --yes approves changes that are not destructive where there is no terminal.
     """

@@ -39,7 +39,7 @@ def init(c: Any, service: str) -> None:
         session.reporter.table(f"New stack for {wanted.name}", ("what", "value"), rows)
         if not session.reporter.ask_yes(f"Create {stack.reference}?"):
             raise NotApproved(
-                "nothing was created: nobody said yes on a terminal",
+                "nothing was created: it was not approved on a terminal",
                 expected="y at the question",
                 next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
             )

@@ -127,7 +127,7 @@ def test_what_lab_env_says_is_not_for_a_real_target(house: House, labs_pulumi: P
 
 def test_a_pulumi_that_does_not_work_is_told(house: House) -> None:
     house.answer("pulumi", ["version"], (1, "", "cannot execute"))
-    with pytest.raises(ToolFailed, match="does not tell its version"), open_session(house.c, "preview.all"):
+    with pytest.raises(ToolFailed, match="its version"), open_session(house.c, "preview.all"):
         pytest.fail("the run must not begin")
 
 

@@ -80,10 +80,10 @@ def test_an_unpinned_target_is_refused_with_the_command_that_pins(target: Target
         ((1, "", "getting credentials: exec: executable aws not found"), "exec plug-in"),
         ((1, "", 'Error from server (NotFound): namespaces "kube-system" not found'), "does not exist"),
         ((0, "<html>", ""), "not JSON"),
-        (namespace(uid=""), "gives no UID"),
-        (namespace(name="default"), "gives no UID"),
-        ({"metadata": None}, "gives no UID"),
-        ({}, "gives no UID"),
+        (namespace(uid=""), "no UID"),
+        (namespace(name="default"), "no UID"),
+        ({"metadata": None}, "no UID"),
+        ({}, "no UID"),
     ],
 )
 def test_a_cluster_that_does_not_say_who_it_is_is_refused(

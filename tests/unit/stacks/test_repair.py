@@ -304,7 +304,7 @@ def test_what_held_data_is_made_anew_only_by_name(tmp_path: Path) -> None:
     stage = staged(tmp_path, [refresh(None, claim)], [OK], claim, interactive=False)
     with pytest.raises(NotApproved, match="destructive changes to net"):
         repair(stage, yes=True)
-    assert "what it held does not come back" in stage.reporter.text
+    assert "its data does not come back" in stage.reporter.text
 
 
 def test_what_pulumi_did_not_apply_to_the_cluster_is_named(tmp_path: Path) -> None:

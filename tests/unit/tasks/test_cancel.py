@@ -141,7 +141,7 @@ def test_a_lock_file_that_says_nothing_needs_the_name_typed(
         with pytest.raises(NotApproved):
             removable(stage)
     assert f"a lock that names nobody, {path}: whose it was cannot be told" in stage.reporter.text
-    assert held_now(stage, stage.stack(DB)) == "a lock that names nobody"  # type: ignore[arg-type]
+    assert held_now(stage, stage.stack(DB)) == "a lock without an owner"  # type: ignore[arg-type]
 
 
 def test_process_facts() -> None:

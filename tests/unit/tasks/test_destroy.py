@@ -26,7 +26,7 @@ def test_refused_while_a_consumer_stands(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {})
     stage.write_state("app", resources=standing("app"))
     stage.write_state("db", resources=standing("db"))
-    with pytest.raises(Refused, match="db, app still stand and need net") as refused:
+    with pytest.raises(Refused, match="db, app are still deployed") as refused:
         destroy.refuse_while_needed(stage, NET)  # type: ignore[arg-type]
     assert refused.value.next_step == "./inv destroy.app"
 

@@ -110,12 +110,12 @@ def unpin(house: House) -> None:
 BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
     "no pulumi": (remove("pulumi"), "pulumi", "not on PATH", "get.pulumi.com"),
     "old pulumi": (answer("pulumi", ["version"], "v3.200.0"), "pulumi", "3.227", "get.pulumi.com"),
-    "broken pulumi": (answer("pulumi", ["version"], (127, "", "x")), "pulumi", "does not tell", "version"),
+    "broken pulumi": (answer("pulumi", ["version"], (127, "", "x")), "pulumi", "does not p", "version"),
     "no uv": (lambda house: (house.bin / "uv").unlink(), "uv", "not on PATH", "./inv"),
     "mute git": (
         lambda house: (house.bin / "git").write_text("#!/bin/sh\nexit 1\n") and None,  # type: ignore[func-returns-value]
         "git",
-        "does not tell its version",
+        "its version",
         "install git",
     ),
     "unpinned": (unpin, "pinned", "no cluster_uid", "target.pin"),
