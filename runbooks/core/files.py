@@ -1,4 +1,4 @@
-"""Files and folders of ours: written whole or not at all, and a place that takes no more is one clear error."""
+"""Files and folders of ours: written whole or not at all; a full or closed place is one clear error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unwritable(what: str, path: Path, problem: OSError, *, next_step: str = STAT
 
 @contextlib.contextmanager
 def writing(what: str, path: Path, *, next_step: str = STATE_FOLDER) -> Iterator[None]:
-    """Around what writes `path`: an answer of the file system becomes `Unwritable`."""
+    """Turn an `OSError` of the block, which writes `path`, into `Unwritable`."""
     try:
         yield
     except OSError as problem:
@@ -34,13 +34,13 @@ def writing(what: str, path: Path, *, next_step: str = STATE_FOLDER) -> Iterator
 
 
 def make_folder(path: Path, what: str) -> None:
-    """The folder, 0700 when new, with all above it. Raises `Unwritable`."""
+    """Make the folder, 0700 when new, with all above it. Raises `Unwritable`."""
     with writing(what, path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_new(path: Path, text: str, what: str) -> None:
-    """A private file (0600) that must not be there yet. Raises `Unwritable`; half a file is not left behind."""
+    """Write a private file (0600) that must not exist yet. Raises `Unwritable` and leaves no half of a file."""
     with writing(what, path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
         try:

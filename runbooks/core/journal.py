@@ -1,11 +1,12 @@
-"""The append-only record of one run: what was started, how it ended, what it printed. Masked, 0600, one JSON line each.
+"""The append-only journal of one run: what was started, how it ended, what it printed. Masked, 0600, JSON lines.
 
 A record is one `write` to a file opened for appending, then fsync: a killed run leaves at most one torn line, which
-readers skip. A disk that takes no more is one clear error; the file then still ends with a whole record.
+readers skip. A full disk is one clear error; the file then still ends with a whole record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -50,38 +51,29 @@ class Journal:
         Raises JournalUnwritable when the folder or the first record cannot be written.
         """
         runs = state_dir / "runs"
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        folder = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        journal = None
         try:
             runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = runs / name
             folder.mkdir(mode=0o700)
-        except OSError as problem:
-            raise _unwritable(runs, problem) from problem
-        try:
             path = folder / JOURNAL_FILE
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            journal = cls(path, descriptor, masker or Masker())
             # Held for as long as this process lives: a run that still goes on is never pruned.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            journal = cls(path, descriptor, masker or Masker())
-            journal._begin(task, argv)
-        except OSError as problem:
+            journal.write("run", task=task, argv=list(argv), pid=os.getpid())
+            # The first record is on the disk together with the folder's own name.
+            sync_folder(folder)
+            sync_folder(runs)
+        except (OSError, JournalUnwritable) as problem:
+            if journal:
+                journal.close()
             shutil.rmtree(folder, ignore_errors=True)
-            raise _unwritable(folder, problem) from problem
-        except JournalUnwritable:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            if isinstance(problem, JournalUnwritable):
+                raise
+            raise _unwritable(folder if journal else runs, problem) from problem
         prune(runs, keep)
         return journal
-
-    def _begin(self, task: str, argv: Sequence[str]) -> None:
-        """The first record, on the disk together with the folder's own name; closes the file where that fails."""
-        try:
-            self.write("run", task=task, argv=list(argv), pid=os.getpid())
-            sync_folder(self.folder)
-            sync_folder(self.folder.parent)
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def folder(self) -> Path:
@@ -93,16 +85,28 @@ class Journal:
 
         Raises JournalUnwritable; the record is then not there at all.
         """
-        record = {"time": _now(), "kind": kind} | {name: self._masked(value) for name, value in fields.items()}
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        data = line.encode("utf-8", "backslashreplace")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        record = {"time": now, "kind": kind} | {name: self._mask(value) for name, value in fields.items()}
+        data = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         with self._lock:
-            self._append(data)
+            size = None
+            try:
+                size = os.fstat(self._descriptor).st_size
+                written = os.write(self._descriptor, data)
+                while written < len(data):  # the rest does not fit: a further write gives the reason
+                    written += os.write(self._descriptor, data[written:])
+                os.fsync(self._descriptor)
+            except OSError as problem:
+                if size is not None:
+                    # A torn line that stays is skipped by readers, and the caller gets the error in any case.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(self._descriptor, size)
+                raise _unwritable(self.path, problem) from problem
 
     def finish(self, exit_code: int, **summary: object) -> bool:
-        """The last record of a run: its exit code, its own CPU seconds (children excluded), what the task wants kept.
+        """Write the last record of a run: its exit code, its own CPU seconds (children excluded), and `summary`.
 
-        Whether it could be written. It never raises: a full disk must not hide how the run itself ended.
+        Returns whether it could be written. It never raises: a full disk must not hide how the run itself ended.
         """
         try:
             self.write("end", exit_code=exit_code, own_cpu_seconds=round(time.process_time(), 3), **summary)
@@ -113,42 +117,20 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Let go of the file; the run counts as over."""
+        """Close the file; the run counts as ended."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
-    def _append(self, data: bytes) -> None:
-        size = None
-        try:
-            size = os.fstat(self._descriptor).st_size
-            written = os.write(self._descriptor, data)
-            while written < len(data):  # The rest does not fit: asking once more gives the reason.
-                written += os.write(self._descriptor, data[written:])
-            os.fsync(self._descriptor)
-        except OSError as problem:
-            self._take_back(size)
-            raise _unwritable(self.path, problem) from problem
-
-    def _take_back(self, size: int | None) -> None:
-        if size is None:
-            return
-        try:
-            os.ftruncate(self._descriptor, size)
-        except OSError:
-            return  # A torn line stays; readers skip it, and the caller already gets the error.
-
-    def _masked(self, value: object) -> object:
-        if isinstance(value, str):
-            # What a child printed was masked when it was read; the rest are our own sentences.
-            return self._masker.mask_own(value)
+    def _mask(self, value: object) -> object:
         if isinstance(value, dict):
-            return {str(key): self._masked(part) for key, part in value.items()}
+            return {str(key): self._mask(part) for key, part in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._masked(part) for part in value]
+            return [self._mask(part) for part in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
+        # What a child printed was masked when it was read; the rest are our own sentences.
         return self._masker.mask_own(str(value))
 
 
@@ -171,7 +153,7 @@ def runs_of(state_dir: Path) -> list[Path]:
 
 
 def prune(runs: Path, keep: int) -> None:
-    """Remove the oldest run folders until `keep` are left; one whose process still lives, or of others, stays."""
+    """Remove the oldest run folders until `keep` are left; those of living processes or other users stay."""
     for folder in sorted(entry for entry in runs.iterdir() if entry.is_dir())[:-keep]:
         if not _is_in_use(folder / JOURNAL_FILE):
             shutil.rmtree(folder, ignore_errors=True)
@@ -193,10 +175,6 @@ def _is_in_use(path: Path) -> bool:
     return False
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _unwritable(path: Path, problem: OSError) -> JournalUnwritable:
-    told = unwritable("the journal of this run", path, problem)
-    return JournalUnwritable(told.summary, expected=told.expected, next_step=told.next_step)
+    error = unwritable("the journal of this run", path, problem)
+    return JournalUnwritable(error.summary, expected=error.expected, next_step=error.next_step)
