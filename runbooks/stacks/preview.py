@@ -104,10 +104,7 @@ def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> R
     Raises the first failure after its whole layer was tried; what else runs by then is waited for.
     """
     planned: list[tuple[StackPlan, ...]] = []
-    # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
-    # two processors each takes a tenth more CPU than of two.
-    at_once = min(processors() + 1, MOST_PREVIEWS)
-    pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="stack")
+    pool = preview_pool()
     try:
         finished = work_in_order(pool, service_layers, lambda service: plan_stack(session, service))
         for layer in service_layers:
@@ -116,6 +113,52 @@ def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> R
     finally:
         pool.shutdown(cancel_futures=True)
     return RunPlan(layers=tuple(planned), target=session.target.name)
+
+
+def plan_each(session: Session, service_layers: Sequence[Sequence[Service]]) -> tuple[RunPlan, dict[str, OpsError]]:
+    """Preview every stack, also beside and after one that fails; the failures by service.
+
+    For what only looks: a preview reads the outputs in its producers' states, not their previews.
+    """
+    planned: list[tuple[StackPlan, ...]] = []
+    failures: dict[str, OpsError] = {}
+    pool = preview_pool()
+    try:
+        futures = {service: pool.submit(plan_stack, session, service) for layer in service_layers for service in layer}
+        for layer in service_layers:
+            with session.reporter.step(title("preview", layer)):
+                wait([futures[service] for service in layer])
+            errors = {service: futures[service].exception() for service in layer}
+            for service, error in errors.items():
+                if isinstance(error, OpsError):
+                    failures[service.name] = error
+                elif error is not None:
+                    raise error
+            planned.append(tuple(futures[service].result() for service in layer if errors[service] is None))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return RunPlan(layers=tuple(planned), target=session.target.name), failures
+
+
+def preview_pool() -> ThreadPoolExecutor:
+    # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
+    # two processors each takes a tenth more CPU than of two.
+    return ThreadPoolExecutor(max_workers=min(processors() + 1, MOST_PREVIEWS), thread_name_prefix="stack")
+
+
+def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
+    """Report each failure once, with all services it was met at, and raise the one with the highest exit code."""
+    by_text: dict[str, list[str]] = {}
+    for name, error in failures.items():
+        text = re.sub(rf"\b{re.escape(name)}\b", "*", "\n".join(error.lines()))
+        by_text.setdefault(text, []).append(name)
+    groups = sorted(by_text.values(), key=lambda names: failures[names[0]].exit_code)
+    for names in groups[:-1]:
+        session.reporter.advice(failures[names[0]].beside(f"{', '.join(names)}: not previewed: "))
+    if groups:
+        names = groups[-1]
+        session.reporter.line(f"{', '.join(names)}: not previewed")
+        raise failures[names[0]]
 
 
 def processors() -> int:

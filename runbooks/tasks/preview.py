@@ -24,8 +24,10 @@ def preview(
     with open_session(c, task) as session:
         layers = preview.choose(session, names, only=only)
         session.reporter.plan(preview.titles(layers, "preview"))
-        plan = preview.plan_run(session, layers)
-        apply.show_plan(session, plan, diff=diff)
+        plan, failures = preview.plan_each(session, layers)
+        if plan.stacks:
+            apply.show_plan(session, plan, diff=diff)
+        preview.raise_worst(session, failures)
         changing = [stack.service for stack in plan.stacks if stack.has_changes]
         if expect_no_changes and changing:
             raise UnexpectedChanges(
