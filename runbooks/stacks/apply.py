@@ -30,7 +30,7 @@ from runbooks.stacks.preview import (
     fingerprint_of,
     outputs_of,
     plan_stack,
-    producer_called,
+    producer_stack,
     record_applied,
     side_by_side,
     title,
@@ -212,7 +212,7 @@ def forget_states(session: Session, services: Sequence[Service]) -> None:
     Forget all of them before the first comparison, so that a producer of several is read once.
     """
     for service in services:
-        for stack in (session.stack(service), *(producer_called(session, name) for name in service.reads_outputs_of)):
+        for stack in (session.stack(service), *(producer_stack(session, name) for name in service.reads_outputs_of)):
             states.forget(session, stack)
 
 
@@ -271,7 +271,7 @@ def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch)
         raise Refused(
             f"pulumi began to {event.op} {pulumi.type_of(event.urn)} {pulumi.name_of(event.urn)} of {stack.service}, "
             f"{why}; it was stopped with one signal and ended with exit {outcome.exit_code}"
-            + left_behind(session, stack),
+            + describe_leftovers(session, stack),
             expected="the operations of the preview, and nothing stronger",
             next_step=f"./inv preview.{stack.service} --diff shows what is left to do, including what was unforeseen; "
             "then run the same command again",
@@ -284,12 +284,12 @@ def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch)
     error = explain(outcome, stack)
     if outcome.interrupted or outcome.exit_code < 0:
         raise type(error)(
-            error.summary + left_behind(session, stack), expected=error.expected, next_step=error.next_step
+            error.summary + describe_leftovers(session, stack), expected=error.expected, next_step=error.next_step
         )
     raise error
 
 
-def left_behind(session: Session, stack: Stack) -> str:
+def describe_leftovers(session: Session, stack: Stack) -> str:
     """What an interrupted update left: its lock, and operations of unknown result."""
     try:
         pending = states.state_of(session, stack, after_interrupt=True).pending

@@ -19,7 +19,7 @@ from runbooks.stacks.service import EnvironmentKey, Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import Target
-from runbooks.stacks.toolbox import chosen_by_lab
+from runbooks.stacks.toolbox import lab_tool
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
 from runbooks.tools.stack_config import StackFile, full_key
@@ -60,7 +60,7 @@ def esc_of(session: Session) -> Esc:
     env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
     if "PULUMI_ACCESS_TOKEN" in env:
         env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
-    program = find_program("esc") or chosen_by_lab(session.target, "esc")
+    program = find_program("esc") or lab_tool(session.target, "esc")
     if program is None:
         return Esc(program=session.tools.pulumi, is_pulumi=True, env=env)
     return Esc(program=str(program), is_pulumi=False, env=env)

@@ -39,7 +39,7 @@ def folders_of(session: Session, stack: Stack) -> set[str]:
     return {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
 
 
-def held_now(session: Session, stack: Stack) -> str:
+def describe_holders(session: Session, stack: Stack) -> str:
     """The stack's holders for a table's cell; empty when it is free. The cloud reports only that an update runs."""
     folder = pulumi.lock_folder(stack, session.target.backend)
     if folder is not None:

@@ -9,13 +9,9 @@ from runbooks.core.errors import Usage
 from runbooks.stacks.service import Service
 
 
-def by_name(services: Iterable[Service]) -> dict[str, Service]:
-    return {service.name: service for service in services}
-
-
 def closure(names: Iterable[str], services: Iterable[Service]) -> set[str]:
     """The named services and everything they need, directly or not. Raises `Usage` for a need that is not a service."""
-    known = by_name(services)
+    known = {service.name: service for service in services}
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -40,7 +36,7 @@ def layers(names: Iterable[str], services: Sequence[Service]) -> list[tuple[Serv
     A need that is not among `names` does not count: it is taken to be there. Raises `Usage` for a circle.
     """
     wanted = set(names)
-    known = by_name(services)
+    known = {service.name: service for service in services}
     sorter = TopologicalSorter({name: [need for need in known[name].needs if need in wanted] for name in wanted})
     try:
         sorter.prepare()

@@ -78,25 +78,15 @@ PROTECTION = {
     "protect": "pulumi would refuse to delete it from then on",
 }
 FORGOTTEN = "only pulumi forgets it; the object stays"
-STRENGTH = {
-    "same": 0,
-    "read": 0,
-    "read-replacement": 0,
-    "refresh": 0,
-    "diff": 0,
-    "discard": 0,
-    "discard-replaced": 0,
-    "remove-pending-replace": 0,
-    "create": 1,
-    "import": 1,
-    "update": 2,
-    "create-replacement": 3,
-    "delete-replaced": 3,
-    "import-replacement": 3,
-    "replace": 3,
-    "delete": 4,
-}
-"""Operations, weakest first; an approved one covers the weaker ones on the same resource."""
+WEAKEST_FIRST = (
+    "same read read-replacement refresh diff discard discard-replaced remove-pending-replace",
+    "create import",
+    "update",
+    "create-replacement delete-replaced import-replacement replace",
+    "delete",
+)
+STRENGTH = {operation: strength for strength, words in enumerate(WEAKEST_FIRST) for operation in words.split()}
+"""Operation → strength; an approved one covers the weaker ones on the same resource."""
 STRONGEST = 5
 """Of an unknown operation."""
 

@@ -387,7 +387,7 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
         values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
         parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))
     for name in service.reads_outputs_of:
-        parts[f"outputs of {name}"] = states.outputs_digest(session, producer_called(session, name))
+        parts[f"outputs of {name}"] = states.outputs_digest(session, producer_stack(session, name))
     return Fingerprint(parts=parts)
 
 
@@ -404,10 +404,10 @@ def charts_folder(session: Session, stack: Stack) -> Path | None:
 
 def outputs_of(session: Session, name: str) -> dict[str, object]:
     """The producer's outputs as its state holds them (secrets encrypted); empty while it was never applied."""
-    return dict(states.state_of(session, producer_called(session, name)).outputs)
+    return dict(states.state_of(session, producer_stack(session, name)).outputs)
 
 
-def producer_called(session: Session, name: str) -> Stack:
+def producer_stack(session: Session, name: str) -> Stack:
     return prepare(session, session.service(name))
 
 

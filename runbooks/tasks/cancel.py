@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 def cancel(c: Context, names: tuple[str, ...]) -> None:
     """Remove the lock that a dead run left on the stack of {service}; refuses while that run lives."""
     from runbooks.run import open_session
-    from runbooks.services import SERVICES
+    from runbooks.services import find_service
     from runbooks.stacks.holders import holders_of
-    from runbooks.stacks.order import by_name
     from runbooks.tools import pulumi
     from runbooks.tools.failures import explain
 
-    service = by_name(SERVICES)[names[0]]
+    service = find_service(names[0])
     with open_session(c, f"cancel.{service.name}", cluster=False) as session:
         stack = session.stack(service)
         session.reporter.announce(f"Looking who holds the stack of {service.name} before anything is removed.")

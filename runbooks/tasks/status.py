@@ -79,10 +79,15 @@ def _rows(
 
 def _told(session: Session, stack: Stack) -> tuple[str, ...]:
     """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
-    from runbooks.stacks.holders import held_now
+    from runbooks.stacks.holders import describe_holders
 
     state, updated = _state(session, stack)
-    return (updated or ABSENT, str(len(state.own_resources)), pending(state), held_now(session, stack) or "free")
+    return (
+        updated or ABSENT,
+        str(len(state.own_resources)),
+        pending(state),
+        describe_holders(session, stack) or "free",
+    )
 
 
 def _state(session: Session, stack: Stack) -> tuple[Export, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.errors import NotApproved, Refused
-from runbooks.stacks.holders import held_now, holders_of
+from runbooks.stacks.holders import describe_holders, holders_of
 from runbooks.tasks import cancel
 from runbooks.tools.locks import Holder, look, look_here, process_is_alive, process_started, seconds_of, working_on
 from runbooks.tools.pulumi import Lock, locks_in, read_current_update
@@ -141,7 +141,7 @@ def test_a_lock_file_that_says_nothing_needs_the_name_typed(
         with pytest.raises(NotApproved):
             removable(stage)
     assert f"a lock that names nobody, {path}: whose it was cannot be told" in stage.reporter.text
-    assert held_now(stage, stage.stack(DB)) == "a lock without an owner"  # type: ignore[arg-type]
+    assert describe_holders(stage, stage.stack(DB)) == "a lock without an owner"  # type: ignore[arg-type]
 
 
 def test_process_facts() -> None:
