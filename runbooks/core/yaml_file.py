@@ -1,4 +1,4 @@
-"""YAML files that people write: read with line numbers, edited in place with their comments."""
+"""YAML files that users write: read with line numbers, edited in place with their comments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ class YamlEditor:
         return parse(self.path, self.text.encode())
 
     def set(self, path: Sequence[str | int], value: str) -> None:
-        """Give the key a text; mappings above it that are missing are added."""
+        """Give the key of a mapping a text; the mapping is there."""
         self._put(path, value, as_item=False)
 
     def append(self, path: Sequence[str | int], value: str) -> None:
@@ -227,20 +227,23 @@ class YamlEditor:
         position = parent.entries.index((key, node))
         start = key.start if key else node.start
         if parent.flow:
+            end = node.end
             if position + 1 < len(parent.entries):
                 following = parent.entries[position + 1]
                 end = (following[0] or following[1]).start
-            else:
-                start, end = parent.entries[position - 1][1].end if position else start, node.end
-            self._splice(path, start, end, [""], wanted)
-            return
-        start, end = self._line_start(start), self._line_end(node.end)
-        if key is None:  # comments may stand between the dash and its entry
-            first = self._line_start(parent.start)
-            dashes = re.finditer(rf"^ {{{parent.column}}}-", self.text[first : node.start], re.MULTILINE)
-            start = first + max((dash.start() for dash in dashes), default=-1 - first)
-        end += len(self._newline) if end < len(self.text) else 0
-        self._splice(path, start, end, [self._comments(start, end, node)], wanted)
+            elif position:
+                start = parent.entries[position - 1][1].end
+            text = ""
+        else:
+            start, end = self._line_start(start), self._line_end(node.end)
+            if key is None:  # comments may stand between the dash and its entry
+                first = self._line_start(parent.start)
+                dashes = re.finditer(rf"^ {{{parent.column}}}-", self.text[first : node.start], re.MULTILINE)
+                start = first + max((dash.start() for dash in dashes), default=-1 - first)
+            end += len(self._newline) if end < len(self.text) else 0
+            text = self._comments(start, end, node)
+        if not self._splice(start, end, text, wanted):
+            raise self._refusal(path)
 
     def write(self) -> None:
         """Write the file whole or not at all; its mode stays. Raises `Unwritable`."""
@@ -256,14 +259,17 @@ class YamlEditor:
         holder[path[-1]] = [*(holder.get(path[-1]) or []), value] if as_item else value
         chain, rest = self._locate(path)
         node = chain[-1][1]
+        if len(rest) > 1:
+            raise self._refusal(path)
         # A plain text where YAML reads it back as this text, else a quoted one.
-        texts = (value, "'" + value.replace("'", "''") + "'", json.dumps(value, ensure_ascii=False))
-        if not rest and not as_item:
-            space = " " if node.start == node.end else ""
-            self._splice(path, node.start, node.end, [space + text for text in texts], wanted)
-            return
-        start, end, write = self._new_entry(chain)
-        self._splice(path, start, end, [write([str(key) for key in rest], text, as_item) for text in texts], wanted)
+        for text in (value, "'" + value.replace("'", "''") + "'", json.dumps(value, ensure_ascii=False)):
+            if rest or as_item:
+                edit = self._insertion(chain, str(rest[0]) if rest else "", text, as_item)
+            else:
+                edit = (node.start, node.end, " " + text if node.start == node.end else text)
+            if self._splice(*edit, wanted):
+                return
+        raise self._refusal(path)
 
     def _locate(self, path: Sequence[str | int]) -> tuple[list[_Entry], list[str | int]]:
         """The entries from the root along the path as far as they exist, and the keys that are missing."""
@@ -275,48 +281,47 @@ class YamlEditor:
             chain.append(child)
         return chain, []
 
-    def _new_entry(self, chain: list[_Entry]) -> tuple[int, int, Callable[[list[str], str, bool], str]]:
-        """Where a new entry of the last node of the chain goes, and the function that writes it there."""
-        key, node = chain[-1]
-        newline = self._newline
+    def _insertion(self, chain: list[_Entry], key: str, text: str, as_item: bool) -> tuple[int, int, str]:
+        """The edit that adds the key, or without one the list entry, to the last node of the chain."""
+        _, node = chain[-1]
+        if not key:
+            lines, flow = [f"- {text}"], text
+        elif as_item:
+            lines, flow = [f"{key}:", f"  - {text}"], f"{key}: [{text}]"
+        else:
+            lines, flow = [f"{key}: {text}"], f"{key}: {text}"
 
-        def block(column: int, before: str = "") -> Callable[[list[str], str, bool], str]:
-            return lambda keys, text, as_item: (
-                before + "".join(newline + " " * column + line for line in _block_lines(keys, text, as_item))
-            )
+        def block(column: int) -> str:
+            return "".join(self._newline + " " * column + line for line in lines)
 
         if node.entries and not node.flow:
             end = self._line_end(node.end)
             return end, end, block(node.column)
         if node.entries:
-            return node.entries[-1][1].end, node.entries[-1][1].end, lambda *new: f", {_flow_text(*new)}"
-        if key is None and node.start < node.end:  # an empty `{}` is the whole document
-            return node.start + 1, node.end - 1, _flow_text
-        if key is None:
+            end = node.entries[-1][1].end
+            return end, end, f", {flow}"
+        if len(chain) == 1 and node.start < node.end:  # the document is an empty `{}`
+            return node.start + 1, node.end - 1, flow
+        if len(chain) == 1:
             start = len(self.text.rstrip("\r\n"))
-            tail = self.text[start:] or ("" if self.text else newline)
-            return start, len(self.text), lambda *new: (block(0)(*new) + tail).removeprefix("" if start else newline)
+            tail = self.text[start:] or ("" if self.text else self._newline)
+            return start, len(self.text), (block(0) + tail).removeprefix("" if start else self._newline)
         parent = chain[-2][1]
         if parent.flow:
             space = " " if node.start == node.end else ""
-            return (
-                node.start,
-                node.end,
-                lambda keys, text, as_item: space + (f"{{{_flow_text(keys, text, as_item)}}}" if keys else f"[{text}]"),
-            )
+            return node.start, node.end, space + (f"{{{flow}}}" if key else f"[{flow}]")
         line_end = self._line_end(node.end)
-        after = self.text[node.end : line_end]
-        return len(self.text[: node.start].rstrip(" ")), line_end, block(parent.column + 2, after)
+        after = self.text[node.end : line_end] + block(parent.column + 2)
+        return len(self.text[: node.start].rstrip(" ")), line_end, after
 
-    def _splice(self, path: Sequence[str | int], start: int, end: int, texts: Iterable[str], wanted: Any) -> None:
-        """Put the first of `texts` there that makes the document exactly the wanted one."""
-        for text in texts:
-            changed = self.text[:start] + text + self.text[end:]
-            with contextlib.suppress(Usage):  # not YAML with this text
-                if start >= 0 and (_unshared(parse(self.path, changed.encode())) or {}) == wanted:
-                    self.text = changed
-                    return
-        raise self._refusal(path)
+    def _splice(self, start: int, end: int, text: str, wanted: Any) -> bool:
+        """Put the text there if that makes the document exactly the wanted one; returns whether it did."""
+        changed = self.text[:start] + text + self.text[end:]
+        with contextlib.suppress(Usage):  # not YAML with this text
+            if start >= 0 and (_unshared(parse(self.path, changed.encode())) or {}) == wanted:
+                self.text = changed
+                return True
+        return False
 
     def _refusal(self, path: Sequence[str | int]) -> Usage:
         return Usage(
@@ -345,20 +350,6 @@ class YamlEditor:
         last = len(self.text[:position].rstrip("\r\n"))
         found = self.text.find("\n", last)
         return len(self.text) if found < 0 else found - (self.text[found - 1] == "\r")
-
-
-def _block_lines(keys: list[str], text: str, as_item: bool) -> list[str]:
-    lines = [f"{'  ' * depth}{key}:" for depth, key in enumerate(keys)]
-    if as_item:
-        return [*lines, f"{'  ' * len(keys)}- {text}"]
-    return [*lines[:-1], f"{lines[-1]} {text}"]
-
-
-def _flow_text(keys: list[str], text: str, as_item: bool) -> str:
-    inner = f"[{text}]" if as_item and keys else text
-    for depth, key in reversed(list(enumerate(keys))):
-        inner = f"{key}: {inner}" if depth == 0 else f"{{{key}: {inner}}}"
-    return inner
 
 
 def _descend(document: Any, path: Sequence[Any]) -> Any:
