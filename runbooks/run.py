@@ -31,8 +31,7 @@ from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_t
 from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_tools
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl
-from runbooks.tools.plugins import NO_AMBIENT, NO_DOWNLOADS
-from runbooks.tools.pulumi_home import made_private, user_credentials
+from runbooks.tools.pulumi_home import NO_AMBIENT, NO_DOWNLOADS, create_private_home, user_credentials
 
 SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
 """Of a field in the query of a backend's address."""
@@ -169,7 +168,7 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
         read_secret_file(target, target.token_file, "token"),
     ]
     run.masker.register_all([*context.secrets(), *files, *backend_passwords(target)])
-    home = closing.enter_context(made_private(folder, os.environ))
+    home = closing.enter_context(create_private_home(folder, os.environ))
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)
     env = login_variables(context) | explicit
     program, version = choose_pulumi(target, env, run.runner)

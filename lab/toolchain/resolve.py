@@ -16,8 +16,15 @@ from lab.toolchain.build import Build, Progress, Report, cached, note_use
 from lab.toolchain.golang import Go, clear_own_caches, find_go
 from lab.toolchain.tools import TOOLS, Module, read_version
 from runbooks.core.search_path import cache_folder, find_program
-from runbooks.tools.plugins import LANGUAGE_HOST, NO_AMBIENT, has_language_host, installed, is_on, wanted_plugins
-from runbooks.tools.pulumi_home import user_home
+from runbooks.tools.pulumi_home import (
+    LANGUAGE_HOST,
+    NO_AMBIENT,
+    has_language_host,
+    installed,
+    is_on,
+    user_home,
+    wanted_plugins,
+)
 
 REPORT_EVERY = 15.0
 """Seconds between two lines about builds that go on."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from runbooks.tools.diagnosis import FIRST_WITH_EXIT_CODES
+from runbooks.tools.pulumi import FIRST_WITH_EXIT_CODES
 
 HERE = Path(__file__).resolve().parent
 

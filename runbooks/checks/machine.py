@@ -18,12 +18,11 @@ from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import Target
 from runbooks.tools import pulumi
-from runbooks.tools.diagnosis import FIRST_WITH_EXIT_CODES, Tool, is_at_least, look, tool_is_there
+from runbooks.tools.diagnosis import Tool, look, tool_is_there
 from runbooks.tools.helm import Helm, read_releases
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl, ask, read_versions
-from runbooks.tools.plugins import NO_DOWNLOADS, Plugin, is_on, place_of, wanted_plugins
-from runbooks.tools.pulumi_home import user_home
+from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
 from runbooks.tools.stack_config import missing_keys
 
 TOOLS = (
@@ -112,7 +111,7 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
     """Pulumi, its plugins and login, helm's releases, and a row for each service's stack."""
     found = session.tools
     evidence = f"{found.pulumi_version}, {found.pulumi}"
-    if is_at_least(pulumi.read_version(found.pulumi_version), FIRST_WITH_EXIT_CODES):
+    if pulumi.read_version(found.pulumi_version) >= pulumi.FIRST_WITH_EXIT_CODES:
         yield passed("pulumi", evidence)
     else:
         cause = "its exit codes do not tell failures apart: 3.227 is the first whose do"

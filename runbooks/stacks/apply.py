@@ -109,7 +109,7 @@ def refuse_held(session: Session, stack: Stack) -> None:
     """Raise `Refused` while another run holds the stack: what it makes is not in the state yet."""
     for held in holders_of(session, stack) or ():
         raise Refused(
-            f"another run holds the stack of {stack.service}: {held.told()}",
+            f"another run holds the stack of {stack.service}: {held.describe()}",
             expected="a stack that no other run changes; wait for that run to end",
             next_step=f"./inv cancel.{stack.service} checks whether that process is still alive",
         )

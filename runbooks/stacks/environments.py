@@ -514,7 +514,7 @@ def settings_of(session: Session, service: Service) -> Path:
 
 def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:
     """Services whose stack file on this target names the environment."""
-    from runbooks.tools.binding import is_same
+    from runbooks.tools.stack_config import is_same
 
     files = ((service, StackFile.read(session.stack(service).settings_file)) for service in services)
     return [service.name for service, file in files if any(is_same(entry, name.short) for entry in file.environment)]

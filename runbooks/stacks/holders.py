@@ -15,9 +15,9 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
 
     Raises what pulumi's failure means.
     """
-    folder = pulumi.lock_folder(stack, session.target.backend)
+    folder = locks.lock_folder(stack, session.target.backend)
     if folder is not None:
-        return [locks.look(lock) for lock in pulumi.locks_in(folder)]
+        return [locks.look(lock) for lock in locks.locks_in(folder)]
     if session.target.has_diy_backend:
         return None
     if not states.has_stack(session, stack):
@@ -25,12 +25,12 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     answer = session.runner.run(pulumi.stack_show(stack), after_interrupt=after_interrupt)
     if not answer.ok:
         raise explain(answer, stack)
-    update = pulumi.read_current_update(answer.stdout)
+    update = locks.read_current_update(answer.stdout)
     if update is None:
         return []
     # Every user of the lab's cloud is on this machine.
     folders = folders_of(session, stack)
-    return locks.look_here(update, stack.name, folders, everybody_is_here=session.target.ephemeral)
+    return locks.look_here(update, stack.name, folders, only_this_machine=session.target.ephemeral)
 
 
 def folders_of(session: Session, stack: Stack) -> set[str]:
@@ -41,14 +41,14 @@ def folders_of(session: Session, stack: Stack) -> set[str]:
 
 def describe_holders(session: Session, stack: Stack) -> str:
     """The stack's holders for a table's cell; empty when it is free. The cloud reports only that an update runs."""
-    folder = pulumi.lock_folder(stack, session.target.backend)
+    folder = locks.lock_folder(stack, session.target.backend)
     if folder is not None:
-        return "; ".join(map(_in_a_cell, pulumi.locks_in(folder)))
+        return "; ".join(map(_in_a_cell, locks.locks_in(folder)))
     row = states.row_of(session, stack)
     return "an update runs" if row is not None and row.updating else ""
 
 
-def _in_a_cell(lock: pulumi.Lock) -> str:
+def _in_a_cell(lock: locks.Lock) -> str:
     if lock.is_unreadable:
         return "a lock without an owner"
     return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"

@@ -19,7 +19,7 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
 from runbooks.tools.stack import Stack
-from runbooks.tools.stack_config import StackFile, kept, missing_keys, refresh_copy
+from runbooks.tools.stack_config import StackFile, missing_keys, preserve, refresh_copy
 
 CONFIGS = "the folder of the lab's stack configs"
 GENERATED_LENGTH = 32
@@ -38,7 +38,7 @@ def make_stack(session: Session, service: Service, stack: Stack) -> None:
         refresh_config(session, stack)
         if not states.has_stack(session, stack):
             try:
-                with kept(stack.settings_file):
+                with preserve(stack.settings_file):
                     session.runner.check(pulumi.stack_init(stack))
             except CommandFailed as error:
                 if "already exists" not in error.outcome.stderr:  # another run made it meanwhile
@@ -48,7 +48,7 @@ def make_stack(session: Session, service: Service, stack: Stack) -> None:
         for key in missing_keys(StackFile.read(stack.settings_file), stack.project, required):
             value = generate_secret()
             session.masker.register(value)
-            with kept(stack.settings_file):
+            with preserve(stack.settings_file):
                 session.runner.check(pulumi.config_set_secret(stack, key, value))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from runbooks.tools.pulumi import (
     SECRET,
-    SECRET_SIGNATURE,
     Event,
     Export,
     Preview,
@@ -28,6 +27,7 @@ from runbooks.tools.pulumi import (
     read_event,
     type_of,
 )
+from runbooks.tools.secret_values import SIGNATURE_KEY
 from runbooks.tools.stack import Stack
 
 
@@ -453,7 +453,7 @@ def value_at(properties: Mapping[str, Any], path: str) -> Any:
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every property with its path; empty mappings and lists count as leaves."""
-    if isinstance(value, Mapping) and value and SECRET_SIGNATURE not in value:
+    if isinstance(value, Mapping) and value and SIGNATURE_KEY not in value:
         for key, item in value.items():
             if key not in HIDDEN:
                 plain = not re.search(r"[.\[\]\"]", key)
@@ -470,7 +470,7 @@ def format_value(value: Any) -> str:
     """A value as one line of JSON, cut where it is long."""
     if value is ABSENT:
         return NOT_KNOWN_YET
-    if value == SECRET or (isinstance(value, Mapping) and SECRET_SIGNATURE in value):
+    if value == SECRET or (isinstance(value, Mapping) and SIGNATURE_KEY in value):
         return SECRET
     text = json.dumps(value, ensure_ascii=False).replace(f'"{UNKNOWN}"', NOT_KNOWN_YET)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"

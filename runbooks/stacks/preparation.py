@@ -8,7 +8,7 @@ from runbooks.stacks.guard import read_settings
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.stack import Stack
-from runbooks.tools.stack_config import StackFile, missing_keys, refuse_cut_off
+from runbooks.tools.stack_config import StackFile, missing_keys, refuse_interrupted_edit
 
 
 def prepare(session: Session, service: Service) -> Stack:
@@ -41,7 +41,7 @@ def set_up(session: Session, service: Service) -> Stack:
         lab_stacks.make_stack(session, service, stack)
         return stack
     refuse_missing(session, service, stack)
-    refuse_cut_off(stack.settings_file)
+    refuse_interrupted_edit(stack.settings_file)
     file = StackFile.read(stack.settings_file)
     required = (setting.key for setting in service.secrets)
     # A bound environment may provide what the file does not.

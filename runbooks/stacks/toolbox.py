@@ -11,9 +11,8 @@ from runbooks.core.errors import OpsError, ToolFailed
 from runbooks.core.search_path import INSTALL, find_program
 from runbooks.stacks.target import Target
 from runbooks.tools import pulumi
-from runbooks.tools.diagnosis import FIRST_WITH_EXIT_CODES, is_at_least
 from runbooks.tools.kubectl import Runs
-from runbooks.tools.plugins import has_language_host
+from runbooks.tools.pulumi_home import has_language_host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple
     """
     program, own = find_pulumi(target), lab_tool(target, "pulumi")
     version = ask_version(program, env, runner)
-    if own is None or is_at_least(pulumi.read_version(version), FIRST_WITH_EXIT_CODES):
+    if own is None or pulumi.read_version(version) >= pulumi.FIRST_WITH_EXIT_CODES:
         return program, version
     return str(own), ask_version(str(own), env, runner)
 

@@ -58,11 +58,11 @@ def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> b
     from runbooks.tools.locks import Holder
 
     for entry in held or ():
-        session.reporter.line(f"held by {entry.told()}")
+        session.reporter.line(f"held by {entry.describe()}")
     alive = [entry for entry in held or () if entry.holder is Holder.ALIVE]
     if alive:
         raise Refused(
-            f"the stack of {stack.service} is held by a run that goes on: {alive[0].told()}",
+            f"the stack of {stack.service} is held by a run that goes on: {alive[0].describe()}",
             expected="a holder that is gone; removing the lock would not stop it, and two runs would write one state",
             next_step=f"wait for it, or stop it with one signal: kill -INT {alive[0].lock.pid}",
         )

@@ -166,7 +166,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
     """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
     from runbooks.run import open_session
     from runbooks.stacks import apply, environments
-    from runbooks.tools import binding
+    from runbooks.tools import stack_config
 
     with open_session(c, "esc.bind") as session:
         name = environments.named(session, env)
@@ -181,7 +181,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
                 environments.check_contract(session, name, consumer, opened)
         with session.reporter.step(steps[2]):
             path = environments.settings_of(session, consumer)
-            changed = binding.bind(path, name.short)
+            changed = stack_config.bind(path, name.short)
             session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
             if opened is not None:
                 tell_overridden(session, path, consumer, opened)
@@ -220,13 +220,13 @@ def unbind(c: Any, env: str, service: str = "") -> None:
     """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed."""
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.tools import binding, esc
+    from runbooks.tools import esc, stack_config
 
     with open_session(c, "esc.unbind", cluster=False) as session:
         name = esc.read_name(env, session.target.organization)
         consumer = environments.consumer_of(session, name, service, task="esc.unbind")
         path = environments.settings_of(session, consumer)
-        count = binding.unbind(path, name.short)
+        count = stack_config.unbind(path, name.short)
         if not count:
             session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")
             return

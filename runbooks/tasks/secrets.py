@@ -31,7 +31,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks.stacks.lab_stacks import generate_secret
     from runbooks.stacks.preparation import prepare, refuse_missing
     from runbooks.tools import pulumi
-    from runbooks.tools.stack_config import full_key, kept
+    from runbooks.tools.stack_config import full_key, preserve
 
     wanted = find_service(service)
     setting = find_setting(wanted, key)
@@ -46,7 +46,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         refuse_missing(session, wanted, stack)
         value = generate_secret() if generate else read_value(setting.key, setting.about)
         session.masker.register(value)
-        with kept(stack.settings_file):
+        with preserve(stack.settings_file):
             done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
             if not done.ok:
                 raise states.explain_confidential(session, done, stack)

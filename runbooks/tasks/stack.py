@@ -17,7 +17,7 @@ def init(c: Any, service: str) -> None:
     from runbooks.stacks.states import has_stack
     from runbooks.tools import pulumi
     from runbooks.tools.failures import explain
-    from runbooks.tools.stack_config import kept
+    from runbooks.tools.stack_config import preserve
 
     wanted = find_service(service)
     with open_session(c, "stack.init", cluster=False) as session:
@@ -43,7 +43,7 @@ def init(c: Any, service: str) -> None:
                 expected="y at the question",
                 next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
             )
-        with kept(stack.settings_file):
+        with preserve(stack.settings_file):
             created = session.runner.run(pulumi.stack_init(stack))
             if not created.ok:
                 raise explain(created, stack)

@@ -95,7 +95,7 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
     from runbooks.stacks.preparation import prepare
     from runbooks.tools import pulumi
     from runbooks.tools.failures import explain
-    from runbooks.tools.stack_config import full_key, kept
+    from runbooks.tools.stack_config import full_key, preserve
 
     stack = prepare(session, service)
     key = full_key(stack.project, reference.setting)
@@ -103,7 +103,7 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
     found = read_settings(session, stack).config.get(key)
     if found in (None, ""):
         approve(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
-        with kept(stack.settings_file):
+        with preserve(stack.settings_file):
             done = session.runner.run(pulumi.config_set(stack, key, wanted))
             if not done.ok:
                 raise explain(done, stack)
@@ -121,7 +121,7 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
 def check_environment(session: Session, service: Service, *, yes: bool) -> Opened:
     """Check that the environment opens and provides what is required; a missing binding is made after asking."""
     from runbooks.stacks import environments
-    from runbooks.tools import binding
+    from runbooks.tools import stack_config
 
     name = environments.named(session, service.environment)
     opened = environments.opened_or_applied(session, name)
@@ -130,7 +130,7 @@ def check_environment(session: Session, service: Service, *, yes: bool) -> Opene
     path = environments.settings_of(session, service)
     if not environments.bound_by(session, [service], name):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
-    if binding.bind(path, name.short):
+    if stack_config.bind(path, name.short):
         session.reporter.line(f"{path.name} binds {name.short} now")
     return opened
 

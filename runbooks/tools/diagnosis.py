@@ -1,10 +1,10 @@
-"""What is on this machine: tools, their versions and what to do about each that is missing or too old."""
+"""Programs of this machine: whether each is there, its version, and how to install it."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +14,23 @@ from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.search_path import find_program
 from runbooks.tools.kubectl import Runs
 
-FIRST_WITH_EXIT_CODES = (3, 227, 0)
-"""pulumi whose exit codes tell what went wrong (pkg/cmd/pulumi/cmd/exit_codes.go)."""
 ANSWER_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A program a person may need, and how to get it."""
+    """A program that the toolkit may need, and how to install it."""
 
     name: str
     version: tuple[str, ...]
-    """Arguments that make it tell its version."""
+    """Arguments that make it print its version."""
     install: str
     required: bool = True
     why: str = ""
 
 
 def look(check: str, probe: Callable[[], Finding]) -> Finding:
-    """What a probe finds; an error a person can act on is a failed row with its next step, never an end."""
+    """The finding of a probe; an error of it becomes a failed row with its next step."""
     try:
         return probe()
     except OpsError as error:
@@ -41,7 +39,7 @@ def look(check: str, probe: Callable[[], Finding]) -> Finding:
 
 
 def tool_is_there(tool: Tool, runner: Runs) -> Finding:
-    """The tool is on PATH, or in this environment, and tells a version."""
+    """The tool is on PATH or in this environment, and prints a version."""
     check = tool.name
     beside_python = Path(sys.executable).with_name(tool.name)
     program = find_program(tool.name) or (beside_python if beside_python.exists() else None)
@@ -52,17 +50,8 @@ def tool_is_there(tool: Tool, runner: Runs) -> Finding:
     outcome = runner.run(
         Command(argv=(str(program), *tool.version), title=f"ask {tool.name} for its version", timeout=ANSWER_TIMEOUT)
     )
-    version = first_version(outcome.stdout or outcome.stderr)
-    if not outcome.ok or not version:
-        return failed(check, f"{program} does not tell its version (exit {outcome.exit_code})", next_step=tool.install)
-    return passed(check, f"{version}, {program}")
-
-
-def first_version(text: str) -> str:
-    """The first thing in a text that looks like a version: `2.43.0` of `git version 2.43.0`."""
-    found = re.search(r"\d+\.\d+(?:\.\d+)?[\w.+-]*", text)
-    return found[0] if found else ""
-
-
-def is_at_least(version: Sequence[int], least: Sequence[int]) -> bool:
-    return tuple(version) >= tuple(least)
+    # The first thing that looks like a version: 2.43.0 of `git version 2.43.0`.
+    version = re.search(r"\d+\.\d+(?:\.\d+)?[\w.+-]*", outcome.stdout or outcome.stderr)
+    if not outcome.ok or version is None:
+        return failed(check, f"{program} does not print its version (exit {outcome.exit_code})", next_step=tool.install)
+    return passed(check, f"{version[0]}, {program}")

@@ -1,28 +1,55 @@
-"""Who holds a stack, and whether that process still lives. `pulumi cancel` itself only deletes the lock file."""
+"""Who holds a stack, and whether that process is alive. `pulumi cancel` itself only deletes the lock file."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import re
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from runbooks.tools.pulumi import Lock
+from runbooks.tools.stack import Stack
 
 SLACK = 2.0
 """Seconds by which a clock reading may be off."""
+OPERATIONS = frozenset({"up", "update", "destroy", "refresh", "import"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """The lock of a stack, or an update in progress on the cloud."""
+
+    pid: int
+    """0 on the cloud, which does not know the process."""
+    user: str
+    host: str
+    since: str
+    """RFC 3339; on the cloud as it prints it, e.g. `2 minutes ago`."""
+    path: Path | None = None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """A lock file without a holder: a full disk or a power cut left it empty. pulumi respects it all the same."""
+        return self.path is not None and not self.host
+
+    @property
+    def identity(self) -> tuple[int, str, str, str]:
+        """The same as long as it is the same lock: the cloud prints an age, which grows."""
+        return (self.pid, self.user, self.host, self.since if self.path else "")
 
 
 class Holder(Enum):
-    """What became of the process that took a lock. The value is what a person is told."""
+    """The process that took a lock. The value is shown."""
 
-    ALIVE = "lives"
+    ALIVE = "is alive"
     GONE = "is gone"
-    ELSEWHERE = "is on another machine, out of sight"
+    ELSEWHERE = "is on another machine, and cannot be seen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +59,59 @@ class Held:
     lock: Lock
     holder: Holder
 
-    def told(self) -> str:
+    def describe(self) -> str:
         lock = self.lock
         if lock.is_unreadable:
-            return f"a lock that names nobody, {lock.path}: whose it was cannot be told"
+            return f"a lock without an owner, {lock.path}"
         if not lock.host:
-            return f"an update of {lock.user or 'somebody'}, begun {lock.since}: its process {self.holder.value}"
+            return f"an update of {lock.user or 'an unknown user'}, begun {lock.since}: its process {self.holder.value}"
         return f"process {lock.pid} of {lock.user} on {lock.host}, since {lock.since}: it {self.holder.value}"
+
+
+def lock_folder(stack: Stack, backend: str) -> Path | None:
+    """Where a `file://` backend keeps the stack's locks; `None` for every other backend."""
+    parts = urlsplit(backend)
+    if parts.scheme != "file":
+        return None
+    root = Path(unquote(parts.path)).expanduser()
+    return root / ".pulumi" / "locks" / stack.organization / stack.project / stack.name
+
+
+def locks_in(folder: Path) -> tuple[Lock, ...]:
+    """The locks in that folder now; one whose file cannot be read is a lock all the same."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read_lock(path.read_text(encoding="utf-8"), path))
+        except FileNotFoundError:  # released in the meantime
+            continue
+        except (ValueError, TypeError, AttributeError):
+            found.append(Lock(pid=0, user="", host="", since="", path=path))
+    return tuple(found)
+
+
+def read_lock(text: str, path: Path | None = None) -> Lock:
+    """A lock file of a file backend. Raises `ValueError`, `TypeError` or `AttributeError` for anything else."""
+    answer = json.loads(text)
+    return Lock(
+        pid=int(answer.get("pid") or 0),
+        user=str(answer.get("username", "")),
+        host=str(answer.get("hostname", "")),
+        since=str(answer.get("timestamp", "")),
+        path=path,
+    )
+
+
+CURRENT_UPDATE = re.compile(
+    r"^\s*Update in progress:\s*^\s*Started:\s*(?P<since>.*?)\s*$(?:\s*^\s*Requested By:\s*(?P<user>.*?)\s*$)?",
+    re.MULTILINE,
+)
+
+
+def read_current_update(text: str) -> Lock | None:
+    """The update in progress that `pulumi stack` prints on the cloud, if there is one."""
+    found = CURRENT_UPDATE.search(text)
+    return Lock(pid=0, user=found["user"] or "", host="", since=found["since"]) if found else None
 
 
 def look(
@@ -48,9 +121,9 @@ def look(
     is_alive: Callable[[int], bool] | None = None,
     started: Callable[[int], float | None] | None = None,
 ) -> Held:
-    """Find out about a lock's holder. A process of that number that began after the lock was taken is another one.
+    """Find the holder of a lock. A process with its number that started after the lock was taken is another one.
 
-    Unless it runs a pulumi operation: a clock that was set meanwhile moves every beginning, so it may be the holder.
+    Unless that process runs a pulumi operation: setting the clock moves every start time, so it may be the holder.
     """
     if lock.host != (host or socket.gethostname()):
         return Held(lock=lock, holder=Holder.ELSEWHERE)
@@ -63,45 +136,39 @@ def look(
     return Held(lock=lock, holder=Holder.ALIVE)
 
 
-OPERATIONS = frozenset({"up", "update", "destroy", "refresh", "import"})
-
-
 def look_here(
-    update: Lock, stack: str, folders: Collection[str], *, everybody_is_here: bool, proc: Path = Path("/proc")
+    update: Lock, stack: str, folders: Collection[str], *, only_this_machine: bool, proc: Path = Path("/proc")
 ) -> list[Held]:
-    """Find out about an update that the cloud says is running: which processes here work on the project's folders.
+    """Find the processes of an update that is in progress on the cloud: those that work on the project's folders here.
 
-    Where there are none it was started elsewhere, or, when everybody is here, its process is gone.
+    Without one it was started elsewhere, or, if only this machine uses the cloud, its process is gone.
     """
     pids = working_on(folders, stack, proc)
     if pids:
         here = [replace(update, pid=pid, host=socket.gethostname()) for pid in pids]
         return [Held(lock=lock, holder=Holder.ALIVE) for lock in here]
-    would_be_seen = everybody_is_here and (proc / "self").exists()
-    return [Held(lock=update, holder=Holder.GONE if would_be_seen else Holder.ELSEWHERE)]
+    is_gone = only_this_machine and (proc / "self").exists()
+    return [Held(lock=update, holder=Holder.GONE if is_gone else Holder.ELSEWHERE)]
 
 
 def working_on(folders: Collection[str], stack: str = "", proc: Path = Path("/proc")) -> list[int]:
-    """Processes here that run a pulumi operation on the project in those folders: told by `-C`, or standing there.
+    """Processes that run a pulumi operation in one of those folders, by `-C` or by their working directory.
 
-    Not those that name another stack than the one of that name. Empty where the system does not tell (no /proc).
+    Without those that name another stack than `stack`. Empty without /proc.
     """
     found = []
     for process in proc.glob("[0-9]*"):
         try:
             words = _words(process)
-            if OPERATIONS.isdisjoint(words) or (stack and _other_stack(words, stack)):
+            stacks = [value for option, value in itertools.pairwise(words) if option in {"--stack", "-s"}]
+            is_other = bool(stack) and any(value.rpartition("/")[2] != stack for value in stacks)
+            if OPERATIONS.isdisjoint(words) or is_other:
                 continue
             if not set(words).isdisjoint(folders) or str((process / "cwd").readlink()) in folders:
                 found.append(int(process.name))
         except OSError:
-            continue  # ended meanwhile, or another user's
+            continue  # ended in the meantime, or another user's
     return sorted(found)
-
-
-def _other_stack(words: Sequence[str], stack: str) -> bool:
-    named = [value for option, value in itertools.pairwise(words) if option in {"--stack", "-s"}]
-    return any(value.rpartition("/")[2] != stack for value in named)
 
 
 def _runs_operation(pid: int) -> bool:
@@ -116,7 +183,7 @@ def _words(process: Path) -> list[str]:
 
 
 def process_is_alive(pid: int) -> bool:
-    """Whether a process of that number exists, whoever owns it; a zombie does not count."""
+    """Whether a process with that number exists, of any user; a zombie does not count."""
     if pid <= 0:
         return False
     try:
@@ -125,52 +192,32 @@ def process_is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return _state(pid) != "Z"
+    return _stat_fields(pid)[:1] != ["Z"]
 
 
 def process_started(pid: int) -> float | None:
-    """When the process began, in seconds since the epoch; `None` where that cannot be told (not Linux)."""
-    fields = _fields(pid)
-    boot = _boot_time()
-    if fields is None or boot is None:
-        return None
-    return boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def _state(pid: int) -> str:
-    fields = _fields(pid)
-    return fields[0] if fields else ""
-
-
-def _fields(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the third (state) on; the command's name before may hold anything."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def _boot_time() -> float | None:
+    """When the process started, in seconds since the epoch; `None` without /proc."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:
         return None
-    return next((float(line.split()[1]) for line in lines if line.startswith("btime ")), None)
+    fields = _stat_fields(pid)
+    booted = next((float(line.split()[1]) for line in lines if line.startswith("btime ")), None)
+    return None if booted is None or not fields else booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third (state) on; the command's name before them may contain anything."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def seconds_of(timestamp: str) -> float | None:
-    """Seconds since the epoch of an RFC 3339 time; `None` when it is none."""
+    """Seconds since the epoch of an RFC 3339 time; `None` for anything else."""
     try:
-        moment = datetime.fromisoformat(_without_nanoseconds(timestamp))
+        moment = datetime.fromisoformat(timestamp)
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _without_nanoseconds(timestamp: str) -> str:
-    """Go prints up to nine digits of a second, Python 3.11 reads six."""
-    head, dot, rest = timestamp.partition(".")
-    if not dot:
-        return timestamp
-    digits = rest[: next((at for at, letter in enumerate(rest) if not letter.isdigit()), len(rest))]
-    return f"{head}.{digits[:6].ljust(6, '0')}{rest[len(digits) :]}"

@@ -9,9 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from runbooks.core.command import Command
 from runbooks.core.errors import ToolFailed
@@ -20,7 +18,8 @@ from runbooks.tools.stack import Stack
 READ_TIMEOUT = 120.0
 """Seconds after which a command that only reads is given up; previews run programs and charts and get none."""
 SECRET = "[secret]"  # noqa: S105 - what pulumi shows instead of one
-SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - sdk/go/common/resource/sig: marks special values
+FIRST_WITH_EXIT_CODES = (3, 227, 0)
+"""The version whose exit codes tell what failed (pkg/cmd/pulumi/cmd/exit_codes.go)."""
 STATELESS = frozenset({"same", "read", "refresh", "read-replacement", "discard", "discard-replaced"})
 """Operations that leave what is deployed as it is."""
 
@@ -317,29 +316,6 @@ class Export:
         return tuple(resource for resource in self.resources if not is_bookkeeping(resource.urn))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lock:
-    """Who holds a stack."""
-
-    pid: int
-    """0 where the cloud says that an update runs: it does not know the process."""
-    user: str
-    host: str
-    since: str
-    """RFC 3339; of the cloud as it says it, e.g. `2 minutes ago`."""
-    path: Path | None = None
-
-    @property
-    def is_unreadable(self) -> bool:
-        """A lock file that names nobody: a full disk or a power cut left it empty. pulumi counts it all the same."""
-        return self.path is not None and not self.host
-
-    @property
-    def identity(self) -> tuple[int, str, str, str]:
-        """The same as long as it is the same lock: the cloud tells an age, which grows."""
-        return (self.pid, self.user, self.host, self.since if self.path else "")
-
-
 def type_of(urn: str) -> str:
     """`kubernetes:core/v1:Secret` of `urn:pulumi:mx::sample::parent$kubernetes:core/v1:Secret::name`."""
     parts = urn.split("::", 3)
@@ -561,61 +537,3 @@ def _export(deployment: Mapping[str, Any]) -> Export:
         ),
         outputs=stack.get("outputs") or {},
     )
-
-
-def read_lock(text: str, path: Path | None = None) -> Lock:
-    """A lock file of a file backend."""
-    answer = read_json(text, f"the lock file {path or ''}".strip())
-    return Lock(
-        pid=int(answer.get("pid") or 0),
-        user=str(answer.get("username", "")),
-        host=str(answer.get("hostname", "")),
-        since=str(answer.get("timestamp", "")),
-        path=path,
-    )
-
-
-LOCK_LINE = re.compile(r"created by (?P<user>[^@\s]*)@(?P<host>\S+) \(pid (?P<pid>\d+|\$PID)\) at (?P<since>\S+)")
-
-
-def read_lock_lines(text: str) -> tuple[Lock, ...]:
-    """The locks that pulumi's refusal names."""
-    return tuple(
-        Lock(pid=int(found["pid"]) if found["pid"].isdigit() else 0, user=found["user"], host=found["host"],
-             since=found["since"])
-        for found in LOCK_LINE.finditer(text)
-    )  # fmt: skip
-
-
-CURRENT_UPDATE = re.compile(
-    r"^\s*Update in progress:\s*^\s*Started:\s*(?P<since>.*?)\s*$(?:\s*^\s*Requested By:\s*(?P<user>.*?)\s*$)?",
-    re.MULTILINE,
-)
-
-
-def read_current_update(text: str) -> Lock | None:
-    """The update in progress that `pulumi stack` tells of on the cloud, if there is one."""
-    found = CURRENT_UPDATE.search(text)
-    return Lock(pid=0, user=found["user"] or "", host="", since=found["since"]) if found else None
-
-
-def lock_folder(stack: Stack, backend: str) -> Path | None:
-    """Where a `file://` backend keeps the stack's locks; `None` for every other backend."""
-    parts = urlsplit(backend)
-    if parts.scheme != "file":
-        return None
-    root = Path(unquote(parts.path)).expanduser()
-    return root / ".pulumi" / "locks" / stack.organization / stack.project / stack.name
-
-
-def locks_in(folder: Path) -> tuple[Lock, ...]:
-    """The locks held in that folder now; one whose file says nothing is unreadable, and a lock all the same."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found.append(read_lock(path.read_text(encoding="utf-8"), path))
-        except FileNotFoundError:  # given up while we looked
-            continue
-        except (ToolFailed, ValueError, TypeError, AttributeError):
-            found.append(Lock(pid=0, user="", host="", since="", path=path))
-    return tuple(found)

@@ -1,27 +1,38 @@
-"""A PULUMI_HOME of one run: the CLI writes unredacted values into its `logs/`, so it goes when the run ends."""
+"""The PULUMI_HOME of a run, and the provider plugins that pulumi finds.
+
+Each run has its own home, because the CLI writes unredacted values into its `logs/`; it is removed when the run ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.core.errors import ToolFailed
 from runbooks.core.files import write_new, writing
-from runbooks.core.search_path import is_lab
+from runbooks.core.search_path import find_program, is_lab
 
 NAME = "pulumi-home"
 ENVIRONMENT_FILES = "files"
-"""The folder of a run with the `files` of an opened environment, in plaintext while a command needs them."""
+"""The folder of a run for the `files` of an opened environment, in plaintext while a command needs them."""
+NO_DOWNLOADS = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+"""Environment variable: pulumi uses only plugins that are installed."""
+NO_AMBIENT = "PULUMI_IGNORE_AMBIENT_PLUGINS"
+"""Environment variable: pulumi does not look for plugins on PATH."""
+LANGUAGE_HOST = "pulumi-language-python"
 
 
 @contextlib.contextmanager
-def made_private(run_folder: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """`<run_folder>/pulumi-home` (0700) with the user's own plugins in it, removed on leaving.
+def create_private_home(run_folder: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    """`<run_folder>/pulumi-home` (0700) with a link to the user's plugins, removed afterwards.
 
-    What killed runs left behind is removed first. Raises `Unwritable`.
+    The leftovers of killed runs are removed first. Raises `Unwritable`.
     """
     remove_abandoned(run_folder.parent, keep=run_folder)
     home = run_folder / NAME
@@ -32,7 +43,7 @@ def made_private(run_folder: Path, environ: Mapping[str, str]) -> Iterator[Path]
             (home / "plugins").symlink_to(plugin_folder(environ), target_is_directory=True)
         yield home
     finally:
-        remove(home)
+        shutil.rmtree(home, ignore_errors=True)  # removes the link to the plugins, and does not follow it
 
 
 def user_home(environ: Mapping[str, str]) -> Path:
@@ -65,35 +76,30 @@ def plugin_folder(environ: Mapping[str, str]) -> Path:
     return plugins
 
 
-def remove(home: Path) -> None:
-    """Remove a private home. The plugins it links to stay: links are removed, never followed."""
-    shutil.rmtree(home, ignore_errors=True)
-
-
 def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
-    """Remove the homes, kubeconfigs and environments' files of runs whose processes are gone, and say which."""
+    """Remove the homes, kubeconfigs and environments' files of runs without a process; returns the homes."""
     removed = []
     for home in sorted(runs.glob(f"*/{NAME}")):
         if home.parent != keep and not is_in_use(home):
-            remove(home)
-            remove(home.parent / ENVIRONMENT_FILES)
-            with contextlib.suppress(OSError):  # where nothing can be removed, the run's own files say so next
+            for folder in (home, home.parent / ENVIRONMENT_FILES):
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # if nothing can be removed, writing this run's files fails next
                 (home.parent / "kubeconfig").unlink(missing_ok=True)
             removed.append(home)
     return removed
 
 
 def is_in_use(home: Path, proc: Path = Path("/proc")) -> bool:
-    """Whether a process of this user works with that home: the run that made it, or a pulumi it left behind.
+    """Whether a process of this user works with that home: the run that created it, or a pulumi it left behind.
 
-    Where the system does not tell (no /proc), a home counts as in use.
+    Without /proc a home counts as in use.
     """
     if not (proc / "self").exists():
         return True
     marker = f"PULUMI_HOME={home}".encode()
-    made_by = owner_of(home)
-    if made_by is not None and (proc / str(made_by)).exists():
-        return True
+    with contextlib.suppress(OSError, ValueError):
+        if (proc / str(int((home / "pid").read_text(encoding="ascii")))).exists():
+            return True
     for process in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if process.stat().st_uid == os.geteuid() and marker in (process / "environ").read_bytes().split(b"\0"):
@@ -101,9 +107,60 @@ def is_in_use(home: Path, proc: Path = Path("/proc")) -> bool:
     return False
 
 
-def owner_of(home: Path) -> int | None:
-    """The process that made the home, as recorded in it."""
-    try:
-        return int((home / "pid").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+# Plugins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A resource plugin in the version of an installed SDK."""
+
+    name: str
+    version: str
+    """Without a leading v."""
+
+    @property
+    def install(self) -> str:
+        """The command that downloads it."""
+        return f"pulumi plugin install resource {self.name} v{self.version}"
+
+    @property
+    def program(self) -> str:
+        return f"pulumi-resource-{self.name}"
+
+
+def wanted_plugins(packages: Path | None = None) -> list[Plugin]:
+    """The plugins of the SDKs in this Python environment, by name.
+
+    pulumi requires all of them in every project: it reads the `pulumi-plugin.json` of installed packages, not the
+    imports of a program.
+    """
+    folder = packages or Path(sysconfig.get_path("purelib"))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/pulumi-plugin.json")]
+    plugins = (Plugin(name=entry["name"], version=entry["version"]) for entry in found if entry.get("resource"))
+    return sorted(plugins, key=lambda plugin: plugin.name)
+
+
+def place_of(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> str:
+    """Where a pulumi with that environment finds it: on PATH in any version, else installed; empty if nowhere.
+
+    Source: pulumi sdk/go/common/workspace/plugins.go (getPluginInfoAndPath).
+    """
+    on_path = None if is_on(NO_AMBIENT, environ) else shutil.which(plugin.program, path=environ.get("PATH"))
+    return on_path or str(installed(plugin, folder) or "")
+
+
+def installed(plugin: Plugin, folder: Path) -> Path | None:
+    """Where the plugin folder has exactly its version; a `.partial` file beside it marks an incomplete download."""
+    own = folder / f"resource-{plugin.name}-v{plugin.version}"
+    is_complete = (own / plugin.program).is_file() and not own.with_name(f"{own.name}.partial").exists()
+    return own if is_complete else None
+
+
+def is_on(variable: str, environ: Mapping[str, str]) -> bool:
+    """Whether pulumi reads an environment variable as true. Source: sdk/go/common/util/cmdutil (IsTruthy)."""
+    return environ.get(variable, "").lower() in {"1", "true"}
+
+
+def has_language_host(program: Path) -> bool:
+    """Whether a pulumi can run Python programs: its language host is beside it or on PATH."""
+    return program.resolve().with_name(LANGUAGE_HOST).is_file() or find_program(LANGUAGE_HOST) is not None

@@ -1,4 +1,4 @@
-"""Stack configs, `Pulumi.<stack>.yaml`: what they hold, and the lab's copy kept up to date with its template."""
+"""Stack configs, `Pulumi.<stack>.yaml`: their content, the environments they bind, and the lab's private copies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,27 +19,28 @@ from ruamel.yaml.comments import CommentedMap
 
 from runbooks.core.errors import STATE_FOLDER, Usage
 from runbooks.core.files import IN_PLACE, PRIVATE, write_atomically, writing
-from runbooks.core.yaml_file import YamlFile, dump, parse, read_raw, read_text
-from runbooks.tools.binding import bound_names
+from runbooks.core.yaml_file import YamlEditor, YamlFile, dump, parse, read_raw, read_text
 from runbooks.tools.locks import process_is_alive
+
+ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackFile:
-    """What a stack config holds, values untouched."""
+    """The content of a stack config, values as written."""
 
     path: Path
     config: Mapping[str, Any]
     environment: tuple[str, ...] = ()
-    """The ESC environments it binds, as written, in their order: later ones win."""
+    """The ESC environments it binds, as written and in order: later ones win."""
     secrets_provider: str = ""
-    """Who holds the key of its secrets, `awskms://…`; empty for a passphrase, or the cloud's own key."""
+    """The key service of its secrets, `awskms://…`; empty for a passphrase, or the cloud's own key."""
     has_own_key: bool = False
-    """Whether the file says how its secrets are decrypted; if not, the cloud that holds the stack has the key."""
+    """Whether the file names the key of its secrets; if not, the cloud that holds the stack has it."""
 
     @classmethod
     def read(cls, path: Path) -> StackFile:
-        """Read `path`; a file that does not exist holds nothing. Raises `Usage` for one that is no stack config."""
+        """Read `path`; a missing file counts as empty. Raises `Usage` for an invalid stack config."""
         return _read(path, read_raw(path)) if path.exists() else cls(path=path, config={})
 
     @property
@@ -47,7 +49,7 @@ class StackFile:
 
     @property
     def ciphertexts(self) -> list[str]:
-        """Of its secrets, wherever in a setting they lie."""
+        """Of its secrets, at any depth of a value."""
         return list(_ciphertexts(self.config))
 
     def has(self, key: str) -> bool:
@@ -57,7 +59,7 @@ class StackFile:
 
 @functools.lru_cache(maxsize=128)
 def _read(path: Path, raw: bytes) -> StackFile:
-    """A run reads the same file several times, and keeping its comments makes that slow."""
+    """Cached: a run reads the same file several times, and a parser that keeps comments is slow."""
     source = YamlFile(path=path, document=parse(path, raw))
     top = source.mapping()
     config = source.section(top, "config") if top.get("config") is not None else {}
@@ -82,61 +84,118 @@ def _ciphertexts(value: Any) -> Iterator[str]:
 
 
 def secrets_provider_of(path: Path) -> str:
-    """The secrets provider that a stack config names; empty when there is no file, or it names none.
+    """The secrets provider that a stack config names; empty without a file or without a provider.
 
-    Raises `Usage` for one that is no stack config.
+    Raises `Usage` for an invalid stack config.
     """
-    # Most files name none: reading them costs nothing then.
+    # Most files name none, and need not be parsed.
     named = path.exists() and b"secretsprovider" in path.read_bytes()
     return StackFile.read(path).secrets_provider if named else ""
 
 
-KEPT = ".kept"
-"""The end of a copy's name; before it stands the process that made it."""
+def bound_names(top: Any, path: Path) -> list[str]:
+    """The names in `environment:` as written. Raises `Usage` for a definition in the stack config itself."""
+    bound = top.get(ENVIRONMENT) if isinstance(top, dict) else None
+    if bound is None:
+        return []
+    if not isinstance(bound, list):
+        raise Usage(
+            f"{path}: `environment:` holds a definition of its own",
+            expected="a list of names such as stitch/prod; definitions stand in environments/",
+            next_step="move it to environments/<project>/<env>.yaml, then ./inv esc.apply <project>/<env>",
+        )
+    # An entry may carry options: `stitch/prod: {merge: false}`.
+    return [str(next(iter(entry), "")) if isinstance(entry, dict) else str(entry) for entry in bound]
+
+
+def is_same(entry: str, name: str) -> bool:
+    """Whether an entry names the environment `<project>/<env>`, whatever its version and organization."""
+    parts = re.sub(r"[@:][^/]*$", "", entry).split("/")
+    return "/".join(["default", *parts][-2:]) == name
+
+
+def bind(path: Path, name: str) -> bool:
+    """Make `environment:` of the file contain the name exactly once; returns whether the file was written.
+
+    pulumi's own `config env add` binds twice when it is called twice, and its `rm` removes one of them (recorded in
+    tests/contract/recorded/cloud/32-esc-bind.json).
+    A name that stands there several times keeps its last place: later environments win.
+    """
+    editor, places = _find_bindings(path, name)
+    if len(places) == 1:
+        return False
+    for place in reversed(places[:-1]):
+        editor.remove((ENVIRONMENT, place))
+    if not places:
+        editor.append((ENVIRONMENT,), name)
+    editor.write()
+    return True
+
+
+def unbind(path: Path, name: str) -> int:
+    """Remove every occurrence from the file; returns how many there were."""
+    editor, places = _find_bindings(path, name)
+    for place in reversed(places):
+        editor.remove((ENVIRONMENT, place))
+    if places:
+        editor.write()
+    return len(places)
+
+
+def _find_bindings(path: Path, name: str) -> tuple[YamlEditor, list[int]]:
+    """The file, opened for editing, and the indexes of the entries that name the environment."""
+    editor = YamlEditor(path)
+    names = bound_names(YamlFile(path=path, document=editor.document).mapping(), path)
+    return editor, [number for number, entry in enumerate(names) if is_same(entry, name)]
+
+
+# Edits by pulumi
+
+BACKUP = ".kept"
+"""The end of a backup's name; before it stands the number of the process that made it."""
 
 
 @contextlib.contextmanager
-def kept(path: Path) -> Iterator[None]:
-    """Around a tool that edits a stack config: what the file held is not lost when the tool fails half-way.
+def preserve(path: Path) -> Iterator[None]:
+    """Back up a stack config while pulumi edits it, and restore it if pulumi failed and a key is missing.
 
-    pulumi empties the file before it writes it anew (sdk/go/common/workspace/project.go, save): where the disk is full,
-    the encryption salt and every secret would be gone. So a copy lies beside it meanwhile, and takes its place again
-    when the tool failed and a key is missing. Raises `Unwritable`, before the tool starts, where no copy can be made,
-    and `Usage` where an earlier run was cut off in the middle of this.
+    pulumi empties the file before it writes it again (sdk/go/common/workspace/project.go, save): on a full disk the
+    encryption salt and every secret would be lost. Raises `Unwritable`, before pulumi starts, if no backup can be
+    made, and `Usage` if an earlier run was killed during an edit.
     """
-    refuse_cut_off(path)
-    before, copied = _keys_of(path), path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}{KEPT}")
+    refuse_interrupted_edit(path)
+    before, backup = _keys_of(path), path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}{BACKUP}")
     try:
         if path.exists():
             with writing(path.name, path, next_step=IN_PLACE):
-                shutil.copy2(path, copied)
+                shutil.copy2(path, backup)
         yield
     except BaseException:
         if _is_damaged(path, before):
-            copied.replace(path) if copied.exists() else path.unlink()
+            backup.replace(path) if backup.exists() else path.unlink()
         raise
     finally:
-        copied.unlink(missing_ok=True)
+        backup.unlink(missing_ok=True)
 
 
-def refuse_cut_off(path: Path) -> None:
-    """Raise `Usage` where a stack config lost something when the run that had it edited was cut off.
+def refuse_interrupted_edit(path: Path) -> None:
+    """Raise `Usage` if a stack config lost a key when a run was killed during an edit.
 
-    The copies of runs that are over go where the file holds all that they hold.
+    The backups of such runs are removed if the file has all of their keys.
     """
-    for copied in sorted(path.parent.glob(f".{path.name}.*-*{KEPT}")):
-        pid = copied.name.removeprefix(f".{path.name}.").partition("-")[0]
+    for backup in sorted(path.parent.glob(f".{path.name}.*-*{BACKUP}")):
+        pid = backup.name.removeprefix(f".{path.name}.").partition("-")[0]
         if not pid.isdigit() or process_is_alive(int(pid)):
             continue
-        held = _keys_of(copied) or frozenset()
-        if held and (not path.exists() or _is_damaged(path, held)):
-            back, gone = shlex.join(["mv", str(copied), str(path)]), shlex.join(["rm", str(copied)])
+        keys = _keys_of(backup) or frozenset()
+        if keys and (not path.exists() or _is_damaged(path, keys)):
+            restore, discard = shlex.join(["mv", str(backup), str(path)]), shlex.join(["rm", str(backup)])
             raise Usage(
-                f"{path} lacks settings that it had before a run was cut off while it was edited",
-                expected=f"all that its copy from before holds, {copied.name} beside it",
-                next_step=f"compare the two; {back} brings it back, {gone} leaves the file as it is",
+                f"{path} lacks keys that it had before a run was killed during an edit",
+                expected=f"all keys of its backup, {backup.name} beside it",
+                next_step=f"compare the two; {restore} restores it, {discard} leaves the file as it is",
             )
-        copied.unlink(missing_ok=True)
+        backup.unlink(missing_ok=True)
 
 
 def _is_damaged(path: Path, before: frozenset[str] | None) -> bool:
@@ -145,7 +204,7 @@ def _is_damaged(path: Path, before: frozenset[str] | None) -> bool:
 
 
 def _keys_of(path: Path) -> frozenset[str] | None:
-    """Every key of the file and of its settings; `None` when it cannot be read."""
+    """Every key of the file and of its config; `None` if it cannot be read."""
     try:
         top = YamlFile.read(path).mapping() if path.exists() else {}
     except Usage:
@@ -160,15 +219,15 @@ def full_key(project: str, key: str) -> str:
 
 
 def missing_keys(file: StackFile, project: str, keys: Iterable[str]) -> list[str]:
-    """Those of `keys`, in full, that the file gives no value."""
+    """Those of `keys`, as full keys, that have no value in the file."""
     return [full for key in keys if not file.has(full := full_key(project, key))]
 
 
 def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bool:
-    """Bring the private copy of a settings template up to date; whether the copy was written.
+    """Bring the private copy of a stack config up to date with its template; returns whether the copy was written.
 
-    A template that changed since the last time wins over what it had said before; everything that was set in the copy
-    itself stays: the encryption salt, secrets, bound environments, wired settings. `imposed` wins over both.
+    What changed in the template wins; everything that was set in the copy itself stays: the encryption salt, secrets,
+    bound environments, wired config. `imposed` wins over both.
     """
     applied = copied.with_name(f".{copied.name}.template")
     new = read_text(template) if template.exists() else ""
@@ -177,12 +236,16 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     if current is not None and old == new and imposed.items() <= StackFile.read(copied).config.items():
         return False
     if current is None or old is None or old != new:
-        document = merged(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""))
+        document = merge(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""))
     else:
         document = _mapping(copied, current)
-    impose(document, imposed)
+    if imposed and not isinstance(document.get("config"), CommentedMap):
+        document["config"] = CommentedMap()
+    for key, value in imposed.items():
+        if document["config"].get(key) != value:
+            document["config"][key] = value
     text = dump(document) if document else ""
-    # In this order: a copy that could not be written is made again, from the same two templates.
+    # In this order: a copy that could not be written is merged again from the same two templates.
     if text != current:
         write_atomically(copied, text, mode=PRIVATE, next_step=STATE_FOLDER)
     if old != new:
@@ -190,10 +253,10 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     return text != current
 
 
-def merged(template: CommentedMap, before: CommentedMap, current: CommentedMap) -> CommentedMap:
-    """The new template, with all that `current` holds beyond what the template `before` had put there.
+def merge(template: CommentedMap, before: CommentedMap, current: CommentedMap) -> CommentedMap:
+    """The new template with everything that was set in `current` since it was made from the template `before`.
 
-    What was taken out of `current`, such as a bound environment, comes back only when the template says something new.
+    A key that was removed from `current`, such as a bound environment, returns only if the template changed it.
     """
     result = copy.deepcopy(template)
     for key in [key for key in template if key != "config" and key in before and key not in current]:
@@ -202,23 +265,13 @@ def merged(template: CommentedMap, before: CommentedMap, current: CommentedMap) 
     for key in current:
         if key != "config" and current[key] != before.get(key):
             result[key] = current[key]
-    kept = current.get("config") or {}
-    said = before.get("config") or {}
-    own = {key: kept[key] for key in kept if kept[key] != said.get(key)}
+    config, old = current.get("config") or {}, before.get("config") or {}
+    own = {key: config[key] for key in config if config[key] != old.get(key)}
     if own and not isinstance(result.get("config"), CommentedMap):
         result["config"] = CommentedMap()
     for key, value in own.items():
         result["config"][key] = value
     return result
-
-
-def impose(document: CommentedMap, settings: Mapping[str, str]) -> None:
-    """Set plain settings by their full keys, where they differ."""
-    if settings and not isinstance(document.get("config"), CommentedMap):
-        document["config"] = CommentedMap()
-    for key, value in settings.items():
-        if document["config"].get(key) != value:
-            document["config"][key] = value
 
 
 def _mapping(path: Path, text: str) -> CommentedMap:

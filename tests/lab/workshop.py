@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from runbooks.tools.plugins import LANGUAGE_HOST
+from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from tests.lab.command_line import Checkout, Said
 
 PROVIDER = "pulumi-resource-kubernetes"

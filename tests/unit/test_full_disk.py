@@ -18,11 +18,11 @@ from runbooks.stacks.plan import Fingerprint
 from runbooks.stacks.preview import record_applied
 from runbooks.tasks import secrets, stack, target, wire
 from runbooks.tasks.rollback import share_environment
-from runbooks.tools import binding
+from runbooks.tools import stack_config
 from runbooks.tools.esc import Opened, Value
 from runbooks.tools.kubeconfig import read_context, write_private
-from runbooks.tools.pulumi_home import made_private
-from runbooks.tools.stack_config import StackFile, kept, refresh_copy
+from runbooks.tools.pulumi_home import create_private_home
+from runbooks.tools.stack_config import StackFile, preserve, refresh_copy
 from tests.answers import kubeconfig, listing, namespace
 from tests.unit.disk import mount_read_only, no_file_beyond
 from tests.unit.house import UID, House
@@ -102,7 +102,7 @@ def test_half_a_folder_of_pulumi_is_none(tmp_path: Path) -> None:
         {"PULUMI_HOME": str(tmp_path / "own")},
         pytest.raises(Unwritable, match="pulumi's folder of this run"),
     )
-    with no_file_beyond(0), expected, made_private(tmp_path, own):
+    with no_file_beyond(0), expected, create_private_home(tmp_path, own):
         pytest.fail("there is no folder")
     assert [entry.name for entry in tmp_path.iterdir()] == []
 
@@ -168,7 +168,7 @@ def test_a_pin_that_does_not_fit(house: House, monkeypatch: pytest.MonkeyPatch) 
 def test_a_binding_that_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.mx.yaml"
     path.write_text(SETTINGS)
-    for change in (lambda: binding.bind(path, "stitch/prod"), lambda: binding.bind(path, "other/prod")):
+    for change in (lambda: stack_config.bind(path, "stitch/prod"), lambda: stack_config.bind(path, "other/prod")):
         with no_file_beyond(10), pytest.raises(Unwritable, match=r"Pulumi\.mx\.yaml cannot be written"):
             change()
         assert path.read_text() == SETTINGS and len(list(tmp_path.iterdir())) == 1
@@ -237,7 +237,7 @@ def test_half_a_new_settings_file_is_none(house: House, settings: Path, monkeypa
 def test_pulumi_is_not_started_where_no_copy_fits(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.mx.yaml"
     path.write_text(SETTINGS)
-    with no_file_beyond(50), pytest.raises(Unwritable, match=r"Pulumi\.mx\.yaml cannot be written"), kept(path):
+    with no_file_beyond(50), pytest.raises(Unwritable, match=r"Pulumi\.mx\.yaml cannot be written"), preserve(path):
         pytest.fail("the tool must not be started")
     assert path.read_text() == SETTINGS and len(list(tmp_path.iterdir())) == 1
 
@@ -248,7 +248,7 @@ def test_what_a_tool_wrote_before_it_failed_stays(tmp_path: Path) -> None:
         path = tmp_path / ("one" if before else "two")
         if before:
             path.write_text(before)
-        with pytest.raises(ValueError, match="later"), kept(path):
+        with pytest.raises(ValueError, match="later"), preserve(path):
             path.write_text(SETTINGS + "  postgresql:port: '1'\n")
             raise ValueError("later")
         assert StackFile.read(path).has("postgresql:port")
@@ -258,7 +258,7 @@ def test_what_a_tool_wrote_before_it_failed_stays(tmp_path: Path) -> None:
 def test_what_a_tool_did_well_is_not_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.mx.yaml"
     path.write_text(SETTINGS)
-    with kept(path):
+    with preserve(path):
         path.write_text("config: {}\n")
     assert path.read_text() == "config: {}\n" and len(list(tmp_path.iterdir())) == 1
 

@@ -25,7 +25,7 @@ from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
 from runbooks.tools.diagnosis import Tool, tool_is_there
 from runbooks.tools.modal import find_modal
 from runbooks.tools.network import tailscale_status
-from runbooks.tools.plugins import has_language_host
+from runbooks.tools.pulumi_home import has_language_host
 
 ROOT = Path(__file__).parents[3]
 ANSWERS = {
@@ -265,4 +265,4 @@ def test_there_is_one_place_that_looks() -> None:
     looks = re.compile(r"shutil\.which|get_exec_path|find_executable")
     files = [path for folder in ("runbooks", "lab") for path in (ROOT / folder).rglob("*.py")]
     with_a_look = {path.relative_to(ROOT).as_posix() for path in files if looks.search(path.read_text("utf-8"))}
-    assert with_a_look == {f"runbooks/{name}.py" for name in ("core/search_path", "core/runner", "tools/plugins")}
+    assert with_a_look == {f"runbooks/{name}.py" for name in ("core/search_path", "core/runner", "tools/pulumi_home")}

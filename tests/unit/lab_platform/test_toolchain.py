@@ -25,7 +25,7 @@ from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH, progress_line, seco
 from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_KUBERNETES, TOOLS, Module, read_version
 from runbooks.core.errors import OpsError, ToolFailed
 from runbooks.core.files import Unwritable
-from runbooks.tools.plugins import wanted_plugins
+from runbooks.tools.pulumi_home import wanted_plugins
 from tests.unit.lab_platform.fake_go import BUILDS, FakeGo
 
 

@@ -13,7 +13,7 @@ from runbooks.core.environment import secret_variables
 from runbooks.core.errors import ToolFailed
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_pulumi
-from runbooks.tools.plugins import LANGUAGE_HOST
+from runbooks.tools.pulumi_home import LANGUAGE_HOST
 
 
 def programs(folder: Path, *names: str) -> Path:

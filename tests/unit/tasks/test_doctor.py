@@ -9,7 +9,7 @@ import pytest
 from runbooks.core.errors import VerificationFailed
 from runbooks.services import find_service
 from runbooks.tasks import doctor
-from runbooks.tools.plugins import wanted_plugins
+from runbooks.tools.pulumi_home import wanted_plugins
 from tests.answers import namespace
 from tests.unit.house import TOKEN, House
 

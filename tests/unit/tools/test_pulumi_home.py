@@ -1,8 +1,10 @@
-"""A PULUMI_HOME of one run: private, with the user's plugins, gone afterwards."""
+"""A PULUMI_HOME of one run: private, with the user's plugins, removed afterwards; and where plugins are found."""
 
 from __future__ import annotations
 
+import json
 import stat
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,20 @@ from runbooks.core.errors import ToolFailed
 from runbooks.tools.pulumi_home import (
     ENVIRONMENT_FILES,
     NAME,
-    made_private,
+    Plugin,
+    create_private_home,
+    place_of,
     plugin_folder,
     user_credentials,
     user_home,
+    wanted_plugins,
 )
 
 
 def test_it_holds_the_users_plugins_and_leaves_them_behind(tmp_path: Path) -> None:
     run, own = tmp_path / "runs" / "one", tmp_path / "own"
     run.mkdir(parents=True)
-    with made_private(run, {"PULUMI_HOME": str(own)}) as home:
+    with create_private_home(run, {"PULUMI_HOME": str(own)}) as home:
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         (home / "plugins" / "resource-kubernetes-v4").mkdir()
         (home / "logs").mkdir()
@@ -63,5 +68,58 @@ def test_what_a_killed_run_left_in_clear_goes_with_its_home(tmp_path: Path) -> N
     (killed / "journal.jsonl").write_text("{}\n")
     run = tmp_path / "runs" / "two"
     run.mkdir()
-    with made_private(run, {"PULUMI_HOME": str(tmp_path / "own")}):
+    with create_private_home(run, {"PULUMI_HOME": str(tmp_path / "own")}):
         assert [path.name for path in killed.iterdir()] == ["journal.jsonl"]
+
+
+PLUGIN = Plugin(name="postgresql", version="3.18.2")
+
+
+def test_the_plugins_of_the_installed_sdks() -> None:
+    found = {plugin.name: plugin.version for plugin in wanted_plugins()}
+    assert found == {name: version(f"pulumi-{name}") for name in ("kubernetes", "postgresql")}
+
+
+def test_an_sdk_without_a_plugin_asks_for_none(tmp_path: Path) -> None:
+    for name, said in (("a", {"resource": False}), ("b", {"resource": True, "name": "b", "version": "1.0.0"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pulumi-plugin.json").write_text(json.dumps(said))
+    (plugin,) = wanted_plugins(tmp_path)
+    assert plugin.install == "pulumi plugin install resource b v1.0.0"
+
+
+def program(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "pulumi-resource-postgresql"
+    made.touch(mode=0o755)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("resource-postgresql-v3.18.2", True),
+        ("resource-postgresql-v3.18.1", False),
+        ("resource-postgresql-v3.19.0", False),
+        ("resource-kubernetes-v3.18.2", False),
+    ],
+)
+def test_the_folder_has_it_in_exactly_that_version(tmp_path: Path, name: str, found: bool) -> None:
+    program(tmp_path / name)
+    assert place_of(PLUGIN, tmp_path, {"PATH": ""}) == (str(tmp_path / name) if found else "")
+
+
+def test_half_an_installation_is_none(tmp_path: Path) -> None:
+    kept = tmp_path / "resource-postgresql-v3.18.2"
+    kept.mkdir()
+    assert place_of(PLUGIN, tmp_path, {"PATH": ""}) == ""
+    program(kept)
+    kept.with_name(f"{kept.name}.partial").touch()
+    assert place_of(PLUGIN, tmp_path, {"PATH": ""}) == ""
+
+
+@pytest.mark.parametrize(("ignored", "found"), [("", True), ("false", True), ("true", False), ("1", False)])
+def test_on_path_any_version_does_unless_path_is_ignored(tmp_path: Path, ignored: str, found: bool) -> None:
+    made = program(tmp_path / "bin")
+    environ = {"PATH": str(made.parent), "PULUMI_IGNORE_AMBIENT_PLUGINS": ignored}
+    assert place_of(PLUGIN, tmp_path / "plugins", environ) == (str(made) if found else "")
