@@ -19,7 +19,7 @@ from lab.toolchain.build import note_use
 from lab.toolchain.resolve import BUILT
 from runbooks.core.environment import without_proxy_for_loopback
 from runbooks.core.errors import Usage
-from runbooks.core.search_path import persons_path
+from runbooks.core.search_path import user_path
 
 __all__ = ["PartStatus", "down", "environment", "is_up", "reset", "status", "tools", "up"]
 
@@ -140,7 +140,7 @@ def environment(state_dir: Path) -> dict[str, str]:
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "UV_FROZEN": "1",
         "OPS_STATE": str(paths.state_dir),
-        "PATH": os.pathsep.join([str(paths.bin), persons_path()]),
+        "PATH": os.pathsep.join([str(paths.bin), user_path()]),
     }
     exports["LAB_FILE_BACKEND"] = f"file://{paths.backend}"
     if "cloud" in record.ports:

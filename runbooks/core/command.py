@@ -1,4 +1,4 @@
-"""A process to start and what came of it, as plain data. `runner.py` is the only place that starts one."""
+"""A process to start and its outcome, as plain data. `runner.py` is the only place that starts one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 class Command:
     """One process, described completely.
 
-    `argv` never holds a secret: values travel in `env` or `stdin`, which are neither shown nor written down.
+    `argv` never holds a secret: values travel in `env` or `stdin`, which are neither shown nor journalled.
     """
 
     argv: tuple[str, ...]
     title: str = ""
-    """What it does, in words a person reads before it starts; the argv when empty."""
+    """What it does, as shown to the user; the argv when empty."""
     cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to the allow-listed environment (see `runner.child_environment`)."""
@@ -24,11 +24,11 @@ class Command:
     mutates: bool = False
     """Can change a cluster, a stack or a file: never killed by a time-out, one graceful signal only."""
     confidential: bool = False
-    """Its output may hold clear secrets: it stays in memory, is never shown, journalled or put into an error."""
+    """Its output may hold secrets in plaintext: it stays in memory, and is never shown, journalled or in an error."""
     serves: bool = False
-    """It runs until it is told to stop, and that is its good end: nothing is said about it."""
-    speaks: bool = False
-    """What it writes to standard error is for the person and shown at once: a login asks for something there."""
+    """It runs until it is signalled to stop, so a signal to it is not reported."""
+    shows_stderr: bool = False
+    """Its standard error is shown line by line while it runs, for example what a login plug-in wants from the user."""
     timeout: float | None = None
     """Seconds, for reads only; a mutating command with one is refused."""
 

@@ -1,4 +1,4 @@
-"""What a child process gets to see of our environment: an allow-list, never a copy."""
+"""The part of our environment that a child process gets: an allow-list, never a copy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PASSED = frozenset(
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM"),
         *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-        # Where a person keeps pulumi's plugins and uv's packages is theirs to say; neither changes what a plan does.
+        # The user decides where pulumi's plugins and uv's packages are kept; neither changes what a plan does.
         *("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "PULUMI_IGNORE_AMBIENT_PLUGINS", "UV_CACHE_DIR"),
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     }
 )
 _PASSED_PREFIXES = ("LC_",)
 
-# Each changes what pulumi does behind the back of whoever approved a plan, or makes it sign up for an account.
+# Each changes what pulumi does after a plan was approved, unseen by the user, or makes it sign up for an account.
 _NEVER = re.compile(
     r"PULUMI_OPTION_.*|PULUMI_SKIP_CONFIRMATIONS|PULUMI_EXPERIMENTAL|PULUMI_DEBUG_COMMANDS"
     r"|PULUMI_K8S_DELETE_UNREACHABLE|PULUMI_SKIP_CHECKPOINTS|PULUMI_CONTINUE_ON_ERROR"
@@ -63,7 +63,7 @@ def without_proxy_for_loopback(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def changes_pulumi_unseen(name: str) -> bool:
-    """Whether a variable of that name changes what pulumi does behind the back of whoever approved a plan."""
+    """Whether a variable of that name changes what pulumi does, unseen by the user who approved a plan."""
     return name.startswith("PULUMI_") and bool(_NEVER.fullmatch(name))
 
 
@@ -72,7 +72,7 @@ _KEEPING = tuple(
     for family in ("DIY_BACKEND", "SELF_MANAGED_STATE")
     for how in ("GZIP", "ZSTD", "RETAIN_CHECKPOINTS", "DISABLE_CHECKPOINT_BACKUPS")
 )
-"""How a person's own backend keeps its states: one that is compressed has to stay so."""
+"""How a backend of the user's own stores its states: a compressed one has to stay compressed."""
 BACKEND_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "file": _KEEPING,
@@ -83,7 +83,7 @@ BACKEND_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
     }
 )
-"""By the backend's scheme: beginnings of the variables its login is in; of the cloud, where pulumi's key ring is."""
+"""By the backend's scheme: prefixes of its login's variables; for the cloud, where pulumi's key ring is."""
 
 
 KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -94,7 +94,7 @@ KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "hashivault": ("VAULT_",),
     }
 )
-"""By the scheme of a stack's secrets provider (pulumi pkg/secrets/cloud): beginnings of the login's variables."""
+"""By the scheme of a stack's secrets provider (pulumi pkg/secrets/cloud): prefixes of the login's variables."""
 
 
 _REDIRECTING = re.compile(

@@ -86,7 +86,7 @@ def state_dir() -> Path:
 
 
 def discard_output(stream: TextIO | None) -> None:
-    """Send what is written to the stream nowhere from now on: nobody reads it any more.
+    """Send what is written to the stream nowhere from now on: its reader has left.
 
     What is still in its buffer is dropped as well, also when the interpreter ends.
     """

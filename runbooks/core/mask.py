@@ -6,7 +6,7 @@ overlapping matches, which are merged into spans. Colour codes are removed first
 A value of eight characters or more is masked anywhere; one of four to seven only as a whole token; nothing below four,
 nor `true`, `false` and numbers under six digits. A value that is a public name of this repository (the handbook makes
 the username `postgres` a secret) is masked as a whole token in what tools print, and stays in our own sentences: there
-it discloses nothing, and nobody could read `preview [secret]`.
+it discloses nothing, and `preview [secret]` would be unreadable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names people type: the nearest known ones, and which ones are refused before any tool sees them."""
+"""Names that users type: the nearest known ones, and names that are refused before any tool gets them."""
 
 from __future__ import annotations
 

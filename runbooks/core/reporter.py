@@ -194,11 +194,11 @@ class Reporter:
         self._write(self._err, self._masker.mask_own(text) + "\n")
 
     def ask_yes(self, question: str) -> bool:
-        """Whether the user typed y or yes; False when nobody can be asked."""
+        """Whether the user typed y or yes; False without a terminal."""
         return self._ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
     def ask_word(self, question: str, word: str) -> bool:
-        """Whether the user typed exactly `word`; False when nobody can be asked."""
+        """Whether the user typed exactly `word`; False without a terminal."""
         return self._ask(f"{question} ").strip() == word
 
     def _ask(self, question: str) -> str:
@@ -237,7 +237,7 @@ class Reporter:
 
 
 class JsonReporter(Reporter):
-    """One JSON object a line on standard output, nothing else there. Nobody is asked anything."""
+    """One JSON object a line on standard output, nothing else there. It never asks."""
 
     @property
     def interactive(self) -> bool:

@@ -258,7 +258,7 @@ class Runner:
     ) -> Capture:
         """The capture of one stream, shown while it arrives where the run or the command asks for that."""
         show = self._show
-        if show is None and command.speaks and name == "stderr":
+        if show is None and command.shows_stderr and name == "stderr":
             show = lambda _, text: self._report_to(text.rstrip("\n"))  # noqa: E731
         if show is None or command.confidential:
             return Capture(on_line=on_line, limit=self._largest_output)

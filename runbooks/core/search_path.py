@@ -25,8 +25,8 @@ def find_program(name: str, environ: Mapping[str, str] = os.environ) -> Path | N
     return None
 
 
-def persons_path(environ: Mapping[str, str] = os.environ) -> str:
-    """PATH without labs' folders, of this checkout or another one (`lab.env` puts them first)."""
+def user_path(environ: Mapping[str, str] = os.environ) -> str:
+    """PATH without the folders of labs, of this checkout or another one (`lab.env` puts them first)."""
     return os.pathsep.join(folder for folder in _folders(environ) if not has_labs_programs(Path(folder)))
 
 

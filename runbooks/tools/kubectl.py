@@ -105,7 +105,7 @@ class Kubectl:
     def _read(self, *words: str, title: str, extra: float = 0.0, **options: Any) -> Command:
         timeout = (LOGIN_TIMEOUT if self.has_plugin else READ_TIMEOUT) + extra
         argv = (*self._head, *words)
-        return Command(argv=argv, title=title, env=self.env, timeout=timeout, speaks=self.has_plugin, **options)
+        return Command(argv=argv, title=title, env=self.env, timeout=timeout, shows_stderr=self.has_plugin, **options)
 
     def get(
         self,

@@ -655,7 +655,7 @@ def test_nothing_is_left_open(ops: Setting) -> None:
 def test_what_a_login_asks_for_is_shown_at_once_and_masked(make: Callable[..., Setting]) -> None:
     ops = make(show=None)
     code = f"import sys; print('open the page {SECRET}', file=sys.stderr, flush=True); print('answer')"
-    outcome = ops.runner.run(python(code, speaks=True))
+    outcome = ops.runner.run(python(code, shows_stderr=True))
     assert outcome.stdout == "answer\n"
     assert ops.told == ["open the page [secret]"]
 

@@ -18,7 +18,7 @@ from lab.toolchain import of_person, version_of
 from lab.toolchain.golang import find_go
 from lab.toolchain.resolve import ON_PATH
 from runbooks.core.errors import OpsError
-from runbooks.core.search_path import find_program, is_lab, persons_path
+from runbooks.core.search_path import find_program, is_lab, user_path
 from runbooks.stacks.environments import esc_of
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
@@ -244,7 +244,7 @@ def test_every_look_finds_the_persons_own_behind_it(tmp_path: Path, shell: Calla
 
 def test_path_for_children_is_without_labs(tmp_path: Path) -> None:
     one, two, own = a_lab(tmp_path / ".ops"), a_lab(tmp_path / "other" / "state"), install(tmp_path / "own")
-    assert persons_path({"PATH": f"{one}:{own}:{two}:/bin:/:"}) == f"{own}:/bin:/:"
+    assert user_path({"PATH": f"{one}:{own}:{two}:/bin:/:"}) == f"{own}:/bin:/:"
 
 
 @pytest.mark.parametrize("name", ["lab/bin", "lab/tools", "laboratory/bin"])

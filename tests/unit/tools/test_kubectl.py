@@ -204,6 +204,6 @@ def test_the_time_of_a_login_plugin_is_not_the_api_servers() -> None:
     """A login may send the person to a browser: kubectl's own limit would count that as a slow server."""
     command = replace(KUBECTL, has_plugin=True).get("nodes")
     assert "--request-timeout=0" in command.argv
-    assert command.speaks
+    assert command.shows_stderr
     assert command.timeout and command.timeout >= 120
-    assert not KUBECTL.get("nodes").speaks
+    assert not KUBECTL.get("nodes").shows_stderr
