@@ -72,21 +72,28 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     refuse_existing(session, plan, again=again)
     if session.target.ephemeral or not plan.has_changes:
         return
-    destructive, adopting = plan.destructive_services, plan.adopting_services
-    if not session.reporter.interactive:
-        _approve_unattended(destructive, adopting, yes=yes, again=again)
-    elif destructive or adopting:
-        for name in dict.fromkeys((*destructive, *adopting)):
-            what = (
-                "deletes or replaces what holds data"
-                if name in destructive
-                else "takes over what this stack did not make"
-            )
-            if not session.reporter.ask_word(f"This {what}. Type {name} to go on:", name):
-                raise NotApproved(NOT_APPROVED, next_step=again)
-    elif not yes and not session.reporter.ask_yes("Apply this?"):
+    typed = dict.fromkeys(plan.destructive_services, "deletes or replaces what holds data")
+    typed = dict.fromkeys(plan.adopting_services, "takes over what this stack did not make") | typed
+    if not session.reporter.interactive and (typed or not yes):
+        why = "; ".join(f"{name} {what}" for name, what in typed.items()) or "--yes was not given"
+        raise NotApproved(
+            f"{why}, and there is no terminal to ask on",
+            expected="a terminal on which the service's name is typed; --yes covers neither a destructive change nor "
+            "taking objects over"
+            if typed
+            else "an approval of the changes above",
+            next_step=f"run {again} on a terminal, make the change not destructive, or remove {TAKES_OVER} from the "
+            "stack config"
+            if typed
+            else f"{again} --yes",
+        )
+    for name, what in typed.items():
+        if not session.reporter.ask_word(f"{name} {what}. Type {name} to go on:", name):
+            raise NotApproved(NOT_APPROVED, next_step=again)
+    if not typed and not yes and not session.reporter.ask_yes("Apply this?"):
         raise NotApproved(NOT_APPROVED, next_step=again)
-    session.journal.write("approved", services=[stack.service for stack in plan.stacks], destructive=list(destructive))
+    services, destructive = [stack.service for stack in plan.stacks], list(plan.destructive_services)
+    session.journal.write("approved", services=services, destructive=destructive)
 
 
 def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
@@ -112,27 +119,6 @@ def refuse_held(session: Session, stack: Stack) -> None:
             f"another run holds the stack of {stack.service}: {held.describe()}",
             expected="a stack that no other run changes; wait for that run to end",
             next_step=f"./inv cancel.{stack.service} checks whether that process is still alive",
-        )
-
-
-def _approve_unattended(destructive: Sequence[str], adopting: Sequence[str], *, yes: bool, again: str) -> None:
-    if destructive:
-        raise NotApproved(
-            f"destructive changes to {', '.join(destructive)} need a typed name, and there is no terminal to ask on",
-            expected="a terminal on which the service's name is typed; --yes never covers a destructive change",
-            next_step=f"run {again} on a terminal, or make the change not destructive",
-        )
-    if adopting:
-        raise NotApproved(
-            f"{', '.join(adopting)} would take over objects of others, and there is no terminal to ask on",
-            expected="a terminal on which the service's name is typed; --yes never covers taking objects over",
-            next_step=f"run {again} on a terminal, or remove {TAKES_OVER} from the stack config",
-        )
-    if not yes:
-        raise NotApproved(
-            "there is no terminal to ask on, and --yes was not given",
-            expected="an approval of the changes above",
-            next_step=f"{again} --yes",
         )
 
 

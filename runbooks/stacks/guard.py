@@ -34,10 +34,6 @@ class Cluster:
     server: str
     uid: str
 
-    @property
-    def short_uid(self) -> str:
-        return self.uid[:8]
-
 
 def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
     """Cut the target's kubeconfig down to its one context, as `<folder>/kubeconfig` (0600).

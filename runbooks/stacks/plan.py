@@ -204,10 +204,6 @@ class RunPlan:
         return any(plan.has_changes for plan in self.stacks)
 
     @property
-    def is_blocked(self) -> bool:
-        return any(plan.is_blocked for plan in self.stacks)
-
-    @property
     def destructive_services(self) -> tuple[str, ...]:
         return tuple(plan.service for plan in self.stacks if plan.is_destructive)
 
@@ -522,7 +518,6 @@ class Watch:
     stop: Callable[[], None]
     progress: Callable[[str], None] = lambda _: None
     violation: Event | None = None
-    started: int = 0
     done: list[Event] = field(default_factory=list)
     errors: list[str] = field(default_factory=list, repr=False)
     """The lines with pulumi's errors, unmasked: a long stream is kept for people with its middle left out."""
@@ -539,7 +534,6 @@ class Watch:
                 self.violation = event
                 self.stop()
         elif event.kind == "started" and has_effect:
-            self.started += 1
             self.progress(f"{event.op} {kind_of(type_of(event.urn))} {name_of(event.urn)}")
         elif event.kind == "done" and has_effect and not is_bookkeeping(event.urn):
             self.done.append(event)

@@ -136,7 +136,7 @@ def test_a_kind_that_the_cluster_does_not_know(probe: Workshop) -> None:
         "CustomResourceDefinitions of that operator",
     )
     assert "failed: probe" in said.stdout
-    assert "to go on from there: ./inv deploy.probe" in said.stdout
+    assert "./inv deploy.probe" in said.stdout
     assert "pending_operations" not in probe.deployment("probe")
 
 

@@ -170,7 +170,7 @@ def test_what_others_need_is_not_destroyed(checkout: Checkout, name: str) -> Non
     before = checkout.state(name)
     said = checkout.inv(f"destroy.{name}")
     said.ends_with(
-        5, f"postgres still stands and needs {name}", "before their controllers", "next: ./inv destroy.postgres"
+        5, f"postgres is still deployed and needs {name}", "before their controllers", "next: ./inv destroy.postgres"
     )
     assert checkout.state(name) == before
 

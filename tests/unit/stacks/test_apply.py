@@ -96,7 +96,7 @@ def destructive() -> dict[tuple[str, str], list[Answer]]:
 
 def test_yes_never_covers_what_is_destructive(tmp_path: Path) -> None:
     stage = Stage(tmp_path, destructive(), interactive=False)
-    with pytest.raises(NotApproved, match="destructive changes to db"):
+    with pytest.raises(NotApproved, match="db deletes or replaces"):
         deploy(stage, yes=True)
     assert ups(stage) == []
 
@@ -167,7 +167,7 @@ def test_taking_objects_over_needs_the_services_name(tmp_path: Path, typed: str,
 def test_yes_never_covers_taking_objects_over(tmp_path: Path) -> None:
     stage = Stage(tmp_path, meeting(THERE), interactive=False)
     stage.write_settings({TAKES_OVER: "true"})
-    with pytest.raises(NotApproved, match="db would take over"):
+    with pytest.raises(NotApproved, match="db takes over"):
         deploy(stage, yes=True)
     assert ups(stage) == []
 
@@ -204,7 +204,7 @@ def test_objects_of_an_incomplete_preview_are_not_taken_over_unasked(tmp_path: P
     answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [told], "changeSummary": {}}
     stage = Stage(tmp_path, three(preview__db=[Answer(stdout=json.dumps(answer))]), interactive=False)
     stage.write_settings({TAKES_OVER: "true"})
-    with pytest.raises(NotApproved, match="db would take over"):
+    with pytest.raises(NotApproved, match="db takes over"):
         deploy(stage, yes=True)
 
 

@@ -173,7 +173,7 @@ def test_unchanged_and_blocked_stacks_are_one_line() -> None:
     same = plan_of(STACK, read_preview(json_answer("05", "preview")), fingerprint=NO_PRINT)
     blocked = StackPlan(stack=Stack(**{**STACK.__dict__, "service": "immich"}), waits_for=("postgres",))
     run = RunPlan(layers=((same,), (blocked,)), target="mx")
-    assert not run.has_changes and run.is_blocked
+    assert not run.has_changes and blocked.is_blocked
     assert summary_lines(run) == ["Target mx:", "", "  sample: unchanged", "  immich: blocked: waits for postgres"]
     assert [stack["state"] for stack in summary_data(run)["stacks"]] == ["unchanged", "blocked: waits for postgres"]
 
@@ -186,7 +186,7 @@ def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> N
     watch = Watch(approved=approved, stop=lambda: pytest.fail("stopped"))
     for line in json_answer(number, "up", nth).splitlines():
         watch(line)
-    assert watch.violation is None and watch.started > 0
+    assert watch.violation is None and watch.done
 
 
 def test_first_operation_nobody_approved_stops_the_update_once() -> None:

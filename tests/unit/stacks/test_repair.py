@@ -302,7 +302,7 @@ def test_a_deleted_object_is_made_anew_although_its_namespace_is_gone_too(tmp_pa
 def test_what_held_data_is_made_anew_only_by_name(tmp_path: Path) -> None:
     claim = urn("net", "kubernetes:core/v1:PersistentVolumeClaim", "cm")
     stage = staged(tmp_path, [refresh(None, claim)], [OK], claim, interactive=False)
-    with pytest.raises(NotApproved, match="destructive changes to net"):
+    with pytest.raises(NotApproved, match="net deletes or replaces"):
         repair(stage, yes=True)
     assert "its data does not come back" in stage.reporter.text
 
