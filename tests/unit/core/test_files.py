@@ -18,7 +18,7 @@ def test_a_new_file_is_private_and_never_an_old_one(tmp_path: Path) -> None:
     write_new(tmp_path / "new", "text", "it")
     assert (tmp_path / "new").read_text() == "text"
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
-    with pytest.raises(Unwritable, match="it cannot be written: File exists"):
+    with pytest.raises(Unwritable, match=r"it .*File exists"):
         write_new(tmp_path / "new", "other", "it")
     assert (tmp_path / "new").read_text() == "text"
 
@@ -27,7 +27,7 @@ def test_a_new_file_is_private_and_never_an_old_one(tmp_path: Path) -> None:
 def test_half_a_new_file_is_not_left_behind(tmp_path: Path, size: int) -> None:
     with no_file_beyond(size), pytest.raises(Unwritable) as told:
         write_new(tmp_path / "new", LONG, "the thing")
-    assert told.value.summary == f"the thing cannot be written: File too large ({tmp_path / 'new'})"
+    assert all(part in told.value.summary for part in ("the thing", "File too large", str(tmp_path / "new")))
     assert told.value.exit_code == 1 and told.value.next_step == STATE_FOLDER
     assert list(tmp_path.iterdir()) == []
 
@@ -38,7 +38,7 @@ def test_what_was_there_stays_when_the_new_text_does_not_fit(tmp_path: Path, siz
     path.write_text("old\n")
     with (
         no_file_beyond(size),
-        pytest.raises(Unwritable, match=r"settings\.yaml cannot be written: File too large") as told,
+        pytest.raises(Unwritable, match=r"settings\.yaml .*File too large") as told,
     ):
         write_atomically(path, LONG)
     assert told.value.next_step == IN_PLACE
@@ -51,7 +51,7 @@ def test_what_was_there_stays_when_the_new_text_does_not_fit(tmp_path: Path, siz
 def test_a_file_system_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("old\n")
     mount_read_only(tmp_path, monkeypatch)
-    with pytest.raises(Unwritable, match="the folder cannot be written: Read-only file system"):
+    with pytest.raises(Unwritable, match=r"the folder .*Read-only file system"):
         make_folder(tmp_path / "b" / "c", "the folder")
     with pytest.raises(Unwritable, match="Read-only file system"):
         write_atomically(tmp_path / "a", "new\n")
