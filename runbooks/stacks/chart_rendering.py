@@ -121,7 +121,7 @@ def check(session: Session, service: Service, chart: Chart) -> list[Finding]:
         return [pin, failed(FITS, error, next_step=f"./inv charts.render {service.name}")]
     manifests = helm.read_manifests(outcome.stdout)
     source = "" if usable is chart else f", from {usable.chart}"
-    dropped = ", ".join(manifest.told for manifest in manifests if manifest.hooks) or "no hooks"
+    dropped = ", ".join(manifest.description for manifest in manifests if manifest.hooks) or "no hooks"
     # pulumi runs no hooks; that fails nothing until a chart relies on one.
     return [pin, passed(FITS, f"{len(manifests)} objects{source}"), passed(HOOKS, dropped, deciding=False)]
 

@@ -65,7 +65,7 @@ def tell(session: Session, chart: Chart, manifests: Sequence[Manifest], *, text:
     session.reporter.table(title, ("kind", "name", "namespace", "template"), rows)
     for manifest in manifests:
         if manifest.hooks:
-            session.reporter.line(f"left out by pulumi: {manifest.told}")
+            session.reporter.line(f"left out by pulumi: {manifest.description}")
         session.reporter.event(
             "object", chart=chart.name, type=manifest.kind, name=manifest.name, hooks=list(manifest.hooks)
         )

@@ -68,7 +68,7 @@ def _object_of(urn: str) -> str:
 
 
 RESOURCE = r"(?:resource \"(?P<urn>[^\"\n]+)\"[^\n]*?)?"
-"""How pulumi names the resource before what the API server answered about it."""
+"""How pulumi names the resource before the API server's answer about it."""
 
 UNREACHABLE = r"\b(?:Get|Head|Post|Put|Patch|Delete) \"(?P<url>https?://[^/\"\s]+)[^\"]*\": (?P<why>[^\n]*)"
 """How every Go program reports an address that does not answer (net/url.Error)."""
@@ -389,7 +389,7 @@ PENDING = KnownFailure(
     "a state that says what exists",
     "./inv cancel.{service} lists them; `pulumi refresh` reads what is really there",
 )
-"""Only a warning: it explains a failure of which pulumi says nothing else."""
+"""Only a warning: it explains a failure for which pulumi gives no other reason."""
 
 BY_EXIT_CODE: dict[int, type[OpsError]] = {
     2: Usage,
@@ -423,7 +423,7 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
     for known in KNOWN:
         if error := known.explain(text, facts):
             return error
-    if not telling_lines("\n".join(_errors(outcome))) and (error := PENDING.explain(text, facts)):
+    if not explaining_lines("\n".join(_errors(outcome))) and (error := PENDING.explain(text, facts)):
         return error
     return _unexplained(outcome, text, stack)
 
@@ -438,7 +438,7 @@ def login_command(backend: str) -> str:
 
 def _unexplained(outcome: Outcome, text: str, stack: Stack) -> OpsError:
     error = Usage if CONFIG.search(text) else BY_EXIT_CODE.get(outcome.exit_code, ToolFailed)
-    message = "\n  ".join(["", *telling_lines(text)]) or " no message"
+    message = "\n  ".join(["", *explaining_lines(text)]) or " no message"
     return error(
         f"pulumi could not {outcome.command.title or 'do it'} (exit {outcome.exit_code}):{message}",
         expected="a program that completes" if PROGRAM_FAILED in text else "",
@@ -470,7 +470,7 @@ def _messages(stdout: str) -> Iterable[str]:
         return [item.message for item in shown]
     items = _diagnostics_of(stripped)
     errors = [str(item.get("message", "")) for item in items if item.get("severity") == "error"]
-    if telling_lines("\n".join(errors)):
+    if explaining_lines("\n".join(errors)):
         return errors
     # A program that exits by itself (sys.exit) prints why on standard error; pulumi reports only that it failed.
     return errors + [str(item.get("message", "")) for item in items if item.get("severity") == "info#err"]
@@ -502,8 +502,8 @@ TRACEBACK = re.compile(r"^\s*Traceback \(most recent call last\):$")
 FRAME = re.compile(r"^\s*File \"(?P<file>[^\"]+)\", line (?P<line>\d+)")
 
 
-def telling_lines(text: str) -> list[str]:
-    """The lines that say what happened: without repeats, without `update failed`, tracebacks cut to their end."""
+def explaining_lines(text: str) -> list[str]:
+    """The lines that explain a failure: no repeats, no `update failed`, of tracebacks only the end."""
     lines: list[str] = []
     for line in without_tracebacks(text.splitlines()):
         bare = line.rstrip()
@@ -515,7 +515,7 @@ def telling_lines(text: str) -> list[str]:
 
 
 def without_tracebacks(lines: Iterable[str]) -> Iterator[str]:
-    """The lines with each traceback replaced by the exception's own and the last place in somebody's own code."""
+    """The lines with each traceback replaced by the exception and its last place outside of libraries."""
     margin, where = -1, ""
     for line in lines:
         if TRACEBACK.match(line):

@@ -1,4 +1,4 @@
-"""git: argv builders and readers. Nothing here changes the checkout people work in, its index or its branches."""
+"""git: command lines and readers of its answers. They change neither the user's checkout nor its index or branches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runbooks.core.names import refuse_option_like
 
 READ_TIMEOUT = 60.0
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
-"""A checkout made for a rollback must run nobody's scripts."""
+"""A checkout for a rollback must not run hooks."""
 
 
 def _git(root: Path, *words: str, title: str, mutates: bool = False) -> Command:
@@ -21,7 +21,7 @@ def _git(root: Path, *words: str, title: str, mutates: bool = False) -> Command:
 
 
 def resolve(root: Path, ref: str) -> Command:
-    """The complete name of the commit that `ref` stands for. Raises `Usage` for what git would take for an option."""
+    """The full name of the commit `ref`. Raises `Usage` for a name that git would read as an option."""
     refuse_option_like("commit", ref)
     words = ("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     return _git(root, *words, title=f"find the commit {ref}")
@@ -40,7 +40,7 @@ def show(root: Path, commit: str, path: str) -> Command:
 
 
 def add_worktree(root: Path, folder: Path, commit: str) -> Command:
-    """A second checkout, on no branch, beside the one people work in."""
+    """A second checkout, on no branch, beside the user's."""
     words = (*NO_HOOKS, "worktree", "add", "--detach", str(folder), commit)
     return _git(root, *words, title="check the old commit out beside this one", mutates=True)
 
@@ -67,13 +67,13 @@ def commit_time(root: Path, commit: str) -> Command:
 
 
 def changed_files(root: Path, base: str) -> Command:
-    """Files that differ from `base`, as they lie here now, committed or not; each with its status letter."""
+    """Files whose present content differs from `base`, committed or not; each with its status letter."""
     words = ("diff", "--name-status", "--no-renames", "-z", base)
     return _git(root, *words, title="list the changed files")
 
 
 def uncommitted_files(root: Path) -> Command:
-    """Files that no commit has as they lie here now, new ones too; the index is not even refreshed."""
+    """Files whose present content is in no commit, new ones too; the index is not even refreshed."""
     words = ("--no-optional-locks", "status", "--porcelain", "--no-renames", "--untracked-files=all", "-z")
     return _git(root, *words, title="list what is not committed")
 
@@ -106,12 +106,12 @@ def read_commit(outcome: Outcome, ref: str) -> str:
     Raises `NotFound` when there is none of that name, `ToolFailed` when git cannot look.
     """
     found = outcome.stdout.strip()
-    said = outcome.shown_stderr.strip()
-    if not outcome.ok and said:
+    message = outcome.shown_stderr.strip()
+    if not outcome.ok and message:
         raise ToolFailed(
-            f"git cannot look for the commit {ref!r}: {said.splitlines()[0]}",
+            f"git cannot look for the commit {ref!r}: {message.splitlines()[0]}",
             expected="a clone of the repository that belongs to this user",
-            next_step="git status in this folder says what is wrong with it",
+            next_step="git status in this folder shows what is wrong with it",
         )
     if not outcome.ok or not re.fullmatch(r"[0-9a-f]{40,64}", found):
         raise NotFound(

@@ -1,4 +1,4 @@
-"""helm: argv builders and parsers. Reads only; charts reach a cluster through Pulumi."""
+"""helm: command lines and readers of its answers. They only read: charts reach a cluster through Pulumi."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed
 
@@ -19,7 +21,7 @@ PULL_TIMEOUT = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One helm release, as `helm list` tells it."""
+    """One helm release of `helm list`."""
 
     name: str
     namespace: str
@@ -59,7 +61,7 @@ class Chart:
     """A name within `repository`, a complete OCI reference, or a folder."""
     namespace: str
     version: str = ""
-    """Empty for a chart in a folder, which is taken as it lies there."""
+    """Empty for a chart in a folder."""
     repository: str = ""
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     skip_crds: bool = False
@@ -70,12 +72,12 @@ class Chart:
 
     @property
     def origin(self) -> str:
-        """Where it is published, for people."""
+        """Where it is published, as shown."""
         return f"{self.chart} of {self.repository}" if self.repository else self.chart
 
     @property
     def where(self) -> tuple[str, ...]:
-        """Arguments that say which chart."""
+        """Arguments that select the chart."""
         version = ("--version", self.version) if self.version else ()
         repository = ("--repo", self.repository) if self.repository else ()
         return (self.chart, *version, *repository)
@@ -88,7 +90,7 @@ def show_chart(program: str, chart: Chart) -> Command:
 
 
 def template(program: str, chart: Chart, *, kube_version: str = "", api_versions: Sequence[str] = ()) -> Command:
-    """Render it as pulumi does, hooks included so that they can be told; values travel on standard input.
+    """Renders it as pulumi does, but with its hooks; values are passed on standard input.
 
     helm refuses here a chart that does not fit `kube_version`.
     """
@@ -119,11 +121,11 @@ class Manifest:
     source: str = ""
     """The template it comes from."""
     hooks: tuple[str, ...] = ()
-    """When helm would run it; pulumi's Chart leaves an object with any of these out."""
+    """When helm would run it; pulumi's Chart drops an object with any of these."""
     text: str = field(default="", repr=False)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """`Job x (pre-install, pre-upgrade)`."""
         return f"{self.kind} {self.name}" + (f" ({', '.join(self.hooks)})" if self.hooks else "")
 
@@ -133,13 +135,11 @@ HOOK = "helm.sh/hook"
 
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
-    """The objects of `helm template`, in its order. Raises `ToolFailed` when the answer is no YAML.
+    """The objects of `helm template`, in its order. Raises `ToolFailed` for invalid YAML.
 
-    Scalars are read as the texts they are: all that is told of an object are texts, and a chart may hold what PyYAML
-    makes no value of, like the bare `=` in the definitions of kube-prometheus-stack.
+    Scalars are read as texts: no more is needed of an object, and a chart may contain scalars that PyYAML cannot
+    convert, like the bare `=` in the definitions of kube-prometheus-stack.
     """
-    import yaml
-
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         return tuple(
@@ -149,7 +149,7 @@ def read_manifests(text: str) -> tuple[Manifest, ...]:
             if isinstance(document, dict) and document.get("kind")
         )
     except yaml.YAMLError as error:
-        raise ToolFailed("what helm rendered is no YAML", expected="Kubernetes objects") from error
+        raise ToolFailed("helm rendered invalid YAML", expected="Kubernetes objects") from error
 
 
 def _manifest(document: Mapping[str, Any], text: str) -> Manifest:
@@ -167,12 +167,12 @@ def _manifest(document: Mapping[str, Any], text: str) -> Manifest:
 
 
 class Published(Enum):
-    """How a look for a published chart came out."""
+    """Whether a chart is published."""
 
     THERE = "there"
     ABSENT = "absent"
     UNREACHABLE = "unreachable"
-    """The network, a proxy or a login is in the way: nothing was learnt about the chart."""
+    """The network, a proxy or a login failed: nothing is known about the chart."""
 
 
 UNREACHABLE = re.compile(
@@ -193,7 +193,7 @@ NOT_FOR_CLUSTER = re.compile(
 
 
 def read_misfit(outcome: Outcome) -> str:
-    """What cluster the chart wants instead, empty when this one will do."""
+    """Which cluster the chart requires instead; empty if this one fits."""
     found = NOT_FOR_CLUSTER.search(outcome.stderr)
     return f"it requires Kubernetes {found['wanted']}, the cluster has {found['is']}" if found else ""
 
@@ -203,13 +203,13 @@ def version(program: str) -> Command:
 
 
 def read_version(outcome: Outcome) -> str:
-    """`v3.18.4` of `v3.18.4+gd80839c`; empty when helm said something else."""
+    """`v3.18.4` of `v3.18.4+gd80839c`; empty for any other answer."""
     found = re.search(r"v\d+\.\d+\.\d+[\w.-]*", outcome.stdout) if outcome.ok else None
     return found[0] if found else ""
 
 
 def read_releases(outcome: Outcome) -> list[Release]:
-    """Raises `ToolFailed` when helm failed or answered with something that is no list of releases."""
+    """Raises `ToolFailed` if helm failed or printed anything but a list of releases."""
     if not outcome.ok:
         raise ToolFailed(f"{outcome.command.title}: exit {outcome.exit_code}")
     try:
@@ -224,4 +224,4 @@ def read_releases(outcome: Outcome) -> list[Release]:
             for entry in entries
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ToolFailed(f"{outcome.command.title}: the answer is no list of releases") from error
+        raise ToolFailed(f"{outcome.command.title}: the answer is not a list of releases") from error

@@ -1,6 +1,6 @@
-"""kubectl: argv builders that always name the kubeconfig, and parsers of its JSON answers.
+"""kubectl: command lines that always name the kubeconfig, and readers of its JSON answers.
 
-They read. What a cluster holds changes through Pulumi; only `repair` puts back what Pulumi had applied.
+They read: a cluster changes through Pulumi. Only `repair` applies an object, as Pulumi had applied it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Json = Mapping[str, Any]
 REQUEST_TIMEOUT = 10
 """Seconds a single request to the API server may take."""
 READ_TIMEOUT = 45.0
-"""Seconds after which a kubectl that reads is given up (discovery and exec plug-ins come on top of the request)."""
+"""Seconds after which a read is stopped (discovery and exec plug-ins come on top of the request)."""
 LOGIN_TIMEOUT = 300.0
-"""Seconds for a kubectl whose login plug-in may send the person to a browser first."""
+"""Seconds for a kubectl whose login plug-in may send the user to a browser first."""
 ATTEMPTS = 3
 
 
@@ -33,7 +33,7 @@ class Runs(Protocol):
 
 
 class Trouble(Enum):
-    """Why kubectl failed, read from its answer. The value is what a person is told."""
+    """Why kubectl failed, by its answer. The value is shown."""
 
     UNREACHABLE = "the API server does not answer"
     BEHIND = "something behind the API server does not answer: a webhook, or an aggregated API"
@@ -47,7 +47,7 @@ class Trouble(Enum):
     OTHER = "kubectl failed"
 
 
-_TELLING: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
+_PATTERNS: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
     (trouble, re.compile(text, re.IGNORECASE))
     for trouble, text in (
         (Trouble.PLUGIN, r"getting credentials: exec"),
@@ -74,13 +74,13 @@ _TELLING: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
 
 
 def trouble_of(outcome: Outcome) -> Trouble:
-    """Why this kubectl failed. An exit without a word that is known here is `OTHER`."""
+    """Why this kubectl failed; `OTHER` if its standard error matches no pattern."""
     text = outcome.stderr.strip()
-    return next((trouble for trouble, telling in _TELLING if telling.search(text)), Trouble.OTHER)
+    return next((trouble for trouble, pattern in _PATTERNS if pattern.search(text)), Trouble.OTHER)
 
 
 class KubectlFailed(ToolFailed):
-    """A read that did not succeed; `trouble` says in what way."""
+    """A read that failed; `trouble` is the reason."""
 
     def __init__(self, trouble: Trouble, summary: str, *, next_step: str = "") -> None:
         super().__init__(summary, next_step=next_step)
@@ -89,13 +89,13 @@ class KubectlFailed(ToolFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Kubectl:
-    """Builds kubectl commands against one kubeconfig. Nothing is taken from the environment's own."""
+    """Builds kubectl commands for one kubeconfig; KUBECONFIG of the environment is ignored."""
 
     program: str
     kubeconfig: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     has_plugin: bool = False
-    """A login plug-in of the kubeconfig runs first: its words are shown, its time is not the API server's."""
+    """A login plug-in of the kubeconfig runs first: its output is shown, its time is not the API server's."""
 
     @property
     def _head(self) -> tuple[str, ...]:
@@ -118,9 +118,9 @@ class Kubectl:
         confidential: bool = False,
         managers: bool = False,
     ) -> Command:
-        """`kubectl get … -o json`. `confidential` for Secrets: their values must not be shown or journalled.
+        """`kubectl get … -o json`. `confidential` for Secrets: their values are neither shown nor journalled.
 
-        `managers` asks for `managedFields`, too.
+        `managers` includes `managedFields`.
         """
         words = ["get", kind]
         words += [f"--namespace={namespace}"] if namespace else []
@@ -136,7 +136,7 @@ class Kubectl:
         return self._read("get", f"--raw={path}", title=f"ask the API server for {path}")
 
     def proxy(self, socket_path: Path, below: str) -> Command:
-        """`kubectl proxy` on a Unix socket: GET, and only what is below a path of the API. It runs until it is told."""
+        """`kubectl proxy` on a Unix socket, for GET below one path of the API only. It runs until it is interrupted."""
         argv = (
             self.program,
             f"--kubeconfig={self.kubeconfig}",
@@ -148,11 +148,11 @@ class Kubectl:
         return Command(argv=argv, title=f"open {below}", env=self.env, serves=True, timeout=READ_TIMEOUT)
 
     def get_all(self, namespace: str) -> Command:
-        """The handbook's `kubectl get all -n <namespace>`, as the table a person reads."""
-        return self._read("get", "all", f"--namespace={namespace}", title=f"list what is in namespace {namespace}")
+        """The handbook's `kubectl get all -n <namespace>`, as a table."""
+        return self._read("get", "all", f"--namespace={namespace}", title=f"list namespace {namespace}")
 
     def find_all(self, objects: Sequence[Json]) -> Command:
-        """Looks for each of these objects (`apiVersion`, `kind`, `metadata`): one line for each that exists."""
+        """Looks for each of these objects (`apiVersion`, `kind`, `metadata`); prints one line for each that exists."""
         wanted = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         return self._read(
             "get",
@@ -165,9 +165,9 @@ class Kubectl:
         )
 
     def apply(self, obj: Json, *, manager: str, force: bool = True, dry_run: bool = False) -> Command:
-        """Server-side apply of one object as the field manager; `force` takes fields from others who hold them.
+        """Server-side apply of one object as the field manager; `force` takes fields from other managers.
 
-        The object travels on standard input, as it may be a Secret. As with pulumi, unknown fields are no error.
+        The object is passed on standard input, as it may be a Secret. As with pulumi, unknown fields are not an error.
         """
         argv = (
             *self._head,
@@ -192,10 +192,7 @@ class Kubectl:
         )
 
     def set_managers(self, obj: Json, entries: Sequence[Json], *, manager: str) -> Command:
-        """Sets who holds which fields of an object that was just read; refused when it changed since. No value changes.
-
-        The patch travels on standard input, like whatever else is sent.
-        """
+        """Sets the field managers of an object that was just read; refused if it changed since. No value changes."""
         facts = obj["metadata"]
         patch = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": facts["resourceVersion"]},
@@ -252,13 +249,13 @@ class Found:
 
 
 def ask_found(runner: Runs, command: Command) -> list[Found]:
-    """Which of the objects of `Kubectl.find_all` exist. A kind the server does not know has none.
+    """Which of the objects of `Kubectl.find_all` exist; none of a kind that the server does not know.
 
     Raises `KubectlFailed`.
     """
     outcome = _answered(runner, command, None)
-    said = [line for line in outcome.stderr.splitlines() if line.strip()]
-    if not outcome.ok and not (said and all("no matches for kind" in line for line in said)):
+    lines = [line for line in outcome.stderr.splitlines() if line.strip()]
+    if not outcome.ok and not (lines and all("no matches for kind" in line for line in lines)):
         raise _failure(outcome)
     rows = (line.split("\t", len(_FACTS) - 1) for line in outcome.stdout.splitlines() if line)
     return [
@@ -268,7 +265,7 @@ def ask_found(runner: Runs, command: Command) -> list[Found]:
 
 
 def read_json(outcome: Outcome) -> Json:
-    """The object or list kubectl printed. Raises `KubectlFailed` for a failure or an answer that is no object."""
+    """The object or list kubectl printed. Raises `KubectlFailed` for a failure or another answer."""
     if not outcome.ok:
         raise _failure(outcome)
     try:
@@ -276,7 +273,7 @@ def read_json(outcome: Outcome) -> Json:
     except ValueError as error:
         raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is not JSON") from error
     if not isinstance(answer, dict):
-        raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is no object")
+        raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is not an object")
     return answer
 
 
@@ -288,8 +285,9 @@ def full_kind(obj: Json) -> str:
 
 def _failure(outcome: Outcome) -> KubectlFailed:
     trouble = trouble_of(outcome)
-    said = _last_line(outcome.shown_stderr or outcome.stderr)
-    return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {said}")
+    lines = [line.strip() for line in (outcome.shown_stderr or outcome.stderr).splitlines() if line.strip()]
+    last = lines[-1][:300] if lines else "no message"
+    return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {last}")
 
 
 def ask(runner: Runs, command: Command, *, pause: Callable[[float], None] | None = None) -> Json:
@@ -330,7 +328,7 @@ def items(answer: Json) -> list[Json]:
 
 
 def dig(value: Any, *path: str | int) -> Any:
-    """What lies at `path` in nested mappings and lists, or `None` when any level is missing."""
+    """The value at `path` in nested mappings and lists; `None` if any level is missing."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else None
@@ -369,9 +367,9 @@ class Condition:
 
     @property
     def why(self) -> str:
-        """` (reason: message)`, once where both are the same; empty where neither is given."""
-        told = ": ".join(dict.fromkeys(part for part in (self.reason, self.message) if part))
-        return f" ({told})" if told else ""
+        """` (reason: message)`, once if both are the same; empty without either."""
+        text = ": ".join(dict.fromkeys(part for part in (self.reason, self.message) if part))
+        return f" ({text})" if text else ""
 
     def __str__(self) -> str:
         return f"{self.type}={self.status}{self.why}"
@@ -423,8 +421,3 @@ def read_versions(answer: Json) -> Versions:
 def _minor(version: str) -> tuple[int, int] | None:
     found = re.match(r"v?(\d+)\.(\d+)", version)
     return (int(found[1]), int(found[2])) if found else None
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"

@@ -1,4 +1,4 @@
-"""The ways out of this machine that checks use, each with a time limit."""
+"""Connections that checks open from this machine, each with a time limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BODY_LIMIT = 262_144
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an HTTP server said."""
+    """The answer of an HTTP server."""
 
     status: int
     body: str
@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The ways out of this machine, so that tests can stand in for a tailnet. Each raises `OSError` when it fails."""
+    """The connections, which tests replace by a made-up tailnet. Each raises `OSError` if it fails."""
 
     status: Callable[[], Json | None]
     """`tailscale status --json`; `None` when this machine has no tailscale."""
@@ -47,7 +47,7 @@ def this_machine(runner: Runs) -> Network:
 
 
 def tailscale_status(runner: Runs) -> Json | None:
-    """`tailscale status --json`; `None` when there is no such command. Raises `OSError` for an answer without sense."""
+    """`tailscale status --json`; `None` without tailscale. Raises `OSError` for an invalid answer."""
     program = find_program("tailscale")
     if program is None:
         return None
@@ -57,12 +57,12 @@ def tailscale_status(runner: Runs) -> Json | None:
     try:
         answer = json.loads(outcome.stdout)
     except ValueError:
-        raise OSError(f"tailscale status ended with {outcome.exit_code} and no JSON") from None
+        raise OSError(f"tailscale status exited with {outcome.exit_code} and without JSON") from None
     return answer if isinstance(answer, dict) else {}
 
 
 def resolve(name: str) -> list[str]:
-    """The addresses of a name. The resolver has no time limit of its own, so it is left behind after `PATIENCE`."""
+    """The addresses of a name. The resolver has no time limit, so its thread is abandoned after `PATIENCE`."""
     found: list[str] = []
     trouble: list[OSError] = []
 
@@ -102,7 +102,7 @@ def fetch_on_socket(socket_path: Path, path: str, headers: Mapping[str, str] | N
 
 
 class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket, which nobody but the owner of its folder can reach."""
+    """HTTP over a Unix socket, which only the owner of its folder can reach."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=PATIENCE)
@@ -121,7 +121,7 @@ def _first_answer(connection: http.client.HTTPConnection, path: str, headers: Ma
         answer = connection.getresponse()
         return Answer(status=answer.status, body=_body(answer))
     except http.client.HTTPException as error:
-        raise OSError(f"what answers there speaks no HTTP ({type(error).__name__})") from error
+        raise OSError(f"the answer is not HTTP ({type(error).__name__})") from error
     finally:
         connection.close()
 
@@ -132,5 +132,5 @@ def _body(answer: http.client.HTTPResponse) -> str:
         parts.append(part)
         left -= len(part)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the body did not come to an end in {PATIENCE:.0f} s")
+            raise TimeoutError(f"the body was not complete after {PATIENCE:.0f} s")
     return b"".join(parts).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""pulumi: argv builders that always name folder, stack and stack config, and readers of its JSON answers.
+"""pulumi: command lines that always name folder, stack and stack config, and readers of its JSON answers.
 
 Builders never select a stack, and only `stack_init` creates one. Shapes follow the recorded answers of pulumi 3.260.
 """
@@ -16,10 +16,10 @@ from runbooks.core.errors import ToolFailed
 from runbooks.tools.stack import Stack
 
 READ_TIMEOUT = 120.0
-"""Seconds after which a command that only reads is given up; previews run programs and charts and get none."""
+"""Seconds after which a command that only reads is stopped; previews run programs and charts, without a limit."""
 SECRET = "[secret]"  # noqa: S105 - what pulumi shows instead of one
 FIRST_WITH_EXIT_CODES = (3, 227, 0)
-"""The version whose exit codes tell what failed (pkg/cmd/pulumi/cmd/exit_codes.go)."""
+"""The first version whose exit codes name the kind of failure (pkg/cmd/pulumi/cmd/exit_codes.go)."""
 STATELESS = frozenset({"same", "read", "refresh", "read-replacement", "discard", "discard-replaced"})
 """Operations that leave what is deployed as it is."""
 
@@ -40,12 +40,12 @@ def _state_command(stack: Stack, *words: str, **options: Any) -> Command:
 
 
 def version(program: str, env: Mapping[str, str]) -> Command:
-    return Command(argv=(program, "version"), env=env, title="which pulumi is this", timeout=READ_TIMEOUT)
+    return Command(argv=(program, "version"), env=env, title="read pulumi's version", timeout=READ_TIMEOUT)
 
 
 def whoami(program: str, env: Mapping[str, str]) -> Command:
     argv = (program, "whoami", "--json", "--non-interactive")
-    return Command(argv=argv, env=env, title="who is logged in, and where", timeout=READ_TIMEOUT)
+    return Command(argv=argv, env=env, title="read the login", timeout=READ_TIMEOUT)
 
 
 def stack_init(stack: Stack) -> Command:
@@ -63,7 +63,7 @@ def stack_ls(stack: Stack) -> Command:
 
 
 def stack_show(stack: Stack) -> Command:
-    """What pulumi tells a person of the stack: the only answer that names an update in progress."""
+    """The description of the stack, as a text: the only answer that names an update in progress."""
     return _state_command(stack, "stack", title=f"look at the stack of {stack.service}")
 
 
@@ -75,12 +75,12 @@ def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
 
 def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
     words = ("config", "--json", *(("--show-secrets",) if show_secrets else ()))
-    title = f"read the settings of {stack.service}"
+    title = f"read the config of {stack.service}"
     return _command(stack, *words, title=title, confidential=show_secrets, timeout=READ_TIMEOUT)
 
 
 def config_set(stack: Stack, key: str, value: str) -> Command:
-    """A setting that is no secret. pulumi itself refuses a value that looks like one."""
+    """A config value that is not secret. pulumi itself refuses a value that looks like a secret."""
     command = _command(stack, "config", "set", title=f"set {key} of {stack.service}", mutates=True)
     return _with_arguments(command, key, value)
 
@@ -123,7 +123,7 @@ def refresh(stack: Stack, urns: Sequence[str]) -> Command:
 
 
 def destroy_preview(stack: Stack) -> Command:
-    return _command(stack, "destroy", "--preview-only", "--json", title=f"preview the end of {stack.service}")
+    return _command(stack, "destroy", "--preview-only", "--json", title=f"preview destroying {stack.service}")
 
 
 def destroy(stack: Stack) -> Command:
@@ -132,7 +132,7 @@ def destroy(stack: Stack) -> Command:
 
 
 def cancel(stack: Stack) -> Command:
-    """On a file backend this deletes the stack's lock files and stops nobody: look first who holds them."""
+    """On a file backend this deletes the stack's lock files and stops no process: look first who holds them."""
     argv = (stack.program, "-C", str(stack.folder), "cancel", "--yes", "--non-interactive")
     command = Command(argv=argv, env=stack.env, title=f"remove the lock of {stack.service}", mutates=True)
     return _with_arguments(command, stack.selector)
@@ -152,21 +152,21 @@ class StackRow:
     """A line of `stack ls`."""
 
     name: str
-    """Of the asked project's stacks without the project; of the default organization's without the organization."""
+    """Without the project if it is that of the command's folder, without the organization if it is the default one."""
     resource_count: int | None = None
     updating: bool = False
     """Told by the cloud alone."""
 
-    def reference(self, asked: Stack) -> str:
-        """`<organization>/<project>/<stack>`, in the listing that was asked for from the folder of `asked`."""
+    def reference(self, listed_from: Stack) -> str:
+        """`<organization>/<project>/<stack>`, in a list that was made in the folder of `listed_from`."""
         parts = self.name.split("/")
-        before = {1: (asked.organization, asked.project), 2: (parts[0], asked.project)}
+        before = {1: (listed_from.organization, listed_from.project), 2: (parts[0], listed_from.project)}
         return "/".join((*before.get(len(parts), parts[:2]), parts[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A setting of a stack: `value` is empty for a secret that was not asked for in plaintext."""
+    """A config value of a stack; empty for a secret that was not read in plaintext."""
 
     key: str
     value: str = field(repr=False)
@@ -344,12 +344,12 @@ def is_bookkeeping(urn: str) -> bool:
 
 
 def read_json(text: str, what: str) -> Any:
-    """Raises `ToolFailed` when the answer is not JSON: the text itself is left out, it may hold anything."""
+    """Raises `ToolFailed` for invalid JSON, without the text itself, which may contain anything."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ToolFailed(
-            f"{what} answered something that is not JSON (line {error.lineno}, {len(text)} characters)",
+            f"the answer of {what} is not JSON (line {error.lineno}, {len(text)} characters)",
             expected="the JSON that pulumi 3.260 and newer print",
             next_step="./inv doctor",
         ) from error
@@ -393,11 +393,11 @@ def _setting_text(item: Mapping[str, Any]) -> str:
 
 
 def read_preview(text: str) -> Preview:
-    """Read `preview --json`, also of a preview that failed: then `errors` says why."""
+    """Read `preview --json`, also of a preview that failed: then `errors` has the reasons."""
     answer = read_json(text, "pulumi preview")
     return Preview(
         steps=tuple(_whole_steps([_step(item) for item in answer.get("steps") or ()])),
-        diagnostics=tuple(_told(item) for item in answer.get("diagnostics") or () if not _is_noise(item)),
+        diagnostics=tuple(_diagnostic(item) for item in answer.get("diagnostics") or () if not _is_noise(item)),
         change_summary=dict(answer.get("changeSummary") or {}),
         settings=dict(answer.get("config") or {}),
         seconds=(answer.get("duration") or 0) / 1e9,
@@ -456,7 +456,7 @@ def _changes(item: Mapping[str, Any] | None) -> tuple[PropertyChange, ...]:
     )
 
 
-def _told(item: Mapping[str, Any]) -> Diagnostic:
+def _diagnostic(item: Mapping[str, Any]) -> Diagnostic:
     message = f"{item.get('prefix') or ''}{item.get('message') or ''}"
     return Diagnostic(
         severity=str(item.get("severity", "info")),
@@ -480,7 +480,7 @@ OTHER_EVENTS = {"preludeEvent": "prelude", "cancelEvent": "end"}
 
 
 def read_event(line: str) -> Event | None:
-    """One line of `up --json`; `None` for an empty line, one that is no event, and for noise."""
+    """One line of `up --json`; `None` for an empty line, a line that is not an event, and for noise."""
     if not line.lstrip().startswith("{"):
         return None
     try:
@@ -496,7 +496,11 @@ def read_event(line: str) -> Event | None:
         parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
         return Event(kind=RESOURCE_EVENTS[name], op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
     if name == "diagnosticEvent":
-        return None if _is_noise(body) else Event(kind="diagnostic", diagnostic=_told(body), urn=body.get("urn") or "")
+        return (
+            None
+            if _is_noise(body)
+            else Event(kind="diagnostic", diagnostic=_diagnostic(body), urn=body.get("urn") or "")
+        )
     if name == "summaryEvent":
         return Event(kind="summary", changes=body.get("resourceChanges") or {}, result=str(body.get("result") or ""))
     return Event(kind=OTHER_EVENTS.get(name, name))
@@ -507,7 +511,7 @@ def read_events(text: str) -> Iterator[Event]:
 
 
 def read_export(text: str) -> Export:
-    """Secrets in it stay as they are: ciphertext, or clear when they were asked for."""
+    """Secrets in it stay as they are in the answer: ciphertext or plaintext."""
     return _export(read_json(text, "pulumi stack export").get("deployment") or {})
 
 

@@ -1,4 +1,4 @@
-"""Secret values in pulumi's clear answers, for the masker. Whatever calls this keeps those answers in memory."""
+"""Secret values in pulumi's plaintext answers, for the masker. Callers keep those answers in memory."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - Pulumi's p
 
 
 def secrets_in_config(answer: str) -> Iterator[str]:
-    """Values of the secret settings in `config --json --show-secrets`. Raises `ValueError` for what is no JSON."""
+    """Values of the secrets in `config --json --show-secrets`. Raises `ValueError` for invalid JSON."""
     for entry in json.loads(answer or "{}").values():
         if isinstance(entry, dict) and entry.get("secret"):
             yield from texts_in(entry.get("objectValue", entry.get("value")))
 
 
 def secrets_in_export(answer: str) -> Iterator[str]:
-    """Every secret value in `stack export --show-secrets`, wherever it lies. Raises `ValueError` for no JSON."""
+    """Every secret value in `stack export --show-secrets`, at any depth. Raises `ValueError` for invalid JSON."""
     found: list[dict[str, Any]] = []
 
-    def notice(item: dict[str, Any]) -> dict[str, Any]:
+    def collect(item: dict[str, Any]) -> dict[str, Any]:
         if item.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
             found.append(item)
         return item
 
-    json.loads(answer or "{}", object_hook=notice)
+    json.loads(answer or "{}", object_hook=collect)
     for secret in found:
         plaintext = secret.get("plaintext")
         yield from texts_in(_decoded(plaintext) if isinstance(plaintext, str) else secret.get("value"))
 
 
 def unwrapped(value: Any) -> Any:
-    """The value with every secret in it as what it is."""
+    """The value with every secret in it in plaintext."""
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE and isinstance(value.get("plaintext"), str):
             return _decoded(value["plaintext"])
@@ -42,7 +42,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def blanked(value: Any) -> Any:
-    """The value with `[secret]` for every secret in it, encrypted or clear."""
+    """The value with `[secret]` for every secret in it, ciphertext or plaintext."""
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
             return "[secret]"

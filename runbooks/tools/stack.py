@@ -22,9 +22,9 @@ class Stack:
     folder: Path
     """Absolute folder of the project's `Pulumi.yaml`."""
     config_file: Path | None = None
-    """The stack's settings where they are not in the project (the lab); passed as `--config-file`."""
+    """The stack config if it is not in the project's folder (the lab); passed as `--config-file`."""
     init_folder: Path | None = None
-    """Where `stack init` runs: the folder that holds a copy of `Pulumi.yaml` and takes the stack config it writes.
+    """Where `stack init` runs: a folder with a copy of `Pulumi.yaml`, into which it writes the stack config.
 
     `None` means the project's own folder.
     """

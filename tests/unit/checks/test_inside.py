@@ -87,7 +87,7 @@ def test_a_wrong_a_late_and_a_missing_answer(name: str) -> None:
 def test_a_body_that_only_trickles_in_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(network, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with serving(always(200, "x")) as served, pytest.raises(TimeoutError, match="did not come to an end"):
+    with serving(always(200, "x")) as served, pytest.raises(TimeoutError, match="not complete"):
         network.fetch(served.url)
 
 

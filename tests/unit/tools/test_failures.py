@@ -10,7 +10,7 @@ import pytest
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
-from runbooks.tools.failures import explain, telling_lines
+from runbooks.tools.failures import explain, explaining_lines
 from runbooks.tools.stack import Stack
 
 STACK = Stack(service="app", project="app", name="mx", organization="organization", folder=Path("/p"), program="pulumi")
@@ -75,13 +75,13 @@ RuntimeError: y
     ],
 )
 def test_tracebacks_are_cut_to_their_end(text: str, lines: list[str]) -> None:
-    assert telling_lines(text) == lines
+    assert explaining_lines(text) == lines
 
 
 def test_a_long_answer_keeps_its_beginning_and_its_end() -> None:
     lines = [f"line {number}" for number in range(30)]
-    assert telling_lines("\n".join(lines)) == [*lines[:4], "…", *lines[-8:]]
-    assert telling_lines("\n".join(lines[:12])) == lines[:12]
+    assert explaining_lines("\n".join(lines)) == [*lines[:4], "…", *lines[-8:]]
+    assert explaining_lines("\n".join(lines[:12])) == lines[:12]
 
 
 def explained(said: str, exit_code: int = 1) -> OpsError:

@@ -68,8 +68,8 @@ def test_objects_and_hooks() -> None:
         "app",
         "app/templates/deployment.yaml",
     )
-    assert web.hooks == () and web.told == "Deployment web" and "apiVersion" in web.text
-    assert job.hooks == ("pre-install", "pre-upgrade") and job.told == "Job init (pre-install, pre-upgrade)"
+    assert web.hooks == () and web.description == "Deployment web" and "apiVersion" in web.text
+    assert job.hooks == ("pre-install", "pre-upgrade") and job.description == "Job init (pre-install, pre-upgrade)"
 
 
 def test_texts_that_pyyaml_makes_no_value_of_are_texts() -> None:
@@ -80,7 +80,7 @@ def test_texts_that_pyyaml_makes_no_value_of_are_texts() -> None:
 
 
 def test_what_is_no_yaml_is_told() -> None:
-    with pytest.raises(ToolFailed, match="no YAML"):
+    with pytest.raises(ToolFailed, match="invalid YAML"):
         helm.read_manifests("---\na: [\n")
 
 
