@@ -15,7 +15,7 @@ from runbooks.core.search_path import find_program
 from runbooks.core.yaml_file import dump
 from runbooks.stacks import definitions, lab_stacks, states
 from runbooks.stacks.guard import check_opened_environment
-from runbooks.stacks.service import EnvironmentKey, Service
+from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import Target
@@ -222,7 +222,7 @@ def _provided(key: str, opened: Opened, project: str) -> Value | None:
     return settings.get(key) or settings.get(full_key(project, key))
 
 
-def _of_required(key: EnvironmentKey, opened: Opened, project: str) -> str:
+def _of_required(key: Setting, opened: Opened, project: str) -> str:
     value = _provided(key.key, opened, project)
     path = property_path(("pulumiConfig", key.key))
     if value is None:

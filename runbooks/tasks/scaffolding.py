@@ -199,7 +199,6 @@ def entry(project: Project) -> str:
         name="{project.name}",
         folder="{project.folder}",
         about="{project.about}",
-        namespace="{project.name}",
         needs=("tailscale",),
         exposed=("ingress/{project.name}",),
     ),

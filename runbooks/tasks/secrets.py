@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import task
 
 if TYPE_CHECKING:
-    from runbooks.stacks.service import SecretSetting, Service
+    from runbooks.stacks.service import Service, Setting
 
 LONGEST = 1_000_000
 """Characters of a value; more is a mistake, such as the wrong file piped in."""
@@ -54,7 +54,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {file}, encrypted.")
 
 
-def find_setting(service: Service, key: str) -> SecretSetting:
+def find_setting(service: Service, key: str) -> Setting:
     """The declared secret called `key`, with or without its namespace. Raises `NotFound` with the nearest names.
 
     Raises `Usage` where the service's secrets are in its ESC environment: in the stack config they would win over it.

@@ -25,10 +25,6 @@ SERVICES = (
         folder="probe",
         about="what a test makes of it",
         namespace="default",
-        secrets=(
-            SecretSetting(key="token", about="any text", generated=True),
-            SecretSetting(key="note", about="any text of several lines", generated=True),
-        ),
         checks=("nothing",),
     ),
 )
@@ -46,6 +42,11 @@ runtime:
   options:
     toolchain: uv
     virtualenv: ../../.venv
+"""
+DECLARED = """\
+class Settings:
+    token: str = secret("any text", generated=True)
+    note: str = secret("any text of several lines", generated=True)
 """
 SETTINGS = """\
 # Written by a person, kept by every tool.
@@ -134,6 +135,7 @@ class Workshop(Checkout):
         self.project.mkdir()
         for name, text in (("Pulumi.yaml", PROJECT), ("Pulumi.lab.yaml", SETTINGS), ("Pulumi.mx.yaml", SETTINGS)):
             (self.project / name).write_text(text)
+        (self.project / "settings.py").write_text(DECLARED)
         self.write_program(CONFIG_MAP.format(word="first"))
         for name, more in (("services.py", SERVICE), ("checks/of_service.py", CHECKS)):
             with (self.root / "runbooks" / name).open("a") as module:

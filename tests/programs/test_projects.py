@@ -14,6 +14,7 @@ import yaml
 from lib.settings import setting_rows
 
 from runbooks.services import SERVICES
+from runbooks.stacks.service import required_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "pulumi"
@@ -143,37 +144,20 @@ def test_its_stack_files_name_settings_that_exist(folder, settings_of):
         assert not unknown, f"{name} sets what the program does not read"
 
 
-def declared_settings(settings: type) -> dict[str, dataclasses.Field]:
-    """The fields by their keys."""
-    return {field.metadata["setting"].key or field.name: field for field in dataclasses.fields(settings)}
-
-
-def without_default(settings: type, *, secret: bool) -> set[str]:
-    return {
-        key
-        for key, field in declared_settings(settings).items()
-        if field.metadata["setting"].is_secret is secret
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+@each_project
+def test_what_it_requires_is_read_from_its_source(folder, settings_of):
+    """The runbooks read `settings.py` without importing it; that must give what the program itself declares."""
+    declared = {
+        (entry.key or field.name, entry.about, entry.is_secret, entry.generated)
+        for field in dataclasses.fields(settings_of(folder))
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        for entry in (field.metadata["setting"],)
     }
-
-
-@each_project
-def test_its_secrets_are_the_ones_the_services_list(folder, settings_of):
-    service, settings = BY_FOLDER[folder], settings_of(folder)
-    provided = {key.key for key in service.environment_keys if key.is_secret}
-    assert without_default(settings, secret=True) == {secret.key for secret in service.secrets} | provided
-    declared = declared_settings(settings)
-    for secret in service.secrets:
-        assert declared[secret.key].metadata["setting"].generated is secret.generated
-
-
-@each_project
-def test_what_it_requires_besides_is_what_the_services_list(folder, settings_of):
+    found = required_settings(PROGRAMS / folder)
+    assert {(one.key, one.about, one.is_secret, one.generated) for one in found} == declared
     service = BY_FOLDER[folder]
-    provided = {key.key for key in service.environment_keys if not key.is_secret}
-    referenced = {service.reference.setting} if service.reference else set()
-    assert without_default(settings_of(folder), secret=False) == {*service.required} | provided | referenced
+    keys = {one.key for one in (*service.secrets, *service.environment_keys)} | {*service.required}
+    assert keys | ({service.reference.setting} if service.reference else set()) == {one.key for one in found}
 
 
 @each_project
@@ -181,7 +165,6 @@ def test_it_reads_nothing_but_what_it_needs(folder):
     service = BY_FOLDER[folder]
     assert set(service.reads_outputs_of) <= set(service.needs)
     assert not service.reference or service.reference.producer in service.reads_outputs_of
-    assert bool(service.environment) is bool(service.environment_keys)
     for name, content in stack_files(folder).items():
         bound = content.get("environment") or []
         assert bound == ([service.environment] if service.environment else []), name
