@@ -22,7 +22,7 @@ from lab.platform.supervisor import Record
 from runbooks.core.journal import read_journal, runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300.0
+PATIENCE = 1200.0
 """Seconds a command may take on a busy machine before the test gives up."""
 BASIC_PROGRAMS = ("sh", "env", "cat", "sed", "head", "git", "uname", "readlink", "dirname", "mkdir", "rm", "mv")
 
@@ -81,7 +81,7 @@ class Checkout:
 
     def kubectl(self, *words: str) -> str:
         argv = [self.target["tools"]["kubectl"], f"--kubeconfig={self.lab_dir / 'kubeconfig'}", *words]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=self.environment())
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=self.environment())
         assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
         return done.stdout
 
@@ -271,7 +271,7 @@ def make_state(state_dir: Path) -> None:
     Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
     """Wait for something true."""
     deadline = time.monotonic() + seconds
     while not (seen := condition()):

@@ -45,7 +45,7 @@ class Lab:
     def kubectl(self, *args: str, stdin: str = "") -> str:
         """What `kubectl ARGS` prints; a failure is an AssertionError with its complaint."""
         argv = [self.target["tools"]["kubectl"], "--kubeconfig", self.kubeconfig, *args]
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
         return done.stdout
 

@@ -31,7 +31,7 @@ def typed(checkout: Checkout, folder: Path, lines: str, **more: str) -> Said:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     return Said(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=0)

@@ -157,7 +157,7 @@ def test_output_that_nobody_reads_on(made: Workshop) -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert piped.stdout.startswith("target lab"), piped

@@ -17,7 +17,7 @@ from lab import platform
 from tests.lab.command_line import Deployed
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600
+PATIENCE = 1200
 """Seconds a deployment may take on a busy machine before the test gives up."""
 IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
 

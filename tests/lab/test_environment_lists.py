@@ -51,7 +51,7 @@ def esc(checkout: Checkout, *words: str) -> str:
         env=checkout.environment(PULUMI_ACCESS_TOKEN=token, PULUMI_BACKEND_URL=target["backend"]),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     ).stdout
 

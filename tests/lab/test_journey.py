@@ -118,7 +118,7 @@ def test_psql_connects_with_what_is_exported(checkout: Checkout, password: str) 
         env=checkout.environment(**exports(checkout), PGPASSWORD=password),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert asked.returncode == 0, asked.stderr

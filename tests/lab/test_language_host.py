@@ -75,7 +75,7 @@ class Project:
 
     def run(self, *words: str, **more: str) -> tuple[int, str]:
         child = self.start(*words, **more)
-        output, _ = child.communicate(timeout=120)
+        output, _ = child.communicate(timeout=300)
         return child.returncode, output
 
 

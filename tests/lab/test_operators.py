@@ -28,7 +28,7 @@ CANARY = "Canary0Password0Of0The0Superuser"
 PLURALS = {"Cluster": "clusters", "Database": "databases", "DatabaseRole": "databaseroles"}
 
 
-def eventually(look: Callable[[], T | None], seconds: float = 60.0) -> T:
+def eventually(look: Callable[[], T | None], seconds: float = 180.0) -> T:
     """What `look` finds, as soon as that is something; kubectl's complaints count as nothing."""
     deadline, last = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
@@ -137,7 +137,7 @@ def operators(lab: Lab) -> Lab:
         lab.kubectl("create", "namespace", namespace)
     apply(lab, *map(definition, PLURALS), CNPG, TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
     for namespace in ("cnpg-system", "tailscale"):
-        lab.kubectl("-n", namespace, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=60s")
+        lab.kubectl("-n", namespace, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
     return lab
 
 
@@ -158,14 +158,14 @@ def ready(operators: Lab, namespace: str) -> str:
     return namespace
 
 
-def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 60.0) -> None:
+def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 180.0) -> None:
     lab.kubectl("-n", namespace, "wait", f"cluster/{name}", "--for=condition=Ready", f"--timeout={seconds}s")
 
 
 def await_applied(lab: Lab, namespace: str, name: str) -> None:
     """Wait until the operator says so of a Database or DatabaseRole; else show what it says."""
     try:
-        lab.kubectl("-n", namespace, "wait", name, "--for=jsonpath={.status.applied}=true", "--timeout=60s")
+        lab.kubectl("-n", namespace, "wait", name, "--for=jsonpath={.status.applied}=true", "--timeout=180s")
     except AssertionError as complaint:
         raise AssertionError(f"{complaint}\nit is: {lab.kubectl('-n', namespace, 'get', name, '-o', 'yaml')}") from None
 
@@ -218,7 +218,7 @@ def test_claims_are_bound_and_their_volumes_go_with_them(lab: Lab, namespace: st
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
     }
     apply(lab, claim)
-    lab.kubectl("-n", namespace, "wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+    lab.kubectl("-n", namespace, "wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=180s")
     volume = lab.get("-n", namespace, "pvc", "data")["spec"]["volumeName"]
     lab.kubectl("-n", namespace, "delete", "pvc", "data")
     eventually(lambda: not lab.kubectl("get", "pv", volume, "--ignore-not-found"))
@@ -245,7 +245,7 @@ def test_claims_of_a_stateful_set_are_bound(lab: Lab, namespace: str) -> None:
             },
         },
     )
-    lab.kubectl("-n", namespace, "rollout", "status", "statefulset/s", "--timeout=60s")
+    lab.kubectl("-n", namespace, "rollout", "status", "statefulset/s", "--timeout=180s")
 
 
 def test_load_balancers_get_an_address(lab: Lab, namespace: str) -> None:
@@ -478,7 +478,7 @@ def test_a_missing_extension_is_told(ready: str, operators: Lab) -> None:
 def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, left: int) -> None:
     apply(operators, database(ready, "brief", databaseReclaimPolicy=policy))
     await_applied(operators, ready, "database/brief")
-    operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=60s")
+    operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=180s")
     login = values(operators, ready, "main-superuser")
     count = "select count(*) from pg_database where datname = 'brief'"
     assert ask(port_of(operators, ready), "postgres", login["password"], count) == left
@@ -522,7 +522,7 @@ def state_of(lab: Lab, namespace: str, name: str, kind: str = "svc") -> dict[str
 
 def test_an_exposed_service_gets_a_device(operators: Lab, namespace: str) -> None:
     apply(operators, exposed(namespace, "web", hostname="localhost"))
-    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=60s")
+    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=180s")
     state = state_of(operators, namespace, "web")
     assert state["device_fqdn"] == "localhost.lab.ts.net."
     assert json.loads(state["device_ips"]) == ["127.0.0.1"]
@@ -547,7 +547,7 @@ def test_an_exposure_that_ends_is_cleaned_up(operators: Lab, namespace: str, how
     apply(operators, exposed(namespace, "web"))
     assert state_of(operators, namespace, "web")["device_fqdn"] == f"{namespace}-web.lab.ts.net."
     if how == "delete":
-        operators.kubectl("-n", namespace, "delete", "service", "web", "--timeout=60s")
+        operators.kubectl("-n", namespace, "delete", "service", "web", "--timeout=180s")
     else:
         operators.kubectl("-n", namespace, "annotate", "service", "web", "tailscale.com/expose-")
     label = f"tailscale.com/parent-resource-ns={namespace}"
@@ -597,7 +597,7 @@ def test_an_ingress_takes_its_name_from_tls(operators: Lab, namespace: str) -> N
     path = "--output=jsonpath={.status.loadBalancer.ingress[0].hostname}"
     assert eventually(lambda: operators.kubectl("-n", namespace, "get", "ingress", "web", path)) == "photos.lab.ts.net"
     assert state_of(operators, namespace, "web", "ingress")["https_endpoint"] == "photos.lab.ts.net"
-    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=60s")
+    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
 def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace: str) -> None:
@@ -611,7 +611,7 @@ def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace:
     told = eventually(reasons)
     assert told["InvalidIngressBackend"] == 'rule with host "photos.example.org" ignored, unsupported'
     assert "ingress" not in operators.get("-n", namespace, "ingress", "web")["status"].get("loadBalancer", {})
-    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=60s")
+    operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
 # -- operators and definitions that come and go ---------------------------------------------------------------------
@@ -630,7 +630,7 @@ def test_nothing_happens_without_the_operators(operators: Lab, namespace: str) -
     finally:
         apply(operators, CNPG, TAILSCALE)
     await_ready(operators, namespace)
-    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=60s")
+    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=180s")
 
 
 def operators_pid(lab: Lab) -> int:
@@ -670,10 +670,10 @@ def test_definitions_may_go_and_come_back(operators: Lab, namespace: str) -> Non
     apply(operators, cluster(namespace))
     await_ready(operators, namespace)
     before = operators_pid(operators)
-    operators.kubectl("delete", "crd", "clusters.postgresql.cnpg.io", "--timeout=60s")
+    operators.kubectl("delete", "crd", "clusters.postgresql.cnpg.io", "--timeout=180s")
     eventually(lambda: not postgres.folder_of(operators.lab_dir, namespace, "main").exists())
     apply(operators, definition("Cluster"))
-    operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=60s")
+    operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=180s")
     eventually(lambda: apply(operators, cluster(namespace)) is None)
     await_ready(operators, namespace)
     assert operators_pid(operators) == before

@@ -67,7 +67,7 @@ def stopped(lab: Lab, home: str, name: str) -> Iterator[None]:
         yield
     finally:
         lab.kubectl("-n", home, "scale", f"deployment/{name}", "--replicas=1")
-        lab.kubectl("-n", home, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+        lab.kubectl("-n", home, "rollout", "status", f"deployment/{name}", "--timeout=180s")
 
 
 def reasons(lab: Lab, namespace: str, wanted: str) -> dict[str, str]:
@@ -130,7 +130,7 @@ CLASS = {
 def tunnel(lab: Lab) -> Lab:
     login = secret(TUNNEL_HOME, "cloudflare-api", **LOGIN)
     apply(lab, named(TUNNEL_HOME), CLASS, login, controller())
-    lab.kubectl("-n", TUNNEL_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=60s")
+    lab.kubectl("-n", TUNNEL_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
     return lab
 
 
@@ -154,7 +154,7 @@ def test_a_public_ingress_gets_the_tunnels_address(tunnel: Lab, namespace: str) 
     found = tunnel.get("-n", namespace, "ingress", "web")
     assert found["metadata"]["finalizers"] == ["strrl.dev/cloudflare-tunnel-ingress-controller-controlled"]
     assert found["status"]["loadBalancer"]["ingress"][0]["ports"] == [{"port": 443, "protocol": "TCP"}]
-    tunnel.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=60s")
+    tunnel.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -245,14 +245,14 @@ def test_the_tokens_are_in_no_log(tunnel: Lab) -> None:
 
 def test_a_headless_backend_is_refused_on_the_tailnet(lab: Lab, namespace: str) -> None:
     apply(lab, named("tailscale"), TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
-    lab.kubectl("-n", "tailscale", "wait", "deployment/operator", "--for=condition=Available", "--timeout=60s")
+    lab.kubectl("-n", "tailscale", "wait", "deployment/operator", "--for=condition=Available", "--timeout=180s")
     wanted = public(namespace, host="")
     wanted["spec"] |= {"ingressClassName": "tailscale", "tls": [{"hosts": ["photos"]}]}
     apply(lab, service(namespace, "web", clusterIP="None"), wanted)
     told = reasons(lab, namespace, "NoValidBackends")
     assert told["InvalidIngressBackend"] == 'backend for path "/" has invalid ClusterIP'
     assert not hostname(lab, namespace)
-    lab.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=60s")
+    lab.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
 # -- cert-manager ---------------------------------------------------------------------------------------------------
@@ -281,9 +281,9 @@ def manager(lab: Lab) -> Lab:
         for plural, kind in KINDS
     ]
     apply(lab, named(MANAGER_HOME), *kinds, *programs())
-    lab.kubectl("-n", MANAGER_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=60s")
+    lab.kubectl("-n", MANAGER_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
     for plural, _ in KINDS:
-        lab.kubectl("wait", f"crd/{plural}.cert-manager.io", "--for=condition=Established", "--timeout=60s")
+        lab.kubectl("wait", f"crd/{plural}.cert-manager.io", "--for=condition=Established", "--timeout=180s")
     return lab
 
 
@@ -483,8 +483,8 @@ def clickhouse(lab: Lab) -> Lab:
     group = "clickhouse.altinity.com"
     kind = definition(group, "clickhouseinstallations", "ClickHouseInstallation", short="chi")
     apply(lab, named(CLICKHOUSE_HOME), kind, deployment(CLICKHOUSE_HOME, "altinity-clickhouse-operator", operator))
-    lab.kubectl("-n", CLICKHOUSE_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=60s")
-    lab.kubectl("wait", f"crd/clickhouseinstallations.{group}", "--for=condition=Established", "--timeout=60s")
+    lab.kubectl("-n", CLICKHOUSE_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
+    lab.kubectl("wait", f"crd/clickhouseinstallations.{group}", "--for=condition=Established", "--timeout=180s")
     return lab
 
 
@@ -561,7 +561,7 @@ def test_a_deleted_installation_leaves_what_it_was_told_to(
 ) -> None:
     apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace, policy=policy))
     completed(clickhouse, namespace, hosts=1)
-    clickhouse.kubectl("-n", namespace, "delete", "chi", "main", "--timeout=60s")
+    clickhouse.kubectl("-n", namespace, "delete", "chi", "main", "--timeout=180s")
     assert not clickhouse.get("-n", namespace, "statefulset,service")["items"]
     eventually(lambda: len(clickhouse.get("-n", namespace, "pvc")["items"]) == left)
 

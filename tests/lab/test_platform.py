@@ -74,9 +74,9 @@ def test_the_whole_lab_stays_under_a_gigabyte(lab: Lab) -> None:
 def test_workloads_become_ready_and_have_endpoints(lab: Lab, namespace: str) -> None:
     lab.kubectl("-n", namespace, "create", "deployment", "web", "--image=web", "--replicas=3")
     lab.kubectl("-n", namespace, "expose", "deployment", "web", "--port=80")
-    lab.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=60s")
+    lab.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=180s")
     lab.kubectl(
-        "-n", namespace, "wait", "endpointslice", "-l", "kubernetes.io/service-name=web", "--timeout=60s",
+        "-n", namespace, "wait", "endpointslice", "-l", "kubernetes.io/service-name=web", "--timeout=180s",
         "--for=jsonpath={.endpoints[2].conditions.ready}=true",
     )  # fmt: skip
     addresses = {pod["status"]["podIP"] for pod in lab.get("-n", namespace, "pods")["items"]}
@@ -85,22 +85,22 @@ def test_workloads_become_ready_and_have_endpoints(lab: Lab, namespace: str) -> 
 
 def test_a_job_completes(lab: Lab, namespace: str) -> None:
     lab.kubectl("-n", namespace, "create", "job", "once", "--image=job", "--", "true")
-    lab.kubectl("-n", namespace, "wait", "job/once", "--for=condition=Complete", "--timeout=60s")
+    lab.kubectl("-n", namespace, "wait", "job/once", "--for=condition=Complete", "--timeout=180s")
 
 
 def test_a_held_pod_stays_pending(lab: Lab, namespace: str) -> None:
     hold = "--annotations=lab.homelab-ops/hold=true"
     lab.kubectl("-n", namespace, "run", "held", "--image=held", hold)
     lab.kubectl("-n", namespace, "run", "free", "--image=free")
-    lab.kubectl("-n", namespace, "wait", "pod/free", "--for=condition=Ready", "--timeout=60s")
-    lab.kubectl("-n", namespace, "wait", "pod/held", "--for=condition=PodScheduled", "--timeout=60s")
+    lab.kubectl("-n", namespace, "wait", "pod/free", "--for=condition=Ready", "--timeout=180s")
+    lab.kubectl("-n", namespace, "wait", "pod/held", "--for=condition=PodScheduled", "--timeout=180s")
     assert lab.get("-n", namespace, "pod", "held")["status"]["phase"] == "Pending"
 
 
 def test_a_deleted_pod_goes(lab: Lab, namespace: str) -> None:
     lab.kubectl("-n", namespace, "run", "short", "--image=short")
-    lab.kubectl("-n", namespace, "wait", "pod/short", "--for=condition=Ready", "--timeout=60s")
-    lab.kubectl("-n", namespace, "delete", "pod/short", "--timeout=60s")
+    lab.kubectl("-n", namespace, "wait", "pod/short", "--for=condition=Ready", "--timeout=180s")
+    lab.kubectl("-n", namespace, "delete", "pod/short", "--timeout=180s")
 
 
 def test_a_default_storage_class_is_there(lab: Lab) -> None:

@@ -19,7 +19,7 @@ NAMESPACE = "watching"
 OPERATOR = {"app.kubernetes.io/component": "prometheus-operator"}
 
 
-def eventually(look: Callable[[], Any], seconds: float = 60.0) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = 180.0) -> Any:
     """What `look` finds, as soon as that is something; kubectl's complaints count as nothing."""
     deadline, last = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
@@ -61,10 +61,10 @@ def conditions(lab: Lab, kind: str) -> dict[str, str]:
 @pytest.fixture
 def watching(lab: Lab) -> Iterator[Lab]:
     lab.kubectl("apply", "--server-side", f"--filename={CRDS}")
-    lab.kubectl("wait", "--for=condition=Established", f"--filename={CRDS}", "--timeout=60s")
+    lab.kubectl("wait", "--for=condition=Established", f"--filename={CRDS}", "--timeout=180s")
     lab.kubectl("create", "namespace", NAMESPACE)
     yield lab
-    lab.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
+    lab.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
 
 
 def test_they_become_pods_with_their_claims_once_the_operator_is_there(watching: Lab) -> None:

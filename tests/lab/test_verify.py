@@ -19,7 +19,7 @@ from runbooks.checks import postgres, sql
 from tests.lab.command_line import Deployed
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600
+PATIENCE = 1200
 """Seconds a command may take on a busy machine before the test gives up."""
 
 pytestmark = pytest.mark.lab
@@ -56,7 +56,7 @@ class House:
 
     def kubectl(self, *words: str) -> str:
         argv = [self.target["tools"]["kubectl"], f"--kubeconfig={self.lab_dir / 'kubeconfig'}", *words]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
         return done.stdout
 
     @property
@@ -121,7 +121,7 @@ def scaled_down(house: House, namespace: str, deployment: str) -> Iterator[None]
         yield
     finally:
         house.kubectl("scale", *where, "--replicas=1")
-        house.kubectl("rollout", "status", *where, "--timeout=60s")
+        house.kubectl("rollout", "status", *where, "--timeout=180s")
 
 
 @contextmanager
