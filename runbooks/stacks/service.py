@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runbooks.core.errors import Usage
+
 PROGRAMS = Path(__file__).resolve().parents[2] / "pulumi"
 
 
@@ -25,7 +27,7 @@ class Setting:
 
 @functools.cache
 def required_settings(program: Path) -> tuple[Setting, ...]:
-    """The settings without a default of the class `Settings` in a program's folder; none without such a file.
+    """The settings without a default of the class `Settings` in a program's folder; none without such a file or class.
 
     Read from the source: importing it would load Pulumi's SDK. Why not from the `config:` block: docs/decisions/0017.
     """
@@ -35,11 +37,19 @@ def required_settings(program: Path) -> tuple[Setting, ...]:
 
 def _read_class(path: Path, name: str) -> Iterator[Setting]:
     """Those of the base classes first, as dataclasses have them; a base is imported from a module of `pulumi/`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise Usage(
+            f"{path}{line} is not valid Python", expected="the settings of the program, which are read from there"
+        ) from error
     modules = {
         alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if found is None:
+        return
     for base in found.bases:
         module = modules.get(base.id) if isinstance(base, ast.Name) else None
         if isinstance(base, ast.Name) and module:
