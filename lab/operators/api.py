@@ -294,6 +294,12 @@ def runs(deployment: Object) -> bool:
     return is_true(deployment, "Available") and (deployment.get("status") or {}).get("availableReplicas", 0) > 0
 
 
+def condition(thing: Object, kind: str, holds: bool, **more: str) -> Object:
+    """An entry of `status.conditions` about the object as it is now; `more` is reason and message."""
+    generation = thing["metadata"].get("generation", 0)
+    return {"type": kind, "status": "True" if holds else "False", "observedGeneration": generation, **more}
+
+
 def with_condition(conditions: Sequence[Object], wanted: Object) -> list[Object]:
     """The conditions with one set; its transition time moves only when its status does."""
     before = next((entry for entry in conditions if entry.get("type") == wanted["type"]), None)

@@ -30,6 +30,7 @@ from lab.operators.api import (
     Api,
     Kind,
     Object,
+    condition,
     decode,
     encode,
     is_leaving,
@@ -186,9 +187,8 @@ class CertManager:
         self, issuer: Object, *, ok: bool, reason: str, message: str, acme: Object | None = None
     ) -> None:
         status = issuer.get("status") or {}
-        condition = {"type": READY, "status": "True" if ok else "False", "reason": reason, "message": message}
-        condition["observedGeneration"] = issuer["metadata"].get("generation", 0)
-        conditions = with_condition(status.get("conditions") or [], condition)
+        ready = condition(issuer, READY, ok, reason=reason, message=message)
+        conditions = with_condition(status.get("conditions") or [], ready)
         self._api.update_status(issuer, {"conditions": conditions} | ({"acme": acme} if acme else {}))
 
     # -- certificates -------------------------------------------------------------------------------------------------
@@ -356,14 +356,14 @@ def status_of(
     certificate: Object, secret: Object | None, *, issuing: tuple[str, str] | None, issued: bool
 ) -> dict[str, Any]:
     """The status as the Secret makes it; None for what is to be removed."""
-    status, generation = certificate.get("status") or {}, certificate["metadata"].get("generation", 0)
+    status = certificate.get("status") or {}
     wrong = violation(certificate, secret)
     reason, message = wrong or (READY, "Certificate is up to date and has not expired")
-    ready = {"type": READY, "status": "False" if wrong else "True", "reason": reason, "message": message}
-    conditions = with_condition(status.get("conditions") or [], ready | {"observedGeneration": generation})
+    ready = condition(certificate, READY, not wrong, reason=reason, message=message)
+    conditions = with_condition(status.get("conditions") or [], ready)
     if issuing:
-        due = {"type": ISSUING, "status": "True", "reason": issuing[0], "message": issuing[1]}
-        conditions = with_condition(conditions, due | {"observedGeneration": generation})
+        due = condition(certificate, ISSUING, True, reason=issuing[0], message=issuing[1])
+        conditions = with_condition(conditions, due)
     if issued:
         conditions = [entry for entry in conditions if entry["type"] != ISSUING]
     dates: list[str | None] = [None, None, None]

@@ -26,6 +26,7 @@ from lab.operators.api import (
     Api,
     ApiError,
     Object,
+    condition,
     decode,
     is_leaving,
     is_owned_by,
@@ -282,7 +283,7 @@ class Clusters:
         postgres.write_record(place.folder, record)
         if not (place.data / "PG_VERSION").exists():
             log.info("cluster %s/%s: makes its data folder", *key_of(cluster))
-            postgres.create(place, _creation(cluster), password)
+            postgres.create(place, (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}, password)
         found = self._parameters(cluster, place, record)
         changed = parameters.apply(place, found)
         if changed and postgres.read_postmaster(place.data) is not None:
@@ -317,8 +318,7 @@ class Clusters:
         password = self._app_password(cluster, wanted, owner, database)
         with sql.connect(place) as connection:
             if not record.get("bootstrapped"):
-                role = sql.Role.read({"name": owner, "login": True})
-                sql.ensure_role(connection, role)
+                sql.ensure_role(connection, {"name": owner, "login": True})
                 sql.ensure_database(connection, {"name": database, "owner": owner})
             sql.set_password(connection, owner, password)
         if record.get("bootstrapped"):
@@ -369,8 +369,8 @@ class Clusters:
         if phase == HEALTHY and not is_ready:
             phase = WAITING
         conditions = before.get("conditions") or []
-        for condition in _conditions(is_ready, trouble, refused, cluster):
-            conditions = with_condition(conditions, condition)
+        for wanted in _conditions(is_ready, trouble, refused, cluster):
+            conditions = with_condition(conditions, wanted)
         after = _status(cluster, pods, ready) if pods else {"instances": cluster["spec"].get("instances", 1)}
         if trouble is not None:
             after["readyInstances"] = 0
@@ -385,7 +385,7 @@ class Clusters:
         if trouble is not None and before.get("phaseReason") != trouble.summary:
             log.warning("cluster %s/%s: %s", *key_of(cluster), trouble)
             self._api.warn(written, "PostgresNotRunning", trouble.summary)
-        if refused and refused != _message(before, "ParametersApplied"):
+        if refused and not any(entry.get("message") == refused for entry in before.get("conditions") or ()):
             self._api.warn(written, "ParametersNotApplied", refused)
         return written
 
@@ -397,19 +397,6 @@ def _numbers(cluster: Object) -> range:
 def _annotation(pod: Object, name: str) -> str | None:
     value = (pod["metadata"].get("annotations") or {}).get(name)
     return str(value) if value else None
-
-
-def _creation(cluster: Object) -> postgres.Creation:
-    wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
-    return postgres.Creation(
-        encoding=wanted.get("encoding") or "UTF8",
-        locale_collate=wanted.get("localeCollate") or "C",
-        locale_ctype=wanted.get("localeCType") or "C",
-        locale_provider=wanted.get("localeProvider") or "libc",
-        locale=wanted.get("locale") or "",
-        checksums=bool(wanted.get("dataChecksums")),
-        options=tuple(wanted.get("options") or ()),
-    )
 
 
 def _run_statements(
@@ -440,28 +427,12 @@ def _secret_names(cluster: Object) -> set[str]:
 
 
 def _conditions(is_ready: bool, trouble: OpsError | None, refused: str, cluster: Object) -> list[Object]:
-    seen = {"observedGeneration": cluster["metadata"].get("generation", 1)}
-    ready = {
-        "type": "Ready",
-        "status": "True" if is_ready else "False",
-        "reason": "ClusterIsReady" if is_ready else "ClusterIsNotReady",
-        "message": "Cluster is Ready" if is_ready else (trouble.summary if trouble else "Cluster Is Not Ready"),
-    }
-    taken = {
-        "type": "ParametersApplied",
-        "status": "False" if refused else "True",
-        "reason": "NotSupportedByTheLab" if refused else "AllAccepted",
-        "message": refused,
-    }
-    found = [ready | seen]
-    if is_ready or refused:
-        found.append(taken | seen)
-    return found
-
-
-def _message(status: Object, condition: str) -> str:
-    found = [entry for entry in status.get("conditions") or [] if entry.get("type") == condition]
-    return str(found[0].get("message", "")) if found else ""
+    message = "Cluster is Ready" if is_ready else (trouble.summary if trouble else "Cluster Is Not Ready")
+    reason = "ClusterIsReady" if is_ready else "ClusterIsNotReady"
+    ready = condition(cluster, "Ready", is_ready, reason=reason, message=message)
+    reason = "NotSupportedByTheLab" if refused else "AllAccepted"
+    taken = condition(cluster, "ParametersApplied", not refused, reason=reason, message=refused)
+    return [ready, taken] if is_ready or refused else [ready]
 
 
 def _status(cluster: Object, pods: list[Object], ready: int) -> Object:

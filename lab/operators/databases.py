@@ -171,7 +171,7 @@ def _ensure_role(api: Api, connection: sql.Connection, namespace: str, spec: Map
         return
     secret = (spec.get("passwordSecret") or {}).get("name")
     password = _password(api, namespace, secret, spec["name"]) if secret else None
-    sql.ensure_role(connection, sql.Role.read(spec))
+    sql.ensure_role(connection, spec)
     if password is not None or spec.get("disablePassword"):
         sql.set_password(connection, spec["name"], password)
 

@@ -18,8 +18,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,19 +130,6 @@ class Postmaster:
     ready: bool
 
 
-@dataclass(frozen=True)
-class Creation:
-    """How initdb makes the files; names as in `spec.bootstrap.initdb`."""
-
-    encoding: str = "UTF8"
-    locale_collate: str = "C"
-    locale_ctype: str = "C"
-    locale_provider: str = "libc"
-    locale: str = ""
-    checksums: bool = False
-    options: Sequence[str] = field(default_factory=tuple)
-
-
 def folder_of(lab_dir: Path, namespace: str, name: str) -> Path:
     return lab_dir / "postgres" / namespace / name
 
@@ -182,15 +169,15 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}
 
 
-def create(place: Place, creation: Creation, password: str) -> None:
-    """Make the data folder, whole or not at all. The superuser's password is passed on standard input."""
+def create(place: Place, initdb: Mapping[str, Any], password: str) -> None:
+    """Make the data folder as `spec.bootstrap.initdb` wants it, whole or not at all. The password is on standard input."""
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = place.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
     _private_folder(unfinished)
     _private_folder(place.socket)
     write_private(place.password_file, password)
-    made = _run("initdb", *_initdb_arguments(unfinished, creation), stdin=password + "\n", folder=place.folder)
+    made = _run("initdb", *_initdb_arguments(unfinished, initdb), stdin=password + "\n", folder=place.folder)
     if made.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise PostgresError(f"initdb ended with {made.returncode}: {_last_lines(made.stderr)}")
@@ -201,14 +188,15 @@ def create(place: Place, creation: Creation, password: str) -> None:
     unfinished.rename(place.data)
 
 
-def _initdb_arguments(data: Path, creation: Creation) -> list[str]:
+def _initdb_arguments(data: Path, initdb: Mapping[str, Any]) -> list[str]:
+    locale = initdb.get("locale")
     arguments = [f"--pgdata={data}", f"--username={SUPERUSER}", "--pwfile=/dev/stdin", "--auth=scram-sha-256"]
-    arguments += ["--no-sync", "--no-instructions", f"--encoding={creation.encoding}"]
-    arguments += [f"--locale-provider={creation.locale_provider}", f"--locale={creation.locale or 'C'}"]
-    if not creation.locale:
-        arguments += [f"--lc-collate={creation.locale_collate}", f"--lc-ctype={creation.locale_ctype}"]
-    arguments.append("--data-checksums" if creation.checksums else "--no-data-checksums")
-    return [*arguments, *creation.options]
+    arguments += ["--no-sync", "--no-instructions", f"--encoding={initdb.get('encoding') or 'UTF8'}"]
+    arguments += [f"--locale-provider={initdb.get('localeProvider') or 'libc'}", f"--locale={locale or 'C'}"]
+    if not locale:
+        arguments += [f"--lc-{key.lower()}={initdb.get(f'locale{key}') or 'C'}" for key in ("Collate", "CType")]
+    arguments.append("--data-checksums" if initdb.get("dataChecksums") else "--no-data-checksums")
+    return [*arguments, *(initdb.get("options") or ())]
 
 
 def write_private(path: Path, text: str, *, for_server: bool = False) -> None:

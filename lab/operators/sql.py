@@ -11,8 +11,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,69 +142,43 @@ def _force(place: postgres.Place, wanted: str) -> None:
     postgres.start(place)
 
 
-ATTRIBUTES: Mapping[str, tuple[str, str, bool]] = {
-    "superuser": ("rolsuper", "SUPERUSER", False),
-    "createdb": ("rolcreatedb", "CREATEDB", False),
-    "createrole": ("rolcreaterole", "CREATEROLE", False),
-    "inherit": ("rolinherit", "INHERIT", True),
-    "login": ("rolcanlogin", "LOGIN", False),
-    "replication": ("rolreplication", "REPLICATION", False),
-    "bypassrls": ("rolbypassrls", "BYPASSRLS", False),
+ATTRIBUTES: Mapping[str, tuple[str, bool]] = {
+    "superuser": ("SUPERUSER", False),
+    "createdb": ("CREATEDB", False),
+    "createrole": ("CREATEROLE", False),
+    "inherit": ("INHERIT", True),
+    "login": ("LOGIN", False),
+    "replication": ("REPLICATION", False),
+    "bypassrls": ("BYPASSRLS", False),
 }
-"""Key of a role's spec → column of pg_roles, word of ALTER ROLE, CNPG's default."""
+"""Key of a role's spec → word of ALTER ROLE, CNPG's default."""
 
 
-@dataclass(frozen=True)
-class Role:
-    """A role as `managed.roles[]` and `DatabaseRole.spec` describe it."""
-
-    name: str
-    attributes: Mapping[str, bool]
-    connection_limit: int = -1
-    valid_until: str = ""
-    in_roles: Sequence[str] = field(default_factory=tuple)
-    comment: str = ""
-
-    @classmethod
-    def read(cls, spec: Mapping[str, Any]) -> Role:
-        return cls(
-            name=spec["name"],
-            attributes={key: bool(spec.get(key, default)) for key, (_, _, default) in ATTRIBUTES.items()},
-            connection_limit=int(spec.get("connectionLimit", -1)),
-            valid_until=str(spec.get("validUntil") or ""),
-            in_roles=tuple(spec.get("inRoles") or ()),
-            comment=str(spec.get("comment") or ""),
-        )
-
-
-def ensure_role(connection: Connection, role: Role) -> None:
-    """Create the role or set every attribute of it to what is wanted."""
-    found = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [role.name]).fetchone()
-    words = [word if role.attributes[key] else f"NO{word}" for key, (_, word, _) in ATTRIBUTES.items()]
-    verb = sql.SQL("ALTER ROLE {} WITH " if found else "CREATE ROLE {} WITH ").format(sql.Identifier(role.name))
-    limit = sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(role.connection_limit))
-    until = sql.SQL(" VALID UNTIL {}").format(sql.Literal(role.valid_until or "infinity"))
+def ensure_role(connection: Connection, spec: Mapping[str, Any]) -> None:
+    """Create the role of `managed.roles[]` or `DatabaseRole.spec`, or set every attribute of it to what is wanted."""
+    name = sql.Identifier(spec["name"])
+    found = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [spec["name"]]).fetchone()
+    words = [word if spec.get(key, default) else f"NO{word}" for key, (word, default) in ATTRIBUTES.items()]
+    verb = sql.SQL("ALTER ROLE {} WITH " if found else "CREATE ROLE {} WITH ").format(name)
+    limit = sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(int(spec.get("connectionLimit", -1))))
+    until = sql.SQL(" VALID UNTIL {}").format(sql.Literal(str(spec.get("validUntil") or "infinity")))
     connection.execute(verb + sql.SQL(" ").join(map(_keyword, words)) + limit + until)
-    comment = sql.Literal(role.comment) if role.comment else sql.NULL
-    connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(role.name), comment))
-    _ensure_membership(connection, role)
+    comment = sql.Literal(spec["comment"]) if spec.get("comment") else sql.NULL
+    connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(name, comment))
+    rows = connection.execute(
+        "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
+        [spec["name"]],
+    ).fetchall()
+    there, wanted = {row[0] for row in rows}, set(spec.get("inRoles") or ())
+    for group in sorted(wanted - there):
+        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), name))
+    for group in sorted(there - wanted):
+        connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), name))
 
 
 def _keyword(word: str) -> sql.SQL:
     return sql.SQL(word)  # from the tables here, never from an object
-
-
-def _ensure_membership(connection: Connection, role: Role) -> None:
-    rows = connection.execute(
-        "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
-        " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
-        [role.name],
-    ).fetchall()
-    there, wanted = {row[0] for row in rows}, set(role.in_roles)
-    for group in sorted(wanted - there):
-        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role.name)))
-    for group in sorted(there - wanted):
-        connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(role.name)))
 
 
 def drop_role(connection: Connection, name: str) -> None:

@@ -23,6 +23,7 @@ from lab.operators.api import (
     STATEFUL_SET,
     Api,
     Object,
+    condition,
     decode,
     encode,
     has_finalizer,
@@ -147,10 +148,9 @@ class Tailscale:
         self, service: Object, *, reason: str, message: str = "", ingress: list[Object] | None = None
     ) -> None:
         """The condition, True without a `message`; the addresses where they are given."""
-        condition = {"type": READY, "status": "False" if message else "True", "reason": reason}
-        condition |= {"message": message or reason, "observedGeneration": service["metadata"].get("generation", 0)}
         before = service.get("status") or {}
-        change: Object = {"conditions": with_condition(before.get("conditions") or [], condition)}
+        ready = condition(service, READY, not message, reason=reason, message=message or reason)
+        change: Object = {"conditions": with_condition(before.get("conditions") or [], ready)}
         if ingress is not None and ((before.get("loadBalancer") or {}).get("ingress") or []) != ingress:
             change["loadBalancer"] = {"ingress": ingress}
         self._api.update_status(service, change)

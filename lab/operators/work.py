@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import httpx
 import psycopg
@@ -28,14 +27,8 @@ TROUBLE = (ApiError, httpx.HTTPError, OpsError, psycopg.Error, OSError)
 """What a controller tries again after. Anything else is a bug: the process ends with exit code 70."""
 
 
-class Key(NamedTuple):
-    """One object for one controller."""
-
-    controller: str
-    namespace: str
-    name: str
-
-
+Key = tuple[str, str, str]
+"""One object for one controller: the controller's name, the object's namespace and name."""
 Controller = Callable[[str, str], float | None]
 """Looks at the object (namespace, name) and acts; may return seconds after which to look again."""
 
@@ -58,7 +51,7 @@ class Work:
     def add(self, controller: str, namespace: str = "", name: str = "", after: float = 0.0) -> None:
         """Ask for a look, at the latest in `after` seconds."""
         if self._loop is not None:
-            key = Key(controller, namespace, name)
+            key = (controller, namespace, name)
             self._loop.call_soon_threadsafe(self._schedule, key, self._loop.time() + after)
 
     async def stop(self, patience: float = 5.0) -> None:
@@ -92,7 +85,7 @@ class Work:
 
     def _look(self, key: Key) -> float | None:
         try:
-            again = self._controllers[key.controller](key.namespace, key.name)
+            again = self._controllers[key[0]](*key[1:])
             self._failures.pop(key, None)
         except TROUBLE as problem:
             count = self._failures[key] = self._failures.get(key, 0) + 1

@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Place]:
     lab_dir = tmp_path_factory.mktemp("lab")
     lab_dir.chmod(0o700)
     place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), postgres.free_port())
-    creation = postgres.Creation(locale_collate="C.UTF-8", locale_ctype="C.UTF-8")
+    creation = {"localeCollate": "C.UTF-8", "localeCType": "C.UTF-8"}
     postgres.create(place, creation, PASSWORD)
     postgres.start(place)
     yield place

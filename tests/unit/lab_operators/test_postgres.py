@@ -30,7 +30,7 @@ def lab_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def place(lab_dir: Path) -> postgres.Place:
     place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), ports.pick(()))
-    postgres.create(place, postgres.Creation(), "first-password")
+    postgres.create(place, {}, "first-password")
     postgres.start(place)
     return place
 
@@ -177,7 +177,7 @@ def test_a_server_that_cannot_start_reports_why(place: postgres.Place) -> None:
 
 def test_stop_all_and_remove(lab_dir: Path) -> None:
     place = postgres.Place(postgres.folder_of(lab_dir, "second", "one"), ports.pick(()))
-    postgres.create(place, postgres.Creation(), "p")
+    postgres.create(place, {}, "p")
     running = postgres.start(place)
     assert running.pid in postgres.stop_all(lab_dir)
     assert postgres.read_postmaster(place.data) is None
@@ -191,7 +191,7 @@ def test_a_checkout_in_a_private_folder_does(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "pginstall").symlink_to(postgres.BINARIES.parent)
     monkeypatch.setattr(postgres, "BINARIES", tmp_path / "pginstall" / "bin")
     place = postgres.Place(postgres.folder_of(tmp_path, "postgresql", "main"), ports.pick(()))
-    postgres.create(place, postgres.Creation(), "a-password")
+    postgres.create(place, {}, "a-password")
     try:
         postgres.start(place)
         with login(place, "a-password") as connection:
