@@ -170,7 +170,7 @@ def _environment() -> dict[str, str]:
 
 
 def create(place: Place, initdb: Mapping[str, Any], password: str) -> None:
-    """Make the data folder as `spec.bootstrap.initdb` wants it, whole or not at all. The password is on standard input."""
+    """Make the data folder as `spec.bootstrap.initdb` wants it, all or nothing. The password is on standard input."""
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = place.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
