@@ -46,7 +46,7 @@ def find_tools(report: Callable[[str], None]) -> list[Found]:
 def postgresql_plugin() -> Found:
     """The vendor's plugin where the user has it, else the lab's own."""
     name = "pulumi-resource-postgresql"
-    return toolchain.of_person(name) or Found(
+    return toolchain.of_user(name) or Found(
         name=name, program=PLUGINS / name, version="the lab's own", origin=REPOSITORY
     )
 

@@ -62,7 +62,7 @@ def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
     usable Go, `ToolFailed` when a build fails.
     """
     wanted = set(names)
-    found = {name: tool for name in sorted(wanted) if (tool := of_person(name)) is not None}
+    found = {name: tool for name in sorted(wanted) if (tool := of_user(name)) is not None}
     if "pulumi" in found:
         wanted -= {LANGUAGE_HOST, "esc"}
     missing = [tool for tool in TOOLS if tool.name in wanted - found.keys()]
@@ -80,7 +80,7 @@ def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
     return found
 
 
-def of_person(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
+def of_user(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
     """The user's own program: on PATH when its version serves as well as the pinned one, or an installed plugin."""
     if name.startswith("pulumi-resource-"):
         return _plugin(name.removeprefix("pulumi-resource-"), environ)

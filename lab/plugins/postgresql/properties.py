@@ -9,12 +9,10 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from lab.plugins.postgresql.wire import UNKNOWN, Values, provider
-
-if TYPE_CHECKING:
-    from lab.plugins.postgresql.server import Session
+from lab.plugins.postgresql.server import Session
+from lab.plugins.postgresql.wire import UNKNOWN, Values, provider, terraform_name
 
 DEFAULTS = "__defaults"
 """Names of the inputs that the provider filled in; recorded with the inputs."""
@@ -133,11 +131,6 @@ def _wrong(key: str, known: Property | None, value: Any) -> str:
         allowed = " ".join(f'"{one}"' for one in known.choices)
         return f"expected {terraform_name(key)} to be one of [{allowed}], got {value}"
     return ""
-
-
-def terraform_name(key: str) -> str:
-    """`connectionLimit` is `connection_limit`."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
 
 
 def complete(resource: Resource, values: Mapping[str, Any]) -> Values:

@@ -12,8 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.plugins.postgresql.properties import terraform_name
-from lab.plugins.postgresql.wire import UNKNOWN, Values
+from lab.plugins.postgresql.wire import UNKNOWN, Values, terraform_name
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -105,3 +105,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return UNKNOWN_TEXT if value is UNKNOWN else value
+
+
+def terraform_name(key: str) -> str:
+    """`connectionLimit` is `connection_limit`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)

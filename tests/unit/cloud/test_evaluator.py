@@ -1,4 +1,4 @@
-"""The evaluator's process: asked, asked back, started anew when it dies. Here it is a script."""
+"""The evaluator's process: requests, questions of its own, started again when it dies. Here it is a script."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_questions_are_answered_in_between(make: Callable[[str], Evaluator]) -> 
     evaluator.stop()
 
 
-def test_a_killed_process_is_started_anew(make: Callable[[str], Evaluator]) -> None:
+def test_a_killed_process_is_started_again(make: Callable[[str], Evaluator]) -> None:
     evaluator = make(PID)
     first = evaluator.open("a/b", "")["environment"]["pid"]
     assert evaluator._process is not None
@@ -94,7 +94,7 @@ def test_one_that_stays_silent_is_ended(make: Callable[[str], Evaluator], monkey
     assert evaluator._process is None
 
 
-def test_a_failure_is_told_and_the_process_goes_on(make: Callable[[str], Evaluator]) -> None:
+def test_a_failure_is_reported_and_the_process_continues(make: Callable[[str], Evaluator]) -> None:
     evaluator = make(f'{PID}\nif request["definition"]: answer = {{"failure": "it broke down"}}')
     before = evaluator.open("a/b", "")
     with pytest.raises(ApiError, match="it broke down"):
@@ -120,7 +120,7 @@ def test_calls_from_many_threads_do_not_mix(make: Callable[[str], Evaluator]) ->
     evaluator.stop()
 
 
-def test_an_answer_that_was_left_behind_is_nobody_elses(make: Callable[[str], Evaluator]) -> None:
+def test_a_late_answer_is_not_taken_for_the_next(make: Callable[[str], Evaluator]) -> None:
     """A question that broke the cloud's own code ends the process: it still works on that call."""
 
     def broken(_name: str) -> Json:

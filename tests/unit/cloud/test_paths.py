@@ -29,7 +29,7 @@ def test_paths_are_taken_apart(path: str, steps: list[str | int]) -> None:
 
 
 @pytest.mark.parametrize("path", [".a", "a.", "a..b", "a[", "a[x]", 'a["b]', r'a["b\"]', 'a"b"', "a[-1]"])
-def test_what_is_no_path_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ApiError, match="invalid property path"):
         read_path(path)
 

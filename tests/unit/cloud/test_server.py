@@ -1,4 +1,4 @@
-"""The door: who is let in, what is told to whom, what is logged, and what survives."""
+"""The server: which callers it serves, what it answers and logs, and what survives a restart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_account_is_one_user_in_one_organization(caller: Caller) -> None:
 
 @pytest.mark.parametrize("authorization", ["", "token", "token ", "token x", "Bearer {token}", "update-token {token}"])
 @pytest.mark.parametrize("path", ["/api/user", "/api/nothing"])
-def test_without_the_token_nobody_is_told_anything(caller: Caller, path: str, authorization: str) -> None:
+def test_without_the_token_nothing_is_answered(caller: Caller, path: str, authorization: str) -> None:
     reply = caller.send("GET", path, Authorization=authorization.format(token=caller.token))
     assert reply.status == 401
     assert reply.content == {"code": 401, "message": "Unauthorized: No credentials provided or are invalid."}
@@ -154,7 +154,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def test_a_killed_server_comes_back_with_everything_and_the_running_update_goes_on(tmp_path: Path) -> None:
+def test_a_killed_server_comes_back_with_everything_and_the_running_update_continues(tmp_path: Path) -> None:
     port = ports.pick(())
     with process(tmp_path, port) as first:
         caller = Caller(f"http://127.0.0.1:{port}", (tmp_path / "token").read_text())

@@ -40,7 +40,7 @@ def test_a_stack_is_made_once(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "x" * 101, None, 7])
-def test_a_name_that_is_no_word_is_refused(caller: Caller, name: object) -> None:
+def test_an_invalid_name_is_refused(caller: Caller, name: object) -> None:
     assert caller.send("POST", "/api/stacks/organization/postgresql", {"stackName": name}).status == 400
 
 

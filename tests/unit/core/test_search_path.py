@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab.platform import target as lab_target
-from lab.toolchain import of_person, version_of
+from lab.toolchain import of_user, version_of
 from lab.toolchain.golang import find_go
 from lab.toolchain.resolve import ON_PATH
 from runbooks.core.errors import OpsError
@@ -198,7 +198,7 @@ LOOKS: dict[str, Callable[[], object]] = {
     "the lab's go": find_go,
     "the lab's kubectl": lambda: lab_target.kubectl().origin == ON_PATH,
     **{
-        f"the lab's {name}": lambda name=name: of_person(name)
+        f"the lab's {name}": lambda name=name: of_user(name)
         for name in ANSWERS
         if name.startswith("pulumi-resource-") or name in ("etcd", "kube-apiserver", "kwok", "helm", "pulumi", "esc")
     },

@@ -36,7 +36,7 @@ def test_durations(text: str | None, expected: timedelta | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["90d", "h", "1", "-1h", "1h "])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         read_duration(text)
 
@@ -81,7 +81,7 @@ def test_kinds_of_keys(algorithm: str, size: int, kind: type) -> None:
     assert isinstance(x509.load_pem_x509_certificate(made.certificate.encode()).public_key(), kind)
 
 
-def test_a_key_nobody_knows_is_refused() -> None:
+def test_an_unknown_algorithm_is_refused() -> None:
     with pytest.raises(ValueError, match="DSA 512"):
         self_signed(replace(BRIEF, algorithm="DSA", size=512))
 
@@ -126,11 +126,11 @@ def expired() -> Pair:
     ],
 )
 def test_violations(wanted: dict[str, Any], found: dict[str, Any] | None, reason: str | None) -> None:
-    told = violation(wanted, found)
-    assert (told[0] if told else None) == reason
+    found_reason = violation(wanted, found)
+    assert (found_reason[0] if found_reason else None) == reason
 
 
-def test_a_renewal_is_due_after_two_thirds_or_as_told() -> None:
+def test_a_renewal_is_due_after_two_thirds_or_as_asked() -> None:
     found = read(PAIR.certificate)
     assert found.not_after - renewal_time({}, found) == timedelta(days=30)
     assert found.not_after - renewal_time({"renewBefore": "240h"}, found) == timedelta(days=10)
@@ -150,8 +150,8 @@ def test_the_status_of_a_certificate_that_was_issued() -> None:
 
 def test_the_status_of_a_certificate_that_is_due() -> None:
     status = status_of(certificate(), None, issuing=("DoesNotExist", "m"), issued=False)
-    told = {entry["type"]: (entry["status"], entry["reason"]) for entry in status["conditions"]}
-    assert told == {"Ready": ("False", "DoesNotExist"), "Issuing": ("True", "DoesNotExist")}
+    seen = {entry["type"]: (entry["status"], entry["reason"]) for entry in status["conditions"]}
+    assert seen == {"Ready": ("False", "DoesNotExist"), "Issuing": ("True", "DoesNotExist")}
     assert status["notAfter"] is None
     assert "revision" not in status
 

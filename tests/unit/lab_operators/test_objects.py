@@ -40,7 +40,7 @@ def test_exposed(thing: dict[str, Any], expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("thing", "said"),
+    ("thing", "expected"),
     [
         (service({"hostname": "web"}), []),
         (service({}, clusterIP="None"), ["headless Services are not supported."]),
@@ -48,8 +48,8 @@ def test_exposed(thing: dict[str, Any], expected: bool) -> None:
         (service({"tags": "tag:x,y"}), ['invalid tag "y": tags must start with "tag:"']),
     ],
 )
-def test_violations(thing: dict[str, Any], said: list[str]) -> None:
-    assert tailscale.violations_of(thing) == said
+def test_violations(thing: dict[str, Any], expected: list[str]) -> None:
+    assert tailscale.violations_of(thing) == expected
 
 
 @pytest.mark.parametrize(

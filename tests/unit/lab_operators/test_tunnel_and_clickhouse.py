@@ -60,7 +60,7 @@ def test_the_connectors_are_the_controllers_own() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "bm9uc2Vuc2U=", "W10="])
-def test_what_is_no_token_is_of_no_tunnel(text: str) -> None:
+def test_an_invalid_token_has_no_tunnel(text: str) -> None:
     assert tunnel_of(text) == ""
 
 

@@ -50,7 +50,7 @@ def test_keys_are_made_once_and_private(plane: ControlPlane) -> None:
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in plane.pki.folder.iterdir())
 
 
-def test_half_made_keys_are_made_anew(tmp_path: Path) -> None:
+def test_half_made_keys_are_made_again(tmp_path: Path) -> None:
     unfinished = tmp_path / ".pki.unfinished"
     unfinished.mkdir()
     (unfinished / "ca.crt").write_text("half")
@@ -108,7 +108,7 @@ def test_another_login_is_replaced(plane: ControlPlane, written: str) -> None:
     assert json.loads(plane.paths.login.read_text())["accessTokens"] == {"http://127.0.0.1:20001": "first"}
 
 
-def test_the_target_tells_everything_the_runbooks_need(plane: ControlPlane) -> None:
+def test_the_target_has_everything_the_runbooks_need(plane: ControlPlane) -> None:
     names = ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")
     found = [tool(name, Path("/cache") / name) for name in names]
     target.write(plane.paths, cluster_uid="uid", postgres_port=5433, cloud_port=20001, found=found)
@@ -185,7 +185,7 @@ def test_links_follow_the_tools(plane: ControlPlane, tmp_path: Path) -> None:
     ("origin", "linked"),
     [(ON_PATH, False), (INSTALLED, False), (BUILT, True), (target.ENVIRONMENT, True), (target.REPOSITORY, True)],
 )
-def test_what_the_person_has_is_not_linked(plane: ControlPlane, tmp_path: Path, origin: str, linked: bool) -> None:
+def test_tools_of_the_user_are_not_linked(plane: ControlPlane, tmp_path: Path, origin: str, linked: bool) -> None:
     target.link_tools(plane.paths, [tool("kubectl", tmp_path / "kubectl", origin)])
     assert links(plane.paths) == ({"kubectl": tmp_path / "kubectl"} if linked else {})
 
@@ -203,8 +203,8 @@ def test_the_launcher_stays_and_starts_the_pulumi_of_the_lab(plane: ControlPlane
     target.link_tools(plane.paths, [tool("pulumi", pulumi)])
     launcher = plane.paths.bin / "pulumi"
     assert stat.S_IMODE(launcher.stat().st_mode) == 0o700
-    said = subprocess.run([launcher, "version"], capture_output=True, text=True, check=True)
-    assert said.stdout == "the real one\n"
+    printed = subprocess.run([launcher, "version"], capture_output=True, text=True, check=True)
+    assert printed.stdout == "the real one\n"
 
 
 @pytest.mark.parametrize("state", ["up", "down", "reset", "the cache is gone"])
@@ -226,7 +226,7 @@ def test_a_start_in_a_shell_with_lab_env_makes_no_link_to_itself(
     def start() -> None:
         built.mkdir(parents=True, exist_ok=True)
         names = ("pulumi", "esc", "pulumi-resource-kubernetes")
-        found = [toolchain.of_person(name) or tool(name, fake(built, name)) for name in names]
+        found = [toolchain.of_user(name) or tool(name, fake(built, name)) for name in names]
         found += [target.kubectl(), target.postgresql_plugin()]
         target.link_tools(paths, found)
         target.write_launcher(paths, found[0].program, "http://127.0.0.1:1")

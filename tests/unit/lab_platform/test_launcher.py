@@ -33,7 +33,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
 
 
 def typed(paths: LabPaths, *words: str, backend: str = CLOUD, **more: str) -> tuple[str, str, str]:
-    """The config that the real pulumi is told to use, its arguments, and what is said besides."""
+    """The config that the real pulumi is given, its arguments, and what is printed besides."""
     done = subprocess.run(
         [paths.bin / "pulumi", *words],
         cwd=paths.state_dir.parent / "one",

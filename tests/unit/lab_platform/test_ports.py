@@ -49,7 +49,7 @@ def test_a_port_that_a_dying_process_still_holds_is_waited_for(monkeypatch: pyte
     closing.join()
 
 
-def test_a_port_of_another_user_is_told_after_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_of_another_user_is_reported_after_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "holder", lambda _port: None)
     monkeypatch.setattr(ports, "LINGERING", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(OpsError, match="a process of another user"):

@@ -1,4 +1,4 @@
-"""Parts are started in order, started anew when they must be, and what fails says why. The parts here are scripts."""
+"""Parts start in order and again when they must, and a failure has its cause. The parts here are scripts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.paths = LabPaths(folder)
         self.paths.prepare()
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def new(self) -> Supervisor:
         """As the next command would have it: it knows only what was written down."""
-        return Supervisor(self.paths, Record.load(self.paths.record), self.said.append)
+        return Supervisor(self.paths, Record.load(self.paths.record), self.lines.append)
 
     def part(self, name: str, code: str = READY_THEN_SLEEP, **more: object) -> Part:
         file = self.paths.lab / f"{name}.ready"
@@ -59,30 +59,30 @@ def test_parts_start_after_what_they_need(stage: Stage) -> None:
     argv = (sys.executable, "-c", code, str(stage.paths.lab / "second.ready"), str(stage.paths.lab / "first.ready"))
     second = stage.part("second", argv=argv, needs=("first",), probe=second_probe)
     stage.new().bring_up([second, first])
-    assert [line.split()[0] for line in stage.said] == ["first", "second"]
+    assert [line.split()[0] for line in stage.lines] == ["first", "second"]
 
 
 def test_what_runs_is_left_alone(stage: Stage) -> None:
     part = stage.part("one")
     stage.new().bring_up([part])
     before = stage.pid(part)
-    stage.said.clear()
+    stage.lines.clear()
     stage.new().bring_up([part])
     assert stage.pid(part) == before
-    assert stage.said == []
+    assert stage.lines == []
 
 
-def test_what_ended_is_started_anew(stage: Stage) -> None:
+def test_what_ended_is_started_again(stage: Stage) -> None:
     part = stage.part("one")
     stage.new().bring_up([part])
     before = Record.load(stage.paths.record).parts["one"].process
     processes.end(before, seconds=5)
     stage.new().bring_up([part])
     assert stage.pid(part) != before.pid
-    assert any("one had ended" in line for line in stage.said)
+    assert any("one had ended" in line for line in stage.lines)
 
 
-def test_what_is_declared_differently_is_started_anew(stage: Stage) -> None:
+def test_what_is_declared_differently_is_started_again(stage: Stage) -> None:
     stage.new().bring_up([stage.part("one")])
     changed = stage.part("one", env={"MORE": "1"})
     before = stage.pid(changed)
@@ -90,7 +90,7 @@ def test_what_is_declared_differently_is_started_anew(stage: Stage) -> None:
     assert stage.pid(changed) != before
 
 
-def test_what_reads_another_content_is_started_anew(stage: Stage) -> None:
+def test_what_reads_another_content_is_started_again(stage: Stage) -> None:
     settings = stage.paths.lab / "settings"
     settings.write_text("one")
     part = stage.part("one", reads=(settings,))
@@ -103,7 +103,7 @@ def test_what_reads_another_content_is_started_anew(stage: Stage) -> None:
     assert stage.pid(part) != before
 
 
-def test_what_does_not_answer_is_started_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_answer_is_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
     part = stage.part("one")
     stage.new().bring_up([part])
@@ -111,7 +111,7 @@ def test_what_does_not_answer_is_started_anew(stage: Stage, monkeypatch: pytest.
     (stage.paths.lab / "one.ready").unlink()
     stage.new().bring_up([part])
     assert stage.pid(part) != before
-    assert any("one is stuck (no file)" in line for line in stage.said)
+    assert any("one is stuck (no file)" in line for line in stage.lines)
 
 
 def test_a_required_part_that_ends_is_an_error_with_its_last_words(stage: Stage) -> None:
@@ -171,7 +171,7 @@ def test_the_last_started_ends_first(stage: Stage, monkeypatch: pytest.MonkeyPat
     assert order == ["second", "first"]
 
 
-def test_a_large_log_is_begun_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_rotated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "LOG_LIMIT", 10)
     log = stage.paths.log("one")
     log.write_text("much more than ten bytes\n")
@@ -182,9 +182,9 @@ def test_a_large_log_is_begun_anew(stage: Stage, monkeypatch: pytest.MonkeyPatch
 
 def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
     refused = pytest.raises(OpsError, match="another lab command has held")
-    with locked(stage.paths, stage.said.append), refused, locked(stage.paths, stage.said.append, seconds=0.1):
+    with locked(stage.paths, stage.lines.append), refused, locked(stage.paths, stage.lines.append, seconds=0.1):
         pytest.fail("two at once")
-    assert stage.said == ["another lab command is at work; waiting for it"]
+    assert stage.lines == ["another lab command is at work; waiting for it"]
 
 
 def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The tool chain: a program is the person's own, or built once. The Go here is a script."""
+"""The tool chain: a program is the user's own, or built once. The Go here is a script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lab import toolchain
 from lab.platform import target
-from lab.toolchain import Found, build, golang, of_person, resolve, tools, version_of
+from lab.toolchain import Found, build, golang, of_user, resolve, tools, version_of
 from lab.toolchain.build import Build, Progress, cache_key, cached, linker_flags
 from lab.toolchain.golang import Go, build_environment
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH, progress_line, seconds_left
@@ -88,7 +88,7 @@ def test_what_fits() -> None:
     assert not helm.fits("v3.9.0+g1", "v4.2.4")
 
 
-def test_programs_are_told_their_version() -> None:
+def test_programs_are_built_with_their_version() -> None:
     assert f"gitVersion={KUBERNETES.version}" in linker_flags(KUBERNETES)
     assert f"version.Version={PULUMI.version}" in linker_flags(PULUMI)
     assert f"main.version={PULUMI_KUBERNETES.version[1:]}" in linker_flags(PULUMI_KUBERNETES)
@@ -381,7 +381,7 @@ HOST = "pulumi-language-python"
         ("no version", "beside it", False),
     ],
 )
-def test_a_pulumi_of_the_persons_is_used_with_its_host(
+def test_a_pulumi_of_the_user_is_used_with_its_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, says: str, host: str, used: bool
 ) -> None:
     own, far = tmp_path / "own", tmp_path / "far"
@@ -405,7 +405,7 @@ def test_a_pulumi_of_the_persons_is_used_with_its_host(
         assert all(tool.program.is_file() for tool in found.values())
 
 
-def test_an_esc_of_the_persons_is_used_beside_a_built_pulumi(
+def test_an_esc_of_the_user_is_used_beside_a_built_pulumi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo
 ) -> None:
     own = script(tmp_path / "own", "esc", "echo v0.13.2")
@@ -435,7 +435,7 @@ def test_an_installed_plugin_of_the_wanted_version_is_used(
     folder = tmp_path / "persons" / "plugins" / f"resource-{name}-v{version}"
     installed = Found(name=program, program=script(folder, program), version=f"v{version}", origin=INSTALLED)
     change(folder)
-    assert of_person(program) == (installed if used else None)
+    assert of_user(program) == (installed if used else None)
     if name == "kubernetes":
         assert resolve(print, [program])[program].origin == (INSTALLED if used else BUILT)
     else:
@@ -443,13 +443,13 @@ def test_an_installed_plugin_of_the_wanted_version_is_used(
 
 
 @pytest.mark.parametrize(("ignored", "used"), [("", True), ("true", False)])
-def test_a_plugin_on_path_is_used_unless_the_person_says_not_to(
+def test_a_plugin_on_path_is_used_unless_ambient_plugins_are_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, ignored: str, used: bool
 ) -> None:
     program = script(tmp_path / "own", "pulumi-resource-kubernetes")
     monkeypatch.setenv("PATH", f"{program.parent}:{go.path}")
     monkeypatch.setenv("PULUMI_IGNORE_AMBIENT_PLUGINS", ignored)
-    found = of_person(program.name)
+    found = of_user(program.name)
     assert (found is not None and found.program == program) is used
 
 
@@ -476,20 +476,20 @@ def test_a_program_on_path_is_used_when_it_fits(
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS if tool.module is ESC_EVALUATOR or tool.name == HOST])
 def test_a_program_of_ours_is_never_taken_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("PATH", str(script(tmp_path / "own", name, "echo 1.2.3").parent))
-    assert of_person(name) is None
+    assert of_user(name) is None
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
 def test_everything_missing_is_built_side_by_side(cache: Path, go: FakeGo) -> None:
-    said: list[str] = []
+    printed: list[str] = []
     names = [tool.name for tool in TOOLS]
-    found = resolve(said.append, names)
+    found = resolve(printed.append, names)
     assert set(found) == set(names)
     assert all(tool.program.is_file() and tool.program.is_relative_to(cache) for tool in found.values())
-    assert said[0].startswith(f"building pulumi {PULUMI.version}, kubernetes v1.")
-    assert resolve(said.append, names) == found
+    assert printed[0].startswith(f"building pulumi {PULUMI.version}, kubernetes v1.")
+    assert resolve(printed.append, names) == found
     assert len(go.builds) == len({tool.module.name for tool in TOOLS})
 
 
@@ -543,7 +543,7 @@ def test_without_a_go_of_their_own_its_caches_are_ours(go: FakeGo, tmp_path: Pat
     assert all(environment[name].startswith(str(tmp_path)) for name in ("GOPATH", "GOMODCACHE", "GOCACHE"))
 
 
-def test_our_own_go_caches_go_when_nobody_builds(tmp_path: Path) -> None:
+def test_our_own_go_caches_are_removed_when_no_build_runs(tmp_path: Path) -> None:
     (tmp_path / "go" / "mod").mkdir(parents=True)
     (tmp_path / "go" / "mod" / "file").write_bytes(b"1234")
     with golang.using_caches(tmp_path):

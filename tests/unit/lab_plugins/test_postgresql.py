@@ -60,7 +60,7 @@ def test_an_unknown_input_passes() -> None:
 # -- differences -----------------------------------------------------------------------------------------------------
 
 
-def test_what_the_server_decided_is_no_difference() -> None:
+def test_what_the_server_decided_is_not_a_difference() -> None:
     old = {"name": "app", "owner": "postgres", "encoding": "UTF8", "connectionLimit": -1, "allowConnections": True}
     new = {"name": "app", "connectionLimit": -1, "allowConnections": True}
 
