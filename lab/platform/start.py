@@ -82,7 +82,8 @@ def _kubectl(plane: ControlPlane, *words: str, stdin: str = "") -> str:
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"KUBECACHEDIR": str(plane.paths.lab / "kubectl")},
+        # Without the user's own defaults for kubectl's options.
+        env=os.environ | {"KUBECACHEDIR": str(plane.paths.lab / "kubectl"), "KUBERC": "off"},
         umask=0o077,
     )
     if done.returncode:
