@@ -76,15 +76,15 @@ def is_completed(obj: Json | None, namespace: str) -> Finding:
         return failed(COMPLETED, f"no installation {INSTALLATION}", cause=cause, next_step=step, final=True)
     state = text_at(obj, "status", "status") or "no status yet"
     done, hosts = dig(obj, "status", "hostsCompleted") or 0, dig(obj, "status", "hosts") or 0
-    told = f"{state}, {done} of {hosts} hosts"
+    evidence = f"{state}, {done} of {hosts} hosts"
     errors = [str(error) for error in dig(obj, "status", "errors") or []]
     if state != "Completed" or done < hosts:
         cause = {
             "Aborted": "the operator gave up: its errors and the Pod's events say why",
             "Terminating": "it is being deleted, and waits for the operator to take its finalizer away",
         }.get(state, "the Pod does not get ready: its volume, its image or a Secret of its users is not there")
-        return failed(COMPLETED, "; ".join([told, *errors[-1:]]), cause=cause, next_step=step)
-    return passed(COMPLETED, f"{told}, {text_at(obj, 'status', 'endpoint')}")
+        return failed(COMPLETED, "; ".join([evidence, *errors[-1:]]), cause=cause, next_step=step)
+    return passed(COMPLETED, f"{evidence}, {text_at(obj, 'status', 'endpoint')}")
 
 
 def login_is_exported(session: Session, service: Service, exported: list[Login]) -> Finding:

@@ -236,7 +236,7 @@ def secret_check(
 
 
 def class_check(session: Session, check: str, name: str, controller: str, *, cause: str) -> Check:
-    """The ingress class belongs to the controller; its failure says nothing about the checks after it."""
+    """The ingress class belongs to the controller; the checks after it do not depend on it."""
 
     def judge() -> Finding:
         found = cluster_of(session).find("ingressclasses.networking.k8s.io", name)

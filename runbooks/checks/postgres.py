@@ -1,6 +1,6 @@
 """Does the shared Postgres answer SQL to a client that has nothing but the stack's outputs?
 
-In the lab the password goes to the lab's own server or to none: `listener_is_ours` looks in /proc who listens first.
+In the lab the password is sent to the lab's own server or to none: `listener_is_ours` first reads /proc.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _stopped_on_purpose(obj: Json) -> tuple[str, str] | None:
     """
     hibernated = condition(obj, "cnpg.io/hibernation")
     if (hibernated and hibernated.is_true) or annotations_of(obj).get("cnpg.io/hibernation") == "on":
-        return "it is hibernated", "somebody set cnpg.io/hibernation=on; the annotation set to off starts it again"
+        return "it is hibernated", "its annotation is cnpg.io/hibernation=on; the annotation set to off starts it again"
     fenced = annotations_of(obj).get("cnpg.io/fencedInstances", "")
     if fenced not in ("", "[]"):
         return f"fenced: {fenced}", "Postgres is stopped in fenced instances until the annotation is removed"

@@ -1,7 +1,7 @@
-"""`cancel.<service>`: look who holds the stack before anything is removed.
+"""`cancel.<service>`: find who holds the stack before anything is removed.
 
-`pulumi cancel` on a file backend deletes the lock while the other run goes on to its end, so it is called only when
-that process is known to be gone, or after a person who was shown the holder typed the service's name.
+`pulumi cancel` on a file backend deletes the lock while the other run continues, so it is called only when that
+process is known to be gone, or after a person who was shown the holder typed the service's name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @each_service()
 def cancel(c: Context, names: tuple[str, ...]) -> None:
     """Remove the lock that a dead run left on the stack of {service}; refuses while that run lives."""
+    from runbooks.core.errors import Refused
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks.holders import holders_of
@@ -30,29 +31,31 @@ def cancel(c: Context, names: tuple[str, ...]) -> None:
     service = find_service(names[0])
     with open_session(c, f"cancel.{service.name}", cluster=False) as session:
         stack = session.stack(service)
-        session.reporter.announce(f"Looking who holds the stack of {service.name} before anything is removed.")
+        session.reporter.announce(f"Finding out who holds the stack of {service.name}, before anything is removed.")
         held = holders_of(session, stack)
         if held is not None and not held:
-            session.reporter.line(f"nobody holds the stack of {service.name}")
+            session.reporter.line(f"the stack of {service.name} is not locked")
         elif may_be_removed(session, stack, held):
-            again = holders_of(session, stack)
-            if again is not None and identities(again) - identities(held):
-                raise another_took_it(stack)
+            # Between the question and its answer another run may have taken the stack.
+            known = {entry.lock.identity for entry in held or ()}
+            if any(entry.lock.identity not in known for entry in holders_of(session, stack) or ()):
+                raise Refused(
+                    f"another run took the stack of {service.name} just now",
+                    expected="the lock that was shown",
+                    next_step=f"./inv cancel.{service.name}",
+                )
             outcome = session.runner.run(pulumi.cancel(stack))
             if not outcome.ok:
                 raise explain(outcome, stack)
             session.reporter.line(f"the lock of {service.name} is removed")
-        tell_pending(session, stack)
-
-
-def identities(held: list[Held] | None) -> set[tuple[int, str, str, str]]:
-    return {entry.lock.identity for entry in held or ()}
+        report_pending(session, stack)
 
 
 def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> bool:
-    """True when every holder is gone, or a person who was told otherwise typed the name.
+    """True when every holder is gone, or a person who was shown the others typed the name.
 
-    Raises `Refused` while a holder lives, `NotApproved` when nobody could be asked.
+    `None` for `held`: the backend does not show who holds it. Raises `Refused` while a holder lives, `NotApproved` when
+    the name was not typed.
     """
     from runbooks.core.errors import NotApproved, Refused
     from runbooks.tools.locks import Holder
@@ -62,37 +65,27 @@ def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> b
     alive = [entry for entry in held or () if entry.holder is Holder.ALIVE]
     if alive:
         raise Refused(
-            f"the stack of {stack.service} is held by a run that goes on: {alive[0].describe()}",
+            f"the stack of {stack.service} is held by a run that is alive: {alive[0].describe()}",
             expected="a holder that is gone; removing the lock would not stop it, and two runs would write one state",
             next_step=f"wait for it, or stop it with one signal: kill -INT {alive[0].lock.pid}",
         )
     if held is not None and all(entry.holder is Holder.GONE for entry in held):
         return True
     session.reporter.line(
-        "whether that run is still going cannot be seen from here; if it is, its changes and the next run's will mix"
+        "whether that run is alive cannot be seen from here; if it is, its changes and the next run's will mix"
     )
     question = f"Type {stack.service} to remove the lock all the same:"
     if session.reporter.ask_word(question, stack.service):
         return True
     raise NotApproved(
         f"the lock of {stack.service} was left alone",
-        expected="the service's name, typed on a terminal by somebody who made sure that the other run is over",
-        next_step=f"ask whoever holds it, then ./inv cancel.{stack.service}",
+        expected="the service's name, typed on a terminal, once the other run is known to be over",
+        next_step=f"ask its owner, then ./inv cancel.{stack.service}",
     )
 
 
-def another_took_it(stack: Stack) -> Exception:
-    from runbooks.core.errors import Refused
-
-    return Refused(
-        f"another run took the stack of {stack.service} just now",
-        expected="the lock that was looked at",
-        next_step=f"./inv cancel.{stack.service}",
-    )
-
-
-def tell_pending(session: Session, stack: Stack) -> None:
-    """Say which operations an interrupted run left with an unknown result."""
+def report_pending(session: Session, stack: Stack) -> None:
+    """Report which operations an interrupted run left with an unknown result."""
     from runbooks.stacks import states
     from runbooks.stacks.states import has_stack
     from runbooks.tools import pulumi
@@ -104,5 +97,5 @@ def tell_pending(session: Session, stack: Stack) -> None:
     for kind, urn in pending:
         session.reporter.quote(f"pending: {kind} {pulumi.type_of(urn)} {pulumi.name_of(urn)}, result unknown")
     if pending:
-        session.reporter.advice(f"next: look whether these exist, then ./inv deploy.{stack.service}")
+        session.reporter.advice(f"next: check whether these exist, then ./inv deploy.{stack.service}")
     session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in pending])

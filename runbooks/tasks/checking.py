@@ -69,7 +69,7 @@ def run_checks(c: Any, *, fix: bool) -> None:
 def _can_run(command: Command, at: RunContext) -> bool:
     """Commit messages can be looked at only in a clone."""
     if command.title == "commit messages" and not (ROOT / ".git").exists():
-        at.reporter.line("commit messages: not looked at, this is no git clone")
+        at.reporter.line("commit messages: not checked, this is not a git clone")
         return False
     return True
 

@@ -109,7 +109,7 @@ def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
     return read_path(path) in {definitions.below_values(where) for where, _ in places}
 
 
-@task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where nobody can be asked."})
+@task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where there is no terminal."})
 def apply(c: Any, env: str, yes: bool = False) -> None:
     """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set live stay."""
     from runbooks.run import open_session
@@ -138,8 +138,8 @@ def approve(session: Session, draft: Draft, *, yes: bool) -> None:
     if session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {draft.name.full}?"):
         return
     raise NotApproved(
-        f"{draft.name.short} was left as it is: nobody approved",
-        expected="y at the question, or --yes where nobody can be asked",
+        f"{draft.name.short} was left as it is: the push was not approved",
+        expected="y at the question, or --yes where there is no terminal",
         next_step=f"./inv esc.apply {draft.name.short}",
     )
 

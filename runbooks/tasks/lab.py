@@ -120,7 +120,7 @@ def reset(c: Any, yes: bool = False) -> None:
         return
     if not yes and not reporter.ask_yes(f"Throw the lab in {state / 'lab'} away, with its databases and stacks?"):
         raise NotApproved(
-            "nothing was thrown away: nobody said yes",
+            "nothing was thrown away: it was not confirmed",
             expected="y at the question, or --yes",
             next_step="./inv lab.reset --yes",
         )

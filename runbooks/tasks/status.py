@@ -1,4 +1,4 @@
-"""One table of all services: what is deployed, when, what is pending, who holds it, whether it runs."""
+"""One table of all services: what is deployed, since when, what is pending, the lock, the Pods."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from invoke import task
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runbooks.core.errors import OpsError
     from runbooks.stacks.service import Service
     from runbooks.stacks.session import Session
     from runbooks.tools.kubectl import Json
-    from runbooks.tools.pulumi import Export
     from runbooks.tools.stack import Stack
 
 COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
@@ -24,19 +22,37 @@ UNREAD = "cannot be read"
 @task
 def status(c: Any) -> None:
     """Show every service on the target: stack, last update, resources, pending operations, lock, pods."""
-    from runbooks.core.errors import Refused
+    from runbooks.core.errors import OpsError, Refused
     from runbooks.run import open_session
     from runbooks.services import SERVICES
     from runbooks.stacks.guard import confirm_cluster
+    from runbooks.stacks.preview import side_by_side
+    from runbooks.stacks.states import has_stack
+    from runbooks.tools.kubectl import ask
 
     with open_session(c, "status", cluster=False, start_lab=False) as session:
+        pods: Json | None = None
         try:
             confirm_cluster(session)
-            pods: Json | None = _pods(session)
+            pods = ask(session.runner, session.kubectl.get("pods", everywhere=True))
         except Refused as error:
-            session.reporter.advice(error.beside("The cluster is not looked at.\n  "))
-            pods = None
-        rows, unread = _rows(session, SERVICES, pods)
+            session.reporter.advice(error.beside("The cluster is not asked.\n  "))
+        unread: list[OpsError] = []
+        # Before the rows are read side by side: the list of stacks is asked for once.
+        there = {service.name for service in SERVICES if has_stack(session, session.stack(service))}
+
+        def row(service: Service) -> tuple[str, ...]:
+            stack = session.stack(service)
+            ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
+            if service.name not in there:
+                return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
+            try:
+                return (service.name, stack.name, *read_stack(session, stack), ready)
+            except OpsError as error:
+                unread.append(error)
+                return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
+
+        rows = side_by_side(session, SERVICES, row)
         session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
         for values in rows:
             session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
@@ -46,78 +62,33 @@ def status(c: Any) -> None:
             raise unread[0]
 
 
-def _pods(session: Session) -> Json:
-    from runbooks.tools.kubectl import ask
-
-    return ask(session.runner, session.kubectl.get("pods", everywhere=True))
-
-
-def _rows(
-    session: Session, services: Sequence[Service], pods: Json | None
-) -> tuple[list[tuple[str, ...]], list[OpsError]]:
-    """A row for each service, asked for side by side, and why stacks could not be read: the others are told."""
-    from runbooks.core.errors import OpsError
-    from runbooks.stacks.preview import side_by_side
-    from runbooks.stacks.states import has_stack
-
-    unread: list[OpsError] = []
-    there = {service.name for service in services if has_stack(session, session.stack(service))}
-
-    def row(service: Service) -> tuple[str, ...]:
-        stack = session.stack(service)
-        ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
-        if service.name not in there:
-            return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
-        try:
-            return (service.name, stack.name, *_told(session, stack), ready)
-        except OpsError as error:
-            unread.append(error)
-            return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
-
-    return side_by_side(session, services, row), unread
-
-
-def _told(session: Session, stack: Stack) -> tuple[str, ...]:
+def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
     """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
-    from runbooks.stacks.holders import describe_holders
-
-    state, updated = _state(session, stack)
-    return (
-        updated or ABSENT,
-        str(len(state.own_resources)),
-        pending(state),
-        describe_holders(session, stack) or "free",
-    )
-
-
-def _state(session: Session, stack: Stack) -> tuple[Export, str]:
-    """What the backend holds of the stack, and when that was written. Raises what pulumi's failure means."""
     from runbooks.stacks import states
+    from runbooks.stacks.holders import describe_holders
     from runbooks.tools import pulumi
 
     answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
-    return pulumi.read_export(answer), written_at(pulumi.read_json(answer, "pulumi stack export"))
+    state = pulumi.read_export(answer)
+    pending = f"{len(state.pending)}: ./inv cancel" if state.pending else "none"
+    updated = written_at(pulumi.read_json(answer, "pulumi stack export")) or ABSENT
+    return updated, str(len(state.own_resources)), pending, describe_holders(session, stack) or "free"
 
 
 def written_at(answer: Mapping[str, Any]) -> str:
     """`2026-11-24 07:02 UTC` from the manifest of an export; empty for a stack that was never updated."""
     from datetime import UTC, datetime
 
-    said = str(((answer.get("deployment") or {}).get("manifest") or {}).get("time") or "")
+    time = str(((answer.get("deployment") or {}).get("manifest") or {}).get("time") or "")
     try:
-        when = datetime.fromisoformat(said)
+        when = datetime.fromisoformat(time)
     except ValueError:
         return ""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.year > 1 else ""
 
 
-def pending(state: Export) -> str:
-    """What an update that was killed left behind."""
-    return f"{len(state.pending)}: ./inv cancel" if state.pending else "none"
-
-
 def pods_ready(answer: Json, namespace: str) -> str:
-    """`3 of 3`, without Pods that have done their work; `-` when the namespace has none."""
+    """`3 of 3`, without Pods that completed; `-` when the namespace has none."""
     from runbooks.tools.kubectl import condition, dig, items, metadata
 
     pods = [pod for pod in items(answer) if metadata(pod)[0] == namespace]

@@ -122,7 +122,7 @@ def test_backend_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None
 def test_pending_operations_are_told(tmp_path: Path) -> None:
     stage = Stage(tmp_path, {})
     stage.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", "a:b/c:D", "thing")}}])
-    cancel.tell_pending(stage, stage.stack(DB))  # type: ignore[arg-type]
+    cancel.report_pending(stage, stage.stack(DB))  # type: ignore[arg-type]
     assert "pending: creating a:b/c:D thing, result unknown" in stage.reporter.text
 
 
