@@ -501,7 +501,7 @@ class Difference:
     new: str = ""
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         values = {
             "+": self.new,
             "-": self.old,

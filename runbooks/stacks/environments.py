@@ -466,12 +466,12 @@ def tell_draft(session: Session, draft: Draft) -> None:
     if draft.generated:
         say.line(f"  {draft.generated} secrets without a value get a generated one, as everything secret in the lab")
     for difference in draft.differences:
-        say.quote(f"  {difference.told}")
+        say.quote(f"  {difference.text}")
     say.event(
         "definition",
         environment=draft.name.short,
         new=draft.is_new,
-        changes=[difference.told for difference in draft.differences],
+        changes=[difference.text for difference in draft.differences],
         kept=kept,
     )
 

@@ -54,8 +54,8 @@ def choose(session: Session, names: Sequence[str], *, only: bool = False) -> lis
     """The services of a run in layers: those named and, unless `only`, everything they need.
 
     On a backend without ESC, services whose stack config binds an environment are left out and reported. One that was
-    unbound is planned: its own config may have what its program needs. Raises `Usage` when the single named service is
-    such a one.
+    unbound is planned: its own config may have what its program needs. Raises `Usage` when the only named service is
+    left out.
     """
     service_layers = layers(names if only else closure(names, session.services), session.services)
     if not session.target.has_diy_backend:
@@ -277,7 +277,7 @@ def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
 def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
     """Do the work for all items at once, in threads, and return the results in their order.
 
-    All are waited for. The first failure is raised then, the others are shown.
+    Waits for all of them; then raises the first failure and shows the others.
     """
     if len(items) == 1:
         return [work(items[0])]
@@ -287,7 +287,7 @@ def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item],
 
 
 def results_of(session: Session, done: Sequence[Future[Result]]) -> list[Result]:
-    """Their results. Raises the first failure, after the others were shown."""
+    """The results of finished work. Raises the first failure, after it showed the others."""
     failures = [error for future in done if (error := future.exception()) is not None]
     for error in failures[1:]:
         if isinstance(error, OpsError):
@@ -314,7 +314,7 @@ def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict
 def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> dict[str, str]:
     """URN → owner (empty when the object names none) of everything to be created that the cluster has already.
 
-    One call of kubectl asks for all. Objects whose names are not known yet are left out. Raises `KubectlFailed`.
+    One call of kubectl finds them all, except those whose names are not known yet. Raises `KubectlFailed`.
 
     pulumi's own preview says `create` for them. Its update then stops half-way, or takes them over silently where
     `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).

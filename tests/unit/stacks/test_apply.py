@@ -200,8 +200,8 @@ def test_what_an_interrupted_update_made_is_told_as_that(tmp_path: Path) -> None
 
 def test_objects_of_an_incomplete_preview_are_not_taken_over_unasked(tmp_path: Path) -> None:
     """Nobody knows yet what a chart with unknown values is made of."""
-    told = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
-    answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [told], "changeSummary": {}}
+    output = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
+    answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [output], "changeSummary": {}}
     stage = Stage(tmp_path, three(preview__db=[Answer(stdout=json.dumps(answer))]), interactive=False)
     stage.write_settings({TAKES_OVER: "true"})
     with pytest.raises(NotApproved, match="db takes over"):
@@ -313,7 +313,7 @@ def test_difference_means_a_new_preview_and_a_new_approval(tmp_path: Path, what:
 
     def change() -> None:
         if what == "state":
-            stage.write_state("db", outputs={"changed": "by somebody"})
+            stage.write_state("db", outputs={"changed": "meanwhile"})
             return
         names = {"program files": "pulumi/db/__main__.py", "settings": "pulumi/db/Pulumi.mx.yaml"}
         (tmp_path / names.get(what, "uv.lock")).write_text("# changed")
@@ -430,8 +430,8 @@ def test_what_was_applied_counts_as_that_also_when_it_cannot_be_written_down(tmp
 def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None:
     stage = Stage(tmp_path, three(), ephemeral=True)
     stage.masker.register("s3cret-value")
-    told = json.dumps({"diagnosticEvent": {"severity": "error", "message": "error: no room for s3cret-value\n"}})
-    stage.runner.script["up", "net"] = applied("net", told, exit_code=1)
+    output = json.dumps({"diagnosticEvent": {"severity": "error", "message": "error: no room for s3cret-value\n"}})
+    stage.runner.script["up", "net"] = applied("net", output, exit_code=1)
     with pytest.raises(ToolFailed, match=r"no room for \[secret\]"):
         deploy(stage)
 
@@ -483,7 +483,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port of this machine that nobody listens on, held so that nobody else takes it."""
+    """A bound port of this machine on which nothing listens."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]

@@ -171,8 +171,8 @@ def test_the_outputs_it_refers_to() -> None:
 def test_differences_say_what_changes_without_secrets() -> None:
     old = read("values: {a: 1, b: {c: x}, gone: y, s: {'fn::secret': hunter2}, t: {'fn::secret': old}}")
     new = read("values: {b: {c: z, d: [1]}, a: 1, s: {'fn::secret': hunter2}, t: plain, u: {v: {'fn::secret': w}}}")
-    told = [difference.told for difference in definitions.differences(old, new)]
-    assert told == [
+    texts = [difference.text for difference in definitions.differences(old, new)]
+    assert texts == [
         "~ b.c: 'x' → 'z'",
         "+ b.d: [1]",
         "~ t: a secret → 'plain'",
@@ -183,4 +183,4 @@ def test_differences_say_what_changes_without_secrets() -> None:
 
 def test_layout_comments_and_order_are_no_difference() -> None:
     assert definitions.differences(read("b: 1\na: '2' # x\n"), read('{a: "2", b: 1}')) == []
-    assert definitions.differences(read("a: 2"), read("a: '2'")) != [], "a number is no text"
+    assert definitions.differences(read("a: 2"), read("a: '2'")) != [], "a number is not a text"

@@ -291,7 +291,7 @@ def test_named_entries_can_be_reordered_and_inserted_freely(names: list[str], da
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "texts"),
     [
         ("{l: [a, b, c]}", "{l: [a, c]}", ["- l[1]: 'b'"]),
         ("{l: [a, b]}", "{l: [b, a]}", ["> l[0]: 'b', was l[1]", "> l[1]: 'a', was l[0]"]),
@@ -307,15 +307,19 @@ def test_named_entries_can_be_reordered_and_inserted_freely(names: list[str], da
         ("{l: [a, a, b]}", "{l: [a, b]}", ["- l[1]: 'a'"]),
     ],
 )  # fmt: skip
-def test_lists_differ_entry_by_entry(old: str, new: str, told: list[str]) -> None:
-    assert [difference.told for difference in definitions.differences(read(old), read(new))] == told
+def test_lists_differ_entry_by_entry(old: str, new: str, texts: list[str]) -> None:
+    assert [difference.text for difference in definitions.differences(read(old), read(new))] == texts
 
 
 def test_imports_differ_entry_by_entry() -> None:
     old = parse(Path("x.yaml"), b"imports: [a/b, c/d]\n")
     new = parse(Path("x.yaml"), b"imports: [c/d, a/b, e/f]\n")
-    told = [difference.told for difference in definitions.differences(old, new)]
-    assert told == ["> imports[0]: 'c/d', was imports[1]", "> imports[1]: 'a/b', was imports[0]", "+ imports[2]: 'e/f'"]
+    texts = [difference.text for difference in definitions.differences(old, new)]
+    assert texts == [
+        "> imports[0]: 'c/d', was imports[1]",
+        "> imports[1]: 'a/b', was imports[0]",
+        "+ imports[2]: 'e/f'",
+    ]
 
 
 # What is set by an index

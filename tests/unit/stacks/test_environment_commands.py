@@ -64,7 +64,7 @@ KUBECONFIG = "clusters: [{cluster: {server: 'https://elsewhere.example'}}]"
 
 
 @pytest.mark.parametrize(
-    ("opened", "told"),
+    ("opened", "output"),
     [
         ({"files": {"value": {"KUBECONFIG": {"value": KUBECONFIG, "secret": True}}}}, "KUBECONFIG in files of"),
         ({"files": {"value": {"KUBECONFIG": {"value": KUBECONFIG}}}}, "KUBECONFIG in files of"),
@@ -77,7 +77,7 @@ KUBECONFIG = "clusters: [{cluster: {server: 'https://elsewhere.example'}}]"
     ids=["secret file", "file", "map", "variable"],
 )
 def test_an_environment_that_leads_to_another_cluster_runs_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch, opened: dict[str, Any], told: str
+    house: House, monkeypatch: pytest.MonkeyPatch, opened: dict[str, Any], output: str
 ) -> None:
     house.on_cloud()
     house.install("esc")
@@ -85,7 +85,7 @@ def test_an_environment_that_leads_to_another_cluster_runs_nothing(
     monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "kubectl", "get", "pods"])
     house.c.remainder = "kubectl get pods"
-    with pytest.raises(Refused, match=f"{told} stitch/prod is ") as refused:
+    with pytest.raises(Refused, match=f"{output} stitch/prod is ") as refused:
         esc.run.body(house.c, "stitch/prod")
     assert "elsewhere.example" not in "\n".join(refused.value.lines()) + house.everything_written()
     assert "environments/stitch/prod.yaml" in refused.value.next_step

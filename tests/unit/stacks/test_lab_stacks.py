@@ -24,7 +24,7 @@ MADE_BY_ANOTHER = "error: stack 'organization/postgresql/lab' already exists\n"
 
 
 class Lab:
-    """What making a stack needs of a session; `check` is told each command."""
+    """What making a stack needs of a session; `check` gets each command."""
 
     def __init__(self, root: Path, check: Callable[[Command], Any]) -> None:
         folder, own = root / "pulumi" / POSTGRES.folder, root / "stacks" / "postgresql"

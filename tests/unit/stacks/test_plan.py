@@ -163,7 +163,7 @@ def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
     assert '+ metadata.labels: {"team": "a"}' in "\n".join(summary_lines(RunPlan(layers=((plan,),)), diff=True))
 
 
-def test_secrets_stay_masked_in_the_digest() -> None:
+def test_secrets_stay_masked_in_the_plan_summary() -> None:
     run = RunPlan(layers=((planned("06"),), (planned("03"),)))
     text = "\n".join(summary_lines(run, diff=True)) + json.dumps(summary_data(run, diff=True))
     assert "[secret]" in text and "hunter2" not in text

@@ -265,7 +265,7 @@ def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("refreshes", "kubectl", "options", "error", "told"),
+    ("refreshes", "kubectl", "options", "error", "output"),
     [
         ([refresh("other")], TRIED, {"answers": ["n"]}, NotApproved, "not approved"),
         ([refresh("other")], TRIED, {"interactive": False}, NotApproved, "--yes was not given"),
@@ -276,10 +276,10 @@ def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_pat
     ],
 )
 def test_nothing_is_applied(
-    tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], options: Any, error: type[OpsError], told: str
+    tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], options: Any, error: type[OpsError], output: str
 ) -> None:
     stage = staged(tmp_path, list(refreshes), list(kubectl), **options)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=output):
         repair(stage)
     assert applies(stage) == []
 
@@ -299,7 +299,7 @@ def test_a_deleted_object_is_made_anew_although_its_namespace_is_gone_too(tmp_pa
     assert "ConfigMap cm  (it is gone)" in stage.reporter.text
 
 
-def test_what_held_data_is_made_anew_only_by_name(tmp_path: Path) -> None:
+def test_what_held_data_is_created_again_only_by_name(tmp_path: Path) -> None:
     claim = urn("net", "kubernetes:core/v1:PersistentVolumeClaim", "cm")
     stage = staged(tmp_path, [refresh(None, claim)], [OK], claim, interactive=False)
     with pytest.raises(NotApproved, match="net deletes or replaces"):
@@ -321,8 +321,8 @@ def refused(message: str) -> Answer:
     state = {"urn": CONFIG_MAP, "inputs": inputs("first")}
     made = {"op": "update", "urn": CONFIG_MAP, "oldState": state, "newState": {**state, "inputs": inputs("new")},
             "detailedDiff": {"data.word": {"kind": "update"}}}  # fmt: skip
-    told = {"severity": "error", "urn": CONFIG_MAP, "message": message}
-    return Answer(stdout=json.dumps({"steps": [made], "diagnostics": [told]}), exit_code=1)
+    output = {"severity": "error", "urn": CONFIG_MAP, "message": message}
+    return Answer(stdout=json.dumps({"steps": [made], "diagnostics": [output]}), exit_code=1)
 
 
 def test_a_refreshed_state_takes_in_what_was_put_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`destroy` only by name, not while somebody needs it, and only what was shown."""
+"""`destroy` only by name, not while another service needs it, and only what was shown."""
 
 from __future__ import annotations
 

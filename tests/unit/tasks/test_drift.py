@@ -1,4 +1,4 @@
-"""drift.*: what somebody changed behind pulumi's back is told, exit 7, and nothing is changed here."""
+"""drift.*: changes behind pulumi's back are reported with exit 7, and nothing is changed here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASKS = {task.name: task for task in drift.drift.__dict__["tasks"]}
 
 
 def recorded() -> dict[str, Any]:
-    """What the real `refresh --preview-only --json` said when somebody had scaled a Deployment by hand."""
+    """What the real `refresh --preview-only --json` printed after a Deployment was scaled by hand."""
     steps = json.loads(RECORDED.read_text())["steps"]
     answer = next(s for s in steps if {"refresh", "--json", "--preview-only"} <= set(s.get("argv", ())))
     document: dict[str, Any] = json.loads(answer["stdout"])
@@ -39,10 +39,10 @@ def test_drift_is_told_property_by_property(home: House, capsys: pytest.CaptureF
     with pytest.raises(UnexpectedChanges, match="postgres") as drifted:
         TASKS["postgres"].body(home.c)
     assert drifted.value.exit_code == 7
-    told = capsys.readouterr().out
-    assert "changed: kubernetes:apps/v1:Deployment web" in told
-    assert "~ spec.replicas: 1 => 3" in told
-    assert "pulumi:pulumi:Stack" not in told
+    output = capsys.readouterr().out
+    assert "changed: kubernetes:apps/v1:Deployment web" in output
+    assert "~ spec.replicas: 1 => 3" in output
+    assert "pulumi:pulumi:Stack" not in output
     assert not any("up" in argv.split() or "destroy" in argv for argv in home.argvs("pulumi"))
     assert all("--preview-only" in argv for argv in home.argvs("pulumi") if "refresh" in argv)
 
@@ -58,8 +58,8 @@ def test_no_drift_is_exit_0(home: House, capsys: pytest.CaptureFixture[str]) -> 
 def test_all_looks_at_what_is_deployed(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     home.answer("pulumi", ["refresh", "--preview-only"], recorded() | {"steps": []})
     TASKS["all"].body(home.c)
-    told = capsys.readouterr().out
-    assert "tailscale" in told
+    output = capsys.readouterr().out
+    assert "tailscale" in output
     (refresh,) = [argv for argv in home.argvs("pulumi") if "refresh" in argv]
     assert "databases/postgres" in refresh
 

@@ -58,9 +58,9 @@ def body(home: House, capsys: pytest.CaptureFixture[str], **options: str) -> dic
     """The text's sections by their titles."""
     capsys.readouterr()
     pr.body.body(home.c, **options)
-    told = capsys.readouterr().out
-    assert CANARY not in told + home.everything_written()
-    parts = ("\n" + told).split("\n## ")
+    text = capsys.readouterr().out
+    assert CANARY not in text + home.everything_written()
+    parts = ("\n" + text).split("\n## ")
     assert parts[0] == ""
     sections = dict(part.partition("\n")[::2] for part in parts[1:])
     assert list(sections) == SECTIONS
@@ -89,28 +89,28 @@ def test_a_change_and_its_runs_are_told(home: House, capsys: pytest.CaptureFixtu
     )  # fmt: skip
     for command in ("check", "test"):
         record(home.state, command, [command], exit_code=0)
-    told = body(home, capsys)
+    text = body(home, capsys)
     fork = git(home.root, "rev-parse", "--short=12", "main")
-    assert "- feat(glance): a better title\n" in told["Summary"] and "the base" not in told["Summary"]
-    assert f"| `glance` | `{GLANCE}/Pulumi.mx.yaml`, `{GLANCE}/__main__.py` |" in told["Summary"]
-    assert "- `./inv preview.glance` on `home`: exit 0, 20" in told["Commands run"]
-    assert "- `./inv --target home deploy.glance` on `home`: exit 0, 20" in told["Commands run"]
-    assert "pr.body" not in told["Commands run"] and f"`{fork}`" in told["Commands run"]
-    assert ": 1 to delete, 1 to update\n  DESTRUCTIVE: delete Secret old  (deleted)\n" in told["Previews"]
-    assert told["Previews"].count("glance on home") == 1 and "tailscale on home" in told["Previews"]
-    assert f"- `{GLANCE}/Pulumi.mx.yaml`: glance:title changed, glance:theme removed" in told["Settings touched"]
-    assert f"- glance: `./inv rollback.glance --to {fork}`\n" in told["How to go back"]
-    unknown = told["Not known here"]
+    assert "- feat(glance): a better title\n" in text["Summary"] and "the base" not in text["Summary"]
+    assert f"| `glance` | `{GLANCE}/Pulumi.mx.yaml`, `{GLANCE}/__main__.py` |" in text["Summary"]
+    assert "- `./inv preview.glance` on `home`: exit 0, 20" in text["Commands run"]
+    assert "- `./inv --target home deploy.glance` on `home`: exit 0, 20" in text["Commands run"]
+    assert "pr.body" not in text["Commands run"] and f"`{fork}`" in text["Commands run"]
+    assert ": 1 to delete, 1 to update\n  DESTRUCTIVE: delete Secret old  (deleted)\n" in text["Previews"]
+    assert text["Previews"].count("glance on home") == 1 and "tailscale on home" in text["Previews"]
+    assert f"- `{GLANCE}/Pulumi.mx.yaml`: glance:title changed, glance:theme removed" in text["Settings touched"]
+    assert f"- glance: `./inv rollback.glance --to {fork}`\n" in text["How to go back"]
+    unknown = text["Not known here"]
     assert "why the change is wanted" in unknown and "without `./inv`" in unknown
     assert "no branch" in unknown and "glance" not in unknown and "passes" not in unknown
 
 
 def test_without_records_nothing_is_made_up(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     changed(home)
-    told = body(home, capsys)
-    assert told["Commands run"].rstrip().endswith("None.")
-    assert told["Previews"].strip() == "None recorded."
-    unknown = told["Not known here"]
+    text = body(home, capsys)
+    assert text["Commands run"].rstrip().endswith("None.")
+    assert text["Previews"].strip() == "None recorded."
+    unknown = text["Not known here"]
     assert "what glance would change on a real target" in unknown
     assert "whether `./inv check` passes" in unknown and "whether `./inv test` passes" in unknown
 
@@ -120,9 +120,9 @@ def test_a_preview_on_the_lab_says_nothing_of_a_real_target(home: House, capsys:
     plan = ("plan", PLAN | {"target": "lab"})
     done = ("summary", {"applied": ["glance"]})
     record(home.state, "deploy.glance", ["deploy.glance"], ("target", {"target": "lab"}), plan, done, exit_code=0)
-    told = body(home, capsys)
-    assert "what glance would change on a real target" in told["Not known here"]
-    assert "glance on lab" in told["Previews"]
+    text = body(home, capsys)
+    assert "what glance would change on a real target" in text["Not known here"]
+    assert "glance on lab" in text["Previews"]
 
 
 def test_a_preview_older_than_the_files_is_called_so(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,9 +133,9 @@ def test_a_preview_older_than_the_files_is_called_so(home: House, capsys: pytest
     for command in ("check", "test"):
         record(home.state, command, [command], exit_code=0)
     os.utime(home.root / GLANCE / "__main__.py", (time.time() + 5, time.time() + 5))
-    told = body(home, capsys)
-    assert "what glance would change now" in told["Not known here"]
-    assert "whether `./inv check` passes" in told["Not known here"], "it ran before that file was written"
+    text = body(home, capsys)
+    assert "what glance would change now" in text["Not known here"]
+    assert "whether `./inv check` passes" in text["Not known here"], "it ran before that file was written"
 
 
 def test_only_the_whole_test_counts(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +149,9 @@ def test_only_the_whole_test_counts(home: House, capsys: pytest.CaptureFixture[s
 def test_what_is_not_committed_counts_too(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     write(home, f"{GLANCE}/__main__.py", "changed\n")
     write(home, f"{GLANCE}/new file.py", "new\n")
-    told = body(home, capsys)["Summary"]
-    assert f"- not committed yet: `{GLANCE}/__main__.py`, `{GLANCE}/new file.py`" in told
-    assert f"| `glance` | `{GLANCE}/new file.py`, `{GLANCE}/__main__.py` |" in told
+    text = body(home, capsys)["Summary"]
+    assert f"- not committed yet: `{GLANCE}/__main__.py`, `{GLANCE}/new file.py`" in text
+    assert f"| `glance` | `{GLANCE}/new file.py`, `{GLANCE}/__main__.py` |" in text
 
 
 def test_a_new_project_goes_back_by_its_end(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,10 +160,10 @@ def test_a_new_project_goes_back_by_its_end(home: House, capsys: pytest.CaptureF
     git(home.root, "commit", "-q", "-m", "feat: without it")
     git(home.root, "switch", "-q", "-c", "other")
     commit(home, "feat(glance): the start page")
-    told = body(home, capsys)
-    assert f"| `glance` | new: `{GLANCE}/" in told["Summary"]
-    assert "- glance, which is new: `./inv destroy.glance`" in told["How to go back"]
-    assert "rollback" not in told["How to go back"]
+    text = body(home, capsys)
+    assert f"| `glance` | new: `{GLANCE}/" in text["Summary"]
+    assert "- glance, which is new: `./inv destroy.glance`" in text["How to go back"]
+    assert "rollback" not in text["How to go back"]
 
 
 def test_a_project_that_goes_leaves_its_stacks(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,16 +171,16 @@ def test_a_project_that_goes_leaves_its_stacks(home: House, capsys: pytest.Captu
     commit(home, "feat: one more")
     git(home.root, "branch", "-f", "main")
     git(home.root, "rm", "-q", "-r", "pulumi/apps/old")
-    told = body(home, capsys)["How to go back"]
-    assert "- `pulumi/apps/old/Pulumi.yaml` is deleted and its stacks are not" in told and "git switch --detach" in told
+    text = body(home, capsys)["How to go back"]
+    assert "- `pulumi/apps/old/Pulumi.yaml` is deleted and its stacks are not" in text and "git switch --detach" in text
 
 
 def test_data_and_environments_have_their_own_way_back(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     write(home, "environments/stitch/prod.yaml", "values:\n  pulumiConfig:\n    image: x\n")
-    told = body(home, capsys)
-    assert "- `environments/stitch/prod.yaml`: values.pulumiConfig.image added" in told["Settings touched"]
-    assert "rollback.stitch --to" in told["How to go back"] and "its data is not rolled back" in told["How to go back"]
-    assert "then `./inv esc.apply stitch/prod`" in told["How to go back"]
+    text = body(home, capsys)
+    assert "- `environments/stitch/prod.yaml`: values.pulumiConfig.image added" in text["Settings touched"]
+    assert "rollback.stitch --to" in text["How to go back"] and "its data is not rolled back" in text["How to go back"]
+    assert "then `./inv esc.apply stitch/prod`" in text["How to go back"]
 
 
 def test_a_chart_touches_those_who_use_it(home: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,18 +189,18 @@ def test_a_chart_touches_those_who_use_it(home: House, capsys: pytest.CaptureFix
     commit(home, "feat: with a chart")
     git(home.root, "branch", "-f", "main")
     write(home, "charts.yaml", "redis:\n  version: 1.1.0\n")
-    told = body(home, capsys)
-    assert "| `glance` | `charts.yaml` |" in told["Summary"]
-    assert "- `charts.yaml`: redis.version changed" in told["Settings touched"]
+    text = body(home, capsys)
+    assert "| `glance` | `charts.yaml` |" in text["Summary"]
+    assert "- `charts.yaml`: redis.version changed" in text["Settings touched"]
 
 
 def test_equal_commands_are_one_line(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     changed(home)
     record(home.state, "status", ["status"], exit_code=0)
     record(home.state, "status", ["status"])
-    told = body(home, capsys)
-    assert "- `./inv status`: no end recorded, 2 times, last 20" in told["Commands run"]
-    assert "kept" not in told["Not known here"]
+    text = body(home, capsys)
+    assert "- `./inv status`: no end recorded, 2 times, last 20" in text["Commands run"]
+    assert "kept" not in text["Not known here"]
     for _ in range(KEPT_RUNS):
         record(home.state, "status", ["status"], exit_code=0)
     assert f"the last {KEPT_RUNS} are kept" in body(home, capsys)["Not known here"]
@@ -216,8 +216,8 @@ def test_runs_before_the_fork_are_of_another_change(
     commit(home, "feat: a later base")
     git(home.root, "branch", "-f", "main")
     changed(home)
-    told = body(home, capsys)
-    assert "preview.glance" not in told["Commands run"] and "None recorded." in told["Previews"]
+    text = body(home, capsys)
+    assert "preview.glance" not in text["Commands run"] and "None recorded." in text["Previews"]
 
 
 @pytest.mark.parametrize("task", ["destroy.glance", "rollback.glance"])
@@ -226,15 +226,15 @@ def test_a_preview_of_something_else_is_none_of_the_change(
 ) -> None:
     changed(home)
     record(home.state, task, [task], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0)
-    told = body(home, capsys)
-    assert told["Previews"].strip() == "None recorded." and f"./inv {task}" in told["Commands run"]
+    text = body(home, capsys)
+    assert text["Previews"].strip() == "None recorded." and f"./inv {task}" in text["Commands run"]
 
 
 def test_nothing_in_a_record_breaks_the_text(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     changed(home)
     record(home.state, "esc.run", ["esc.run", "a/b", "--", "echo", "`x` | ```\n## Summary"], exit_code=0)
-    told = body(home, capsys)["Commands run"]
-    (line,) = [line for line in told.splitlines() if "esc.run" in line]
+    text = body(home, capsys)["Commands run"]
+    (line,) = [line for line in text.splitlines() if "esc.run" in line]
     assert line.startswith("- `` ./inv esc.run") and "```" not in line and "\\|" in line
 
 

@@ -87,8 +87,8 @@ def test_the_old_program_is_previewed_applied_and_proven(home: House, capsys: py
     for verb in ("preview", "up"):
         (folder,) = folders(home, verb)
         assert folder.startswith(str(home.state / "worktrees")) and folder.endswith(FOLDER)
-    told = capsys.readouterr().out
-    assert "the old one" in told and "Its data is not rolled back" in told
+    output = capsys.readouterr().out
+    assert "the old one" in output and "Its data is not rolled back" in output
     assert home.proven == ["glance"]  # type: ignore[attr-defined]
     assert nothing_is_left(home)
     assert (home.root / FOLDER / "__main__.py").read_text() == "old = False\n"

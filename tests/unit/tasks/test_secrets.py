@@ -52,8 +52,8 @@ def test_a_piped_value_travels_on_standard_input(
     run(home)
     call = set_call(home)
     assert call["stdin"] == f"{kept}\n"
-    told = capsys.readouterr()
-    for place in (str(call["argv"]), told.out, told.err, home.everything_written()):
+    output = capsys.readouterr()
+    for place in (str(call["argv"]), output.out, output.err, home.everything_written()):
         assert kept not in place
     assert "--secret" in call["argv"]  # type: ignore[operator]
     assert call["argv"][-1] == "postgresql:superuser_password"  # type: ignore[index]
@@ -143,9 +143,9 @@ def test_unknown_names_show_the_nearest(home: House, service: str, key: str, err
 @pytest.mark.parametrize("key", ["eventsub_secret", "stitch:eventsub_secret"])
 def test_what_an_environment_provides_is_set_there(home: House, key: str) -> None:
     """In the stack file it would win over the environment, without a word."""
-    with pytest.raises(Usage, match="takes its secrets from the environment stitch/prod") as told:
+    with pytest.raises(Usage, match="takes its secrets from the environment stitch/prod") as output:
         run(home, "stitch", key)
-    assert told.value.next_step == "./inv esc.set stitch/prod pulumiConfig.eventsub_secret"
+    assert output.value.next_step == "./inv esc.set stitch/prod pulumiConfig.eventsub_secret"
     with pytest.raises(NotFound, match="no secret of stitch is called 'evensub_secret'") as near:
         run(home, "stitch", "evensub_secret")
     assert "eventsub_secret" in near.value.expected

@@ -37,10 +37,10 @@ def test_it_shows_backend_and_names_asks_and_creates(
     run(house)
     folder = house.root / "pulumi" / "data" / "databases" / "postgres"
     assert inits(house) == [f"-C {folder} stack init mx --non-interactive"]
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in (f"file://{house.backend}", "organization/postgresql/mx", str(folder / "Pulumi.mx.yaml")):
-        assert part in told
-    assert "next: ./inv --target home secrets.set postgres superuser_password --generate" in told
+        assert part in output
+    assert "next: ./inv --target home secrets.set postgres superuser_password --generate" in output
 
 
 def test_no_yes_no_stack(house: House, says: list[bool]) -> None:
@@ -80,7 +80,7 @@ def test_a_failure_of_pulumi_is_told(house: House, says: list[bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "output"),
     [
         (("stack.init", "-x"), 2, "starts with a dash"),
         (("stack.init", "postgers"), 6, "postgres"),
@@ -92,7 +92,7 @@ def test_a_failure_of_pulumi_is_told(house: House, says: list[bool]) -> None:
         (("--target", "-x", "target.show"), 2, "-x"),
     ],
 )
-def test_names_on_the_real_command_line(tmp_path: Path, words: tuple[str, ...], code: int, told: str) -> None:
+def test_names_on_the_real_command_line(tmp_path: Path, words: tuple[str, ...], code: int, output: str) -> None:
     done = subprocess.run(
         [sys.executable, REAL_ROOT / "tasks.py", *words],
         env={**os.environ, "OPS_STATE": str(tmp_path)},
@@ -102,6 +102,6 @@ def test_names_on_the_real_command_line(tmp_path: Path, words: tuple[str, ...], 
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == code, done.stdout + done.stderr
-    assert told in done.stderr
+    assert output in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "lab").exists()

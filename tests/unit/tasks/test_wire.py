@@ -62,9 +62,9 @@ def test_only_consumers_are_wired() -> None:
 def test_every_link_holds_then_the_preview(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     immich(home)
     TASKS["immich"].body(home.c)
-    told = capsys.readouterr().out
-    assert "postgres gives ts_hostname or host, port, username, password, k8s_namespace" in told
-    assert f"immich:postgres_stack is {REFERENCE}" in told and "every setting" in told
+    output = capsys.readouterr().out
+    assert "postgres gives ts_hostname or host, port, username, password, k8s_namespace" in output
+    assert f"immich:postgres_stack is {REFERENCE}" in output and "every setting" in output
     assert len(previews(home)) == 1 and not any("config set" in argv for argv in home.argvs("pulumi"))
 
 
