@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -512,16 +513,12 @@ def test_what_answers_at_once_is_not_waited_for(tmp_path: Path) -> None:
     assert ("up", "app") in stage.runner.ran and not waits(stage)
 
 
-def test_what_answers_late_is_waited_for(tmp_path: Path) -> None:
-    late = socket.socket()
-    late.bind(("127.0.0.1", 0))
-    listens = threading.Timer(0.5, late.listen)
-    listens.start()
-    try:
+def test_what_answers_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as late:
+        late.bind(("127.0.0.1", 0))
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: late.listen())
+        monkeypatch.setattr(apply, "time", clock)
         stage = deployed(tmp_path, ts_hostname="127.0.0.1", port=late.getsockname()[1])
-    finally:
-        listens.join()
-        late.close()
     assert waits(stage) == [f"wait for db at 127.0.0.1:{stage_port(stage)}"]
     assert "does not answer" not in stage.reporter.text
 
