@@ -86,9 +86,7 @@ class YamlFile:
             raise Usage(f"{self.where(mapping, key)}: {about} has no {key!r}", expected=f"{key}: a text")
         value = mapping[key]
         if value is None or (isinstance(value, str) and not value.strip()):
-            raise Usage(
-                f"{self.where(mapping, key)}: {key!r} of {about} is empty", expected="a text; empty is no default"
-            )
+            raise Usage(f"{self.where(mapping, key)}: {key!r} of {about} is empty", expected="a text that is not empty")
         if not isinstance(value, str):
             raise Usage(
                 f"{self.where(mapping, key)}: {key!r} of {about} is {_kind(value)}",
