@@ -19,7 +19,7 @@ class Command:
     """What it does, as shown to the user; the argv when empty."""
     cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Added to the allow-listed environment (see `runner.child_environment`)."""
+    """Added to the allow-listed environment (see `environment.child_environment`)."""
     stdin: bytes | None = field(default=None, repr=False)
     mutates: bool = False
     """Can change a cluster, a stack or a file: never killed by a time-out, one graceful signal only."""

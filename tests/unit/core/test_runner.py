@@ -133,6 +133,15 @@ def test_a_secret_split_between_two_writes_is_masked(ops: Setting) -> None:
     assert ops.shown_on("stdout") == outcome.shown_stdout == "<[secret]>\n"
 
 
+def test_a_secret_of_several_lines_is_masked_when_its_lines_arrive_one_by_one(ops: Setting) -> None:
+    lines = ["-----BEGIN KEY-----", "MIIEvQIBADANBgkq", "AQEFAASCBKcwggSj", "Zm9vYg==", "-----END KEY-----"]
+    ops.masker.register("\n".join(lines))
+    code = "import sys, time\nfor line in sys.argv[1:]: print(line, flush=True); time.sleep(0.05)"
+    outcome = ops.runner.run(python(code, *lines))
+    for shown in (ops.shown_on("stdout"), outcome.shown_stdout):
+        assert "[secret]" in shown and not any(line in shown for line in lines[1:4])
+
+
 def test_a_secret_of_the_commands_own_environment_is_masked_from_the_first_byte(ops: Setting) -> None:
     command = python("import os; print(os.environ['DB_PASSWORD'])", env={"DB_PASSWORD": "correct-horse"})
     assert ops.runner.run(command).shown_stdout == "[secret]\n"
