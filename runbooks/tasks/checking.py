@@ -14,10 +14,10 @@ from runbooks.core.files import ROOT
 from runbooks.core.search_path import find_program
 from runbooks.run import open_run
 from runbooks.stacks.preview import processors
-from runbooks.stacks.session import RunContext
 
 BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/platform/pulumi.sh")
+COMMITS = "commit messages"
 BASH_SCRIPTS = (".ci/run",)
 PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
 """Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""
@@ -30,56 +30,43 @@ def tool(name: str, *arguments: str, title: str, mutates: bool = False) -> Comma
 
 
 def checks(*, fix: bool) -> list[Command]:
-    """Every check in the order of its cost."""
-    python = (str(BIN / "python"), "scripts/check_commits.py")
+    """Every check in the order of its cost; `gofmt` where there is one."""
     ruff = [("format",), ("check", "--fix")] if fix else [("format", "--check"), ("check",)]
-    return [
+    commands = [
         *(Command(argv=("sh", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in SHELL_SCRIPTS),
         *(Command(argv=("bash", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in BASH_SCRIPTS),
         *(tool("ruff", *words, "--quiet", title=f"ruff {' '.join(words)}", mutates=fix) for words in ruff),
-        *_go_format(fix=fix),
-        tool("lint-imports", title="import rules"),
-        tool("mypy", title="types"),
-        Command(argv=python, cwd=ROOT, title="commit messages"),
     ]
-
-
-def _go_format(*, fix: bool) -> list[Command]:
-    """Where there is a gofmt: only who changes the lab's Go programs needs one."""
-    program = find_program("gofmt")
-    words = ("-w" if fix else "-d", "lab/toolchain")
-    return [Command(argv=(str(program), *words), cwd=ROOT, title="gofmt", mutates=fix)] if program else []
+    # Only who changes the lab's Go programs needs a gofmt.
+    if gofmt := find_program("gofmt"):
+        words = (str(gofmt), "-w" if fix else "-d", "lab/toolchain")
+        commands.append(Command(argv=words, cwd=ROOT, title="gofmt", mutates=fix))
+    commits = Command(argv=(str(BIN / "python"), "scripts/check_commits.py"), cwd=ROOT, title=COMMITS)
+    return [*commands, tool("lint-imports", title="import rules"), tool("mypy", title="types"), commits]
 
 
 def run_checks(c: Any, *, fix: bool) -> None:
     """Run all checks, also after one that fails. Raises `ToolFailed` that names those that failed."""
-    with open_run(c, "check", show_children=True) as at:
-        commands = [command for command in checks(fix=fix) if _can_run(command, at)]
-        at.reporter.plan([command.title for command in commands])
-        failed = [command.title for command in commands if not _passes(command, at)]
+    with open_run(c, "check", show_children=True) as run:
+        commands = checks(fix=fix)
+        if not (ROOT / ".git").exists():
+            run.reporter.line(f"{COMMITS}: not checked, this is not a git clone")
+            commands = [command for command in commands if command.title != COMMITS]
+        run.reporter.plan([command.title for command in commands])
+        failed = []
+        for command in commands:
+            with run.reporter.step(command.title):
+                outcome = run.runner.run(command)
+            if not outcome.ok:
+                run.reporter.line(f"{command.title}: failed with exit {outcome.exit_code}")
+                failed.append(command.title)
         if failed:
             raise ToolFailed(
                 f"{len(failed)} of {len(commands)} checks failed: {', '.join(failed)}",
                 expected="every check to pass",
-                next_step="read what each said above; ./inv check --fix corrects format and simple lint",
+                next_step="read their output above; ./inv check --fix corrects format and simple lint",
             )
-        at.reporter.line(f"{len(commands)} checks passed")
-
-
-def _can_run(command: Command, at: RunContext) -> bool:
-    """Commit messages can be looked at only in a clone."""
-    if command.title == "commit messages" and not (ROOT / ".git").exists():
-        at.reporter.line("commit messages: not checked, this is not a git clone")
-        return False
-    return True
-
-
-def _passes(command: Command, at: RunContext) -> bool:
-    with at.reporter.step(command.title):
-        outcome = at.runner.run(command)
-    if not outcome.ok:
-        at.reporter.line(f"{command.title}: failed with exit {outcome.exit_code}")
-    return outcome.ok
+        run.reporter.line(f"{len(commands)} checks passed")
 
 
 NO_TEST_RAN = 5
@@ -94,8 +81,18 @@ def run_tests(c: Any, *, path: str, select: str, fast: bool) -> None:
     with open_run(c, "test", show_children=True) as at:
         at.reporter.announce("Running the tests; those that need the platform start one of their own.")
         outcomes = [at.runner.run(command) for command in pytest_commands(chosen, fast=fast, all_of_them=not path)]
+    judge_tests(outcomes)
+
+
+def judge_tests(outcomes: Sequence[Outcome]) -> None:
+    """Raise `ToolFailed` when a test failed, `Usage` when none ran. The lab has tests for few selections."""
     ran = [outcome for outcome in outcomes if outcome.exit_code != NO_TEST_RAN]
-    _judge(next((outcome for outcome in ran if not outcome.ok), (ran or outcomes)[0]))
+    if not ran:
+        raise Usage("no test ran", expected="at least one test that fits", next_step="./inv test")
+    broken = next((outcome for outcome in ran if not outcome.ok), None)
+    if broken:
+        summary = f"tests failed (pytest ended with exit {broken.exit_code})"
+        raise ToolFailed(summary, next_step="./inv test -p FILE")
 
 
 def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[Command]:
@@ -106,10 +103,3 @@ def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> 
     fast_tests = tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True)
     on_labs = tool("pytest", *chosen, "-m", "lab", title="the tests on labs", mutates=True)
     return [fast_tests] if fast else [fast_tests, on_labs]
-
-
-def _judge(outcome: Outcome) -> None:
-    if outcome.exit_code == NO_TEST_RAN:
-        raise Usage("no test ran", expected="at least one test that fits", next_step="./inv test")
-    if not outcome.ok:
-        raise ToolFailed(f"tests failed (pytest ended with exit {outcome.exit_code})", next_step="./inv test -p FILE")

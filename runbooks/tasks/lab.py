@@ -1,19 +1,23 @@
-"""The rehearsal platform on this machine: start it, stop it, look at it, throw it away."""
+"""The rehearsal platform on this machine: start it, stop it, show it, throw it away."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 from invoke import task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runbooks.core.reporter import Reporter
+    from runbooks.stacks.session import Session
 
 
-def _desk(c: Any) -> tuple[Path, Reporter]:
+def _state_and_reporter(c: Any) -> tuple[Path, Reporter]:
     """State folder and display; the lab itself keeps its secrets to files that only its user reads."""
     from runbooks.core.reporter import reporter_in_use
     from runbooks.run import make_state_dir
@@ -21,58 +25,31 @@ def _desk(c: Any) -> tuple[Path, Reporter]:
     return make_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
 
 
+@contextlib.contextmanager
+def _lab_session(c: Any, task: str) -> Iterator[Session]:
+    """A session on the lab, whatever target was chosen for the other tasks."""
+    from runbooks.core.files import ROOT
+    from runbooks.run import build_session, open_run
+    from runbooks.stacks.target import LAB, load_target
+
+    with open_run(c, task) as run, contextlib.ExitStack() as closing:
+        yield build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, closing)
+
+
 @task
 def up(c: Any) -> None:
     """Start the lab on this machine, or just what of it does not run; the first time it builds its tools."""
     from lab import platform
+    from runbooks.run import apply_environments_on_lab
 
-    state, reporter = _desk(c)
+    state, reporter = _state_and_reporter(c)
     with reporter.step("start the lab"):
         platform.up(state, reporter.line)
     try:
-        _apply_environments(c)
+        with _lab_session(c, "lab.up") as session:
+            apply_environments_on_lab(session)
     finally:  # the lab itself is up, whatever is wrong with a definition
-        _tell_parts(state, reporter)
-
-
-def _apply_environments(c: Any) -> None:
-    """Every definition of `environments/`, with the lab's stacks in place of the ones it names."""
-    import contextlib
-
-    from runbooks.core.files import ROOT
-    from runbooks.run import apply_environments_on_lab, build_session, open_run
-    from runbooks.stacks.target import LAB, load_target
-
-    with open_run(c, "lab.up") as run, contextlib.ExitStack() as closing:
-        target = load_target(LAB, root=ROOT, state_dir=run.state_dir)
-        apply_environments_on_lab(build_session(target, run, closing))
-
-
-def _set_up_stacks(c: Any) -> None:
-    """Makes what plain pulumi does not: the lab's stacks with their config and secrets.
-
-    Standard output belongs to the exports, which a shell evaluates.
-    """
-    import contextlib
-    import sys
-
-    from runbooks.core.files import ROOT
-    from runbooks.run import build_session, open_run
-    from runbooks.services import SERVICES
-    from runbooks.stacks import preview
-    from runbooks.stacks.guard import confirm_cluster
-    from runbooks.stacks.preparation import set_up
-    from runbooks.stacks.target import LAB, load_target
-
-    with (
-        contextlib.redirect_stdout(sys.stderr),
-        open_run(c, "lab.env") as run,
-        contextlib.ExitStack() as closing,
-    ):
-        # Whatever target the person has chosen for the tasks: these stacks are the lab's.
-        session = build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, closing)
-        confirm_cluster(session)
-        preview.side_by_side(session, SERVICES, lambda service: set_up(session, service))
+        _report_parts(state, reporter)
 
 
 @task
@@ -80,7 +57,7 @@ def down(c: Any) -> None:
     """Stop every process of the lab and keep its state."""
     from lab import platform
 
-    state, reporter = _desk(c)
+    state, reporter = _state_and_reporter(c)
     with reporter.step("stop the lab"):
         platform.down(state, reporter.line)
     reporter.line(f"No process of the lab runs; its state stays in {state / 'lab'}.")
@@ -89,7 +66,7 @@ def down(c: Any) -> None:
 @task
 def status(c: Any) -> None:
     """Show each part of the lab: process, port, memory, health, version; and each tool: version, where it came from."""
-    _tell_parts(*_desk(c))
+    _report_parts(*_state_and_reporter(c))
 
 
 @task
@@ -97,12 +74,19 @@ def env(c: Any) -> None:
     """Print exports for plain pulumi, kubectl and psql: eval "$(./inv lab.env)"."""
     from lab import platform
     from runbooks.core.errors import NotFound
+    from runbooks.stacks import preview
+    from runbooks.stacks.guard import confirm_cluster
+    from runbooks.stacks.preparation import set_up
 
-    state, reporter = _desk(c)
+    state, reporter = _state_and_reporter(c)
     if not (state / "lab" / "target.json").exists():
         raise NotFound("the lab never ran here", expected="a lab", next_step="./inv lab.up")
     if platform.is_up(state):
-        _set_up_stacks(c)
+        # Standard output belongs to the exports, which a shell evaluates.
+        with contextlib.redirect_stdout(sys.stderr), _lab_session(c, "lab.env") as session:
+            confirm_cluster(session)
+            # What plain pulumi does not make: the lab's stacks with their config and secrets.
+            preview.side_by_side(session, session.services, lambda service: set_up(session, service))
     for name, value in platform.environment(state).items():
         reporter.line(f"export {name}={shlex.quote(value)}")
         reporter.event("variable", name=name, value=value)
@@ -114,7 +98,7 @@ def reset(c: Any, yes: bool = False) -> None:
     from lab import platform
     from runbooks.core.errors import NotApproved
 
-    state, reporter = _desk(c)
+    state, reporter = _state_and_reporter(c)
     if not (state / "lab").exists():
         reporter.line("There is no lab here, so nothing to throw away.")
         return
@@ -132,7 +116,7 @@ COLUMNS = ("part", "pid", "port", "memory", "health", "version")
 TOOL_COLUMNS = ("tool", "version", "from")
 
 
-def _tell_parts(state: Path, reporter: Reporter) -> None:
+def _report_parts(state: Path, reporter: Reporter) -> None:
     from lab import platform
     from lab.operators import postgres
 

@@ -225,5 +225,5 @@ def test_cancel_without_a_lock_changes_nothing(workshop: Workshop) -> None:
     before = workshop.state("probe")
     said = workshop.inv("cancel.probe")
     said.ends_with(0)
-    assert "nobody holds the stack of probe" in said.stdout
+    assert "the stack of probe is not locked" in said.stdout
     assert workshop.state("probe") == before

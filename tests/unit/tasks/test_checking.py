@@ -10,7 +10,7 @@ import pytest
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed, Usage
-from runbooks.tasks.checking import _judge, checks, pytest_commands
+from runbooks.tasks.checking import checks, judge_tests, pytest_commands
 
 ROOT = Path(__file__).parents[3]
 
@@ -56,7 +56,7 @@ def test_fix_is_the_only_way_to_change_a_file() -> None:
 def test_failing_and_empty_test_runs_are_errors(code: int, error: type[Exception]) -> None:
     outcome = Outcome(command=Command(argv=("pytest",)), exit_code=code, seconds=1, stdout="", stderr="")
     with pytest.raises(error):
-        _judge(outcome)
+        judge_tests([outcome])
 
 
 INV = """#!/bin/sh

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def calls(house: House, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path
     exports = {"KUBECONFIG": "/lab/it's/kubeconfig", "PGPORT": "5432"}
     monkeypatch.setattr(platform, "environment", note("environment", exports))
     monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    monkeypatch.setattr(lab, "_apply_environments", lambda c: asked.append(("apply", house.state)))
+    monkeypatch.setattr(lab, "_lab_session", lambda *_: nullcontext())
+    monkeypatch.setattr("runbooks.run.apply_environments_on_lab", lambda _: asked.append(("apply", house.state)))
     return asked
 
 
