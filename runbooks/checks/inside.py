@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from runbooks.checks.cluster import NO_ENDPOINTS, untried
-from runbooks.core.command import Command, Outcome
 from runbooks.core.findings import Check, Finding, failed, passed
+from runbooks.core.runner import Runner
 from runbooks.tools import network
 from runbooks.tools.kubectl import Json, Kubectl, text_at
 from runbooks.tools.network import Answer
@@ -37,14 +37,6 @@ NO_SERVICE = "there is no such Service: its deployment did not finish, or it was
 UNREACHABLE = "the API server cannot reach the Pod: it does not listen, or a network policy forbids it"
 BROKEN = "the app is there, and answers with an error: look at the Pod's log"
 OTHER = "something else answers there, or another version of the app"
-
-
-class Runs(Protocol):
-    """What this module needs of `runner.Runner`."""
-
-    def run(self, command: Command, *, on_line: Callable[[str], None] | None = None) -> Outcome: ...
-
-    def interrupt(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +67,7 @@ Get = Callable[[str], Answer]
 """Answers a path. Raises `OSError`."""
 
 
-def get_inside(runner: Runs, kubectl: Kubectl, where: Inside, headers: Mapping[str, str] | None = None) -> Get:
+def get_inside(runner: Runner, kubectl: Kubectl, where: Inside, headers: Mapping[str, str] | None = None) -> Get:
     """GETs on that Service; each opens and closes a proxy of its own."""
 
     def get(path: str) -> Answer:

@@ -36,7 +36,7 @@ def render(c: Any, service: str, text: bool = False) -> None:
                 f"{wanted.name} uses no chart", expected="a service whose program asks for one", next_step="./inv graph"
             )
         for chart in charts:
-            tell(session, chart, chart_rendering.render(session, chart), text=text)
+            report_chart(session, chart, chart_rendering.render(session, chart), text=text)
 
 
 def with_helm(session: Session) -> Session:
@@ -57,8 +57,8 @@ def with_helm(session: Session) -> Session:
     return replace(session, tools=replace(session.tools, helm=str(found.program)))
 
 
-def tell(session: Session, chart: Chart, manifests: Sequence[Manifest], *, text: bool) -> None:
-    """One table of what is there, and one line a hook that is not."""
+def report_chart(session: Session, chart: Chart, manifests: Sequence[Manifest], *, text: bool) -> None:
+    """One table of what is there, and one line for each hook that is not."""
     there = [manifest for manifest in manifests if not manifest.hooks]
     rows = [(manifest.kind, manifest.name, manifest.namespace or "-", manifest.source) for manifest in there]
     title = f"{chart.release}: chart {chart.name} {chart.version}".rstrip()

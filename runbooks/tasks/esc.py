@@ -10,10 +10,8 @@ from invoke import task
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runbooks.stacks.environments import Draft
-    from runbooks.stacks.service import Service
     from runbooks.stacks.session import Session
-    from runbooks.tools.esc import EnvironmentName, Opened, Value
+    from runbooks.tools.esc import EnvironmentName, Opened
 
 ENV = "The environment, <project>/<env>, such as stitch/prod."
 PATH = "Of the value below `values`, such as pulumiConfig.eventsub_secret."
@@ -51,22 +49,18 @@ def open_task(c: Any, env: str) -> None:
     """Open an environment and show each value: path, kind, where it comes from; secrets masked. Changes nothing."""
     from runbooks.run import open_session
     from runbooks.stacks import environments
+    from runbooks.tools.esc import as_text
 
     with open_session(c, "esc.open", cluster=False) as session:
         name = environments.named(session, env)
         opened = environments.open_environment(session, name)
-        rows = [(value.shown_path, value.kind, shown(value), value.origin or "-") for value in opened.values]
+        rows = []
+        for value in opened.values:
+            text = HIDDEN if value.secret else "[unknown]" if value.unknown else as_text(value.value)
+            rows.append((value.shown_path, value.kind, text, value.origin or "-"))
         session.reporter.table(f"{name.short}, opened", ("path", "kind", "value", "from"), rows)
         for value, (path, kind, text, origin) in zip(opened.values, rows, strict=True):
             session.reporter.event("value", path=path, type=kind, secret=value.secret, value=text, origin=origin)
-
-
-def shown(value: Value) -> str:
-    from runbooks.tools.esc import as_text
-
-    if value.secret:
-        return HIDDEN
-    return "[unknown]" if value.unknown else as_text(value.value)
 
 
 @task(
@@ -112,6 +106,7 @@ def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
 @task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where there is no terminal."})
 def apply(c: Any, env: str, yes: bool = False) -> None:
     """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set live stay."""
+    from runbooks.core.errors import NotApproved
     from runbooks.run import open_session
     from runbooks.stacks import environments
 
@@ -124,24 +119,16 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
             return
         session.reporter.line(f"{name.short}: {'is made' if draft.is_new else 'changes'}")
         environments.tell_draft(session, draft)
-        approve(session, draft, yes=yes)
+        if not (session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {name.full}?")):
+            raise NotApproved(
+                f"{name.short} was left as it is: the push was not approved",
+                expected="y at the question, or --yes where there is no terminal",
+                next_step=f"./inv esc.apply {name.short}",
+            )
         revision = environments.push(session, draft)
         session.reporter.line(f"{name.short}: applied" + (f", revision {revision}" if revision else ""))
         for path in environments.still_empty(draft):
             session.reporter.advice(f"next: ./inv esc.set {name.short} '{path}' (nothing is set there yet)")
-
-
-def approve(session: Session, draft: Draft, *, yes: bool) -> None:
-    """Ask before a definition is pushed to a real backend. Raises `NotApproved`."""
-    from runbooks.core.errors import NotApproved
-
-    if session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {draft.name.full}?"):
-        return
-    raise NotApproved(
-        f"{draft.name.short} was left as it is: the push was not approved",
-        expected="y at the question, or --yes where there is no terminal",
-        next_step=f"./inv esc.apply {draft.name.short}",
-    )
 
 
 @task(positional=["env"], help={"env": ENV, "service": "Whose project pulumi runs in; by default the one it is for."})
@@ -175,7 +162,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            opened = opened_unless_it_waits(session, name)
+            opened = open_unless_waiting(session, name)
         with session.reporter.step(steps[1]):
             if opened is not None:
                 environments.check_contract(session, name, consumer, opened)
@@ -184,12 +171,13 @@ def bind(c: Any, env: str, service: str = "") -> None:
             changed = stack_config.bind(path, name.short)
             session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
             if opened is not None:
-                tell_overridden(session, path, consumer, opened)
+                for key in environments.overridden(stack_config.StackFile.read(path), consumer, opened):
+                    session.reporter.line(f"  {key} is in {path.name} too, and wins over the environment")
         apply.show_preview(session, consumer, steps[3])
 
 
-def opened_unless_it_waits(session: Session, name: EnvironmentName) -> Opened | None:
-    """The opened environment, looked at by the guard; `None`, said, while stacks that it reads have no outputs yet.
+def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
+    """The opened environment, checked by the guard; `None`, with a message, while stacks that it reads have no outputs.
 
     Then the first preview after their deployment opens it, and refuses what is wrong with it.
     """
@@ -198,21 +186,13 @@ def opened_unless_it_waits(session: Session, name: EnvironmentName) -> Opened | 
     waiting = environments.waits_for(session, name)
     if waiting:
         session.reporter.advice(
-            f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: what it gives is looked at "
+            f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: its values are checked "
             f"by the first preview after ./inv deploy.{waiting[0]}"
         )
         return None
     opened = environments.opened_or_applied(session, name)
     environments.check_opened(session, opened, name)
     return opened
-
-
-def tell_overridden(session: Session, path: Path, service: Service, opened: Opened) -> None:
-    from runbooks.stacks import environments
-    from runbooks.tools.stack_config import StackFile
-
-    for key in environments.overridden(StackFile.read(path), service, opened):
-        session.reporter.line(f"  {key} stands in {path.name} too, and wins over the environment")
 
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
