@@ -40,7 +40,7 @@ def charts_of(session: Session, service: Service, *, published: bool = False) ->
     folder = session.root / "pulumi" / service.folder
     if not any(USES_CHARTS in path.read_text(encoding="utf-8") for path in folder.glob("*.py")):
         return []
-    path = environments.settings_of(session, service)
+    path = environments.config_file_of(session, service)
     config = settings_for(service, StackFile.read(path))
     if published:
         config.pop(SOURCE, None)

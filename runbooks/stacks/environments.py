@@ -1,4 +1,4 @@
-"""ESC environments of a run: opened with their secrets known to the masker first, compared with the files, pushed."""
+"""ESC environments of a run: open one with its secrets masked, compare it with its file, push the file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from runbooks.stacks import definitions, lab_stacks, states
 from runbooks.stacks.guard import check_opened_environment
 from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
-from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import lab_tool
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
-from runbooks.tools.stack_config import StackFile, full_key
+from runbooks.tools.stack_config import StackFile, full_key, is_same
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -30,32 +29,32 @@ if TYPE_CHECKING:
 WAYS_OUT = (
     "choose a target whose backend is the Pulumi Cloud (`pulumi login --cloud`, backend: https://… in targets.yaml), "
     "or use `esc env ls` and `esc open` with a cloud login for the environment itself and put what the stack needs "
-    "into its own settings (./inv esc.unbind {name})"
+    "into its own config (./inv esc.unbind {name})"
 )
 
 
 def refuse_without_esc(target: Target, name: str, about: str = "") -> None:
-    """Raise `Usage`, with both ways out, where the backend cannot do ESC: before anything runs."""
+    """Raise `Usage`, with both alternatives, if the backend does not support ESC: before anything runs."""
     if target.has_diy_backend:
         raise Usage(
-            f"{about or 'ESC is asked for'}, and {target.shown_backend} does not support Pulumi ESC",
-            expected="a Pulumi Cloud backend, or a stack file without `environment:`",
+            f"{about or 'this needs ESC'}, and {target.shown_backend} does not support Pulumi ESC",
+            expected="a Pulumi Cloud backend, or a stack config without `environment:`",
             next_step=WAYS_OUT.format(name=name),
         )
 
 
-def named(session: Session, text: str) -> EnvironmentName:
-    """The environment called so on this target, which must have environments at all."""
+def read_name(session: Session, text: str) -> EnvironmentName:
+    """The name of an environment on this target. Raises `Usage` for an invalid one, or a backend without ESC."""
     name = esc.read_name(text, session.target.organization)
     refuse_without_esc(session.target, name.short)
     return name
 
 
 def esc_of(session: Session) -> Esc:
-    """The CLI this run uses for environments; it keeps no token that came in the environment in anybody's files.
+    """The CLI of this run for environments. It stores a token of PULUMI_ACCESS_TOKEN in the run's folder only.
 
-    Newer ones write an opened environment's `files` into temporary files and leave them there (pulumi 3.255): into the
-    run's own folder, which goes with the run.
+    Newer ones write an opened environment's `files` into temporary files and leave them there (pulumi 3.255): also
+    into the run's folder, which is removed.
     """
     env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
     if "PULUMI_ACCESS_TOKEN" in env:
@@ -77,7 +76,7 @@ def run_esc(session: Session, command: Command, name: EnvironmentName | None) ->
 
 
 def open_environment(session: Session, name: EnvironmentName) -> Opened:
-    """Open it; every secret in it is known to the masker before this returns. Raises what its diagnostics mean."""
+    """Open it, and register every secret in it with the masker. Raises what its diagnostics mean."""
     outcome = session.runner.run(esc_of(session).open(name))
     if outcome.stdout.strip():
         opened = esc.read_opened(outcome.stdout)
@@ -85,12 +84,12 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
     try:
         esc.judge(outcome, name, session.masker.mask)
     except ToolFailed as error:
-        raise _for_want_of_outputs(session, name) or error from error
+        raise _explain_missing_outputs(session, name) or error from error
     except NotFound as error:
-        raise not_there(session, name) from error
+        raise explain_missing(session, name) from error
     if not outcome.stdout.strip():
         raise ToolFailed(
-            f"opening {name.short} ended with 0 and gave nothing",
+            f"opening {name.short} exited with 0 and printed nothing",
             expected="its values",
             next_step=f"./inv esc.open {name.short}",
         )
@@ -98,27 +97,25 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
 
 
 def waits_for(session: Session, name: EnvironmentName) -> list[str]:
-    """Services whose outputs the environment reads, by its file here, and that have none yet."""
+    """Services that have no outputs yet, of those whose outputs the environment's file reads."""
     if name.short not in definitions.defined_names(session.root):
         return []
     read = {stack.project for stack in definitions.stacks_read(definitions.read_definition(session.root, name))}
-    return [
-        service.name
-        for service in session.services
-        if service.project_name in read and not has_outputs(session, service)
-    ]
+    waiting = []
+    for service in session.services:
+        stack = session.stack(service)
+        if service.project_name in read and not (
+            states.has_stack(session, stack) and states.state_of(session, stack).outputs
+        ):
+            waiting.append(service.name)
+    return waiting
 
 
-def has_outputs(session: Session, service: Service) -> bool:
-    stack = session.stack(service)
-    return has_stack(session, stack) and bool(states.state_of(session, stack).outputs)
-
-
-def _for_want_of_outputs(session: Session, name: EnvironmentName) -> OpsError | None:
+def _explain_missing_outputs(session: Session, name: EnvironmentName) -> OpsError | None:
     try:
         waiting = waits_for(session, name)
     except OpsError:
-        return None  # what was wrong first is what is told
+        return None  # the first error is shown
     if not waiting:
         return None
     return ToolFailed(
@@ -134,55 +131,49 @@ def live_names(session: Session) -> list[EnvironmentName]:
     return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
 
 
-def not_there(session: Session, name: EnvironmentName) -> NotFound:
-    """The error for an environment that the backend does not have, with the nearest names of files and backend."""
+def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
+    """The error for an environment that is not on the backend, with the nearest names of files and backend."""
     files = definitions.defined_names(session.root)
     try:
-        live = [there.short for there in live_names(session)]
+        live = [each.short for each in live_names(session)]
     except OpsError:
         live = []
     near = nearest(name.short, {*files, *live} - {name.short})
     return NotFound(
         f"there is no environment {name.short} on this backend",
         expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
-        next_step=f"./inv esc.apply {name.short} makes it from environments/{name.short}.yaml"
+        next_step=f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
         if name.short in files
         else "./inv esc.list",
     )
 
 
 def check_opened(session: Session, opened: Opened, name: EnvironmentName) -> None:
-    """Raise `Refused` when the environment would send pulumi to another cluster than the checked one."""
-    settings = {
-        str(value.path[1]): _comparable(value)
-        for value in opened.values
-        if value.path[0] == "pulumiConfig" and len(value.path) > 1 and str(value.path[1]).startswith("kubernetes:")
-    }
-    check_opened_environment(opened.variables, settings, session.target, name.short, files=opened.under("files"))
+    """Raise `Refused` if the environment would send pulumi to another cluster than the checked one."""
+    config: dict[str, str | None] = {}
+    for value in opened.values:
+        if value.path[0] == "pulumiConfig" and len(value.path) > 1 and str(value.path[1]).startswith("kubernetes:"):
+            # A whole kubeconfig may be given as a map.
+            text = as_text(value.value) if len(value.path) == 2 else "a map or list of values"
+            config[str(value.path[1])] = None if value.secret else text
+    check_opened_environment(opened.variables, config, session.target, name.short, files=opened.under("files"))
 
 
-def _comparable(value: Value) -> str | None:
-    """The setting as a text; `None` for a secret one. A whole kubeconfig may stand there as a map."""
-    if value.secret:
-        return None
-    return as_text(value.value) if len(value.path) == 2 else "a map or list of values"
-
-
-def just_opened(session: Session, file: StackFile) -> list[Opened]:
-    """What `prepare` opened for it a moment ago; the second time it is asked for, opened anew."""
-    kept = session.known.opened.pop((file.path, *file.environment), None) if file.environment else None
-    return open_bound(session, file) if kept is None else kept
+def take_opened(session: Session, file: StackFile) -> list[Opened]:
+    """The environments that `prepare` opened for this file; the second time they are opened again."""
+    found = session.known.opened.pop((file.path, *file.environment), None) if file.environment else None
+    return open_bound(session, file) if found is None else found
 
 
 def open_bound(session: Session, file: StackFile) -> list[Opened]:
-    """Open what a stack file binds, look where it would send pulumi, and give it in the file's order.
+    """Open and check the environments that a stack config binds, in its order.
 
-    Raises `Usage` on a backend that cannot do ESC, before anything is started.
+    Raises `Usage` on a backend without ESC, before anything is started.
     """
     if not file.environment:
         return []
-    told = f"{file.path.name} binds {', '.join(file.environment)}"
-    refuse_without_esc(session.target, file.environment[0], told)
+    about = f"{file.path.name} binds {', '.join(file.environment)}"
+    refuse_without_esc(session.target, file.environment[0], about)
     opened = []
     for entry in file.environment:
         name = esc.read_entry(entry, session.target.organization)
@@ -191,11 +182,11 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
     return opened
 
 
-# What a consumer needs of it
+# What a consumer requires of it
 
 
 def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, task: str = "esc.bind") -> Service:
-    """The service that is bound: the one named, else the one whose environment it is. `task` is who asks."""
+    """The service to bind: the named one, else the one whose environment it is. `task` is for the message."""
     if service:
         return session.service(service)
     owners = {entry.environment: entry for entry in session.services if entry.environment}
@@ -204,17 +195,17 @@ def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, t
     near = ", ".join(nearest(name.short, owners))
     raise NotFound(
         f"no service in runbooks/services.py has the environment {name.short}",
-        expected=f"one of the nearest names: {near}; or the service that is meant",
+        expected=f"one of the nearest names: {near}; or a named service",
         next_step=f"./inv {task} {name.short} --service NAME",
     )
 
 
-def unmet(service: Service, opened: Opened) -> list[str]:
-    """What is wrong with the settings the environment provides for the service, each with its fix; empty when right."""
-    told = [_of_required(key, opened, service.project_name) for key in service.environment_keys]
+def find_problems(service: Service, opened: Opened) -> list[str]:
+    """Problems of the config that the environment provides for the service, each with its fix."""
+    problems = [_check_required(key, opened, service.project_name) for key in service.environment_keys]
     required = {id(_provided(key.key, opened, service.project_name)) for key in service.environment_keys}
     others = [value for value in opened.settings.values() if id(value) not in required]
-    return [line for line in [*told, *(_lost_secretness(value) for value in others)] if line]
+    return [line for line in [*problems, *map(_check_secretness, others)] if line]
 
 
 def _provided(key: str, opened: Opened, project: str) -> Value | None:
@@ -222,20 +213,19 @@ def _provided(key: str, opened: Opened, project: str) -> Value | None:
     return settings.get(key) or settings.get(full_key(project, key))
 
 
-def _of_required(key: Setting, opened: Opened, project: str) -> str:
+def _check_required(key: Setting, opened: Opened, project: str) -> str:
     value = _provided(key.key, opened, project)
     path = property_path(("pulumiConfig", key.key))
     if value is None:
-        held = [entry for entry in opened.values if entry.path[:2] == ("pulumiConfig", key.key)]
-        return f"{path}: {'is a map or list; give one value' if held else 'missing'}"
+        is_map = any(entry.path[:2] == ("pulumiConfig", key.key) for entry in opened.values)
+        return f"{path}: {'is a map or list; give one value' if is_map else 'missing'}"
     if value.unknown:
-        return f"{path}: unknown, so what it refers to gave nothing"
+        return f"{path}: unknown, because its reference gave no value"
     if value.value in (None, ""):
         fix = f"./inv esc.set <env> '{path}'" if key.is_secret else "give it a value in the definition"
         return f"{path}: empty; {fix}"
-    lost = _lost_secretness(value)
-    if lost:
-        return lost
+    if problem := _check_secretness(value):
+        return problem
     if key.is_secret and not value.secret:
         return f"{path}: must be secret and is not; use `fn::secret`, or take it from a secret output"
     if value.secret and not key.is_secret:
@@ -243,19 +233,19 @@ def _of_required(key: Setting, opened: Opened, project: str) -> str:
     return ""
 
 
-def _lost_secretness(value: Value) -> str:
+def _check_secretness(value: Value) -> str:
     if not value.loses_secretness:
         return ""
-    return f"{value.shown_path}: a secret {value.kind} loses its secretness as a setting; wrap it in `fn::toString`"
+    return f"{value.shown_path}: a secret {value.kind} loses its secretness in the config; wrap it in `fn::toString`"
 
 
 def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
-    """Raise `Usage` that names every setting of the service that the environment does not provide as it must."""
-    told = [line.replace("<env>", name.short) for line in unmet(service, opened)]
-    if told:
+    """Raise `Usage` with every config value of the service that the environment does not provide correctly."""
+    problems = [line.replace("<env>", name.short) for line in find_problems(service, opened)]
+    if problems:
         raise Usage(
-            f"{name.short} does not provide what {service.name} requires:\n  " + "\n  ".join(told),
-            expected=f"{len(service.environment_keys)} settings below pulumiConfig, each with the right secretness",
+            f"{name.short} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
+            expected=f"{len(service.environment_keys)} values below pulumiConfig, each with the right secretness",
             next_step=f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
         )
     count, secret = len(service.environment_keys), sum(key.is_secret for key in service.environment_keys)
@@ -263,7 +253,7 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
 
 
 def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
-    """Settings that stand both in the stack file and in the environment: there the file wins."""
+    """Config values both in the stack config and in the environment: the file wins."""
     provided = {full_key(service.project_name, key) for key in opened.settings}
     return [key for key in file.config if key in provided]
 
@@ -273,12 +263,12 @@ def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """What would be pushed, and how it differs from what is there."""
+    """The definition to push, and how it differs from the backend's."""
 
     name: EnvironmentName
     text: str
     live: str | None
-    """The definition on the backend as it was compared; `None` when there is no such environment."""
+    """The definition on the backend as it was compared; `None` without such an environment."""
     differences: tuple[definitions.Difference, ...]
     carried: definitions.Carried
     adapted: tuple[str, ...] = ()
@@ -290,9 +280,11 @@ class Draft:
         return self.live is None
 
 
-def drafted(session: Session, name: EnvironmentName) -> Draft:
-    """Compare the environment's file with what the backend has. Raises `Refused` when a secret would vanish, or when
-    it is in doubt which list entry it belongs to."""
+def compare(session: Session, name: EnvironmentName) -> Draft:
+    """Compare the environment's file with the backend.
+
+    Raises `Refused` if a secret would be lost, or its list entry is ambiguous.
+    """
     wanted, adapted = read_wanted(session, name)
     live = live_definition(session, name)
     current = definitions.read_live(live or "", name)
@@ -304,7 +296,9 @@ def drafted(session: Session, name: EnvironmentName) -> Draft:
     carried = definitions.carry_over(wanted, current)
     _refuse_doubts(name, carried)
     _refuse_loss(name, carried, current)
-    generated = _generated(session, carried) if session.target.ephemeral else []
+    # The lab generates what is not set; it is kept from then on like any other secret.
+    generated = definitions.fill_empty(carried.document, lab_stacks.generate_secret) if session.target.ephemeral else []
+    session.masker.register_all(generated)
     return Draft(
         name=name,
         text=dump(carried.document),
@@ -314,13 +308,6 @@ def drafted(session: Session, name: EnvironmentName) -> Draft:
         adapted=tuple(adapted),
         generated=len(generated),
     )
-
-
-def _generated(session: Session, carried: definitions.Carried) -> list[str]:
-    """The lab makes up what nobody set: it is kept from then on like any other secret."""
-    made = definitions.fill_empty(carried.document, lab_stacks.generate_secret)
-    session.masker.register_all(made)
-    return made
 
 
 def _refuse_doubts(name: EnvironmentName, carried: definitions.Carried) -> None:
@@ -337,7 +324,7 @@ def _refuse_doubts(name: EnvironmentName, carried: definitions.Carried) -> None:
 
 
 def _emptying(name: EnvironmentName, path: definitions.KeyPath) -> str:
-    """The command that empties the list on the backend: by a path without an index, and what refers to it still can."""
+    """The command that empties the list on the backend, by a path without an index; references to it stay valid."""
     below = definitions.below_values(path)
     whole = definitions.without_indexes(below)
     value = "[]" if isinstance(below[len(whole)], int) else '""'
@@ -345,7 +332,7 @@ def _emptying(name: EnvironmentName, path: definitions.KeyPath) -> str:
 
 
 def _removing(name: EnvironmentName, path: definitions.KeyPath) -> str:
-    """The command that removes one secret; one that is itself a list entry would give its index to the next."""
+    """The command that removes one secret. Removing a list entry would shift the next one to its index."""
     if isinstance(path[-1], int):
         return _emptying(name, path)
     return f"esc env rm {name.full} {shlex.quote(_shown_path(path))}"
@@ -355,7 +342,7 @@ def _refuse_loss(name: EnvironmentName, carried: definitions.Carried, live: obje
     if carried.lost:
         paths = [_shown_path(path) + _of_entry(definitions.holding_entry(live, path)) for path in carried.lost]
         raise Refused(
-            f"applying environments/{name.short}.yaml would make secrets vanish that are set live: {', '.join(paths)}",
+            f"environments/{name.short}.yaml would lose secrets that are set on the backend: {', '.join(paths)}",
             expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
             "of the entry; nothing was changed",
             next_step=f"correct the file, or remove them on purpose: {_removing(name, carried.lost[0])}",
@@ -382,13 +369,13 @@ def check_place(session: Session, name: EnvironmentName, live: str, path: defini
 
 
 def read_wanted(session: Session, name: EnvironmentName) -> tuple[CommentedMap, list[str]]:
-    """The file's definition as this target gets it, and the stacks that were replaced by the lab's."""
+    """The file's definition for this target, and the stacks that were replaced by the lab's."""
     wanted = definitions.read_definition(session.root, name)
     return wanted, definitions.with_stack(wanted, session.target.stack) if session.target.ephemeral else []
 
 
 def live_definition(session: Session, name: EnvironmentName) -> str | None:
-    """The definition on the backend, or `None` when there is no such environment."""
+    """The definition on the backend; `None` without such an environment."""
     outcome = session.runner.run(esc_of(session).definition(name))
     try:
         esc.judge(outcome, name, session.masker.mask)
@@ -455,19 +442,19 @@ def _refuse_if_changed(draft: Draft, text: str) -> None:
         )
 
 
-def tell_draft(session: Session, draft: Draft) -> None:
-    """Say what applying it changes."""
-    say = session.reporter
+def show_draft(session: Session, draft: Draft) -> None:
+    """Print what applying it changes."""
+    reporter = session.reporter
     for change in draft.adapted:
-        say.line(f"  in the lab it reads {change}")
+        reporter.line(f"  in the lab it reads {change}")
     kept = [_shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
     if kept:
-        say.line(f"  kept as they are set live: {', '.join(kept)}")
+        reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
     if draft.generated:
-        say.line(f"  {draft.generated} secrets without a value get a generated one, as everything secret in the lab")
+        reporter.line(f"  {draft.generated} secrets without a value get a generated one, as in all of the lab")
     for difference in draft.differences:
-        say.quote(f"  {difference.text}")
-    say.event(
+        reporter.quote(f"  {difference.text}")
+    reporter.event(
         "definition",
         environment=draft.name.short,
         new=draft.is_new,
@@ -477,25 +464,25 @@ def tell_draft(session: Session, draft: Draft) -> None:
 
 
 def still_empty(draft: Draft) -> list[str]:
-    """Paths of the secrets that nobody set yet."""
+    """Paths of the secrets that are not set yet."""
     return [] if draft.generated else [_shown_path(path) for path in draft.carried.empty]
 
 
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:
-    """Apply definitions without asking, as on the lab; gives those that changed. All of them when none is named."""
+    """Apply definitions without asking, on the lab; returns those that changed. By default all."""
     changed = []
     for text in definitions.defined_names(session.root) if names is None else names:
-        draft = drafted(session, named(session, text))
+        draft = compare(session, read_name(session, text))
         if draft.is_new or draft.differences:
             session.reporter.line(f"environment {draft.name.short}: {'new' if draft.is_new else 'changed'}")
-            tell_draft(session, draft)
+            show_draft(session, draft)
             push(session, draft)
             changed.append(text)
     return changed
 
 
-def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
-    """The opened environment; on the lab its definition is applied first when it is not there yet."""
+def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
+    """Open the environment; on the lab apply its definition first if it does not exist."""
     try:
         return open_environment(session, name)
     except NotFound:
@@ -505,16 +492,14 @@ def opened_or_applied(session: Session, name: EnvironmentName) -> Opened:
         return open_environment(session, name)
 
 
-def settings_of(session: Session, service: Service) -> Path:
-    """The stack config, which on the lab is a copy of its own, brought up to date."""
+def config_file_of(session: Session, service: Service) -> Path:
+    """The stack config; on the lab a private copy, brought up to date."""
     stack = session.stack(service)
     lab_stacks.refresh_config(session, stack)
     return stack.settings_file
 
 
 def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:
-    """Services whose stack file on this target names the environment."""
-    from runbooks.tools.stack_config import is_same
-
+    """Services whose stack config on this target binds the environment."""
     files = ((service, StackFile.read(session.stack(service).settings_file)) for service in services)
     return [service.name for service, file in files if any(is_same(entry, name.short) for entry in file.environment)]

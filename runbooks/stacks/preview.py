@@ -382,7 +382,7 @@ def fingerprint_of(session: Session, service: Service) -> Fingerprint:
     charts = charts_folder(session, stack)
     if charts is not None:
         parts["charts"] = hash_files([charts])
-    opened = environments.just_opened(session, read_settings(session, stack))
+    opened = environments.take_opened(session, read_settings(session, stack))
     if opened:
         values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
         parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))

@@ -52,7 +52,7 @@ def open_task(c: Any, env: str) -> None:
     from runbooks.tools.esc import as_text
 
     with open_session(c, "esc.open", cluster=False) as session:
-        name = environments.named(session, env)
+        name = environments.read_name(session, env)
         opened = environments.open_environment(session, name)
         rows = []
         for value in opened.values:
@@ -77,10 +77,10 @@ def set_value(c: Any, env: str, path: str) -> None:
     refuse_option_like("path", path)
     keys = read_path(path)
     with open_session(c, "esc.set", cluster=False) as session:
-        name = environments.named(session, env)
+        name = environments.read_name(session, env)
         live = environments.live_definition(session, name)
         if live is None:
-            raise environments.not_there(session, name)
+            raise environments.explain_missing(session, name)
         if entry := environments.check_place(session, name, live, keys):
             session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
         value = read_value(path, f"secret of {name.short}")
@@ -111,14 +111,14 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
     from runbooks.stacks import environments
 
     with open_session(c, "esc.apply", cluster=False) as session:
-        name = environments.named(session, env)
+        name = environments.read_name(session, env)
         session.reporter.announce(f"Comparing environments/{name.short}.yaml with what the backend has.")
-        draft = environments.drafted(session, name)
+        draft = environments.compare(session, name)
         if not draft.is_new and not draft.differences:
             session.reporter.line(f"{name.short}: nothing to do, the backend has exactly that")
             return
         session.reporter.line(f"{name.short}: {'is made' if draft.is_new else 'changes'}")
-        environments.tell_draft(session, draft)
+        environments.show_draft(session, draft)
         if not (session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {name.full}?")):
             raise NotApproved(
                 f"{name.short} was left as it is: the push was not approved",
@@ -140,7 +140,7 @@ def run(c: Any, env: str, service: str = "") -> None:
     words = environment_commands.words_after_dashes(sys.argv, c.remainder)
     environment_commands.refuse_changing(words)
     with open_session(c, "esc.run") as session:
-        name = environments.named(session, env)
+        name = environments.read_name(session, env)
         session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
         opened = environments.open_environment(session, name)
         environments.check_opened(session, opened, name)
@@ -156,7 +156,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
     from runbooks.tools import stack_config
 
     with open_session(c, "esc.bind") as session:
-        name = environments.named(session, env)
+        name = environments.read_name(session, env)
         consumer = environments.consumer_of(session, name, service)
         steps = [f"open {name.short}", f"settings of {consumer.name}", "bind", f"preview {consumer.name}"]
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
@@ -167,7 +167,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
             if opened is not None:
                 environments.check_contract(session, name, consumer, opened)
         with session.reporter.step(steps[2]):
-            path = environments.settings_of(session, consumer)
+            path = environments.config_file_of(session, consumer)
             changed = stack_config.bind(path, name.short)
             session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
             if opened is not None:
@@ -190,7 +190,7 @@ def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | Non
             f"by the first preview after ./inv deploy.{waiting[0]}"
         )
         return None
-    opened = environments.opened_or_applied(session, name)
+    opened = environments.open_or_apply(session, name)
     environments.check_opened(session, opened, name)
     return opened
 
@@ -205,7 +205,7 @@ def unbind(c: Any, env: str, service: str = "") -> None:
     with open_session(c, "esc.unbind", cluster=False) as session:
         name = esc.read_name(env, session.target.organization)
         consumer = environments.consumer_of(session, name, service, task="esc.unbind")
-        path = environments.settings_of(session, consumer)
+        path = environments.config_file_of(session, consumer)
         count = stack_config.unbind(path, name.short)
         if not count:
             session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")

@@ -31,7 +31,7 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
         link = f"environment {service.environment}" if service.environment else "reference"
         steps = [f"outputs of {', '.join(service.reads_outputs_of)}", link, "settings", f"preview {service.name}"]
         if service.environment:
-            environments.named(session, service.environment)
+            environments.read_name(session, service.environment)
         session.reporter.announce(
             f"Wiring {service.name}: its producer's outputs, how they reach it, its settings, then its preview."
         )
@@ -123,11 +123,11 @@ def check_environment(session: Session, service: Service, *, yes: bool) -> Opene
     from runbooks.stacks import environments
     from runbooks.tools import stack_config
 
-    name = environments.named(session, service.environment)
-    opened = environments.opened_or_applied(session, name)
+    name = environments.read_name(session, service.environment)
+    opened = environments.open_or_apply(session, name)
     environments.check_opened(session, opened, name)
     environments.check_contract(session, name, service, opened)
-    path = environments.settings_of(session, service)
+    path = environments.config_file_of(session, service)
     if not environments.bound_by(session, [service], name):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if stack_config.bind(path, name.short):

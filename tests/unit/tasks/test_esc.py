@@ -306,7 +306,7 @@ def test_apply_asks_and_takes_no_for_an_answer(home: House) -> None:
 
 def test_apply_refuses_when_a_secret_would_vanish(home: House) -> None:
     home.answer("esc", ["get"], live_text(home, image={"fn::secret": {"ciphertext": "sealed"}}))
-    with pytest.raises(Refused, match=r"vanish.*pulumiConfig\.image") as refused:
+    with pytest.raises(Refused, match=r"lose.*pulumiConfig\.image") as refused:
         esc.apply.body(home.c, "stitch/prod", yes=True)
     assert "esc env rm acme/stitch/prod pulumiConfig.image" in refused.value.next_step
     assert [argv.split()[1] for argv in home.argvs("esc")] == ["get"]

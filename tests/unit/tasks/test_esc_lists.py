@@ -59,7 +59,7 @@ def test_apply_moves_each_secret_with_its_entry(home: House, capsys: pytest.Capt
     told = capsys.readouterr().out
     assert "+ hooks[0]: {'name': 'new', 'token': a secret}" in told
     assert "> hooks[1]: {'name': 'beta', 'token': a secret}, was hooks[1]" in told
-    assert "kept as they are set live: hooks[2].token, hooks[1].token" in told
+    assert "kept as they are on the backend: hooks[2].token, hooks[1].token" in told
     assert "esc.set people/hooks 'hooks[0].token'" in told and "sealed" not in told
 
 
@@ -92,13 +92,13 @@ BARE = {"fn::secret": {"ciphertext": "sealed"}}
         (
             HOOKS[1:],
             [sealed(entry) for entry in HOOKS],
-            "would make secrets vanish that are set live: hooks[0].token (in {'name': 'alpha', 'token': a secret})",
+            "would lose secrets that are set on the backend: hooks[0].token (in {'name': 'alpha', 'token': a secret})",
             "esc env rm acme/people/hooks 'hooks[0].token'",
         ),
         (
             [["y", {"fn::secret": ""}]],
             [["x", BARE]],
-            "would make secrets vanish that are set live: hooks[0][1] (in ['x', a secret])",
+            "would lose secrets that are set on the backend: hooks[0][1] (in ['x', a secret])",
             "esc env set acme/people/hooks hooks '[]'",
         ),
     ],
