@@ -320,8 +320,15 @@ PROPERTY_INDENT = " " * 9
 """Begins each line that shows a property's values."""
 
 
+MOST_LINES = 6
+"""Properties of an update that are shown before it is approved."""
+
+
 def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
-    """The plan summary as lines, gravest first. Deletes and replaces show their properties, `diff` shows all."""
+    """The plan summary as lines, gravest first, with what differs: of an update the first `MOST_LINES` properties.
+
+    Deletes and replaces always show all of them, `diff` shows all of everything.
+    """
     lines = [f"What would change on target {plan.target}:" if plan.has_changes else f"Target {plan.target}:"]
     for rank in Rank:
         found = [(stack, change) for stack in plan.stacks for change in stack.changes if change.rank is rank]
@@ -331,8 +338,12 @@ def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
             why = f"  ({change.why})" if change.why else ""
             sign, kind = SIGNS.get(change.verb, "?"), kind_of(change.step.type)
             lines.append(f"    {sign:<2} {stack.service:<10} {kind} {change.step.name}{why}")
-            if diff or change.shows_properties:
-                lines += [f"{PROPERTY_INDENT}{line}" for line in property_lines(change.step)]
+            if diff or change.shows_properties or change.step.op == "update":
+                differing = property_lines(change.step)
+                if not (diff or change.shows_properties) and len(differing) > MOST_LINES:
+                    rest = len(differing) - MOST_LINES
+                    differing = [*differing[:MOST_LINES], f"… {rest} more: ./inv preview.{stack.service} --diff"]
+                lines += [f"{PROPERTY_INDENT}{line}" for line in differing]
     leftovers = [(stack.service, urn) for stack in plan.stacks for urn in stack.leftovers]
     if leftovers:
         lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
@@ -380,7 +391,8 @@ def summary_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:
 def _change_data(change: Change, *, diff: bool) -> dict[str, Any]:
     step = change.step
     data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
-    return {**data, "properties": property_lines(step)} if diff or change.shows_properties else data
+    shows = diff or change.shows_properties or step.op == "update"
+    return {**data, "properties": property_lines(step)} if shows else data
 
 
 # Differences of properties; secrets stay `[secret]`

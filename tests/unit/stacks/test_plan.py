@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from runbooks.stacks.plan import (
+    MOST_LINES,
+    PROPERTY_INDENT,
     UNKNOWN,
     Approved,
     Fingerprint,
@@ -159,8 +161,18 @@ def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
     )
     assert '~ data.colour: "blue" => "green" (replaces)' in text
     assert "sample: 1 to delete, 1 to replace, 1 to update" in text
-    assert "labels" not in text, "properties of a plain update are shown with diff only"
-    assert '+ metadata.labels: {"team": "a"}' in "\n".join(summary_lines(RunPlan(layers=((plan,),)), diff=True))
+    assert '+ metadata.labels: {"team": "a"}' in text, "what is approved is shown with what differs"
+
+
+def test_a_long_update_is_cut_with_the_command_that_shows_all() -> None:
+    old, new = ({"data": {f"key{number}": word for number in range(MOST_LINES + 3)}} for word in ("a", "b"))
+    step = Step(op="update", urn=urn("kubernetes:core/v1:ConfigMap"), old=State(inputs=old), new=State(inputs=new))
+    plan = plan_of(STACK, Preview(steps=(step,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
+    lines = [line for line in summary_lines(RunPlan(layers=((plan,),))) if line.startswith(PROPERTY_INDENT)]
+    assert len(lines) == MOST_LINES + 1
+    assert lines[-1].strip() == f"… 3 more: ./inv preview.{STACK.service} --diff"
+    whole = summary_lines(RunPlan(layers=((plan,),)), diff=True)
+    assert len([line for line in whole if line.startswith(PROPERTY_INDENT)]) == MOST_LINES + 3
 
 
 def test_secrets_stay_masked_in_the_plan_summary() -> None:
