@@ -165,7 +165,7 @@ def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
 
 
 def test_a_long_update_is_cut_with_the_command_that_shows_all() -> None:
-    old, new = ({"data": {f"key{number}": word for number in range(MOST_LINES + 3)}} for word in ("a", "b"))
+    old, new = ({f"key{number}": word for number in range(MOST_LINES + 3)} for word in ("a", "b"))
     step = Step(op="update", urn=urn("kubernetes:core/v1:ConfigMap"), old=State(inputs=old), new=State(inputs=new))
     plan = plan_of(STACK, Preview(steps=(step,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
     lines = [line for line in summary_lines(RunPlan(layers=((plan,),))) if line.startswith(PROPERTY_INDENT)]
