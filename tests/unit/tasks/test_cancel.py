@@ -1,4 +1,4 @@
-"""`cancel` looks who holds a stack before anything is removed."""
+"""`cancel` finds out who holds a stack before anything is removed."""
 
 from __future__ import annotations
 
