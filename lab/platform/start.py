@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,16 +77,16 @@ def _write(plane: ControlPlane, path: Path, credentials: Mapping[str, str], user
 
 def _kubectl(plane: ControlPlane, *words: str, stdin: str = "") -> str:
     """What `kubectl WORDS` prints, as the lab's admin. Raises `ToolFailed`."""
-    done = subprocess.run(
-        [plane.program("kubectl"), f"--kubeconfig={plane.paths.kubeconfig}", *words],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        # Without the user's own defaults for kubectl's options.
-        env=os.environ | {"KUBECACHEDIR": str(plane.paths.lab / "kubectl"), "KUBERC": "off"},
-        umask=0o077,
-    )
+    # Its cache is readable to others whatever the umask, so none stays; and none of the user's own defaults applies.
+    with tempfile.TemporaryDirectory(dir=plane.paths.lab) as cache:
+        done = subprocess.run(
+            [plane.program("kubectl"), f"--kubeconfig={plane.paths.kubeconfig}", *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"KUBECACHEDIR": cache, "KUBERC": "off"},
+        )
     if done.returncode:
         raise ToolFailed(
             f"kubectl {words[0]} failed on the lab: {done.stderr.strip()[-300:]}",
