@@ -126,11 +126,15 @@ def main() -> int:
         api = Api(http)
         wait_for_server(api)
         log.info("controllers run for %s", login.server)
+        work = assemble(api, lab_dir)
         try:
-            asyncio.run(run(assemble(api, lab_dir)))
+            asyncio.run(run(work))
         finally:
             stopped = postgres.stop_all(lab_dir)
             log.info("controllers end; stopped PostgreSQL servers: %s", stopped or "none")
+    if work.is_running:  # its thread would keep the process, and could start a server that nothing stops
+        logging.shutdown()
+        os._exit(0)
     return 0
 
 

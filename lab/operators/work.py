@@ -50,9 +50,9 @@ class Work:
 
     def add(self, controller: str, namespace: str = "", name: str = "", after: float = 0.0) -> None:
         """Ask for a look, at the latest in `after` seconds."""
-        if self._loop is not None:
-            key = (controller, namespace, name)
-            self._loop.call_soon_threadsafe(self._schedule, key, self._loop.time() + after)
+        loop = self._loop  # read once: `stop` may come in between
+        if loop is not None:
+            loop.call_soon_threadsafe(self._schedule, (controller, namespace, name), loop.time() + after)
 
     async def stop(self, patience: float = 5.0) -> None:
         """Start no other look; wait for those that run."""
@@ -60,6 +60,11 @@ class Work:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._running:
             await asyncio.wait(self._running.values(), timeout=patience)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a look goes on although `stop` was called: the interpreter would wait for its thread."""
+        return bool(self._running)
 
     def _schedule(self, key: Key, moment: float) -> None:
         if self._loop is not None and moment < self._due.get(key, float("inf")):

@@ -150,7 +150,20 @@ def wrapped_base64(value: str) -> set[bytes]:
 
 def without_colour(text: bytes) -> bytes:
     """The text without colour codes; a pattern is searched in such a text and changes in the same way."""
-    return _COLOUR_CODE.sub(b"", text) if b"\x1b" in text or b"u001" in text else text
+    return cut_colour(text)[0]
+
+
+def cut_colour(text: bytes) -> tuple[bytes, frozenset[int]]:
+    """The text without colour codes, and where in it one was: words end there."""
+    if b"\x1b" not in text and b"u001" not in text:
+        return text, frozenset()
+    parts, cuts, position, length = [], set(), 0, 0
+    for code in _COLOUR_CODE.finditer(text):
+        parts.append(text[position : code.start()])
+        length += len(parts[-1])
+        cuts.add(length)
+        position = code.end()
+    return b"".join([*parts, text[position:]]), frozenset(cuts)
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")

@@ -86,10 +86,10 @@ class Masker:
         if search is None:
             with self._lock:
                 search = self._search = self._search or _Search(self._patterns)
-        text = forms.without_colour(data)
+        text, cuts = forms.cut_colour(data)
         shown = []
         position = 0
-        for start, end in search.spans(text, own=own):
+        for start, end in search.spans(text, cuts, own=own):
             shown += [text[position:start], REPLACEMENT]
             position = end
         return b"".join([*shown, text[position:]]) if shown else text
@@ -148,12 +148,17 @@ class _Search:
         self._rules = list(rules.values())
         self._automaton = BytesAhoCorasick(list(rules), implementation=Implementation.ContiguousNFA)
 
-    def spans(self, text: bytes, *, own: bool) -> list[tuple[int, int]]:
-        """Start and end of everything to mask, in order, overlapping ones as one; without public names where `own`."""
+    def spans(self, text: bytes, cuts: frozenset[int], *, own: bool) -> list[tuple[int, int]]:
+        """Start and end of everything to mask, in order, overlapping ones as one; no public names where `own`.
+
+        `cuts` are the places where a colour code separated two words.
+        """
         found = []
         for index, start, end in self._automaton.find_matches_as_indexes(text, overlapping=True):
             rule = self._rules[index]
-            if rule is Rule.ANYWHERE or (not (own and rule is Rule.NAME) and _stands_alone(text, start, end, rule)):
+            if rule is Rule.ANYWHERE or (
+                not (own and rule is Rule.NAME) and _stands_alone(text, start, end, rule, cuts)
+            ):
                 found.append((start, end))
         merged: list[tuple[int, int]] = []
         for start, end in sorted(found):
@@ -164,8 +169,9 @@ class _Search:
         return merged
 
 
-def _stands_alone(text: bytes, start: int, end: int, rule: Rule) -> bool:
-    before, after = text[max(0, start - 2) : start][::-1], text[end : end + 2]
+def _stands_alone(text: bytes, start: int, end: int, rule: Rule, cuts: frozenset[int]) -> bool:
+    before = b"" if start in cuts else text[max(0, start - 2) : start][::-1]
+    after = b"" if end in cuts else text[end : end + 2]
     return not _is_joined(text[start], before, rule) and not _is_joined(text[end - 1], after, rule)
 
 

@@ -48,11 +48,11 @@ ATTEMPTS = 3
 
 
 def show_plan(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
-    for line in summary_lines(plan, diff=diff):
+    for line in summary_lines(plan, diff=diff, mask=session.masker.mask):
         show = session.reporter.quote if line.startswith(PROPERTY_INDENT) else session.reporter.line
         show(line)
-    session.reporter.event("plan", **summary_data(plan, diff=diff))
-    session.journal.write("plan", **summary_data(plan))
+    session.reporter.event("plan", **summary_data(plan, diff=diff, mask=session.masker.mask))
+    session.journal.write("plan", **summary_data(plan, mask=session.masker.mask))
 
 
 def show_preview(session: Session, service: Service, step: str) -> StackPlan:

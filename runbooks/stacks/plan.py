@@ -324,7 +324,7 @@ MOST_LINES = 6
 """Properties of an update that are shown before it is approved."""
 
 
-def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
+def summary_lines(plan: RunPlan, *, diff: bool = False, mask: Callable[[str], str] = str) -> list[str]:
     """The plan summary as lines, gravest first, with what differs: of an update the first `MOST_LINES` properties.
 
     Deletes and replaces always show all of them, `diff` shows all of everything.
@@ -339,7 +339,7 @@ def summary_lines(plan: RunPlan, *, diff: bool = False) -> list[str]:
             sign, kind = SIGNS.get(change.verb, "?"), kind_of(change.step.type)
             lines.append(f"    {sign:<2} {stack.service:<10} {kind} {change.step.name}{why}")
             if diff or change.shows_properties or change.step.op == "update":
-                differing = property_lines(change.step)
+                differing = property_lines(change.step, mask)
                 if not (diff or change.shows_properties) and len(differing) > MOST_LINES:
                     rest = len(differing) - MOST_LINES
                     differing = [*differing[:MOST_LINES], f"… {rest} more: ./inv preview.{stack.service} --diff"]
@@ -366,7 +366,7 @@ def count_verbs(verbs: Iterable[str]) -> str:
     return ", ".join(f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
 
 
-def summary_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:
+def summary_data(plan: RunPlan, *, diff: bool = False, mask: Callable[[str], str] = str) -> dict[str, Any]:
     """The plan summary for programs: one entry a stack, with its changes, gravest first."""
     return {
         "target": plan.target,
@@ -381,18 +381,18 @@ def summary_data(plan: RunPlan, *, diff: bool = False) -> dict[str, Any]:
                 "waits_for": list(stack.waits_for),
                 "summary": dict(stack.preview.change_summary) if stack.preview else {},
                 "leftovers": list(stack.leftovers),
-                "changes": [_change_data(change, diff=diff) for change in stack.changes],
+                "changes": [_change_data(change, diff=diff, mask=mask) for change in stack.changes],
             }
             for stack in plan.stacks
         ],
     }
 
 
-def _change_data(change: Change, *, diff: bool) -> dict[str, Any]:
+def _change_data(change: Change, *, diff: bool, mask: Callable[[str], str]) -> dict[str, Any]:
     step = change.step
     data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
     shows = diff or change.shows_properties or step.op == "update"
-    return {**data, "properties": property_lines(step)} if shows else data
+    return {**data, "properties": property_lines(step, mask)} if shows else data
 
 
 # Differences of properties; secrets stay `[secret]`
@@ -409,32 +409,33 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 NOT_KNOWN_YET = "(unknown until applied)"
 
 
-def property_lines(step: Step) -> list[str]:
+def property_lines(step: Step, mask: Callable[[str], str] = str) -> list[str]:
     """One line a property that differs: `~ data.colour: "blue" => "green" (replaces)`.
 
     A create lists what will be there, a delete what will be gone.
     """
     if step.op == "delete":
-        return [f"- {path}: {format_value(value)}" for path, value in leaves(step.old.inputs if step.old else {})]
+        return [f"- {path}: {format_value(value, mask)}" for path, value in leaves(step.old.inputs if step.old else {})]
     if step.old is None or step.op == "create":
-        return [f"+ {path}: {format_value(value)}" for path, value in leaves(step.new.inputs if step.new else {})]
+        return [f"+ {path}: {format_value(value, mask)}" for path, value in leaves(step.new.inputs if step.new else {})]
     if step.changes:
-        return [_line(change, step.old, step.new) for change in sorted(step.changes, key=lambda change: change.path)]
+        changes = sorted(step.changes, key=lambda change: change.path)
+        return [_line(change, step.old, step.new, mask) for change in changes]
     old, new = step.old.inputs, step.new.inputs if step.new else {}
     differing = sorted(key for key in {*old, *new} - HIDDEN if old.get(key) != new.get(key))
     return [
-        f"~ {name}: {format_value(value_at(old, name))} => {format_value(value_at(new, name))}"
+        f"~ {name}: {format_value(value_at(old, name), mask)} => {format_value(value_at(new, name), mask)}"
         f"{' (replaces)' if name in step.replace_reasons else ''}"
         for name in step.reasons or differing
     ]
 
 
-def _line(change: PropertyChange, old: State, new: State | None) -> str:
+def _line(change: PropertyChange, old: State, new: State | None, mask: Callable[[str], str]) -> str:
     kind = change.kind.removesuffix("-replace")
     sides = [old.inputs, old.outputs] if change.of_inputs else [old.outputs, old.inputs]
     found = (value_at(side, change.path) for side in sides)
-    before = format_value(next((value for value in found if value is not ABSENT), ABSENT))
-    after = format_value(value_at(new.inputs, change.path) if new is not None else ABSENT)
+    before = format_value(next((value for value in found if value is not ABSENT), ABSENT), mask)
+    after = format_value(value_at(new.inputs, change.path) if new is not None else ABSENT, mask)
     text = {"add": after, "delete": before}.get(kind, f"{before} => {after}")
     return f"{PROPERTY_SIGNS.get(kind, '~')} {change.path}: {text}{' (replaces)' if change.forces_replace else ''}"
 
@@ -474,13 +475,13 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def format_value(value: Any) -> str:
-    """A value as one line of JSON, cut where it is long."""
+def format_value(value: Any, mask: Callable[[str], str] = str) -> str:
+    """A value as one line of JSON, cut where it is long, after `mask`: a secret cut in two would be in no form."""
     if value is ABSENT:
         return NOT_KNOWN_YET
     if value == SECRET or (isinstance(value, Mapping) and SIGNATURE_KEY in value):
         return SECRET
-    text = json.dumps(value, ensure_ascii=False).replace(f'"{UNKNOWN}"', NOT_KNOWN_YET)
+    text = mask(json.dumps(value, ensure_ascii=False).replace(f'"{UNKNOWN}"', NOT_KNOWN_YET))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"
 
 

@@ -48,11 +48,14 @@ def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
         if known.unlisted is not None:
             raise known.unlisted
         if known.listed is None:
-            outcome = session.runner.run(pulumi.stack_ls(stack))
-            if not outcome.ok:
-                known.unlisted = explain(outcome, stack)
-                raise known.unlisted
-            known.listed = {row.reference(stack): row for row in pulumi.read_stacks(outcome.stdout)}
+            try:
+                outcome = session.runner.run(pulumi.stack_ls(stack))
+                if not outcome.ok:
+                    raise explain(outcome, stack)
+                known.listed = {row.reference(stack): row for row in pulumi.read_stacks(outcome.stdout)}
+            except OpsError as error:
+                known.unlisted = error
+                raise
         return known.listed.get(stack.reference)
 
 

@@ -30,7 +30,7 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
             session.reporter.line(f"{service.name}: {differ if steps else 'as applied'}")
             for step in steps:
                 session.reporter.quote(f"  {WORDS.get(step.op, step.op)}: {step.type} {step.name}")
-                for line in property_lines(step) if step.op == "update" else ():
+                for line in property_lines(step, session.masker.mask) if step.op == "update" else ():
                     session.reporter.quote(f"      {line}")
             objects = [{"op": step.op, "type": step.type, "name": step.name} for step in steps]
             session.reporter.event("drift", service=service.name, objects=objects)

@@ -344,6 +344,13 @@ KNOWN = (
         "check charts.yaml, and the folder or mirror that the config value charts:source names",
     ),
     KnownFailure(
+        r"(?:Could not find `uv`|(?:error creating virtual environment|installing dependencies)[^\n]*)(?P<rest>[^\n]*)",
+        ToolFailed,
+        "the Python environment of {service} cannot be set up by pulumi: uv is missing, or has no network and no cache",
+        "the environment that ./inv makes, which all programs share",
+        "uv sync --frozen in the repository's folder, then ./inv preview.{service}",
+    ),
+    KnownFailure(
         r"no changes were expected",
         UnexpectedChanges,
         "{service} would change",

@@ -286,7 +286,7 @@ def full_kind(obj: Json) -> str:
 def _failure(outcome: Outcome) -> KubectlFailed:
     trouble = trouble_of(outcome)
     lines = [line.strip() for line in (outcome.shown_stderr or outcome.stderr).splitlines() if line.strip()]
-    last = lines[-1][:300] if lines else "no message"
+    last = lines[-1] if lines else "no message"
     return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {last}")
 
 

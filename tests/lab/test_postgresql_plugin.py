@@ -22,6 +22,7 @@ import pytest
 from google.protobuf import empty_pb2, message_factory
 
 from lab.operators import postgres
+from lab.platform import ports
 from lab.plugins.postgresql.wire import UNKNOWN, engine, provider, read, status, write
 
 PASSWORD = "superpw123"
@@ -36,7 +37,7 @@ SECRET_TEXTS = {"apppassword": APP_PASSWORD, "pgpassword": PASSWORD}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Place]:
     lab_dir = tmp_path_factory.mktemp("lab")
     lab_dir.chmod(0o700)
-    place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), postgres.free_port())
+    place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), ports.pick(()))
     creation = {"localeCollate": "C.UTF-8", "localeCType": "C.UTF-8"}
     postgres.create(place, creation, PASSWORD)
     postgres.start(place)

@@ -21,7 +21,7 @@ from lib.settings import VERSIONED_IMAGE
 from runbooks.tasks import scaffolding
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("pulumi", "runbooks", "tests/programs", "scripts", "docs", "lab/charts")
+COPIED = ("lab", "pulumi", "runbooks", "tests/programs", "scripts", "docs")
 COPIED_FILES = ("tasks.py", "charts.yaml", "pyproject.toml", "README.md")
 LONG = "x" * 63
 EXAMPLE = (ROOT / "docs/add-a-service.md").read_text(encoding="utf-8")

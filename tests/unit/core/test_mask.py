@@ -24,8 +24,8 @@ PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n
 # --- the oracle: every byte of the text is looked at by itself -------------------------------------------------------
 
 
-def occurrences(text: bytes, rules: dict[bytes, Rule]) -> set[tuple[int, int]]:
-    """Start and end of each match."""
+def occurrences(text: bytes, cuts: set[int], rules: dict[bytes, Rule]) -> set[tuple[int, int]]:
+    """Start and end of each match; at `cuts` there was a colour code."""
     word = set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
     def neighbour(place: int) -> int | None:
@@ -45,8 +45,8 @@ def occurrences(text: bytes, rules: dict[bytes, Rule]) -> set[tuple[int, int]]:
             if text[start:end] == pattern and (
                 rule is Rule.ANYWHERE
                 or not (
-                    joined(pattern[0], neighbour(start - 1), neighbour(start - 2), rule)
-                    or joined(pattern[-1], neighbour(end), neighbour(end + 1), rule)
+                    (start not in cuts and joined(pattern[0], neighbour(start - 1), neighbour(start - 2), rule))
+                    or (end not in cuts and joined(pattern[-1], neighbour(end), neighbour(end + 1), rule))
                 )
             ):
                 found.add((start, end))
@@ -65,7 +65,8 @@ def merged(spans: set[tuple[int, int]]) -> list[list[int]]:
 
 def oracle(text: bytes, rules: dict[bytes, Rule]) -> bytes:
     shown = COLOUR.sub(b"", text)
-    for start, end in reversed(merged(occurrences(shown, rules))):
+    cuts = {len(COLOUR.sub(b"", text[: code.start()])) for code in COLOUR.finditer(text)}
+    for start, end in reversed(merged(occurrences(shown, cuts, rules))):
         shown = shown[:start] + b"[secret]" + shown[end:]
     return shown
 
@@ -217,6 +218,13 @@ def test_a_secret_of_several_lines(text: str) -> None:
     kept = ["MIIEvQIBADAN", "AQEFAASCBKcw", "Zm9vYg", base64.b64encode(PEM.encode()).decode()[20:40]]
     for shown in (masker.mask(text), "".join(map(masker.mask, text.splitlines(keepends=True)))):
         assert not [part for part in kept if part in shown]
+
+
+def test_a_colour_code_ends_a_word() -> None:
+    """A short secret is masked as a whole token, and a code is removed without joining what it separated."""
+    masker = Masker(["hunt5r"])
+    assert masker.mask("password\x1b[33mhunt5r\x1b[0m.") == "password[secret]."
+    assert masker.mask("passwordhunt5r") == "passwordhunt5r"
 
 
 def test_the_markers_of_a_key_and_a_lone_brace_are_no_secrets() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from runbooks.core.mask import Masker
 from runbooks.stacks.plan import (
+    LONGEST_VALUE,
     MOST_LINES,
     PROPERTY_INDENT,
     UNKNOWN,
@@ -162,6 +164,14 @@ def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
     assert '~ data.colour: "blue" => "green" (replaces)' in text
     assert "sample: 1 to delete, 1 to replace, 1 to update" in text
     assert '+ metadata.labels: {"team": "a"}' in text, "what is approved is shown with what differs"
+
+
+def test_a_long_value_is_masked_before_it_is_cut() -> None:
+    secret = "correct-horse-battery-staple"
+    old, new = ({"url": "x" * (LONGEST_VALUE - 10) + word} for word in (secret, "other"))
+    step = Step(op="update", urn=urn("kubernetes:core/v1:ConfigMap"), old=State(inputs=old), new=State(inputs=new))
+    (line,) = property_lines(step, Masker([secret]).mask)
+    assert secret[:8] not in line
 
 
 def test_a_long_update_is_cut_with_the_command_that_shows_all() -> None:
