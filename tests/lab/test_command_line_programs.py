@@ -108,7 +108,7 @@ CHARTS: dict[str, tuple[Callable[[Path], None], int, tuple[str, ...]]] = {
     "a folder without it": (
         no_chart,
         2,
-        ("a chart of probe cannot be read", "that folder does not have cloudnative-pg", "Chart.yaml", "helm pull"),
+        ("charts:source is", "does not have", "cloudnative-pg", "Chart.yaml", "helm pull"),
     ),
     "a description that is no YAML": (broken_description, 1, ("a chart of probe cannot be read", "Chart.yaml")),
     "a template that fails": (broken_template, 1, ("templates/broken.yaml:1", "nil pointer evaluating")),
