@@ -214,7 +214,7 @@ def read_secret_file(target: Target, path: Path | None, what: str) -> str:
 def pulumi_environment(
     target: Target, environ: Mapping[str, str], *, home: Path, kubeconfig: Path, state: Path
 ) -> dict[str, str]:
-    """Everything that decides where pulumi goes, set explicitly for each child."""
+    """Every variable that selects pulumi's backend and cluster, set explicitly for each child."""
     credentials = target.credentials_dir or user_credentials(environ)
     if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
         # pulumi writes a token of the environment down, and makes its backend the user's current one.

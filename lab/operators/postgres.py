@@ -59,7 +59,7 @@ PASSED_ON = frozenset({"PATH", "HOME", "TZ", "LANG", "TMPDIR", "HOMELAB_OPS_LAB"
 """Variables a server gets; the last is how the lab knows its processes."""
 
 FIXED: Mapping[str, str] = {
-    # Programs connect to `localhost`, which is ::1 alone on some machines. One that cannot be had is only a warning.
+    # Programs connect to `localhost`, which is ::1 alone on some machines. A missing address is only a warning.
     "listen_addresses": "127.0.0.1,::1",
     "unix_socket_directories": "../socket",
     "unix_socket_permissions": "0700",
@@ -147,7 +147,7 @@ def _as_server() -> list[str]:
         )
     uid, gid = _owner()
     identity = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-    # Without the bit the kernel's access(), with which initdb looks for its server, goes by the user alone.
+    # Without the bit the kernel's access(), with which initdb looks for its server, checks the user only.
     walking = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return ["setpriv", *identity, *walking]
 

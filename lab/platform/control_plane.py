@@ -35,7 +35,7 @@ ADMISSION_OFF = (
     # No pod runs, so nothing can answer a webhook.
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionWebhook",
-    # Would taint every node until the node lifecycle controller, which the lab goes without, frees it.
+    # Would taint every node until the node lifecycle controller, which the lab does not run, frees it.
     "TaintNodesByCondition",
 )
 

@@ -95,7 +95,7 @@ APPS: Mapping[str, App] = {
         has_jobs=True,
     ),
     "jupyterhub": App(
-        # Through the proxy to the hub, which tells its version to everybody; `/hub/health` has no content.
+        # Through the proxy to the hub, which reports its version without a login; `/hub/health` has no content.
         health=(Health(service="proxy-public", port=80, page=Page(path="/hub/api/", marker='"version"')),),
         database=OwnDatabase(password_key="hub.db.password"),  # noqa: S106 - a key
     ),

@@ -33,7 +33,7 @@ CERTIFICATES_VALID = "every certificate is valid for two weeks or more"
 CAUSES = {
     "InvalidSolver": "the Cloudflare token's Secret is not in cert-manager's own namespace, or lacks the key",
     "ErrRegisterACMEAccount": "Let's Encrypt does not take the account: check acme_email, and the way to the internet",
-    "ErrVerifyACMEAccount": "the account's private key is damaged: delete its Secret, and it registers anew",
+    "ErrVerifyACMEAccount": "the account's private key is damaged: delete its Secret, and it registers again",
     "InvalidConfig": "the issuer's server is not one that Let's Encrypt still runs",
     "DoesNotExist": "it is being issued: a DNS-01 challenge takes minutes; longer than that, look at its Challenge",
     "Expired": "it was not renewed in time: look at its CertificateRequest, Order and Challenge",

@@ -39,7 +39,7 @@ LAB_PATIENCE = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Questions to the checked cluster. Each asks anew, so a check can be repeated. Each raises `KubectlFailed`."""
+    """Questions to the checked cluster. Each queries again, so a check can be repeated. Each raises `KubectlFailed`."""
 
     runner: Runner
     kubectl: Kubectl

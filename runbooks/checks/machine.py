@@ -114,7 +114,7 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
     if pulumi.read_version(found.pulumi_version) >= pulumi.FIRST_WITH_EXIT_CODES:
         yield passed("pulumi", evidence)
     else:
-        cause = "its exit codes do not tell failures apart: 3.227 is the first whose do"
+        cause = "its exit codes do not distinguish failures: 3.227 is the first whose do"
         yield failed("pulumi", evidence, cause=cause, next_step=INSTALL["pulumi"])
     folder = user_home(os.environ) / "plugins"
     for plugin in wanted_plugins():
@@ -128,7 +128,7 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
 
 
 def plugin_is_there(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> Finding:
-    """Pulumi finds the plugin; where it may download it, its absence is no failure yet."""
+    """Pulumi finds the plugin; where it may download it, its absence is not a failure yet."""
     check = f"plugin {plugin.name}"
     place = place_of(plugin, folder, environ)
     if place:

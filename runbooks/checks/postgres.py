@@ -47,7 +47,7 @@ SQL_ANSWERS = "the server answers SQL as the exported user"
 
 _PHASE_CAUSES = {
     "Cluster is unrecoverable and needs manual intervention": "the instances' data cannot be recovered by the operator",
-    "Waiting for user action": "the operator waits for a person: an update strategy that asks, or a manual switchover",
+    "Waiting for user action": "the operator waits for the user: an update strategy that asks, or a manual switchover",
     "Unable to create required cluster objects": "the operator lacks a right, or an object of that name is not its own",
     "Cluster has incomplete or invalid image catalog": "the image catalog lacks this major version",
     "Setting up primary": "the first instance is still being made: its volume, or its image, is not there yet",

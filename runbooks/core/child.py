@@ -291,7 +291,7 @@ class Child:
         except BlockingIOError:
             return
         except OSError:
-            self._unwritten = memoryview(b"")  # the child does not want the rest; its exit code tells what that means
+            self._unwritten = memoryview(b"")  # the child does not want the rest; its exit code shows the reason
         if not self._unwritten:
             self._end_stdin()
 

@@ -33,7 +33,7 @@ class JournalUnwritable(Unwritable):
 class Journal:
     """One run's record, `<state>/runs/<UTC time>-<random>/journal.jsonl`; the folder's name sorts by time.
 
-    Thread-safe. Every string that is written goes through the masker.
+    Thread-safe. Every string that is written is masked.
     """
 
     def __init__(self, path: Path, descriptor: int, masker: Masker) -> None:
@@ -59,7 +59,7 @@ class Journal:
             path = folder / JOURNAL_FILE
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             journal = cls(path, descriptor, masker or Masker())
-            # Held for as long as this process lives: a run that still goes on is never pruned.
+            # Held for as long as this process lives: a run in progress is never pruned.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             journal.write("run", task=task, argv=list(argv), pid=os.getpid())
             # The first record is on the disk together with the folder's own name.

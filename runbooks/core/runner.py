@@ -418,7 +418,7 @@ def last_lines(outcome: Outcome, limit: int = SHOWN_LINES) -> list[str]:
 
 
 def session_members(session: int) -> list[str]:
-    """Name and number of every process of a session, as Linux tells it; empty elsewhere."""
+    """Name and number of every process of a session, from /proc; empty elsewhere."""
     members = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -291,7 +291,7 @@ def is_forgotten(step: Step) -> bool:
 
 
 def is_precious(type_token: str) -> bool:
-    """Whether losing it loses data, or what others hang on. An RBAC `Role` is not a role of a database."""
+    """Whether losing it loses data, or what other objects depend on. An RBAC `Role` is not a role of a database."""
     if PRECIOUS_TYPES.match(type_token):
         return True
     return type_token.startswith("kubernetes:") and kind_of(type_token).removesuffix("Patch") in PRECIOUS_KUBERNETES

@@ -127,7 +127,7 @@ def register_settings(session: Session, stack: Stack, file: StackFile) -> None:
 
 
 def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | None:
-    """The answer of the Pulumi Cloud, which takes no process; `None` if pulumi has to be run, which also says why."""
+    """The answer of the Pulumi Cloud, without a process; `None` if pulumi has to be run, which reports the reason."""
     if session.target.has_diy_backend:
         return None
     with session.known.one_at_a_time("cloud"):

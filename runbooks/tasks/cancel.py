@@ -1,7 +1,7 @@
 """`cancel.<service>`: find who holds the stack before anything is removed.
 
 `pulumi cancel` on a file backend deletes the lock while the other run continues, so it is called only when that
-process is known to be gone, or after a person who was shown the holder typed the service's name.
+process is known to be gone, or after a user who was shown the holder typed the service's name.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def cancel(c: Context, names: tuple[str, ...]) -> None:
 
 
 def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> bool:
-    """True when every holder is gone, or a person who was shown the others typed the name.
+    """True when every holder is gone, or a user who was shown the others typed the name.
 
     `None` for `held`: the backend does not show who holds it. Raises `Refused` while a holder lives, `NotApproved` when
     the name was not typed.

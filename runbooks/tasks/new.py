@@ -12,7 +12,7 @@ from invoke import task
     auto_shortflags=False,  # `-foo` is a wrong name, not the folder `oo`
     help={
         "name": "The service's name: one DNS label, also its folder's, its namespace and its name on the tailnet.",
-        "folder": "Where it goes: pulumi/<area>/…/NAME, new or empty.",
+        "folder": "Its folder: pulumi/<area>/…/NAME, new or empty.",
         "image": "Image it runs, with a version; without one, a web server that shows its own start page.",
         "port": "Port the image listens on, 1024 to 65535 (8080).",
         "about": "What it is, in a few words, such as: Podinfo, which shows where it runs.",
@@ -21,7 +21,7 @@ from invoke import task
 def service(c: Any, name: str, folder: str = "", image: str = "", port: str = "", about: str = "") -> None:
     """Write the folder of a new Pulumi project, and print its entry in the list of services. Nothing else is touched.
 
-    The project is a pod, its Service and a name on the tailnet; docs/add-a-service.md goes on from there.
+    The project is a pod, its Service and a name on the tailnet; docs/add-a-service.md describes the next steps.
     """
     from runbooks.core.files import ROOT
     from runbooks.run import open_run

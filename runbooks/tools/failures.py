@@ -32,7 +32,7 @@ from runbooks.tools.stack import Stack
 KEPT_LINES = 12
 """Lines of a failing answer that are shown; the journal has the rest."""
 KEPT_AT_THE_START = 4
-"""Of these: the failure is named first, the tool's conclusion stands at the end."""
+"""Of these: the failure is named first, the tool's conclusion is at the end."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ UNKNOWN_KIND = (
     "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
 )
 
-STOPPED = ("an update that completes", "./inv deploy.{service} goes on from there")
+STOPPED = ("an update that completes", "./inv deploy.{service} describes the next steps")
 
 BEHIND_THE_API_SERVER = (
     KnownFailure(
@@ -393,7 +393,7 @@ PENDING = KnownFailure(
     r"(?P<count>\d+) pending operations? from previous deployment",
     ToolFailed,
     "an earlier update of {service} was killed and left {count} operations of unknown result",
-    "a state that says what exists",
+    "a state that matches what exists",
     "./inv cancel.{service} lists them; `pulumi refresh` reads what is really there",
 )
 """Only a warning: it explains a failure for which pulumi gives no other reason."""

@@ -120,7 +120,7 @@ def read_context(path: Path, name: str) -> KubeContext:
         raise Refused(
             f"the user {user_name!r} of {path} logs in with the auth-provider {removed!r}, which kubectl 1.26 removed",
             expected=f"an exec plug-in: {_REMOVED_PROVIDERS[removed]}",
-            next_step="write the kubeconfig anew with the cloud's own command line",
+            next_step="create the kubeconfig again with the cloud's own command line",
         )
     return KubeContext(
         name=name,

@@ -101,7 +101,7 @@ def bound_names(top: Any, path: Path) -> list[str]:
     if not isinstance(bound, list):
         raise Usage(
             f"{path}: `environment:` holds a definition of its own",
-            expected="a list of names such as stitch/prod; definitions stand in environments/",
+            expected="a list of names such as stitch/prod; definitions belong in environments/",
             next_step="move it to environments/<project>/<env>.yaml, then ./inv esc.apply <project>/<env>",
         )
     # An entry may carry options: `stitch/prod: {merge: false}`.
@@ -152,7 +152,7 @@ def _find_bindings(path: Path, name: str) -> tuple[YamlEditor, list[int]]:
 # Edits by pulumi
 
 BACKUP = ".kept"
-"""The end of a backup's name; before it stands the number of the process that made it."""
+"""The end of a backup's name; preceded by the process id that made it."""
 
 
 @contextlib.contextmanager
