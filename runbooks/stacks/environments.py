@@ -21,7 +21,7 @@ from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import lab_tool
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
-from runbooks.tools.stack_config import StackFile, full_key, is_same
+from runbooks.tools.stack_config import StackFile, full_key, is_same, read_binding
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -86,6 +86,12 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
     except ToolFailed as error:
         raise _explain_missing_outputs(session, name) or error from error
     except NotFound as error:
+        if name.version:
+            raise NotFound(
+                f"there is no revision or tag {name.version} of {name.short}",
+                expected="a version that exists",
+                next_step=f"esc env version history {name.full.partition('@')[0]} lists them",
+            ) from error
         raise explain_missing(session, name) from error
     if not outcome.stdout.strip():
         raise ToolFailed(
@@ -182,6 +188,28 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
     return opened
 
 
+def as_bound(session: Session, service: Service, name: EnvironmentName) -> EnvironmentName:
+    """The environment in the version that the service's stack config binds; `name` where it binds none.
+
+    Raises `Usage` where it is bound without merging: none of its values would reach the stack.
+    """
+    path = config_file_of(session, service)
+    binding = read_binding(path, name.short)
+    if binding is None:
+        return name
+    entry, is_merged = binding
+    if not is_merged:
+        raise Usage(
+            f"{path} binds {entry} with `merge: false`, so none of its values reaches the stack of {service.name}",
+            expected="an entry without that option",
+            next_step=f"remove `merge: false` from {path}, then ./inv esc.bind {name.short}",
+        )
+    bound = esc.read_entry(entry, session.target.organization)
+    if bound.version:
+        session.reporter.line(f"{path.name} binds {bound.shown}: that version is checked, not the newest")
+    return bound
+
+
 # What a consumer requires of it
 
 
@@ -244,12 +272,12 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
     problems = [line.replace("<env>", name.short) for line in find_problems(service, opened)]
     if problems:
         raise Usage(
-            f"{name.short} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
+            f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
             expected=f"{len(service.environment_keys)} values below pulumiConfig, each with the right secretness",
             next_step=f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
         )
     count, secret = len(service.environment_keys), sum(key.is_secret for key in service.environment_keys)
-    session.reporter.line(f"{name.short} provides all {count} settings that {service.name} requires, {secret} secret")
+    session.reporter.line(f"{name.shown} provides all {count} settings that {service.name} requires, {secret} secret")
 
 
 def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
@@ -486,7 +514,7 @@ def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
     try:
         return open_environment(session, name)
     except NotFound:
-        if not session.target.ephemeral:
+        if not session.target.ephemeral or name.version:
             raise
         apply_definitions(session, [name.short])
         return open_environment(session, name)

@@ -162,10 +162,11 @@ def bind(c: Any, env: str, service: str = "") -> None:
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            opened = open_unless_waiting(session, name)
+            bound = environments.as_bound(session, consumer, name)
+            opened = open_unless_waiting(session, bound)
         with session.reporter.step(steps[1]):
             if opened is not None:
-                environments.check_contract(session, name, consumer, opened)
+                environments.check_contract(session, bound, consumer, opened)
         with session.reporter.step(steps[2]):
             path = environments.config_file_of(session, consumer)
             changed = stack_config.bind(path, name.short)

@@ -123,7 +123,7 @@ def check_environment(session: Session, service: Service, *, yes: bool) -> Opene
     from runbooks.stacks import environments
     from runbooks.tools import stack_config
 
-    name = environments.read_name(session, service.environment)
+    name = environments.as_bound(session, service, environments.read_name(session, service.environment))
     opened = environments.open_or_apply(session, name)
     environments.check_opened(session, opened, name)
     environments.check_contract(session, name, service, opened)

@@ -38,6 +38,11 @@ class EnvironmentName:
         return f"{self.organization}/{self.project}/{self.name}" + (f"@{self.version}" if self.version else "")
 
     @property
+    def shown(self) -> str:
+        """`project/name`, with the version where it is not the latest."""
+        return self.short + (f"@{self.version}" if self.version else "")
+
+    @property
     def short(self) -> str:
         """As in stack configs and commands."""
         return f"{self.project}/{self.name}"

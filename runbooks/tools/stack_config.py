@@ -114,6 +114,21 @@ def is_same(entry: str, name: str) -> bool:
     return "/".join(["default", *parts][-2:]) == name
 
 
+def read_binding(path: Path, name: str) -> tuple[str, bool] | None:
+    """The entry that binds the environment, as written (with its version), and whether its values are merged in.
+
+    The last one counts; `None` where no entry names it.
+    """
+    top = YamlFile.read(path).mapping() if path.exists() else {}
+    names = bound_names(top, path)
+    places = [number for number, entry in enumerate(names) if is_same(entry, name)]
+    if not places:
+        return None
+    entry = top[ENVIRONMENT][places[-1]]
+    options = entry[next(iter(entry))] if isinstance(entry, dict) else None
+    return names[places[-1]], not (isinstance(options, dict) and options.get("merge") is False)
+
+
 def bind(path: Path, name: str) -> bool:
     """Make `environment:` of the file contain the name exactly once; returns whether the file was written.
 

@@ -440,6 +440,27 @@ def test_a_key_with_its_namespace_counts_too(home: House) -> None:
     esc.bind.body(home.c, "stitch/prod")
 
 
+def test_the_version_that_is_bound_is_the_one_that_is_judged(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+    stack_file(home, "environment:\n  - stitch/prod@1\n")
+    esc.bind.body(home.c, "stitch/prod")
+    assert home.argvs("esc")[0].split()[1].endswith("stitch/prod@1")
+    assert "stitch/prod@1 provides all 13" in capsys.readouterr().out
+
+
+def test_a_binding_that_merges_nothing_is_refused(home: House) -> None:
+    stack_file(home, "environment:\n  - stitch/prod: {merge: false}\n")
+    with pytest.raises(Usage, match="merge: false"):
+        esc.bind.body(home.c, "stitch/prod")
+    assert home.argvs("esc") == []
+
+
+def test_a_version_that_is_not_there_is_named(home: House) -> None:
+    stack_file(home, "environment:\n  - stitch/prod@99\n")
+    home.answer("esc", ["--format"], (1, "", "Error: [404] Not Found: revision '99' of environment 'x' not found"))
+    with pytest.raises(NotFound, match="99"):
+        esc.bind.body(home.c, "stitch/prod")
+
+
 def test_bind_says_which_settings_of_the_file_win(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     stack_file(home, "config:\n  stitch:image: other:2\n")
     esc.bind.body(home.c, "stitch/prod")
