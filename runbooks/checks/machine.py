@@ -121,8 +121,12 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
         row = plugin_is_there(plugin, folder, {**os.environ, **session.env})
         yield replace(row, next_step="./inv lab.up") if session.target.ephemeral and not row.ok else row
     yield look("esc", lambda: esc_is_there(session))
-    yield look("login", lambda: is_logged_in(session))
+    login = look("login", lambda: is_logged_in(session))
+    yield login
     yield look("helm releases", lambda: no_release_is_stuck(session))
+    if not login.ok:
+        yield not_tried("stacks", "needs: login")
+        return
     for service in session.services:
         yield look(f"stack of {service.name}", lambda service=service: stack_is_complete(session, service))  # type: ignore[misc]
 

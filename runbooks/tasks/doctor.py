@@ -46,6 +46,7 @@ def _target_rows(c: Any, run: RunContext) -> Iterator[Finding]:
     """From the file to the stacks; a row whose precondition is broken is left out, or fails with the same cause."""
     import contextlib
 
+    from lab import platform
     from runbooks.checks import machine
     from runbooks.core.errors import NotFound, OpsError
     from runbooks.core.files import ROOT
@@ -66,6 +67,11 @@ def _target_rows(c: Any, run: RunContext) -> Iterator[Finding]:
             cause = f"expected: {error.expected}" if error.expected else ""
             yield failed("target", error.summary, cause=cause, next_step=error.next_step)
         return
+    if target.ephemeral and not platform.is_up(run.state_dir):
+        yield not_tried(
+            "target", "lab, which is stopped; the rows below need it", next_step="./inv lab.up", deciding=False
+        )
+        return
     yield passed("target", f"{target.name}: stack {target.stack} on {target.shown_backend}")
     files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in SERVICES)
     with_scheme = (secrets_provider_of(file).partition("://") for file in files)
@@ -82,8 +88,12 @@ def _target_rows(c: Any, run: RunContext) -> Iterator[Finding]:
         except OpsError as error:
             yield failed("cluster", error.summary, cause=error.expected, next_step=error.next_step)
             return
-        yield look("cluster", lambda: machine.cluster_answers(target, context, kubectl, run.runner))
-        yield look("kubectl", lambda: machine.kubectl_fits(kubectl, run.runner))
+        cluster = look("cluster", lambda: machine.cluster_answers(target, context, kubectl, run.runner))
+        yield cluster
+        if cluster.ok:
+            yield look("kubectl", lambda: machine.kubectl_fits(kubectl, run.runner))
+        else:
+            yield not_tried("kubectl", "needs: cluster")
     with contextlib.ExitStack() as closing:
         try:
             session = build_session(target, run, closing)
