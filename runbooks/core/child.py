@@ -80,6 +80,8 @@ class Capture:
                 self._deliver(b"".join([*self._incomplete, data[:end]]))
                 self._incomplete.clear()
             self._incomplete.append(data[end:])
+            if self.overflowed:  # a line without an end must not fill the memory
+                self._incomplete.clear()
 
     def close(self) -> None:
         """Nothing more will arrive; an incomplete last line counts as one."""

@@ -225,13 +225,13 @@ class Runner:
             self._wait_for(child)
             outcome = self._outcome(child, stdout, stderr)
             self._record(outcome, child)
-            self._refuse_lost_output(outcome, callbacks, stdout, stderr)
             if child.timed_out:
                 raise OutOfTime(
                     f"{self._name(command)} did not answer within {command.timeout:g} s",
                     expected="an answer; nothing was changed by this command",
                     next_step="look whether the server can be reached (./inv doctor), then run the same command again",
                 )
+            self._refuse_lost_output(outcome, callbacks, stdout, stderr)
             return outcome
 
     def check(
