@@ -127,7 +127,7 @@ def test_the_end_of_a_program_is_reported_as_recorded(project: Project, program:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"venv": Path("/nowhere/venv")}, ["/nowhere/venv", "virtual"]),
+        ({"venv": Path("/dev/null/venv")}, ["/dev/null/venv", "virtual"]),
         ({"toolchain": "conda"}, ["unsupported toolchain option: conda"]),
     ],
     ids=["no environment", "no such toolchain"],
