@@ -46,7 +46,7 @@ def test_it_is_refused_before_anything_is_applied(home: Workshop) -> None:
 def test_it_is_taken_over_only_by_a_person_who_types_the_name(home: Workshop) -> None:
     settings = home.project / "Pulumi.mx.yaml"
     settings.write_text(settings.read_text().replace("config:\n", f'config:\n  {TAKES_OVER}: "true"\n', 1))
-    home.at_home("deploy.probe", "--yes").ends_with(8, "probe", "take over")
+    home.at_home("deploy.probe", "--yes").ends_with(8, "probe takes over")
     assert word(home) == ""
     wrong = ("Type probe to go on:", "y")
     home.typed("--target", "home", "deploy.probe", answers=[wrong], env=home.with_pulumi).ends_with(8, "not approved")
