@@ -80,7 +80,7 @@ UNKNOWN_KIND = (
     "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
 )
 
-STOPPED = ("an update that completes", "./inv deploy.{service} describes the next steps")
+STOPPED = ("an update that completes", "./inv deploy.{service} goes on from there")
 
 BEHIND_THE_API_SERVER = (
     KnownFailure(
