@@ -7,8 +7,7 @@ requires is read from its program's `settings.py`.
 
 from __future__ import annotations
 
-from runbooks.core.names import known
-from runbooks.stacks.service import Reference, Service
+from runbooks.stacks.service import Reference, Service, find
 
 POSTGRES = Reference(setting="postgres_stack", producer="postgres")
 
@@ -142,5 +141,4 @@ SERVICES: tuple[Service, ...] = (
 
 def find_service(name: str) -> Service:
     """The service called `name`. Raises `NotFound` with the three nearest names."""
-    by_name = {service.name: service for service in SERVICES}
-    return by_name[known("service", name, by_name)]
+    return find(SERVICES, name)

@@ -188,12 +188,11 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
     return opened
 
 
-def as_bound(session: Session, service: Service, name: EnvironmentName) -> EnvironmentName:
-    """The environment in the version that the service's stack config binds; `name` where it binds none.
+def as_bound(session: Session, service: Service, path: Path, name: EnvironmentName) -> EnvironmentName:
+    """The environment in the version that the stack config at `path` binds; `name` where it binds none.
 
     Raises `Usage` where it is bound without merging: none of its values would reach the stack.
     """
-    path = config_file_of(session, service)
     binding = read_binding(path, name.short)
     if binding is None:
         return name

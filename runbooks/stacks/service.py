@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from runbooks.core.errors import Usage
+from runbooks.core.names import known
 
 PROGRAMS = Path(__file__).resolve().parents[2] / "pulumi"
 
@@ -140,3 +141,9 @@ class Service:
     @property
     def _in_stack_config(self) -> tuple[Setting, ...]:
         return () if self.environment else required_settings(PROGRAMS / self.folder)
+
+
+def find(services: Iterable[Service], name: str) -> Service:
+    """The service called `name`. Raises `NotFound` with the three nearest names."""
+    by_name = {service.name: service for service in services}
+    return by_name[known("service", name, by_name)]

@@ -13,10 +13,9 @@ from runbooks.core.environment import key_service_variables
 from runbooks.core.errors import OpsError
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
-from runbooks.core.names import known
 from runbooks.core.reporter import Reporter
 from runbooks.core.runner import Runner
-from runbooks.stacks.service import Service
+from runbooks.stacks.service import Service, find
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import Tools
 from runbooks.tools import pulumi
@@ -108,8 +107,7 @@ class Session:
 
     def service(self, name: str) -> Service:
         """The service called `name`. Raises `NotFound` with the three nearest names."""
-        known_names = {service.name: service for service in self.services}
-        return known_names[known("service", name, known_names)]
+        return find(self.services, name)
 
     def _key_services(self, service: Service) -> dict[str, str]:
         """The logins of the key services that hold the keys of its stack, and of those whose outputs it reads."""

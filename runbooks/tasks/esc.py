@@ -162,13 +162,13 @@ def bind(c: Any, env: str, service: str = "") -> None:
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            bound = environments.as_bound(session, consumer, name)
+            path = environments.config_file_of(session, consumer)
+            bound = environments.as_bound(session, consumer, path, name)
             opened = open_unless_waiting(session, bound)
         with session.reporter.step(steps[1]):
             if opened is not None:
                 environments.check_contract(session, bound, consumer, opened)
         with session.reporter.step(steps[2]):
-            path = environments.config_file_of(session, consumer)
             changed = stack_config.bind(path, name.short)
             session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
             if opened is not None:

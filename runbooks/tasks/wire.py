@@ -123,11 +123,12 @@ def check_environment(session: Session, service: Service, *, yes: bool) -> Opene
     from runbooks.stacks import environments
     from runbooks.tools import stack_config
 
-    name = environments.as_bound(session, service, environments.read_name(session, service.environment))
+    name = environments.read_name(session, service.environment)
+    path = environments.config_file_of(session, service)
+    name = environments.as_bound(session, service, path, name)
     opened = environments.open_or_apply(session, name)
     environments.check_opened(session, opened, name)
     environments.check_contract(session, name, service, opened)
-    path = environments.config_file_of(session, service)
     if not environments.bound_by(session, [service], name):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if stack_config.bind(path, name.short):

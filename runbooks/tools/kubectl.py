@@ -102,10 +102,16 @@ class Kubectl:
         limit = "0" if self.has_plugin else f"{REQUEST_TIMEOUT}s"
         return self.program, f"--kubeconfig={self.kubeconfig}", f"--request-timeout={limit}"
 
+    @property
+    def _timeout(self) -> float:
+        """Seconds for a read."""
+        return LOGIN_TIMEOUT if self.has_plugin else READ_TIMEOUT
+
     def _read(self, *words: str, title: str, extra: float = 0.0, **options: Any) -> Command:
-        timeout = (LOGIN_TIMEOUT if self.has_plugin else READ_TIMEOUT) + extra
         argv = (*self._head, *words)
-        return Command(argv=argv, title=title, env=self.env, timeout=timeout, shows_stderr=self.has_plugin, **options)
+        return Command(
+            argv=argv, title=title, env=self.env, timeout=self._timeout + extra, shows_stderr=self.has_plugin, **options
+        )
 
     def get(
         self,
@@ -188,7 +194,7 @@ class Kubectl:
             stdin=json.dumps(obj).encode(),
             mutates=not dry_run,
             confidential=True,
-            timeout=(LOGIN_TIMEOUT if self.has_plugin else READ_TIMEOUT) if dry_run else None,
+            timeout=self._timeout if dry_run else None,
         )
 
     def set_managers(self, obj: Json, entries: Sequence[Json], *, manager: str) -> Command:
