@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,13 +156,12 @@ class Environments:
         if "project" in request.params:
             environment, revision = self.find(request)
             return self._open(environment.full_name, self.store.definition(environment, revision), request)
-        if request.query.get("environmentOverrides"):
-            raise bad_request("environmentOverrides are not supported by the lab's cloud")
         return self._open(ANONYMOUS, request.text(), request)
 
     def _open(self, name: str, definition: str, request: Request) -> Answer:
         seconds = read_duration(request.query.get("duration", ""))
-        evaluated = self.evaluator.open(name, definition)
+        overrides = read_overrides(request.query.get("environmentOverrides", ""))
+        evaluated = self.evaluator.open(name, definition, overrides)
         found = evaluated.get("diagnostics", [])
         if has_errors(found):
             raise ApiError(400, "evaluation failed", diagnostics=found)
@@ -178,6 +179,17 @@ class Environments:
         """The environment of the path and the revision that is meant; raises `ApiError` 404."""
         environment = self.store.load(request.params["project"], request.params["environment"])
         return environment, environment.resolve(request.params.get("version", LATEST))
+
+
+def read_overrides(text: str) -> dict[str, str]:
+    """What `pulumi up --override-env NAME=OTHER` sends: `{name: other}` as JSON in base64. Raises `ApiError` 400."""
+    try:
+        overrides = json.loads(base64.urlsafe_b64decode(text + "==") or "{}")
+    except ValueError:
+        overrides = None
+    if not isinstance(overrides, dict) or not all(isinstance(name, str) for name in overrides.values()):
+        raise bad_request("environmentOverrides is not an object of environments' names in base64")
+    return overrides
 
 
 def has_errors(diagnostics: list[Json]) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -51,9 +51,12 @@ class Evaluator:
         """`environment` and `diagnostics`, each only where there is something; providers stay unopened."""
         return self._call({"op": "check", "name": name, "definition": definition, "showSecrets": show_secrets})
 
-    def open(self, name: str, definition: str) -> Json:
-        """As `check`, with everything evaluated and secrets in plaintext."""
-        return self._call({"op": "open", "name": name, "definition": definition})
+    def open(self, name: str, definition: str, overrides: Mapping[str, str] | None = None) -> Json:
+        """As `check`, with everything evaluated and secrets in plaintext.
+
+        `overrides` is what to load in place of imported environments, by the name in `imports`.
+        """
+        return self._call({"op": "open", "name": name, "definition": definition}, overrides)
 
     def encrypt(self, name: str, definition: str) -> str:
         """The definition with every static secret encrypted; one without any comes back as it is."""
@@ -68,21 +71,21 @@ class Evaluator:
         with self._lock:
             self._end()
 
-    def _call(self, request: Json) -> Json:
+    def _call(self, request: Json, overrides: Mapping[str, str] | None = None) -> Json:
         with self._lock:
             try:
-                answer = self._converse(request)
+                answer = self._converse(request, overrides or {})
             except _Ended:
                 # An evaluation changes nothing, so it can simply be tried again.
                 try:
-                    answer = self._converse(request)
+                    answer = self._converse(request, overrides or {})
                 except _Ended as error:
                     raise ApiError(500, f"Internal Server Error: the evaluator ended ({error})") from error
         if "failure" in answer:
             raise ApiError(500, f"Internal Server Error: {answer['failure']}")
         return answer
 
-    def _converse(self, request: Json) -> Json:
+    def _converse(self, request: Json, overrides: Mapping[str, str]) -> Json:
         try:
             process = self._running()
             with _bounded(process):
@@ -91,18 +94,18 @@ class Evaluator:
                     answer = _receive(process.stdout)
                     if "ask" not in answer:
                         return answer
-                    _send(process.stdin, self._reply(answer))
+                    _send(process.stdin, self._reply(answer, overrides))
         except BaseException:
             # It may be in the middle of an evaluation, whose answer the next call would take for its own.
             self._end()
             raise
 
-    def _reply(self, question: Json) -> Json:
+    def _reply(self, question: Json, overrides: Mapping[str, str]) -> Json:
         name = str(question["name"])
         try:
             if question["ask"] == "stack":
                 return {"outputs": self.stack(name)}
-            return {"definition": self.environment(name)}
+            return {"definition": self.environment(overrides.get(name, name))}
         except Unanswerable as reason:
             return {"error": str(reason)}
 

@@ -206,9 +206,24 @@ def test_an_empty_environment_opens_to_nothing(caller: Caller, environment: str)
     assert caller.get(f"{E}/yaml/open/{caller.post(f'{E}/yaml/open', {'imports': ['app/prod']})['id']}")["schema"]
 
 
-def test_what_the_lab_has_not_is_refused_by_name(caller: Caller) -> None:
-    refused = caller.send("POST", f"{E}/yaml/open?environmentOverrides=x", {"imports": []})
+def test_an_import_is_overridden_as_pulumi_override_env_asks(caller: Caller, environment: str) -> None:
+    put(caller, environment, "values: {round: 2}")
+    text = base64.urlsafe_b64encode(json.dumps({"app/gone": "app/prod@2"}).encode()).decode().rstrip("=")
+    path = f"{E}/yaml/open?environmentOverrides={text}"
+    session = caller.post(path, {"imports": ["app/gone"]})["id"]
+    assert caller.get(f"{E}/yaml/open/{session}")["properties"]["round"]["value"] == 2
+    assert complaints(caller.send("POST", f"{E}/yaml/open", {"imports": ["app/gone"]}))
+
+
+@pytest.mark.parametrize("overrides", [b"x", b"[]", b'{"app/prod": 1}'])
+def test_overrides_that_are_not_names_are_refused(caller: Caller, overrides: bytes) -> None:
+    text = base64.urlsafe_b64encode(overrides).decode()
+    refused = caller.send("POST", f"{E}/yaml/open?environmentOverrides={text}", {"imports": []})
+    assert refused.status == 400
     assert "environmentOverrides" in refused.content["message"]
+
+
+def test_what_the_lab_has_not_is_refused_by_name(caller: Caller) -> None:
     assert caller.send("POST", "/api/esc/environments/other/yaml/check", b"values: {}").status == 404
     assert caller.send("POST", f"{E}/app/none/open").content == {
         "code": 404,
