@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,17 @@ def write_launcher(paths: LabPaths, pulumi: Path, backend: str) -> None:
         text = text.replace(name, shlex.quote(value))
     write_private(paths.bin / "pulumi", text)
     (paths.bin / "pulumi").chmod(0o700)
-    _link(paths.credentials / "plugins", plugin_folder(os.environ))
+    _link_plugins(paths.credentials / "plugins", plugin_folder(os.environ))
+
+
+def _link_plugins(link: Path, plugins: Path) -> None:
+    if link.is_dir() and not link.is_symlink():
+        # A plain pulumi made the folder while the link was missing. What it installed there is the user's.
+        for entry in link.iterdir():
+            if not (plugins / entry.name).exists():
+                shutil.move(entry, plugins)
+        shutil.rmtree(link)
+    _link(link, plugins)
 
 
 def _link(link: Path, place: Path) -> None:

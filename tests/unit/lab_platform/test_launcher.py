@@ -81,3 +81,18 @@ def test_a_removed_stack_keeps_the_template(paths: LabPaths) -> None:
 
 def test_another_stack_is_answered_with_what_to_type(paths: LabPaths) -> None:
     assert "pulumi stack select lab" in typed(paths, "stack", "select", "mx")[2]
+
+
+def test_plugins_in_a_folder_of_the_lab_move_to_the_users(paths: LabPaths, tmp_path: Path) -> None:
+    link, users = paths.credentials / "plugins", tmp_path / "home" / "plugins"
+    link.unlink()
+    for folder, text in ((link / "resource-one", "lab"), (link / "resource-two", "lab"), (users / "resource-two", "")):
+        folder.mkdir(parents=True)
+        (folder / "plugin").write_text(text)
+    target.write_launcher(paths, tmp_path / "real", CLOUD)
+    assert link.is_symlink()
+    assert link.resolve() == users
+    assert {path.parent.name: path.read_text() for path in users.glob("*/plugin")} == {
+        "resource-one": "lab",
+        "resource-two": "",
+    }
