@@ -52,6 +52,17 @@ def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
     return Task(run, name=name)
 
 
+def task_name(verb: str, names: Sequence[str]) -> str:
+    """`deploy.postgres`, or `deploy.all` for every service at once."""
+    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
+
+
+def command_again(c: Context, task: str, *options: str) -> str:
+    """The command line that runs the task again on the same target."""
+    target = ("--target", str(c.config.ops.target)) if c.config.ops.target else ()
+    return " ".join(word for word in ("./inv", *target, task, *options) if word)
+
+
 def tasks_of(module: ModuleType) -> Iterator[Task[Any]]:
     """The module's own tasks, in the order they were written: `@task` functions and what `each_service` made."""
     for value in vars(module).values():

@@ -38,8 +38,8 @@ from bench_cli import INV, Figure, NotMeasured, cpu_of_children, own_lab, run_co
 
 from runbooks.core.environment import child_environment
 from runbooks.core.journal import read_journal, runs_of
+from runbooks.core.parallel import processors
 from runbooks.core.search_path import cache_folder
-from runbooks.stacks.preview import processors
 
 CORES = processors()
 TASK = "preview.all"

@@ -31,7 +31,7 @@ from runbooks.checks.cluster import (
 )
 from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
 from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
-from runbooks.stacks.preview import side_by_side
+from runbooks.core.parallel import side_by_side
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, KubectlFailed, dig, metadata, text_at
@@ -153,7 +153,9 @@ def verify_public(session: Session, namespace: str = "") -> list[Finding]:
     except KubectlFailed as error:
         return report(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
     rows, findings = [], []
-    looked = side_by_side(session, found, lambda item: run_checks(public_checks(session, item), subject=item.subject))
+    looked = side_by_side(
+        session.reporter, found, lambda item: run_checks(public_checks(session, item), subject=item.subject)
+    )
     for item, seen in zip(found, looked, strict=True):
         rows.append([item.subject, ", ".join(item.urls), *(CELLS[finding.state] for finding in seen)])
         findings += seen

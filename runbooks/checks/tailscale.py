@@ -37,7 +37,7 @@ from runbooks.checks.cluster import (
 )
 from runbooks.checks.inside import Page
 from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
-from runbooks.stacks.preview import side_by_side
+from runbooks.core.parallel import side_by_side
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
@@ -212,7 +212,7 @@ def verify_exposures(session: Session, namespace: str = "", page: Page = ANY_PAG
     rows, findings = [], []
     # Side by side: each that is not ready is waited for.
     looked = side_by_side(
-        session, found, lambda item: run_checks(exposure_checks(session, item, page), subject=item.subject)
+        session.reporter, found, lambda item: run_checks(exposure_checks(session, item, page), subject=item.subject)
     )
     for item, seen in zip(found, looked, strict=True):
         cells = {finding.check: CELLS[finding.state] for finding in seen}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from runbooks.core.command import Outcome
 from runbooks.core.errors import NotApproved, OpsError, Refused, VerificationFailed
 from runbooks.core.findings import Verdict, summarize_verdicts
+from runbooks.core.parallel import side_by_side
 from runbooks.stacks import states
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.holders import holders_of
@@ -32,7 +33,6 @@ from runbooks.stacks.preview import (
     plan_stack,
     producer_stack,
     record_applied,
-    side_by_side,
     title,
 )
 from runbooks.stacks.service import Service
@@ -148,7 +148,7 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Prog
                 await_producers(session, services, run.done)
                 confirm_cluster(session)
                 with session.reporter.step(title("apply", services)) as step:
-                    side_by_side(session, changing, lambda plan: _apply_stack(session, plan, run, step.note))
+                    side_by_side(session.reporter, changing, lambda plan: _apply_stack(session, plan, run, step.note))
     finally:
         reached = {*run.done, *run.unchanged, *run.failed}
         run.not_started = [stack.service for stack in plan.stacks if stack.service not in reached]
@@ -205,7 +205,7 @@ def forget_states(session: Session, services: Sequence[Service]) -> None:
 def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
     """Preview side by side, show one plan summary, ask for one approval."""
     with session.reporter.step(title("preview", services)):
-        plans = side_by_side(session, services, lambda service: plan_stack(session, service))
+        plans = side_by_side(session.reporter, services, lambda service: plan_stack(session, service))
     for plan in plans:
         if plan.is_blocked:
             raise Refused(

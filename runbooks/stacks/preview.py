@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -11,11 +10,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from invoke import Context
-
 from runbooks.core.command import Command
 from runbooks.core.errors import STATE_FOLDER, NotFound, OpsError
 from runbooks.core.files import make_folder, write_atomically
+from runbooks.core.parallel import processors, results_of
 from runbooks.stacks import environments, states
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.order import closure, layers
@@ -32,22 +30,8 @@ from runbooks.tools.stack_config import StackFile
 
 MOST_PREVIEWS = 8
 """Previews at once, on however many processors: each takes some hundred megabytes."""
-SIDE_BY_SIDE = 4
-"""Stacks worked on at once: most of an update is waiting."""
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def task_name(verb: str, names: Sequence[str]) -> str:
-    """`deploy.postgres`, or `deploy.all` for every service at once."""
-    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
-
-
-def command_again(c: Context, task: str, *options: str) -> str:
-    """The command line that runs the task again on the same target."""
-    target = ("--target", str(c.config.ops.target)) if c.config.ops.target else ()
-    return " ".join(word for word in ("./inv", *target, task, *options) if word)
 
 
 def choose(session: Session, names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
@@ -109,7 +93,7 @@ def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> R
         finished = work_in_order(pool, service_layers, lambda service: plan_stack(session, service))
         for layer in service_layers:
             with session.reporter.step(title("preview", layer)):
-                planned.append(tuple(results_of(session, next(finished))))
+                planned.append(tuple(results_of(session.reporter, next(finished))))
     finally:
         pool.shutdown(cancel_futures=True)
     return RunPlan(layers=tuple(planned), target=session.target.name)
@@ -159,11 +143,6 @@ def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
         names = groups[-1]
         session.reporter.line(f"{', '.join(names)}: not previewed")
         raise failures[names[0]]
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work_in_order(
@@ -272,29 +251,6 @@ def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
     where = f"remove it from {stack.folder / 'Pulumi.yaml'} or {stack.settings_file}"
     check_stack_settings(settings, session.target, source=source, next_step=where)
     return preview
-
-
-def side_by_side(session: Session, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
-    """Do the work for all items at once, in threads, and return the results in their order.
-
-    Waits for all of them; then raises the first failure and shows the others.
-    """
-    if len(items) == 1:
-        return [work(items[0])]
-    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="stack") as pool:
-        futures = [pool.submit(work, item) for item in items]
-    return results_of(session, futures)
-
-
-def results_of(session: Session, done: Sequence[Future[Result]]) -> list[Result]:
-    """The results of finished work. Raises the first failure, after it showed the others."""
-    failures = [error for future in done if (error := future.exception()) is not None]
-    for error in failures[1:]:
-        if isinstance(error, OpsError):
-            session.reporter.advice(error.beside("also failed: "))
-    if failures:
-        raise failures[0]
-    return [future.result() for future in done]
 
 
 # What the cluster has already

@@ -78,14 +78,14 @@ def check(c: Any) -> None:
     """Check every chart: its pin exists, it fits the cluster, the hooks that pulumi drops by name. Changes nothing."""
     from runbooks.core.errors import VerificationFailed
     from runbooks.core.findings import Verdict
+    from runbooks.core.parallel import side_by_side
     from runbooks.run import open_session
     from runbooks.services import SERVICES
-    from runbooks.stacks import preview
 
     with open_session(c, "charts.check") as opened:
         session = with_helm(opened)
         with session.reporter.step("look at every chart"):
-            looked = preview.side_by_side(session, SERVICES, lambda service: look_at(session, service))
+            looked = side_by_side(session.reporter, SERVICES, lambda service: look_at(session, service))
         findings = [finding for each in looked for finding in each]
         for finding in findings:
             session.reporter.finding(finding)

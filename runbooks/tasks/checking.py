@@ -11,9 +11,9 @@ from typing import Any
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed, Usage
 from runbooks.core.files import ROOT
+from runbooks.core.parallel import processors
 from runbooks.core.search_path import find_program
 from runbooks.run import open_run
-from runbooks.stacks.preview import processors
 
 BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/platform/pulumi.sh")

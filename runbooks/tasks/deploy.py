@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import command_again, each_service, task_name
 
 
 @each_service(everything=True)
@@ -17,8 +17,8 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
     from runbooks.stacks import apply, preview
     from runbooks.tasks.verify import verify_service
 
-    task = preview.task_name("deploy", names)
-    again = preview.command_again(c, task, "--only" if only else "")
+    task = task_name("deploy", names)
+    again = command_again(c, task, "--only" if only else "")
     with open_session(c, task) as session:
         layers = preview.choose(session, names, only=only)
         chosen = {service.name for layer in layers for service in layer}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import command_again, each_service
 
 if TYPE_CHECKING:
     from runbooks.stacks.service import Service
@@ -23,7 +23,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
     from runbooks.tools import pulumi
 
     task = f"destroy.{names[0]}"
-    again = preview.command_again(c, task)
+    again = command_again(c, task)
     with open_session(c, task) as session:
         service = session.service(names[0])
         session.reporter.announce(

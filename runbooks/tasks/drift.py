@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import each_service, task_name
 
 WORDS = {"update": "changed", "delete": "gone", "create": "not in the state"}
 
@@ -13,17 +13,18 @@ WORDS = {"update": "changed", "delete": "gone", "create": "not in the state"}
 def drift(c: Context, names: tuple[str, ...]) -> None:
     """Compare what {service} made with what is really there; exit 7 when they differ. Changes nothing."""
     from runbooks.core.errors import UnexpectedChanges
+    from runbooks.core.parallel import side_by_side
     from runbooks.run import open_session
     from runbooks.stacks import preview
     from runbooks.stacks.plan import property_lines
     from runbooks.stacks.preparation import prepare
 
-    task = preview.task_name("drift", names)
+    task = task_name("drift", names)
     with open_session(c, task) as session:
         services = preview.find_deployed(session, [session.service(name) for name in names])
         with session.reporter.step(preview.title("look for drift of", services)):
-            found = preview.side_by_side(
-                session, services, lambda service: preview.find_drift(session, prepare(session, service))
+            found = side_by_side(
+                session.reporter, services, lambda service: preview.find_drift(session, prepare(session, service))
             )
         for service, steps in zip(services, found, strict=True):
             differ = "1 object differs" if len(steps) == 1 else f"{len(steps)} objects differ"

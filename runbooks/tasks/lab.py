@@ -74,7 +74,7 @@ def env(c: Any) -> None:
     """Print exports for plain pulumi, kubectl and psql: eval "$(./inv lab.env)"."""
     from lab import platform
     from runbooks.core.errors import NotFound
-    from runbooks.stacks import preview
+    from runbooks.core.parallel import side_by_side
     from runbooks.stacks.guard import confirm_cluster
     from runbooks.stacks.preparation import set_up
 
@@ -86,7 +86,7 @@ def env(c: Any) -> None:
         with contextlib.redirect_stdout(sys.stderr), _lab_session(c, "lab.env") as session:
             confirm_cluster(session)
             # What plain pulumi does not make: the lab's stacks with their config and secrets.
-            preview.side_by_side(session, session.services, lambda service: set_up(session, service))
+            side_by_side(session.reporter, session.services, lambda service: set_up(session, service))
     for name, value in platform.environment(state).items():
         reporter.line(f"export {name}={shlex.quote(value)}")
         reporter.event("variable", name=name, value=value)

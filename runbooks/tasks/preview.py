@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import command_again, each_service, task_name
 
 
 @each_service(everything=True)
@@ -20,7 +20,7 @@ def preview(
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview
 
-    task = preview.task_name("preview", names)
+    task = task_name("preview", names)
     with open_session(c, task) as session:
         layers = preview.choose(session, names, only=only)
         session.reporter.plan(preview.titles(layers, "preview"))
@@ -33,5 +33,5 @@ def preview(
             raise UnexpectedChanges(
                 f"{', '.join(changing)} would change",
                 expected="no change",
-                next_step=preview.command_again(c, task, "--diff"),
+                next_step=command_again(c, task, "--diff"),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import command_again, each_service, task_name
 
 
 @each_service()
@@ -18,8 +18,8 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     from runbooks.stacks.plan import RunPlan
     from runbooks.tasks.verify import verify_service
 
-    task = preview.task_name("repair", names)
-    again = preview.command_again(c, task)
+    task = task_name("repair", names)
+    again = command_again(c, task)
     with open_session(c, task) as session:
         service = session.service(names[0])
         session.reporter.announce(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import command_again, each_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
             expected=f"./inv {task} --to REF",
             next_step=f"git log --oneline -- pulumi/{service.folder} shows the commits that changed it",
         )
-    again = preview.command_again(c, task, "--to", to)
+    again = command_again(c, task, "--to", to)
     with open_session(c, task) as session:
         commit = find_commit(session, service, to)
         with check_out(session, commit) as root:

@@ -23,10 +23,10 @@ UNREAD = "cannot be read"
 def status(c: Any) -> None:
     """Show every service on the target: stack, last update, resources, pending operations, lock, pods."""
     from runbooks.core.errors import OpsError, Refused
+    from runbooks.core.parallel import side_by_side
     from runbooks.run import open_session
     from runbooks.services import SERVICES
     from runbooks.stacks.guard import confirm_cluster
-    from runbooks.stacks.preview import side_by_side
     from runbooks.stacks.states import has_stack
     from runbooks.tools.kubectl import ask
 
@@ -52,7 +52,7 @@ def status(c: Any) -> None:
                 unread.append(error)
                 return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
 
-        rows = side_by_side(session, SERVICES, row)
+        rows = side_by_side(session.reporter, SERVICES, row)
         session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
         for values in rows:
             session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
