@@ -179,17 +179,17 @@ def deploys(lab: Lab) -> list[Figure]:
 def memory(lab: Lab) -> list[Figure]:
     from lab.platform import status
 
-    parts = {part.name: part.memory or 0 for part in status(lab.state)}
-    if not any(parts.values()):
+    components = {component.name: component.memory or 0 for component in status(lab.state)}
+    if not any(components.values()):
         raise NotMeasured("no component of the lab reports its memory")
-    largest = max(parts, key=lambda name: parts[name])
+    largest = max(components, key=lambda name: components[name])
     return [
         Figure(
             name="memory of the lab with Postgres running",
-            value=sum(parts.values()) / 1e9,
+            value=sum(components.values()) / 1e9,
             unit="GB",
             limit=1.0,
-            note=f"largest: {largest}, {parts[largest] / sum(parts.values()):.2f} of it",
+            note=f"largest: {largest}, {components[largest] / sum(components.values()):.2f} of it",
         )
     ]
 

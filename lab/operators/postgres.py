@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from lab.platform import ports, processes
-from lab.platform.supervisor import PartStatus
+from lab.platform.supervisor import ComponentStatus
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program
 
@@ -352,10 +352,10 @@ def servers(lab_dir: Path) -> list[Postmaster]:
     return [server for server in found if server is not None]
 
 
-def status(lab_dir: Path) -> list[PartStatus]:
+def status(lab_dir: Path) -> list[ComponentStatus]:
     """The lab's live servers, as lines of `lab.status`."""
     return [
-        PartStatus(
+        ComponentStatus(
             name=f"postgres {'/'.join(server.data.parent.parts[-2:])}",
             ready=server.ready,
             health="ready" if server.ready else "starting",

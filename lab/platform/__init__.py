@@ -14,21 +14,21 @@ from lab import toolchain
 from lab.platform import control_plane, ports, processes, target
 from lab.platform.control_plane import ControlPlane, Pki
 from lab.platform.paths import LabPaths
-from lab.platform.supervisor import Part, PartStatus, Record, Supervisor, locked
+from lab.platform.supervisor import Component, ComponentStatus, Record, Supervisor, locked
 from lab.toolchain.build import note_use
 from lab.toolchain.resolve import BUILT
 from runbooks.core.environment import without_proxy_for_loopback
 from runbooks.core.errors import Usage
 from runbooks.core.search_path import user_path
 
-__all__ = ["PartStatus", "down", "environment", "is_up", "reset", "status", "tools", "up"]
+__all__ = ["ComponentStatus", "down", "environment", "is_up", "reset", "status", "tools", "up"]
 
 READY, STOPPED, CRASHED = "ready", "stopped", "crashed"
-"""What a part's health may be, besides what its probe reports."""
+"""What a component's health may be, besides what its probe reports."""
 
 
 def up(state_dir: Path, report: Callable[[str], None]) -> None:
-    """Bring every part to ready, starting only what does not run; idempotent.
+    """Bring every component to ready, starting only what does not run; idempotent.
 
     The first time it makes keys, picks ports and builds the programs that are not there (minutes). `report` gets lines
     for the user, from this thread or another. Raises `OpsError` with the next safe command.
@@ -72,11 +72,11 @@ def reset(state_dir: Path, report: Callable[[str], None]) -> None:
         shutil.rmtree(paths.lab)
 
 
-def status(state_dir: Path) -> list[PartStatus]:
-    """The lab's parts in the order of their start; empty when there has never been a lab."""
+def status(state_dir: Path) -> list[ComponentStatus]:
+    """The lab's components in the order of their start; empty when there has never been a lab."""
     paths = _paths(state_dir)
     record = Record.load(paths.record)
-    return [_part_status(part, record) for part in _known_parts(paths, record)]
+    return [_component_status(component, record) for component in _known_components(paths, record)]
 
 
 def tools(state_dir: Path) -> list[toolchain.Found]:
@@ -84,44 +84,46 @@ def tools(state_dir: Path) -> list[toolchain.Found]:
     return target.read_tools(_paths(state_dir))
 
 
-def _known_parts(paths: LabPaths, record: Record) -> list[Part]:
+def _known_components(paths: LabPaths, record: Record) -> list[Component]:
     if not record.ports.keys() >= {*control_plane.PORTS, "postgres"} or not paths.pki.is_dir():
         return []
-    return ControlPlane(paths=paths, pki=Pki(paths.pki), ports=record.ports, tools={}).parts()
+    return ControlPlane(paths=paths, pki=Pki(paths.pki), ports=record.ports, tools={}).components()
 
 
-def _part_status(part: Part, record: Record) -> PartStatus:
-    health = _health(part, record)
-    started = record.parts.get(part.name)
+def _component_status(component: Component, record: Record) -> ComponentStatus:
+    health = _health(component, record)
+    started = record.components.get(component.name)
     if started is None or health == CRASHED:
-        return PartStatus(name=part.name, ready=False, health=health, version=part.version, port=part.port)
-    return PartStatus(
-        name=part.name,
+        return ComponentStatus(
+            name=component.name, ready=False, health=health, version=component.version, port=component.port
+        )
+    return ComponentStatus(
+        name=component.name,
         ready=health == READY,
         health=health,
         version=started.version,
         pid=started.process.pid,
-        port=part.port,
+        port=component.port,
         memory=processes.memory_of_tree(started.process.pid),
     )
 
 
-def _health(part: Part, record: Record) -> str:
-    """READY, STOPPED, CRASHED, or what the part's probe reports."""
-    started = record.parts.get(part.name)
+def _health(component: Component, record: Record) -> str:
+    """READY, STOPPED, CRASHED, or what the component's probe reports."""
+    started = record.components.get(component.name)
     if started is None or not processes.is_alive(started.process):
         return STOPPED if started is None else CRASHED
-    return part.probe() or READY
+    return component.probe() or READY
 
 
 def is_up(state_dir: Path) -> bool:
-    """Every part runs and answers, and `target.json` is there."""
+    """Every component runs and answers, and `target.json` is there."""
     paths = _paths(state_dir)
     if not paths.target.exists():
         return False
     record = Record.load(paths.record)
-    parts = _known_parts(paths, record)
-    if not parts or not all(_health(part, record) == READY for part in parts):
+    components = _known_components(paths, record)
+    if not components or not all(_health(component, record) == READY for component in components):
         return False
     for tool in target.read_tools(paths):
         if tool.origin == BUILT:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.platform.paths import ROOT, LabPaths
 from lab.platform.ports import LOOPBACK
-from lab.platform.supervisor import Part
+from lab.platform.supervisor import Component
 from lab.toolchain import version_of
 
 PORTS = (
@@ -139,7 +139,7 @@ class ControlPlane:
         """Absolute path of a server, or its bare name where nothing is going to be started (`lab.status`)."""
         return str(self.tools.get(name, name))
 
-    def parts(self) -> list[Part]:
+    def components(self) -> list[Component]:
         """In the order of their start."""
         more = _flags(
             controllers=",".join(f"{name}-controller" for name in CONTROLLERS.split()),
@@ -154,12 +154,12 @@ def _flags(**flags: object) -> tuple[str, ...]:
     return tuple(f"--{name.replace('_', '-')}={value}" for name, value in flags.items())
 
 
-def _etcd(plane: ControlPlane) -> Part:
+def _etcd(plane: ControlPlane) -> Component:
     pki, port, peer = plane.pki, plane.ports["etcd"], plane.ports["etcd-peer"]
     client_url, peer_url = f"https://{LOOPBACK}:{port}", f"https://{LOOPBACK}:{peer}"
     login = (pki.certificate("apiserver-etcd"), pki.key("apiserver-etcd"))
     health = Endpoint(port=port, ca=pki.ca, client=login)
-    return Part(
+    return Component(
         name="etcd",
         argv=(
             plane.program("etcd"),
@@ -191,10 +191,10 @@ def _etcd(plane: ControlPlane) -> Part:
     )
 
 
-def _api_server(plane: ControlPlane) -> Part:
+def _api_server(plane: ControlPlane) -> Component:
     pki, port = plane.pki, plane.ports["kube-apiserver"]
     health = Endpoint(port=port, ca=pki.ca, token=pki.admin_token())
-    return Part(
+    return Component(
         name="kube-apiserver",
         argv=(
             plane.program("kube-apiserver"),
@@ -232,7 +232,7 @@ def _api_server(plane: ControlPlane) -> Part:
     )
 
 
-def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Part:
+def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Component:
     """One of Kubernetes' own clients of the API server, which serves nothing but its health."""
     pki, program = plane.pki, f"kube-{name}"
     port = plane.ports[program]
@@ -248,7 +248,7 @@ def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Part:
         kube_api_burst=400,
         profiling="false",
     )
-    return Part(
+    return Component(
         name=program,
         argv=(plane.program(program), *flags, *more),
         env=LEAN,
@@ -259,10 +259,10 @@ def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Part:
     )
 
 
-def _kwok(plane: ControlPlane) -> Part:
+def _kwok(plane: ControlPlane) -> Component:
     port = plane.ports["kwok"]
     health = Endpoint(port=port, ca=plane.pki.ca)
-    return Part(
+    return Component(
         name="kwok",
         argv=(
             plane.program("kwok"),
@@ -292,11 +292,11 @@ OF_PYTHON = {
 }
 
 
-def _cloud(plane: ControlPlane) -> Part:
+def _cloud(plane: ControlPlane) -> Component:
     """In place of the Pulumi Cloud: stacks and ESC environments."""
     port = plane.ports["cloud"]
     health = Endpoint(port=port)
-    return Part(
+    return Component(
         name="cloud",
         argv=(
             *(sys.executable, "-m", "lab.cloud", "--folder", str(plane.paths.cloud), "--port", str(port)),
@@ -310,11 +310,11 @@ def _cloud(plane: ControlPlane) -> Part:
     )
 
 
-def _operators(plane: ControlPlane) -> Part:
+def _operators(plane: ControlPlane) -> Component:
     """The controllers that do what the absent pods would; they start the Postgres servers."""
     port = plane.ports["operators"]
     health = Endpoint(port=port)
-    return Part(
+    return Component(
         name="operators",
         argv=(sys.executable, "-m", "lab.operators", "--lab-dir", str(plane.paths.lab)),
         env=OF_PYTHON

@@ -44,8 +44,8 @@ class LabPaths:
         # Where each tool of the last start came from.
         self.tools = lab / "tools.json"
 
-    def log(self, part: str) -> Path:
-        return self.logs / f"{part}.log"
+    def log(self, component: str) -> Path:
+        return self.logs / f"{component}.log"
 
     def prepare(self) -> None:
         """Make the folders; raises `OpsError` where that is not possible."""

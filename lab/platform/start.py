@@ -24,7 +24,7 @@ CLUSTER = Path(__file__).with_name("cluster.yaml")
 
 
 def bring_up(paths: LabPaths, report: Report) -> None:
-    """Bring every part to ready, starting only what does not run. The caller holds the lab's lock."""
+    """Bring every component to ready, starting only what does not run. The caller holds the lab's lock."""
     paths.prepare()
     record = Record.load(paths.record)
     found = target.find_tools(report)
@@ -37,11 +37,11 @@ def bring_up(paths: LabPaths, report: Report) -> None:
     record.save(paths.record)
     plane = ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=record.ports, tools=tools)
     write_kubeconfigs(plane)
-    # The database's port may be in use by the lab's own server only, also while no part of the lab needs it yet.
+    # The database's port may be in use by the lab's own server only, also while no component of the lab needs it yet.
     if ports.holder(record.ports["postgres"]) not in {process.pid for process in processes.of_lab(paths.lab)}:
         ports.refuse_taken("postgres", record.ports["postgres"])
     supervisor = Supervisor(paths, record, report)
-    storage, server, *others = plane.parts()
+    storage, server, *others = plane.components()
     supervisor.bring_up([storage, server])
     manifests = CLUSTER.read_text("utf-8").replace("@VERSION@", version_of("kube-apiserver"))
     _kubectl(plane, "apply", "--server-side", "--force-conflicts", "--field-manager=lab", "-f", "-", stdin=manifests)
@@ -53,7 +53,7 @@ def bring_up(paths: LabPaths, report: Report) -> None:
 
 
 def write_kubeconfigs(plane: ControlPlane) -> None:
-    """The admin's (token) and those of the parts that have a client certificate. Rewritten when the port changed."""
+    """The admin's (token) and those of the clients that have a certificate. Rewritten when the port changed."""
     _write(plane, plane.paths.kubeconfig, {"token": plane.pki.admin_token()}, user="lab-admin")
     for client in ("controller-manager", "scheduler", "kwok"):
         files = {"client-certificate": plane.pki.certificate(client), "client-key": plane.pki.key(client)}

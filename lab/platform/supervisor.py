@@ -26,25 +26,25 @@ from runbooks.core.errors import OpsError, ToolFailed, Usage
 Report = Callable[[str], None]
 
 PATIENCE = 10.0
-"""Seconds that a part found running may take to answer before it counts as stuck and is started again."""
+"""Seconds that a component found running may take to answer before it counts as stuck and is started again."""
 LOG_LIMIT = 20 * 1024 * 1024
-"""Bytes of a log beyond which the part's next start begins a new one; the one before is kept."""
+"""Bytes of a log beyond which the component's next start begins a new one; the one before is kept."""
 STOP_WITHIN = 20.0
-"""Seconds that a part gets to stop by itself."""
+"""Seconds that a component gets to stop by itself."""
 FORMAT = 1
 """Of `lab.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One long-running process of the lab. A new one is one entry in `control_plane.parts`."""
+class Component:
+    """One long-running process of the lab. A new one is one entry in `control_plane.components`."""
 
     name: str
     argv: tuple[str, ...]
     probe: Callable[[], str]
-    """Asks the part whether it is ready: an empty answer is yes, anything else is what is wrong. It never raises."""
+    """Empty when the component is ready, else what is wrong. It never raises."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Added to the little that every part gets (`base_environment`)."""
+    """Added to the little that every component gets (`base_environment`)."""
     reads: tuple[Path, ...] = ()
     """Files that it reads once at its start (config, its own code): it is started again when their content changes."""
     port: int | None = None
@@ -52,7 +52,7 @@ class Part:
     more_ports: tuple[int, ...] = ()
     version: str = ""
     needs: tuple[str, ...] = ()
-    """Parts that must be ready before this one is started."""
+    """Components that must be ready before this one is started."""
     ready_within: float = 60.0
     """Seconds from its start."""
     stop_within: float = 10.0
@@ -60,7 +60,7 @@ class Part:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the part would be started differently than it was."""
+        """Changes when the component would be started differently than it was."""
         digest = hashlib.sha256(json.dumps([self.argv, sorted(self.env.items())]).encode())
         for path in self.reads:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -68,7 +68,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartStatus:
+class ComponentStatus:
     """One line of `lab.status`."""
 
     name: str
@@ -84,7 +84,7 @@ class PartStatus:
 
 @dataclass(frozen=True)
 class Started:
-    """A part as it was started last."""
+    """A component as it was started last."""
 
     process: ProcessId
     fingerprint: str
@@ -96,7 +96,7 @@ class Record:
     """The content of `lab.json`. Changed only by the process that holds the lab's lock."""
 
     ports: dict[str, int] = field(default_factory=dict)
-    parts: dict[str, Started] = field(default_factory=dict)
+    components: dict[str, Started] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Record:
@@ -105,13 +105,15 @@ class Record:
             content = json.loads(path.read_text("utf-8"))
             if content["format"] != FORMAT:
                 raise ValueError(f"not of format {FORMAT}")  # noqa: TRY301 - read like any other wrong content
-            parts = {
+            # A lab that was started before they were called so still runs.
+            stored = content["components" if "components" in content else "parts"]
+            components = {
                 str(name): Started(
-                    ProcessId(int(part["pid"]), str(part["started"])), str(part["fingerprint"]), str(part["version"])
+                    ProcessId(int(one["pid"]), str(one["started"])), str(one["fingerprint"]), str(one["version"])
                 )
-                for name, part in content["parts"].items()
+                for name, one in stored.items()
             }
-            return cls({str(name): int(port) for name, port in content["ports"].items()}, parts)
+            return cls({str(name): int(port) for name, port in content["ports"].items()}, components)
         except FileNotFoundError:
             return cls()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -122,11 +124,12 @@ class Record:
             ) from error
 
     def save(self, path: Path) -> None:
-        parts = {
-            name: asdict(part.process) | {"fingerprint": part.fingerprint, "version": part.version}
-            for name, part in self.parts.items()
+        components = {
+            name: asdict(started.process) | {"fingerprint": started.fingerprint, "version": started.version}
+            for name, started in self.components.items()
         }
-        write_private(path, json.dumps({"format": FORMAT, "ports": self.ports, "parts": parts}, indent=2) + "\n")
+        content = {"format": FORMAT, "ports": self.ports, "components": components}
+        write_private(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -158,7 +161,7 @@ def locked(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator
 
 
 def base_environment(paths: LabPaths) -> dict[str, str]:
-    """What every part gets: nothing of the caller's, and the mark by which it is known as this lab's."""
+    """What every component gets: nothing of the caller's, and the mark by which it is known as this lab's."""
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": str(paths.lab),
@@ -169,119 +172,121 @@ def base_environment(paths: LabPaths) -> dict[str, str]:
 
 @dataclass
 class Supervisor:
-    """Starts and stops parts. The caller holds the lab's lock (`locked`)."""
+    """Starts and stops components. The caller holds the lab's lock (`locked`)."""
 
     paths: LabPaths
     record: Record
     report: Report
     _since: dict[str, float] = field(default_factory=dict)
-    """When this run first looked at a running part, or started it (monotonic)."""
+    """When this run first looked at a running component, or started it (monotonic)."""
     _fresh: set[str] = field(default_factory=set)
-    """The parts that this run started."""
+    """The components that this run started."""
 
-    def bring_up(self, parts: Sequence[Part]) -> None:
-        """Returns when every part is ready; needs that are not among `parts` count as ready.
+    def bring_up(self, components: Sequence[Component]) -> None:
+        """Returns when every component is ready; needs that are not among `components` count as ready.
 
-        Raises `OpsError` for a port that another process took, `ToolFailed` for a part that ends or does not get ready
-        in its time, with the last lines of its log.
+        Raises `OpsError` for a port that another process took, `ToolFailed` (with the last lines of the log) for a
+        component that ends or is not ready in its time.
         """
-        for part in parts:
-            if not self._is_running(part):
-                self._clear_way(part)
-        waiting = {part.name: part for part in parts}
+        for component in components:
+            if not self._is_running(component):
+                self._clear_way(component)
+        waiting = {component.name: component for component in components}
         while waiting:
-            for part in [one for one in waiting.values() if waiting.keys().isdisjoint(one.needs)]:
-                if self._is_ready(part):
-                    del waiting[part.name]
+            for component in [one for one in waiting.values() if waiting.keys().isdisjoint(one.needs)]:
+                if self._is_ready(component):
+                    del waiting[component.name]
             if waiting:
                 time.sleep(0.03)
 
-    def _is_running(self, part: Part) -> bool:
+    def _is_running(self, component: Component) -> bool:
         """Running, and started the way it is declared now."""
-        started = self.record.parts.get(part.name)
-        return started is not None and started.fingerprint == part.fingerprint and processes.is_alive(started.process)
+        started = self.record.components.get(component.name)
+        if started is None or started.fingerprint != component.fingerprint:
+            return False
+        return processes.is_alive(started.process)
 
-    def _clear_way(self, part: Part) -> None:
-        """Stop what is left of an earlier start, then insist on the part's ports."""
-        started = self.record.parts.get(part.name)
+    def _clear_way(self, component: Component) -> None:
+        """Stop what is left of an earlier start, then insist on the component's ports."""
+        started = self.record.components.get(component.name)
         if started is not None and processes.is_alive(started.process):
-            self.report(f"{part.name} is declared differently now: starting it again")
-            processes.end(started.process, seconds=part.stop_within)
+            self.report(f"{component.name} is declared differently now: starting it again")
+            processes.end(started.process, seconds=component.stop_within)
         elif started is not None:
-            self.report(f"{part.name} had ended: starting it again")
+            self.report(f"{component.name} had ended: starting it again")
         # Of a lab.up that was killed between starting a process and writing it down.
-        for stray in processes.started_as(self.paths.lab, part.argv):
-            processes.end(stray, seconds=part.stop_within)
-        for port in (part.port, *part.more_ports):
+        for stray in processes.started_as(self.paths.lab, component.argv):
+            processes.end(stray, seconds=component.stop_within)
+        for port in (component.port, *component.more_ports):
             if port is not None:
-                ports.refuse_taken(part.name, port)
+                ports.refuse_taken(component.name, port)
 
-    def _is_ready(self, part: Part) -> bool:
-        """One look at the part, starting it when it does not run. Raises `ToolFailed` when it is given up."""
-        if part.name not in self._since:
-            self._since[part.name] = time.monotonic()
-            if not self._is_running(part):
-                self._start(part)
+    def _is_ready(self, component: Component) -> bool:
+        """One look at the component, starting it when it does not run. Raises `ToolFailed` when it is given up."""
+        if component.name not in self._since:
+            self._since[component.name] = time.monotonic()
+            if not self._is_running(component):
+                self._start(component)
                 return False
-        trouble = part.probe()
-        seconds = time.monotonic() - self._since[part.name]
-        is_fresh = part.name in self._fresh
+        trouble = component.probe()
+        seconds = time.monotonic() - self._since[component.name]
+        is_fresh = component.name in self._fresh
         if not trouble:
             if is_fresh:
-                self.report(" ".join(f"{part.name} {part.version} ready after {seconds:.1f} s".split()))
+                self.report(" ".join(f"{component.name} {component.version} ready after {seconds:.1f} s".split()))
             return True
         if is_fresh:
-            self._give_up_in_time(part, trouble, seconds)
+            self._give_up_in_time(component, trouble, seconds)
         elif seconds > PATIENCE:
-            self.report(f"{part.name} is stuck ({trouble}): starting it again")
-            processes.end(self.record.parts[part.name].process, seconds=part.stop_within)
-            self._since[part.name] = time.monotonic()
-            self._start(part)
+            self.report(f"{component.name} is stuck ({trouble}): starting it again")
+            processes.end(self.record.components[component.name].process, seconds=component.stop_within)
+            self._since[component.name] = time.monotonic()
+            self._start(component)
         return False
 
-    def _give_up_in_time(self, part: Part, trouble: str, seconds: float) -> None:
-        ended = not processes.is_alive(self.record.parts[part.name].process)
-        if not ended and seconds < part.ready_within:
+    def _give_up_in_time(self, component: Component, trouble: str, seconds: float) -> None:
+        ended = not processes.is_alive(self.record.components[component.name].process)
+        if not ended and seconds < component.ready_within:
             return
         what = "ended right after its start" if ended else f"is not ready: {trouble}"
-        log = self.paths.log(part.name)
+        log = self.paths.log(component.name)
         lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()[-40:] if line.strip()]
         last = " / ".join([line[:300] for line in lines if not line.startswith("--- started")][-2:])
         raise ToolFailed(
-            f"{part.name} {what} (after {seconds:.0f} s); its last lines: {last or 'none'}",
-            expected="a part that answers",
+            f"{component.name} {what} (after {seconds:.0f} s); its last lines: {last or 'none'}",
+            expected="a component that runs and answers its probe",
             next_step=f"read {log}, then ./inv lab.up",
         )
 
-    def _start(self, part: Part) -> None:
-        log = self.paths.log(part.name)
+    def _start(self, component: Component) -> None:
+        log = self.paths.log(component.name)
         if log.exists() and log.stat().st_size > LOG_LIMIT:
             log.rename(log.with_name(f"{log.name}.1"))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
             file.write(f"--- started {now}\n")
-        self._fresh.add(part.name)
+        self._fresh.add(component.name)
         try:
             process = processes.start(
-                part.argv, env=base_environment(self.paths) | dict(part.env), cwd=self.paths.lab, log=log
+                component.argv, env=base_environment(self.paths) | dict(component.env), cwd=self.paths.lab, log=log
             )
         except OSError as error:
             raise ToolFailed(
-                f"{part.name} cannot be started: {error}",
-                expected=f"{part.argv[0]} is a program that runs here",
+                f"{component.name} cannot be started: {error}",
+                expected=f"{component.argv[0]} is a program that runs here",
                 next_step="./inv lab.up   (builds what is missing)",
             ) from error
-        self.record.parts[part.name] = Started(process, part.fingerprint, part.version)
+        self.record.components[component.name] = Started(process, component.fingerprint, component.version)
         self.record.save(self.paths.record)
 
     def end_all(self) -> None:
-        """Stop the parts, last started first, then whatever else this lab left running (its Postgres servers)."""
-        for name, started in reversed(self.record.parts.items()):
+        """Stop the components, last started first, then whatever else this lab left running (its Postgres servers)."""
+        for name, started in reversed(self.record.components.items()):
             if processes.is_alive(started.process) and not processes.end(started.process, seconds=STOP_WITHIN):
                 self.report(f"{name} did not stop within {STOP_WITHIN:.0f} s and was killed")
         self._end_leftovers()
-        if self.record.parts:
-            self.record.parts.clear()
+        if self.record.components:
+            self.record.components.clear()
             self.record.save(self.paths.record)
 
     def _end_leftovers(self) -> None:

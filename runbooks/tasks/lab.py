@@ -49,7 +49,7 @@ def up(c: Any) -> None:
         with _lab_session(c, "lab.up") as session:
             apply_environments_on_lab(session)
     finally:  # the lab itself is up, whatever is wrong with a definition
-        _report_parts(state, reporter)
+        _report_components(state, reporter)
 
 
 @task
@@ -65,8 +65,8 @@ def down(c: Any) -> None:
 
 @task
 def status(c: Any) -> None:
-    """Show each part of the lab: process, port, memory, health, version; and each tool: version, where it came from."""
-    _report_parts(*_state_and_reporter(c))
+    """Show each component of the lab: process, port, memory, health, version; and each tool: version and origin."""
+    _report_components(*_state_and_reporter(c))
 
 
 @task
@@ -112,25 +112,32 @@ def reset(c: Any, yes: bool = False) -> None:
         platform.reset(state, reporter.line)
 
 
-COLUMNS = ("part", "pid", "port", "memory", "health", "version")
+COLUMNS = ("component", "pid", "port", "memory", "health", "version")
 TOOL_COLUMNS = ("tool", "version", "from")
 
 
-def _report_parts(state: Path, reporter: Reporter) -> None:
+def _report_components(state: Path, reporter: Reporter) -> None:
     from lab import platform
     from lab.operators import postgres
 
-    parts = platform.status(state)
-    if not parts:
+    components = platform.status(state)
+    if not components:
         reporter.line("The lab never ran here; ./inv lab.up starts it.")
         return
-    parts = [*parts, *postgres.status(state / "lab")]
+    components = [*components, *postgres.status(state / "lab")]
     reporter.table(
         "Lab",
         COLUMNS,
         [
-            (part.name, str(part.pid or "-"), str(part.port or "-"), _megabytes(part.memory), part.health, part.version)
-            for part in parts
+            (
+                one.name,
+                str(one.pid or "-"),
+                str(one.port or "-"),
+                _megabytes(one.memory),
+                one.health,
+                one.version,
+            )
+            for one in components
         ],
     )
     tools = platform.tools(state)

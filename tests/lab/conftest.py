@@ -64,7 +64,7 @@ def kill(*pids: int) -> None:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab that is up; a test that ends a part of it brings it up again itself."""
+    """A lab that is up; a test that ends a component brings it up again itself."""
     state_dir = tmp_path_factory.mktemp("state")
     # Not 5432, which the lab of the person who runs the tests may want.
     (state_dir / "lab").mkdir(mode=0o700)

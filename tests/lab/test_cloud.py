@@ -1,4 +1,4 @@
-"""The cloud as a part of the lab: where the target says, with its token, and back with its state after a crash."""
+"""The cloud as a component of the lab: where the target says, with its token, and back with its state after a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def caller(lab: Lab) -> Caller:
     return Caller(lab.target["backend"], Path(lab.target["token_file"]).read_text())
 
 
-def part(lab: Lab) -> platform.PartStatus:
+def component(lab: Lab) -> platform.ComponentStatus:
     return next(one for one in platform.status(lab.state_dir) if one.name == "cloud")
 
 
@@ -30,18 +30,18 @@ def test_the_target_leads_to_the_cloud(lab: Lab) -> None:
     token = Path(lab.target["token_file"])
     assert token == lab.lab_dir / "cloud" / "token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert caller(lab).url == f"http://127.0.0.1:{part(lab).port}"
+    assert caller(lab).url == f"http://127.0.0.1:{component(lab).port}"
 
 
 def test_it_comes_back_with_everything_after_a_crash(lab: Lab) -> None:
     account = caller(lab)
     account.post("/api/esc/environments/organization", {"project": "tried", "name": "lab"})
     assert account.send("PATCH", ENVIRONMENT, b"values: {a: {fn::secret: kept-secret}}").status == 200
-    before = part(lab)
+    before = component(lab)
     assert before.pid is not None
     kill(before.pid)
     platform.up(lab.state_dir, print)
-    after = part(lab)
+    after = component(lab)
     assert after.ready
     assert (after.port, after.pid != before.pid) == (before.port, True)
     again = caller(lab)
@@ -58,6 +58,6 @@ def test_a_refused_request_is_found_in_its_log(lab: Lab, tmp_path_factory: pytes
 
 def test_it_is_small(lab: Lab) -> None:
     """With its evaluator, which the test before has started."""
-    memory = part(lab).memory
+    memory = component(lab).memory
     assert memory is not None
     assert memory < 60 * 1024 * 1024

@@ -634,7 +634,9 @@ def test_nothing_happens_without_the_operators(operators: Lab, namespace: str) -
 
 
 def operators_pid(lab: Lab) -> int:
-    return next(part.pid for part in platform.status(lab.state_dir) if part.name == "operators" and part.pid)
+    return next(
+        component.pid for component in platform.status(lab.state_dir) if component.name == "operators" and component.pid
+    )
 
 
 def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str, operators: Lab) -> None:
@@ -657,7 +659,9 @@ def test_what_was_deleted_during_a_crash_is_cleaned_up(ready: str, operators: La
 
 
 def test_controllers_outlive_the_api_servers_restart(ready: str, operators: Lab) -> None:
-    killed = next(part.pid for part in platform.status(operators.state_dir) if part.name == "kube-apiserver")
+    killed = next(
+        component.pid for component in platform.status(operators.state_dir) if component.name == "kube-apiserver"
+    )
     before, server = operators_pid(operators), postmaster(operators, ready)
     kill(killed)
     platform.up(operators.state_dir, lambda _line: None)

@@ -33,7 +33,7 @@ def silent(_line: str) -> None:
 
 
 def pids(lab: Lab) -> dict[str, int | None]:
-    return {part.name: part.pid for part in platform.status(lab.state_dir)}
+    return {component.name: component.pid for component in platform.status(lab.state_dir)}
 
 
 def listening(pid: int) -> set[str]:
@@ -60,15 +60,18 @@ def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     lab.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def test_every_part_is_ready(lab: Lab) -> None:
-    parts = platform.status(lab.state_dir)
-    assert [part.name for part in parts][: len(CONTROL_PLANE)] == list(CONTROL_PLANE)
-    assert all(part.ready and part.health == "ready" and part.pid and part.memory for part in parts)
+def test_every_component_is_ready(lab: Lab) -> None:
+    components = platform.status(lab.state_dir)
+    assert [component.name for component in components][: len(CONTROL_PLANE)] == list(CONTROL_PLANE)
+    assert all(
+        component.ready and component.health == "ready" and component.pid and component.memory
+        for component in components
+    )
     assert platform.is_up(lab.state_dir)
 
 
 def test_the_whole_lab_stays_under_a_gigabyte(lab: Lab) -> None:
-    assert sum(part.memory or 0 for part in platform.status(lab.state_dir)) < 1024**3
+    assert sum(component.memory or 0 for component in platform.status(lab.state_dir)) < 1024**3
 
 
 def test_workloads_become_ready_and_have_endpoints(lab: Lab, namespace: str) -> None:
@@ -136,16 +139,16 @@ def test_a_second_up_changes_nothing(lab: Lab) -> None:
     assert told == []
 
 
-@pytest.mark.parametrize("part", CONTROL_PLANE)
-def test_a_killed_part_alone_is_started_anew(lab: Lab, part: str) -> None:
+@pytest.mark.parametrize("component", CONTROL_PLANE)
+def test_a_killed_component_alone_is_started_anew(lab: Lab, component: str) -> None:
     before = pids(lab)
-    kill(before[part] or 0)
-    assert processes.wait_until(lambda: processes.identify(before[part] or 0) is None, 5)
-    assert {one.name: one.health for one in platform.status(lab.state_dir)}[part] == "crashed"
+    kill(before[component] or 0)
+    assert processes.wait_until(lambda: processes.identify(before[component] or 0) is None, 5)
+    assert {one.name: one.health for one in platform.status(lab.state_dir)}[component] == "crashed"
     assert not platform.is_up(lab.state_dir)
     platform.up(lab.state_dir, silent)
     after = pids(lab)
-    assert after.pop(part) != before.pop(part)
+    assert after.pop(component) != before.pop(component)
     assert after == before
     assert lab.get("namespace", "kube-system")["metadata"]["uid"] == lab.target["cluster_uid"]
 
@@ -160,10 +163,10 @@ def test_everything_comes_back_after_everything_was_killed(lab: Lab) -> None:
     assert lab.get("configmap", "survivor")["data"] == {"a": "b"}
 
 
-def test_a_part_that_nobody_wrote_down_is_replaced(lab: Lab) -> None:
+def test_a_component_that_nobody_wrote_down_is_replaced(lab: Lab) -> None:
     path = lab.lab_dir / "lab.json"
     record = Record.load(path)
-    forgotten = record.parts.pop("kube-scheduler").process
+    forgotten = record.components.pop("kube-scheduler").process
     record.save(path)
     platform.up(lab.state_dir, silent)
     assert not processes.is_alive(forgotten)
@@ -175,10 +178,10 @@ def test_a_recycled_process_number_is_not_touched(lab: Lab) -> None:
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         record = Record.load(path)
-        scheduler = record.parts["kube-scheduler"]
+        scheduler = record.components["kube-scheduler"]
         processes.end(scheduler.process, seconds=10)
         stale = processes.ProcessId(bystander.pid, scheduler.process.started)
-        record.parts["kube-scheduler"] = Started(stale, scheduler.fingerprint, scheduler.version)
+        record.components["kube-scheduler"] = Started(stale, scheduler.fingerprint, scheduler.version)
         record.save(path)
         platform.up(lab.state_dir, silent)
         assert pids(lab)["kube-scheduler"] != bystander.pid
@@ -189,20 +192,22 @@ def test_a_recycled_process_number_is_not_touched(lab: Lab) -> None:
 
 
 def test_a_taken_port_is_an_error_that_names_the_process(lab: Lab) -> None:
-    part = next(one for one in platform.status(lab.state_dir) if one.name == "kube-scheduler")
-    processes.end(Record.load(lab.lab_dir / "lab.json").parts[part.name].process, seconds=10)
-    assert part.port is not None
-    with socket.create_server((ports.LOOPBACK, part.port)), pytest.raises(OpsError) as refused:
+    component = next(one for one in platform.status(lab.state_dir) if one.name == "kube-scheduler")
+    processes.end(Record.load(lab.lab_dir / "lab.json").components[component.name].process, seconds=10)
+    assert component.port is not None
+    with socket.create_server((ports.LOOPBACK, component.port)), pytest.raises(OpsError) as refused:
         platform.up(lab.state_dir, silent)
-    assert f"port {part.port} of the lab's kube-scheduler is taken by process {os.getpid()}" in refused.value.summary
+    assert (
+        f"port {component.port} of the lab's kube-scheduler is taken by process {os.getpid()}" in refused.value.summary
+    )
     platform.up(lab.state_dir, silent)
-    assert next(one for one in platform.status(lab.state_dir) if one.name == part.name).port == part.port
+    assert next(one for one in platform.status(lab.state_dir) if one.name == component.name).port == component.port
 
 
 def test_two_at_once_start_everything_once(lab: Lab) -> None:
     record = Record.load(lab.lab_dir / "lab.json")
     for name in ("kube-scheduler", "kwok"):
-        processes.end(record.parts[name].process, seconds=10)
+        processes.end(record.components[name].process, seconds=10)
     command = "import sys; from pathlib import Path; from lab import platform; platform.up(Path(sys.argv[1]), print)"
     both = [subprocess.Popen([sys.executable, "-c", command, str(lab.state_dir)]) for _ in range(2)]
     assert [one.wait(60) for one in both] == [0, 0]
@@ -256,15 +261,15 @@ def test_down_leaves_no_process_and_up_finds_everything_again(lab: Lab) -> None:
     logs = lab.lab_dir / "pulumi" / "logs"
     logs.mkdir(exist_ok=True)
     lab.kubectl("create", "configmap", "kept", "--from-literal=a=b")
-    ports_before = {part.name: part.port for part in platform.status(lab.state_dir)}
+    ports_before = {component.name: component.port for component in platform.status(lab.state_dir)}
     platform.down(lab.state_dir, silent)
     assert processes.of_lab(lab.lab_dir) == set()
     assert not logs.exists()
-    assert {part.health for part in platform.status(lab.state_dir)} == {"stopped"}
+    assert {component.health for component in platform.status(lab.state_dir)} == {"stopped"}
     platform.down(lab.state_dir, silent)
     platform.up(lab.state_dir, silent)
     assert lab.get("configmap", "kept")["data"] == {"a": "b"}
-    assert {part.name: part.port for part in platform.status(lab.state_dir)} == ports_before
+    assert {component.name: component.port for component in platform.status(lab.state_dir)} == ports_before
 
 
 def test_a_second_lab_lives_beside_it_and_goes_without_trace(lab: Lab, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from runbooks.core.errors import Usage
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "lab.json"
-    record = Record(ports={"etcd": 20001}, parts={"etcd": Started(ProcessId(7, "boot/42"), "abc", "v3.6.16")})
+    record = Record(ports={"etcd": 20001}, components={"etcd": Started(ProcessId(7, "boot/42"), "abc", "v3.6.16")})
     record.save(path)
     assert Record.load(path) == record
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -33,9 +33,9 @@ def test_no_file_is_an_empty_record(tmp_path: Path) -> None:
         "[]",
         '{"format": 2}',
         '{"format": 1}',
-        '{"format": 1, "ports": {"etcd": "many"}, "parts": {}}',
-        '{"format": 1, "ports": {}, "parts": {"etcd": {"pid": 1}}}',
-        '{"format": 1, "ports": [], "parts": {}}',
+        '{"format": 1, "ports": {"etcd": "many"}, "components": {}}',
+        '{"format": 1, "ports": {}, "components": {"etcd": {"pid": 1}}}',
+        '{"format": 1, "ports": [], "components": {}}',
     ],
 )
 def test_another_content_is_refused_with_the_way_out(tmp_path: Path, content: str) -> None:

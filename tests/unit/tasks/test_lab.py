@@ -35,11 +35,11 @@ def calls(house: House, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path
 
         return call
 
-    part = platform.PartStatus(
+    component = platform.ComponentStatus(
         name="etcd", ready=True, health="ready", version="v3.6.16", pid=42, port=2379, memory=52_000_000
     )
-    stopped = platform.PartStatus(name="kwok", ready=False, health="stopped", version="v0.8.0", port=10247)
-    for name, answer in (("up", None), ("down", None), ("reset", None), ("status", [part, stopped])):
+    stopped = platform.ComponentStatus(name="kwok", ready=False, health="stopped", version="v0.8.0", port=10247)
+    for name, answer in (("up", None), ("down", None), ("reset", None), ("status", [component, stopped])):
         monkeypatch.setattr(platform, name, note(name, answer))
     exports = {"KUBECONFIG": "/lab/it's/kubeconfig", "PGPORT": "5432"}
     monkeypatch.setattr(platform, "environment", note("environment", exports))

@@ -1,16 +1,16 @@
 {{- /*
-One part of Immich: its Deployment and its Service, named after the release and the part.
-root: the chart's context; part: its name; strategy where it is not RollingUpdate; port, portName; more: environment of its own; volume: volume and where it goes
+One component of Immich: its Deployment and its Service, named after the release and the component.
+root: the chart's context; component: its name; strategy where it is not RollingUpdate; port, portName; more: environment of its own; volume: volume and where it goes
 */ -}}
-{{- define "immich.part" -}}
-{{- $values := mergeOverwrite (pick .root.Values "controllers" | deepCopy) (pick (get .root.Values .part) "controllers" | deepCopy) -}}
+{{- define "immich.component" -}}
+{{- $values := mergeOverwrite (pick .root.Values "controllers" | deepCopy) (pick (get .root.Values .component) "controllers" | deepCopy) -}}
 {{- $controller := $values.controllers.main -}}
 {{- $container := $controller.containers.main -}}
-{{- $labels := dict "app.kubernetes.io/name" .part "app.kubernetes.io/instance" .root.Release.Name "app.kubernetes.io/controller" "main" -}}
+{{- $labels := dict "app.kubernetes.io/name" .component "app.kubernetes.io/instance" .root.Release.Name "app.kubernetes.io/controller" "main" -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ .root.Release.Name }}-{{ .part }}
+  name: {{ .root.Release.Name }}-{{ .component }}
   namespace: {{ .root.Release.Namespace }}
   labels: {{- toYaml $labels | nindent 4 }}
 spec:
@@ -49,7 +49,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata:
-  name: {{ .root.Release.Name }}-{{ .part }}
+  name: {{ .root.Release.Name }}-{{ .component }}
   namespace: {{ .root.Release.Namespace }}
   labels: {{- toYaml $labels | nindent 4 }}
 spec:
