@@ -137,8 +137,11 @@ def picture(services: tuple[Service, ...]) -> str:
 def main() -> int:
     drawn = picture(SERVICES)
     if "--check" in sys.argv[1:]:
-        return 0 if PICTURE.exists() and PICTURE.read_text() == drawn else 1
-    PICTURE.write_text(drawn)
+        is_current = PICTURE.exists() and PICTURE.read_text("utf-8") == drawn
+        if not is_current:
+            print("docs/platform.svg is out of date: run python scripts/draw_platform.py")
+        return 0 if is_current else 1
+    PICTURE.write_text(drawn, "utf-8")
     return 0
 
 

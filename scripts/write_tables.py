@@ -1,12 +1,14 @@
-"""Generate tables from the code: services in README.md, tasks in docs/tasks.md, layers in docs/architecture.md.
+"""Generate what stands in the code: services in README.md, tasks in docs/tasks.md, layers in docs/architecture.md, and
+the versions of uv and Python in mise.toml and the dev container.
 
-usage: python scripts/write_tables.py            writes all three
+usage: python scripts/write_tables.py            writes all of them
        python scripts/write_tables.py --check    exits 1 and names each file that is out of date
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -24,6 +26,8 @@ from runbooks.stacks.service import Service  # noqa: E402
 README = ROOT / "README.md"
 TASKS = ROOT / "docs" / "tasks.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+MISE = ROOT / "mise.toml"
+DEV_CONTAINER = ROOT / ".devcontainer" / "devcontainer.json"
 MARKS = ("<!-- {}: written by scripts/write_tables.py -->", "<!-- end of {} -->")
 
 
@@ -86,11 +90,27 @@ def tasks_page() -> str:
     )
 
 
+def with_versions(text: str) -> str:
+    """Replace the versions of uv and Python by those of `inv`: its pin of uv, and the Python that it tries first."""
+    inv = (ROOT / "inv").read_text("utf-8")
+    versions = {
+        "uv": re.findall(r"^uv_version=(\S+)", inv, re.MULTILINE)[0],
+        "python": re.findall(r"for name in python(\S+)", inv)[0],
+    }
+    return re.sub(
+        r'\b(?P<tool>uv|python)(?P<between> = "|:)[0-9.]+',
+        lambda found: f"{found['tool']}{found['between']}{versions[found['tool']]}",
+        text,
+    )
+
+
 def main() -> int:
     wanted = {
         README: between_marks(README.read_text("utf-8"), "services", service_rows(SERVICES)),
         TASKS: tasks_page(),
         ARCHITECTURE: between_marks(ARCHITECTURE.read_text("utf-8"), "layers", layer_lines()),
+        MISE: with_versions(MISE.read_text("utf-8")),
+        DEV_CONTAINER: with_versions(DEV_CONTAINER.read_text("utf-8")),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:

@@ -18,6 +18,14 @@ from runbooks.run import open_run
 BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/platform/pulumi.sh")
 COMMITS = "commit messages"
+CHANGELOG = "the changelog"
+SCHEMAS = {
+    "github-workflows": (".github/workflows/ci.yml", ".github/workflows/preview.yml"),
+    "github-issue-forms": (".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/feature.yml"),
+    "github-issue-config": (".github/ISSUE_TEMPLATE/config.yml",),
+    "renovate": ("renovate.json",),
+}
+"""Schemas that check-jsonschema carries, and the files that each is for."""
 BASH_SCRIPTS = (".ci/run",)
 PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
 """Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""
@@ -41,7 +49,17 @@ def checks(*, fix: bool) -> list[Command]:
     if gofmt := find_program("gofmt"):
         words = (str(gofmt), "-w" if fix else "-d", "lab/toolchain")
         commands.append(Command(argv=words, cwd=ROOT, title="gofmt", mutates=fix))
-    commits = Command(argv=(str(BIN / "python"), "scripts/check_commits.py"), cwd=ROOT, title=COMMITS)
+    commands += [
+        tool("check-jsonschema", "--quiet", "--builtin-schema", f"vendor.{name}", *files, title=f"schema of {name}")
+        for name, files in SCHEMAS.items()
+    ]
+    scripts = {
+        "tables and versions": "write_tables.py",
+        "the drawing of the platform": "draw_platform.py",
+        CHANGELOG: "write_changelog.py",
+    }
+    commands += [tool("python", f"scripts/{script}", "--check", title=title) for title, script in scripts.items()]
+    commits = tool("python", "scripts/check_commits.py", title=COMMITS)
     return [*commands, tool("lint-imports", title="import rules"), tool("mypy", title="types"), commits]
 
 
@@ -50,8 +68,8 @@ def run_checks(c: Any, *, fix: bool) -> None:
     with open_run(c, "check", show_children=True) as run:
         commands = checks(fix=fix)
         if not (ROOT / ".git").exists():
-            run.reporter.line(f"{COMMITS}: not checked, this is not a git clone")
-            commands = [command for command in commands if command.title != COMMITS]
+            run.reporter.line(f"{COMMITS} and {CHANGELOG}: not checked, this is not a git clone")
+            commands = [command for command in commands if command.title not in {COMMITS, CHANGELOG}]
         run.reporter.plan([command.title for command in commands])
         failed = []
         for command in commands:

@@ -7,7 +7,7 @@ from invoke import Context, task
 
 @task
 def check(c: Context, fix: bool = False) -> None:
-    """Check format, lint, types, import rules, shell syntax and commit messages. Changes nothing unless --fix.
+    """Check format, lint, types, import rules, schemas, generated files and commits. Changes nothing unless --fix.
 
     --fix lets ruff correct what it can.
     """

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGES = sorted(path for path in RUNBOOKS.glob("*.md") if path.name != "README.md")
 PLACES = ("*.md", "docs/**/*.md", "pulumi/**/README.md", "modal/*/*.md", "lab/**/README.md")
-TEXTS = sorted(path for place in PLACES for path in ROOT.glob(place))
+TEXTS = sorted(path for place in PLACES for path in ROOT.glob(place) if path.name != "CHANGELOG.md")
 COMMAND = re.compile(r"(?:\./|`)inv (?:--target \S+ |--json )*(?P<task>[a-z][a-z0-9.<>_-]*[a-z0-9>])")
 OPTION = re.compile(r"(?<!\S)--?[a-z][a-z-]*")
 PLACEHOLDERS = {"<service>", "<consumer>", "SERVICE", "podinfo"}

@@ -19,7 +19,16 @@ def test_every_rule_of_the_repository_is_checked() -> None:
     words = [" ".join((Path(command.argv[0]).name, *command.argv[1:])) for command in checks(fix=False)]
     for needed in ("sh -n inv", "bash -n .ci/run", "ruff format --check", "ruff check", "lint-imports", "mypy"):
         assert any(needed in each for each in words), needed
-    assert any("check_commits.py" in each for each in words)
+    for script in (
+        "check_commits.py",
+        "write_tables.py --check",
+        "draw_platform.py --check",
+        "write_changelog.py --check",
+    ):
+        assert any(script in each for each in words), script
+    with_schema = {word for each in words if each.startswith("check-jsonschema") for word in each.split()}
+    templates = [*(ROOT / ".github").rglob("*.yml"), ROOT / "renovate.json"]
+    assert [path for path in templates if str(path.relative_to(ROOT)) not in with_schema] == []
     folders = [ROOT / name for name in ("lab", "runbooks", "scripts")]
     scripts = [*(path for folder in folders for path in folder.rglob("*.sh")), *(ROOT / ".githooks").iterdir()]
     assert [path for path in scripts if f"sh -n {path.relative_to(ROOT)}" not in words] == []

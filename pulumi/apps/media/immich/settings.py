@@ -24,6 +24,7 @@ class Settings(DatabaseSettings):
     )
     namespace: str = setting("Namespace of Immich", default="immich", accepts=DNS_LABEL)
     host: str = setting("Name on the tailnet", default="immich", accepts=DNS_LABEL)
+    # renovate: ghcr.io/immich-app/immich-server
     image_tag: str = setting("Version of Immich's server and machine learning", default="v2.6.3")
     library_size: str = setting("Volume of the library; it can grow, never shrink", default="100Gi", accepts=QUANTITY)
     storage_class: str = setting("StorageClass; the cluster's default class when empty", default="")

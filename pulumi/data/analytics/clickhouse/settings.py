@@ -26,6 +26,7 @@ class Settings:
         default=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
         accepts=NETWORKS,
     )
+    # renovate: altinity/clickhouse-server
     image_tag: str = setting("Version of the server", default="25.3.6.10034.altinitystable", accepts=VERSION)
     storage_size: str = setting("Volume of the server; it can grow, never shrink", default="20Gi", accepts=QUANTITY)
     storage_class: str = setting("StorageClass; the cluster's default class when empty", default="")

@@ -26,6 +26,7 @@ class Settings(DatabaseSettings):
         accepts=URL,
     )
     timezone: str = setting("Time zone of schedules", default="UTC")
+    # renovate: docker.io/n8nio/n8n
     image_tag: str = setting("Version of n8n; the chart's default tag is not fixed", default="2.35.7")
     storage_size: str = setting(
         "Volume of files and binary data; it can grow, never shrink", default="5Gi", accepts=QUANTITY
