@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab.cloud import files
-from lab.cloud.wire import ApiError, Json, conflict, is_name, not_found
+from lab.cloud.wire import ApiError, Json, is_name
+from lab.platform.paths import write_private
 
 LATEST = "latest"
 DEFAULT_PROJECT = "default"
@@ -55,7 +56,7 @@ class Environment:
             return int(version)
         if version in self.revision_tags:
             return int(self.revision_tags[version]["revision"])
-        raise not_found(f"revision '{version}' of environment '{self.full_name}' not found")
+        raise ApiError(404, f"revision '{version}' of environment '{self.full_name}' not found")
 
 
 def now() -> str:
@@ -86,7 +87,7 @@ class EnvironmentStore:
         if is_name(project) and is_name(name):
             stored = files.read_json(self.root / project / name / "environment.json")
         if stored is None:
-            raise not_found(f"environment '{project}/{name}' not found")
+            raise ApiError(404, f"environment '{project}/{name}' not found")
         return Environment(**stored)
 
     def create(self, project: str, name: str, definitions: Sequence[str] = ("",)) -> Environment:
@@ -95,7 +96,7 @@ class EnvironmentStore:
         environment = Environment(project=project, name=name, created=moment, modified=moment)
         with self._lock:
             if (self._folder(environment) / "environment.json").exists():
-                raise conflict("environment already exists")
+                raise ApiError(409, "environment already exists")
             files.make_private(self._folder(environment) / "revisions")
             for definition in definitions:
                 self.add_revision(environment, definition)
@@ -104,7 +105,7 @@ class EnvironmentStore:
     def add_revision(self, environment: Environment, definition: str) -> int:
         """A new revision with this definition; its number. The text is there before anything names it."""
         number = environment.latest + 1
-        files.write_text(self._revision_file(environment, number), definition)
+        write_private(self._revision_file(environment, number), definition)
         etag = hashlib.sha256(f"{number}\n{definition}".encode()).hexdigest()[:16]
         environment.modified = now()
         environment.revisions.append({"number": number, "created": environment.modified, "etag": etag})

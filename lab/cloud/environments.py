@@ -1,31 +1,61 @@
-"""Routes of ESC: environments with revisions and ETags, evaluated by the vendor's evaluator."""
+"""Routes of ESC: environments with revisions and ETags, evaluated by the vendor's evaluator, and what was opened."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
+import threading
+import time
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
 from lab.cloud.environment_store import LATEST, Environment, EnvironmentStore
 from lab.cloud.evaluator import ANONYMOUS, Evaluator
-from lab.cloud.opened import Opened, read_duration, value_at
-from lab.cloud.wire import (
-    DONE,
-    ORGANIZATION,
-    Answer,
-    ApiError,
-    Json,
-    Request,
-    Route,
-    bad_request,
-    check_name,
-    conflict,
-)
+from lab.cloud.wire import DONE, ORGANIZATION, Answer, ApiError, Json, Request, Route, check_name
 
 E = "/api/esc/environments"
 O = f"{E}/{{organization}}"  # noqa: E741
 N = f"{O}/{{project}}/{{environment}}"
+
+LONGEST = 24 * 3600.0
+REMEMBERED = 200
+"""Sessions at a time; the oldest are forgotten first."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+@dataclass(frozen=True)
+class _Session:
+    of: str
+    environment: Json = field(repr=False)
+    until: float
+
+
+@dataclass
+class Opened:
+    """The sessions of `open` and `yaml/open`."""
+
+    _sessions: dict[str, _Session] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, of: str, environment: Json, seconds: float) -> str:
+        """A new session's id; `of` is the environment's name, or that of the nameless one."""
+        session = str(uuid.uuid4())
+        with self._lock:
+            living = {name: one for name, one in self._sessions.items() if one.until > time.monotonic()}
+            living[session] = _Session(of, environment, time.monotonic() + min(seconds, LONGEST))
+            self._sessions = dict(list(living.items())[-REMEMBERED:])
+        return session
+
+    def get(self, of: str, session: str) -> Json:
+        """What the environment evaluated to; raises `ApiError` 404 when the session is over or another's."""
+        found = self._sessions.get(session)
+        if found is None or found.of != of or found.until < time.monotonic():
+            raise ApiError(404, "open environment not found: it has expired, or the cloud was restarted")
+        return found.environment
 
 
 @dataclass(frozen=True)
@@ -37,38 +67,30 @@ class Environments:
     opened: Opened = field(default_factory=Opened)
 
     def routes(self) -> list[Route]:
-        def one(method: str, path: str, answer: Any) -> Route:
-            return Route(method=method, pattern=f"{N}{path}", answer=answer)
-
         return [
-            Route(method="GET", pattern=E, answer=self.index),
-            Route(method="GET", pattern=O, answer=self.index),
-            Route(method="POST", pattern=O, answer=self.create),
+            Route("GET", E, self.index),
+            Route("GET", O, self.index),
+            Route("POST", O, self.create),
             # `yaml` stands where a project would.
-            Route(method="POST", pattern=f"{O}/yaml/check", answer=self.check),
-            Route(method="POST", pattern=f"{O}/yaml/open", answer=self.open),
-            Route(method="GET", pattern=f"{O}/yaml/open/{{session}}", answer=self.read),
-            one("GET", "", self.get),
-            one("PATCH", "", self.update),
-            one("DELETE", "", self.delete),
-            one("POST", "/clone", self.clone),
-            one("GET", "/decrypt", self.decrypt),
-            one("POST", "/open", self.open),
-            one("GET", "/open/{session}", self.read),
-            one("GET", "/versions/{version}", self.get),
-            one("GET", "/versions/{version}/decrypt", self.decrypt),
-            one("POST", "/versions/{version}/open", self.open),
+            Route("POST", O + "/yaml/check", self.check),
+            Route("POST", O + "/yaml/open", self.open),
+            Route("GET", O + "/yaml/open/{session}", self.read),
+            Route("GET", N, self.get),
+            Route("PATCH", N, self.update),
+            Route("DELETE", N, self.delete),
+            Route("POST", N + "/clone", self.clone),
+            Route("GET", N + "/decrypt", self.decrypt),
+            Route("POST", N + "/open", self.open),
+            Route("GET", N + "/open/{session}", self.read),
+            Route("GET", N + "/versions/{version}", self.get),
+            Route("GET", N + "/versions/{version}/decrypt", self.decrypt),
+            Route("POST", N + "/versions/{version}/open", self.open),
         ]
 
     def index(self, _request: Request) -> Answer:
+        keys = ("project", "name", "created", "modified")
         environments = [
-            {
-                "organization": ORGANIZATION,
-                "project": environment.project,
-                "name": environment.name,
-                "created": environment.created,
-                "modified": environment.modified,
-            }
+            {"organization": ORGANIZATION} | {key: getattr(environment, key) for key in keys}
             for environment in self.store.all()
         ]
         return Answer(content={"environments": environments, "nextToken": ""})
@@ -76,9 +98,8 @@ class Environments:
     def create(self, request: Request) -> Answer:
         """Empty, as revision 1."""
         body = request.json()
-        self.store.create(
-            check_name("project name", body.get("project", "default")), check_name("environment name", body.get("name"))
-        )
+        project = check_name("project name", body.get("project", "default"))
+        self.store.create(project, check_name("environment name", body.get("name")))
         return Answer(content={})
 
     def clone(self, request: Request) -> Answer:
@@ -89,9 +110,8 @@ class Environments:
         name = check_name("environment name", body.get("name"))
         with self.store.holding(environment.project, environment.name) as source:
             revisions = source.revisions if body.get("preserveHistory") else source.revisions[revision - 1 :]
-            clone = self.store.create(
-                project, name, [self.store.definition(source, one["number"]) for one in revisions]
-            )
+            definitions = [self.store.definition(source, one["number"]) for one in revisions]
+            clone = self.store.create(project, name, definitions)
             if body.get("preserveHistory") and body.get("preserveRevisionTags"):
                 clone.revision_tags = source.revision_tags
             if body.get("preserveEnvironmentTags"):
@@ -102,12 +122,13 @@ class Environments:
     def get(self, request: Request) -> Answer:
         """The definition as it is stored: secrets as ciphertext."""
         environment, revision = self.find(request)
-        return _definition(environment, revision, self.store.definition(environment, revision))
+        return Answer(text=self.store.definition(environment, revision), headers=_headers(environment, revision))
 
     def decrypt(self, request: Request) -> Answer:
         environment, revision = self.find(request)
         stored = self.store.definition(environment, revision)
-        return _definition(environment, revision, self.evaluator.decrypt(environment.full_name, stored))
+        definition = self.evaluator.decrypt(environment.full_name, stored)
+        return Answer(text=definition, headers=_headers(environment, revision))
 
     def update(self, request: Request) -> Answer:
         """A new revision. The body is YAML, whatever its type is.
@@ -121,7 +142,7 @@ class Environments:
         verdict = self.evaluator.check(environment.full_name, definition)
         found = verdict.get("diagnostics", [])
         if has_errors(found):
-            raise bad_request("invalid environment", diagnostics=found)
+            raise ApiError(400, "invalid environment", diagnostics=found)
         encrypted = self.evaluator.encrypt(environment.full_name, definition)
         with self.store.holding(environment.project, environment.name) as held:
             _refuse_other(etag, held)
@@ -144,8 +165,7 @@ class Environments:
         if found:
             content["diagnostics"] = found
         if has_errors(found):
-            # The clients look for the code before they read the diagnostics.
-            return Answer(status=400, content={"code": 400, "message": "evaluation failed", **content})
+            return _failed(content)
         return Answer(content=content)
 
     def open(self, request: Request) -> Answer:
@@ -164,7 +184,7 @@ class Environments:
         evaluated = self.evaluator.open(name, definition, overrides)
         found = evaluated.get("diagnostics", [])
         if has_errors(found):
-            raise ApiError(400, "evaluation failed", diagnostics=found)
+            return _failed({"diagnostics": found})
         content: Json = {"id": self.opened.add(name, evaluated.get("environment") or {}, seconds)}
         return Answer(content={**content, "diagnostics": found} if found else content)
 
@@ -188,8 +208,13 @@ def read_overrides(text: str) -> dict[str, str]:
     except ValueError:
         overrides = None
     if not isinstance(overrides, dict) or not all(isinstance(name, str) for name in overrides.values()):
-        raise bad_request("environmentOverrides is not an object of environments' names in base64")
+        raise ApiError(400, "environmentOverrides is not an object of environments' names in base64")
     return overrides
+
+
+def _failed(content: Json) -> Answer:
+    # The clients look for the code before they read the diagnostics.
+    return Answer(status=400, content={"code": 400, "message": "evaluation failed", **content})
 
 
 def has_errors(diagnostics: list[Json]) -> bool:
@@ -199,12 +224,51 @@ def has_errors(diagnostics: list[Json]) -> bool:
 
 def _refuse_other(etag: str, environment: Environment) -> None:
     if etag and etag != environment.etag(environment.latest):
-        raise conflict("the environment was changed since it was read")
-
-
-def _definition(environment: Environment, revision: int, text: str) -> Answer:
-    return Answer(text=text, headers=_headers(environment, revision))
+        raise ApiError(409, "the environment was changed since it was read")
 
 
 def _headers(environment: Environment, revision: int) -> dict[str, str]:
     return {"ETag": environment.etag(revision), "Pulumi-ESC-Revision": str(revision)}
+
+
+def read_duration(text: str) -> float:
+    """Seconds, of a duration as Go writes it (`2h0m0s`); two hours when empty. Raises `ApiError` 400."""
+    if not text:
+        return 2 * 3600.0
+    found = _DURATION.findall(text)
+    if not found or "".join(number + unit for number, unit in found) != text:
+        raise ApiError(400, f"invalid duration {text!r}")
+    return sum(float(number) * _SECONDS[unit] for number, unit in found)
+
+
+# Between quotes a backslash before a quote is the one escape; any other stands for itself, as the CLIs read it.
+_BRACKETS = r"""\["(?P<text>(?:[^"\\]|\\"|\\(?!"))*)"\]|\[(?P<index>\d+)\]"""
+_FIRST = re.compile(rf"""(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
+_NEXT = re.compile(rf"""\.(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
+
+
+def read_path(path: str) -> list[str | int]:
+    """The steps of a path, none of an empty one; raises `ApiError` 400 for an invalid one."""
+    steps: list[str | int] = []
+    position = 0
+    while position < len(path):
+        found = (_NEXT if steps else _FIRST).match(path, position)
+        if found is None:
+            raise ApiError(400, f"invalid property path {path!r}")
+        index, text = found["index"], found["text"]
+        quoted = None if text is None else text.replace('\\"', '"')
+        steps.append(int(index) if index is not None else found["name"] if quoted is None else quoted)
+        position = found.end()
+    return steps
+
+
+def value_at(environment: Json, path: str) -> Json:
+    """The ESC value at a path. Raises `ApiError` 400 or 404."""
+    value: Json = {"value": environment.get("properties") or {}}
+    for step in read_path(path):
+        inner: Any = value.get("value")
+        keys = range(len(inner)) if isinstance(inner, list) else inner if isinstance(inner, dict) else ()
+        if step not in keys:
+            raise ApiError(404, f"property {path!r} not found")
+        value = inner[step]
+    return value

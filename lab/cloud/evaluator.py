@@ -80,9 +80,9 @@ class Evaluator:
                 try:
                     answer = self._converse(request, overrides or {})
                 except _Ended as error:
-                    raise ApiError(500, f"Internal Server Error: the evaluator ended ({error})") from error
+                    raise ApiError(500, f"the evaluator ended ({error})") from error
         if "failure" in answer:
-            raise ApiError(500, f"Internal Server Error: {answer['failure']}")
+            raise ApiError(500, f"{answer['failure']}")
         return answer
 
     def _converse(self, request: Json, overrides: Mapping[str, str]) -> Json:

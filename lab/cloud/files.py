@@ -27,10 +27,6 @@ def write_json(path: Path, content: Any, *, survives_power_loss: bool = True) ->
     write_private(path, text, survives_power_loss=survives_power_loss)
 
 
-def write_text(path: Path, text: str) -> None:
-    write_private(path, text)
-
-
 def read_json(path: Path) -> Any:
     """What was written, None when there is no such file."""
     try:

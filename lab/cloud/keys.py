@@ -17,7 +17,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lab.cloud import files
-from lab.cloud.wire import Json, bad_request
+from lab.cloud.wire import ApiError, Json
+from lab.platform.paths import write_private
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -49,7 +50,7 @@ def ensure(folder: Path) -> Keys:
     files.make_private(folder)
     token = folder / "token"
     if not token.exists():
-        files.write_text(token, f"pul-{secrets.token_hex(20)}")
+        write_private(token, f"pul-{secrets.token_hex(20)}")
     path = folder / "keys.json"
     stored = files.read_json(path)
     if stored is None:
@@ -80,7 +81,7 @@ class Seal:
         try:
             return AESGCM(self.key).decrypt(nonce, sealed, self.stack.encode())
         except (InvalidTag, ValueError) as error:
-            raise bad_request(f"the ciphertext was not encrypted for {self.stack}") from error
+            raise ApiError(400, f"the ciphertext was not encrypted for {self.stack}") from error
 
 
 def from_base64(text: object) -> bytes:
@@ -88,7 +89,7 @@ def from_base64(text: object) -> bytes:
     try:
         return base64.b64decode(str(text), validate=True)
     except binascii.Error as error:
-        raise bad_request("a value is not base64") from error
+        raise ApiError(400, "a value is not base64") from error
 
 
 def to_base64(data: bytes) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from lab.cloud.environment_store import LATEST, Environment, EnvironmentStore, now
 from lab.cloud.environments import N
-from lab.cloud.wire import DONE, USER, Answer, Json, Request, Route, bad_request, check_name, conflict, not_found
+from lab.cloud.wire import DONE, USER, Answer, ApiError, Json, Request, Route, check_name
 
 _EDITOR: Json = {"editorLogin": USER, "editorName": USER}
 
@@ -23,21 +22,18 @@ class Revisions:
     store: EnvironmentStore
 
     def routes(self) -> list[Route]:
-        def one(method: str, path: str, answer: Any) -> Route:
-            return Route(method=method, pattern=f"{N}{path}", answer=answer)
-
         return [
-            one("GET", "/versions", self.index),
-            one("GET", "/versions/tags", self.revision_tags),
-            one("POST", "/versions/tags", self.name_revision),
-            one("GET", "/versions/tags/{tag}", self.revision_tag),
-            one("PATCH", "/versions/tags/{tag}", self.move_revision_tag),
-            one("DELETE", "/versions/tags/{tag}", self.drop_revision_tag),
-            one("GET", "/tags", self.tags),
-            one("POST", "/tags", self.add_tag),
-            one("GET", "/tags/{tag}", self.tag),
-            one("PATCH", "/tags/{tag}", self.change_tag),
-            one("DELETE", "/tags/{tag}", self.drop_tag),
+            Route("GET", N + "/versions", self.index),
+            Route("GET", N + "/versions/tags", self.revision_tags),
+            Route("POST", N + "/versions/tags", self.name_revision),
+            Route("GET", N + "/versions/tags/{tag}", self.revision_tag),
+            Route("PATCH", N + "/versions/tags/{tag}", self.move_revision_tag),
+            Route("DELETE", N + "/versions/tags/{tag}", self.drop_revision_tag),
+            Route("GET", N + "/tags", self.tags),
+            Route("POST", N + "/tags", self.add_tag),
+            Route("GET", N + "/tags/{tag}", self.tag),
+            Route("PATCH", N + "/tags/{tag}", self.change_tag),
+            Route("DELETE", N + "/tags/{tag}", self.drop_tag),
         ]
 
     def index(self, request: Request) -> Answer:
@@ -64,10 +60,10 @@ class Revisions:
         body = request.json()
         name = check_name("revision tag", body.get("name"))
         if name == LATEST or name[0].isdecimal():
-            raise bad_request(f"a revision tag cannot be called {name!r}")
+            raise ApiError(400, f"a revision tag cannot be called {name!r}")
         with self._holding(request) as environment:
             if name in environment.revision_tags:
-                raise conflict("revision tag already exists")
+                raise ApiError(409, "revision tag already exists")
             self._point(environment, name, body.get("revision"))
         return DONE
 
@@ -103,7 +99,7 @@ class Revisions:
         name = check_name("tag", body.get("name"))
         with self._holding(request) as environment:
             if name in environment.tags:
-                raise conflict("tag already exists")
+                raise ApiError(409, "tag already exists")
             environment.tags[name] = {"value": str(body.get("value", "")), "created": now(), "modified": now()}
             self.store.save(environment)
         return Answer(content=_tag(environment, name))
@@ -115,10 +111,10 @@ class Revisions:
         with self._holding(request) as environment:
             old = _tag(environment, request.params["tag"])
             if (body.get("currentTag") or {}).get("value") != old["value"]:
-                raise conflict("the tag was changed since it was read")
+                raise ApiError(409, "the tag was changed since it was read")
             name = check_name("tag", wanted.get("name") or old["name"])
             if name != old["name"] and name in environment.tags:
-                raise conflict("tag already exists")
+                raise ApiError(409, "tag already exists")
             kept = environment.tags.pop(old["name"])
             environment.tags[name] = {**kept, "value": str(wanted.get("value") or old["value"]), "modified": now()}
             self.store.save(environment)
@@ -159,18 +155,18 @@ def _revision_tag(environment: Environment, name: str) -> Json:
     elif name in environment.revision_tags:
         stored = environment.revision_tags[name]
     else:
-        raise not_found(f"revision tag '{name}' not found")
+        raise ApiError(404, f"revision tag '{name}' not found")
     return {"name": name, **stored, **_EDITOR}
 
 
 def _own_revision_tag(environment: Environment, request: Request) -> str:
     name = request.params["tag"]
     if name not in environment.revision_tags:
-        raise not_found(f"revision tag '{name}' not found")
+        raise ApiError(404, f"revision tag '{name}' not found")
     return name
 
 
 def _tag(environment: Environment, name: str) -> Json:
     if name not in environment.tags:
-        raise not_found(f"tag '{name}' not found")
+        raise ApiError(404, f"tag '{name}' not found")
     return {"id": name, "name": name, **environment.tags[name], **_EDITOR}

@@ -1,10 +1,15 @@
-"""HTTP on loopback: checks the caller, reads requests, sends answers. `serving` starts it in a test."""
+"""The API of one folder over HTTP on loopback: checks the caller, finds the route, sends its answer.
+
+`serving` starts it in a test.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import hmac
 import http
 import os
+import re
 import sys
 import threading
 import time
@@ -17,19 +22,15 @@ from typing import IO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lab import toolchain
-from lab.cloud import files
-from lab.cloud.api import Api, build
-from lab.cloud.wire import (
-    BODY_LIMIT,
-    ORGANIZATION,
-    Answer,
-    ApiError,
-    Request,
-    bad_request,
-    inflate,
-    not_found,
-    unauthorized,
-)
+from lab.cloud import files, keys
+from lab.cloud.environment_store import EnvironmentStore
+from lab.cloud.environments import Environments
+from lab.cloud.evaluator import Evaluator, Unanswerable
+from lab.cloud.revisions import Revisions
+from lab.cloud.stack_store import StackStore
+from lab.cloud.stacks import Stacks
+from lab.cloud.updates import Updates
+from lab.cloud.wire import BODY_LIMIT, ORGANIZATION, USER, Answer, ApiError, Json, Request, Route, inflate
 from lab.platform.ports import LOOPBACK
 from runbooks.core.errors import OpsError
 
@@ -38,6 +39,58 @@ IDLE = 120.0
 
 HEALTH = "/healthz"
 """Answers 200 to every caller: the server runs."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """The whole API of one folder: state, evaluator and routes, without a socket."""
+
+    token: str = field(repr=False)
+    routes: tuple[Route, ...]
+    evaluator: Evaluator
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The route of a call and the names in its path: the most literal that fits. None when there is none."""
+        # The vendor's Python client writes `open//<id>`.
+        path = re.sub("/+", "/", path).rstrip("/")
+        found = ((route, route.match(path)) for route in self.routes if route.method == method)
+        return next(((route, params) for route, params in found if params is not None), None)
+
+
+def account_routes() -> list[Route]:
+    """What the CLI asks before anything else: one user, one organization."""
+    organization = {"githubLogin": ORGANIZATION, "name": ORGANIZATION}
+    user = {"id": "1", "githubLogin": USER, "name": USER, "email": f"{USER}@localhost", "organizations": [organization]}
+
+    def answering(content: Json) -> Callable[[Request], Answer]:
+        return lambda _request: Answer(content=content)
+
+    return [
+        Route("GET", "/api/user", answering(user)),
+        Route("GET", "/api/user/organizations/default", answering({"gitHubLogin": ORGANIZATION})),
+        # No capability: the CLI then sends whole checkpoints and no journal, and starts an update in two calls.
+        Route("GET", "/api/capabilities", answering({"capabilities": []})),
+    ]
+
+
+def build(folder: Path, find_evaluator: Callable[[], Path]) -> Api:
+    """The API on the state below `folder`, made when missing; the evaluator starts when it is first needed."""
+    own = keys.ensure(folder)
+    stacks = Stacks(StackStore(folder / "stacks"), own.stacks)
+    store = EnvironmentStore(folder / "environments")
+
+    def definition(name: str) -> str:
+        try:
+            return store.imported(name)
+        except ApiError as error:
+            raise Unanswerable(f'environment "{name}" not found') from error
+
+    evaluator = Evaluator(find_evaluator, own.environments, definition, stacks.outputs)
+    services = (stacks, Updates(stacks.store, own), Environments(store, evaluator), Revisions(store))
+    found = [*account_routes(), *(route for service in services for route in service.routes())]
+    # `versions/tags` before `versions/{version}`.
+    found.sort(key=lambda route: [segment.startswith("{") for segment in route.pattern.split("/")])
+    return Api(own.token, tuple(found), evaluator)
 
 
 class Server(ThreadingHTTPServer):
@@ -85,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         # Until the body is read: what follows a refused head is that body, not the next request.
         keep, self.close_connection = self.close_connection, True
         if self.headers.get("Host", "") not in self.server.hosts:
-            raise ApiError(421, "Misdirected Request: this server answers to its own address only")
+            raise ApiError(421, "this server answers to its own address only")
         parts = urlsplit(self.path)
         if (self.command, parts.path) == ("GET", HEALTH):
             return Answer(content={"status": "ok"})
@@ -95,20 +148,20 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = keep
         if found is None:
             log(f"{self.command} {shorten(parts.path)}: no such route")
-            raise not_found("no such route in the lab's cloud")
+            raise ApiError(404, "no such route in the lab's cloud")
         route, params = found
         if params.get("organization", ORGANIZATION) != ORGANIZATION:
-            raise not_found(f"organization '{params['organization']}' not found")
+            raise ApiError(404, f"organization '{params['organization']}' not found")
         return route.answer(self._request(params, body, token))
 
     def _authorize(self, inside_update: bool) -> str:
         """The update's token where the route wants one; raises `ApiError` 401 for the wrong kind or value."""
-        authorization = self.headers.get("Authorization", "")
-        scheme, _, token = authorization.partition(" ")
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         if inside_update and scheme == "update-token" and token:
             return token
-        if inside_update or not self.server.api.is_account(authorization):
-            raise unauthorized()
+        is_account = scheme == "token" and hmac.compare_digest(token.encode(), self.server.api.token.encode())
+        if inside_update or not is_account:
+            raise ApiError(401, "No credentials provided or are invalid.")
         return ""
 
     def _request(self, params: dict[str, str], body: bytes, token: str) -> Request:
@@ -125,12 +178,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding"):
-            raise ApiError(411, "Length Required: a chunked body is not accepted")
+            raise ApiError(411, "a chunked body is not accepted")
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal():
-            raise bad_request("Content-Length is not a number")
+            raise ApiError(400, "Content-Length is not a number")
         if int(length) > BODY_LIMIT:
-            raise ApiError(413, f"Request Entity Too Large: more than {BODY_LIMIT} bytes")
+            raise ApiError(413, f"more than {BODY_LIMIT} bytes")
         return inflate(self.rfile.read(int(length)), self.headers.get("Content-Encoding", "").lower())
 
     def _send(self, answer: Answer) -> None:
@@ -201,7 +254,7 @@ class Cloud:
 
     @property
     def token(self) -> str:
-        return self.server.api.keys.token
+        return self.server.api.token
 
     def serve(self) -> None:
         """Answers until `stop`, from another thread."""

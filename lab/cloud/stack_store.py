@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cloud import files
-from lab.cloud.wire import ORGANIZATION, Json, conflict, is_name, not_found
+from lab.cloud.wire import ORGANIZATION, ApiError, Json, is_name
 
 REMEMBERED = 50
 """How many ended updates of a stack are remembered, each with the deployment it left."""
@@ -106,14 +106,14 @@ class StackStore:
         if is_name(project) and is_name(name):
             stored = files.read_json(self.root / project / name / "stack.json")
         if stored is None:
-            raise not_found("Stack not found")
+            raise ApiError(404, "Stack not found")
         return Stack(**stored)
 
     def create(self, stack: Stack) -> None:
         """Raises `ApiError` 409 when there is one of that name; the text is matched by the CLI."""
         with self._locks.setdefault((stack.project, stack.name), threading.RLock()):
             if (self.folder(stack) / "stack.json").exists():
-                raise conflict("Stack already exists")
+                raise ApiError(409, "Stack already exists")
             files.make_private(self.folder(stack) / "updates")
             files.make_private(self.folder(stack) / "versions")
             stack.sealed_for = stack.id
@@ -123,14 +123,13 @@ class StackStore:
         """Moves the stack and rewrites its state. Raises `ApiError` 409 when there is one of that name."""
         renamed = replace(stack, project=project, name=name, sealed_for=stack.sealed_for or stack.full_name)
         if (self.folder(renamed) / "stack.json").exists():
-            raise conflict("Stack already exists")
+            raise ApiError(409, "Stack already exists")
         copy = files.copy(self.folder(stack), self.root / project)
         files.write_json(copy / "stack.json", asdict(renamed))
         state = files.read_json(copy / "deployment.json")
         if state is not None:
-            files.write_json(
-                copy / "deployment.json", rename_state(state, (stack.project, stack.name), (project, name))
-            )
+            renamed_state = rename_state(state, (stack.project, stack.name), (project, name))
+            files.write_json(copy / "deployment.json", renamed_state)
         copy.rename(self.folder(renamed))
         self.remove(stack)
 
@@ -141,9 +140,7 @@ class StackStore:
         files.remove(self.folder(stack))
 
     def all(self) -> list[Stack]:
-        stored = (
-            files.read_json(self.root / project / name / "stack.json") for project, name in files.entries(self.root)
-        )
+        stored = (files.read_json(self.root / path / "stack.json") for path in map("/".join, files.entries(self.root)))
         return [Stack(**one) for one in stored if one is not None]
 
     def deployment(self, stack: Stack, version: int | None = None) -> Json:
@@ -153,7 +150,7 @@ class StackStore:
             return EMPTY if stored is None else dict(stored)
         stored = files.read_json(self.folder(stack) / "versions" / f"{version}.json")
         if stored is None:
-            raise not_found(f"no deployment of version {version} is kept")
+            raise ApiError(404, f"no deployment of version {version} is kept")
         return dict(stored)
 
     def write_deployment(self, stack: Stack, deployment: Json) -> None:
@@ -164,7 +161,7 @@ class StackStore:
         """Raises `ApiError` 404."""
         stored = files.read_json(self._update_file(stack, update)) if is_name(update) else None
         if stored is None:
-            raise not_found("Update not found")
+            raise ApiError(404, "Update not found")
         return Update(**stored)
 
     def save_update(self, stack: Stack, update: Update) -> None:
@@ -205,7 +202,7 @@ class StackStore:
             return
         if holder.has_lease:
             # The CLI shows this text as it is.
-            raise conflict("Another update is currently in progress.")
+            raise ApiError(409, "Another update is currently in progress.")
         self.end_update(stack, holder, "failed")
 
     def _keep_version(self, stack: Stack, version: int) -> None:

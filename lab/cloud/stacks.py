@@ -10,19 +10,7 @@ from typing import Any
 from lab.cloud.evaluator import Unanswerable
 from lab.cloud.keys import Seal, as_esc, from_base64, to_base64
 from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
-from lab.cloud.wire import (
-    DONE,
-    ORGANIZATION,
-    USER,
-    Answer,
-    ApiError,
-    Json,
-    Request,
-    Route,
-    bad_request,
-    check_name,
-    not_found,
-)
+from lab.cloud.wire import DONE, ORGANIZATION, USER, Answer, ApiError, Json, Request, Route, check_name
 
 P = "/api/stacks/{organization}/{project}"
 S = f"{P}/{{stack}}"
@@ -39,27 +27,24 @@ class Stacks:
     key: bytes
 
     def routes(self) -> list[Route]:
-        def one(method: str, path: str, answer: Any) -> Route:
-            return Route(method=method, pattern=f"{S}{path}", answer=answer)
-
         return [
-            Route(method="GET", pattern="/api/user/stacks", answer=self.index),
-            Route(method="HEAD", pattern=P, answer=self.project_exists),
-            Route(method="POST", pattern=P, answer=self.create),
-            one("GET", "", self.get),
-            one("DELETE", "", self.delete),
-            one("PATCH", "/tags", self.tag),
-            one("POST", "/rename", self.rename),
-            one("GET", "/export", self.export),
-            one("GET", "/export/{version}", self.export),
-            one("POST", "/import", self.take),
-            one("GET", "/updates", self.history),
-            one("GET", "/updates/latest", self.latest),
-            one("POST", "/encrypt", self.encrypt),
-            one("POST", "/decrypt", self.decrypt),
-            one("POST", "/batch-decrypt", self.batch_decrypt),
-            one("POST", "/decrypt/log-decryption", self.log_decryption),
-            one("POST", "/decrypt/log-batch-decryption", self.log_decryption),
+            Route("GET", "/api/user/stacks", self.index),
+            Route("HEAD", P, self.project_exists),
+            Route("POST", P, self.create),
+            Route("GET", S, self.get),
+            Route("DELETE", S, self.delete),
+            Route("PATCH", S + "/tags", self.tag),
+            Route("POST", S + "/rename", self.rename),
+            Route("GET", S + "/export", self.export),
+            Route("GET", S + "/export/{version}", self.export),
+            Route("POST", S + "/import", self.take),
+            Route("GET", S + "/updates", self.history),
+            Route("GET", S + "/updates/latest", self.latest),
+            Route("POST", S + "/encrypt", self.encrypt),
+            Route("POST", S + "/decrypt", self.decrypt),
+            Route("POST", S + "/batch-decrypt", self.batch_decrypt),
+            Route("POST", S + "/decrypt/log-decryption", self.log_decryption),
+            Route("POST", S + "/decrypt/log-batch-decryption", self.log_decryption),
         ]
 
     def find(self, request: Request) -> Stack:
@@ -72,13 +57,13 @@ class Stacks:
 
     def project_exists(self, request: Request) -> Answer:
         if not any(stack.project == request.params["project"] for stack in self.store.all()):
-            raise not_found("Project not found")
+            raise ApiError(404, "Project not found")
         return Answer()
 
     def create(self, request: Request) -> Answer:
         body = request.json()
         if body.get("config"):
-            raise bad_request("the lab's cloud keeps no config of stacks; it stays in Pulumi.<stack>.yaml")
+            raise ApiError(400, "the lab's cloud keeps no config of stacks; it stays in Pulumi.<stack>.yaml")
         stack = Stack(
             project=check_name("project name", request.params["project"]),
             name=check_name("stack name", body.get("stackName")),
@@ -113,7 +98,7 @@ class Stacks:
             resources = self.store.deployment(stack)["deployment"].get("resources")
             if resources and request.query.get("force") != "true":
                 # The CLI compares this text.
-                raise bad_request("Stack still contains resources.")
+                raise ApiError(400, "Stack still contains resources.")
             self.store.remove(stack)
         return DONE
 
@@ -137,7 +122,7 @@ class Stacks:
     def export(self, request: Request) -> Answer:
         version = request.params.get("version")
         if version is not None and not version.isdecimal():
-            raise bad_request("the version is not a number")
+            raise ApiError(400, "the version is not a number")
         return Answer(content=self.store.deployment(self.find(request), None if version is None else int(version)))
 
     def take(self, request: Request) -> Answer:
@@ -150,9 +135,8 @@ class Stacks:
     def _import(self, stack: Stack, deployment: Json) -> str:
         now = int(time.time())
         stack.version, stack.last_update = stack.version + 1, now
-        update = Update(
-            id=str(uuid.uuid4()), kind="import", status=RUNNING, version=stack.version, created=now, started=now
-        )
+        times = {"created": now, "started": now}
+        update = Update(id=str(uuid.uuid4()), kind="import", status=RUNNING, version=stack.version, **times)
         self.store.write_deployment(stack, deployment)
         self.store.end_update(stack, update, "succeeded")
         return update.id
@@ -169,7 +153,7 @@ class Stacks:
         stack = self.find(request)
         made = [update for update in self.store.updates(stack) if update.version]
         if not made:
-            raise not_found("Update not found")
+            raise ApiError(404, "Update not found")
         newest = made[0]
         numbers = {"version": newest.version, "latestVersion": stack.version}
         person = {"name": USER, "githubLogin": USER, "avatarUrl": ""}
@@ -186,9 +170,8 @@ class Stacks:
     def batch_decrypt(self, request: Request) -> Answer:
         seal = self.seal(self.find(request))
         ciphertexts = _texts(request.json(), "ciphertexts")
-        return Answer(
-            content={"plaintexts": {text: to_base64(seal.decrypt(from_base64(text))) for text in ciphertexts}}
-        )
+        plaintexts = {text: to_base64(seal.decrypt(from_base64(text))) for text in ciphertexts}
+        return Answer(content={"plaintexts": plaintexts})
 
     def log_decryption(self, request: Request) -> Answer:
         """The CLI reports secrets that it decrypted itself (with a passphrase); the report is dropped."""
@@ -220,7 +203,7 @@ class Stacks:
 
         def opened(ciphertext: str) -> str:
             if manager != "service":
-                raise bad_request(f"they are encrypted by {manager}, not by this cloud")
+                raise ApiError(400, f"they are encrypted by {manager}, not by this cloud")
             return self.seal(stack).decrypt(from_base64(ciphertext)).decode()
 
         return opened
@@ -233,9 +216,9 @@ def read_deployment(body: Json) -> Json:
     """`{version, deployment, features?}` of a request; raises `ApiError` 400 for what no export could be."""
     version, deployment = body.get("version"), body.get("deployment")
     if version not in SCHEMAS:
-        raise bad_request(f"deployment version {version!r} is not one of {SCHEMAS}")
+        raise ApiError(400, f"deployment version {version!r} is not one of {SCHEMAS}")
     if not isinstance(deployment, dict):
-        raise bad_request("the deployment is not an object")
+        raise ApiError(400, "the deployment is not an object")
     kept = {"version": version, "deployment": deployment}
     if body.get("features"):
         kept["features"] = body["features"]
@@ -261,7 +244,7 @@ def update_info(update: Update) -> Json:
 def _is_asked_for(stack: Stack, request: Request) -> bool:
     query = request.query
     if query.get("organization", ORGANIZATION) != ORGANIZATION:
-        raise not_found(f"organization '{query['organization']}' not found")
+        raise ApiError(404, f"organization '{query['organization']}' not found")
     if query.get("project") and query["project"] != stack.project:
         return False
     if not query.get("tagName"):
@@ -286,12 +269,12 @@ def _summary(stack: Stack, update: Update | None) -> Json:
 
 def _tags(given: object) -> dict[str, str]:
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
-        raise bad_request("tags are names with text values")
+        raise ApiError(400, "tags are names with text values")
     return dict(given)
 
 
 def _texts(body: Json, name: str) -> list[str]:
     values = body.get(name)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise bad_request(f"{name} is not a list of texts")
+        raise ApiError(400, f"{name} is not a list of texts")
     return values

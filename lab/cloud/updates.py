@@ -9,12 +9,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from lab.cloud.keys import Keys
 from lab.cloud.stack_store import RUNNING, Stack, StackStore, Update
 from lab.cloud.stacks import S, read_deployment
-from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route, bad_request, conflict, forbidden, unauthorized
+from lab.cloud.wire import DONE, Answer, ApiError, Json, Request, Route
 
 KINDS = ("update", "preview", "refresh", "destroy")
 RESULTS = ("succeeded", "failed", "cancelled")
@@ -34,18 +33,15 @@ class Updates:
     keys: Keys
 
     def routes(self) -> list[Route]:
-        def inside(method: str, path: str, answer: Any) -> Route:
-            return Route(method=method, pattern=f"{U}{path}", answer=answer, inside_update=True)
-
         return [
-            *(Route(method="POST", pattern=f"{S}/{kind}", answer=self.create) for kind in KINDS),
-            Route(method="POST", pattern=U, answer=self.start),
-            Route(method="GET", pattern=U, answer=self.results),
-            Route(method="POST", pattern=f"{U}/cancel", answer=self.cancel),
-            inside("POST", "/renew_lease", self.renew_lease),
-            inside("PATCH", "/checkpoint", self.checkpoint),
-            inside("POST", "/events/batch", self.events),
-            inside("POST", "/complete", self.complete),
+            *(Route("POST", f"{S}/{kind}", self.create) for kind in KINDS),
+            Route("POST", U, self.start),
+            Route("GET", U, self.results),
+            Route("POST", U + "/cancel", self.cancel),
+            Route("POST", U + "/renew_lease", self.renew_lease, inside_update=True),
+            Route("PATCH", U + "/checkpoint", self.checkpoint, inside_update=True),
+            Route("POST", U + "/events/batch", self.events, inside_update=True),
+            Route("POST", U + "/complete", self.complete, inside_update=True),
         ]
 
     def create(self, request: Request) -> Answer:
@@ -72,9 +68,12 @@ class Updates:
         with self._stack(request) as stack:
             update = self.store.update(stack, request.params["update"])
             if update.status != "requested":
-                raise conflict("The update was already started.")
+                raise ApiError(409, "The update was already started.")
             if not update.is_preview:
-                self._take(stack, update)
+                self.store.refuse_while_updating(stack)
+                stack.version += 1
+                stack.active_update, stack.last_update = update.id, int(time.time())
+                update.version = stack.version
             update.status, update.started = RUNNING, int(time.time())
             update.lease_until = time.time() + LEASE
             self.store.save_update(stack, update)
@@ -84,17 +83,11 @@ class Updates:
             self.store.save(stack)
         return Answer(content={"version": stack.version, **self._lease(update), "journalVersion": 0})
 
-    def _take(self, stack: Stack, update: Update) -> None:
-        self.store.refuse_while_updating(stack)
-        stack.version += 1
-        stack.active_update, stack.last_update = update.id, int(time.time())
-        update.version = stack.version
-
     def renew_lease(self, request: Request) -> Answer:
         with self._running(request) as (stack, update):
             seconds = request.json().get("duration", LEASE)
             if not isinstance(seconds, int) or not 0 < seconds <= LONGEST:
-                raise bad_request(f"the duration is not between 1 and {LONGEST} seconds")
+                raise ApiError(400, f"the duration is not between 1 and {LONGEST} seconds")
             update.lease_until = time.time() + min(seconds, LEASE)
             self.store.save_update(stack, update)
             return Answer(content=self._lease(update))
@@ -107,7 +100,7 @@ class Updates:
         body = request.json()
         with self._running(request) as (stack, update):
             if update.is_preview:
-                raise bad_request("a preview has no state")
+                raise ApiError(400, "a preview has no state")
             if not body.get("isInvalid"):
                 self.store.write_deployment(stack, read_deployment(body))
         return DONE
@@ -126,7 +119,7 @@ class Updates:
         """Frees the stack. The same status twice is accepted: the CLI repeats a call that was not answered."""
         status = request.json().get("status")
         if status not in RESULTS:
-            raise bad_request(f"the status is not one of {', '.join(RESULTS)}")
+            raise ApiError(400, f"the status is not one of {', '.join(RESULTS)}")
         with self._stack(request) as stack:
             try:
                 update = self._authorized(request, stack)
@@ -145,7 +138,7 @@ class Updates:
         with self._stack(request) as stack:
             update = self.store.update(stack, request.params["update"])
             if update.status not in ("requested", RUNNING):
-                raise conflict("The Update has already completed")
+                raise ApiError(409, "The Update has already completed")
             self.store.end_update(stack, update, "cancelled")
         return DONE
 
@@ -171,7 +164,7 @@ class Updates:
     def _authorized(self, request: Request, stack: Stack) -> Update:
         expected = self.keys.update_token(request.params["update"])
         if not hmac.compare_digest(expected.encode(), request.update_token.encode()):
-            raise unauthorized()
+            raise ApiError(401, "No credentials provided or are invalid.")
         return self.store.update(stack, request.params["update"])
 
 
@@ -181,6 +174,6 @@ def _refuse_without_lease(update: Update) -> None:
     The second text is the service's own (pulumi issue 7094).
     """
     if update.status == "cancelled":
-        raise forbidden("The update was cancelled.")
+        raise ApiError(403, "The update was cancelled.")
     if not update.has_lease:
-        raise ApiError(http.HTTPStatus.FORBIDDEN, "The provided update token has expired.")
+        raise ApiError(403, "", message="The provided update token has expired.")

@@ -21,32 +21,12 @@ BODY_LIMIT = 64 * 1024 * 1024
 
 
 class ApiError(Exception):
-    """A refusal: `{code, message}` and what else the clients look for."""
+    """A refusal: `{code, message}`, the message after the name of the status, and what else the clients look for."""
 
-    def __init__(self, status: int, message: str, **more: Any) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, /, **more: Any) -> None:
         self.status = status
-        self.content: Json = {"code": status, "message": message, **more}
-
-
-def bad_request(message: str, **more: Any) -> ApiError:
-    return ApiError(400, f"Bad Request: {message}", **more)
-
-
-def unauthorized() -> ApiError:
-    return ApiError(401, "Unauthorized: No credentials provided or are invalid.")
-
-
-def forbidden(message: str) -> ApiError:
-    return ApiError(403, f"Forbidden: {message}")
-
-
-def not_found(message: str) -> ApiError:
-    return ApiError(404, f"Not Found: {message}")
-
-
-def conflict(message: str) -> ApiError:
-    return ApiError(409, f"Conflict: {message}")
+        self.content: Json = {"code": status, "message": f"{http.HTTPStatus(status).phrase}: {message}", **more}
+        super().__init__(self.content["message"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +51,9 @@ class Request:
         try:
             content = json.loads(self.body, parse_constant=_no_constant)
         except ValueError as error:
-            raise bad_request("the body is not JSON") from error
+            raise ApiError(400, "the body is not JSON") from error
         if not isinstance(content, dict):
-            raise bad_request("the body is not a JSON object")
+            raise ApiError(400, "the body is not a JSON object")
         return content
 
     def text(self) -> str:
@@ -81,7 +61,7 @@ class Request:
         try:
             return self.body.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise bad_request("the body is not UTF-8") from error
+            raise ApiError(400, "the body is not UTF-8") from error
 
     def number(self, name: str) -> int | None:
         """A query parameter that is a number; None when it is not given."""
@@ -91,7 +71,7 @@ class Request:
         try:
             return int(value)
         except ValueError as error:
-            raise bad_request(f"{name} is not a number") from error
+            raise ApiError(400, f"{name} is not a number") from error
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -119,7 +99,7 @@ class Answer:
 DONE = Answer(status=http.HTTPStatus.NO_CONTENT)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Route:
     """One line of the API."""
 
@@ -130,18 +110,10 @@ class Route:
     inside_update: bool = False
     """The call carries the token of an update instead of the account's."""
 
-    def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+    def match(self, path: str) -> dict[str, str] | None:
         """The segments that stand for names; None when the path is another one."""
-        wanted = self.pattern.strip("/").split("/")
-        if len(wanted) != len(segments):
-            return None
-        found = {}
-        for name, segment in zip(wanted, segments, strict=True):
-            if name.startswith("{"):
-                found[name.strip("{}")] = segment
-            elif name != segment:
-                return None
-        return found
+        found = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.pattern), path)
+        return found.groupdict() if found else None
 
 
 def inflate(body: bytes, encoding: str) -> bytes:
@@ -149,16 +121,16 @@ def inflate(body: bytes, encoding: str) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":
-        raise bad_request(f"Content-Encoding {encoding!r} is not gzip")
+        raise ApiError(400, f"Content-Encoding {encoding!r} is not gzip")
     inflater = zlib.decompressobj(wbits=31)
     try:
         inflated = inflater.decompress(body, BODY_LIMIT)
     except zlib.error as error:
-        raise bad_request("the body is not gzip") from error
+        raise ApiError(400, "the body is not gzip") from error
     if inflater.unconsumed_tail:
-        raise ApiError(413, f"Request Entity Too Large: more than {BODY_LIMIT} bytes inflated")
+        raise ApiError(413, f"more than {BODY_LIMIT} bytes inflated")
     if not inflater.eof:
-        raise bad_request("the gzip body ends too early")
+        raise ApiError(400, "the gzip body ends too early")
     return inflated
 
 
@@ -170,5 +142,5 @@ def is_name(text: str) -> bool:
 def check_name(kind: str, text: object) -> str:
     """The name itself; raises `ApiError` 400 for any other text."""
     if not isinstance(text, str) or not is_name(text):
-        raise bad_request(f"invalid {kind}: letters, digits, '-', '_' and '.' only, at most 100")
+        raise ApiError(400, f"invalid {kind}: letters, digits, '-', '_' and '.' only, at most 100")
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.cloud.opened import Opened, read_duration, read_path, value_at
+from lab.cloud.environments import Opened, read_duration, read_path, value_at
 from lab.cloud.wire import ApiError
 
 ENVIRONMENT = {
@@ -63,7 +63,7 @@ def test_sessions_end_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -
     over = opened.add("a/b", {"properties": {}}, 0.0)
     with pytest.raises(ApiError, match="expired"):
         opened.get("a/b", over)
-    monkeypatch.setattr("lab.cloud.opened.REMEMBERED", 2)
+    monkeypatch.setattr("lab.cloud.environments.REMEMBERED", 2)
     sessions = [opened.add("a/b", {"properties": {"n": number}}, 60) for number in range(3)]
     with pytest.raises(ApiError):
         opened.get("a/b", sessions[0])
