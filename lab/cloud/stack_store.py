@@ -31,9 +31,9 @@ RUNNING = "running"
 class Update:
     """One operation on a stack: an update, refresh, destroy, import or preview."""
 
-    id: str
     kind: str
     """`update`, `refresh`, `destroy`, `import` or `preview` (also of the others)."""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = "requested"
     """Then `running`, and at the end `succeeded`, `failed` or `cancelled`."""
     version: int = 0

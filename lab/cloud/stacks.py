@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +134,7 @@ class Stacks:
     def _import(self, stack: Stack, deployment: Json) -> str:
         now = int(time.time())
         stack.version, stack.last_update = stack.version + 1, now
-        times = {"created": now, "started": now}
-        update = Update(id=str(uuid.uuid4()), kind="import", status=RUNNING, version=stack.version, **times)
+        update = Update(kind="import", status=RUNNING, version=stack.version, created=now, started=now)
         self.store.write_deployment(stack, deployment)
         self.store.end_update(stack, update, "succeeded")
         return update.id

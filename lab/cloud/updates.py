@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import http
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ class Updates:
         metadata = body.get("metadata") or {}
         is_preview = kind == "preview" or bool((body.get("options") or {}).get("dryRun"))
         update = Update(
-            id=str(uuid.uuid4()),
             kind="preview" if is_preview else kind,
             created=int(time.time()),
             message=str(metadata.get("message") or ""),
