@@ -5,54 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from runbooks.core.command import Outcome
-from runbooks.core.errors import NotApproved, OpsError, Refused, VerificationFailed
-from runbooks.core.findings import Verdict, summarize_verdicts
+from runbooks.core.errors import NotApproved, Refused
 from runbooks.core.parallel import side_by_side
 from runbooks.stacks import states
+from runbooks.stacks.fingerprint import changed_parts, fingerprint_of, record_applied
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.holders import holders_of
-from runbooks.stacks.plan import (
-    PROPERTY_INDENT,
-    Approved,
-    RunPlan,
-    StackPlan,
-    Watch,
-    kind_of,
-    summary_data,
-    summary_lines,
-)
-from runbooks.stacks.preparation import prepare
-from runbooks.stacks.preview import (
-    TAKES_OVER,
-    existing_of,
-    fingerprint_of,
-    outputs_of,
-    plan_stack,
-    producer_stack,
-    record_applied,
-    title,
-)
+from runbooks.stacks.plan import RunPlan, StackPlan, kind_of
+from runbooks.stacks.preparation import outputs_of, prepare
+from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.stacks.summary import show_plan
+from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import network, pulumi
-from runbooks.tools.failures import explain
 from runbooks.tools.secret_values import blanked
 from runbooks.tools.stack import Stack
 
 NOT_APPROVED = "not approved, so nothing was applied"
 ATTEMPTS = 3
 """How often a plan is made again because what determines it changed before it could be applied."""
-
-
-def show_plan(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
-    for line in summary_lines(plan, diff=diff, mask=session.masker.mask):
-        show = session.reporter.quote if line.startswith(PROPERTY_INDENT) else session.reporter.line
-        show(line)
-    session.reporter.event("plan", **summary_data(plan, diff=diff, mask=session.masker.mask))
-    session.journal.write("plan", **summary_data(plan, mask=session.masker.mask))
 
 
 def show_preview(session: Session, service: Service, step: str) -> StackPlan:
@@ -182,7 +156,7 @@ def _is_stale(session: Session, plan: StackPlan) -> bool:
     """Whether to preview it again: it waited for its producers, or what determines it changed, which is reported."""
     if plan.is_blocked:
         return True
-    changed = plan.fingerprint.differing(fingerprint_of(session, session.service(plan.service)))
+    changed = changed_parts(plan.fingerprint, fingerprint_of(session, session.service(plan.service)))
     if plan.adopts and plan.preview and existing_of(session, plan.stack, plan.preview) != plan.existing:
         changed.append("what exists already")
     if changed:
@@ -198,8 +172,8 @@ def forget_states(session: Session, services: Sequence[Service]) -> None:
     Forget all of them before the first comparison, so that a producer of several is read once.
     """
     for service in services:
-        for stack in (session.stack(service), *(producer_stack(session, name) for name in service.reads_outputs_of)):
-            states.forget(session, stack)
+        for name in (service.name, *service.reads_outputs_of):
+            session.known.forget(session.stack(session.service(name)))
 
 
 def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
@@ -226,13 +200,11 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callabl
         stop=session.runner.interrupt,
         progress=lambda operation: note(f"{plan.service}: {operation}"),
     )
-    outcome: Outcome | None = None
     try:
-        outcome = session.runner.run(pulumi.up(plan.stack), on_line=watch)
-        judge_update(session, plan.stack, outcome, watch)
+        outcome = run_watched(session, plan.stack, pulumi.up(plan.stack), watch)
     except BaseException as error:
         # The runner starts nothing once the run was interrupted: then this stack is not among the failed ones.
-        if outcome is not None or not isinstance(error, NotApproved):
+        if watch.outcome is not None or not isinstance(error, NotApproved):
             run.failed.append(plan.service)
         raise
     run.done.append(plan.service)  # also when the record of it cannot be written
@@ -241,51 +213,6 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callabl
     result = f"applied, {len(watch.done)} changes" if watch.done else otherwise
     session.reporter.line(f"{plan.service}: {result} in {outcome.seconds:.0f} s")
     session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
-
-
-def judge_update(session: Session, stack: Stack, outcome: Outcome, watch: Watch) -> None:
-    """Raise what the end of an update means: an operation that was not approved, an interruption, a failure."""
-    states.forget(session, stack)
-    if watch.violation is not None:
-        event = watch.violation
-        why = "which was not approved"
-        if event.op == "delete-replaced" and event.urn not in watch.approved.strengths:
-            why = (
-                "which the preview did not show: it depends on an object that is deleted before it is replaced, and it "
-                "was dropped from the program at the same time"
-            )
-        raise Refused(
-            f"pulumi began to {event.op} {pulumi.type_of(event.urn)} {pulumi.name_of(event.urn)} of {stack.service}, "
-            f"{why}; it was stopped with one signal and ended with exit {outcome.exit_code}"
-            + describe_leftovers(session, stack),
-            expected="the operations of the preview, and nothing stronger",
-            next_step=f"./inv preview.{stack.service} --diff shows what is left to do, including what was unforeseen; "
-            "then run the same command again",
-        )
-    if outcome.ok:
-        return
-    if watch.errors:
-        # The shown output of a long update lacks its middle, which may hold the errors.
-        outcome = replace(outcome, shown_stdout=session.masker.mask("\n".join(watch.errors)))
-    error = explain(outcome, stack)
-    if outcome.interrupted or outcome.exit_code < 0:
-        raise type(error)(
-            error.summary + describe_leftovers(session, stack), expected=error.expected, next_step=error.next_step
-        )
-    raise error
-
-
-def describe_leftovers(session: Session, stack: Stack) -> str:
-    """What an interrupted update left: its lock, and operations of unknown result."""
-    try:
-        pending = states.state_of(session, stack, after_interrupt=True).pending
-        held = holders_of(session, stack, after_interrupt=True)
-    except OpsError as error:
-        return f"; what it left behind could not be read: {error.summary}"
-    names = ", ".join(f"{kind} {pulumi.name_of(urn)}" for kind, urn in pending)
-    found = [f"operations of unknown result: {names}"] if pending else []
-    found += ["its lock is still there"] if held else []
-    return f"; {' and '.join(found)}" if found else "; it left no lock and no operation of unknown result"
 
 
 def show_result(session: Session, run: Progress, *, again: str) -> None:
@@ -370,31 +297,12 @@ DECIDES_DESTROY = ("state", "target", "settings", "pulumi")
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
     """Raise `Refused` when what determines a destroy changed since its preview."""
     forget_states(session, [service])
-    changed = [part for part in plan.fingerprint.differing(fingerprint_of(session, service)) if part in DECIDES_DESTROY]
+    changed = [
+        part for part in changed_parts(plan.fingerprint, fingerprint_of(session, service)) if part in DECIDES_DESTROY
+    ]
     if changed:
         raise Refused(
             f"{', '.join(changed)} of {service.name} changed since the preview",
             expected="the state that was shown and approved",
             next_step=again,
-        )
-
-
-def prove(
-    session: Session, services: Sequence[Service], verify: Callable[[Session, Service], Verdict], *, done: Sequence[str]
-) -> None:
-    """Verify each service; `done` are those that this run changed.
-
-    Raises `VerificationFailed` after all were checked.
-    """
-    verdicts = {service.name: verify(session, service) for service in services}
-    if len(verdicts) > 1:
-        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
-    unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
-    if unproven:
-        name, changed = unproven[0], any(each in done for each in unproven)
-        by_hand = f"; ./inv drift.{name} shows what was changed by hand in the cluster, ./inv repair.{name} undoes it"
-        raise VerificationFailed(
-            f"{', '.join(unproven)}: {'applied' if changed else 'there was nothing to apply'}, but not proven to work",
-            expected="every deciding check to pass",
-            next_step=f"./inv verify.{name}{'' if changed else by_hand}",
         )

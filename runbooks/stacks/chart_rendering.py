@@ -13,7 +13,7 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import OutOfTime, ToolFailed, Usage
 from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.runner import last_lines
-from runbooks.stacks import environments
+from runbooks.stacks.preparation import config_file_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import helm
@@ -40,7 +40,7 @@ def charts_of(session: Session, service: Service, *, published: bool = False) ->
     folder = session.root / "pulumi" / service.folder
     if not any(USES_CHARTS in path.read_text(encoding="utf-8") for path in folder.glob("*.py")):
         return []
-    path = environments.config_file_of(session, service)
+    path = config_file_of(session, service)
     config = settings_for(service, StackFile.read(path))
     if published:
         config.pop(SOURCE, None)

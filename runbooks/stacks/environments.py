@@ -13,14 +13,15 @@ from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.core.names import nearest
 from runbooks.core.search_path import find_program
 from runbooks.core.yaml_file import dump
-from runbooks.stacks import definitions, lab_stacks, states
-from runbooks.stacks.guard import check_opened_environment
+from runbooks.stacks import definitions, states
+from runbooks.stacks.guard import check_opened
 from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import lab_tool
 from runbooks.tools import esc
-from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
+from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, property_path
+from runbooks.tools.secret_values import generate_secret
 from runbooks.tools.stack_config import StackFile, full_key, is_same, read_binding
 
 if TYPE_CHECKING:
@@ -154,23 +155,6 @@ def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
     )
 
 
-def check_opened(session: Session, opened: Opened, name: EnvironmentName) -> None:
-    """Raise `Refused` if the environment would send pulumi to another cluster than the checked one."""
-    config: dict[str, str | None] = {}
-    for value in opened.values:
-        if value.path[0] == "pulumiConfig" and len(value.path) > 1 and str(value.path[1]).startswith("kubernetes:"):
-            # A whole kubeconfig may be given as a map.
-            text = as_text(value.value) if len(value.path) == 2 else "a map or list of values"
-            config[str(value.path[1])] = None if value.secret else text
-    check_opened_environment(opened.variables, config, session.target, name.short, files=opened.under("files"))
-
-
-def take_opened(session: Session, file: StackFile) -> list[Opened]:
-    """The environments that `prepare` opened for this file; the second time they are opened again."""
-    found = session.known.opened.pop((file.path, *file.environment), None) if file.environment else None
-    return open_bound(session, file) if found is None else found
-
-
 def open_bound(session: Session, file: StackFile) -> list[Opened]:
     """Open and check the environments that a stack config binds, in its order.
 
@@ -184,7 +168,7 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
     for entry in file.environment:
         name = esc.read_entry(entry, session.target.organization)
         opened.append(open_environment(session, name))
-        check_opened(session, opened[-1], name)
+        check_opened(session.target, opened[-1], name.short)
     return opened
 
 
@@ -324,7 +308,7 @@ def compare(session: Session, name: EnvironmentName) -> Draft:
     _refuse_doubts(name, carried)
     _refuse_loss(name, carried, current)
     # The lab generates what is not set; it is kept from then on like any other secret.
-    generated = definitions.fill_empty(carried.document, lab_stacks.generate_secret) if session.target.ephemeral else []
+    generated = definitions.fill_empty(carried.document, generate_secret) if session.target.ephemeral else []
     session.masker.register_all(generated)
     return Draft(
         name=name,
@@ -517,13 +501,6 @@ def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
             raise
         apply_definitions(session, [name.short])
         return open_environment(session, name)
-
-
-def config_file_of(session: Session, service: Service) -> Path:
-    """The stack config; on the lab a private copy, brought up to date."""
-    stack = session.stack(service)
-    lab_stacks.refresh_config(session, stack)
-    return stack.settings_file
 
 
 def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:

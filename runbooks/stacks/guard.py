@@ -6,7 +6,7 @@ pulumi itself previews plain resources happily against a cluster that is not the
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from runbooks.core.environment import changes_pulumi_unseen
 from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
+from runbooks.tools.esc import Opened, as_text
 from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
 from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
 from runbooks.tools.stack import Stack
@@ -137,20 +138,15 @@ def check_stack_settings(
             )
 
 
-def check_opened_environment(
-    variables: Mapping[str, str],
-    settings: Mapping[str, str | None],
-    target: Target,
-    name: str,
-    *,
-    files: Collection[str] = (),
-) -> None:
+def check_opened(target: Target, opened: Opened, name: str) -> None:
     """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting.
 
     Also refuses variables that would change what pulumi does unseen: it sets them in its own process, where the
-    allow-list of a run's children does not reach. `files` are the variables that name its temporary files.
+    allow-list of a run's children does not reach. Raises `Refused`.
     """
     next_step = f"remove it from environments/{name}.yaml, then ./inv esc.apply {name}"
+    # The keys of `files` are variables too: each names a temporary file.
+    variables, files = opened.variables, opened.under("files")
     unseen = sorted(filter(changes_pulumi_unseen, {*variables, *files}))
     if unseen:
         raise Refused(
@@ -167,7 +163,13 @@ def check_opened_environment(
             f"{'files' if is_file else 'environmentVariables'} of {name}",
             next_step,
         )
-    check_stack_settings(settings, target, source=f"pulumiConfig of {name}", next_step=next_step)
+    config: dict[str, str | None] = {}
+    for value in opened.values:
+        if value.path[0] == "pulumiConfig" and len(value.path) > 1 and str(value.path[1]).startswith("kubernetes:"):
+            # A whole kubeconfig may be given as a map.
+            text = as_text(value.value) if len(value.path) == 2 else "a map or list of values"
+            config[str(value.path[1])] = None if value.secret else text
+    check_stack_settings(config, target, source=f"pulumiConfig of {name}", next_step=next_step)
 
 
 def _wanted(name: str, settings: Mapping[str, str | None], target: Target) -> str:

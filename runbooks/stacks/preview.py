@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from functools import partial
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import Any, TypeVar
 
 from runbooks.core.command import Command
-from runbooks.core.errors import STATE_FOLDER, NotFound, OpsError
-from runbooks.core.files import make_folder, write_atomically
+from runbooks.core.errors import NotFound, OpsError
 from runbooks.core.parallel import processors, results_of
 from runbooks.stacks import environments, states
+from runbooks.stacks.fingerprint import fingerprint_of, is_last_applied
 from runbooks.stacks.guard import check_stack_settings, read_settings
-from runbooks.stacks.order import closure, layers
-from runbooks.stacks.plan import UNKNOWN, Fingerprint, RunPlan, StackPlan, hash_files, hash_text, plan_of
-from runbooks.stacks.preparation import prepare, set_up
-from runbooks.stacks.service import Service
+from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
+from runbooks.stacks.preparation import outputs_of, prepare, set_up
+from runbooks.stacks.service import Service, closure, layers
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
-from runbooks.tools.secret_values import blanked
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
 
@@ -44,7 +41,12 @@ def choose(session: Session, names: Sequence[str], *, only: bool = False) -> lis
     service_layers = layers(names if only else closure(names, session.services), session.services)
     if not session.target.has_diy_backend:
         return service_layers
-    bound = [service for layer in service_layers for service in layer if _binds_environment(session, service)]
+    bound = [
+        service
+        for layer in service_layers
+        for service in layer
+        if service.environment and StackFile.read(session.stack(service).settings_file).environment
+    ]
     for service in bound:
         if len(names) == 1:
             about = f"{service.name} takes its settings from the environment {service.environment}"
@@ -52,10 +54,6 @@ def choose(session: Session, names: Sequence[str], *, only: bool = False) -> lis
         session.reporter.line(f"{service.name}: left out: {session.target.shown_backend} does not support Pulumi ESC")
     remaining = [tuple(service for service in layer if service not in bound) for layer in service_layers]
     return [layer for layer in remaining if layer]
-
-
-def _binds_environment(session: Session, service: Service) -> bool:
-    return bool(service.environment and StackFile.read(session.stack(service).settings_file).environment)
 
 
 def announce(session: Session, named: Sequence[Service], service_layers: Sequence[Sequence[Service]]) -> None:
@@ -82,52 +80,31 @@ def title(verb: str, layer: Sequence[Service]) -> str:
     return f"{verb} {', '.join(service.name for service in layer)}"
 
 
-def plan_run(session: Session, service_layers: Sequence[Sequence[Service]]) -> RunPlan:
+def plan_run(session: Session, service_layers: Sequence[Sequence[Service]], *, keep_going: bool = False) -> RunPlan:
     """Preview every stack of the run, each as soon as what it needs was previewed.
 
-    Raises the first failure after its whole layer was tried; what else runs by then is waited for.
-    """
-    planned: list[tuple[StackPlan, ...]] = []
-    pool = preview_pool()
-    try:
-        finished = work_in_order(pool, service_layers, lambda service: plan_stack(session, service))
-        for layer in service_layers:
-            with session.reporter.step(title("preview", layer)):
-                planned.append(tuple(results_of(session.reporter, next(finished))))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return RunPlan(layers=tuple(planned), target=session.target.name)
-
-
-def plan_each(session: Session, service_layers: Sequence[Sequence[Service]]) -> tuple[RunPlan, dict[str, OpsError]]:
-    """Preview every stack, also beside and after one that fails; the failures by service.
-
-    For what only looks: a preview reads the outputs in its producers' states, not their previews.
+    Raises the first failure after its whole layer was tried; what else runs by then is waited for. `keep_going` is for
+    what only looks: every stack is previewed, none waits for another, and the plan has the failures.
     """
     planned: list[tuple[StackPlan, ...]] = []
     failures: dict[str, OpsError] = {}
-    pool = preview_pool()
-    try:
-        futures = {service: pool.submit(plan_stack, session, service) for layer in service_layers for service in layer}
-        for layer in service_layers:
-            with session.reporter.step(title("preview", layer)):
-                wait([futures[service] for service in layer])
-            errors = {service: futures[service].exception() for service in layer}
-            for service, error in errors.items():
-                if isinstance(error, OpsError):
-                    failures[service.name] = error
-                elif error is not None:
-                    raise error
-            planned.append(tuple(futures[service].result() for service in layer if errors[service] is None))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return RunPlan(layers=tuple(planned), target=session.target.name), failures
-
-
-def preview_pool() -> ThreadPoolExecutor:
     # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
     # two processors each takes a tenth more CPU than of two.
-    return ThreadPoolExecutor(max_workers=min(processors() + 1, MOST_PREVIEWS), thread_name_prefix="stack")
+    pool = ThreadPoolExecutor(max_workers=min(processors() + 1, MOST_PREVIEWS), thread_name_prefix="stack")
+    try:
+        # A preview reads the outputs in its producers' states, not their previews.
+        finished = work_in_order(pool, service_layers, partial(plan_stack, session), heed_needs=not keep_going)
+        for layer in service_layers:
+            with session.reporter.step(title("preview", layer)):
+                done = next(finished)
+                if keep_going:
+                    errors = {service.name: future.exception() for service, future in zip(layer, done, strict=True)}
+                    failures |= {name: error for name, error in errors.items() if isinstance(error, OpsError)}
+                    done = [future for future in done if not isinstance(future.exception(), OpsError)]
+                planned.append(tuple(results_of(session.reporter, done)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return RunPlan(layers=tuple(planned), target=session.target.name, failures=failures)
 
 
 def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
@@ -146,16 +123,22 @@ def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
 
 
 def work_in_order(
-    pool: Executor, service_layers: Sequence[Sequence[Service]], work: Callable[[Service], Result]
+    pool: Executor,
+    service_layers: Sequence[Sequence[Service]],
+    work: Callable[[Service], Result],
+    *,
+    heed_needs: bool = True,
 ) -> Iterator[list[Future[Result]]]:
     """Yield the futures of each layer once all its services were tried.
 
     Work on a service starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
-    service never starts, so do not ask for a layer after a failure.
+    service never starts, so do not ask for a layer after a failure. Without `heed_needs` everything starts at once.
     """
     # In the order of the layers: of what is ready, the earlier one starts first.
     services = {service.name: service for layer in service_layers for service in layer}
-    needs = {name: [need for need in service.needs if need in services] for name, service in services.items()}
+    needs = {
+        name: [need for need in service.needs if need in services and heed_needs] for name, service in services.items()
+    }
     sorter = TopologicalSorter(needs)
     sorter.prepare()
     started: dict[str, Future[Result]] = {}
@@ -187,6 +170,7 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
+    writes_outputs = not is_last_applied(session, stack, fingerprint)
     preview = run_preview(session, stack, pulumi.preview(stack))
     for each in preview.diagnostics:
         if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
@@ -199,7 +183,7 @@ def plan_stack(session: Session, service: Service) -> StackPlan:
         export=states.state_of(session, stack),
         existing=existing_of(session, stack, preview),
         adopts=takes_over(preview, read_settings(session, stack).config),
-        writes_outputs=not is_last_applied(session, stack, fingerprint),
+        writes_outputs=writes_outputs,
     )
 
 
@@ -318,95 +302,3 @@ def takes_over(preview: pulumi.Preview, settings: Mapping[str, Any]) -> bool:
     """Whether pulumi would take existing objects over instead of failing: by stack config or bound environment."""
     value = preview.settings.get(TAKES_OVER, settings.get(TAKES_OVER))
     return str(value).lower() == "true"
-
-
-# What determines a plan
-
-
-def fingerprint_of(session: Session, service: Service) -> Fingerprint:
-    """Everything that determines the plan of the service's stack, read again at each call."""
-    stack = session.stack(service)
-    root = session.root
-    parts = {
-        "program files": hash_files([stack.folder, root / "pulumi" / "lib", root / "charts.yaml"]),
-        "settings": hash_files([stack.settings_file]),
-        "provider versions": hash_files([root / "uv.lock"]),
-        "pulumi": f"{session.tools.pulumi} {session.tools.pulumi_version}",
-        "target": f"{session.target.backend} {stack.reference} {session.target.cluster_uid}",
-        "state": states.state_hash(session, stack),
-    }
-    charts = charts_folder(session, stack)
-    if charts is not None:
-        parts["charts"] = hash_files([charts])
-    opened = environments.take_opened(session, read_settings(session, stack))
-    if opened:
-        values = [(value.path, value.value, value.secret) for each in opened for value in each.values]
-        parts["opened environment"] = hash_text(json.dumps(values, sort_keys=True, default=str))
-    for name in service.reads_outputs_of:
-        parts[f"outputs of {name}"] = states.outputs_digest(session, producer_stack(session, name))
-    return Fingerprint(parts=parts)
-
-
-def charts_folder(session: Session, stack: Stack) -> Path | None:
-    """The folder charts are taken from instead of their repositories, where `charts:source` names one.
-
-    A relative one is below the repository's root, as `pulumi/lib/charts.py` takes it.
-    """
-    source = read_settings(session, stack).config.get("charts:source")
-    if not isinstance(source, str) or "://" in source:
-        return None
-    return (session.root / source).resolve()
-
-
-def outputs_of(session: Session, name: str) -> dict[str, object]:
-    """The producer's outputs as its state holds them (secrets encrypted); empty while it was never applied."""
-    return dict(states.state_of(session, producer_stack(session, name)).outputs)
-
-
-def producer_stack(session: Session, name: str) -> Stack:
-    return prepare(session, session.service(name))
-
-
-# What was applied from here
-
-
-DECIDING = ("program files", "settings", "opened environment", "provider versions", "charts")
-"""Parts of a fingerprint that can change outputs without changing a resource."""
-
-
-def _record_path(session: Session, stack: Stack) -> Path:
-    return session.state_dir / "applied" / session.target.name / f"{stack.project}.json"
-
-
-def _deciding(session: Session, stack: Stack, fingerprint: Fingerprint) -> dict[str, str]:
-    """What is written down of a fingerprint. Of a producer's outputs the plain ones: no secret, not even as a hash.
-
-    A secret one that changes is a change of the consumer's own resources, which its preview shows.
-    """
-    upstream = {
-        f"outputs of {name}": hash_text(states.canonical(blanked(outputs_of(session, name))))
-        for name in session.service(stack.service).reads_outputs_of
-    }
-    return {name: fingerprint.parts[name] for name in DECIDING if name in fingerprint.parts} | upstream
-
-
-def is_last_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> bool:
-    """Whether the stack was last applied from here with the same program and settings.
-
-    pulumi's JSON preview shows resources only: a new or changed output alone looks like no change.
-    """
-    path = _record_path(session, stack)
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # never written, or not readable: then it is applied once more
-        return False
-    return bool(recorded == _deciding(session, stack, fingerprint))
-
-
-def record_applied(session: Session, stack: Stack, fingerprint: Fingerprint) -> None:
-    """Write down what was applied from here. Raises `Unwritable`: the next deploy then applies it once more."""
-    path = _record_path(session, stack)
-    what = "the record of what was applied"
-    make_folder(path.parent, what)
-    text = json.dumps(_deciding(session, stack, fingerprint), indent=1) + "\n"
-    write_atomically(path, text, mode=0o600, what=what, next_step=STATE_FOLDER)

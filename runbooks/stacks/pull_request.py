@@ -18,9 +18,10 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import NotFound, OpsError, ToolFailed, Usage
 from runbooks.core.journal import KEPT_RUNS, read_journal, runs_of
 from runbooks.core.yaml_file import parse
-from runbooks.stacks.plan import count_verbs, kind_of
+from runbooks.stacks.plan import kind_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext
+from runbooks.stacks.summary import count_verbs
 from runbooks.stacks.target import LAB
 from runbooks.tools import git
 from runbooks.tools.pulumi import name_of, type_of

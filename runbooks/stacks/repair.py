@@ -19,25 +19,21 @@ from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedC
 from runbooks.stacks import apply, states
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import (
-    ABSENT,
-    PATH_PART,
     UNKNOWN,
-    Approved,
     Change,
     Rank,
     RunPlan,
     StackPlan,
-    Watch,
     is_precious,
     kind_of,
-    property_lines,
     rank_step,
-    value_at,
 )
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.stacks.summary import ABSENT, property_lines, show_plan, split_path, value_at
+from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step
@@ -138,7 +134,7 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
 def compare(session: Session, service: Service) -> Compared:
     """The objects of the service that differ from the program. Raises what a failing preview means."""
     stack = prepare(session, service)
-    states.forget(session, stack)
+    session.known.forget(stack)
     plan, conflict = None, None
     try:
         plan = plan_stack(session, service)
@@ -192,10 +188,8 @@ def step_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | No
     changes = []
     for path in dict.fromkeys(change.path for change in (*changed.changes, *wanted.changes)):
         # What was removed from the state is not among the inputs that pulumi reads back, though it may be there.
-        sides = (changed.new.inputs, changed.new.outputs) if changed.new else ()
-        found = (value_at(side, path) for side in sides)
-        before = next((value for value in found if value is not ABSENT), ABSENT)
-        after = value_at(wanted.new.inputs if wanted.new else {}, path)
+        before = value_at(path, *((changed.new.inputs, changed.new.outputs) if changed.new else ()))
+        after = value_at(path, wanted.new.inputs if wanted.new else {})
         if before != after or after == SECRET:  # two hidden values may differ
             kind = "add" if before is ABSENT else "delete" if after is ABSENT else "update"
             changes.append(PropertyChange(path=path, kind=kind, of_inputs=True))
@@ -258,7 +252,7 @@ def take_over(session: Session, step: Step, wanted: Json, manager: str) -> tuple
     read = session.kubectl.get(full_kind(wanted), name, namespace=namespace, confidential=True, managers=True)
     there = ask(session.runner, read)
     shown = step.old.inputs if step.old else {}
-    paths = [each.path for each in step.changes if value_at(there, each.path) == value_at(shown, each.path)]
+    paths = [each.path for each in step.changes if value_at(each.path, there) == value_at(each.path, shown)]
     entries, holders = take_items(there, paths, manager)
     return (session.kubectl.set_managers(there, entries, manager=manager), holders) if holders else (None, ())
 
@@ -309,13 +303,12 @@ def take_items(obj: Mapping[str, Any], paths: Iterable[str], manager: str) -> tu
 def _way_to(obj: Any, path: str) -> list[tuple[str, Any]]:
     """The way to a list item: fields (`f`) by their names, items (`k`) by what they are; empty where there is none."""
     way: list[tuple[str, Any]] = []
-    for name, index, quoted in (part.groups() for part in PATH_PART.finditer(path)):
-        step: Any = int(index) if index is not None else name if name is not None else quoted.replace('\\"', '"')
+    for part in split_path(path):
         try:
-            obj = obj[step]
+            obj = obj[part]
         except (KeyError, IndexError, TypeError):
             return []
-        way.append(("f", step) if index is None else ("k", obj))
+        way.append(("k", obj) if isinstance(part, int) else ("f", part))
     return way
 
 
@@ -357,7 +350,7 @@ def _put_back(session: Session, service: Service, found: Sequence[Difference], *
     stack = prepare(session, service)
     changes = tuple(sorted((each.change for each in found), key=lambda change: change.rank))
     run = RunPlan(layers=((StackPlan(stack=stack, changes=changes),),), target=session.target.name)
-    apply.show_plan(session, run, diff=True)
+    show_plan(session, run, diff=True)
     apply.approve(session, run, yes=yes, again=again)
     apply.refuse_held(session, stack)
     with session.reporter.step(f"put back what differs of {service.name}") as progress:
@@ -388,8 +381,7 @@ def _refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
     """
     if urns:
         watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
-        outcome = session.runner.run(pulumi.refresh(stack, urns), on_line=watch)
-        apply.judge_update(session, stack, outcome, watch)
+        run_watched(session, stack, pulumi.refresh(stack, urns), watch)
 
 
 def refuse_beyond(service: Service, steps: Sequence[Step]) -> None:

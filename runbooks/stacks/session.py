@@ -50,6 +50,10 @@ class Known:
         """The lock under which `what` is read, so that threads read it once."""
         return self._locks.setdefault(what, threading.RLock())
 
+    def forget(self, stack: Stack) -> None:
+        """Let the stack's state be read again: it may have changed."""
+        self.states.pop(stack.reference, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClearState:

@@ -6,15 +6,15 @@ every secret in it is registered with the masker before anything of it is shown.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import OpsError
-from runbooks.stacks.plan import hash_files, hash_text
+from runbooks.core.errors import NotFound, OpsError
+from runbooks.stacks.service import Service
 from runbooks.stacks.session import ClearState, Session
 from runbooks.tools import pulumi
 from runbooks.tools.cloud import Cloud, NoAnswer, token_for
@@ -34,6 +34,16 @@ def has_stack(session: Session, stack: Stack) -> bool:
     if session.target.file_backend is not None:
         return _find_file(session, stack) is not None
     return row_of(session, stack) is not None
+
+
+def refuse_missing(session: Session, service: Service, stack: Stack) -> None:
+    """Raise `NotFound` where the stack does not exist: no run creates one by itself, so that a typo makes none."""
+    if not has_stack(session, stack):
+        raise NotFound(
+            f"{service.name} has no stack {stack.name!r} on {session.target.shown_backend}",
+            expected=f"the stack {stack.reference}; no run creates one by itself",
+            next_step=f"./inv --target {session.target.name} stack.init {service.name}",
+        )
 
 
 def is_deployed(session: Session, stack: Stack) -> bool:
@@ -65,11 +75,6 @@ def was_made(session: Session, stack: Stack) -> None:
         session.known.listed[stack.reference] = pulumi.StackRow(name=stack.name)
 
 
-def forget(session: Session, stack: Stack) -> None:
-    """The state may have changed."""
-    session.known.states.pop(stack.reference, None)
-
-
 def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
     """What the state holds. Its secrets are ciphertext if it comes from a file, else plaintext.
 
@@ -79,17 +84,6 @@ def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -
     if path is not None:
         return pulumi.read_checkpoint(path.read_text(encoding="utf-8"))
     return clear_state(session, stack, after_interrupt=after_interrupt).export
-
-
-def state_hash(session: Session, stack: Stack) -> str:
-    path = state_file(session, stack)
-    return hash_files([path]) if path is not None else clear_state(session, stack).digest
-
-
-def may_hold_secrets(session: Session, stack: Stack) -> bool:
-    """False only if the plain state of a file backend shows that no value in it is secret."""
-    path = state_file(session, stack)
-    return path is None or SECRET_SIGNATURE in path.read_text(encoding="utf-8")
 
 
 def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False) -> ClearState:
@@ -110,11 +104,19 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
         return found
 
 
-def register_settings(session: Session, stack: Stack, file: StackFile) -> None:
-    """Register every secret of the stack config with the masker. Raises what pulumi's failure means.
+def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:
+    """Register every secret of the stack's config and state with the masker. Raises what pulumi's failure means.
 
     What bound environments provide is registered when they are opened.
     """
+    _register_config(session, stack, file)
+    path = state_file(session, stack)
+    # A plain state of a file backend can show that no value in it is secret, without a run of pulumi.
+    if path is None or SECRET_SIGNATURE in path.read_text(encoding="utf-8"):
+        clear_state(session, stack)
+
+
+def _register_config(session: Session, stack: Stack, file: StackFile) -> None:
     if not file.has_encrypted_values:
         return
     if not file.has_own_key:
@@ -173,21 +175,5 @@ def _find_file(session: Session, stack: Stack) -> Path | None:
     return next((path for suffix in SUFFIXES if (path := stacks / f"{stack.name}.json{suffix}").exists()), None)
 
 
-def canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def outputs_digest(session: Session, stack: Stack) -> str:
-    """One hash of the stack's outputs, of secret ones by their values.
-
-    Ciphertexts do not compare: pulumi encrypts every secret of a state anew at each update, changed or not
-    (pkg/resource/stack/secrets.go). The values are read once per state and stay in memory.
-    """
-    text = canonical(state_of(session, stack).outputs)
-    digest = hash_text(text)
-    if state_file(session, stack) is None or SECRET_SIGNATURE not in text:
-        return digest
-    with session.known.one_at_a_time("digests"):
-        if digest not in session.known.digests:
-            session.known.digests[digest] = hash_text(canonical(clear_state(session, stack).outputs))
-        return session.known.digests[digest]
+def hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -15,7 +15,8 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
     """
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview
-    from runbooks.tasks.verify import verify_service
+    from runbooks.stacks.summary import show_plan
+    from runbooks.tasks.verify import prove
 
     task = task_name("deploy", names)
     again = command_again(c, task, "--only" if only else "")
@@ -25,9 +26,9 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
         named = [session.service(name) for name in names if name in chosen]
         preview.announce(session, named, layers)
         plan = preview.plan_run(session, layers)
-        apply.show_plan(session, plan)
+        show_plan(session, plan)
         apply.approve(session, plan, yes=yes, again=again)
         progress = apply.apply_run(session, plan, yes=yes, again=again)
         for service in named:
             apply.show_outputs(session, service)
-        apply.prove(session, named, verify_service, done=progress.done)
+        prove(session, named, done=progress.done)

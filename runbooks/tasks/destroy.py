@@ -19,7 +19,9 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview
     from runbooks.stacks.guard import confirm_cluster
-    from runbooks.stacks.plan import Approved, RunPlan, Watch
+    from runbooks.stacks.plan import RunPlan
+    from runbooks.stacks.summary import show_plan
+    from runbooks.stacks.watch import Approved, Watch, run_watched
     from runbooks.tools import pulumi
 
     task = f"destroy.{names[0]}"
@@ -34,7 +36,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         with session.reporter.step(f"preview the end of {service.name}"):
             plan = preview.plan_end(session, service)
         run = RunPlan(layers=((plan,),), target=session.target.name)
-        apply.show_plan(session, run)
+        show_plan(session, run)
         if not plan.has_changes:
             session.reporter.line(f"{service.name} has nothing to destroy")
             return
@@ -43,8 +45,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         confirm_cluster(session)
         with session.reporter.step(f"destroy {service.name}") as progress:
             watch = Watch(approved=Approved.of(plan), stop=session.runner.interrupt, progress=progress.note)
-            outcome = session.runner.run(pulumi.destroy(plan.stack), on_line=watch)
-            apply.judge_update(session, plan.stack, outcome, watch)
+            run_watched(session, plan.stack, pulumi.destroy(plan.stack), watch)
         session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and config remain")
 
 
@@ -52,7 +53,7 @@ def refuse_while_needed(session: Session, service: Service) -> None:
     """Raise `Refused` while a service that needs this one still has something deployed."""
     from runbooks.core.errors import Refused
     from runbooks.stacks import states
-    from runbooks.stacks.order import consumers
+    from runbooks.stacks.service import consumers
 
     standing = []
     for consumer in consumers(service.name, session.services):

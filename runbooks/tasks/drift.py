@@ -16,8 +16,8 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
     from runbooks.core.parallel import side_by_side
     from runbooks.run import open_session
     from runbooks.stacks import preview
-    from runbooks.stacks.plan import property_lines
     from runbooks.stacks.preparation import prepare
+    from runbooks.stacks.summary import property_lines
 
     task = task_name("drift", names)
     with open_session(c, task) as session:

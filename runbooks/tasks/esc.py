@@ -136,6 +136,7 @@ def run(c: Any, env: str, service: str = "") -> None:
     """Run a reading command with an environment's variables, masked: esc.run stitch/prod -- pulumi preview."""
     from runbooks.run import open_session
     from runbooks.stacks import environment_commands, environments
+    from runbooks.stacks.guard import check_opened
 
     words = environment_commands.words_after_dashes(sys.argv, c.remainder)
     environment_commands.refuse_changing(words)
@@ -143,7 +144,7 @@ def run(c: Any, env: str, service: str = "") -> None:
         name = environments.read_name(session, env)
         session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
         opened = environments.open_environment(session, name)
-        environments.check_opened(session, opened, name)
+        check_opened(session.target, opened, name.short)
         stack = environment_commands.stack_of(session, name, service, words)
         environment_commands.run_with(session, name, opened, words, stack)
 
@@ -153,6 +154,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
     """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
     from runbooks.run import open_session
     from runbooks.stacks import apply, environments
+    from runbooks.stacks.preparation import config_file_of
     from runbooks.tools import stack_config
 
     with open_session(c, "esc.bind") as session:
@@ -162,7 +164,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
         session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
         session.reporter.plan(steps)
         with session.reporter.step(steps[0]):
-            path = environments.config_file_of(session, consumer)
+            path = config_file_of(session, consumer)
             bound = environments.as_bound(session, consumer, path, name)
             opened = open_unless_waiting(session, bound)
         with session.reporter.step(steps[1]):
@@ -183,6 +185,7 @@ def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | Non
     Then the first preview after their deployment opens it, and refuses what is wrong with it.
     """
     from runbooks.stacks import environments
+    from runbooks.stacks.guard import check_opened
 
     waiting = environments.waits_for(session, name)
     if waiting:
@@ -192,7 +195,7 @@ def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | Non
         )
         return None
     opened = environments.open_or_apply(session, name)
-    environments.check_opened(session, opened, name)
+    check_opened(session.target, opened, name.short)
     return opened
 
 
@@ -201,12 +204,13 @@ def unbind(c: Any, env: str, service: str = "") -> None:
     """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed."""
     from runbooks.run import open_session
     from runbooks.stacks import environments
+    from runbooks.stacks.preparation import config_file_of
     from runbooks.tools import esc, stack_config
 
     with open_session(c, "esc.unbind", cluster=False) as session:
         name = esc.read_name(env, session.target.organization)
         consumer = environments.consumer_of(session, name, service, task="esc.unbind")
-        path = environments.config_file_of(session, consumer)
+        path = config_file_of(session, consumer)
         count = stack_config.unbind(path, name.short)
         if not count:
             session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")

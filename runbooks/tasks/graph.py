@@ -20,7 +20,7 @@ def graph(c: Any, mermaid: bool = False, dot: bool = False) -> None:
     from runbooks.core.errors import Usage
     from runbooks.run import open_run
     from runbooks.services import SERVICES
-    from runbooks.stacks.order import layers
+    from runbooks.stacks.service import layers
 
     with open_run(c, "graph") as run:
         if mermaid and dot:

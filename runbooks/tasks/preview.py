@@ -18,16 +18,17 @@ def preview(
     """
     from runbooks.core.errors import UnexpectedChanges
     from runbooks.run import open_session
-    from runbooks.stacks import apply, preview
+    from runbooks.stacks import preview
+    from runbooks.stacks.summary import show_plan
 
     task = task_name("preview", names)
     with open_session(c, task) as session:
         layers = preview.choose(session, names, only=only)
         session.reporter.plan(preview.titles(layers, "preview"))
-        plan, failures = preview.plan_each(session, layers)
+        plan = preview.plan_run(session, layers, keep_going=True)
         if plan.stacks:
-            apply.show_plan(session, plan, diff=diff)
-        preview.raise_worst(session, failures)
+            show_plan(session, plan, diff=diff)
+        preview.raise_worst(session, plan.failures)
         changing = [stack.service for stack in plan.stacks if stack.has_changes]
         if expect_no_changes and changing:
             raise UnexpectedChanges(

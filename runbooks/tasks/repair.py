@@ -16,7 +16,8 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview, repair
     from runbooks.stacks.plan import RunPlan
-    from runbooks.tasks.verify import verify_service
+    from runbooks.stacks.summary import show_plan
+    from runbooks.tasks.verify import prove
 
     task = task_name("repair", names)
     again = command_again(c, task)
@@ -29,9 +30,9 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
         preview.find_deployed(session, [service])
         repaired = repair.put_back_all(session, service, yes=yes, again=again)
         run = RunPlan(layers=((repaired.plan,),), target=session.target.name)
-        apply.show_plan(session, run)
+        show_plan(session, run)
         apply.approve(session, run, yes=yes, again=again)
         progress = apply.apply_run(session, run, yes=yes, again=again)
         repair.refuse_beyond(service, repaired.beyond)
         done = [service.name] if repaired.put_back else progress.done
-        apply.prove(session, [service], verify_service, done=done)
+        prove(session, [service], done=done)

@@ -35,7 +35,8 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks import apply, preview
-    from runbooks.tasks.verify import verify_service
+    from runbooks.stacks.summary import show_plan
+    from runbooks.tasks.verify import prove
 
     service = find_service(names[0])
     task = f"rollback.{service.name}"
@@ -54,11 +55,11 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
             layers = [(service,)]
             session.reporter.plan([*preview.titles(layers, "preview"), *preview.titles(layers, "apply")])
             plan = preview.plan_run(older, layers)
-            apply.show_plan(older, plan, diff=True)
+            show_plan(older, plan, diff=True)
             apply.approve(older, plan, yes=yes, again=again)
             progress = apply.apply_run(older, plan, yes=yes, again=again)
             apply.show_outputs(older, service)
-            apply.prove(older, [service], verify_service, done=progress.done)
+            prove(older, [service], done=progress.done)
         session.reporter.line(f"{service.name} is at {commit[:12]}; deploy.{service.name} brings it back to today")
 
 

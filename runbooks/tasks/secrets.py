@@ -28,9 +28,9 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks import states
-    from runbooks.stacks.lab_stacks import generate_secret
-    from runbooks.stacks.preparation import prepare, refuse_missing
+    from runbooks.stacks.preparation import prepare
     from runbooks.tools import pulumi
+    from runbooks.tools.secret_values import generate_secret
     from runbooks.tools.stack_config import full_key, preserve
 
     wanted = find_service(service)
@@ -43,7 +43,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         )
     with open_session(c, "secrets.set", cluster=False) as session:
         stack = prepare(session, wanted) if session.target.ephemeral else session.stack(wanted)
-        refuse_missing(session, wanted, stack)
+        states.refuse_missing(session, wanted, stack)
         value = generate_secret() if generate else read_value(setting.key, setting.about)
         session.masker.register(value)
         with preserve(stack.settings_file):

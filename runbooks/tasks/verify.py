@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from runbooks.collection import each_service
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runbooks.core.findings import Verdict
     from runbooks.stacks.service import Service
     from runbooks.stacks.session import Session
@@ -71,3 +73,25 @@ def verify_service(session: Session, service: Service) -> Verdict:
     session.reporter.event("verdict", **facts)
     session.journal.write("verdict", **facts)
     return verdict
+
+
+def prove(session: Session, services: Sequence[Service], *, done: Sequence[str]) -> None:
+    """Verify each service; `done` are those that this run changed.
+
+    Raises `VerificationFailed` after all were checked.
+    """
+    from runbooks.core.errors import VerificationFailed
+    from runbooks.core.findings import summarize_verdicts
+
+    verdicts = {service.name: verify_service(session, service) for service in services}
+    if len(verdicts) > 1:
+        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
+    unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
+    if unproven:
+        name, changed = unproven[0], any(each in done for each in unproven)
+        by_hand = f"; ./inv drift.{name} shows what was changed by hand in the cluster, ./inv repair.{name} undoes it"
+        raise VerificationFailed(
+            f"{', '.join(unproven)}: {'applied' if changed else 'there was nothing to apply'}, but not proven to work",
+            expected="every deciding check to pass",
+            next_step=f"./inv verify.{name}{'' if changed else by_hand}",
+        )

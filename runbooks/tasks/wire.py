@@ -50,10 +50,10 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
 def check_outputs(session: Session, service: Service) -> None:
     """Raise `VerificationFailed` that names every output that is missing, its producer and its consumer."""
     from runbooks.core.errors import VerificationFailed
-    from runbooks.stacks import preview
+    from runbooks.stacks.preparation import outputs_of
 
     for name in service.reads_outputs_of:
-        outputs = preview.outputs_of(session, name)
+        outputs = outputs_of(session, name)
         # `a|b` is either
         choices = [text.split("|") for text in outputs_read(session, service, name)]
         wanted = [" or ".join(choice) for choice in choices]
@@ -121,13 +121,15 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
 def check_environment(session: Session, service: Service, *, yes: bool) -> Opened:
     """Check that the environment opens and provides what is required; a missing binding is made after asking."""
     from runbooks.stacks import environments
+    from runbooks.stacks.guard import check_opened
+    from runbooks.stacks.preparation import config_file_of
     from runbooks.tools import stack_config
 
     name = environments.read_name(session, service.environment)
-    path = environments.config_file_of(session, service)
+    path = config_file_of(session, service)
     name = environments.as_bound(session, service, path, name)
     opened = environments.open_or_apply(session, name)
-    environments.check_opened(session, opened, name)
+    check_opened(session.target, opened, name.short)
     environments.check_contract(session, name, service, opened)
     if not environments.bound_by(session, [service], name):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)

@@ -1,13 +1,22 @@
-"""Secret values in pulumi's plaintext answers, for the masker. Callers keep those answers in memory."""
+"""Secret values: generated ones, and those in pulumi's plaintext answers. Callers keep these in memory."""
 
 from __future__ import annotations
 
 import json
+import secrets
+import string
 from collections.abc import Iterator
 from typing import Any
 
 SIGNATURE_KEY = "4dabf18193072939515e22adb298388d"
 SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - Pulumi's public marker of a secret, not one itself
+
+ALPHABET = string.ascii_letters + string.digits
+"""Letters and digits alone: the same text in a URL, in JSON and in a shell, so every tool's own masking finds it."""
+
+
+def generate_secret() -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(32))
 
 
 def secrets_in_config(answer: str) -> Iterator[str]:

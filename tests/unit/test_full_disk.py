@@ -14,8 +14,7 @@ from runbooks.core.journal import read_journal
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks.environment_commands import files_of
-from runbooks.stacks.plan import Fingerprint
-from runbooks.stacks.preview import record_applied
+from runbooks.stacks.fingerprint import record_applied
 from runbooks.tasks import secrets, stack, target, wire
 from runbooks.tasks.rollback import share_environment
 from runbooks.tools import stack_config
@@ -300,7 +299,7 @@ def test_what_was_applied_and_cannot_be_written_down(house: House) -> None:
     with open_session(house.c, "deploy.glance") as session:
         stack_of = session.stack(find_service("glance"))
         with no_file_beyond(0), pytest.raises(Unwritable, match="the record of what was applied cannot be written"):
-            record_applied(session, stack_of, Fingerprint(parts={}))
+            record_applied(session, stack_of, {})
     assert list((house.state / "applied").rglob("*.json*")) == []
 
 

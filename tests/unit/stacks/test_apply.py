@@ -16,9 +16,14 @@ import pytest
 
 from runbooks.core import findings
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
-from runbooks.stacks import apply, preview, states
-from runbooks.stacks.order import closure, layers
+from runbooks.stacks import apply, preview
+from runbooks.stacks.fingerprint import canonical
 from runbooks.stacks.plan import RunPlan
+from runbooks.stacks.preparation import outputs_of
+from runbooks.stacks.service import closure, layers
+from runbooks.stacks.states import hash_text
+from runbooks.stacks.summary import show_plan
+from runbooks.tasks import verify as verifying
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.unit.stage import SUMMARY, TREE, Answer, Stage, applied, creating, event, preview_answer, step, urn
 
@@ -38,7 +43,7 @@ def three(**changed: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
 
 def deploy(stage: Stage, name: str = "db", *, yes: bool = False) -> RunPlan:
     plan = preview.plan_run(stage, layers(closure([name], TREE), TREE))  # type: ignore[arg-type]
-    apply.show_plan(stage, plan)  # type: ignore[arg-type]
+    show_plan(stage, plan)  # type: ignore[arg-type]
     apply.approve(stage, plan, yes=yes, again=f"./inv deploy.{name}")  # type: ignore[arg-type]
     apply.apply_run(stage, plan, yes=yes, again=f"./inv deploy.{name}")  # type: ignore[arg-type]
     return plan
@@ -414,7 +419,7 @@ def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
     deploy(stage, "app")
     assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
     recorded = (tmp_path / ".ops" / "applied" / "mx" / "app.json").read_text()
-    assert preview.hash_text(states.canonical({"password": "[secret]"})) in recorded
+    assert hash_text(canonical({"password": "[secret]"})) in recorded
 
 
 def test_what_was_applied_counts_as_that_also_when_it_cannot_be_written_down(tmp_path: Path) -> None:
@@ -441,7 +446,7 @@ def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None
     ("done", "repairs"),
     [(["net"], False), (["op"], True)],
 )
-def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool) -> None:
+def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(tmp_path, {})
     looked: list[str] = []
 
@@ -450,8 +455,9 @@ def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool) -
         look = findings.passed if service.name == "op" else findings.failed
         return findings.Verdict(findings=(look("it works", "seen"),))
 
+    monkeypatch.setattr(verifying, "verify_service", verify)
     with pytest.raises(VerificationFailed, match=r"net: .*not proven") as unproven:
-        apply.prove(stage, TREE[:2], verify, done=done)  # type: ignore[arg-type]
+        verifying.prove(stage, TREE[:2], done=done)  # type: ignore[arg-type]
     assert ("./inv repair.net" in unproven.value.next_step) is repairs
     assert looked == ["net", "op"]
     assert "verify.all: NOT verified: net: 1 passed, 1 failed, 0 not tried" in stage.reporter.text
@@ -524,7 +530,7 @@ def test_what_answers_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def stage_port(stage: Stage) -> int:
-    return int(preview.outputs_of(stage, "db")["port"])  # type: ignore[arg-type, call-overload]
+    return int(outputs_of(stage, "db")["port"])  # type: ignore[arg-type, call-overload]
 
 
 def test_what_does_not_answer_is_told_and_pulumi_goes_on(

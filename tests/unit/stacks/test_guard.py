@@ -13,12 +13,13 @@ import yaml
 from runbooks.core.errors import Refused
 from runbooks.stacks.guard import (
     check_cluster,
-    check_opened_environment,
+    check_opened,
     check_stack_settings,
     plain_settings,
     private_kubeconfig,
 )
 from runbooks.stacks.target import Target
+from runbooks.tools.esc import Opened, Value
 from runbooks.tools.kubectl import Kubectl
 from tests.answers import Answers, kubeconfig, namespace
 
@@ -152,13 +153,22 @@ def test_a_whole_kubeconfig_in_a_setting_is_not_shown(target: Target) -> None:
     assert "sup3r" not in "\n".join(caught.value.lines())
 
 
+def environment(variables: dict[str, str], settings: dict[str, str]) -> Opened:
+    sections = {"environmentVariables": variables, "pulumiConfig": settings}
+    return Opened(
+        values=tuple(
+            Value(path=(section, key), value=text) for section, found in sections.items() for key, text in found.items()
+        )
+    )
+
+
 def test_an_opened_environment_may_not_point_elsewhere(target: Target) -> None:
-    check_opened_environment({"OTHER": "x"}, {"postgresql:host": "x"}, target, "app/prod")
+    check_opened(target, environment({"OTHER": "x"}, {"postgresql:host": "x"}), "app/prod")
     with pytest.raises(Refused, match="KUBECONFIG in environmentVariables of app/prod") as caught:
-        check_opened_environment({"KUBECONFIG": "/etc/other"}, {}, target, "app/prod")
+        check_opened(target, environment({"KUBECONFIG": "/etc/other"}, {}), "app/prod")
     assert caught.value.next_step == "remove it from environments/app/prod.yaml, then ./inv esc.apply app/prod"
     with pytest.raises(Refused, match="kubernetes:context in pulumiConfig of app/prod") as caught:
-        check_opened_environment({}, {"kubernetes:context": "other"}, target, "app/prod")
+        check_opened(target, environment({}, {"kubernetes:context": "other"}), "app/prod")
     assert caught.value.next_step == "remove it from environments/app/prod.yaml, then ./inv esc.apply app/prod"
 
 
@@ -169,9 +179,9 @@ def test_secrets_in_a_settings_file_have_no_plain_value() -> None:
 @pytest.mark.parametrize("name", ["PULUMI_K8S_DELETE_UNREACHABLE", "PULUMI_SKIP_CHECKPOINTS", "PULUMI_OPTION_YES"])
 def test_an_environment_that_changes_pulumi_unseen_is_refused(target: Target, name: str) -> None:
     with pytest.raises(Refused, match=f"{name} in environmentVariables of stitch/prod") as caught:
-        check_opened_environment({name: "true", "GREETING": "x"}, {}, target, "stitch/prod")
+        check_opened(target, environment({name: "true", "GREETING": "x"}, {}), "stitch/prod")
     assert caught.value.expected and "./inv esc.apply stitch/prod" in caught.value.next_step
-    check_opened_environment({"GREETING": "x", "AWS_REGION": "y", "CODEX_X": "z"}, {}, target, "stitch/prod")
+    check_opened(target, environment({"GREETING": "x", "AWS_REGION": "y", "CODEX_X": "z"}, {}), "stitch/prod")
 
 
 def test_forgetting_what_is_out_of_reach_is_refused(target: Target) -> None:

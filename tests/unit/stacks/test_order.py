@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from runbooks.core.errors import Usage
 from runbooks.services import SERVICES
-from runbooks.stacks.order import closure, consumers, layers
-from runbooks.stacks.service import Service
+from runbooks.stacks.service import Service, closure, consumers, layers
 
 
 def node(name: str, needs: tuple[str, ...] = ()) -> Service:

@@ -9,30 +9,34 @@ from typing import Any
 import pytest
 
 from runbooks.core.mask import Masker
+from runbooks.stacks.fingerprint import changed_parts, hash_files
 from runbooks.stacks.plan import (
-    LONGEST_VALUE,
-    MOST_LINES,
-    PROPERTY_INDENT,
     UNKNOWN,
-    Approved,
-    Fingerprint,
     Rank,
     RunPlan,
     StackPlan,
-    Watch,
-    hash_files,
     plan_of,
-    property_lines,
     rank_step,
+)
+from runbooks.stacks.summary import (
+    LONGEST_VALUE,
+    MOST_LINES,
+    PROPERTY_INDENT,
+    property_lines,
     summary_data,
     summary_lines,
 )
+from runbooks.stacks.watch import Approved, Watch
 from runbooks.tools.pulumi import Event, Export, Preview, PropertyChange, State, StateResource, Step, read_preview
 from runbooks.tools.stack import Stack
 
 RECORDED = Path(__file__).parents[2] / "contract" / "recorded" / "pulumi"
 STACK = Stack(service="sample", project="sample", name="mx", organization="organization", folder=Path("/sample"))
-NO_PRINT = Fingerprint(parts={})
+NO_PRINT: dict[str, str] = {}
+
+
+def lines_of(run: RunPlan, *, diff: bool = False) -> list[str]:
+    return summary_lines(summary_data(run, diff=diff), diff=diff)
 
 
 def recorded(number: str) -> list[dict[str, Any]]:
@@ -134,7 +138,7 @@ def test_a_change_of_protection_alone_is_a_change_to_approve(
     preview = Preview(steps=(found,), diagnostics=(), change_summary={})
     plan = plan_of(STACK, preview, fingerprint=NO_PRINT)
     assert plan.has_changes and not plan.is_destructive
-    text = "\n".join(summary_lines(RunPlan(layers=((plan,),), target="mx"), diff=True))
+    text = "\n".join(lines_of(RunPlan(layers=((plan,),), target="mx"), diff=True))
     assert shown in text and f"sample: {counted}" in text
     kept = Step(op="same", urn=urn(CLUSTER), old=State(protected=True), new=State(protected=True))
     assert not kept.changes_something
@@ -144,7 +148,7 @@ def test_what_only_pulumi_forgets_is_not_called_deleted() -> None:
     kept = Step(op="delete", urn=urn("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"),
                 old=State(retained=True))  # fmt: skip
     plan = plan_of(STACK, Preview(steps=(kept,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
-    text = "\n".join(summary_lines(RunPlan(layers=((plan,),), target="mx")))
+    text = "\n".join(lines_of(RunPlan(layers=((plan,),), target="mx")))
     assert plan.has_changes and not plan.is_destructive
     assert "CustomResourceDefinition x  (only pulumi forgets it; the object stays)" in text and "1 to forget" in text
 
@@ -156,7 +160,7 @@ def test_recorded_change_is_ranked_and_shown_gravest_first() -> None:
         (Rank.REPLACE, "cm"),
         (Rank.OTHER, "ns"),
     ]
-    lines = summary_lines(RunPlan(layers=((plan,),), target="mx"))
+    lines = lines_of(RunPlan(layers=((plan,),), target="mx"))
     text = "\n".join(lines)
     assert (
         text.index("DESTRUCTIVE") < text.index("Secret sec") < text.index("ConfigMap cm") < text.index("Namespace ns")
@@ -178,16 +182,16 @@ def test_a_long_update_is_cut_with_the_command_that_shows_all() -> None:
     old, new = ({f"key{number}": word for number in range(MOST_LINES + 3)} for word in ("a", "b"))
     step = Step(op="update", urn=urn("kubernetes:core/v1:ConfigMap"), old=State(inputs=old), new=State(inputs=new))
     plan = plan_of(STACK, Preview(steps=(step,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
-    lines = [line for line in summary_lines(RunPlan(layers=((plan,),))) if line.startswith(PROPERTY_INDENT)]
+    lines = [line for line in lines_of(RunPlan(layers=((plan,),))) if line.startswith(PROPERTY_INDENT)]
     assert len(lines) == MOST_LINES + 1
     assert lines[-1].strip() == f"… 3 more: ./inv preview.{STACK.service} --diff"
-    whole = summary_lines(RunPlan(layers=((plan,),)), diff=True)
+    whole = lines_of(RunPlan(layers=((plan,),)), diff=True)
     assert len([line for line in whole if line.startswith(PROPERTY_INDENT)]) == MOST_LINES + 3
 
 
 def test_secrets_stay_masked_in_the_plan_summary() -> None:
     run = RunPlan(layers=((planned("06"),), (planned("03"),)))
-    text = "\n".join(summary_lines(run, diff=True)) + json.dumps(summary_data(run, diff=True))
+    text = "\n".join(lines_of(run, diff=True)) + json.dumps(summary_data(run, diff=True))
     assert "[secret]" in text and "hunter2" not in text
 
 
@@ -196,7 +200,7 @@ def test_unchanged_and_blocked_stacks_are_one_line() -> None:
     blocked = StackPlan(stack=Stack(**{**STACK.__dict__, "service": "immich"}), waits_for=("postgres",))
     run = RunPlan(layers=((same,), (blocked,)), target="mx")
     assert not run.has_changes and blocked.is_blocked
-    assert summary_lines(run) == ["Target mx:", "", "  sample: unchanged", "  immich: blocked: waits for postgres"]
+    assert lines_of(run) == ["Target mx:", "", "  sample: unchanged", "  immich: blocked: waits for postgres"]
     assert [stack["state"] for stack in summary_data(run)["stacks"]] == ["unchanged", "blocked: waits for postgres"]
 
 
@@ -303,7 +307,7 @@ def test_leftover_of_a_half_finished_replace_is_shown_and_may_be_removed() -> No
     export = Export(resources=(StateResource(urn=urn(CONFIG_MAP, "a"), pending_delete=True),))
     plan = plan_of(STACK, _preview(step("same", CONFIG_MAP)), fingerprint=NO_PRINT, export=export)
     assert plan.has_changes and not plan.is_destructive
-    assert "left over" in "\n".join(summary_lines(RunPlan(layers=((plan,),))))
+    assert "left over" in "\n".join(lines_of(RunPlan(layers=((plan,),))))
     approved = Approved.of(plan)
     assert approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, "a")))
     assert not approved.allows(Event(kind="started", op="delete", urn=urn(CONFIG_MAP, "a")))
@@ -312,14 +316,14 @@ def test_leftover_of_a_half_finished_replace_is_shown_and_may_be_removed() -> No
 def test_fingerprint_names_what_differs(tmp_path: Path) -> None:
     (tmp_path / "__main__.py").write_text("a = 1\n")
     (tmp_path / "Pulumi.mx.yaml").write_text("config: {}\n")
-    before = Fingerprint(parts={"program files": hash_files([tmp_path]), "settings": "1"})
+    before = {"program files": hash_files([tmp_path]), "settings": "1"}
     (tmp_path / "Pulumi.mx.yaml").write_text("config: {a: b}\n")
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "x.pyc").write_bytes(b"1")
-    assert before.differing(Fingerprint(parts={"program files": hash_files([tmp_path]), "settings": "1"})) == []
+    assert changed_parts(before, {"program files": hash_files([tmp_path]), "settings": "1"}) == []
     (tmp_path / "__main__.py").write_text("a = 2\n")
-    after = Fingerprint(parts={"program files": hash_files([tmp_path]), "settings": "2", "new": ""})
-    assert before.differing(after) == ["program files", "settings", "new"]
+    after = {"program files": hash_files([tmp_path]), "settings": "2", "new": ""}
+    assert changed_parts(before, after) == ["program files", "settings", "new"]
 
 
 # The difference of properties

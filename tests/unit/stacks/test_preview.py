@@ -15,10 +15,9 @@ import pytest
 from runbooks.core.errors import Usage
 from runbooks.services import SERVICES
 from runbooks.stacks import preview
-from runbooks.stacks.order import layers
 from runbooks.stacks.plan import UNKNOWN
 from runbooks.stacks.preview import TAKES_OVER, find_existing, manifest_of, takes_over
-from runbooks.stacks.service import Service
+from runbooks.stacks.service import Service, layers
 from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found
 from runbooks.tools.pulumi import Preview, State, Step
 from tests.answers import Answers

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, UnexpectedChanges
-from runbooks.stacks.plan import UNKNOWN, property_lines
+from runbooks.stacks.plan import UNKNOWN
 from runbooks.stacks.repair import (
     Repaired,
     fill_in,
@@ -21,6 +21,7 @@ from runbooks.stacks.repair import (
     take_items,
     wanted_steps,
 )
+from runbooks.stacks.summary import property_lines
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
 from tests.unit.stage import TREE, Answer, Stage, urn
 

@@ -9,7 +9,7 @@ import pytest
 
 from runbooks.core.errors import Refused
 from runbooks.stacks import apply, preview, states
-from runbooks.stacks.plan import Approved
+from runbooks.stacks.watch import Approved
 from runbooks.tasks import destroy
 from runbooks.tools.pulumi import read_event
 from tests.unit.stage import TREE, Answer, Stage, event, preview_answer, step, urn

@@ -17,6 +17,7 @@ from runbooks.core.errors import LoginMissing, NotApproved, NotFound, OpsError, 
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks import environment_commands, environments, preview
+from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
 from runbooks.tasks import esc
 from tests.unit.house import REAL_ROOT, House, Piped
 from tests.unit.stage import preview_answer
@@ -397,10 +398,10 @@ def test_a_plan_uses_what_was_opened_for_it_and_the_comparison_opens_anew(home: 
     with open_session(home.c, "deploy.stitch") as session:
         plan = preview.plan_stack(session, STITCH)
         assert len(home.argvs("esc")) == 1
-        assert plan.fingerprint.differing(preview.fingerprint_of(session, STITCH)) == []
+        assert changed_parts(plan.fingerprint, fingerprint_of(session, STITCH)) == []
         assert len(home.argvs("esc")) == 2
         home.answer("esc", ["--format"], opened(image={"value": "ghcr.io/example/stitch:2.0.0"}))
-        assert plan.fingerprint.differing(preview.fingerprint_of(session, STITCH)) == ["opened environment"]
+        assert changed_parts(plan.fingerprint, fingerprint_of(session, STITCH)) == ["opened environment"]
 
 
 WRONG = {

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from runbooks.core.errors import OpsError, ToolFailed, Usage
-from runbooks.stacks import apply, preview
+from runbooks.stacks import preview
+from runbooks.stacks.summary import show_plan
 from tests.unit.stage import TREE, Answer, Stage, creating
 
 LAYERS = [TREE[:2], TREE[2:3]]
 
 
-def previewed(stage: Stage) -> dict[str, OpsError]:
-    plan, failures = preview.plan_each(stage, LAYERS)  # type: ignore[arg-type]
-    apply.show_plan(stage, plan)  # type: ignore[arg-type]
-    return failures
+def previewed(stage: Stage) -> Mapping[str, OpsError]:
+    plan = preview.plan_run(stage, LAYERS, keep_going=True)  # type: ignore[arg-type]
+    show_plan(stage, plan)  # type: ignore[arg-type]
+    return plan.failures
 
 
 def script(**failing: str) -> dict[tuple[str, str], list[Answer]]:

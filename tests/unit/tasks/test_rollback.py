@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
-from runbooks.stacks import apply, preview
-from runbooks.tasks import rollback
+from runbooks.stacks import preview
+from runbooks.tasks import rollback, verify
 from runbooks.tasks.rollback import ENVIRONMENT_FILES
 from tests.unit.house import House
 from tests.unit.stage import SUMMARY, event, preview_answer, step
@@ -50,8 +50,8 @@ def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     house.answer("pulumi", ["output", "--json"], {})
     monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     proven: list[str] = []
-    note = lambda session, services, verify, *, done: proven.extend(s.name for s in services)  # noqa: E731
-    monkeypatch.setattr(apply, "prove", note)
+    note = lambda session, services, *, done: proven.extend(s.name for s in services)  # noqa: E731
+    monkeypatch.setattr(verify, "prove", note)
     house.proven = proven  # type: ignore[attr-defined]
     return house
 

@@ -15,7 +15,7 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.mask import Masker
 from runbooks.core.runner import CommandFailed
 from runbooks.services import find_service
-from runbooks.stacks import lab_stacks
+from runbooks.stacks.preparation import make_stack
 from runbooks.stacks.session import Known
 from runbooks.tools.stack import Stack
 
@@ -46,7 +46,7 @@ class Lab:
         )
 
     def make(self) -> None:
-        lab_stacks.make_stack(self, POSTGRES, self.stack)  # type: ignore[arg-type]
+        make_stack(self, POSTGRES, self.stack)  # type: ignore[arg-type]
 
 
 def failing(command: Command, said: str) -> CommandFailed:

@@ -1,0 +1,224 @@
+"""The plan summary that is approved: what would change, gravest first, with the values that differ.
+
+One description of the plan is made (`summary_data`): the event and the journal get it as it is, a terminal as lines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from runbooks.stacks.plan import REPLACING, UNKNOWN, Change, Rank, RunPlan, kind_of
+from runbooks.stacks.session import Session
+from runbooks.tools.pulumi import SECRET, Step, name_of, type_of
+from runbooks.tools.secret_values import SIGNATURE_KEY
+
+HEADINGS = {
+    Rank.DESTRUCTIVE: "DESTRUCTIVE: something that holds data or others rely on would be deleted or replaced",
+    Rank.EXISTING: "EXISTS ALREADY: in the cluster, and this stack did not make it",
+    Rank.REPLACE: "replaced: deleted and created again",
+    Rank.RESTART: "restarted: pods are rolled",
+    Rank.OTHER: "the rest",
+}
+SIGNS = {
+    "create": "+",
+    "delete": "-",
+    "update": "~",
+    "replace": "+-",
+    "import": "=",
+    "adopt": "=",
+    "in the way": "!",
+    "protect": "~",
+    "unprotect": "~",
+    "forget": "-",
+}
+PROPERTY_INDENT = " " * 9
+"""Begins each line that shows a property's values."""
+MOST_LINES = 6
+"""Properties of an update that are shown before it is approved."""
+
+
+def show_plan(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
+    """Show the plan summary and record it; `diff` shows every property of everything."""
+    data = summary_data(plan, diff=diff, mask=session.masker.mask)
+    for line in summary_lines(data, diff=diff):
+        # Values come from the cluster and from programs: their words are not ours, so they are quoted.
+        show = session.reporter.quote if line.startswith(PROPERTY_INDENT) else session.reporter.line
+        show(line)
+    session.reporter.event("plan", **data)
+    session.journal.write("plan", **data)
+
+
+def summary_data(plan: RunPlan, *, diff: bool = False, mask: Callable[[str], str] = str) -> dict[str, Any]:
+    """The plan summary for programs: one entry a stack, with its changes, gravest first."""
+    return {
+        "target": plan.target,
+        "changes": plan.has_changes,
+        "destructive": list(plan.destructive_services),
+        "adopting": list(plan.adopting_services),
+        "stacks": [
+            {
+                "service": stack.service,
+                "stack": stack.stack.reference,
+                "state": stack.state,
+                "waits_for": list(stack.waits_for),
+                "summary": dict(stack.preview.change_summary) if stack.preview else {},
+                "leftovers": list(stack.leftovers),
+                "incomplete": list(stack.incomplete),
+                "changes": [_change_data(change, diff=diff, mask=mask) for change in stack.changes],
+            }
+            for stack in plan.stacks
+        ],
+    }
+
+
+def _change_data(change: Change, *, diff: bool, mask: Callable[[str], str]) -> dict[str, Any]:
+    """Its properties only where something that exists changes: a create shows them with `diff`."""
+    step = change.step
+    data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
+    shows = diff or step.op in {"delete", "update", *REPLACING}
+    return {**data, "properties": property_lines(step, mask)} if shows else data
+
+
+def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
+    """The plan summary as lines, gravest first: of an update the first `MOST_LINES` properties unless `diff`."""
+    lines = [f"What would change on target {data['target']}:" if data["changes"] else f"Target {data['target']}:"]
+    changes = [(stack["service"], change) for stack in data["stacks"] for change in stack["changes"]]
+    for rank, heading in HEADINGS.items():
+        found = [(service, change) for service, change in changes if change["rank"] == rank.name.lower()]
+        if found:
+            lines += ["", f"  {heading}"]
+        for service, change in found:
+            why = f"  ({change['why']})" if change["why"] else ""
+            lines.append(f"    {SIGNS.get(change['verb'], '?'):<2} {service:<10} {describe(change['urn'])}{why}")
+            differing = change.get("properties", [])
+            if change["op"] == "update" and not diff and len(differing) > MOST_LINES:
+                more = f"… {len(differing) - MOST_LINES} more: ./inv preview.{service} --diff"
+                differing = [*differing[:MOST_LINES], more]
+            lines += [f"{PROPERTY_INDENT}{line}" for line in differing]
+    leftovers = [(stack["service"], urn) for stack in data["stacks"] for urn in stack["leftovers"]]
+    if leftovers:
+        lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
+        lines += [f"    -- {service:<10} {describe(urn)}" for service, urn in leftovers]
+    return [*lines, "", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in data["stacks"])]
+
+
+def describe(urn: str) -> str:
+    """Kind and name of an object: `ConfigMap settings`."""
+    return f"{kind_of(type_of(urn))} {name_of(urn)}"
+
+
+def describe_stack(stack: Mapping[str, Any]) -> str:
+    """The counted changes of a stack, or its state."""
+    if not stack["changes"] and not stack["leftovers"]:
+        return str(stack["state"])
+    counts = count_verbs(change["verb"] for change in stack["changes"])
+    more = f", and the objects of {', '.join(map(name_of, stack['incomplete']))}" if stack["incomplete"] else ""
+    return (counts or f"{len(stack['leftovers'])} to clean up") + more
+
+
+def count_verbs(verbs: Iterable[str]) -> str:
+    """`2 to create, 1 to delete`; empty when there are none."""
+    counts = Counter(verbs)
+    return ", ".join(f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
+
+
+# Properties that differ; secrets stay `[secret]`
+
+LONGEST_VALUE = 160
+"""Characters of a value that are shown."""
+HIDDEN = frozenset({"managedFields", "__inputs", "__fieldManager", "__initialApiVersion", "__internal"})
+"""Bookkeeping of the provider and the API server, which no program sets."""
+PATH_PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\[\"((?:[^\"\\]|\\.)*)\"\]")
+PROPERTY_SIGNS = {"add": "+", "delete": "-", "update": "~"}
+ABSENT = object()
+NOT_KNOWN_YET = "(unknown until applied)"
+
+
+def property_lines(step: Step, mask: Callable[[str], str] = str) -> list[str]:
+    """One line a property that differs: `~ data.colour: "blue" => "green" (replaces)`.
+
+    A create lists what will be there, a delete what will be gone.
+    """
+
+    def line(sign: str, path: str, *values: Any, replaces: bool = False) -> str:
+        shown = " => ".join(format_value(value, mask) for value in values)
+        return f"{sign} {path}: {shown}{' (replaces)' if replaces else ''}"
+
+    old, new = step.old.inputs if step.old else {}, step.new.inputs if step.new else {}
+    if step.op == "delete":
+        return [line("-", path, value) for path, value in leaves(old)]
+    if step.old is None or step.op == "create":
+        return [line("+", path, value) for path, value in leaves(new)]
+    lines = []
+    for change in sorted(step.changes, key=lambda change: change.path):
+        kind = change.kind.removesuffix("-replace")
+        sides = (old, step.old.outputs) if change.of_inputs else (step.old.outputs, old)
+        before = value_at(change.path, *sides)
+        after = value_at(change.path, new)
+        values = {"add": [after], "delete": [before]}.get(kind, [before, after])
+        lines.append(line(PROPERTY_SIGNS.get(kind, "~"), change.path, *values, replaces=change.forces_replace))
+    if lines:
+        return lines
+    # The provider gave no detailed difference.
+    names = step.reasons or sorted(key for key in {*old, *new} - HIDDEN if old.get(key) != new.get(key))
+    return [
+        line("~", name, value_at(name, old), value_at(name, new), replaces=name in step.replace_reasons)
+        for name in names
+    ]
+
+
+def value_at(path: str, *sides: Any) -> Any:
+    """The value at a path such as `spec.ports[0].port` or `metadata.labels["a/b"]`, on the first side that has one.
+
+    `ABSENT` where there is none. Below a secret everything is `[secret]`.
+    """
+    for side in sides:
+        value = side
+        for part in split_path(path):
+            if value == SECRET:
+                break
+            if isinstance(part, int):
+                value = value[part] if isinstance(value, list) and part < len(value) else ABSENT
+            else:
+                value = value.get(part, ABSENT) if isinstance(value, Mapping) else ABSENT
+        if value is not ABSENT:
+            return value
+    return ABSENT
+
+
+def split_path(path: str) -> list[str | int]:
+    """The keys and indexes of a property's path."""
+    parts = (part.groups() for part in PATH_PART.finditer(path))
+    return [
+        int(index) if index is not None else name if name is not None else quoted.replace('\\"', '"')
+        for name, index, quoted in parts
+    ]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every property with its path; empty mappings and lists count as leaves."""
+    if isinstance(value, Mapping) and value and SIGNATURE_KEY not in value:
+        for key, item in value.items():
+            if key not in HIDDEN:
+                plain = not re.search(r"[.\[\]\"]", key)
+                dotted = f"{path}.{key}" if path else key
+                yield from leaves(item, dotted if plain else f"{path}[{json.dumps(key)}]")
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}[{index}]")
+    elif path or value != {}:
+        yield path, value
+
+
+def format_value(value: Any, mask: Callable[[str], str] = str) -> str:
+    """A value as one line of JSON, cut where it is long, after `mask`: a secret cut in two would be in no form."""
+    if value is ABSENT:
+        return NOT_KNOWN_YET
+    if value == SECRET or (isinstance(value, Mapping) and SIGNATURE_KEY in value):
+        return SECRET
+    text = mask(json.dumps(value, ensure_ascii=False).replace(f'"{UNKNOWN}"', NOT_KNOWN_YET))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"
