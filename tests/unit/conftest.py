@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.house import House
+from tests.fixtures import Repo
+
+
+@pytest.fixture(autouse=True)
+def no_reporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins without a reporter in use, as a process does."""
+    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
-    """A home with a real target, on fakes of pulumi and kubectl."""
-    return House(tmp_path, monkeypatch)
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    """A repository with a real target, on scripted pulumi and kubectl."""
+    return Repo(tmp_path, monkeypatch)

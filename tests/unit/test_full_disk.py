@@ -22,9 +22,8 @@ from runbooks.tools.esc import Opened, Value
 from runbooks.tools.kubeconfig import read_context, write_private
 from runbooks.tools.pulumi_home import create_private_home
 from runbooks.tools.stack_config import StackFile, preserve, refresh_copy
-from tests.answers import kubeconfig, listing, namespace
+from tests.fixtures import UID, Repo, kubeconfig, listing, namespace
 from tests.unit.disk import mount_read_only, no_file_beyond
-from tests.unit.house import UID, House
 
 SETTINGS = """\
 # mine
@@ -41,9 +40,9 @@ def _in_memory(capsys: pytest.CaptureFixture[str]) -> None:
     """What is printed goes to no file, which would be limited too."""
 
 
-def whole_or_gone(house: House) -> None:
+def whole_or_gone(repo: Repo) -> None:
     """Of a run its record stays, in whole lines; no kubeconfig, no folder of pulumi's, no half a file."""
-    runs = house.state / "runs"
+    runs = repo.state / "runs"
     for folder in runs.iterdir() if runs.is_dir() else ():
         assert [entry.name for entry in folder.iterdir()] == ["journal.jsonl"]
         lines = (folder / "journal.jsonl").read_text().splitlines()
@@ -54,10 +53,10 @@ def whole_or_gone(house: House) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_run_on_a_disk_that_fills_up_while_it_begins(house: House, size: int) -> None:
+def test_a_run_on_a_disk_that_fills_up_while_it_begins(repo: Repo, size: int) -> None:
     with no_file_beyond(size):
         try:
-            with open_session(house.c, "status"):
+            with open_session(repo.c, "status"):
                 pass
         except OpsError as error:
             ended = error
@@ -67,24 +66,24 @@ def test_a_run_on_a_disk_that_fills_up_while_it_begins(house: House, size: int) 
     assert ended.exit_code in {1, 5} and ended.next_step
     if size <= 200:
         assert isinstance(ended, Unwritable) and "File too large" in ended.summary
-    whole_or_gone(house)
+    whole_or_gone(repo)
 
 
-def test_a_state_folder_that_is_read_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.state.mkdir()
-    mount_read_only(house.state, monkeypatch)
+def test_a_state_folder_that_is_read_only(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.state.mkdir()
+    mount_read_only(repo.state, monkeypatch)
     expected = pytest.raises(Unwritable, match="the journal of this run cannot be written: Read-only file system")
-    with expected as ended, open_session(house.c, "status"):
+    with expected as ended, open_session(repo.c, "status"):
         pytest.fail("the run must not begin")
     assert "OPS_STATE" in ended.value.next_step
-    assert list(house.state.iterdir()) == [] and house.calls("kubectl") == []
+    assert list(repo.state.iterdir()) == [] and repo.calls("kubectl") == []
 
 
-def test_a_state_folder_below_a_file(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    (house.home / "file").touch()
-    monkeypatch.setenv("OPS_STATE", str(house.home / "file" / "state"))
+def test_a_state_folder_below_a_file(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo.home / "file").touch()
+    monkeypatch.setenv("OPS_STATE", str(repo.home / "file" / "state"))
     expected = pytest.raises(Unwritable, match="the state folder cannot be written: Not a directory")
-    with expected, open_session(house.c, "status"):
+    with expected, open_session(repo.c, "status"):
         pytest.fail("the run must not begin")
 
 
@@ -111,7 +110,6 @@ def test_the_log_of_a_bug_is_whole_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
     monkeypatch.setenv("OPS_STATE", str(tmp_path))
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     with no_file_beyond(size):
         assert report(RuntimeError("a bug"), as_json=False) == BUG
     said = capsys.readouterr().err
@@ -142,11 +140,11 @@ def test_an_answer_about_no_file_is_a_bug() -> None:
 # --- settings and targets ---
 
 
-def test_a_pin_that_does_not_fit(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.write_target(house.target_entry() | {"cluster_uid": "another"})
-    house.answer("kubectl", ["get", "namespace"], namespace(uid=UID))
-    house.answer("kubectl", ["get", "nodes"], listing())
-    before, targets = (house.root / "targets.yaml").read_text(), house.root / "targets.yaml"
+def test_a_pin_that_does_not_fit(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.set_target(cluster_uid="another")
+    repo.answer("kubectl", ["get", "namespace"], namespace(uid=UID))
+    repo.answer("kubectl", ["get", "nodes"], listing())
+    before, targets = (repo.root / "targets.yaml").read_text(), repo.root / "targets.yaml"
 
     def full(*_: object) -> bool:
         limit.__enter__()
@@ -156,12 +154,12 @@ def test_a_pin_that_does_not_fit(house: House, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_word", full)
     try:
         with pytest.raises(OpsError, match=r"targets\.yaml cannot be written: File too large") as ended:
-            target.pin.body(house.c)
+            target.pin.body(repo.c)
     finally:
         limit.__exit__(None, None, None)
     assert isinstance(ended.value, Unwritable) and "OPS_STATE" not in ended.value.next_step
     assert targets.read_text() == before
-    assert not list(house.root.glob(".targets.yaml.*"))
+    assert not list(repo.root.glob(".targets.yaml.*"))
 
 
 def test_a_binding_that_does_not_fit(tmp_path: Path) -> None:
@@ -188,14 +186,14 @@ exit 99
 
 
 @pytest.fixture
-def settings(house: House) -> Path:
-    return house.root / "pulumi/data/databases/postgres/Pulumi.mx.yaml"
+def settings(repo: Repo) -> Path:
+    return repo.root / "pulumi/data/databases/postgres/Pulumi.mx.yaml"
 
 
-def empties(house: House, file: Path, left: str) -> Path:
+def empties(repo: Repo, file: Path, left: str) -> Path:
     """A pulumi that empties the stack config, finds the disk full and leaves `left` in it."""
-    calls = house.home / "calls"
-    (house.bin / "pulumi").write_text(EMPTIES.format(file=file, left=left, calls=calls))
+    calls = repo.home / "calls"
+    (repo.bin / "pulumi").write_text(EMPTIES.format(file=file, left=left, calls=calls))
     return calls
 
 
@@ -203,33 +201,33 @@ LEFT = ["", "encryptionsalt: v1:salt\nconf", "encryptionsalt: v1:salt\n", SETTIN
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_secrets_survive_a_pulumi_that_finds_the_disk_full(house: House, settings: Path, left: str) -> None:
+def test_secrets_survive_a_pulumi_that_finds_the_disk_full(repo: Repo, settings: Path, left: str) -> None:
     settings.write_text(SETTINGS)
-    house.has_stacks("postgresql")
-    empties(house, settings, left)
+    repo.has_stacks("postgresql")
+    empties(repo, settings, left)
     with pytest.raises(ToolFailed, match=r"a file could not be written .*Pulumi\.mx\.yaml: no space left on device"):
-        secrets.set_secret.body(house.c, "postgres", "superuser_password", True)
+        secrets.set_secret.body(repo.c, "postgres", "superuser_password", True)
     assert settings.read_text() == SETTINGS
     assert [entry.name for entry in settings.parent.iterdir() if entry.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("left", LEFT)
 def test_so_do_those_of_a_stack_that_is_made(
-    house: House, settings: Path, monkeypatch: pytest.MonkeyPatch, left: str
+    repo: Repo, settings: Path, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
     settings.write_text(SETTINGS)
-    empties(house, settings, left)
+    empties(repo, settings, left)
     monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
     with pytest.raises(ToolFailed, match="no space left on device"):
-        stack.init.body(house.c, "postgres")
+        stack.init.body(repo.c, "postgres")
     assert settings.read_text() == SETTINGS
 
 
-def test_half_a_new_settings_file_is_none(house: House, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    empties(house, settings, "")
+def test_half_a_new_settings_file_is_none(repo: Repo, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empties(repo, settings, "")
     monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
     with pytest.raises(ToolFailed):
-        stack.init.body(house.c, "postgres")
+        stack.init.body(repo.c, "postgres")
     assert not settings.exists()
 
 
@@ -262,14 +260,14 @@ def test_what_a_tool_did_well_is_not_looked_at(tmp_path: Path) -> None:
     assert path.read_text() == "config: {}\n" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_reference_that_cannot_be_set_loses_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = house.root / "pulumi/apps/media/immich/Pulumi.mx.yaml"
+def test_a_reference_that_cannot_be_set_loses_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = repo.root / "pulumi/apps/media/immich/Pulumi.mx.yaml"
     file.write_text(SETTINGS.replace("postgresql:", "immich:"))
     before = file.read_text()
-    house.has_stacks("immich", "postgresql")
-    empties(house, file, "")
+    repo.has_stacks("immich", "postgresql")
+    empties(repo, file, "")
     monkeypatch.setattr(wire, "approve", lambda *_, **__: None)
-    with open_session(house.c, "wire.immich") as session:
+    with open_session(repo.c, "wire.immich") as session:
         immich = find_service("immich")
         assert immich.reference is not None
         session.prepared["immich"] = session.stack(immich)
@@ -294,18 +292,18 @@ def test_a_copy_of_settings_that_did_not_fit_is_made_again(tmp_path: Path) -> No
 # --- what a run keeps ---
 
 
-def test_what_was_applied_and_cannot_be_written_down(house: House) -> None:
-    house.has_stacks("glance")
-    with open_session(house.c, "deploy.glance") as session:
+def test_what_was_applied_and_cannot_be_written_down(repo: Repo) -> None:
+    repo.has_stacks("glance")
+    with open_session(repo.c, "deploy.glance") as session:
         stack_of = session.stack(find_service("glance"))
         with no_file_beyond(0), pytest.raises(Unwritable, match="the record of what was applied cannot be written"):
             record_applied(session, stack_of, {})
-    assert list((house.state / "applied").rglob("*.json*")) == []
+    assert list((repo.state / "applied").rglob("*.json*")) == []
 
 
-def test_files_of_an_environment_that_do_not_fit(house: House) -> None:
+def test_files_of_an_environment_that_do_not_fit(repo: Repo) -> None:
     value = Value(path=("files", "TOKEN_FILE"), value="x" * 500, secret=True)
-    with open_session(house.c, "esc.run") as session:
+    with open_session(repo.c, "esc.run") as session:
         expected = pytest.raises(Unwritable, match="the environment's file TOKEN_FILE cannot be written")
         with no_file_beyond(300), expected, files_of(session, Opened(values=(value,))):
             pytest.fail("there is no such file")

@@ -12,7 +12,7 @@ import pytest
 import tasks
 from runbooks.core.errors import OpsError
 from runbooks.tasks import deploy, destroy, verify, wire
-from tests.unit.house import House
+from tests.fixtures import Repo
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| [^|]+ \| `(?P<carrier>[^`]+)` \|$", re.MULTILINE)
@@ -30,7 +30,7 @@ def test_what_carries_each_rule_exists() -> None:
     [(deploy.deploy, "postgres"), (destroy.destroy, "postgres"), (wire.wire, "immich"), (verify.verify, "tailscale")],
 )
 def test_a_run_announces_what_it_will_do_before_any_tool_starts(
-    house: House,
+    repo: Repo,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     task: Callable[..., Any],
@@ -38,9 +38,9 @@ def test_a_run_announces_what_it_will_do_before_any_tool_starts(
 ) -> None:
     """Here no tool knows an answer, so each run ends with its first step; the announcement comes before that."""
     monkeypatch.setattr("runbooks.checks.cluster.patience", lambda *_: 0.0)
-    house.has_stacks("tailscale", "cnpg", "postgresql", "immich")
+    repo.has_stacks("tailscale", "cnpg", "postgresql", "immich")
     with pytest.raises(OpsError):
-        task(house.c, (name,))
+        task(repo.c, (name,))
     lines = capsys.readouterr().out.splitlines()
     announced = [number for number, line in enumerate(lines) if name in line and not line.startswith((">", " "))]
     steps = [number for number, line in enumerate(lines) if line.startswith("> ")]

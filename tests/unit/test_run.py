@@ -18,64 +18,63 @@ from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.states import has_stack
 from runbooks.tools.pulumi import stack_show
-from tests.answers import namespace
-from tests.unit.house import PASSPHRASE, TOKEN, UID, House
+from tests.fixtures import PASSPHRASE, TOKEN, UID, Repo, namespace
 
 POSTGRES = find_service("postgres")
 
 
-def journal_of(house: House) -> list[dict[str, object]]:
-    (run,) = (house.state / "runs").iterdir()
+def journal_of(repo: Repo) -> list[dict[str, object]]:
+    (run,) = (repo.state / "runs").iterdir()
     return read_journal(run / "journal.jsonl")
 
 
 def test_the_header_says_where_the_run_goes_and_with_which_pulumi(
-    house: House, capsys: pytest.CaptureFixture[str]
+    repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_session(house.c, "verify.postgres") as session:
+    with open_session(repo.c, "verify.postgres") as session:
         assert session.target.name == "home"
     line = capsys.readouterr().out.splitlines()[0]
-    assert line == (f"target home · stack mx · backend file://{house.backend} · cluster {UID[:8]} · pulumi v3.260.0")
+    assert line == (f"target home · stack mx · backend file://{repo.backend} · cluster {UID[:8]} · pulumi v3.260.0")
 
 
-def test_the_guard_comes_first_and_through_the_private_kubeconfig(house: House) -> None:
-    with open_session(house.c, "verify.postgres") as session:
+def test_the_guard_comes_first_and_through_the_private_kubeconfig(repo: Repo) -> None:
+    with open_session(repo.c, "verify.postgres") as session:
         private = session.kubeconfig
         kept = json.loads(private.read_text())
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
         assert [one["name"] for one in kept["contexts"]] == ["home"]
-        assert f"--kubeconfig={private}" in house.calls("kubectl")[0]["argv"]
+        assert f"--kubeconfig={private}" in repo.calls("kubectl")[0]["argv"]
         assert confirm_cluster(session).uid == UID
     assert not private.exists()
 
 
-def test_a_wrong_cluster_ends_the_run_before_anything_else(house: House) -> None:
-    house.answer("kubectl", ["get", "namespace"], namespace(uid="another"))
-    with pytest.raises(Refused, match="wrong cluster"), open_session(house.c, "deploy.postgres"):
+def test_a_wrong_cluster_ends_the_run_before_anything_else(repo: Repo) -> None:
+    repo.answer("kubectl", ["get", "namespace"], namespace(uid="another"))
+    with pytest.raises(Refused, match="wrong cluster"), open_session(repo.c, "deploy.postgres"):
         pytest.fail("the run must not begin")
-    assert house.argvs("pulumi") == ["version"]
-    assert journal_of(house)[-1]["exit_code"] == 5
+    assert repo.argvs("pulumi") == ["version"]
+    assert journal_of(repo)[-1]["exit_code"] == 5
 
 
-def test_the_second_look_sees_a_cluster_that_changed(house: House) -> None:
-    with open_session(house.c, "deploy.postgres") as session:
-        house.answer("kubectl", ["get", "namespace"], namespace(uid="another"))
+def test_the_second_look_sees_a_cluster_that_changed(repo: Repo) -> None:
+    with open_session(repo.c, "deploy.postgres") as session:
+        repo.answer("kubectl", ["get", "namespace"], namespace(uid="another"))
         with pytest.raises(Refused, match="another"):
             confirm_cluster(session)
 
 
-def test_an_unreachable_cluster_is_refused(house: House) -> None:
-    house.answer("kubectl", ["get"], (1, "", "Unable to connect to the server: dial tcp 10.0.0.2:6443: i/o timeout"))
-    with pytest.raises(Refused), open_session(house.c, "preview.all"):
+def test_an_unreachable_cluster_is_refused(repo: Repo) -> None:
+    repo.answer("kubectl", ["get"], (1, "", "Unable to connect to the server: dial tcp 10.0.0.2:6443: i/o timeout"))
+    with pytest.raises(Refused), open_session(repo.c, "preview.all"):
         pytest.fail("the run must not begin")
 
 
-def test_settings_alone_need_no_cluster(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    house.answer("kubectl", ["get"], (1, "", "connection refused"))
-    with open_session(house.c, "secrets.set", cluster=False):
+def test_settings_alone_need_no_cluster(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("kubectl", ["get"], (1, "", "connection refused"))
+    with open_session(repo.c, "secrets.set", cluster=False):
         pass
     assert UID[:8] not in capsys.readouterr().out
-    assert house.calls("kubectl") == []
+    assert repo.calls("kubectl") == []
 
 
 @pytest.mark.parametrize(
@@ -87,67 +86,67 @@ def test_settings_alone_need_no_cluster(house: House, capsys: pytest.CaptureFixt
         ({"cluster_uid": ""}, Usage),
     ],
 )
-def test_a_target_that_leads_nowhere(house: House, change: dict[str, str], error: type[OpsError]) -> None:
-    house.write_target(house.target_entry() | change)
-    with pytest.raises(error), open_session(house.c, "preview.all"):
+def test_a_target_that_leads_nowhere(repo: Repo, change: dict[str, str], error: type[OpsError]) -> None:
+    repo.set_target(**change)
+    with pytest.raises(error), open_session(repo.c, "preview.all"):
         pytest.fail("the run must not begin")
-    assert house.calls("pulumi") == []
+    assert repo.calls("pulumi") == []
 
 
 @pytest.fixture
-def labs_pulumi(house: House, monkeypatch: pytest.MonkeyPatch) -> Path:
+def labs_pulumi(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What `lab.env` does to a shell: the lab's tools come first on PATH, and pulumi downloads no plugins."""
-    program = house.state / "lab" / "bin" / "pulumi"
+    program = repo.state / "lab" / "bin" / "pulumi"
     program.parent.mkdir(parents=True)
-    (house.state / "lab.lock").touch()
+    (repo.state / "lab.lock").touch()
     program.write_text("#!/bin/sh\necho v3.260.0\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PULUMI_HOME", str(house.state / "lab" / "pulumi"))
+    monkeypatch.setenv("PULUMI_HOME", str(repo.state / "lab" / "pulumi"))
     monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
     return program
 
 
-def test_a_real_target_never_gets_the_labs_pulumi(house: House, labs_pulumi: Path) -> None:
-    house.remove("pulumi")
-    with pytest.raises(ToolFailed) as caught, open_session(house.c, "preview.all"):
+def test_a_real_target_never_gets_the_labs_pulumi(repo: Repo, labs_pulumi: Path) -> None:
+    repo.remove("pulumi")
+    with pytest.raises(ToolFailed) as caught, open_session(repo.c, "preview.all"):
         pytest.fail("the run must not begin")
     assert "get.pulumi.com" in caught.value.next_step
     assert "the lab's own serves the lab alone" in caught.value.expected
 
 
-def test_what_lab_env_says_is_not_for_a_real_target(house: House, labs_pulumi: Path) -> None:
-    with open_session(house.c, "preview.all") as session:
-        assert session.tools.pulumi == str(house.bin / "pulumi")
-    (env,) = {json.dumps(call["env"], sort_keys=True) for call in house.calls("pulumi")}
+def test_what_lab_env_says_is_not_for_a_real_target(repo: Repo, labs_pulumi: Path) -> None:
+    with open_session(repo.c, "preview.all") as session:
+        assert session.tools.pulumi == str(repo.bin / "pulumi")
+    (env,) = {json.dumps(call["env"], sort_keys=True) for call in repo.calls("pulumi")}
     assert str(labs_pulumi.parent) not in env
     assert json.loads(env)["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "false"
-    assert not any(str(labs_pulumi.parent) in call["env"]["PATH"] for call in house.calls("kubectl"))
+    assert not any(str(labs_pulumi.parent) in call["env"]["PATH"] for call in repo.calls("kubectl"))
 
 
-def test_a_pulumi_that_does_not_work_is_told(house: House) -> None:
-    house.answer("pulumi", ["version"], (1, "", "cannot execute"))
-    with pytest.raises(ToolFailed, match="its version"), open_session(house.c, "preview.all"):
+def test_a_pulumi_that_does_not_work_is_told(repo: Repo) -> None:
+    repo.answer("pulumi", ["version"], (1, "", "cannot execute"))
+    with pytest.raises(ToolFailed, match="its version"), open_session(repo.c, "preview.all"):
         pytest.fail("the run must not begin")
 
 
 # --- what a child gets -----------------------------------------------------------------------------------------------
 
 
-def test_a_pulumi_child_gets_everything_explicitly(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pulumi_child_gets_everything_explicitly(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PULUMI_OPTION_YES", "PULUMI_SKIP_CONFIRMATIONS", "KUBECONFIG", "CLAUDECODE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
-    with open_session(house.c, "preview.all") as session:
+    with open_session(repo.c, "preview.all") as session:
         home = Path(session.env["PULUMI_HOME"])
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
-        assert (home / "plugins").readlink() == house.home / ".pulumi" / "plugins"
+        assert (home / "plugins").readlink() == repo.home / ".pulumi" / "plugins"
         assert "KUBECONFIG" not in repr(session)
-    env = house.calls("pulumi")[0]["env"]
-    assert env["PULUMI_BACKEND_URL"] == f"file://{house.backend}"
-    assert env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(house.root / "passphrase")
+    env = repo.calls("pulumi")[0]["env"]
+    assert env["PULUMI_BACKEND_URL"] == f"file://{repo.backend}"
+    assert env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(repo.root / "passphrase")
     assert env["KUBECONFIG"] == str(session.kubeconfig)
-    assert env["PULUMI_CREDENTIALS_PATH"] == str(house.home / ".pulumi")
+    assert env["PULUMI_CREDENTIALS_PATH"] == str(repo.home / ".pulumi")
     assert env["PULUMI_ACCESS_TOKEN"] == "pul-0123456789abcdef"
     assert (env["UV_FROZEN"], env["UV_OFFLINE"], env["NO_COLOR"]) == ("1", "1", "1")
     assert "OPS_STATE" not in env
@@ -155,26 +154,24 @@ def test_a_pulumi_child_gets_everything_explicitly(house: House, monkeypatch: py
         assert name not in env
 
 
-def test_a_token_of_the_environment_is_kept_in_nobodys_files(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.on_cloud()
+def test_a_token_of_the_environment_is_kept_in_nobodys_files(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.on_cloud()
     for token, kept in (("pul-0123456789abcdef", False), ("", True)):
         monkeypatch.setenv("PULUMI_ACCESS_TOKEN", token)
-        with open_session(house.c, "preview.all") as session:
-            own = session.env["PULUMI_CREDENTIALS_PATH"] == str(house.home / ".pulumi")
+        with open_session(repo.c, "preview.all") as session:
+            own = session.env["PULUMI_CREDENTIALS_PATH"] == str(repo.home / ".pulumi")
             assert own is kept, "pulumi writes a token it was given down, and switches the person's account"
             assert kept or session.env["PULUMI_CREDENTIALS_PATH"] == session.env["PULUMI_HOME"]
 
 
 def test_a_passphrase_in_the_environment_is_passed_on_only_without_a_file(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "from-the-environment")
-    with open_session(house.c, "preview.all") as session:
+    with open_session(repo.c, "preview.all") as session:
         assert "PULUMI_CONFIG_PASSPHRASE" not in session.env
-    entry = house.target_entry()
-    del entry["passphrase_file"]
-    house.write_target(entry)
-    with open_session(house.c, "preview.all") as session:
+    repo.set_target(passphrase_file=None)
+    with open_session(repo.c, "preview.all") as session:
         assert session.env["PULUMI_CONFIG_PASSPHRASE"] == "from-the-environment"
         assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in session.env
 
@@ -182,47 +179,47 @@ def test_a_passphrase_in_the_environment_is_passed_on_only_without_a_file(
 # --- what a run leaves behind ---------------------------------------------------------------------------------------
 
 
-def test_credentials_are_masked_before_anything_is_shown(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    with open_session(house.c, "preview.all") as session:
+def test_credentials_are_masked_before_anything_is_shown(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_session(repo.c, "preview.all") as session:
         session.reporter.line(f"token {TOKEN}, passphrase {PASSPHRASE}")
         session.journal.write("note", text=f"{TOKEN} {PASSPHRASE}")
     assert "token [secret], passphrase [secret]" in capsys.readouterr().out
-    assert TOKEN not in house.everything_written()
-    assert PASSPHRASE not in house.everything_written()
+    assert TOKEN not in repo.everything_written()
+    assert PASSPHRASE not in repo.everything_written()
 
 
-def test_the_private_home_goes_with_its_logs_and_the_plugins_stay(house: House) -> None:
-    plugin = house.home / ".pulumi" / "plugins" / "resource-x"
+def test_the_private_home_goes_with_its_logs_and_the_plugins_stay(repo: Repo) -> None:
+    plugin = repo.home / ".pulumi" / "plugins" / "resource-x"
     plugin.mkdir(parents=True)
-    with pytest.raises(Usage), open_session(house.c, "preview.all") as session:
+    with pytest.raises(Usage), open_session(repo.c, "preview.all") as session:
         home = Path(session.env["PULUMI_HOME"])
         (home / "logs").mkdir()
         (home / "logs" / "pulumi.log").write_text("hunter2-hunter2")
         raise Usage("enough")
     assert not home.exists()
     assert plugin.exists()
-    assert "hunter2" not in house.everything_written()
-    assert [entry["exit_code"] for entry in journal_of(house) if entry["kind"] == "end"] == [2]
+    assert "hunter2" not in repo.everything_written()
+    assert [entry["exit_code"] for entry in journal_of(repo) if entry["kind"] == "end"] == [2]
 
 
-def test_what_a_killed_run_left_behind_is_removed_by_the_next(house: House) -> None:
-    left = house.state / "runs" / "20260101T000000.000000Z-dead" / "pulumi-home"
+def test_what_a_killed_run_left_behind_is_removed_by_the_next(repo: Repo) -> None:
+    left = repo.state / "runs" / "20260101T000000.000000Z-dead" / "pulumi-home"
     (left / "logs").mkdir(parents=True)
     (left / "pid").write_text("4194305")
     (left.parent / "kubeconfig").write_text(TOKEN)
-    living = house.state / "runs" / "20260101T000000.000000Z-live" / "pulumi-home"
+    living = repo.state / "runs" / "20260101T000000.000000Z-live" / "pulumi-home"
     living.mkdir(parents=True)
     (living / "pid").write_text(str(os.getpid()))
-    with open_session(house.c, "preview.all"):
+    with open_session(repo.c, "preview.all"):
         assert not left.exists()
         assert not (left.parent / "kubeconfig").exists()
         assert living.exists()
 
 
-def test_files_of_a_run_are_private(house: House) -> None:
-    with open_session(house.c, "preview.all"):
+def test_files_of_a_run_are_private(repo: Repo) -> None:
+    with open_session(repo.c, "preview.all"):
         pass
-    for path in house.state.rglob("*"):
+    for path in repo.state.rglob("*"):
         wanted = 0o700 if path.is_dir() else 0o600
         if "cache" not in path.parts:
             assert stat.S_IMODE(path.stat().st_mode) == wanted, path
@@ -231,194 +228,194 @@ def test_files_of_a_run_are_private(house: House) -> None:
 # --- stacks ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stack_is_named_completely(house: House) -> None:
-    with open_session(house.c, "preview.all") as session:
+def test_a_stack_is_named_completely(repo: Repo) -> None:
+    with open_session(repo.c, "preview.all") as session:
         stack = session.stack(POSTGRES)
-    assert stack.folder == house.root / "pulumi" / "data" / "databases" / "postgres"
+    assert stack.folder == repo.root / "pulumi" / "data" / "databases" / "postgres"
     assert (stack.project, stack.name, stack.reference) == ("postgresql", "mx", "organization/postgresql/mx")
     assert stack.config_file is None
     assert stack.settings_file == stack.folder / "Pulumi.mx.yaml"
-    assert stack.program == str(house.bin / "pulumi")
+    assert stack.program == str(repo.bin / "pulumi")
 
 
-def settings(house: House, text: str) -> Path:
-    path = house.root / "pulumi" / "data" / "databases" / "postgres" / "Pulumi.mx.yaml"
+def settings(repo: Repo, text: str) -> Path:
+    path = repo.config_file("postgres")
     path.write_text(text)
     return path
 
 
-def prepared(house: House) -> None:
-    with open_session(house.c, "preview.postgres") as session:
+def prepared(repo: Repo) -> None:
+    with open_session(repo.c, "preview.postgres") as session:
         prepare(session, POSTGRES)
         prepare(session, POSTGRES)
 
 
-def test_nothing_is_made_on_a_real_target(house: House) -> None:
+def test_nothing_is_made_on_a_real_target(repo: Repo) -> None:
     with pytest.raises(NotFound) as caught:
-        prepared(house)
+        prepared(repo)
     assert caught.value.next_step == "./inv --target home stack.init postgres"
-    assert house.argvs("pulumi") == ["version"]
+    assert repo.argvs("pulumi") == ["version"]
 
-    house.has_stacks("postgresql")
+    repo.has_stacks("postgresql")
     with pytest.raises(Usage) as missing:
-        prepared(house)
+        prepared(repo)
     assert missing.value.next_step == "./inv --target home secrets.set postgres superuser_password"
-    assert all("set" not in call["argv"] and "init" not in call["argv"] for call in house.calls("pulumi"))
+    assert all("set" not in call["argv"] and "init" not in call["argv"] for call in repo.calls("pulumi"))
 
 
 SECRET = "config:\n  postgresql:superuser_password:\n    secure: v1:abc\n"
 
 
 def test_secrets_of_settings_and_state_are_known_before_the_first_command(
-    house: House, capsys: pytest.CaptureFixture[str]
+    repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    house.has_stacks("postgresql", state='{"ciphertext": "1b47061264138c4ac30d75fd1eb44270"}')
-    settings(house, SECRET)
+    repo.has_stacks("postgresql", state='{"ciphertext": "1b47061264138c4ac30d75fd1eb44270"}')
+    settings(repo, SECRET)
     listed = {"postgresql:superuser_password": {"value": "hunter2-of-settings", "secret": True}}
     kept = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "plaintext": '"hunter2-of-state"'}
-    house.answer("pulumi", ["config", "--show-secrets"], listed)
-    house.answer(
+    repo.answer("pulumi", ["config", "--show-secrets"], listed)
+    repo.answer(
         "pulumi", ["export", "--show-secrets"], {"deployment": {"resources": [{"urn": "u", "outputs": {"p": kept}}]}}
     )
-    with open_session(house.c, "preview.postgres") as session:
+    with open_session(repo.c, "preview.postgres") as session:
         stack = prepare(session, POSTGRES)
         assert prepare(session, POSTGRES) is stack
         session.reporter.line("hunter2-of-settings hunter2-of-state")
-    assert len(house.calls("pulumi")) == 3
+    assert len(repo.calls("pulumi")) == 3
     assert "[secret] [secret]" in capsys.readouterr().out
-    assert "hunter2" not in house.everything_written()
-    assert "hunter2" not in "".join(house.argvs("pulumi"))
+    assert "hunter2" not in repo.everything_written()
+    assert "hunter2" not in "".join(repo.argvs("pulumi"))
 
 
-def test_nobody_is_asked_for_secrets_where_there_are_none(house: House) -> None:
-    house.has_stacks("cnpg", state='{"checkpoint": {}}')
-    with open_session(house.c, "preview.cnpg") as session:
+def test_nobody_is_asked_for_secrets_where_there_are_none(repo: Repo) -> None:
+    repo.has_stacks("cnpg", state='{"checkpoint": {}}')
+    with open_session(repo.c, "preview.cnpg") as session:
         prepare(session, find_service("cnpg"))
-    assert house.argvs("pulumi") == ["version"]
+    assert repo.argvs("pulumi") == ["version"]
 
 
-def test_a_compressed_state_is_asked_for(house: House) -> None:
-    house.has_stacks("cnpg")
-    folder = house.backend / ".pulumi" / "stacks" / "cnpg"
+def test_a_compressed_state_is_asked_for(repo: Repo) -> None:
+    repo.has_stacks("cnpg")
+    folder = repo.backend / ".pulumi" / "stacks" / "cnpg"
     (folder / "mx.json").rename(folder / "mx.json.gz")
-    house.answer("pulumi", ["export"], {"deployment": {}})
-    with open_session(house.c, "preview.cnpg") as session:
+    repo.answer("pulumi", ["export"], {"deployment": {}})
+    with open_session(repo.c, "preview.cnpg") as session:
         prepare(session, find_service("cnpg"))
-    assert len(house.calls("pulumi")) == 2
+    assert len(repo.calls("pulumi")) == 2
 
 
-def test_settings_that_lead_to_another_cluster_are_refused(house: House) -> None:
-    house.has_stacks("postgresql")
-    path = settings(house, SECRET + "  kubernetes:context: other\n")
+def test_settings_that_lead_to_another_cluster_are_refused(repo: Repo) -> None:
+    repo.has_stacks("postgresql")
+    path = settings(repo, SECRET + "  kubernetes:context: other\n")
     with pytest.raises(Refused) as caught:
-        prepared(house)
+        prepared(repo)
     assert str(path) in caught.value.summary
-    assert house.argvs("pulumi") == ["version"]
+    assert repo.argvs("pulumi") == ["version"]
 
 
-def test_a_bound_environment_may_bring_what_the_file_lacks(house: House) -> None:
-    house.on_cloud()
-    settings(house, "environment:\n  - postgresql/mx\n")
+def test_a_bound_environment_may_bring_what_the_file_lacks(repo: Repo) -> None:
+    repo.on_cloud()
+    settings(repo, "environment:\n  - postgresql/mx\n")
     opened = {"value": {"pulumiConfig": {"value": {"superuser_password": {"value": "from-esc-1", "secret": True}}}}}
-    house.answer("pulumi", ["--format", "detailed"], opened)
-    with open_session(house.c, "preview.postgres") as session:
+    repo.answer("pulumi", ["--format", "detailed"], opened)
+    with open_session(repo.c, "preview.postgres") as session:
         prepare(session, POSTGRES)
         assert session.masker.mask("from-esc-1") == "[secret]"
-    assert "env open acme/postgresql/mx --format detailed" in " ".join(house.argvs("pulumi"))
+    assert "env open acme/postgresql/mx --format detailed" in " ".join(repo.argvs("pulumi"))
 
 
 @pytest.mark.parametrize(
     ("section", "key"), [("environmentVariables", "KUBECONFIG"), ("pulumiConfig", "kubernetes:context")]
 )
-def test_an_opened_environment_that_leads_elsewhere_is_refused(house: House, section: str, key: str) -> None:
-    house.on_cloud()
-    settings(house, "environment:\n  - postgresql/mx\n")
-    house.answer("pulumi", ["--format", "detailed"], {"value": {section: {"value": {key: {"value": "elsewhere"}}}}})
-    with pytest.raises(Refused, match=key), open_session(house.c, "preview.postgres") as session:
+def test_an_opened_environment_that_leads_elsewhere_is_refused(repo: Repo, section: str, key: str) -> None:
+    repo.on_cloud()
+    settings(repo, "environment:\n  - postgresql/mx\n")
+    repo.answer("pulumi", ["--format", "detailed"], {"value": {section: {"value": {key: {"value": "elsewhere"}}}}})
+    with pytest.raises(Refused, match=key), open_session(repo.c, "preview.postgres") as session:
         prepare(session, POSTGRES)
-    assert not any("preview" in argv for argv in house.argvs("pulumi"))
+    assert not any("preview" in argv for argv in repo.argvs("pulumi"))
 
 
-def test_a_bound_environment_on_a_file_backend_is_refused_before_anything_runs(house: House) -> None:
-    house.has_stacks("postgresql")
-    settings(house, "environment:\n  - postgresql/mx\n")
+def test_a_bound_environment_on_a_file_backend_is_refused_before_anything_runs(repo: Repo) -> None:
+    repo.has_stacks("postgresql")
+    settings(repo, "environment:\n  - postgresql/mx\n")
     with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
-        prepared(house)
+        prepared(repo)
     assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind postgresql/mx" in refused.value.next_step
-    assert house.argvs("pulumi") == ["version"]
+    assert repo.argvs("pulumi") == ["version"]
 
 
-def test_a_wrong_passphrase_is_explained(house: House) -> None:
-    house.has_stacks("postgresql")
-    settings(house, SECRET)
+def test_a_wrong_passphrase_is_explained(repo: Repo) -> None:
+    repo.has_stacks("postgresql")
+    settings(repo, SECRET)
     text = "error: getting stack configuration: get stack secrets manager: incorrect passphrase\n"
-    house.answer("pulumi", ["config"], (1, "", text))
+    repo.answer("pulumi", ["config"], (1, "", text))
     with pytest.raises(Usage, match="passphrase does not fit"):
-        prepared(house)
+        prepared(repo)
 
 
-def test_on_the_cloud_the_backend_is_asked_for_the_stack(house: House) -> None:
-    house.write_target(house.target_entry() | {"backend": "https://api.pulumi.com", "organization": "acme"})
-    house.answer("pulumi", ["stack", "ls"], [{"name": "acme/mx"}])
-    with open_session(house.c, "preview.all") as session:
+def test_on_the_cloud_the_backend_is_asked_for_the_stack(repo: Repo) -> None:
+    repo.set_target(backend="https://api.pulumi.com", organization="acme")
+    repo.answer("pulumi", ["stack", "ls"], [{"name": "acme/mx"}])
+    with open_session(repo.c, "preview.all") as session:
         stack = session.stack(POSTGRES)
         assert stack.selector == "acme/mx"
         assert stack.reference == "acme/postgresql/mx"
         assert has_stack(session, stack)
-        assert "--organization acme" in house.argvs("pulumi")[-1], "another organization may have a stack of that name"
-    house.answer("pulumi", ["stack", "ls"], [{"name": "mx"}])
-    with open_session(house.c, "preview.all") as session:
+        assert "--organization acme" in repo.argvs("pulumi")[-1], "another organization may have a stack of that name"
+    repo.answer("pulumi", ["stack", "ls"], [{"name": "mx"}])
+    with open_session(repo.c, "preview.all") as session:
         assert has_stack(session, stack)
-    house.answer("pulumi", ["stack", "ls"], [{"name": "mx-old"}])
-    with open_session(house.c, "preview.all") as session:
+    repo.answer("pulumi", ["stack", "ls"], [{"name": "mx-old"}])
+    with open_session(repo.c, "preview.all") as session:
         assert not has_stack(session, stack)
 
 
 def test_a_bucket_backend_gets_its_login_and_its_password_is_masked(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "home-profile")
-    house.write_target(house.target_entry() | {"backend": "s3://states?profile=home"})
-    with open_session(house.c, "preview.all", cluster=False) as session:
+    repo.set_target(backend="s3://states?profile=home")
+    with open_session(repo.c, "preview.all", cluster=False) as session:
         assert session.env["AWS_PROFILE"] == "home-profile"
-    house.write_target(house.target_entry() | {"backend": "postgres://ops:s3cr%65t-word@db.example/states"})
-    with open_session(house.c, "preview.all", cluster=False) as session:
+    repo.set_target(backend="postgres://ops:s3cr%65t-word@db.example/states")
+    with open_session(repo.c, "preview.all", cluster=False) as session:
         assert "AWS_PROFILE" not in session.env
         assert session.masker.mask("ops:s3cr%65t-word and s3cret-word") == "ops:[secret] and [secret]"
-    house.write_target(house.target_entry() | {"backend": "postgres://db.example/x?user=ops&password=s3cr%65t-two"})
-    with open_session(house.c, "preview.all", cluster=False) as session:
+    repo.set_target(backend="postgres://db.example/x?user=ops&password=s3cr%65t-two")
+    with open_session(repo.c, "preview.all", cluster=False) as session:
         assert session.masker.mask("password=s3cr%65t-two, s3cret-two") == "password=[secret], [secret]"
 
 
 def test_the_key_service_of_a_stack_gets_its_login_and_no_other_stack_does(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logins = {"AWS_SECRET_ACCESS_KEY": "aws-key-of-the-house", "VAULT_SERVER_TOKEN": "vault-token-of-the-house"}
     for name, value in logins.items():
         monkeypatch.setenv(name, value)
-    projects = house.root / "pulumi"
+    projects = repo.root / "pulumi"
     (projects / "data/databases/postgres/Pulumi.mx.yaml").write_text("secretsprovider: awskms://alias/homelab\n")
-    house.answer("pulumi", ["stack", "--stack"], (1, "", "denied for aws-key-of-the-house"))
+    repo.answer("pulumi", ["stack", "--stack"], (1, "", "denied for aws-key-of-the-house"))
     given = {}
-    with open_session(house.c, "preview.all", cluster=False) as session:
+    with open_session(repo.c, "preview.all", cluster=False) as session:
         for name in ("postgres", "immich", "cnpg"):
             session.runner.run(stack_show(session.stack(find_service(name))))
-            given[name] = {name for name in house.calls("pulumi")[-1]["env"] if name in logins}
+            given[name] = {name for name in repo.calls("pulumi")[-1]["env"] if name in logins}
     assert given == {"postgres": {"AWS_SECRET_ACCESS_KEY"}, "immich": {"AWS_SECRET_ACCESS_KEY"}, "cnpg": set()}, (
         "immich reads the outputs of postgres, secret ones with them"
     )
-    assert not logins.keys() & house.calls("pulumi")[0]["env"].keys(), "asking for the version takes no login"
-    assert "denied for [secret]" in house.everything_written()
+    assert not logins.keys() & repo.calls("pulumi")[0]["env"].keys(), "asking for the version takes no login"
+    assert "denied for [secret]" in repo.everything_written()
 
 
-def test_a_login_plugin_gets_its_variables_and_nobody_else_does(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_plugin_gets_its_variables_and_nobody_else_does(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "home-profile")
-    with open_session(house.c, "preview.all", cluster=False) as session:
+    with open_session(repo.c, "preview.all", cluster=False) as session:
         assert "AWS_PROFILE" not in session.env and "AWS_PROFILE" not in session.kubectl.env
-    kubeconfig = house.target_entry()["kubeconfig"]
-    document = yaml.safe_load(Path(house.root / kubeconfig).read_text())
+    kubeconfig = repo.target["kubeconfig"]
+    document = yaml.safe_load(Path(repo.root / kubeconfig).read_text())
     for user in document["users"]:
         user["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws"}}
-    Path(house.root / kubeconfig).write_text(yaml.safe_dump(document))
-    with open_session(house.c, "preview.all", cluster=False) as session:
+    Path(repo.root / kubeconfig).write_text(yaml.safe_dump(document))
+    with open_session(repo.c, "preview.all", cluster=False) as session:
         assert session.env["AWS_PROFILE"] == session.kubectl.env["AWS_PROFILE"] == "home-profile"

@@ -18,7 +18,7 @@ from runbooks.checks.cluster import (
 )
 from runbooks.core.findings import Finding, State
 from runbooks.tools.kubectl import KubectlFailed, Trouble, items
-from tests.answers import deployment, listing, secret, slices
+from tests.fixtures import deployment, listing, secret, slices
 
 
 def available(obj: Any) -> Finding:

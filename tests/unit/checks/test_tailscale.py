@@ -15,7 +15,7 @@ from runbooks.checks.tailscale import Device, Exposure
 from runbooks.core.findings import Check, Finding, State, passed
 from runbooks.tools.kubectl import Json
 from runbooks.tools.network import Answer, Network
-from tests.answers import secret
+from tests.fixtures import secret
 
 FQDN = "postgresql.tail1234.ts.net"
 DEVICE = Device(fqdn=FQDN, addresses=("100.64.0.7", "fd7a::7"))

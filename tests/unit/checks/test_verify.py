@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,8 +23,7 @@ from runbooks.services import find_service
 from runbooks.stacks.service import Service
 from runbooks.tasks import verify
 from runbooks.tools import network
-from tests.answers import deployment, listing, secret, slices
-from tests.unit.house import House
+from tests.fixtures import Repo, deployment, listing, secret, slices
 
 PASSWORD = "hunter2-hunter2-hunter2"
 FQDN = "postgresql.tail1234.ts.net"
@@ -80,9 +80,9 @@ GROUP = {
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo]:
     """A home where the platform is deployed, this machine is on the tailnet, and time stands still."""
-    answer = house.answer
+    answer = repo.answer
     answer("kubectl", ["get", "all", "--namespace="], "NAME  READY\n")
     operator = deployment("operator", "tailscale")
     manager = deployment("cnpg-cloudnative-pg", "cnpg-system")
@@ -112,7 +112,7 @@ def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     state = secret("ts-x-0", "tailscale", {"device_fqdn": f"{FQDN}.", "device_ips": json.dumps([ADDRESS])})
     answer("kubectl", ["get", "secrets", "--selector=tailscale.com/managed=true"], listing(state))
     answer("pulumi", ["stack", "export"], exported(OUTPUTS))
-    house.has_stacks("tailscale", "cnpg", "postgresql")
+    repo.has_stacks("tailscale", "cnpg", "postgresql")
     monkeypatch.setattr("runbooks.tools.network.resolve", lambda _: [ADDRESS])
     monkeypatch.setattr("runbooks.tools.network.connect", lambda *_: None)
     monkeypatch.setattr("runbooks.tools.network.tailscale_status", lambda _: None)
@@ -120,11 +120,11 @@ def home(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     monkeypatch.setattr("runbooks.core.findings.LOOK_AGAIN", 0.0)
     monkeypatch.setattr("runbooks.checks.cluster.patience", lambda *_: 0.0)
     monkeypatch.setattr("runbooks.checks.postgres.patience", lambda *_: 0.0)
-    yield house
+    yield repo
 
 
-def at_its_home(house: House, name: str) -> Verdict:
-    with open_session(house.c, f"verify.{name}") as session:
+def at_its_home(repo: Repo, name: str) -> Verdict:
+    with open_session(repo.c, f"verify.{name}") as session:
         return verify.verify_service(session, find_service(name))
 
 
@@ -132,19 +132,19 @@ def states(verdict: Verdict) -> dict[str, State]:
     return {finding.check: finding.state for finding in verdict.findings}
 
 
-def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -> None:
+def test_operators_are_looked_for_where_their_stacks_say_they_are(repo: Repo) -> None:
     for project, moved in (("tailscale", "net"), ("cnpg", "operators")):
         state = {"checkpoint": {"latest": exported({"k8s_namespace": moved})["deployment"]}}
         state["checkpoint"]["latest"]["resources"].append({"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"})
-        home.has_stacks(project, state=json.dumps(state))
+        repo.has_stacks(project, state=json.dumps(state))
     operator, manager = deployment("operator", "net"), deployment("cnpg-cloudnative-pg", "operators")
-    home.answer("kubectl", ["get", "deployments.apps", "=net", "operator"], operator)
-    home.answer("kubectl", ["get", "deployments.apps,stat", "=net"], listing(operator))
-    home.answer("kubectl", ["get", "deployments.apps", "=operators"], listing(manager))
-    home.answer("kubectl", ["get", "deployments.apps,stat", "=operators"], listing(manager))
+    repo.answer("kubectl", ["get", "deployments.apps", "=net", "operator"], operator)
+    repo.answer("kubectl", ["get", "deployments.apps,stat", "=net"], listing(operator))
+    repo.answer("kubectl", ["get", "deployments.apps", "=operators"], listing(manager))
+    repo.answer("kubectl", ["get", "deployments.apps,stat", "=operators"], listing(manager))
     for name in ("tailscale", "cnpg", "postgres"):
-        assert at_its_home(home, name).ok
-    asked = home.argvs("kubectl")
+        assert at_its_home(repo, name).ok
+    asked = repo.argvs("kubectl")
     assert not [line for line in asked if "--namespace=tailscale" in line or "--namespace=cnpg-system" in line]
 
 
@@ -159,81 +159,81 @@ def test_operators_are_looked_for_where_their_stacks_say_they_are(home: House) -
     ],
 )
 def test_the_api_server_on_the_tailnet_is_as_it_was_set(
-    home: House, runs_with: str, says: str, state: State, told: str
+    repo: Repo, runs_with: str, says: str, state: State, told: str
 ) -> None:
     operator = deployment("operator", "tailscale")
     env = [{"name": "APISERVER_PROXY", "value": runs_with}] if runs_with else []
     operator["spec"]["template"] = {"spec": {"containers": [{"name": "operator", "env": env}]}}
-    home.answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
+    repo.answer("kubectl", ["get", "deployments.apps", "tailscale", "operator"], operator)
     resources = exported({"api_server_proxy_mode": says} if says else {})["deployment"]["resources"]
     resources.append({"urn": "urn:pulumi:mx::p::kubernetes:core/v1:Namespace::ns"})
-    home.has_stacks("tailscale", state=json.dumps({"checkpoint": {"latest": {"resources": resources}}}))
-    (found,) = [one for one in at_its_home(home, "tailscale").findings if one.check == API_AS_SET]
+    repo.has_stacks("tailscale", state=json.dumps({"checkpoint": {"latest": {"resources": resources}}}))
+    (found,) = [one for one in at_its_home(repo, "tailscale").findings if one.check == API_AS_SET]
     assert (found.state, told in found.evidence) == (state, True)
     assert state is not State.FAILED or (found.cause and found.next_step == "./inv repair.tailscale")
 
 
 @pytest.mark.parametrize("name", ["tailscale", "cnpg", "postgres"])
-def test_a_healthy_platform_is_verified(home: House, name: str) -> None:
-    verdict = at_its_home(home, name)
+def test_a_healthy_platform_is_verified(repo: Repo, name: str) -> None:
+    verdict = at_its_home(repo, name)
     assert verdict.ok, verdict
     untried = [finding for finding in verdict.findings if finding.state is State.NOT_TRIED]
     assert all(not finding.deciding for finding in untried)
 
 
 def test_the_version_is_the_evidence_and_the_password_is_nowhere(
-    home: House, capsys: pytest.CaptureFixture[str]
+    repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verdict = at_its_home(home, "postgres")
+    verdict = at_its_home(repo, "postgres")
     told = capsys.readouterr().out
     assert verdict.findings[-1].evidence == VERSION
     assert VERSION in told
-    assert PASSWORD not in told + home.everything_written() + "".join(home.argvs("pulumi") + home.argvs("kubectl"))
+    assert PASSWORD not in told + repo.everything_written() + "".join(repo.argvs("pulumi") + repo.argvs("kubectl"))
 
 
-def test_every_kubectl_goes_through_the_private_kubeconfig(home: House) -> None:
-    at_its_home(home, "postgres")
-    for call in home.calls("kubectl"):
-        assert call["argv"][0].startswith(f"--kubeconfig={home.state}/runs/")
+def test_every_kubectl_goes_through_the_private_kubeconfig(repo: Repo) -> None:
+    at_its_home(repo, "postgres")
+    for call in repo.calls("kubectl"):
+        assert call["argv"][0].startswith(f"--kubeconfig={repo.state}/runs/")
 
 
-def test_exposures_are_one_table(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    at_its_home(home, "tailscale")
+def test_exposures_are_one_table(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    at_its_home(repo, "tailscale")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     row = next(words for words in lines if words and words[0] == "postgresql/postgresql-cluster-rw-ext")
     assert row == ["postgresql/postgresql-cluster-rw-ext", "postgresql", "ok", "ok", "--", "ok", "ok"]
 
 
-def test_the_objects_of_its_namespace_are_shown(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.answer("kubectl", ["get", "all", "--namespace=postgresql"], "NAME  READY\npod/postgresql-cluster-1  1/1\n")
-    at_its_home(home, "postgres")
+def test_the_objects_of_its_namespace_are_shown(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("kubectl", ["get", "all", "--namespace=postgresql"], "NAME  READY\npod/postgresql-cluster-1  1/1\n")
+    at_its_home(repo, "postgres")
     assert "    pod/postgresql-cluster-1  1/1" in capsys.readouterr().out.splitlines()
 
 
-def test_what_has_nothing_exposed_is_still_verified(home: House) -> None:
-    home.answer("kubectl", ["get", "services", "--all-namespaces"], listing())
-    assert at_its_home(home, "tailscale").ok
+def test_what_has_nothing_exposed_is_still_verified(repo: Repo) -> None:
+    repo.answer("kubectl", ["get", "services", "--all-namespaces"], listing())
+    assert at_its_home(repo, "tailscale").ok
 
 
 MISSING = (1, "", "Error from server (NotFound): it is not found")
 NO_KIND = (1, "", 'error: the server doesn\'t have a resource type "clusters"')
 
 
-def kubectl(words: list[str], reply: Any) -> Callable[[House], None]:
-    return lambda house: house.answer("kubectl", ["get", *words], reply)
+def kubectl(words: list[str], reply: Any) -> Callable[[Repo], None]:
+    return lambda repo: repo.answer("kubectl", ["get", *words], reply)
 
 
-def pulumi(reply: Any) -> Callable[[House], None]:
-    return lambda house: house.answer("pulumi", ["stack", "export"], reply)
+def pulumi(reply: Any) -> Callable[[Repo], None]:
+    return lambda repo: repo.answer("pulumi", ["stack", "export"], reply)
 
 
-def without(name: str) -> Callable[[House], None]:
+def without(name: str) -> Callable[[Repo], None]:
     return pulumi(exported({key: value for key, value in OUTPUTS.items() if key != name}))
 
 
 STATE_SECRETS = ["secrets", "--selector=tailscale.com/managed=true"]
 
-BROKEN: dict[str, tuple[str, Callable[[House], None], str, str, str]] = {
+BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
     "no cnpg operator": (
         "cnpg",
         kubectl(["deployments.apps", "cnpg-system"], listing()),
@@ -274,7 +274,7 @@ BROKEN: dict[str, tuple[str, Callable[[House], None], str, str, str]] = {
     ),
     "never deployed": (
         "postgres",
-        lambda house: (house.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
+        lambda repo: (repo.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
         postgres.OUTPUTS_THERE,
         "no such stack",
         "never deployed",
@@ -406,11 +406,11 @@ BROKEN: dict[str, tuple[str, Callable[[House], None], str, str, str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_named_with_cause_and_next_step(
-    home: House, capsys: pytest.CaptureFixture[str], name: str
+    repo: Repo, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     service, break_it, check, evidence, cause = BROKEN[name]
-    break_it(home)
-    verdict = at_its_home(home, service)
+    break_it(repo)
+    verdict = at_its_home(repo, service)
     (problem,) = [finding for finding in verdict.failures if finding.check == check]
     assert not verdict.ok
     assert evidence in problem.evidence
@@ -460,69 +460,70 @@ def trouble(error: OSError) -> Callable[..., Any]:
     ],
 )
 def test_half_working_tailnets(
-    home: House, monkeypatch: pytest.MonkeyPatch, what: str, replacement: Any, check: str, evidence: str
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, what: str, replacement: Any, check: str, evidence: str
 ) -> None:
     monkeypatch.setattr(f"runbooks.tools.network.{what}", replacement)
-    verdict = at_its_home(home, "postgres")
+    verdict = at_its_home(repo, "postgres")
     (problem,) = verdict.failures
     assert problem.check == check
     assert evidence in problem.evidence
     assert states(verdict)[postgres.SQL_ANSWERS] is State.NOT_TRIED
 
 
-def test_a_server_that_refuses_the_password(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_refuses_the_password(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(login: sql.Login) -> Any:
         raise psycopg.OperationalError(f'FATAL:  password authentication failed for user "{login.user}"')
 
     monkeypatch.setattr(sql, "connect", refuse)
     monkeypatch.setattr(sql, "select_version", ASKS_THE_SERVER)
-    verdict = at_its_home(home, "postgres")
+    verdict = at_its_home(repo, "postgres")
     (problem,) = verdict.failures
     assert problem.check == postgres.SQL_ANSWERS
     assert "Postgres auth error" in problem.cause
 
 
-def test_all_of_it_ends_with_one_line_that_counts(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    verify.verify(home.c, ("tailscale", "cnpg"))
+def test_all_of_it_ends_with_one_line_that_counts(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    verify.verify(repo.c, ("tailscale", "cnpg"))
     last = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"verify\.all: all 2 verified: \d+ passed, 0 failed, \d+ not tried", last)
 
 
-def test_the_task_ends_with_exit_4_and_the_first_problem(home: House) -> None:
-    kubectl(["clusters.postgresql"], MISSING)(home)
+def test_the_task_ends_with_exit_4_and_the_first_problem(repo: Repo) -> None:
+    kubectl(["clusters.postgresql"], MISSING)(repo)
     with pytest.raises(VerificationFailed) as caught:
-        verify.verify(home.c, ("tailscale", "cnpg", "postgres"))
+        verify.verify(repo.c, ("tailscale", "cnpg", "postgres"))
     assert caught.value.exit_code == 4
     assert "postgres" in caught.value.summary
     assert "describe clusters.postgresql.cnpg.io" in caught.value.next_step
 
 
-def test_the_task_passes_and_the_journal_has_the_verdicts(home: House) -> None:
-    verify.verify(home.c, ("tailscale", "cnpg", "postgres"))
-    text = home.everything_written()
+def test_the_task_passes_and_the_journal_has_the_verdicts(repo: Repo) -> None:
+    verify.verify(repo.c, ("tailscale", "cnpg", "postgres"))
+    text = repo.everything_written()
     assert text.count('"verdict"') == 3
 
 
-def test_all_looks_at_what_is_deployed_and_names_the_rest(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.has_stacks("n8n", state='{"checkpoint": {}}')
-    (home.backend / ".pulumi/stacks/tailscale/mx.json").unlink()
-    verify.verify(home.c, ("tailscale", "cnpg", "postgres", "n8n"))
+def test_all_looks_at_what_is_deployed_and_names_the_rest(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.has_stacks("n8n", state='{"checkpoint": {}}')
+    (repo.backend / ".pulumi/stacks/tailscale/mx.json").unlink()
+    verify.verify(repo.c, ("tailscale", "cnpg", "postgres", "n8n"))
     told = capsys.readouterr().out
     assert "Not deployed here, so not checked: tailscale, n8n." in told
     assert "verify.postgres: verified" in told
 
 
-def test_all_of_nothing_is_no_success(house: House) -> None:
+def test_all_of_nothing_is_no_success(repo: Repo) -> None:
+    shutil.rmtree(repo.backend / ".pulumi")
     with pytest.raises(VerificationFailed, match="nothing is deployed"):
-        verify.verify(house.c, ("tailscale", "cnpg"))
+        verify.verify(repo.c, ("tailscale", "cnpg"))
 
 
 def test_an_untried_deciding_rung_on_a_real_target_is_no_success(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("runbooks.checks.tailscale.network_of", lambda _: None)
     with pytest.raises(VerificationFailed):
-        verify.verify(home.c, ("postgres",))
+        verify.verify(repo.c, ("postgres",))
     assert "decides, and was not tried" in capsys.readouterr().out
 
 
@@ -547,28 +548,28 @@ def web(
 
 
 @pytest.fixture
-def app(home: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    home.has_stacks("app")
-    home.answer("kubectl", ["get", "deployments.apps,stat", "=app"], listing(deployment("app", "app")))
-    home.answer("kubectl", ["get", "services", "--namespace=app"], listing())
-    ingresses(home, web(), web(name="hooks", ingress_class="nginx", hostname="x.example.org"))
+def app(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    repo.has_stacks("app")
+    repo.answer("kubectl", ["get", "deployments.apps,stat", "=app"], listing(deployment("app", "app")))
+    repo.answer("kubectl", ["get", "services", "--namespace=app"], listing())
+    ingresses(repo, web(), web(name="hooks", ingress_class="nginx", hostname="x.example.org"))
     state = secret("ts-y-0", "tailscale", {"device_fqdn": "app.tail1234.ts.net.", "device_ips": json.dumps([ADDRESS])})
-    home.answer("kubectl", ["get", "secrets", "parent-resource=web"], listing(state))
+    repo.answer("kubectl", ["get", "secrets", "parent-resource=web"], listing(state))
     monkeypatch.setattr("runbooks.tools.network.fetch", lambda _: network.Answer(status=200, body=""))
-    return home
+    return repo
 
 
-def ingresses(house: House, *objects: dict[str, Any]) -> None:
-    house.answer("kubectl", ["get", "ingresses", "--namespace=app", "--output"], listing(*objects))
-    house.answer("kubectl", ["get", "ingresses", "--namespace=app", "web"], web())
+def ingresses(repo: Repo, *objects: dict[str, Any]) -> None:
+    repo.answer("kubectl", ["get", "ingresses", "--namespace=app", "--output"], listing(*objects))
+    repo.answer("kubectl", ["get", "ingresses", "--namespace=app", "web"], web())
 
 
-def climbed_app(house: House, service: Service = APP) -> Verdict:
-    with open_session(house.c, "verify.app") as session:
+def climbed_app(repo: Repo, service: Service = APP) -> Verdict:
+    with open_session(repo.c, "verify.app") as session:
         return verify.verify_service(session, service)
 
 
-def test_ingresses_are_in_the_one_table_of_the_operator(app: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ingresses_are_in_the_one_table_of_the_operator(app: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     app.answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing(web()))
     assert at_its_home(app, "tailscale").ok
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -576,7 +577,7 @@ def test_ingresses_are_in_the_one_table_of_the_operator(app: House, capsys: pyte
     assert row == ["app/web", "app", "ok", "ok", "--", "ok", "ok", "ok"]
 
 
-def test_an_app_is_verified_up_to_its_answer(app: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_app_is_verified_up_to_its_answer(app: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     verdict = climbed_app(app)
     assert verdict.ok, verdict
     assert states(verdict)[tailscale.HTTP_ANSWERS] is State.PASSED
@@ -585,14 +586,14 @@ def test_an_app_is_verified_up_to_its_answer(app: House, capsys: pytest.CaptureF
     assert "app/web" in told
 
 
-GENERIC: dict[str, tuple[Callable[[House], None], str, str]] = {
+GENERIC: dict[str, tuple[Callable[[Repo], None], str, str]] = {
     "never deployed": (
-        lambda house: (house.backend / ".pulumi/stacks/app/mx.json").unlink(),
+        lambda repo: (repo.backend / ".pulumi/stacks/app/mx.json").unlink(),
         STACK_DEPLOYED,
         "no such stack",
     ),
     "previewed only": (
-        lambda house: house.has_stacks("app", state='{"checkpoint": {"latest": {}}}'),
+        lambda repo: repo.has_stacks("app", state='{"checkpoint": {"latest": {}}}'),
         STACK_DEPLOYED,
         "holds nothing",
     ),
@@ -606,14 +607,14 @@ GENERIC: dict[str, tuple[Callable[[House], None], str, str]] = {
         "everything in its namespace is ready",
         "app: 0 of 1",
     ),
-    "ingress missing": (lambda house: ingresses(house), tailscale.ALL_EXPOSED, "not exposed: ingress/web"),
+    "ingress missing": (lambda repo: ingresses(repo), tailscale.ALL_EXPOSED, "not exposed: ingress/web"),
     "ingress of another class": (
-        lambda house: ingresses(house, web(ingress_class="nginx")),
+        lambda repo: ingresses(repo, web(ingress_class="nginx")),
         tailscale.ALL_EXPOSED,
         "not exposed: ingress/web",
     ),
     "tunnel not ready": (
-        lambda house: ingresses(house, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="")),
+        lambda repo: ingresses(repo, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="")),
         apps.INGRESSES_SERVED,
         "hooks of class cloudflare-tunnel",
     ),
@@ -621,7 +622,7 @@ GENERIC: dict[str, tuple[Callable[[House], None], str, str]] = {
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_an_app_that_is_broken(app: House, name: str) -> None:
+def test_an_app_that_is_broken(app: Repo, name: str) -> None:
     break_it, check, evidence = GENERIC[name]
     break_it(app)
     verdict = climbed_app(app)
@@ -632,14 +633,14 @@ def test_an_app_that_is_broken(app: House, name: str) -> None:
     assert problem.next_step
 
 
-def test_an_app_that_answers_with_an_error(app: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_that_answers_with_an_error(app: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbooks.tools.network.fetch", lambda _: network.Answer(status=502, body=""))
     (problem,) = climbed_app(app).failures
     assert problem.check == tailscale.HTTP_ANSWERS
     assert problem.subject == "app/web"
 
 
-def test_an_app_that_is_not_exposed_has_fewer_checks(app: House) -> None:
+def test_an_app_that_is_not_exposed_has_fewer_checks(app: Repo) -> None:
     verdict = climbed_app(app, replace(APP, exposed=()))
     assert verdict.ok
     assert tailscale.DEVICE_HAS_NAME not in states(verdict)
@@ -648,17 +649,17 @@ def test_an_app_that_is_not_exposed_has_fewer_checks(app: House) -> None:
 # --- the listener, before the password is sent ----------------------------------------------------------------------
 
 
-def test_only_the_labs_own_server_gets_the_password(home: House) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, open_session(home.c, "verify.postgres") as session:
+def test_only_the_labs_own_server_gets_the_password(repo: Repo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, open_session(repo.c, "verify.postgres") as session:
         found = postgres.listener_is_ours(session, server.getsockname()[1])
     assert found.state is State.FAILED
     assert "another program holds the lab's port" in found.cause
 
 
-def test_a_port_where_nobody_listens_gets_no_password(home: House) -> None:
+def test_a_port_where_nobody_listens_gets_no_password(repo: Repo) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with open_session(home.c, "verify.postgres") as session:
+    with open_session(repo.c, "verify.postgres") as session:
         found = postgres.listener_is_ours(session, port)
     assert found.state is State.FAILED
     assert "no process listens on port" in found.evidence

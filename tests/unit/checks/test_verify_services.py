@@ -20,9 +20,8 @@ from runbooks.services import SERVICES, find_service
 from runbooks.stacks.service import Service
 from runbooks.tasks import verify
 from runbooks.tools import network
-from tests.answers import deployment, listing, secret, slices
+from tests.fixtures import Repo, deployment, listing, secret, slices
 from tests.local_server import Reply, Served, always, late, nobody, serving
-from tests.unit.house import House
 
 PASSWORD = "Canary0Password0Of0The0App"
 ADDRESS = "100.64.0.7"
@@ -134,13 +133,13 @@ INSTALLATION = {
 class Platform:
     """A home where everything is deployed and answers, with one server that stands for all programs."""
 
-    def __init__(self, house: House, served: Served) -> None:
-        self.house = house
+    def __init__(self, repo: Repo, served: Served) -> None:
+        self.repo = repo
         self.served = served
         self.asked: list[tuple[Inside, str, Mapping[str, str]]] = []
 
     def kubectl(self, words: list[str], reply: Any) -> None:
-        self.house.answer("kubectl", ["get", *words], reply)
+        self.repo.answer("kubectl", ["get", *words], reply)
 
     def get_inside(self, _runner: Any, _kubectl: Any, where: Inside, headers: Mapping[str, str] | None = None) -> Get:
         def get(path: str) -> network.Answer:
@@ -155,9 +154,9 @@ class Platform:
 
     def deploy(self, service: Service) -> None:
         where = service.namespace
-        self.house.has_stacks(service.project_name)
+        self.repo.has_stacks(service.project_name)
         self.kubectl(["get", "all", f"--namespace={where}"], "NAME\n")
-        self.house.answer("kubectl", ["get", "all"], "NAME\n")
+        self.repo.answer("kubectl", ["get", "all"], "NAME\n")
         self.kubectl(["deployments.apps,stat", f"={where}"], listing(deployment(service.name, where)))
         self.kubectl(["endpointslices", f"={where}"], slices("10.0.0.3", port=80))
         self.kubectl(["jobs.batch", f"={where}"], listing(job(f"{service.name}-init", where)))
@@ -216,13 +215,13 @@ def closing() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def platform(house: House, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    made = Platform(house, closing.enter_context(serving(right)))
+def platform(repo: Repo, closing: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    made = Platform(repo, closing.enter_context(serving(right)))
     for service in (find_service("postgres"), find_service("n8n"), *OTHERS, *APPS):
         made.deploy(service)
     made.cluster_wide()
-    house.answer("pulumi", ["stack", "export"], exported(POSTGRES | CLICKHOUSE))
-    house.answer("pulumi", ["stack", "export", "postgres"], exported(POSTGRES))
+    repo.answer("pulumi", ["stack", "export"], exported(POSTGRES | CLICKHOUSE))
+    repo.answer("pulumi", ["stack", "export", "postgres"], exported(POSTGRES))
     monkeypatch.setattr(inside, "get_inside", made.get_inside)
     monkeypatch.setattr(network, "PATIENCE", 0.3)
     monkeypatch.setattr(network, "resolve", lambda _: [ADDRESS])
@@ -248,7 +247,7 @@ def standing(login: sql.Login) -> sql.Standing:
 
 
 def at_its_home(platform: Platform, service: Service) -> Verdict:
-    with open_session(platform.house.c, f"verify.{service.name}") as session:
+    with open_session(platform.repo.c, f"verify.{service.name}") as session:
         return verify.verify_service(session, service)
 
 
@@ -278,8 +277,8 @@ def test_a_service_is_looked_for_where_its_stack_says_it_is(platform: Platform, 
     platform.deploy(service)
     platform.cluster_wide(home=service.namespace)
     outputs = {"k8s_namespace": service.namespace} | ({"health_path": path} if path else {})
-    platform.house.has_stacks(service.project_name, state=in_its_state(outputs))
-    platform.house.answer("pulumi", ["stack", "export", "clickhouse"], exported(CLICKHOUSE | outputs))
+    platform.repo.has_stacks(service.project_name, state=in_its_state(outputs))
+    platform.repo.answer("pulumi", ["stack", "export", "clickhouse"], exported(CLICKHOUSE | outputs))
     with ExitStack() as closing:
         there = RIGHT | ({path: '{"namespaceInfo":{"name":"mine"}}'} if path else {})
         platform.answers(closing, lambda asked, _: (200, there[asked]) if asked in there else (404, "nothing"))
@@ -316,8 +315,8 @@ def test_the_page_people_open_is_asked_for_over_the_tailnet(platform: Platform, 
 def test_no_password_is_shown_or_written(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     for service in (find_service("n8n"), find_service("clickhouse")):
         at_its_home(platform, service)
-    argv = "".join(platform.house.argvs("kubectl") + platform.house.argvs("pulumi"))
-    assert PASSWORD not in capsys.readouterr().out + platform.house.everything_written() + argv
+    argv = "".join(platform.repo.argvs("kubectl") + platform.repo.argvs("pulumi"))
+    assert PASSWORD not in capsys.readouterr().out + platform.repo.everything_written() + argv
 
 
 def test_clickhouse_gets_the_login_in_headers(platform: Platform) -> None:
@@ -389,7 +388,7 @@ def gives(words: list[str], reply: Any) -> Callable[[Platform], None]:
 
 
 def without_stack(platform: Platform, project: str) -> None:
-    (platform.house.backend / f".pulumi/stacks/{project}/mx.json").unlink()
+    (platform.repo.backend / f".pulumi/stacks/{project}/mx.json").unlink()
 
 
 BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
@@ -545,7 +544,7 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     ),
     "no login exported": (
         "clickhouse",
-        lambda made: made.house.answer("pulumi", ["stack", "export"], exported({"username": "analytics"})),
+        lambda made: made.repo.answer("pulumi", ["stack", "export"], exported({"username": "analytics"})),
         clickhouse.OUTPUTS_THERE,
         "no output password, http_port",
     ),
@@ -642,7 +641,7 @@ def test_the_logs_of_a_program_are_found_by_its_service(platform: Platform, clos
 
 @pytest.mark.parametrize("service", [app for app in APPS if apps.APPS[app.name].database], ids=lambda app: app.name)
 def test_the_checks_know_the_key_that_the_program_writes(service: Service) -> None:
-    from tests.unit.house import REAL_ROOT
+    from tests.fixtures import REAL_ROOT
 
     text = "".join(path.read_text() for path in (REAL_ROOT / "pulumi" / service.folder).glob("*.py"))
     assert f'"{apps.APPS[service.name].database.password_key}": "password"' in text
@@ -660,7 +659,7 @@ def test_in_the_lab_no_container_is_asked_and_it_says_so(
     from runbooks.core.findings import passed
 
     monkeypatch.setattr("runbooks.checks.postgres.listener_is_ours", lambda *_: passed("x", "ours"))
-    with open_session(platform.house.c, f"verify.{service.name}") as session:
+    with open_session(platform.repo.c, f"verify.{service.name}") as session:
         lab = replace(session, target=replace(session.target, ephemeral=True))
         verdict = verify.verify_service(lab, service)
     assert verdict.ok, verdict

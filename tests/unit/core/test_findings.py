@@ -42,7 +42,7 @@ def check(name: str, *findings: Finding, **options: object) -> Check:
     def look() -> Finding:
         return left.pop(0) if len(left) > 1 else left[0]
 
-    return Check(name=name, look=look, **options)  # type: ignore[arg-type]
+    return Check(name=name, look=look, **options)
 
 
 def never() -> Finding:

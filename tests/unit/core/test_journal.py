@@ -184,7 +184,7 @@ def limit_files() -> None:
 
 
 def python(code: str, state: Path, **settings: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), str(state)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,

@@ -192,7 +192,7 @@ def test_each_spelling_is_masked_within_json(form: str, secret: str) -> None:
 @pytest.mark.parametrize("before", ["", "u", "u:", "ué", "user:"])
 def test_base64_with_text_around_it(alphabet: object, before: str, after: str) -> None:
     secret = "ÿ~?>correct horse?~"
-    encoded = alphabet((before + secret + after).encode()).decode()  # type: ignore[operator]
+    encoded = alphabet((before + secret + after).encode()).decode()
     shown = Masker([secret]).mask(f"auth {encoded}")
     assert "[secret]" in shown
     # At most the two characters that also hold bits of the neighbours are left on either side.

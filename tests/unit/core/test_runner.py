@@ -623,7 +623,7 @@ def signal_when_written(ops: Setting, kind: str) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         write(written, **fields)
 
-    ops.journal.write = interrupted  # type: ignore[method-assign]
+    ops.journal.write = interrupted
 
 
 def test_handlers_are_put_back(make: Callable[..., Setting]) -> None:

@@ -25,7 +25,7 @@ from runbooks.stacks.states import hash_text
 from runbooks.stacks.summary import show_plan
 from runbooks.tasks import verify as verifying
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
-from tests.unit.stage import SUMMARY, TREE, Answer, Stage, applied, creating, event, preview_answer, step, urn
+from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, applied, creating, event, preview_answer, step, urn
 
 SAME = Answer(stdout=preview_answer())
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
@@ -38,60 +38,61 @@ def three(**changed: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
     for service in ("net", "op", "db"):
         script["preview", service] = creating(service)
         script["up", service] = applied(service)
-    return script | {tuple(key.split("__")): value for key, value in changed.items()}  # type: ignore[misc]
+    return script | {tuple(key.split("__")): value for key, value in changed.items()}
 
 
-def deploy(stage: Stage, name: str = "db", *, yes: bool = False) -> RunPlan:
-    plan = preview.plan_run(stage, layers(closure([name], TREE), TREE))  # type: ignore[arg-type]
-    show_plan(stage, plan)  # type: ignore[arg-type]
-    apply.approve(stage, plan, yes=yes, again=f"./inv deploy.{name}")  # type: ignore[arg-type]
-    apply.apply_run(stage, plan, yes=yes, again=f"./inv deploy.{name}")  # type: ignore[arg-type]
+def deploy(session: ScriptedSession, name: str = "db", *, yes: bool = False) -> RunPlan:
+    plan = preview.plan_run(session, layers(closure([name], TREE), TREE))
+    show_plan(session, plan)
+    apply.approve(session, plan, yes=yes, again=f"./inv deploy.{name}")
+    apply.apply_run(session, plan, yes=yes, again=f"./inv deploy.{name}")
     return plan
 
 
-def ups(stage: Stage) -> list[str]:
-    return [service for verb, service in stage.runner.ran if verb == "up"]
+def ups(session: ScriptedSession) -> list[str]:
+    return [service for verb, service in session.runner.ran if verb == "up"]
 
 
 def test_layer_by_layer_after_one_approval(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), answers=["y"])
-    deploy(stage)
-    assert {service for _, service in stage.runner.ran[:2]} == {"net", "op"}
-    assert stage.runner.ran[2] == ("preview", "db")
-    assert {*ups(stage)[:2]} == {"net", "op"} and ups(stage)[2] == "db"
-    assert len(stage.reporter.asked) == 1
-    assert stage.guarded == 2, "the cluster is asked again before each layer"
+    session = ScriptedSession(tmp_path, three(), answers=["y"])
+    deploy(session)
+    assert {service for _, service in session.runner.ran[:2]} == {"net", "op"}
+    assert session.runner.ran[2] == ("preview", "db")
+    assert {*ups(session)[:2]} == {"net", "op"} and ups(session)[2] == "db"
+    assert len(session.reporter.asked) == 1
+    assert session.runner.guarded == 2, "the cluster is asked again before each layer"
     assert (
-        stage.reporter.events[-1]["applied"] == ["net", "op", "db"] or stage.reporter.events[-1]["applied"][2] == "db"
+        session.reporter.events[-1]["applied"] == ["net", "op", "db"]
+        or session.reporter.events[-1]["applied"][2] == "db"
     )
 
 
 def test_every_pulumi_command_names_folder_and_stack_and_never_prompts(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), answers=["y"])
-    deploy(stage)
-    for command in stage.runner.commands:
-        assert command.argv[1] == "-C" and "--non-interactive" in command.argv
+    session = ScriptedSession(tmp_path, three(), answers=["y"])
+    deploy(session)
+    for command in (each for each in session.runner.commands if "-C" in each.argv):
+        assert "--non-interactive" in command.argv
         assert command.argv[command.argv.index("--stack") + 1] == "mx"
         assert command.mutates is ("up" in command.argv)
-    up = next(command.argv for command in stage.runner.commands if "up" in command.argv)
+    up = next(command.argv for command in session.runner.commands if "up" in command.argv)
     assert {"--json", "--yes", "--skip-preview"} <= set(up) and "--plan" not in up
 
 
 @pytest.mark.parametrize("answer", ["n", "", "db", "yes please"])
 def test_no_means_that_nothing_starts(tmp_path: Path, answer: str) -> None:
-    stage = Stage(tmp_path, three(), answers=[answer])
+    session = ScriptedSession(tmp_path, three(), answers=[answer])
     with pytest.raises(NotApproved):
-        deploy(stage)
-    assert ups(stage) == []
+        deploy(session)
+    assert ups(session) == []
 
 
 def test_unattended_run_needs_yes(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), interactive=False)
+    session = ScriptedSession(tmp_path, three(), interactive=False)
     with pytest.raises(NotApproved) as refused:
-        deploy(stage)
+        deploy(session)
     assert refused.value.next_step == "./inv deploy.db --yes"
-    assert ups(stage) == []
-    deploy(Stage(tmp_path / "again", three(), interactive=False), yes=True)
+    assert ups(session) == []
+    deploy(ScriptedSession(tmp_path / "again", three(), interactive=False), yes=True)
 
 
 def destructive() -> dict[tuple[str, str], list[Answer]]:
@@ -101,22 +102,22 @@ def destructive() -> dict[tuple[str, str], list[Answer]]:
 
 
 def test_yes_never_covers_what_is_destructive(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, destructive(), interactive=False)
+    session = ScriptedSession(tmp_path, destructive(), interactive=False)
     with pytest.raises(NotApproved, match="db deletes or replaces"):
-        deploy(stage, yes=True)
-    assert ups(stage) == []
+        deploy(session, yes=True)
+    assert ups(session) == []
 
 
 @pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False), ("postgres", False)])
 def test_destructive_change_needs_the_services_name(tmp_path: Path, typed: str, goes: bool) -> None:
-    stage = Stage(tmp_path, destructive(), answers=[typed])
+    session = ScriptedSession(tmp_path, destructive(), answers=[typed])
     if goes:
-        deploy(stage, yes=True)
-        assert "db" in ups(stage)
+        deploy(session, yes=True)
+        assert "db" in ups(session)
     else:
         with pytest.raises(NotApproved):
-            deploy(stage, yes=True)
-        assert ups(stage) == []
+            deploy(session, yes=True)
+        assert ups(session) == []
 
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
@@ -138,147 +139,151 @@ THERE = "v1\tNamespace\t\tns\told\tns\n"
 
 def test_what_is_in_the_way_is_refused_before_anything_is_applied(tmp_path: Path) -> None:
     for ephemeral in (False, True):
-        stage = Stage(tmp_path / str(ephemeral), meeting(THERE), ephemeral=ephemeral)
+        session = ScriptedSession(tmp_path / str(ephemeral), meeting(THERE), ephemeral=ephemeral)
         with pytest.raises(
             Refused, match="db would create what exists in the cluster already: Namespace ns"
         ) as refused:
-            deploy(stage, yes=True)
+            deploy(session, yes=True)
         assert TAKES_OVER in refused.value.next_step and "./inv deploy.db" in refused.value.next_step
-        assert ups(stage) == [] and stage.reporter.asked == []
-        assert "EXISTS ALREADY" in stage.reporter.text
-        assert "Namespace ns  (of the helm release old in ns; pulumi would stop at it)" in stage.reporter.text
-        assert "db: 1 in the way" in stage.reporter.text
+        assert ups(session) == [] and session.reporter.asked == []
+        assert "EXISTS ALREADY" in session.reporter.text
+        assert "Namespace ns  (of the helm release old in ns; pulumi would stop at it)" in session.reporter.text
+        assert "db: 1 in the way" in session.reporter.text
 
 
 def test_what_is_not_there_is_created_as_ever(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, meeting(), interactive=False)
-    stage.write_settings({TAKES_OVER: "true"})
-    deploy(stage, yes=True)
-    assert "db" in ups(stage) and "EXISTS ALREADY" not in stage.reporter.text
+    session = ScriptedSession(tmp_path, meeting(), interactive=False)
+    session.write_settings({TAKES_OVER: "true"})
+    deploy(session, yes=True)
+    assert "db" in ups(session) and "EXISTS ALREADY" not in session.reporter.text
 
 
 @pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
 def test_taking_objects_over_needs_the_services_name(tmp_path: Path, typed: str, goes: bool) -> None:
-    stage = Stage(tmp_path, meeting(THERE), answers=[typed])
-    stage.write_settings({TAKES_OVER: "true"})
+    session = ScriptedSession(tmp_path, meeting(THERE), answers=[typed])
+    session.write_settings({TAKES_OVER: "true"})
     with contextlib.nullcontext() if goes else pytest.raises(NotApproved):
-        deploy(stage, yes=True)
-    (question,) = stage.reporter.asked
+        deploy(session, yes=True)
+    (question,) = session.reporter.asked
     assert "Type db" in question
-    assert ("db" in ups(stage)) is goes
-    assert "taken over, and deleted with this stack" in stage.reporter.text
-    assert "db: 1 to adopt" in stage.reporter.text
+    assert ("db" in ups(session)) is goes
+    assert "taken over, and deleted with this stack" in session.reporter.text
+    assert "db: 1 to adopt" in session.reporter.text
 
 
 def test_yes_never_covers_taking_objects_over(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, meeting(THERE), interactive=False)
-    stage.write_settings({TAKES_OVER: "true"})
+    session = ScriptedSession(tmp_path, meeting(THERE), interactive=False)
+    session.write_settings({TAKES_OVER: "true"})
     with pytest.raises(NotApproved, match="db takes over"):
-        deploy(stage, yes=True)
-    assert ups(stage) == []
+        deploy(session, yes=True)
+    assert ups(session) == []
 
 
 def test_the_lab_takes_over_what_it_was_told_to(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, meeting(THERE), ephemeral=True, interactive=False)
-    stage.write_settings({TAKES_OVER: "true"})
-    deploy(stage)
-    assert "db" in ups(stage) and "db: 1 to adopt" in stage.reporter.text
+    session = ScriptedSession(tmp_path, meeting(THERE), ephemeral=True, interactive=False)
+    session.write_settings({TAKES_OVER: "true"})
+    deploy(session)
+    assert "db" in ups(session) and "db: 1 to adopt" in session.reporter.text
 
 
 def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
     script = meeting()
     script["get", "cluster"] = [Answer(), Answer(stdout=THERE)]
-    stage = Stage(tmp_path, script, answers=["y", "db"])
-    stage.write_settings({TAKES_OVER: "true"})
-    deploy(stage)
-    first, second = stage.reporter.asked
+    session = ScriptedSession(tmp_path, script, answers=["y", "db"])
+    session.write_settings({TAKES_OVER: "true"})
+    deploy(session)
+    first, second = session.reporter.asked
     assert "[y/N]" in first and "Type db" in second
-    assert "db: what exists already changed since the preview" in stage.reporter.text
+    assert "db: what exists already changed since the preview" in session.reporter.text
 
 
 def test_what_an_interrupted_update_made_is_told_as_that(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, meeting("v1\tNamespace\t\tns\t\t\n"))
-    stage.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", NAMESPACE, "ns")}}])
+    session = ScriptedSession(tmp_path, meeting("v1\tNamespace\t\tns\t\t\n"))
+    session.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", NAMESPACE, "ns")}}])
     with pytest.raises(Refused):
-        deploy(stage)
-    assert "of an interrupted update of db; pulumi would stop at it" in stage.reporter.text
+        deploy(session)
+    assert "of an interrupted update of db; pulumi would stop at it" in session.reporter.text
 
 
 def test_objects_of_an_incomplete_preview_are_not_taken_over_unasked(tmp_path: Path) -> None:
     """Nobody knows yet what a chart with unknown values is made of."""
     output = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
     answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [output], "changeSummary": {}}
-    stage = Stage(tmp_path, three(preview__db=[Answer(stdout=json.dumps(answer))]), interactive=False)
-    stage.write_settings({TAKES_OVER: "true"})
+    session = ScriptedSession(tmp_path, three(preview__db=[Answer(stdout=json.dumps(answer))]), interactive=False)
+    session.write_settings({TAKES_OVER: "true"})
     with pytest.raises(NotApproved, match="db takes over"):
-        deploy(stage, yes=True)
+        deploy(session, yes=True)
 
 
 def test_the_lab_needs_no_approval(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, destructive(), ephemeral=True, interactive=False)
-    deploy(stage)
-    assert len(ups(stage)) == 3 and stage.reporter.asked == []
+    session = ScriptedSession(tmp_path, destructive(), ephemeral=True, interactive=False)
+    deploy(session)
+    assert len(ups(session)) == 3 and session.reporter.asked == []
 
 
 def test_unchanged_stacks_are_left_alone(tmp_path: Path) -> None:
     script = three(preview__net=[SAME], preview__op=[SAME], preview__db=[SAME])
-    stage = Stage(tmp_path, script | {("up", name): [Answer(stdout=SUMMARY)] for name in ("net", "op", "db")})
-    deploy(stage)
-    assert len(ups(stage)) == 3, "outputs are written once from here"
-    stage.runner.ran.clear()
-    deploy(stage)
-    assert ups(stage) == [] and stage.reporter.asked == []
-    assert stage.reporter.events[-1]["unchanged"] == ["net", "op", "db"]
+    session = ScriptedSession(
+        tmp_path, script | {("up", name): [Answer(stdout=SUMMARY)] for name in ("net", "op", "db")}
+    )
+    deploy(session)
+    assert len(ups(session)) == 3, "outputs are written once from here"
+    session.runner.commands.clear()
+    deploy(session)
+    assert ups(session) == [] and session.reporter.asked == []
+    assert session.reporter.events[-1]["unchanged"] == ["net", "op", "db"]
     (tmp_path / "pulumi" / "db" / "__main__.py").write_text("pulumi.export('new', 1)")
-    deploy(stage)
-    assert ups(stage) == ["db"], "a changed program may change outputs, which pulumi's JSON preview does not show"
+    deploy(session)
+    assert ups(session) == ["db"], "a changed program may change outputs, which pulumi's JSON preview does not show"
 
 
 def test_first_failure_lets_running_stacks_finish_and_starts_nothing_new(tmp_path: Path) -> None:
     broken = applied("net", exit_code=1, stderr="error: incorrect passphrase\n")
-    stage = Stage(tmp_path, three(up__net=broken), answers=["y"])
+    session = ScriptedSession(tmp_path, three(up__net=broken), answers=["y"])
     with pytest.raises(OpsError, match="passphrase"):
-        deploy(stage)
-    assert {*ups(stage)} == {"net", "op"}
-    summary = stage.reporter.events[-1]
+        deploy(session)
+    assert {*ups(session)} == {"net", "op"}
+    summary = session.reporter.events[-1]
     assert summary["applied"] == ["op"] and summary["failed"] == ["net"] and summary["not_started"] == ["db"]
     assert summary["again"] == "./inv deploy.db"
 
 
 def test_failing_preview_stops_before_any_approval(tmp_path: Path) -> None:
     broken = [Answer(exit_code=6, stderr="error: no stack named 'mx' found\n")]
-    stage = Stage(tmp_path, three(preview__op=broken))
+    session = ScriptedSession(tmp_path, three(preview__op=broken))
     with pytest.raises(OpsError) as missing:
-        deploy(stage)
+        deploy(session)
     assert missing.value.exit_code == 6
-    assert ("preview", "db") not in stage.runner.ran and stage.reporter.asked == []
+    assert ("preview", "db") not in session.runner.ran and session.reporter.asked == []
 
 
 def test_a_preview_that_went_to_another_cluster_is_refused(tmp_path: Path) -> None:
     """`config:` of Pulumi.yaml sets it, which neither the stack file nor an environment shows."""
     answer = json.loads(preview_answer(step("op", "create"))) | {"config": {"kubernetes:context": "elsewhere"}}
-    stage = Stage(tmp_path, three(preview__op=[Answer(stdout=json.dumps(answer))]))
-    stage.target.context = "home"
+    session = ScriptedSession(tmp_path, three(preview__op=[Answer(stdout=json.dumps(answer))]))
+    session.target.context = "home"
     with pytest.raises(Refused, match=r"kubernetes:context in the settings of op, .* is 'elsewhere'") as refused:
-        deploy(stage)
+        deploy(session)
     assert refused.value.expected == "'home'" and "Pulumi.yaml" in refused.value.next_step
-    assert ups(stage) == [] and stage.reporter.asked == []
+    assert ups(session) == [] and session.reporter.asked == []
 
 
 def test_operation_nobody_approved_is_stopped_with_one_signal(tmp_path: Path) -> None:
     more = [*event("db", "delete", name="other"), *event("db", "delete", name="third")]
-    stage = Stage(tmp_path, three(up__db=applied("db", *more)), answers=["y"])
+    session = ScriptedSession(tmp_path, three(up__db=applied("db", *more)), answers=["y"])
     with pytest.raises(Refused, match="began to delete kubernetes:core/v1:ConfigMap other of db") as refused:
-        deploy(stage)
-    assert stage.runner.signals == ["db"]
+        deploy(session)
+    assert session.runner.signals == ["db"]
     assert refused.value.exit_code == 5
-    assert stage.reporter.events[-1]["failed"] == ["db"]
+    assert session.reporter.events[-1]["failed"] == ["db"]
 
 
 def test_what_a_preview_did_not_show_is_told_as_that(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(up__db=applied("db", *event("db", "delete-replaced", name="user"))), answers=["y"])
+    session = ScriptedSession(
+        tmp_path, three(up__db=applied("db", *event("db", "delete-replaced", name="user"))), answers=["y"]
+    )
     with pytest.raises(Refused, match=r"began to delete-replaced .*user of db, which the preview did not") as refused:
-        deploy(stage)
+        deploy(session)
     assert "it was dropped from the program at the same time" in refused.value.summary
     assert "deleted before it is replaced" in refused.value.summary
     assert refused.value.next_step.startswith("./inv preview.db --diff shows what is left to do")
@@ -286,111 +291,111 @@ def test_what_a_preview_did_not_show_is_told_as_that(tmp_path: Path) -> None:
 
 
 def test_interrupted_update_says_what_it_left_behind(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), answers=["y"])
+    session = ScriptedSession(tmp_path, three(), answers=["y"])
 
     def ctrl_c() -> None:
         pending = [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::db::kubernetes:core/v1:ConfigMap::cm"}}]
-        stage.write_state("db", pending=pending)
+        session.write_state("db", pending=pending)
         locks = tmp_path / "backend/.pulumi/locks/organization/db/mx"
         locks.mkdir(parents=True)
         (locks / "1.json").write_text('{"pid": 1, "username": "u", "hostname": "h", "timestamp": "t"}')
-        stage.runner.signals.append("person")
+        session.runner.signals.append("person")
 
-    stage.runner.script["up", "db"] = applied("db", does=ctrl_c)
+    session.runner.script["up", "db"] = applied("db", does=ctrl_c)
     # The signal is counted from before the command, so that the runner sees it as the person's.
-    original = stage.runner.run
+    original = session.runner.run
 
     def run(command: Any, **options: Any) -> Any:
         outcome = original(command, **options)
         person = "up" in command.argv and "db" in str(command.argv[2])
         return outcome.__class__(**{**outcome.__dict__, "interrupted": person, "exit_code": 1 if person else 0})
 
-    stage.runner.run = run  # type: ignore[method-assign]
+    session.runner.run = run
     with pytest.raises(NotApproved) as stopped:
-        deploy(stage)
+        deploy(session)
     assert stopped.value.exit_code == 8
     assert "creating cm" in stopped.value.summary and "lock is still there" in stopped.value.summary
 
 
 @pytest.mark.parametrize("what", ["program files", "settings", "state", "provider versions"])
 def test_difference_means_a_new_preview_and_a_new_approval(tmp_path: Path, what: str) -> None:
-    stage = Stage(tmp_path, three(), answers=["y", "y"])
+    session = ScriptedSession(tmp_path, three(), answers=["y", "y"])
     (tmp_path / "uv.lock").write_text("1")
 
     def change() -> None:
         if what == "state":
-            stage.write_state("db", outputs={"changed": "meanwhile"})
+            session.write_state("db", outputs={"changed": "meanwhile"})
             return
         names = {"program files": "pulumi/db/__main__.py", "settings": "pulumi/db/Pulumi.mx.yaml"}
         (tmp_path / names.get(what, "uv.lock")).write_text("# changed")
 
-    stage.runner.script["up", "op"] = applied("op", does=change)
-    deploy(stage)
-    assert [verb for verb, service in stage.runner.ran if service == "db"] == ["preview", "preview", "up"]
-    assert len(stage.reporter.asked) == 2
-    assert f"db: {what} changed since the preview" in stage.reporter.text
+    session.runner.script["up", "op"] = applied("op", does=change)
+    deploy(session)
+    assert [verb for verb, service in session.runner.ran if service == "db"] == ["preview", "preview", "up"]
+    assert len(session.reporter.asked) == 2
+    assert f"db: {what} changed since the preview" in session.reporter.text
 
 
 def test_what_keeps_changing_is_refused(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), ephemeral=True)
+    session = ScriptedSession(tmp_path, three(), ephemeral=True)
     count = iter(range(100))
 
     def change() -> None:
         (tmp_path / "pulumi/db/__main__.py").write_text(str(next(count)))
 
-    stage.runner.script["preview", "db"] = [Answer(stdout=preview_answer(step("db", "create")), does=change)]
+    session.runner.script["preview", "db"] = [Answer(stdout=preview_answer(step("db", "create")), does=change)]
     with pytest.raises(Refused, match="keeps changing"):
-        deploy(stage)
-    assert "db" not in ups(stage)
+        deploy(session)
+    assert "db" not in ups(session)
 
 
 def test_consumer_waits_for_its_producers_outputs_and_is_approved_on_its_own(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), answers=["y", "y"])
-    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs={"host": "x"}))
-    stage.runner.script["preview", "app"] = creating("app")
-    stage.runner.script["up", "app"] = applied("app")
-    deploy(stage, "app")
-    assert "app: blocked: waits for db" in stage.reporter.text
-    assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview", "up"]
-    assert len(stage.reporter.asked) == 2
+    session = ScriptedSession(tmp_path, three(), answers=["y", "y"])
+    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs={"host": "x"}))
+    session.runner.script["preview", "app"] = creating("app")
+    session.runner.script["up", "app"] = applied("app")
+    deploy(session, "app")
+    assert "app: blocked: waits for db" in session.reporter.text
+    assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview", "up"]
+    assert len(session.reporter.asked) == 2
 
 
 def test_consumers_that_waited_together_are_shown_and_approved_together(
     tmp_path: Path,
 ) -> None:
     tree = (*TREE, replace(TREE[3], name="web", folder="web", namespace="web"))
-    stage = Stage(tmp_path, three(), answers=["y", "y"])
-    stage.services = tree
+    session = ScriptedSession(tmp_path, three(), answers=["y", "y"])
+    session.services = tree
     (tmp_path / "pulumi" / "web").mkdir()
-    stage.write_state("web")
-    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs={"host": "x"}))
+    session.write_state("web")
+    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs={"host": "x"}))
     for name in ("app", "web"):
-        stage.runner.script["preview", name], stage.runner.script["up", name] = creating(name), applied(name)
-    plan = preview.plan_run(stage, layers(closure(["app", "web"], tree), tree))  # type: ignore[arg-type]
-    apply.approve(stage, plan, yes=False, again="")  # type: ignore[arg-type]
-    apply.apply_run(stage, plan, yes=False, again="")  # type: ignore[arg-type]
-    assert sorted(ups(stage)[-2:]) == ["app", "web"]
-    assert len(stage.reporter.asked) == 2, "once at first, once for those that waited"
-    assert [verb for verb, name in stage.runner.ran if name in ("app", "web") and verb != "export"][:2] == [
+        session.runner.script["preview", name], session.runner.script["up", name] = creating(name), applied(name)
+    plan = preview.plan_run(session, layers(closure(["app", "web"], tree), tree))
+    apply.approve(session, plan, yes=False, again="")
+    apply.apply_run(session, plan, yes=False, again="")
+    assert sorted(ups(session)[-2:]) == ["app", "web"]
+    assert len(session.reporter.asked) == 2, "once at first, once for those that waited"
+    assert [verb for verb, name in session.runner.ran if name in ("app", "web") and verb != "export"][:2] == [
         "preview"
     ] * 2
 
 
 def test_consumer_of_a_producer_that_gave_no_outputs_is_refused(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), ephemeral=True)
+    session = ScriptedSession(tmp_path, three(), ephemeral=True)
     with pytest.raises(Refused, match="still waits for the outputs of db"):
-        deploy(stage, "app")
+        deploy(session, "app")
 
 
 def test_changed_outputs_of_a_producer_mean_a_new_preview_of_its_consumer(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), ephemeral=True)
-    stage.write_state("db", outputs={"host": "old"})
-    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs={"host": "new"}))
-    stage.runner.script["preview", "app"] = creating("app")
-    stage.runner.script["up", "app"] = applied("app")
-    deploy(stage, "app")
-    assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview", "preview", "up"]
-    assert "app: outputs of db changed since the preview" in stage.reporter.text
+    session = ScriptedSession(tmp_path, three(), ephemeral=True)
+    session.write_state("db", outputs={"host": "old"})
+    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs={"host": "new"}))
+    session.runner.script["preview", "app"] = creating("app")
+    session.runner.script["up", "app"] = applied("app")
+    deploy(session, "app")
+    assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview", "preview", "up"]
+    assert "app: outputs of db changed since the preview" in session.reporter.text
 
 
 def secret(**how: str) -> dict[str, str]:
@@ -409,37 +414,37 @@ def exported(password: str) -> Answer:
 def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
     tmp_path: Path, after: str, previews: int
 ) -> None:
-    stage = Stage(tmp_path, three(), ephemeral=True)
-    stage.write_state("db", outputs={"password": secret(ciphertext="v1:before")})
+    session = ScriptedSession(tmp_path, three(), ephemeral=True)
+    session.write_state("db", outputs={"password": secret(ciphertext="v1:before")})
     again = {"password": secret(ciphertext="v1:after")}
-    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs=again))
-    stage.runner.script["export", "db"] = [exported("correct-horse"), exported(after)]
-    stage.runner.script["preview", "app"] = creating("app")
-    stage.runner.script["up", "app"] = applied("app")
-    deploy(stage, "app")
-    assert [verb for verb, service in stage.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
+    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs=again))
+    session.runner.script["export", "db"] = [exported("correct-horse"), exported(after)]
+    session.runner.script["preview", "app"] = creating("app")
+    session.runner.script["up", "app"] = applied("app")
+    deploy(session, "app")
+    assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
     recorded = (tmp_path / ".ops" / "applied" / "mx" / "app.json").read_text()
     assert hash_text(canonical({"password": "[secret]"})) in recorded
 
 
 def test_what_was_applied_counts_as_that_also_when_it_cannot_be_written_down(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), answers=["y"])
+    session = ScriptedSession(tmp_path, three(), answers=["y"])
     (tmp_path / ".ops").mkdir()
     (tmp_path / ".ops/applied").write_text("a file where the folder should be")
     with pytest.raises(OpsError, match="the record of what was applied cannot be written") as ended:
-        deploy(stage)
+        deploy(session)
     assert ended.value.exit_code == 1
-    summary = next(event for event in stage.reporter.events if event["event"] == "summary")
+    summary = next(event for event in session.reporter.events if event["event"] == "summary")
     assert sorted(summary["applied"]) == ["net", "op"] and summary["not_started"] == ["db"]
 
 
 def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(), ephemeral=True)
-    stage.masker.register("s3cret-value")
+    session = ScriptedSession(tmp_path, three(), ephemeral=True)
+    session.masker.register("s3cret-value")
     output = json.dumps({"diagnosticEvent": {"severity": "error", "message": "error: no room for s3cret-value\n"}})
-    stage.runner.script["up", "net"] = applied("net", output, exit_code=1)
+    session.runner.script["up", "net"] = applied("net", output, exit_code=1)
     with pytest.raises(ToolFailed, match=r"no room for \[secret\]"):
-        deploy(stage)
+        deploy(session)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +452,7 @@ def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None
     [(["net"], False), (["op"], True)],
 )
 def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(tmp_path, {})
+    session = ScriptedSession(tmp_path, {})
     looked: list[str] = []
 
     def verify(_: Any, service: Any) -> Any:
@@ -457,26 +462,26 @@ def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool, m
 
     monkeypatch.setattr(verifying, "verify_service", verify)
     with pytest.raises(VerificationFailed, match=r"net: .*not proven") as unproven:
-        verifying.prove(stage, TREE[:2], done=done)  # type: ignore[arg-type]
+        verifying.prove(session, TREE[:2], done=done)
     assert ("./inv repair.net" in unproven.value.next_step) is repairs
     assert looked == ["net", "op"]
-    assert "verify.all: NOT verified: net: 1 passed, 1 failed, 0 not tried" in stage.reporter.text
+    assert "verify.all: NOT verified: net: 1 passed, 1 failed, 0 not tried" in session.reporter.text
 
 
 def test_outputs_are_shown_with_what_to_open(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {})
+    session = ScriptedSession(tmp_path, {})
     password = {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": "v1:hunter2"}
-    stage.write_state("db", outputs={"url": "https://x.example", "password": password, "port": 5432})
-    apply.show_outputs(stage, TREE[2])  # type: ignore[arg-type]
-    table = next(event for event in stage.reporter.events if event["event"] == "table")
+    session.write_state("db", outputs={"url": "https://x.example", "password": password, "port": 5432})
+    apply.show_outputs(session, TREE[2])
+    table = next(event for event in session.reporter.events if event["event"] == "table")
     assert [row["value"] for row in table["rows"]] == ["[secret]", "5432", "https://x.example"]
-    assert "open: https://x.example" in stage.reporter.text and "hunter2" not in stage.reporter.text
+    assert "open: https://x.example" in session.reporter.text and "hunter2" not in session.reporter.text
 
 
 def test_unreadable_answer_is_told_without_its_text(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, three(preview__net=[Answer(stdout="{ hunter2")]))
+    session = ScriptedSession(tmp_path, three(preview__net=[Answer(stdout="{ hunter2")]))
     with pytest.raises(ToolFailed) as unreadable:
-        deploy(stage)
+        deploy(session)
     assert "not JSON" in unreadable.value.summary and "hunter2" not in str(unreadable.value)
 
 
@@ -496,27 +501,27 @@ def port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def deployed(tmp_path: Path, **outputs: Any) -> Stage:
+def deployed(tmp_path: Path, **outputs: Any) -> ScriptedSession:
     """A first deployment of `app`, for which `db` gives these outputs."""
-    stage = Stage(tmp_path, {}, ephemeral=True)
+    session = ScriptedSession(tmp_path, {}, ephemeral=True)
     for name in ("net", "op", "db", "app"):
-        stage.runner.script["preview", name], stage.runner.script["up", name] = creating(name), applied(name)
+        session.runner.script["preview", name], session.runner.script["up", name] = creating(name), applied(name)
     gives = {"host": "db.example", **outputs}
-    stage.runner.script["up", "db"] = applied("db", does=lambda: stage.write_state("db", outputs=gives))
-    plan = preview.plan_run(stage, layers(closure(["app"], TREE), TREE))  # type: ignore[arg-type]
-    apply.apply_run(stage, plan, yes=False, again="")  # type: ignore[arg-type]
-    return stage
+    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs=gives))
+    plan = preview.plan_run(session, layers(closure(["app"], TREE), TREE))
+    apply.apply_run(session, plan, yes=False, again="")
+    return session
 
 
-def waits(stage: Stage) -> list[str]:
-    steps = [event for event in stage.reporter.events if event["event"] == "step" and event["state"] == "in progress"]
+def waits(session: ScriptedSession) -> list[str]:
+    steps = [event for event in session.reporter.events if event["event"] == "step" and event["state"] == "in progress"]
     return [event["title"] for event in steps if event["title"].startswith("wait")]
 
 
 def test_what_answers_at_once_is_not_waited_for(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        stage = deployed(tmp_path, ts_hostname="127.0.0.1", port=float(server.getsockname()[1]))
-    assert ("up", "app") in stage.runner.ran and not waits(stage)
+        session = deployed(tmp_path, ts_hostname="127.0.0.1", port=float(server.getsockname()[1]))
+    assert ("up", "app") in session.runner.ran and not waits(session)
 
 
 def test_what_answers_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,28 +529,28 @@ def test_what_answers_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
         late.bind(("127.0.0.1", 0))
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: late.listen())
         monkeypatch.setattr(apply, "time", clock)
-        stage = deployed(tmp_path, ts_hostname="127.0.0.1", port=late.getsockname()[1])
-    assert waits(stage) == [f"wait for db at 127.0.0.1:{stage_port(stage)}"]
-    assert "does not answer" not in stage.reporter.text
+        session = deployed(tmp_path, ts_hostname="127.0.0.1", port=late.getsockname()[1])
+    assert waits(session) == [f"wait for db at 127.0.0.1:{stage_port(session)}"]
+    assert "does not answer" not in session.reporter.text
 
 
-def stage_port(stage: Stage) -> int:
-    return int(outputs_of(stage, "db")["port"])  # type: ignore[arg-type, call-overload]
+def stage_port(session: ScriptedSession) -> int:
+    return int(outputs_of(session, "db")["port"])
 
 
 def test_what_does_not_answer_is_told_and_pulumi_goes_on(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "LAB_PATIENCE", 0.3)
-    stage = deployed(tmp_path, ts_hostname="127.0.0.1", port=port)
-    assert f"db does not answer at 127.0.0.1:{port} yet (" in stage.reporter.text
-    assert "./inv verify.db" in stage.reporter.text and ("up", "app") in stage.runner.ran
+    session = deployed(tmp_path, ts_hostname="127.0.0.1", port=port)
+    assert f"db does not answer at 127.0.0.1:{port} yet (" in session.reporter.text
+    assert "./inv verify.db" in session.reporter.text and ("up", "app") in session.runner.ran
 
 
 @pytest.mark.parametrize("outputs", [{}, {"ts_hostname": "db"}, {"ts_hostname": "", "port": 5432}, {"port": 5432}])
 def test_a_producer_without_an_address_is_not_waited_for(tmp_path: Path, outputs: dict[str, Any]) -> None:
-    stage = deployed(tmp_path, **outputs)
-    assert ("up", "app") in stage.runner.ran and not waits(stage)
+    session = deployed(tmp_path, **outputs)
+    assert ("up", "app") in session.runner.ran and not waits(session)
 
 
 @pytest.mark.parametrize(("name", "number"), [("127.0.0.1", 99_999_999), ("x" * 70 + ".example", 5432)])
@@ -560,15 +565,15 @@ def test_an_address_that_is_none_is_told(
 
 
 def test_a_run_that_was_told_to_stop_waits_no_longer(tmp_path: Path, port: int) -> None:
-    stage = Stage(tmp_path, {})
-    stage.write_state("db", outputs={"ts_hostname": "127.0.0.1", "port": port})
-    stage.runner.interrupted = True
-    apply.await_producers(stage, TREE, ["db"])  # type: ignore[arg-type]
-    assert waits(stage)
+    session = ScriptedSession(tmp_path, {})
+    session.write_state("db", outputs={"ts_hostname": "127.0.0.1", "port": port})
+    session.runner.interrupted = True
+    apply.await_producers(session, TREE, ["db"])
+    assert waits(session)
 
 
 def test_only_what_this_run_applied_is_waited_for(tmp_path: Path, port: int) -> None:
-    stage = Stage(tmp_path, {})
-    stage.write_state("db", outputs={"ts_hostname": "127.0.0.1", "port": port})
-    apply.await_producers(stage, TREE, ["net"])  # type: ignore[arg-type]
-    assert not waits(stage)
+    session = ScriptedSession(tmp_path, {})
+    session.write_state("db", outputs={"ts_hostname": "127.0.0.1", "port": port})
+    apply.await_producers(session, TREE, ["net"])
+    assert not waits(session)

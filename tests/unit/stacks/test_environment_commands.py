@@ -9,7 +9,7 @@ import pytest
 from runbooks.core.errors import Refused
 from runbooks.stacks import environment_commands
 from runbooks.tasks import esc
-from tests.unit.house import House
+from tests.fixtures import Repo
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,15 @@ KUBECONFIG = "clusters: [{cluster: {server: 'https://elsewhere.example'}}]"
     ids=["secret file", "file", "map", "variable"],
 )
 def test_an_environment_that_leads_to_another_cluster_runs_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch, opened: dict[str, Any], output: str
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, opened: dict[str, Any], output: str
 ) -> None:
-    house.on_cloud()
-    house.install("esc")
-    house.answer("esc", ["--format"], {"value": opened})
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    repo.on_cloud()
+    repo.install("esc")
+    repo.answer("esc", ["--format"], {"value": opened})
     monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "kubectl", "get", "pods"])
-    house.c.remainder = "kubectl get pods"
+    repo.c.remainder = "kubectl get pods"
     with pytest.raises(Refused, match=f"{output} stitch/prod is ") as refused:
-        esc.run.body(house.c, "stitch/prod")
-    assert "elsewhere.example" not in "\n".join(refused.value.lines()) + house.everything_written()
+        esc.run.body(repo.c, "stitch/prod")
+    assert "elsewhere.example" not in "\n".join(refused.value.lines()) + repo.everything_written()
     assert "environments/stitch/prod.yaml" in refused.value.next_step
-    assert not any("pods" in argv for argv in house.argvs("kubectl"))
+    assert not any("pods" in argv for argv in repo.argvs("kubectl"))

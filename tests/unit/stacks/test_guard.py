@@ -21,7 +21,7 @@ from runbooks.stacks.guard import (
 from runbooks.stacks.target import Target
 from runbooks.tools.esc import Opened, Value
 from runbooks.tools.kubectl import Kubectl
-from tests.answers import Answers, kubeconfig, namespace
+from tests.fixtures import ScriptedRunner, kubeconfig, namespace
 
 UID = "81e3d180-3df5-4d42-8e34-904e6d4b002a"
 
@@ -41,17 +41,17 @@ def target(tmp_path: Path) -> Target:
     )
 
 
-def guard(target: Target, tmp_path: Path, reply: Any) -> Answers:
+def guard(target: Target, tmp_path: Path, reply: Any) -> ScriptedRunner:
     context, private = private_kubeconfig(target, tmp_path)
-    runner = Answers((("get", "namespace"), reply))
+    runner = ScriptedRunner((("get", "namespace"), reply))
     check_cluster(target, context, Kubectl(program="kubectl", kubeconfig=private), runner)
     return runner
 
 
 def test_the_pinned_cluster_passes_and_is_asked_through_the_private_kubeconfig(target: Target, tmp_path: Path) -> None:
     runner = guard(target, tmp_path, namespace(uid=UID))
-    assert f"--kubeconfig={tmp_path / 'kubeconfig'}" in runner.asked[0].argv
-    assert "--request-timeout=10s" in runner.asked[0].argv
+    assert f"--kubeconfig={tmp_path / 'kubeconfig'}" in runner.commands[0].argv
+    assert "--request-timeout=10s" in runner.commands[0].argv
     assert json.loads((tmp_path / "kubeconfig").read_text())["current-context"] == "home"
 
 

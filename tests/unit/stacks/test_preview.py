@@ -20,8 +20,7 @@ from runbooks.stacks.preview import TAKES_OVER, find_existing, manifest_of, take
 from runbooks.stacks.service import Service, layers
 from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found
 from runbooks.tools.pulumi import Preview, State, Step
-from tests.answers import Answers
-from tests.unit.stage import TREE, Stage
+from tests.fixtures import TREE, ScriptedRunner, ScriptedSession
 
 # A service that needs ESC on a file backend: left out of everything, refused by name
 
@@ -30,41 +29,41 @@ LAYERS = [TREE[:2], (TREE[2],), (BOUND,)]
 EVERYTHING = ("net", "op", "db", "app")
 
 
-def staged(tmp_path: Path, settings: str = "environment:\n  - app/prod\n") -> Stage:
+def staged(tmp_path: Path, settings: str = "environment:\n  - app/prod\n") -> ScriptedSession:
     """Its stack file binds the environment."""
-    stage = Stage(tmp_path, {})
-    stage.services = (*TREE[:3], BOUND)
-    path = stage.stack(BOUND).settings_file
+    session = ScriptedSession(tmp_path, {})
+    session.services = (*TREE[:3], BOUND)
+    path = session.stack(BOUND).settings_file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(settings)
-    return stage
+    return session
 
 
 def test_left_out_of_everything_and_named(tmp_path: Path) -> None:
-    stage = staged(tmp_path)
-    chosen = preview.choose(stage, EVERYTHING)  # type: ignore[arg-type]
+    session = staged(tmp_path)
+    chosen = preview.choose(session, EVERYTHING)
     assert chosen == [TREE[:2], (TREE[2],)]
-    assert "app: left out: file://x does not support Pulumi ESC" in stage.reporter.text
+    assert "app: left out: file://x does not support Pulumi ESC" in session.reporter.text
 
 
 def test_refused_by_name_with_both_ways_out(tmp_path: Path) -> None:
     with pytest.raises(Usage) as refused:
-        preview.choose(staged(tmp_path), ("app",))  # type: ignore[arg-type]
+        preview.choose(staged(tmp_path), ("app",))
     assert refused.value.exit_code == 2
     assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind app/prod" in refused.value.next_step
 
 
 def test_the_way_out_is_one(tmp_path: Path) -> None:
     """Unbound, with settings of its own, it is planned like any other service."""
-    stage = staged(tmp_path, "config:\n  app:x: y\n")
-    assert preview.choose(stage, ("app",)) == LAYERS  # type: ignore[arg-type]
-    assert preview.choose(stage, ("db", "app")) == LAYERS  # type: ignore[arg-type]
+    session = staged(tmp_path, "config:\n  app:x: y\n")
+    assert preview.choose(session, ("app",)) == LAYERS
+    assert preview.choose(session, ("db", "app")) == LAYERS
 
 
 def test_on_the_cloud_nothing_is_left_out(tmp_path: Path) -> None:
-    stage = staged(tmp_path)
-    stage.target.has_diy_backend = False
-    assert preview.choose(stage, ("app",)) == LAYERS  # type: ignore[arg-type]
+    session = staged(tmp_path)
+    session.target.has_diy_backend = False
+    assert preview.choose(session, ("app",)) == LAYERS
 
 
 # A service starts as soon as what it needs is done, not before, and not after a failure of it
@@ -184,17 +183,17 @@ def test_which_steps_create_an_object_that_can_be_asked_for(step: Step, wanted: 
 
 def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
     namespace, secret = creates("kubernetes:core/v1:Namespace", "ns"), creates("kubernetes:core/v1:Secret", "s")
-    answers = Answers((("--filename=-",), row("v1", "Namespace", "", "ns", "", "")))
+    answers = ScriptedRunner((("--filename=-",), row("v1", "Namespace", "", "ns", "", "")))
     found = find_existing(preview_of(namespace, secret), KUBECTL, answers)
     assert found == {namespace.urn: ""}
-    (command,) = answers.asked
+    (command,) = answers.commands
     assert not command.mutates and command.argv[:4] == (
         "/bin/kubectl", "--kubeconfig=/run/kubeconfig", "--request-timeout=10s", "get",
     )  # fmt: skip
     asked = [(each["kind"], each["metadata"]["name"]) for each in json.loads(command.stdin or b"")["items"]]
     assert asked == [("Namespace", "ns"), ("Secret", "s")]
     unchanged = creates("kubernetes:core/v1:Secret", "s", op="same")
-    assert find_existing(preview_of(unchanged), KUBECTL, answers) == {} and len(answers.asked) == 1
+    assert find_existing(preview_of(unchanged), KUBECTL, answers) == {} and len(answers.commands) == 1
 
 
 @pytest.mark.parametrize(
@@ -204,7 +203,7 @@ def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
 def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, found_in: str, same: bool) -> None:
     """A kind without namespaces is found without one, and one left out is that of the kubeconfig's context."""
     step = creates("kubernetes:core/v1:Secret", "s", namespace=namespace)
-    answers = Answers((("get",), row("v1", "Secret", found_in, "s", "", "")))
+    answers = ScriptedRunner((("get",), row("v1", "Secret", found_in, "s", "", "")))
     assert bool(find_existing(preview_of(step), KUBECTL, answers)) is same
 
 
@@ -219,12 +218,12 @@ def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, 
 def test_whose_it_is(release: str, within: str, owner: str) -> None:
     step = creates(CRD, "clusters.postgresql.cnpg.io", version="apiextensions.k8s.io/v1")
     facts = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "clusters.postgresql.cnpg.io", release, within)
-    assert find_existing(preview_of(step), KUBECTL, Answers((("get",), row(*facts)))) == {step.urn: owner}
+    assert find_existing(preview_of(step), KUBECTL, ScriptedRunner((("get",), row(*facts)))) == {step.urn: owner}
 
 
 def test_a_kind_that_the_server_does_not_know_has_no_objects() -> None:
     rows = row("v1", "Namespace", "", "ns", "", "")
-    found = ask_found(Answers((("get",), (1, rows, UNKNOWN_KIND * 2))), KUBECTL.find_all([{}]))
+    found = ask_found(ScriptedRunner((("get",), (1, rows, UNKNOWN_KIND * 2))), KUBECTL.find_all([{}]))
     assert found == [Found(api_version="v1", kind="Namespace", namespace="", name="ns")]
 
 
@@ -238,7 +237,7 @@ def test_a_kind_that_the_server_does_not_know_has_no_objects() -> None:
 )
 def test_any_other_failure_is_told(said: str, trouble: Trouble) -> None:
     with pytest.raises(KubectlFailed) as failed:
-        ask_found(Answers((("get",), (1, "", said))), KUBECTL.find_all([{}]))
+        ask_found(ScriptedRunner((("get",), (1, "", said))), KUBECTL.find_all([{}]))
     assert failed.value.trouble is trouble
     assert "look which of 1 objects exist already" in failed.value.summary
 

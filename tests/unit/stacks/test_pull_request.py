@@ -14,7 +14,7 @@ from runbooks.services import SERVICES
 from runbooks.stacks import pull_request
 from runbooks.stacks.pull_request import read_runs
 from runbooks.stacks.service import Service
-from tests.unit.house import REAL_ROOT
+from tests.fixtures import REAL_ROOT
 
 APP = Service(name="app", folder="apps/app", about="", namespace="app", environment="app/prod")
 WEB = Service(name="web", folder="apps/web", about="", namespace="web")

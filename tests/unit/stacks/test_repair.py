@@ -23,7 +23,7 @@ from runbooks.stacks.repair import (
 )
 from runbooks.stacks.summary import property_lines
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
-from tests.unit.stage import TREE, Answer, Stage, urn
+from tests.fixtures import TREE, Answer, ScriptedSession, urn
 
 MANAGER = "pulumi-kubernetes-1a2b3c4d"
 CONFIG_MAP = urn("net", "kubernetes:core/v1:ConfigMap", "cm")
@@ -219,7 +219,7 @@ OK = Answer(stdout="configmap/cm serverside-applied\n")
 
 def staged(
     tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], resource: str = CONFIG_MAP, **options: Any
-) -> Stage:
+) -> ScriptedSession:
     kept = {
         "urn": resource,
         "id": "default/cm",
@@ -233,16 +233,16 @@ def staged(
         ("export", "net"): [export],
         ("get", "cluster"): kubectl,
     }
-    return Stage(tmp_path, script, **options)
+    return ScriptedSession(tmp_path, script, **options)
 
 
-def repair(stage: Stage, *, yes: bool = False) -> Repaired:
-    return put_back_all(stage, TREE[0], yes=yes, again="./inv repair.net")  # type: ignore[arg-type]
+def repair(session: ScriptedSession, *, yes: bool = False) -> Repaired:
+    return put_back_all(session, TREE[0], yes=yes, again="./inv repair.net")
 
 
-def applies(stage: Stage) -> list[Any]:
+def applies(session: ScriptedSession) -> list[Any]:
     """What was really applied."""
-    made = [command for command in stage.runner.commands if "apply" in command.argv and command.mutates]
+    made = [command for command in session.runner.commands if "apply" in command.argv and command.mutates]
     return [json.loads(command.stdin or b"") for command in made]
 
 
@@ -251,18 +251,18 @@ TRIED = [CONFLICT, OK]
 
 def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_path: Path) -> None:
     refreshes = [refresh("other"), refresh("other"), NOTHING]
-    stage = staged(tmp_path, refreshes, [*TRIED, *TRIED, OK], answers=["y"])
-    repaired = repair(stage)
+    session = staged(tmp_path, refreshes, [*TRIED, *TRIED, OK], answers=["y"])
+    repaired = repair(session)
     assert (repaired.put_back, repaired.plan.has_changes, repaired.beyond) == (1, False, [])
-    (applied,) = applies(stage)
+    (applied,) = applies(session)
     assert applied == inputs("first") | {"metadata": {"name": "cm", "namespace": "default"}}
-    (argv,) = [command.argv for command in stage.runner.commands if command.mutates]
+    (argv,) = [command.argv for command in session.runner.commands if command.mutates]
     assert {f"--field-manager={MANAGER}", "--force-conflicts", "--server-side", "--filename=-"} <= set(argv)
-    assert not any("first" in word for command in stage.runner.commands for word in command.argv)
-    assert stage.guarded == 1, "the cluster is asked who it is right before"
-    assert "(held by kubectl-annotate)" in stage.reporter.text
-    assert '~ data.word: "other" => "first"' in stage.reporter.text
-    assert [kind for kind, _ in stage.journalled] == ["plan", "approved", "put_back"]
+    assert not any("first" in word for command in session.runner.commands for word in command.argv)
+    assert session.runner.guarded == 1, "the cluster is asked who it is right before"
+    assert "(held by kubectl-annotate)" in session.reporter.text
+    assert '~ data.word: "other" => "first"' in session.reporter.text
+    assert [kind for kind, _ in session.journalled] == ["plan", "approved", "put_back"]
 
 
 @pytest.mark.parametrize(
@@ -279,39 +279,39 @@ def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_pat
 def test_nothing_is_applied(
     tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], options: Any, error: type[OpsError], output: str
 ) -> None:
-    stage = staged(tmp_path, list(refreshes), list(kubectl), **options)
+    session = staged(tmp_path, list(refreshes), list(kubectl), **options)
     with pytest.raises(error, match=output):
-        repair(stage)
-    assert applies(stage) == []
+        repair(session)
+    assert applies(session) == []
 
 
 def test_what_differs_again_is_not_fought_over(tmp_path: Path) -> None:
-    stage = staged(tmp_path, [refresh("other")], [*TRIED, *TRIED, OK, *TRIED], answers=["y"])
+    session = staged(tmp_path, [refresh("other")], [*TRIED, *TRIED, OK, *TRIED], answers=["y"])
     with pytest.raises(ToolFailed, match=r"different again: ConfigMap cm \(held by kubectl-annotate\)"):
-        repair(stage)
-    assert len(applies(stage)) == 1
+        repair(session)
+    assert len(applies(session)) == 1
 
 
 def test_a_deleted_object_is_made_anew_although_its_namespace_is_gone_too(tmp_path: Path) -> None:
     missing = Answer(stderr='Error from server (NotFound): namespaces "x" not found', exit_code=1)
     refreshes = [refresh(None), refresh(None), NOTHING]
-    stage = staged(tmp_path, refreshes, [missing, missing, OK], answers=["y"])
-    assert repair(stage).put_back == 1
-    assert "ConfigMap cm  (it is gone)" in stage.reporter.text
+    session = staged(tmp_path, refreshes, [missing, missing, OK], answers=["y"])
+    assert repair(session).put_back == 1
+    assert "ConfigMap cm  (it is gone)" in session.reporter.text
 
 
 def test_what_held_data_is_created_again_only_by_name(tmp_path: Path) -> None:
     claim = urn("net", "kubernetes:core/v1:PersistentVolumeClaim", "cm")
-    stage = staged(tmp_path, [refresh(None, claim)], [OK], claim, interactive=False)
+    session = staged(tmp_path, [refresh(None, claim)], [OK], claim, interactive=False)
     with pytest.raises(NotApproved, match="net deletes or replaces"):
-        repair(stage, yes=True)
-    assert "its data does not come back" in stage.reporter.text
+        repair(session, yes=True)
+    assert "its data does not come back" in session.reporter.text
 
 
 def test_what_pulumi_did_not_apply_to_the_cluster_is_named(tmp_path: Path) -> None:
     role = urn("net", "postgresql:index/role:Role", "app")
-    stage = staged(tmp_path, [refresh("other", role)], [])
-    repaired = repair(stage)
+    session = staged(tmp_path, [refresh("other", role)], [])
+    repaired = repair(session)
     assert (repaired.put_back, [step.urn for step in repaired.beyond]) == (0, [role])
     with pytest.raises(UnexpectedChanges, match="Role app") as left:
         refuse_beyond(TREE[0], repaired.beyond)
@@ -332,13 +332,13 @@ def test_a_refreshed_state_takes_in_what_was_put_back(tmp_path: Path) -> None:
         "fully initialize or become live: Server-Side Apply field conflict detected. See https://x for help.\n"
         f'The resource managed by field manager "{MANAGER}" had an apply conflict: {ONE}\n\n\n'
     )
-    stage = staged(tmp_path, [NOTHING], [*TRIED, *TRIED, OK], answers=["y"])
+    session = staged(tmp_path, [NOTHING], [*TRIED, *TRIED, OK], answers=["y"])
     conflict = refused(message)
-    stage.runner.script["preview", "net"] = [conflict, conflict, conflict, conflict, NOTHING]
-    assert repair(stage).put_back == 1
-    assert [sent["data"] for sent in applies(stage)] == [{"word": "new"}]
-    (taken,) = [command.argv for command in stage.runner.commands if "refresh" in command.argv and command.mutates]
+    session.runner.script["preview", "net"] = [conflict, conflict, conflict, conflict, NOTHING]
+    assert repair(session).put_back == 1
+    assert [sent["data"] for sent in applies(session)] == [{"word": "new"}]
+    (taken,) = [command.argv for command in session.runner.commands if "refresh" in command.argv and command.mutates]
     assert f"--target={CONFIG_MAP}" in taken
-    stage.runner.script["preview", "net"] = [refused("error: something else")]
+    session.runner.script["preview", "net"] = [refused("error: something else")]
     with pytest.raises(ToolFailed, match="something else"):
-        repair(stage)
+        repair(session)

@@ -16,7 +16,7 @@ from runbooks.stacks import states
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.states import has_stack
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
-from tests.unit.house import House
+from tests.fixtures import Repo
 from tests.unit.tools.cloud_stub import CloudStub
 
 STACK = "/api/stacks/acme/postgresql/mx"
@@ -27,23 +27,23 @@ CLEAR_SETTINGS = {"postgresql:superuser_password": {"value": SETTING, "secret": 
 def exported(password: dict[str, str], url: str = "") -> dict[str, Any]:
     key = {"type": "service", "state": {"url": url, "owner": "acme", "project": "postgresql", "stack": "mx"}}
     stack = {"urn": "urn:s", "type": "pulumi:pulumi:Stack", "outputs": {"password": {SIGNATURE_KEY: SECRET_SIGNATURE}}}
-    stack["outputs"]["password"] |= password  # type: ignore[index]
+    stack["outputs"]["password"] |= password
     return {"version": 3, "deployment": {"secrets_providers": key, "resources": [stack]}}
 
 
 @pytest.fixture
-def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStub]:
+def cloud(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStub]:
     server = CloudStub()
-    house.on_cloud(server.url)
+    repo.on_cloud(server.url)
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
-    house.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
-    house.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
+    repo.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
+    repo.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
     yield server
     server.stop()
 
 
-def settings(house: House, *more: str) -> Path:
-    path = house.root / "pulumi" / "data" / "databases" / "postgres" / "Pulumi.mx.yaml"
+def settings(repo: Repo, *more: str) -> Path:
+    path = repo.config_file("postgres")
     path.write_text("\n".join([*more, "config:", "  postgresql:superuser_password:", "    secure: AAAB", ""]))
     return path
 
@@ -52,67 +52,67 @@ def plaintexts(**texts: str) -> dict[str, Any]:
     return {"plaintexts": {sealed: base64.b64encode(text.encode()).decode() for sealed, text in texts.items()}}
 
 
-def prepared(house: House) -> tuple[str, Any]:
+def prepared(repo: Repo) -> tuple[str, Any]:
     """How the secrets are shown, and the value of the output."""
-    with open_session(house.c, "preview.postgres") as session:
+    with open_session(repo.c, "preview.postgres") as session:
         stack = prepare(session, find_service("postgres"))
         shown = session.masker.mask(f"{SETTING} {OUTPUT}")
         return shown, states.clear_state(session, stack).outputs["password"]
 
 
-def read_by_pulumi(house: House) -> list[str]:
-    return [word for argv in house.argvs("pulumi") for word in ("ls", "config", "export") if f" {word} " in argv]
+def read_by_pulumi(repo: Repo) -> list[str]:
+    return [word for argv in repo.argvs("pulumi") for word in ("ls", "config", "export") if f" {word} " in argv]
 
 
-def test_state_and_config_are_read_without_a_process(house: House, cloud: CloudStub) -> None:
-    settings(house)
+def test_state_and_config_are_read_without_a_process(repo: Repo, cloud: CloudStub) -> None:
+    settings(repo)
     cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
     cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(AAAB=SETTING, BBBC=f'"{OUTPUT}"'))
-    assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert read_by_pulumi(house) == ["ls"]
+    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
+    assert read_by_pulumi(repo) == ["ls"]
     assert {request["headers"]["Authorization"] for request in cloud.requests} == {"token pul-0123456789abcdef"}
-    written = house.everything_written()
+    written = repo.everything_written()
     assert not any(text in written for text in (SETTING, OUTPUT, "pul-0123456789abcdef"))
 
 
-def test_pulumi_reads_what_the_cloud_does_not_answer(house: House, cloud: CloudStub) -> None:
-    settings(house)
-    assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert read_by_pulumi(house) == ["ls", "config", "export"] and len(cloud.requests) == 2
+def test_pulumi_reads_what_the_cloud_does_not_answer(repo: Repo, cloud: CloudStub) -> None:
+    settings(repo)
+    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
+    assert read_by_pulumi(repo) == ["ls", "config", "export"] and len(cloud.requests) == 2
 
 
-def test_a_stack_that_is_not_in_the_list_does_not_exist(house: House, cloud: CloudStub) -> None:
-    house.answer("pulumi", ["stack", "ls"], [])
+def test_a_stack_that_is_not_in_the_list_does_not_exist(repo: Repo, cloud: CloudStub) -> None:
+    repo.answer("pulumi", ["stack", "ls"], [])
     with pytest.raises(NotFound):
-        prepared(house)
-    assert read_by_pulumi(house) == ["ls"]
+        prepared(repo)
+    assert read_by_pulumi(repo) == ["ls"]
 
 
-def test_config_under_a_passphrase_is_for_pulumi_alone(house: House, cloud: CloudStub) -> None:
-    settings(house, "encryptionsalt: v1:abc")
+def test_config_under_a_passphrase_is_for_pulumi_alone(repo: Repo, cloud: CloudStub) -> None:
+    settings(repo, "encryptionsalt: v1:abc")
     cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
     cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(BBBC=f'"{OUTPUT}"'))
-    assert prepared(house) == ("[secret] [secret]", OUTPUT)
-    assert read_by_pulumi(house) == ["ls", "config"]
+    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
+    assert read_by_pulumi(repo) == ["ls", "config"]
 
 
 def test_a_token_in_a_key_ring_is_for_pulumi_alone(
-    house: House, cloud: CloudStub, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, cloud: CloudStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings(house)
+    settings(repo)
     monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
-    assert prepared(house) == ("[secret] [secret]", OUTPUT)
+    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
     assert cloud.requests == []
-    assert read_by_pulumi(house) == ["ls", "config", "export"]
+    assert read_by_pulumi(repo) == ["ls", "config", "export"]
 
 
-def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(house: House, cloud: CloudStub) -> None:
-    house.answer("pulumi", ["stack", "ls"], (1, "", "error: [503] Service Unavailable\n"))
-    with open_session(house.c, "doctor") as session:
+def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(repo: Repo, cloud: CloudStub) -> None:
+    repo.answer("pulumi", ["stack", "ls"], (1, "", "error: [503] Service Unavailable\n"))
+    with open_session(repo.c, "doctor") as session:
         errors = []
         for name in ("postgres", "immich", "stitch"):
             with pytest.raises(OpsError, match="503") as error:
                 has_stack(session, session.stack(find_service(name)))
             errors.append(error.value)
     assert errors[0] is errors[1] is errors[2]
-    assert read_by_pulumi(house) == ["ls"]
+    assert read_by_pulumi(repo) == ["ls"]

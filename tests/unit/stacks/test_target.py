@@ -19,7 +19,7 @@ from runbooks.stacks.target import (
     load_targets,
     pin,
 )
-from tests.answers import kubeconfig
+from tests.fixtures import kubeconfig
 
 HOME = """\
 # where things go

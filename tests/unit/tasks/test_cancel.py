@@ -26,7 +26,7 @@ from runbooks.tools.locks import (
     seconds_of,
     working_on,
 )
-from tests.unit.stage import TREE, Answer, Stage, urn
+from tests.fixtures import TREE, Answer, ScriptedSession, urn
 
 DB = TREE[2]
 
@@ -35,17 +35,17 @@ def lock(pid: int, host: str | None = None, since: str = "2026-11-24T07:00:00.12
     return Lock(pid=pid, user="root", host=host or socket.gethostname(), since=since)
 
 
-def put(stage: Stage, *locks: Lock) -> None:
-    folder = stage.root / "backend/.pulumi/locks/organization/db/mx"
+def put(session: ScriptedSession, *locks: Lock) -> None:
+    folder = session.root / "backend/.pulumi/locks/organization/db/mx"
     folder.mkdir(parents=True, exist_ok=True)
     for number, held in enumerate(locks):
         facts = {"pid": held.pid, "username": held.user, "hostname": held.host, "timestamp": held.since}
         (folder / f"{number}.json").write_text(json.dumps(facts))
 
 
-def removable(stage: Stage) -> bool:
-    stack = stage.stack(DB)
-    return cancel.may_be_removed(stage, stack, holders_of(stage, stack))  # type: ignore[arg-type]
+def removable(session: ScriptedSession) -> bool:
+    stack = session.stack(DB)
+    return cancel.may_be_removed(session, stack, holders_of(session, stack))
 
 
 @pytest.fixture
@@ -59,19 +59,19 @@ NOW = "2100-01-01T00:00:00Z"
 
 
 def test_dead_holder_on_this_machine(tmp_path: Path, dead: int) -> None:
-    stage = Stage(tmp_path, {}, interactive=False)
-    put(stage, lock(dead))
-    assert removable(stage)
-    assert "it is gone" in stage.reporter.text
+    session = ScriptedSession(tmp_path, {}, interactive=False)
+    put(session, lock(dead))
+    assert removable(session)
+    assert "it is gone" in session.reporter.text
 
 
 def test_living_holder_is_never_robbed(tmp_path: Path, dead: int) -> None:
-    stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
-    put(stage, lock(dead), lock(os.getpid(), since=NOW))
+    session = ScriptedSession(tmp_path, {}, answers=["db"], ephemeral=True)
+    put(session, lock(dead), lock(os.getpid(), since=NOW))
     with pytest.raises(Refused) as refused:
-        removable(stage)
+        removable(session)
     assert f"kill -INT {os.getpid()}" in refused.value.next_step
-    assert stage.reporter.asked == []
+    assert session.reporter.asked == []
 
 
 def test_process_that_began_after_the_lock_is_another_one() -> None:
@@ -93,37 +93,37 @@ def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
 
 @pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
 def test_holder_elsewhere_needs_the_name_typed(tmp_path: Path, typed: str, goes: bool) -> None:
-    stage = Stage(tmp_path, {}, answers=[typed])
-    put(stage, lock(1, host="other-machine"))
+    session = ScriptedSession(tmp_path, {}, answers=[typed])
+    put(session, lock(1, host="other-machine"))
     if goes:
-        assert removable(stage)
+        assert removable(session)
     else:
         with pytest.raises(NotApproved):
-            removable(stage)
-    assert "process 1 of root on other-machine" in stage.reporter.text and "cannot be seen" in stage.reporter.text
+            removable(session)
+    assert "process 1 of root on other-machine" in session.reporter.text and "cannot be seen" in session.reporter.text
 
 
 def test_holder_elsewhere_without_a_terminal(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {}, interactive=False, ephemeral=True)
-    put(stage, lock(1, host="other-machine"))
+    session = ScriptedSession(tmp_path, {}, interactive=False, ephemeral=True)
+    put(session, lock(1, host="other-machine"))
     with pytest.raises(NotApproved) as left:
-        removable(stage)
+        removable(session)
     assert left.value.exit_code == 8
 
 
 def test_backend_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {}, answers=["db"])
-    stage.target.backend = "s3://bucket"
-    assert holders_of(stage, stage.stack(DB)) is None  # type: ignore[arg-type]
-    assert removable(stage)
-    assert len(stage.reporter.asked) == 1
+    session = ScriptedSession(tmp_path, {}, answers=["db"])
+    session.target.backend = "s3://bucket"
+    assert holders_of(session, session.stack(DB)) is None
+    assert removable(session)
+    assert len(session.reporter.asked) == 1
 
 
 def test_pending_operations_are_told(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {})
-    stage.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", "a:b/c:D", "thing")}}])
-    cancel.report_pending(stage, stage.stack(DB))  # type: ignore[arg-type]
-    assert "pending: creating a:b/c:D thing, result unknown" in stage.reporter.text
+    session = ScriptedSession(tmp_path, {})
+    session.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", "a:b/c:D", "thing")}}])
+    cancel.report_pending(session, session.stack(DB))
+    assert "pending: creating a:b/c:D thing, result unknown" in session.reporter.text
 
 
 def test_locks_of_a_stack_nobody_holds(tmp_path: Path) -> None:
@@ -141,17 +141,17 @@ def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
 def test_a_lock_file_that_says_nothing_needs_the_name_typed(
     tmp_path: Path, content: bytes, typed: str, goes: bool
 ) -> None:
-    stage = Stage(tmp_path, {}, answers=[typed])
-    put(stage, lock(1))
+    session = ScriptedSession(tmp_path, {}, answers=[typed])
+    put(session, lock(1))
     path = tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json"
     path.write_bytes(content)
     if goes:
-        assert removable(stage)
+        assert removable(session)
     else:
         with pytest.raises(NotApproved):
-            removable(stage)
-    assert str(path) in stage.reporter.text
-    assert describe_holders(stage, stage.stack(DB)) == "a lock without an owner"  # type: ignore[arg-type]
+            removable(session)
+    assert str(path) in session.reporter.text
+    assert describe_holders(session, session.stack(DB)) == "a lock without an owner"
 
 
 def test_process_facts() -> None:
@@ -180,26 +180,26 @@ Current stack resources (0):
 """
 
 
-def on_cloud(stage: Stage, said: str) -> None:
-    stage.target.backend, stage.target.has_diy_backend = "https://api.pulumi.com", False
-    stage.target.file_backend = None
-    stage.runner.script["ls", "db"] = [Answer(stdout='[{"name": "mx", "updateInProgress": true}]')]
-    stage.runner.script["show", "db"] = [Answer(stdout=said)]
+def on_cloud(session: ScriptedSession, said: str) -> None:
+    session.target.backend, session.target.has_diy_backend = "https://api.pulumi.com", False
+    session.target.file_backend = None
+    session.runner.script["ls", "db"] = [Answer(stdout='[{"name": "mx", "updateInProgress": true}]')]
+    session.runner.script["show", "db"] = [Answer(stdout=said)]
 
 
 def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {}, answers=["db"])
-    on_cloud(stage, RUNNING)
-    assert removable(stage)
-    assert "an update of me, begun 2 minutes ago: its process is on another machine" in stage.reporter.text
-    assert len(stage.reporter.asked) == 1
+    session = ScriptedSession(tmp_path, {}, answers=["db"])
+    on_cloud(session, RUNNING)
+    assert removable(session)
+    assert "an update of me, begun 2 minutes ago: its process is on another machine" in session.reporter.text
+    assert len(session.reporter.asked) == 1
 
 
 def test_on_the_lab_only_this_machine(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {}, interactive=False, ephemeral=True)
-    on_cloud(stage, RUNNING)
-    assert removable(stage)
-    assert "an update of me, begun 2 minutes ago: its process is gone" in stage.reporter.text
+    session = ScriptedSession(tmp_path, {}, interactive=False, ephemeral=True)
+    on_cloud(session, RUNNING)
+    assert removable(session)
+    assert "an update of me, begun 2 minutes ago: its process is gone" in session.reporter.text
 
 
 def test_where_processes_cannot_be_seen_nobody_is_said_to_be_gone(tmp_path: Path) -> None:
@@ -222,11 +222,11 @@ def test_a_process_that_works_on_another_stack_of_the_project_is_another_update(
 def test_a_process_here_that_works_on_the_project_is_never_robbed(
     tmp_path: Path, stands_there: bool, rolls_back: bool
 ) -> None:
-    stage = Stage(tmp_path, {}, answers=["db"], ephemeral=True)
-    on_cloud(stage, RUNNING)
-    folder = stage.stack(DB).folder
+    session = ScriptedSession(tmp_path, {}, answers=["db"], ephemeral=True)
+    on_cloud(session, RUNNING)
+    folder = session.stack(DB).folder
     if rolls_back:
-        folder = stage.state_dir / "worktrees" / "0123-4567" / "pulumi" / DB.folder
+        folder = session.state_dir / "worktrees" / "0123-4567" / "pulumi" / DB.folder
         folder.mkdir(parents=True)
     where = ("--",) if stands_there else ("-C", str(folder))
     waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", *where, "up"]
@@ -234,18 +234,18 @@ def test_a_process_here_that_works_on_the_project_is_never_robbed(
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
         try:
             with pytest.raises(Refused) as refused:
-                removable(stage)
+                removable(session)
         finally:
             child.kill()
     assert refused.value.next_step.endswith(f"kill -INT {child.pid}")
-    assert stage.reporter.asked == []
+    assert session.reporter.asked == []
 
 
 @pytest.mark.parametrize("said", [RUNNING.replace("Update in progress", "Nothing"), ""])
 def test_a_stack_in_the_cloud_that_nobody_holds(tmp_path: Path, said: str) -> None:
-    stage = Stage(tmp_path, {})
-    on_cloud(stage, said)
-    assert holders_of(stage, stage.stack(DB)) == []  # type: ignore[arg-type]
+    session = ScriptedSession(tmp_path, {})
+    on_cloud(session, said)
+    assert holders_of(session, session.stack(DB)) == []
 
 
 def test_the_same_update_a_little_later_is_the_same(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_same_update_a_little_later_is_the_same(tmp_path: Path) -> None:
 
 
 def test_a_stack_that_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {})
-    on_cloud(stage, RUNNING)
-    stage.runner.script["ls", "db"] = [Answer(stdout="[]")]
-    assert holders_of(stage, stage.stack(DB)) == []  # type: ignore[arg-type]
+    session = ScriptedSession(tmp_path, {})
+    on_cloud(session, RUNNING)
+    session.runner.script["ls", "db"] = [Answer(stdout="[]")]
+    assert holders_of(session, session.stack(DB)) == []

@@ -12,7 +12,7 @@ from runbooks.stacks import apply, preview, states
 from runbooks.stacks.watch import Approved
 from runbooks.tasks import destroy
 from runbooks.tools.pulumi import read_event
-from tests.unit.stage import TREE, Answer, Stage, event, preview_answer, step, urn
+from tests.fixtures import TREE, Answer, ScriptedSession, event, preview_answer, step, urn
 
 NET, _, DB, APP = TREE
 
@@ -23,50 +23,52 @@ def standing(service: str) -> list[dict[str, Any]]:
 
 
 def test_refused_while_a_consumer_stands(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {})
-    stage.write_state("app", resources=standing("app"))
-    stage.write_state("db", resources=standing("db"))
+    session = ScriptedSession(tmp_path, {})
+    session.write_state("app", resources=standing("app"))
+    session.write_state("db", resources=standing("db"))
     with pytest.raises(Refused, match="db, app are still deployed") as refused:
-        destroy.refuse_while_needed(stage, NET)  # type: ignore[arg-type]
+        destroy.refuse_while_needed(session, NET)
     assert refused.value.next_step == "./inv destroy.app"
 
 
 def test_empty_consumers_do_not_hold_it(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {})
-    destroy.refuse_while_needed(stage, NET)  # type: ignore[arg-type]
-    destroy.refuse_while_needed(stage, APP)  # type: ignore[arg-type]
+    session = ScriptedSession(tmp_path, {})
+    destroy.refuse_while_needed(session, NET)
+    destroy.refuse_while_needed(session, APP)
 
 
 def test_everything_it_deletes_is_destructive(tmp_path: Path) -> None:
     answer = preview_answer(step("db", "delete"), step("db", "delete", "pulumi:pulumi:Stack", "db-mx"))
-    stage = Stage(tmp_path, {("destroy-preview", "db"): [Answer(stdout=answer)]})
-    plan = preview.plan_end(stage, DB)  # type: ignore[arg-type]
+    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): [Answer(stdout=answer)]})
+    plan = preview.plan_end(session, DB)
     assert plan.is_destructive and len(plan.changes) == 1
 
 
 def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
     """pulumi's preview does not show it, and `destroy` deletes it first."""
-    stage = Stage(tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer())]})
-    stage.write_state("db", resources=[standing("db")[0] | {"delete": True}])
-    plan = preview.plan_end(stage, DB)  # type: ignore[arg-type]
+    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer())]})
+    session.write_state("db", resources=[standing("db")[0] | {"delete": True}])
+    plan = preview.plan_end(session, DB)
     assert plan.has_changes
     (began, _) = (read_event(line) for line in event("db", "delete-replaced"))
     assert began is not None and Approved.of(plan).allows(began)
 
 
 def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer(step("db", "delete")))]})
-    plan = preview.plan_end(stage, DB)  # type: ignore[arg-type]
-    apply.refuse_if_changed(stage, DB, plan, again="./inv destroy.db")  # type: ignore[arg-type]
-    stage.write_state("db", resources=standing("db"))
+    session = ScriptedSession(
+        tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer(step("db", "delete")))]}
+    )
+    plan = preview.plan_end(session, DB)
+    apply.refuse_if_changed(session, DB, plan, again="./inv destroy.db")
+    session.write_state("db", resources=standing("db"))
     with pytest.raises(Refused, match="state of db changed"):
-        apply.refuse_if_changed(stage, DB, plan, again="./inv destroy.db")  # type: ignore[arg-type]
+        apply.refuse_if_changed(session, DB, plan, again="./inv destroy.db")
 
 
 def test_a_compressed_state_is_read_by_pulumi(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, {})
-    stack = stage.stack(DB)
-    plain = states.state_file(stage, stack)  # type: ignore[arg-type]
+    session = ScriptedSession(tmp_path, {})
+    stack = session.stack(DB)
+    plain = states.state_file(session, stack)
     assert plain is not None
     plain.with_name("mx.json.gz").write_bytes(b"")
-    assert states.state_file(stage, stack) is None  # type: ignore[arg-type]
+    assert states.state_file(session, stack) is None

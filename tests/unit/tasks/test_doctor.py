@@ -10,44 +10,43 @@ from runbooks.core.errors import VerificationFailed
 from runbooks.services import find_service
 from runbooks.tasks import doctor
 from runbooks.tools.pulumi_home import wanted_plugins
-from tests.answers import namespace
-from tests.unit.house import TOKEN, House
+from tests.fixtures import TOKEN, Repo, namespace
 
 VERSIONS = {"clientVersion": {"gitVersion": "v1.36.1"}, "serverVersion": {"gitVersion": "v1.36.3"}}
 SETTINGS = "config:\n  {0}:{1}:\n    secure: v1:x\n"
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A home where everything is well."""
     for tool in ("uv", "git"):
-        script = house.bin / tool
+        script = repo.bin / tool
         script.write_text(f"#!/bin/sh\necho {tool} 1.2.3\n")
         script.chmod(0o755)
-    house.answer("kubectl", ["version"], VERSIONS)
-    house.answer("pulumi", ["whoami"], {"user": "me", "url": f"file://{house.backend}"})
-    house.known["helm"] = []
-    house.install("helm")
-    house.answer("helm", ["version"], "v4.2.4\n")
-    house.answer("helm", ["list"], '[{"name": "x", "namespace": "y", "status": "deployed"}]')
-    house.has_stacks("tailscale", "cnpg", "postgresql")
+    repo.answer("kubectl", ["version"], VERSIONS)
+    repo.answer("pulumi", ["whoami"], {"user": "me", "url": f"file://{repo.backend}"})
+    repo.known["helm"] = []
+    repo.install("helm")
+    repo.answer("helm", ["version"], "v4.2.4\n")
+    repo.answer("helm", ["list"], '[{"name": "x", "namespace": "y", "status": "deployed"}]')
+    repo.has_stacks("tailscale", "cnpg", "postgresql")
     # Only these three, however many services there are.
     monkeypatch.setattr("runbooks.services.SERVICES", tuple(map(find_service, ("tailscale", "cnpg", "postgres"))))
-    projects = house.root / "pulumi"
+    projects = repo.root / "pulumi"
     (projects / "core/networking/tailscale/Pulumi.mx.yaml").write_text(
         SETTINGS.format("tailscale", "TS_CLIENT_ID") + "  tailscale:TS_CLIENT_SECRET:\n    secure: v1:x\n"
     )
     (projects / "data/databases/postgres/Pulumi.mx.yaml").write_text(
         SETTINGS.format("postgresql", "superuser_password")
     )
-    return house
+    return repo
 
 
-def rows(house: House, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], str]:
+def rows(repo: Repo, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], str]:
     """Each row by its first column, and how the run ended."""
     ended = ""
     try:
-        doctor.doctor.body(house.c)
+        doctor.doctor.body(repo.c)
     except VerificationFailed as error:
         assert error.exit_code == 4
         ended = error.summary
@@ -80,8 +79,8 @@ def rows(house: House, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, st
     return {name: next((line for line in lines if line.startswith(name + "  ")), "") for name in wanted}, ended
 
 
-def test_all_is_well(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    found, ended = rows(home, capsys)
+def test_all_is_well(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    found, ended = rows(repo, capsys)
     assert ended == ""
     for name, line in found.items():
         assert "failed" not in line, name
@@ -89,31 +88,29 @@ def test_all_is_well(home: House, capsys: pytest.CaptureFixture[str]) -> None:
     assert "v1.36.1, server v1.36.3" in found["kubectl"]
 
 
-def remove(tool: str) -> Callable[[House], None]:
-    return lambda house: house.remove(tool)
+def remove(tool: str) -> Callable[[Repo], None]:
+    return lambda repo: repo.remove(tool)
 
 
-def retarget(**changes: str) -> Callable[[House], None]:
-    return lambda house: house.write_target(house.target_entry() | changes)
+def retarget(**changes: str) -> Callable[[Repo], None]:
+    return lambda repo: repo.set_target(**changes)
 
 
-def answer(tool: str, words: list[str], reply: object) -> Callable[[House], None]:
-    return lambda house: house.answer(tool, words, reply)
+def answer(tool: str, words: list[str], reply: object) -> Callable[[Repo], None]:
+    return lambda repo: repo.answer(tool, words, reply)
 
 
-def unpin(house: House) -> None:
-    entry = house.target_entry()
-    del entry["cluster_uid"]
-    house.write_target(entry)
+def unpin(repo: Repo) -> None:
+    repo.set_target(cluster_uid=None)
 
 
-BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
+BROKEN: dict[str, tuple[Callable[[Repo], None], str, str, str]] = {
     "no pulumi": (remove("pulumi"), "pulumi", "not on PATH", "get.pulumi.com"),
     "old pulumi": (answer("pulumi", ["version"], "v3.200.0"), "pulumi", "3.227", "get.pulumi.com"),
     "broken pulumi": (answer("pulumi", ["version"], (127, "", "x")), "pulumi", "does not p", "version"),
-    "no uv": (lambda house: (house.bin / "uv").unlink(), "uv", "not on PATH", "./inv"),
+    "no uv": (lambda repo: (repo.bin / "uv").unlink(), "uv", "not on PATH", "./inv"),
     "mute git": (
-        lambda house: (house.bin / "git").write_text("#!/bin/sh\nexit 1\n") and None,  # type: ignore[func-returns-value]
+        lambda repo: (repo.bin / "git").write_text("#!/bin/sh\nexit 1\n") and None,
         "git",
         "its version",
         "install git",
@@ -129,7 +126,7 @@ BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
     "no context": (retarget(context="absent"), "cluster", "no context", "get-contexts"),
     "no passphrase file": (retarget(passphrase_file="absent"), "passphrase", "cannot be read", "0600"),
     "passphrase for all": (
-        lambda house: (house.root / "passphrase").chmod(0o644),
+        lambda repo: (repo.root / "passphrase").chmod(0o644),
         "passphrase",
         "read by others",
         "chmod 600",
@@ -154,24 +151,24 @@ BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
         "helm -n y history x",
     ),
     "no stack": (
-        lambda house: (house.backend / ".pulumi/stacks/cnpg/mx.json").unlink(),
+        lambda repo: (repo.backend / ".pulumi/stacks/cnpg/mx.json").unlink(),
         "stack of cnpg",
         "no stack organization/cnpg/mx",
         "stack.init cnpg",
     ),
     "no secret": (
-        lambda house: (house.root / "pulumi/data/databases/postgres/Pulumi.mx.yaml").unlink(),
+        lambda repo: (repo.root / "pulumi/data/databases/postgres/Pulumi.mx.yaml").unlink(),
         "stack of postgres",
         "superuser_password",
         "secrets.set postgres superuser_password",
     ),
     "settings astray": (
-        lambda house: (
-            (house.root / "pulumi/core/operators/cnpg/Pulumi.mx.yaml").write_text(
+        lambda repo: (
+            (repo.root / "pulumi/core/operators/cnpg/Pulumi.mx.yaml").write_text(
                 "config:\n  kubernetes:context: other\n"
             )
             and None
-        ),  # type: ignore[func-returns-value]
+        ),
         "stack of cnpg",
         "kubernetes:context",
         "remove",
@@ -179,95 +176,93 @@ BROKEN: dict[str, tuple[Callable[[House], None], str, str, str]] = {
 }
 
 
-def test_a_cloud_that_tells_no_address_is_named_by_the_targets(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cloud_that_tells_no_address_is_named_by_the_targets(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     """As pulumi 3.260 answers where the cloud is not the vendor's own."""
-    home.answer("pulumi", ["whoami"], {"user": "me", "organizations": ["me"], "url": ""})
-    found, _ = rows(home, capsys)
-    assert f"me at file://{home.backend}" in found["login"]
+    repo.answer("pulumi", ["whoami"], {"user": "me", "organizations": ["me"], "url": ""})
+    found, _ = rows(repo, capsys)
+    assert f"me at file://{repo.backend}" in found["login"]
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_each_broken_thing_is_a_row_with_its_fix(home: House, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_each_broken_thing_is_a_row_with_its_fix(repo: Repo, capsys: pytest.CaptureFixture[str], name: str) -> None:
     break_it, row, seen, fix = BROKEN[name]
-    break_it(home)
-    found, ended = rows(home, capsys)
+    break_it(repo)
+    found, ended = rows(repo, capsys)
     assert "failed" in found[row], found[row]
     assert seen in found[row]
     assert fix in found[row]
     assert "checks failed" in ended
 
 
-def test_a_stack_whose_key_is_elsewhere_needs_no_passphrase(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    entry = home.target_entry()
-    del entry["passphrase_file"]
-    home.write_target(entry)
-    found, ended = rows(home, capsys)
+def test_a_stack_whose_key_is_elsewhere_needs_no_passphrase(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.set_target(passphrase_file=None)
+    found, ended = rows(repo, capsys)
     assert "failed" in found["passphrase"] and ended
-    settings = home.root / "pulumi/core/operators/cnpg/Pulumi.mx.yaml"
+    settings = repo.root / "pulumi/core/operators/cnpg/Pulumi.mx.yaml"
     settings.write_text("secretsprovider: hashivault://homelab\n")
-    found, ended = rows(home, capsys)
+    found, ended = rows(repo, capsys)
     assert "not tried" in found["passphrase"] and "hashivault" in found["passphrase"]
     assert ended == ""
 
 
 def test_a_plugin_that_pulumi_would_download_is_told(
-    home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    repo: Repo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (plugin,) = (plugin for plugin in wanted_plugins() if plugin.name == "postgresql")
-    found, ended = rows(home, capsys)
+    found, ended = rows(repo, capsys)
     assert "not tried" in found["plugin postgresql"] and plugin.install in found["plugin postgresql"]
     assert ended == ""
     monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
-    found, ended = rows(home, capsys)
+    found, ended = rows(repo, capsys)
     assert "failed" in found["plugin postgresql"] and plugin.install in found["plugin postgresql"]
     assert ended
     for wanted in wanted_plugins():
-        folder = home.home / ".pulumi" / "plugins" / f"resource-{wanted.name}-v{wanted.version}"
+        folder = repo.home / ".pulumi" / "plugins" / f"resource-{wanted.name}-v{wanted.version}"
         folder.mkdir(parents=True)
         (folder / f"pulumi-resource-{wanted.name}").touch()
-    found, ended = rows(home, capsys)
+    found, ended = rows(repo, capsys)
     assert "passed" in found["plugin postgresql"] and "passed" in found["plugin kubernetes"]
     assert ended == ""
 
 
 def test_no_helm_is_no_failure_and_none_is_built(
-    home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    repo: Repo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lab's folder comes first on PATH, as after `lab.env` of an older lab, which had a helm."""
-    home.remove("helm")
-    links = home.state / "lab" / "bin"
+    repo.remove("helm")
+    links = repo.state / "lab" / "bin"
     links.mkdir(parents=True)
-    (home.state / "lab.lock").touch()
+    (repo.state / "lab.lock").touch()
     (links / "helm").symlink_to("/bin/true")
-    monkeypatch.setenv("PATH", f"{links}:{home.bin}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{links}:{repo.bin}:/usr/bin:/bin")
     monkeypatch.setattr("lab.toolchain.resolve", lambda *_: pytest.fail("nothing is built"))
-    found, ended = rows(home, capsys)
+    found, ended = rows(repo, capsys)
     assert "not tried" in found["helm"] and "charts.* need it" in found["helm"]
     assert "not tried" in found["helm releases"] and "no helm" in found["helm releases"]
     assert ended == ""
 
 
 @pytest.mark.parametrize("text", ["targets: [\n", "targets:\n  home: {}\n", "default: nope\n"])
-def test_a_broken_targets_file_is_a_row(home: House, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    (home.root / "targets.yaml").write_text(text)
-    found, ended = rows(home, capsys)
+def test_a_broken_targets_file_is_a_row(repo: Repo, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (repo.root / "targets.yaml").write_text(text)
+    found, ended = rows(repo, capsys)
     assert "failed" in found["target"]
     assert "targets.yaml:" in found["target"]
     assert ended
 
 
-def test_a_lab_that_does_not_run_is_no_failure(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.c.config.ops.target = "lab"
-    found, ended = rows(home, capsys)
+def test_a_lab_that_does_not_run_is_no_failure(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.c.config.ops.target = "lab"
+    found, ended = rows(repo, capsys)
     assert "not tried" in found["target"]
     assert "./inv lab.up" in found["target"]
     assert ended == ""
 
 
-def test_everything_broken_at_once(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    house.remove("pulumi")
-    house.write_target(house.target_entry() | {"kubeconfig": "absent", "backend": "file:///nowhere"})
-    (house.root / "passphrase").unlink()
-    found, ended = rows(house, capsys)
+def test_everything_broken_at_once(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.remove("pulumi")
+    repo.set_target(kubeconfig="absent", backend="file:///nowhere")
+    (repo.root / "passphrase").unlink()
+    found, ended = rows(repo, capsys)
     assert "failed" in found["cluster"]
     assert ended

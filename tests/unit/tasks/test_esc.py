@@ -19,8 +19,7 @@ from runbooks.services import find_service
 from runbooks.stacks import environment_commands, environments, preview
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
 from runbooks.tasks import esc
-from tests.unit.house import REAL_ROOT, House, Piped
-from tests.unit.stage import preview_answer
+from tests.fixtures import REAL_ROOT, Piped, Repo, preview_answer
 
 STITCH = find_service("stitch")
 VALUES: dict[str, Any] = {
@@ -60,79 +59,77 @@ def opened(
     ],
 )
 def test_esc_where_there_is_one_pulumi_env_where_not(
-    house: House, on_path: bool, chosen: bool, expected: tuple[str, bool]
+    repo: Repo, on_path: bool, chosen: bool, expected: tuple[str, bool]
 ) -> None:
-    if on_path:
-        house.install("esc")
-    own = house.home / "lab" / "esc"
+    if not on_path:
+        repo.remove("esc")
+    own = repo.home / "lab" / "esc"
     if chosen:
         own.parent.mkdir()
         own.touch(mode=0o755)
-    with open_session(house.c, "esc.list") as session:
+    with open_session(repo.c, "esc.list") as session:
         target = replace(session.target, tools=MappingProxyType({"esc": own}))
         found = environments.esc_of(replace(session, target=target))
-    assert (found.program, found.is_pulumi) == (str(house.home / expected[0]), expected[1])
+    assert (found.program, found.is_pulumi) == (str(repo.home / expected[0]), expected[1])
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A target on the cloud, with esc installed and the repository's own definitions."""
-    house.on_cloud()
-    house.install("esc")
-    shutil.copytree(REAL_ROOT / "environments", house.root / "environments")
-    house.answer("esc", ["--format"], opened())
-    house.answer("esc", ["env", "set"], "")
-    house.answer("esc", ["env", "get"], live_text(house))
-    house.answer("pulumi", ["preview", "--json"], preview_answer())
+    repo.on_cloud()
+    repo.install("esc")
+    shutil.copytree(REAL_ROOT / "environments", repo.root / "environments")
+    repo.answer("esc", ["--format"], opened())
+    repo.answer("esc", ["env", "set"], "")
+    repo.answer("esc", ["env", "get"], live_text(repo))
+    repo.answer("pulumi", ["preview", "--json"], preview_answer())
     produced = {"type": "pulumi:pulumi:Stack", "urn": "urn:pulumi:mx::p::pulumi:pulumi:Stack::p", "outputs": {"a": 1}}
-    house.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": {"resources": [produced]}})
-    house.answer("pulumi", ["config", "--show-secrets"], {})
-    settings = house.root / "pulumi" / "data" / "databases" / "postgres" / "Pulumi.mx.yaml"
-    settings.write_text("config:\n  postgresql:superuser_password:\n    secure: v1:abc\n")
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    return house
+    repo.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": {"resources": [produced]}})
+    repo.answer("pulumi", ["config", "--show-secrets"], {})
+    repo.has_superuser_password()
+    return repo
 
 
-def stack_file(home: House, text: str | None = None) -> Path:
-    path = home.root / "pulumi" / "apps" / "stitch" / "Pulumi.mx.yaml"
+def stack_file(repo: Repo, text: str | None = None) -> Path:
+    path = repo.config_file("stitch")
     if text is not None:
         path.write_text(text)
     return path
 
 
-def no_secret_was_told(home: House, told: str) -> None:
+def no_secret_was_told(repo: Repo, told: str) -> None:
     for value in SECRETS.values():
-        assert value not in told and value not in home.everything_written()
-        assert not any(value in argv for tool in ("esc", "pulumi") for argv in home.argvs(tool))
+        assert value not in told and value not in repo.everything_written()
+        assert not any(value in argv for tool in ("esc", "pulumi") for argv in repo.argvs(tool))
 
 
 # list, open, set
 
 
-def test_a_list_of_what_is_there_and_what_is_a_file(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.answer("esc", ["ls"], "acme/other/dev\nelsewhere/a/b\n")
-    stack_file(home, "environment:\n  - stitch/prod\n")
-    esc.list_environments.body(home.c)
+def test_a_list_of_what_is_there_and_what_is_a_file(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("esc", ["ls"], "acme/other/dev\nelsewhere/a/b\n")
+    stack_file(repo, "environment:\n  - stitch/prod\n")
+    esc.list_environments.body(repo.c)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["other/dev", "there", "-", "-"] in rows
     assert ["stitch/prod", "not", "applied", "environments/stitch/prod.yaml", "stitch"] in rows
-    assert home.argvs("esc") == ["env ls --organization acme"]
+    assert repo.argvs("esc") == ["env ls --organization acme"]
 
 
-def test_open_shows_path_kind_and_origin_and_no_secret(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    esc.open_task.body(home.c, "stitch/prod")
+def test_open_shows_path_kind_and_origin_and_no_secret(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    esc.open_task.body(repo.c, "stitch/prod")
     told = capsys.readouterr().out
     assert 'pulumiConfig["postgresql:port"]' in told and "number" in told and "5432" in told
     assert told.count("[secret]") >= len(SECRETS)
-    no_secret_was_told(home, told)
-    assert home.argvs("esc") == ["open acme/stitch/prod --format detailed"]
+    no_secret_was_told(repo, told)
+    assert repo.argvs("esc") == ["open acme/stitch/prod --format detailed"]
 
 
-def test_without_esc_pulumi_env_takes_its_place(home: House) -> None:
-    home.remove("esc")
-    home.answer("pulumi", ["--format"], opened())
-    esc.open_task.body(home.c, "stitch/prod")
-    assert home.argvs("pulumi")[-1] == "env open acme/stitch/prod --format detailed"
+def test_without_esc_pulumi_env_takes_its_place(repo: Repo) -> None:
+    repo.remove("esc")
+    repo.answer("pulumi", ["--format"], opened())
+    esc.open_task.body(repo.c, "stitch/prod")
+    assert repo.argvs("pulumi")[-1] == "env open acme/stitch/prod --format detailed"
 
 
 @pytest.mark.parametrize(
@@ -145,34 +142,32 @@ def test_without_esc_pulumi_env_takes_its_place(home: House) -> None:
         ((1, "", "Error: no credentials, please run `esc login` to log in\n"), LoginMissing),
     ],
 )
-def test_what_does_not_open_is_a_failure_whatever_the_exit_code(
-    home: House, answer: Any, error: type[OpsError]
-) -> None:
-    home.answer("esc", ["--format"], answer)
+def test_what_does_not_open_is_a_failure_whatever_the_exit_code(repo: Repo, answer: Any, error: type[OpsError]) -> None:
+    repo.answer("esc", ["--format"], answer)
     with pytest.raises(error):
-        esc.open_task.body(home.c, "stitch/prod")
+        esc.open_task.body(repo.c, "stitch/prod")
 
 
 def test_set_takes_the_value_from_standard_input(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch\n"))
-    esc.set_value.body(home.c, "stitch/prod", "pulumiConfig.eventsub_secret")
-    call = home.calls("esc")[-1]
+    esc.set_value.body(repo.c, "stitch/prod", "pulumiConfig.eventsub_secret")
+    call = repo.calls("esc")[-1]
     assert " ".join(call["argv"]) == (
         "env set acme/stitch/prod pulumiConfig.eventsub_secret --secret --string --file -"
     )
     assert call["stdin"] == "hunter2-of-twitch"
     told = capsys.readouterr().out
     assert "Set the secret pulumiConfig.eventsub_secret" in told and "has no" not in told
-    assert "hunter2" not in told + home.everything_written()
+    assert "hunter2" not in told + repo.everything_written()
 
 
 def test_set_says_when_the_file_has_no_place_for_it(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
-    esc.set_value.body(home.c, "stitch/prod", "pulumiConfig.other")
+    esc.set_value.body(repo.c, "stitch/prod", "pulumiConfig.other")
     assert 'has no `fn::secret: ""` at pulumiConfig.other' in capsys.readouterr().out
 
 
@@ -180,12 +175,12 @@ def test_set_says_when_the_file_has_no_place_for_it(
     ("path", "value"), [("--help", b"x"), ("", b"x"), ("a..b", b"x"), ("a.b", b""), ("a.b", b"\xff\xfe")]
 )
 def test_set_refuses_what_is_no_path_or_no_value(
-    home: House, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(value))
     with pytest.raises(Usage):
-        esc.set_value.body(home.c, "stitch/prod", path)
-    assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
+        esc.set_value.body(repo.c, "stitch/prod", path)
+    assert not [argv for argv in repo.argvs("esc") if argv.startswith("env set")]
 
 
 @pytest.mark.parametrize(
@@ -200,15 +195,15 @@ def test_set_refuses_what_is_no_path_or_no_value(
     ],
 )
 def test_set_takes_the_place_of_nothing_but_a_secret(
-    home: House, monkeypatch: pytest.MonkeyPatch, path: str, what: str
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, path: str, what: str
 ) -> None:
     """The CLIs would replace a whole map, with every secret in it."""
-    home.answer("esc", ["env", "get"], live_text(home))
+    repo.answer("esc", ["env", "get"], live_text(repo))
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
     with pytest.raises(Refused, match="place of a secret") as refused:
-        esc.set_value.body(home.c, "stitch/prod", path)
+        esc.set_value.body(repo.c, "stitch/prod", path)
     assert what in refused.value.summary
-    assert not [argv for argv in home.argvs("esc") if argv.startswith("env set")]
+    assert not [argv for argv in repo.argvs("esc") if argv.startswith("env set")]
 
 
 @pytest.mark.parametrize("start", [
@@ -218,47 +213,47 @@ def test_set_takes_the_place_of_nothing_but_a_secret(
     lambda c: esc.unbind.body(c, "stitch/prdo"),
 ])  # fmt: skip
 def test_an_environment_nobody_knows_has_the_nearest_names(
-    home: House, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
-    home.answer("esc", ["stitch/prdo"], (1, "", "Error: [404] Not Found: environment 'stitch/prdo' not found\n"))
-    home.answer("esc", ["ls"], "stitch/prod\nother/dev\n")
+    repo.answer("esc", ["stitch/prdo"], (1, "", "Error: [404] Not Found: environment 'stitch/prdo' not found\n"))
+    repo.answer("esc", ["ls"], "stitch/prod\nother/dev\n")
     with pytest.raises(NotFound, match="stitch/prdo") as absent:
-        start(home.c)
+        start(repo.c)
     assert "nearest names: stitch/prod" in absent.value.expected
     assert "esc.apply" not in absent.value.next_step, "there is no file to apply"
 
 
-def test_unbind_sends_nobody_to_bind(home: House) -> None:
+def test_unbind_sends_nobody_to_bind(repo: Repo) -> None:
     with pytest.raises(NotFound) as absent:
-        esc.unbind.body(home.c, "other/dev")
+        esc.unbind.body(repo.c, "other/dev")
     assert "esc.unbind other/dev --service NAME" in absent.value.next_step
 
 
-def test_a_backend_that_is_away_is_told_for_what_it_is(home: House) -> None:
+def test_a_backend_that_is_away_is_told_for_what_it_is(repo: Repo) -> None:
     """Not for the listing of stacks that fails for the same reason."""
-    home.answer("esc", ["--format"], (1, "", 'Error: Get "https://api.pulumi.com/api/x": dial tcp: i/o timeout\n'))
-    home.answer("pulumi", ["stack", "ls"], (255, "", "error: something else"))
+    repo.answer("esc", ["--format"], (1, "", 'Error: Get "https://api.pulumi.com/api/x": dial tcp: i/o timeout\n'))
+    repo.answer("pulumi", ["stack", "ls"], (255, "", "error: something else"))
     with pytest.raises(ToolFailed, match=r"did not answer: https://api\.pulumi\.com: dial tcp: i/o timeout"):
-        esc.open_task.body(home.c, "stitch/prod")
+        esc.open_task.body(repo.c, "stitch/prod")
 
 
-def test_set_that_ends_with_0_and_diagnostics_failed(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_that_ends_with_0_and_diagnostics_failed(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-twitch"))
-    home.answer("esc", ["env", "set"], (0, "", "stitch/prod: cannot set hunter2-of-twitch there\n"))
+    repo.answer("esc", ["env", "set"], (0, "", "stitch/prod: cannot set hunter2-of-twitch there\n"))
     with pytest.raises(ToolFailed) as failed:
-        esc.set_value.body(home.c, "stitch/prod", "a.b")
+        esc.set_value.body(repo.c, "stitch/prod", "a.b")
     assert "hunter2" not in str(failed.value)
 
 
 # apply
 
 
-def live_text(home: House, **changed: Any) -> str:
+def live_text(repo: Repo, **changed: Any) -> str:
     """The definition as the backend would give it: every secret set, in a layout of its own."""
     import yaml
 
-    document = yaml.safe_load((home.root / "environments" / "stitch" / "prod.yaml").read_text())
+    document = yaml.safe_load((repo.root / "environments" / "stitch" / "prod.yaml").read_text())
     settings = document["values"]["pulumiConfig"]
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -267,58 +262,58 @@ def live_text(home: House, **changed: Any) -> str:
     return yaml.safe_dump(document)
 
 
-def pushed(home: House) -> dict[str, Any]:
+def pushed(repo: Repo) -> dict[str, Any]:
     import yaml
 
-    (call,) = [call for call in home.calls("esc") if call["argv"][:2] == ["env", "edit"]]
+    (call,) = [call for call in repo.calls("esc") if call["argv"][:2] == ["env", "edit"]]
     document: dict[str, Any] = yaml.safe_load(call["stdin"])
     return document
 
 
-def test_apply_does_nothing_when_there_is_nothing_to_do(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.answer("esc", ["get"], live_text(home))
-    esc.apply.body(home.c, "stitch/prod")
+def test_apply_does_nothing_when_there_is_nothing_to_do(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("esc", ["get"], live_text(repo))
+    esc.apply.body(repo.c, "stitch/prod")
     assert "nothing to do" in capsys.readouterr().out
-    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get"]
+    assert [argv.split()[1] for argv in repo.argvs("esc")] == ["get"]
 
 
-def test_apply_says_what_changes_and_carries_every_secret_over(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_apply_says_what_changes_and_carries_every_secret_over(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     added = {"fn::secret": {"ciphertext": "sealed-other"}}
-    home.answer("esc", ["get"], live_text(home, image="old:1", other=added))
-    home.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
-    esc.apply.body(home.c, "stitch/prod", yes=True)
+    repo.answer("esc", ["get"], live_text(repo, image="old:1", other=added))
+    repo.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
+    esc.apply.body(repo.c, "stitch/prod", yes=True)
     told = capsys.readouterr().out
     assert "~ pulumiConfig.image: 'old:1' → 'ghcr.io/example/stitch:1.0.0'" in told
     assert "revision 8" in told and "pulumiConfig.other" in told
-    settings = pushed(home)["values"]["pulumiConfig"]
+    settings = pushed(repo)["values"]["pulumiConfig"]
     assert settings["eventsub_secret"] == {"fn::secret": {"ciphertext": "sealed-eventsub_secret"}}
     assert settings["other"] == added
     assert (
-        pushed(home)["values"]["stacks"]["fn::open::pulumi-stacks"]["stacks"]["postgresql"]["stack"] == "postgresql/mx"
+        pushed(repo)["values"]["stacks"]["fn::open::pulumi-stacks"]["stacks"]["postgresql"]["stack"] == "postgresql/mx"
     )
 
 
-def test_apply_asks_and_takes_no_for_an_answer(home: House) -> None:
-    home.answer("esc", ["get"], live_text(home, image="old:1"))
+def test_apply_asks_and_takes_no_for_an_answer(repo: Repo) -> None:
+    repo.answer("esc", ["get"], live_text(repo, image="old:1"))
     with pytest.raises(NotApproved):
-        esc.apply.body(home.c, "stitch/prod")
-    assert not any("edit" in argv for argv in home.argvs("esc"))
+        esc.apply.body(repo.c, "stitch/prod")
+    assert not any("edit" in argv for argv in repo.argvs("esc"))
 
 
-def test_apply_refuses_when_a_secret_would_vanish(home: House) -> None:
-    home.answer("esc", ["get"], live_text(home, image={"fn::secret": {"ciphertext": "sealed"}}))
+def test_apply_refuses_when_a_secret_would_vanish(repo: Repo) -> None:
+    repo.answer("esc", ["get"], live_text(repo, image={"fn::secret": {"ciphertext": "sealed"}}))
     with pytest.raises(Refused, match=r"lose.*pulumiConfig\.image") as refused:
-        esc.apply.body(home.c, "stitch/prod", yes=True)
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
     assert "esc env rm acme/stitch/prod pulumiConfig.image" in refused.value.next_step
-    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get"]
+    assert [argv.split()[1] for argv in repo.argvs("esc")] == ["get"]
 
 
-def test_a_new_environment_is_made_then_filled(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
-    home.answer("esc", ["get"], NO_ENVIRONMENT)
-    home.answer("esc", ["edit"], "Environment updated. (revision 2)\n")
-    esc.apply.body(home.c, "stitch/prod", yes=True)
-    assert [argv.split()[1] for argv in home.argvs("esc")] == ["get", "init", "edit"]
+def test_a_new_environment_is_made_then_filled(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
+    repo.answer("esc", ["get"], NO_ENVIRONMENT)
+    repo.answer("esc", ["edit"], "Environment updated. (revision 2)\n")
+    esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert [argv.split()[1] for argv in repo.argvs("esc")] == ["get", "init", "edit"]
     assert "./inv --target home esc.set stitch/prod 'pulumiConfig.eventsub_secret'" in capsys.readouterr().out
 
 
@@ -330,32 +325,32 @@ def test_a_new_environment_is_made_then_filled(home: House, capsys: pytest.Captu
         (0, "Aborting edit due to empty definition.\n", ""),
     ],
 )
-def test_a_refused_definition_leaves_nothing_behind(home: House, refusal: Any) -> None:
-    home.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
-    home.answer("esc", ["get"], NO_ENVIRONMENT)
-    home.answer("esc", ["rm"], "")
-    home.answer("esc", ["edit"], refusal)
+def test_a_refused_definition_leaves_nothing_behind(repo: Repo, refusal: Any) -> None:
+    repo.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
+    repo.answer("esc", ["get"], NO_ENVIRONMENT)
+    repo.answer("esc", ["rm"], "")
+    repo.answer("esc", ["edit"], refusal)
     with pytest.raises(OpsError):
-        esc.apply.body(home.c, "stitch/prod", yes=True)
-    assert home.argvs("esc")[-1] == "env rm acme/stitch/prod --yes"
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert repo.argvs("esc")[-1] == "env rm acme/stitch/prod --yes"
 
 
-def test_apply_without_a_file_names_the_nearest(home: House) -> None:
+def test_apply_without_a_file_names_the_nearest(repo: Repo) -> None:
     with pytest.raises(NotFound) as absent:
-        esc.apply.body(home.c, "stitch/prd")
-    assert "stitch/prod" in absent.value.expected and not home.calls("esc")
+        esc.apply.body(repo.c, "stitch/prd")
+    assert "stitch/prod" in absent.value.expected and not repo.calls("esc")
 
 
 def test_a_token_of_the_environment_stays_out_of_the_users_files(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
-    home.answer("esc", ["get"], live_text(home, image="old:1"))
-    home.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
-    esc.apply.body(home.c, "stitch/prod", yes=True)
+    repo.answer("esc", ["get"], live_text(repo, image="old:1"))
+    repo.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
+    esc.apply.body(repo.c, "stitch/prod", yes=True)
     printed = capsys.readouterr().out
-    assert "revision 8" in printed and "pul-0123456789abcdef" not in printed + home.everything_written()
-    assert all(call["env"]["PULUMI_CREDENTIALS_PATH"] == call["env"]["PULUMI_HOME"] for call in home.calls("esc"))
+    assert "revision 8" in printed and "pul-0123456789abcdef" not in printed + repo.everything_written()
+    assert all(call["env"]["PULUMI_CREDENTIALS_PATH"] == call["env"]["PULUMI_HOME"] for call in repo.calls("esc"))
 
 
 DIAGNOSTICS = [
@@ -366,41 +361,41 @@ DIAGNOSTICS = [
 
 @pytest.mark.parametrize("is_new", [True, False])
 @pytest.mark.parametrize("stderr", DIAGNOSTICS, ids=["esc 0.26", "pulumi 3.274"])
-def test_a_definition_with_diagnostics_changes_nothing(home: House, stderr: str, is_new: bool) -> None:
-    home.answer("esc", ["get"], NO_ENVIRONMENT if is_new else live_text(home, image="old:1"))
-    home.answer("esc", ["==init"], "Environment created: acme/stitch/prod\n")
-    home.answer("esc", ["rm"], "")
-    home.answer("esc", ["edit"], (0, "", stderr))
+def test_a_definition_with_diagnostics_changes_nothing(repo: Repo, stderr: str, is_new: bool) -> None:
+    repo.answer("esc", ["get"], NO_ENVIRONMENT if is_new else live_text(repo, image="old:1"))
+    repo.answer("esc", ["==init"], "Environment created: acme/stitch/prod\n")
+    repo.answer("esc", ["rm"], "")
+    repo.answer("esc", ["edit"], (0, "", stderr))
     with pytest.raises(Usage, match="unknown property"):
-        esc.apply.body(home.c, "stitch/prod", yes=True)
-    verbs = [argv.split()[1] for argv in home.argvs("esc")]
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    verbs = [argv.split()[1] for argv in repo.argvs("esc")]
     assert verbs == (["get", "init", "edit", "rm"] if is_new else ["get", "get", "edit"])
 
 
 # bind, unbind
 
 
-def test_bind_checks_then_writes_once_then_previews(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    path = stack_file(home, "# mine\nconfig:\n  stitch:namespace: stitch # here\n")
-    esc.bind.body(home.c, "stitch/prod")
+def test_bind_checks_then_writes_once_then_previews(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stack_file(repo, "# mine\nconfig:\n  stitch:namespace: stitch # here\n")
+    esc.bind.body(repo.c, "stitch/prod")
     assert path.read_text() == "# mine\nconfig:\n  stitch:namespace: stitch # here\nenvironment:\n  - stitch/prod\n"
     told = capsys.readouterr().out
     assert "provides all 13 settings that stitch requires, 6 secret" in told
-    assert any("preview --json" in argv for argv in home.argvs("pulumi"))
-    no_secret_was_told(home, told)
-    esc.bind.body(home.c, "stitch/prod")
+    assert any("preview --json" in argv for argv in repo.argvs("pulumi"))
+    no_secret_was_told(repo, told)
+    esc.bind.body(repo.c, "stitch/prod")
     assert path.read_text().count("stitch/prod") == 1
     assert "bound it already, once" in capsys.readouterr().out
 
 
-def test_a_plan_uses_what_was_opened_for_it_and_the_comparison_opens_anew(home: House) -> None:
-    stack_file(home, "environment:\n  - stitch/prod\n")
-    with open_session(home.c, "deploy.stitch") as session:
+def test_a_plan_uses_what_was_opened_for_it_and_the_comparison_opens_anew(repo: Repo) -> None:
+    stack_file(repo, "environment:\n  - stitch/prod\n")
+    with open_session(repo.c, "deploy.stitch") as session:
         plan = preview.plan_stack(session, STITCH)
-        assert len(home.argvs("esc")) == 1
+        assert len(repo.argvs("esc")) == 1
         assert changed_parts(plan.fingerprint, fingerprint_of(session, STITCH)) == []
-        assert len(home.argvs("esc")) == 2
-        home.answer("esc", ["--format"], opened(image={"value": "ghcr.io/example/stitch:2.0.0"}))
+        assert len(repo.argvs("esc")) == 2
+        repo.answer("esc", ["--format"], opened(image={"value": "ghcr.io/example/stitch:2.0.0"}))
         assert changed_parts(plan.fingerprint, fingerprint_of(session, STITCH)) == ["opened environment"]
 
 
@@ -418,53 +413,53 @@ WRONG = {
 
 
 @pytest.mark.parametrize("key", WRONG)
-def test_bind_refuses_an_environment_that_breaks_the_contract(home: House, key: str) -> None:
+def test_bind_refuses_an_environment_that_breaks_the_contract(repo: Repo, key: str) -> None:
     node, says = WRONG[key]
-    stack_file(home, "config: {}\n")
-    home.answer("esc", ["--format"], opened(**{key: node}))
+    stack_file(repo, "config: {}\n")
+    repo.answer("esc", ["--format"], opened(**{key: node}))
     with pytest.raises(Usage) as refused:
-        esc.bind.body(home.c, "stitch/prod")
+        esc.bind.body(repo.c, "stitch/prod")
     assert says in refused.value.summary
-    assert stack_file(home).read_text() == "config: {}\n", "nothing was bound"
+    assert stack_file(repo).read_text() == "config: {}\n", "nothing was bound"
 
 
-def test_bind_names_every_missing_key_at_once(home: House) -> None:
-    home.answer("esc", ["--format"], {"value": {}})
+def test_bind_names_every_missing_key_at_once(repo: Repo) -> None:
+    repo.answer("esc", ["--format"], {"value": {}})
     with pytest.raises(Usage) as refused:
-        esc.bind.body(home.c, "stitch/prod")
+        esc.bind.body(repo.c, "stitch/prod")
     assert all(f"{key.key}" in refused.value.summary for key in STITCH.environment_keys)
 
 
-def test_a_key_with_its_namespace_counts_too(home: House) -> None:
-    home.answer("esc", ["--format"], opened(image=None, **{"stitch:image": {"value": "x:1"}}))
-    stack_file(home, "config: {}\n")
-    esc.bind.body(home.c, "stitch/prod")
+def test_a_key_with_its_namespace_counts_too(repo: Repo) -> None:
+    repo.answer("esc", ["--format"], opened(image=None, **{"stitch:image": {"value": "x:1"}}))
+    stack_file(repo, "config: {}\n")
+    esc.bind.body(repo.c, "stitch/prod")
 
 
-def test_the_version_that_is_bound_is_the_one_that_is_judged(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    stack_file(home, "environment:\n  - stitch/prod@1\n")
-    esc.bind.body(home.c, "stitch/prod")
-    assert home.argvs("esc")[0].split()[1].endswith("stitch/prod@1")
+def test_the_version_that_is_bound_is_the_one_that_is_judged(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    stack_file(repo, "environment:\n  - stitch/prod@1\n")
+    esc.bind.body(repo.c, "stitch/prod")
+    assert repo.argvs("esc")[0].split()[1].endswith("stitch/prod@1")
     assert "stitch/prod@1 provides all 13" in capsys.readouterr().out
 
 
-def test_a_binding_that_merges_nothing_is_refused(home: House) -> None:
-    stack_file(home, "environment:\n  - stitch/prod: {merge: false}\n")
+def test_a_binding_that_merges_nothing_is_refused(repo: Repo) -> None:
+    stack_file(repo, "environment:\n  - stitch/prod: {merge: false}\n")
     with pytest.raises(Usage, match="merge: false"):
-        esc.bind.body(home.c, "stitch/prod")
-    assert home.argvs("esc") == []
+        esc.bind.body(repo.c, "stitch/prod")
+    assert repo.argvs("esc") == []
 
 
-def test_a_version_that_is_not_there_is_named(home: House) -> None:
-    stack_file(home, "environment:\n  - stitch/prod@99\n")
-    home.answer("esc", ["--format"], (1, "", "Error: [404] Not Found: revision '99' of environment 'x' not found"))
+def test_a_version_that_is_not_there_is_named(repo: Repo) -> None:
+    stack_file(repo, "environment:\n  - stitch/prod@99\n")
+    repo.answer("esc", ["--format"], (1, "", "Error: [404] Not Found: revision '99' of environment 'x' not found"))
     with pytest.raises(NotFound, match="99"):
-        esc.bind.body(home.c, "stitch/prod")
+        esc.bind.body(repo.c, "stitch/prod")
 
 
-def test_bind_says_which_settings_of_the_file_win(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    stack_file(home, "config:\n  stitch:image: other:2\n")
-    esc.bind.body(home.c, "stitch/prod")
+def test_bind_says_which_settings_of_the_file_win(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    stack_file(repo, "config:\n  stitch:image: other:2\n")
+    esc.bind.body(repo.c, "stitch/prod")
     told = capsys.readouterr().out
     assert any("stitch:image" in line and "Pulumi.mx.yaml" in line and "wins" in line for line in told.splitlines())
 
@@ -472,28 +467,28 @@ def test_bind_says_which_settings_of_the_file_win(home: House, capsys: pytest.Ca
 @pytest.mark.parametrize(
     "elsewhere", [{"variables": {"KUBECONFIG": "/x"}}, {"kubernetes:context": {"value": "other", "secret": False}}]
 )
-def test_bind_refuses_what_leads_to_another_cluster(home: House, elsewhere: dict[str, Any]) -> None:
-    stack_file(home, "config: {}\n")
-    home.answer("esc", ["--format"], opened(**elsewhere))
+def test_bind_refuses_what_leads_to_another_cluster(repo: Repo, elsewhere: dict[str, Any]) -> None:
+    stack_file(repo, "config: {}\n")
+    repo.answer("esc", ["--format"], opened(**elsewhere))
     with pytest.raises(Refused):
-        esc.bind.body(home.c, "stitch/prod")
-    assert stack_file(home).read_text() == "config: {}\n"
+        esc.bind.body(repo.c, "stitch/prod")
+    assert stack_file(repo).read_text() == "config: {}\n"
 
 
-def test_binding_to_a_service_of_another_environment_is_asked_for_by_name(home: House) -> None:
-    home.answer("esc", ["--format"], {"value": {}})
+def test_binding_to_a_service_of_another_environment_is_asked_for_by_name(repo: Repo) -> None:
+    repo.answer("esc", ["--format"], {"value": {}})
     with pytest.raises(NotFound, match="no service"):
-        esc.bind.body(home.c, "shared/base")
-    esc.bind.body(home.c, "shared/base", service="glance")
-    assert "shared/base" in (home.root / "pulumi/apps/web/glance/Pulumi.mx.yaml").read_text()
+        esc.bind.body(repo.c, "shared/base")
+    esc.bind.body(repo.c, "shared/base", service="glance")
+    assert "shared/base" in (repo.root / "pulumi/apps/web/glance/Pulumi.mx.yaml").read_text()
 
 
-def test_unbind_removes_every_occurrence_and_asks_nobody(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    path = stack_file(home, "environment:\n  - stitch/prod # why\n  - a/b\n  - stitch/prod\nconfig: {}\n")
-    esc.unbind.body(home.c, "stitch/prod")
+def test_unbind_removes_every_occurrence_and_asks_nobody(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stack_file(repo, "environment:\n  - stitch/prod # why\n  - a/b\n  - stitch/prod\nconfig: {}\n")
+    esc.unbind.body(repo.c, "stitch/prod")
     assert path.read_text() == "environment:\n  # why\n  - a/b\nconfig: {}\n"
-    assert "2 taken out" in capsys.readouterr().out and not home.calls("esc")
-    esc.unbind.body(home.c, "stitch/prod")
+    assert "2 taken out" in capsys.readouterr().out and not repo.calls("esc")
+    esc.unbind.body(repo.c, "stitch/prod")
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -512,42 +507,42 @@ def test_unbind_removes_every_occurrence_and_asks_nobody(home: House, capsys: py
     ],
 )
 def test_a_file_backend_is_told_before_anything_runs(
-    house: House, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
 ) -> None:
-    house.install("esc")
+    repo.set_target(backend=f"file://{repo.backend}", organization="organization", passphrase_file="passphrase")
     monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", "pulumi", "preview"])
-    house.c.remainder = "pulumi preview"
+    repo.c.remainder = "pulumi preview"
     with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
-        start(house.c)
+        start(repo.c)
     assert "pulumi login --cloud" in refused.value.next_step and "esc env ls" in refused.value.next_step
-    assert not house.calls("esc")
-    assert all(argv == "version" for argv in house.argvs("pulumi"))
+    assert not repo.calls("esc")
+    assert all(argv == "version" for argv in repo.argvs("pulumi"))
 
 
 # run
 
 
-def run_with_words(home: House, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+def run_with_words(repo: Repo, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr("sys.argv", ["inv", "esc.run", "stitch/prod", "--", *words])
-    home.c.remainder = " ".join(words)
-    esc.run.body(home.c, "stitch/prod")
+    repo.c.remainder = " ".join(words)
+    esc.run.body(repo.c, "stitch/prod")
 
 
 def test_run_gives_the_variables_and_masks_what_comes_back(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home.answer("esc", ["--format"], opened(variables={"GREETING": "hello there"}))
+    repo.answer("esc", ["--format"], opened(variables={"GREETING": "hello there"}))
     secret = SECRETS["database_password"]
-    run_with_words(home, monkeypatch, "printenv", "GREETING")
+    run_with_words(repo, monkeypatch, "printenv", "GREETING")
     assert "hello there" in capsys.readouterr().out
-    run_with_words(home, monkeypatch, "echo", f"the password is {secret}")
+    run_with_words(repo, monkeypatch, "echo", f"the password is {secret}")
     assert "the password is [secret]" in capsys.readouterr().out
 
 
 def test_run_gives_files_and_takes_them_away(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home.answer("esc", ["--format"], opened(files={"CERTIFICATE": "line one of it\nline two of it\n"}))
+    repo.answer("esc", ["--format"], opened(files={"CERTIFICATE": "line one of it\nline two of it\n"}))
     seen: list[int] = []
     real = environment_commands.files_of
 
@@ -559,21 +554,21 @@ def test_run_gives_files_and_takes_them_away(
         return real(session, values)
 
     monkeypatch.setattr(environment_commands, "files_of", watched)
-    run_with_words(home, monkeypatch, "printenv", "CERTIFICATE")
+    run_with_words(repo, monkeypatch, "printenv", "CERTIFICATE")
     path = Path(capsys.readouterr().out.splitlines()[-1].strip())
     assert seen == [0o600] and path.name == "0" and not path.exists()
 
 
-def test_run_tells_the_commands_own_exit_code(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_tells_the_commands_own_exit_code(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ToolFailed, match="exit 2"):
-        run_with_words(home, monkeypatch, "ls", "/nowhere-at-all")
+        run_with_words(repo, monkeypatch, "ls", "/nowhere-at-all")
 
 
-def test_run_starts_nothing_when_the_environment_does_not_open(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    home.answer("esc", ["--format"], (0, "", "stitch/prod:1:1: broken\n"))
+def test_run_starts_nothing_when_the_environment_does_not_open(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.answer("esc", ["--format"], (0, "", "stitch/prod:1:1: broken\n"))
     with pytest.raises(ToolFailed, match="broken"):
-        run_with_words(home, monkeypatch, "kubectl", "get", "pods")
-    assert not any("pods" in argv for argv in home.argvs("kubectl"))
+        run_with_words(repo, monkeypatch, "kubectl", "get", "pods")
+    assert not any("pods" in argv for argv in repo.argvs("kubectl"))
 
 
 @pytest.mark.parametrize(
@@ -633,9 +628,9 @@ def test_words_stay_as_the_shell_gave_them() -> None:
         environment_commands.words_after_dashes(["inv", "esc.run", "stitch/prod"], "")
 
 
-def test_answers_are_json_lines_for_programs(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.c.config.ops.json = True
-    esc.open_task.body(home.c, "stitch/prod")
+def test_answers_are_json_lines_for_programs(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.c.config.ops.json = True
+    esc.open_task.body(repo.c, "stitch/prod")
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     told = {event["path"]: event for event in events if event["event"] == "value"}
     assert told["pulumiConfig.image"]["type"] == "text"

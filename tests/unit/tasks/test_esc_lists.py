@@ -9,48 +9,47 @@ import yaml
 
 from runbooks.core.errors import Refused, Usage
 from runbooks.tasks import esc
-from tests.unit.house import House, Piped
+from tests.fixtures import Piped, Repo
 
 HOOKS = [{"name": "alpha", "token": {"fn::secret": ""}}, {"name": "beta", "token": {"fn::secret": ""}}]
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A target on the cloud with people/hooks, a list of two hooks whose tokens are set."""
-    house.on_cloud()
-    house.install("esc")
-    house.answer("esc", ["env", "set"], "")
-    house.answer("esc", ["env", "edit"], "Environment updated. (revision 3)\n")
-    write(house, HOOKS)
-    live(house, [sealed(entry) for entry in HOOKS])
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    return house
+    repo.on_cloud()
+    repo.install("esc")
+    repo.answer("esc", ["env", "set"], "")
+    repo.answer("esc", ["env", "edit"], "Environment updated. (revision 3)\n")
+    write(repo, HOOKS)
+    live(repo, [sealed(entry) for entry in HOOKS])
+    return repo
 
 
-def write(house: House, hooks: Any) -> None:
+def write(repo: Repo, hooks: Any) -> None:
     """The file of people/hooks."""
-    path = house.root / "environments" / "people" / "hooks.yaml"
+    path = repo.root / "environments" / "people" / "hooks.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump({"values": {"hooks": hooks}}, sort_keys=False))
 
 
-def live(house: House, hooks: Any) -> None:
+def live(repo: Repo, hooks: Any) -> None:
     """The definition on the backend."""
-    house.answer("esc", ["env", "get"], yaml.safe_dump({"values": {"hooks": hooks}}, sort_keys=False))
+    repo.answer("esc", ["env", "get"], yaml.safe_dump({"values": {"hooks": hooks}}, sort_keys=False))
 
 
 def sealed(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "token": {"fn::secret": {"ciphertext": f"sealed-{entry['name']}"}}}
 
 
-def changes(house: House) -> list[list[str]]:
-    return [call["argv"] for call in house.calls("esc") if call["argv"][1] in ("set", "edit")]
+def changes(repo: Repo) -> list[list[str]]:
+    return [call["argv"] for call in repo.calls("esc") if call["argv"][1] in ("set", "edit")]
 
 
-def test_apply_moves_each_secret_with_its_entry(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    write(home, [{"name": "new", "token": {"fn::secret": ""}}, *reversed(HOOKS)])
-    esc.apply.body(home.c, "people/hooks", yes=True)
-    (pushed,) = [yaml.safe_load(call["stdin"]) for call in home.calls("esc") if call["argv"][1] == "edit"]
+def test_apply_moves_each_secret_with_its_entry(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repo, [{"name": "new", "token": {"fn::secret": ""}}, *reversed(HOOKS)])
+    esc.apply.body(repo.c, "people/hooks", yes=True)
+    (pushed,) = [yaml.safe_load(call["stdin"]) for call in repo.calls("esc") if call["argv"][1] == "edit"]
     assert pushed["values"]["hooks"] == [
         {"name": "new", "token": {"fn::secret": ""}},
         sealed(HOOKS[1]),
@@ -104,54 +103,54 @@ BARE = {"fn::secret": {"ciphertext": "sealed"}}
     ],
 )
 def test_apply_refuses_what_has_no_certain_entry(
-    home: House, file: Any, there: Any, summary: str, next_step: str
+    repo: Repo, file: Any, there: Any, summary: str, next_step: str
 ) -> None:
     """No command that it advises shifts the index of a secret that is still set."""
-    write(home, file)
-    live(home, there)
+    write(repo, file)
+    live(repo, there)
     with pytest.raises(Refused) as refused:
-        esc.apply.body(home.c, "people/hooks", yes=True)
+        esc.apply.body(repo.c, "people/hooks", yes=True)
     assert summary in refused.value.summary and next_step in refused.value.next_step
-    assert "nothing was changed" in refused.value.expected and not changes(home)
+    assert "nothing was changed" in refused.value.expected and not changes(repo)
 
 
 def test_set_says_which_entry_it_reaches(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-beta"))
-    esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
+    esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert "hooks[1].token of people/hooks is in the list entry {'name': 'beta', 'token': a secret}." in (
         capsys.readouterr().out
     )
-    assert [argv[3] for argv in changes(home)] == ["hooks[1].token"]
+    assert [argv[3] for argv in changes(repo)] == ["hooks[1].token"]
 
 
-def test_set_refuses_an_index_that_is_another_entry_in_the_file(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(home, [*reversed(HOOKS)])
+def test_set_refuses_an_index_that_is_another_entry_in_the_file(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(repo, [*reversed(HOOKS)])
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-alpha"))
     with pytest.raises(Refused, match=r"hooks\[1\] of people/hooks is \{'name': 'beta'.*and is \{'name': 'alpha'"):
-        esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
-    assert not changes(home)
+        esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
+    assert not changes(repo)
 
 
-def test_set_without_a_file_takes_the_entry_of_the_backend(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home.root / "environments" / "people" / "hooks.yaml").unlink()
+def test_set_without_a_file_takes_the_entry_of_the_backend(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo.root / "environments" / "people" / "hooks.yaml").unlink()
     monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-beta"))
-    esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
-    assert changes(home)
+    esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
+    assert changes(repo)
 
 
 @pytest.mark.parametrize("value", ["pa${ss", "${a.b}", "a$$${b"])
-def test_set_speaks_of_what_esc_takes_for_a_reference(home: House, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_set_speaks_of_what_esc_takes_for_a_reference(repo: Repo, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr("sys.stdin", Piped(value.encode()))
     with pytest.raises(Usage, match=r"has `\$\{` in it") as refused:
-        esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
+        esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert "fn::fromBase64" in refused.value.next_step and value not in "".join(refused.value.lines())
-    assert not changes(home)
+    assert not changes(repo)
 
 
 @pytest.mark.parametrize("value", ["pa$ss", "pa$$ss", "pa$${ss", "$", "{}"])
-def test_set_stores_every_other_dollar_as_it_is(home: House, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_set_stores_every_other_dollar_as_it_is(repo: Repo, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr("sys.stdin", Piped(value.encode()))
-    esc.set_value.body(home.c, "people/hooks", "hooks[1].token")
-    assert home.calls("esc")[-1]["stdin"] == value
+    esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
+    assert repo.calls("esc")[-1]["stdin"] == value

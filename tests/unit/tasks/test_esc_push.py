@@ -11,58 +11,57 @@ import pytest
 from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import environments
 from runbooks.tasks import esc
-from tests.unit.house import REAL_ROOT, House
+from tests.fixtures import REAL_ROOT, Repo
 
 MADE, REMOVED = "env init acme/stitch/prod", "env rm acme/stitch/prod --yes"
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A target on the cloud that does not have stitch/prod yet."""
-    house.on_cloud()
-    house.install("esc")
-    shutil.copytree(REAL_ROOT / "environments", house.root / "environments")
-    house.answer("esc", ["==get"], (1, "", "Error: [404] Not Found: no such thing\n"))
-    house.answer("esc", ["==init"], "Environment created: acme/stitch/prod\n")
-    house.answer("esc", ["rm"], "")
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    return house
+    repo.on_cloud()
+    repo.install("esc")
+    shutil.copytree(REAL_ROOT / "environments", repo.root / "environments")
+    repo.answer("esc", ["==get"], (1, "", "Error: [404] Not Found: no such thing\n"))
+    repo.answer("esc", ["==init"], "Environment created: acme/stitch/prod\n")
+    repo.answer("esc", ["rm"], "")
+    return repo
 
 
-def test_an_interrupted_push_leaves_no_empty_environment(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_push_leaves_no_empty_environment(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(session: Any, draft: environments.Draft) -> int:
         session.runner._relay.seen.append(signal.SIGINT)
         raise NotApproved("interrupted")
 
     monkeypatch.setattr(environments, "_replace_definition", interrupted)
     with pytest.raises(NotApproved, match="interrupted"):
-        esc.apply.body(home.c, "stitch/prod", yes=True)
-    assert home.argvs("esc")[-2:] == [MADE, REMOVED]
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert repo.argvs("esc")[-2:] == [MADE, REMOVED]
 
 
 def test_what_cannot_be_removed_is_told(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(session: Any, draft: environments.Draft) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(environments, "_replace_definition", interrupted)
-    home.answer("esc", ["rm"], (1, "", "Error: [503] Service Unavailable\n"))
+    repo.answer("esc", ["rm"], (1, "", "Error: [503] Service Unavailable\n"))
     with pytest.raises(KeyboardInterrupt):
-        esc.apply.body(home.c, "stitch/prod", yes=True)
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
     told = capsys.readouterr().out
     assert "stitch/prod is left behind, empty" in told and "esc.apply stitch/prod" in told
 
 
-def test_what_somebody_else_wrote_meanwhile_stays(home: House) -> None:
-    home.answer("esc", ["edit"], (1, "", "Error: [409] Conflict: changed\n"))
+def test_what_somebody_else_wrote_meanwhile_stays(repo: Repo) -> None:
+    repo.answer("esc", ["edit"], (1, "", "Error: [409] Conflict: changed\n"))
     with pytest.raises(Refused, match="in the meantime"):
-        esc.apply.body(home.c, "stitch/prod", yes=True)
-    assert REMOVED not in home.argvs("esc")
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert REMOVED not in repo.argvs("esc")
 
 
-def test_files_of_an_opened_environment_go_with_the_run(home: House) -> None:
-    home.answer("esc", ["--format"], {"value": {}})
-    esc.open_task.body(home.c, "stitch/prod")
-    env = home.calls("esc")[-1]["env"]
+def test_files_of_an_opened_environment_go_with_the_run(repo: Repo) -> None:
+    repo.answer("esc", ["--format"], {"value": {}})
+    esc.open_task.body(repo.c, "stitch/prod")
+    env = repo.calls("esc")[-1]["env"]
     assert env["TMPDIR"] == env["PULUMI_HOME"], "the CLI writes them into temporary files, and leaves them there"

@@ -9,8 +9,7 @@ import pytest
 from runbooks.core.errors import Usage
 from runbooks.stacks.service import Reference, Service
 from runbooks.tasks import graph
-from tests.unit.house import House
-from tests.unit.stage import TREE
+from tests.fixtures import TREE, Repo
 
 WIRED = (
     *TREE[:3],
@@ -28,36 +27,35 @@ WIRED = (
 @pytest.fixture(autouse=True)
 def services(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbooks.services.SERVICES", WIRED)
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
 
 
-def test_the_table_has_layers_and_wiring(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    graph.graph.body(house.c)
+def test_the_table_has_layers_and_wiring(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    graph.graph.body(repo.c)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["1", "net", "-", "-", "-"] in rows
     assert ["2", "db", "op,", "net", "-", "-"] in rows
     assert ["3", "app", "db,", "net", "db", "app:db_stack"] in rows
     assert ["3", "web", "db", "db", "web/prod"] in rows
-    assert not house.calls("pulumi") and not house.calls("kubectl")
+    assert not repo.calls("pulumi") and not repo.calls("kubectl")
 
 
-def test_mermaid_and_dot(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    graph.graph.body(house.c, mermaid=True)
+def test_mermaid_and_dot(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    graph.graph.body(repo.c, mermaid=True)
     told = capsys.readouterr().out
     assert told.startswith("graph BT") and '  app -->|"app:db_stack"| db' in told and "  app --> net" in told
-    graph.graph.body(house.c, dot=True)
+    graph.graph.body(repo.c, dot=True)
     told = capsys.readouterr().out
     assert told.startswith("digraph") and '"web" -> "db" [label = "web/prod"];' in told and told.rstrip().endswith("}")
 
 
-def test_one_language_at_a_time(house: House) -> None:
+def test_one_language_at_a_time(repo: Repo) -> None:
     with pytest.raises(Usage, match="--mermaid and --dot were both given"):
-        graph.graph.body(house.c, mermaid=True, dot=True)
+        graph.graph.body(repo.c, mermaid=True, dot=True)
 
 
-def test_programs_get_one_event_a_service(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    house.c.config.ops.json = True
-    graph.graph.body(house.c)
+def test_programs_get_one_event_a_service(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.c.config.ops.json = True
+    graph.graph.body(repo.c)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     told = {event["service"]: event for event in events if event["event"] == "service"}
     assert told["app"] == {

@@ -20,11 +20,11 @@ from lab.toolchain import Found
 from runbooks.core.errors import NotApproved, NotFound
 from runbooks.run import open_session
 from runbooks.tasks import lab
-from tests.unit.house import House
+from tests.fixtures import Repo
 
 
 @pytest.fixture
-def calls(house: House, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+def calls(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
     """The platform, replaced: it notes what it was asked."""
     asked: list[tuple[str, Path]] = []
 
@@ -43,33 +43,32 @@ def calls(house: House, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path
         monkeypatch.setattr(platform, name, note(name, answer))
     exports = {"KUBECONFIG": "/lab/it's/kubeconfig", "PGPORT": "5432"}
     monkeypatch.setattr(platform, "environment", note("environment", exports))
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     monkeypatch.setattr(lab, "_lab_session", lambda *_: nullcontext())
-    monkeypatch.setattr("runbooks.run.apply_environments_on_lab", lambda _: asked.append(("apply", house.state)))
+    monkeypatch.setattr("runbooks.run.apply_environments_on_lab", lambda _: asked.append(("apply", repo.state)))
     return asked
 
 
-def run(house: House, name: str, **options: Any) -> None:
-    getattr(lab, name).body(house.c, **options)
+def run(repo: Repo, name: str, **options: Any) -> None:
+    getattr(lab, name).body(repo.c, **options)
 
 
 def test_status_has_one_line_a_part(
-    house: House, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(house, "status")
+    run(repo, "status")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["etcd", "42", "2379", "52", "MB", "ready", "v3.6.16"] in lines
     assert ["kwok", "-", "10247", "-", "stopped", "v0.8.0"] in lines
-    assert calls == [("status", house.state)]
+    assert calls == [("status", repo.state)]
 
 
 def test_status_says_where_each_tool_came_from(
-    house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def found(name: str, version: str, origin: str, program: str) -> Found:
         return Found(name=name, version=version, origin=origin, program=Path(program))
 
-    plugin = house.home / ".pulumi/plugins/resource-kubernetes-v4.34.0/pulumi-resource-kubernetes"
+    plugin = repo.home / ".pulumi/plugins/resource-kubernetes-v4.34.0/pulumi-resource-kubernetes"
     pseudo = "v4.0.0-20260115033456-f47bc2d6f199"
     tools = [
         found("kubectl", "v1.36.3", "on PATH", "/usr/bin/kubectl"),
@@ -79,7 +78,7 @@ def test_status_says_where_each_tool_came_from(
         found("pulumi-resource-postgresql", "the lab's own", "this repository", "/lab/plugins/bin/x"),
     ]
     monkeypatch.setattr(platform, "tools", lambda _: tools)
-    run(house, "status")
+    run(repo, "status")
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     rows = lines[lines.index("Tools of the lab") + 1 :]
     assert [re.split(r" {2,}", line) for line in rows if line][-5:] == [
@@ -91,9 +90,9 @@ def test_status_says_where_each_tool_came_from(
     ]
     assert max(map(len, rows)) <= 80
 
-    house.c.config.ops.json = True
+    repo.c.config.ops.json = True
     monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    run(house, "status")
+    run(repo, "status")
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     programs = [(event["version"], event["program"]) for event in events if event["event"] == "tool"]
     assert programs == [(tool.version, str(tool.program)) for tool in tools]
@@ -101,51 +100,50 @@ def test_status_says_where_each_tool_came_from(
 
 @pytest.mark.parametrize("kept", [None, "", "[{}]", '[{"name": "x"}]', '{"kubectl": 1}', '[{"name": "x", "extra": 1}]'])
 def test_status_of_a_lab_whose_tools_are_not_known(
-    house: House, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str], kept: str | None
+    repo: Repo, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str], kept: str | None
 ) -> None:
     if kept is not None:
-        (house.state / "lab").mkdir(parents=True)
-        (house.state / "lab" / "tools.json").write_text(kept)
-    run(house, "status")
+        (repo.state / "lab").mkdir(parents=True)
+        (repo.state / "lab" / "tools.json").write_text(kept)
+    run(repo, "status")
     said = capsys.readouterr().out
     assert "etcd" in said and "Tools of the lab" not in said
 
 
 def test_status_of_a_lab_that_never_ran(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    run(house, "status")
+    run(repo, "status")
     assert capsys.readouterr().out == "The lab never ran here; ./inv lab.up starts it.\n"
 
 
 def test_status_has_a_line_for_each_postgres(
-    house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = house.state / "lab/postgres/shop/db/data"
+    data = repo.state / "lab/postgres/shop/db/data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("18\n")
     running = [postgres.Postmaster(os.getpid(), 5432, data, ready=ready) for ready in (True, False)]
-    monkeypatch.setattr(postgres, "servers", lambda folder: running if folder == house.state / "lab" else [])
-    run(house, "status")
+    monkeypatch.setattr(postgres, "servers", lambda folder: running if folder == repo.state / "lab" else [])
+    run(repo, "status")
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "postgres" in line]
     known = ["postgres", "shop/db", str(os.getpid()), "5432"]
     assert [(words[:4], words[-2:]) for words in lines] == [(known, ["ready", "v18"]), (known, ["starting", "v18"])]
 
 
-def test_up_and_down_hand_over(house: House, calls: list[tuple[str, Path]]) -> None:
-    run(house, "up")
-    run(house, "down")
+def test_up_and_down_hand_over(repo: Repo, calls: list[tuple[str, Path]]) -> None:
+    run(repo, "up")
+    run(repo, "down")
     assert [name for name, _ in calls] == ["up", "apply", "status", "down"]
-    assert {state for _, state in calls} == {house.state}
+    assert {state for _, state in calls} == {repo.state}
 
 
 def test_env_prints_what_a_shell_takes(
-    house: House, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (house.state / "lab").mkdir(parents=True)
-    (house.state / "lab" / "target.json").write_text("{}")
-    run(house, "env")
+    (repo.state / "lab").mkdir(parents=True)
+    (repo.state / "lab" / "target.json").write_text("{}")
+    run(repo, "env")
     told = capsys.readouterr().out
     shell = subprocess.run(
         ["sh", "-c", f"{told}\necho $KUBECONFIG $PGPORT"], capture_output=True, text=True, check=True
@@ -154,47 +152,47 @@ def test_env_prints_what_a_shell_takes(
     assert all(line.startswith("export ") and shlex.split(line) for line in told.splitlines())
 
 
-def test_env_of_a_lab_that_never_ran(house: House, calls: list[tuple[str, Path]]) -> None:
+def test_env_of_a_lab_that_never_ran(repo: Repo, calls: list[tuple[str, Path]]) -> None:
     with pytest.raises(NotFound) as caught:
-        run(house, "env")
+        run(repo, "env")
     assert caught.value.next_step == "./inv lab.up"
     assert calls == []
 
 
-def test_reset_asks(house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
-    (house.state / "lab").mkdir(parents=True)
+def test_reset_asks(repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo.state / "lab").mkdir(parents=True)
     with pytest.raises(NotApproved) as caught:
-        run(house, "reset")
+        run(repo, "reset")
     assert caught.value.next_step == "./inv lab.reset --yes"
     assert calls == []
 
     monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
-    run(house, "reset")
-    run(house, "reset", yes=True)
+    run(repo, "reset")
+    run(repo, "reset", yes=True)
     assert [name for name, _ in calls] == ["reset", "reset"]
 
 
-def test_reset_of_nothing_asks_nothing(house: House, calls: list[tuple[str, Path]]) -> None:
-    run(house, "reset")
+def test_reset_of_nothing_asks_nothing(repo: Repo, calls: list[tuple[str, Path]]) -> None:
+    run(repo, "reset")
     assert calls == []
 
 
 def test_a_run_on_the_lab_starts_it_first_and_says_so(
-    house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(platform, "is_up", lambda _: False)
-    house.c.config.ops.target = "lab"
-    with pytest.raises(NotFound), open_session(house.c, "preview.all"):
+    repo.c.config.ops.target = "lab"
+    with pytest.raises(NotFound), open_session(repo.c, "preview.all"):
         pytest.fail("there is no target.json")
-    assert calls == [("up", house.state)]
+    assert calls == [("up", repo.state)]
     assert capsys.readouterr().out.startswith("This works on the lab")
 
 
 def test_a_running_lab_is_left_alone(
-    house: House, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "is_up", lambda _: True)
-    house.c.config.ops.target = "lab"
-    with pytest.raises(NotFound), open_session(house.c, "preview.all"):
+    repo.c.config.ops.target = "lab"
+    with pytest.raises(NotFound), open_session(repo.c, "preview.all"):
         pytest.fail("there is no target.json")
     assert calls == []

@@ -12,7 +12,7 @@ from runbooks.core.errors import LoginMissing, NotApproved, NotFound, ToolFailed
 from runbooks.tasks import modal as tasks
 from runbooks.tools import modal
 from runbooks.tools.modal import Need
-from tests.unit.house import REAL_ROOT, House
+from tests.fixtures import REAL_ROOT, Repo
 
 NO_LOGIN = (1, "", "Error: Token missing. Could not authenticate client. If you have token credentials, see …\n")
 APP = """\
@@ -28,24 +28,23 @@ def web(): ...
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    folder = house.root / "modal" / "links"
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    folder = repo.root / "modal" / "links"
     folder.mkdir(parents=True)
     (folder / "links.py").write_text(APP)
-    house.install("modal")
-    house.answer("modal", ["token"], "Token: ak-1\n")
-    house.answer("modal", ["secret"], [{"Name": "links", "Created at": "now"}])
-    house.answer("modal", ["volume"], [{"Name": "disk"}])
-    house.answer("modal", ["deploy"], "✓ App deployed! https://me--links.modal.run\n")
-    monkeypatch.setattr(sys, "executable", str(house.bin / "python"))
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    repo.install("modal")
+    repo.answer("modal", ["token"], "Token: ak-1\n")
+    repo.answer("modal", ["secret"], [{"Name": "links", "Created at": "now"}])
+    repo.answer("modal", ["volume"], [{"Name": "disk"}])
+    repo.answer("modal", ["deploy"], "✓ App deployed! https://me--links.modal.run\n")
+    monkeypatch.setattr(sys, "executable", str(repo.bin / "python"))
     for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_CONFIG_PATH"):
         monkeypatch.delenv(name, raising=False)
-    return house
+    return repo
 
 
-def deploys(home: House) -> list[str]:
-    return [argv for argv in home.argvs("modal") if argv.startswith("deploy")]
+def deploys(repo: Repo) -> list[str]:
+    return [argv for argv in repo.argvs("modal") if argv.startswith("deploy")]
 
 
 def test_what_an_app_refers_to_is_in_its_source() -> None:
@@ -67,60 +66,60 @@ def test_a_source_that_cannot_be_read_is_told(source: str) -> None:
         modal.needs_of(source)
 
 
-def test_check_finds_everything(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    tasks.check.body(home.c, "links")
+def test_check_finds_everything(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks.check.body(repo.c, "links")
     told = capsys.readouterr().out
     for check in ("login is there", "Secret links is there", "Volume disk is there", "Dict kept is there"):
         assert check in told
-    assert home.argvs("modal") == ["token info", "volume list --json", "secret list --json"]
+    assert repo.argvs("modal") == ["token info", "volume list --json", "secret list --json"]
 
 
-def test_without_login_it_is_exit_3_and_nothing_else_is_asked(home: House) -> None:
-    home.answer("modal", ["token"], NO_LOGIN)
+def test_without_login_it_is_exit_3_and_nothing_else_is_asked(repo: Repo) -> None:
+    repo.answer("modal", ["token"], NO_LOGIN)
     for start in (tasks.check, tasks.deploy):
         with pytest.raises(LoginMissing, match="not logged in") as refused:
-            start.body(home.c, "links")
+            start.body(repo.c, "links")
         assert refused.value.exit_code == 3 and refused.value.next_step == "modal token new"
-    assert home.argvs("modal") == ["token info", "token info"]
+    assert repo.argvs("modal") == ["token info", "token info"]
 
 
-def test_a_missing_secret_stops_the_deploy_and_no_value_goes_into_an_argument(home: House) -> None:
-    home.answer("modal", ["secret"], [])
+def test_a_missing_secret_stops_the_deploy_and_no_value_goes_into_an_argument(repo: Repo) -> None:
+    repo.answer("modal", ["secret"], [])
     with pytest.raises(VerificationFailed, match="Secret links is there") as refused:
-        tasks.deploy.body(home.c, "links", yes=True)
+        tasks.deploy.body(repo.c, "links", yes=True)
     assert "TOKEN" in refused.value.next_step and "Secrets page" in refused.value.next_step
-    assert not deploys(home)
+    assert not deploys(repo)
 
 
-def test_deploy_asks_then_deploys(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deploy_asks_then_deploys(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NotApproved):
-        tasks.deploy.body(home.c, "links")
-    assert not deploys(home)
-    tasks.deploy.body(home.c, "links", yes=True)
-    assert deploys(home) == ["deploy modal/links/links.py"]
+        tasks.deploy.body(repo.c, "links")
+    assert not deploys(repo)
+    tasks.deploy.body(repo.c, "links", yes=True)
+    assert deploys(repo) == ["deploy modal/links/links.py"]
     told = capsys.readouterr().out
     assert "https://me--links.modal.run" in told and "modal app rollback links" in told
 
 
-def test_a_failing_deploy_is_quoted(home: House) -> None:
-    home.answer("modal", ["deploy"], (1, "", "Error: the image could not be built\n"))
+def test_a_failing_deploy_is_quoted(repo: Repo) -> None:
+    repo.answer("modal", ["deploy"], (1, "", "Error: the image could not be built\n"))
     with pytest.raises(ToolFailed, match="could not be built"):
-        tasks.deploy.body(home.c, "links", yes=True)
+        tasks.deploy.body(repo.c, "links", yes=True)
 
 
-def test_an_app_nobody_knows(home: House) -> None:
+def test_an_app_nobody_knows(repo: Repo) -> None:
     with pytest.raises(NotFound) as absent:
-        tasks.check.body(home.c, "lings")
-    assert "links" in absent.value.expected and not home.calls("modal")
+        tasks.check.body(repo.c, "lings")
+    assert "links" in absent.value.expected and not repo.calls("modal")
 
 
-def test_its_token_reaches_modal_and_nobody_else(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_token_reaches_modal_and_nobody_else(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-0123456789abcdef")
-    home.answer("modal", ["token"], (1, "", "Error: bad token as-0123456789abcdef\n"))
+    repo.answer("modal", ["token"], (1, "", "Error: bad token as-0123456789abcdef\n"))
     with pytest.raises(ToolFailed) as failed:
-        tasks.check.body(home.c, "links")
-    assert "as-0123456789abcdef" not in "\n".join(failed.value.lines()) + home.everything_written()
-    assert home.calls("modal")[0]["env"]["MODAL_TOKEN_SECRET"] == "as-0123456789abcdef"
+        tasks.check.body(repo.c, "links")
+    assert "as-0123456789abcdef" not in "\n".join(failed.value.lines()) + repo.everything_written()
+    assert repo.calls("modal")[0]["env"]["MODAL_TOKEN_SECRET"] == "as-0123456789abcdef"
 
 
 def test_where_tokens_are(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_where_tokens_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", json.dumps([{"x": 1}])])
-def test_a_list_that_is_none_is_told(home: House, text: str) -> None:
-    home.answer("modal", ["secret"], text)
+def test_a_list_that_is_none_is_told(repo: Repo, text: str) -> None:
+    repo.answer("modal", ["secret"], text)
     with pytest.raises(ToolFailed, match="not a list"):
-        tasks.check.body(home.c, "links")
+        tasks.check.body(repo.c, "links")

@@ -12,7 +12,7 @@ import tasks
 from runbooks.cli import OpsProgram
 from runbooks.core.errors import OpsError, Refused, ToolFailed, Usage
 from runbooks.tasks import new, scaffolding
-from tests.unit.house import House
+from tests.fixtures import Repo
 
 FOLDER = "pulumi/apps/web/tryout"
 FILES = {"Pulumi.yaml", "Pulumi.mx.yaml", "Pulumi.lab.yaml", "__main__.py", "app.py", "settings.py", "README.md"}
@@ -20,22 +20,21 @@ LONG = "a" * 64
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    return house
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    return repo
 
 
-def tree(home: House) -> set[Path]:
-    return set((home.root / "pulumi").rglob("*"))
+def tree(repo: Repo) -> set[Path]:
+    return set((repo.root / "pulumi").rglob("*"))
 
 
-def wanted(home: House, name: str = "tryout", folder: str = FOLDER) -> scaffolding.Project:
-    return scaffolding.read_project(home.root, (), name, folder, image="", port="", about="")
+def wanted(repo: Repo, name: str = "tryout", folder: str = FOLDER) -> scaffolding.Project:
+    return scaffolding.read_project(repo.root, (), name, folder, image="", port="", about="")
 
 
-def test_the_folder_is_complete_and_the_entry_is_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    new.service.body(home.c, "tryout", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
-    folder = home.root / FOLDER
+def test_the_folder_is_complete_and_the_entry_is_told(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    new.service.body(repo.c, "tryout", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
+    folder = repo.root / FOLDER
     assert {path.name for path in folder.iterdir()} == FILES
     assert 'IMAGE = "stefanprodan/podinfo:6.7.1"\nPORT = 9898\n' in (folder / "settings.py").read_text()
     assert "virtualenv: ../../../../.venv\n" in (folder / "Pulumi.yaml").read_text()
@@ -44,16 +43,16 @@ def test_the_folder_is_complete_and_the_entry_is_told(home: House, capsys: pytes
     assert '\n    Service(\n        name="tryout",\n        folder="apps/web/tryout",\n' in told
     for command in ("scripts/write_tables.py", "./inv check", "./inv deploy.tryout"):
         assert command in told
-    assert not home.calls("pulumi") and not home.calls("kubectl")
+    assert not repo.calls("pulumi") and not repo.calls("kubectl")
 
 
-def test_others_can_read_what_was_written(home: House) -> None:
+def test_others_can_read_what_was_written(repo: Repo) -> None:
     before = os.umask(0o022)
     try:
-        scaffolding.write(wanted(home), home.root)
+        scaffolding.write(wanted(repo), repo.root)
     finally:
         os.umask(before)
-    folder = home.root / FOLDER
+    folder = repo.root / FOLDER
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
@@ -80,11 +79,11 @@ def test_others_can_read_what_was_written(home: House) -> None:
         ("cnpg-system", "of the service cnpg"),
     ],
 )
-def test_a_name_that_will_not_do(home: House, name: str, said: str) -> None:
-    before = tree(home)
+def test_a_name_that_will_not_do(repo: Repo, name: str, said: str) -> None:
+    before = tree(repo)
     with pytest.raises(Usage, match=said) as refused:
-        new.service.body(home.c, name, folder=f"pulumi/apps/web/{name}")
-    assert refused.value.expected and tree(home) == before
+        new.service.body(repo.c, name, folder=f"pulumi/apps/web/{name}")
+    assert refused.value.expected and tree(repo) == before
 
 
 @pytest.mark.parametrize(
@@ -106,18 +105,18 @@ def test_a_name_that_will_not_do(home: House, name: str, said: str) -> None:
         ("pulumi/apps/web/glance/tryout", Refused, "inside the project glance"),
     ],
 )
-def test_a_place_that_will_not_do(home: House, folder: str, error: type[OpsError], said: str) -> None:
-    (home.root / "pulumi/lib").mkdir()
-    before = tree(home)
+def test_a_place_that_will_not_do(repo: Repo, folder: str, error: type[OpsError], said: str) -> None:
+    (repo.root / "pulumi/lib").mkdir()
+    before = tree(repo)
     with pytest.raises(error, match=said):
-        new.service.body(home.c, "tryout", folder=folder)
-    assert tree(home) == before
+        new.service.body(repo.c, "tryout", folder=folder)
+    assert tree(repo) == before
 
 
 @pytest.mark.parametrize("kind", ["file in it", "a file", "a link", "a link above", "a file above"])
-def test_what_is_there_stays(home: House, kind: str) -> None:
-    place = home.root / FOLDER
-    elsewhere = home.home / "elsewhere"
+def test_what_is_there_stays(repo: Repo, kind: str) -> None:
+    place = repo.root / FOLDER
+    elsewhere = repo.home / "elsewhere"
     elsewhere.mkdir()
     folder = FOLDER
     match kind:
@@ -129,39 +128,39 @@ def test_what_is_there_stays(home: House, kind: str) -> None:
         case "a link":
             place.symlink_to(elsewhere)
         case "a link above":
-            (home.root / "pulumi/apps/linked").symlink_to(elsewhere)
+            (repo.root / "pulumi/apps/linked").symlink_to(elsewhere)
             folder = "pulumi/apps/linked/tryout"
         case "a file above":
-            (home.root / "pulumi/apps/file").touch()
+            (repo.root / "pulumi/apps/file").touch()
             folder = "pulumi/apps/file/tryout"
-    before = tree(home)
+    before = tree(repo)
     with pytest.raises(Refused):
-        new.service.body(home.c, "tryout", folder=folder)
-    assert tree(home) == before and not list(elsewhere.iterdir())
+        new.service.body(repo.c, "tryout", folder=folder)
+    assert tree(repo) == before and not list(elsewhere.iterdir())
 
 
-def test_an_empty_folder_is_as_good_as_none(home: House) -> None:
-    (home.root / FOLDER).mkdir()
-    new.service.body(home.c, "tryout", folder=str(home.root / FOLDER))
-    assert {path.name for path in (home.root / FOLDER).iterdir()} == FILES
+def test_an_empty_folder_is_as_good_as_none(repo: Repo) -> None:
+    (repo.root / FOLDER).mkdir()
+    new.service.body(repo.c, "tryout", folder=str(repo.root / FOLDER))
+    assert {path.name for path in (repo.root / FOLDER).iterdir()} == FILES
 
 
 @pytest.mark.parametrize("image", ["tryout", "tryout:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110])
-def test_an_image_without_a_version_is_refused(home: House, image: str) -> None:
+def test_an_image_without_a_version_is_refused(repo: Repo, image: str) -> None:
     with pytest.raises(Usage, match="not a valid image"):
-        new.service.body(home.c, "tryout", folder=FOLDER, image=image)
+        new.service.body(repo.c, "tryout", folder=FOLDER, image=image)
 
 
 @pytest.mark.parametrize("port", ["80", "65536", "x", "-1", "1e4", "٨٠٨٠", "8080.0"])
-def test_a_port_that_only_root_or_nobody_can_use_is_refused(home: House, port: str) -> None:
+def test_a_port_that_only_root_or_nobody_can_use_is_refused(repo: Repo, port: str) -> None:
     with pytest.raises(Usage, match="not a valid port"):
-        new.service.body(home.c, "tryout", folder=FOLDER, port=port)
+        new.service.body(repo.c, "tryout", folder=FOLDER, port=port)
 
 
 @pytest.mark.parametrize("about", ['says "hi"', "a\nb", "a | b", "`x`", "back\\slash", "<b>", " . ", "x" * 91])
-def test_a_description_that_would_break_a_file_is_refused(home: House, about: str) -> None:
+def test_a_description_that_would_break_a_file_is_refused(repo: Repo, about: str) -> None:
     with pytest.raises(Usage, match="the description"):
-        new.service.body(home.c, "tryout", folder=FOLDER, about=about)
+        new.service.body(repo.c, "tryout", folder=FOLDER, about=about)
 
 
 class Full:
@@ -174,7 +173,7 @@ class Full:
         if self.left == 0:
             raise self.error
         self.left -= 1
-        return self.real(path, *args, **options)  # type: ignore[arg-type]
+        return self.real(path, *args, **options)
 
 
 @pytest.mark.parametrize("folder", [FOLDER, "pulumi/apps/new/room/tryout"])
@@ -183,19 +182,19 @@ class Full:
     [(OSError(errno.ENOSPC, "No space left on device"), ToolFailed), (KeyboardInterrupt(), KeyboardInterrupt)],
 )
 def test_half_a_project_is_never_left(
-    home: House, monkeypatch: pytest.MonkeyPatch, folder: str, error: BaseException, becomes: type[BaseException]
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, folder: str, error: BaseException, becomes: type[BaseException]
 ) -> None:
-    before = tree(home)
-    project = wanted(home, folder=folder)
+    before = tree(repo)
+    project = wanted(repo, folder=folder)
     full = Full(error)
     monkeypatch.setattr(Path, "write_text", lambda *args, **options: full(*args, **options))
     with pytest.raises(becomes):
-        scaffolding.write(project, home.root)
-    assert full.left == 0 and tree(home) == before
+        scaffolding.write(project, repo.root)
+    assert full.left == 0 and tree(repo) == before
 
 
-def test_what_comes_into_its_place_meanwhile_wins(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    project, place = wanted(home), home.root / FOLDER
+def test_what_comes_into_its_place_meanwhile_wins(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, place = wanted(repo), repo.root / FOLDER
 
     def slow(project: scaffolding.Project) -> dict[str, str]:
         place.mkdir()
@@ -204,25 +203,25 @@ def test_what_comes_into_its_place_meanwhile_wins(home: House, monkeypatch: pyte
 
     monkeypatch.setattr(scaffolding, "files_of", slow)
     with pytest.raises(Refused, match="another process"):
-        scaffolding.write(project, home.root)
+        scaffolding.write(project, repo.root)
     assert [path.name for path in place.iterdir()] == ["mine"]
     assert not [path for path in place.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_the_same_command_again_is_refused_and_changes_nothing(home: House) -> None:
-    new.service.body(home.c, "tryout", folder=FOLDER)
-    before = {path: path.read_bytes() for path in (home.root / FOLDER).iterdir()}
+def test_the_same_command_again_is_refused_and_changes_nothing(repo: Repo) -> None:
+    new.service.body(repo.c, "tryout", folder=FOLDER)
+    before = {path: path.read_bytes() for path in (repo.root / FOLDER).iterdir()}
     with pytest.raises(Refused, match="not an empty folder"):
-        new.service.body(home.c, "tryout", folder=FOLDER)
-    assert {path: path.read_bytes() for path in (home.root / FOLDER).iterdir()} == before
+        new.service.body(repo.c, "tryout", folder=FOLDER)
+    assert {path: path.read_bytes() for path in (repo.root / FOLDER).iterdir()} == before
 
 
 @pytest.mark.parametrize(
     "words", [["-tryout", "--folder", "pulumi/apps/tryout"], ["--folder", "pulumi/apps/tryout"], []]
 )
-def test_the_command_line_without_a_name(home: House, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    before = tree(home)
+def test_the_command_line_without_a_name(repo: Repo, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = tree(repo)
     with pytest.raises(SystemExit) as ended:
         OpsProgram(namespace=tasks.ns, binary="./inv", binary_names=["inv"]).run(["inv", "new.service", *words])
     assert ended.value.code == 2 and "next: ./inv --help" in capsys.readouterr().err
-    assert tree(home) == before
+    assert tree(repo) == before

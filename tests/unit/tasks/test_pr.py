@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from runbooks.core.errors import NotFound, ToolFailed, Usage
 from runbooks.core.journal import KEPT_RUNS
 from runbooks.services import SERVICES
 from runbooks.tasks import pr
-from tests.unit.house import House
+from tests.fixtures import Repo
 from tests.unit.stacks.test_pull_request import PLAN, record
 
 GLANCE = "pulumi/apps/web/glance"
@@ -29,37 +30,36 @@ def git(root: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def write(home: House, path: str, text: str) -> None:
-    (home.root / path).parent.mkdir(parents=True, exist_ok=True)
-    (home.root / path).write_text(text)
+def write(repo: Repo, path: str, text: str) -> None:
+    (repo.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (repo.root / path).write_text(text)
 
 
-def commit(home: House, subject: str) -> None:
-    git(home.root, "add", "--all")
-    git(home.root, "commit", "-q", "--allow-empty", "-m", subject)
+def commit(repo: Repo, subject: str) -> None:
+    git(repo.root, "add", "--all")
+    git(repo.root, "commit", "-q", "--allow-empty", "-m", subject)
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A clone on a branch of its own, without a change yet; its base was made an hour ago."""
     then = f"{int(time.time()) - 3600} +0000"
     monkeypatch.setenv("GIT_COMMITTER_DATE", then)
-    git(house.root, "init", "-q", "-b", "main")
-    write(house, f"{GLANCE}/__main__.py", "from lib.k8s import namespace\n")
-    write(house, f"{GLANCE}/Pulumi.mx.yaml", f"config:\n  glance:title: {CANARY}\n  glance:theme: dark\n")
-    commit(house, "feat: the base")
+    git(repo.root, "init", "-q", "-b", "main")
+    write(repo, f"{GLANCE}/__main__.py", "from lib.k8s import namespace\n")
+    write(repo, f"{GLANCE}/Pulumi.mx.yaml", f"config:\n  glance:title: {CANARY}\n  glance:theme: dark\n")
+    commit(repo, "feat: the base")
     monkeypatch.delenv("GIT_COMMITTER_DATE")
-    git(house.root, "switch", "-q", "-c", "topic")
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    return house
+    git(repo.root, "switch", "-q", "-c", "topic")
+    return repo
 
 
-def body(home: House, capsys: pytest.CaptureFixture[str], **options: str) -> dict[str, str]:
+def body(repo: Repo, capsys: pytest.CaptureFixture[str], **options: str) -> dict[str, str]:
     """The text's sections by their titles."""
     capsys.readouterr()
-    pr.body.body(home.c, **options)
+    pr.body.body(repo.c, **options)
     text = capsys.readouterr().out
-    assert CANARY not in text + home.everything_written()
+    assert CANARY not in text + repo.everything_written()
     parts = ("\n" + text).split("\n## ")
     assert parts[0] == ""
     sections = dict(part.partition("\n")[::2] for part in parts[1:])
@@ -67,30 +67,30 @@ def body(home: House, capsys: pytest.CaptureFixture[str], **options: str) -> dic
     return sections
 
 
-def changed(home: House) -> None:
+def changed(repo: Repo) -> None:
     """A commit that changes Glance's program and settings, older than the runs that follow."""
-    write(home, f"{GLANCE}/__main__.py", "from lib.k8s import labels\n")
-    write(home, f"{GLANCE}/Pulumi.mx.yaml", f"config:\n  glance:title: other {CANARY}\n")
-    write(home, "docs/page.md", "x\n")
-    commit(home, "feat(glance): a better title")
-    for path in git(home.root, "diff", "--name-only", "main").splitlines():
-        os.utime(home.root / path, (time.time() - 60, time.time() - 60))
+    write(repo, f"{GLANCE}/__main__.py", "from lib.k8s import labels\n")
+    write(repo, f"{GLANCE}/Pulumi.mx.yaml", f"config:\n  glance:title: other {CANARY}\n")
+    write(repo, "docs/page.md", "x\n")
+    commit(repo, "feat(glance): a better title")
+    for path in git(repo.root, "diff", "--name-only", "main").splitlines():
+        os.utime(repo.root / path, (time.time() - 60, time.time() - 60))
 
 
-def test_a_change_and_its_runs_are_told(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
+def test_a_change_and_its_runs_are_told(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
     record(
-        home.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
+        repo.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
     )
     record(
-        home.state, "deploy.glance", ["--target", "home", "deploy.glance"],
+        repo.state, "deploy.glance", ["--target", "home", "deploy.glance"],
         ("target", {"target": "home"}), ("plan", PLAN), ("summary", {"applied": ["glance"]}),
         ("verdict", {"service": "glance", "summary": "6 passed, 0 failed"}), exit_code=0,
     )  # fmt: skip
     for command in ("check", "test"):
-        record(home.state, command, [command], exit_code=0)
-    text = body(home, capsys)
-    fork = git(home.root, "rev-parse", "--short=12", "main")
+        record(repo.state, command, [command], exit_code=0)
+    text = body(repo, capsys)
+    fork = git(repo.root, "rev-parse", "--short=12", "main")
     assert "- feat(glance): a better title\n" in text["Summary"] and "the base" not in text["Summary"]
     assert f"| `glance` | `{GLANCE}/Pulumi.mx.yaml`, `{GLANCE}/__main__.py` |" in text["Summary"]
     assert "- `./inv preview.glance` on `home`: exit 0, 20" in text["Commands run"]
@@ -105,9 +105,9 @@ def test_a_change_and_its_runs_are_told(home: House, capsys: pytest.CaptureFixtu
     assert "no branch" in unknown and "glance" not in unknown and "passes" not in unknown
 
 
-def test_without_records_nothing_is_made_up(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
-    text = body(home, capsys)
+def test_without_records_nothing_is_made_up(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
+    text = body(repo, capsys)
     assert text["Commands run"].rstrip().endswith("None.")
     assert text["Previews"].strip() == "None recorded."
     unknown = text["Not known here"]
@@ -115,125 +115,125 @@ def test_without_records_nothing_is_made_up(home: House, capsys: pytest.CaptureF
     assert "whether `./inv check` passes" in unknown and "whether `./inv test` passes" in unknown
 
 
-def test_a_preview_on_the_lab_says_nothing_of_a_real_target(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
+def test_a_preview_on_the_lab_says_nothing_of_a_real_target(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
     plan = ("plan", PLAN | {"target": "lab"})
     done = ("summary", {"applied": ["glance"]})
-    record(home.state, "deploy.glance", ["deploy.glance"], ("target", {"target": "lab"}), plan, done, exit_code=0)
-    text = body(home, capsys)
+    record(repo.state, "deploy.glance", ["deploy.glance"], ("target", {"target": "lab"}), plan, done, exit_code=0)
+    text = body(repo, capsys)
     assert "what glance would change on a real target" in text["Not known here"]
     assert "glance on lab" in text["Previews"]
 
 
-def test_a_preview_older_than_the_files_is_called_so(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
+def test_a_preview_older_than_the_files_is_called_so(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
     record(
-        home.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
+        repo.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
     )
     for command in ("check", "test"):
-        record(home.state, command, [command], exit_code=0)
-    os.utime(home.root / GLANCE / "__main__.py", (time.time() + 5, time.time() + 5))
-    text = body(home, capsys)
+        record(repo.state, command, [command], exit_code=0)
+    os.utime(repo.root / GLANCE / "__main__.py", (time.time() + 5, time.time() + 5))
+    text = body(repo, capsys)
     assert "what glance would change now" in text["Not known here"]
     assert "whether `./inv check` passes" in text["Not known here"], "it ran before that file was written"
 
 
-def test_only_the_whole_test_counts(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
-    record(home.state, "test", ["test", "--fast"], exit_code=0)
-    record(home.state, "check", ["check"], exit_code=1)
-    unknown = body(home, capsys)["Not known here"]
+def test_only_the_whole_test_counts(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
+    record(repo.state, "test", ["test", "--fast"], exit_code=0)
+    record(repo.state, "check", ["check"], exit_code=1)
+    unknown = body(repo, capsys)["Not known here"]
     assert "whether `./inv test` passes" in unknown and "whether `./inv check` passes" in unknown
 
 
-def test_what_is_not_committed_counts_too(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    write(home, f"{GLANCE}/__main__.py", "changed\n")
-    write(home, f"{GLANCE}/new file.py", "new\n")
-    text = body(home, capsys)["Summary"]
+def test_what_is_not_committed_counts_too(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repo, f"{GLANCE}/__main__.py", "changed\n")
+    write(repo, f"{GLANCE}/new file.py", "new\n")
+    text = body(repo, capsys)["Summary"]
     assert f"- not committed yet: `{GLANCE}/__main__.py`, `{GLANCE}/new file.py`" in text
     assert f"| `glance` | `{GLANCE}/new file.py`, `{GLANCE}/__main__.py` |" in text
 
 
-def test_a_new_project_goes_back_by_its_end(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    git(home.root, "switch", "-q", "main")
-    git(home.root, "rm", "-q", "-r", "--cached", GLANCE)
-    git(home.root, "commit", "-q", "-m", "feat: without it")
-    git(home.root, "switch", "-q", "-c", "other")
-    commit(home, "feat(glance): the start page")
-    text = body(home, capsys)
+def test_a_new_project_goes_back_by_its_end(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    git(repo.root, "switch", "-q", "main")
+    git(repo.root, "rm", "-q", "-r", "--cached", GLANCE)
+    git(repo.root, "commit", "-q", "-m", "feat: without it")
+    git(repo.root, "switch", "-q", "-c", "other")
+    commit(repo, "feat(glance): the start page")
+    text = body(repo, capsys)
     assert f"| `glance` | new: `{GLANCE}/" in text["Summary"]
     assert "- glance, which is new: `./inv destroy.glance`" in text["How to go back"]
     assert "rollback" not in text["How to go back"]
 
 
-def test_a_project_that_goes_leaves_its_stacks(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    write(home, "pulumi/apps/old/Pulumi.yaml", "name: old\n")
-    commit(home, "feat: one more")
-    git(home.root, "branch", "-f", "main")
-    git(home.root, "rm", "-q", "-r", "pulumi/apps/old")
-    text = body(home, capsys)["How to go back"]
+def test_a_project_that_goes_leaves_its_stacks(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repo, "pulumi/apps/old/Pulumi.yaml", "name: old\n")
+    commit(repo, "feat: one more")
+    git(repo.root, "branch", "-f", "main")
+    git(repo.root, "rm", "-q", "-r", "pulumi/apps/old")
+    text = body(repo, capsys)["How to go back"]
     assert "- `pulumi/apps/old/Pulumi.yaml` is deleted and its stacks are not" in text and "git switch --detach" in text
 
 
-def test_data_and_environments_have_their_own_way_back(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    write(home, "environments/stitch/prod.yaml", "values:\n  pulumiConfig:\n    image: x\n")
-    text = body(home, capsys)
+def test_data_and_environments_have_their_own_way_back(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repo, "environments/stitch/prod.yaml", "values:\n  pulumiConfig:\n    image: x\n")
+    text = body(repo, capsys)
     assert "- `environments/stitch/prod.yaml`: values.pulumiConfig.image added" in text["Settings touched"]
     assert "rollback.stitch --to" in text["How to go back"] and "its data is not rolled back" in text["How to go back"]
     assert "then `./inv esc.apply stitch/prod`" in text["How to go back"]
 
 
-def test_a_chart_touches_those_who_use_it(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    write(home, "charts.yaml", "redis:\n  version: 1.0.0\n")
-    write(home, f"{GLANCE}/release.py", 'chart("redis", release="x")\n')
-    commit(home, "feat: with a chart")
-    git(home.root, "branch", "-f", "main")
-    write(home, "charts.yaml", "redis:\n  version: 1.1.0\n")
-    text = body(home, capsys)
+def test_a_chart_touches_those_who_use_it(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repo, "charts.yaml", "redis:\n  version: 1.0.0\n")
+    write(repo, f"{GLANCE}/release.py", 'chart("redis", release="x")\n')
+    commit(repo, "feat: with a chart")
+    git(repo.root, "branch", "-f", "main")
+    write(repo, "charts.yaml", "redis:\n  version: 1.1.0\n")
+    text = body(repo, capsys)
     assert "| `glance` | `charts.yaml` |" in text["Summary"]
     assert "- `charts.yaml`: redis.version changed" in text["Settings touched"]
 
 
-def test_equal_commands_are_one_line(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
-    record(home.state, "status", ["status"], exit_code=0)
-    record(home.state, "status", ["status"])
-    text = body(home, capsys)
+def test_equal_commands_are_one_line(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
+    record(repo.state, "status", ["status"], exit_code=0)
+    record(repo.state, "status", ["status"])
+    text = body(repo, capsys)
     assert "- `./inv status`: no end recorded, 2 times, last 20" in text["Commands run"]
     assert "kept" not in text["Not known here"]
     for _ in range(KEPT_RUNS):
-        record(home.state, "status", ["status"], exit_code=0)
-    assert f"the last {KEPT_RUNS} are kept" in body(home, capsys)["Not known here"]
+        record(repo.state, "status", ["status"], exit_code=0)
+    assert f"the last {KEPT_RUNS} are kept" in body(repo, capsys)["Not known here"]
 
 
 def test_runs_before_the_fork_are_of_another_change(
-    home: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    repo: Repo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(
-        home.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
+        repo.state, "preview.glance", ["preview.glance"], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0
     )
     monkeypatch.setenv("GIT_COMMITTER_DATE", f"{int(time.time()) + 60} +0000")
-    commit(home, "feat: a later base")
-    git(home.root, "branch", "-f", "main")
-    changed(home)
-    text = body(home, capsys)
+    commit(repo, "feat: a later base")
+    git(repo.root, "branch", "-f", "main")
+    changed(repo)
+    text = body(repo, capsys)
     assert "preview.glance" not in text["Commands run"] and "None recorded." in text["Previews"]
 
 
 @pytest.mark.parametrize("task", ["destroy.glance", "rollback.glance"])
 def test_a_preview_of_something_else_is_none_of_the_change(
-    home: House, capsys: pytest.CaptureFixture[str], task: str
+    repo: Repo, capsys: pytest.CaptureFixture[str], task: str
 ) -> None:
-    changed(home)
-    record(home.state, task, [task], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0)
-    text = body(home, capsys)
+    changed(repo)
+    record(repo.state, task, [task], ("target", {"target": "home"}), ("plan", PLAN), exit_code=0)
+    text = body(repo, capsys)
     assert text["Previews"].strip() == "None recorded." and f"./inv {task}" in text["Commands run"]
 
 
-def test_nothing_in_a_record_breaks_the_text(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
-    record(home.state, "esc.run", ["esc.run", "a/b", "--", "echo", "`x` | ```\n## Summary"], exit_code=0)
-    text = body(home, capsys)["Commands run"]
+def test_nothing_in_a_record_breaks_the_text(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
+    record(repo.state, "esc.run", ["esc.run", "a/b", "--", "echo", "`x` | ```\n## Summary"], exit_code=0)
+    text = body(repo, capsys)["Commands run"]
     (line,) = [line for line in text.splitlines() if "esc.run" in line]
     assert line.startswith("- `` ./inv esc.run") and "```" not in line and "\\|" in line
 
@@ -246,30 +246,31 @@ def test_nothing_in_a_record_breaks_the_text(home: House, capsys: pytest.Capture
         ("topic", Usage, "nothing here differs"),
     ],
 )
-def test_a_base_that_will_not_do(home: House, base: str, error: type[Exception], said: str) -> None:
+def test_a_base_that_will_not_do(repo: Repo, base: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
-        pr.body.body(home.c, base=base)
+        pr.body.body(repo.c, base=base)
 
 
-def test_a_base_that_shares_nothing(home: House) -> None:
-    git(home.root, "checkout", "-q", "--orphan", "island")
-    commit(home, "feat: another beginning")
+def test_a_base_that_shares_nothing(repo: Repo) -> None:
+    git(repo.root, "checkout", "-q", "--orphan", "island")
+    commit(repo, "feat: another beginning")
     with pytest.raises(NotFound, match="share no commit"):
-        pr.body.body(home.c)
+        pr.body.body(repo.c)
 
 
-def test_outside_of_a_clone(house: House) -> None:
+def test_outside_of_a_clone(repo: Repo) -> None:
+    shutil.rmtree(repo.root / ".git")
     with pytest.raises(ToolFailed, match="not a git repository"):
-        pr.body.body(house.c)
+        pr.body.body(repo.c)
 
 
-def test_the_checkout_stays_as_it_is(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    changed(home)
-    write(home, "docs/new.md", "x\n")
-    os.utime(home.root / "docs/page.md")  # an index that git would refresh
-    before = (home.root / ".git/index").read_bytes(), git(home.root, "for-each-ref")
-    body(home, capsys)
-    assert ((home.root / ".git/index").read_bytes(), git(home.root, "for-each-ref")) == before
+def test_the_checkout_stays_as_it_is(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    changed(repo)
+    write(repo, "docs/new.md", "x\n")
+    os.utime(repo.root / "docs/page.md")  # an index that git would refresh
+    before = (repo.root / ".git/index").read_bytes(), git(repo.root, "for-each-ref")
+    body(repo, capsys)
+    assert ((repo.root / ".git/index").read_bytes(), git(repo.root, "for-each-ref")) == before
 
 
 def test_every_way_back_is_a_task() -> None:

@@ -15,8 +15,7 @@ from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
 from runbooks.stacks import preview
 from runbooks.tasks import rollback, verify
 from runbooks.tasks.rollback import ENVIRONMENT_FILES
-from tests.unit.house import House
-from tests.unit.stage import SUMMARY, event, preview_answer, step
+from tests.fixtures import SUMMARY, Repo, event, preview_answer, step
 
 TASKS = {task.name: task for task in rollback.rollback.__dict__["tasks"]}
 FOLDER = "pulumi/apps/web/glance"
@@ -29,43 +28,42 @@ def git(root: Path, *words: str) -> str:
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """A checkout with two commits; the older one's program says `old`."""
-    main = house.root / FOLDER / "__main__.py"
-    (house.root / "hook").mkdir()
-    git(house.root, "init", "-q", "-b", "main")
+    main = repo.root / FOLDER / "__main__.py"
+    (repo.root / "hook").mkdir()
+    git(repo.root, "init", "-q", "-b", "main")
     main.write_text("old = True\n")
-    (house.root / FOLDER / "Pulumi.mx.yaml").write_text("config: {}\n")
+    (repo.root / FOLDER / "Pulumi.mx.yaml").write_text("config: {}\n")
     for name in ENVIRONMENT_FILES:
-        (house.root / name).write_text("old\n")
-    git(house.root, "add", "pulumi", *ENVIRONMENT_FILES)
-    git(house.root, "commit", "-q", "-m", "feat: the old one")
+        (repo.root / name).write_text("old\n")
+    git(repo.root, "add", "pulumi", *ENVIRONMENT_FILES)
+    git(repo.root, "commit", "-q", "-m", "feat: the old one")
     for name in ENVIRONMENT_FILES:
-        (house.root / name).write_text("new\n")
+        (repo.root / name).write_text("new\n")
     main.write_text("old = False\n")
-    git(house.root, "commit", "-q", "-a", "-m", "feat: the new one")
-    house.has_stacks("glance")
-    house.answer("pulumi", ["preview", "--json"], preview_answer(step("glance", "update")))
-    house.answer("pulumi", ["up", "--skip-preview"], "\n".join([*event("glance", "update"), SUMMARY]))
-    house.answer("pulumi", ["output", "--json"], {})
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
+    git(repo.root, "commit", "-q", "-a", "-m", "feat: the new one")
+    repo.has_stacks("glance")
+    repo.answer("pulumi", ["preview", "--json"], preview_answer(step("glance", "update")))
+    repo.answer("pulumi", ["up", "--skip-preview"], "\n".join([*event("glance", "update"), SUMMARY]))
+    repo.answer("pulumi", ["output", "--json"], {})
     proven: list[str] = []
     note = lambda session, services, *, done: proven.extend(s.name for s in services)  # noqa: E731
     monkeypatch.setattr(verify, "prove", note)
-    house.proven = proven  # type: ignore[attr-defined]
-    return house
+    repo.proven = proven
+    return repo
 
 
-def folders(home: House, verb: str) -> list[str]:
-    return [call["argv"][1] for call in home.calls("pulumi") if verb in call["argv"]]
+def folders(repo: Repo, verb: str) -> list[str]:
+    return [call["argv"][1] for call in repo.calls("pulumi") if verb in call["argv"]]
 
 
-def nothing_is_left(home: House) -> bool:
-    left = list((home.state / "worktrees").glob("*"))
-    return not left and len(git(home.root, "worktree", "list").splitlines()) == 1
+def nothing_is_left(repo: Repo) -> bool:
+    left = list((repo.state / "worktrees").glob("*"))
+    return not left and len(git(repo.root, "worktree", "list").splitlines()) == 1
 
 
-def test_the_old_program_is_previewed_applied_and_proven(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_old_program_is_previewed_applied_and_proven(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[str] = []
     real = preview.plan_stack
 
@@ -78,75 +76,75 @@ def test_the_old_program_is_previewed_applied_and_proven(home: House, capsys: py
         return real(session, service)
 
     planning_plan = preview.plan_stack
-    preview.plan_stack = watched  # type: ignore[assignment]
+    preview.plan_stack = watched
     try:
-        TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+        TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)
     finally:
         preview.plan_stack = planning_plan
     assert seen == ["old = True\n"]
     for verb in ("preview", "up"):
-        (folder,) = folders(home, verb)
-        assert folder.startswith(str(home.state / "worktrees")) and folder.endswith(FOLDER)
+        (folder,) = folders(repo, verb)
+        assert folder.startswith(str(repo.state / "worktrees")) and folder.endswith(FOLDER)
     output = capsys.readouterr().out
     assert "the old one" in output and "Its data is not rolled back" in output
-    assert home.proven == ["glance"]  # type: ignore[attr-defined]
-    assert nothing_is_left(home)
-    assert (home.root / FOLDER / "__main__.py").read_text() == "old = False\n"
-    assert git(home.root, "status", "--porcelain", "--", "pulumi/apps/web") == ""
+    assert repo.proven == ["glance"]
+    assert nothing_is_left(repo)
+    assert (repo.root / FOLDER / "__main__.py").read_text() == "old = False\n"
+    assert git(repo.root, "status", "--porcelain", "--", "pulumi/apps/web") == ""
 
 
-def test_nobody_asked_means_nothing_applied_and_nothing_left(home: House) -> None:
+def test_nobody_asked_means_nothing_applied_and_nothing_left(repo: Repo) -> None:
     with pytest.raises(NotApproved) as refused:
-        TASKS["glance"].body(home.c, to="HEAD~1")
+        TASKS["glance"].body(repo.c, to="HEAD~1")
     assert refused.value.next_step == "./inv --target home rollback.glance --to HEAD~1 --yes"
-    assert not folders(home, "up") and nothing_is_left(home)
+    assert not folders(repo, "up") and nothing_is_left(repo)
 
 
-def test_a_failing_preview_leaves_nothing(home: House) -> None:
-    home.answer("pulumi", ["preview", "--json"], (1, "", "error: incorrect passphrase\n"))
+def test_a_failing_preview_leaves_nothing(repo: Repo) -> None:
+    repo.answer("pulumi", ["preview", "--json"], (1, "", "error: incorrect passphrase\n"))
     with pytest.raises(Usage, match="passphrase"):
-        TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
-    assert nothing_is_left(home)
+        TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)
+    assert nothing_is_left(repo)
 
 
 @pytest.mark.parametrize(("to", "error"), [("", Usage), ("nowhere", NotFound), ("--help", Usage), ("-x", Usage)])
-def test_what_is_no_commit_is_refused_before_pulumi_starts(home: House, to: str, error: type[Exception]) -> None:
+def test_what_is_no_commit_is_refused_before_pulumi_starts(repo: Repo, to: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        TASKS["glance"].body(home.c, to=to)
-    assert not folders(home, "preview") and nothing_is_left(home)
+        TASKS["glance"].body(repo.c, to=to)
+    assert not folders(repo, "preview") and nothing_is_left(repo)
 
 
-def test_a_commit_without_the_project_is_refused(home: House) -> None:
-    git(home.root, "checkout", "-q", "--orphan", "other")
-    git(home.root, "rm", "-rq", "--cached", "pulumi")
-    (home.root / "x").write_text("x")
-    git(home.root, "add", "x")
-    git(home.root, "commit", "-q", "-m", "feat: without it")
+def test_a_commit_without_the_project_is_refused(repo: Repo) -> None:
+    git(repo.root, "checkout", "-q", "--orphan", "other")
+    git(repo.root, "rm", "-rq", "--cached", "pulumi")
+    (repo.root / "x").write_text("x")
+    git(repo.root, "add", "x")
+    git(repo.root, "commit", "-q", "-m", "feat: without it")
     with pytest.raises(NotFound, match=r"has no pulumi/apps/web/glance/Pulumi\.yaml"):
-        TASKS["glance"].body(home.c, to="HEAD", yes=True)
+        TASKS["glance"].body(repo.c, to="HEAD", yes=True)
 
 
-def test_hooks_of_the_repository_do_not_run(home: House) -> None:
-    hook = home.root / ".git" / "hooks" / "post-checkout"
+def test_hooks_of_the_repository_do_not_run(repo: Repo) -> None:
+    hook = repo.root / ".git" / "hooks" / "post-checkout"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\ntouch {home.home}/ran\n")
+    hook.write_text(f"#!/bin/sh\ntouch {repo.home}/ran\n")
     hook.chmod(0o755)
-    TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
-    assert not (home.home / "ran").exists()
+    TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)
+    assert not (repo.home / "ran").exists()
 
 
-def test_what_a_killed_rollback_left_goes_with_the_next(home: House) -> None:
+def test_what_a_killed_rollback_left_goes_with_the_next(repo: Repo) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    left, living = (home.state / "worktrees" / f"0123456789ab-{pid}-0123abcd" for pid in (gone.pid, os.getpid()))
+    left, living = (repo.state / "worktrees" / f"0123456789ab-{pid}-0123abcd" for pid in (gone.pid, os.getpid()))
     for folder in (left, living):
-        git(home.root, "worktree", "add", "-q", "--detach", str(folder), "HEAD~1")
-    TASKS["glance"].body(home.c, to="HEAD~1", yes=True)
+        git(repo.root, "worktree", "add", "-q", "--detach", str(folder), "HEAD~1")
+    TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)
     assert not left.exists() and living.exists()
-    assert len(git(home.root, "worktree", "list").splitlines()) == 2
+    assert len(git(repo.root, "worktree", "list").splitlines()) == 2
 
 
-def test_a_folder_in_which_git_cannot_look_is_no_missing_commit(home: House) -> None:
-    shutil.rmtree(home.root / ".git")
+def test_a_folder_in_which_git_cannot_look_is_no_missing_commit(repo: Repo) -> None:
+    shutil.rmtree(repo.root / ".git")
     with pytest.raises(ToolFailed, match="git cannot look for the commit 'HEAD': fatal: not a git repository"):
-        TASKS["glance"].body(home.c, to="HEAD", yes=True)
+        TASKS["glance"].body(repo.c, to="HEAD", yes=True)

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 
 import pytest
 
 from runbooks.core.errors import NotApproved, NotFound, OpsError, Usage
 from runbooks.tasks import secrets
-from tests.unit.house import House, Piped, Typed
+from tests.fixtures import Piped, Repo, Typed
 
 VALUE = "hunter2-hunter2"
 
 
 @pytest.fixture
-def home(house: House) -> House:
-    house.has_stacks("postgresql", "tailscale")
-    house.answer("pulumi", ["config", "set"], "")
-    return house
+def repo(repo: Repo) -> Repo:
+    repo.has_stacks("postgresql", "tailscale")
+    repo.answer("pulumi", ["config", "set"], "")
+    return repo
 
 
-def run(house: House, service: str = "postgres", key: str = "superuser_password", *, generate: bool = False) -> None:
-    secrets.set_secret.body(house.c, service, key, generate)
+def run(repo: Repo, service: str = "postgres", key: str = "superuser_password", *, generate: bool = False) -> None:
+    secrets.set_secret.body(repo.c, service, key, generate)
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, made: io.TextIOBase) -> None:
     monkeypatch.setattr("sys.stdin", made)
 
 
-def set_call(house: House) -> dict[str, object]:
-    (call,) = [call for call in house.calls("pulumi") if "set" in call["argv"]]
+def set_call(repo: Repo) -> dict[str, object]:
+    (call,) = [call for call in repo.calls("pulumi") if "set" in call["argv"]]
     return call
 
 
@@ -46,20 +47,20 @@ def set_call(house: House) -> dict[str, object]:
     ],
 )
 def test_a_piped_value_travels_on_standard_input(
-    home: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], piped: str, kept: str
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], piped: str, kept: str
 ) -> None:
     stdin(monkeypatch, Piped(piped.encode()))
-    run(home)
-    call = set_call(home)
+    run(repo)
+    call = set_call(repo)
     assert call["stdin"] == f"{kept}\n"
     output = capsys.readouterr()
-    for place in (str(call["argv"]), output.out, output.err, home.everything_written()):
+    for place in (str(call["argv"]), output.out, output.err, repo.everything_written()):
         assert kept not in place
-    assert "--secret" in call["argv"]  # type: ignore[operator]
-    assert call["argv"][-1] == "postgresql:superuser_password"  # type: ignore[index]
+    assert "--secret" in call["argv"]
+    assert call["argv"][-1] == "postgresql:superuser_password"
 
 
-def test_a_typed_value_is_asked_for_twice_without_echo(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_typed_value_is_asked_for_twice_without_echo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Typed())
     questions: list[str] = []
 
@@ -68,21 +69,21 @@ def test_a_typed_value_is_asked_for_twice_without_echo(home: House, monkeypatch:
         return VALUE
 
     monkeypatch.setattr("getpass.getpass", getpass)
-    run(home)
+    run(repo)
     assert len(questions) == 2
-    assert set_call(home)["stdin"] == f"{VALUE}\n"
+    assert set_call(repo)["stdin"] == f"{VALUE}\n"
 
 
-def test_two_different_values_set_nothing(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_different_values_set_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Typed())
     typed = ["one-value", "other-value"]
     monkeypatch.setattr("getpass.getpass", lambda _: typed.pop(0))
     with pytest.raises(Usage, match="differ"):
-        run(home)
-    assert not any("set" in argv for argv in home.argvs("pulumi"))
+        run(repo)
+    assert not any("set" in argv for argv in repo.argvs("pulumi"))
 
 
-def test_the_end_of_input_at_the_prompt_is_no_value(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_input_at_the_prompt_is_no_value(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Typed())
 
     def getpass(_: str) -> str:
@@ -90,36 +91,36 @@ def test_the_end_of_input_at_the_prompt_is_no_value(home: House, monkeypatch: py
 
     monkeypatch.setattr("getpass.getpass", getpass)
     with pytest.raises(NotApproved):
-        run(home)
+        run(repo)
 
 
 @pytest.mark.parametrize(
     ("piped", "seen"),
     [(b"", "is empty"), (b"\n", "is empty"), (b"  \n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"a\0b", "password")],
 )
-def test_what_is_no_value_sets_nothing(home: House, monkeypatch: pytest.MonkeyPatch, piped: bytes, seen: str) -> None:
+def test_what_is_no_value_sets_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch, piped: bytes, seen: str) -> None:
     stdin(monkeypatch, Piped(piped))
     with pytest.raises(Usage, match=seen):
-        run(home)
-    assert not any("set" in argv for argv in home.argvs("pulumi"))
+        run(repo)
+    assert not any("set" in argv for argv in repo.argvs("pulumi"))
 
 
 def test_a_generated_value_is_32_letters_and_digits_and_new_each_time(
-    home: House, capsys: pytest.CaptureFixture[str]
+    repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(home, generate=True)
-    first = str(set_call(home)["stdin"]).strip()
+    run(repo, generate=True)
+    first = str(set_call(repo)["stdin"]).strip()
     assert re.fullmatch(r"[A-Za-z0-9]{32}", first)
-    (home.home / "pulumi.calls").unlink()
-    run(home, generate=True)
-    assert str(set_call(home)["stdin"]).strip() != first
-    assert first not in capsys.readouterr().out + home.everything_written()
+    (repo.home / "pulumi.calls").unlink()
+    run(repo, generate=True)
+    assert str(set_call(repo)["stdin"]).strip() != first
+    assert first not in capsys.readouterr().out + repo.everything_written()
 
 
-def test_what_somebody_else_gave_is_not_made_up(home: House) -> None:
+def test_what_somebody_else_gave_is_not_made_up(repo: Repo) -> None:
     with pytest.raises(Usage, match="made-up"):
-        run(home, "tailscale", "TS_CLIENT_ID", generate=True)
-    assert home.calls("pulumi") == []
+        run(repo, "tailscale", "TS_CLIENT_ID", generate=True)
+    assert repo.calls("pulumi") == []
 
 
 @pytest.mark.parametrize(
@@ -133,41 +134,42 @@ def test_what_somebody_else_gave_is_not_made_up(home: House) -> None:
         ("postgres", "", Usage, ""),
     ],
 )
-def test_unknown_names_show_the_nearest(home: House, service: str, key: str, error: type[OpsError], near: str) -> None:
+def test_unknown_names_show_the_nearest(repo: Repo, service: str, key: str, error: type[OpsError], near: str) -> None:
     with pytest.raises(error) as caught:
-        run(home, service, key)
+        run(repo, service, key)
     assert near in caught.value.expected
-    assert home.calls("pulumi") == []
+    assert repo.calls("pulumi") == []
 
 
 @pytest.mark.parametrize("key", ["eventsub_secret", "stitch:eventsub_secret"])
-def test_what_an_environment_provides_is_set_there(home: House, key: str) -> None:
+def test_what_an_environment_provides_is_set_there(repo: Repo, key: str) -> None:
     """In the stack file it would win over the environment, without a word."""
     with pytest.raises(Usage, match="takes its secrets from the environment stitch/prod") as output:
-        run(home, "stitch", key)
+        run(repo, "stitch", key)
     assert output.value.next_step == "./inv esc.set stitch/prod pulumiConfig.eventsub_secret"
     with pytest.raises(NotFound, match="no secret of stitch is called 'evensub_secret'") as near:
-        run(home, "stitch", "evensub_secret")
+        run(repo, "stitch", "evensub_secret")
     assert "eventsub_secret" in near.value.expected
-    assert home.calls("pulumi") == []
+    assert repo.calls("pulumi") == []
 
 
-def test_the_full_key_is_known_too(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_full_key_is_known_too(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Piped(VALUE.encode()))
-    run(home, key="postgresql:superuser_password")
-    assert set_call(home)["argv"][-1] == "postgresql:superuser_password"  # type: ignore[index]
+    run(repo, key="postgresql:superuser_password")
+    assert set_call(repo)["argv"][-1] == "postgresql:superuser_password"
 
 
-def test_without_a_stack_nothing_is_asked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_stack_nothing_is_asked(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Piped(VALUE.encode()))
+    shutil.rmtree(repo.backend / ".pulumi")
     with pytest.raises(NotFound) as caught:
-        run(house)
+        run(repo)
     assert caught.value.next_step == "./inv --target home stack.init postgres"
 
 
-def test_a_failure_of_pulumi_is_explained_without_the_value(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_pulumi_is_explained_without_the_value(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, Piped(VALUE.encode()))
-    home.answer("pulumi", ["config", "set"], (1, "", f"error: {VALUE}: incorrect passphrase\n"))
+    repo.answer("pulumi", ["config", "set"], (1, "", f"error: {VALUE}: incorrect passphrase\n"))
     with pytest.raises(Usage, match="passphrase") as caught:
-        run(home)
+        run(repo)
     assert VALUE not in "\n".join(caught.value.lines())

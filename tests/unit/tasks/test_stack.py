@@ -11,11 +11,11 @@ import pytest
 
 from runbooks.core.errors import NotApproved, NotFound, OpsError, ToolFailed, Usage
 from runbooks.tasks import stack
-from tests.unit.house import REAL_ROOT, House
+from tests.fixtures import REAL_ROOT, Repo
 
 
-def run(house: House, service: str = "postgres") -> None:
-    stack.init.body(house.c, service)
+def run(repo: Repo, service: str = "postgres") -> None:
+    stack.init.body(repo.c, service)
 
 
 @pytest.fixture
@@ -25,58 +25,58 @@ def says(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return answers
 
 
-def inits(house: House) -> list[str]:
-    return [argv for argv in house.argvs("pulumi") if "stack init" in argv]
+def inits(repo: Repo) -> list[str]:
+    return [argv for argv in repo.argvs("pulumi") if "stack init" in argv]
 
 
 def test_it_shows_backend_and_names_asks_and_creates(
-    house: House, says: list[bool], capsys: pytest.CaptureFixture[str]
+    repo: Repo, says: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
     says.append(True)
-    house.answer("pulumi", ["stack", "init"], (0, "", "Created stack 'mx'\n"))
-    run(house)
-    folder = house.root / "pulumi" / "data" / "databases" / "postgres"
-    assert inits(house) == [f"-C {folder} stack init mx --non-interactive"]
+    repo.answer("pulumi", ["stack", "init"], (0, "", "Created stack 'mx'\n"))
+    run(repo)
+    folder = repo.root / "pulumi" / "data" / "databases" / "postgres"
+    assert inits(repo) == [f"-C {folder} stack init mx --non-interactive"]
     output = capsys.readouterr().out
-    for part in (f"file://{house.backend}", "organization/postgresql/mx", str(folder / "Pulumi.mx.yaml")):
+    for part in (f"file://{repo.backend}", "organization/postgresql/mx", str(folder / "Pulumi.mx.yaml")):
         assert part in output
     assert "next: ./inv --target home secrets.set postgres superuser_password --generate" in output
 
 
-def test_no_yes_no_stack(house: House, says: list[bool]) -> None:
+def test_no_yes_no_stack(repo: Repo, says: list[bool]) -> None:
     says.append(False)
     with pytest.raises(NotApproved):
-        run(house)
-    assert inits(house) == []
+        run(repo)
+    assert inits(repo) == []
 
 
-def test_without_a_terminal_no_stack(house: House) -> None:
+def test_without_a_terminal_no_stack(repo: Repo) -> None:
     with pytest.raises(NotApproved):
-        run(house)
-    assert inits(house) == []
+        run(repo)
+    assert inits(repo) == []
 
 
-def test_a_stack_that_exists_stays(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    house.has_stacks("postgresql")
-    run(house)
-    assert inits(house) == []
+def test_a_stack_that_exists_stays(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.has_stacks("postgresql")
+    run(repo)
+    assert inits(repo) == []
     assert "exists already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "error"), [("postgers", NotFound), ("-x", Usage), ("", Usage)])
-def test_names_that_are_no_service(house: House, name: str, error: type[OpsError]) -> None:
+def test_names_that_are_no_service(repo: Repo, name: str, error: type[OpsError]) -> None:
     with pytest.raises(error) as caught:
-        run(house, name)
-    assert house.calls("pulumi") == []
+        run(repo, name)
+    assert repo.calls("pulumi") == []
     if error is NotFound:
         assert "postgres" in caught.value.expected
 
 
-def test_a_failure_of_pulumi_is_told(house: House, says: list[bool]) -> None:
+def test_a_failure_of_pulumi_is_told(repo: Repo, says: list[bool]) -> None:
     says.append(True)
-    house.answer("pulumi", ["stack", "init"], (1, "", "error: disk quota exceeded\n"))
+    repo.answer("pulumi", ["stack", "init"], (1, "", "error: disk quota exceeded\n"))
     with pytest.raises(ToolFailed, match="disk quota"):
-        run(house)
+        run(repo)
 
 
 @pytest.mark.parametrize(

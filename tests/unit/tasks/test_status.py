@@ -9,8 +9,7 @@ import pytest
 
 from runbooks.core.errors import LoginMissing, NotFound, ToolFailed
 from runbooks.tasks import status
-from tests.answers import listing
-from tests.unit.house import House
+from tests.fixtures import Repo, listing
 
 
 def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") -> dict[str, Any]:
@@ -19,8 +18,8 @@ def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") ->
 
 
 @pytest.fixture
-def home(house: House) -> House:
-    house.has_stacks("cnpg", "postgresql")
+def repo(repo: Repo) -> Repo:
+    repo.has_stacks("cnpg", "postgresql")
     state = {
         "deployment": {
             "manifest": {"time": "2026-11-24T07:02:03.5Z"},
@@ -34,22 +33,22 @@ def home(house: House) -> House:
             "pending_operations": [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::cnpg::a:b:C::x"}}],
         }
     }
-    house.answer("pulumi", ["stack", "export"], {"deployment": {}})
-    house.answer("pulumi", ["cnpg", "export"], state)
-    house.answer("kubectl", ["get", "pods"], listing(pod("a", "cnpg-system"), pod("b", "cnpg-system", ready=False)))
-    return house
+    repo.answer("pulumi", ["stack", "export"], {"deployment": {}})
+    repo.answer("pulumi", ["cnpg", "export"], state)
+    repo.answer("kubectl", ["get", "pods"], listing(pod("a", "cnpg-system"), pod("b", "cnpg-system", ready=False)))
+    return repo
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()}
 
 
-def test_one_row_a_service(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = home.backend / ".pulumi" / "locks" / "organization" / "cnpg" / "mx"
+def test_one_row_a_service(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = repo.backend / ".pulumi" / "locks" / "organization" / "cnpg" / "mx"
     folder.mkdir(parents=True)
     lock = {"pid": 12, "username": "me", "hostname": "desk", "timestamp": "2026-11-24T07:00:00Z"}
     (folder / "x.json").write_text(json.dumps(lock))
-    status.status.body(home.c)
+    status.status.body(repo.c)
     told = rows(capsys)
     assert told["cnpg"] == (
         "cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel me@desk, pid 12, since 2026-11-24T07:00:00Z 1 of 2"
@@ -58,27 +57,27 @@ def test_one_row_a_service(home: House, capsys: pytest.CaptureFixture[str]) -> N
     assert told["tailscale"] == "tailscale none - - - - -"
 
 
-def test_a_stack_that_cannot_be_read_leaves_the_others(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.answer("pulumi", ["postgres", "export"], (255, "", "error: snapshot integrity failure; it was written anyway"))
+def test_a_stack_that_cannot_be_read_leaves_the_others(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("pulumi", ["postgres", "export"], (255, "", "error: snapshot integrity failure; it was written anyway"))
     with pytest.raises(ToolFailed, match="postgres"):
-        status.status.body(home.c)
+        status.status.body(repo.c)
     told = rows(capsys)
     assert told["postgres"] == "postgres mx cannot be read - - - -"
     assert told["cnpg"].startswith("cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel")
 
 
-def test_an_unreachable_cluster_leaves_the_stacks(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    home.answer("kubectl", ["get"], (1, "", "connection refused"))
-    status.status.body(home.c)
+def test_an_unreachable_cluster_leaves_the_stacks(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.answer("kubectl", ["get"], (1, "", "connection refused"))
+    status.status.body(repo.c)
     told = rows(capsys)
     assert "not asked" in told["The"]
     assert told["cnpg"].endswith("free -")
 
 
-def test_a_lab_that_does_not_run_is_not_started(house: House) -> None:
-    house.c.config.ops.target = "lab"
+def test_a_lab_that_does_not_run_is_not_started(repo: Repo) -> None:
+    repo.c.config.ops.target = "lab"
     with pytest.raises(NotFound) as caught:
-        status.status.body(house.c)
+        status.status.body(repo.c)
     assert caught.value.next_step == "./inv lab.up"
 
 
@@ -104,15 +103,15 @@ def test_pods_that_have_done_their_work_do_not_count() -> None:
     assert status.pods_ready(pods, "z") == "-"
 
 
-def test_a_state_is_written_nowhere(home: House) -> None:
+def test_a_state_is_written_nowhere(repo: Repo) -> None:
     """A chart's value in a ConfigMap is no secret to pulumi, and nobody here knows it yet."""
     leaked = {"urn": "urn:pulumi:mx::cnpg::a:b:C::x", "inputs": {"data": {"password": "hunter2-of-a-chart"}}}
-    home.answer("pulumi", ["cnpg", "export"], {"deployment": {"resources": [leaked]}})
-    status.status.body(home.c)
-    assert "hunter2-of-a-chart" not in home.everything_written()
+    repo.answer("pulumi", ["cnpg", "export"], {"deployment": {"resources": [leaked]}})
+    status.status.body(repo.c)
+    assert "hunter2-of-a-chart" not in repo.everything_written()
 
 
-def test_a_state_that_cannot_be_read_says_why(home: House) -> None:
-    home.answer("pulumi", ["cnpg", "export"], (1, "", "error: [401] Unauthorized\n"))
+def test_a_state_that_cannot_be_read_says_why(repo: Repo) -> None:
+    repo.answer("pulumi", ["cnpg", "export"], (1, "", "error: [401] Unauthorized\n"))
     with pytest.raises(LoginMissing):
-        status.status.body(home.c)
+        status.status.body(repo.c)

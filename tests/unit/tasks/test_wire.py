@@ -12,8 +12,7 @@ from runbooks.core.errors import NotApproved, Usage, VerificationFailed
 from runbooks.services import SERVICES
 from runbooks.stacks.service import Reference
 from runbooks.tasks import wire
-from tests.unit.house import REAL_ROOT, House
-from tests.unit.stage import preview_answer
+from tests.fixtures import REAL_ROOT, Repo, preview_answer
 from tests.unit.tasks.test_esc import opened
 
 TASKS = {task.name: task for task in wire.wire.__dict__["tasks"]}
@@ -31,27 +30,24 @@ def checkpoint(outputs: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def home(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    house.has_stacks("postgresql", state=checkpoint(OUTPUTS))
-    house.has_stacks("immich", state=checkpoint({}))
-    settings = house.root / "pulumi" / "data" / "databases" / "postgres" / "Pulumi.mx.yaml"
-    settings.write_text("config:\n  postgresql:superuser_password:\n    secure: v1:abc\n")
-    house.answer("pulumi", ["config", "--show-secrets"], {})
-    house.answer("pulumi", ["config", "set"], "")
-    house.answer("pulumi", ["preview", "--json"], preview_answer())
-    monkeypatch.setattr("runbooks.core.reporter._in_use", [])
-    return house
+def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    repo.has_stacks("postgresql", state=checkpoint(OUTPUTS))
+    repo.has_stacks("immich", state=checkpoint({}))
+    repo.has_superuser_password()
+    repo.answer("pulumi", ["config", "set"], "")
+    repo.answer("pulumi", ["preview", "--json"], preview_answer())
+    return repo
 
 
-def immich(home: House, reference: str | None = REFERENCE, *, password: bool = True) -> None:
+def immich(repo: Repo, reference: str | None = REFERENCE, *, password: bool = True) -> None:
     lines = [f"  immich:postgres_stack: {reference}"] if reference else []
     lines += ["  immich:database_password:", "    secure: v1:abc"] if password else []
-    path = home.root / "pulumi" / "apps" / "media" / "immich" / "Pulumi.mx.yaml"
+    path = repo.root / "pulumi" / "apps" / "media" / "immich" / "Pulumi.mx.yaml"
     path.write_text("\n".join(["config:" if lines else "config: {}", *lines, ""]))
 
 
-def previews(home: House) -> list[str]:
-    return [argv for argv in home.argvs("pulumi") if "preview --json" in argv]
+def previews(repo: Repo) -> list[str]:
+    return [argv for argv in repo.argvs("pulumi") if "preview --json" in argv]
 
 
 def test_only_consumers_are_wired() -> None:
@@ -59,63 +55,63 @@ def test_only_consumers_are_wired() -> None:
     assert {"immich", "stitch"} <= set(TASKS)
 
 
-def test_every_link_holds_then_the_preview(home: House, capsys: pytest.CaptureFixture[str]) -> None:
-    immich(home)
-    TASKS["immich"].body(home.c)
+def test_every_link_holds_then_the_preview(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    immich(repo)
+    TASKS["immich"].body(repo.c)
     output = capsys.readouterr().out
     assert "postgres gives ts_hostname or host, port, username, password, k8s_namespace" in output
     assert f"immich:postgres_stack is {REFERENCE}" in output and "every setting" in output
-    assert len(previews(home)) == 1 and not any("config set" in argv for argv in home.argvs("pulumi"))
+    assert len(previews(repo)) == 1 and not any("config set" in argv for argv in repo.argvs("pulumi"))
 
 
 @pytest.mark.parametrize("gone", ["port", "password", "k8s_namespace"])
-def test_a_missing_output_is_named_with_producer_and_consumer(home: House, gone: str) -> None:
-    immich(home)
-    home.has_stacks("postgresql", state=checkpoint({key: value for key, value in OUTPUTS.items() if key != gone}))
+def test_a_missing_output_is_named_with_producer_and_consumer(repo: Repo, gone: str) -> None:
+    immich(repo)
+    repo.has_stacks("postgresql", state=checkpoint({key: value for key, value in OUTPUTS.items() if key != gone}))
     with pytest.raises(VerificationFailed) as broken:
-        TASKS["immich"].body(home.c)
+        TASKS["immich"].body(repo.c)
     assert f"postgres has no output {gone}" in broken.value.summary and "immich reads" in broken.value.summary
-    assert not previews(home)
+    assert not previews(repo)
 
 
-def test_either_of_two_outputs_will_do(home: House) -> None:
-    immich(home)
-    home.has_stacks("postgresql", state=checkpoint({**OUTPUTS, "ts_hostname": ""}))
-    TASKS["immich"].body(home.c)
-    home.has_stacks("postgresql", state=checkpoint({**OUTPUTS, "ts_hostname": "", "host": ""}))
+def test_either_of_two_outputs_will_do(repo: Repo) -> None:
+    immich(repo)
+    repo.has_stacks("postgresql", state=checkpoint({**OUTPUTS, "ts_hostname": ""}))
+    TASKS["immich"].body(repo.c)
+    repo.has_stacks("postgresql", state=checkpoint({**OUTPUTS, "ts_hostname": "", "host": ""}))
     with pytest.raises(VerificationFailed, match="ts_hostname or host"):
-        TASKS["immich"].body(home.c)
+        TASKS["immich"].body(repo.c)
 
 
-def test_a_producer_without_outputs_is_named(home: House) -> None:
-    immich(home)
-    home.has_stacks("postgresql", state=checkpoint({}))
+def test_a_producer_without_outputs_is_named(repo: Repo) -> None:
+    immich(repo)
+    repo.has_stacks("postgresql", state=checkpoint({}))
     with pytest.raises(VerificationFailed, match="postgres has no outputs yet") as broken:
-        TASKS["immich"].body(home.c)
+        TASKS["immich"].body(repo.c)
     assert broken.value.next_step.startswith("./inv deploy.postgres")
 
 
-def test_a_missing_reference_is_set_after_asking(home: House) -> None:
-    immich(home, None)
+def test_a_missing_reference_is_set_after_asking(repo: Repo) -> None:
+    immich(repo, None)
     with pytest.raises(NotApproved):
-        TASKS["immich"].body(home.c)
-    assert not any("config set" in argv for argv in home.argvs("pulumi"))
-    TASKS["immich"].body(home.c, yes=True)
-    (call,) = [argv for argv in home.argvs("pulumi") if "config set" in argv]
+        TASKS["immich"].body(repo.c)
+    assert not any("config set" in argv for argv in repo.argvs("pulumi"))
+    TASKS["immich"].body(repo.c, yes=True)
+    (call,) = [argv for argv in repo.argvs("pulumi") if "config set" in argv]
     assert call.endswith(f"immich:postgres_stack {REFERENCE}") and "--secret" not in call
 
 
-def test_a_reference_to_another_stack_is_told_and_left_alone(home: House) -> None:
-    immich(home, "organization/postgresql/other")
+def test_a_reference_to_another_stack_is_told_and_left_alone(repo: Repo) -> None:
+    immich(repo, "organization/postgresql/other")
     with pytest.raises(VerificationFailed, match=r"is organization/postgresql/other, but postgres on this target is"):
-        TASKS["immich"].body(home.c, yes=True)
-    assert not any("config set" in argv for argv in home.argvs("pulumi"))
+        TASKS["immich"].body(repo.c, yes=True)
+    assert not any("config set" in argv for argv in repo.argvs("pulumi"))
 
 
-def test_missing_secrets_are_named(home: House) -> None:
-    immich(home, password=False)
+def test_missing_secrets_are_named(repo: Repo) -> None:
+    immich(repo, password=False)
     with pytest.raises(Usage, match="immich:database_password") as refused:
-        TASKS["immich"].body(home.c)
+        TASKS["immich"].body(repo.c)
     assert "secrets.set immich database_password" in refused.value.next_step
 
 
@@ -128,18 +124,18 @@ def test_the_outputs_looked_for_are_those_the_programs_read() -> None:
 
 
 @pytest.fixture
-def cloud(home: House) -> House:
-    home.on_cloud()
-    home.install("esc")
-    shutil.copytree(REAL_ROOT / "environments", home.root / "environments")
-    home.answer("esc", ["--format"], opened())
+def cloud(repo: Repo) -> Repo:
+    repo.on_cloud()
+    repo.install("esc")
+    shutil.copytree(REAL_ROOT / "environments", repo.root / "environments")
+    repo.answer("esc", ["--format"], opened())
     produced = json.loads(checkpoint(OUTPUTS))["checkpoint"]["latest"]
-    home.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": produced})
-    (home.root / "pulumi" / "apps" / "stitch" / "Pulumi.mx.yaml").write_text("config: {}\n")
-    return home
+    repo.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": produced})
+    repo.config_file("stitch").write_text("config: {}\n")
+    return repo
 
 
-def test_the_environment_is_bound_after_asking(cloud: House) -> None:
+def test_the_environment_is_bound_after_asking(cloud: Repo) -> None:
     path = cloud.root / "pulumi" / "apps" / "stitch" / "Pulumi.mx.yaml"
     with pytest.raises(NotApproved):
         TASKS["stitch"].body(cloud.c)
@@ -149,7 +145,7 @@ def test_the_environment_is_bound_after_asking(cloud: House) -> None:
     assert len(previews(cloud)) == 1
 
 
-def test_the_outputs_an_environment_reads_must_be_there(cloud: House) -> None:
+def test_the_outputs_an_environment_reads_must_be_there(cloud: Repo) -> None:
     produced = json.loads(checkpoint({key: value for key, value in OUTPUTS.items() if key != "user"}))
     latest = {"deployment": produced["checkpoint"]["latest"]}
     cloud.answer("pulumi", ["stack", "export", "databases/postgres"], latest)
@@ -158,15 +154,15 @@ def test_the_outputs_an_environment_reads_must_be_there(cloud: House) -> None:
     assert "environments/stitch/prod.yaml" in broken.value.expected and "host" in broken.value.expected
 
 
-def test_a_file_backend_is_told_before_anything_runs(house: House) -> None:
+def test_a_file_backend_is_told_before_anything_runs(repo: Repo) -> None:
     """Before the producer's stack is missed too, which is not what is wrong."""
     with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
-        TASKS["stitch"].body(house.c)
+        TASKS["stitch"].body(repo.c)
     assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind stitch/prod" in refused.value.next_step
-    assert [argv for argv in house.argvs("pulumi") if "version" not in argv] == []
+    assert [argv for argv in repo.argvs("pulumi") if "version" not in argv] == []
 
 
-def test_an_environment_that_breaks_the_contract_stops_it(cloud: House) -> None:
+def test_an_environment_that_breaks_the_contract_stops_it(cloud: Repo) -> None:
     cloud.answer("esc", ["--format"], opened(image=None))
     with pytest.raises(Usage, match="image"):
         TASKS["stitch"].body(cloud.c, yes=True)

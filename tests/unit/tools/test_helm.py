@@ -8,7 +8,7 @@ import pytest
 
 from runbooks.core.errors import ToolFailed
 from runbooks.tools import helm
-from tests.answers import outcome
+from tests.fixtures import outcome
 
 HELM = helm.Helm(program="/bin/helm", kubeconfig=Path("/run/kubeconfig"))
 

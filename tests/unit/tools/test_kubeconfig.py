@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from runbooks.core.errors import Refused
 from runbooks.tools.kubeconfig import ended_credential, is_loopback, read_context, write_private
-from tests.answers import kubeconfig
+from tests.fixtures import kubeconfig
 
 
 def written(tmp_path: Path, document: Any) -> Path:

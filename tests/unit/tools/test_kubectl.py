@@ -25,7 +25,7 @@ from runbooks.tools.kubectl import (
     read_versions,
     trouble_of,
 )
-from tests.answers import Answers, outcome
+from tests.fixtures import ScriptedRunner, outcome
 
 KUBECTL = Kubectl(program="/bin/kubectl", kubeconfig=Path("/run/kubeconfig"))
 HEAD = ("/bin/kubectl", "--kubeconfig=/run/kubeconfig", "--request-timeout=10s", "get")
@@ -102,26 +102,26 @@ def test_an_answer_that_is_no_object_fails(text: str) -> None:
 
 def test_a_broken_connection_is_tried_three_times_a_refusal_once() -> None:
     broken = (1, "", "net/http: TLS handshake timeout")
-    late = Answers((("get",), [broken, broken, {"items": []}]))
+    late = ScriptedRunner((("get",), [broken, broken, {"items": []}]))
     assert ask(late, KUBECTL.get("pods")) == {"items": []}
-    assert len(late.asked) == 3
+    assert len(late.commands) == 3
 
-    never = Answers((("get",), broken))
+    never = ScriptedRunner((("get",), broken))
     with pytest.raises(KubectlFailed):
         ask(never, KUBECTL.get("pods"))
-    assert len(never.asked) == 3
+    assert len(never.commands) == 3
 
-    refused = Answers((("get",), (1, "", "connection refused")))
+    refused = ScriptedRunner((("get",), (1, "", "connection refused")))
     with pytest.raises(KubectlFailed):
         ask(refused, KUBECTL.get("pods"))
-    assert len(refused.asked) == 1
+    assert len(refused.commands) == 1
 
 
 def test_a_missing_object_is_none_and_other_failures_are_not() -> None:
-    missing = Answers((("get",), (1, "", 'Error from server (NotFound): secrets "x" not found')))
+    missing = ScriptedRunner((("get",), (1, "", 'Error from server (NotFound): secrets "x" not found')))
     assert find(missing, KUBECTL.get("secrets", "x")) is None
     with pytest.raises(KubectlFailed):
-        find(Answers((("get",), (1, "", "(Forbidden)"))), KUBECTL.get("secrets", "x"))
+        find(ScriptedRunner((("get",), (1, "", "(Forbidden)"))), KUBECTL.get("secrets", "x"))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from runbooks.tools import network
-from tests.answers import Answers
+from tests.fixtures import ScriptedRunner
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers 200 with a page, 302 below /away."""
+    """ScriptedRunner 200 with a page, 302 below /away."""
 
     def do_GET(self) -> None:
         self.send_response(302 if self.path.startswith("/away") else 200)
@@ -91,12 +91,12 @@ def test_a_resolver_that_never_answers_is_left_behind(monkeypatch: pytest.Monkey
 
 def test_the_tailnets_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert network.tailscale_status(Answers()) is None
+    assert network.tailscale_status(ScriptedRunner()) is None
 
     program = tmp_path / "tailscale"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     running = {"BackendState": "Running"}
-    assert network.tailscale_status(Answers((("status", "--json"), json.dumps(running)))) == running
+    assert network.tailscale_status(ScriptedRunner((("status", "--json"), json.dumps(running)))) == running
     with pytest.raises(OSError, match="without JSON"):
-        network.tailscale_status(Answers((("status",), (1, "", "failed to connect to local tailscaled"))))
+        network.tailscale_status(ScriptedRunner((("status",), (1, "", "failed to connect to local tailscaled"))))
