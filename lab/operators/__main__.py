@@ -20,7 +20,8 @@ import httpx
 import kopf
 
 from lab.operators import certmanager, clickhouse, cnpg, postgres, prometheus, storage, tailscale, tunnel
-from lab.operators.api import Api, Kind, connect
+from lab.operators.api import Api, connect
+from lab.operators.objects import Kind
 from lab.operators.routes import ROUTES, Route, labels_of, look_again
 from lab.operators.work import Controller, Work
 

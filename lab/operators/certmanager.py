@@ -12,33 +12,16 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from lab import certificates
 from lab.certificates import Pair
-from lab.operators.api import (
-    CERTIFICATE,
-    CLUSTER_ISSUER,
-    DEPLOYMENT,
-    ISSUER,
-    MUTATING_WEBHOOKS,
-    SECRET,
-    VALIDATING_WEBHOOKS,
-    Api,
-    Kind,
-    Object,
-    condition,
-    decode,
-    encode,
-    is_leaving,
-    is_true,
-    key_of,
-    runs,
-    with_condition,
-)
+from lab.operators import objects
+from lab.operators.api import Api
+from lab.operators.objects import Kind, Object
 from lab.operators.work import Controller, Work
 
 MANAGER = "cert-manager"
@@ -72,8 +55,8 @@ class NotReadyError(Exception):
 def controllers(api: Api, work: Work) -> dict[str, Controller]:
     manager = CertManager(api.acting_as(MANAGER), work)
     return {
-        "issuer": lambda namespace, name: manager.reconcile_issuer(ISSUER, namespace, name),
-        "cluster-issuer": lambda _, name: manager.reconcile_issuer(CLUSTER_ISSUER, "", name),
+        "issuer": lambda namespace, name: manager.reconcile_issuer(objects.ISSUER, namespace, name),
+        "cluster-issuer": lambda _, name: manager.reconcile_issuer(objects.CLUSTER_ISSUER, "", name),
         "issuers": manager.reconcile_all,
         "certificate": manager.reconcile_certificate,
         "certificate-secret": manager.reconcile_users_of_secret,
@@ -81,37 +64,35 @@ def controllers(api: Api, work: Work) -> dict[str, Controller]:
     }
 
 
+@dataclass(frozen=True)
 class CertManager:
     """Issuers and ClusterIssuers, Certificates, and the authority in the webhook configurations."""
 
-    def __init__(self, api: Api, work: Work) -> None:
-        self._api = api
-        self._work = work
-        self._acme: dict[str, Pair] = {}
-        """By ACME server: the authority in its place, as long as this process lives."""
-        self._making = threading.Lock()
+    api: Api
+    work: Work
+    _acme: dict[str, Pair] = field(default_factory=dict)
+    """By ACME server: the authority in its place, as long as this process lives."""
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at every issuer and certificate, when cert-manager starts or stops."""
-        kinds = (("issuer", ISSUER), ("cluster-issuer", CLUSTER_ISSUER), ("certificate", CERTIFICATE))
-        for controller, kind in kinds:
-            for found in self._api.list(kind):
-                self._work.add(controller, *key_of(found))
-        self._work.add("webhooks")
+        self.work.add_each("issuer", self.api.list(objects.ISSUER))
+        self.work.add_each("cluster-issuer", self.api.list(objects.CLUSTER_ISSUER))
+        self.work.add_each("certificate", self.api.list(objects.CERTIFICATE))
+        self.work.add("webhooks")
 
     def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
         """Ask for a look at the Certificates kept in a Secret."""
-        for found in self._api.list(CERTIFICATE, namespace):
-            if found["spec"].get("secretName") == name:
-                self._work.add("certificate", *key_of(found))
+        found = self.api.list(objects.CERTIFICATE, namespace)
+        self.work.add_each("certificate", (one for one in found if one["spec"].get("secretName") == name))
 
     def _home(self) -> str:
         """Where a ClusterIssuer's Secrets are, while everything of the release runs; empty otherwise."""
-        for found in self._api.list(DEPLOYMENT, labels=PROGRAM):
+        for found in self.api.list(objects.DEPLOYMENT, labels=PROGRAM):
             meta = found["metadata"]
             release = {RELEASE: meta["labels"].get(RELEASE, "")}
-            programs = self._api.list(DEPLOYMENT, meta["namespace"], release)
-            if all(runs(program) for program in programs):
+            programs = self.api.list(objects.DEPLOYMENT, meta["namespace"], release)
+            if all(objects.runs(program) for program in programs):
                 named = argument_of(found, "cluster-resource-namespace")
                 return meta["namespace"] if named in ("", "$(POD_NAMESPACE)") else named
         return ""
@@ -119,9 +100,9 @@ class CertManager:
     # -- issuers ------------------------------------------------------------------------------------------------------
 
     def reconcile_issuer(self, kind: Kind, namespace: str, name: str) -> float | None:
-        issuer = self._api.get(kind, namespace, name)
+        issuer = self.api.get(kind, namespace, name)
         home = self._home()
-        if issuer is None or is_leaving(issuer) or not home:
+        if issuer is None or objects.is_leaving(issuer) or not home:
             return None
         try:
             reason, message, acme = self._set_up(issuer, namespace or home)
@@ -137,7 +118,7 @@ class CertManager:
         if "acme" in spec:
             return self._set_up_acme(spec["acme"], namespace)
         if "ca" in spec:
-            signing_pair(self._api, namespace, spec["ca"].get("secretName", ""))
+            signing_pair(self.api, namespace, spec["ca"].get("secretName", ""))
             return "KeyPairVerified", "Signing CA verified", {}
         if "selfSigned" in spec:
             return "IsReady", "", {}
@@ -165,12 +146,12 @@ class CertManager:
 
     def _account_key(self, reference: Mapping[str, Any], namespace: str) -> str:
         name, key = reference["name"], reference.get("key") or "tls.key"
-        found = self._api.get(SECRET, namespace, name)
+        found = self.api.get(objects.SECRET, namespace, name)
         if found is None:
             meta = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "cert-manager"}}
-            data = encode({key: certificates.private_pem(certificates.new_key())})
-            found = self._api.apply(SECRET.new(meta, data=data))
-        value = decode(found).get(key, "")
+            data = objects.encode({key: certificates.private_pem(certificates.new_key())})
+            found = self.api.apply(objects.SECRET.new(meta, data=data))
+        value = objects.decode(found).get(key, "")
         if not value:
             message = f"Account private key is invalid: no data for \"{key}\" in secret '{namespace}/{name}'"
             raise NotReadyError("ErrVerifyACMEAccount", message)
@@ -178,7 +159,7 @@ class CertManager:
 
     def _missing(self, reference: Mapping[str, Any], namespace: str) -> str:
         name, key = reference.get("name", ""), reference.get("key", "")
-        found = self._api.get(SECRET, namespace, name)
+        found = self.api.get(objects.SECRET, namespace, name)
         if found is None:
             return f'failed to get secret "{name}": secrets "{name}" not found'
         return "" if not key or key in (found.get("data") or {}) else f'the secret "{name}" does not have key "{key}"'
@@ -186,42 +167,40 @@ class CertManager:
     def _report_issuer(
         self, issuer: Object, *, ok: bool, reason: str, message: str, acme: Object | None = None
     ) -> None:
-        status = issuer.get("status") or {}
-        ready = condition(issuer, READY, ok, reason=reason, message=message)
-        conditions = with_condition(status.get("conditions") or [], ready)
-        self._api.update_status(issuer, {"conditions": conditions} | ({"acme": acme} if acme else {}))
+        ready = objects.with_conditions(issuer, objects.condition(issuer, READY, ok, reason=reason, message=message))
+        self.api.update_status(issuer, {"conditions": ready} | ({"acme": acme} if acme else {}))
 
     # -- certificates -------------------------------------------------------------------------------------------------
 
     def reconcile_certificate(self, namespace: str, name: str) -> float | None:
-        certificate = self._api.get(CERTIFICATE, namespace, name)
+        certificate = self.api.get(objects.CERTIFICATE, namespace, name)
         home = self._home()
-        if certificate is None or is_leaving(certificate) or not home:
+        if certificate is None or objects.is_leaving(certificate) or not home:
             return None
-        secret = self._api.get(SECRET, namespace, certificate["spec"]["secretName"])
+        secret = self.api.get(objects.SECRET, namespace, certificate["spec"]["secretName"])
         why = self._why_issue(certificate, secret)
         if why is None:
-            self._report(certificate, secret, issued=_condition(certificate, ISSUING) is not None)
+            self._report(certificate, secret, issued=objects.is_true(certificate, ISSUING))
             return _until_renewal(certificate, secret)
-        if not _condition(certificate, ISSUING):
+        if not objects.is_true(certificate, ISSUING):
             certificate = self._report(certificate, secret, issuing=why)
         try:
             pair = self._issue(certificate, home)
         except (NotReadyError, ValueError) as problem:
             reason = problem.reason if isinstance(problem, NotReadyError) else "Failed"
-            self._api.warn(certificate, reason, str(problem))
+            self.api.warn(certificate, reason, str(problem))
             return RETRY
         secret = self._keep(certificate, pair)
         done = "The certificate has been successfully issued"
-        self._api.warn(certificate, ISSUING, done, normal=True)
+        self.api.warn(certificate, ISSUING, done, normal=True)
         self._report(certificate, secret, issued=True)
         return _until_renewal(certificate, secret)
 
     def _why_issue(self, certificate: Object, secret: Object | None) -> tuple[str, str] | None:
         """Reason and message of an issuance that is due; None while the Secret is right."""
-        asked = _condition(certificate, ISSUING)
-        if asked and asked.get("reason") == ON_DEMAND:
-            return ON_DEMAND, str(asked.get("message", ""))
+        for asked in objects.conditions(certificate):
+            if (asked["type"], asked["status"], asked.get("reason")) == (ISSUING, "True", ON_DEMAND):
+                return ON_DEMAND, str(asked.get("message", ""))
         wrong = violation(certificate, secret)
         if wrong:
             return wrong
@@ -233,19 +212,19 @@ class CertManager:
     def _issue(self, certificate: Object, home: str) -> Pair:
         """Raises `NotReadyError`, ValueError."""
         namespace, reference = certificate["metadata"]["namespace"], certificate["spec"]["issuerRef"]
-        kind = CLUSTER_ISSUER if reference.get("kind") == "ClusterIssuer" else ISSUER
-        issuer = self._api.get(kind, namespace if kind.namespaced else "", reference["name"])
+        kind = objects.CLUSTER_ISSUER if reference.get("kind") == "ClusterIssuer" else objects.ISSUER
+        issuer = self.api.get(kind, namespace if kind.namespaced else "", reference["name"])
         if issuer is None:
             name = f'{kind.kind.lower()}.{GROUP} "{reference["name"]}"'
             raise NotReadyError("IssuerNotFound", f'Referenced "{kind.kind}" not found: {name} not found')
-        if not is_true(issuer, READY):
+        if not objects.is_true(issuer, READY):
             raise NotReadyError("IssuerNotReady", "Referenced issuer does not have a Ready status condition")
         wanted, spec = certificates.wanted_of(certificate["spec"]), issuer["spec"]
         if "selfSigned" in spec:
             return certificates.self_signed(wanted)
         if "ca" in spec:
             where = namespace if kind.namespaced else home
-            return certificates.signed_by(wanted, signing_pair(self._api, where, spec["ca"]["secretName"]))
+            return certificates.signed_by(wanted, signing_pair(self.api, where, spec["ca"]["secretName"]))
         # An ACME server's authority is trusted everywhere, so the Secret has no ca.crt.
         return replace(certificates.signed_by(wanted, self._authority(spec["acme"]["server"])), authority="")
 
@@ -265,8 +244,8 @@ class CertManager:
             "labels": KEEP | (template.get("labels") or {}),
             "annotations": annotations_of(certificate) | (template.get("annotations") or {}),
         }
-        data = encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted)
-        return self._api.apply(SECRET.new(wanted, type="kubernetes.io/tls", data=data))
+        data = objects.encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted)
+        return self.api.apply(objects.SECRET.new(wanted, type="kubernetes.io/tls", data=data))
 
     def _report(
         self,
@@ -276,7 +255,7 @@ class CertManager:
         issuing: tuple[str, str] | None = None,
         issued: bool = False,
     ) -> Object:
-        return self._api.update_status(certificate, status_of(certificate, secret, issuing=issuing, issued=issued))
+        return self.api.update_status(certificate, status_of(certificate, secret, issuing=issuing, issued=issued))
 
     # -- webhooks -----------------------------------------------------------------------------------------------------
 
@@ -284,33 +263,32 @@ class CertManager:
         """The webhook's own authority, and its way into the webhook configurations that ask for it."""
         if not self._home():
             return
-        for found in self._api.list(DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
+        for found in self.api.list(objects.DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
             name = argument_of(found, "dynamic-serving-ca-secret-name")
-            if name and runs(found):
+            if name and objects.runs(found):
                 self._keep_authority(found["metadata"]["namespace"], name)
-        for kind in (VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS):
-            for configuration in self._api.list(kind):
+        for kind in (objects.VALIDATING_WEBHOOKS, objects.MUTATING_WEBHOOKS):
+            for configuration in self.api.list(kind):
                 self._inject(configuration)
 
     def _keep_authority(self, namespace: str, name: str) -> None:
-        if self._api.get(SECRET, namespace, name) is not None:
+        if self.api.get(objects.SECRET, namespace, name) is not None:
             return
         pair = certificates.authority("cert-manager-webhook-ca")
         meta = {"name": name, "namespace": namespace, "annotations": {MAY_BE_INJECTED: "true"}}
-        data = encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key})
-        self._api.create(SECRET.new(meta, data=data))
+        data = objects.encode({"ca.crt": pair.certificate, "tls.crt": pair.certificate, "tls.key": pair.key})
+        self.api.create(objects.SECRET.new(meta, data=data))
 
     def _inject(self, configuration: Object) -> None:
-        source = (configuration["metadata"].get("annotations") or {}).get(INJECT_FROM_SECRET, "")
-        namespace, _, name = source.partition("/")
-        secret = self._api.get(SECRET, namespace, name) if name else None
-        if secret is None or (secret["metadata"].get("annotations") or {}).get(MAY_BE_INJECTED) != "true":
+        namespace, _, name = objects.annotation(configuration, INJECT_FROM_SECRET).partition("/")
+        secret = self.api.get(objects.SECRET, namespace, name) if name else None
+        if secret is None or objects.annotation(secret, MAY_BE_INJECTED) != "true":
             return
         bundle = (secret.get("data") or {}).get("ca.crt")
         hooks = configuration.get("webhooks") or []
         trusting = [hook | {"clientConfig": hook["clientConfig"] | {"caBundle": bundle}} for hook in hooks]
         if bundle and trusting != hooks:
-            self._api.patch(configuration, {"webhooks": trusting})
+            self.api.patch(configuration, {"webhooks": trusting})
 
 
 def argument_of(deployment: Object, name: str) -> str:
@@ -336,8 +314,8 @@ def _references(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def signing_pair(api: Api, namespace: str, name: str) -> Pair:
     """The key pair of a CA issuer. Raises `NotReadyError`."""
-    found = api.get(SECRET, namespace, name)
-    values = decode(found)
+    found = api.get(objects.SECRET, namespace, name)
+    values = objects.decode(found)
     before = "Error getting keypair for CA issuer: "
     if found is None:
         raise NotReadyError("ErrGetKeyPair", f'{before}secrets "{name}" not found')
@@ -359,11 +337,10 @@ def status_of(
     status = certificate.get("status") or {}
     wrong = violation(certificate, secret)
     reason, message = wrong or (READY, "Certificate is up to date and has not expired")
-    ready = condition(certificate, READY, not wrong, reason=reason, message=message)
-    conditions = with_condition(status.get("conditions") or [], ready)
+    wanted = [objects.condition(certificate, READY, not wrong, reason=reason, message=message)]
     if issuing:
-        due = condition(certificate, ISSUING, True, reason=issuing[0], message=issuing[1])
-        conditions = with_condition(conditions, due)
+        wanted.append(objects.condition(certificate, ISSUING, True, reason=issuing[0], message=issuing[1]))
+    conditions = objects.with_conditions(certificate, *wanted)
     if issued:
         conditions = [entry for entry in conditions if entry["type"] != ISSUING]
     dates: list[str | None] = [None, None, None]
@@ -371,19 +348,15 @@ def status_of(
         found = _found(secret)
         moments = (found.not_before, found.not_after, renewal_time(certificate["spec"], found))
         dates = [f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in moments]
-    after: dict[str, Any] = {"conditions": conditions}
-    after |= zip(("notBefore", "notAfter", "renewalTime"), dates, strict=True)
-    return after | ({"revision": int(status.get("revision", 0)) + 1} if issued else {})
+    return {
+        "conditions": conditions,
+        **dict(zip(("notBefore", "notAfter", "renewalTime"), dates, strict=True)),
+        **({"revision": int(status.get("revision", 0)) + 1} if issued else {}),
+    }
 
 
 def _found(secret: Object | None) -> certificates.Found:
-    return certificates.read(decode(secret).get("tls.crt", ""))
-
-
-def _condition(certificate: Object, kind: str) -> Object | None:
-    """A condition that is True."""
-    found = (certificate.get("status") or {}).get("conditions") or []
-    return next((entry for entry in found if entry["type"] == kind and entry["status"] == "True"), None)
+    return certificates.read(objects.decode(secret).get("tls.crt", ""))
 
 
 def _until_renewal(certificate: Object, secret: Object | None) -> float:
@@ -404,7 +377,7 @@ def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | N
     spec = certificate["spec"]
     if secret is None:
         return "DoesNotExist", "Issuing certificate as Secret does not exist"
-    values = decode(secret)
+    values = objects.decode(secret)
     for key, what in (("tls.key", "a private key"), ("tls.crt", "a certificate")):
         if not values.get(key):
             return "MissingData", f"Issuing certificate as Secret does not contain {what}"

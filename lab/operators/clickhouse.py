@@ -11,19 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.operators.api import (
-    CLAIM,
-    CLICKHOUSE,
-    SECRET,
-    SERVICE,
-    STATEFUL_SET,
-    Api,
-    Object,
-    has_finalizer,
-    is_leaving,
-    key_of,
-    owner_reference,
-)
+from lab.operators import objects
+from lab.operators.api import Api
+from lab.operators.objects import Object
 from lab.operators.work import Controller, Work
 
 MANAGER = "clickhouse-operator"
@@ -79,60 +69,59 @@ def controllers(api: Api, work: Work) -> dict[str, Controller]:
     return {"clickhouse": installations.reconcile, "installations": installations.reconcile_all}
 
 
+@dataclass(frozen=True)
 class Installations:
     """The controller of ClickHouseInstallations."""
 
-    def __init__(self, api: Api, work: Work) -> None:
-        self._api = api
-        self._work = work
+    api: Api
+    work: Work
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at every installation, when the operator starts or stops."""
-        for found in self._api.list(CLICKHOUSE):
-            self._work.add("clickhouse", *key_of(found))
+        self.work.add_each("clickhouse", self.api.list(objects.CLICKHOUSE))
 
     def reconcile(self, namespace: str, name: str) -> float | None:
-        installation = self._api.get(CLICKHOUSE, namespace, name)
-        if installation is None or not self._api.runs(OPERATOR):
+        installation = self.api.get(objects.CLICKHOUSE, namespace, name)
+        if installation is None or not self.api.runs(OPERATOR):
             return None
-        if is_leaving(installation):
+        if objects.is_leaving(installation):
             return self._clean_up(installation)
-        installation = self._api.add_finalizer(installation, FINALIZER)
+        installation = self.api.add_finalizer(installation, FINALIZER)
         problems = self._missing_logins(installation)
         hosts = list(hosts_of(installation))
         if problems:
-            self._api.update_status(installation, status_of(installation, hosts, ready=0, errors=problems))
+            self.api.update_status(installation, status_of(installation, hosts, ready=0, errors=problems))
             return RETRY
-        self._api.apply(service(installation))
+        self.api.apply(service(installation))
         made = [self._make(host) for host in hosts]
         self._remove_others(installation, hosts)
         ready = sum(_is_ready(found) for found in made)
-        self._api.update_status(installation, status_of(installation, hosts, ready=ready, errors=[]))
+        self.api.update_status(installation, status_of(installation, hosts, ready=ready, errors=[]))
         return None if ready == len(hosts) else RETRY
 
     def _make(self, host: Host) -> Object:
         """The host's StatefulSet as it is now. Its claims cannot change in place: they grow beside it, it is remade."""
-        self._api.apply(host_service(host))
+        self.api.apply(host_service(host))
         wanted, meta = stateful_set(host), host.installation["metadata"]
-        found = self._api.get(STATEFUL_SET, meta["namespace"], host.name)
+        found = self.api.get(objects.STATEFUL_SET, meta["namespace"], host.name)
         if found is not None and _sizes(found) != _sizes(wanted):
             self._grow(host, _sizes(wanted))
-            self._api.delete(STATEFUL_SET, meta["namespace"], host.name)
+            self.api.delete(objects.STATEFUL_SET, meta["namespace"], host.name)
             return found | {"status": {}}
-        return self._api.apply(wanted)
+        return self.api.apply(wanted)
 
     def _grow(self, host: Host, sizes: Mapping[str, str]) -> None:
         for name, size in sizes.items():
-            claim = self._api.get(CLAIM, host.installation["metadata"]["namespace"], f"{name}-{host.name}-0")
+            claim = self.api.get(objects.CLAIM, host.installation["metadata"]["namespace"], f"{name}-{host.name}-0")
             if claim is not None and claim["spec"]["resources"]["requests"]["storage"] != size:
-                self._api.patch(claim, {"spec": {"resources": {"requests": {"storage": size}}}})
+                self.api.patch(claim, {"spec": {"resources": {"requests": {"storage": size}}}})
 
     def _missing_logins(self, installation: Object) -> list[str]:
         """Secrets of users that are not there: at home the pod would not start without them."""
         namespace, missing = installation["metadata"]["namespace"], []
         for key, value in ((installation["spec"].get("configuration") or {}).get("users") or {}).items():
             wanted = ((value.get("valueFrom") or {}).get("secretKeyRef") or {}) if isinstance(value, dict) else {}
-            secret = self._api.get(SECRET, namespace, wanted["name"]) if wanted else None
+            secret = self.api.get(objects.SECRET, namespace, wanted["name"]) if wanted else None
             if wanted and wanted.get("key") not in ((secret or {}).get("data") or {}):
                 missing.append(f"{key}: no key {wanted.get('key')} in Secret {namespace}/{wanted['name']}")
         return missing
@@ -141,28 +130,30 @@ class Installations:
         """What is left of hosts that the installation does not have any more."""
         namespace = installation["metadata"]["namespace"]
         names = {host.name for host in hosts}
-        for kind in (STATEFUL_SET, SERVICE):
-            for found in self._api.list(kind, namespace, {OF: installation["metadata"]["name"]}):
+        for kind in (objects.STATEFUL_SET, objects.SERVICE):
+            for found in self.api.list(kind, namespace, {OF: installation["metadata"]["name"]}):
                 name = found["metadata"]["name"]
                 if name.startswith("chi-") and name not in names:
-                    self._api.delete(kind, namespace, name)
+                    self.api.delete(kind, namespace, name)
 
     def _clean_up(self, installation: Object) -> float | None:
         """Its objects first, then the claims that are not to be kept, then the finalizer."""
-        if not has_finalizer(installation, FINALIZER):
+        if not objects.has_finalizer(installation, FINALIZER):
             return None
         meta = installation["metadata"]
-        self._api.update_status(installation, {"status": "Terminating"})
+        self.api.update_status(installation, {"status": "Terminating"})
         left = False
-        for kind in (STATEFUL_SET, SERVICE):
-            for found in self._api.list(kind, meta["namespace"], {OF: meta["name"]}):
+        for kind in (objects.STATEFUL_SET, objects.SERVICE):
+            for found in self.api.list(kind, meta["namespace"], {OF: meta["name"]}):
                 left = True
-                self._api.delete(kind, meta["namespace"], found["metadata"]["name"])
+                self.api.delete(kind, meta["namespace"], found["metadata"]["name"])
         if left:
             return 0.2
-        for claim in self._api.list(CLAIM, meta["namespace"], {OF: meta["name"], f"{GROUP}/reclaimPolicy": "Delete"}):
-            self._api.delete(CLAIM, meta["namespace"], claim["metadata"]["name"])
-        self._api.remove_finalizer(self._api.get(CLICKHOUSE, *key_of(installation)) or installation, FINALIZER)
+        unwanted = {OF: meta["name"], f"{GROUP}/reclaimPolicy": "Delete"}
+        for claim in self.api.list(objects.CLAIM, meta["namespace"], unwanted):
+            self.api.delete(objects.CLAIM, meta["namespace"], claim["metadata"]["name"])
+        now = self.api.get(objects.CLICKHOUSE, *objects.key_of(installation))
+        self.api.remove_finalizer(now or installation, FINALIZER)
         return None
 
 
@@ -209,7 +200,7 @@ def template(installation: Object, plural: str, name: str) -> Mapping[str, Any]:
 
 def _metadata(installation: Object, name: str, labels: Mapping[str, str]) -> Object:
     namespace = installation["metadata"]["namespace"]
-    owner = owner_reference(installation)
+    owner = objects.owner_reference(installation)
     return {"name": name, "namespace": namespace, "labels": dict(labels), "ownerReferences": [owner]}
 
 
@@ -224,13 +215,13 @@ def service(installation: Object) -> Object:
     spec: Object = dict(chosen.get("spec") or default)
     selector = labels_of(installation) | {f"{GROUP}/ready": "yes"}
     spec["selector"] = dict(spec.get("selector") or {}) | selector
-    return SERVICE.new(meta, spec=spec)
+    return objects.SERVICE.new(meta, spec=spec)
 
 
 def host_service(host: Host) -> Object:
     meta = _metadata(host.installation, host.name, host.labels | {f"{GROUP}/Service": "host"})
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": host.labels, "ports": _ports(*PORTS)}
-    return SERVICE.new(meta, spec=spec)
+    return objects.SERVICE.new(meta, spec=spec)
 
 
 def _ports(*names: str) -> list[Object]:
@@ -253,7 +244,7 @@ def stateful_set(host: Host) -> Object:
         "template": {"metadata": marks, "spec": {"terminationGracePeriodSeconds": 1} | pod_spec},
         "volumeClaimTemplates": list(claim_templates(host)),
     }
-    return STATEFUL_SET.new(_metadata(host.installation, host.name, host.labels), spec=spec)
+    return objects.STATEFUL_SET.new(_metadata(host.installation, host.name, host.labels), spec=spec)
 
 
 def claim_templates(host: Host) -> Iterator[Object]:
@@ -262,4 +253,4 @@ def claim_templates(host: Host) -> Iterator[Object]:
         chosen = template(host.installation, "volumeClaimTemplates", name)
         if chosen:
             labels = host.labels | {f"{GROUP}/reclaimPolicy": chosen.get("reclaimPolicy") or "Delete"}
-            yield CLAIM.new({"name": chosen["name"], "labels": labels}, spec=chosen["spec"])
+            yield objects.CLAIM.new({"name": chosen["name"], "labels": labels}, spec=chosen["spec"])

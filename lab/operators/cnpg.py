@@ -10,31 +10,16 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from lab.operators import cnpg_objects as objects
-from lab.operators import databases, parameters, postgres, sql
-from lab.operators.api import (
-    CLAIM,
-    CLUSTER,
-    POD,
-    SECRET,
-    SERVICE,
-    Api,
-    ApiError,
-    Object,
-    condition,
-    decode,
-    is_leaving,
-    is_owned_by,
-    is_true,
-    key_of,
-    with_condition,
-)
+from lab.operators import cnpg_objects, databases, objects, parameters, postgres, sql
+from lab.operators.api import Api, ApiError
 from lab.operators.databases import OPERATOR
+from lab.operators.objects import Object
 from lab.operators.work import Controller, Work, explain
 from lab.platform import ports
 from runbooks.core.errors import OpsError
@@ -80,24 +65,24 @@ def imposed_port(lab_dir: Path, namespace: str, name: str) -> int | None:
     return int(port) if port.isdigit() else None
 
 
+@dataclass(frozen=True)
 class Clusters:
     """The controller of Clusters, and of the folders of Clusters that are gone."""
 
-    def __init__(self, api: Api, work: Work, lab_dir: Path) -> None:
-        self._api = api
-        self._work = work
-        self._lab_dir = lab_dir
+    api: Api
+    work: Work
+    lab_dir: Path
 
     def reconcile(self, namespace: str, name: str) -> float | None:
-        cluster = self._api.get(CLUSTER, namespace, name)
-        folder = postgres.folder_of(self._lab_dir, namespace, name)
+        cluster = self.api.get(objects.CLUSTER, namespace, name)
+        folder = postgres.folder_of(self.lab_dir, namespace, name)
         if cluster is None:
             return self._forget(namespace, name, folder)
-        if is_leaving(cluster):
+        if objects.is_leaving(cluster):
             postgres.stop(folder / "data")
             return None
         record = self._own(cluster, folder)
-        if not self._api.runs(OPERATOR):
+        if not self.api.runs(OPERATOR):
             if record.get("bootstrapped"):
                 postgres.start(self._place(cluster, record))
             return None
@@ -110,33 +95,31 @@ class Clusters:
 
     def pulse(self, namespace: str, name: str) -> float | None:
         """Look whether the server's process lives; ask for a reconcile when it does not."""
-        folder = postgres.folder_of(self._lab_dir, namespace, name)
+        folder = postgres.folder_of(self.lab_dir, namespace, name)
         record = postgres.read_record(folder)
         if not record:
             return None
         if record.get("bootstrapped") and postgres.read_postmaster(folder / "data") is None:
-            self._work.add("cluster", namespace, name)
+            self.work.add("cluster", namespace, name)
         return PULSE
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at every Cluster of the cluster and at every folder of this lab."""
-        for cluster in self._api.list(CLUSTER):
-            self._work.add("cluster", *key_of(cluster))
-        for path in (self._lab_dir / "postgres").glob("*/*"):
-            self._work.add("cluster", path.parent.name, path.name)
-            self._work.add("pulse", path.parent.name, path.name)
+        self.work.add_each("cluster", self.api.list(objects.CLUSTER))
+        for path in (self.lab_dir / "postgres").glob("*/*"):
+            self.work.add("cluster", path.parent.name, path.name)
+            self.work.add("pulse", path.parent.name, path.name)
 
     def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
         """Ask for a look at the Clusters that use a Secret."""
-        for cluster in self._api.list(CLUSTER, namespace):
-            if name in _secret_names(cluster):
-                self._work.add("cluster", *key_of(cluster))
+        found = self.api.list(objects.CLUSTER, namespace)
+        self.work.add_each("cluster", (cluster for cluster in found if name in _secret_names(cluster)))
 
     def _forget(self, namespace: str, name: str, folder: Path) -> float | None:
         """Stop the server and remove its data, once the server of the API is sure that the Cluster is gone."""
         if not folder.exists():
             return None
-        if not self._api.is_gone(CLUSTER, namespace, name):
+        if not self.api.is_gone(objects.CLUSTER, namespace, name):
             return RETRY
         log.info("cluster %s/%s is gone: its server stops and its data is removed", namespace, name)
         postgres.remove(folder)
@@ -152,8 +135,8 @@ class Clusters:
         return record
 
     def _place(self, cluster: Object, record: Mapping[str, Any]) -> postgres.Place:
-        port = imposed_port(self._lab_dir, *key_of(cluster)) or record.get("port") or ports.pick(())
-        return postgres.Place(postgres.folder_of(self._lab_dir, *key_of(cluster)), port)
+        port = imposed_port(self.lab_dir, *objects.key_of(cluster)) or record.get("port") or ports.pick(())
+        return postgres.Place(postgres.folder_of(self.lab_dir, *objects.key_of(cluster)), port)
 
     def _bring_up(self, cluster: Object, record: dict[str, Any]) -> float | None:
         ways = set(cluster["spec"].get("bootstrap") or {}) - {"initdb"}
@@ -167,12 +150,12 @@ class Clusters:
         found = self._run_server(cluster, place, record, password)
         sql.keep_superuser_password(place, password)
         self._bootstrap(cluster, place, record)
-        by_role = databases.reconcile_managed(self._api, cluster, place)
+        by_role = databases.reconcile_managed(self.api, cluster, place)
         pods = self._make_instances(cluster, place)
         self._mark_pods(cluster, ready=True)
-        ready = sum(is_true(pod, "Ready") for pod in pods)
+        ready = sum(objects.is_true(pod, "Ready") for pod in pods)
         self._report(cluster, phase=HEALTHY, pods=pods, ready=ready, refused=found.explain(), roles=by_role)
-        self._work.add("pulse", *key_of(cluster), after=PULSE)
+        self.work.add("pulse", *objects.key_of(cluster), after=PULSE)
         return None if ready == len(pods) else RETRY
 
     # -- objects around the server ------------------------------------------------------------------------------
@@ -180,30 +163,30 @@ class Clusters:
     def _make_surroundings(self, cluster: Object) -> None:
         managed = (cluster["spec"].get("managed") or {}).get("services") or {}
         disabled = set(managed.get("disabledDefaultServices") or ()) - {"rw"}
-        wanted = [objects.service(cluster, role) for role in objects.SELECTORS if role not in disabled]
-        wanted += [objects.additional_service(cluster, entry) for entry in managed.get("additional") or ()]
+        wanted = [cnpg_objects.service(cluster, role) for role in cnpg_objects.SELECTORS if role not in disabled]
+        wanted += [cnpg_objects.additional_service(cluster, entry) for entry in managed.get("additional") or ()]
         for service in wanted:
-            found = self._api.get(SERVICE, *key_of(service))
-            if found is not None and not is_owned_by(found, cluster):
+            found = self.api.get(objects.SERVICE, *objects.key_of(service))
+            if found is not None and not objects.is_owned_by(found, cluster):
                 name = service["metadata"]["name"]
                 raise NotYetError(f"refusing to reconcile service: {name}, not owned by the cluster")
-            self._api.apply(service)
+            self.api.apply(service)
         for role in disabled:
-            self._api.delete(SERVICE, cluster["metadata"]["namespace"], f"{cluster['metadata']['name']}-{role}")
-        self._api.apply(objects.service_account(cluster))
+            self.api.delete(objects.SERVICE, cluster["metadata"]["namespace"], f"{cluster['metadata']['name']}-{role}")
+        self.api.apply(cnpg_objects.service_account(cluster))
         for number in _numbers(cluster):
-            for claim in objects.claims(cluster, number):
-                if self._api.create(claim) is None:
+            for claim in cnpg_objects.claims(cluster, number):
+                if self.api.create(claim) is None:
                     self._resize(claim)
 
     def _resize(self, wanted: Object) -> None:
         """Ask for the size the Cluster wants; the API server refuses to shrink a claim."""
         meta, requests = wanted["metadata"], wanted["spec"].get("resources")
-        found = self._api.get(CLAIM, meta["namespace"], meta["name"])
+        found = self.api.get(objects.CLAIM, meta["namespace"], meta["name"])
         if found is None or not requests or found["spec"]["resources"] == requests:
             return
         try:
-            self._api.patch(found, {"spec": {"resources": requests}})
+            self.api.patch(found, {"spec": {"resources": requests}})
         except ApiError as problem:
             if problem.is_passing:
                 raise
@@ -214,59 +197,55 @@ class Clusters:
         """The instances' Pods as they are now; made where missing, replaced where their template changed."""
         namespace, pods = cluster["metadata"]["namespace"], []
         for number in _numbers(cluster):
-            wanted = objects.pod(cluster, number, f"127.0.0.1:{place.port}")
-            found = self._api.get(POD, namespace, wanted["metadata"]["name"])
+            wanted = cnpg_objects.pod(cluster, number, f"127.0.0.1:{place.port}")
+            found = self.api.get(objects.POD, namespace, wanted["metadata"]["name"])
             if found is None:
-                found = self._api.create(wanted) or wanted
-            elif _annotation(found, objects.TEMPLATE) != _annotation(wanted, objects.TEMPLATE) and not is_leaving(
-                found
-            ):
-                self._api.delete(POD, namespace, wanted["metadata"]["name"])
-            elif (address := _annotation(wanted, objects.ADDRESS)) != _annotation(found, objects.ADDRESS):
-                change = {"metadata": {"annotations": {objects.ADDRESS: address}}}
-                found = self._api.patch(found, change) or found
+                found = self.api.create(wanted) or wanted
+            elif _differ(found, wanted, cnpg_objects.TEMPLATE) and not objects.is_leaving(found):
+                self.api.delete(objects.POD, namespace, wanted["metadata"]["name"])
+            elif _differ(found, wanted, cnpg_objects.ADDRESS):
+                address = objects.annotation(wanted, cnpg_objects.ADDRESS) or None
+                found = self.api.patch(found, {"metadata": {"annotations": {cnpg_objects.ADDRESS: address}}}) or found
             pods.append(found)
         self._scale_down(cluster)
         return pods
 
     def _scale_down(self, cluster: Object) -> None:
-        namespace, name = key_of(cluster)
-        kept = {objects.instance_name(cluster, number) for number in _numbers(cluster)}
-        for kind in (POD, CLAIM):
-            for found in self._api.list(kind, namespace, {"cnpg.io/cluster": name, "cnpg.io/instanceName": ""}):
+        namespace, name = objects.key_of(cluster)
+        kept = {cnpg_objects.instance_name(cluster, number) for number in _numbers(cluster)}
+        for kind in (objects.POD, objects.CLAIM):
+            for found in self.api.list(kind, namespace, {"cnpg.io/cluster": name, "cnpg.io/instanceName": ""}):
                 if found["metadata"]["labels"]["cnpg.io/instanceName"] not in kept:
-                    self._api.delete(kind, namespace, found["metadata"]["name"])
+                    self.api.delete(kind, namespace, found["metadata"]["name"])
 
     def _mark_pods(self, cluster: Object, *, ready: bool) -> None:
         """The primary's Pod is ready when its server is: endpoints follow."""
-        namespace, _ = key_of(cluster)
-        pod = self._api.get(POD, namespace, objects.instance_name(cluster, 1))
-        if pod is None or (pod.get("status") or {}).get("phase") != "Running" or is_true(pod, "Ready") == ready:
+        namespace, _ = objects.key_of(cluster)
+        pod = self.api.get(objects.POD, namespace, cnpg_objects.instance_name(cluster, 1))
+        if pod is None or (pod.get("status") or {}).get("phase") != "Running" or objects.is_true(pod, "Ready") == ready:
             return
-        conditions = pod["status"].get("conditions") or []
-        for kind in ("Ready", "ContainersReady"):
-            wanted = {"type": kind, "status": "True" if ready else "False"}
-            reason = {} if ready else {"reason": "ContainersNotReady", "message": "PostgreSQL does not answer"}
-            conditions = with_condition(conditions, wanted | reason)
-        self._api.patch(pod, {"status": {"conditions": conditions}}, status=True)
+        reason = {} if ready else {"reason": "ContainersNotReady", "message": "PostgreSQL does not answer"}
+        state = {"status": "True" if ready else "False"} | reason
+        after = objects.with_conditions(pod, *({"type": kind} | state for kind in ("Ready", "ContainersReady")))
+        self.api.patch(pod, {"status": {"conditions": after}}, status=True)
 
     # -- the server ---------------------------------------------------------------------------------------------
 
     def _superuser_password(self, cluster: Object, record: dict[str, Any]) -> str:
         """The password the server shall have: from the Cluster's Secret, a generated one, or one that no Secret has."""
-        spec, (namespace, name) = cluster["spec"], key_of(cluster)
+        spec, (namespace, name) = cluster["spec"], objects.key_of(cluster)
         generated = f"{name}-superuser"
         chosen = (spec.get("superuserSecret") or {}).get("name")
-        found = self._api.get(SECRET, namespace, chosen or generated)
+        found = self.api.get(objects.SECRET, namespace, chosen or generated)
         if not spec.get("enableSuperuserAccess"):
-            if not chosen and found is not None and is_owned_by(found, cluster):
-                self._api.delete(SECRET, namespace, generated)
+            if not chosen and found is not None and objects.is_owned_by(found, cluster):
+                self.api.delete(objects.SECRET, namespace, generated)
             return str(record.setdefault("private_password", postgres.new_password()))
         if found is None and not chosen:
             password = postgres.new_password()
-            self._api.create(objects.login_secret(cluster, generated, postgres.SUPERUSER, password, "*"))
+            self.api.create(cnpg_objects.login_secret(cluster, generated, postgres.SUPERUSER, password, "*"))
             return password
-        password = decode(found).get("password", "")
+        password = objects.decode(found).get("password", "")
         if not password:
             what = f"Secret {chosen or generated}"
             seen = "has no key password" if found else "is not there"
@@ -282,7 +261,7 @@ class Clusters:
         record |= {"uid": cluster["metadata"]["uid"], "port": place.port}
         postgres.write_record(place.folder, record)
         if not (place.data / "PG_VERSION").exists():
-            log.info("cluster %s/%s: makes its data folder", *key_of(cluster))
+            log.info("cluster %s/%s: makes its data folder", *objects.key_of(cluster))
             postgres.create(place, (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}, password)
         found = self._parameters(cluster, place, record)
         changed = parameters.apply(place, found)
@@ -333,14 +312,14 @@ class Clusters:
         postgres.write_record(place.folder, record)
 
     def _app_password(self, cluster: Object, wanted: Mapping[str, Any], owner: str, database: str) -> str:
-        namespace, name = key_of(cluster)
+        namespace, name = objects.key_of(cluster)
         chosen = (wanted.get("secret") or {}).get("name")
-        found = self._api.get(SECRET, namespace, chosen or f"{name}-app")
+        found = self.api.get(objects.SECRET, namespace, chosen or f"{name}-app")
         if found is None and not chosen:
             password = postgres.new_password()
-            self._api.create(objects.login_secret(cluster, f"{name}-app", owner, password, database))
+            self.api.create(cnpg_objects.login_secret(cluster, f"{name}-app", owner, password, database))
             return password
-        values = decode(found)
+        values = objects.decode(found)
         if not values.get("password"):
             raise NotYetError(
                 f"Secret {chosen or f'{name}-app'} in namespace {namespace} is missing or has no password"
@@ -368,25 +347,23 @@ class Clusters:
         is_ready = trouble is None and bool(pods) and ready == len(pods)
         if phase == HEALTHY and not is_ready:
             phase = WAITING
-        conditions = before.get("conditions") or []
-        for wanted in _conditions(is_ready, trouble, refused, cluster):
-            conditions = with_condition(conditions, wanted)
+        conditions = objects.with_conditions(cluster, *_conditions(is_ready, trouble, refused, cluster))
         after = _status(cluster, pods, ready) if pods else {"instances": cluster["spec"].get("instances", 1)}
         if trouble is not None:
             after["readyInstances"] = 0
         after |= {"phase": phase, "phaseReason": trouble.summary if trouble else "", "conditions": conditions}
         if roles:
             after["managedRolesStatus"] = roles
-        written = self._api.update_status(cluster, after)
+        written = self.api.update_status(cluster, after)
         if written is cluster:
             return cluster
-        if is_ready and not is_true(cluster, "Ready"):
-            log.info("cluster %s/%s is ready", *key_of(cluster))
+        if is_ready and not objects.is_true(cluster, "Ready"):
+            log.info("cluster %s/%s is ready", *objects.key_of(cluster))
         if trouble is not None and before.get("phaseReason") != trouble.summary:
-            log.warning("cluster %s/%s: %s", *key_of(cluster), trouble)
-            self._api.warn(written, "PostgresNotRunning", trouble.summary)
+            log.warning("cluster %s/%s: %s", *objects.key_of(cluster), trouble)
+            self.api.warn(written, "PostgresNotRunning", trouble.summary)
         if refused and not any(entry.get("message") == refused for entry in before.get("conditions") or ()):
-            self._api.warn(written, "ParametersNotApplied", refused)
+            self.api.warn(written, "ParametersNotApplied", refused)
         return written
 
 
@@ -394,9 +371,8 @@ def _numbers(cluster: Object) -> range:
     return range(1, int(cluster["spec"].get("instances", 1)) + 1)
 
 
-def _annotation(pod: Object, name: str) -> str | None:
-    value = (pod["metadata"].get("annotations") or {}).get(name)
-    return str(value) if value else None
+def _differ(found: Object, wanted: Object, annotation: str) -> bool:
+    return objects.annotation(found, annotation) != objects.annotation(wanted, annotation)
 
 
 def _run_statements(
@@ -429,16 +405,16 @@ def _secret_names(cluster: Object) -> set[str]:
 def _conditions(is_ready: bool, trouble: OpsError | None, refused: str, cluster: Object) -> list[Object]:
     message = "Cluster is Ready" if is_ready else (trouble.summary if trouble else "Cluster Is Not Ready")
     reason = "ClusterIsReady" if is_ready else "ClusterIsNotReady"
-    ready = condition(cluster, "Ready", is_ready, reason=reason, message=message)
+    ready = objects.condition(cluster, "Ready", is_ready, reason=reason, message=message)
     reason = "NotSupportedByTheLab" if refused else "AllAccepted"
-    taken = condition(cluster, "ParametersApplied", not refused, reason=reason, message=refused)
+    taken = objects.condition(cluster, "ParametersApplied", not refused, reason=reason, message=refused)
     return [ready, taken] if is_ready or refused else [ready]
 
 
 def _status(cluster: Object, pods: list[Object], ready: int) -> Object:
     name = cluster["metadata"]["name"]
     names = [pod["metadata"]["name"] for pod in pods]
-    healthy = [pod["metadata"]["name"] for pod in pods if is_true(pod, "Ready")]
+    healthy = [pod["metadata"]["name"] for pod in pods if objects.is_true(pod, "Ready")]
     return {
         "instances": len(pods),
         "readyInstances": ready,
@@ -447,7 +423,7 @@ def _status(cluster: Object, pods: list[Object], ready: int) -> Object:
         "instanceNames": names,
         "instancesStatus": {"healthy": healthy},
         "latestGeneratedNode": len(pods),
-        "image": objects.image_of(cluster),
+        "image": cnpg_objects.image_of(cluster),
         "pvcCount": len(pods) * (2 if cluster["spec"].get("walStorage") else 1),
         "writeService": f"{name}-rw",
         "readService": f"{name}-r",

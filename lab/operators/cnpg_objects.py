@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lab.operators.api import CLAIM, POD, SECRET, SERVICE, SERVICE_ACCOUNT, Object, encode, owner_reference
+from lab.operators import objects
+from lab.operators.objects import Object
 
 PORT = 5432
 """The port inside the cluster; the server's own port on 127.0.0.1 is the lab's choice."""
@@ -39,7 +40,7 @@ def metadata(cluster: Object, name: str, labels: Mapping[str, str] | None = None
         "namespace": meta["namespace"],
         "labels": {**(inherited.get("labels") or {}), **own, **(labels or {})},
         "annotations": dict(inherited.get("annotations") or {}),
-        "ownerReferences": [owner_reference(cluster)],
+        "ownerReferences": [objects.owner_reference(cluster)],
     }
 
 
@@ -62,7 +63,8 @@ def login_secret(cluster: Object, name: str, user: str, password: str, database:
         "fqdn-jdbc-uri": f"jdbc:postgresql://{full}:{PORT}/{database}?password={password}&user={user}",
     }
     labels = {"cnpg.io/reload": "true", "cnpg.io/userType": "superuser" if database == "*" else "app"}
-    return SECRET.new(metadata(cluster, name, labels), type="kubernetes.io/basic-auth", data=encode(values))
+    meta = metadata(cluster, name, labels)
+    return objects.SECRET.new(meta, type="kubernetes.io/basic-auth", data=objects.encode(values))
 
 
 SELECTORS: Mapping[str, Mapping[str, str]] = {
@@ -76,7 +78,7 @@ def service(cluster: Object, role: str) -> Object:
     name = cluster["metadata"]["name"]
     selector = {"cnpg.io/cluster": name, **SELECTORS[role]}
     spec = {"type": "ClusterIP", "ports": [SERVICE_PORT], "selector": selector}
-    return SERVICE.new(metadata(cluster, f"{name}-{role}"), spec=spec)
+    return objects.SERVICE.new(metadata(cluster, f"{name}-{role}"), spec=spec)
 
 
 def additional_service(cluster: Object, entry: Mapping[str, Any]) -> Object:
@@ -88,11 +90,11 @@ def additional_service(cluster: Object, entry: Mapping[str, Any]) -> Object:
     meta["labels"]["cnpg.io/isManaged"] = "true"
     spec = {"type": "ClusterIP", "ports": [SERVICE_PORT], **(template.get("spec") or {})}
     selector = {"cnpg.io/cluster": cluster["metadata"]["name"], **SELECTORS[entry.get("selectorType", "rw")]}
-    return SERVICE.new(meta, spec=spec | {"selector": selector})
+    return objects.SERVICE.new(meta, spec=spec | {"selector": selector})
 
 
 def service_account(cluster: Object) -> Object:
-    return SERVICE_ACCOUNT.new(metadata(cluster, cluster["metadata"]["name"]))
+    return objects.SERVICE_ACCOUNT.new(metadata(cluster, cluster["metadata"]["name"]))
 
 
 def instance_name(cluster: Object, number: int) -> str:
@@ -116,7 +118,7 @@ def _claim(cluster: Object, name: str, instance: str, role: str, number: int, st
         spec["storageClassName"] = storage["storageClass"]
     if storage.get("size"):
         spec["resources"] = {"requests": {"storage": storage["size"]}}
-    return CLAIM.new(meta, spec=spec)
+    return objects.CLAIM.new(meta, spec=spec)
 
 
 def pod(cluster: Object, number: int, address: str) -> Object:
@@ -138,7 +140,7 @@ def pod(cluster: Object, number: int, address: str) -> Object:
     meta["annotations"] |= {"cnpg.io/nodeSerial": str(number), TEMPLATE: digest[:16]}
     if primary:
         meta["annotations"][ADDRESS] = address
-    return POD.new(meta, spec=spec)
+    return objects.POD.new(meta, spec=spec)
 
 
 def image_of(cluster: Object) -> str:

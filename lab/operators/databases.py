@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg
 
-from lab.operators import postgres, sql
-from lab.operators.api import CLUSTER, DATABASE, DATABASE_ROLE, SECRET, Api, Object, decode, is_leaving
+from lab.operators import objects, postgres, sql
+from lab.operators.api import Api
+from lab.operators.objects import Object
 from lab.operators.work import Controller, explain
 from runbooks.core.errors import OpsError
 
@@ -36,38 +37,38 @@ def controllers(api: Api, lab_dir: Path) -> dict[str, Controller]:
 class Databases:
     """The controller of Database and DatabaseRole objects."""
 
-    _api: Api
-    _lab_dir: Path
+    api: Api
+    lab_dir: Path
 
     def _place(self, namespace: str, cluster: str) -> postgres.Place | None:
         """The server of a Cluster that is bootstrapped and runs, or None: look again later."""
-        found = self._api.get(CLUSTER, namespace, cluster)
-        folder = postgres.folder_of(self._lab_dir, namespace, cluster)
+        found = self.api.get(objects.CLUSTER, namespace, cluster)
+        folder = postgres.folder_of(self.lab_dir, namespace, cluster)
         record = postgres.read_record(folder)
         if found is None or record.get("uid") != found["metadata"]["uid"] or not record.get("bootstrapped"):
             return None
         place = postgres.Place(folder, record["port"])
         running = postgres.read_postmaster(place.data)
-        return place if running and running.ready and self._api.runs(OPERATOR) else None
+        return place if running and running.ready and self.api.runs(OPERATOR) else None
 
     def _report(self, thing: Object, message: str, **more: object) -> None:
         """Status of a Database or DatabaseRole: applied when there is no message."""
         seen = {} if message else {"observedGeneration": thing["metadata"]["generation"]}
-        self._api.update_status(thing, {"applied": not message, "message": message, **more, **seen})
+        self.api.update_status(thing, {"applied": not message, "message": message, **more, **seen})
 
     def reconcile_database(self, namespace: str, name: str) -> float | None:
-        database = self._api.get(DATABASE, namespace, name)
+        database = self.api.get(objects.DATABASE, namespace, name)
         if database is None:
             return None
         place = self._place(namespace, database["spec"]["cluster"]["name"])
-        if is_leaving(database):
+        if objects.is_leaving(database):
             self._let_go(database, place, sql.drop_database)
             return None
         if _is_settled(database):
             return None
         if place is None:
             return RETRY
-        database = self._api.add_finalizer(database, FINALIZERS["Database"])
+        database = self.api.add_finalizer(database, FINALIZERS["Database"])
         other = self._manager_of_the_same(database)
         if other:
             name = database["spec"]["name"]
@@ -99,7 +100,7 @@ class Databases:
         meta, spec = database["metadata"], database["spec"]
         if (database.get("status") or {}).get("observedGeneration"):
             return ""
-        for other in self._api.list(DATABASE, meta["namespace"]):
+        for other in self.api.list(objects.DATABASE, meta["namespace"]):
             same = other["spec"]["cluster"]["name"] == spec["cluster"]["name"] and other["spec"]["name"] == spec["name"]
             settled = (other.get("status") or {}).get("observedGeneration")
             if same and settled and other["metadata"]["name"] != meta["name"]:
@@ -107,17 +108,17 @@ class Databases:
         return ""
 
     def reconcile_role(self, namespace: str, name: str) -> float | None:
-        role = self._api.get(DATABASE_ROLE, namespace, name)
+        role = self.api.get(objects.DATABASE_ROLE, namespace, name)
         if role is None:
             return None
         spec = role["spec"]
         place = self._place(namespace, spec["cluster"]["name"])
-        if is_leaving(role):
+        if objects.is_leaving(role):
             self._let_go(role, place, sql.drop_role)
             return None
         if place is None:
             return RETRY
-        role = self._api.add_finalizer(role, FINALIZERS["DatabaseRole"])
+        role = self.api.add_finalizer(role, FINALIZERS["DatabaseRole"])
         problem = self._try_role(role, place)
         self._report(role, f"reconciliation error: {problem}" if problem else "")
         return RETRY if problem else None
@@ -125,13 +126,13 @@ class Databases:
     def _try_role(self, role: Object, place: postgres.Place) -> str:
         """Make the role; why that failed, or an empty string."""
         namespace, spec = role["metadata"]["namespace"], role["spec"]
-        cluster = self._api.get(CLUSTER, namespace, spec["cluster"]["name"]) or {"spec": {}}
+        cluster = self.api.get(objects.CLUSTER, namespace, spec["cluster"]["name"]) or {"spec": {}}
         inline = (cluster["spec"].get("managed") or {}).get("roles") or []
         if any(entry["name"] == spec["name"] for entry in inline):
             return "database role is already managed by the CNPG cluster"
         try:
             with sql.connect(place) as connection:
-                _ensure_role(self._api, connection, namespace, spec)
+                _ensure_role(self.api, connection, namespace, spec)
         except (psycopg.Error, PasswordMissingError) as problem:
             return explain(problem)
         return ""
@@ -142,7 +143,7 @@ class Databases:
         if place is not None and thing["spec"].get(f"{kind[0].lower()}{kind[1:]}ReclaimPolicy") == "delete":
             with sql.connect(place) as connection:
                 drop(connection, thing["spec"]["name"])
-        self._api.remove_finalizer(thing, FINALIZERS[kind])
+        self.api.remove_finalizer(thing, FINALIZERS[kind])
 
 
 def reconcile_managed(api: Api, cluster: Object, place: postgres.Place) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def _ensure_role(api: Api, connection: sql.Connection, namespace: str, spec: Map
 
 
 def _password(api: Api, namespace: str, secret: str, role: str) -> str:
-    values = decode(api.get(SECRET, namespace, secret))
+    values = objects.decode(api.get(objects.SECRET, namespace, secret))
     if not values.get("password"):
         raise PasswordMissingError(f"Secret {secret} in namespace {namespace} is missing or has no password")
     if values.get("username") != role:

@@ -9,19 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lab.operators.api import (
-    ALERTMANAGER,
-    CLAIM,
-    PROMETHEUS,
-    SERVICE,
-    STATEFUL_SET,
-    Api,
-    Kind,
-    Object,
-    is_leaving,
-    owner_reference,
-    with_condition,
-)
+from lab.operators import objects
+from lab.operators.api import Api
+from lab.operators.objects import Kind, Object
 from lab.operators.work import Controller
 
 MANAGER = "PrometheusOperator"
@@ -42,13 +32,13 @@ class Program:
         return f"{self.name}-{name}"
 
     def pod_labels(self, name: str) -> dict[str, str]:
-        own = {"operator.prometheus.io/name": name} if self.kind is PROMETHEUS else {}
+        own = {"operator.prometheus.io/name": name} if self.kind is objects.PROMETHEUS else {}
         return (
             {"app.kubernetes.io/name": self.name, "app.kubernetes.io/instance": name, self.name: name} | own | MANAGED
         )
 
 
-PROGRAMS = (Program(PROMETHEUS, "prometheus", 9090), Program(ALERTMANAGER, "alertmanager", 9093))
+PROGRAMS = (Program(objects.PROMETHEUS, "prometheus", 9090), Program(objects.ALERTMANAGER, "alertmanager", 9093))
 
 
 def controllers(api: Api) -> dict[str, Controller]:
@@ -65,7 +55,7 @@ class Monitoring:
 
     def reconcile(self, namespace: str, name: str) -> float | None:
         wanted = self.api.get(self.program.kind, namespace, name)
-        if wanted is None or is_leaving(wanted):
+        if wanted is None or objects.is_leaving(wanted):
             return None
         if not self.api.runs(OPERATOR):
             return RETRY
@@ -79,11 +69,12 @@ class Monitoring:
         ready = (made.get("status") or {}).get("readyReplicas", 0)
         state = "True" if ready >= replicas else "Degraded" if ready else "False"
         message = "" if state == "True" else f"{ready} of {replicas} pods are ready"
-        conditions = (wanted.get("status") or {}).get("conditions") or []
-        for kind, value, text in (("Available", state, message), ("Reconciled", "True", "")):
-            condition = {"type": kind, "status": value, "message": text}
-            condition["observedGeneration"] = wanted["metadata"]["generation"]
-            conditions = with_condition(conditions, condition)
+        seen = {"observedGeneration": wanted["metadata"]["generation"]}
+        conditions = objects.with_conditions(
+            wanted,
+            {"type": "Available", "status": state, "message": message} | seen,
+            {"type": "Reconciled", "status": "True", "message": ""} | seen,
+        )
         self.api.update_status(wanted, {"replicas": replicas, "availableReplicas": ready, "conditions": conditions})
         return state == "True"
 
@@ -97,7 +88,7 @@ def governing_service(program: Program, namespace: str) -> Object:
         "selector": {"app.kubernetes.io/name": program.name},
         "ports": [{"name": "web", "port": program.port, "targetPort": "web"}],
     }
-    return SERVICE.new({"name": name, "namespace": namespace, "labels": labels}, spec=spec)
+    return objects.SERVICE.new({"name": name, "namespace": namespace, "labels": labels}, spec=spec)
 
 
 def stateful_set(program: Program, wanted: Object) -> Object:
@@ -121,7 +112,7 @@ def stateful_set(program: Program, wanted: Object) -> Object:
         "name": program.stateful_set(meta["name"]),
         "namespace": meta["namespace"],
         "labels": MANAGED | {"app.kubernetes.io/name": program.name},
-        "ownerReferences": [owner_reference(wanted)],
+        "ownerReferences": [objects.owner_reference(wanted)],
     }
     wanted_spec = {
         "replicas": spec.get("replicas", 1),
@@ -131,7 +122,7 @@ def stateful_set(program: Program, wanted: Object) -> Object:
         "template": {"metadata": {"labels": labels}, "spec": pod},
         "volumeClaimTemplates": claims,
     }
-    return STATEFUL_SET.new(own, spec=wanted_spec)
+    return objects.STATEFUL_SET.new(own, spec=wanted_spec)
 
 
 def claim_templates(program: Program, wanted: Object) -> list[Object]:
@@ -140,4 +131,4 @@ def claim_templates(program: Program, wanted: Object) -> list[Object]:
     if not template:
         return []
     name = f"{program.stateful_set(wanted['metadata']['name'])}-db"
-    return [CLAIM.new({"name": name}, spec=template["spec"])]
+    return [objects.CLAIM.new({"name": name}, spec=template["spec"])]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lab.operators import api as kinds
-from lab.operators.api import Api, Kind, Object, key_of
+from lab.operators import objects
+from lab.operators.api import Api
 from lab.operators.clickhouse import OF as OF_CLICKHOUSE
+from lab.operators.objects import Kind, Object
 from lab.operators.prometheus import MANAGED as OF_PROMETHEUS
 from lab.operators.tailscale import MANAGED, NAMESPACE, PARENT
 from lab.operators.work import Work
@@ -73,26 +74,26 @@ def _stateful_set(work: Work, namespace: str, name: str, labels: dict[str, str])
 
 
 ROUTES: tuple[tuple[Kind, Route], ...] = (
-    (kinds.CLUSTER, to("cluster")),
-    (kinds.DATABASE, to("database")),
-    (kinds.DATABASE_ROLE, to("role")),
-    (kinds.SERVICE, to("service", "loadbalancer", "backend")),
-    (kinds.INGRESS, to("ingress", "tunnel")),
-    (kinds.INGRESS_CLASS, everything("tunnels")),
-    (kinds.CLAIM, to("claim")),
-    (kinds.VOLUME, to("volume")),
-    (kinds.DEPLOYMENT, _deployment),
-    (kinds.SECRET, _secret),
-    (kinds.POD, _pod),
-    (kinds.PROMETHEUS, to("prometheus")),
-    (kinds.ALERTMANAGER, to("alertmanager")),
-    (kinds.STATEFUL_SET, _stateful_set),
-    (kinds.CERTIFICATE, to("certificate")),
-    (kinds.ISSUER, everything("issuers")),
-    (kinds.CLUSTER_ISSUER, everything("issuers")),
-    (kinds.VALIDATING_WEBHOOKS, everything("webhooks")),
-    (kinds.MUTATING_WEBHOOKS, everything("webhooks")),
-    (kinds.CLICKHOUSE, to("clickhouse")),
+    (objects.CLUSTER, to("cluster")),
+    (objects.DATABASE, to("database")),
+    (objects.DATABASE_ROLE, to("role")),
+    (objects.SERVICE, to("service", "loadbalancer", "backend")),
+    (objects.INGRESS, to("ingress", "tunnel")),
+    (objects.INGRESS_CLASS, everything("tunnels")),
+    (objects.CLAIM, to("claim")),
+    (objects.VOLUME, to("volume")),
+    (objects.DEPLOYMENT, _deployment),
+    (objects.SECRET, _secret),
+    (objects.POD, _pod),
+    (objects.PROMETHEUS, to("prometheus")),
+    (objects.ALERTMANAGER, to("alertmanager")),
+    (objects.STATEFUL_SET, _stateful_set),
+    (objects.CERTIFICATE, to("certificate")),
+    (objects.ISSUER, everything("issuers")),
+    (objects.CLUSTER_ISSUER, everything("issuers")),
+    (objects.VALIDATING_WEBHOOKS, everything("webhooks")),
+    (objects.MUTATING_WEBHOOKS, everything("webhooks")),
+    (objects.CLICKHOUSE, to("clickhouse")),
 )
 
 
@@ -104,7 +105,7 @@ def look_again(api: Api, work: Work) -> None:
     """
     for kind, route in ROUTES:
         for found in api.list(kind) if kind.is_defined else ():
-            route(work, *key_of(found), labels_of(found))
+            route(work, *objects.key_of(found), labels_of(found))
 
 
 def labels_of(thing: Object) -> dict[str, str]:

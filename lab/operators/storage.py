@@ -8,7 +8,11 @@ controller's.
 
 from __future__ import annotations
 
-from lab.operators.api import CLAIM, SERVICE, STORAGE_CLASS, VOLUME, Api, Object, is_leaving
+from dataclasses import dataclass
+
+from lab.operators import objects
+from lab.operators.api import Api
+from lab.operators.objects import Object
 from lab.operators.work import Controller
 
 PROVISIONER = "lab.homelab-ops/local"
@@ -25,41 +29,41 @@ def controllers(api: Api) -> dict[str, Controller]:
 
 
 def give_address(api: Api, namespace: str, name: str) -> None:
-    service = api.get(SERVICE, namespace, name)
-    if service is None or is_leaving(service):
+    service = api.get(objects.SERVICE, namespace, name)
+    if service is None or objects.is_leaving(service):
         return
     if service["spec"].get("type") == "LoadBalancer" and not service["spec"].get("loadBalancerClass"):
         api.update_status(service, {"loadBalancer": {"ingress": [{"ip": ADDRESS, "ipMode": "VIP"}]}})
 
 
+@dataclass(frozen=True)
 class Storage:
     """The controller of claims and of the volumes it made for them."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    api: Api
 
     def reconcile(self, namespace: str, name: str) -> None:
-        claim = self._api.get(CLAIM, namespace, name)
-        if claim is None or is_leaving(claim):
+        claim = self.api.get(objects.CLAIM, namespace, name)
+        if claim is None or objects.is_leaving(claim):
             return
         if claim["spec"].get("volumeName"):
             self._grow(claim)
         elif not claim["spec"].get("selector"):
-            self._api.create(self._volume(claim))
+            self.api.create(self._volume(claim))
 
     def reconcile_volume(self, _namespace: str, name: str) -> None:
         """Delete a volume of ours that is released."""
-        volume = self._api.get(VOLUME, "", name)
-        if volume is None or not _is_ours(volume) or is_leaving(volume):
+        volume = self.api.get(objects.VOLUME, "", name)
+        if volume is None or not _is_ours(volume) or objects.is_leaving(volume):
             return
         released = (volume.get("status") or {}).get("phase") == "Released"
         if released and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
-            self._api.delete(VOLUME, "", name)
+            self.api.delete(objects.VOLUME, "", name)
 
     def _volume(self, claim: Object) -> Object:
         meta, spec = claim["metadata"], claim["spec"]
         storage_class = spec.get("storageClassName") or ""
-        chosen = self._api.get(STORAGE_CLASS, "", storage_class) if storage_class else None
+        chosen = self.api.get(objects.STORAGE_CLASS, "", storage_class) if storage_class else None
         wanted = {
             "capacity": {"storage": spec["resources"]["requests"]["storage"]},
             "accessModes": spec["accessModes"],
@@ -71,20 +75,19 @@ class Storage:
             "hostPath": {"path": f"/var/lib/lab/{meta['namespace']}/{meta['name']}", "type": "DirectoryOrCreate"},
         }
         marks = {"pv.kubernetes.io/provisioned-by": PROVISIONER}
-        return VOLUME.new({"name": f"pvc-{meta['uid']}", "annotations": marks}, spec=wanted)
+        return objects.VOLUME.new({"name": f"pvc-{meta['uid']}", "annotations": marks}, spec=wanted)
 
     def _grow(self, claim: Object) -> None:
         """Give a claim the size it asks for, where the API server let it ask."""
         storage = {"storage": claim["spec"]["resources"]["requests"]["storage"]}
-        volume = self._api.get(VOLUME, "", claim["spec"]["volumeName"])
+        volume = self.api.get(objects.VOLUME, "", claim["spec"]["volumeName"])
         status = claim.get("status") or {}
         if status.get("phase") != "Bound" or volume is None or not _is_ours(volume):
             return
         if (status.get("capacity") or {}).get("storage") != storage["storage"]:
-            self._api.patch(volume, {"spec": {"capacity": storage}})
-            self._api.update_status(claim, {"capacity": storage})
+            self.api.patch(volume, {"spec": {"capacity": storage}})
+            self.api.update_status(claim, {"capacity": storage})
 
 
 def _is_ours(volume: Object) -> bool:
-    annotations = volume["metadata"].get("annotations") or {}
-    return annotations.get("pv.kubernetes.io/provisioned-by") == PROVISIONER
+    return objects.annotation(volume, "pv.kubernetes.io/provisioned-by") == PROVISIONER

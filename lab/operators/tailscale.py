@@ -11,28 +11,12 @@ import re
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from lab.operators.api import (
-    DEPLOYMENT,
-    INGRESS,
-    POD,
-    SECRET,
-    SERVICE,
-    STATEFUL_SET,
-    Api,
-    Object,
-    condition,
-    decode,
-    encode,
-    has_finalizer,
-    is_leaving,
-    is_true,
-    key_of,
-    runs,
-    with_condition,
-)
+from lab.operators import objects
+from lab.operators.api import Api
+from lab.operators.objects import Object
 from lab.operators.work import Controller, Work
 
 MANAGER = "tailscale-operator"
@@ -82,33 +66,31 @@ def controllers(api: Api, work: Work) -> dict[str, Controller]:
     }
 
 
+@dataclass(frozen=True)
 class Tailscale:
     """The controller of exposed Services and of Ingresses of class `tailscale`."""
 
-    def __init__(self, api: Api, work: Work) -> None:
-        self._api = api
-        self._work = work
-        self._naming = threading.Lock()
+    api: Api
+    work: Work
+    _naming: threading.Lock = field(default_factory=threading.Lock)
 
     def reconcile_all(self, _namespace: str, _name: str) -> None:
         """Ask for a look at everything that may be exposed, when the operator starts or stops."""
-        for controller, kind in (("service", SERVICE), ("ingress", INGRESS)):
-            for found in self._api.list(kind):
-                self._work.add(controller, *key_of(found))
+        self.work.add_each("service", self.api.list(objects.SERVICE))
+        self.work.add_each("ingress", self.api.list(objects.INGRESS))
 
     def reconcile_beside(self, namespace: str, _name: str) -> None:
         """Ask for a look at the Ingresses beside a Service; it may be what they wait for."""
-        for found in self._api.list(INGRESS, namespace):
-            self._work.add("ingress", *key_of(found))
+        self.work.add_each("ingress", self.api.list(objects.INGRESS, namespace))
 
     # -- Services -----------------------------------------------------------------------------------------------------
 
     def reconcile_service(self, namespace: str, name: str) -> float | None:
-        service = self._api.get(SERVICE, namespace, name)
-        if service is None or annotation(service, "proxy-group"):
+        service = self.api.get(objects.SERVICE, namespace, name)
+        if service is None or mark(service, "proxy-group"):
             return None
-        leaving = is_leaving(service) or not is_exposed(service)
-        if leaving and not has_finalizer(service, FINALIZER) and not _condition(service):
+        leaving = objects.is_leaving(service) or not is_exposed(service)
+        if leaving and not objects.has_finalizer(service, FINALIZER) and not _condition(service):
             return None
         if not self._operator_is_ready():
             return None
@@ -119,10 +101,10 @@ class Tailscale:
         if violations:
             message = f"unable to provision proxy resources: invalid Service: {', '.join(violations)}"
             if _condition(service) != ("ProxyInvalid", message):
-                self._api.warn(service, "INVALIDSERVICE", message)
+                self.api.warn(service, "INVALIDSERVICE", message)
             self._report_service(service, reason="ProxyInvalid", message=message)
             return None
-        service = self._api.add_finalizer(service, FINALIZER)
+        service = self.api.add_finalizer(service, FINALIZER)
         fqdn = self._provision(Exposure(service, "svc", hostname_of_service(service)))
         if not _has_own_class(service):
             self._report_service(service, reason="ProxyCreated")
@@ -135,56 +117,55 @@ class Tailscale:
 
     def _clean_up_service(self, service: Object) -> float | None:
         meta = service["metadata"]
-        if has_finalizer(service, FINALIZER):
+        if objects.has_finalizer(service, FINALIZER):
             if not self._remove(meta["namespace"], meta["name"], "svc"):
                 return 0.2
-            self._api.remove_finalizer(service, FINALIZER)
+            self.api.remove_finalizer(service, FINALIZER)
             return 0.0
-        conditions = (service.get("status") or {}).get("conditions") or []
-        self._api.update_status(service, {"conditions": [one for one in conditions if one.get("type") != READY]})
+        kept = [one for one in objects.conditions(service) if one.get("type") != READY]
+        self.api.update_status(service, {"conditions": kept})
         return None
 
     def _report_service(
         self, service: Object, *, reason: str, message: str = "", ingress: list[Object] | None = None
     ) -> None:
         """The condition, True without a `message`; the addresses where they are given."""
-        before = service.get("status") or {}
-        ready = condition(service, READY, not message, reason=reason, message=message or reason)
-        change: Object = {"conditions": with_condition(before.get("conditions") or [], ready)}
-        if ingress is not None and ((before.get("loadBalancer") or {}).get("ingress") or []) != ingress:
+        ready = objects.condition(service, READY, not message, reason=reason, message=message or reason)
+        change: Object = {"conditions": objects.with_conditions(service, ready)}
+        if ingress is not None and objects.addresses(service) != ingress:
             change["loadBalancer"] = {"ingress": ingress}
-        self._api.update_status(service, change)
+        self.api.update_status(service, change)
 
     # -- Ingresses ----------------------------------------------------------------------------------------------------
 
     def reconcile_ingress(self, namespace: str, name: str) -> float | None:
-        ingress = self._api.get(INGRESS, namespace, name)
+        ingress = self.api.get(objects.INGRESS, namespace, name)
         if ingress is None:
             return None
-        ours = ingress["spec"].get("ingressClassName") == "tailscale" and not annotation(ingress, "proxy-group")
-        leaving = is_leaving(ingress) or not ours
-        if leaving and not has_finalizer(ingress, FINALIZER):
+        ours = ingress["spec"].get("ingressClassName") == "tailscale" and not mark(ingress, "proxy-group")
+        leaving = objects.is_leaving(ingress) or not ours
+        if leaving and not objects.has_finalizer(ingress, FINALIZER):
             return None
         if not self._operator_is_ready():
             return None
         return self._clean_up_ingress(ingress) if leaving else self._expose_ingress(ingress)
 
     def _expose_ingress(self, ingress: Object) -> float | None:
-        ingress = self._api.add_finalizer(ingress, FINALIZER)
+        ingress = self.api.add_finalizer(ingress, FINALIZER)
         if not self._has_backends(ingress):
-            self._api.warn(ingress, "NoValidBackends", "no valid backends")
+            self.api.warn(ingress, "NoValidBackends", "no valid backends")
             return None
         fqdn = self._provision(Exposure(ingress, "ingress", hostname_of_ingress(ingress), https=True))
         wanted = [{"hostname": fqdn, "ports": [{"protocol": "TCP", "port": 443}]}] if fqdn else []
-        if (((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []) != wanted:
-            self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": wanted}}}, status=True)
+        if objects.addresses(ingress) != wanted:
+            self.api.patch(ingress, {"status": {"loadBalancer": {"ingress": wanted}}}, status=True)
         return None if fqdn else RETRY
 
     def _clean_up_ingress(self, ingress: Object) -> float | None:
         meta = ingress["metadata"]
         if not self._remove(meta["namespace"], meta["name"], "ingress"):
             return 0.2
-        self._api.remove_finalizer(ingress, FINALIZER)
+        self.api.remove_finalizer(ingress, FINALIZER)
         return None
 
     def _has_backends(self, ingress: Object) -> bool:
@@ -194,13 +175,13 @@ class Tailscale:
         for rule in ingress["spec"].get("rules") or ():
             if rule.get("host") and rule["host"] != host:
                 message = f'rule with host "{rule["host"]}" ignored, unsupported'
-                self._api.warn(ingress, "InvalidIngressBackend", message)
+                self.api.warn(ingress, "InvalidIngressBackend", message)
                 continue
             paths = (rule.get("http") or {}).get("paths") or ()
             backends += [(path.get("path") or "/", path["backend"]) for path in paths]
         problems = [self._problem(ingress["metadata"]["namespace"], path, backend) for path, backend in backends]
         for problem in filter(None, problems):
-            self._api.warn(ingress, "InvalidIngressBackend", problem)
+            self.api.warn(ingress, "InvalidIngressBackend", problem)
         return not all(problems)
 
     def _problem(self, namespace: str, path: str, backend: Mapping[str, Any]) -> str:
@@ -208,7 +189,7 @@ class Tailscale:
         wanted = backend.get("service")
         if not wanted:
             return f'backend for path "{path}" is missing service'
-        service = self._api.get(SERVICE, namespace, wanted["name"])
+        service = self.api.get(objects.SERVICE, namespace, wanted["name"])
         if service is None:
             missing = f'Service "{wanted["name"]}" not found'
             return f'failed to get service "{wanted["name"]}" for path "{path}": {missing}'
@@ -224,28 +205,29 @@ class Tailscale:
 
     def _operator_is_ready(self) -> bool:
         """Its Deployment is available and has its login; without the Secret no real pod would start."""
-        running = (found["metadata"] for found in self._api.list(DEPLOYMENT, NAMESPACE) if runs(found))
+        running = (found["metadata"] for found in self.api.list(objects.DEPLOYMENT, NAMESPACE) if objects.runs(found))
         if not any("operator" in (meta["name"], (meta.get("labels") or {}).get("app")) for meta in running):
             return False
-        return self._api.get(SECRET, NAMESPACE, "operator-oauth") is not None
+        return self.api.get(objects.SECRET, NAMESPACE, "operator-oauth") is not None
 
     def _provision(self, exposure: Exposure) -> str:
         """Make or keep the proxy; its device's name once the proxy's pod is ready, empty until then."""
-        found = self._api.list(STATEFUL_SET, NAMESPACE, exposure.labels)
+        found = self.api.list(objects.STATEFUL_SET, NAMESPACE, exposure.labels)
         suffix = "".join(secrets.choice(ALPHABET) for _ in range(5))
         name = found[0]["metadata"]["name"] if found else f"ts-{exposure.parent['metadata']['name'][:40]}-{suffix}"
         headless = {"clusterIP": "None", "selector": {"app": exposure.parent["metadata"]["uid"]}}
-        self._api.apply(SERVICE.new({"name": name, "namespace": NAMESPACE, "labels": exposure.labels}, spec=headless))
-        self._api.apply(_stateful_set(name, exposure))
-        pod = self._api.get(POD, NAMESPACE, f"{name}-0")
-        joined = pod is not None and is_true(pod, "Ready")
+        meta = {"name": name, "namespace": NAMESPACE, "labels": exposure.labels}
+        self.api.apply(objects.SERVICE.new(meta, spec=headless))
+        self.api.apply(_stateful_set(name, exposure))
+        pod = self.api.get(objects.POD, NAMESPACE, f"{name}-0")
+        joined = pod is not None and objects.is_true(pod, "Ready")
         with self._naming:
             return self._keep_state(f"{name}-0", exposure, pod if joined else None)
 
     def _keep_state(self, name: str, exposure: Exposure, pod: Object | None) -> str:
         """Write the state Secret; the device joins with its pod and takes a new name when another is asked for."""
-        found = self._api.get(SECRET, NAMESPACE, name)
-        values = decode(found)
+        found = self.api.get(objects.SECRET, NAMESPACE, name)
+        values = objects.decode(found)
         asked = (found or {"metadata": {}})["metadata"].get("annotations") or {}
         fqdn = values.get("device_fqdn", "").rstrip(".")
         if pod is not None and asked.get(ASKED_FOR) != exposure.hostname:
@@ -260,14 +242,14 @@ class Tailscale:
             }
             asked = {ASKED_FOR: exposure.hostname}
         meta = {"name": name, "namespace": NAMESPACE, "labels": exposure.labels, "annotations": asked}
-        self._api.apply(SECRET.new(meta, data=encode(values)))
+        self.api.apply(objects.SECRET.new(meta, data=objects.encode(values)))
         return fqdn
 
     def _free_name(self, hostname: str, state: str) -> str:
         """`<hostname>.<tailnet>`, with a number where another device has the name."""
         others = [
-            decode(secret).get("device_fqdn", "").rstrip(".")
-            for secret in self._api.list(SECRET, NAMESPACE, {MANAGED: "true"})
+            objects.decode(secret).get("device_fqdn", "").rstrip(".")
+            for secret in self.api.list(objects.SECRET, NAMESPACE, {MANAGED: "true"})
             if secret["metadata"]["name"] != state
         ]
         names = (f"{hostname}{suffix}.{TAILNET}" for suffix in ("", *(f"-{number}" for number in range(1, 1000))))
@@ -276,11 +258,11 @@ class Tailscale:
     def _remove(self, namespace: str, name: str, kind: str) -> bool:
         """Delete what belongs to an exposure; True once nothing is left."""
         left = False
-        for resource in (STATEFUL_SET, SERVICE, SECRET):
-            for found in self._api.list(resource, NAMESPACE, labels_of(namespace, name, kind)):
+        for resource in (objects.STATEFUL_SET, objects.SERVICE, objects.SECRET):
+            for found in self.api.list(resource, NAMESPACE, labels_of(namespace, name, kind)):
                 left = True
-                if not is_leaving(found):
-                    self._api.delete(resource, NAMESPACE, found["metadata"]["name"])
+                if not objects.is_leaving(found):
+                    self.api.delete(resource, NAMESPACE, found["metadata"]["name"])
         return not left
 
 
@@ -302,11 +284,11 @@ def _stateful_set(name: str, exposure: Exposure) -> Object:
             "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
         },
     }
-    return STATEFUL_SET.new({"name": name, "namespace": NAMESPACE, "labels": exposure.labels}, spec=spec)
+    return objects.STATEFUL_SET.new({"name": name, "namespace": NAMESPACE, "labels": exposure.labels}, spec=spec)
 
 
-def annotation(thing: Object, name: str) -> str:
-    return str((thing["metadata"].get("annotations") or {}).get(f"tailscale.com/{name}") or "")
+def mark(thing: Object, name: str) -> str:
+    return objects.annotation(thing, f"tailscale.com/{name}")
 
 
 def _has_own_class(service: Object) -> bool:
@@ -315,15 +297,15 @@ def _has_own_class(service: Object) -> bool:
 
 
 def is_exposed(service: Object) -> bool:
-    return annotation(service, "expose") == "true" or _has_own_class(service) or _is_egress(service)
+    return mark(service, "expose") == "true" or _has_own_class(service) or _is_egress(service)
 
 
 def _is_egress(service: Object) -> bool:
-    return bool(annotation(service, "tailnet-fqdn") or annotation(service, "tailnet-ip"))
+    return bool(mark(service, "tailnet-fqdn") or mark(service, "tailnet-ip"))
 
 
 def _condition(service: Object) -> tuple[str, str] | None:
-    for entry in (service.get("status") or {}).get("conditions") or []:
+    for entry in objects.conditions(service):
         if entry.get("type") == READY:
             return str(entry.get("reason")), str(entry.get("message"))
     return None
@@ -331,7 +313,7 @@ def _condition(service: Object) -> tuple[str, str] | None:
 
 def hostname_of_service(service: Object) -> str:
     meta = service["metadata"]
-    return annotation(service, "hostname") or f"{meta['namespace']}-{meta['name']}"
+    return mark(service, "hostname") or f"{meta['namespace']}-{meta['name']}"
 
 
 def violations_of(service: Object) -> list[str]:
@@ -344,12 +326,12 @@ def violations_of(service: Object) -> list[str]:
     hostname = hostname_of_service(service)
     if not LABEL.fullmatch(hostname):
         problem = "is not a valid DNS label"
-        if annotation(service, "hostname"):
+        if mark(service, "hostname"):
             found.append(f'invalid Tailscale hostname specified "{hostname}": {problem}')
         else:
             how = 'use "tailscale.com/hostname" annotation to override'
             found.append(f'invalid Tailscale hostname "{hostname}", {how}: {problem}')
-    tags = [tag.strip() for tag in annotation(service, "tags").split(",") if tag.strip()]
+    tags = [tag.strip() for tag in mark(service, "tags").split(",") if tag.strip()]
     found += [f'invalid tag "{tag}": tags must start with "tag:"' for tag in tags if not tag.startswith("tag:")]
     return found
 

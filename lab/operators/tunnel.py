@@ -14,25 +14,12 @@ import secrets
 import threading
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from lab.operators.api import (
-    DEPLOYMENT,
-    INGRESS,
-    INGRESS_CLASS,
-    SECRET,
-    SERVICE,
-    Api,
-    Object,
-    decode,
-    encode,
-    has_finalizer,
-    is_leaving,
-    key_of,
-    owner_reference,
-    runs,
-)
+from lab.operators import objects
+from lab.operators.api import Api
+from lab.operators.objects import Object
 from lab.operators.work import Controller as Look
 from lab.operators.work import Work
 
@@ -111,32 +98,31 @@ def controllers(api: Api, work: Work) -> dict[str, Look]:
     }
 
 
+@dataclass(frozen=True)
 class Tunnels:
     """The controller of Ingresses of its classes, and of the connectors in its own namespace."""
 
-    def __init__(self, api: Api, work: Work) -> None:
-        self._api = api
-        self._work = work
-        self._reported: dict[str, tuple[int, str]] = {}
-        """By uid of an Ingress: the generation and tunnel that events were written for."""
-        self._making = threading.Lock()
+    api: Api
+    work: Work
+    _reported: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """By uid of an Ingress: the generation and tunnel that events were written for."""
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at the connectors and every Ingress, when the controller starts or stops."""
-        self._work.add("connectors")
-        for found in self._api.list(INGRESS):
-            self._work.add("tunnel", *key_of(found))
+        self.work.add("connectors")
+        self.work.add_each("tunnel", self.api.list(objects.INGRESS))
 
     def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
         """Ask for a look at everything when it may be the login or the token."""
-        for deployment in self._api.list(DEPLOYMENT, namespace, CONTROLLER_LABELS):
+        for deployment in self.api.list(objects.DEPLOYMENT, namespace, CONTROLLER_LABELS):
             if name == TOKEN_SECRET or name in str(deployment["spec"]["template"]["spec"]["containers"][0].get("env")):
                 self.reconcile_all()
 
     def controller(self) -> Controller | None:
         """The one that runs and is logged in; without its Secret no real pod would start."""
-        for deployment in self._api.list(DEPLOYMENT, labels=CONTROLLER_LABELS):
-            if is_controller(deployment) and runs(deployment):
+        for deployment in self.api.list(objects.DEPLOYMENT, labels=CONTROLLER_LABELS):
+            if is_controller(deployment) and objects.runs(deployment):
                 token, account, tunnel = (self._value(deployment, name) for name in LOGIN)
                 return Controller(deployment, account, tunnel) if token and account and tunnel else None
         return None
@@ -145,37 +131,37 @@ class Tunnels:
         """An environment variable of the controller's container, also from a Secret; empty without one."""
         for entry in _environment(deployment["spec"]["template"]["spec"]["containers"][0], name):
             wanted = (entry.get("valueFrom") or {}).get("secretKeyRef") or {}
-            secret = self._api.get(SECRET, deployment["metadata"]["namespace"], wanted.get("name", ""))
-            return str(entry.get("value") or decode(secret).get(wanted.get("key", ""), ""))
+            secret = self.api.get(objects.SECRET, deployment["metadata"]["namespace"], wanted.get("name", ""))
+            return str(entry.get("value") or objects.decode(secret).get(wanted.get("key", ""), ""))
         return ""
 
     # -- Ingresses ----------------------------------------------------------------------------------------------------
 
     def reconcile(self, namespace: str, name: str) -> None:
-        ingress = self._api.get(INGRESS, namespace, name)
+        ingress = self.api.get(objects.INGRESS, namespace, name)
         # Spares a look at the controller for the Ingresses of others.
         if ingress is None or not (
-            has_finalizer(ingress, FINALIZER) or ingress["spec"].get("ingressClassName") != "tailscale"
+            objects.has_finalizer(ingress, FINALIZER) or ingress["spec"].get("ingressClassName") != "tailscale"
         ):
             return
         controller = self.controller()
         if controller is None or not self._is_ours(ingress, controller):
             return
-        if is_leaving(ingress):
+        if objects.is_leaving(ingress):
             self._reported.pop(ingress["metadata"]["uid"], None)
-            self._api.remove_finalizer(ingress, FINALIZER)
+            self.api.remove_finalizer(ingress, FINALIZER)
             return
-        ingress = self._api.add_finalizer(ingress, FINALIZER)
+        ingress = self.api.add_finalizer(ingress, FINALIZER)
         self._write_events(ingress, controller)
         self._report(ingress, controller.domain)
 
     def _is_ours(self, ingress: Object, controller: Controller) -> bool:
-        legacy = (ingress["metadata"].get("annotations") or {}).get(LEGACY_CLASS)
+        legacy = objects.annotation(ingress, LEGACY_CLASS)
         if legacy and legacy == controller.flag("ingress-class"):
             return True
         classes = [
             found["metadata"]["name"]
-            for found in self._api.list(INGRESS_CLASS)
+            for found in self.api.list(objects.INGRESS_CLASS)
             if found["spec"].get("controller") == controller.flag("controller-class")
         ]
         return ingress["spec"].get("ingressClassName") in classes
@@ -188,26 +174,24 @@ class Tunnels:
             return
         if ingress["spec"].get("tls"):
             message = "ingress has tls specified, SSL Passthrough is not supported, it will be ignored"
-            self._api.warn(ingress, "TLSIgnored", message)
+            self.api.warn(ingress, "TLSIgnored", message)
         rules = ingress["spec"].get("rules") or ()
         for host in [rule["host"] for rule in rules if rule.get("host") and not rule.get("http")]:
-            self._api.warn(ingress, "RuleSkipped", f"rule for host {host} has no http section, skipped")
+            self.api.warn(ingress, "RuleSkipped", f"rule for host {host} has no http section, skipped")
         try:
             self.routes(ingress, controller.flag("cluster-domain", "cluster.local"))
         except RefusedError as problem:
-            self._api.warn(ingress, "TransformFailed", str(problem))
-        self._api.warn(
-            ingress, "CloudflareSynced", "cloudflare tunnel config and DNS records are up to date", normal=True
-        )
+            self.api.warn(ingress, "TransformFailed", str(problem))
+        done = "cloudflare tunnel config and DNS records are up to date"
+        self.api.warn(ingress, "CloudflareSynced", done, normal=True)
         self._reported[meta["uid"]] = now
 
     def _report(self, ingress: Object, domain: str) -> None:
         """The tunnel's domain, also for an Ingress without a single route: it proves nothing."""
-        before = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-        if any(entry.get("hostname") == domain for entry in before):
+        if any(entry.get("hostname") == domain for entry in objects.addresses(ingress)):
             return
         address = {"hostname": domain, "ports": [{"protocol": "TCP", "port": 443}]}
-        self._api.patch(ingress, {"status": {"loadBalancer": {"ingress": [address]}}}, status=True)
+        self.api.patch(ingress, {"status": {"loadBalancer": {"ingress": [address]}}}, status=True)
 
     def routes(self, ingress: Object, cluster_domain: str) -> list[tuple[str, str, str]]:
         """Host, path and address of each route. Raises `RefusedError`: one bad rule, and the Ingress has none."""
@@ -225,7 +209,7 @@ class Tunnels:
         if not wanted:
             raise RefusedError(f"the lab knows no backend but a Service: ingress {_name(ingress)}")
         full = f"{namespace}/{wanted['name']}"
-        service = self._api.get(SERVICE, namespace, wanted["name"])
+        service = self.api.get(objects.SERVICE, namespace, wanted["name"])
         if service is None:
             raise RefusedError(f'fetch service {full}: Service "{wanted["name"]}" not found')
         spec = service["spec"]
@@ -237,7 +221,7 @@ class Tunnels:
             raise RefusedError(f"path type in ingress {_name(ingress)} is {kind}, which is not supported")
         external = spec.get("externalName") if spec.get("type") == "ExternalName" else None
         host = external or f"{wanted['name']}.{namespace}.svc.{cluster_domain}"
-        scheme = (ingress["metadata"].get("annotations") or {}).get(f"{ANNOTATIONS}/backend-protocol", "http")
+        scheme = objects.annotation(ingress, f"{ANNOTATIONS}/backend-protocol") or "http"
         return f"{scheme}://{host}:{port}"
 
     # -- connectors ---------------------------------------------------------------------------------------------------
@@ -249,17 +233,18 @@ class Tunnels:
             return
         with self._making:
             token = self._token(controller)
-            self._api.apply(connectors(controller, token["metadata"]["resourceVersion"]))
+            self.api.apply(connectors(controller, token["metadata"]["resourceVersion"]))
 
     def _token(self, controller: Controller) -> Object:
-        found = self._api.get(SECRET, controller.namespace, TOKEN_SECRET)
-        if tunnel_of(decode(found).get(TOKEN_KEY, "")) == controller.tunnel_id and found is not None:
+        found = self.api.get(objects.SECRET, controller.namespace, TOKEN_SECRET)
+        if tunnel_of(objects.decode(found).get(TOKEN_KEY, "")) == controller.tunnel_id and found is not None:
             return found
         # As Cloudflare's: account, tunnel and the tunnel's own secret.
         content = {"a": controller.account, "t": controller.tunnel_id, "s": secrets.token_hex(32)}
         token = base64.b64encode(json.dumps(content).encode()).decode("ascii")
         labels = {key: value for key, value in CONNECTOR_LABELS.items() if key != "app"}
-        return self._api.apply(SECRET.new(_metadata(controller, TOKEN_SECRET, labels), data=encode({TOKEN_KEY: token})))
+        meta = _metadata(controller, TOKEN_SECRET, labels)
+        return self.api.apply(objects.SECRET.new(meta, data=objects.encode({TOKEN_KEY: token})))
 
 
 def _name(ingress: Object) -> str:
@@ -285,7 +270,7 @@ def tunnel_of(token: str) -> str:
 
 
 def _metadata(controller: Controller, name: str, labels: Mapping[str, str]) -> Object:
-    reference = owner_reference(controller.deployment)
+    reference = objects.owner_reference(controller.deployment)
     owner = {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}
     return {"name": name, "namespace": controller.namespace, "labels": labels, "ownerReferences": [owner]}
 
@@ -309,4 +294,4 @@ def connectors(controller: Controller, token_version: str) -> Object:
         "selector": {"matchLabels": CONNECTOR_LABELS},
         "template": {"metadata": marks, "spec": {"containers": [container]}},
     }
-    return DEPLOYMENT.new(_metadata(controller, CONNECTOR, CONNECTOR_LABELS), spec=spec)
+    return objects.DEPLOYMENT.new(_metadata(controller, CONNECTOR, CONNECTOR_LABELS), spec=spec)

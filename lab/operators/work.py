@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psycopg
 
+from lab.operators import objects
 from lab.operators.api import ApiError
+from lab.operators.objects import Object
 from runbooks.core.errors import OpsError
 
 log = logging.getLogger("lab.operators")
@@ -53,6 +55,10 @@ class Work:
         loop = self._loop  # read once: `stop` may come in between
         if loop is not None:
             loop.call_soon_threadsafe(self._schedule, (controller, namespace, name), loop.time() + after)
+
+    def add_each(self, controller: str, found: Iterable[Object]) -> None:
+        for one in found:
+            self.add(controller, *objects.key_of(one))
 
     async def stop(self, patience: float = 5.0) -> None:
         """Start no other look; wait for those that run."""

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from lab import certificates
 from lab.certificates import Pair, Wanted, read, read_duration, self_signed, signed_by, wanted_of
-from lab.operators.api import encode
 from lab.operators.certmanager import renewal_time, solver_secrets, status_of, violation
+from lab.operators.objects import encode
 
 BRIEF = Wanted(dns_names=("site.example.org",), algorithm="ECDSA")
 AUTHORITY = self_signed(replace(BRIEF, common_name="lab", is_authority=True))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lab.operators import cnpg_objects, tailscale
-from lab.operators.api import CLUSTER, SERVICE, path_of, with_condition
 from lab.operators.cnpg import imposed_port
+from lab.operators.objects import CLUSTER, SERVICE, path_of, with_conditions
 from lab.operators.parameters import Parameters, wanted
 
 CLUSTER_OBJECT: dict[str, Any] = {
@@ -96,11 +96,14 @@ def test_a_pods_template_changes_with_the_image_and_not_with_the_port() -> None:
 
 def test_a_conditions_time_moves_with_its_status_only() -> None:
     before = [{"type": "Ready", "status": "True", "message": "a", "lastTransitionTime": "2020-01-01T00:00:00Z"}]
-    same = with_condition(before, {"type": "Ready", "status": "True", "message": "b"})
+    thing = {"status": {"conditions": before}}
+    same = with_conditions(thing, {"type": "Ready", "status": "True", "message": "b"})
     assert same == [before[0] | {"message": "b"}]
-    other = with_condition(before, {"type": "Ready", "status": "False", "message": "b"})
+    other = with_conditions(thing, {"type": "Ready", "status": "False", "message": "b"})
     assert other[0]["lastTransitionTime"] > "2025"
-    assert with_condition(same, {"type": "Ready", "status": "True", "message": "b"}) == same
+    assert with_conditions({}, *same) != same
+    more = {"type": "Issuing", "status": "True"}
+    assert [one["type"] for one in with_conditions(thing, more)] == ["Ready", "Issuing"]
 
 
 def test_kinds_know_their_paths() -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from lab.operators.api import ApiError, Kind, Object
+from lab.operators.api import ApiError
+from lab.operators.objects import Kind, Object
 from lab.operators.routes import ROUTES, look_again
 from lab.operators.work import Controller, Work
 
