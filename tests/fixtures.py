@@ -231,6 +231,9 @@ class ScriptedRunner:
         assert done.ok, done
         return done
 
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return {"HOME": "/home/me"} | dict(extra)
+
     def interrupt(self) -> None:
         self.signals.append(self._current)
 
@@ -309,7 +312,9 @@ class ScriptedSession:
         self.reporter = ScriptedReporter(answers, interactive=interactive)
         self.known = Known()
         self.masker = Masker()
-        self.journal = SimpleNamespace(write=lambda kind, **facts: self.journalled.append((kind, facts)))
+        self.journal = SimpleNamespace(
+            folder=root / "run", write=lambda kind, **facts: self.journalled.append((kind, facts))
+        )
         self.journalled: list[tuple[str, dict[str, Any]]] = []
         self.services = TREE
         for service in TREE:

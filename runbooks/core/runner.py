@@ -189,6 +189,10 @@ class Runner:
         for child in (mine,) if mine else self._relay.running:
             child.forward(signal.SIGTERM if is_ignored else signal.SIGINT)
 
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a child that gets `extra`."""
+        return child_environment(self._base_env, extra)
+
     def run(
         self, command: Command, *, on_line: Callable[[str], None] | None = None, after_interrupt: bool = False
     ) -> Outcome:
@@ -204,7 +208,7 @@ class Runner:
         with self._relay.during_command():
             seen = len(self._relay.seen) if after_interrupt else 0
             self._refuse_if_interrupted(command, seen)
-            environment = child_environment(self._base_env, command.env)
+            environment = self.environment(command.env)
             program = resolve_program(command, environment)
             self.masker.register_all(secret_variables(command.env))
             if command.mutates:

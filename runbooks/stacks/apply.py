@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from runbooks.core.errors import NotApproved, Refused
 from runbooks.core.parallel import side_by_side
 from runbooks.stacks import states
-from runbooks.stacks.fingerprint import changed_parts, fingerprint_of, record_applied
+from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.holders import holders_of
 from runbooks.stacks.plan import RunPlan, StackPlan, kind_of
@@ -19,6 +19,7 @@ from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import show_plan
+from runbooks.stacks.unchanged import record_reads, write_record
 from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import network, pulumi
 from runbooks.tools.secret_values import blanked
@@ -200,15 +201,17 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callabl
         stop=session.runner.interrupt,
         progress=lambda operation: note(f"{plan.service}: {operation}"),
     )
+    command, read = record_reads(session, pulumi.up(plan.stack), plan.stack)
     try:
-        outcome = run_watched(session, plan.stack, pulumi.up(plan.stack), watch)
+        outcome = run_watched(session, plan.stack, command, watch)
     except BaseException as error:
         # The runner starts nothing once the run was interrupted: then this stack is not among the failed ones.
         if watch.outcome is not None or not isinstance(error, NotApproved):
             run.failed.append(plan.service)
         raise
     run.done.append(plan.service)  # also when the record of it cannot be written
-    record_applied(session, plan.stack, fingerprint_of(session, session.service(plan.service)))
+    fingerprint = fingerprint_of(session, session.service(plan.service))
+    write_record(session, plan.stack, fingerprint, read(), applied=True)
     otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"
     result = f"applied, {len(watch.done)} changes" if watch.done else otherwise
     session.reporter.line(f"{plan.service}: {result} in {outcome.seconds:.0f} s")

@@ -86,6 +86,10 @@ class StackPlan:
     """Pulumi would take over whatever exists already (`kubernetes:upsertExistingObjects`) instead of failing."""
     writes_outputs: bool = False
     """Nothing changes, but program or settings did since the outputs were last written from here."""
+    unchanged_since: str = ""
+    """When its inputs were last found to need no change (`14:02`); it was not previewed again."""
+    asked_because: tuple[str, ...] = ()
+    """Why it was previewed although it might have been on record as unchanged."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What determines the plan, as one hash each (`fingerprint.py`): two equal ones lead to the same plan."""
 
@@ -121,7 +125,8 @@ class StackPlan:
             return f"blocked: waits for {', '.join(self.waits_for)}"
         if self.has_changes:
             return "would change"
-        return "unchanged, outputs are written again" if self.writes_outputs else "unchanged"
+        since = f" since {self.unchanged_since} (not asked again)" if self.unchanged_since else ""
+        return f"unchanged{since}, outputs are written again" if self.writes_outputs else f"unchanged{since}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +167,7 @@ def plan_of(
     existing: Mapping[str, str] = MappingProxyType({}),
     adopts: bool = False,
     writes_outputs: bool = False,
+    asked_because: tuple[str, ...] = (),
 ) -> StackPlan:
     """Rank what the preview proposes. The stack itself and default providers do not count as changes."""
     changes: dict[tuple[str, str], Change] = {}
@@ -181,6 +187,7 @@ def plan_of(
         existing=existing,
         adopts=adopts,
         writes_outputs=writes_outputs,
+        asked_because=asked_because,
         fingerprint=fingerprint,
     )
 

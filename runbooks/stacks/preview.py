@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError
+from runbooks.core.files import Unwritable
 from runbooks.core.parallel import processors, results_of
 from runbooks.stacks import environments, states
-from runbooks.stacks.fingerprint import fingerprint_of, is_last_applied
+from runbooks.stacks.fingerprint import files_of, fingerprint_of
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
 from runbooks.stacks.preparation import outputs_of, prepare, set_up
 from runbooks.stacks.service import Service, closure, layers
 from runbooks.stacks.session import Session
+from runbooks.stacks.unchanged import (
+    is_last_applied,
+    read_record,
+    reasons_to_ask,
+    record_reads,
+    remove_record,
+    write_record,
+)
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
@@ -80,20 +89,27 @@ def title(verb: str, layer: Sequence[Service]) -> str:
     return f"{verb} {', '.join(service.name for service in layer)}"
 
 
-def plan_run(session: Session, service_layers: Sequence[Sequence[Service]], *, keep_going: bool = False) -> RunPlan:
-    """Preview every stack of the run, each as soon as what it needs was previewed.
+def plan_run(
+    session: Session, service_layers: Sequence[Sequence[Service]], *, keep_going: bool = False, fresh: bool = False
+) -> RunPlan:
+    """Preview every stack of the run, each as soon as what it needs was previewed; `fresh` also those on record.
 
     Raises the first failure after its whole layer was tried; what else runs by then is waited for. `keep_going` is for
-    what only looks: every stack is previewed, none waits for another, and the plan has the failures.
+    what only looks: every stack is previewed, and the plan has the failures.
     """
     planned: list[tuple[StackPlan, ...]] = []
     failures: dict[str, OpsError] = {}
+    made: dict[str, StackPlan] = {}
+
+    def work(service: Service) -> StackPlan:
+        made[service.name] = plan_stack(session, service, planned=None if fresh else made.get)
+        return made[service.name]
+
     # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
     # two processors each takes a tenth more CPU than of two.
     pool = ThreadPoolExecutor(max_workers=min(processors() + 1, MOST_PREVIEWS), thread_name_prefix="stack")
     try:
-        # A preview reads the outputs in its producers' states, not their previews.
-        finished = work_in_order(pool, service_layers, partial(plan_stack, session), heed_needs=not keep_going)
+        finished = work_in_order(pool, service_layers, work, keep_going=keep_going)
         for layer in service_layers:
             with session.reporter.step(title("preview", layer)):
                 done = next(finished)
@@ -127,17 +143,19 @@ def work_in_order(
     service_layers: Sequence[Sequence[Service]],
     work: Callable[[Service], Result],
     *,
-    heed_needs: bool = True,
+    keep_going: bool = False,
 ) -> Iterator[list[Future[Result]]]:
     """Yield the futures of each layer once all its services were tried.
 
     Work on a service starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
-    service never starts, so do not ask for a layer after a failure. Without `heed_needs` everything starts at once.
+    service never starts, so do not ask for a layer after a failure. With `keep_going` a service waits only for those
+    whose outputs it reads, and starts also after their failure.
     """
     # In the order of the layers: of what is ready, the earlier one starts first.
     services = {service.name: service for layer in service_layers for service in layer}
     needs = {
-        name: [need for need in service.needs if need in services and heed_needs] for name, service in services.items()
+        name: [need for need in (service.reads_outputs_of if keep_going else service.needs) if need in services]
+        for name, service in services.items()
     }
     sorter = TopologicalSorter(needs)
     sorter.prepare()
@@ -147,7 +165,7 @@ def work_in_order(
         while True:
             for future in [future for future in running if future.done()]:
                 name = running.pop(future)
-                if future.exception() is None:
+                if keep_going or future.exception() is None:
                     sorter.done(name)
             for name in sorted(sorter.get_ready(), key=list(services).index):
                 future = started[name] = pool.submit(work, services[name])
@@ -162,29 +180,54 @@ OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\
 """No registry has the newest providers; `lab.status` shows which ones the lab has."""
 
 
-def plan_stack(session: Session, service: Service) -> StackPlan:
-    """Preview one stack, or name the producers it waits for. Raises what the failing preview means."""
+Planned = Callable[[str], StackPlan | None]
+"""The plan that this run made of a service before, if it did."""
+
+
+def plan_stack(session: Session, service: Service, *, planned: Planned | None = None) -> StackPlan:
+    """Preview one stack, or name the producers it waits for. Raises what the failing preview means.
+
+    With `planned` a stack whose inputs are on record as unchanged is not previewed again, unless a producer changes.
+    """
     waits_for = tuple(name for name in service.reads_outputs_of if not outputs_of(session, name))
     if waits_for:
         # Its environment would not open either: it reads the same outputs.
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
-    writes_outputs = not is_last_applied(session, stack, fingerprint)
-    preview = run_preview(session, stack, pulumi.preview(stack))
+    record = read_record(session, stack)
+    reasons: list[str] = []
+    if planned is not None:
+        changing = [name for name in service.reads_outputs_of if (plan := planned(name)) and plan.has_changes]
+        reasons = reasons_to_ask(session, stack, fingerprint, record, changing)
+        if record and not reasons:
+            return StackPlan(
+                stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=not record.applied
+            )
+    files = files_of(session, stack)
+    command, read = record_reads(session, pulumi.preview(stack), stack)
+    preview = run_preview(session, stack, command)
     for each in preview.diagnostics:
         if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
             session.reporter.line(f"  {service.name} warns:")
             session.reporter.quote(f"    {each.message.removeprefix('warning: ')}")
-    return plan_of(
+    reads = read()
+    plan = plan_of(
         stack,
         preview,
         fingerprint=fingerprint,
         export=states.state_of(session, stack),
         existing=existing_of(session, stack, preview),
         adopts=takes_over(preview, read_settings(session, stack).config),
-        writes_outputs=writes_outputs,
+        writes_outputs=not is_last_applied(session, fingerprint, record),
+        asked_because=tuple(reasons),
     )
+    if plan.has_changes:
+        remove_record(session, stack, fingerprint)
+    elif files == files_of(session, stack):  # else the preview saw something between the two
+        with contextlib.suppress(Unwritable):  # a preview is no worse for it: it is made again next time
+            write_record(session, stack, fingerprint, reads, applied=not plan.writes_outputs)
+    return plan
 
 
 def plan_end(session: Session, service: Service) -> StackPlan:

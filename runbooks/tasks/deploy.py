@@ -8,10 +8,11 @@ from runbooks.collection import command_again, each_service, task_name
 
 
 @each_service(everything=True)
-def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = False) -> None:
+def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = False, fresh: bool = False) -> None:
     """Bring {service} and all it needs up to date on the target: preview, approval, apply, verify.
 
     --yes approves changes that are not destructive where there is no terminal. --only leaves out what it needs.
+    --fresh also previews what has not changed since it was last previewed or applied.
     """
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview
@@ -25,7 +26,7 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
         chosen = {service.name for layer in layers for service in layer}
         named = [session.service(name) for name in names if name in chosen]
         preview.announce(session, named, layers)
-        plan = preview.plan_run(session, layers)
+        plan = preview.plan_run(session, layers, fresh=fresh)
         show_plan(session, plan)
         apply.approve(session, plan, yes=yes, again=again)
         progress = apply.apply_run(session, plan, yes=yes, again=again)

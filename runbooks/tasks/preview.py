@@ -9,12 +9,17 @@ from runbooks.collection import command_again, each_service, task_name
 
 @each_service(everything=True)
 def preview(
-    c: Context, names: tuple[str, ...], diff: bool = False, expect_no_changes: bool = False, only: bool = False
+    c: Context,
+    names: tuple[str, ...],
+    diff: bool = False,
+    expect_no_changes: bool = False,
+    only: bool = False,
+    fresh: bool = False,
 ) -> None:
     """Show what deploying {service} and all it needs would change. Changes nothing.
 
     --diff shows every property. --expect-no-changes ends with exit 7 when something would change. --only leaves out
-    what it needs.
+    what it needs. --fresh also previews what has not changed since it was last previewed or applied.
     """
     from runbooks.core.errors import UnexpectedChanges
     from runbooks.run import open_session
@@ -25,7 +30,7 @@ def preview(
     with open_session(c, task) as session:
         layers = preview.choose(session, names, only=only)
         session.reporter.plan(preview.titles(layers, "preview"))
-        plan = preview.plan_run(session, layers, keep_going=True)
+        plan = preview.plan_run(session, layers, keep_going=True, fresh=fresh)
         if plan.stacks:
             show_plan(session, plan, diff=diff)
         preview.raise_worst(session, plan.failures)

@@ -295,6 +295,8 @@ class StateResource:
     protected: bool = False
     pending_delete: bool = False
     """The old half of a replace that an earlier update could not finish."""
+    external: bool = False
+    """Read by the program, not made by it."""
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """As it was applied last; secrets as the answer has them."""
     field_manager: str = ""
@@ -530,6 +532,7 @@ def _export(deployment: Mapping[str, Any]) -> Export:
                 identity=str(item.get("id") or ""),
                 protected=bool(item.get("protect")),
                 pending_delete=bool(item.get("delete")),
+                external=bool(item.get("external")),
                 inputs=item.get("inputs") or {},
                 field_manager=str((item.get("outputs") or {}).get("__fieldManager") or ""),
             )

@@ -14,7 +14,7 @@ from runbooks.core.journal import read_journal
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks.environment_commands import files_of
-from runbooks.stacks.fingerprint import record_applied
+from runbooks.stacks.unchanged import Reads, write_record
 from runbooks.tasks import secrets, stack, target, wire
 from runbooks.tasks.rollback import share_environment
 from runbooks.tools import stack_config
@@ -296,8 +296,8 @@ def test_what_was_applied_and_cannot_be_written_down(repo: Repo) -> None:
     repo.has_stacks("glance")
     with open_session(repo.c, "deploy.glance") as session:
         stack_of = session.stack(find_service("glance"))
-        with no_file_beyond(0), pytest.raises(Unwritable, match="the record of what was applied cannot be written"):
-            record_applied(session, stack_of, {})
+        with no_file_beyond(0), pytest.raises(Unwritable, match="what was applied cannot be written"):
+            write_record(session, stack_of, {}, Reads(), applied=True)
     assert list((repo.state / "applied").rglob("*.json*")) == []
 
 

@@ -424,14 +424,15 @@ def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
     deploy(session, "app")
     assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
     recorded = (tmp_path / ".ops" / "applied" / "mx" / "app.json").read_text()
-    assert hash_text(canonical({"password": "[secret]"})) in recorded
+    # The hash of a known text with a short secret in it could be guessed.
+    assert after not in recorded and hash_text(canonical({"password": after})) not in recorded
 
 
 def test_what_was_applied_counts_as_that_also_when_it_cannot_be_written_down(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, three(), answers=["y"])
     (tmp_path / ".ops").mkdir()
     (tmp_path / ".ops/applied").write_text("a file where the folder should be")
-    with pytest.raises(OpsError, match="the record of what was applied cannot be written") as ended:
+    with pytest.raises(OpsError, match="what was applied cannot be written") as ended:
         deploy(session)
     assert ended.value.exit_code == 1
     summary = next(event for event in session.reporter.events if event["event"] == "summary")

@@ -1,0 +1,226 @@
+"""Records what a Pulumi program reads besides its config: a `sitecustomize` that `PYTHONPATH` puts before the program.
+
+It runs in the program's own Python (3.10 or newer), whatever language host starts it, and imports nothing of this
+repository. Each line of the file that `HOMELAB_OPS_READS` names is one fact, as JSON:
+
+    {"file": "/abs/path"}      a file or folder that the program read or looked for
+    {"variable": "NAME"}       looked up in the environment; `*` when all were listed
+    {"outside": "the clock"}   anything whose answer no fingerprint can hold: network, child process, clock, chance
+    {"end": true}              the program ended; without it the record is not complete
+
+Files of the interpreter and of installed packages are left out: their versions are fingerprinted instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec, source_from_cache
+from types import ModuleType
+from typing import Any
+
+VARIABLE = "HOMELAB_OPS_READS"
+EXECUTOR = "pulumi-language-python-exec"
+"""The script with which every language host starts a Python program."""
+OUTSIDE = {
+    "socket.connect": "the network",
+    "socket.getaddrinfo": "the network",
+    "socket.gethostbyname": "the network",
+    "socket.gethostname": "the name of this machine",
+    "socket.sendto": "the network",
+    "subprocess.Popen": "a child process",
+    "os.exec": "a child process",
+    "os.fork": "a child process",
+    "os.forkpty": "a child process",
+    "os.posix_spawn": "a child process",
+    "os.system": "a child process",
+}
+"""Audit event → what it asks. Source: https://docs.python.org/3/library/audit_events.html."""
+FOLDERS = ("os.listdir", "os.scandir")
+CLOCK = ("time", "time_ns", "localtime", "gmtime", "ctime", "strftime")
+CLOCKS = ("datetime", "random", "secrets", "uuid")
+"""Modules that ask the clock or chance in C, where no hook sees it: a program that imports one may ask them."""
+CALLS = ("/pulumirpc.ResourceMonitor/Invoke", "/pulumirpc.ResourceMonitor/StreamInvoke")
+"""Functions of providers: they answer from the cluster, a server or a file of their own."""
+ENGINE = "pulumi:pulumi:"
+"""Functions that the engine answers from the stack itself."""
+
+
+class Recorder:
+    """Writes each fact once, when it is seen: a program that is killed leaves a record without its end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.facts: set[tuple[str, str | bool]] = set()
+        self.events = {"open", *FOLDERS, *OUTSIDE}
+        folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__)}
+        self.installed = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+        self.programs: dict[str, bool] = {}
+
+    def start(self) -> None:
+        import time
+
+        for name in CLOCK:
+            self.watch(time, name, "the clock")
+        self.watch(os, "urandom", "chance")
+        self.watch_environment()
+        sys.meta_path.insert(0, CallWatcher(self))
+        sys.addaudithook(self.hook)
+        atexit.register(self.finish)
+
+    def note(self, kind: str, what: str | bool) -> None:
+        if (kind, what) not in self.facts:
+            self.facts.add((kind, what))
+            os.write(self.descriptor, json.dumps({kind: what}).encode() + b"\n")
+
+    def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in self.events or not self.is_asked_by_program():
+            return
+        if event == "open":
+            name, mode, flags = arguments
+            by_mode = isinstance(mode, str) and any(letter in mode for letter in "wax+")
+            by_flags = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+            self.note_file(name, writes=by_mode or by_flags)
+        elif event in FOLDERS:
+            self.note_file(os.curdir if arguments[0] is None else arguments[0])
+        else:
+            self.note("outside", OUTSIDE[event])
+
+    def note_file(self, name: str | bytes | int, *, writes: bool = False) -> None:
+        if isinstance(name, int):
+            return
+        file = os.path.abspath(os.fsdecode(name))
+        if file.endswith(".pyc"):
+            with contextlib.suppress(ValueError):
+                file = source_from_cache(file)
+        if file not in (self.path, os.devnull) and not self.is_installed(file):
+            self.note(*(("outside", f"to write {file}") if writes else ("file", file)))
+
+    def is_installed(self, file: str) -> bool:
+        return file.startswith(self.installed) or os.path.realpath(file).startswith(self.installed)
+
+    def is_program(self, file: str) -> bool:
+        """Whether a source file belongs to the program: neither frozen, nor installed, nor the executor, nor this."""
+        if file not in self.programs:
+            ours = file.startswith("<") or file.endswith(EXECUTOR) or file == __file__
+            self.programs[file] = not (ours or self.is_installed(file))
+        return self.programs[file]
+
+    def is_asked_by_program(self) -> bool:
+        """Whether code of the program is among the callers: not the SDK for itself, nor a package being imported."""
+        frame: Any = sys._getframe()
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if self.is_program(file):
+                return True
+            if frame.f_code.co_name == "<module>" and self.is_installed(file):
+                return False
+            frame = frame.f_back
+        return False
+
+    def watch(self, module: ModuleType, name: str, what: str) -> None:
+        """Note each call that the program itself makes."""
+        function = getattr(module, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if self.is_program(sys._getframe(1).f_code.co_filename):
+                self.note("outside", what)
+            return function(*arguments, **options)
+
+        setattr(module, name, watched)
+
+    def watch_environment(self) -> None:
+        kind: Any = type(os.environ)
+        look_up, listing = kind.__getitem__, kind.__iter__
+
+        def getitem(environ: Any, key: str | bytes) -> Any:
+            self.note("variable", os.fsdecode(key))
+            return look_up(environ, key)
+
+        def iterate(environ: Any) -> Any:
+            self.note("variable", "*")
+            return listing(environ)
+
+        kind.__getitem__, kind.__iter__ = getitem, iterate
+
+    def finish(self) -> None:
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str) and self.is_program(file):
+                self.note_file(file)
+                asked = sorted({name.partition(".")[0] for name in _imports(file)}.intersection(CLOCKS))
+                for name in asked:
+                    self.note("outside", f"the clock or chance ({os.path.basename(file)} imports {name})")
+        self.note("end", True)
+
+
+def _imports(file: str) -> list[str]:
+    import ast
+
+    try:
+        with open(file, encoding="utf-8") as source:
+            tree = ast.parse(source.read())
+    except (OSError, ValueError, SyntaxError):
+        return []
+    found = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return found + [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+
+
+class CallWatcher:
+    """A finder that notes calls of providers' functions: they pass one method of the channel that gRPC makes."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "grpc._channel":
+            return None
+        sys.meta_path.remove(self)
+        found = PathFinder.find_spec(name, path, target)
+        if found is not None and found.loader is not None:
+            loader: Any = found.loader
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                self.watch_channel(module)
+
+            loader.exec_module = exec_module
+        return found
+
+    def watch_channel(self, module: Any) -> None:
+        make = module.Channel.unary_unary
+
+        def unary_unary(channel: Any, method: Any, *arguments: Any, **options: Any) -> Any:
+            made = make(channel, method, *arguments, **options)
+            if method not in CALLS:
+                return made
+
+            def call(request: Any, *rest: Any, **how: Any) -> Any:
+                if not request.tok.startswith(ENGINE):
+                    self.recorder.note("outside", f"what {request.tok} answers")
+                return made(request, *rest, **how)
+
+            return call
+
+        module.Channel.unary_unary = unary_unary
+
+
+def run_next_sitecustomize() -> None:
+    """Run the `sitecustomize` that this one hides, if there is one."""
+    own = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != own]
+    found = PathFinder.find_spec("sitecustomize", sys.path)
+    if found is not None and found.loader is not None:
+        found.loader.exec_module(module_from_spec(found))
+
+
+target = os.environ.get(VARIABLE, "")
+run_next_sitecustomize()
+if target and any(EXECUTOR in word for word in sys.orig_argv):
+    Recorder(target).start()

@@ -1,0 +1,300 @@
+"""Stacks that need no new preview, because everything that determines their plan is as it was without a change.
+
+A preview takes seconds of processor time; its inputs are read in milliseconds. After a preview without changes, and
+after a complete apply, the hashes of all inputs are recorded; while they stay the same, the answer would be too. What
+a program reads besides its config is not guessed: `recorder/sitecustomize.py` records it. What no hash can hold (the
+network, the clock, a child process, a file elsewhere) makes the stack be previewed each time. Drift in the cluster is
+no input of a preview: `./inv drift.<service>` looks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runbooks.core.command import Command
+from runbooks.core.errors import STATE_FOLDER
+from runbooks.core.files import make_folder, write_atomically
+from runbooks.stacks import states
+from runbooks.stacks.fingerprint import changed_parts, charts_folder, hash_files
+from runbooks.stacks.session import Session
+from runbooks.stacks.states import hash_text
+from runbooks.tools.pulumi import Export, type_of
+from runbooks.tools.pulumi_home import place_of, plugin_folder, wanted_plugins
+from runbooks.tools.stack import Stack
+
+Parts = Mapping[str, str]
+"""Name → hash, as a fingerprint has them."""
+RECORDER = Path(__file__).with_name("recorder")
+READS = "HOMELAB_OPS_READS"
+"""The variable that names the file of a program's reads."""
+SET_BY_PULUMI = re.compile(r"PULUMI_(CONFIG|CONFIG_SECRET_KEYS|HOME|CREDENTIALS_PATH)$|HOMELAB_OPS_READS$|KUBECONFIG$")
+"""Variables that differ in each run; the config and the cluster they lead to are parts of their own."""
+DECIDING = ("program files", "settings", "opened environment", "provider versions", "charts")
+"""Parts that can change outputs without changing a resource; so can the outputs of producers."""
+
+
+# What a program reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads:
+    """What a program read besides its config, as its recorder wrote it down."""
+
+    files: tuple[str, ...] = ()
+    """Absolute paths of files and listed folders, without those of the interpreter and of installed packages."""
+    variables: tuple[str, ...] = ()
+    """Names; `*` for all."""
+    outside: tuple[str, ...] = ()
+    """What no fingerprint can hold: `the network`, `the clock`, …"""
+    complete: bool = False
+    """False if the program did not run to its end under the recorder."""
+
+
+def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Command, Callable[[], Reads]]:
+    """The command with a recorder in its program, and how to get what was recorded once it ended."""
+    path = session.journal.folder / f"reads-{stack.project}-{secrets.token_hex(4)}.jsonl"
+    recording = replace(command, env={**command.env, READS: str(path), "PYTHONPATH": str(RECORDER)})
+    return recording, lambda: read_reads(path)
+
+
+def read_reads(path: Path) -> Reads:
+    found: dict[str, dict[str, None]] = {"file": {}, "variable": {}, "outside": {}}
+    complete = False
+    try:
+        facts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return Reads()
+    path.unlink(missing_ok=True)
+    for fact in facts:
+        for kind, what in fact.items():
+            if kind == "end":
+                complete = True
+            elif not SET_BY_PULUMI.match(str(what)):
+                found[kind][str(what)] = None
+    return Reads(
+        files=tuple(sorted(found["file"])),
+        variables=tuple(sorted(found["variable"])),
+        outside=tuple(found["outside"]),
+        complete=complete,
+    )
+
+
+def _hash_read(path: str) -> str:
+    """Of a folder its names, of a file its content."""
+    found = Path(path)
+    if found.is_dir():
+        return hash_text("\n".join(sorted(each.name for each in found.iterdir() if each.name != "__pycache__")))
+    return hash_files([found])
+
+
+def _reads_parts(session: Session, stack: Stack, reads: Reads) -> dict[str, str]:
+    """The parts of a fingerprint that depend on what the program reads, and on what runs it."""
+    environment = session.runner.environment(stack.env)
+    names = environment if "*" in reads.variables else reads.variables
+    run_folder = str(session.journal.folder)  # what lies there is made anew for each run
+    variables = {
+        name: environment.get(name, "\0missing").replace(run_folder, "<run>")
+        for name in sorted(names)
+        if not SET_BY_PULUMI.match(name)
+    }
+    plugins = [place_of(plugin, plugin_folder(session.env), session.env) for plugin in wanted_plugins()]
+    return {
+        "files it reads": hash_text(json.dumps([(path, _hash_read(path)) for path in reads.files])),
+        "variables it reads": hash_text(json.dumps(variables, sort_keys=True)),
+        "installed packages": hash_text("\n".join(_packages(stack))),
+        "programs": hash_text("\n".join(_identity(Path(path)) for path in (session.tools.pulumi, *plugins))),
+    }
+
+
+def _packages(stack: Stack) -> Iterator[str]:
+    """Name and version of each package in the program's virtual environment, and what else is on its path."""
+    options = _runtime_options(stack.folder / "Pulumi.yaml")
+    venv = (stack.folder / str(options.get("virtualenv") or ".venv")).resolve()
+    yield _identity(venv / "pyvenv.cfg")
+    for folder in sorted(venv.glob("lib*/python*/site-packages")):
+        yield from sorted(found.name for found in folder.glob("*.dist-info"))
+        yield from (f"{path.name} {hash_files([path])}" for path in sorted(folder.glob("*.pth")))
+
+
+def _runtime_options(project: Path) -> Mapping[str, Any]:
+    try:
+        runtime = yaml.safe_load(project.read_text(encoding="utf-8")).get("runtime")
+        options = runtime.get("options")
+    except (OSError, yaml.YAMLError, AttributeError):
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def _identity(program: Path) -> str:
+    """A program is too large to be read: its real path, size and time of change stand for it."""
+    try:
+        real = program.resolve(strict=True)
+        facts = real.stat()
+    except OSError:
+        return f"{program} missing"
+    return f"{real} {facts.st_size} {facts.st_mtime_ns}"
+
+
+# The record of the last preview without changes, or complete apply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What the stack's inputs were when it had no change."""
+
+    at: str
+    """ISO 8601, local time."""
+    parts: Parts
+    """As in a fingerprint, keyed."""
+    reads: Reads = field(default_factory=Reads)
+    applied: bool = False
+    """Applied from here with them; else only previewed, and a change of its outputs may wait to be written."""
+
+    @property
+    def since(self) -> str:
+        """`14:02` today, else with its date."""
+        at = datetime.fromisoformat(self.at)
+        return f"{at:%H:%M}" if at.date() == datetime.now(at.tzinfo).date() else f"{at:%Y-%m-%d %H:%M}"
+
+
+def _record_path(session: Session, stack: Stack) -> Path:
+    return session.state_dir / "applied" / session.target.name / f"{stack.project}.json"
+
+
+def _keyed(session: Session, parts: Parts) -> dict[str, str]:
+    """The hashes as they go to disk: one of a known text with a short secret in it could be guessed."""
+    key = _key(session.state_dir).encode()
+    return {
+        name: hmac.new(key, f"{name}\0{value}".encode(), hashlib.sha256).hexdigest() for name, value in parts.items()
+    }
+
+
+def _key(state_dir: Path) -> str:
+    """A random key of this state folder (0600). A new one makes every record differ: all is asked again."""
+    path = state_dir / "applied" / "key"
+    what = "the key for the records of what was applied"
+    make_folder(path.parent, what)
+    if not path.exists():  # of two runs at once one key wins, and the other's records are of no use
+        write_atomically(path, secrets.token_hex(32), mode=0o600, what=what, next_step=STATE_FOLDER)
+    return path.read_text(encoding="utf-8")
+
+
+def read_record(session: Session, stack: Stack) -> Record | None:
+    """`None` if it was never written, or cannot be read: then the stack is previewed, and applied once more."""
+    try:
+        found = json.loads(_record_path(session, stack).read_text(encoding="utf-8"))
+        reads: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found["reads"].items()
+        }
+        return Record(at=found["at"], parts=found["parts"], reads=Reads(**reads), applied=found["applied"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Reads, *, applied: bool) -> None:
+    """Write down the inputs of a stack without changes. Raises `Unwritable`: it is then asked again next time."""
+    path = _record_path(session, stack)
+    what = "the record of what was applied"
+    make_folder(path.parent, what)
+    parts = dict(fingerprint) | _reads_parts(session, stack, reads)
+    record = {
+        "at": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "applied": applied,
+        "reads": asdict(reads),
+        "parts": _keyed(session, parts),
+    }
+    write_atomically(path, json.dumps(record, indent=1) + "\n", mode=0o600, what=what, next_step=STATE_FOLDER)
+
+
+def remove_record(session: Session, stack: Stack, fingerprint: Parts) -> None:
+    """Remove the record if it says that a stack with this fingerprint has no change."""
+    record = read_record(session, stack)
+    if record and all(record.parts.get(name) == key for name, key in _keyed(session, fingerprint).items()):
+        _record_path(session, stack).unlink(missing_ok=True)
+
+
+def is_last_applied(session: Session, fingerprint: Parts, record: Record | None) -> bool:
+    """Whether the stack was last applied from here with the same program and settings.
+
+    pulumi's JSON preview shows resources only: a new or changed output alone looks like no change.
+    """
+    if record is None or not record.applied:
+        return False
+    deciding = {
+        name: value for name, value in fingerprint.items() if name in DECIDING or name.startswith("outputs of ")
+    }
+    return all(record.parts.get(name) == value for name, value in _keyed(session, deciding).items())
+
+
+def reasons_to_ask(
+    session: Session,
+    stack: Stack,
+    fingerprint: Parts,
+    record: Record | None,
+    changing: Collection[str] = (),
+) -> list[str]:
+    """Why the stack has to be previewed; empty if the record holds. `changing` are its producers that will change."""
+    if record is None:
+        return ["no earlier preview is on record"]
+    if not record.reads.complete:
+        return ["what its program reads is not known"]
+    reasons = [f"its program asks {what}" for what in record.reads.outside]
+    listed = [session.root / "pulumi", session.root / "charts.yaml", charts_folder(session, stack)]
+    reasons += [
+        f"its program reads {path}"
+        for path in record.reads.files
+        if not any(folder is not None and Path(path).is_relative_to(folder) for folder in listed)
+    ]
+    reasons += _reasons_in_state(session, states.state_of(session, stack), record)
+    if not reasons:  # else the comparison would only repeat, at some cost, that it is asked
+        now = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, record.reads))
+        reasons = [f"{name} changed" for name in changed_parts(record.parts, now)]
+    return reasons + [f"{name} changes" for name in changing]
+
+
+READ_BY_PROVIDER = re.compile(r"kubernetes:(yaml(/v2)?:Config(File|Group)|kustomize(/v2)?:Directory)$")
+"""Components whose provider reads files or addresses of its own."""
+CHART = re.compile(r"kubernetes:helm\.sh/v[34]:(Chart|Release)$")
+EXACT = re.compile(r"v?\d+\.\d+\.\d+(-[\w.]+)?(\+[\w.]+)?$|sha256:[0-9a-f]{64}$")
+ASSETS = re.compile(r"c44067f5952c0a294b673a41bacd8c21|0def7320c3a5731c473e5ecbe6d01bc7")
+"""Pulumi's signatures of an asset and of an archive: the engine reads their files."""
+
+
+def _reasons_in_state(session: Session, export: Export, record: Record) -> Iterator[str]:
+    if export.pending:
+        yield "operations of an interrupted update are open"
+    charts = False
+    for resource in export.resources:
+        kind = type_of(resource.urn)
+        charts = charts or bool(CHART.search(kind))
+        if READ_BY_PROVIDER.search(kind) or kind.startswith("pulumi-python:dynamic"):
+            yield f"{kind} reads what only its provider knows"
+        elif resource.external and kind != "pulumi:pulumi:StackReference":
+            yield f"{kind} is read from outside the stack"
+        elif ASSETS.search(json.dumps(resource.inputs, default=str)):
+            yield f"{kind} has files that pulumi itself reads"
+    if charts:
+        yield from _unpinned(session.root / "charts.yaml", record)
+
+
+def _unpinned(pins: Path, record: Record) -> Iterator[str]:
+    """A chart without an exact version, as far as `charts.yaml` says: its repository may serve another one today."""
+    if str(pins) not in record.reads.files:
+        yield "its chart is not one of charts.yaml"
+        return
+    entries = yaml.safe_load(pins.read_text(encoding="utf-8")) or {}
+    for name, entry in entries.items():
+        version = entry.get("version") if isinstance(entry, dict) else None
+        if not (isinstance(version, str) and EXACT.match(version)):
+            yield f"charts.yaml pins no exact version of {name}"
