@@ -1,5 +1,7 @@
-"""Generate what stands in the code: services in README.md, tasks in docs/tasks.md, layers in docs/architecture.md, and
-the versions of uv and Python in mise.toml and the dev container.
+"""Generate what stands in the code: tables of the docs, the JSON schema of targets.yaml, and versions.
+
+The docs: services in README.md, tasks in docs/tasks.md, layers in docs/architecture.md, exit codes and the keys of
+targets.yaml in docs/reference.md. The versions: uv and Python in mise.toml and the dev container.
 
 usage: python scripts/write_tables.py            writes all of them
        python scripts/write_tables.py --check    exits 1 and names each file that is out of date
@@ -8,6 +10,7 @@ usage: python scripts/write_tables.py            writes all of them
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -19,13 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import tasks  # noqa: E402
+from runbooks.cli import CLOSED_OUTPUT  # noqa: E402
 from runbooks.collection import rows  # noqa: E402
+from runbooks.core.errors import BUG, OpsError  # noqa: E402
 from runbooks.services import SERVICES  # noqa: E402
 from runbooks.stacks.service import Service  # noqa: E402
+from runbooks.stacks.target import DIY_ORGANIZATION, DIY_SCHEMES, KEYS, REQUIRED_KEYS  # noqa: E402
 
 README = ROOT / "README.md"
 TASKS = ROOT / "docs" / "tasks.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+REFERENCE = ROOT / "docs" / "reference.md"
+TARGETS_SCHEMA = ROOT / "docs" / "targets.schema.json"
 MISE = ROOT / "mise.toml"
 DEV_CONTAINER = ROOT / ".devcontainer" / "devcontainer.json"
 MARKS = ("<!-- {}: written by scripts/write_tables.py -->", "<!-- end of {} -->")
@@ -90,6 +98,66 @@ def tasks_page() -> str:
     )
 
 
+def exit_code_rows() -> Iterator[str]:
+    own = {error.exit_code: (error.__doc__ or "") for error in OpsError.__subclasses__() if "exit_code" in vars(error)}
+    meanings = {
+        0: "Done.",
+        OpsError.exit_code: "A tool failed, or a file cannot be written.",
+        **own,
+        BUG: "A bug of this toolkit; the message names a log file.",
+        CLOSED_OUTPUT: "The reader of the output closed it, as `head` does.",
+    }
+    yield "| code | meaning |"
+    yield "|---|---|"
+    for code, meaning in sorted(meanings.items()):
+        yield f"| {code} | {meaning} |"
+
+
+KEYS_OF_A_TARGET = {
+    "stack": "Name of the stack of every project: `mx` for `Pulumi.mx.yaml`.",
+    "backend": "Where the states are: `https://api.pulumi.com`, or a URL of a folder or bucket; `~` is expanded.",
+    "organization": f"Your organization on the Pulumi Cloud; `{DIY_ORGANIZATION}` on file and bucket backends.",
+    "kubeconfig": "Path of a kubeconfig, or several with `:` between them; relative paths start at the repository.",
+    "context": "The context in it; the current context is never used.",
+    "cluster_uid": "Identity of the cluster, which `target.pin` writes.",
+    "passphrase_file": "File with the passphrase of a file or bucket backend; else PULUMI_CONFIG_PASSPHRASE.",
+}
+
+
+def target_rows() -> Iterator[str]:
+    yield "| key | needed | what |"
+    yield "|---|---|---|"
+    for key in KEYS:
+        yield f"| `{key}` | {'yes' if key in REQUIRED_KEYS else ''} | {KEYS_OF_A_TARGET[key]} |"
+
+
+def targets_schema() -> str:
+    """Return what editors check targets.yaml by: its keys, and which of them are needed."""
+    properties: dict[str, object] = {
+        key: {"type": "string", "minLength": 1, "description": KEYS_OF_A_TARGET[key].replace("`", "")} for key in KEYS
+    }
+    has_diy_backend = {"properties": {"backend": {"pattern": f"^({'|'.join(DIY_SCHEMES)})://"}}}
+    target = {
+        "type": "object",
+        "properties": properties,
+        "required": list(REQUIRED_KEYS),
+        "additionalProperties": False,
+        "if": has_diy_backend,
+        "then": {"properties": {"organization": {"const": DIY_ORGANIZATION}}},
+    }
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "targets.yaml: where homelab-ops may deploy",
+        "type": "object",
+        "properties": {
+            "default": {"type": "string", "description": "The target of a run that names none; lab always exists."},
+            "targets": {"type": "object", "additionalProperties": target},
+        },
+        "additionalProperties": False,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def with_versions(text: str) -> str:
     """Replace the versions of uv and Python by those of `inv`: its pin of uv, and the Python that it tries first."""
     inv = (ROOT / "inv").read_text("utf-8")
@@ -109,6 +177,10 @@ def main() -> int:
         README: between_marks(README.read_text("utf-8"), "services", service_rows(SERVICES)),
         TASKS: tasks_page(),
         ARCHITECTURE: between_marks(ARCHITECTURE.read_text("utf-8"), "layers", layer_lines()),
+        REFERENCE: between_marks(
+            between_marks(REFERENCE.read_text("utf-8"), "exit codes", exit_code_rows()), "targets", target_rows()
+        ),
+        TARGETS_SCHEMA: targets_schema(),
         MISE: with_versions(MISE.read_text("utf-8")),
         DEV_CONTAINER: with_versions(DEV_CONTAINER.read_text("utf-8")),
     }

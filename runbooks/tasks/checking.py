@@ -53,6 +53,8 @@ def checks(*, fix: bool) -> list[Command]:
         tool("check-jsonschema", "--quiet", "--builtin-schema", f"vendor.{name}", *files, title=f"schema of {name}")
         for name, files in SCHEMAS.items()
     ]
+    targets = ("--schemafile", "docs/targets.schema.json", "targets.yaml")
+    commands.append(tool("check-jsonschema", "--quiet", *targets, title="schema of targets"))
     scripts = {
         "tables and versions": "write_tables.py",
         "the drawing of the platform": "draw_platform.py",

@@ -21,8 +21,8 @@ from lib.settings import VERSIONED_IMAGE
 from runbooks.tasks import scaffolding
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("lab", "pulumi", "runbooks", "tests/programs", "scripts", "docs")
-COPIED_FILES = ("tasks.py", "charts.yaml", "pyproject.toml", "README.md")
+COPIED = ("lab", "pulumi", "runbooks", "tests/programs", "scripts", "docs", ".devcontainer")
+COPIED_FILES = ("tasks.py", "charts.yaml", "pyproject.toml", "README.md", "inv", "mise.toml")
 LONG = "x" * 63
 EXAMPLE = (ROOT / "docs/add-a-service.md").read_text(encoding="utf-8")
 """Its first project is the one that the docs add."""
