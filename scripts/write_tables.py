@@ -1,7 +1,8 @@
 """Generate what stands in the code: tables of the docs, the JSON schema of targets.yaml, and versions.
 
 The docs: services in README.md, tasks in docs/tasks.md, layers in docs/architecture.md, exit codes and the keys of
-targets.yaml in docs/reference.md. The versions: uv and Python in mise.toml and the dev container.
+targets.yaml in docs/reference.md, settings in the README of each project. The versions: uv and Python in mise.toml and
+the dev container.
 
 usage: python scripts/write_tables.py            writes all of them
        python scripts/write_tables.py --check    exits 1 and names each file that is out of date
@@ -10,6 +11,7 @@ usage: python scripts/write_tables.py            writes all of them
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
 import sys
@@ -20,6 +22,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "pulumi"))
+
+from lib.settings import setting_rows  # noqa: E402
 
 import tasks  # noqa: E402
 from runbooks.cli import CLOSED_OUTPUT  # noqa: E402
@@ -98,6 +103,21 @@ def tasks_page() -> str:
     )
 
 
+def with_settings(readme: str, service: Service) -> str:
+    """Replace the table of settings by what the project's settings object declares."""
+    # As modules all of them would be called `settings`.
+    path = ROOT / "pulumi" / service.folder / "settings.py"
+    spec = importlib.util.spec_from_file_location(f"settings of {service.name}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    head = "| setting | default | what |\n|---|---|---|\n"
+    table = head + "".join(
+        f"| `{key}` | {default} | {meaning} |\n"
+        for key, default, meaning in setting_rows(module.Settings, service.project_name)
+    )
+    return re.sub(re.escape(head) + r"(?:\|.*\n)*", lambda _: table, readme)
+
+
 def exit_code_rows() -> Iterator[str]:
     own = {error.exit_code: (error.__doc__ or "") for error in OpsError.__subclasses__() if "exit_code" in vars(error)}
     meanings = {
@@ -173,6 +193,7 @@ def with_versions(text: str) -> str:
 
 
 def main() -> int:
+    readmes = [(service, ROOT / "pulumi" / service.folder / "README.md") for service in SERVICES]
     wanted = {
         README: between_marks(README.read_text("utf-8"), "services", service_rows(SERVICES)),
         TASKS: tasks_page(),
@@ -183,6 +204,7 @@ def main() -> int:
         TARGETS_SCHEMA: targets_schema(),
         MISE: with_versions(MISE.read_text("utf-8")),
         DEV_CONTAINER: with_versions(DEV_CONTAINER.read_text("utf-8")),
+        **{path: with_settings(path.read_text("utf-8"), service) for service, path in readmes},
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in sys.argv[1:]:

@@ -117,7 +117,8 @@ def test_the_installation_is_one_server_with_the_names_that_everything_else_know
         ],
     }
     (container,) = chosen_template(clickhouse, "podTemplates", "podTemplate")["spec"]["containers"]
-    assert container == {"name": "clickhouse", "image": "altinity/clickhouse-server:25.3.6.10034.altinitystable"}
+    assert container["name"] == "clickhouse"
+    assert container["image"].startswith("altinity/clickhouse-server:")
 
 
 def test_its_data_is_kept_when_the_installation_goes(clickhouse):
