@@ -44,6 +44,10 @@ LONGEST = 3600.0
 """Seconds after which a certificate is looked at again at the latest."""
 
 
+Reason = tuple[str, str]
+"""Reason and message of a condition."""
+
+
 class NotReadyError(Exception):
     """An issuer that cannot issue; `reason` and the text are cert-manager's."""
 
@@ -196,7 +200,7 @@ class CertManager:
         self._report(certificate, secret, issued=True)
         return _until_renewal(certificate, secret)
 
-    def _why_issue(self, certificate: Object, secret: Object | None) -> tuple[str, str] | None:
+    def _why_issue(self, certificate: Object, secret: Object | None) -> Reason | None:
         """Reason and message of an issuance that is due; None while the Secret is right."""
         for asked in objects.conditions(certificate):
             if (asked["type"], asked["status"], asked.get("reason")) == (ISSUING, "True", ON_DEMAND):
@@ -248,12 +252,7 @@ class CertManager:
         return self.api.apply(objects.SECRET.new(wanted, type="kubernetes.io/tls", data=data))
 
     def _report(
-        self,
-        certificate: Object,
-        secret: Object | None,
-        *,
-        issuing: tuple[str, str] | None = None,
-        issued: bool = False,
+        self, certificate: Object, secret: Object | None, *, issuing: Reason | None = None, issued: bool = False
     ) -> Object:
         return self.api.update_status(certificate, status_of(certificate, secret, issuing=issuing, issued=issued))
 
@@ -330,9 +329,7 @@ def signing_pair(api: Api, namespace: str, name: str) -> Pair:
     return pair
 
 
-def status_of(
-    certificate: Object, secret: Object | None, *, issuing: tuple[str, str] | None, issued: bool
-) -> dict[str, Any]:
+def status_of(certificate: Object, secret: Object | None, *, issuing: Reason | None, issued: bool) -> Object:
     """The status as the Secret makes it; None for what is to be removed."""
     status = certificate.get("status") or {}
     wrong = violation(certificate, secret)
@@ -372,7 +369,7 @@ def renewal_time(spec: Mapping[str, Any], found: certificates.Found) -> datetime
     return (found.not_after - chosen).replace(microsecond=0)
 
 
-def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | None:
+def violation(certificate: Object, secret: Object | None) -> Reason | None:
     """Why the Secret is not what the Certificate wants, as reason and message; None when it is."""
     spec = certificate["spec"]
     if secret is None:
@@ -397,7 +394,7 @@ def violation(certificate: Object, secret: Object | None) -> tuple[str, str] | N
     return _other_wishes(secret, found, spec)
 
 
-def _other_wishes(secret: Object, found: certificates.Found, spec: Mapping[str, Any]) -> tuple[str, str] | None:
+def _other_wishes(secret: Object, found: certificates.Found, spec: Mapping[str, Any]) -> Reason | None:
     marks, reference = secret["metadata"].get("annotations") or {}, spec["issuerRef"]
     before = (marks.get(f"{GROUP}/issuer-name"), marks.get(f"{GROUP}/issuer-kind"))
     if before != (reference["name"], reference.get("kind") or "Issuer"):

@@ -88,7 +88,7 @@ class Clusters:
             return None
         try:
             return self._bring_up(cluster, record)
-        except (NotYetError, postgres.PostgresError) as trouble:
+        except (NotYetError, postgres.PostgresError, ports.PortTaken) as trouble:
             self._report(cluster, phase=SETTING_UP if not record.get("bootstrapped") else WAITING, trouble=trouble)
             self._mark_pods(cluster, ready=False)
             return RETRY
@@ -270,7 +270,7 @@ class Clusters:
         try:
             postgres.start(place)
         except postgres.PostgresError as trouble:
-            if not found.accepted or isinstance(trouble, postgres.PortTakenError):
+            if not found.accepted:
                 raise
             record["unstartable"] = {"accepted": dict(found.accepted), "reason": explain(trouble)}
             postgres.write_record(place.folder, record)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.operators import postgres, sql
+from lab.platform.paths import write_private
 
 PRELOAD = "shared_preload_libraries"
 
@@ -78,7 +79,7 @@ def apply(place: postgres.Place, parameters: Parameters) -> frozenset[str]:
     path, text = place.data / "parameters.conf", parameters.text()
     before, after = set(path.read_text(encoding="utf-8").splitlines()), set(text.splitlines())
     if before != after:
-        postgres.write_private(path, text, for_server=True)
+        write_private(path, text, owner=postgres.server_user())
     return frozenset(line.partition(" = ")[0] for line in before ^ after)
 
 

@@ -26,6 +26,8 @@ from typing import Any
 import psutil
 
 from lab.platform import ports, processes
+from lab.platform.paths import write_private
+from lab.platform.processes import ProcessId
 from lab.platform.supervisor import ComponentStatus
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program
@@ -51,9 +53,6 @@ LEFTOVER_SIGNS = ("shared memory block", 'lock file "postmaster.pid" already exi
 """What a new server logs while they are not."""
 STOP_TIMEOUT = 10.0
 """Seconds for each of the two polite ways to stop before the next harder one."""
-
-_children: dict[int, subprocess.Popen[bytes]] = {}
-"""Servers this process started, so that the ended ones are reaped; adopted ones are init's."""
 
 PASSED_ON = frozenset({"PATH", "HOME", "TZ", "LANG", "TMPDIR", "HOMELAB_OPS_LAB"})
 """Variables a server gets; the last is how the lab knows its processes."""
@@ -90,10 +89,6 @@ HBA = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\nhos
 
 class PostgresError(OpsError):
     """The server could not be made, started or reached. The text holds no secret."""
-
-
-class PortTakenError(PostgresError):
-    """Another process listens on the server's port."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +140,15 @@ def _as_server() -> list[str]:
             expected="setpriv of util-linux, or an ordinary user",
             next_step="install util-linux, or run as an ordinary user",
         )
-    uid, gid = _owner()
+    uid, gid = server_user()
     identity = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     # Without the bit the kernel's access(), with which initdb looks for its server, checks the user only.
     walking = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return ["setpriv", *identity, *walking]
 
 
-def _owner() -> tuple[int, int]:
+def server_user() -> tuple[int, int]:
+    """User and group that the servers run as."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
     entry = pwd.getpwnam("nobody")
@@ -162,7 +158,7 @@ def _owner() -> tuple[int, int]:
 def _private_folder(path: Path) -> None:
     path.mkdir(mode=0o700, exist_ok=True)
     path.chmod(0o700)
-    os.chown(path, *_owner())
+    os.chown(path, *server_user())
 
 
 def _environment() -> dict[str, str]:
@@ -182,7 +178,7 @@ def create(place: Place, initdb: Mapping[str, Any], password: str) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise PostgresError(f"initdb ended with {made.returncode}: {_last_lines(made.stderr)}")
     for name, text in (("pg_hba.conf", HBA), ("parameters.conf", "")):
-        write_private(unfinished / name, text, for_server=True)
+        write_private(unfinished / name, text, owner=server_user())
     with (unfinished / "postgresql.conf").open("a", encoding="utf-8") as config:
         config.write("\ninclude 'parameters.conf'  # spec.postgresql.parameters\n")
     unfinished.rename(place.data)
@@ -197,17 +193,6 @@ def _initdb_arguments(data: Path, initdb: Mapping[str, Any]) -> list[str]:
         arguments += [f"--lc-{key.lower()}={initdb.get(f'locale{key}') or 'C'}" for key in ("Collate", "CType")]
     arguments.append("--data-checksums" if initdb.get("dataChecksums") else "--no-data-checksums")
     return [*arguments, *(initdb.get("options") or ())]
-
-
-def write_private(path: Path, text: str, *, for_server: bool = False) -> None:
-    """Replace a file, 0600, without a moment in which it is torn; `for_server` lets the server own it."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
-    if for_server:
-        os.chown(fresh, *_owner())
-    fresh.replace(path)
 
 
 def ask(place: Place, name: str, value: str) -> subprocess.CompletedProcess[str]:
@@ -228,51 +213,38 @@ def _run(program: str, *words: str, folder: Path, stdin: str = "") -> subprocess
 
 
 def start(place: Place) -> Postmaster:
-    """Start the server, or adopt the running one. PostgresError names the port's holder, or has the last log lines."""
+    """Start the server, or adopt the running one.
+
+    Raises `ports.PortTaken`, or `PostgresError` with the last lines of the log.
+    """
     running = read_postmaster(place.data)
     if running is not None:
         return running if running.ready else _wait_until_ready(place, None)
     # Workers of a killed server hold its port and its memory for the moment they need to notice.
     patience = LEFTOVER_PATIENCE if (place.data / "postmaster.pid").exists() else 0.0
     deadline = time.monotonic() + patience
-    refuse_taken_port(place.port, patience=patience)
+    ports.refuse_taken("postgres", place.port, patience)
     for folder in (place.data, place.socket):
         _private_folder(folder)
+    settings = [word for name, value in FIXED.items() for word in ("-c", f"{name}={value}")]
+    command = (*_as_server(), str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"port={place.port}", *settings)
     while True:
         offset = place.log.stat().st_size if place.log.exists() else 0
+        process = processes.start(command, env=_environment(), cwd=place.folder, log=place.log)
         try:
-            return _wait_until_ready(place, _launch(place))
+            return _wait_until_ready(place, process)
         except PostgresError as trouble:
             logged = _log_since(place, offset)
             if not any(sign in logged for sign in LEFTOVER_SIGNS) or time.monotonic() > deadline:
                 raise PostgresError(f"{trouble.summary}: {logged}") from trouble
-        _reap()
         time.sleep(0.1)
 
 
-def _launch(place: Place) -> subprocess.Popen[bytes]:
-    descriptor = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    settings = [word for name, value in FIXED.items() for word in ("-c", f"{name}={value}")]
-    command = [*_as_server(), str(BINARIES / "postgres"), "-D", str(place.data), "-c", f"port={place.port}", *settings]
-    with os.fdopen(descriptor, "wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=place.folder,
-            env=_environment(),
-        )
-    _children[process.pid] = process
-    return process
-
-
-def _wait_until_ready(place: Place, process: subprocess.Popen[bytes] | None) -> Postmaster:
+def _wait_until_ready(place: Place, process: ProcessId | None) -> Postmaster:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
-            raise PostgresError(f"postgres ended with {process.returncode} while starting")
+        if process is not None and not processes.is_alive(process):
+            raise PostgresError("postgres ended while starting")
         running = read_postmaster(place.data)
         if running is not None and running.ready:
             return running
@@ -304,46 +276,15 @@ def read_postmaster(data: Path) -> Postmaster | None:
         pid, started, port = int(lines[0]), int(lines[2]), int(lines[3])
     except (OSError, ValueError, IndexError):
         return None
-    if not _serves(pid, data, started):
+    if processes.identify(pid) is None:  # reaped too: a new server takes a zombie for the owner of the folder
         return None
-    return Postmaster(pid, port, data, ready=len(lines) > 7 and lines[7].strip() == "ready")
-
-
-def _runs(process: psutil.Process) -> bool:
-    _reap()
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def _reap() -> None:
-    for pid, child in list(_children.items()):
-        if child.poll() is not None:
-            _children.pop(pid, None)
-
-
-def _serves(pid: int, data: Path, started: int) -> bool:
-    _reap()
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        words = process.cmdline()
         # The file's time is taken once the server is up to writing it, a moment after the process began.
-        return -5 < started - process.create_time() < 60 and str(data) in words
+        is_ours = -5 < started - process.create_time() < 60 and str(data) in process.cmdline()
     except psutil.Error:
-        return False
-
-
-def refuse_taken_port(port: int, *, patience: float = 0.0) -> None:
-    """PortTakenError when something still listens on the port after `patience` seconds, naming it."""
-    if not processes.wait_until(lambda: ports.is_free(port), patience):
-        holder = ports.describe_holder(port)
-        raise PortTakenError(
-            f"port {port} on 127.0.0.1 is taken by {holder}",
-            expected="the port the lab picked for this server, free",
-            next_step=f"stop {holder}, or let the lab pick another port: ./inv lab.reset",
-        )
+        return None
+    return Postmaster(pid, port, data, len(lines) > 7 and lines[7].strip() == "ready") if is_ours else None
 
 
 def servers(lab_dir: Path) -> list[Postmaster]:
@@ -371,13 +312,12 @@ def status(lab_dir: Path) -> list[ComponentStatus]:
 def stop(data: Path) -> None:
     """Stop the server of a data folder: fast, then immediate, then SIGKILL. Nothing happens when none runs."""
     running = read_postmaster(data)
-    if running is None:
+    process = processes.identify(running.pid) if running else None
+    if running is None or process is None:
         return
-    process = psutil.Process(running.pid)
     for number, patience in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGQUIT, STOP_TIMEOUT), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-        if processes.wait_until(lambda: not _runs(process), patience, every=0.02):
+        processes.send(process, number)
+        if processes.wait_until(lambda: not processes.is_alive(process), patience, every=0.02):
             return
     raise PostgresError(f"the server with process id {running.pid} does not end, not even after SIGKILL")
 

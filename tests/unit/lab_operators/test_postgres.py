@@ -102,7 +102,7 @@ def test_a_recycled_process_id_is_not_the_server(lab_dir: Path) -> None:
 def test_a_taken_port_is_refused_by_the_name_of_the_process(lab_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = postgres.Place(lab_dir / "postgres" / "x" / "taken", stranger.getsockname()[1])
-        with pytest.raises(postgres.PostgresError, match=rf"taken by process {os.getpid()} \(") as caught:
+        with pytest.raises(ports.PortTaken, match=rf"taken by process {os.getpid()} \(") as caught:
             postgres.start(taken)
     assert "lab.reset" in caught.value.next_step
 

@@ -111,7 +111,7 @@ def test_another_login_is_replaced(plane: ControlPlane, written: str) -> None:
 def test_the_target_has_everything_the_runbooks_need(plane: ControlPlane) -> None:
     names = ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")
     found = [tool(name, Path("/cache") / name) for name in names]
-    target.write(plane.paths, cluster_uid="uid", postgres_port=5433, cloud_port=20001, found=found)
+    target.write(plane.paths, "uid", target.cloud_url(20001), 5433, found)
     content = json.loads(plane.paths.target.read_text())
     lab = plane.paths.lab
     assert content == {
@@ -230,7 +230,7 @@ def test_a_start_in_a_shell_with_lab_env_makes_no_link_to_itself(
         found += [target.kubectl(), target.postgresql_plugin()]
         target.link_tools(paths, found)
         target.write_launcher(paths, found[0].program, "http://127.0.0.1:1")
-        target.write(paths, cluster_uid="uid", postgres_port=1, cloud_port=2, found=found)
+        target.write(paths, "uid", target.cloud_url(2), 1, found)
 
     start()
     if state == "reset":
