@@ -90,6 +90,8 @@ def show(reporter: LiveReporter, event: dict[str, Any]) -> None:
             reporter.line(text)
         case {"event": "quote", "said": text}:
             reporter.quote(text)
+        case {"event": "table", "title": title, "rows": rows}:
+            reporter.table(title, list(rows[0]), [list(row.values()) for row in rows])
         case {"event": "finding", **facts}:
             reporter.finding(Finding(**{**facts, "state": State(facts["state"])}))
         case {"event": "error", "summary": summary, "details": details, "exit_code": exit_code}:
@@ -107,7 +109,7 @@ def replay(events: list[dict[str, Any]]) -> str:
     for event in events:
         show(reporter, event)
         if event["event"] == "plan":
-            pending |= set(event["steps"])
+            pending |= set(event.get("steps", ()))  # the plan summary is an event of the same name
         if event["event"] == "step" and event["state"] != IN_PROGRESS:
             # The live plan stays as these lines once no step of it is pending.
             pending.discard(event["title"])
