@@ -96,9 +96,8 @@ def hash_files(paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted({found for each in paths for found in _files_in(each)}):
-        digest.update(f"{path}\0".encode())
-        digest.update(path.read_bytes() if path.is_file() else b"\0missing")
-        digest.update(b"\0")
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        digest.update(f"{path}\0{content}\0".encode())
     return digest.hexdigest()
 
 

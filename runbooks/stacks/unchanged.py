@@ -293,7 +293,13 @@ def _unpinned(pins: Path, record: Record) -> Iterator[str]:
     if str(pins) not in record.reads.files:
         yield "its chart is not one of charts.yaml"
         return
-    entries = yaml.safe_load(pins.read_text(encoding="utf-8")) or {}
+    try:
+        entries = yaml.safe_load(pins.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        entries = None
+    if not isinstance(entries, dict):
+        yield "charts.yaml cannot be read"
+        return
     for name, entry in entries.items():
         version = entry.get("version") if isinstance(entry, dict) else None
         if not (isinstance(version, str) and EXACT.match(version)):

@@ -98,7 +98,8 @@ class Recorder:
         if file.endswith(".pyc"):
             with contextlib.suppress(ValueError):
                 file = source_from_cache(file)
-        if file not in (self.path, os.devnull) and not self.is_installed(file):
+        of_python = writes and os.path.basename(os.path.dirname(file)) == "__pycache__"
+        if file not in (self.path, os.devnull) and not of_python and not self.is_installed(file):
             self.note(*(("outside", f"to write {file}") if writes else ("file", file)))
 
     def is_installed(self, file: str) -> bool:
@@ -149,13 +150,12 @@ class Recorder:
         kind.__getitem__, kind.__iter__ = getitem, iterate
 
     def finish(self) -> None:
-        for module in list(sys.modules.values()):
-            file = getattr(module, "__file__", None)
-            if isinstance(file, str) and self.is_program(file):
-                self.note_file(file)
-                asked = sorted({name.partition(".")[0] for name in _imports(file)}.intersection(CLOCKS))
-                for name in asked:
-                    self.note("outside", f"the clock or chance ({os.path.basename(file)} imports {name})")
+        loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+        called = [file for file, is_program in self.programs.items() if is_program]
+        for file in sorted({*called, *(file for file in loaded if isinstance(file, str) and self.is_program(file))}):
+            self.note_file(file)
+            for name in sorted({name.partition(".")[0] for name in _imports(file)}.intersection(CLOCKS)):
+                self.note("outside", f"the clock or chance ({os.path.basename(file)} imports {name})")
         self.note("end", True)
 
 

@@ -1,0 +1,362 @@
+"""When a stack is not previewed again: never while anything that determines its plan is not what it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import OpsError
+from runbooks.core.files import ROOT
+from runbooks.services import SERVICES, find_service
+from runbooks.stacks import environments
+from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.plan import StackPlan
+from runbooks.stacks.preview import plan_run, plan_stack
+from runbooks.stacks.unchanged import RECORDER, Reads, read_reads, read_record, reasons_to_ask, write_record
+from runbooks.tools.esc import Opened, Value
+from runbooks.tools.stack import Stack
+from tests.fixtures import Answer, ScriptedSession, creating, preview_answer, urn
+
+COMPLETE = Reads(complete=True)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> ScriptedSession:
+    made = ScriptedSession(tmp_path, {("preview", name): [Answer(stdout=preview_answer())] for name in ("db", "app")})
+    made.write_state("db", outputs={"port": 5432})
+    (tmp_path / "charts.yaml").write_text("some-chart: {version: 1.2.3, repository: https://charts.example.com}\n")
+    return made
+
+
+def reasons(session: Any, name: str = "app", changing: tuple[str, ...] = ()) -> list[str]:
+    service = session.service(name)
+    stack = session.stack(service)
+    return reasons_to_ask(session, stack, fingerprint_of(session, service), read_record(session, stack), changing)
+
+
+def notices(session: Any, name: str) -> bool:
+    """Whether a change is noticed; one that makes a file invalid is refused by name."""
+    try:
+        return bool(reasons(session, name))
+    except OpsError:
+        return True
+
+
+def record(session: Any, reads: Reads = COMPLETE, name: str = "app", *, applied: bool = True) -> None:
+    service = session.service(name)
+    write_record(session, session.stack(service), fingerprint_of(session, service), reads, applied=applied)
+
+
+def previews(session: ScriptedSession) -> list[str]:
+    return [service for verb, service in session.runner.ran if verb == "preview"]
+
+
+def test_a_stack_is_asked_again_only_without_a_record(session: ScriptedSession) -> None:
+    app = session.service("app")
+    assert reasons(session)
+    record(session)
+    assert reasons(session) == []
+    plan = plan_stack(session, app, planned=lambda _: None)  # type: ignore[arg-type]
+    assert plan.unchanged_since and not plan.has_changes and plan.unchanged_since in plan.state
+    assert previews(session) == []
+    assert not plan_stack(session, app).unchanged_since  # type: ignore[arg-type]
+    assert previews(session) == ["app"]
+
+
+def test_a_producer_that_changes_makes_its_readers_be_asked(session: ScriptedSession) -> None:
+    record(session, name="db")
+    record(session)
+    session.runner.script["preview", "db"] = creating("db")
+    changed = session.root / "pulumi" / session.service("db").folder / "__main__.py"
+    changed.write_text("changed = True\n")
+    chosen = [(session.service("db"),), (session.service("app"),)]
+    plan_run(session, chosen)  # type: ignore[arg-type]
+    assert previews(session) == ["db", "app"]
+
+
+def test_a_preview_with_changes_ends_an_equal_record(session: ScriptedSession) -> None:
+    record(session)
+    session.runner.script["preview", "app"] = creating("app")
+    assert plan_stack(session, session.service("app")).has_changes  # type: ignore[arg-type]
+    assert reasons(session)
+
+
+def test_what_was_only_previewed_still_writes_its_outputs(session: ScriptedSession) -> None:
+    record(session, applied=False)
+    plan: StackPlan = plan_stack(session, session.service("app"), planned=lambda _: None)  # type: ignore[arg-type]
+    assert plan.unchanged_since and plan.writes_outputs
+
+
+CHART = {"urn": urn("app", "kubernetes:helm.sh/v4:Chart", "some"), "type": "kubernetes:helm.sh/v4:Chart"}
+
+
+@pytest.mark.parametrize(
+    ("reads", "state", "word"),
+    [
+        (Reads(), {}, "not known"),
+        (replace(COMPLETE, outside=("the network",)), {}, "the network"),
+        (replace(COMPLETE, outside=("the clock",)), {}, "the clock"),
+        (replace(COMPLETE, files=("/etc/hostname",)), {}, "/etc/hostname"),
+        (COMPLETE, {"pending": [{"type": "creating", "resource": {"urn": urn("app", "a:b:C", "d")}}]}, "interrupted"),
+        (COMPLETE, {"resources": [CHART]}, "charts.yaml"),
+        *[
+            (COMPLETE, {"resources": [{"urn": urn("app", kind, "x"), **more}]}, kind)
+            for kind, more in [
+                ("kubernetes:yaml/v2:ConfigFile", {}),
+                ("kubernetes:kustomize/v2:Directory", {}),
+                ("pulumi-python:dynamic:Resource", {}),
+                ("kubernetes:core/v1:Service", {"external": True}),
+                ("kubernetes:core/v1:Secret", {"inputs": {"4dabf1": "c44067f5952c0a294b673a41bacd8c21"}}),
+            ]
+        ],
+    ],
+)
+def test_what_no_fingerprint_holds_is_asked_each_time(
+    session: ScriptedSession, reads: Reads, state: dict[str, Any], word: str
+) -> None:
+    session.write_state("app", **state)
+    record(session, reads)
+    assert any(word in reason for reason in reasons(session))
+
+
+@pytest.mark.parametrize(
+    ("pin", "asked"), [("1.2.3", False), ("v1.2.3-rc.1", False), ("1.x", True), ("^1.2.0", True), ("", True)]
+)
+def test_a_chart_without_an_exact_version_is_asked_each_time(session: ScriptedSession, pin: str, asked: bool) -> None:
+    pins = session.root / "charts.yaml"
+    pins.write_text(f"some-chart: {{version: '{pin}', repository: https://charts.example.com}}\n")
+    session.write_state("app", resources=[CHART])
+    record(session, replace(COMPLETE, files=(str(pins),)))
+    assert bool(reasons(session)) is asked
+
+
+def test_an_unreadable_record_is_no_record(session: ScriptedSession) -> None:
+    record(session)
+    path = session.state_dir / "applied" / "mx" / "app.json"
+    for text in ("", "{", "[]", '{"at": 1}', '{"at": "x", "parts": {}, "reads": {"new": 1}, "applied": true}'):
+        path.write_text(text)
+        assert read_record(session, session.stack(session.service("app"))) is None  # type: ignore[arg-type]
+
+
+# The recorder
+
+
+PROGRAM = """\
+import os, socket, subprocess, sys, time
+from pathlib import Path
+import beside
+{line}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "what"),
+    [
+        ("open('/etc/hostname').read()", "file", "/etc/hostname"),
+        ("Path('/nowhere/at-all').is_dir() or os.path.exists('x')", None, None),
+        ("os.listdir('/etc')", "file", "/etc"),
+        ("os.environ.get('A_NAME')", "variable", "A_NAME"),
+        ("'B_NAME' in os.environ", "variable", "B_NAME"),
+        ("dict(os.environ)", "variable", "*"),
+        ("time.time()", "outside", "the clock"),
+        ("os.urandom(1)", "outside", "chance"),
+        ("import random", "outside", "the clock or chance (__main__.py imports random)"),
+        ("from datetime import datetime", "outside", "the clock or chance (__main__.py imports datetime)"),
+        ("subprocess.run(['true'])", "outside", "a child process"),
+        ("socket.getaddrinfo('127.0.0.1', 80)", "outside", "the network"),
+        ("open(Path(__file__).with_name('out'), 'w')", "outside", "to write {folder}/out"),
+    ],
+)
+def test_the_recorder_sees_what_a_program_reads(tmp_path: Path, line: str, kind: str | None, what: str | None) -> None:
+    program, beside = tmp_path / "__main__.py", tmp_path / "beside.py"
+    program.write_text(PROGRAM.format(line=line))
+    beside.write_text("import json\n")
+    executor = tmp_path / "bin" / "pulumi-language-python-exec"
+    executor.parent.mkdir()
+    executor.write_text(
+        f"import runpy, sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
+    )
+    facts = tmp_path / "facts"
+    env = {"PYTHONPATH": str(RECORDER), "HOMELAB_OPS_READS": str(facts), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, str(executor)], env=env, check=True)
+    reads = read_reads(facts)
+    assert reads.complete and str(beside) in reads.files and str(program) in reads.files
+    found = {"file": reads.files, "variable": reads.variables, "outside": reads.outside}
+    if kind and what:
+        assert what.format(folder=tmp_path) in found[kind]
+    if kind != "outside":
+        assert reads.outside == ()
+
+
+# Every input, one change at a time
+
+CHANGES = 2000
+VARIABLE = "SITE"
+
+
+class Platform(ScriptedSession):
+    """The real project folders, with a state, an opened environment, tools and packages of their own."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(root, {})
+        shutil.rmtree(root / "pulumi")
+        left_out = shutil.ignore_patterns("__pycache__", ".venv")
+        shutil.copytree(ROOT / "pulumi", root / "pulumi", ignore=left_out)
+        for name in ("charts.yaml", "uv.lock"):
+            shutil.copy(ROOT / name, root / name)
+        self.services = SERVICES
+        self.site = {VARIABLE: "home"}
+        self.values = {"k8s_namespace": "stitch", "POSTGRES_HOST": "db"}
+        self.packages = root / ".venv" / "lib" / "python3.12" / "site-packages"
+        self.tools = SimpleNamespace(pulumi=str(root / "bin" / "pulumi"), pulumi_version="v3.274.1")
+        for name in ("pulumi-3.274.0.dist-info", "pulumi_kubernetes-4.34.2.dist-info"):
+            (self.packages / name).mkdir(parents=True)
+        (root / "bin").mkdir()
+        (root / ".pulumi" / "plugins").mkdir(parents=True)
+        for name in ("pulumi", "pulumi-resource-kubernetes", "pulumi-resource-postgresql"):
+            (root / "bin" / name).write_text("1")
+            (root / "bin" / name).chmod(0o755)
+        self.env = {**self.env, "PATH": str(root / "bin"), "PULUMI_HOME": str(root / ".pulumi")}
+        self.runner.environment = lambda extra: self.site | dict(extra)  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(environments, "open_bound", lambda _, file: [self.opened()] if file.environment else [])
+        for service in SERVICES:
+            resources = [
+                {"urn": urn(service.project_name, "kubernetes:core/v1:ConfigMap", "cm"), "inputs": {"data": {"a": 1}}}
+            ]
+            self.write_state(service.project_name, outputs={"port": 5432, "url": "https://x"}, resources=resources)
+
+    def stack(self, service: Any) -> Stack:
+        return replace(
+            super().stack(service), project=service.project_name, program=self.tools.pulumi, name="mx", config_file=None
+        )
+
+    def opened(self) -> Opened:
+        return Opened(values=tuple(Value(path=(k,), value=v, secret=False) for k, v in self.values.items()))
+
+    def state(self, name: str) -> Path:
+        return self.root / "backend" / ".pulumi" / "stacks" / find_service(name).project_name / "mx.json"
+
+
+def edit(path: Path, chance: random.Random) -> Iterator[None]:
+    """Change one byte of a file, add one, or drop one; the second step puts it back."""
+    before, facts = path.read_bytes(), path.stat()
+    at = chance.randrange(len(before) + 1)
+    how = chance.choice(("add", "drop", "flip")) if at < len(before) else "add"
+    changed = {"add": b"#", "drop": b"", "flip": bytes([before[min(at, len(before) - 1)] ^ 1])}[how]
+    path.write_bytes(before[:at] + changed + before[at + (how != "add") :])
+    yield
+    path.write_bytes(before)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def move(path: Path, chance: random.Random) -> Iterator[None]:
+    other = path.with_name(f"x{chance.randrange(10**6)}{path.suffix}")
+    path.rename(other)
+    yield
+    other.rename(path)
+
+
+def create(path: Path) -> Iterator[None]:
+    path.mkdir() if path.suffix == ".dist-info" else path.write_text("")
+    yield
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
+def put(holder: Any, key: str, value: Any) -> Iterator[None]:
+    items = holder if isinstance(holder, dict) else vars(holder)
+    before = dict(items)
+    items[key] = value
+    yield
+    items.clear()
+    items.update(before)
+
+
+def state_edit(platform: Platform, name: str, chance: random.Random, *, outputs: bool) -> Iterator[None]:
+    path = platform.state(name)
+    before = path.read_text()
+    found = json.loads(before)
+    resources = found["checkpoint"]["latest"]["resources"]
+    if outputs:
+        resources[0]["outputs"][chance.choice(("port", "url", "new"))] = chance.random()
+    else:
+        resources[-1]["inputs"] = {"data": {"a": chance.random()}}
+    path.write_text(json.dumps(found))
+    yield
+    path.write_text(before)
+
+
+def changes_of(platform: Platform, service: Any, chance: random.Random) -> dict[str, Callable[[], Iterator[None]]]:
+    """Kind of change → how to make it for this service, where it really lives."""
+    folder, root = platform.root / "pulumi" / service.folder, platform.root
+    own = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("Pulumi.")]
+    library = sorted((root / "pulumi" / "lib").glob("*.py"))
+    settings = folder / "Pulumi.mx.yaml"
+    packages = sorted(platform.packages.iterdir())
+    kinds: dict[str, Callable[[], Iterator[None]]] = {
+        "a file of the program": lambda: edit(chance.choice(own), chance),
+        "its project file": lambda: edit(folder / "Pulumi.yaml", chance),
+        "the name of a file": lambda: move(chance.choice(own), chance),
+        "a new file": lambda: create(folder / f"new{chance.randrange(10**6)}.py"),
+        "a hidden file it reads": lambda: edit(folder / ".hidden", chance),
+        "a library file": lambda: edit(chance.choice(library), chance),
+        "the chart pins": lambda: edit(root / "charts.yaml", chance),
+        "the stack config": lambda: edit(settings, chance),
+        "the locked versions": lambda: edit(root / "uv.lock", chance),
+        "an installed version": lambda: move(chance.choice(packages), chance),
+        "a new package": lambda: create(platform.packages / f"x{chance.randrange(10**6)}.dist-info"),
+        "pulumi's version": lambda: put(platform.tools, "pulumi_version", f"v3.{chance.randrange(1000)}.9"),
+        "a plugin": lambda: edit(root / "bin" / "pulumi-resource-kubernetes", chance),
+        "the program pulumi": lambda: edit(root / "bin" / "pulumi", chance),
+        "a variable": lambda: put(platform.site, VARIABLE, str(chance.random())),
+        "the cluster": lambda: put(platform.target, "cluster_uid", str(chance.random())),
+        "the backend": lambda: put(platform.target, "backend", f"file:///{chance.random()}"),
+        "its state": lambda: state_edit(platform, service.name, chance, outputs=False),
+    }
+    if service.reads_outputs_of:
+        producer = chance.choice(service.reads_outputs_of)
+        kinds["a producer's outputs"] = lambda: state_edit(platform, producer, chance, outputs=True)
+    if service.environment:
+        kinds["its environment"] = lambda: put(platform.values, "POSTGRES_HOST", str(chance.random()))
+    return kinds
+
+
+def test_no_change_of_an_input_goes_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform, chance = Platform(tmp_path, monkeypatch), random.Random(20)
+    made: dict[str, int] = {}
+    kinds_left: dict[str, list[str]] = {}
+    for service in SERVICES:
+        hidden = tmp_path / "pulumi" / service.folder / ".hidden"
+        hidden.write_text("hidden")
+        reads = Reads(files=(str(hidden),), variables=(VARIABLE,), complete=True)
+        write_record(
+            platform,
+            platform.stack(service),
+            fingerprint_of(platform, service),
+            reads,
+            applied=True,  # type: ignore[arg-type]
+        )
+    for _ in range(CHANGES):
+        service = chance.choice(SERVICES)
+        kinds = changes_of(platform, service, chance)
+        left = kinds_left.setdefault(service.name, [])
+        left[:] = left or sorted(kinds)
+        kind = left.pop(chance.randrange(len(left)))
+        change = kinds[kind]()
+        next(change)
+        assert notices(platform, service.name), f"{kind} of {service.name} changed, and it would not be asked"
+        next(change, None)
+        made[kind] = made.get(kind, 0) + 1
+    assert all(reasons(platform, service.name) == [] for service in SERVICES), "all is put back"
+    assert len(made) == 20 and min(made.values()) > 5
