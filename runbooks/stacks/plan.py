@@ -12,6 +12,8 @@ from runbooks.core.errors import OpsError
 from runbooks.tools.pulumi import Export, Preview, Step, is_bookkeeping
 from runbooks.tools.stack import Stack
 
+NO_RECORD = "no earlier preview is on record"
+
 
 class Rank(IntEnum):
     """How much a change matters; the plan summary shows the gravest first."""
@@ -89,7 +91,7 @@ class StackPlan:
     unchanged_since: str = ""
     """When its inputs were last found to need no change (`14:02`); it was not previewed again."""
     asked_because: tuple[str, ...] = ()
-    """Why it was previewed although it might have been on record as unchanged."""
+    """Why it was previewed, where a record might have saved that: `NO_RECORD`, or what changed or cannot be recorded."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What determines the plan, as one hash each (`fingerprint.py`): two equal ones lead to the same plan."""
 

@@ -65,6 +65,8 @@ def summary_data(plan: RunPlan, *, diff: bool = False, mask: Callable[[str], str
                 "stack": stack.stack.reference,
                 "state": stack.state,
                 "waits_for": list(stack.waits_for),
+                "unchanged_since": stack.unchanged_since,
+                "asked_because": list(stack.asked_because),
                 "summary": dict(stack.preview.change_summary) if stack.preview else {},
                 "leftovers": list(stack.leftovers),
                 "incomplete": list(stack.incomplete),
@@ -103,7 +105,14 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
     if leftovers:
         lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
         lines += [f"    -- {service:<10} {describe(urn)}" for service, urn in leftovers]
-    return [*lines, "", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in data["stacks"])]
+    lines += ["", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in data["stacks"])]
+    if any(stack["unchanged_since"] for stack in data["stacks"]):
+        lines += [
+            "",
+            "  Not asked again: all that determines the plan is as it was then. --fresh asks; ./inv drift.all",
+        ]
+        lines += ["  shows what was changed by hand in the cluster."]
+    return lines
 
 
 def describe(urn: str) -> str:
@@ -114,7 +123,8 @@ def describe(urn: str) -> str:
 def describe_stack(stack: Mapping[str, Any]) -> str:
     """The counted changes of a stack, or its state."""
     if not stack["changes"] and not stack["leftovers"]:
-        return str(stack["state"])
+        asked = [reason for reason in stack["asked_because"] if reason != NO_RECORD]
+        return str(stack["state"]) + (f" (asked: {asked[0]})" if asked else "")
     counts = count_verbs(change["verb"] for change in stack["changes"])
     more = f", and the objects of {', '.join(map(name_of, stack['incomplete']))}" if stack["incomplete"] else ""
     return (counts or f"{len(stack['leftovers'])} to clean up") + more

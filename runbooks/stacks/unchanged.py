@@ -27,6 +27,7 @@ from runbooks.core.errors import STATE_FOLDER
 from runbooks.core.files import make_folder, write_atomically
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import changed_parts, charts_folder, hash_files
+from runbooks.stacks.plan import NO_RECORD
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import hash_text
 from runbooks.tools.pulumi import Export, type_of
@@ -246,7 +247,7 @@ def reasons_to_ask(
 ) -> list[str]:
     """Why the stack has to be previewed; empty if the record holds. `changing` are its producers that will change."""
     if record is None:
-        return ["no earlier preview is on record"]
+        return [NO_RECORD]
     if not record.reads.complete:
         return ["what its program reads is not known"]
     reasons = [f"its program asks {what}" for what in record.reads.outside]
