@@ -25,11 +25,11 @@ from runbooks.core.reporter import make_reporter
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import user_path
 from runbooks.stacks import environments
-from runbooks.stacks.guard import Cluster, confirm_cluster, private_kubeconfig
+from runbooks.stacks.guard import Cluster, confirm_cluster
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
 from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_tools
-from runbooks.tools.kubeconfig import KubeContext
+from runbooks.tools.kubeconfig import KubeContext, read_context, write_private
 from runbooks.tools.kubectl import Kubectl
 from runbooks.tools.pulumi_home import NO_AMBIENT, NO_DOWNLOADS, create_private_home, user_credentials
 
@@ -171,6 +171,7 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
     home = closing.enter_context(create_private_home(folder, os.environ))
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)
     env = login_variables(context) | explicit
+    kubectl = kubectl_for(target, context, kubeconfig, run.state_dir)
     program, version = choose_pulumi(target, env, run.runner)
     return Session(
         root=ROOT,
@@ -183,7 +184,7 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
         reporter=run.reporter,
         context=context,
         kubeconfig=kubeconfig,
-        kubectl=kubectl_for(target, context, kubeconfig, run.state_dir),
+        kubectl=kubectl,
         tools=find_tools(target, program, version=version),
         env=env,
     )
@@ -195,6 +196,15 @@ def backend_passwords(target: Target) -> list[str]:
     fields = (field.partition("=") for field in parts.query.split("&"))
     written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]
     return [text for password in written if password for text in (password, unquote(password))]
+
+
+def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
+    """Cut the target's kubeconfig down to its one context, as `<folder>/kubeconfig` (0600).
+
+    Raises `Refused` when file, context, cluster or user is missing or empty.
+    """
+    context = read_context(target.kubeconfig, target.context)
+    return context, write_private(context, folder / "kubeconfig")
 
 
 def read_secret_file(target: Target, path: Path | None, what: str) -> str:

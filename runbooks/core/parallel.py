@@ -1,10 +1,11 @@
-"""The same work for several items at once, in threads."""
+"""The same work for several items at once, in threads: side by side, or each after those it needs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from typing import TypeVar
 
 from runbooks.core.errors import OpsError
@@ -14,6 +15,7 @@ SIDE_BY_SIDE = 4
 """Items worked on at once: most of the work is waiting for a tool."""
 
 Item = TypeVar("Item")
+Node = TypeVar("Node", bound=Hashable)
 Result = TypeVar("Result")
 
 
@@ -43,3 +45,37 @@ def results_of(reporter: Reporter, done: Sequence[Future[Result]]) -> list[Resul
     if failures:
         raise failures[0]
     return [future.result() for future in done]
+
+
+def work_in_order(
+    pool: Executor,
+    layers: Sequence[Sequence[Node]],
+    needs: Mapping[Node, Collection[Node]],
+    work: Callable[[Node], Result],
+    *,
+    keep_going: bool = False,
+) -> Iterator[list[Future[Result]]]:
+    """Yield the futures of each layer once all its items were tried.
+
+    Work on an item starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
+    item never starts, so do not ask for a layer after a failure. With `keep_going` it starts all the same.
+    """
+    order = [item for layer in layers for item in layer]
+    sorter = TopologicalSorter({item: needs.get(item, ()) for item in order})
+    sorter.prepare()
+    started: dict[Node, Future[Result]] = {}
+    running: dict[Future[Result], Node] = {}
+    for layer in layers:
+        while True:
+            for future in [future for future in running if future.done()]:
+                item = running.pop(future)
+                if keep_going or future.exception() is None:
+                    sorter.done(item)
+            # In the order of the layers: of what is ready, the earlier one starts first.
+            for item in sorted(sorter.get_ready(), key=order.index):
+                future = started[item] = pool.submit(work, item)
+                running[future] = item
+            if all(item in started and started[item].done() for item in layer):
+                break
+            wait(running, return_when=FIRST_COMPLETED)
+        yield [started[item] for item in layer]

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from runbooks.core.errors import NotFound, Refused, Usage
 from runbooks.core.names import nearest
 from runbooks.core.yaml_file import YamlFile, expand_aliases, parse
 from runbooks.tools.esc import EnvironmentName, property_path
+from runbooks.tools.secret_values import generate_secret
 
 SECRET = "fn::secret"  # noqa: S105 - the name of ESC's function
 STACKS = "fn::open::pulumi-stacks"
@@ -151,10 +152,8 @@ def below_values(path: KeyPath) -> KeyPath:
     return path[1:] if path[:1] == ("values",) else path
 
 
-def without_indexes(path: KeyPath) -> KeyPath:
-    """The way to the outermost list of `path`, or to the function whose argument it is."""
-    keys = itertools.takewhile(lambda part: isinstance(part, str) and not part.startswith("fn::"), path)
-    return tuple(keys)
+def shown_path(path: KeyPath) -> str:
+    return property_path(below_values(path)) or "the whole definition"
 
 
 # Where a secret may be set
@@ -176,9 +175,8 @@ def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
 
     node = live.get("values") if isinstance(live, Mapping) else None
     for part in path:
-        if node is not None and not _is_map(node) and not isinstance(node, list):
-            raise refuse("there is a value above it")
-        if isinstance(node, list) and not (isinstance(part, int) and part < len(node)):
+        is_entry = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if node is not None and not _is_map(node) and not is_entry:
             raise refuse("there is a value above it")
         node = _child(node, part)
     if node is None or _is_secret(node):
@@ -407,14 +405,51 @@ def carry_over(wanted: CommentedMap, live: Any) -> Carried:
     return carried
 
 
-def fill_empty(document: CommentedMap, generate: Callable[[], str]) -> list[str]:
+def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
+    """Raise `Refused` where pushing the definition would delete a secret that is set live, or may move it."""
+    if carried.doubts:
+        lines = [f"{shown_path(doubt.path)} {doubt.entry}: {doubt.why}" for doubt in carried.doubts]
+        raise Refused(
+            f"it is ambiguous which entries of environments/{name.short}.yaml these secrets belong to:\n  "
+            + "\n  ".join(lines),
+            expected="entries that differ in their plain values, or a `name`, `id` or `key` that is unique both in the "
+            "file and on the backend; nothing was changed",
+            next_step=f"undo the edit of that list; or start over: {_emptying(name, carried.doubts[0].path)} "
+            f"removes every secret in it, ./inv esc.apply {name.short} pushes the file, then set each of them again",
+        )
+    if carried.lost:
+        entries = [(path, holding_entry(live, path)) for path in carried.lost]
+        paths = [shown_path(path) + (f" (in {entry})" if entry else "") for path, entry in entries]
+        raise Refused(
+            f"environments/{name.short}.yaml would lose secrets that are set on the backend: {', '.join(paths)}",
+            expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
+            "of the entry; nothing was changed",
+            next_step=f"correct the file, or remove them on purpose: {_removing(name, carried.lost[0])}",
+        )
+
+
+def _emptying(name: EnvironmentName, path: KeyPath) -> str:
+    """The command that empties the list on the backend, by a path without an index; references to it stay valid."""
+    below = below_values(path)
+    # The way to the outermost list of the path, or to the function whose argument it is.
+    whole = tuple(itertools.takewhile(lambda part: isinstance(part, str) and not part.startswith("fn::"), below))
+    value = "[]" if isinstance(below[len(whole)], int) else '""'
+    return f"esc env set {name.full} {shlex.quote(property_path(whole))} {shlex.quote(value)}"
+
+
+def _removing(name: EnvironmentName, path: KeyPath) -> str:
+    """The command that removes one secret. Removing a list entry would shift the next one to its index."""
+    if isinstance(path[-1], int):
+        return _emptying(name, path)
+    return f"esc env rm {name.full} {shlex.quote(shown_path(path))}"
+
+
+def fill_empty(document: CommentedMap) -> list[str]:
     """Give every secret that has no value a generated one; return those values."""
-    made = []
-    for _, node in secrets_in(document):
-        if node[SECRET] in EMPTY:
-            node[SECRET] = generate()
-            made.append(node[SECRET])
-    return made
+    empty = [node for _, node in secrets_in(document) if node[SECRET] in EMPTY]
+    for node in empty:
+        node[SECRET] = generate_secret()
+    return [node[SECRET] for node in empty]
 
 
 # Stacks it reads
@@ -538,7 +573,7 @@ def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[Difference]
             continue
         if number in moved:
             was = property_path(below_values((*path, pairs[number])))
-            found.append(Difference(path=_shown_path((*path, number)), sign=">", old=was, new=shown(node)))
+            found.append(Difference(path=shown_path((*path, number)), sign=">", old=was, new=shown(node)))
         found += differences(old[pairs[number]], node, (*path, number))
     gone = sorted(set(range(len(old))) - set(pairs.values()))
     return found + [_difference("-", (*path, number), old=old[number]) for number in gone]
@@ -572,8 +607,4 @@ def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: Key
 
 
 def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -> Difference:
-    return Difference(path=_shown_path(path), sign=sign, old=shown(old), new=shown(new))
-
-
-def _shown_path(path: KeyPath) -> str:
-    return property_path(below_values(path)) or "the whole definition"
+    return Difference(path=shown_path(path), sign=sign, old=shown(old), new=shown(new))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,31 +16,13 @@ from runbooks.stacks import definitions, states
 from runbooks.stacks.guard import check_opened
 from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
-from runbooks.stacks.target import Target
-from runbooks.stacks.toolbox import lab_tool
+from runbooks.stacks.target import refuse_without_esc
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, property_path
-from runbooks.tools.secret_values import generate_secret
 from runbooks.tools.stack_config import StackFile, full_key, is_same, read_binding
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
-
-WAYS_OUT = (
-    "choose a target whose backend is the Pulumi Cloud (`pulumi login --cloud`, backend: https://… in targets.yaml), "
-    "or use `esc env ls` and `esc open` with a cloud login for the environment itself and put what the stack needs "
-    "into its own config (./inv esc.unbind {name})"
-)
-
-
-def refuse_without_esc(target: Target, name: str, about: str = "") -> None:
-    """Raise `Usage`, with both alternatives, if the backend does not support ESC: before anything runs."""
-    if target.has_diy_backend:
-        raise Usage(
-            f"{about or 'this needs ESC'}, and {target.shown_backend} does not support Pulumi ESC",
-            expected="a Pulumi Cloud backend, or a stack config without `environment:`",
-            next_step=WAYS_OUT.format(name=name),
-        )
 
 
 def read_name(session: Session, text: str) -> EnvironmentName:
@@ -60,7 +41,7 @@ def esc_of(session: Session) -> Esc:
     env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
     if "PULUMI_ACCESS_TOKEN" in env:
         env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
-    program = find_program("esc") or lab_tool(session.target, "esc")
+    program = find_program("esc") or session.target.own_tool("esc")
     if program is None:
         return Esc(program=session.tools.pulumi, is_pulumi=True, env=env)
     return Esc(program=str(program), is_pulumi=False, env=env)
@@ -84,8 +65,6 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
         session.masker.register_all(opened.secret_texts())
     try:
         esc.judge(outcome, name, session.masker.mask)
-    except ToolFailed as error:
-        raise _explain_missing_outputs(session, name) or error from error
     except NotFound as error:
         if name.version:
             raise NotFound(
@@ -94,6 +73,8 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
                 next_step=f"esc env version history {name.full.partition('@')[0]} lists them",
             ) from error
         raise explain_missing(session, name) from error
+    except ToolFailed as error:
+        raise _explain_missing_outputs(session, name) or error from error
     if not outcome.stdout.strip():
         raise ToolFailed(
             f"opening {name.short} exited with 0 and printed nothing",
@@ -101,6 +82,29 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
             next_step=f"./inv esc.open {name.short}",
         )
     return opened
+
+
+def live_names(session: Session) -> list[EnvironmentName]:
+    """The environments of the target's organization on its backend."""
+    organization = session.target.organization
+    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
+
+
+def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
+    """The error for an environment that is not on the backend, with the nearest names of files and backend."""
+    files = definitions.defined_names(session.root)
+    try:
+        live = [each.short for each in live_names(session)]
+    except OpsError:
+        live = []
+    near = nearest(name.short, {*files, *live} - {name.short})
+    return NotFound(
+        f"there is no environment {name.short} on this backend",
+        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
+        next_step=f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
+        if name.short in files
+        else "./inv esc.list",
+    )
 
 
 def waits_for(session: Session, name: EnvironmentName) -> list[str]:
@@ -129,29 +133,6 @@ def _explain_missing_outputs(session: Session, name: EnvironmentName) -> OpsErro
         f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet",
         expected="producers that were deployed on this target",
         next_step=f"./inv deploy.{waiting[0]}",
-    )
-
-
-def live_names(session: Session) -> list[EnvironmentName]:
-    """The environments of the target's organization on its backend."""
-    organization = session.target.organization
-    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
-
-
-def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
-    """The error for an environment that is not on the backend, with the nearest names of files and backend."""
-    files = definitions.defined_names(session.root)
-    try:
-        live = [each.short for each in live_names(session)]
-    except OpsError:
-        live = []
-    near = nearest(name.short, {*files, *live} - {name.short})
-    return NotFound(
-        f"there is no environment {name.short} on this backend",
-        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
-        next_step=f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
-        if name.short in files
-        else "./inv esc.list",
     )
 
 
@@ -305,10 +286,9 @@ def compare(session: Session, name: EnvironmentName) -> Draft:
         if isinstance(node[definitions.SECRET], str)
     )
     carried = definitions.carry_over(wanted, current)
-    _refuse_doubts(name, carried)
-    _refuse_loss(name, carried, current)
+    definitions.refuse_loss(carried, current, name)
     # The lab generates what is not set; it is kept from then on like any other secret.
-    generated = definitions.fill_empty(carried.document, generate_secret) if session.target.ephemeral else []
+    generated = definitions.fill_empty(carried.document) if session.target.ephemeral else []
     session.masker.register_all(generated)
     return Draft(
         name=name,
@@ -319,53 +299,6 @@ def compare(session: Session, name: EnvironmentName) -> Draft:
         adapted=tuple(adapted),
         generated=len(generated),
     )
-
-
-def _refuse_doubts(name: EnvironmentName, carried: definitions.Carried) -> None:
-    if carried.doubts:
-        lines = [f"{_shown_path(doubt.path)} {doubt.entry}: {doubt.why}" for doubt in carried.doubts]
-        raise Refused(
-            f"it is ambiguous which entries of environments/{name.short}.yaml these secrets belong to:\n  "
-            + "\n  ".join(lines),
-            expected="entries that differ in their plain values, or a `name`, `id` or `key` that is unique both in the "
-            "file and on the backend; nothing was changed",
-            next_step=f"undo the edit of that list; or start over: {_emptying(name, carried.doubts[0].path)} "
-            f"removes every secret in it, ./inv esc.apply {name.short} pushes the file, then set each of them again",
-        )
-
-
-def _emptying(name: EnvironmentName, path: definitions.KeyPath) -> str:
-    """The command that empties the list on the backend, by a path without an index; references to it stay valid."""
-    below = definitions.below_values(path)
-    whole = definitions.without_indexes(below)
-    value = "[]" if isinstance(below[len(whole)], int) else '""'
-    return f"esc env set {name.full} {shlex.quote(property_path(whole))} {shlex.quote(value)}"
-
-
-def _removing(name: EnvironmentName, path: definitions.KeyPath) -> str:
-    """The command that removes one secret. Removing a list entry would shift the next one to its index."""
-    if isinstance(path[-1], int):
-        return _emptying(name, path)
-    return f"esc env rm {name.full} {shlex.quote(_shown_path(path))}"
-
-
-def _refuse_loss(name: EnvironmentName, carried: definitions.Carried, live: object) -> None:
-    if carried.lost:
-        paths = [_shown_path(path) + _of_entry(definitions.holding_entry(live, path)) for path in carried.lost]
-        raise Refused(
-            f"environments/{name.short}.yaml would lose secrets that are set on the backend: {', '.join(paths)}",
-            expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
-            "of the entry; nothing was changed",
-            next_step=f"correct the file, or remove them on purpose: {_removing(name, carried.lost[0])}",
-        )
-
-
-def _shown_path(path: definitions.KeyPath) -> str:
-    return property_path(definitions.below_values(path))
-
-
-def _of_entry(entry: str) -> str:
-    return f" (in {entry})" if entry else ""
 
 
 def check_place(session: Session, name: EnvironmentName, live: str, path: definitions.KeyPath) -> str:
@@ -458,7 +391,7 @@ def show_draft(session: Session, draft: Draft) -> None:
     reporter = session.reporter
     for change in draft.adapted:
         reporter.line(f"  in the lab it reads {change}")
-    kept = [_shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
+    kept = [definitions.shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
     if kept:
         reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
     if draft.generated:
@@ -476,7 +409,7 @@ def show_draft(session: Session, draft: Draft) -> None:
 
 def still_empty(draft: Draft) -> list[str]:
     """Paths of the secrets that are not set yet."""
-    return [] if draft.generated else [_shown_path(path) for path in draft.carried.empty]
+    return [] if draft.generated else [definitions.shown_path(path) for path in draft.carried.empty]
 
 
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:

@@ -16,7 +16,7 @@ from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
 from runbooks.tools.esc import Opened, as_text
-from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
+from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context
 from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
@@ -34,15 +34,6 @@ class Cluster:
     """The cluster's name in the kubeconfig."""
     server: str
     uid: str
-
-
-def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
-    """Cut the target's kubeconfig down to its one context, as `<folder>/kubeconfig` (0600).
-
-    Raises `Refused` when file, context, cluster or user is missing or empty.
-    """
-    context = read_context(target.kubeconfig, target.context)
-    return context, write_private(context, folder / "kubeconfig")
 
 
 def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:

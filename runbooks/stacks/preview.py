@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from graphlib import TopologicalSorter
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError
 from runbooks.core.files import Unwritable
-from runbooks.core.parallel import processors, results_of
-from runbooks.stacks import environments, states
+from runbooks.core.parallel import processors, results_of, work_in_order
+from runbooks.stacks import states
 from runbooks.stacks.fingerprint import files_of, fingerprint_of
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
 from runbooks.stacks.preparation import outputs_of, prepare, set_up
 from runbooks.stacks.service import Service, closure, layers
 from runbooks.stacks.session import Session
+from runbooks.stacks.target import refuse_without_esc
 from runbooks.stacks.unchanged import (
     is_last_applied,
     read_record,
@@ -36,8 +36,6 @@ from runbooks.tools.stack_config import StackFile
 
 MOST_PREVIEWS = 8
 """Previews at once, on however many processors: each takes some hundred megabytes."""
-
-Result = TypeVar("Result")
 
 
 def choose(session: Session, names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
@@ -59,7 +57,7 @@ def choose(session: Session, names: Sequence[str], *, only: bool = False) -> lis
     for service in bound:
         if len(names) == 1:
             about = f"{service.name} takes its settings from the environment {service.environment}"
-            environments.refuse_without_esc(session.target, service.environment, about)
+            refuse_without_esc(session.target, service.environment, about)
         session.reporter.line(f"{service.name}: left out: {session.target.shown_backend} does not support Pulumi ESC")
     remaining = [tuple(service for service in layer if service not in bound) for layer in service_layers]
     return [layer for layer in remaining if layer]
@@ -99,17 +97,25 @@ def plan_run(
     """
     planned: list[tuple[StackPlan, ...]] = []
     failures: dict[str, OpsError] = {}
-    made: dict[str, StackPlan] = {}
+    changing: set[str] = set()
+    # With `keep_going` a stack waits only for those whose outputs it reads.
+    services = {service.name: service for layer in service_layers for service in layer}
+    needs = {
+        each: [services[name] for name in (each.reads_outputs_of if keep_going else each.needs) if name in services]
+        for each in services.values()
+    }
 
     def work(service: Service) -> StackPlan:
-        made[service.name] = plan_stack(session, service, planned=None if fresh else made.get)
-        return made[service.name]
+        plan = plan_stack(session, service, changing=None if fresh else changing)
+        if plan.has_changes:
+            changing.add(service.name)
+        return plan
 
     # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
     # two processors each takes a tenth more CPU than of two.
     pool = ThreadPoolExecutor(max_workers=min(processors() + 1, MOST_PREVIEWS), thread_name_prefix="stack")
     try:
-        finished = work_in_order(pool, service_layers, work, keep_going=keep_going)
+        finished = work_in_order(pool, service_layers, needs, work, keep_going=keep_going)
         for layer in service_layers:
             with session.reporter.step(title("preview", layer)):
                 done = next(finished)
@@ -138,56 +144,15 @@ def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
         raise failures[names[0]]
 
 
-def work_in_order(
-    pool: Executor,
-    service_layers: Sequence[Sequence[Service]],
-    work: Callable[[Service], Result],
-    *,
-    keep_going: bool = False,
-) -> Iterator[list[Future[Result]]]:
-    """Yield the futures of each layer once all its services were tried.
-
-    Work on a service starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
-    service never starts, so do not ask for a layer after a failure. With `keep_going` a service waits only for those
-    whose outputs it reads, and starts also after their failure.
-    """
-    # In the order of the layers: of what is ready, the earlier one starts first.
-    services = {service.name: service for layer in service_layers for service in layer}
-    needs = {
-        name: [need for need in (service.reads_outputs_of if keep_going else service.needs) if need in services]
-        for name, service in services.items()
-    }
-    sorter = TopologicalSorter(needs)
-    sorter.prepare()
-    started: dict[str, Future[Result]] = {}
-    running: dict[Future[Result], str] = {}
-    for layer in service_layers:
-        while True:
-            for future in [future for future in running if future.done()]:
-                name = running.pop(future)
-                if keep_going or future.exception() is None:
-                    sorter.done(name)
-            for name in sorted(sorter.get_ready(), key=list(services).index):
-                future = started[name] = pool.submit(work, services[name])
-                running[future] = name
-            if all(service.name in started and started[service.name].done() for service in layer):
-                break
-            wait(running, return_when=FIRST_COMPLETED)
-        yield [started[service.name] for service in layer]
-
-
 OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\S+, but has ")
 """No registry has the newest providers; `lab.status` shows which ones the lab has."""
 
 
-Planned = Callable[[str], StackPlan | None]
-"""The plan that this run made of a service before, if it did."""
-
-
-def plan_stack(session: Session, service: Service, *, planned: Planned | None = None) -> StackPlan:
+def plan_stack(session: Session, service: Service, *, changing: Collection[str] | None = None) -> StackPlan:
     """Preview one stack, or name the producers it waits for. Raises what the failing preview means.
 
-    With `planned` a stack whose inputs are on record as unchanged is not previewed again, unless a producer changes.
+    With `changing`, the services that this run would change so far, a stack whose inputs are on record as unchanged is
+    not previewed again, unless one of its producers is among them.
     """
     waits_for = tuple(name for name in service.reads_outputs_of if not outputs_of(session, name))
     if waits_for:
@@ -197,9 +162,9 @@ def plan_stack(session: Session, service: Service, *, planned: Planned | None = 
     fingerprint = fingerprint_of(session, service)
     record = read_record(session, stack)
     reasons: list[str] = []
-    if planned is not None:
-        changing = [name for name in service.reads_outputs_of if (plan := planned(name)) and plan.has_changes]
-        reasons = reasons_to_ask(session, stack, fingerprint, record, changing)
+    if changing is not None:
+        producers = [name for name in service.reads_outputs_of if name in changing]
+        reasons = reasons_to_ask(session, stack, fingerprint, record, producers)
         if record and not reasons:
             return StackPlan(
                 stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=not record.applied

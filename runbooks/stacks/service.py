@@ -102,8 +102,8 @@ class Service:
     """The Kubernetes namespace it lives in by default; called like the project when empty."""
     needs: tuple[str, ...] = ()
     reads_outputs_of: tuple[str, ...] = ()
-    """Those of `needs` whose stack outputs it reads, by stack reference or environment: until they have outputs, its
-    preview would show made-up values, so it waits."""
+    """Those of `needs` whose stack outputs it reads: the producer of its reference, or what its environment reads.
+    Until they have outputs its preview would show made-up values, so it waits."""
     reference: Reference | None = None
     """How it reads those outputs: by stack reference, or"""
     environment: str = ""
@@ -115,6 +115,8 @@ class Service:
     """Services and Ingresses it puts on the tailnet, as `svc/<name>` or `ingress/<name>` in its namespace."""
 
     def __post_init__(self) -> None:
+        if self.reference and not self.reads_outputs_of:
+            object.__setattr__(self, "reads_outputs_of", (self.reference.producer,))
         if not self.namespace:
             object.__setattr__(self, "namespace", self.project_name)
 

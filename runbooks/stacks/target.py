@@ -26,6 +26,13 @@ DIY_ORGANIZATION = "organization"
 """The literal word that file and bucket backends use for every organization (pulumi pkg/backend/diy)."""
 
 
+WAYS_OUT = (
+    "choose a target whose backend is the Pulumi Cloud (`pulumi login --cloud`, backend: https://… in targets.yaml), "
+    "or use `esc env ls` and `esc open` with a cloud login for the environment itself and put what the stack needs "
+    "into its own config (./inv esc.unbind {name})"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Resolved once a run and passed explicitly to every tool."""
@@ -71,6 +78,21 @@ class Target:
         """Folder of a `file://` backend."""
         parts = urlsplit(self.backend)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    def own_tool(self, name: str) -> Path | None:
+        """What the lab chose at its start, as long as it is there; nothing on any other target."""
+        program = self.tools.get(name)
+        return program if program is not None and program.exists() else None
+
+
+def refuse_without_esc(target: Target, name: str, about: str = "") -> None:
+    """Raise `Usage`, with both alternatives, if the backend does not support ESC: before anything runs."""
+    if target.has_diy_backend:
+        raise Usage(
+            f"{about or 'this needs ESC'}, and {target.shown_backend} does not support Pulumi ESC",
+            expected="a Pulumi Cloud backend, or a stack config without `environment:`",
+            next_step=WAYS_OUT.format(name=name),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def find_pulumi(target: Target) -> str:
 
     Raises `ToolFailed` with the install command when there is none.
     """
-    program, own = find_program("pulumi"), lab_tool(target, "pulumi")
+    program, own = find_program("pulumi"), target.own_tool("pulumi")
     if own is not None and (program is None or not has_language_host(program)):
         program = own
     if program is None:
@@ -57,7 +57,7 @@ def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple
 
     Raises `ToolFailed` when there is none that works.
     """
-    program, own = find_pulumi(target), lab_tool(target, "pulumi")
+    program, own = find_pulumi(target), target.own_tool("pulumi")
     version = ask_version(program, env, runner)
     if own is None or pulumi.read_version(version) >= pulumi.FIRST_WITH_EXIT_CODES:
         return program, version
@@ -67,16 +67,10 @@ def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple
 def find_kubectl(target: Target) -> str:
     """The lab's kubectl for the lab; else the one on PATH, else the one of this environment."""
     beside_python = Path(sys.executable).with_name("kubectl")
-    found = lab_tool(target, "kubectl") or find_program("kubectl")
+    found = target.own_tool("kubectl") or find_program("kubectl")
     if found is None and not beside_python.exists():
         raise missing("kubectl", target)
     return str((found or beside_python).absolute())
-
-
-def lab_tool(target: Target, tool: str) -> Path | None:
-    """What the lab chose at its start, as long as it is there; nothing on any other target."""
-    program = target.tools.get(tool)
-    return program if program is not None and program.exists() else None
 
 
 def missing(tool: str, target: Target) -> OpsError:

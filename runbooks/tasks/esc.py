@@ -24,10 +24,11 @@ def list_environments(c: Any) -> None:
     from runbooks.run import open_session
     from runbooks.services import SERVICES
     from runbooks.stacks import definitions, environments
+    from runbooks.stacks.target import refuse_without_esc
     from runbooks.tools import esc
 
     with open_session(c, "esc.list", cluster=False) as session:
-        environments.refuse_without_esc(session.target, "<env>")
+        refuse_without_esc(session.target, "<env>")
         organization = session.target.organization
         live = {name.short: name for name in environments.live_names(session)}
         files = definitions.defined_names(session.root)

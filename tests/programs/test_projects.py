@@ -164,7 +164,6 @@ def test_what_it_requires_is_read_from_its_source(folder, settings_of):
 def test_it_reads_nothing_but_what_it_needs(folder):
     service = BY_FOLDER[folder]
     assert set(service.reads_outputs_of) <= set(service.needs)
-    assert not service.reference or service.reference.producer in service.reads_outputs_of
     for name, content in stack_files(folder).items():
         bound = content.get("environment") or []
         assert bound == ([service.environment] if service.environment else []), name

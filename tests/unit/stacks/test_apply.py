@@ -67,6 +67,11 @@ def test_layer_by_layer_after_one_approval(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_left_out_of_a_run_is_not_waited_for(tmp_path: Path) -> None:
+    plan = preview.plan_run(ScriptedSession(tmp_path, three()), [TREE[2:3]])  # type: ignore[arg-type]
+    assert [stack.service for stack in plan.stacks] == ["db"]
+
+
 def test_every_pulumi_command_names_folder_and_stack_and_never_prompts(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, three(), answers=["y"])
     deploy(session)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,9 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import Usage
-from runbooks.services import SERVICES
 from runbooks.stacks import preview
 from runbooks.stacks.plan import UNKNOWN
 from runbooks.stacks.preview import TAKES_OVER, find_existing, manifest_of, takes_over
-from runbooks.stacks.service import Service, layers
 from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found
 from runbooks.tools.pulumi import Preview, State, Step
 from tests.fixtures import TREE, ScriptedRunner, ScriptedSession
@@ -64,72 +59,6 @@ def test_on_the_cloud_nothing_is_left_out(tmp_path: Path) -> None:
     session = staged(tmp_path)
     session.target.has_diy_backend = False
     assert preview.choose(session, ("app",)) == LAYERS
-
-
-# A service starts as soon as what it needs is done, not before, and not after a failure of it
-
-PATIENCE = 30.0
-
-
-def service(name: str, *needs: str) -> Service:
-    return Service(name=name, folder=name, about="", namespace=name, needs=needs)
-
-
-SERVICE_TREE = [service("slow"), service("quick"), service("consumer", "quick"), service("both", "slow", "quick")]
-FIRST, SECOND = layers([each.name for each in SERVICE_TREE], SERVICE_TREE)
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        yield pool
-
-
-def test_a_consumer_does_not_wait_for_the_rest_of_a_layer(pool: ThreadPoolExecutor) -> None:
-    consumed = threading.Event()
-
-    def work(each: Service) -> bool:
-        if each.name == "consumer":
-            consumed.set()
-        # Only ends in time when the consumer, of the second layer, runs beside it.
-        return consumed.wait(PATIENCE) if each.name == "slow" else True
-
-    tried = preview.work_in_order(pool, [FIRST, SECOND], work)
-    assert [[future.result() for future in layer] for layer in tried] == [[True, True], [True, True]]
-
-
-def test_nothing_starts_before_all_that_it_needs_is_done(pool: ThreadPoolExecutor) -> None:
-    done: list[str] = []
-    known = {each.name: each for each in SERVICES}
-
-    def work(each: Service) -> str:
-        assert set(each.needs) <= set(done), f"{each.name} started before {each.needs}"
-        done.append(each.name)
-        return each.name
-
-    service_layers = layers(known, SERVICES)
-    for layer, futures in zip(service_layers, preview.work_in_order(pool, service_layers, work), strict=True):
-        assert [future.result() for future in futures] == [each.name for each in layer]
-    assert sorted(done) == sorted(known)
-
-
-def test_what_needs_a_failed_one_never_starts_and_its_layer_is_tried_whole(pool: ThreadPoolExecutor) -> None:
-    started: list[str] = []
-
-    def work(each: Service) -> None:
-        started.append(each.name)
-        if each.name == "quick":
-            raise ValueError(each.name)
-
-    slow, quick = next(preview.work_in_order(pool, [FIRST, SECOND], work))
-    assert slow.exception() is None and isinstance(quick.exception(), ValueError)
-    assert sorted(started) == ["quick", "slow"]
-
-
-def test_a_need_that_is_not_of_this_run_does_not_count(pool: ThreadPoolExecutor) -> None:
-    only = [(SERVICE_TREE[3],)]
-    ((future,),) = preview.work_in_order(pool, only, lambda each: each.name)
-    assert future.result() == "both"
 
 
 # What a stack would create and the cluster has already
