@@ -91,7 +91,7 @@ class StackPlan:
     unchanged_since: str = ""
     """When its inputs were last found to need no change (`14:02`); it was not previewed again."""
     asked_because: tuple[str, ...] = ()
-    """Why it was previewed, where a record might have saved that: `NO_RECORD`, or what changed or cannot be recorded."""
+    """Why it was previewed where a record might have saved that: `NO_RECORD`, what changed, what cannot be recorded."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What determines the plan, as one hash each (`fingerprint.py`): two equal ones lead to the same plan."""
 

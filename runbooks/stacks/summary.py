@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from runbooks.stacks.plan import REPLACING, UNKNOWN, Change, Rank, RunPlan, kind_of
+from runbooks.stacks.plan import NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan, kind_of
 from runbooks.stacks.session import Session
 from runbooks.tools.pulumi import SECRET, Step, name_of, type_of
 from runbooks.tools.secret_values import SIGNATURE_KEY
