@@ -45,11 +45,11 @@ MARKS = ("<!-- {}: written by scripts/write_tables.py -->", "<!-- end of {} -->"
 
 
 def service_rows(services: tuple[Service, ...]) -> Iterator[str]:
-    yield "| service | what it is | needs | folder |"
-    yield "|---|---|---|---|"
+    yield "| service | what it is | needs |"
+    yield "|---|---|---|"
     for service in services:
         needs = ", ".join(service.needs) or "–"
-        yield f"| `{service.name}` | {service.about} | {needs} | [pulumi/{service.folder}](pulumi/{service.folder}) |"
+        yield f"| [`{service.name}`](pulumi/{service.folder}) | {service.about} | {needs} |"
 
 
 def between_marks(text: str, name: str, lines: Iterable[str]) -> str:
