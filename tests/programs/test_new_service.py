@@ -96,7 +96,10 @@ def test_it_previews_under_mocks(checkout, name):
 def test_the_tables_and_the_picture_take_it_in(checkout):
     for script in ("write_tables.py", "draw_platform.py"):
         run(checkout, f"scripts/{script}")
-    assert "[`podinfo`](pulumi/apps/web/podinfo) | Podinfo: says where it runs | tailscale |" in (checkout / "README.md").read_text()
+    assert (
+        "[`podinfo`](pulumi/apps/web/podinfo) | Podinfo: says where it runs | tailscale |"
+        in (checkout / "README.md").read_text()
+    )
     assert ">podinfo</text>" in (checkout / "docs/platform.svg").read_text()
 
 
