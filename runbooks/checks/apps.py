@@ -206,7 +206,7 @@ def ingresses_are_served(ingresses: Sequence[Json], namespace: str) -> Finding:
         cause = tailscale.NO_CONTROLLER.replace("`tailscale`", "`tailscale` or `cloudflare-tunnel`")
         step = f"kubectl -n {namespace} describe ingress"
         return failed(INGRESSES_SERVED, f"no address yet: {', '.join(waiting)}", cause=cause, next_step=step)
-    return passed(INGRESSES_SERVED, ", ".join(addresses) or "it has none")
+    return passed(INGRESSES_SERVED, ", ".join(addresses) or "it has no other Ingress")
 
 
 # --- its own role in Postgres ------------------------------------------------------------------------------------

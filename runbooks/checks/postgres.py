@@ -126,7 +126,7 @@ def outputs_are_there(session: Session, service: Service, exported: list[Outputs
     step = f"./inv deploy.{service.name}"
     stack = session.stack(service)
     if not has_stack(session, stack):
-        return failed(OUTPUTS_THERE, "there is no such stack yet", cause="never deployed here", next_step=step)
+        return failed(OUTPUTS_THERE, "there is no such stack yet", cause="not deployed here", next_step=step)
     outputs = states.clear_state(session, stack).outputs
     missing = missing_outputs(outputs)
     if missing:

@@ -52,6 +52,10 @@ class FieldConflict(ToolFailed):
     """An object could not be applied: another field manager holds what the program sets."""
 
 
+class OperatorMissing(ToolFailed):
+    """The cluster does not know a kind: the operator that brings it is not applied."""
+
+
 class Usage(OpsError):
     """The command line, a config file or a stack's config is wrong."""
 

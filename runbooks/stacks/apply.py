@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from runbooks.core.errors import NotApproved, Refused
+from runbooks.core.errors import NotApproved, OperatorMissing, Refused
 from runbooks.core.parallel import side_by_side
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
@@ -78,11 +78,15 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
         if names:
             refuse_held(session, stack.stack)
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            begun = f"an interrupted update of {stack.service}" in stack.existing.values()
+            first = (
+                f"./inv cancel.{stack.service} takes in what an interrupted update left; of others, " if begun else ""
+            )
             raise Refused(
                 f"{stack.service} would create what exists in the cluster already: {shown}",
                 expected="objects of this stack alone; nothing was applied",
-                next_step="see their owners above: `pulumi refresh` takes in what an interrupted run left; remove the "
-                "others with the tool that made them, or `pulumi import` them, or take all of them over: "
+                next_step=f"{first}see the owners above: remove the objects with the tool that made them, or "
+                "`pulumi import` them, or take all of them over: "
                 f'{TAKES_OVER}: "true" in {stack.stack.settings_file.name}, then {again}',
             )
 
@@ -124,6 +128,9 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Prog
                 confirm_cluster(session)
                 with session.reporter.step(title("apply", services)) as step:
                     side_by_side(session.reporter, changing, lambda plan: _apply_stack(session, plan, run, step.note))
+    except OperatorMissing:
+        again = again.removesuffix(" --only")  # what it needs is to be applied first
+        raise
     finally:
         reached = {*run.done, *run.unchanged, *run.failed}
         run.not_started = [stack.service for stack in plan.stacks if stack.service not in reached]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, property_path
-from runbooks.tools.stack_config import StackFile, full_key, is_same, read_binding
+from runbooks.tools.stack_config import StackFile, full_key, read_binding
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -434,9 +434,3 @@ def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
             raise
         apply_definitions(session, [name.short])
         return open_environment(session, name)
-
-
-def bound_by(session: Session, services: Iterable[Service], name: EnvironmentName) -> list[str]:
-    """Services whose stack config on this target binds the environment."""
-    files = ((service, StackFile.read(session.stack(service).settings_file)) for service in services)
-    return [service.name for service, file in files if any(is_same(entry, name.short) for entry in file.environment)]

@@ -160,6 +160,12 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
+    export = states.state_of(session, stack)
+    if export.pending:
+        session.reporter.advice(
+            f"  {service.name}: an interrupted update left {len(export.pending)} operations of unknown result: "
+            f"./inv cancel.{service.name} settles them"
+        )
     record = read_record(session, stack)
     reasons: list[str] = []
     if changing is not None:
@@ -181,7 +187,7 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
         stack,
         preview,
         fingerprint=fingerprint,
-        export=states.state_of(session, stack),
+        export=export,
         existing=existing_of(session, stack, preview),
         adopts=takes_over(preview, read_settings(session, stack).config),
         writes_outputs=not is_last_applied(session, fingerprint, record),
@@ -268,14 +274,18 @@ def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> di
     `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).
     """
     wanted = {step.urn: manifest for step in preview.changes if (manifest := manifest_of(step))}
-    found = ask_found(runner, kubectl.find_all(list(wanted.values()))) if wanted else []
     existing = {}
-    for urn, manifest in wanted.items():
-        match = next((each for each in found if _is_object(each, manifest)), None)
-        if match is not None:
-            within = f" in {match.release_namespace}" if match.release_namespace else ""
-            existing[urn] = f"the helm release {match.release}{within}" if match.release else ""
+    for urn, found in find_objects(wanted, kubectl, runner).items():
+        within = f" in {found.release_namespace}" if found.release_namespace else ""
+        existing[urn] = f"the helm release {found.release}{within}" if found.release else ""
     return existing
+
+
+def find_objects(manifests: Mapping[str, Json], kubectl: Kubectl, runner: Runs) -> dict[str, Found]:
+    """URN → object, of those that the cluster has."""
+    found = ask_found(runner, kubectl.find_all(list(manifests.values()))) if manifests else []
+    matches = {urn: [each for each in found if _is_object(each, manifest)] for urn, manifest in manifests.items()}
+    return {urn: each[0] for urn, each in matches.items() if each}
 
 
 def manifest_of(step: pulumi.Step) -> Json | None:

@@ -21,7 +21,7 @@ HEADINGS = {
     Rank.EXISTING: "EXISTS ALREADY: in the cluster, and this stack did not make it",
     Rank.REPLACE: "replaced: deleted and created again",
     Rank.RESTART: "restarted: pods are rolled",
-    Rank.OTHER: "the rest",
+    Rank.OTHER: "created, or updated in place",
 }
 SIGNS = {
     "create": "+",

@@ -1,4 +1,4 @@
-"""`cancel.<service>`: find who holds the stack before anything is removed.
+"""`cancel.<service>`: find who holds the stack, remove the lock of a dead run, settle its pending operations.
 
 `pulumi cancel` on a file backend deletes the lock while the other run continues, so it is called only when that
 process is known to be gone, or after a user who was shown the holder typed the service's name.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from invoke import Context
 
-from runbooks.collection import each_service
+from runbooks.collection import command_again, each_service
 
 if TYPE_CHECKING:
     from runbooks.stacks.session import Session
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 
 @each_service()
-def cancel(c: Context, names: tuple[str, ...]) -> None:
-    """Remove the lock that a dead run left on the stack of {service}; refuses while that run lives."""
+def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
+    """Remove what a dead run left on the stack of {service}, lock and pending operations; refuses while it lives.
+
+    --yes takes the objects that the run created into the state where there is no terminal to ask on.
+    """
     from runbooks.core.errors import Refused
     from runbooks.run import open_session
     from runbooks.services import find_service
+    from runbooks.stacks import pending, states
     from runbooks.stacks.holders import holders_of
     from runbooks.tools import pulumi
     from runbooks.tools.failures import explain
@@ -48,7 +52,10 @@ def cancel(c: Context, names: tuple[str, ...]) -> None:
             if not outcome.ok:
                 raise explain(outcome, stack)
             session.reporter.line(f"the lock of {service.name} is removed")
-        report_pending(session, stack)
+        if states.has_stack(session, stack):
+            pending.settle(session, stack, yes=yes, again=command_again(c, f"cancel.{service.name}"))
+        else:
+            session.reporter.line(f"there is no stack {stack.reference} yet")
 
 
 def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> bool:
@@ -82,20 +89,3 @@ def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> b
         expected="the service's name, typed on a terminal, once the other run is known to be over",
         next_step=f"ask its owner, then ./inv cancel.{stack.service}",
     )
-
-
-def report_pending(session: Session, stack: Stack) -> None:
-    """Report which operations an interrupted run left with an unknown result."""
-    from runbooks.stacks import states
-    from runbooks.stacks.states import has_stack
-    from runbooks.tools import pulumi
-
-    if not has_stack(session, stack):
-        session.reporter.line(f"there is no stack {stack.reference} yet")
-        return
-    pending = states.state_of(session, stack).pending
-    for kind, urn in pending:
-        session.reporter.quote(f"pending: {kind} {pulumi.type_of(urn)} {pulumi.name_of(urn)}, result unknown")
-    if pending:
-        session.reporter.advice(f"next: check whether these exist, then ./inv deploy.{stack.service}")
-    session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in pending])

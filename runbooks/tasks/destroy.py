@@ -11,6 +11,7 @@ from runbooks.collection import command_again, each_service
 if TYPE_CHECKING:
     from runbooks.stacks.service import Service
     from runbooks.stacks.session import Session
+    from runbooks.tools.stack import Stack
 
 
 @each_service()
@@ -21,6 +22,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
     from runbooks.stacks.guard import confirm_cluster
     from runbooks.stacks.plan import RunPlan
     from runbooks.stacks.summary import show_plan
+    from runbooks.stacks.terminating import report_stuck_namespaces
     from runbooks.stacks.watch import Approved, Watch, run_watched
     from runbooks.tools import pulumi
 
@@ -37,6 +39,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
             plan = preview.plan_end(session, service)
         run = RunPlan(layers=((plan,),), target=session.target.name)
         show_plan(session, run)
+        refuse_while_pending(session, plan.stack, again=again)
         if not plan.has_changes:
             session.reporter.line(f"{service.name} has nothing to destroy")
             return
@@ -45,8 +48,23 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         confirm_cluster(session)
         with session.reporter.step(f"destroy {service.name}") as progress:
             watch = Watch(approved=Approved.of(plan), stop=session.runner.interrupt, progress=progress.note)
-            run_watched(session, plan.stack, pulumi.destroy(plan.stack), watch)
+            with report_stuck_namespaces(session, plan):
+                run_watched(session, plan.stack, pulumi.destroy(plan.stack), watch)
         session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and config remain")
+
+
+def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
+    """Raise `Refused` while the state may lack objects that an interrupted update created: they would stay."""
+    from runbooks.core.errors import Refused
+    from runbooks.stacks import states
+
+    count = sum(kind == "creating" for kind, _ in states.state_of(session, stack).pending)
+    if count:
+        raise Refused(
+            f"an interrupted update of {stack.service} left {count} creations of unknown result",
+            expected="a state that has every object of the stack, so that all of them are deleted",
+            next_step=f"./inv cancel.{stack.service} settles them, then {again}",
+        )
 
 
 def refuse_while_needed(session: Session, service: Service) -> None:

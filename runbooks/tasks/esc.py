@@ -21,11 +21,14 @@ HIDDEN = "[secret]"
 @task(name="list")
 def list_environments(c: Any) -> None:
     """Show every environment: on the backend, as a file in environments/, bound by which service. Changes nothing."""
+    from runbooks.core.errors import OpsError
     from runbooks.run import open_session
     from runbooks.services import SERVICES
     from runbooks.stacks import definitions, environments
+    from runbooks.stacks.preparation import config_file_of
     from runbooks.stacks.target import refuse_without_esc
     from runbooks.tools import esc
+    from runbooks.tools.stack_config import StackFile, is_same
 
     with open_session(c, "esc.list", cluster=False) as session:
         refuse_without_esc(session.target, "<env>")
@@ -33,16 +36,28 @@ def list_environments(c: Any) -> None:
         live = {name.short: name for name in environments.live_names(session)}
         files = definitions.defined_names(session.root)
         names = [live.get(text) or esc.read_name(text, organization) for text in sorted({*live, *files})]
+        bound: dict[str, tuple[str, ...]] = {}
+        unread: list[OpsError] = []
+        for service in SERVICES:
+            try:
+                bound[service.name] = StackFile.read(config_file_of(session, service)).environment
+            except OpsError as error:
+                unread.append(error)
         rows = [
             (
                 name.short,
                 "there" if name.short in live else "not applied",
                 f"environments/{name.short}.yaml" if name.short in files else "-",
-                ", ".join(environments.bound_by(session, SERVICES, name)) or "-",
+                ", ".join(key for key, entries in bound.items() if any(is_same(each, name.short) for each in entries))
+                or "-",
             )
             for name in names
         ]
         session.reporter.table(f"Environments of {organization}", ("environment", "backend", "file", "bound by"), rows)
+        for other in unread[1:]:
+            session.reporter.advice(other.beside("also: "))
+        if unread:
+            raise unread[0]
 
 
 @task(name="open", positional=["env"], help={"env": ENV})

@@ -70,7 +70,7 @@ def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
 
     answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
     state = pulumi.read_export(answer)
-    pending = f"{len(state.pending)}: ./inv cancel" if state.pending else "none"
+    pending = f"{len(state.pending)}: ./inv cancel.{stack.service}" if state.pending else "none"
     updated = written_at(pulumi.read_json(answer, "pulumi stack export")) or ABSENT
     return updated, str(len(state.own_resources)), pending, describe_holders(session, stack) or "free"
 

@@ -131,7 +131,7 @@ def check_environment(session: Session, service: Service, *, yes: bool) -> Opene
     opened = environments.open_or_apply(session, name)
     check_opened(session.target, opened, name.short)
     environments.check_contract(session, name, service, opened)
-    if not environments.bound_by(session, [service], name):
+    if not any(stack_config.is_same(entry, name.short) for entry in stack_config.StackFile.read(path).environment):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if stack_config.bind(path, name.short):
         session.reporter.line(f"{path.name} binds {name.short} now")

@@ -20,6 +20,7 @@ from runbooks.core.errors import (
     LoginMissing,
     NotApproved,
     NotFound,
+    OperatorMissing,
     OpsError,
     Refused,
     ToolFailed,
@@ -74,7 +75,7 @@ UNREACHABLE = r"\b(?:Get|Head|Post|Put|Patch|Delete) \"(?P<url>https?://[^/\"\s]
 """How every Go program reports an address that does not answer (net/url.Error)."""
 
 UNKNOWN_KIND = (
-    ToolFailed,
+    OperatorMissing,
     "the cluster does not know the kind {kind} ({version}): the operator that brings it is not applied",
     "the CustomResourceDefinitions of that operator",
     "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
@@ -193,7 +194,7 @@ KNOWN = (
         ToolFailed,
         "the update of {service} lost its stack: it was cancelled from elsewhere, or silent for minutes",
         "an update that completes",
-        "./inv cancel.{service} lists what is unknown, then ./inv deploy.{service} goes on",
+        "./inv cancel.{service} settles what is unknown, then ./inv deploy.{service} goes on",
     ),
     KnownFailure(
         r"does not support (?:Pulumi ESC|environments)",
@@ -318,14 +319,14 @@ KNOWN = (
         ToolFailed,
         "Postgres refused the password of {user}",
         "provider and server to agree: ts_hostname, service endpoints, and the host and port the provider connects to",
-        "check the outputs of the Postgres stack, then its verify",
+        "./inv outputs.postgres, then ./inv verify.postgres",
     ),
     KnownFailure(
         r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
         ToolFailed,
         "the postgresql provider cannot reach {host}: {why}",
         "a name and port that lead to the server from this machine (ts_hostname, not the in-cluster name)",
-        "verify the Postgres service",
+        "./inv verify.postgres",
     ),
     KnownFailure(
         r"extension \"(?P<name>[^\"]+)\" is not available",
@@ -394,7 +395,7 @@ PENDING = KnownFailure(
     ToolFailed,
     "an earlier update of {service} was killed and left {count} operations of unknown result",
     "a state that matches what exists",
-    "./inv cancel.{service} lists them; `pulumi refresh` reads what is really there",
+    "./inv cancel.{service} finds out which of them happened and settles them",
 )
 """Only a warning: it explains a failure for which pulumi gives no other reason."""
 
@@ -414,7 +415,7 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
         return NotApproved(
             f"pulumi was interrupted during the run on {stack.service}",
             expected="a run that completes",
-            next_step=f"./inv cancel.{stack.service} shows what was left behind, ./inv deploy.{stack.service} goes on",
+            next_step=f"./inv cancel.{stack.service} settles what was left, ./inv deploy.{stack.service} goes on",
         )
     if outcome.exit_code < 0:
         number = -outcome.exit_code
@@ -422,7 +423,7 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
         return ToolFailed(
             f"pulumi was killed by {name} during the run on {stack.service}",
             expected="a pulumi that exits by itself",
-            next_step=f"./inv cancel.{stack.service} removes the lock it may have left and lists what is unknown",
+            next_step=f"./inv cancel.{stack.service} removes the lock it may have left and settles what is unknown",
         )
     # Commands take a key of the project's own namespace without it.
     text = failure_text(outcome).replace(f"'{stack.project}:", "'")
@@ -510,12 +511,18 @@ FRAME = re.compile(r"^\s*File \"(?P<file>[^\"]+)\", line (?P<line>\d+)")
 
 
 def explaining_lines(text: str) -> list[str]:
-    """The lines that explain a failure: no repeats, no `update failed`, of tracebacks only the end."""
-    lines: list[str] = []
+    """The lines that explain a failure: no repeats, no `update failed`, of tracebacks only the end.
+
+    An indented line belongs to the one above it that is not: below another one it is no repeat.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    above = ""
     for line in without_tracebacks(text.splitlines()):
         bare = line.rstrip()
-        if bare.strip() and not EMPTY_WORDS.match(bare) and bare not in lines:
-            lines.append(bare)
+        if bare.strip() and not EMPTY_WORDS.match(bare):
+            above = above if bare[0].isspace() else bare
+            seen[above, bare] = bare
+    lines = list(seen.values())
     if len(lines) <= KEPT_LINES or CONFIG.search(text):
         return lines
     return [*lines[:KEPT_AT_THE_START], "…", *lines[KEPT_AT_THE_START - KEPT_LINES :]]

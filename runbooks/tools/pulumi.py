@@ -73,6 +73,13 @@ def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
     return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=True)
 
 
+def stack_import(stack: Stack, document: str) -> Command:
+    """Replaces the state by an edited export; pulumi drops the pending operations that it still has."""
+    title = f"write the state of {stack.service}"
+    words = ("stack", "import")
+    return _state_command(stack, *words, title=title, stdin=document.encode(), timeout=None, mutates=True)
+
+
 def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
     words = ("config", "--json", *(("--show-secrets",) if show_secrets else ()))
     title = f"read the config of {stack.service}"

@@ -251,6 +251,7 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     if current is not None and old == new and imposed.items() <= StackFile.read(copied).config.items():
         return False
     if current is None or old is None or old != new:
+        bound_names(_mapping(template, new), template)  # its problem is the template's, not the copy's
         document = merge(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""))
     else:
         document = _mapping(copied, current)

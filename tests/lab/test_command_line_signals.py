@@ -167,11 +167,7 @@ def test_a_stack_held_in_the_cloud(workshop: Workshop) -> None:
     os.kill(holder, signal.SIGKILL)
     finished(run).ends_with(1, "operations of unknown result: creating probe", "its lock is still there")
     workshop.inv("deploy.probe").ends_with(5, "holds the stack of probe", "is gone", "./inv cancel.probe")
-    cancelled = workshop.inv("cancel.probe")
-    cancelled.ends_with(0)
-    assert "held by an update of lab, begun" in cancelled.stdout
-    assert "its process is gone" in cancelled.stdout
-    assert_goes_on(workshop, cancelled, "deploy.probe")
+    assert_settled(workshop, stack="lab", report=("held by an update of lab, begun", "its process is gone"))
 
 
 def test_a_stack_held_by_a_lock_file(workshop: Workshop) -> None:
@@ -197,10 +193,11 @@ def test_a_stack_held_by_a_lock_file(workshop: Workshop) -> None:
     assert elsewhere.exists()
     elsewhere.unlink()
     cancelled = workshop.at_home("cancel.probe")
-    cancelled.ends_with(0)
+    cancelled.ends_with(8, "./inv --target home cancel.probe --yes")  # the object that exists is the user's decision
     assert f"held by process {holder}" in cancelled.stdout
     assert "it is gone" in cancelled.stdout
-    assert_goes_on(workshop, cancelled, "--target", "home", *again, stack="mx")
+    assert workshop.locks("probe") == []
+    assert_settled(workshop, "--target", "home", stack="mx", approval=("--yes",))
 
 
 def updating(run: subprocess.Popen[str]) -> int:
@@ -209,14 +206,44 @@ def updating(run: subprocess.Popen[str]) -> int:
     return holder
 
 
-def assert_goes_on(workshop: Workshop, cancelled: Said, *again: str, stack: str = "lab") -> None:
-    """The stack is free, what is unknown was told, and what that says to do leads to the end."""
-    assert "pending: creating" in cancelled.stdout
+def assert_settled(
+    workshop: Workshop, *target: str, stack: str, approval: tuple[str, ...] = (), report: tuple[str, ...] = ()
+) -> None:
+    """From the state that `status` complains about, by its own advice, to a clean `status` and another deploy."""
+    assert "1: ./inv cancel.probe" in row_of_probe(workshop, *target)
+    if stack == FILES:
+        workshop.at_home("destroy.probe").ends_with(5, "cancel.probe")
+    cancelled = workshop.inv(*target, "cancel.probe", *approval, env=workshop.with_pulumi)
+    cancelled.ends_with(0)
+    for words in (*report, "pending: creating", "taken into the state"):
+        assert words in cancelled.stdout, cancelled.all
     assert workshop.locks("probe") == []
-    assert len(pending(workshop, stack)) == 1
+    assert pending(workshop, stack) == []
+    assert "none" in row_of_probe(workshop, *target)
+    made = workshop.kubectl("get", "deployment/probe", "-o=jsonpath={.metadata.uid}")
+    workshop.write_program(SOON_READY)
+    workshop.inv(*target, "deploy.probe", *approval, env=workshop.with_pulumi).ends_with(0)
+    assert workshop.kubectl("get", "deployment/probe", "-o=jsonpath={.metadata.uid}") == made
+    assert "none" in row_of_probe(workshop, *target)
+    workshop.assert_nothing_left("probe")
+
+
+def row_of_probe(workshop: Workshop, *target: str) -> str:
+    said = workshop.inv(*target, "status", env=workshop.with_pulumi)
+    return next(line for line in said.stdout.splitlines() if line.startswith("probe "))
+
+
+def test_a_creation_that_never_happened_is_dropped(workshop: Workshop) -> None:
+    """The update is killed, and its object is gone: `cancel` drops the operation, and `deploy` creates the object."""
+    run = begun_update(workshop)
+    os.kill(updating(run), signal.SIGKILL)
+    finished(run)
     workshop.kubectl("delete", "deployment/probe")
     workshop.write_program(SOON_READY)
-    workshop.inv(*again, env=workshop.with_pulumi).ends_with(0)
+    workshop.inv("cancel.probe").ends_with(0)
+    assert pending(workshop) == []
+    workshop.inv("deploy.probe", env=workshop.with_pulumi).ends_with(0)
+    assert "none" in row_of_probe(workshop)
     workshop.assert_nothing_left("probe")
 
 

@@ -26,7 +26,7 @@ from runbooks.tools.locks import (
     seconds_of,
     working_on,
 )
-from tests.fixtures import TREE, Answer, ScriptedSession, urn
+from tests.fixtures import TREE, Answer, ScriptedSession
 
 DB = TREE[2]
 
@@ -117,13 +117,6 @@ def test_backend_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None
     assert holders_of(session, session.stack(DB)) is None
     assert removable(session)
     assert len(session.reporter.asked) == 1
-
-
-def test_pending_operations_are_told(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {})
-    session.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", "a:b/c:D", "thing")}}])
-    cancel.report_pending(session, session.stack(DB))
-    assert "pending: creating a:b/c:D thing, result unknown" in session.reporter.text
 
 
 def test_locks_of_a_stack_nobody_holds(tmp_path: Path) -> None:

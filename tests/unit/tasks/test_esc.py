@@ -116,6 +116,17 @@ def test_a_list_of_what_is_there_and_what_is_a_file(repo: Repo, capsys: pytest.C
     assert repo.argvs("esc") == ["env ls --organization acme"]
 
 
+def test_a_stack_config_that_cannot_be_read_hides_no_environment(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.answer("esc", ["ls"], "acme/other/dev\n")
+    path = stack_file(repo, 'environment:\n  values:\n    pulumiConfig:\n      stitch:replicas: "2"\n')
+    with pytest.raises(Usage) as refused:
+        esc.list_environments.body(repo.c)
+    assert str(path) in refused.value.summary
+    assert "other/dev" in capsys.readouterr().out
+
+
 def test_open_shows_path_kind_and_origin_and_no_secret(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     esc.open_task.body(repo.c, "stitch/prod")
     told = capsys.readouterr().out

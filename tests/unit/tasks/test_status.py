@@ -51,7 +51,7 @@ def test_one_row_a_service(repo: Repo, capsys: pytest.CaptureFixture[str]) -> No
     status.status.body(repo.c)
     told = rows(capsys)
     assert told["cnpg"] == (
-        "cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel me@desk, pid 12, since 2026-11-24T07:00:00Z 1 of 2"
+        "cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel.cnpg me@desk, pid 12, since 2026-11-24T07:00:00Z 1 of 2"
     )
     assert told["postgres"] == "postgres mx - 0 none free -"
     assert told["tailscale"] == "tailscale none - - - - -"

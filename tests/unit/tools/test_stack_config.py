@@ -167,6 +167,14 @@ def test_a_broken_copy_is_one_error_with_its_line(files: tuple[Path, Path]) -> N
         refresh_copy(template, copied, {})
 
 
+def test_a_definition_in_the_template_is_refused_by_the_templates_path(files: tuple[Path, Path]) -> None:
+    template, copied = files
+    template.write_text("environment:\n  imports:\n    - stitch/prod\n")
+    with pytest.raises(Usage) as refused:
+        refresh_copy(template, copied, {})
+    assert str(template) in refused.value.summary and not copied.exists()
+
+
 def test_what_a_file_holds(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.mx.yaml"
     path.write_text("environment:\n  - a/b\nconfig:\n  p:plain: x\n  p:secret:\n    secure: v1:x\n  p:empty: ''\n")

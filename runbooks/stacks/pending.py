@@ -1,0 +1,114 @@
+"""What a killed update leaves in the state: operations whose result is unknown, and the one way to settle them.
+
+pulumi keeps a creation whose end it did not see: an update, a cancel, and a refresh without a terminal leave it in the
+state (pkg/backend/snapshot.go), and `refresh --clear-pending-creates` would forget objects that were created.
+So the cluster is asked: what exists is taken into the state, the rest is dropped. Nothing in the cluster changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runbooks.core.errors import NotApproved
+from runbooks.stacks import states
+from runbooks.stacks.apply import refuse_held
+from runbooks.stacks.guard import confirm_cluster
+from runbooks.stacks.plan import kind_of
+from runbooks.stacks.preview import find_objects, manifest_of
+from runbooks.stacks.session import Session
+from runbooks.stacks.watch import Approved, Watch, run_watched
+from runbooks.tools import pulumi
+from runbooks.tools.failures import explain
+from runbooks.tools.kubectl import Json, ask, dig, full_kind
+from runbooks.tools.pulumi import State, Step
+from runbooks.tools.stack import Stack
+
+
+def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
+    """Find out what became of each pending operation, show it, and write the state without them.
+
+    Raises `NotApproved` when objects would be taken into the state of a real target and the user does not agree.
+    """
+    answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
+    export, document = pulumi.read_export(answer), json.loads(answer)
+    session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in export.pending])
+    if not export.pending:
+        return
+    operations: Sequence[Mapping[str, Any]] = document["deployment"].pop("pending_operations")
+    there = {resource.urn for resource in export.resources}
+    unrecorded = {
+        urn: Step(op="create", urn=urn, new=State(inputs=operation["resource"].get("inputs") or {}))
+        for operation, (kind, urn) in zip(operations, export.pending, strict=True)
+        if kind == "creating" and urn not in there
+    }
+    manifests = {urn: manifest for urn, step in unrecorded.items() if (manifest := manifest_of(step))}
+    if manifests:
+        confirm_cluster(session)
+    found = find_objects(manifests, session.kubectl, session.runner)
+    managers = {urn: manager_of(session, manifests[urn], each.namespace) for urn, each in found.items()}
+    taken = {urn: each for urn, each in found.items() if managers[urn]}
+    for kind, urn in export.pending:
+        result = describe_result(urn, managers.get(urn), is_unrecorded=urn in unrecorded, can_be_found=urn in manifests)
+        session.reporter.quote(f"pending: {kind} {kind_of(pulumi.type_of(urn))} {pulumi.name_of(urn)}: {result}")
+    if taken and not (session.target.ephemeral or yes):
+        ask_to_take(session, stack, len(taken), again=again)
+    refuse_held(session, stack)
+    resources = list(document["deployment"].get("resources") or ())
+    for operation, (_, urn) in zip(operations, export.pending, strict=True):
+        if each := taken.get(urn):
+            identity = "/".join(filter(None, (each.namespace, each.name)))
+            # Under another field manager, the next update could not remove what this one set.
+            outputs = {"__fieldManager": managers[urn]}
+            resources.append({**operation["resource"], "id": identity, "outputs": outputs})
+    document["deployment"]["resources"] = resources
+    write_state(session, stack, json.dumps(document), taken=list(taken))
+    session.reporter.line(f"{stack.service}: no operation is pending any more")
+    session.reporter.advice(f"next: ./inv deploy.{stack.service} continues")
+
+
+def manager_of(session: Session, manifest: Json, namespace: str) -> str:
+    """The field manager with which pulumi created the object; empty where another tool did."""
+    kind, name = full_kind(manifest), manifest["metadata"]["name"]
+    read = session.kubectl.get(kind, name, namespace=namespace, confidential=True, managers=True)
+    entries = dig(ask(session.runner, read), "metadata", "managedFields") or ()
+    return next((each["manager"] for each in entries if each["manager"].startswith("pulumi-")), "")
+
+
+def describe_result(urn: str, manager: str | None, *, is_unrecorded: bool, can_be_found: bool) -> str:
+    """What became of a pending operation, and what is done about it; `manager` is None without an object."""
+    if not is_unrecorded:
+        return "dropped; the next preview compares what the state has with the program"
+    if manager is not None:
+        return (
+            "it exists, so it is taken into the state" if manager else "dropped; what exists was made by another tool"
+        )
+    if can_be_found:
+        return "it does not exist, so it is dropped"
+    return (
+        "dropped; whether it exists cannot be seen from here. If the next deploy reports that it does: "
+        f"pulumi import {pulumi.type_of(urn)} {pulumi.name_of(urn)} ID"
+    )
+
+
+def ask_to_take(session: Session, stack: Stack, count: int, *, again: str) -> None:
+    """Raise `NotApproved` unless the user agrees."""
+    question = f"Take {count} objects that the interrupted update created into the state of {stack.service}?"
+    if not session.reporter.interactive or not session.reporter.ask_yes(question):
+        raise NotApproved(
+            f"not approved, so the state of {stack.service} is as it was",
+            expected="an approval of the objects above",
+            next_step=again if session.reporter.interactive else f"{again} --yes",
+        )
+
+
+def write_state(session: Session, stack: Stack, document: str, *, taken: Sequence[str]) -> None:
+    """Write the state, then read what was taken into it from the cluster. Raises what pulumi's failure means."""
+    outcome = session.runner.run(pulumi.stack_import(stack, document))
+    session.known.forget(stack)
+    if not outcome.ok:
+        raise explain(outcome, stack)
+    if taken:
+        watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
+        run_watched(session, stack, pulumi.refresh(stack, taken), watch)

@@ -1,0 +1,115 @@
+"""A namespace that is not gone in time is explained by its own conditions."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runbooks.core.errors import ToolFailed
+from runbooks.stacks import terminating
+from runbooks.stacks.plan import Change, Rank, StackPlan
+from runbooks.tools.pulumi import State, Step
+from tests.fixtures import Answer, ScriptedSession, urn
+
+NAMESPACE = "kubernetes:core/v1:Namespace"
+FINALIZER = {
+    "type": "NamespaceFinalizersRemaining",
+    "status": "True",
+    "message": "Some content in the namespace has finalizers remaining: example.com/gone in 1 resource instances",
+}
+CONTENT = {
+    "type": "NamespaceContentRemaining",
+    "status": "True",
+    "message": "Some resources are remaining: configmaps. has 1 resource instances, widgets.example.com has 2 resource "
+    "instances",
+}
+DISCOVERY = {
+    "type": "NamespaceDeletionDiscoveryFailure",
+    "status": "True",
+    "message": "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: "
+    "metrics.k8s.io/v1beta1: stale GroupVersion discovery: metrics.k8s.io/v1beta1",
+}
+FINE = {"type": "NamespaceDeletionGroupVersionParsingFailure", "status": "False", "message": "fine"}
+
+
+def namespace(*conditions: Any, leaving: bool = True) -> Any:
+    facts = {"name": "db"} | ({"deletionTimestamp": "2026-11-30T12:00:00Z"} if leaving else {})
+    return {"kind": "Namespace", "metadata": facts, "status": {"conditions": conditions}}
+
+
+def listed(*objects: Any) -> Answer:
+    return Answer(stdout=json.dumps({"kind": "List", "items": objects}))
+
+
+HELD = {"kind": "ConfigMap", "metadata": {"name": "left-behind", "finalizers": ["example.com/gone"]}}
+FREE = {"kind": "Widget", "metadata": {"name": "free"}}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "answers", "cause", "next_step"),
+    [
+        ((FINALIZER, CONTENT, FINE), [listed(HELD), listed(FREE)], "ConfigMap left-behind", "finalizer"),
+        ((DISCOVERY, FINE), [], "metrics.k8s.io/v1beta1", "kubectl get apiservices"),
+        ((FINE,), [], "db", "kubectl get namespace db"),
+    ],
+    ids=["finalizer", "aggregated API", "no reason"],
+)
+def test_what_holds_a_namespace(
+    tmp_path: Path, conditions: Any, answers: list[Answer], cause: str, next_step: str
+) -> None:
+    session = ScriptedSession(tmp_path, {("get", "cluster"): answers})
+    stuck = terminating.explain_namespace(session, namespace(*conditions))
+    assert cause in stuck.cause and next_step in stuck.next_step
+    assert "fine" not in stuck.cause and "free" not in stuck.cause
+
+
+def watched(session: ScriptedSession, what: Any) -> None:
+    state = State(inputs={"metadata": {"name": "db"}})
+    step = Step(op="delete", urn=urn("db", NAMESPACE, "ns"), old=state)
+    stack = SimpleNamespace(service="db")
+    plan = StackPlan(stack=stack, changes=(Change(step=step, rank=Rank.DESTRUCTIVE),))
+    with terminating.report_stuck_namespaces(session, plan):
+        what()
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminating, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(terminating, "PATIENCE", 0.0)
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_it_is_reported_once_while_the_command_runs_and_named_when_it_fails(tmp_path: Path) -> None:
+    session = ScriptedSession(tmp_path, {("get", "cluster"): [listed(namespace(DISCOVERY))]})
+
+    def fails() -> None:
+        until(lambda: len(session.runner.ran) > 3)
+        raise ToolFailed("timed out", next_step="wait")
+
+    with pytest.raises(ToolFailed) as failed:
+        watched(session, fails)
+    assert "timed out" in failed.value.summary and "metrics.k8s.io" in failed.value.summary
+    assert "apiservices" in failed.value.next_step
+    assert session.reporter.text.count("metrics.k8s.io/v1beta1: stale") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [listed(namespace(leaving=False)), listed(), Answer(exit_code=1, stderr="the server is gone")],
+    ids=["not deleted yet", "gone", "no answer"],
+)
+def test_nothing_is_reported_without_a_namespace_that_waits(tmp_path: Path, answer: Answer) -> None:
+    session = ScriptedSession(tmp_path, {("get", "cluster"): [answer]})
+    watched(session, lambda: until(lambda: len(session.runner.ran) > 3))
+    assert session.reporter.text == ""
