@@ -127,7 +127,7 @@ class Environments:
     def decrypt(self, request: Request) -> Answer:
         environment, revision = self.find(request)
         stored = self.store.definition(environment, revision)
-        definition = self.evaluator.decrypt(environment.full_name, stored)
+        definition = self.evaluator.rewrite("decrypt", environment.full_name, stored)
         return Answer(text=definition, headers=_headers(environment, revision))
 
     def update(self, request: Request) -> Answer:
@@ -143,7 +143,7 @@ class Environments:
         found = verdict.get("diagnostics", [])
         if has_errors(found):
             raise ApiError(400, "invalid environment", diagnostics=found)
-        encrypted = self.evaluator.encrypt(environment.full_name, definition)
+        encrypted = self.evaluator.rewrite("encrypt", environment.full_name, definition)
         with self.store.holding(environment.project, environment.name) as held:
             _refuse_other(etag, held)
             revision = self.store.add_revision(held, encrypted)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from lab.cloud.wire import ApiError, Json
 from lab.platform.processes import MARK
@@ -58,13 +58,9 @@ class Evaluator:
         """
         return self._call({"op": "open", "name": name, "definition": definition}, overrides)
 
-    def encrypt(self, name: str, definition: str) -> str:
-        """The definition with every static secret encrypted; one without any comes back as it is."""
-        return str(self._call({"op": "encrypt", "name": name, "definition": definition})["definition"])
-
-    def decrypt(self, name: str, definition: str) -> str:
-        """The definition with its static secrets in plaintext."""
-        return str(self._call({"op": "decrypt", "name": name, "definition": definition})["definition"])
+    def rewrite(self, op: Literal["encrypt", "decrypt"], name: str, definition: str) -> str:
+        """The definition with every static secret encrypted or in plaintext; one without any comes back as it is."""
+        return str(self._call({"op": op, "name": name, "definition": definition})["definition"])
 
     def stop(self) -> None:
         """Ends the process; the next call would start it again."""

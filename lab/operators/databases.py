@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import psycopg
 
 from lab.operators import objects, postgres, sql
 from lab.operators.api import Api
-from lab.operators.objects import Object
+from lab.operators.objects import Kind, Object
 from lab.operators.work import Controller, explain
 from runbooks.core.errors import OpsError
 
@@ -20,6 +20,7 @@ OPERATOR = {"app.kubernetes.io/name": "cloudnative-pg"}
 FINALIZERS = {"Database": "cnpg.io/deleteDatabase", "DatabaseRole": "cnpg.io/deleteDatabaseRole"}
 RESERVED = frozenset({"postgres", "streaming_replica"})
 UNSUPPORTED = ("fdws", "servers")
+Ensure = Callable[[sql.Connection, Mapping[str, Any]], None]
 RETRY = 2.0
 """Seconds; CNPG's own operator waits 30, which is long for a rehearsal."""
 
@@ -30,7 +31,10 @@ class PasswordMissingError(OpsError):
 
 def controllers(api: Api, lab_dir: Path) -> dict[str, Controller]:
     databases = Databases(api, lab_dir)
-    return {"database": databases.reconcile_database, "role": databases.reconcile_role}
+    return {
+        "database": lambda namespace, name: databases.reconcile(objects.DATABASE, namespace, name),
+        "role": lambda namespace, name: databases.reconcile(objects.DATABASE_ROLE, namespace, name),
+    }
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,27 @@ class Databases:
 
     api: Api
     lab_dir: Path
+
+    def reconcile(self, kind: Kind, namespace: str, name: str) -> float | None:
+        found = self.api.get(kind, namespace, name)
+        if found is None:
+            return None
+        place = self._place(namespace, found["spec"]["cluster"]["name"])
+        if objects.is_leaving(found):
+            self._let_go(found, place)
+            return None
+        if kind is objects.DATABASE and _is_settled(found):
+            return None
+        if place is None:
+            return RETRY
+        found = self.api.add_finalizer(found, FINALIZERS[kind.kind])
+        make = self._make_database if kind is objects.DATABASE else self._make_role
+        problem, more = make(found, place)
+        if not problem:
+            more["observedGeneration"] = found["metadata"]["generation"]
+        message = f"reconciliation error: {problem}" if problem else ""
+        self.api.update_status(found, {"applied": not problem, "message": message, **more})
+        return RETRY if problem else None
 
     def _place(self, namespace: str, cluster: str) -> postgres.Place | None:
         """The server of a Cluster that is bootstrapped and runs, or None: look again later."""
@@ -51,49 +76,23 @@ class Databases:
         running = postgres.read_postmaster(place.data)
         return place if running and running.ready and self.api.runs(OPERATOR) else None
 
-    def _report(self, thing: Object, message: str, **more: object) -> None:
-        """Status of a Database or DatabaseRole: applied when there is no message."""
-        seen = {} if message else {"observedGeneration": thing["metadata"]["generation"]}
-        self.api.update_status(thing, {"applied": not message, "message": message, **more, **seen})
-
-    def reconcile_database(self, namespace: str, name: str) -> float | None:
-        database = self.api.get(objects.DATABASE, namespace, name)
-        if database is None:
-            return None
-        place = self._place(namespace, database["spec"]["cluster"]["name"])
-        if objects.is_leaving(database):
-            self._let_go(database, place, sql.drop_database)
-            return None
-        if _is_settled(database):
-            return None
-        if place is None:
-            return RETRY
-        database = self.api.add_finalizer(database, FINALIZERS["Database"])
+    def _make_database(self, database: Object, place: postgres.Place) -> tuple[str, Object]:
+        """What went wrong, or an empty string, and the status of what is inside the database."""
+        spec, name = database["spec"], database["spec"]["name"]
         other = self._manager_of_the_same(database)
         if other:
-            name = database["spec"]["name"]
-            message = f'reconciliation error: database "{name}" is already managed by Database object "{other}"'
-            self._report(database, message)
-            return RETRY
-        return self._ensure_database(database, place)
-
-    def _ensure_database(self, database: Object, place: postgres.Place) -> float | None:
-        spec = database["spec"]
+            return f'database "{name}" is already managed by Database object "{other}"', {}
         try:
             with sql.connect(place) as connection:
                 if spec.get("ensure") == "absent":
-                    sql.drop_database(connection, spec["name"])
-                else:
-                    sql.ensure_database(connection, spec)
+                    sql.drop_database(connection, name)
+                    return "", {}
+                sql.ensure_database(connection, spec)
         except psycopg.Error as problem:
-            message = f'reconciliation error: while creating database "{spec["name"]}": {explain(problem)}'
-            self._report(database, message)
-            return RETRY
-        inside = _fill(place, spec) if spec.get("ensure") != "absent" else {}
+            return f'while creating database "{name}": {explain(problem)}', {}
+        inside = _fill(place, spec)
         failed = [entry for entries in inside.values() for entry in entries if not entry["applied"]]
-        message = "; ".join(f"{entry['name']}: {entry['message']}" for entry in failed)
-        self._report(database, f"reconciliation error: {message}" if failed else "", **inside)
-        return RETRY if failed else None
+        return "; ".join(f"{entry['name']}: {entry['message']}" for entry in failed), inside
 
     def _manager_of_the_same(self, database: Object) -> str:
         """The other object that has this database already, or an empty string."""
@@ -107,43 +106,27 @@ class Databases:
                 return str(other["metadata"]["name"])
         return ""
 
-    def reconcile_role(self, namespace: str, name: str) -> float | None:
-        role = self.api.get(objects.DATABASE_ROLE, namespace, name)
-        if role is None:
-            return None
-        spec = role["spec"]
-        place = self._place(namespace, spec["cluster"]["name"])
-        if objects.is_leaving(role):
-            self._let_go(role, place, sql.drop_role)
-            return None
-        if place is None:
-            return RETRY
-        role = self.api.add_finalizer(role, FINALIZERS["DatabaseRole"])
-        problem = self._try_role(role, place)
-        self._report(role, f"reconciliation error: {problem}" if problem else "")
-        return RETRY if problem else None
-
-    def _try_role(self, role: Object, place: postgres.Place) -> str:
-        """Make the role; why that failed, or an empty string."""
+    def _make_role(self, role: Object, place: postgres.Place) -> tuple[str, Object]:
+        """What went wrong, or an empty string."""
         namespace, spec = role["metadata"]["namespace"], role["spec"]
         cluster = self.api.get(objects.CLUSTER, namespace, spec["cluster"]["name"]) or {"spec": {}}
         inline = (cluster["spec"].get("managed") or {}).get("roles") or []
         if any(entry["name"] == spec["name"] for entry in inline):
-            return "database role is already managed by the CNPG cluster"
+            return "database role is already managed by the CNPG cluster", {}
         try:
             with sql.connect(place) as connection:
                 _ensure_role(self.api, connection, namespace, spec)
         except (psycopg.Error, PasswordMissingError) as problem:
-            return explain(problem)
-        return ""
+            return explain(problem), {}
+        return "", {}
 
-    def _let_go(self, thing: Object, place: postgres.Place | None, drop: Callable[[sql.Connection, str], None]) -> None:
+    def _let_go(self, found: Object, place: postgres.Place | None) -> None:
         """Drop what a deleted object stood for, where its policy says so, then let the object be deleted."""
-        kind = thing["kind"]
-        if place is not None and thing["spec"].get(f"{kind[0].lower()}{kind[1:]}ReclaimPolicy") == "delete":
+        kind, spec = found["kind"], found["spec"]
+        if place is not None and spec.get(f"{kind[0].lower()}{kind[1:]}ReclaimPolicy") == "delete":
             with sql.connect(place) as connection:
-                drop(connection, thing["spec"]["name"])
-        self.api.remove_finalizer(thing, FINALIZERS[kind])
+                (sql.drop_database if kind == "Database" else sql.drop_role)(connection, spec["name"])
+        self.api.remove_finalizer(found, FINALIZERS[kind])
 
 
 def reconcile_managed(api: Api, cluster: Object, place: postgres.Place) -> dict[str, Any]:
@@ -199,7 +182,7 @@ def _fill(place: postgres.Place, spec: Mapping[str, Any]) -> dict[str, list[dict
         with sql.connect(place, spec["name"]) as connection:
             for key, ensure in (("schemas", sql.ensure_schema), ("extensions", sql.ensure_extension)):
                 if spec.get(key):
-                    found[key] = _each(connection, spec[key], ensure)
+                    found[key] = [_answer(connection, entry, ensure) for entry in spec[key]]
     for key in UNSUPPORTED:
         if spec.get(key):
             found[key] = [
@@ -209,17 +192,9 @@ def _fill(place: postgres.Place, spec: Mapping[str, Any]) -> dict[str, list[dict
     return found
 
 
-def _each(
-    connection: sql.Connection,
-    entries: Sequence[Mapping[str, Any]],
-    ensure: Callable[[sql.Connection, Mapping[str, Any]], None],
-) -> list[dict[str, Any]]:
-    answers = []
-    for entry in entries:
-        message = ""
-        try:
-            ensure(connection, entry)
-        except psycopg.Error as problem:
-            message = explain(problem)
-        answers.append({"name": entry["name"], "applied": not message, **({"message": message} if message else {})})
-    return answers
+def _answer(connection: sql.Connection, entry: Mapping[str, Any], ensure: Ensure) -> dict[str, Any]:
+    try:
+        ensure(connection, entry)
+    except psycopg.Error as problem:
+        return {"name": entry["name"], "applied": False, "message": explain(problem)}
+    return {"name": entry["name"], "applied": True}

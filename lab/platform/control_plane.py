@@ -51,24 +51,15 @@ LEAN = {"GOGC": "50", "GOMAXPROCS": str(min(4, os.cpu_count() or 1))}
 """Go's collector runs twice as often: about a third less memory for a few per cent of CPU."""
 
 
-@dataclass(frozen=True)
 class Pki:
-    """Files of keys and certificates, each `<name>.crt` and `<name>.key` in one folder (0700). `pki.py` makes them."""
+    """Files of keys and certificates: `<name>.crt` and `<name>.key` in one folder (0700), which `start.py` makes."""
 
-    folder: Path
-
-    @property
-    def ca(self) -> Path:
-        return self.certificate("ca")
-
-    @property
-    def service_account_public_key(self) -> Path:
-        return self.folder / "service-account.pub"
-
-    @property
-    def tokens(self) -> Path:
-        """Static tokens of the API server (CSV: token, user, uid, groups)."""
-        return self.folder / "tokens.csv"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = folder / "ca.crt"
+        self.service_account_public_key = folder / "service-account.pub"
+        # Static tokens of the API server (CSV: token, user, uid, groups).
+        self.tokens = folder / "tokens.csv"
 
     def certificate(self, name: str) -> Path:
         return self.folder / f"{name}.crt"

@@ -53,11 +53,6 @@ def holder(port: int) -> int | None:
     return next((one.pid for one in listening if one.laddr and one.laddr.port == port and one.pid), None)
 
 
-def describe_holder(port: int) -> str:
-    pid = holder(port)
-    return f"process {pid} ({processes.name_of(pid)})" if pid else "a process of another user"
-
-
 class PortTaken(OpsError):
     """Another process listens on a port of the lab."""
 
@@ -66,10 +61,12 @@ def refuse_taken(component: str, port: int, patience: float = 0.0) -> None:
     """Raises `PortTaken` naming the process that still holds a port of the lab after `patience` seconds."""
     if processes.wait_until(lambda: is_free(port), patience):
         return
-    if holder(port) is None and processes.wait_until(lambda: is_free(port), LINGERING):
+    pid = holder(port)
+    if pid is None and processes.wait_until(lambda: is_free(port), LINGERING):
         return
+    taker = f"process {pid} ({processes.name_of(pid)})" if pid else "a process of another user"
     raise PortTaken(
-        f"port {port} of the lab's {component} is taken by {describe_holder(port)}",
+        f"port {port} of the lab's {component} is taken by {taker}",
         expected=f"{LOOPBACK}:{port} free: the lab picked it at its first start and keeps it",
         next_step="end that process, or ./inv lab.reset   (a new lab picks new ports; what is in this one is lost)",
     )

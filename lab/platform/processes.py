@@ -122,26 +122,18 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
     return True
 
 
-def memory(pid: int) -> int | None:
-    """Resident bytes that are the process's own (shared pages counted in parts: PSS), else RSS; None when it ended."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        with contextlib.suppress(psutil.AccessDenied):
-            return int(process.memory_full_info().pss)
-        return int(process.memory_info().rss)
-    return None
-
-
 def memory_of_tree(pid: int) -> int:
-    """Resident bytes of the process and all that descend from it."""
-    return sum(memory(one) or 0 for one in tree(pid))
-
-
-def tree(pid: int) -> set[int]:
-    """The process and all that descend from it."""
+    """Resident bytes of the process and all that descend from it; shared pages are counted once (PSS) where it may."""
+    total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
-        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
-    return {pid}
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.AccessDenied:
+                    total += process.memory_info().rss
+    return total
 
 
 def name_of(pid: int) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from lab.platform import control_plane, pki, ports, processes, target
-from lab.platform.control_plane import ControlPlane
+from lab import certificates
+from lab.certificates import Wanted
+from lab.platform import control_plane, ports, processes, target
+from lab.platform.control_plane import ControlPlane, Pki
 from lab.platform.paths import CONTEXT, LabPaths, write_private
 from lab.platform.supervisor import Record, Report, Supervisor
 from lab.toolchain import version_of
@@ -21,6 +27,27 @@ from runbooks.core.errors import ToolFailed
 POSTGRES_PORT = 5432
 """Taken when it is free at the lab's first start."""
 CLUSTER = Path(__file__).with_name("cluster.yaml")
+KIND: dict[str, Any] = {"duration": timedelta(days=3650), "backdated": timedelta(hours=1), "algorithm": "ECDSA"}
+SERVER = Wanted(
+    common_name="lab",
+    dns_names=(
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ),
+    addresses=("127.0.0.1", "10.96.0.1"),
+    **KIND,
+)
+CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "apiserver-etcd": ("lab:apiserver", ()),
+    # Its controllers act with this one identity; a service account for each would cost seconds and memory.
+    "controller-manager": ("system:kube-controller-manager", ("system:masters",)),
+    "scheduler": ("system:kube-scheduler", ()),
+    "kwok": ("lab:kwok", ()),
+}
+"""Client certificates: user and groups by the file's name."""
 
 
 def bring_up(paths: LabPaths, report: Report) -> None:
@@ -35,7 +62,7 @@ def bring_up(paths: LabPaths, report: Report) -> None:
     if "postgres" not in record.ports:
         record.ports["postgres"] = ports.pick(record.ports.values(), preferred=POSTGRES_PORT)
     record.save(paths.record)
-    plane = ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=record.ports, tools=tools)
+    plane = ControlPlane(paths=paths, pki=ensure_pki(paths.pki), ports=record.ports, tools=tools)
     write_kubeconfigs(plane)
     # The database's port may be in use by the lab's own server only, also while no component of the lab needs it yet.
     if ports.holder(record.ports["postgres"]) not in {process.pid for process in processes.of_lab(paths.lab)}:
@@ -50,6 +77,34 @@ def bring_up(paths: LabPaths, report: Report) -> None:
     # Without its service account a namespace takes no pods; the controllers make it a moment after their start.
     _kubectl(plane, "wait", "--for=create", "serviceaccount/default", "--namespace=default", "--timeout=20s")
     target.write_all(paths, cluster_uid=uid, ports=record.ports, found=found)
+
+
+def ensure_pki(folder: Path) -> Pki:
+    """The lab's PKI, made at the first call, all or nothing; it stays, since kubeconfigs hold its authority."""
+    if not folder.is_dir():
+        unfinished = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        _make_pki(Pki(unfinished))
+        unfinished.rename(folder)
+    return Pki(folder)
+
+
+def _make_pki(pki: Pki) -> None:
+    # The authority's key is not kept: nothing has to be signed later, and what is not there cannot leak.
+    authority = certificates.self_signed(Wanted(common_name="lab-ca", is_authority=True, **KIND))
+    write_private(pki.ca, authority.certificate)
+    wanted = {"server": SERVER} | {
+        name: Wanted(common_name=user, organizations=groups, **KIND) for name, (user, groups) in CLIENTS.items()
+    }
+    for name, one in wanted.items():
+        pair = certificates.signed_by(one, authority)
+        write_private(pki.key(name), pair.key)
+        write_private(pki.certificate(name), pair.certificate)
+    account = certificates.new_key("ECDSA")
+    write_private(pki.key("service-account"), certificates.private_pem(account))
+    write_private(pki.service_account_public_key, certificates.public_pem(account))
+    write_private(pki.tokens, f'{secrets.token_urlsafe(32)},lab-admin,lab-admin,"system:masters"\n')
 
 
 def write_kubeconfigs(plane: ControlPlane) -> None:

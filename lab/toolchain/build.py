@@ -213,9 +213,10 @@ class Build:
             if child.returncode == 0:
                 answer.seek(0)
                 return answer.read().decode("utf-8", "replace")
+        lines = [line.strip() for line in self.progress.log.read_text("utf-8", "replace").splitlines() if line.strip()]
         raise ToolFailed(
             f"building {self.module.name} {self.module.version} failed "
-            f"(go {words[0]} ended with {child.returncode}): {_last_words(self.progress.log)}",
+            f"(go {words[0]} ended with {child.returncode}): {' / '.join(lines[-2:]) or 'no output'}",
             expected="the pinned Go module builds (it needs the Go module proxy the first time)",
             next_step=f"read {self.progress.log}, then run the same command again: what was compiled is kept",
         )
@@ -234,11 +235,6 @@ def _is_taken(lock: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return " / ".join(lines[-2:]) or "no output"
 
 
 def use_tool_names(module: Module, folder: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,10 +147,16 @@ def _build_all(modules: Sequence[Module], go: Go, report: Report) -> None:
             report(line)
 
     builds = [Build(module, go, report_in_turn, stop) for module in modules]
+    began = time.monotonic()
     with ThreadPoolExecutor(BUILDERS, thread_name_prefix="toolchain") as pool:
-        running = {pool.submit(build.run): build for build in builds}
+        running = [pool.submit(build.run) for build in builds]
         try:
-            done = _await(running, report_in_turn)
+            while True:
+                done, rest = wait(running, timeout=REPORT_EVERY, return_when=FIRST_EXCEPTION)
+                if not rest or any(future.exception() for future in done):
+                    break
+                elapsed = time.monotonic() - began
+                report_in_turn(progress_line([build.progress for build in builds], elapsed))
         finally:
             # Reached early by an interrupt or a failed build: the others stop, what they compiled stays cached by Go.
             stop.set()
@@ -160,28 +166,18 @@ def _build_all(modules: Sequence[Module], go: Go, report: Report) -> None:
         future.result()
 
 
-def _await(running: dict[Future[Path], Build], report: Report) -> set[Future[Path]]:
-    """The ended builds: all of them, or those until the first that failed."""
-    began = time.monotonic()
-    while True:
-        done, rest = wait(running, timeout=REPORT_EVERY, return_when=FIRST_EXCEPTION)
-        if not rest or any(future.exception() for future in done):
-            return done
-        report(progress_line([build.progress for build in running.values()], time.monotonic() - began))
-
-
 def progress_line(builds: Sequence[Progress], elapsed: float) -> str:
     """`built etcd; building pulumi (812 of 1733 packages), kubernetes; about 4 min left`."""
     built = ", ".join(build.module.name for build in builds if build.done)
-    going_on = ", ".join(_shown(build) for build in builds if not build.done)
+    going_on = ", ".join(
+        build.module.name + (f" ({build.packages} of {build.total} packages)" if build.total else "")
+        for build in builds
+        if not build.done
+    )
     words = [f"built {built}"] if built else []
     if going_on:
         words += [f"building {going_on}", f"about {_minutes(seconds_left(builds, elapsed))} left"]
     return "; ".join(words)
-
-
-def _shown(build: Progress) -> str:
-    return f"{build.module.name} ({build.packages} of {build.total} packages)" if build.total else build.module.name
 
 
 def seconds_left(builds: Sequence[Progress], elapsed: float) -> float:

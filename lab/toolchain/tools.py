@@ -9,7 +9,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 from runbooks.tools.pulumi import FIRST_WITH_EXIT_CODES
@@ -45,10 +45,14 @@ class Module:
         files = [file for folder in folders for kind in ("*.go", "go.mod", "go.sum") for file in folder.rglob(kind)]
         return [(file.relative_to(HERE).as_posix(), file.read_bytes()) for file in sorted(files)]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """As required in `go.mod`, with the leading v."""
-        return _required_version(self.folder / "go.mod", self.path)
+        go_mod = self.folder / "go.mod"
+        found = re.search(rf"^\s*(?:require\s+)?{re.escape(self.path)} (v\S+)", go_mod.read_text("utf-8"), re.MULTILINE)
+        if found is None:
+            raise ValueError(f"{go_mod} does not require {self.path}")
+        return found.group(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +67,6 @@ class Tool:
     fits: Callable[[str, str], bool] = lambda _said, _pinned: False
     """Whether a program on PATH that prints this version serves as well as the pinned one (printed, pinned). Never
     for our own programs: what has that name on PATH is another program."""
-
-
-@cache
-def _required_version(go_mod: Path, path: str) -> str:
-    found = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", go_mod.read_text("utf-8"), re.MULTILINE)
-    if found is None:
-        raise ValueError(f"{go_mod} does not require {path}")
-    return found.group(1)
 
 
 def same_minor(printed: str, pinned: str) -> bool:

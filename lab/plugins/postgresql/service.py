@@ -7,12 +7,12 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2, message_factory
 
-from lab.plugins.backend import refusal
 from lab.plugins.postgresql import properties, wire
 from lab.plugins.postgresql.objects import DATABASE, EXTENSION, SCHEMA
 from lab.plugins.postgresql.privileges import DEFAULT_PRIVILEGES, GRANT, GRANT_ROLE
@@ -84,7 +84,7 @@ class Provider:
 
     def CheckConfig(self, request: Any) -> Any:
         inputs, secrets = read(request.news)
-        refused = self._refusal()
+        refused = refusal(self._environment)
         return _checked(inputs, secrets | {"password"}, [refused] if refused else check_settings(inputs))
 
     def DiffConfig(self, request: Any) -> Any:
@@ -95,14 +95,11 @@ class Provider:
 
     def Configure(self, request: Any) -> Any:
         """Not only in `CheckConfig`, which a destroy or a refresh does not ask."""
-        refused = self._refusal()
+        refused = refusal(self._environment)
         if refused:
             raise RequestFailed(refused)
         self._server = Server(read_settings(read(request.args)[0], self._environment))
         return provider.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
-
-    def _refusal(self) -> str:
-        return refusal("postgresql", self._environment)
 
     def Check(self, request: Any) -> Any:
         (olds, _), (news, secrets) = read(request.olds), read(request.news)
@@ -217,6 +214,31 @@ def _resource(request: Any) -> Resource:
     if found is None:
         raise RequestFailed(f"resource type '{kind}' is not supported by the lab's stand-in for postgresql")
     return found
+
+
+def refusal(environment: Mapping[str, str]) -> str:
+    """Why the engine that started this process must not be served; empty in a lab. As `lab/toolchain/guard` in Go.
+
+    An engine hands its environment on. `lab.env` and the toolkit set PULUMI_BACKEND_URL and OPS_STATE for every command
+    on the lab.
+    """
+    seen = environment.get("PULUMI_BACKEND_URL", "")
+    if seen and seen in _backends(environment.get("OPS_STATE", "")):
+        return ""
+    return (
+        f"this postgresql plugin is the lab's stand-in for the vendor's and serves nothing else\n"
+        f"  seen: PULUMI_BACKEND_URL is {seen or 'not set'}\n"
+        f"  expected: a backend of the lab at OPS_STATE={environment.get('OPS_STATE', '')}\n"
+        "  next: pulumi plugin install resource postgresql, in a shell without the exports of ./inv lab.env"
+    )
+
+
+def _backends(state: str) -> list[str]:
+    try:
+        target = json.loads((Path(state) / "lab" / "target.json").read_text("utf-8"))
+        return [target[key] for key in ("backend", "file_backend") if target.get(key)]
+    except (OSError, ValueError, AttributeError):
+        return []
 
 
 def _checked(inputs: Values, secrets: frozenset[str], failures: list[str]) -> Any:

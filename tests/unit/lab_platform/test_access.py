@@ -13,7 +13,7 @@ import yaml
 from cryptography import x509
 
 from lab import platform, toolchain
-from lab.platform import pki, start, target
+from lab.platform import start, target
 from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths, write_private
 from lab.toolchain import Found
@@ -26,7 +26,7 @@ def plane(tmp_path: Path) -> ControlPlane:
     paths = LabPaths(tmp_path)
     paths.prepare()
     ports = {name: 20000 + number for number, name in enumerate((*PORTS, "postgres"))}
-    return ControlPlane(paths=paths, pki=pki.ensure(paths.pki), ports=ports, tools={})
+    return ControlPlane(paths=paths, pki=start.ensure_pki(paths.pki), ports=ports, tools={})
 
 
 def certificate(plane: ControlPlane, name: str) -> x509.Certificate:
@@ -35,7 +35,7 @@ def certificate(plane: ControlPlane, name: str) -> x509.Certificate:
 
 def test_every_certificate_is_issued_by_the_labs_authority(plane: ControlPlane) -> None:
     authority = certificate(plane, "ca")
-    for name in ("server", *pki.CLIENTS):
+    for name in ("server", *start.CLIENTS):
         certificate(plane, name).verify_directly_issued_by(authority)
 
 
@@ -45,7 +45,7 @@ def test_the_authoritys_key_is_not_kept(plane: ControlPlane) -> None:
 
 def test_keys_are_made_once_and_private(plane: ControlPlane) -> None:
     before = {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()}
-    pki.ensure(plane.pki.folder)
+    start.ensure_pki(plane.pki.folder)
     assert {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()} == before
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in plane.pki.folder.iterdir())
 
@@ -54,14 +54,14 @@ def test_half_made_keys_are_made_again(tmp_path: Path) -> None:
     unfinished = tmp_path / ".pki.unfinished"
     unfinished.mkdir()
     (unfinished / "ca.crt").write_text("half")
-    assert pki.ensure(tmp_path / "pki").admin_token()
+    assert start.ensure_pki(tmp_path / "pki").admin_token()
     assert not unfinished.exists()
 
 
 def test_only_kwok_and_the_scheduler_have_less_than_everything(plane: ControlPlane) -> None:
     groups = {
         name: [one.value for one in certificate(plane, name).subject if one.oid == x509.NameOID.ORGANIZATION_NAME]
-        for name in pki.CLIENTS
+        for name in start.CLIENTS
     }
     assert groups["kwok"] == groups["scheduler"] == groups["apiserver-etcd"] == []
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab.platform import processes
@@ -104,11 +105,13 @@ def test_a_labs_processes_are_found_by_their_mark(sleeper: ProcessId, tmp_path: 
     assert processes.of_lab(tmp_path / "other") == set()
 
 
-def test_descendants_are_in_the_tree(tmp_path: Path) -> None:
+def test_the_memory_of_descendants_counts(tmp_path: Path) -> None:
     command = f"import subprocess, sys; subprocess.run({list(SLEEP)!r})"
     parent = processes.start((sys.executable, "-c", command), env=marked(tmp_path), cwd=tmp_path, log=tmp_path / "log")
     try:
-        assert processes.wait_until(lambda: len(processes.tree(parent.pid)) == 2, 10)
+        assert processes.wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1, 10)
+        own = psutil.Process(parent.pid).memory_full_info().pss
+        assert processes.wait_until(lambda: processes.memory_of_tree(parent.pid) > own, 10)
     finally:
         for process in processes.of_lab(tmp_path):
             processes.send(process, signal.SIGKILL)
@@ -116,5 +119,5 @@ def test_descendants_are_in_the_tree(tmp_path: Path) -> None:
 
 
 def test_memory_and_name_of_this_process() -> None:
-    assert (processes.memory(os.getpid()) or 0) > 1024**2
+    assert processes.memory_of_tree(os.getpid()) > 1024**2
     assert "python" in processes.name_of(os.getpid()) or "pytest" in processes.name_of(os.getpid())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.plugins.backend import refusal
+from lab.plugins.postgresql.service import refusal
 
 CLOUD = "http://127.0.0.1:8400"
 
@@ -23,13 +23,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def test_the_backends_of_the_lab_are_served(environment: dict[str, str]) -> None:
     files = f"file://{environment['OPS_STATE']}/lab/backend"
-    assert refusal("postgresql", environment) == ""
-    assert refusal("postgresql", environment | {"PULUMI_BACKEND_URL": files}) == ""
+    assert refusal(environment) == ""
+    assert refusal(environment | {"PULUMI_BACKEND_URL": files}) == ""
 
 
 @pytest.mark.parametrize("other", ["", "file:///srv/stacks", "https://api.pulumi.com", "http://127.0.0.1:84000"])
 def test_another_backend_is_refused(environment: dict[str, str], other: str) -> None:
-    text = refusal("postgresql", environment | {"PULUMI_BACKEND_URL": other})
+    text = refusal(environment | {"PULUMI_BACKEND_URL": other})
     assert f"seen: PULUMI_BACKEND_URL is {other or 'not set'}" in text
     assert f"OPS_STATE={environment['OPS_STATE']}" in text
     assert "pulumi plugin install resource postgresql" in text
@@ -37,9 +37,9 @@ def test_another_backend_is_refused(environment: dict[str, str], other: str) -> 
 
 @pytest.mark.parametrize("state", ["", "/nowhere"])
 def test_without_a_lab_nothing_is_served(environment: dict[str, str], state: str) -> None:
-    assert refusal("postgresql", environment | {"OPS_STATE": state})
+    assert refusal(environment | {"OPS_STATE": state})
 
 
 def test_a_damaged_target_is_a_refusal(environment: dict[str, str]) -> None:
     (Path(environment["OPS_STATE"]) / "lab" / "target.json").write_text("[")
-    assert refusal("postgresql", environment)
+    assert refusal(environment)
