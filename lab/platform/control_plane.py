@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.platform.paths import ROOT, LabPaths
 from lab.platform.ports import LOOPBACK
@@ -145,89 +146,79 @@ def _flags(**flags: object) -> tuple[str, ...]:
     return tuple(f"--{name.replace('_', '-')}={value}" for name, value in flags.items())
 
 
+def _go_server(
+    plane: ControlPlane, name: str, flags: tuple[str, ...], health: Endpoint, probed: str, **more: Any
+) -> Component:
+    return Component(
+        name=name,
+        argv=(plane.program(name), *flags),
+        port=health.port,
+        version=version_of(name),
+        probe=lambda: health.trouble(probed),
+        **{"env": LEAN, **more},
+    )
+
+
 def _etcd(plane: ControlPlane) -> Component:
     pki, port, peer = plane.pki, plane.ports["etcd"], plane.ports["etcd-peer"]
     client_url, peer_url = f"https://{LOOPBACK}:{port}", f"https://{LOOPBACK}:{peer}"
-    login = (pki.certificate("apiserver-etcd"), pki.key("apiserver-etcd"))
-    health = Endpoint(port=port, ca=pki.ca, client=login)
-    return Component(
-        name="etcd",
-        argv=(
-            plane.program("etcd"),
-            *_flags(
-                name="lab",
-                data_dir=plane.paths.etcd_data,
-                listen_client_urls=client_url,
-                advertise_client_urls=client_url,
-                listen_peer_urls=peer_url,
-                initial_advertise_peer_urls=peer_url,
-                initial_cluster=f"lab={peer_url}",
-                client_cert_auth="true",
-                trusted_ca_file=pki.ca,
-                cert_file=pki.certificate("server"),
-                key_file=pki.key("server"),
-                peer_client_cert_auth="true",
-                peer_trusted_ca_file=pki.ca,
-                peer_cert_file=pki.certificate("server"),
-                peer_key_file=pki.key("server"),
-                snapshot_count=5000,
-                log_level="warn",
-            ),
-        ),
-        env=LEAN,
-        port=port,
-        more_ports=(peer,),
-        version=version_of("etcd"),
-        probe=lambda: health.trouble("/health"),
+    flags = _flags(
+        name="lab",
+        data_dir=plane.paths.etcd_data,
+        listen_client_urls=client_url,
+        advertise_client_urls=client_url,
+        listen_peer_urls=peer_url,
+        initial_advertise_peer_urls=peer_url,
+        initial_cluster=f"lab={peer_url}",
+        client_cert_auth="true",
+        trusted_ca_file=pki.ca,
+        cert_file=pki.certificate("server"),
+        key_file=pki.key("server"),
+        peer_client_cert_auth="true",
+        peer_trusted_ca_file=pki.ca,
+        peer_cert_file=pki.certificate("server"),
+        peer_key_file=pki.key("server"),
+        snapshot_count=5000,
+        log_level="warn",
     )
+    login = (pki.certificate("apiserver-etcd"), pki.key("apiserver-etcd"))
+    return _go_server(plane, "etcd", flags, Endpoint(port=port, ca=pki.ca, client=login), "/health", more_ports=(peer,))
 
 
 def _api_server(plane: ControlPlane) -> Component:
     pki, port = plane.pki, plane.ports["kube-apiserver"]
-    health = Endpoint(port=port, ca=pki.ca, token=pki.admin_token())
-    return Component(
-        name="kube-apiserver",
-        argv=(
-            plane.program("kube-apiserver"),
-            *_flags(
-                bind_address=LOOPBACK,
-                advertise_address=LOOPBACK,
-                secure_port=port,
-                endpoint_reconciler_type="none",
-                tls_cert_file=pki.certificate("server"),
-                tls_private_key_file=pki.key("server"),
-                client_ca_file=pki.ca,
-                token_auth_file=pki.tokens,
-                anonymous_auth="false",
-                authorization_mode="RBAC",
-                disable_admission_plugins=",".join(ADMISSION_OFF),
-                etcd_servers=f"https://{LOOPBACK}:{plane.ports['etcd']}",
-                etcd_cafile=pki.ca,
-                etcd_certfile=pki.certificate("apiserver-etcd"),
-                etcd_keyfile=pki.key("apiserver-etcd"),
-                service_account_issuer=ISSUER,
-                service_account_key_file=pki.service_account_public_key,
-                service_account_signing_key_file=pki.key("service-account"),
-                service_cluster_ip_range=SERVICE_RANGE,
-                allow_privileged="true",
-                enable_priority_and_fairness="false",
-                profiling="false",
-            ),
-        ),
-        env=LEAN,
-        port=port,
-        version=version_of("kube-apiserver"),
-        needs=("etcd",),
-        stop_within=15.0,
-        probe=lambda: health.trouble("/readyz"),
+    flags = _flags(
+        bind_address=LOOPBACK,
+        advertise_address=LOOPBACK,
+        secure_port=port,
+        endpoint_reconciler_type="none",
+        tls_cert_file=pki.certificate("server"),
+        tls_private_key_file=pki.key("server"),
+        client_ca_file=pki.ca,
+        token_auth_file=pki.tokens,
+        anonymous_auth="false",
+        authorization_mode="RBAC",
+        disable_admission_plugins=",".join(ADMISSION_OFF),
+        etcd_servers=f"https://{LOOPBACK}:{plane.ports['etcd']}",
+        etcd_cafile=pki.ca,
+        etcd_certfile=pki.certificate("apiserver-etcd"),
+        etcd_keyfile=pki.key("apiserver-etcd"),
+        service_account_issuer=ISSUER,
+        service_account_key_file=pki.service_account_public_key,
+        service_account_signing_key_file=pki.key("service-account"),
+        service_cluster_ip_range=SERVICE_RANGE,
+        allow_privileged="true",
+        enable_priority_and_fairness="false",
+        profiling="false",
     )
+    health = Endpoint(port=port, ca=pki.ca, token=pki.admin_token())
+    return _go_server(plane, "kube-apiserver", flags, health, "/readyz", needs=("etcd",), stop_within=15.0)
 
 
 def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Component:
     """One of Kubernetes' own clients of the API server, which serves nothing but its health."""
     pki, program = plane.pki, f"kube-{name}"
     port = plane.ports[program]
-    health = Endpoint(port=port, ca=pki.ca)
     flags = _flags(
         bind_address=LOOPBACK,
         secure_port=port,
@@ -239,40 +230,23 @@ def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Componen
         kube_api_burst=400,
         profiling="false",
     )
-    return Component(
-        name=program,
-        argv=(plane.program(program), *flags, *more),
-        env=LEAN,
-        port=port,
-        version=version_of(program),
-        needs=("kube-apiserver",),
-        probe=lambda: health.trouble(probed),
-    )
+    health = Endpoint(port=port, ca=pki.ca)
+    return _go_server(plane, program, (*flags, *more), health, probed, needs=("kube-apiserver",))
 
 
 def _kwok(plane: ControlPlane) -> Component:
     port = plane.ports["kwok"]
-    health = Endpoint(port=port, ca=plane.pki.ca)
-    return Component(
-        name="kwok",
-        argv=(
-            plane.program("kwok"),
-            *_flags(
-                kubeconfig=plane.pki.kubeconfig("kwok"),
-                config=CONFIG_OF_KWOK,
-                server_address=f"{LOOPBACK}:{port}",
-                tls_cert_file=plane.pki.certificate("server"),
-                tls_private_key_file=plane.pki.key("server"),
-            ),
-        ),
-        # It would read the user's own ~/.kwok/kwok.yaml otherwise.
-        env=LEAN | {"KWOK_WORKDIR": str(plane.paths.lab / "kwok")},
-        reads=(CONFIG_OF_KWOK,),
-        port=port,
-        version=version_of("kwok"),
-        needs=("kube-apiserver",),
-        probe=lambda: health.trouble("/healthz"),
+    flags = _flags(
+        kubeconfig=plane.pki.kubeconfig("kwok"),
+        config=CONFIG_OF_KWOK,
+        server_address=f"{LOOPBACK}:{port}",
+        tls_cert_file=plane.pki.certificate("server"),
+        tls_private_key_file=plane.pki.key("server"),
     )
+    # It would read the user's own ~/.kwok/kwok.yaml otherwise.
+    more: Any = {"env": LEAN | {"KWOK_WORKDIR": str(plane.paths.lab / "kwok")}, "reads": (CONFIG_OF_KWOK,)}
+    health = Endpoint(port=port, ca=plane.pki.ca)
+    return _go_server(plane, "kwok", flags, health, "/healthz", needs=("kube-apiserver",), **more)
 
 
 OF_PYTHON = {
