@@ -90,10 +90,8 @@ class Api:
     def apply(self, wanted: Object) -> Object:
         """Server-side apply: the fields given become ours, all others stay as they are."""
         parameters = {"fieldManager": self.manager, "force": "true"}
-        kind = "application/apply-patch+yaml"
-        return (
-            self._call("PATCH", path_of(wanted), json=wanted, headers={"Content-Type": kind}, params=parameters) or {}
-        )
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        return self._call("PATCH", path_of(wanted), json=wanted, headers=headers, params=parameters) or {}
 
     def create(self, wanted: Object) -> Object | None:
         """A new object; None when one of that name is there already."""

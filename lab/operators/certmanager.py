@@ -110,11 +110,14 @@ class CertManager:
             return None
         try:
             reason, message, acme = self._set_up(issuer, namespace or home)
+            is_ready = True
         except NotReadyError as problem:
-            self._report_issuer(issuer, ok=False, reason=problem.reason, message=str(problem))
-            return RETRY
-        self._report_issuer(issuer, ok=True, reason=reason, message=message, acme=acme)
-        return None
+            reason, message, acme = problem.reason, str(problem), {}
+            is_ready = False
+        ready = objects.condition(issuer, READY, is_ready, reason=reason, message=message)
+        conditions = {"conditions": objects.with_conditions(issuer, ready)}
+        self.api.update_status(issuer, conditions | ({"acme": acme} if acme else {}))
+        return None if is_ready else RETRY
 
     def _set_up(self, issuer: Object, namespace: str) -> tuple[str, str, Object]:
         """Reason, message and status of the ACME account. Raises `NotReadyError`."""
@@ -126,9 +129,8 @@ class CertManager:
             return "KeyPairVerified", "Signing CA verified", {}
         if "selfSigned" in spec:
             return "IsReady", "", {}
-        raise NotReadyError(
-            "ErrInitIssuer", f"the lab supports acme, ca and selfSigned, not {', '.join(spec) or 'none'}"
-        )
+        seen = ", ".join(spec) or "none"
+        raise NotReadyError("ErrInitIssuer", f"the lab supports acme, ca and selfSigned, not {seen}")
 
     def _set_up_acme(self, acme: Mapping[str, Any], namespace: str) -> tuple[str, str, Object]:
         server = str(acme.get("server", ""))
@@ -167,12 +169,6 @@ class CertManager:
         if found is None:
             return f'failed to get secret "{name}": secrets "{name}" not found'
         return "" if not key or key in (found.get("data") or {}) else f'the secret "{name}" does not have key "{key}"'
-
-    def _report_issuer(
-        self, issuer: Object, *, ok: bool, reason: str, message: str, acme: Object | None = None
-    ) -> None:
-        ready = objects.with_conditions(issuer, objects.condition(issuer, READY, ok, reason=reason, message=message))
-        self.api.update_status(issuer, {"conditions": ready} | ({"acme": acme} if acme else {}))
 
     # -- certificates -------------------------------------------------------------------------------------------------
 
@@ -251,10 +247,8 @@ class CertManager:
         data = objects.encode({"tls.crt": pair.certificate, "tls.key": pair.key} | trusted)
         return self.api.apply(objects.SECRET.new(wanted, type="kubernetes.io/tls", data=data))
 
-    def _report(
-        self, certificate: Object, secret: Object | None, *, issuing: Reason | None = None, issued: bool = False
-    ) -> Object:
-        return self.api.update_status(certificate, status_of(certificate, secret, issuing=issuing, issued=issued))
+    def _report(self, certificate: Object, secret: Object | None, **change: Any) -> Object:
+        return self.api.update_status(certificate, status_of(certificate, secret, **change))
 
     # -- webhooks -----------------------------------------------------------------------------------------------------
 
@@ -329,7 +323,9 @@ def signing_pair(api: Api, namespace: str, name: str) -> Pair:
     return pair
 
 
-def status_of(certificate: Object, secret: Object | None, *, issuing: Reason | None, issued: bool) -> Object:
+def status_of(
+    certificate: Object, secret: Object | None, *, issuing: Reason | None = None, issued: bool = False
+) -> Object:
     """The status as the Secret makes it; None for what is to be removed."""
     status = certificate.get("status") or {}
     wrong = violation(certificate, secret)

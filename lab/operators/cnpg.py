@@ -20,6 +20,7 @@ from lab.operators import cnpg_objects, databases, objects, parameters, postgres
 from lab.operators.api import Api, ApiError
 from lab.operators.databases import OPERATOR
 from lab.operators.objects import Object
+from lab.operators.parameters import Parameters
 from lab.operators.work import Controller, Work, explain
 from lab.platform import ports
 from runbooks.core.errors import OpsError
@@ -32,6 +33,8 @@ FIRST_CLUSTER = ("postgresql", "postgresql-cluster")
 HEALTHY = "Cluster in healthy state"
 SETTING_UP = "Setting up primary"
 WAITING = "Waiting for the instances to become active"
+Record = dict[str, Any]
+"""The content of a server's `cluster.json`."""
 PULSE = 1.0
 """Seconds between two looks at a server's process."""
 RETRY = 2.0
@@ -138,7 +141,7 @@ class Clusters:
         port = imposed_port(self.lab_dir, *objects.key_of(cluster)) or record.get("port") or ports.pick(())
         return postgres.Place(postgres.folder_of(self.lab_dir, *objects.key_of(cluster)), port)
 
-    def _bring_up(self, cluster: Object, record: dict[str, Any]) -> float | None:
+    def _bring_up(self, cluster: Object, record: Record) -> float | None:
         ways = set(cluster["spec"].get("bootstrap") or {}) - {"initdb"}
         if ways:
             raise NotYetError(f"spec.bootstrap.{min(ways)}: the lab only supports initdb")
@@ -231,7 +234,7 @@ class Clusters:
 
     # -- the server ---------------------------------------------------------------------------------------------
 
-    def _superuser_password(self, cluster: Object, record: dict[str, Any]) -> str:
+    def _superuser_password(self, cluster: Object, record: Record) -> str:
         """The password the server shall have: from the Cluster's Secret, a generated one, or one that no Secret has."""
         spec, (namespace, name) = cluster["spec"], objects.key_of(cluster)
         generated = f"{name}-superuser"
@@ -252,9 +255,7 @@ class Clusters:
             raise NotYetError(f"{what} in namespace {namespace} {seen}", expected="the superuser's login")
         return password
 
-    def _run_server(
-        self, cluster: Object, place: postgres.Place, record: dict[str, Any], password: str
-    ) -> parameters.Parameters:
+    def _run_server(self, cluster: Object, place: postgres.Place, record: Record, password: str) -> Parameters:
         """Have the server run with the parameters it accepts; when it does not start with them, without."""
         if record.get("port") not in (None, place.port):
             postgres.stop(place.data)
@@ -279,7 +280,7 @@ class Clusters:
             postgres.start(place)
         return found
 
-    def _parameters(self, cluster: Object, place: postgres.Place, record: Mapping[str, Any]) -> parameters.Parameters:
+    def _parameters(self, cluster: Object, place: postgres.Place, record: Mapping[str, Any]) -> Parameters:
         """What the Cluster asks for and the server takes; none of it when a start with exactly that has failed."""
         asked = parameters.wanted(cluster["spec"].get("postgresql") or {})
         found = parameters.sort_out(place, asked)
@@ -287,9 +288,9 @@ class Clusters:
         if not found.accepted or failed.get("accepted") != found.accepted:
             return found
         reasons = dict.fromkeys(found.accepted, f"the server does not start with these: {failed['reason']}")
-        return parameters.Parameters({}, reasons | dict(found.refused))
+        return Parameters({}, reasons | dict(found.refused))
 
-    def _bootstrap(self, cluster: Object, place: postgres.Place, record: dict[str, Any]) -> None:
+    def _bootstrap(self, cluster: Object, place: postgres.Place, record: Record) -> None:
         """The application's role, database and first statements; the password follows its Secret for ever."""
         wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
         database = wanted.get("database") or "app"
@@ -321,9 +322,8 @@ class Clusters:
             return password
         values = objects.decode(found)
         if not values.get("password"):
-            raise NotYetError(
-                f"Secret {chosen or f'{name}-app'} in namespace {namespace} is missing or has no password"
-            )
+            seen = chosen or f"{name}-app"
+            raise NotYetError(f"Secret {seen} in namespace {namespace} is missing or has no password")
         if chosen and values.get("username") not in (None, owner):
             raise NotYetError(f"Secret {chosen}: its username is not the owner {owner} of spec.bootstrap.initdb")
         return values["password"]
@@ -375,9 +375,7 @@ def _differ(found: Object, wanted: Object, annotation: str) -> bool:
     return objects.annotation(found, annotation) != objects.annotation(wanted, annotation)
 
 
-def _run_statements(
-    place: postgres.Place, database: str, key: str, statements: Sequence[str], record: dict[str, Any]
-) -> None:
+def _run_statements(place: postgres.Place, database: str, key: str, statements: Sequence[str], record: Record) -> None:
     """Run the statements of one list, each once: after a failure it continues with the one that failed."""
     done = record.setdefault("statements", {})
     for number, statement in enumerate(statements):

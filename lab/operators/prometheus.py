@@ -33,9 +33,8 @@ class Program:
 
     def pod_labels(self, name: str) -> dict[str, str]:
         own = {"operator.prometheus.io/name": name} if self.kind is objects.PROMETHEUS else {}
-        return (
-            {"app.kubernetes.io/name": self.name, "app.kubernetes.io/instance": name, self.name: name} | own | MANAGED
-        )
+        names = {"app.kubernetes.io/name": self.name, "app.kubernetes.io/instance": name, self.name: name}
+        return names | own | MANAGED
 
 
 PROGRAMS = (Program(objects.PROMETHEUS, "prometheus", 9090), Program(objects.ALERTMANAGER, "alertmanager", 9093))

@@ -53,9 +53,8 @@ def connect(place: postgres.Place, database: str = "postgres") -> Iterator[Conne
     except psycopg.OperationalError as problem:
         refused = "password authentication failed" in str(problem)
         kind = LoginRefusedError if refused else postgres.PostgresError
-        raise kind(
-            f"no login through {place.socket}: {(str(problem).splitlines() or [type(problem).__name__])[0]}"
-        ) from problem
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise kind(f"no login through {place.socket}: {reason}") from problem
     finally:
         os.close(descriptor)
 
@@ -135,10 +134,8 @@ def _works(place: postgres.Place) -> bool:
 
 
 def _force(place: postgres.Place, wanted: str) -> None:
-    verifier = new_verifier(wanted)
-    alter = sql.SQL("ALTER ROLE {} LOGIN SUPERUSER PASSWORD {}").format(
-        sql.Identifier(postgres.SUPERUSER), sql.Literal(verifier)
-    )
+    role, verifier = sql.Identifier(postgres.SUPERUSER), sql.Literal(new_verifier(wanted))
+    alter = sql.SQL("ALTER ROLE {} LOGIN SUPERUSER PASSWORD {}").format(role, verifier)
     postgres.run_in_single_user_mode(place, alter.as_string(None))
     postgres.start(place)
 

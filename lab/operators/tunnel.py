@@ -140,9 +140,9 @@ class Tunnels:
     def reconcile(self, namespace: str, name: str) -> None:
         ingress = self.api.get(objects.INGRESS, namespace, name)
         # Spares a look at the controller for the Ingresses of others.
-        if ingress is None or not (
-            objects.has_finalizer(ingress, FINALIZER) or ingress["spec"].get("ingressClassName") != "tailscale"
-        ):
+        if ingress is None:
+            return
+        if ingress["spec"].get("ingressClassName") == "tailscale" and not objects.has_finalizer(ingress, FINALIZER):
             return
         controller = self.controller()
         if controller is None or not self._is_ours(ingress, controller):
@@ -284,9 +284,7 @@ def connectors(controller: Controller, token_version: str) -> Object:
             *("cloudflared", "--protocol", controller.flag("cloudflared-protocol", "auto"), "--no-autoupdate"),
             *("tunnel", "--metrics", METRICS, "run"),
         ],
-        "env": [
-            {"name": "TUNNEL_TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}},
-        ],
+        "env": [{"name": "TUNNEL_TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}}],
     }
     marks = {"labels": CONNECTOR_LABELS, "annotations": {TOKEN_VERSION: token_version}}
     spec = {

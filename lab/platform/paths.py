@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runbooks.core.errors import OpsError
+from runbooks.core.files import writing
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
@@ -48,26 +48,15 @@ class LabPaths:
         return self.logs / f"{component}.log"
 
     def prepare(self) -> None:
-        """Make the folders; raises `OpsError` where that is not possible."""
+        """Make the folders. Raises `Unwritable`."""
         of_stacks = (self.backend, self.stacks, self.file_stacks)
-        try:
+        with writing("the lab's folder", self.lab):
             for folder in (self.lab, self.logs, *of_stacks, self.credentials, self.bin, self.etcd_data):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)
-        except OSError as error:
-            raise self.unusable(error) from error
-
-    def unusable(self, error: OSError) -> OpsError:
-        return OpsError(
-            f"the lab cannot have its folder: {error}",
-            expected=f"{self.state_dir} can be written",
-            next_step="export OPS_STATE=/a/folder/of/yours, then ./inv lab.up",
-        )
 
 
-def write_private(
-    path: Path, text: str, *, owner: tuple[int, int] | None = None, survives_power_loss: bool = True
-) -> None:
+def write_private(path: Path, text: str, *, owner: tuple[int, ...] = (), survives_power_loss: bool = True) -> None:
     """Write a file that only its owner (the user) can read, all or nothing (temporary file, fsync, rename).
 
     Without the fsync, which takes milliseconds, it is all or nothing when a process is killed.

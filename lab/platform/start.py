@@ -94,11 +94,9 @@ def _make_pki(pki: Pki) -> None:
     # The authority's key is not kept: nothing has to be signed later, and what is not there cannot leak.
     authority = certificates.self_signed(Wanted(common_name="lab-ca", is_authority=True, **KIND))
     write_private(pki.ca, authority.certificate)
-    wanted = {"server": SERVER} | {
-        name: Wanted(common_name=user, organizations=groups, **KIND) for name, (user, groups) in CLIENTS.items()
-    }
-    for name, one in wanted.items():
-        pair = certificates.signed_by(one, authority)
+    clients = {name: Wanted(common_name=user, organizations=groups, **KIND) for name, (user, groups) in CLIENTS.items()}
+    for name, wanted in {"server": SERVER, **clients}.items():
+        pair = certificates.signed_by(wanted, authority)
         write_private(pki.key(name), pair.key)
         write_private(pki.certificate(name), pair.certificate)
     account = certificates.new_key("ECDSA")

@@ -22,6 +22,7 @@ from lab.platform import ports, processes
 from lab.platform.paths import LabPaths, write_private
 from lab.platform.processes import ProcessId
 from runbooks.core.errors import OpsError, ToolFailed, Usage
+from runbooks.core.files import writing
 
 Report = Callable[[str], None]
 
@@ -135,11 +136,9 @@ class Record:
 @contextlib.contextmanager
 def locked(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator[None]:
     """One `lab.up`, `lab.down` or `lab.reset` at a time; a second one waits, as long as a first set-up may take."""
-    try:
+    with writing("the lab's folder", paths.state_dir):
         paths.state_dir.mkdir(parents=True, exist_ok=True)
         lock = os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-    except OSError as error:
-        raise paths.unusable(error) from error
 
     def try_lock() -> bool:
         try:
@@ -267,9 +266,8 @@ class Supervisor:
             file.write(f"--- started {now}\n")
         self._fresh.add(component.name)
         try:
-            process = processes.start(
-                component.argv, env=base_environment(self.paths) | dict(component.env), cwd=self.paths.lab, log=log
-            )
+            env = base_environment(self.paths) | dict(component.env)
+            process = processes.start(component.argv, env=env, cwd=self.paths.lab, log=log)
         except OSError as error:
             raise ToolFailed(
                 f"{component.name} cannot be started: {error}",

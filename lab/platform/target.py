@@ -46,9 +46,8 @@ def find_tools(report: Callable[[str], None]) -> list[Found]:
 def postgresql_plugin() -> Found:
     """The vendor's plugin where the user has it, else the lab's own."""
     name = "pulumi-resource-postgresql"
-    return toolchain.of_user(name) or Found(
-        name=name, program=PLUGINS / name, version="the lab's own", origin=REPOSITORY
-    )
+    own = Found(name=name, program=PLUGINS / name, version="the lab's own", origin=REPOSITORY)
+    return toolchain.of_user(name) or own
 
 
 def kubectl() -> Found:

@@ -48,9 +48,8 @@ def find_go() -> Go:
     for program, own in ((find_program("go"), False), (bundled, True)):
         if program is None or not program.is_file():
             continue
-        version = printed_by(
-            [program, "env", "GOVERSION"], os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""}
-        ).strip()
+        environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""}
+        version = printed_by([program, "env", "GOVERSION"], environment).strip()
         if read_version(version) >= wanted:
             return Go(program=program, version=version, own=own or program.resolve() == bundled.resolve())
         seen.append(f"{program} is {version or 'not working'}")

@@ -50,16 +50,15 @@ def _as_wanted(state: Values, granted: Collection[str]) -> list[str]:
 
 
 def _whom(state: Values, verb: str) -> str:
-    return f"{'TO' if verb == 'GRANT' else 'FROM'} {'PUBLIC' if state['role'] == PUBLIC else '{role}'}" + (
-        " WITH GRANT OPTION" if verb == "GRANT" and state["withGrantOption"] else ""
-    )
+    role = "PUBLIC" if state["role"] == PUBLIC else "{role}"
+    option = " WITH GRANT OPTION" if state["withGrantOption"] else ""
+    return f"TO {role}{option}" if verb == "GRANT" else f"FROM {role}"
 
 
 def _have_roles(session: Session, *roles: str) -> bool:
     wanted = [role for role in {*roles} if role != PUBLIC]
-    return len(session.rows("SELECT true FROM pg_roles WHERE rolname = ANY(%(names)s)", {"names": wanted})) == len(
-        wanted
-    )
+    found = session.rows("SELECT true FROM pg_roles WHERE rolname = ANY(%(names)s)", {"names": wanted})
+    return len(found) == len(wanted)
 
 
 def _update_grant(session: Session, old: Values, new: Values) -> None:

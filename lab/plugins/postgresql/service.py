@@ -74,9 +74,8 @@ class Provider:
 
     def GetSchema(self, _: Any) -> Any:
         resources = {f"postgresql:index/{token}": properties.schema(one) for token, one in RESOURCES.items()}
-        return provider.GetSchemaResponse(
-            schema=json.dumps({"name": "postgresql", "version": VERSION, "resources": resources})
-        )
+        schema = {"name": "postgresql", "version": VERSION, "resources": resources}
+        return provider.GetSchemaResponse(schema=json.dumps(schema))
 
     def Cancel(self, _: Any = None) -> Any:
         self._server.cancel()

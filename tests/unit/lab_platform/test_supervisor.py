@@ -12,6 +12,7 @@ from lab.platform import processes, supervisor
 from lab.platform.paths import LabPaths
 from lab.platform.supervisor import Component, Record, Supervisor, locked
 from runbooks.core.errors import OpsError, ToolFailed
+from runbooks.core.files import Unwritable
 
 READY_THEN_SLEEP = "import sys, pathlib, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 
@@ -169,8 +170,8 @@ def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
 def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     paths = LabPaths(tmp_path / "file")
-    with pytest.raises(OpsError, match="the lab cannot have its folder") as refused, locked(paths, print):
+    with pytest.raises(Unwritable) as refused, locked(paths, print):
         pytest.fail("locked a file")
-    with pytest.raises(OpsError, match="the lab cannot have its folder"):
+    with pytest.raises(Unwritable):
         paths.prepare()
     assert "OPS_STATE" in refused.value.next_step
