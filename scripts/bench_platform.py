@@ -6,10 +6,14 @@
 It uses the lab of OPS_STATE, or a temporary one, deploys the platform there if needed, and uses the same pulumi as the
 runbooks. Each round takes three measures, and the best of each counts:
 
-- the wall-clock time of `./inv preview.all`;
+- the wall-clock time of `./inv preview.all --fresh`, which previews every stack;
 - the limit: the same previews with the same arguments, one per core at a time; their CPU seconds (user and system, with
   children) divided by the cores;
 - the wall-clock time of the handbook's `cd PROJECT && pulumi preview --stack STACK`, one project after the other.
+
+Then it measures what is left to do when little or nothing changed: `preview.all` without a change, with one file of
+Glance changed, and with other outputs of Postgres; and `deploy.all` again, with every check of `verify.all`. The two
+changed files are put back. Which stacks were asked is counted from the journal.
 
 `--json` prints one object, `--check` exits 1 if a limit is missed. A measurement that fails prints the reason.
 """
@@ -34,15 +38,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench_cli import INV, Figure, NotMeasured, cpu_of_children, own_lab, run_command, timed
+from bench_cli import INV, ROOT, Figure, NotMeasured, cpu_of_children, own_lab, run_command, timed
 
 from runbooks.core.environment import child_environment
 from runbooks.core.journal import read_journal, runs_of
 from runbooks.core.parallel import processors
 from runbooks.core.search_path import cache_folder
+from runbooks.services import SERVICES
 
 CORES = processors()
 TASK = "preview.all"
+FRESH = (TASK, "--fresh")
 ROUNDS = 3
 UNCHANGED, CHANGES = 0, 7
 """Exit codes of `preview.all --expect-no-changes` on a deployed platform and on another."""
@@ -106,10 +112,10 @@ def figures_of(rounds: Sequence[Round], cores: int) -> list[Figure]:
     limit = cpu / cores
     return [
         Figure(
-            name=f"./inv {TASK}, against the limit of the processors",
+            name=f"./inv {' '.join(FRESH)}, against the limit of the processors",
             value=best.wall / limit,
             unit="x",
-            limit=1.2,
+            limit=1.15,
             note=f"{best.wall:.1f} s and {limit:.1f} s ({cpu:.1f} CPU seconds of {stacks} previews, {cores} cores); "
             f"{best.elsewhere:.1f} CPU seconds of other processes, including the lab's servers",
         ),
@@ -168,7 +174,7 @@ def busy_seconds() -> float:
 def measure(state: Path, number: int) -> Round:
     """Take one round's measures on a deployed platform."""
     busy, ours = busy_seconds(), cpu_of_children()
-    wall = timed([str(INV), TASK], {"OPS_STATE": str(state)})
+    wall = timed([str(INV), *FRESH], {"OPS_STATE": str(state)})
     elsewhere = max(0.0, (busy_seconds() - busy) - (cpu_of_children() - ours))
     run, env = run_of(read_journal(runs_of(state)[-1])), environment_of(state)
     show_progress(f"round {number}: {TASK} {wall:.1f} s, and {elsewhere:.1f} CPU seconds of other processes")
@@ -177,6 +183,94 @@ def measure(state: Path, number: int) -> Round:
     by_hand = sum(run_command(argv, env, folder) for folder, argv in map(as_typed, run.previews))
     show_progress(f"round {number}: one after the other {by_hand:.1f} s")
     return Round(run=run, wall=wall, previews_cpu=cpu, by_hand=by_hand, elsewhere=elsewhere)
+
+
+# What is left to do when little changed
+
+GLANCE = ROOT / "pulumi" / "apps" / "web" / "glance" / "page.py"
+POSTGRES = ROOT / "pulumi" / "data" / "databases" / "postgres" / "__main__.py"
+
+
+@contextlib.contextmanager
+def appended(path: Path, text: str) -> Iterator[None]:
+    """The file with a line more; it is put back byte for byte."""
+    before = path.read_bytes()
+    path.write_bytes(before + text.encode())
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def asked(state: Path) -> tuple[float, set[str], int]:
+    """Run `preview.all`; return its seconds, the projects that pulumi previewed, and the environments opened."""
+    seconds = timed([str(INV), TASK], {"OPS_STATE": str(state)})
+    commands = [record["argv"] for record in read_journal(runs_of(state)[-1]) if record["kind"] == "command"]
+    previewed = {Path(argv[argv.index("-C") + 1]).name for argv in commands if "preview" in argv}
+    return seconds, previewed, sum("open" in argv for argv in commands)
+
+
+def refuse_other(previewed: set[str], expected: set[str], after: str) -> None:
+    if previewed != expected:
+        raise NotMeasured(f"{after}, {sorted(previewed)} were asked, and {sorted(expected)} had to be")
+
+
+def count_checks(state: Path, task: str) -> tuple[float, int]:
+    """Run the task; return its seconds and how many checks it reports."""
+    out = state / "bench-events.jsonl"
+    command = f'"{INV}" --json {task} >"{out}"'
+    seconds = timed(["/bin/sh", "-c", command], {"OPS_STATE": str(state)})
+    events = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    out.unlink()
+    return seconds, sum(event["event"] == "finding" for event in events)
+
+
+def measure_unchanged(state: Path) -> list[Figure]:
+    """Take the measures of a platform on which little or nothing changed."""
+    runs = [asked(state) for _ in range(ROUNDS)]
+    seconds, previewed, opened = min(runs, key=lambda run: run[0])
+    refuse_other(previewed, set(), "without a change")
+    show_progress(f"{TASK} without a change: {seconds:.1f} s")
+    with appended(GLANCE, "\n# One line more.\n"):
+        for_glance, previewed, _ = asked(state)
+        refuse_other(previewed, {"glance"}, "with one file of Glance changed")
+    show_progress(f"{TASK} with one file of Glance changed: {for_glance:.1f} s")
+    readers = {service.folder.rpartition("/")[2] for service in SERVICES if "postgres" in service.reads_outputs_of}
+    try:
+        with appended(POSTGRES, '\npulumi.export("one_more", 1)\n'):
+            timed([str(INV), "deploy.postgres", "--only"], {"OPS_STATE": str(state)})
+            for_readers, previewed, _ = asked(state)
+            refuse_other(previewed, readers, "after other outputs of Postgres")
+    finally:
+        timed([str(INV), "deploy.all"], {"OPS_STATE": str(state)})
+    show_progress(f"{TASK} after other outputs of Postgres: {for_readers:.1f} s")
+    again, checks = count_checks(state, "deploy.all")
+    alone, all_checks = count_checks(state, "verify.all")
+    if checks != all_checks:
+        raise NotMeasured(f"deploy.all ran {checks} checks, and verify.all {all_checks}")
+    return [
+        Figure(
+            name=f"./inv {TASK}, nothing changed",
+            value=seconds,
+            unit="s",
+            limit=3.0,
+            note=f"no preview started, {opened} environments opened",
+        ),
+        Figure(name=f"./inv {TASK}, one file of Glance changed", value=for_glance, unit="s", note="only Glance asked"),
+        Figure(
+            name=f"./inv {TASK}, other outputs of Postgres",
+            value=for_readers,
+            unit="s",
+            note=f"its {len(readers)} readers asked",
+        ),
+        Figure(
+            name="./inv deploy.all again",
+            value=again,
+            unit="s",
+            limit=20.0,
+            note=f"{checks} checks, of which verify.all alone takes {alone:.1f} s",
+        ),
+    ]
 
 
 def deploy_if_needed(state: Path) -> None:
@@ -245,10 +339,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ["PYTHONPYCACHEPREFIX"] = bytecode
             deploy_if_needed(state)
             rounds = [measure(state, number) for number in range(1, options.rounds + 1)]
+            unchanged = measure_unchanged(state)
     except NotMeasured as why:
         show_progress(f"not measured: {why}")
         return 1
-    figures = figures_of(rounds, CORES)
+    figures = [*figures_of(rounds, CORES), *unchanged]
     print(as_json(rounds, figures, load) if options.json else as_table(rounds, figures))
     if missed(figures):
         show_progress("missed: " + "; ".join(missed(figures)))

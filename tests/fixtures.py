@@ -305,7 +305,7 @@ class ScriptedSession:
             ephemeral=ephemeral, organization="organization", has_diy_backend=True, shown_backend="file://x",
         )  # fmt: skip
         self.tools = SimpleNamespace(pulumi="/bin/pulumi", pulumi_version="v3.260.0")
-        self.env = {"PULUMI_CREDENTIALS_PATH": str(root / "logged-out")}
+        self.env = {"PULUMI_CREDENTIALS_PATH": str(root / "logged-out"), "PULUMI_HOME": str(root / "pulumi-home")}
         self.kubectl = Kubectl(program="/bin/kubectl", kubeconfig=root / "kubeconfig")
         self.context = SimpleNamespace(name="home", cluster_name="home", server="https://home")
         self.runner = ScriptedRunner((("kube-system",), namespace(uid=UID)), script=script)

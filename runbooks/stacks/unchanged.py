@@ -64,7 +64,8 @@ class Reads:
 
 def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Command, Callable[[], Reads]]:
     """The command with a recorder in its program, and how to get what was recorded once it ended."""
-    path = session.journal.folder / f"reads-{stack.project}-{secrets.token_hex(4)}.jsonl"
+    # In the run's own PULUMI_HOME, which is removed however the run ends.
+    path = Path(session.env["PULUMI_HOME"]) / f"reads-{stack.project}-{secrets.token_hex(4)}.jsonl"
     recording = replace(command, env={**command.env, READS: str(path), "PYTHONPATH": str(RECORDER)})
     return recording, lambda: read_reads(path)
 
@@ -76,7 +77,6 @@ def read_reads(path: Path) -> Reads:
         facts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return Reads()
-    path.unlink(missing_ok=True)
     for fact in facts:
         for kind, what in fact.items():
             if kind == "end":

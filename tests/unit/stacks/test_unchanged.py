@@ -67,7 +67,7 @@ def test_a_stack_is_asked_again_only_without_a_record(session: ScriptedSession) 
     assert reasons(session)
     record(session)
     assert reasons(session) == []
-    plan = plan_stack(session, app, planned=lambda _: None)  # type: ignore[arg-type]
+    plan = plan_stack(session, app, changing=())  # type: ignore[arg-type]
     assert plan.unchanged_since and not plan.has_changes and plan.unchanged_since in plan.state
     assert previews(session) == []
     assert not plan_stack(session, app).unchanged_since  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_a_preview_with_changes_ends_an_equal_record(session: ScriptedSession) -
 
 def test_what_was_only_previewed_still_writes_its_outputs(session: ScriptedSession) -> None:
     record(session, applied=False)
-    plan: StackPlan = plan_stack(session, session.service("app"), planned=lambda _: None)  # type: ignore[arg-type]
+    plan: StackPlan = plan_stack(session, session.service("app"), changing=())  # type: ignore[arg-type]
     assert plan.unchanged_since and plan.writes_outputs
 
 

@@ -1,0 +1,134 @@
+"""What is previewed again on the deployed platform: exactly what one change concerns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbooks.services import SERVICES
+from tests.lab.command_line import Checkout, Deployed, changed
+
+pytestmark = pytest.mark.lab
+
+EVERY = {service.name for service in SERVICES}
+READERS = {service.name for service in SERVICES if "postgres" in service.reads_outputs_of}
+
+
+@pytest.fixture(scope="module")
+def checkout(whole: Deployed) -> Checkout:
+    assert whole.said.code == 0, whole.said.all
+    whole.checkout.inv("deploy.all").ends_with(0)
+    return whole.checkout
+
+
+def asked(checkout: Checkout, *options: str) -> set[str]:
+    """The services that `preview.all` had pulumi preview; the plan summary says the same of each."""
+    said = checkout.inv("--json", "preview.all", *options)
+    said.ends_with(0)
+    (plan,) = [event for event in said.events if event["event"] == "plan" and "stacks" in event]
+    previews = [record["argv"] for record in checkout.journal() if record["kind"] == "command"]
+    folders = {argv[argv.index("-C") + 1] for argv in previews if "preview" in argv}
+    named = {service.name for service in SERVICES if str(checkout.root / "pulumi" / service.folder) in folders}
+    assert named == {stack["service"] for stack in plan["stacks"] if not stack["unchanged_since"]}
+    return named
+
+
+def appended(path: Callable[[Checkout], Path], text: str) -> Callable[[Checkout], AbstractContextManager[Any]]:
+    return lambda checkout: changed(path(checkout), lambda before: before + text)
+
+
+def file(name: str) -> Callable[[Checkout], Path]:
+    return lambda checkout: checkout.root / name
+
+
+@contextmanager
+def another_secret(checkout: Checkout) -> Any:
+    """A value of Stitch's environment."""
+    checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="another-secret-1").ends_with(0)
+    yield
+
+
+@contextmanager
+def another_state(checkout: Checkout) -> Any:
+    """Glance's state as somebody else's update leaves it: another time, nothing else."""
+    path = checkout.state_file("glance")
+
+    def later(text: str) -> str:
+        state = json.loads(text)
+        state["deployment"]["manifest"]["time"] = "2030-01-01T00:00:00Z"
+        return json.dumps(state)
+
+    with changed(path, later):
+        yield
+
+
+@contextmanager
+def another_plugin(checkout: Checkout) -> Any:
+    """The Kubernetes provider, as an update of it leaves it: another file."""
+    link = checkout.lab_dir / "bin" / "pulumi-resource-kubernetes"
+    real = link.resolve()
+    copy = checkout.home / "pulumi-resource-kubernetes"
+    copy.write_bytes(real.read_bytes())
+    copy.chmod(0o755)
+    link.unlink()
+    link.symlink_to(copy)
+    try:
+        yield
+    finally:
+        link.unlink()
+        link.symlink_to(real)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param(appended(file("pulumi/apps/web/glance/page.py"), "\n# more\n"), {"glance"}, id="a program's file"),
+        pytest.param(appended(file("pulumi/lib/k8s.py"), "\n# more\n"), EVERY, id="a library's file"),
+        pytest.param(
+            appended(lambda checkout: checkout.settings_file("n8n"), "\n# more\n"), {"n8n"}, id="a stack config"
+        ),
+        pytest.param(another_state, {"glance"}, id="a state"),
+        pytest.param(another_plugin, EVERY, id="a provider"),
+    ],
+)
+def test_one_change_asks_exactly_whom_it_concerns(checkout: Checkout, change: Any, expected: set[str]) -> None:
+    asked(checkout)
+    with change(checkout):
+        assert asked(checkout) == expected
+        assert asked(checkout) == set(), "the answer is on record"
+    assert asked(checkout) == expected, "it changed back"
+    assert asked(checkout) == set()
+
+
+def test_a_new_value_of_an_environment_asks_its_reader(checkout: Checkout) -> None:
+    asked(checkout)
+    with another_secret(checkout):
+        assert asked(checkout) == {"stitch"}
+
+
+def test_new_outputs_ask_exactly_their_readers(checkout: Checkout) -> None:
+    program = checkout.root / "pulumi/data/databases/postgres/__main__.py"
+    with changed(program, lambda text: text + '\npulumi.export("one_more", 1)\n'):
+        checkout.inv("deploy.postgres", "--only").ends_with(0)
+        assert asked(checkout) == READERS
+    checkout.inv("deploy.all").ends_with(0)
+    assert asked(checkout) == set()
+
+
+def test_all_are_asked_when_that_is_wanted(checkout: Checkout) -> None:
+    assert asked(checkout, "--fresh") == EVERY
+    assert asked(checkout) == set()
+
+
+def test_a_program_that_asks_the_clock_is_asked_each_time(checkout: Checkout) -> None:
+    program = checkout.root / "pulumi/apps/web/glance/__main__.py"
+    with changed(program, lambda text: text + "\nimport time\n\ntime.time()\n"):
+        for _ in range(2):
+            assert asked(checkout) == {"glance"}
+        assert "its program asks the clock" in checkout.inv("preview.glance", "--only").stdout
+    asked(checkout)
