@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
@@ -65,6 +65,8 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
         session.masker.register_all(opened.secret_texts())
     try:
         esc.judge(outcome, name, session.masker.mask)
+    except ToolFailed as error:
+        raise _explain_missing_outputs(session, name) or error from error
     except NotFound as error:
         if name.version:
             raise NotFound(
@@ -73,8 +75,6 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
                 next_step=f"esc env version history {name.full.partition('@')[0]} lists them",
             ) from error
         raise explain_missing(session, name) from error
-    except ToolFailed as error:
-        raise _explain_missing_outputs(session, name) or error from error
     if not outcome.stdout.strip():
         raise ToolFailed(
             f"opening {name.short} exited with 0 and printed nothing",
@@ -82,29 +82,6 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
             next_step=f"./inv esc.open {name.short}",
         )
     return opened
-
-
-def live_names(session: Session) -> list[EnvironmentName]:
-    """The environments of the target's organization on its backend."""
-    organization = session.target.organization
-    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
-
-
-def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
-    """The error for an environment that is not on the backend, with the nearest names of files and backend."""
-    files = definitions.defined_names(session.root)
-    try:
-        live = [each.short for each in live_names(session)]
-    except OpsError:
-        live = []
-    near = nearest(name.short, {*files, *live} - {name.short})
-    return NotFound(
-        f"there is no environment {name.short} on this backend",
-        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
-        next_step=f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
-        if name.short in files
-        else "./inv esc.list",
-    )
 
 
 def waits_for(session: Session, name: EnvironmentName) -> list[str]:
@@ -133,6 +110,29 @@ def _explain_missing_outputs(session: Session, name: EnvironmentName) -> OpsErro
         f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet",
         expected="producers that were deployed on this target",
         next_step=f"./inv deploy.{waiting[0]}",
+    )
+
+
+def live_names(session: Session) -> list[EnvironmentName]:
+    """The environments of the target's organization on its backend."""
+    organization = session.target.organization
+    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
+
+
+def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
+    """The error for an environment that is not on the backend, with the nearest names of files and backend."""
+    files = definitions.defined_names(session.root)
+    try:
+        live = [each.short for each in live_names(session)]
+    except OpsError:
+        live = []
+    near = nearest(name.short, {*files, *live} - {name.short})
+    return NotFound(
+        f"there is no environment {name.short} on this backend",
+        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
+        next_step=f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
+        if name.short in files
+        else "./inv esc.list",
     )
 
 
@@ -194,19 +194,17 @@ def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, t
 
 def find_problems(service: Service, opened: Opened) -> list[str]:
     """Problems of the config that the environment provides for the service, each with its fix."""
-    problems = [_check_required(key, opened, service.project_name) for key in service.environment_keys]
-    required = {id(_provided(key.key, opened, service.project_name)) for key in service.environment_keys}
-    others = [value for value in opened.settings.values() if id(value) not in required]
-    return [line for line in [*problems, *map(_check_secretness, others)] if line]
-
-
-def _provided(key: str, opened: Opened, project: str) -> Value | None:
     settings = opened.settings
-    return settings.get(key) or settings.get(full_key(project, key))
+    required = {
+        key: settings.get(key.key) or settings.get(full_key(service.project_name, key.key))
+        for key in service.environment_keys
+    }
+    problems = [_check_required(key, value, opened) for key, value in required.items()]
+    problems += [_check_secretness(value) for value in settings.values() if value not in required.values()]
+    return [line for line in problems if line]
 
 
-def _check_required(key: Setting, opened: Opened, project: str) -> str:
-    value = _provided(key.key, opened, project)
+def _check_required(key: Setting, value: Value | None, opened: Opened) -> str:
     path = property_path(("pulumiConfig", key.key))
     if value is None:
         is_map = any(entry.path[:2] == ("pulumiConfig", key.key) for entry in opened.values)
@@ -339,8 +337,12 @@ def push(session: Session, draft: Draft) -> int:
     name = draft.name
     if draft.is_new:
         run_esc(session, esc_of(session).init(name), name)
-    else:
-        _refuse_if_changed(draft, live_definition(session, name) or "")
+    elif _read_plain(draft.live, name) != _read_plain(live_definition(session, name), name):
+        raise Refused(
+            f"{name.short} changed on the backend since it was compared",
+            expected="the definition that was compared; nothing was changed",
+            next_step=f"./inv esc.apply {name.short} compares again",
+        )
     try:
         revision = _replace_definition(session, draft)
     except BaseException as error:
@@ -350,6 +352,10 @@ def push(session: Session, draft: Draft) -> int:
         raise
     session.journal.write("environment", name=name.short, revision=revision)
     return revision
+
+
+def _read_plain(text: str | None, name: EnvironmentName) -> Any:
+    return definitions.plain(definitions.read_live(text or "", name))
 
 
 def _replace_definition(session: Session, draft: Draft) -> int:
@@ -373,16 +379,6 @@ def _remove_empty(session: Session, name: EnvironmentName) -> None:
     except OpsError as error:
         session.reporter.advice(
             f"{name.short} is left behind, empty ({error.summary}); next: ./inv esc.apply {name.short}"
-        )
-
-
-def _refuse_if_changed(draft: Draft, text: str) -> None:
-    before = definitions.read_live(draft.live or "", draft.name)
-    if definitions.plain(before) != definitions.plain(definitions.read_live(text, draft.name)):
-        raise Refused(
-            f"{draft.name.short} changed on the backend since it was compared",
-            expected="the definition that was compared; nothing was changed",
-            next_step=f"./inv esc.apply {draft.name.short} compares again",
         )
 
 

@@ -28,27 +28,22 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     update = locks.read_current_update(answer.stdout)
     if update is None:
         return []
-    # Every user of the lab's cloud is on this machine.
-    folders = folders_of(session, stack)
-    return locks.look_here(update, stack.name, folders, only_this_machine=session.target.ephemeral)
-
-
-def folders_of(session: Session, stack: Stack) -> set[str]:
-    """Where runs from here work on the stack: its project's folder, and older commits' that are rolled back to."""
+    # Where runs from here work on the stack: its project's folder, and that of older commits that are rolled back to.
     project = stack.folder.relative_to(session.root)
-    return {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
+    folders = {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
+    # Every user of the lab's cloud is on this machine.
+    return locks.look_here(update, stack.name, folders, only_this_machine=session.target.ephemeral)
 
 
 def describe_holders(session: Session, stack: Stack) -> str:
     """The stack's holders for a table's cell; empty when it is free. The cloud reports only that an update runs."""
     folder = locks.lock_folder(stack, session.target.backend)
     if folder is not None:
-        return "; ".join(map(_in_a_cell, locks.locks_in(folder)))
+        return "; ".join(
+            "a lock without an owner"
+            if lock.is_unreadable
+            else f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"
+            for lock in locks.locks_in(folder)
+        )
     row = states.row_of(session, stack)
     return "an update runs" if row is not None and row.updating else ""
-
-
-def _in_a_cell(lock: locks.Lock) -> str:
-    if lock.is_unreadable:
-        return "a lock without an owner"
-    return f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"

@@ -175,6 +175,7 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
             return StackPlan(
                 stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=not record.applied
             )
+    writes_outputs = not is_last_applied(session, fingerprint, record)
     files = files_of(session, stack)
     command, read = record_reads(session, pulumi.preview(stack), stack)
     preview = run_preview(session, stack, command)
@@ -190,14 +191,14 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
         export=export,
         existing=existing_of(session, stack, preview),
         adopts=takes_over(preview, read_settings(session, stack).config),
-        writes_outputs=not is_last_applied(session, fingerprint, record),
+        writes_outputs=writes_outputs,
         asked_because=tuple(reasons),
     )
     if plan.has_changes:
         remove_record(session, stack, fingerprint)
     elif files == files_of(session, stack):  # else the preview saw something between the two
         with contextlib.suppress(Unwritable):  # a preview is no worse for it: it is made again next time
-            write_record(session, stack, fingerprint, reads, applied=not plan.writes_outputs)
+            write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
     return plan
 
 

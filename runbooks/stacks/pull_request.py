@@ -89,7 +89,7 @@ def write_text(run: RunContext, root: Path, base: str, services: Sequence[Servic
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class BranchChange:
     """Everything since the checkout left its base, committed or not."""
 
     fork: str
@@ -109,7 +109,7 @@ class Change:
     """File → when it was last written here."""
 
 
-def read_change(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> Change:
+def read_change(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> BranchChange:
     """Compare the checkout with the commit where it left `base`.
 
     Raises `NotFound` for a base that is not a commit or shares none, `Usage` when nothing differs, `ToolFailed` where
@@ -154,7 +154,7 @@ def read_change(run: RunContext, root: Path, base: str, services: Sequence[Servi
     charts = {key.split(".")[0] for key in settings.get(CHARTS, ())}
     touched = {each: tuple(path for path in files if is_touched(root, each, path, charts)) for each in services}
     there = [path for path in files if (root / path).is_file()]
-    return Change(
+    return BranchChange(
         fork=fork,
         forked=datetime.fromisoformat(ask(git.commit_time(root, fork)).stdout.strip()).astimezone(UTC),
         subjects=tuple(ask(git.subjects(root, fork)).stdout.splitlines()),
@@ -288,7 +288,7 @@ def _change_line(change: Mapping[str, Any]) -> str:
 # The sections
 
 
-def _summary(change: Change) -> list[str]:
+def _summary(change: BranchChange) -> list[str]:
     rows = []
     for service, paths in change.touched.items():
         is_new = change.files.get(f"pulumi/{service.folder}/{PROJECT_FILE}") == "A"
@@ -322,7 +322,7 @@ def _previews(previews: Sequence[StackPreview]) -> list[str]:
     return ["```", *lines, "```"] if lines else []
 
 
-def _way_back(change: Change) -> Iterator[str]:
+def _way_back(change: BranchChange) -> Iterator[str]:
     commit = change.fork[:12]
     for service in change.touched:
         if change.files.get(f"pulumi/{service.folder}/{PROJECT_FILE}") == "A":
@@ -339,7 +339,9 @@ def _way_back(change: Change) -> Iterator[str]:
     yield "this repository: `git revert` of the commits, then `./inv check`"
 
 
-def _gaps(change: Change, every: Sequence[Run], runs: Sequence[Run], previews: Sequence[StackPreview]) -> Iterator[str]:
+def _gaps(
+    change: BranchChange, every: Sequence[Run], runs: Sequence[Run], previews: Sequence[StackPreview]
+) -> Iterator[str]:
     yield "why the change is wanted"
     yield "what was run without `./inv`, on another machine or with another state folder"
     if runs:

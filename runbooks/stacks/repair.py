@@ -38,7 +38,6 @@ from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step
 from runbooks.tools.secret_values import unwrapped
-from runbooks.tools.stack import Stack
 
 GONE = "it is gone"
 EMPTY = "it is gone, and would be created again, empty: its data does not come back"
@@ -53,7 +52,7 @@ HOLDERS = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Drift:
     """An object that has to be put back, and with what."""
 
     change: Change
@@ -85,25 +84,16 @@ class Difference:
 class Compared:
     """Cluster, state and program side by side."""
 
-    differences: list[Difference]
+    drifted: list[Drift]
     beyond: list[Step]
     """What differs and cannot be applied to the API server, e.g. a role of a database."""
-    plan: StackPlan | None
-    """What an update would do; `None` while a conflict stops its preview."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repaired:
-    """How a repair ended."""
-
     plan: StackPlan
-    """What the program changes beyond what was put back; not shown yet."""
-    beyond: list[Step]
-    put_back: int
-    """How many objects."""
+    """What an update would do; nothing is known of it while a conflict stops its preview."""
+    put_back: int = 0
+    """How many objects were put back before."""
 
 
-def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -> Repaired:
+def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -> Compared:
     """Put back what differs, until nothing does and pulumi can preview the program.
 
     A preview stops at the first conflict, and shows nothing of what depends on it: hence several rounds.
@@ -113,9 +103,9 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
     while True:
         with session.reporter.step(f"compare {service.name} with the cluster"):
             found = compare(session, service)
-        if not found.differences and found.plan is not None:
-            return Repaired(plan=found.plan, beyond=found.beyond, put_back=len(done))
-        repeated = [each for each in found.differences if each.urn in done]
+        if not found.drifted:
+            return replace(found, put_back=len(done))
+        repeated = [each for each in found.drifted if each.urn in done]
         if repeated:
             names = (f"{each.title} ({each.change.why})" if each.change.why else each.title for each in repeated)
             raise ToolFailed(
@@ -124,8 +114,8 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
                 next_step=f"./inv drift.{service.name} shows the properties; stop what sets them (kubectl get … "
                 "--show-managed-fields), remove what others added to the same list, or remove them from the program",
             )
-        _put_back(session, service, found.differences, yes=yes, again=again)
-        done |= {each.urn for each in found.differences}
+        _put_back(session, service, found.drifted, yes=yes, again=again)
+        done |= {each.urn for each in found.drifted}
 
 
 # What differs
@@ -135,7 +125,7 @@ def compare(session: Session, service: Service) -> Compared:
     """The objects of the service that differ from the program. Raises what a failing preview means."""
     stack = prepare(session, service)
     session.known.forget(stack)
-    plan, conflict = None, None
+    plan, conflict = StackPlan(stack=stack), None
     try:
         plan = plan_stack(session, service)
         preview = plan.preview
@@ -147,15 +137,15 @@ def compare(session: Session, service: Service) -> Compared:
     # In the state's order: what an object needs comes before it.
     resources = states.clear_state(session, stack).export.resources
     reached = {each.urn: each for each in resources if is_applied(each, changed.get(each.urn))}
-    differences = [
+    drifted = [
         try_out(session, step, each, is_ahead=wanted[urn].op == "update")
         for urn, each in reached.items()
         if urn in wanted and (step := step_back(wanted[urn], changed.get(urn), refused=urn in refused))
     ]
-    if conflict and not differences:
+    if conflict and not drifted:
         raise conflict
     beyond = [step for urn, step in changed.items() if urn not in reached]
-    return Compared(differences=differences, beyond=beyond, plan=plan)
+    return Compared(drifted=drifted, beyond=beyond, plan=plan)
 
 
 def wanted_steps(preview: Preview, changed: Mapping[str, Step], *, is_complete: bool) -> dict[str, Step]:
@@ -211,7 +201,7 @@ def fill_in(value: Any, applied: Any) -> Any:
     return value
 
 
-def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Difference:
+def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Drift:
     """Ask the API server, in a dry run, who holds the object's fields and whether it would accept the object.
 
     Raises `ToolFailed` when it would not.
@@ -241,7 +231,7 @@ def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: 
         change = replace(change, why=EMPTY, rank=Rank.DESTRUCTIVE)
     elif step.op == "create":
         change = replace(change, why=GONE)
-    return Difference(change=change, wanted=wanted, manager=resource.field_manager, is_ahead=is_ahead, before=before)
+    return Drift(change=change, wanted=wanted, manager=resource.field_manager, is_ahead=is_ahead, before=before)
 
 
 def take_over(session: Session, step: Step, wanted: Json, manager: str) -> tuple[Command | None, tuple[str, ...]]:
@@ -345,7 +335,7 @@ def _merge(fields: Fields, more: Fields) -> None:
 # Put back
 
 
-def _put_back(session: Session, service: Service, found: Sequence[Difference], *, yes: bool, again: str) -> None:
+def _put_back(session: Session, service: Service, found: Sequence[Drift], *, yes: bool, again: str) -> None:
     """Show the differences, ask, compare once more, and apply exactly what was shown."""
     stack = prepare(session, service)
     changes = tuple(sorted((each.change for each in found), key=lambda change: change.rank))
@@ -354,7 +344,7 @@ def _put_back(session: Session, service: Service, found: Sequence[Difference], *
     apply.approve(session, run, yes=yes, again=again)
     apply.refuse_held(session, stack)
     with session.reporter.step(f"put back what differs of {service.name}") as progress:
-        now = compare(session, service).differences
+        now = compare(session, service).drifted
         if [each.determined_by for each in now] != [each.determined_by for each in found]:
             raise Refused(
                 f"what differs of {service.name} is not what was shown any more; nothing was put back",
@@ -370,18 +360,13 @@ def _put_back(session: Session, service: Service, found: Sequence[Difference], *
                     raise _not_accepted(session, answer, f"to continue: {again}")
             session.reporter.event("put_back", service=service.name, urn=each.urn)
             session.journal.write("put_back", service=service.name, urn=each.urn)
-        _refresh_state(session, stack, [each.urn for each in found if each.is_ahead])
+        ahead = [each.urn for each in found if each.is_ahead]
+        if ahead:
+            # Let the state see these objects as they were just put back. An update would, too. But it takes over all
+            # that was ever set with kubectl, and removes what others added.
+            watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
+            run_watched(session, stack, pulumi.refresh(stack, ahead), watch)
     session.reporter.line(f"{service.name}: put back: {', '.join(each.title for each in found)}")
-
-
-def _refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
-    """Let the state see these objects as they were just put back.
-
-    An update would, too. But it takes over all that was ever set with kubectl, and removes what others added.
-    """
-    if urns:
-        watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
-        run_watched(session, stack, pulumi.refresh(stack, urns), watch)
 
 
 def refuse_beyond(service: Service, steps: Sequence[Step]) -> None:

@@ -69,12 +69,6 @@ def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
         return known.listed.get(stack.reference)
 
 
-def was_made(session: Session, stack: Stack) -> None:
-    """The stack exists from now on."""
-    if session.known.listed is not None:
-        session.known.listed[stack.reference] = pulumi.StackRow(name=stack.name)
-
-
 def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
     """What the state holds. Its secrets are ciphertext if it comes from a file, else plaintext.
 

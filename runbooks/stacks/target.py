@@ -261,7 +261,9 @@ def load_lab_target(state_dir: Path) -> Target:
     path = lab_target_file(state_dir)
     if not path.exists():
         raise NotFound("the lab is not running here", expected=str(path), next_step="./inv lab.up")
-    _refuse_foreign(path)
+    facts = path.lstat()
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+        raise _not_the_labs(path, f"it has mode {stat.filemode(facts.st_mode)} and belongs to user {facts.st_uid}")
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         target = _from_lab(written)
@@ -308,12 +310,6 @@ def _on_file_backend(target: Target, written: Mapping[str, Any]) -> Target:
         token_file=None,
         passphrase_file=Path(str(written["passphrase_file"])),
     )
-
-
-def _refuse_foreign(path: Path) -> None:
-    facts = path.lstat()
-    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-        raise _not_the_labs(path, f"it has mode {stat.filemode(facts.st_mode)} and belongs to user {facts.st_uid}")
 
 
 def _refuse_unless_lab(target: Target, path: Path) -> None:

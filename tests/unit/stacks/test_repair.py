@@ -11,7 +11,7 @@ import pytest
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks.plan import UNKNOWN
 from runbooks.stacks.repair import (
-    Repaired,
+    Compared,
     fill_in,
     is_applied,
     put_back_all,
@@ -236,7 +236,7 @@ def staged(
     return ScriptedSession(tmp_path, script, **options)
 
 
-def repair(session: ScriptedSession, *, yes: bool = False) -> Repaired:
+def repair(session: ScriptedSession, *, yes: bool = False) -> Compared:
     return put_back_all(session, TREE[0], yes=yes, again="./inv repair.net")
 
 
