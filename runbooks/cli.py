@@ -32,6 +32,21 @@ from runbooks.core.files import ROOT, discard_output, make_folder, state_dir, wr
 from runbooks.core.names import nearest
 from runbooks.core.reporter import Reporter, reporter_in_use
 
+START_PAGE = """\
+homelab-ops: a home platform on Kubernetes, with Pulumi
+
+  ./inv deploy.postgres   bring a service and its needs up to date, and verify
+  ./inv preview.all       see what would change; changes nothing
+  ./inv verify.postgres   check that a service really works
+  ./inv status            see every service: stack, last update, pods
+  ./inv doctor            check tools, logins and cluster; names each fix
+
+  ./inv --list            every task
+  ./inv --help TASK       what a task does, and its options
+
+A run works on the lab, a throw-away platform on this machine, until a target is
+chosen: with --target, OPS_TARGET, or `default` in targets.yaml.
+"""
 CLOSED_OUTPUT = 141
 """Exit code when the reader of our output has left: the shell's for a program that SIGPIPE ended."""
 
@@ -106,7 +121,7 @@ class OpsProgram(Program):
         super().parse_cleanup()
 
     def no_tasks_given(self) -> None:
-        self.list_tasks()
+        print(START_PAGE, end="")  # noqa: T201
         raise Exit
 
     def list_flat(self) -> None:

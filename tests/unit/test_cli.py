@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from invoke import Context, task
 
-from runbooks.cli import OpsProgram, options_of_environment, report_errors
+from runbooks.cli import START_PAGE, OpsProgram, options_of_environment, report_errors
 from runbooks.collection import build, each_service
 from runbooks.core import reporter
 from runbooks.core.errors import (
@@ -223,11 +223,11 @@ def test_wrong_task_as_event_names_three(capsys: pytest.CaptureFixture[str]) -> 
     assert event["details"][0].count(",") == 2
 
 
-def test_nothing_given_is_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_given_is_a_start_page_and_not_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
-    listed = capsys.readouterr().out
+    assert capsys.readouterr().out == START_PAGE
     assert run("--list") == 0
-    assert capsys.readouterr().out == listed
+    listed = capsys.readouterr().out
     assert "things.postgres" in listed and "things.all" in listed
     assert "Do something to every service." in listed
 

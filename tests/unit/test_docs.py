@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import tasks
+from runbooks.cli import START_PAGE
 from runbooks.collection import rows
 from runbooks.services import SERVICES
 
@@ -37,6 +38,13 @@ def test_every_command_exists(page: Path) -> None:
         group, _, last = found["task"].rpartition(".")
         name = f"{group}.<service>" if group and last in PLACEHOLDERS | services else found["task"]
         assert name in known or found["task"] in known, f"{page.name}: {found[0]}"
+
+
+def test_the_start_page_is_short_and_its_commands_exist() -> None:
+    lines = START_PAGE.splitlines()
+    assert len(lines) < 24 and max(map(len, lines)) <= 80
+    commands = [found["task"] for found in COMMAND.finditer(START_PAGE)]
+    assert commands and [name for name in commands if name not in tasks.ns.task_names] == []
 
 
 def options_of(task: str) -> set[str]:
