@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab.platform import ports
+from lab.platform import ports, processes
 from lab.platform.supervisor import Record
 from runbooks.core.journal import read_journal, runs_of
 
@@ -55,12 +56,64 @@ class Said:
         return [json.loads(line) for line in self.stdout.splitlines()]
 
 
-class Checkout:
+class Lab:
+    """A running lab in a state folder, and what its kubectl shows."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+
+    @property
+    def lab_dir(self) -> Path:
+        return self.state_dir / "lab"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.lab_dir / "kubeconfig"
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The content of `target.json`."""
+        content: dict[str, Any] = json.loads((self.lab_dir / "target.json").read_text("utf-8"))
+        return content
+
+    def kubectl(self, *words: str, stdin: str = "") -> str:
+        """What `kubectl WORDS` prints; a failure is an AssertionError with its complaint."""
+        argv = [self.target["tools"]["kubectl"], "--kubeconfig", self.kubeconfig, *words]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def get(self, *words: str) -> dict[str, Any]:
+        """`kubectl get WORDS` as an object."""
+        content: dict[str, Any] = json.loads(self.kubectl("get", *words, "--output=json"))
+        return content
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        data = self.get("-n", namespace, "secret", name)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    @property
+    def postgres_port(self) -> int:
+        return int(self.target["settings"]["postgresql"]["postgresql:port"])
+
+    @property
+    def superuser_password(self) -> str:
+        return self.secret("postgresql", "postgresql-cluster-superuser")["password"]
+
+
+def kill(*pids: int) -> None:
+    """SIGKILL, and wait until they are gone: before that a look at the lab may still find them well."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert processes.wait_until(lambda: not any(map(processes.identify, pids)), 10)
+
+
+class Checkout(Lab):
     """A copy of this checkout with a state folder, which several copies may share, and a home folder of its own."""
 
     def __init__(self, root: Path, state_dir: Path) -> None:
+        super().__init__(state_dir)
         self.root = root
-        self.state_dir = state_dir
         self.bin = root.with_name(f"{root.name}-bin")
         """First on PATH."""
         self.home = root.with_name(f"{root.name}-home")
@@ -69,21 +122,6 @@ class Checkout:
         copy_checkout(root)
 
     # --- the lab behind it ------------------------------------------------------------------------------------------
-
-    @property
-    def lab_dir(self) -> Path:
-        return self.state_dir / "lab"
-
-    @property
-    def target(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.lab_dir / "target.json").read_text("utf-8"))
-        return content
-
-    def kubectl(self, *words: str) -> str:
-        argv = [self.target["tools"]["kubectl"], f"--kubeconfig={self.lab_dir / 'kubeconfig'}", *words]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=self.environment())
-        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
-        return done.stdout
 
     def settings_file(self, project: str) -> Path:
         """The lab's own copy of the stack's settings."""
@@ -170,6 +208,10 @@ class Checkout:
     @property
     def runs(self) -> Path:
         return self.state_dir / "runs"
+
+    def in_runs(self, text: str) -> list[Path]:
+        """The files of all runs that hold the text."""
+        return [path for path in self.runs.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
     def journal(self) -> list[dict[str, Any]]:
         """The records of the newest run."""

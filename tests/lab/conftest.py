@@ -3,77 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab import platform, toolchain
-from lab.platform import ports, processes
-from lab.platform.supervisor import Record
-from tests.lab.command_line import Checkout, Deployed, commit_everything, git_status, make_state
+from tests.lab.command_line import Checkout, Deployed, Lab, commit_everything, git_status, make_state
+from tests.lab.objects import temporary_namespace
+from tests.lab.probe import ProbeCheckout
 from tests.lab.refused_routes import every_route_of_the_cloud_is_there as every_route_of_the_cloud_is_there
-from tests.lab.workshop import Workshop
-
-
-@dataclass(frozen=True)
-class Lab:
-    """What tests need of a running lab."""
-
-    state_dir: Path
-
-    @property
-    def lab_dir(self) -> Path:
-        return self.state_dir / "lab"
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self.lab_dir / "kubeconfig"
-
-    @property
-    def target(self) -> dict[str, Any]:
-        """The content of `target.json`."""
-        content: dict[str, Any] = json.loads((self.lab_dir / "target.json").read_text("utf-8"))
-        return content
-
-    def kubectl(self, *args: str, stdin: str = "") -> str:
-        """What `kubectl ARGS` prints; a failure is an AssertionError with its complaint."""
-        argv = [self.target["tools"]["kubectl"], "--kubeconfig", self.kubeconfig, *args]
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
-        return done.stdout
-
-    def get(self, *args: str) -> dict[str, Any]:
-        """`kubectl get ARGS` as an object."""
-        content: dict[str, Any] = json.loads(self.kubectl("get", *args, "--output=json"))
-        return content
-
-
-def kill(*pids: int) -> None:
-    """SIGKILL, and wait until they are gone: before that a look at the lab may still find them well."""
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert processes.wait_until(lambda: not any(map(processes.identify, pids)), 10)
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab that is up; a test that ends a component brings it up again itself."""
     state_dir = tmp_path_factory.mktemp("state")
-    # Not 5432, which the lab of the person who runs the tests may want.
-    (state_dir / "lab").mkdir(mode=0o700)
-    Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
+    make_state(state_dir)
     try:
         platform.up(state_dir, print)
         yield Lab(state_dir)
     finally:
         platform.reset(state_dir, print)
+
+
+@pytest.fixture
+def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    with temporary_namespace(lab, request.node.name) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +72,7 @@ def first_run(folder: Path, *words: str) -> Iterator[Deployed]:
 
 
 @pytest.fixture(scope="session")
-def workshop(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """Another checkout on the same lab, in which tests may change what they like."""
+def probe_checkout(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> ProbeCheckout:
+    """Another checkout on the same lab, with the service `probe`, in which tests may change what they like."""
     assert deployed.said.code == 0, deployed.said.all
-    return Workshop(tmp_path_factory.mktemp("workshop") / "checkout", deployed.checkout.state_dir)
+    return ProbeCheckout(tmp_path_factory.mktemp("probe") / "checkout", deployed.checkout.state_dir)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab import spellings
 from tests.lab.command_line import Said
-from tests.lab.workshop import Workshop
+from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -104,20 +104,20 @@ def arguments() -> Iterator[Arguments]:
 
 
 @pytest.fixture(scope="module")
-def runs(workshop: Workshop, arguments: Arguments) -> dict[str, Said]:
+def runs(probe_checkout: ProbeCheckout, arguments: Arguments) -> dict[str, Said]:
     """Every run of this module by its name, with the canaries planted first."""
-    workshop.forget_probe()
-    chart = workshop.root.with_name("leaky-chart")
+    probe_checkout.forget_probe()
+    chart = probe_checkout.root.with_name("leaky-chart")
     (chart / "templates").mkdir(parents=True)
     (chart / "Chart.yaml").write_text("apiVersion: v2\nname: leaky\nversion: 0.1.0\n")
     (chart / "templates" / "leak.yaml").write_text(TEMPLATE)
-    (workshop.project / "spellings.py").write_text(Path(spellings.__file__).read_text())
-    (workshop.root.with_name("tmp")).mkdir()
+    (probe_checkout.project / "spellings.py").write_text(Path(spellings.__file__).read_text())
+    (probe_checkout.root.with_name("tmp")).mkdir()
     said = {
-        f"secrets.set {key}": inv(workshop, "secrets.set", "probe", key, stdin=value)
+        f"secrets.set {key}": inv(probe_checkout, "secrets.set", "probe", key, stdin=value)
         for key, value in (("token", ONE_LINE), ("note", LINES))
     }
-    workshop.write_program(LEAK + CHART.replace("CHART,", f"{str(chart)!r},"))
+    probe_checkout.write_program(LEAK + CHART.replace("CHART,", f"{str(chart)!r},"))
     for name, words in {
         "preview": ("preview.probe", "--diff"),
         "preview in JSON": ("--json", "preview.probe", "--diff"),
@@ -125,16 +125,16 @@ def runs(workshop: Workshop, arguments: Arguments) -> dict[str, Said]:
         "unchanged in JSON": ("--json", "deploy.probe"),
         "outputs": ("outputs.probe",),
     }.items():
-        said[name] = inv(workshop, *words)
+        said[name] = inv(probe_checkout, *words)
     for name, end in (("exception", RAISE), ("run error", RUN_ERROR)):
-        workshop.write_program(LEAK + end)
-        said[name] = inv(workshop, "preview.probe")
-        said[f"{name} in JSON"] = inv(workshop, "--json", "deploy.probe")
+        probe_checkout.write_program(LEAK + end)
+        said[name] = inv(probe_checkout, "preview.probe")
+        said[f"{name} in JSON"] = inv(probe_checkout, "--json", "deploy.probe")
     return said
 
 
-def inv(workshop: Workshop, *words: str, stdin: str | None = None) -> Said:
-    return workshop.inv(*words, stdin=stdin, env={"TMPDIR": str(workshop.root.with_name("tmp"))})
+def inv(probe_checkout: ProbeCheckout, *words: str, stdin: str | None = None) -> Said:
+    return probe_checkout.inv(*words, stdin=stdin, env={"TMPDIR": str(probe_checkout.root.with_name("tmp"))})
 
 
 def readings(text: str, depth: int = 3) -> Iterator[str]:
@@ -211,14 +211,14 @@ def test_the_runs_did_show_what_stood_around_it(runs: dict[str, Said]) -> None:
     assert "with text around: url=postgres://me:[secret]@host/db" in runs["preview"].stdout
 
 
-def test_the_canary_really_was_in_the_cluster(workshop: Workshop, runs: dict[str, Said]) -> None:
-    stored = json.loads(workshop.kubectl("get", "configmap", "canary-chart", "--output=json"))
+def test_the_canary_really_was_in_the_cluster(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+    stored = json.loads(probe_checkout.kubectl("get", "configmap", "canary-chart", "--output=json"))
     assert stored["data"]["one"] == ONE_LINE
 
 
-def test_no_file_outside_the_labs_own_state_has_it(workshop: Workshop, runs: dict[str, Said]) -> None:
-    folders = [path for path in workshop.state_dir.iterdir() if path.name != "lab"]
-    folders += [workshop.home, workshop.root.with_name("tmp"), workshop.project]
+def test_no_file_outside_the_labs_own_state_has_it(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+    folders = [path for path in probe_checkout.state_dir.iterdir() if path.name != "lab"]
+    folders += [probe_checkout.home, probe_checkout.root.with_name("tmp"), probe_checkout.project]
     searched, given_away = 0, {}
     for path in (file for folder in folders for file in (folder.rglob("*") if folder.is_dir() else [folder])):
         if path.is_file() and not path.is_symlink():
@@ -229,12 +229,14 @@ def test_no_file_outside_the_labs_own_state_has_it(workshop: Workshop, runs: dic
     assert searched > len(runs)
 
 
-def test_no_log_of_pulumi_is_left(workshop: Workshop, runs: dict[str, Said]) -> None:
-    left = [*workshop.runs.rglob("pulumi-home"), *workshop.home.rglob("logs")]
+def test_no_log_of_pulumi_is_left(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+    left = [*probe_checkout.runs.rglob("pulumi-home"), *probe_checkout.home.rglob("logs")]
     assert left == []
 
 
-def test_no_process_had_it_in_its_arguments(workshop: Workshop, runs: dict[str, Said], arguments: Arguments) -> None:
+def test_no_process_had_it_in_its_arguments(
+    probe_checkout: ProbeCheckout, runs: dict[str, Said], arguments: Arguments
+) -> None:
     argvs = [argv.replace(b"\0", b" ").decode("utf-8", "replace") for argv in arguments.seen]
     assert arguments.rounds > 20
     assert any("config set" in argv for argv in argvs), "the sampling saw the command that sets a secret"
@@ -242,7 +244,7 @@ def test_no_process_had_it_in_its_arguments(workshop: Workshop, runs: dict[str, 
     assert [argv for argv in argvs if found_in(argv)] == []
 
 
-def test_the_settings_hold_it_encrypted(workshop: Workshop, runs: dict[str, Said]) -> None:
-    text = workshop.settings_file("probe").read_text()
+def test_the_settings_hold_it_encrypted(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+    text = probe_checkout.settings_file("probe").read_text()
     assert text.count("secure: ") == 2
     assert found_in(text) == []

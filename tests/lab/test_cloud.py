@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab import platform
-from tests.lab.conftest import Lab, kill
+from tests.lab.command_line import Lab, kill
 from tests.lab.refused_routes import refused_routes
 from tests.unit.cloud.conftest import Caller
 

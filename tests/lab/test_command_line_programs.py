@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.lab.command_line import Checkout, Deployed, changed, until
-from tests.lab.workshop import CONFIG_MAP, Workshop
+from tests.lab.probe import CONFIG_MAP, ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -52,15 +52,15 @@ chart("cloudnative-pg", release="probe", namespace="default", values={})
 
 
 @pytest.fixture(scope="module")
-def made(workshop: Workshop) -> Workshop:
-    workshop.forget_probe()
-    workshop.write_program(CONFIG_MAP.format(word="first"))
-    workshop.inv("deploy.probe").ends_with(0)
-    return workshop
+def made(probe_checkout: ProbeCheckout) -> ProbeCheckout:
+    probe_checkout.forget_probe()
+    probe_checkout.write_program(CONFIG_MAP.format(word="first"))
+    probe_checkout.inv("deploy.probe").ends_with(0)
+    return probe_checkout
 
 
 @pytest.fixture
-def probe(made: Workshop) -> Iterator[Workshop]:
+def probe(made: ProbeCheckout) -> Iterator[ProbeCheckout]:
     """A deployed probe whose state and settings no failing run changes."""
     settings, resources = made.settings_file("probe").read_bytes(), made.deployment("probe")["resources"]
     yield made
@@ -81,7 +81,7 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_that_fails(probe: Workshop, name: str) -> None:
+def test_a_program_that_fails(probe: ProbeCheckout, name: str) -> None:
     text, words = PROGRAMS[name]
     probe.write_program(text)
     said = probe.inv("deploy.probe")
@@ -116,7 +116,7 @@ CHARTS: dict[str, tuple[Callable[[Path], None], int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_a_chart_that_cannot_be_read(probe: Workshop, tmp_path: Path, name: str) -> None:
+def test_a_chart_that_cannot_be_read(probe: ProbeCheckout, tmp_path: Path, name: str) -> None:
     break_it, code, words = CHARTS[name]
     break_it(tmp_path / "cloudnative-pg")
     probe.write_program(CHART)
@@ -126,7 +126,7 @@ def test_a_chart_that_cannot_be_read(probe: Workshop, tmp_path: Path, name: str)
     assert "> apply" not in said.stdout
 
 
-def test_a_kind_that_the_cluster_does_not_know(probe: Workshop) -> None:
+def test_a_kind_that_the_cluster_does_not_know(probe: ProbeCheckout) -> None:
     """pulumi's preview passes; the update fails after a minute of trying, and what was there before still is."""
     probe.write_program(CONFIG_MAP.format(word="first") + UNKNOWN_KIND)
     said = probe.inv("deploy.probe")
@@ -140,14 +140,14 @@ def test_a_kind_that_the_cluster_does_not_know(probe: Workshop) -> None:
     assert "pending_operations" not in probe.deployment("probe")
 
 
-def test_the_next_run_goes_on(probe: Workshop) -> None:
+def test_the_next_run_goes_on(probe: ProbeCheckout) -> None:
     probe.write_program(CONFIG_MAP.format(word="first"))
     said = probe.inv("deploy.probe")
     said.ends_with(0)
     assert "unchanged: probe" in said.stdout
 
 
-def test_output_that_nobody_reads_on(made: Workshop) -> None:
+def test_output_that_nobody_reads_on(made: ProbeCheckout) -> None:
     """`| head -1` ends the display, not the deployment."""
     made.write_program(CONFIG_MAP.format(word="second"))
     script = 'set -o pipefail; "$0" deploy.probe | head -1'
@@ -211,12 +211,8 @@ def stopped(deployed: Deployed) -> Iterator[Checkout]:
     checkout.inv("lab.up").ends_with(0)
 
 
-def postgres_port(checkout: Checkout) -> int:
-    return int(checkout.target["settings"]["postgresql"]["postgresql:port"])
-
-
 def test_the_port_is_taken_before_the_lab_starts(stopped: Checkout) -> None:
-    port = postgres_port(stopped)
+    port = stopped.postgres_port
     stranger = Stranger(port)
     try:
         said = stopped.inv("deploy.postgres")
@@ -231,7 +227,7 @@ def test_the_port_is_taken_before_the_lab_starts(stopped: Checkout) -> None:
 def test_the_port_is_taken_while_the_lab_runs(deployed: Deployed) -> None:
     """The server was killed and another program was faster: no password goes to it."""
     checkout = deployed.checkout
-    port = postgres_port(checkout)
+    port = checkout.postgres_port
     (server,) = [one.pid for one in psutil.net_connections("tcp4") if one.laddr.port == port and one.status == "LISTEN"]
     psutil.Process(server).kill()
     stranger = until(lambda: try_to_take(port), "the port is free for a moment")

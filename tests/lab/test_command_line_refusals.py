@@ -12,7 +12,7 @@ import pytest
 
 from lab.platform import ports
 from tests.lab.command_line import BASIC_PROGRAMS, Said, changed
-from tests.lab.workshop import PASSPHRASE, SETTINGS, Workshop
+from tests.lab.probe import PASSPHRASE, SETTINGS, ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -20,23 +20,23 @@ OTHER_UID = "00000000-dead-beef-0000-000000000000"
 
 
 @pytest.fixture(scope="module")
-def made(workshop: Workshop) -> Workshop:
+def made(probe_checkout: ProbeCheckout) -> ProbeCheckout:
     """The probe's stack on the real target, with its secret, made the way a person makes it."""
-    workshop.forget_probe()
-    init = workshop.typed(
+    probe_checkout.forget_probe()
+    init = probe_checkout.typed(
         *("--target", "home", "stack.init", "probe"),
         answers=[("Create organization/probe/mx?", "y")],
-        env=workshop.with_pulumi,
+        env=probe_checkout.with_pulumi,
     )
     init.ends_with(0)
     assert "secrets.set probe token --generate" in init.stdout
-    workshop.at_home("secrets.set", "probe", "token", stdin="a-token-for-the-probe\n").ends_with(0)
-    workshop.at_home("secrets.set", "probe", "note", "--generate").ends_with(0)
-    return workshop
+    probe_checkout.at_home("secrets.set", "probe", "token", stdin="a-token-for-the-probe\n").ends_with(0)
+    probe_checkout.at_home("secrets.set", "probe", "note", "--generate").ends_with(0)
+    return probe_checkout
 
 
 @pytest.fixture
-def home(made: Workshop) -> Iterator[Workshop]:
+def home(made: ProbeCheckout) -> Iterator[ProbeCheckout]:
     """The same, and a check that no test changed its state, its settings, or the cluster."""
     settings = made.project / "Pulumi.mx.yaml"
     before = settings.read_bytes(), made.state("probe", "mx")
@@ -47,7 +47,7 @@ def home(made: Workshop) -> Iterator[Workshop]:
     made.write_target()
 
 
-def test_settings_written_by_a_person_keep_their_comments(home: Workshop) -> None:
+def test_settings_written_by_a_person_keep_their_comments(home: ProbeCheckout) -> None:
     text = (home.project / "Pulumi.mx.yaml").read_text()
     assert text.startswith(SETTINGS)
     assert "a-token-for-the-probe" not in text
@@ -57,7 +57,7 @@ def test_settings_written_by_a_person_keep_their_comments(home: Workshop) -> Non
 # --- the target ---
 
 
-def unreachable(home: Workshop) -> dict[str, str]:
+def unreachable(home: ProbeCheckout) -> dict[str, str]:
     """A kubeconfig whose server has gone."""
     here, gone = home.target["kubeconfig"], home.root.with_name("gone.kubeconfig")
     server = home.kubectl("config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}")
@@ -65,19 +65,19 @@ def unreachable(home: Workshop) -> dict[str, str]:
     return {"kubeconfig": str(gone)}
 
 
-def without_server(home: Workshop) -> dict[str, str]:
+def without_server(home: ProbeCheckout) -> dict[str, str]:
     empty = home.root.with_name("empty.kubeconfig")
     empty.write_text("contexts: [{name: lab, context: {cluster: '', user: ''}}]\n")
     return {"kubeconfig": str(empty)}
 
 
-def wrong_passphrase(home: Workshop) -> dict[str, str]:
+def wrong_passphrase(home: ProbeCheckout) -> dict[str, str]:
     other = home.root.with_name("other-passphrase")
     other.write_text("another passphrase\n")
     return {"passphrase_file": str(other)}
 
 
-Change = Callable[[Workshop], dict[str, str]]
+Change = Callable[[ProbeCheckout], dict[str, str]]
 TARGETS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "wrong cluster": (
         lambda _: {"cluster_uid": OTHER_UID},
@@ -126,7 +126,7 @@ TARGETS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_that_is_not_right(home: Workshop, name: str) -> None:
+def test_a_target_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     change, code, words = TARGETS[name]
     home.write_target(**change(home))
     said = home.at_home("deploy.probe", "--yes")
@@ -179,7 +179,7 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_cannot_be_read(home: Workshop, name: str) -> None:
+def test_a_file_that_cannot_be_read(home: ProbeCheckout, name: str) -> None:
     file, content, words = FILES[name]
     path = home.root / file
     before = path.read_bytes()
@@ -222,21 +222,21 @@ NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_is_not_right(home: Workshop, name: str) -> None:
+def test_a_name_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     words, code, told = NAMES[name]
     said = home.inv(*words)
     said.ends_with(code, *told)
     assert said.stdout == ""
 
 
-def test_a_variable_that_is_set_but_empty(home: Workshop) -> None:
+def test_a_variable_that_is_set_but_empty(home: ProbeCheckout) -> None:
     home.inv("preview.probe", env={"OPS_TARGET": ""}).ends_with(2, "OPS_TARGET is set but empty", "home")
 
 
 # --- tools ---
 
 
-def poor_path(home: Workshop) -> str:
+def poor_path(home: ProbeCheckout) -> str:
     """PATH with nothing of ours on it: no pulumi, no kubectl, no helm, no uv, no Python."""
     folder = home.root.with_name("poor-bin")
     if not folder.exists():
@@ -246,23 +246,23 @@ def poor_path(home: Workshop) -> str:
     return str(folder)
 
 
-def test_a_real_target_without_pulumi(home: Workshop) -> None:
+def test_a_real_target_without_pulumi(home: ProbeCheckout) -> None:
     said = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
     said.ends_with(1, "pulumi is not on PATH, and target 'home' needs it", "the lab's own serves the lab alone")
 
 
-def without_pulumi(home: Workshop) -> AbstractContextManager[None]:
+def without_pulumi(home: ProbeCheckout) -> AbstractContextManager[None]:
     pulumi = home.target["tools"]["pulumi"]
     return changed(home.lab_dir / "target.json", lambda text: text.replace(pulumi, "/nowhere/pulumi"))
 
 
-def without_kubectl(home: Workshop) -> AbstractContextManager[None]:
+def without_kubectl(home: ProbeCheckout) -> AbstractContextManager[None]:
     return changed(
         home.lab_dir / "target.json", lambda text: text.replace(home.target["tools"]["kubectl"], "/nowhere/kubectl")
     )
 
 
-Missing = Callable[[Workshop], AbstractContextManager[None]]
+Missing = Callable[[ProbeCheckout], AbstractContextManager[None]]
 TOOLS: dict[str, tuple[Missing, int, tuple[str, ...]]] = {
     "nothing": (lambda _: nullcontext(), 0, ()),
     "the lab's kubectl, in whose place the environment's serves": (without_kubectl, 0, ()),
@@ -271,7 +271,7 @@ TOOLS: dict[str, tuple[Missing, int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("missing", TOOLS)
-def test_the_lab_with_nothing_on_path(home: Workshop, missing: str) -> None:
+def test_the_lab_with_nothing_on_path(home: ProbeCheckout, missing: str) -> None:
     """The lab brings its own tools; when one of them is gone and nothing serves in its place, that is said."""
     take_away, code, words = TOOLS[missing]
     with take_away(home):
@@ -282,7 +282,7 @@ def test_the_lab_with_nothing_on_path(home: Workshop, missing: str) -> None:
 # --- the journal ---
 
 
-def limited(home: Workshop, size: int) -> Said:
+def limited(home: ProbeCheckout, size: int) -> Said:
     """A deployment in which no file can become larger than `size` bytes, as on a full disk."""
 
     def limit() -> None:
@@ -293,13 +293,13 @@ def limited(home: Workshop, size: int) -> Said:
 
 
 @pytest.mark.parametrize("size", [0, 200, 2000])
-def test_a_disk_that_is_full_from_the_start(home: Workshop, size: int) -> None:
+def test_a_disk_that_is_full_from_the_start(home: ProbeCheckout, size: int) -> None:
     said = limited(home, size)
     said.ends_with(1, "cannot be written: File too large", "expected: a disk with free space", "OPS_STATE")
     assert "> apply" not in said.stdout
 
 
-def test_a_disk_that_fills_before_the_update(home: Workshop) -> None:
+def test_a_disk_that_fills_before_the_update(home: ProbeCheckout) -> None:
     """The journal can take the preview and not the record that goes before an update: so there is none."""
     program = home.project / "__main__.py"
     with changed(

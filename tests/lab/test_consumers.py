@@ -2,80 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from lab import platform
-from tests.lab.command_line import Deployed
+from tests.lab.command_line import Checkout, Deployed, changed
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 1200
-"""Seconds a deployment may take on a busy machine before the test gives up."""
 IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
 
 pytestmark = pytest.mark.lab
 
 
-@dataclass(frozen=True)
-class House:
-    """A lab, `./inv` on it, and its tools."""
-
-    state_dir: Path
-
-    def inv(self, *words: str) -> subprocess.CompletedProcess[str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("OPS_")}
-        return subprocess.run(
-            [ROOT / "inv", *words], cwd="/", env={**kept, "OPS_STATE": str(self.state_dir)}, capture_output=True,
-            text=True, check=False, timeout=PATIENCE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def get(self, *words: str) -> dict[str, Any]:
-        return json.loads(self._tool("kubectl", "get", *words, "--output=json"))
-
-    def secret(self, namespace: str, name: str) -> dict[str, str]:
-        data = self.get("--namespace", namespace, "secret", name)["data"]
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-    def resources(self, folder: str) -> list[dict[str, Any]]:
-        """What the stack's state holds, secrets unread."""
-        exported = self._tool("pulumi", "-C", str(ROOT / "pulumi" / folder), "stack", "export", "--stack", "lab")
-        return json.loads(exported)["deployment"]["resources"]
-
-    def query(self, database: str, user: str, password: str, sql: str) -> list[tuple[Any, ...]]:
-        with self._connection(database, user, password) as connection:
-            return connection.execute(sql).fetchall()
-
-    def make_a_table(self, database: str, user: str, password: str) -> None:
-        """And take it back."""
-        with self._connection(database, user, password) as connection:
-            connection.execute("create table made_by_the_test (n int)")
-            connection.rollback()
-
-    def _connection(self, database: str, user: str, password: str) -> psycopg.Connection[tuple[Any, ...]]:
-        port = int(platform.environment(self.state_dir)["PGPORT"])
-        return psycopg.connect(
-            host="localhost", port=port, user=user, password=password, dbname=database, connect_timeout=5
-        )
-
-    def _tool(self, *argv: str) -> str:
-        environment = {**os.environ, **platform.environment(self.state_dir)}
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
-def house(whole: Deployed) -> House:
+def checkout(whole: Deployed) -> Checkout:
     assert whole.said.code == 0, whole.said.all
-    return House(whole.checkout.state_dir)
+    return whole.checkout
+
+
+def query(checkout: Checkout, database: str, user: str, password: str, *statements: str) -> list[tuple[Any, ...]]:
+    """The rows of the last statement; what the others did is taken back."""
+    login = {"host": "localhost", "port": checkout.postgres_port, "user": user, "password": password}
+    with psycopg.connect(**login, dbname=database, connect_timeout=5) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement)
+        found = cursor.fetchall() if cursor.description else []
+        connection.rollback()
+        return found
 
 
 def environment(deployment: dict[str, Any]) -> dict[str, Any]:
@@ -83,20 +36,20 @@ def environment(deployment: dict[str, Any]) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
-def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_the_tailnet(house):
-    found = environment(house.get("--namespace=immich", "deployment", "immich-server"))
+def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_the_tailnet(checkout):
+    found = environment(checkout.get("--namespace=immich", "deployment", "immich-server"))
     assert found["DB_HOSTNAME"] == IN_CLUSTER
     assert found["DB_PORT"] == "5432"
     assert found["DB_PASSWORD"]["secretKeyRef"] == {"name": "immich-database", "key": "DB_PASSWORD"}
-    (provider,) = [r for r in house.resources("apps/media/immich") if r["type"] == "pulumi:providers:postgresql"]
+    (provider,) = [r for r in checkout.deployment("immich")["resources"] if r["type"] == "pulumi:providers:postgresql"]
     assert provider["inputs"]["host"] == "localhost", "ts_hostname of the lab"
-    assert provider["inputs"]["port"] == platform.environment(house.state_dir)["PGPORT"]
+    assert provider["inputs"]["port"] == str(checkout.postgres_port)
 
 
-def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(house, whole):
+def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(checkout, whole):
     assert "immich:extensions leaves out uuid-ossp, which Immich uses" in whole.said.stdout
-    password = house.secret("immich", "immich-database")["DB_PASSWORD"]
-    extensions = {row[0] for row in house.query("immich", "immich", password, "select extname from pg_extension")}
+    password = checkout.secret("immich", "immich-database")["DB_PASSWORD"]
+    extensions = {row[0] for row in query(checkout, "immich", "immich", password, "select extname from pg_extension")}
     assert extensions == {"plpgsql", "vector", "cube", "earthdistance", "unaccent", "pg_trgm"}
 
 
@@ -110,14 +63,14 @@ def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(ho
         ("jupyterhub", "hub.db.password", ("jupyterhub",)),
     ],
 )
-def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(house, service, key, databases):
-    password = house.secret(service, f"{service}-database")[key]
+def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(checkout, service, key, databases):
+    password = checkout.secret(service, f"{service}-database")[key]
     rights = "select rolsuper, rolcreatedb, rolcreaterole from pg_roles where rolname = current_user"
     for database in databases:
         owner = "select pg_get_userbyid(datdba), datcollate from pg_database where datname = current_database()"
-        assert house.query(database, service, password, owner) == [(service, "C.UTF-8")]
-        assert house.query(database, service, password, rights) == [(False, False, False)]
-        house.make_a_table(database, service, password)
+        login = (database, service, password)
+        assert query(checkout, *login, owner) == [(service, "C.UTF-8")]
+        assert query(checkout, *login, "create table made_by_the_test (n int)", rights) == [(False, False, False)]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +81,8 @@ def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(ho
         ("superset", "superset-init-db"),
     ],
 )
-def test_jobs_that_the_charts_would_make_hooks_really_run(house, service, job):
-    assert house.get(f"--namespace={service}", "job", job)["status"]["succeeded"] == 1
+def test_jobs_that_the_charts_would_make_hooks_really_run(checkout, service, job):
+    assert checkout.get(f"--namespace={service}", "job", job)["status"]["succeeded"] == 1
 
 
 @pytest.mark.parametrize(
@@ -142,30 +95,32 @@ def test_jobs_that_the_charts_would_make_hooks_really_run(house, service, job):
         ("jupyterhub", "jupyterhub", "jupyterhub"),
     ],
 )
-def test_each_is_on_the_tailnet_under_its_name(house, service, ingress, host):
-    found = house.get(f"--namespace={service}", "ingress", ingress)
+def test_each_is_on_the_tailnet_under_its_name(checkout, service, ingress, host):
+    found = checkout.get(f"--namespace={service}", "ingress", ingress)
     assert found["status"]["loadBalancer"]["ingress"][0]["hostname"] == f"{host}.lab.ts.net"
 
 
-def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(house):
-    webhooks = house.get("--namespace=n8n", "ingress", "n8n-webhooks")
+def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(checkout):
+    webhooks = checkout.get("--namespace=n8n", "ingress", "n8n-webhooks")
     assert webhooks["status"]["loadBalancer"]["ingress"][0]["hostname"].endswith(".cfargotunnel.com")
-    found = environment(house.get("--namespace=n8n", "deployment", "n8n-main"))
+    found = environment(checkout.get("--namespace=n8n", "deployment", "n8n-main"))
     assert found["WEBHOOK_URL"] == f"https://{webhooks['spec']['rules'][0]['host']}/"
     assert found["N8N_EDITOR_BASE_URL"] == "https://n8n"
     assert found["N8N_ENCRYPTION_KEY"]["secretKeyRef"]["name"] == "n8n-core"
 
 
-def test_temporals_frontend_is_a_service_on_the_tailnet_that_has_endpoints(house):
-    service = house.get("--namespace=temporal", "service", "temporal-grpc")
+def test_temporals_frontend_is_a_service_on_the_tailnet_that_has_endpoints(checkout):
+    service = checkout.get("--namespace=temporal", "service", "temporal-grpc")
     conditions = {condition["type"]: condition["status"] for condition in service["status"]["conditions"]}
     assert conditions["TailscaleProxyReady"] == "True"
-    slices = house.get("--namespace=temporal", "endpointslices", "--selector=kubernetes.io/service-name=temporal-grpc")
+    slices = checkout.get(
+        "--namespace=temporal", "endpointslices", "--selector=kubernetes.io/service-name=temporal-grpc"
+    )
     assert any(endpoint["conditions"]["ready"] for item in slices["items"] for endpoint in item["endpoints"])
 
 
-def test_jupyterhubs_tokens_are_where_each_part_looks_for_them(house):
-    of_chart, own = house.secret("jupyterhub", "hub"), house.secret("jupyterhub", "jupyterhub-database")
+def test_jupyterhubs_tokens_are_where_each_part_looks_for_them(checkout):
+    of_chart, own = checkout.secret("jupyterhub", "hub"), checkout.secret("jupyterhub", "jupyterhub-database")
     word = "in-the-secret-jupyterhub-database"
     assert of_chart["hub.config.ConfigurableHTTPProxy.auth_token"] != word, "pulumi put the token in"
     assert len(of_chart["hub.config.ConfigurableHTTPProxy.auth_token"]) >= 32
@@ -175,8 +130,8 @@ def test_jupyterhubs_tokens_are_where_each_part_looks_for_them(house):
     assert not {value for key, value in own.items() if value in of_chart["values.yaml"]}
 
 
-def test_notebooks_may_reach_the_two_databases(house):
-    rules = house.get("--namespace=jupyterhub", "networkpolicy", "singleuser")["spec"]["egress"]
+def test_notebooks_may_reach_the_two_databases(checkout):
+    rules = checkout.get("--namespace=jupyterhub", "networkpolicy", "singleuser")["spec"]["egress"]
     reached = {
         (target["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
         for rule in rules
@@ -187,8 +142,8 @@ def test_notebooks_may_reach_the_two_databases(house):
     assert reached >= {("postgresql", 5432), ("clickhouse", 8123), ("clickhouse", 9000)}
 
 
-def test_clickhouse_is_completed_with_the_passwords_of_its_secrets_named(house):
-    installation = house.get("--namespace=clickhouse", "chi", "clickhouse")
+def test_clickhouse_is_completed_with_the_passwords_of_its_secrets_named(checkout):
+    installation = checkout.get("--namespace=clickhouse", "chi", "clickhouse")
     assert installation["status"]["status"] == "Completed"
     users = installation["spec"]["configuration"]["users"]
     assert users["analytics/password"]["valueFrom"]["secretKeyRef"] == {"name": "clickhouse-user", "key": "password"}
@@ -196,15 +151,10 @@ def test_clickhouse_is_completed_with_the_passwords_of_its_secrets_named(house):
     assert "10.0.0.0/8" in users["analytics/networks/ip"]
 
 
-def test_another_stack_that_lacks_the_outputs_is_named_with_what_is_missing(house):
-    settings = house.state_dir / "lab/stacks/immich/Pulumi.lab.yaml"
-    before = settings.read_text()
-    settings.write_text(before.replace("organization/postgresql/lab", "organization/tailscale/lab"))
-    try:
-        failed = house.inv("preview.immich")
-    finally:
-        settings.write_text(before)
-    assert failed.returncode == 1
-    said = failed.stdout + failed.stderr
-    assert "stack organization/tailscale/lab has no output ts_hostname or host, port, username, password" in said
-    assert "read by   stack lab of project immich" in said
+def test_another_stack_that_lacks_the_outputs_is_named_with_what_is_missing(checkout):
+    wrong = ("organization/postgresql/lab", "organization/tailscale/lab")
+    with changed(checkout.settings_file("immich"), lambda text: text.replace(*wrong)):
+        failed = checkout.inv("preview.immich")
+    assert failed.code == 1
+    assert "stack organization/tailscale/lab has no output ts_hostname or host, port, username, password" in failed.all
+    assert "read by   stack lab of project immich" in failed.all

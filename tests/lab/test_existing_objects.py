@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.workshop import Workshop
+from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -15,25 +15,24 @@ TAKES_OVER = "kubernetes:upsertExistingObjects"
 
 
 @pytest.fixture
-def home(workshop: Workshop) -> Iterator[Workshop]:
+def home(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
     """The probe's stack on the real target, and in the cluster an object of its name that helm made."""
-    workshop.forget_probe()
-    workshop.write_target(backend=f"file://{workshop.lab_dir}/backend")
-    question = ("Create organization/probe/mx?", "y")
-    workshop.typed("--target", "home", "stack.init", "probe", answers=[question], env=workshop.with_pulumi).ends_with(0)
-    for key in ("token", "note"):
-        workshop.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
-    workshop.kubectl("create", "configmap", "probe-mx")
-    workshop.kubectl("annotate", OBJECT, "meta.helm.sh/release-name=old", "meta.helm.sh/release-namespace=elsewhere")
-    yield workshop
-    workshop.forget_probe()
+    probe_checkout.forget_probe()
+    probe_checkout.write_target(backend=f"file://{probe_checkout.lab_dir}/backend")
+    probe_checkout.make_stack_at_home()
+    probe_checkout.kubectl("create", "configmap", "probe-mx")
+    probe_checkout.kubectl(
+        "annotate", OBJECT, "meta.helm.sh/release-name=old", "meta.helm.sh/release-namespace=elsewhere"
+    )
+    yield probe_checkout
+    probe_checkout.forget_probe()
 
 
-def word(home: Workshop) -> str:
+def word(home: ProbeCheckout) -> str:
     return home.kubectl("get", OBJECT, "--output=jsonpath={.data.word}")
 
 
-def test_it_is_refused_before_anything_is_applied(home: Workshop) -> None:
+def test_it_is_refused_before_anything_is_applied(home: ProbeCheckout) -> None:
     said = home.at_home("deploy.probe", "--yes")
     said.ends_with(5, "probe would create what exists in the cluster already: ConfigMap probe", TAKES_OVER)
     assert "ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)" in said.stdout
@@ -43,7 +42,7 @@ def test_it_is_refused_before_anything_is_applied(home: Workshop) -> None:
     assert "EXISTS ALREADY" in shown.stdout and "probe: 1 in the way" in shown.stdout
 
 
-def test_it_is_taken_over_only_by_a_person_who_types_the_name(home: Workshop) -> None:
+def test_it_is_taken_over_only_by_a_person_who_types_the_name(home: ProbeCheckout) -> None:
     settings = home.project / "Pulumi.mx.yaml"
     settings.write_text(settings.read_text().replace("config:\n", f'config:\n  {TAKES_OVER}: "true"\n', 1))
     home.at_home("deploy.probe", "--yes").ends_with(8, "probe takes over")

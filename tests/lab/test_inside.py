@@ -18,9 +18,8 @@ from runbooks.core.mask import Masker
 from runbooks.core.runner import Runner
 from runbooks.tools import network
 from runbooks.tools.kubectl import Kubectl
-
-from .conftest import Lab
-from .test_operators import apply, service
+from tests.lab.command_line import Lab
+from tests.lab.objects import apply, service
 
 pytestmark = pytest.mark.lab
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import shlex
 import shutil
 import subprocess
@@ -33,8 +31,7 @@ def checkout(deployed: Deployed) -> Checkout:
 
 @pytest.fixture(scope="module")
 def password(checkout: Checkout) -> str:
-    words = ("get", "secret", "postgresql-cluster-superuser", "-n", "postgresql", "--output=jsonpath={.data.password}")
-    return base64.b64decode(checkout.kubectl(*words)).decode()
+    return checkout.superuser_password
 
 
 def test_the_first_command_deploys_and_proves(deployed: Deployed) -> None:
@@ -84,11 +81,9 @@ def test_a_preview_that_expects_no_changes(checkout: Checkout) -> None:
 def test_kubectl_shows_the_handbooks_objects(checkout: Checkout) -> None:
     listed = checkout.kubectl("get", "all,secret", "-n", "postgresql", "--output=name").split()
     assert set(listed) >= OBJECTS
-    annotations = checkout.kubectl(
-        "get", "service", "postgresql-cluster-rw-ext", "-n", "postgresql", "--output=jsonpath={.metadata.annotations}"
-    )
-    assert json.loads(annotations)["tailscale.com/expose"] == "true"
-    assert json.loads(annotations)["tailscale.com/hostname"] == "localhost"
+    annotations = checkout.get("service", "postgresql-cluster-rw-ext", "-n", "postgresql")["metadata"]["annotations"]
+    assert annotations["tailscale.com/expose"] == "true"
+    assert annotations["tailscale.com/hostname"] == "localhost"
 
 
 def exports(checkout: Checkout) -> dict[str, str]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import socket
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import psycopg
@@ -18,114 +15,45 @@ import pytest
 
 from lab import platform
 from lab.operators import postgres
-
-from .conftest import Lab, kill
+from tests.lab.command_line import Lab, kill
+from tests.lab.objects import (
+    LOAD_BALANCER_ADDRESS,
+    TAILSCALE,
+    Object,
+    apply,
+    await_available,
+    condition,
+    controllers_have_looked,
+    definition,
+    deployment,
+    eventually,
+    hostname,
+    ingress,
+    made,
+    reasons,
+    secret,
+    service,
+)
 
 pytestmark = pytest.mark.lab
 
-T = TypeVar("T")
 CANARY = "Canary0Password0Of0The0Superuser"
 PLURALS = {"Cluster": "clusters", "Database": "databases", "DatabaseRole": "databaseroles"}
-
-
-def eventually(look: Callable[[], T | None], seconds: float = 180.0) -> T:
-    """What `look` finds, as soon as that is something; kubectl's complaints count as nothing."""
-    deadline, last = time.monotonic() + seconds, ""
-    while time.monotonic() < deadline:
-        try:
-            found = look()
-        except AssertionError as complaint:
-            found, last = None, str(complaint)
-        if found:
-            return found
-    raise AssertionError(f"not within {seconds} s: {last}")
-
-
-def definition(kind: str) -> dict[str, Any]:
-    plural = PLURALS[kind]
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.postgresql.cnpg.io"},
-        "spec": {
-            "group": "postgresql.cnpg.io",
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "schema": {
-                        "openAPIV3Schema": {"type": "object", "properties": dict.fromkeys(("spec", "status"), anything)}
-                    },
-                }
-            ],
-        },
-    }
-
-
-def deployment(namespace: str, name: str, labels: dict[str, str]) -> dict[str, Any]:
-    container = {"name": "operator", "image": "operator"}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-        },
-    }
-
-
 CNPG = deployment("cnpg-system", "cnpg-cloudnative-pg", {"app.kubernetes.io/name": "cloudnative-pg"})
-TAILSCALE = deployment("tailscale", "operator", {"app": "operator"})
+GROUP = "postgresql.cnpg.io"
 
 
-def apply(lab: Lab, *things: dict[str, Any]) -> None:
-    listed = {"apiVersion": "v1", "kind": "List", "items": things}
-    lab.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(listed))
+def cluster(namespace: str, name: str = "main", **spec: Any) -> Object:
+    wanted = {"instances": 1, "storage": {"size": "1Gi"}, **spec}
+    return made(f"{GROUP}/v1", "Cluster", namespace, name, spec=wanted)
 
 
-def secret(namespace: str, name: str, **values: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": namespace},
-        "stringData": values,
-    }
+def database(namespace: str, name: str, **spec: Any) -> Object:
+    wanted = {"cluster": {"name": "main"}, "name": name, "owner": "app", **spec}
+    return made(f"{GROUP}/v1", "Database", namespace, name, spec=wanted)
 
 
-def cluster(namespace: str, name: str = "main", **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "postgresql.cnpg.io/v1",
-        "kind": "Cluster",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"instances": 1, "storage": {"size": "1Gi"}, **spec},
-    }
-
-
-def database(namespace: str, name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "postgresql.cnpg.io/v1",
-        "kind": "Database",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"cluster": {"name": "main"}, "name": name, "owner": "app", **spec},
-    }
-
-
-def service(namespace: str, name: str, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace, "annotations": annotations or {}},
-        "spec": {"ports": [{"port": 80}], "selector": {"app": name}, **spec},
-    }
-
-
-def exposed(namespace: str, name: str, **annotations: str) -> dict[str, Any]:
+def exposed(namespace: str, name: str, **annotations: str) -> Object:
     marks = {f"tailscale.com/{key}": value for key, value in ({"expose": "true"} | annotations).items()}
     return service(namespace, name, marks)
 
@@ -135,19 +63,11 @@ def operators(lab: Lab) -> Lab:
     """The lab with both operators' Deployments and CNPG's definitions, as the platform's own projects leave it."""
     for namespace in ("cnpg-system", "tailscale"):
         lab.kubectl("create", "namespace", namespace)
-    apply(lab, *map(definition, PLURALS), CNPG, TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
+    kinds = [definition(GROUP, plural, kind) for kind, plural in PLURALS.items()]
+    apply(lab, *kinds, CNPG, TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
     for namespace in ("cnpg-system", "tailscale"):
-        lab.kubectl("-n", namespace, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
+        await_available(lab, namespace)
     return lab
-
-
-@pytest.fixture
-def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    name = f"o-{words[:50].strip('-')}"
-    lab.kubectl("create", "namespace", name)
-    yield name
-    lab.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
@@ -170,11 +90,6 @@ def await_applied(lab: Lab, namespace: str, name: str) -> None:
         raise AssertionError(f"{complaint}\nit is: {lab.kubectl('-n', namespace, 'get', name, '-o', 'yaml')}") from None
 
 
-def condition(thing: dict[str, Any], kind: str) -> dict[str, Any]:
-    found = [entry for entry in thing.get("status", {}).get("conditions", []) if entry["type"] == kind]
-    return found[0] if found else {}
-
-
 def ready_message(lab: Lab, namespace: str, name: str, containing: str) -> str:
     """What the Cluster's condition Ready says, once it says that."""
 
@@ -183,11 +98,6 @@ def ready_message(lab: Lab, namespace: str, name: str, containing: str) -> str:
         return message if containing in message else None
 
     return eventually(told)
-
-
-def values(lab: Lab, namespace: str, name: str) -> dict[str, str]:
-    data = lab.get("-n", namespace, "secret", name)["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def port_of(lab: Lab, namespace: str, name: str = "main") -> int:
@@ -211,13 +121,8 @@ def postmaster(lab: Lab, namespace: str, name: str = "main") -> postgres.Postmas
 
 
 def test_claims_are_bound_and_their_volumes_go_with_them(lab: Lab, namespace: str) -> None:
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data", "namespace": namespace},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
-    }
-    apply(lab, claim)
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}
+    apply(lab, made("v1", "PersistentVolumeClaim", namespace, "data", spec=spec))
     lab.kubectl("-n", namespace, "wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=180s")
     volume = lab.get("-n", namespace, "pvc", "data")["spec"]["volumeName"]
     lab.kubectl("-n", namespace, "delete", "pvc", "data")
@@ -231,36 +136,29 @@ def test_claims_of_a_stateful_set_are_bound(lab: Lab, namespace: str) -> None:
     }
     container = {"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}
     labels = {"app": "s"}
-    apply(
-        lab,
-        {
-            "apiVersion": "apps/v1",
-            "kind": "StatefulSet",
-            "metadata": {"name": "s", "namespace": namespace},
-            "spec": {
-                "serviceName": "s",
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-                "volumeClaimTemplates": [template],
-            },
-        },
-    )
+    spec = {
+        "serviceName": "s",
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        "volumeClaimTemplates": [template],
+    }
+    apply(lab, made("apps/v1", "StatefulSet", namespace, "s", spec=spec))
     lab.kubectl("-n", namespace, "rollout", "status", "statefulset/s", "--timeout=180s")
 
 
 def test_load_balancers_get_an_address(lab: Lab, namespace: str) -> None:
     apply(lab, service(namespace, "web", type="LoadBalancer"))
-    path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
-    assert eventually(lambda: lab.kubectl("-n", namespace, "get", "service", "web", path)) == "127.0.0.1"
+    words = ("-n", namespace, "get", "service", "web", LOAD_BALANCER_ADDRESS)
+    assert eventually(lambda: lab.kubectl(*words)) == "127.0.0.1"
 
 
 # -- clusters -------------------------------------------------------------------------------------------------------
 
 
 def test_a_cluster_becomes_ready_and_answers(ready: str, operators: Lab) -> None:
-    login = values(operators, ready, "main-superuser")
+    login = operators.secret(ready, "main-superuser")
     assert ask(port_of(operators, ready), "postgres", login["password"], "select version()").startswith("PostgreSQL 18")
-    app = values(operators, ready, "main-app")
+    app = operators.secret(ready, "main-app")
     assert ask(port_of(operators, ready), "app", app["password"], "select current_database()", "app") == "app"
 
 
@@ -279,11 +177,11 @@ def test_a_cluster_has_the_operators_objects(ready: str, operators: Lab) -> None
 
 
 def test_generated_secrets_have_every_key(ready: str, operators: Lab) -> None:
-    login = values(operators, ready, "main-superuser")
+    login = operators.secret(ready, "main-superuser")
     keys = {"username", "user", "password", "dbname", "host", "port", "pgpass"}
     assert set(login) == keys | {"uri", "jdbc-uri", "fqdn-uri", "fqdn-jdbc-uri"}
     assert (login["username"], login["dbname"], login["host"], login["port"]) == ("postgres", "*", "main-rw", "5432")
-    app = values(operators, ready, "main-app")
+    app = operators.secret(ready, "main-app")
     assert app["uri"] == f"postgresql://app:{app['password']}@main-rw.{ready}:5432/app"
 
 
@@ -337,7 +235,7 @@ def test_bootstrap_settings_are_followed(operators: Lab, namespace: str) -> None
     await_ready(operators, namespace)
     port = port_of(operators, namespace)
     assert ask(port, "keeper", "keepers-password", "select current_user", "shop") == "keeper"
-    login = values(operators, namespace, "main-superuser")
+    login = operators.secret(namespace, "main-superuser")
     assert ask(port, "postgres", login["password"], "select n from marks", "shop") == 7
 
 
@@ -370,7 +268,7 @@ def test_parameters_are_taken_or_told(operators: Lab, namespace: str) -> None:
     assert told["status"] == "False"
     assert "no vchord.so" in told["message"]
     assert 'invalid value for parameter "work_mem"' in told["message"]
-    login = values(operators, namespace, "main-superuser")
+    login = operators.secret(namespace, "main-superuser")
     assert ask(port_of(operators, namespace), "postgres", login["password"], "show max_connections") == "33"
     asked["parameters"] = {"max_connections": "44"}
     apply(operators, cluster(namespace, postgresql=asked, enableSuperuserAccess=True))
@@ -428,18 +326,18 @@ def test_a_deleted_cluster_takes_its_server_and_data_along(ready: str, operators
 
 
 def test_a_new_cluster_of_the_same_name_starts_empty(ready: str, operators: Lab) -> None:
-    login = values(operators, ready, "main-superuser")
+    login = operators.secret(ready, "main-superuser")
     ask(port_of(operators, ready), "postgres", login["password"], "create database old")
     operators.kubectl("-n", ready, "delete", "cluster", "main")
     apply(operators, cluster(ready, enableSuperuserAccess=True))
     await_ready(operators, ready)
-    login = values(operators, ready, "main-superuser")
+    login = operators.secret(ready, "main-superuser")
     count = "select count(*) from pg_database where datname = 'old'"
     assert ask(port_of(operators, ready), "postgres", login["password"], count) == 0
 
 
 def test_a_taken_port_names_its_holder(operators: Lab) -> None:
-    port = int(operators.target["settings"]["postgresql"]["postgresql:port"])
+    port = operators.postgres_port
     operators.kubectl("create", "namespace", "postgresql")
     with socket.create_server(("127.0.0.1", port)):
         apply(operators, cluster("postgresql", "postgresql-cluster"))
@@ -461,7 +359,7 @@ def test_a_database_is_made_with_what_it_asks_for(ready: str, operators: Lab) ->
     status = operators.get("-n", ready, "database", "immich")["status"]
     assert [entry["applied"] for entry in status["extensions"]] == [True, True, True]
     assert status["observedGeneration"] == 1
-    app = values(operators, ready, "main-app")
+    app = operators.secret(ready, "main-app")
     count = "select count(*) from pg_extension where extname in ('vector', 'cube', 'earthdistance')"
     assert ask(port_of(operators, ready), "app", app["password"], count, "immich") == 3
 
@@ -479,7 +377,7 @@ def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, 
     apply(operators, database(ready, "brief", databaseReclaimPolicy=policy))
     await_applied(operators, ready, "database/brief")
     operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=180s")
-    login = values(operators, ready, "main-superuser")
+    login = operators.secret(ready, "main-superuser")
     count = "select count(*) from pg_database where datname = 'brief'"
     assert ask(port_of(operators, ready), "postgres", login["password"], count) == left
 
@@ -493,12 +391,8 @@ def test_a_second_object_for_one_database_is_refused(ready: str, operators: Lab)
 
 
 def test_a_database_role_logs_in(ready: str, operators: Lab) -> None:
-    role = {
-        "apiVersion": "postgresql.cnpg.io/v1",
-        "kind": "DatabaseRole",
-        "metadata": {"name": "n8n", "namespace": ready},
-        "spec": {"cluster": {"name": "main"}, "name": "n8n", "login": True, "passwordSecret": {"name": "n8n"}},
-    }
+    spec = {"cluster": {"name": "main"}, "name": "n8n", "login": True, "passwordSecret": {"name": "n8n"}}
+    role = made(f"{GROUP}/v1", "DatabaseRole", ready, "n8n", spec=spec)
     apply(operators, secret(ready, "n8n", username="n8n", password="n8n-password"), role)
     await_applied(operators, ready, "databaserole/n8n")
     assert ask(port_of(operators, ready), "n8n", "n8n-password", "select current_user") == "n8n"
@@ -577,38 +471,18 @@ def test_a_load_balancer_of_the_class_gets_the_devices_address(operators: Lab, n
     ]
 
 
-def ingress(namespace: str, rule_host: str = "", tls: str = "photos") -> dict[str, Any]:
-    backend = {"service": {"name": "web", "port": {"number": 80}}}
-    rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {"name": "web", "namespace": namespace},
-        "spec": {
-            "ingressClassName": "tailscale",
-            "rules": [rule | ({"host": rule_host} if rule_host else {})],
-            "tls": [{"hosts": [tls]}],
-        },
-    }
-
-
 def test_an_ingress_takes_its_name_from_tls(operators: Lab, namespace: str) -> None:
-    apply(operators, service(namespace, "web"), ingress(namespace, tls="photos.example.org"))
-    path = "--output=jsonpath={.status.loadBalancer.ingress[0].hostname}"
-    assert eventually(lambda: operators.kubectl("-n", namespace, "get", "ingress", "web", path)) == "photos.lab.ts.net"
+    apply(operators, service(namespace, "web"), ingress(namespace, "tailscale", tls="photos.example.org"))
+    assert eventually(lambda: hostname(operators, namespace)) == "photos.lab.ts.net"
     assert state_of(operators, namespace, "web", "ingress")["https_endpoint"] == "photos.lab.ts.net"
     operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
 def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace: str) -> None:
-    apply(operators, service(namespace, "web"), ingress(namespace, rule_host="photos.example.org"))
-
-    def reasons() -> dict[str, str] | None:
-        events = operators.get("-n", namespace, "events")["items"]
-        found = {entry["reason"]: entry["message"] for entry in events}
-        return found if "NoValidBackends" in found else None
-
-    told = eventually(reasons)
+    apply(
+        operators, service(namespace, "web"), ingress(namespace, "tailscale", host="photos.example.org", tls="photos")
+    )
+    told = reasons(operators, namespace, "NoValidBackends")
     assert told["InvalidIngressBackend"] == 'rule with host "photos.example.org" ignored, unsupported'
     assert "ingress" not in operators.get("-n", namespace, "ingress", "web")["status"].get("loadBalancer", {})
     operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
@@ -621,10 +495,8 @@ def test_nothing_happens_without_the_operators(operators: Lab, namespace: str) -
     operators.kubectl("-n", "cnpg-system", "delete", "deployment", "cnpg-cloudnative-pg")
     operators.kubectl("-n", "tailscale", "delete", "deployment", "operator")
     try:
-        apply(operators, cluster(namespace), exposed(namespace, "web"), service(namespace, "mark", type="LoadBalancer"))
-        path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
-        # The mark was made last and was seen: the others were seen before it.
-        eventually(lambda: operators.kubectl("-n", namespace, "get", "service", "mark", path))
+        apply(operators, cluster(namespace), exposed(namespace, "web"))
+        controllers_have_looked(operators, namespace)
         assert "status" not in operators.get("-n", namespace, "cluster", "main")
         assert not condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady")
     finally:
@@ -633,25 +505,25 @@ def test_nothing_happens_without_the_operators(operators: Lab, namespace: str) -
     operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=180s")
 
 
-def operators_pid(lab: Lab) -> int:
-    return next(
-        component.pid for component in platform.status(lab.state_dir) if component.name == "operators" and component.pid
-    )
+def pid_of(lab: Lab, name: str) -> int:
+    (pid,) = [component.pid for component in platform.status(lab.state_dir) if component.name == name]
+    assert pid
+    return pid
 
 
 def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str, operators: Lab) -> None:
     before = postmaster(operators, ready)
-    killed = operators_pid(operators)
+    killed = pid_of(operators, "operators")
     kill(killed)
     platform.up(operators.state_dir, lambda _line: None)
-    assert operators_pid(operators) != killed
+    assert pid_of(operators, "operators") != killed
     apply(operators, database(ready, "after"))
     await_applied(operators, ready, "database/after")
     assert postmaster(operators, ready) == before
 
 
 def test_what_was_deleted_during_a_crash_is_cleaned_up(ready: str, operators: Lab) -> None:
-    kill(operators_pid(operators))
+    kill(pid_of(operators, "operators"))
     operators.kubectl("-n", ready, "delete", "cluster", "main")
     assert postmaster(operators, ready) is not None
     platform.up(operators.state_dir, lambda _line: None)
@@ -659,28 +531,25 @@ def test_what_was_deleted_during_a_crash_is_cleaned_up(ready: str, operators: La
 
 
 def test_controllers_outlive_the_api_servers_restart(ready: str, operators: Lab) -> None:
-    killed = next(
-        component.pid for component in platform.status(operators.state_dir) if component.name == "kube-apiserver"
-    )
-    before, server = operators_pid(operators), postmaster(operators, ready)
-    kill(killed)
+    before, server = pid_of(operators, "operators"), postmaster(operators, ready)
+    kill(pid_of(operators, "kube-apiserver"))
     platform.up(operators.state_dir, lambda _line: None)
     apply(operators, database(ready, "after"))
     await_applied(operators, ready, "database/after")
-    assert (operators_pid(operators), postmaster(operators, ready)) == (before, server)
+    assert (pid_of(operators, "operators"), postmaster(operators, ready)) == (before, server)
 
 
 def test_definitions_may_go_and_come_back(operators: Lab, namespace: str) -> None:
     apply(operators, cluster(namespace))
     await_ready(operators, namespace)
-    before = operators_pid(operators)
+    before = pid_of(operators, "operators")
     operators.kubectl("delete", "crd", "clusters.postgresql.cnpg.io", "--timeout=180s")
     eventually(lambda: not postgres.folder_of(operators.lab_dir, namespace, "main").exists())
-    apply(operators, definition("Cluster"))
+    apply(operators, definition(GROUP, "clusters", "Cluster"))
     operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=180s")
     eventually(lambda: apply(operators, cluster(namespace)) is None)
     await_ready(operators, namespace)
-    assert operators_pid(operators) == before
+    assert pid_of(operators, "operators") == before
 
 
 def test_logs_hold_no_password_and_no_bug(operators: Lab) -> None:

@@ -13,8 +13,24 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from .conftest import Lab
-from .test_operators import TAILSCALE, apply, condition, deployment, eventually, secret, service, values
+from tests.lab.command_line import Lab
+from tests.lab.objects import (
+    TAILSCALE,
+    Object,
+    apply,
+    await_available,
+    condition,
+    controllers_have_looked,
+    definition,
+    deployment,
+    eventually,
+    hostname,
+    ingress,
+    made,
+    reasons,
+    secret,
+    service,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -23,38 +39,6 @@ ACCOUNT = "0123456789abcdef0123456789abcdef"
 TOKEN = "Canary0Token0Of0The0Cloudflare0Account"
 PRODUCTION = "https://acme-v02.api.letsencrypt.org/directory"
 LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-def named(name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-
-
-def definition(group: str, plural: str, kind: str, scope: str = "Namespaced", short: str = "") -> dict[str, Any]:
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
-    }
-    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [short] if short else []}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "scope": scope, "names": names, "versions": [version]},
-    }
-
-
-@pytest.fixture
-def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    name = f"m-{words[:24].strip('-')}-{words[-24:].strip('-')}"
-    lab.kubectl("create", "namespace", name)
-    yield name
-    lab.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @contextmanager
@@ -70,79 +54,48 @@ def stopped(lab: Lab, home: str, name: str) -> Iterator[None]:
         lab.kubectl("-n", home, "rollout", "status", f"deployment/{name}", "--timeout=180s")
 
 
-def reasons(lab: Lab, namespace: str, wanted: str) -> dict[str, str]:
-    """The Events of a namespace by reason, once the wanted one is among them."""
-
-    def found() -> dict[str, str] | None:
-        told = {item["reason"]: item["message"] for item in lab.get("-n", namespace, "events")["items"]}
-        return told if wanted in told else None
-
-    return eventually(found)
-
-
-def hostname(lab: Lab, namespace: str, name: str = "web") -> str:
-    path = "--output=jsonpath={.status.loadBalancer.ingress[0].hostname}"
-    return lab.kubectl("-n", namespace, "get", "ingress", name, path)
-
-
 # -- the Cloudflare tunnel ------------------------------------------------------------------------------------------
 
 
-def controller() -> dict[str, Any]:
+def controller() -> Object:
     """The controller's Deployment, as its chart makes it."""
-    name = "cloudflare-tunnel-ingress-controller"
-    made = deployment(TUNNEL_HOME, name, {"app.kubernetes.io/name": name})
-    keys = {
-        "CLOUDFLARE_API_TOKEN": "api-token",
-        "CLOUDFLARE_ACCOUNT_ID": "cloudflare-account-id",
-        "CLOUDFLARE_TUNNEL_NAME": "cloudflare-tunnel-name",
-    }
+    keys = {"API_TOKEN": "api-token", "ACCOUNT_ID": "cloudflare-account-id", "TUNNEL_NAME": "cloudflare-tunnel-name"}
     login = [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": "cloudflare-api", "key": key}}}
-        for variable, key in keys.items()
+        {"name": f"CLOUDFLARE_{name}", "valueFrom": {"secretKeyRef": {"name": "cloudflare-api", "key": key}}}
+        for name, key in keys.items()
     ]
-    container = made["spec"]["template"]["spec"]["containers"][0]
-    container["command"] = [
-        name,
+    command = [
+        CONTROLLER,
         "--ingress-class=cloudflare-tunnel",
-        "--controller-class=strrl.dev/cloudflare-tunnel-ingress-controller",
+        f"--controller-class=strrl.dev/{CONTROLLER}",
         "--cloudflared-protocol=quic",
         "--cluster-domain=cluster.local",
     ]
-    container["env"] = [
+    env = [
         *login,
         {"name": "CLOUDFLARED_IMAGE", "value": "cloudflare/cloudflared:2026.7.0"},
         {"name": "CLOUDFLARED_REPLICA_COUNT", "value": "2"},
     ]
-    return made
+    return deployment(TUNNEL_HOME, CONTROLLER, {"app.kubernetes.io/name": CONTROLLER}, command=command, env=env)
 
 
+CONTROLLER = "cloudflare-tunnel-ingress-controller"
 LOGIN = {"api-token": TOKEN, "cloudflare-account-id": ACCOUNT, "cloudflare-tunnel-name": "homelab"}
-CLASS = {
-    "apiVersion": "networking.k8s.io/v1",
-    "kind": "IngressClass",
-    "metadata": {"name": "cloudflare-tunnel"},
-    "spec": {"controller": "strrl.dev/cloudflare-tunnel-ingress-controller"},
-}
+CLASS = made(
+    "networking.k8s.io/v1", "IngressClass", "", "cloudflare-tunnel", spec={"controller": f"strrl.dev/{CONTROLLER}"}
+)
 
 
 @pytest.fixture(scope="module")
 def tunnel(lab: Lab) -> Lab:
     login = secret(TUNNEL_HOME, "cloudflare-api", **LOGIN)
-    apply(lab, named(TUNNEL_HOME), CLASS, login, controller())
-    lab.kubectl("-n", TUNNEL_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
+    apply(lab, made("v1", "Namespace", "", TUNNEL_HOME), CLASS, login, controller())
+    await_available(lab, TUNNEL_HOME)
     return lab
 
 
-def public(namespace: str, host: str = "hooks.example.org", **changes: Any) -> dict[str, Any]:
-    path = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}
-    rule = {"http": {"paths": [path | changes]}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {"name": "web", "namespace": namespace},
-        "spec": {"ingressClassName": "cloudflare-tunnel", "rules": [rule | ({"host": host} if host else {})]},
-    }
+def public(namespace: str, host: str = "hooks.example.org", tls: str = "", **path: Any) -> Object:
+    return ingress(namespace, "cloudflare-tunnel", host, tls, **path)
 
 
 def test_a_public_ingress_gets_the_tunnels_address(tunnel: Lab, namespace: str) -> None:
@@ -157,7 +110,7 @@ def test_a_public_ingress_gets_the_tunnels_address(tunnel: Lab, namespace: str) 
     tunnel.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+REFUSED: dict[str, tuple[Object, str]] = {
     "no-host": ({"host": ""}, "host in ingress {0}/web is empty"),
     "exact": ({"pathType": "Exact"}, "path type in ingress {0}/web is Exact, which is not supported"),
     "no-port": (
@@ -187,9 +140,7 @@ def test_what_the_tunnel_cannot_route_is_told_and_has_an_address_all_the_same(
 
 
 def test_tls_of_a_public_ingress_is_ignored_and_told(tunnel: Lab, namespace: str) -> None:
-    wanted = public(namespace)
-    wanted["spec"]["tls"] = [{"hosts": ["hooks.example.org"]}]
-    apply(tunnel, service(namespace, "web"), wanted)
+    apply(tunnel, service(namespace, "web"), public(namespace, tls="hooks.example.org"))
     assert "will be ignored" in reasons(tunnel, namespace, "TLSIgnored")["TLSIgnored"]
 
 
@@ -197,28 +148,25 @@ def test_connectors_run_with_a_token_of_the_tunnel(tunnel: Lab, namespace: str) 
     tunnel.kubectl("-n", TUNNEL_HOME, "rollout", "status", "deployment/controlled-cloudflared-connector")
     found = tunnel.get("-n", TUNNEL_HOME, "deployment", "controlled-cloudflared-connector")
     assert found["spec"]["replicas"] == 2
-    assert found["metadata"]["ownerReferences"][0]["name"] == "cloudflare-tunnel-ingress-controller"
+    assert found["metadata"]["ownerReferences"][0]["name"] == CONTROLLER
     container = found["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "cloudflare/cloudflared:2026.7.0"
     assert container["command"][-2:] == ["0.0.0.0:44483", "run"]
-    token = json.loads(base64.b64decode(values(tunnel, TUNNEL_HOME, "controlled-cloudflared-token")["tunnel-token"]))
+    token = json.loads(base64.b64decode(tunnel.secret(TUNNEL_HOME, "controlled-cloudflared-token")["tunnel-token"]))
     assert token["a"] == ACCOUNT
     apply(tunnel, service(namespace, "web"), public(namespace))
     assert eventually(lambda: hostname(tunnel, namespace)) == f"{token['t']}.cfargotunnel.com"
 
 
 def test_nothing_is_routed_without_the_controller_and_its_login(tunnel: Lab, namespace: str) -> None:
-    with stopped(tunnel, TUNNEL_HOME, "cloudflare-tunnel-ingress-controller"):
-        apply(tunnel, service(namespace, "web"), public(namespace), service(namespace, "mark", type="LoadBalancer"))
-        path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
-        # The mark was made last and was seen: the Ingress was seen before it.
-        eventually(lambda: tunnel.kubectl("-n", namespace, "get", "service", "mark", path))
+    with stopped(tunnel, TUNNEL_HOME, CONTROLLER):
+        apply(tunnel, service(namespace, "web"), public(namespace))
+        controllers_have_looked(tunnel, namespace)
         assert not hostname(tunnel, namespace)
     tunnel.kubectl("-n", TUNNEL_HOME, "delete", "secret", "cloudflare-api")
     try:
         apply(tunnel, public(namespace) | {"metadata": {"name": "other", "namespace": namespace}})
-        apply(tunnel, service(namespace, "sign", type="LoadBalancer"))
-        eventually(lambda: tunnel.kubectl("-n", namespace, "get", "service", "sign", path))
+        controllers_have_looked(tunnel, namespace, "second-mark")
         assert not hostname(tunnel, namespace, "other")
     finally:
         apply(tunnel, secret(TUNNEL_HOME, "cloudflare-api", **LOGIN))
@@ -228,7 +176,7 @@ def test_nothing_is_routed_without_the_controller_and_its_login(tunnel: Lab, nam
 def test_a_deleted_public_ingress_waits_for_the_controller(tunnel: Lab, namespace: str) -> None:
     apply(tunnel, service(namespace, "web"), public(namespace))
     eventually(lambda: hostname(tunnel, namespace))
-    with stopped(tunnel, TUNNEL_HOME, "cloudflare-tunnel-ingress-controller"):
+    with stopped(tunnel, TUNNEL_HOME, CONTROLLER):
         tunnel.kubectl("-n", namespace, "delete", "ingress", "web", "--wait=false")
         assert tunnel.get("-n", namespace, "ingress", "web")["metadata"]["deletionTimestamp"]
     eventually(lambda: not tunnel.get("-n", namespace, "ingress")["items"])
@@ -237,18 +185,18 @@ def test_a_deleted_public_ingress_waits_for_the_controller(tunnel: Lab, namespac
 def test_the_tokens_are_in_no_log(tunnel: Lab) -> None:
     log = (tunnel.lab_dir / "logs" / "operators.log").read_text()
     assert TOKEN not in log
-    assert values(tunnel, TUNNEL_HOME, "controlled-cloudflared-token")["tunnel-token"] not in log
+    assert tunnel.secret(TUNNEL_HOME, "controlled-cloudflared-token")["tunnel-token"] not in log
 
 
 # -- Ingresses of the tailnet ---------------------------------------------------------------------------------------
 
 
 def test_a_headless_backend_is_refused_on_the_tailnet(lab: Lab, namespace: str) -> None:
-    apply(lab, named("tailscale"), TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
+    apply(
+        lab, made("v1", "Namespace", "", "tailscale"), TAILSCALE, secret("tailscale", "operator-oauth", client_id="x")
+    )
     lab.kubectl("-n", "tailscale", "wait", "deployment/operator", "--for=condition=Available", "--timeout=180s")
-    wanted = public(namespace, host="")
-    wanted["spec"] |= {"ingressClassName": "tailscale", "tls": [{"hosts": ["photos"]}]}
-    apply(lab, service(namespace, "web", clusterIP="None"), wanted)
+    apply(lab, service(namespace, "web", clusterIP="None"), ingress(namespace, "tailscale", tls="photos"))
     told = reasons(lab, namespace, "NoValidBackends")
     assert told["InvalidIngressBackend"] == 'backend for path "/" has invalid ClusterIP'
     assert not hostname(lab, namespace)
@@ -258,17 +206,15 @@ def test_a_headless_backend_is_refused_on_the_tailnet(lab: Lab, namespace: str) 
 # -- cert-manager ---------------------------------------------------------------------------------------------------
 
 
-def programs() -> Iterator[dict[str, Any]]:
+def programs() -> Iterator[Object]:
     for component, name in {"controller": "cert-manager", "webhook": "webhook", "cainjector": "cainjector"}.items():
         labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": component}
         full = "cert-manager" if component == "controller" else f"cert-manager-{component}"
-        made = deployment(MANAGER_HOME, full, labels | {"app.kubernetes.io/instance": "cert-manager"})
-        container = made["spec"]["template"]["spec"]["containers"][0]
-        container["args"] = {
+        args = {
             "controller": ["--cluster-resource-namespace=$(POD_NAMESPACE)"],
             "webhook": ["--dynamic-serving-ca-secret-name=cert-manager-webhook-ca"],
         }.get(component, [])
-        yield made
+        yield deployment(MANAGER_HOME, full, labels | {"app.kubernetes.io/instance": "cert-manager"}, args=args)
 
 
 KINDS = (("certificates", "Certificate"), ("issuers", "Issuer"), ("clusterissuers", "ClusterIssuer"))
@@ -280,24 +226,18 @@ def manager(lab: Lab) -> Lab:
         definition("cert-manager.io", plural, kind, "Cluster" if kind == "ClusterIssuer" else "Namespaced")
         for plural, kind in KINDS
     ]
-    apply(lab, named(MANAGER_HOME), *kinds, *programs())
-    lab.kubectl("-n", MANAGER_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
+    apply(lab, made("v1", "Namespace", "", MANAGER_HOME), *kinds, *programs())
+    await_available(lab, MANAGER_HOME)
     for plural, _ in KINDS:
         lab.kubectl("wait", f"crd/{plural}.cert-manager.io", "--for=condition=Established", "--timeout=180s")
     return lab
 
 
-def issuer(name: str, spec: dict[str, Any], namespace: str = "") -> dict[str, Any]:
-    where = {"namespace": namespace} if namespace else {}
-    return {
-        "apiVersion": "cert-manager.io/v1",
-        "kind": "Issuer" if namespace else "ClusterIssuer",
-        "metadata": {"name": name} | where,
-        "spec": spec,
-    }
+def issuer(name: str, spec: Object, namespace: str = "") -> Object:
+    return made("cert-manager.io/v1", "Issuer" if namespace else "ClusterIssuer", namespace, name, spec=spec)
 
 
-def acme(name: str, token: str, server: str = PRODUCTION) -> dict[str, Any]:
+def acme(name: str, token: str, server: str = PRODUCTION) -> Object:
     cloudflare = {"apiTokenSecretRef": {"name": token, "key": "api-token"}}
     account = {"name": f"{name}-account"}
     solvers = [{"dns01": {"cloudflare": cloudflare}}]
@@ -307,24 +247,20 @@ def acme(name: str, token: str, server: str = PRODUCTION) -> dict[str, Any]:
     )
 
 
-def ready(lab: Lab, *what: str, reason: str) -> dict[str, Any]:
+def ready(lab: Lab, *what: str, reason: str) -> Object:
     """The condition Ready, once it gives this reason."""
 
-    def found() -> dict[str, Any] | None:
+    def found() -> Object | None:
         told = condition(lab.get(*what), "Ready")
         return told if told.get("reason") == reason else None
 
     return eventually(found)
 
 
-def certificate(namespace: str, name: str = "site", issued_by: str = "", **spec: Any) -> dict[str, Any]:
+def certificate(namespace: str, name: str = "site", issued_by: str = "", **spec: Any) -> Object:
     reference = {"name": issued_by, "kind": "ClusterIssuer"} if issued_by else {"name": "own", "kind": "Issuer"}
-    return {
-        "apiVersion": "cert-manager.io/v1",
-        "kind": "Certificate",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"secretName": f"{name}-tls", "dnsNames": ["site.example.org"], "issuerRef": reference} | spec,
-    }
+    wanted = {"secretName": f"{name}-tls", "dnsNames": ["site.example.org"], "issuerRef": reference} | spec
+    return made("cert-manager.io/v1", "Certificate", namespace, name, spec=wanted)
 
 
 def test_an_acme_issuer_is_ready_once_its_token_is_there(manager: Lab) -> None:
@@ -345,7 +281,7 @@ def test_an_acme_issuer_is_ready_once_its_token_is_there(manager: Lab) -> None:
     status = manager.get("clusterissuer", "first")["status"]["acme"]
     assert status["uri"].startswith("https://acme-v02.api.letsencrypt.org/acme/acct/")
     assert status["lastRegisteredEmail"] == "me@example.org"
-    assert "PRIVATE KEY" in values(manager, MANAGER_HOME, "first-account")["tls.key"]
+    assert "PRIVATE KEY" in manager.secret(MANAGER_HOME, "first-account")["tls.key"]
 
 
 def test_the_old_acme_server_is_refused(manager: Lab) -> None:
@@ -364,7 +300,7 @@ def test_a_certificate_is_real_and_ready(manager: Lab, namespace: str) -> None:
     apply(manager, issuer("own", {"selfSigned": {}}, namespace), certificate(namespace, commonName="site"))
     told = ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
     assert told["message"] == "Certificate is up to date and has not expired"
-    found = values(manager, namespace, "site-tls")
+    found = manager.secret(namespace, "site-tls")
     made = x509.load_pem_x509_certificate(found["tls.crt"].encode())
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["site.example.org"]
@@ -383,7 +319,7 @@ def test_a_certificate_of_an_acme_issuer_has_a_chain_and_no_authority_of_its_own
     apply(manager, acme("second", "second-token"), secret(MANAGER_HOME, "second-token", **{"api-token": TOKEN}))
     apply(manager, certificate(namespace, issued_by="second"))
     ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
-    found = values(manager, namespace, "site-tls")
+    found = manager.secret(namespace, "site-tls")
     assert found["tls.crt"].count("BEGIN CERTIFICATE") == 2
     assert "ca.crt" not in found
     marks = manager.get("-n", namespace, "secret", "site-tls")["metadata"]["annotations"]
@@ -403,9 +339,9 @@ def test_a_certificate_waits_for_its_issuer_and_says_why(manager: Lab, namespace
     authority["spec"]["issuerRef"]["name"] = "root"
     apply(manager, issuer("root", {"selfSigned": {}}, namespace), authority)
     ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
-    signed = x509.load_pem_x509_certificate(values(manager, namespace, "site-tls")["tls.crt"].encode())
+    signed = x509.load_pem_x509_certificate(manager.secret(namespace, "site-tls")["tls.crt"].encode())
     signed.verify_directly_issued_by(
-        x509.load_pem_x509_certificate(values(manager, namespace, "authority")["tls.crt"].encode())
+        x509.load_pem_x509_certificate(manager.secret(namespace, "authority")["tls.crt"].encode())
     )
 
 
@@ -430,10 +366,10 @@ def renewed_by_change(lab: Lab, namespace: str) -> None:
 def test_a_certificate_is_made_anew(manager: Lab, namespace: str, renew: Any) -> None:
     apply(manager, issuer("own", {"selfSigned": {}}, namespace), certificate(namespace))
     ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
-    before = values(manager, namespace, "site-tls")["tls.crt"]
+    before = manager.secret(namespace, "site-tls")["tls.crt"]
     renew(manager, namespace)
     after = eventually(
-        lambda: (found := values(manager, namespace, "site-tls").get("tls.crt")) and found != before and found
+        lambda: (found := manager.secret(namespace, "site-tls").get("tls.crt")) and found != before and found
     )
     assert after
     eventually(lambda: manager.get("-n", namespace, "certificate", "site")["status"]["revision"] == 2)
@@ -449,27 +385,20 @@ def test_the_webhooks_authority_is_injected(manager: Lab) -> None:
         "rules": [{"apiGroups": ["nobody.example"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["*"]}],
     }
     marks = {"cert-manager.io/inject-ca-from-secret": f"{MANAGER_HOME}/cert-manager-webhook-ca"}
-    apply(
-        manager,
-        {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": "m-webhook", "annotations": marks},
-            "webhooks": [hook],
-        },
-    )
+    configuration = made("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "", "m-webhook")
+    configuration["metadata"]["annotations"] = marks
+    apply(manager, configuration | {"webhooks": [hook]})
     path = "--output=jsonpath={.webhooks[0].clientConfig.caBundle}"
     bundle = eventually(lambda: manager.kubectl("get", "validatingwebhookconfiguration", "m-webhook", path))
-    authority = values(manager, MANAGER_HOME, "cert-manager-webhook-ca")["ca.crt"]
+    authority = manager.secret(MANAGER_HOME, "cert-manager-webhook-ca")["ca.crt"]
     assert base64.b64decode(bundle).decode() == authority
     manager.kubectl("delete", "validatingwebhookconfiguration", "m-webhook")
 
 
 def test_nothing_is_issued_without_cert_manager(manager: Lab, namespace: str) -> None:
     with stopped(manager, MANAGER_HOME, "cert-manager-webhook"):
-        apply(manager, issuer("own", {"selfSigned": {}}, namespace), service(namespace, "mark", type="LoadBalancer"))
-        path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
-        eventually(lambda: manager.kubectl("-n", namespace, "get", "service", "mark", path))
+        apply(manager, issuer("own", {"selfSigned": {}}, namespace))
+        controllers_have_looked(manager, namespace)
         assert "status" not in manager.get("-n", namespace, "issuer", "own")
     ready(manager, "-n", namespace, "issuer", "own", reason="IsReady")
 
@@ -482,39 +411,40 @@ def clickhouse(lab: Lab) -> Lab:
     operator = {"app.kubernetes.io/name": "altinity-clickhouse-operator"}
     group = "clickhouse.altinity.com"
     kind = definition(group, "clickhouseinstallations", "ClickHouseInstallation", short="chi")
-    apply(lab, named(CLICKHOUSE_HOME), kind, deployment(CLICKHOUSE_HOME, "altinity-clickhouse-operator", operator))
-    lab.kubectl("-n", CLICKHOUSE_HOME, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=180s")
+    apply(
+        lab,
+        made("v1", "Namespace", "", CLICKHOUSE_HOME),
+        kind,
+        deployment(CLICKHOUSE_HOME, "altinity-clickhouse-operator", operator),
+    )
+    await_available(lab, CLICKHOUSE_HOME)
     lab.kubectl("wait", f"crd/clickhouseinstallations.{group}", "--for=condition=Established", "--timeout=180s")
     return lab
 
 
-def installation(namespace: str, *, replicas: int = 1, size: str = "1Gi", policy: str = "Retain") -> dict[str, Any]:
+def installation(namespace: str, *, replicas: int = 1, size: str = "1Gi", policy: str = "Retain") -> Object:
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
     ports = [{"name": "http", "port": 8123, "targetPort": 8123}, {"name": "tcp", "port": 9000, "targetPort": 9000}]
     login = {"valueFrom": {"secretKeyRef": {"name": "login", "key": "password"}}}
     names = {"serviceTemplate": "service", "podTemplate": "pod", "dataVolumeClaimTemplate": "data"}
     container = {"name": "clickhouse", "image": "altinity/clickhouse-server:lab"}
-    return {
-        "apiVersion": "clickhouse.altinity.com/v1",
-        "kind": "ClickHouseInstallation",
-        "metadata": {"name": "main", "namespace": namespace},
-        "spec": {
-            "defaults": {"templates": names},
-            "templates": {
-                "podTemplates": [{"name": "pod", "spec": {"containers": [container]}}],
-                "serviceTemplates": [{"name": "service", "spec": {"type": "ClusterIP", "ports": ports}}],
-                "volumeClaimTemplates": [{"name": "data", "reclaimPolicy": policy, "spec": claim}],
-            },
-            "configuration": {
-                "users": {"apps/password": login, "apps/networks/ip": ["10.0.0.0/8"]},
-                "clusters": [{"name": "all", "layout": {"shardsCount": 1, "replicasCount": replicas}}],
-            },
+    spec = {
+        "defaults": {"templates": names},
+        "templates": {
+            "podTemplates": [{"name": "pod", "spec": {"containers": [container]}}],
+            "serviceTemplates": [{"name": "service", "spec": {"type": "ClusterIP", "ports": ports}}],
+            "volumeClaimTemplates": [{"name": "data", "reclaimPolicy": policy, "spec": claim}],
+        },
+        "configuration": {
+            "users": {"apps/password": login, "apps/networks/ip": ["10.0.0.0/8"]},
+            "clusters": [{"name": "all", "layout": {"shardsCount": 1, "replicasCount": replicas}}],
         },
     }
+    return made("clickhouse.altinity.com/v1", "ClickHouseInstallation", namespace, "main", spec=spec)
 
 
-def completed(lab: Lab, namespace: str, hosts: int) -> dict[str, Any]:
-    def found() -> dict[str, Any] | None:
+def completed(lab: Lab, namespace: str, hosts: int) -> Object:
+    def found() -> Object | None:
         status = lab.get("-n", namespace, "chi", "main").get("status", {})
         return status if (status.get("status"), status.get("hostsCompleted")) == ("Completed", hosts) else None
 

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,7 @@ from lab import platform
 from lab.platform import ports, processes
 from lab.platform.supervisor import Record, Started
 from runbooks.core.errors import OpsError, Usage
-
-from .conftest import Lab, kill
+from tests.lab.command_line import Lab, kill
 
 pytestmark = pytest.mark.lab
 
@@ -50,14 +48,6 @@ def listening(pid: int) -> set[str]:
         for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]
     ]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
-
-
-@pytest.fixture
-def namespace(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = f"t-{abs(hash(request.node.name)) % 10**8}"
-    lab.kubectl("create", "namespace", name)
-    yield name
-    lab.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def test_every_component_is_ready(lab: Lab) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .conftest import Lab
+from tests.lab.command_line import Lab
+from tests.lab.objects import Object, apply, deployment, eventually, made
 
 pytestmark = pytest.mark.lab
 
@@ -19,43 +17,18 @@ NAMESPACE = "watching"
 OPERATOR = {"app.kubernetes.io/component": "prometheus-operator"}
 
 
-def eventually(look: Callable[[], Any], seconds: float = 180.0) -> Any:
-    """What `look` finds, as soon as that is something; kubectl's complaints count as nothing."""
-    deadline, last = time.monotonic() + seconds, ""
-    while time.monotonic() < deadline:
-        try:
-            if found := look():
-                return found
-        except AssertionError as complaint:
-            last = str(complaint)
-    raise AssertionError(f"not within {seconds} s: {last}")
-
-
-def operator() -> dict[str, Any]:
-    container = {"name": "operator", "image": "operator"}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "operator", "namespace": NAMESPACE, "labels": OPERATOR},
-        "spec": {
-            "selector": {"matchLabels": OPERATOR},
-            "template": {"metadata": {"labels": OPERATOR}, "spec": {"containers": [container]}},
-        },
-    }
-
-
-def watcher(kind: str, storage: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": kind,
-        "metadata": {"name": "main", "namespace": NAMESPACE},
-        "spec": {"replicas": 1} | ({"storage": storage} if storage else {}),
-    }
+def watcher(kind: str, storage: Object | None = None) -> Object:
+    spec = {"replicas": 1} | ({"storage": storage} if storage else {})
+    return made("monitoring.coreos.com/v1", kind, NAMESPACE, "main", spec=spec)
 
 
 def conditions(lab: Lab, kind: str) -> dict[str, str]:
     status = lab.get(kind, "main", f"--namespace={NAMESPACE}").get("status", {})
     return {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
+
+
+def stateful_sets(lab: Lab) -> list[str]:
+    return [item["metadata"]["name"] for item in lab.get("statefulset", f"--namespace={NAMESPACE}")["items"]]
 
 
 @pytest.fixture
@@ -70,11 +43,10 @@ def watching(lab: Lab) -> Iterator[Lab]:
 def test_they_become_pods_with_their_claims_once_the_operator_is_there(watching: Lab) -> None:
     template = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
     storage = {"volumeClaimTemplate": template}
-    wanted = {"apiVersion": "v1", "kind": "List", "items": [watcher("Prometheus", storage), watcher("Alertmanager")]}
-    watching.kubectl("apply", "--filename=-", stdin=json.dumps(wanted))
-    assert watching.get("statefulset", f"--namespace={NAMESPACE}")["items"] == []
+    apply(watching, watcher("Prometheus", storage), watcher("Alertmanager"))
+    assert stateful_sets(watching) == []
 
-    watching.kubectl("apply", "--filename=-", stdin=json.dumps(operator()))
+    apply(watching, deployment(NAMESPACE, "operator", OPERATOR))
     for kind in ("prometheus", "alertmanager"):
         assert eventually(lambda kind=kind: conditions(watching, kind).get("Available") == "True")
         assert conditions(watching, kind)["Reconciled"] == "True"
@@ -85,11 +57,4 @@ def test_they_become_pods_with_their_claims_once_the_operator_is_there(watching:
     assert claim["status"]["phase"] == "Bound"
 
     watching.kubectl("delete", "alertmanager", "main", f"--namespace={NAMESPACE}")
-    names = eventually(
-        lambda: [
-            found
-            for found in [watching.get("statefulset", f"--namespace={NAMESPACE}")["items"]]
-            if [item["metadata"]["name"] for item in found] == ["prometheus-main"]
-        ]
-    )
-    assert names, "what belongs to it goes with it"
+    eventually(lambda: stateful_sets(watching) == ["prometheus-main"])

@@ -7,12 +7,11 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.lab.command_line import Checkout, Deployed
-from tests.lab.workshop import Workshop
+from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -47,11 +46,6 @@ Deployment(
 """
 
 
-def got(checkout: Checkout, *words: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(checkout.kubectl("get", "-o", "json", *words))
-    return found
-
-
 def refresh(checkout: Checkout, folder: str) -> None:
     """What people try first: plain `pulumi refresh` in the project."""
     inv = shlex.quote(str(checkout.root / "inv"))
@@ -73,7 +67,7 @@ def rename(postgres: Checkout) -> None:
 
 
 def hostname(postgres: Checkout) -> str:
-    return str(got(postgres, *SERVICE)["metadata"]["annotations"][HOSTNAME])
+    return str(postgres.get(*SERVICE)["metadata"]["annotations"][HOSTNAME])
 
 
 def test_every_message_about_a_changed_service_names_its_repair(postgres: Checkout) -> None:
@@ -90,7 +84,7 @@ def test_every_message_about_a_changed_service_names_its_repair(postgres: Checko
     assert f'"other" => "{name}"' in repaired.stdout
     assert "unchanged: postgres" in repaired.stdout
     assert hostname(postgres) == name
-    assert got(postgres, *SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
+    assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
     assert postgres.state("postgresql") == before, "the state was right all the time"
     postgres.inv("drift.postgres").ends_with(0)
     postgres.inv("verify.postgres").ends_with(0)
@@ -109,20 +103,20 @@ def test_a_state_that_took_the_change_in_is_repaired_too(postgres: Checkout) -> 
     repaired.ends_with(0)
     assert "(held by kubectl-annotate)" in repaired.stdout
     assert hostname(postgres) == name
-    assert got(postgres, *SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
+    assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
     postgres.inv("preview.postgres", "--only", "--expect-no-changes").ends_with(0)
     postgres.inv("verify.postgres").ends_with(0)
     postgres.kubectl("label", *SERVICE, "somebody-")
 
 
 def test_a_custom_resource_is_put_back(postgres: Checkout) -> None:
-    before = got(postgres, *CLUSTER)["spec"]["enablePDB"]
+    before = postgres.get(*CLUSTER)["spec"]["enablePDB"]
     postgres.kubectl("patch", *CLUSTER, "--type=merge", "-p", json.dumps({"spec": {"enablePDB": not before}}))
     repaired = postgres.inv("repair.postgres")
     repaired.ends_with(0)
     assert "spec.enablePDB" in repaired.stdout
     assert "(held by kubectl-patch)" in repaired.stdout
-    assert got(postgres, *CLUSTER)["spec"]["enablePDB"] is before
+    assert postgres.get(*CLUSTER)["spec"]["enablePDB"] is before
 
 
 def test_again_nothing_is_to_repair(postgres: Checkout) -> None:
@@ -135,24 +129,24 @@ def test_again_nothing_is_to_repair(postgres: Checkout) -> None:
 
 
 @pytest.fixture(scope="module")
-def probe(workshop: Workshop) -> Iterator[Workshop]:
-    workshop.forget_probe()
-    workshop.write_program(PROGRAM)
-    workshop.inv("deploy.probe").ends_with(0)
+def probe(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
+    probe_checkout.forget_probe()
+    probe_checkout.write_program(PROGRAM)
+    probe_checkout.inv("deploy.probe").ends_with(0)
     try:
-        yield workshop
+        yield probe_checkout
     finally:
-        workshop.kubectl("delete", "--ignore-not-found", "secret/probe", "service/probe")
-        workshop.forget_probe()
+        probe_checkout.kubectl("delete", "--ignore-not-found", "secret/probe", "service/probe")
+        probe_checkout.forget_probe()
 
 
-def is_as_applied(probe: Workshop, before: bytes) -> None:
+def is_as_applied(probe: ProbeCheckout, before: bytes) -> None:
     assert probe.state("probe") == before
     probe.inv("drift.probe").ends_with(0)
     probe.inv("verify.probe").ends_with(0)
 
 
-def test_a_deployment_gets_its_scale_and_image_back(probe: Workshop) -> None:
+def test_a_deployment_gets_its_scale_and_image_back(probe: ProbeCheckout) -> None:
     before = probe.state("probe")
     probe.kubectl("scale", "deployment/probe", "--replicas=3")
     probe.kubectl("set", "image", "deployment/probe", "main=registry.example/probe:2")
@@ -161,7 +155,7 @@ def test_a_deployment_gets_its_scale_and_image_back(probe: Workshop) -> None:
     repaired.ends_with(0)
     assert "restarted: pods are rolled" in repaired.stdout
     assert "(held by kubectl, kubectl-set)" in repaired.stdout
-    spec = got(probe, "deployment/probe")["spec"]
+    spec = probe.get("deployment/probe")["spec"]
     (container,) = spec["template"]["spec"]["containers"]
     assert (spec["replicas"], container["image"]) == (1, "registry.example/probe:1")
     assert container["env"] == [{"name": "ADDED", "value": "yes"}], "what others added stays"
@@ -169,7 +163,7 @@ def test_a_deployment_gets_its_scale_and_image_back(probe: Workshop) -> None:
     probe.kubectl("set", "env", "deployment/probe", "ADDED-")
 
 
-def test_a_service_gets_its_port_back(probe: Workshop) -> None:
+def test_a_service_gets_its_port_back(probe: ProbeCheckout) -> None:
     """A port is known by its number: applied alone, the right one would come beside the wrong one."""
     before = probe.state("probe")
     patch = [
@@ -181,55 +175,55 @@ def test_a_service_gets_its_port_back(probe: Workshop) -> None:
     repaired.ends_with(0)
     assert "(held by kubectl-patch)" in repaired.stdout
     assert "~ spec.ports[0].port: 81 => 80" in repaired.stdout
-    service = got(probe, "service/probe")
+    service = probe.get("service/probe")
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("http", 80)]
     assert service["metadata"]["labels"]["somebody"] == "else", "what others added stays"
     is_as_applied(probe, before)
 
 
-def test_a_renamed_container_does_not_stay_beside_the_right_one(probe: Workshop) -> None:
+def test_a_renamed_container_does_not_stay_beside_the_right_one(probe: ProbeCheckout) -> None:
     before = probe.state("probe")
     patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "renamed"}]
     probe.kubectl("patch", "deployment/probe", "--type=json", "-p", json.dumps(patch))
     probe.inv("repair.probe").ends_with(0)
-    containers = got(probe, "deployment/probe")["spec"]["template"]["spec"]["containers"]
+    containers = probe.get("deployment/probe")["spec"]["template"]["spec"]["containers"]
     assert [container["name"] for container in containers] == ["main"]
     is_as_applied(probe, before)
 
 
-def test_a_secret_is_put_back_unseen(probe: Workshop) -> None:
+def test_a_secret_is_put_back_unseen(probe: ProbeCheckout) -> None:
     before = probe.state("probe")
     other = {"data": {"password": base64.b64encode(OTHER.encode()).decode()}}
     probe.kubectl("patch", "secret/probe", "--type=merge", "-p", json.dumps(other))
     repaired = probe.inv("repair.probe")
     repaired.ends_with(0)
     assert "~ data.password: [secret] => [secret]" in repaired.stdout
-    assert base64.b64decode(got(probe, "secret/probe")["data"]["password"]).decode() == PASSWORD
+    assert base64.b64decode(probe.get("secret/probe")["data"]["password"]).decode() == PASSWORD
     is_as_applied(probe, before)
     values = [PASSWORD, base64.b64encode(PASSWORD.encode()).decode(), OTHER, other["data"]["password"]]
     written = b"".join(path.read_bytes() for path in probe.runs.rglob("*") if path.is_file())
     assert [value for value in values if value in repaired.all or value.encode() in written] == []
 
 
-def test_a_deleted_object_is_made_anew(probe: Workshop) -> None:
+def test_a_deleted_object_is_made_anew(probe: ProbeCheckout) -> None:
     before = probe.state("probe")
     probe.kubectl("delete", "configmap/probe-lab")
     repaired = probe.inv("repair.probe")
     repaired.ends_with(0)
     assert "ConfigMap probe  (it is gone)" in repaired.stdout
-    assert got(probe, "configmap/probe-lab")["data"] == {"word": "first"}
+    assert probe.get("configmap/probe-lab")["data"] == {"word": "first"}
     is_as_applied(probe, before)
 
 
-def test_a_deleted_object_that_the_state_forgot_is_made_anew(probe: Workshop) -> None:
+def test_a_deleted_object_that_the_state_forgot_is_made_anew(probe: ProbeCheckout) -> None:
     probe.kubectl("delete", "configmap/probe-lab")
     refresh(probe, "pulumi/probe")
     probe.inv("repair.probe").ends_with(0)
-    assert got(probe, "configmap/probe-lab")["data"] == {"word": "first"}
+    assert probe.get("configmap/probe-lab")["data"] == {"word": "first"}
     probe.inv("preview.probe", "--expect-no-changes").ends_with(0)
 
 
-def test_a_change_by_hand_and_one_of_the_program_meet(probe: Workshop) -> None:
+def test_a_change_by_hand_and_one_of_the_program_meet(probe: ProbeCheckout) -> None:
     """The preview stops at the conflict; what the program says now is put in its place, and then applied."""
     probe.kubectl("set", "image", "deployment/probe", "main=registry.example/probe:2")
     probe.write_program(PROGRAM.replace("probe:1", "probe:3"))
@@ -253,24 +247,21 @@ ConfigMap("probe", metadata={"name": "probe-mx"}, data={"word": "first"})
 """
 
 
-def test_a_real_target_asks_first(probe: Workshop) -> None:
+def test_a_real_target_asks_first(probe: ProbeCheckout) -> None:
     """Nothing is put back without a yes; a service that is not deployed has nothing to repair."""
-    init = ("--target", "home", "stack.init", "probe")
-    probe.typed(*init, answers=[("Create organization/probe/mx?", "y")], env=probe.with_pulumi).ends_with(0)
-    for key in ("token", "note"):
-        probe.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
+    probe.make_stack_at_home()
     probe.at_home("repair.probe").ends_with(6, "not deployed")
     probe.write_program(CONFIG_MAP)
     try:
         probe.at_home("deploy.probe", "--yes").ends_with(0)
         probe.kubectl("patch", "configmap/probe-mx", "--type=merge", "-p", '{"data": {"word": "other"}}')
         probe.at_home("repair.probe").ends_with(8, "next: ./inv --target home repair.probe --yes")
-        assert got(probe, "configmap/probe-mx")["data"] == {"word": "other"}
+        assert probe.get("configmap/probe-mx")["data"] == {"word": "other"}
         words = ("--target", "home", "repair.probe")
         probe.typed(*words, answers=[("Apply this?", "n")], env=probe.with_pulumi).ends_with(8, "not approved")
-        assert got(probe, "configmap/probe-mx")["data"] == {"word": "other"}
+        assert probe.get("configmap/probe-mx")["data"] == {"word": "other"}
         probe.at_home("repair.probe", "--yes").ends_with(0)
-        assert got(probe, "configmap/probe-mx")["data"] == {"word": "first"}
+        assert probe.get("configmap/probe-mx")["data"] == {"word": "first"}
         probe.at_home("drift.probe").ends_with(0)
         probe.write_target(cluster_uid="00000000-dead-beef-0000-000000000000")
         probe.at_home("repair.probe", "--yes").ends_with(5)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.lab.command_line import finished, until
-from tests.lab.workshop import Workshop
+from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -41,10 +41,10 @@ LOST_API = {
 
 
 @pytest.fixture
-def workshop(workshop: Workshop) -> Iterator[Workshop]:
-    workshop.forget_probe()
-    yield workshop
-    workshop.kubectl("delete", "--ignore-not-found", "apiservice/v1beta1.metrics.k8s.io")
+def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
+    probe_checkout.forget_probe()
+    yield probe_checkout
+    probe_checkout.kubectl("delete", "--ignore-not-found", "apiservice/v1beta1.metrics.k8s.io")
 
 
 @pytest.mark.parametrize(
@@ -70,22 +70,22 @@ def workshop(workshop: Workshop) -> Iterator[Workshop]:
     ids=["finalizer", "aggregated API"],
 )
 def test_what_holds_a_namespace_is_named(
-    workshop: Workshop, tmp_path: Path, obstacle: Any, words: tuple[str, ...], remedy: tuple[str, ...]
+    checkout: ProbeCheckout, tmp_path: Path, obstacle: Any, words: tuple[str, ...], remedy: tuple[str, ...]
 ) -> None:
-    workshop.write_program(NAMESPACE)
-    workshop.inv("deploy.probe", env=workshop.with_pulumi).ends_with(0)
+    checkout.write_program(NAMESPACE)
+    checkout.inv("deploy.probe", env=checkout.with_pulumi).ends_with(0)
     manifest = tmp_path / "obstacle.yaml"
     manifest.write_text(yaml.safe_dump(obstacle))
-    workshop.kubectl("apply", f"--filename={manifest}")
+    checkout.kubectl("apply", f"--filename={manifest}")
     shown = tmp_path / "stdout"
     with shown.open("w") as stdout:
-        run = workshop.start("destroy.probe", env=workshop.with_pulumi, stdout=stdout)
+        run = checkout.start("destroy.probe", env=checkout.with_pulumi, stdout=stdout)
         until(
             lambda: all(word in shown.read_text() for word in words) or run.poll() is not None, "a cause", seconds=300
         )
         assert run.poll() is None, shown.read_text()
         assert "next: " in shown.read_text()
-        workshop.kubectl(*remedy)
+        checkout.kubectl(*remedy)
         finished(run).ends_with(0)
-    namespaces = json.loads(workshop.kubectl("get", "namespaces", "--output=json"))["items"]
+    namespaces = json.loads(checkout.kubectl("get", "namespaces", "--output=json"))["items"]
     assert "stuck" not in {each["metadata"]["name"] for each in namespaces}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
@@ -19,18 +18,12 @@ pytestmark = pytest.mark.lab
 STITCH = find_service("stitch")
 IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
 ORDER = ("tailscale, cf-tunnel, cert-manager, cnpg", "postgres", "stitch")
-SUPERUSER = ("get", "secret", "postgresql-cluster-superuser", "-n", "postgresql", "-o", "jsonpath={.data.password}")
 
 
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
     assert whole.said.code == 0, whole.said.all
     return whole.checkout
-
-
-def secret(checkout: Checkout, name: str) -> dict[str, str]:
-    data = json.loads(checkout.kubectl("get", "secret", name, "-n", "stitch", "-o", "json"))["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def settings(checkout: Checkout) -> str:
@@ -78,10 +71,10 @@ def test_everything_stitch_is_told_comes_from_its_environment(checkout: Checkout
     for key in STITCH.environment_keys:
         (held,) = [event for path, event in given.items() if path.strip('.["]') == key.key]
         assert held["secret"] == key.is_secret, key.key
-    login = secret(checkout, "stitch-database")
+    login = checkout.secret("stitch", "stitch-database")
     assert login["POSTGRES_HOST"] == IN_CLUSTER
     assert login["POSTGRES_USER"] == "stitch"
-    deployment = json.loads(checkout.kubectl("get", "deployment", "stitch", "-n", "stitch", "-o", "json"))
+    deployment = checkout.get("deployment", "stitch", "-n", "stitch")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert [source["secretRef"]["name"] for source in container["envFrom"]] == ["stitch-database", "stitch"]
     assert container["image"].startswith("ghcr.io/example/stitch:")
@@ -98,10 +91,9 @@ def test_its_provider_takes_the_name_on_the_tailnet(checkout: Checkout) -> None:
 
 
 def test_the_pod_logs_in_with_what_it_was_given(checkout: Checkout) -> None:
-    login = secret(checkout, "stitch-database")
-    port = checkout.target["settings"]["postgresql"]["postgresql:port"]
+    login = checkout.secret("stitch", "stitch-database")
     with psycopg.connect(
-        host="localhost", port=port, user=login["POSTGRES_USER"], password=login["POSTGRES_PASSWORD"],
+        host="localhost", port=checkout.postgres_port, user=login["POSTGRES_USER"], password=login["POSTGRES_PASSWORD"],
         dbname=login["POSTGRES_DB"], connect_timeout=10,
     ) as connection:  # fmt: skip
         assert connection.execute("select current_user").fetchone() == ("stitch",)
@@ -139,24 +131,21 @@ def test_a_value_that_changes_reaches_the_pod(checkout: Checkout) -> None:
     deployed = checkout.inv("deploy.stitch", "--only")
     deployed.ends_with(0)
     assert value not in deployed.all
-    assert secret(checkout, "stitch")["TWITCH_CLIENT_SECRET"] == value
-    kept = [path for path in checkout.runs.rglob("*") if path.is_file() and value.encode() in path.read_bytes()]
-    assert kept == []
+    assert checkout.secret("stitch", "stitch")["TWITCH_CLIENT_SECRET"] == value
+    assert checkout.in_runs(value) == []
 
 
 def test_an_apply_keeps_what_was_set(checkout: Checkout) -> None:
-    before = secret(checkout, "stitch")
+    before = checkout.secret("stitch", "stitch")
     applied = checkout.inv("esc.apply", "stitch/prod")
     applied.ends_with(0)
     checkout.inv("preview.stitch", "--only", "--expect-no-changes").ends_with(0)
-    assert secret(checkout, "stitch") == before
+    assert checkout.secret("stitch", "stitch") == before
 
 
 def test_no_secret_of_the_database_was_shown(whole: Deployed, checkout: Checkout) -> None:
-    password = base64.b64decode(checkout.kubectl(*SUPERUSER)).decode()
-    assert password not in whole.said.all
-    runs = [path for path in checkout.runs.rglob("*") if path.is_file()]
-    assert [path for path in runs if password.encode() in path.read_bytes()] == []
+    assert checkout.superuser_password not in whole.said.all
+    assert checkout.in_runs(checkout.superuser_password) == []
 
 
 # The tasks that follow a deployment

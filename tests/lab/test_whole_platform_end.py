@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +75,6 @@ def test_every_service_is_taken_down(checkout: Checkout, service: Service) -> No
 
 def test_nothing_of_the_platform_is_left_in_the_cluster(checkout: Checkout) -> None:
     """But for the definitions of kinds that charts keep on purpose."""
-    namespaces = json.loads(checkout.kubectl("get", "namespaces", "-o", "json"))["items"]
+    namespaces = checkout.get("namespaces")["items"]
     left = {each["metadata"]["name"] for each in namespaces} & {service.namespace for service in SERVICES}
     assert left - {"default", "kube-system"} == set()

@@ -55,7 +55,7 @@ config:
   # a plain setting
   probe:word: plain
 """
-PASSPHRASE = "the-passphrase-of-the-workshop"
+PASSPHRASE = "the-passphrase-of-the-probe"
 PULUMI = """\
 #!/bin/sh
 # The lab's plugins serve only where OPS_STATE leads to their lab, and the toolkit does not say so on a real target.
@@ -117,7 +117,7 @@ while pulumi.runtime.is_dry_run() and not pathlib.Path({gate!r}).exists():
 """
 
 
-class Workshop(Checkout):
+class ProbeCheckout(Checkout):
     """The checkout with the probe."""
 
     def __init__(self, root: Path, state_dir: Path) -> None:
@@ -195,6 +195,13 @@ class Workshop(Checkout):
     def at_home(self, *words: str, **more: Any) -> Said:
         """`./inv --target home WORDS`."""
         return self.inv("--target", "home", *words, env=self.with_pulumi | more.pop("env", {}), **more)
+
+    def make_stack_at_home(self) -> None:
+        """The probe's stack on the real target, with its secrets, made the way a person makes it."""
+        words, question = ("--target", "home", "stack.init", "probe"), ("Create organization/probe/mx?", "y")
+        self.typed(*words, answers=[question], env=self.with_pulumi).ends_with(0)
+        for key in ("token", "note"):
+            self.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
 
     @property
     def signals(self) -> list[str]:
