@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import kopf
 
 from lab.operators import certmanager, clickhouse, cnpg, postgres, prometheus, storage, tailscale, tunnel
 from lab.operators.api import Api, connect
 from lab.operators.objects import Kind
-from lab.operators.routes import ROUTES, Route, labels_of, look_again
+from lab.operators.routes import ROUTES, Route, look_again
 from lab.operators.work import Controller, Work
 
 log = logging.getLogger("lab.operators")
-PATIENCE = 60.0
-"""Seconds to wait for the lab's API server at the start; the supervisor tries again after that."""
 RESYNC = 30.0
 """Seconds between two looks at what a watch may have missed."""
 
@@ -67,20 +62,8 @@ def watches(work: Work) -> kopf.OperatorRegistry:
 
 def _watch(registry: kopf.OperatorRegistry, kind: Kind, route: Route, work: Work) -> None:
     @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)
-    async def changed(body: kopf.Body, name: str | None, namespace: str | None, **_: Any) -> None:
-        route(work, namespace or "", name or "", labels_of({"metadata": dict(body["metadata"])}))
-
-
-def wait_for_server(api: Api) -> None:
-    """Wait until the API server is ready to serve; ends the process with 1 when it is not in time."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError):
-            if api.http.get("/readyz").is_success:
-                return
-        time.sleep(0.1)
-    log.critical("the API server %s is not ready after %.0f s", api.http.base_url, PATIENCE)
-    sys.exit(1)
+    async def changed(name: str | None, namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        route(work, namespace or "", name or "", dict(labels))
 
 
 async def run(work: Work) -> None:
@@ -125,7 +108,6 @@ def main() -> int:
     assert login is not None
     with connect(login) as http:
         api = Api(http)
-        wait_for_server(api)
         log.info("controllers run for %s", login.server)
         work = assemble(api, lab_dir)
         try:

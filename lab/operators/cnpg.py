@@ -265,9 +265,7 @@ class Clusters:
             log.info("cluster %s/%s: makes its data folder", *objects.key_of(cluster))
             postgres.create(place, (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}, password)
         found = self._parameters(cluster, place, record)
-        changed = parameters.apply(place, found)
-        if changed and postgres.read_postmaster(place.data) is not None:
-            parameters.take_up(place, changed)
+        parameters.apply(place, found)
         try:
             postgres.start(place)
         except postgres.PostgresError as trouble:

@@ -74,17 +74,16 @@ def _objection(place: postgres.Place, name: str, value: str) -> str:
     return (fatal or ["the server does not accept it"])[0] if answer.returncode else ""
 
 
-def apply(place: postgres.Place, parameters: Parameters) -> frozenset[str]:
-    """Write the accepted parameters for the next start or reload; the names of those that changed."""
+def apply(place: postgres.Place, parameters: Parameters) -> None:
+    """Write the accepted parameters. A running server reloads them, or stops where one of them needs a restart."""
     path, text = place.data / "parameters.conf", parameters.text()
-    before, after = set(path.read_text(encoding="utf-8").splitlines()), set(text.splitlines())
-    if before != after:
-        write_private(path, text, owner=postgres.server_user())
-    return frozenset(line.partition(" = ")[0] for line in before ^ after)
-
-
-def take_up(place: postgres.Place, changed: frozenset[str]) -> None:
-    """Make the running server use the written parameters: a reload, or a stop where one of them needs a restart."""
+    different = set(path.read_text(encoding="utf-8").splitlines()) ^ set(text.splitlines())
+    if not different:
+        return
+    write_private(path, text, owner=postgres.server_user())
+    if postgres.read_postmaster(place.data) is None:
+        return
+    changed = {line.partition(" = ")[0] for line in different}
     with sql.connect(place) as connection:
         rows = connection.execute("SELECT name FROM pg_settings WHERE context = 'postmaster'").fetchall()
         if changed.isdisjoint(row[0] for row in rows):

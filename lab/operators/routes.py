@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lab.operators import objects
 from lab.operators.api import Api
 from lab.operators.clickhouse import OF as OF_CLICKHOUSE
-from lab.operators.objects import Kind, Object
+from lab.operators.objects import Kind
 from lab.operators.prometheus import MANAGED as OF_PROMETHEUS
 from lab.operators.tailscale import MANAGED, NAMESPACE, PARENT
 from lab.operators.work import Work
 
-Route = Callable[[Work, str, str, dict[str, str]], None]
+Labels = Mapping[str, str]
+Route = Callable[[Work, str, str, Labels], None]
 """Adds the keys that a changed object concerns: the queue, its namespace, name and labels."""
 
 PROGRAMS = {
@@ -29,7 +30,7 @@ PROGRAMS = {
 def to(*names: str) -> Route:
     """The object itself, for these controllers."""
 
-    def route(work: Work, namespace: str, name: str, _labels: dict[str, str]) -> None:
+    def route(work: Work, namespace: str, name: str, _labels: Labels) -> None:
         for controller in names:
             work.add(controller, namespace, name)
 
@@ -41,7 +42,7 @@ def everything(name: str) -> Route:
     return lambda work, _namespace, _name, _labels: work.add(name)
 
 
-def _deployment(work: Work, namespace: str, _name: str, labels: dict[str, str]) -> None:
+def _deployment(work: Work, namespace: str, _name: str, labels: Labels) -> None:
     program = PROGRAMS.get(labels.get("app.kubernetes.io/name", ""))
     if program:
         work.add(program)
@@ -49,7 +50,7 @@ def _deployment(work: Work, namespace: str, _name: str, labels: dict[str, str]) 
         work.add("exposures")
 
 
-def _secret(work: Work, namespace: str, name: str, _labels: dict[str, str]) -> None:
+def _secret(work: Work, namespace: str, name: str, _labels: Labels) -> None:
     if (namespace, name) == (NAMESPACE, "operator-oauth"):
         work.add("exposures")
         return
@@ -57,7 +58,7 @@ def _secret(work: Work, namespace: str, name: str, _labels: dict[str, str]) -> N
         work.add(controller, namespace, name)
 
 
-def _pod(work: Work, namespace: str, _name: str, labels: dict[str, str]) -> None:
+def _pod(work: Work, namespace: str, _name: str, labels: Labels) -> None:
     if "cnpg.io/cluster" in labels:
         work.add("cluster", namespace, labels["cnpg.io/cluster"])
     if labels.get(MANAGED) == "true":
@@ -65,7 +66,7 @@ def _pod(work: Work, namespace: str, _name: str, labels: dict[str, str]) -> None
         work.add(controller, labels[f"{PARENT}-ns"], labels[PARENT])
 
 
-def _stateful_set(work: Work, namespace: str, name: str, labels: dict[str, str]) -> None:
+def _stateful_set(work: Work, namespace: str, name: str, labels: Labels) -> None:
     if OF_PROMETHEUS.items() <= labels.items():
         program, _, of = name.partition("-")
         work.add(program, namespace, of)
@@ -105,8 +106,4 @@ def look_again(api: Api, work: Work) -> None:
     """
     for kind, route in ROUTES:
         for found in api.list(kind) if kind.is_defined else ():
-            route(work, *objects.key_of(found), labels_of(found))
-
-
-def labels_of(thing: Object) -> dict[str, str]:
-    return thing["metadata"].get("labels") or {}
+            route(work, *objects.key_of(found), found["metadata"].get("labels") or {})

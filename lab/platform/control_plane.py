@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.platform.paths import ROOT, LabPaths
+from lab.platform.paths import LabPaths
 from lab.platform.ports import LOOPBACK
 from lab.platform.supervisor import Component
 from lab.toolchain import version_of
+from runbooks.core.files import ROOT
 
 PORTS = (
     "etcd",

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from runbooks.core.files import writing
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The repository."""
 CONTEXT = "lab"
 """Name of the cluster, the context and the stack."""
 

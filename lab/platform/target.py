@@ -16,12 +16,13 @@ from typing import Any
 
 from lab import toolchain
 from lab.cloud.wire import ORGANIZATION, USER
-from lab.platform.paths import CONTEXT, ROOT, LabPaths, write_private
+from lab.platform.paths import CONTEXT, LabPaths, write_private
 from lab.platform.ports import LOOPBACK
 from lab.toolchain import Found, version_of
 from lab.toolchain.resolve import INSTALLED, ON_PATH
 from lab.toolchain.tools import printed_by, read_version
 from runbooks.core.errors import OpsError
+from runbooks.core.files import ROOT
 from runbooks.core.search_path import find_program
 from runbooks.tools.pulumi_home import plugin_folder
 
