@@ -108,6 +108,7 @@ class Evaluator:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
+            # Nothing of the user's environment: an evaluation is the same for every user.
             marks = {name: value for name, value in os.environ.items() if name == MARK}
             self._process = subprocess.Popen(
                 [self.find_program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"GOGC": "50", **marks}

@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = IDLE
-    wbufsize = -1
+    wbufsize = -1  # an answer leaves in one piece, and at once
     disable_nagle_algorithm = True
 
     def _serve(self) -> None:

@@ -130,6 +130,7 @@ class StackStore:
         if state is not None:
             renamed_state = rename_state(state, (stack.project, stack.name), (project, name))
             files.write_json(copy / "deployment.json", renamed_state)
+        # From here on there are two for a moment; after a crash the old one is still whole.
         copy.rename(self.folder(renamed))
         self.remove(stack)
 

@@ -138,6 +138,14 @@ class Api:
         """Delete in the background; nothing happens when it is gone already."""
         self._call("DELETE", kind.path(namespace, name), params={"propagationPolicy": "Background"}, missing_ok=True)
 
+    def delete_each(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Delete all objects of a kind with these labels; whether there were any, those included that are leaving."""
+        found = self.list(kind, namespace, labels)
+        for one in found:
+            if not objects.is_leaving(one):
+                self.delete(kind, namespace, one["metadata"]["name"])
+        return bool(found)
+
     def runs(self, labels: Mapping[str, str]) -> bool:
         """Whether a Deployment with these labels runs: the operator of which a controller does the work."""
         return any(objects.runs(found) for found in self.list(objects.DEPLOYMENT, labels=labels))

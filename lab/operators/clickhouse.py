@@ -86,6 +86,7 @@ class Installations:
             return None
         if objects.is_leaving(installation):
             return self._clean_up(installation)
+        # Before anything is made: without it a deleted installation would leave its claims.
         installation = self.api.add_finalizer(installation, FINALIZER)
         problems = self._missing_logins(installation)
         hosts = list(hosts_of(installation))
@@ -142,16 +143,12 @@ class Installations:
             return None
         meta = installation["metadata"]
         self.api.update_status(installation, {"status": "Terminating"})
-        left = False
-        for kind in (objects.STATEFUL_SET, objects.SERVICE):
-            for found in self.api.list(kind, meta["namespace"], {OF: meta["name"]}):
-                left = True
-                self.api.delete(kind, meta["namespace"], found["metadata"]["name"])
-        if left:
+        made = (objects.STATEFUL_SET, objects.SERVICE)
+        left = [self.api.delete_each(kind, meta["namespace"], {OF: meta["name"]}) for kind in made]
+        if any(left):
             return 0.2
         unwanted = {OF: meta["name"], f"{GROUP}/reclaimPolicy": "Delete"}
-        for claim in self.api.list(objects.CLAIM, meta["namespace"], unwanted):
-            self.api.delete(objects.CLAIM, meta["namespace"], claim["metadata"]["name"])
+        self.api.delete_each(objects.CLAIM, meta["namespace"], unwanted)
         now = self.api.get(objects.CLICKHOUSE, *objects.key_of(installation))
         self.api.remove_finalizer(now or installation, FINALIZER)
         return None

@@ -122,6 +122,7 @@ class Clusters:
         """Stop the server and remove its data, once the server of the API is sure that the Cluster is gone."""
         if not folder.exists():
             return None
+        # Data is removed only then: "not found" alone is also the answer of a server that is starting.
         if not self.api.is_gone(objects.CLUSTER, namespace, name):
             return RETRY
         log.info("cluster %s/%s is gone: its server stops and its data is removed", namespace, name)
@@ -243,6 +244,7 @@ class Clusters:
         if not spec.get("enableSuperuserAccess"):
             if not chosen and found is not None and objects.is_owned_by(found, cluster):
                 self.api.delete(objects.SECRET, namespace, generated)
+            # The operator needs a login all the same.
             return str(record.setdefault("private_password", postgres.new_password()))
         if found is None and not chosen:
             password = postgres.new_password()
@@ -271,6 +273,7 @@ class Clusters:
         except postgres.PostgresError as trouble:
             if not found.accepted:
                 raise
+            # Remembered, or each look would stop at the same start again.
             record["unstartable"] = {"accepted": dict(found.accepted), "reason": explain(trouble)}
             postgres.write_record(place.folder, record)
             found = self._parameters(cluster, place, record)

@@ -181,7 +181,7 @@ def create(place: Place, initdb: Mapping[str, Any], password: str) -> None:
         write_private(unfinished / name, text, owner=server_user())
     with (unfinished / "postgresql.conf").open("a", encoding="utf-8") as config:
         config.write("\ninclude 'parameters.conf'  # spec.postgresql.parameters\n")
-    unfinished.rename(place.data)
+    unfinished.rename(place.data)  # all or nothing: a folder `data` is complete
 
 
 def _initdb_arguments(data: Path, initdb: Mapping[str, Any]) -> list[str]:
@@ -315,6 +315,7 @@ def stop(data: Path) -> None:
     process = processes.identify(running.pid) if running else None
     if running is None or process is None:
         return
+    # To Postgres SIGINT is the fast shutdown, SIGQUIT the immediate one, which needs recovery afterwards.
     for number, patience in ((signal.SIGINT, STOP_TIMEOUT), (signal.SIGQUIT, STOP_TIMEOUT), (signal.SIGKILL, 5.0)):
         processes.send(process, number)
         if processes.wait_until(lambda: not processes.is_alive(process), patience, every=0.02):

@@ -116,7 +116,7 @@ def stateful_set(program: Program, wanted: Object) -> Object:
     wanted_spec = {
         "replicas": spec.get("replicas", 1),
         "serviceName": f"{program.name}-operated",
-        "podManagementPolicy": "Parallel",
+        "podManagementPolicy": "Parallel",  # as the operator's: it cannot be changed later
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": pod},
         "volumeClaimTemplates": claims,

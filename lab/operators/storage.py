@@ -48,7 +48,7 @@ class Storage:
             return
         if claim["spec"].get("volumeName"):
             self._grow(claim)
-        elif not claim["spec"].get("selector"):
+        elif not claim["spec"].get("selector"):  # a selector asks for a volume that was made by hand
             self.api.create(self._volume(claim))
 
     def reconcile_volume(self, _namespace: str, name: str) -> None:

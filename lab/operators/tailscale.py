@@ -120,6 +120,7 @@ class Tailscale:
         if objects.has_finalizer(service, FINALIZER):
             if not self._remove(meta["namespace"], meta["name"], "svc"):
                 return 0.2
+            # Changes the object, so its condition is removed at the next look.
             self.api.remove_finalizer(service, FINALIZER)
             return 0.0
         kept = [one for one in objects.conditions(service) if one.get("type") != READY]
@@ -221,6 +222,7 @@ class Tailscale:
         self.api.apply(_stateful_set(name, exposure))
         pod = self.api.get(objects.POD, NAMESPACE, f"{name}-0")
         joined = pod is not None and objects.is_true(pod, "Ready")
+        # Two devices must not get one name, and exposures are provisioned in several threads.
         with self._naming:
             return self._keep_state(f"{name}-0", exposure, pod if joined else None)
 
@@ -257,13 +259,9 @@ class Tailscale:
 
     def _remove(self, namespace: str, name: str, kind: str) -> bool:
         """Delete what belongs to an exposure; True once nothing is left."""
-        left = False
-        for resource in (objects.STATEFUL_SET, objects.SERVICE, objects.SECRET):
-            for found in self.api.list(resource, NAMESPACE, labels_of(namespace, name, kind)):
-                left = True
-                if not objects.is_leaving(found):
-                    self.api.delete(resource, NAMESPACE, found["metadata"]["name"])
-        return not left
+        made, labels = (objects.STATEFUL_SET, objects.SERVICE, objects.SECRET), labels_of(namespace, name, kind)
+        left = [self.api.delete_each(resource, NAMESPACE, labels) for resource in made]
+        return not any(left)
 
 
 def _stateful_set(name: str, exposure: Exposure) -> Object:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,7 +105,6 @@ class Tunnels:
     work: Work
     _reported: dict[str, tuple[int, str]] = field(default_factory=dict)
     """By uid of an Ingress: the generation and tunnel that events were written for."""
-    _making: threading.Lock = field(default_factory=threading.Lock)
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at the connectors and every Ingress, when the controller starts or stops."""
@@ -231,9 +229,8 @@ class Tunnels:
         controller = self.controller()
         if controller is None:
             return
-        with self._making:
-            token = self._token(controller)
-            self.api.apply(connectors(controller, token["metadata"]["resourceVersion"]))
+        token = self._token(controller)
+        self.api.apply(connectors(controller, token["metadata"]["resourceVersion"]))
 
     def _token(self, controller: Controller) -> Object:
         found = self.api.get(objects.SECRET, controller.namespace, TOKEN_SECRET)

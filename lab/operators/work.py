@@ -104,6 +104,7 @@ class Work:
                 log.warning("%s: %s", " ".join(filter(None, key)), explain(problem))
             return min(FIRST_RETRY * 2.0 ** min(count - 1, 10), LONGEST_RETRY)
         except BaseException:
+            # At once, not through the loop: half a controller must not go on working on the cluster.
             log.critical("bug while looking at %s", key, exc_info=True)
             logging.shutdown()
             os._exit(70)

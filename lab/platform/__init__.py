@@ -66,7 +66,7 @@ def reset(state_dir: Path, report: Callable[[str], None]) -> None:
     with locked(paths, report):
         try:
             record = Record.load(paths.record)
-        except Usage as unreadable:
+        except Usage as unreadable:  # its processes are found by their mark all the same
             report(unreadable.summary)
             record = Record()
         Supervisor(paths, record, report).end_all()
@@ -120,6 +120,7 @@ def is_up(state_dir: Path) -> bool:
     components = _known_components(paths, record)
     if not components or not all(_health(component, record) == READY for component in components):
         return False
+    # Builds that no lab has used for a while are removed.
     for tool in target.read_tools(paths):
         if tool.origin == BUILT:
             note_use(tool.program.parent)

@@ -179,7 +179,7 @@ def _etcd(plane: ControlPlane) -> Component:
         peer_trusted_ca_file=pki.ca,
         peer_cert_file=pki.certificate("server"),
         peer_key_file=pki.key("server"),
-        snapshot_count=5000,
+        snapshot_count=5000,  # so many entries of its log stay in memory
         log_level="warn",
     )
     login = (pki.certificate("apiserver-etcd"), pki.key("apiserver-etcd"))
@@ -192,7 +192,7 @@ def _api_server(plane: ControlPlane) -> Component:
         bind_address=LOOPBACK,
         advertise_address=LOOPBACK,
         secure_port=port,
-        endpoint_reconciler_type="none",
+        endpoint_reconciler_type="none",  # endpoints may not be on loopback
         tls_cert_file=pki.certificate("server"),
         tls_private_key_file=pki.key("server"),
         client_ca_file=pki.ca,
@@ -208,8 +208,8 @@ def _api_server(plane: ControlPlane) -> Component:
         service_account_key_file=pki.service_account_public_key,
         service_account_signing_key_file=pki.key("service-account"),
         service_cluster_ip_range=SERVICE_RANGE,
-        allow_privileged="true",
-        enable_priority_and_fairness="false",
+        allow_privileged="true",  # as the proxies of Tailscale
+        enable_priority_and_fairness="false",  # of no use to one user
         profiling="false",
     )
     health = Endpoint(port=port, ca=pki.ca, token=pki.admin_token())
@@ -226,8 +226,8 @@ def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Componen
         tls_cert_file=pki.certificate("server"),
         tls_private_key_file=pki.key("server"),
         kubeconfig=pki.kubeconfig(name),
-        leader_elect="false",
-        kube_api_qps=200,
+        leader_elect="false",  # there is one of each
+        kube_api_qps=200,  # a first deployment makes hundreds of objects at once
         kube_api_burst=400,
         profiling="false",
     )

@@ -102,9 +102,9 @@ def send(process: ProcessId, number: int) -> bool:
     return True
 
 
-def end(process: ProcessId, *, number: int = signal.SIGTERM, seconds: float) -> bool:
+def end(process: ProcessId, *, seconds: float) -> bool:
     """Signal the process, wait, and kill it when it has not stopped; True when it stopped by itself."""
-    send(process, number)
+    send(process, signal.SIGTERM)
     if wait_until(lambda: not is_alive(process), seconds):
         return True
     send(process, signal.SIGKILL)

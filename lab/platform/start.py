@@ -68,6 +68,7 @@ def bring_up(paths: LabPaths, report: Report) -> None:
     if ports.holder(record.ports["postgres"]) not in {process.pid for process in processes.of_lab(paths.lab)}:
         ports.refuse_taken("postgres", record.ports["postgres"])
     supervisor = Supervisor(paths, record, report)
+    # What a fresh cluster has is there before anything acts on it.
     storage, server, *others = plane.components()
     supervisor.bring_up([storage, server])
     manifests = CLUSTER.read_text("utf-8").replace("@VERSION@", version_of("kube-apiserver"))

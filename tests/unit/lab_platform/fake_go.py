@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.toolchain.golang import Go
+from lab.toolchain.build import Go
 from lab.toolchain.tools import PULUMI, PULUMI_KUBERNETES
 
 SCRIPT = """#!/bin/sh

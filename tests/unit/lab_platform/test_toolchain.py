@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from lab import toolchain
 from lab.platform import target
-from lab.toolchain import Found, build, golang, of_user, resolve, tools, version_of
-from lab.toolchain.build import Build, Progress, cache_key, cached, linker_flags
-from lab.toolchain.golang import Go, build_environment
+from lab.toolchain import Found, build, of_user, resolve, tools, version_of
+from lab.toolchain.build import Build, Go, Progress, build_environment, cache_key, cached, linker_flags
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH, progress_line, seconds_left
 from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_KUBERNETES, TOOLS, Module, read_version
 from runbooks.core.errors import OpsError, ToolFailed
@@ -512,18 +511,18 @@ def test_a_failed_build_ends_the_others(go: FakeGo) -> None:
 
 def test_an_old_go_on_path_gives_way_to_the_environments_own(go: FakeGo) -> None:
     go.install(version="go1.18.0")
-    found = golang.find_go()
+    found = build.find_go()
     assert found.own
-    assert read_version(found.version) >= golang.oldest_go()
+    assert read_version(found.version) >= build.oldest_go()
 
 
 def test_no_usable_go_is_an_error_that_says_what_was_seen(
     go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = go.install(version="go1.18.0").program
-    monkeypatch.setattr(golang.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(build.sys, "executable", str(tmp_path / "python"))
     with pytest.raises(OpsError) as refused:
-        golang.find_go()
+        build.find_go()
     assert f"{program} is go1.18.0" in refused.value.summary
     assert "uv sync" in refused.value.next_step
 
@@ -546,9 +545,9 @@ def test_without_a_go_of_their_own_its_caches_are_ours(go: FakeGo, tmp_path: Pat
 def test_our_own_go_caches_are_removed_when_no_build_runs(tmp_path: Path) -> None:
     (tmp_path / "go" / "mod").mkdir(parents=True)
     (tmp_path / "go" / "mod" / "file").write_bytes(b"1234")
-    with golang.using_caches(tmp_path):
-        assert golang.clear_own_caches(tmp_path) == 0
+    with build.using_caches(tmp_path):
+        assert build.clear_own_caches(tmp_path) == 0
         assert (tmp_path / "go").is_dir()
-    assert golang.clear_own_caches(tmp_path) == 4
+    assert build.clear_own_caches(tmp_path) == 4
     assert not (tmp_path / "go").exists()
-    assert golang.clear_own_caches(tmp_path) == 0
+    assert build.clear_own_caches(tmp_path) == 0
