@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from runbooks.core.errors import STATE_FOLDER, Usage
+from runbooks.core.errors import STATE_FOLDER, NotFound, Usage
 from runbooks.core.files import make_folder, write_atomically
 from runbooks.core.runner import CommandFailed
 from runbooks.core.yaml_file import read_text
@@ -47,11 +47,9 @@ def set_up(session: Session, service: Service) -> Stack:
 
     Raises `NotFound` or `Usage` on a real target where stack or secrets are missing.
     """
-    stack = session.stack(service)
+    stack = find_stack(session, service)
     if session.target.ephemeral:
-        make_stack(session, service, stack)
         return stack
-    states.refuse_missing(session, service, stack)
     refuse_interrupted_edit(stack.settings_file)
     file = StackFile.read(stack.settings_file)
     required = (setting.key for setting in service.secrets)
@@ -63,6 +61,23 @@ def set_up(session: Session, service: Service) -> Stack:
             f"{service.name} has no value for {', '.join(missing)}",
             expected=f"every required secret in {stack.settings_file.name}",
             next_step=f"./inv --target {session.target.name} secrets.set {service.name} {key}",
+        )
+    return stack
+
+
+def find_stack(session: Session, service: Service) -> Stack:
+    """The service's stack, which exists: the lab makes it with its secrets where it is missing.
+
+    Raises `NotFound` on a real target: no run creates a stack there by itself, so that a typo makes none.
+    """
+    stack = session.stack(service)
+    if session.target.ephemeral:
+        make_stack(session, service, stack)
+    elif not states.has_stack(session, stack):
+        raise NotFound(
+            f"{service.name} has no stack {stack.name!r} on {session.target.shown_backend}",
+            expected=f"the stack {stack.reference}; no run creates one by itself",
+            next_step=f"./inv --target {session.target.name} stack.init {service.name}",
         )
     return stack
 

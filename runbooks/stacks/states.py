@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import NotFound, OpsError
-from runbooks.stacks.service import Service
+from runbooks.core.errors import OpsError
 from runbooks.stacks.session import ClearState, Session
 from runbooks.tools import pulumi
 from runbooks.tools.cloud import Cloud, NoAnswer, token_for
@@ -34,16 +33,6 @@ def has_stack(session: Session, stack: Stack) -> bool:
     if session.target.file_backend is not None:
         return _find_file(session, stack) is not None
     return row_of(session, stack) is not None
-
-
-def refuse_missing(session: Session, service: Service, stack: Stack) -> None:
-    """Raise `NotFound` where the stack does not exist: no run creates one by itself, so that a typo makes none."""
-    if not has_stack(session, stack):
-        raise NotFound(
-            f"{service.name} has no stack {stack.name!r} on {session.target.shown_backend}",
-            expected=f"the stack {stack.reference}; no run creates one by itself",
-            next_step=f"./inv --target {session.target.name} stack.init {service.name}",
-        )
 
 
 def is_deployed(session: Session, stack: Stack) -> bool:

@@ -28,7 +28,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks import states
-    from runbooks.stacks.preparation import prepare
+    from runbooks.stacks.preparation import find_stack
     from runbooks.tools import pulumi
     from runbooks.tools.secret_values import generate_secret
     from runbooks.tools.stack_config import full_key, preserve
@@ -42,8 +42,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
             next_step=f"./inv secrets.set {service} {key}",
         )
     with open_session(c, "secrets.set", cluster=False) as session:
-        stack = prepare(session, wanted) if session.target.ephemeral else session.stack(wanted)
-        states.refuse_missing(session, wanted, stack)
+        stack = find_stack(session, wanted)
         value = generate_secret() if generate else read_value(setting.key, setting.about)
         session.masker.register(value)
         with preserve(stack.settings_file):
