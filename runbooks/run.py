@@ -10,27 +10,26 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lab import platform
+from lab import platform, toolchain
 from runbooks import services
-from runbooks.core.environment import backend_variables, child_environment, plugin_variables, secret_variables
-from runbooks.core.errors import NotFound, Usage, exit_code_of
+from runbooks.core.environment import backend_variables, child_environment, secret_variables
+from runbooks.core.errors import NotFound, ToolFailed, Usage, exit_code_of
 from runbooks.core.files import ROOT, make_folder, state_dir
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
-from runbooks.core.reporter import make_reporter
+from runbooks.core.reporter import Reporter, make_reporter, reporter_in_use
 from runbooks.core.runner import Runner
-from runbooks.core.search_path import user_path
+from runbooks.core.search_path import INSTALL, user_path
 from runbooks.stacks import environments
-from runbooks.stacks.guard import Cluster, confirm_cluster
+from runbooks.stacks.guard import Cluster, confirm_cluster, kubectl_for, login_variables, private_kubeconfig
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
-from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_tools
-from runbooks.tools.kubeconfig import KubeContext, read_context, write_private
-from runbooks.tools.kubectl import Kubectl
+from runbooks.stacks.toolbox import choose_pulumi, find_tools
 from runbooks.tools.pulumi_home import NO_AMBIENT, NO_DOWNLOADS, create_private_home, user_credentials
 
 SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
@@ -92,6 +91,18 @@ def open_session(
         yield session
 
 
+@contextlib.contextmanager
+def open_lab_session(c: Any, task: str) -> Iterator[Session]:
+    """A session on the lab, whatever target was chosen for the other tasks; not announced, not guarded."""
+    with open_run(c, task) as run, contextlib.ExitStack() as closing:
+        yield build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, closing)
+
+
+def lab_display(c: Any) -> tuple[Path, Reporter]:
+    """State folder and display of a task on the lab itself, which keeps its secrets to files of its user alone."""
+    return make_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
+
+
 def announce_target(session: Session, cluster: Cluster | None) -> None:
     """One line: `target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
     facts = {
@@ -113,6 +124,20 @@ def apply_environments_on_lab(session: Session) -> None:
         environments.apply_definitions(session)
 
 
+def add_helm(session: Session) -> Session:
+    """The session with a helm: the one on PATH; the lab builds one where none does (minutes, once for a user).
+
+    Raises `ToolFailed` with the install command when there is none.
+    """
+    if not session.target.ephemeral:
+        if not session.tools.helm:
+            raise ToolFailed("helm is not on PATH", expected="helm, which renders charts", next_step=INSTALL["helm"])
+        return session
+    with session.reporter.step("find helm") as progress:
+        found = toolchain.resolve(progress.note, ["helm"])["helm"]
+    return replace(session, tools=replace(session.tools, helm=str(found.program)))
+
+
 def public_names() -> Iterator[str]:
     """The names that this repository publishes: a secret that is one of them is masked as a whole token only."""
     for service in services.SERVICES:
@@ -126,36 +151,10 @@ def make_state_dir() -> Path:
     return state
 
 
-def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
-    """kubectl for a target, with a cache per cluster: after a reset of the lab another one answers on the same port."""
-    cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
-    env = login_variables(context) | {"KUBECACHEDIR": str(cache)}
-    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
-
-
-@contextlib.contextmanager
-def open_kubectl(target: Target, run: RunContext) -> Iterator[tuple[KubeContext, Kubectl]]:
-    """The target's context and a kubectl on it alone, before any session; its kubeconfig is removed afterwards.
-
-    Raises `Refused` when the kubeconfig lacks something.
-    """
-    context, path = private_kubeconfig(target, run.journal.folder)
-    try:
-        run.masker.register_all(context.secrets())
-        yield context, kubectl_for(target, context, path, run.state_dir)
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def load_chosen_target(c: Any, run: RunContext) -> Target:
     """The target of `--target`, `OPS_TARGET` or `targets.yaml`. Raises `Usage` or `NotFound`."""
     name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
     return load_target(name, root=ROOT, state_dir=run.state_dir)
-
-
-def login_variables(context: KubeContext) -> dict[str, str]:
-    """The variables that the kubeconfig's login plug-in may need; none without a plug-in."""
-    return plugin_variables(os.environ) if context.starts_plugin else {}
 
 
 def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack) -> Session:
@@ -196,15 +195,6 @@ def backend_passwords(target: Target) -> list[str]:
     fields = (field.partition("=") for field in parts.query.split("&"))
     written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]
     return [text for password in written if password for text in (password, unquote(password))]
-
-
-def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
-    """Cut the target's kubeconfig down to its one context, as `<folder>/kubeconfig` (0600).
-
-    Raises `Refused` when file, context, cluster or user is missing or empty.
-    """
-    context = read_context(target.kubeconfig, target.context)
-    return context, write_private(context, folder / "kubeconfig")
 
 
 def read_secret_file(target: Target, path: Path | None, what: str) -> str:

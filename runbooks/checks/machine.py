@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from runbooks.core.errors import NotFound, OpsError
+from runbooks.core.files import ROOT
 from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL
 from runbooks.stacks import environments
-from runbooks.stacks.guard import identify, read_settings
+from runbooks.stacks.guard import Cluster, identify, open_kubectl, read_settings
 from runbooks.stacks.service import Service
-from runbooks.stacks.session import Session
+from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.states import has_stack
-from runbooks.stacks.target import Target
+from runbooks.stacks.target import LAB, Target
 from runbooks.tools import pulumi
 from runbooks.tools.diagnosis import Tool, look, tool_is_there
 from runbooks.tools.helm import Helm, read_releases
 from runbooks.tools.kubeconfig import KubeContext
-from runbooks.tools.kubectl import Kubectl, ask, read_versions
+from runbooks.tools.kubectl import Kubectl, ask, items, metadata, read_versions
 from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
-from runbooks.tools.stack_config import missing_keys
+from runbooks.tools.stack_config import missing_keys, secrets_provider_of
 
 TOOLS = (
     Tool(name="uv", version=("--version",), install="./inv installs it", why="syncs the Python environment"),
@@ -52,6 +55,63 @@ def tools(runner: Runner) -> Iterator[Finding]:
 
 
 # --- the target, from its file to its cluster --------------------------------------------------------------------
+
+
+def target_rows(
+    run: RunContext,
+    services: Sequence[Service],
+    *,
+    load: Callable[[], Target],
+    lab_is_up: Callable[[], bool],
+    open_on: Callable[[Target], Session],
+) -> Iterator[Finding]:
+    """From the file to the stacks; a row whose precondition is broken is left out, or fails with the same cause.
+
+    `load` reads the chosen target, `open_on` opens a session on it; both may raise an `OpsError`.
+    """
+    try:
+        target = load()
+    except OpsError as error:
+        if isinstance(error, NotFound) and LAB in error.summary:
+            why = "lab, which is not running; the rows below need it"
+            yield not_tried("target", why, next_step="./inv lab.up", deciding=False)
+        else:
+            cause = f"expected: {error.expected}" if error.expected else ""
+            yield failed("target", error.summary, cause=cause, next_step=error.next_step)
+        return
+    if target.ephemeral and not lab_is_up():
+        yield not_tried(
+            "target", "lab, which is stopped; the rows below need it", next_step="./inv lab.up", deciding=False
+        )
+        return
+    yield passed("target", f"{target.name}: stack {target.stack} on {target.shown_backend}")
+    files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in services)
+    with_scheme = (secrets_provider_of(file).partition("://") for file in files)
+    key_services = sorted({scheme for scheme, found, _ in with_scheme if found})
+    yield look("passphrase", lambda: passphrase_is_readable(target, key_services))
+    yield backend_is_there(target)
+    if target.is_pinned:
+        yield passed("pinned", target.cluster_uid)
+    else:
+        yield failed("pinned", "no cluster_uid", next_step=f"./inv --target {target.name} target.pin")
+    with contextlib.ExitStack() as closing:
+        try:
+            context, kubectl = closing.enter_context(open_kubectl(target, run))
+        except OpsError as error:
+            yield failed("cluster", error.summary, cause=error.expected, next_step=error.next_step)
+            return
+        cluster = look("cluster", lambda: cluster_answers(target, context, kubectl, run.runner))
+        yield cluster
+        if cluster.ok:
+            yield look("kubectl", lambda: kubectl_fits(kubectl, run.runner))
+        else:
+            yield not_tried("kubectl", "needs: cluster")
+    try:
+        session = open_on(target)
+    except OpsError as error:
+        yield failed("pulumi", error.summary, cause=error.expected, next_step=error.next_step)
+        return
+    yield from pulumi_rows(session)
 
 
 def passphrase_is_readable(target: Target, key_services: list[str]) -> Finding:
@@ -102,6 +162,42 @@ def kubectl_fits(kubectl: Kubectl, runner: Runner) -> Finding:
         # Kubernetes supports a kubectl within one minor version of the API server.
         return failed("kubectl", f"{evidence}: more than one minor version apart", next_step=INSTALL["kubectl"])
     return passed("kubectl", evidence)
+
+
+def describe_target(target: Target) -> list[tuple[str, str]]:
+    """What is written about the target, for a table."""
+    passphrase = target.passphrase_file
+    source = "PULUMI_CONFIG_PASSPHRASE, or none needed" if passphrase is None else str(passphrase)
+    absent = " (there is no such file)" if passphrase is not None and not passphrase.exists() else ""
+    return [
+        ("stack", target.stack),
+        ("backend", target.shown_backend),
+        ("organization", target.organization),
+        ("kubeconfig", str(target.kubeconfig)),
+        ("context", target.context),
+        ("pinned cluster", target.cluster_uid or f"none yet: ./inv --target {target.name} target.pin"),
+        ("passphrase", source + absent),
+        ("throw-away", "yes" if target.ephemeral else "no"),
+    ]
+
+
+def describe_cluster(target: Target, run: RunContext) -> str:
+    """The cluster behind the target's context now, and whether it is the pinned one."""
+    try:
+        cluster, nodes = find_cluster(target, run)
+    except OpsError as error:
+        return f"not known: {error.summary}"
+    same = "the pinned one" if cluster.uid == target.cluster_uid else "NOT the pinned one"
+    verdict = same if target.is_pinned else "not pinned"
+    return f"{cluster.name} at {cluster.server}, UID {cluster.uid}, {verdict}; nodes {nodes}"
+
+
+def find_cluster(target: Target, run: RunContext) -> tuple[Cluster, str]:
+    """The cluster behind the target's context, and its nodes' names. Raises `Refused` when it gives no identity."""
+    with open_kubectl(target, run) as (context, kubectl):
+        cluster = identify(target, context, kubectl, run.runner)
+        nodes = sorted(metadata(node)[1] for node in items(ask(run.runner, kubectl.get("nodes"))))
+    return cluster, ", ".join(nodes) or "none"
 
 
 # --- pulumi on the target ----------------------------------------------------------------------------------------

@@ -1,16 +1,18 @@
-"""By service: its checks, by the names in `checks=` of `services.py`; and the objects only its controller cleans up.
+"""By service: its checks, by the names in `checks=` of `services.py`; and what must be gone before it is destroyed.
 
 Names, not functions, so that listing the tasks loads no check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, inside, postgres, tailscale
-from runbooks.checks.cluster import Cluster, in_its_namespace
-from runbooks.core.findings import Finding
-from runbooks.stacks.service import Service
+from runbooks.checks.cluster import Cluster, cluster_of, in_its_namespace
+from runbooks.core.errors import Refused, VerificationFailed
+from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
+from runbooks.stacks import states
+from runbooks.stacks.service import Service, consumers
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import KubectlFailed, Trouble, metadata
 
@@ -42,6 +44,50 @@ def run_checks_of(session: Session, service: Service) -> list[Finding]:
     return [finding for name in service.checks or ("generic",) for finding in CHECKS[name](session, there)]
 
 
+def verify_service(session: Session, service: Service) -> Verdict:
+    """Run the service's checks, report what they found, and count. Does not raise for a check that failed."""
+    name = f"verify.{service.name}"
+    session.reporter.announce(f"{name}: each check from operator to client, with what it saw. Nothing is changed.")
+    with session.reporter.step(name):
+        findings = run_checks_of(session, service)
+    # The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. It decides nothing: the checks do.
+    listed = session.runner.run(session.kubectl.get_all(in_its_namespace(session, service).namespace))
+    for line in (listed.shown_stdout or listed.shown_stderr).splitlines():
+        session.reporter.quote(f"    {line}".rstrip())
+    allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
+    verdict = Verdict(findings=tuple(findings), may_stay_untried=allowed)
+    state = "verified" if verdict.ok else "NOT verified"
+    session.reporter.line(f"{name}: {state}: {verdict.summary()}")
+    for finding in () if verdict.failures else verdict.undecided:
+        session.reporter.line(f"  decides, and was not tried: {finding.check}: {finding.evidence}")
+    checks = {"failed": verdict.checks(State.FAILED), "not_tried": verdict.checks(State.NOT_TRIED)}
+    facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary(), **checks}
+    session.reporter.event("verdict", **facts)
+    session.journal.write("verdict", **facts)
+    return verdict
+
+
+def prove(session: Session, services: Sequence[Service], *, done: Sequence[str]) -> None:
+    """Verify each service; `done` are those that this run changed.
+
+    Raises `VerificationFailed` after all were checked.
+    """
+    verdicts = {service.name: verify_service(session, service) for service in services}
+    if len(verdicts) > 1:
+        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
+    unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
+    if unproven:
+        name, changed = unproven[0], any(each in done for each in unproven)
+        by_hand = f"; ./inv drift.{name} shows what was changed by hand in the cluster, ./inv repair.{name} undoes it"
+        raise VerificationFailed(
+            f"{', '.join(unproven)}: {'applied' if changed else 'there was nothing to apply'}, but not proven to work",
+            expected="every deciding check to pass",
+            next_step=f"./inv verify.{name}{'' if changed else by_hand}",
+        )
+
+
+# What would be left behind, before it is destroyed
+
 CONTROLLED_KINDS: Mapping[str, tuple[str, ...]] = {
     "cert-manager": ("certificates.cert-manager.io",),
     "cnpg": ("clusters.postgresql.cnpg.io", "databases.postgresql.cnpg.io"),
@@ -68,3 +114,31 @@ def controlled_by(service: str, cluster: Cluster) -> list[str]:
             if error.trouble is not Trouble.UNKNOWN_KIND:
                 raise
     return found
+
+
+def refuse_while_needed(session: Session, service: Service) -> None:
+    """Raise `Refused` while a service that needs this one still has something deployed."""
+    standing = []
+    for consumer in consumers(service.name, session.services):
+        stack = session.stack(consumer)
+        if states.has_stack(session, stack) and states.state_of(session, stack).own_resources:
+            standing.append(consumer.name)
+    if standing:
+        verbs = "is still deployed and needs" if len(standing) == 1 else "are still deployed and need"
+        raise Refused(
+            f"{', '.join(standing)} {verbs} {service.name}",
+            expected="consumers to be destroyed before what they need, exposed objects before their controllers",
+            next_step=f"./inv destroy.{standing[-1]}",
+        )
+
+
+def refuse_while_controlling(session: Session, service: Service) -> None:
+    """Raise `Refused` while the cluster holds objects, of any owner, that only this service's controller cleans up."""
+    standing = controlled_by(service.name, cluster_of(session))
+    if standing:
+        raise Refused(
+            f"{len(standing)} objects in the cluster still need the controller of {service.name}: "
+            f"{', '.join(standing[:5])}{', …' if len(standing) > 5 else ''}",
+            expected="exposed objects and clusters to be removed before their controller",
+            next_step="remove them by the stack or manifest that made them, then repeat the command",
+        )

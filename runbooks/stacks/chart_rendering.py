@@ -96,6 +96,23 @@ def render(session: Session, chart: Chart) -> tuple[Manifest, ...]:
     return helm.read_manifests(outcome.stdout)
 
 
+def report(session: Session, chart: Chart, *, text: bool) -> None:
+    """Render the chart: one table of what is there, and one line for each hook that is not."""
+    manifests = render(session, chart)
+    there = [manifest for manifest in manifests if not manifest.hooks]
+    rows = [(manifest.kind, manifest.name, manifest.namespace or "-", manifest.source) for manifest in there]
+    title = f"{chart.release}: chart {chart.name} {chart.version}".rstrip()
+    session.reporter.table(title, ("kind", "name", "namespace", "template"), rows)
+    for manifest in manifests:
+        if manifest.hooks:
+            session.reporter.line(f"left out by pulumi: {manifest.description}")
+        session.reporter.event(
+            "object", chart=chart.name, type=manifest.kind, name=manifest.name, hooks=list(manifest.hooks)
+        )
+    for manifest in there if text else ():
+        session.reporter.quote(f"---\n{manifest.text}")
+
+
 def run_helm(session: Session, chart: Chart) -> Outcome:
     versions = read_versions(ask(session.runner, session.kubectl.version()))
     return session.runner.run(helm.template(session.tools.helm, chart, kube_version=versions.server))
@@ -104,7 +121,16 @@ def run_helm(session: Session, chart: Chart) -> Outcome:
 # Checks
 
 
-def check(session: Session, service: Service, chart: Chart) -> list[Finding]:
+def check(session: Session, service: Service) -> list[Finding]:
+    """The findings of all charts of the service, as charts.yaml pins them."""
+    found = []
+    for chart in charts_of(session, service, published=True):
+        about = f"{service.name}: {chart.name} {chart.version}".rstrip()
+        found += [replace(finding, subject=about) for finding in check_chart(session, service, chart)]
+    return found
+
+
+def check_chart(session: Session, service: Service, chart: Chart) -> list[Finding]:
     """Check that the pin exists and the chart fits the cluster, and name the hooks that pulumi will drop."""
     pin = pin_exists(session, chart)
     usable = chart if pin.ok else local_copy(session, service, chart)

@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedMap
 from runbooks.core.errors import NotFound, Refused, Usage
 from runbooks.core.names import nearest
 from runbooks.core.yaml_file import YamlFile, expand_aliases, parse
-from runbooks.tools.esc import EnvironmentName, property_path
+from runbooks.tools.esc import EnvironmentName, property_path, read_path
 from runbooks.tools.secret_values import generate_secret
 
 SECRET = "fn::secret"  # noqa: S105 - the name of ESC's function
@@ -608,3 +608,10 @@ def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: Key
 
 def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -> Difference:
     return Difference(path=shown_path(path), sign=sign, old=shown(old), new=shown(new))
+
+
+def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
+    """Whether the environment's file marks a secret at that path, or there is no file."""
+    if not definition_path(root, name).exists():
+        return True
+    return read_path(path) in {below_values(where) for where, _ in secrets_in(read_definition(root, name))}

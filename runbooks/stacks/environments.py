@@ -136,6 +136,13 @@ def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
     )
 
 
+def open_checked(session: Session, name: EnvironmentName) -> Opened:
+    """Open the environment. Raises `Refused` if it would send pulumi to another cluster than the checked one."""
+    opened = open_environment(session, name)
+    check_opened(session.target, opened, name.short)
+    return opened
+
+
 def open_bound(session: Session, file: StackFile) -> list[Opened]:
     """Open and check the environments that a stack config binds, in its order.
 
@@ -148,8 +155,7 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
     opened = []
     for entry in file.environment:
         name = esc.read_entry(entry, session.target.organization)
-        opened.append(open_environment(session, name))
-        check_opened(session.target, opened[-1], name.short)
+        opened.append(open_checked(session, name))
     return opened
 
 
@@ -422,11 +428,11 @@ def apply_definitions(session: Session, names: Sequence[str] | None = None) -> l
 
 
 def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
-    """Open the environment; on the lab apply its definition first if it does not exist."""
+    """Open and check the environment; on the lab apply its definition first if it does not exist."""
     try:
-        return open_environment(session, name)
+        return open_checked(session, name)
     except NotFound:
         if not session.target.ephemeral or name.version:
             raise
         apply_definitions(session, [name.short])
-        return open_environment(session, name)
+        return open_checked(session, name)

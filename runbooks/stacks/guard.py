@@ -5,18 +5,20 @@ pulumi itself previews plain resources happily against a cluster that is not the
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runbooks.core.environment import changes_pulumi_unseen
+from runbooks.core.environment import changes_pulumi_unseen, plugin_variables
 from runbooks.core.errors import OpsError, Refused
-from runbooks.stacks.session import Session
+from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import Target
+from runbooks.stacks.toolbox import find_kubectl
 from runbooks.tools.esc import Opened, as_text
-from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context
+from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
 from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
@@ -34,6 +36,41 @@ class Cluster:
     """The cluster's name in the kubeconfig."""
     server: str
     uid: str
+
+
+def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
+    """Cut the target's kubeconfig down to its one context, as `<folder>/kubeconfig` (0600).
+
+    Raises `Refused` when file, context, cluster or user is missing or empty.
+    """
+    context = read_context(target.kubeconfig, target.context)
+    return context, write_private(context, folder / "kubeconfig")
+
+
+def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
+    """kubectl for a target, with a cache per cluster: after a reset of the lab another one answers on the same port."""
+    cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
+    env = login_variables(context) | {"KUBECACHEDIR": str(cache)}
+    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
+
+
+def login_variables(context: KubeContext) -> dict[str, str]:
+    """The variables that the kubeconfig's login plug-in may need; none without a plug-in."""
+    return plugin_variables(os.environ) if context.starts_plugin else {}
+
+
+@contextlib.contextmanager
+def open_kubectl(target: Target, run: RunContext) -> Iterator[tuple[KubeContext, Kubectl]]:
+    """The target's context and a kubectl on it alone, before any session; its kubeconfig is removed afterwards.
+
+    Raises `Refused` when the kubeconfig lacks something.
+    """
+    context, path = private_kubeconfig(target, run.journal.folder)
+    try:
+        run.masker.register_all(context.secrets())
+        yield context, kubectl_for(target, context, path, run.state_dir)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:

@@ -1,12 +1,18 @@
-"""Which run holds a stack: by the locks of a file backend, or by the update that the cloud reports."""
+"""Which run holds a stack, and how `cancel` removes its lock.
+
+A file backend has locks, the cloud reports the update. `pulumi cancel` on a file backend deletes the lock while the
+other run continues, so it is called only when that process is known to be gone, or after a user who was shown the
+holder typed the service's name.
+"""
 
 from __future__ import annotations
 
+from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
 from runbooks.stacks.session import Session
 from runbooks.tools import locks, pulumi
 from runbooks.tools.failures import explain
-from runbooks.tools.locks import Held
+from runbooks.tools.locks import Held, Holder
 from runbooks.tools.stack import Stack
 
 
@@ -47,3 +53,53 @@ def describe_holders(session: Session, stack: Stack) -> str:
         )
     row = states.row_of(session, stack)
     return "an update runs" if row is not None and row.updating else ""
+
+
+def remove_lock(session: Session, stack: Stack) -> None:
+    """Remove the stack's lock. Raises `Refused`, `NotApproved`, or what pulumi's failure means."""
+    held = holders_of(session, stack)
+    if held is not None and not held:
+        session.reporter.line(f"the stack of {stack.service} is not locked")
+    elif may_be_removed(session, stack, held):
+        # Between the question and its answer another run may have taken the stack.
+        known = {entry.lock.identity for entry in held or ()}
+        if any(entry.lock.identity not in known for entry in holders_of(session, stack) or ()):
+            raise Refused(
+                f"another run took the stack of {stack.service} just now",
+                expected="the lock that was shown",
+                next_step=f"./inv cancel.{stack.service}",
+            )
+        outcome = session.runner.run(pulumi.cancel(stack))
+        if not outcome.ok:
+            raise explain(outcome, stack)
+        session.reporter.line(f"the lock of {stack.service} is removed")
+
+
+def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> bool:
+    """True when every holder is gone, or a user who was shown the others typed the name.
+
+    `None` for `held`: the backend does not show who holds it. Raises `Refused` while a holder lives, `NotApproved` when
+    the name was not typed.
+    """
+    for entry in held or ():
+        session.reporter.line(f"held by {entry.describe()}")
+    alive = [entry for entry in held or () if entry.holder is Holder.ALIVE]
+    if alive:
+        raise Refused(
+            f"the stack of {stack.service} is held by a run that is alive: {alive[0].describe()}",
+            expected="a holder that is gone; removing the lock would not stop it, and two runs would write one state",
+            next_step=f"wait for it, or stop it with one signal: kill -INT {alive[0].lock.pid}",
+        )
+    if held is not None and all(entry.holder is Holder.GONE for entry in held):
+        return True
+    session.reporter.line(
+        "whether that run is alive cannot be seen from here; if it is, its changes and the next run's will mix"
+    )
+    question = f"Type {stack.service} to remove the lock all the same:"
+    if session.reporter.ask_word(question, stack.service):
+        return True
+    raise NotApproved(
+        f"the lock of {stack.service} was left alone",
+        expected="the service's name, typed on a terminal, once the other run is known to be over",
+        next_step=f"ask its owner, then ./inv cancel.{stack.service}",
+    )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runbooks.core.errors import NotApproved
+from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
 from runbooks.stacks.apply import refuse_held
 from runbooks.stacks.guard import confirm_cluster
@@ -112,3 +112,14 @@ def write_state(session: Session, stack: Stack, document: str, *, taken: Sequenc
     if taken:
         watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
         run_watched(session, stack, pulumi.refresh(stack, taken), watch)
+
+
+def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
+    """Raise `Refused` while the state may lack objects that an interrupted update created: they would stay."""
+    count = sum(kind == "creating" for kind, _ in states.state_of(session, stack).pending)
+    if count:
+        raise Refused(
+            f"an interrupted update of {stack.service} left {count} creations of unknown result",
+            expected="a state that has every object of the stack, so that all of them are deleted",
+            next_step=f"./inv cancel.{stack.service} settles them, then {again}",
+        )

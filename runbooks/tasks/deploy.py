@@ -14,10 +14,10 @@ def deploy(c: Context, names: tuple[str, ...], yes: bool = False, only: bool = F
     --yes approves changes that are not destructive where there is no terminal. --only leaves out what it needs.
     --fresh also previews what has not changed since it was last previewed or applied.
     """
+    from runbooks.checks.of_service import prove
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview
     from runbooks.stacks.summary import show_plan
-    from runbooks.tasks.verify import prove
 
     task = task_name("deploy", names)
     again = command_again(c, task, "--only" if only else "")

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke import task
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from runbooks.stacks.session import Session
-    from runbooks.tools.esc import EnvironmentName, Opened
 
 ENV = "The environment, <project>/<env>, such as stitch/prod."
 PATH = "Of the value below `values`, such as pulumiConfig.eventsub_secret."
@@ -87,7 +81,8 @@ def set_value(c: Any, env: str, path: str) -> None:
     from runbooks.core.names import refuse_option_like
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.tasks.secrets import read_value
+    from runbooks.stacks.definitions import has_place
+    from runbooks.stacks.secret_settings import read_value
     from runbooks.tools.esc import read_path, refuse_reference
 
     refuse_option_like("path", path)
@@ -106,17 +101,6 @@ def set_value(c: Any, env: str, path: str) -> None:
         session.reporter.line(f"Set the secret {path} of {name.short}.")
         if not has_place(session.root, name, path):
             session.reporter.line(f'environments/{name.short}.yaml has no `fn::secret: ""` at {path}; apply keeps it')
-
-
-def has_place(root: Path, name: EnvironmentName, path: str) -> bool:
-    """Whether the environment's file marks a secret at that path, or there is no file."""
-    from runbooks.stacks import definitions
-    from runbooks.tools.esc import read_path
-
-    if not definitions.definition_path(root, name).exists():
-        return True
-    places = definitions.secrets_in(definitions.read_definition(root, name))
-    return read_path(path) in {definitions.below_values(where) for where, _ in places}
 
 
 @task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where there is no terminal."})
@@ -152,15 +136,13 @@ def run(c: Any, env: str, service: str = "") -> None:
     """Run a reading command with an environment's variables, masked: esc.run stitch/prod -- pulumi preview."""
     from runbooks.run import open_session
     from runbooks.stacks import environment_commands, environments
-    from runbooks.stacks.guard import check_opened
 
     words = environment_commands.words_after_dashes(sys.argv, c.remainder)
     environment_commands.refuse_changing(words)
     with open_session(c, "esc.run") as session:
         name = environments.read_name(session, env)
         session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
-        opened = environments.open_environment(session, name)
-        check_opened(session.target, opened, name.short)
+        opened = environments.open_checked(session, name)
         stack = environment_commands.stack_of(session, name, service, words)
         environment_commands.run_with(session, name, opened, words, stack)
 
@@ -169,50 +151,11 @@ def run(c: Any, env: str, service: str = "") -> None:
 def bind(c: Any, env: str, service: str = "") -> None:
     """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
     from runbooks.run import open_session
-    from runbooks.stacks import apply, environments
-    from runbooks.stacks.preparation import config_file_of
-    from runbooks.tools import stack_config
+    from runbooks.stacks import environments, wiring
 
     with open_session(c, "esc.bind") as session:
         name = environments.read_name(session, env)
-        consumer = environments.consumer_of(session, name, service)
-        steps = [f"open {name.short}", f"settings of {consumer.name}", "bind", f"preview {consumer.name}"]
-        session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
-        session.reporter.plan(steps)
-        with session.reporter.step(steps[0]):
-            path = config_file_of(session, consumer)
-            bound = environments.as_bound(session, consumer, path, name)
-            opened = open_unless_waiting(session, bound)
-        with session.reporter.step(steps[1]):
-            if opened is not None:
-                environments.check_contract(session, bound, consumer, opened)
-        with session.reporter.step(steps[2]):
-            changed = stack_config.bind(path, name.short)
-            session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
-            if opened is not None:
-                for key in environments.overridden(stack_config.StackFile.read(path), consumer, opened):
-                    session.reporter.line(f"  {key} is in {path.name} too, and wins over the environment")
-        apply.show_preview(session, consumer, steps[3])
-
-
-def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
-    """The opened environment, checked by the guard; `None`, with a message, while stacks that it reads have no outputs.
-
-    Then the first preview after their deployment opens it, and refuses what is wrong with it.
-    """
-    from runbooks.stacks import environments
-    from runbooks.stacks.guard import check_opened
-
-    waiting = environments.waits_for(session, name)
-    if waiting:
-        session.reporter.advice(
-            f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: its values are checked "
-            f"by the first preview after ./inv deploy.{waiting[0]}"
-        )
-        return None
-    opened = environments.open_or_apply(session, name)
-    check_opened(session.target, opened, name.short)
-    return opened
+        wiring.bind(session, name, environments.consumer_of(session, name, service))
 
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})

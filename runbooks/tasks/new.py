@@ -26,7 +26,7 @@ def service(c: Any, name: str, folder: str = "", image: str = "", port: str = ""
     from runbooks.core.files import ROOT
     from runbooks.run import open_run
     from runbooks.services import SERVICES
-    from runbooks.tasks import scaffolding
+    from runbooks.stacks import scaffolding
 
     with open_run(c, "new.service") as run:
         project = scaffolding.read_project(ROOT, SERVICES, name, folder, image=image, port=port, about=about)

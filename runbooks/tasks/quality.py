@@ -11,14 +11,18 @@ def check(c: Context, fix: bool = False) -> None:
 
     --fix lets ruff correct what it can.
     """
-    from runbooks.tasks.checking import run_checks
+    from runbooks.checks.repository import run_checks
+    from runbooks.run import open_run
 
-    run_checks(c, fix=fix)
+    with open_run(c, "check", show_children=True) as run:
+        run_checks(run, fix=fix)
 
 
 @task(help={"select": "Only tests whose names match, as pytest's -k.", "path": "A file or folder below tests/."})
 def test(c: Context, path: str = "", select: str = "", fast: bool = False) -> None:
     """Run the tests; those on the lab start one of their own. --fast leaves the lab out. Changes nothing here."""
-    from runbooks.tasks.checking import run_tests
+    from runbooks.checks.repository import run_tests
+    from runbooks.run import open_run
 
-    run_tests(c, path=path, select=select, fast=fast)
+    with open_run(c, "test", show_children=True) as run:
+        run_tests(run, path=path, select=select, fast=fast)

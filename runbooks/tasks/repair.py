@@ -13,11 +13,11 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
 
     --yes approves changes that are not destructive where there is no terminal.
     """
+    from runbooks.checks.of_service import prove
     from runbooks.run import open_session
     from runbooks.stacks import apply, preview, repair
     from runbooks.stacks.plan import RunPlan
     from runbooks.stacks.summary import show_plan
-    from runbooks.tasks.verify import prove
 
     task = task_name("repair", names)
     again = command_again(c, task)

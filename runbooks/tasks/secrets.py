@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke import task
-
-if TYPE_CHECKING:
-    from runbooks.stacks.service import Service, Setting
-
-LONGEST = 1_000_000
-"""Characters of a value; more is a mistake, such as the wrong file piped in."""
 
 
 @task(
@@ -29,6 +22,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks.services import find_service
     from runbooks.stacks import states
     from runbooks.stacks.preparation import find_stack
+    from runbooks.stacks.secret_settings import find_setting, read_value
     from runbooks.tools import pulumi
     from runbooks.tools.secret_values import generate_secret
     from runbooks.tools.stack_config import full_key, preserve
@@ -51,64 +45,3 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
                 raise states.explain_confidential(session, done, stack)
         file = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {file}, encrypted.")
-
-
-def find_setting(service: Service, key: str) -> Setting:
-    """The declared secret called `key`, with or without its namespace. Raises `NotFound` with the nearest names.
-
-    Raises `Usage` where the service's secrets are in its ESC environment: in the stack config they would win over it.
-    """
-    from runbooks.core.errors import Usage
-    from runbooks.core.names import known
-    from runbooks.tools.stack_config import full_key
-
-    if service.environment and not service.secrets:
-        own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
-        set_it = f"./inv esc.set {service.environment} pulumiConfig."
-        bare = known(
-            f"secret of {service.name}",
-            key.removeprefix(f"{service.project_name}:"),
-            own,
-            list_with=f"./inv esc.open {service.environment}; {set_it}<name> sets one",
-        )
-        raise Usage(
-            f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack "
-            "config",
-            expected="the value set there",
-            next_step=f"{set_it}{bare}",
-        )
-    by_key = {setting.key: setting for setting in service.secrets}
-    by_full_key = {full_key(service.project_name, setting.key): setting for setting in service.secrets}
-    if key in by_full_key:
-        return by_full_key[key]
-    return by_key[known(f"secret setting of {service.name}", key, by_key, list_with="./inv doctor")]
-
-
-def read_value(key: str, about: str) -> str:
-    """Read a secret: typed twice without echo on a terminal, else all of standard input without its last newline.
-
-    Raises `Usage` for an empty or an absurdly long value, one that is not text, or two that differ; `NotApproved` at
-    the end of input.
-    """
-    import getpass
-
-    from runbooks.core.errors import NotApproved, Usage
-
-    if sys.stdin.isatty():
-        try:
-            value = getpass.getpass(f"{key} ({about}), not shown: ")
-            again = getpass.getpass("the same again: ") if value else value
-        except EOFError:
-            raise NotApproved("no value was typed; nothing was set", expected="a value at the prompt") from None
-        if value != again:
-            raise Usage("the two values differ; nothing was set", expected="the same value twice")
-    else:
-        try:
-            value = sys.stdin.buffer.read(LONGEST + 2).decode("utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise Usage("standard input is not UTF-8 text; nothing was set", expected="the value as text") from None
-    if not value.strip():
-        raise Usage(f"the value for {key} is empty; nothing was set", expected="a value at the prompt or piped in")
-    if len(value) > LONGEST or "\0" in value:
-        raise Usage(f"the value for {key} cannot be stored", expected=f"text of at most {LONGEST} characters")
-    return value

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke import task
-
-if TYPE_CHECKING:
-    from runbooks.stacks.guard import Cluster
-    from runbooks.stacks.session import RunContext
-    from runbooks.stacks.target import Target
 
 
 @task
 def show(c: Any) -> None:
     """Show where the next run goes: stack, backend, cluster, tools. Changes nothing."""
+    from runbooks.checks import machine
     from runbooks.core.errors import OpsError
     from runbooks.run import load_chosen_target, open_run
     from runbooks.stacks.toolbox import find_pulumi
@@ -25,7 +21,11 @@ def show(c: Any) -> None:
             pulumi = find_pulumi(target)
         except OpsError as error:
             pulumi = f"{error.summary}; {error.next_step}"
-        rows = [*_written(target), ("cluster now", _cluster_now(target, run)), ("pulumi", pulumi)]
+        rows = [
+            *machine.describe_target(target),
+            ("cluster now", machine.describe_cluster(target, run)),
+            ("pulumi", pulumi),
+        ]
         run.reporter.table(f"Target {target.name}", ("what", "value"), rows)
         run.reporter.event("target", **{what.replace(" ", "_"): value for what, value in rows}, name=target.name)
 
@@ -33,6 +33,7 @@ def show(c: Any) -> None:
 @task
 def pin(c: Any) -> None:
     """Record in targets.yaml which cluster the target is, after showing it and asking."""
+    from runbooks.checks.machine import find_cluster
     from runbooks.core.errors import NotApproved, Usage
     from runbooks.core.files import ROOT
     from runbooks.run import load_chosen_target, open_run
@@ -42,7 +43,7 @@ def pin(c: Any) -> None:
         target = load_chosen_target(c, run)
         if target.ephemeral:
             raise Usage("the lab pins itself when it starts", expected="a target of targets.yaml: --target NAME")
-        cluster, nodes = _identify(target, run)
+        cluster, nodes = find_cluster(target, run)
         rows = (
             ("cluster", cluster.name),
             ("context", cluster.context),
@@ -69,43 +70,3 @@ def pin(c: Any) -> None:
         path = write_pin(ROOT, target.name, cluster.uid)
         run.journal.write("pinned", target=target.name, cluster_uid=cluster.uid, before=target.cluster_uid)
         run.reporter.line(f"Pinned {target.name} to {cluster.uid} in {path.name}.")
-
-
-def _written(target: Target) -> list[tuple[str, str]]:
-    passphrase = target.passphrase_file
-    source = "PULUMI_CONFIG_PASSPHRASE, or none needed" if passphrase is None else str(passphrase)
-    absent = " (there is no such file)" if passphrase is not None and not passphrase.exists() else ""
-    return [
-        ("stack", target.stack),
-        ("backend", target.shown_backend),
-        ("organization", target.organization),
-        ("kubeconfig", str(target.kubeconfig)),
-        ("context", target.context),
-        ("pinned cluster", target.cluster_uid or f"none yet: ./inv --target {target.name} target.pin"),
-        ("passphrase", source + absent),
-        ("throw-away", "yes" if target.ephemeral else "no"),
-    ]
-
-
-def _cluster_now(target: Target, run: RunContext) -> str:
-    from runbooks.core.errors import OpsError
-
-    try:
-        cluster, nodes = _identify(target, run)
-    except OpsError as error:
-        return f"not known: {error.summary}"
-    same = "the pinned one" if cluster.uid == target.cluster_uid else "NOT the pinned one"
-    verdict = same if target.is_pinned else "not pinned"
-    return f"{cluster.name} at {cluster.server}, UID {cluster.uid}, {verdict}; nodes {nodes}"
-
-
-def _identify(target: Target, run: RunContext) -> tuple[Cluster, str]:
-    """The cluster behind the target's context, and its nodes' names. Raises `Refused` when it gives no identity."""
-    from runbooks.run import open_kubectl
-    from runbooks.stacks.guard import identify
-    from runbooks.tools.kubectl import ask, items, metadata
-
-    with open_kubectl(target, run) as (context, kubectl):
-        cluster = identify(target, context, kubectl, run.runner)
-        nodes = sorted(metadata(node)[1] for node in items(ask(run.runner, kubectl.get("nodes"))))
-    return cluster, ", ".join(nodes) or "none"

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from invoke import Context
 
 from runbooks.collection import each_service
 from runbooks.services import SERVICES
-
-if TYPE_CHECKING:
-    from runbooks.stacks.service import Reference, Service
-    from runbooks.stacks.session import Session
-    from runbooks.tools.esc import Opened
 
 CONSUMERS = tuple(service for service in SERVICES if service.reference or service.environment)
 
@@ -24,151 +17,7 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     --yes sets a missing reference or binding without asking, where there is no terminal.
     """
     from runbooks.run import open_session
-    from runbooks.stacks import apply, environments
+    from runbooks.stacks import wiring
 
     with open_session(c, f"wire.{names[0]}") as session:
-        service = session.service(names[0])
-        link = f"environment {service.environment}" if service.environment else "reference"
-        steps = [f"outputs of {', '.join(service.reads_outputs_of)}", link, "settings", f"preview {service.name}"]
-        if service.environment:
-            environments.read_name(session, service.environment)
-        session.reporter.announce(
-            f"Wiring {service.name}: its producer's outputs, how they reach it, its settings, then its preview."
-        )
-        session.reporter.plan(steps)
-        with session.reporter.step(steps[0]):
-            check_outputs(session, service)
-        with session.reporter.step(steps[1]):
-            opened = check_environment(session, service, yes=yes) if service.environment else None
-            if service.reference:
-                check_reference(session, service, service.reference, yes=yes)
-        with session.reporter.step(steps[2]):
-            check_settings(session, service, opened)
-        apply.show_preview(session, service, steps[3])
-
-
-def check_outputs(session: Session, service: Service) -> None:
-    """Raise `VerificationFailed` that names every output that is missing, its producer and its consumer."""
-    from runbooks.core.errors import VerificationFailed
-    from runbooks.stacks.preparation import outputs_of
-
-    for name in service.reads_outputs_of:
-        outputs = outputs_of(session, name)
-        # `a|b` is either
-        choices = [text.split("|") for text in outputs_read(session, service, name)]
-        wanted = [" or ".join(choice) for choice in choices]
-        missing = [" or ".join(choice) for choice in choices if all(outputs.get(each) in (None, "") for each in choice)]
-        if missing:
-            problem = f"has no output {', '.join(missing)}" if outputs else "has no outputs yet"
-            # The consumer's side of a name that does not fit: its definition could read an output that exists.
-            instead = f"; or environments/{service.environment}.yaml could read: {', '.join(sorted(outputs))}"
-            raise VerificationFailed(
-                f"{name} {problem}, and {service.name} reads {', '.join(wanted)}",
-                expected=f"{name} exports them under these names, and was applied since"
-                + (instead if service.environment and outputs else ""),
-                next_step=f"./inv deploy.{name}, then ./inv outputs.{name}",
-            )
-        session.reporter.line(f"{name} gives {', '.join(wanted)}")
-
-
-def outputs_read(session: Session, service: Service, producer: str) -> list[str]:
-    """Names of the outputs that the service reads; `a|b` is either."""
-    from runbooks.stacks import definitions
-    from runbooks.tools import esc
-
-    if service.reference:
-        return list(service.reference.outputs)
-    name = esc.read_name(service.environment, session.target.organization)
-    document = definitions.read_definition(session.root, name)
-    project = session.service(producer).project_name
-    reads = [read for read in definitions.stacks_read(document) if read.project == project]
-    return [output for read in reads for output in definitions.outputs_read(document, read)]
-
-
-def check_reference(session: Session, service: Service, reference: Reference, *, yes: bool) -> None:
-    """Check that the reference names the producer's stack on this target; a missing one is set after asking.
-
-    Raises `VerificationFailed` for another stack, `NotApproved` without an approval.
-    """
-    from runbooks.core.errors import VerificationFailed
-    from runbooks.stacks.guard import read_settings
-    from runbooks.stacks.preparation import prepare
-    from runbooks.tools import pulumi
-    from runbooks.tools.failures import explain
-    from runbooks.tools.stack_config import full_key, preserve
-
-    stack = prepare(session, service)
-    key = full_key(stack.project, reference.setting)
-    wanted = session.stack(session.service(reference.producer)).reference
-    found = read_settings(session, stack).config.get(key)
-    if found in (None, ""):
-        approve(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
-        with preserve(stack.settings_file):
-            done = session.runner.run(pulumi.config_set(stack, key, wanted))
-            if not done.ok:
-                raise explain(done, stack)
-        session.reporter.line(f"{key} set to {wanted}")
-    elif found != wanted:
-        raise VerificationFailed(
-            f"{key} is {found}, but {reference.producer} on this target is {wanted}",
-            expected="a reference of three parts to the stack whose outputs exist",
-            next_step=f"pulumi config set {key} {wanted} in pulumi/{service.folder}",
-        )
-    else:
-        session.reporter.line(f"{key} is {wanted}")
-
-
-def check_environment(session: Session, service: Service, *, yes: bool) -> Opened:
-    """Check that the environment opens and provides what is required; a missing binding is made after asking."""
-    from runbooks.stacks import environments
-    from runbooks.stacks.guard import check_opened
-    from runbooks.stacks.preparation import config_file_of
-    from runbooks.tools import stack_config
-
-    name = environments.read_name(session, service.environment)
-    path = config_file_of(session, service)
-    name = environments.as_bound(session, service, path, name)
-    opened = environments.open_or_apply(session, name)
-    check_opened(session.target, opened, name.short)
-    environments.check_contract(session, name, service, opened)
-    if not any(stack_config.is_same(entry, name.short) for entry in stack_config.StackFile.read(path).environment):
-        approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
-    if stack_config.bind(path, name.short):
-        session.reporter.line(f"{path.name} binds {name.short} now")
-    return opened
-
-
-def approve(session: Session, question: str, service: Service, *, yes: bool) -> None:
-    """Raise `NotApproved` unless the target is the lab, `--yes` was given or the user agrees."""
-    from runbooks.core.errors import NotApproved
-
-    if session.target.ephemeral or yes or session.reporter.ask_yes(question):
-        return
-    raise NotApproved(
-        f"{service.name} was left as it is: the change was not approved",
-        expected="y at the question, or --yes where there is no terminal",
-        next_step=f"./inv wire.{service.name}",
-    )
-
-
-def check_settings(session: Session, service: Service, opened: Opened | None) -> None:
-    """Raise `Usage` that names every required setting without a value, secret ones with how to set them."""
-    from runbooks.core.errors import Usage
-    from runbooks.stacks.preparation import prepare
-    from runbooks.tools.stack_config import StackFile, full_key, missing_keys
-
-    stack = prepare(session, service)
-    file = StackFile.read(stack.settings_file)
-    secret = [setting.key for setting in service.secrets]
-    provided = {full_key(stack.project, key) for key in (opened.settings if opened else ())}
-    missing = [key for key in missing_keys(file, stack.project, [*service.required, *secret]) if key not in provided]
-    if missing:
-        first = missing[0].removeprefix(f"{stack.project}:")
-        by_hand = f"pulumi config set {missing[0]} VALUE in pulumi/{service.folder}"
-        how = f"./inv secrets.set {service.name} {first}" if first in secret else by_hand
-        raise Usage(
-            f"{service.name} lacks {', '.join(missing)}",
-            expected=f"every required setting in {stack.settings_file.name}",
-            next_step=how,
-        )
-    session.reporter.line(f"{service.name} has every setting that its program requires")
+        wiring.wire(session, session.service(names[0]), yes=yes)

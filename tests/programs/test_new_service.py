@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from lib.settings import VERSIONED_IMAGE
 
-from runbooks.tasks import scaffolding
+from runbooks.stacks import scaffolding
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("lab", "pulumi", "runbooks", "tests/programs", "scripts", "docs", ".devcontainer")

@@ -13,10 +13,11 @@ from runbooks.core.files import Unwritable
 from runbooks.core.journal import read_journal
 from runbooks.run import open_session
 from runbooks.services import find_service
+from runbooks.stacks import wiring
 from runbooks.stacks.environment_commands import files_of
+from runbooks.stacks.older_commit import share_environment
 from runbooks.stacks.unchanged import Reads, write_record
-from runbooks.tasks import secrets, stack, target, wire
-from runbooks.tasks.rollback import share_environment
+from runbooks.tasks import secrets, stack, target
 from runbooks.tools import stack_config
 from runbooks.tools.esc import Opened, Value
 from runbooks.tools.kubeconfig import read_context, write_private
@@ -266,13 +267,13 @@ def test_a_reference_that_cannot_be_set_loses_nothing(repo: Repo, monkeypatch: p
     before = file.read_text()
     repo.has_stacks("immich", "postgresql")
     empties(repo, file, "")
-    monkeypatch.setattr(wire, "approve", lambda *_, **__: None)
+    monkeypatch.setattr(wiring, "approve", lambda *_, **__: None)
     with open_session(repo.c, "wire.immich") as session:
         immich = find_service("immich")
         assert immich.reference is not None
         session.prepared["immich"] = session.stack(immich)
         with pytest.raises(ToolFailed, match="no space left on device"):
-            wire.check_reference(session, immich, immich.reference, yes=True)
+            wiring.check_reference(session, immich, immich.reference, yes=True)
     assert file.read_text() == before
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from runbooks.checks import apps, cnpg, postgres, sql, tailscale
 from runbooks.checks.cluster import STACK_DEPLOYED
+from runbooks.checks.of_service import verify_service
 from runbooks.checks.tailscale import API_AS_SET
 from runbooks.core.errors import VerificationFailed
 from runbooks.core.findings import State, Verdict
@@ -125,7 +126,7 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo]:
 
 def at_its_home(repo: Repo, name: str) -> Verdict:
     with open_session(repo.c, f"verify.{name}") as session:
-        return verify.verify_service(session, find_service(name))
+        return verify_service(session, find_service(name))
 
 
 def states(verdict: Verdict) -> dict[str, State]:
@@ -566,7 +567,7 @@ def ingresses(repo: Repo, *objects: dict[str, Any]) -> None:
 
 def climbed_app(repo: Repo, service: Service = APP) -> Verdict:
     with open_session(repo.c, "verify.app") as session:
-        return verify.verify_service(session, service)
+        return verify_service(session, service)
 
 
 def test_ingresses_are_in_the_one_table_of_the_operator(app: Repo, capsys: pytest.CaptureFixture[str]) -> None:

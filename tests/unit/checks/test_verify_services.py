@@ -13,12 +13,11 @@ import pytest
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cluster, inside, of_service, sql, tailscale
 from runbooks.checks.inside import Get, Inside
-from runbooks.checks.of_service import CHECKS
+from runbooks.checks.of_service import CHECKS, verify_service
 from runbooks.core.findings import State, Verdict
 from runbooks.run import open_session
 from runbooks.services import SERVICES, find_service
 from runbooks.stacks.service import Service
-from runbooks.tasks import verify
 from runbooks.tools import network
 from tests.fixtures import Repo, deployment, listing, secret, slices
 from tests.local_server import Reply, Served, always, late, nobody, serving
@@ -248,7 +247,7 @@ def standing(login: sql.Login) -> sql.Standing:
 
 def at_its_home(platform: Platform, service: Service) -> Verdict:
     with open_session(platform.repo.c, f"verify.{service.name}") as session:
-        return verify.verify_service(session, service)
+        return verify_service(session, service)
 
 
 def states(verdict: Verdict) -> dict[str, State]:
@@ -661,7 +660,7 @@ def test_in_the_lab_no_container_is_asked_and_it_says_so(
     monkeypatch.setattr("runbooks.checks.postgres.listener_is_ours", lambda *_: passed("x", "ours"))
     with open_session(platform.repo.c, f"verify.{service.name}") as session:
         lab = replace(session, target=replace(session.target, ephemeral=True))
-        verdict = verify.verify_service(lab, service)
+        verdict = verify_service(lab, service)
     assert verdict.ok, verdict
     (said,) = {finding.evidence.partition(" (")[0] for finding in verdict.findings if finding.check == check}
     assert said == "simulated pod"

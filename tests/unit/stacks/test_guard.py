@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from runbooks.core.errors import Refused
-from runbooks.run import private_kubeconfig
 from runbooks.stacks.guard import (
     check_cluster,
     check_opened,
     check_stack_settings,
     plain_settings,
+    private_kubeconfig,
 )
 from runbooks.stacks.target import Target
 from runbooks.tools.esc import Opened, Value

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.errors import NotApproved, Refused
-from runbooks.stacks.holders import describe_holders, holders_of
-from runbooks.tasks import cancel
+from runbooks.stacks.holders import describe_holders, holders_of, may_be_removed
 from runbooks.tools.locks import (
     Holder,
     Lock,
@@ -45,7 +44,7 @@ def put(session: ScriptedSession, *locks: Lock) -> None:
 
 def removable(session: ScriptedSession) -> bool:
     stack = session.stack(DB)
-    return cancel.may_be_removed(session, stack, holders_of(session, stack))
+    return may_be_removed(session, stack, holders_of(session, stack))
 
 
 @pytest.fixture

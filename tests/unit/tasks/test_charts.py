@@ -11,9 +11,8 @@ import pytest
 
 from lab.toolchain import Found
 from runbooks.core.errors import NotFound, ToolFailed, Usage, VerificationFailed
-from runbooks.run import open_session
+from runbooks.run import add_helm, open_session
 from runbooks.tasks import charts
-from runbooks.tasks.charts import with_helm
 from tests.fixtures import Repo
 from tests.unit.tools.test_helm_charts import RENDERED
 
@@ -103,7 +102,7 @@ def test_the_lab_alone_builds_a_helm(repo: Repo, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("lab.toolchain.resolve", lambda _, names: asked.append(names) or {"helm": built})
     with open_session(repo.c, "charts.check") as session:
         target = replace(session.target, ephemeral=ephemeral)
-        helm = with_helm(replace(session, target=target)).tools.helm
+        helm = add_helm(replace(session, target=target)).tools.helm
     assert (helm, asked) == (("/cache/helm", [["helm"]]) if ephemeral else (str(repo.bin / "helm"), []))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from runbooks.checks.of_service import refuse_while_needed
 from runbooks.core.errors import Refused
 from runbooks.stacks import apply, preview, states
 from runbooks.stacks.watch import Approved
-from runbooks.tasks import destroy
 from runbooks.tools.pulumi import read_event
 from tests.fixtures import TREE, Answer, ScriptedSession, event, preview_answer, step, urn
 
@@ -27,14 +27,14 @@ def test_refused_while_a_consumer_stands(tmp_path: Path) -> None:
     session.write_state("app", resources=standing("app"))
     session.write_state("db", resources=standing("db"))
     with pytest.raises(Refused, match="db, app are still deployed") as refused:
-        destroy.refuse_while_needed(session, NET)
+        refuse_while_needed(session, NET)
     assert refused.value.next_step == "./inv destroy.app"
 
 
 def test_empty_consumers_do_not_hold_it(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, {})
-    destroy.refuse_while_needed(session, NET)
-    destroy.refuse_while_needed(session, APP)
+    refuse_while_needed(session, NET)
+    refuse_while_needed(session, APP)
 
 
 def test_everything_it_deletes_is_destructive(tmp_path: Path) -> None:

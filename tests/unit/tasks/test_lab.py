@@ -43,7 +43,7 @@ def calls(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]
         monkeypatch.setattr(platform, name, note(name, answer))
     exports = {"KUBECONFIG": "/lab/it's/kubeconfig", "PGPORT": "5432"}
     monkeypatch.setattr(platform, "environment", note("environment", exports))
-    monkeypatch.setattr(lab, "_lab_session", lambda *_: nullcontext())
+    monkeypatch.setattr("runbooks.run.open_lab_session", lambda *_: nullcontext())
     monkeypatch.setattr("runbooks.run.apply_environments_on_lab", lambda _: asked.append(("apply", repo.state)))
     return asked
 

@@ -11,7 +11,8 @@ import pytest
 import tasks
 from runbooks.cli import OpsProgram
 from runbooks.core.errors import OpsError, Refused, ToolFailed, Usage
-from runbooks.tasks import new, scaffolding
+from runbooks.stacks import scaffolding
+from runbooks.tasks import new
 from tests.fixtures import Repo
 
 FOLDER = "pulumi/apps/web/tryout"

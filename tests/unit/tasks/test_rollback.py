@@ -13,8 +13,8 @@ import pytest
 
 from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
 from runbooks.stacks import preview
-from runbooks.tasks import rollback, verify
-from runbooks.tasks.rollback import ENVIRONMENT_FILES
+from runbooks.stacks.older_commit import ENVIRONMENT_FILES
+from runbooks.tasks import rollback
 from tests.fixtures import SUMMARY, Repo, event, preview_answer, step
 
 TASKS = {task.name: task for task in rollback.rollback.__dict__["tasks"]}
@@ -49,7 +49,7 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     repo.answer("pulumi", ["output", "--json"], {})
     proven: list[str] = []
     note = lambda session, services, *, done: proven.extend(s.name for s in services)  # noqa: E731
-    monkeypatch.setattr(verify, "prove", note)
+    monkeypatch.setattr("runbooks.checks.of_service.prove", note)
     repo.proven = proven
     return repo
 
@@ -67,13 +67,13 @@ def test_the_old_program_is_previewed_applied_and_proven(repo: Repo, capsys: pyt
     seen: list[str] = []
     real = preview.plan_stack
 
-    def watched(session: Any, service: Any) -> Any:
+    def watched(session: Any, service: Any, **options: Any) -> Any:
         seen.append((session.root / FOLDER / "__main__.py").read_text())
         assert (session.root / ".venv").is_symlink()
         assert [(session.root / name).read_text() for name in ENVIRONMENT_FILES] == ["new\n"] * 2, (
             "pulumi has uv sync the environment everybody shares by these"
         )
-        return real(session, service)
+        return real(session, service, **options)
 
     planning_plan = preview.plan_stack
     preview.plan_stack = watched

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import LoginMissing, NotFound, ToolFailed
+from runbooks.stacks.status import pods_ready, written_at
 from runbooks.tasks import status
 from tests.fixtures import Repo, listing
 
@@ -92,15 +93,15 @@ def test_a_lab_that_does_not_run_is_not_started(repo: Repo) -> None:
     ],
 )
 def test_when_a_state_was_written(manifest: dict[str, str], shown: str) -> None:
-    assert status.written_at({"deployment": {"manifest": manifest}}) == shown
-    assert status.written_at({}) == ""
+    assert written_at({"deployment": {"manifest": manifest}}) == shown
+    assert written_at({}) == ""
 
 
 def test_pods_that_have_done_their_work_do_not_count() -> None:
     pods = listing(pod("a", "x"), pod("done", "x", ready=False, phase="Succeeded"), pod("b", "y", ready=False))
-    assert status.pods_ready(pods, "x") == "1 of 1"
-    assert status.pods_ready(pods, "y") == "0 of 1"
-    assert status.pods_ready(pods, "z") == "-"
+    assert pods_ready(pods, "x") == "1 of 1"
+    assert pods_ready(pods, "y") == "0 of 1"
+    assert pods_ready(pods, "z") == "-"
 
 
 def test_a_state_is_written_nowhere(repo: Repo) -> None:

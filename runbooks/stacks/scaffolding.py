@@ -14,7 +14,6 @@ from string import Template
 
 import yaml
 
-from runbooks.collection import ALL
 from runbooks.core.errors import Refused, ToolFailed, Usage
 from runbooks.core.names import refuse_option_like
 from runbooks.stacks.service import Service
@@ -24,6 +23,8 @@ SUFFIX = ".tmpl"
 """Of each template: linters would take a `.py` file with placeholders for a broken program."""
 PULUMI = "pulumi"
 HELPERS = "lib"
+TAKEN = frozenset({"all", "default", HELPERS})
+"""Names of tasks, of a namespace and of a folder."""
 
 LABEL = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 """A DNS label: the Kubernetes namespace, the Service and the name on the tailnet are called like the project."""
@@ -98,7 +99,7 @@ def check_name(name: str, services: Sequence[Service]) -> None:
             f"{name!r} is not a valid name for a service",
             expected="a DNS label of at most 63 characters: a-z and 0-9, a letter first, single dashes between them",
         )
-    if name in {ALL, HELPERS, "default"} or name.startswith("kube-"):
+    if name in TAKEN or name.startswith("kube-"):
         raise Usage(f"the name {name!r} is taken, by the tasks or by Kubernetes itself", expected="another name")
     for service in services:
         if name in {service.name, service.project_name, service.namespace}:

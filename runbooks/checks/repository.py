@@ -6,14 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed, Usage
 from runbooks.core.files import ROOT
 from runbooks.core.parallel import processors
 from runbooks.core.search_path import find_program
-from runbooks.run import open_run
+from runbooks.stacks.session import RunContext
 
 BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = ("inv", ".githooks/commit-msg", "lab/platform/pulumi.sh")
@@ -65,43 +64,40 @@ def checks(*, fix: bool) -> list[Command]:
     return [*commands, tool("lint-imports", title="import rules"), tool("mypy", title="types"), commits]
 
 
-def run_checks(c: Any, *, fix: bool) -> None:
+def run_checks(run: RunContext, *, fix: bool) -> None:
     """Run all checks, also after one that fails. Raises `ToolFailed` that names those that failed."""
-    with open_run(c, "check", show_children=True) as run:
-        commands = checks(fix=fix)
-        if not (ROOT / ".git").exists():
-            run.reporter.line(f"{COMMITS} and {CHANGELOG}: not checked, this is not a git clone")
-            commands = [command for command in commands if command.title not in {COMMITS, CHANGELOG}]
-        run.reporter.plan([command.title for command in commands])
-        failed = []
-        for command in commands:
-            with run.reporter.step(command.title):
-                outcome = run.runner.run(command)
-            if not outcome.ok:
-                run.reporter.line(f"{command.title}: failed with exit {outcome.exit_code}")
-                failed.append(command.title)
-        if failed:
-            raise ToolFailed(
-                f"{len(failed)} of {len(commands)} checks failed: {', '.join(failed)}",
-                expected="every check to pass",
-                next_step="read their output above; ./inv check --fix corrects format and simple lint",
-            )
-        run.reporter.line(f"{len(commands)} checks passed")
+    commands = checks(fix=fix)
+    if not (ROOT / ".git").exists():
+        run.reporter.line(f"{COMMITS} and {CHANGELOG}: not checked, this is not a git clone")
+        commands = [command for command in commands if command.title not in {COMMITS, CHANGELOG}]
+    run.reporter.plan([command.title for command in commands])
+    failed = []
+    for command in commands:
+        with run.reporter.step(command.title):
+            outcome = run.runner.run(command)
+        if not outcome.ok:
+            run.reporter.line(f"{command.title}: failed with exit {outcome.exit_code}")
+            failed.append(command.title)
+    if failed:
+        raise ToolFailed(
+            f"{len(failed)} of {len(commands)} checks failed: {', '.join(failed)}",
+            expected="every check to pass",
+            next_step="read their output above; ./inv check --fix corrects format and simple lint",
+        )
+    run.reporter.line(f"{len(commands)} checks passed")
 
 
 NO_TEST_RAN = 5
 """pytest's exit code for that."""
 
 
-def run_tests(c: Any, *, path: str, select: str, fast: bool) -> None:
+def run_tests(run: RunContext, *, path: str, select: str, fast: bool) -> None:
     """Run pytest. Raises `ToolFailed` when a test fails, `Usage` when none ran."""
     if path.startswith("-"):
         raise Usage(f"{path!r} would be read as an option of pytest", expected="a file or folder below tests/")
     chosen = [path or "tests", *(["-k", select] if select else [])]
-    with open_run(c, "test", show_children=True) as at:
-        at.reporter.announce("Running the tests; those that need the platform start one of their own.")
-        outcomes = [at.runner.run(command) for command in pytest_commands(chosen, fast=fast, all_of_them=not path)]
-    judge_tests(outcomes)
+    run.reporter.announce("Running the tests; those that need the platform start one of their own.")
+    judge_tests([run.runner.run(command) for command in pytest_commands(chosen, fast=fast, all_of_them=not path)])
 
 
 def judge_tests(outcomes: Sequence[Outcome]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runbooks.checks.repository import checks, judge_tests, pytest_commands
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed, Usage
-from runbooks.tasks.checking import checks, judge_tests, pytest_commands
 
 ROOT = Path(__file__).parents[3]
 

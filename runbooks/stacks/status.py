@@ -1,0 +1,68 @@
+"""One row for each service: its stack, last update, resources, pending operations, the lock, the pods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from runbooks.core.errors import OpsError
+from runbooks.core.parallel import side_by_side
+from runbooks.stacks import states
+from runbooks.stacks.holders import describe_holders
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Session
+from runbooks.tools import pulumi
+from runbooks.tools.kubectl import Json, condition, dig, items, metadata
+from runbooks.tools.stack import Stack
+
+COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
+ABSENT = "-"
+UNREAD = "cannot be read"
+
+
+def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]], list[OpsError]]:
+    """The cells of `COLUMNS` for each service, and why stacks could not be read; `pods` is kubectl's list, if any."""
+    unread: list[OpsError] = []
+    # Before the rows are read side by side: the list of stacks is asked for once.
+    there = {service.name for service in session.services if states.has_stack(session, session.stack(service))}
+
+    def row(service: Service) -> tuple[str, ...]:
+        stack = session.stack(service)
+        ready = ABSENT if pods is None else pods_ready(pods, service.namespace)
+        if service.name not in there:
+            return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
+        try:
+            return (service.name, stack.name, *read_stack(session, stack), ready)
+        except OpsError as error:
+            unread.append(error)
+            return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
+
+    return side_by_side(session.reporter, session.services, row), unread
+
+
+def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
+    """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
+    answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
+    state = pulumi.read_export(answer)
+    pending = f"{len(state.pending)}: ./inv cancel.{stack.service}" if state.pending else "none"
+    updated = written_at(pulumi.read_json(answer, "pulumi stack export")) or ABSENT
+    return updated, str(len(state.own_resources)), pending, describe_holders(session, stack) or "free"
+
+
+def written_at(answer: Mapping[str, Any]) -> str:
+    """`2026-11-24 07:02 UTC` from the manifest of an export; empty for a stack that was never updated."""
+    time = str(((answer.get("deployment") or {}).get("manifest") or {}).get("time") or "")
+    try:
+        when = datetime.fromisoformat(time)
+    except ValueError:
+        return ""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.year > 1 else ""
+
+
+def pods_ready(answer: Json, namespace: str) -> str:
+    """`3 of 3`, without Pods that completed; `-` when the namespace has none."""
+    pods = [pod for pod in items(answer) if metadata(pod)[0] == namespace]
+    wanted = [pod for pod in pods if dig(pod, "status", "phase") != "Succeeded"]
+    ready = [pod for pod in wanted if (found := condition(pod, "Ready")) and found.is_true]
+    return f"{len(ready)} of {len(wanted)}" if wanted else ABSENT
