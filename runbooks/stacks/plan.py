@@ -164,12 +164,9 @@ def plan_of(
     stack: Stack,
     preview: Preview,
     *,
-    fingerprint: Mapping[str, str],
     export: Export | None = None,
     existing: Mapping[str, str] = MappingProxyType({}),
     adopts: bool = False,
-    writes_outputs: bool = False,
-    asked_because: tuple[str, ...] = (),
 ) -> StackPlan:
     """Rank what the preview proposes. The stack itself and default providers do not count as changes."""
     changes: dict[tuple[str, str], Change] = {}
@@ -188,9 +185,6 @@ def plan_of(
         incomplete=tuple(dict.fromkeys(incomplete)),
         existing=existing,
         adopts=adopts,
-        writes_outputs=writes_outputs,
-        asked_because=asked_because,
-        fingerprint=fingerprint,
     )
 
 

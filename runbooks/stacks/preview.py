@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from runbooks.core.command import Command
@@ -160,10 +161,10 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
-    export = states.state_of(session, stack)
-    if export.pending:
+    pending = states.state_of(session, stack).pending
+    if pending:
         session.reporter.advice(
-            f"  {service.name}: an interrupted update left {len(export.pending)} operations of unknown result: "
+            f"  {service.name}: an interrupted update left {len(pending)} operations of unknown result: "
             f"./inv cancel.{service.name} settles them"
         )
     record = read_record(session, stack)
@@ -176,23 +177,28 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
                 stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=not record.applied
             )
     writes_outputs = not is_last_applied(session, fingerprint, record)
+    plan = _preview_changes(session, stack, fingerprint, writes_outputs=writes_outputs)
+    return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs, asked_because=tuple(reasons))
+
+
+def _preview_changes(
+    session: Session, stack: Stack, fingerprint: Mapping[str, str], *, writes_outputs: bool
+) -> StackPlan:
+    """Preview the stack. Without changes its inputs are recorded; with one, what the record says no longer holds."""
     files = files_of(session, stack)
     command, read = record_reads(session, pulumi.preview(stack), stack)
     preview = run_preview(session, stack, command)
     for each in preview.diagnostics:
         if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
-            session.reporter.line(f"  {service.name} warns:")
+            session.reporter.line(f"  {stack.service} warns:")
             session.reporter.quote(f"    {each.message.removeprefix('warning: ')}")
     reads = read()
     plan = plan_of(
         stack,
         preview,
-        fingerprint=fingerprint,
-        export=export,
+        export=states.state_of(session, stack),
         existing=existing_of(session, stack, preview),
         adopts=takes_over(preview, read_settings(session, stack).config),
-        writes_outputs=writes_outputs,
-        asked_because=tuple(reasons),
     )
     if plan.has_changes:
         remove_record(session, stack, fingerprint)
@@ -207,7 +213,7 @@ def plan_end(session: Session, service: Service) -> StackPlan:
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
     preview = run_preview(session, stack, pulumi.destroy_preview(stack))
-    return plan_of(stack, preview, fingerprint=fingerprint, export=states.state_of(session, stack))
+    return replace(plan_of(stack, preview, export=states.state_of(session, stack)), fingerprint=fingerprint)
 
 
 def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:

@@ -32,7 +32,6 @@ from runbooks.tools.stack import Stack
 
 RECORDED = Path(__file__).parents[2] / "contract" / "recorded" / "pulumi"
 STACK = Stack(service="sample", project="sample", name="mx", organization="organization", folder=Path("/sample"))
-NO_PRINT: dict[str, str] = {}
 
 
 def lines_of(run: RunPlan, *, diff: bool = False) -> list[str]:
@@ -51,7 +50,7 @@ def json_answer(number: str, word: str, nth: int = 0) -> str:
 
 
 def planned(number: str, nth: int = 0, export: Export | None = None) -> StackPlan:
-    return plan_of(STACK, read_preview(json_answer(number, "preview", nth)), fingerprint=NO_PRINT, export=export)
+    return plan_of(STACK, read_preview(json_answer(number, "preview", nth)), export=export)
 
 
 def urn(kind: str, name: str = "x") -> str:
@@ -136,7 +135,7 @@ def test_a_change_of_protection_alone_is_a_change_to_approve(
 ) -> None:
     found = Step(op=op, urn=urn(CLUSTER), old=State(protected=before), new=State(protected=after))
     preview = Preview(steps=(found,), diagnostics=(), change_summary={})
-    plan = plan_of(STACK, preview, fingerprint=NO_PRINT)
+    plan = plan_of(STACK, preview)
     assert plan.has_changes and not plan.is_destructive
     text = "\n".join(lines_of(RunPlan(layers=((plan,),), target="mx"), diff=True))
     assert shown in text and f"sample: {counted}" in text
@@ -147,7 +146,7 @@ def test_a_change_of_protection_alone_is_a_change_to_approve(
 def test_what_only_pulumi_forgets_is_not_called_deleted() -> None:
     kept = Step(op="delete", urn=urn("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"),
                 old=State(retained=True))  # fmt: skip
-    plan = plan_of(STACK, Preview(steps=(kept,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
+    plan = plan_of(STACK, Preview(steps=(kept,), diagnostics=(), change_summary={}))
     text = "\n".join(lines_of(RunPlan(layers=((plan,),), target="mx")))
     assert plan.has_changes and not plan.is_destructive
     assert "CustomResourceDefinition x  (only pulumi forgets it; the object stays)" in text and "1 to forget" in text
@@ -181,7 +180,7 @@ def test_a_long_value_is_masked_before_it_is_cut() -> None:
 def test_a_long_update_is_cut_with_the_command_that_shows_all() -> None:
     old, new = ({f"key{number}": word for number in range(MOST_LINES + 3)} for word in ("a", "b"))
     step = Step(op="update", urn=urn("kubernetes:core/v1:ConfigMap"), old=State(inputs=old), new=State(inputs=new))
-    plan = plan_of(STACK, Preview(steps=(step,), diagnostics=(), change_summary={}), fingerprint=NO_PRINT)
+    plan = plan_of(STACK, Preview(steps=(step,), diagnostics=(), change_summary={}))
     lines = [line for line in lines_of(RunPlan(layers=((plan,),))) if line.startswith(PROPERTY_INDENT)]
     assert len(lines) == MOST_LINES + 1
     assert lines[-1].strip() == f"… 3 more: ./inv preview.{STACK.service} --diff"
@@ -196,7 +195,7 @@ def test_secrets_stay_masked_in_the_plan_summary() -> None:
 
 
 def test_unchanged_and_blocked_stacks_are_one_line() -> None:
-    same = plan_of(STACK, read_preview(json_answer("05", "preview")), fingerprint=NO_PRINT)
+    same = plan_of(STACK, read_preview(json_answer("05", "preview")))
     blocked = StackPlan(stack=Stack(**{**STACK.__dict__, "service": "immich"}), waits_for=("postgres",))
     run = RunPlan(layers=((same,), (blocked,)), target="mx")
     assert not run.has_changes and blocked.is_blocked
@@ -237,7 +236,7 @@ HALVES = [
 
 
 def test_a_half_of_a_replace_that_has_no_other_is_a_delete() -> None:
-    plan = plan_of(STACK, read_preview(json.dumps({"steps": HALVES})), fingerprint=NO_PRINT)
+    plan = plan_of(STACK, read_preview(json.dumps({"steps": HALVES})))
     assert [(change.verb, change.step.name, change.rank) for change in plan.changes] == [
         ("delete", "user", Rank.DESTRUCTIVE),
         ("replace", "base", Rank.REPLACE),
@@ -251,7 +250,7 @@ def test_a_half_of_a_replace_that_has_no_other_is_a_delete() -> None:
 
 def test_a_replacement_of_which_only_the_new_half_is_left_is_a_replace() -> None:
     steps = [{"op": "create-replacement", "urn": urn(CONFIG_MAP), "oldState": {}, "newState": {}}]
-    plan = plan_of(STACK, read_preview(json.dumps({"steps": steps})), fingerprint=NO_PRINT)
+    plan = plan_of(STACK, read_preview(json.dumps({"steps": steps})))
     assert [change.verb for change in plan.changes] == ["replace"]
 
 
@@ -275,7 +274,7 @@ def test_a_replacement_of_which_only_the_new_half_is_left_is_a_replace() -> None
     ],
 )
 def test_weaker_operations_pass_and_stronger_do_not(approved: str, happens: str, allowed: bool) -> None:
-    plan = plan_of(STACK, _preview(step(approved, CONFIG_MAP)), fingerprint=NO_PRINT)
+    plan = plan_of(STACK, _preview(step(approved, CONFIG_MAP)))
     event = Event(kind="started", op=happens, urn=urn(CONFIG_MAP))
     assert Approved.of(plan).allows(event) is allowed
 
@@ -305,7 +304,7 @@ def test_objects_of_a_chart_that_could_not_be_rendered_may_be_created_only() -> 
 def test_leftover_of_a_half_finished_replace_is_shown_and_may_be_removed() -> None:
     """Recorded in 21: the old half of a replace stays in the state, and preview does not mention it."""
     export = Export(resources=(StateResource(urn=urn(CONFIG_MAP, "a"), pending_delete=True),))
-    plan = plan_of(STACK, _preview(step("same", CONFIG_MAP)), fingerprint=NO_PRINT, export=export)
+    plan = plan_of(STACK, _preview(step("same", CONFIG_MAP)), export=export)
     assert plan.has_changes and not plan.is_destructive
     assert "left over" in "\n".join(lines_of(RunPlan(layers=((plan,),))))
     approved = Approved.of(plan)
