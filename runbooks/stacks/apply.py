@@ -47,6 +47,7 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     refuse_existing(session, plan, again=again)
     if session.target.ephemeral or not plan.has_changes:
         return
+    # Where a service does both, the graver reason is shown.
     typed = dict.fromkeys(plan.destructive_services, "deletes or replaces what holds data")
     typed = dict.fromkeys(plan.adopting_services, "takes over what this stack did not make") | typed
     if not session.reporter.interactive and (typed or not yes):
@@ -76,6 +77,7 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
     for stack in plan.stacks:
         names = [f"{kind_of(change.step.type)} {change.step.name}" for change in stack.in_the_way]
         if names:
+            # Of a run that is making them right now; its state does not have them yet.
             refuse_held(session, stack.stack)
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             begun = f"an interrupted update of {stack.service}" in stack.existing.values()
@@ -120,18 +122,20 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Prog
     try:
         for layer in plan.layers:
             current = _current_plans(session, layer, yes=yes, again=again)
+            # Outputs alone change without a step in the preview (docs/decisions/0003).
             changing = [plan for plan in current if plan.has_changes or plan.writes_outputs]
             run.unchanged += [plan.service for plan in current if plan not in changing]
             if changing:
                 services = services_of(session, changing)
                 await_producers(session, services, run.done)
+                # The context may lead elsewhere by now: minutes can lie between the preview and this layer.
                 confirm_cluster(session)
                 with session.reporter.step(title("apply", services)) as step:
                     side_by_side(session.reporter, changing, lambda plan: _apply_stack(session, plan, run, step.note))
     except OperatorMissing:
         again = again.removesuffix(" --only")  # what it needs is to be applied first
         raise
-    finally:
+    finally:  # a failure or an interruption is when it matters most what was done
         reached = {*run.done, *run.unchanged, *run.failed}
         run.not_started = [stack.service for stack in plan.stacks if stack.service not in reached]
         show_result(session, run, again=again)

@@ -152,6 +152,7 @@ def check_stack_settings(
             expected="no such setting: existing objects stay in the state",
             next_step=next_step or f"remove kubernetes:deleteUnreachable from {source}",
         )
+    # pulumi's provider takes these before KUBECONFIG, which the run sets.
     for name in _STEERING:
         key = f"kubernetes:{name}"
         if key not in settings:

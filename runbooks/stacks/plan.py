@@ -218,6 +218,7 @@ def why_destructive(step: Step) -> str:
     """Why the step is destructive, or an empty text when it is not."""
     if step.op == "delete" and not is_bookkeeping(step.urn) and not is_forgotten(step):
         return "deleted" if not step.protected else "deleted although it is protected"
+    # A replaced ConfigMap or Secret loses nothing: the program has its content.
     if step.op in REPLACING:
         if step.protected:
             return "replaced although it is protected"

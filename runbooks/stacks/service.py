@@ -115,6 +115,7 @@ class Service:
     """Services and Ingresses it puts on the tailnet, as `svc/<name>` or `ingress/<name>` in its namespace."""
 
     def __post_init__(self) -> None:
+        # What a reference names is declared once.
         if self.reference and not self.reads_outputs_of:
             object.__setattr__(self, "reads_outputs_of", (self.reference.producer,))
         if not self.namespace:

@@ -106,6 +106,7 @@ class Session:
             config_file=own / f"Pulumi.{self.target.stack}.yaml" if own else None,
             init_folder=own,
             program=self.tools.pulumi,
+            # The lab's stacks are encrypted with a passphrase or by its cloud: no login of the user goes there.
             env=self.env if self.target.ephemeral else {**self.env, **self._key_services(service)},
         )
 

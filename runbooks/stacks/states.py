@@ -82,6 +82,7 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
                 text = run_confidential(session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt)
             session.masker.register_all(secrets_in_export(text))
             found = ClearState(export=pulumi.read_export(text), digest=hash_text(text))
+            # A state in a file is read again each time: the file tells whether it changed.
             if session.target.file_backend is None:
                 session.known.states[stack.reference] = found
         return found
@@ -122,6 +123,7 @@ def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | N
             session.masker.register_all([token] if token else [])
             session.known.cloud = Cloud(url=url, token=token) if token else None
         cloud = session.known.cloud
+    # Without an answer pulumi is run, which knows more logins than this and explains a failure (docs/decisions/0007).
     try:
         return read(cloud) if cloud is not None else None
     except NoAnswer:

@@ -222,6 +222,7 @@ def _read_backend(value: str, root: Path) -> str:
         if not rest:
             raise Usage(f"the backend {value!r} names no folder", expected="file://~/folder or file:///folder")
         return f"file://{quote(str(_read_path(unquote(rest), root)))}"
+    # Without TLS the access token could be read on the way; on loopback there is none.
     is_https = parts.scheme == "https" and parts.hostname
     if parts.scheme in DIY_SCHEMES or is_https or (parts.scheme == "http" and is_loopback(value)):
         return value
@@ -267,6 +268,7 @@ def load_lab_target(state_dir: Path) -> Target:
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         target = _from_lab(written)
+        # A rehearsal of what a file backend does: the user names it as pulumi's own users do.
         if os.environ.get("PULUMI_BACKEND_URL") == written["file_backend"]:
             target = _on_file_backend(target, written)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -57,6 +57,7 @@ class Approved:
             return True
         if event.op == "delete-replaced" and event.urn in self.leftovers:
             return True
+        # What is left is a new object: allowed below a component whose objects the preview could not know.
         if event.op != "create" or event.urn in self.strengths:
             return False
         if event.parent:
@@ -87,6 +88,7 @@ class Watch:
             self.errors.append(line)
         has_effect = STRENGTH.get(event.op, STRONGEST) > 0
         if event.kind == "started" and not self.approved.allows(event):
+            # A second signal would make pulumi end at once, and leave its lock and operations of unknown result.
             if self.violation is None:
                 self.violation = event
                 self.stop()
@@ -102,10 +104,12 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
     Raises what its end means: an operation that was not approved, an interruption, a failure.
     """
     watch.outcome = outcome = session.runner.run(command, on_line=watch)
+    # Also an update that failed may have changed the state.
     session.known.forget(stack)
     if watch.violation is not None:
         event = watch.violation
         why = "which was not approved"
+        # The safeguard for what a preview could leave out (docs/decisions/0005).
         if event.op == "delete-replaced" and event.urn not in watch.approved.strengths:
             why = (
                 "which the preview did not show: it depends on an object that is deleted before it is replaced, and it "
