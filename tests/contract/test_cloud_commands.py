@@ -176,15 +176,28 @@ def comparable(line: str) -> str:
     return " ".join(line.casefold().rstrip(",").split())
 
 
-def test_stacks_as_recorded(producer: Scratch) -> None:
+# Each part of the recording goes on from the one before it, whichever tests a process runs.
+
+
+@pytest.fixture(scope="module")
+def stacks(producer: Scratch) -> list[str]:
     """Scenario 30 up to the update that another one holds up."""
-    found = replay(producer, "30-cloud-stacks", range(10))
-
-    assert not found, "\n".join(found)
+    return replay(producer, "30-cloud-stacks", range(10))
 
 
-def test_a_second_update_and_a_cancelled_one_as_recorded(producer: Scratch) -> None:
-    """The rest of scenario 30: the recording server did not end a cancelled run, the lab's cloud does."""
+@dataclass(frozen=True)
+class Cancelled:
+    """The rest of scenario 30: its differences, and how the cancelled update ended."""
+
+    found: list[str]
+    exit: int
+    output: str
+    before: str
+    """The state when it was cancelled."""
+
+
+@pytest.fixture(scope="module")
+def cancelled(producer: Scratch, stacks: list[str]) -> Cancelled:
     gate = producer.root / "gate"
     producer.must("config", "set", "gate", str(gate), "-s", "prod")
     with producer.running("up", "--yes", "--skip-preview", "--non-interactive", "-s", "prod") as update:
@@ -195,15 +208,13 @@ def test_a_second_update_and_a_cancelled_one_as_recorded(producer: Scratch) -> N
         output, _ = update.communicate(timeout=scratch.PATIENCE)
     found += replay(producer, "30-cloud-stacks", [13])
     producer.must("config", "rm", "gate", "-s", "prod")
+    return Cancelled(found, update.returncode, output, before)
 
-    assert not found, "\n".join(found)
-    assert update.returncode != 0
-    assert "failed to save snapshot: [403] Forbidden: The update was cancelled." in output
-    assert producer.must("stack", "export", "-s", "prod") == before
-    assert (
-        json.loads(producer.must("up", "--yes", "--skip-preview", "--output", "json", "-s", "prod"))["result"]
-        == "succeeded"
-    )
+
+@pytest.fixture(scope="module")
+def environments(producer: Scratch, cancelled: Cancelled) -> list[str]:
+    producer.must("up", "--yes", "--skip-preview", "-s", "prod")
+    return replay(producer, "31-esc", range(24))
 
 
 def wait_for(file: Path, process: Any) -> None:
@@ -214,13 +225,25 @@ def wait_for(file: Path, process: Any) -> None:
         time.sleep(0.02)
 
 
-def test_environments_as_recorded(producer: Scratch) -> None:
-    found = replay(producer, "31-esc", range(24))
-
-    assert not found, "\n".join(found)
+def test_stacks_as_recorded(stacks: list[str]) -> None:
+    assert not stacks, "\n".join(stacks)
 
 
-def test_binding_as_recorded(cloud: Scratch) -> None:
+def test_a_second_update_and_a_cancelled_one_as_recorded(producer: Scratch, cancelled: Cancelled) -> None:
+    """The recording server did not end a cancelled run, the lab's cloud does."""
+    assert not cancelled.found, "\n".join(cancelled.found)
+    assert cancelled.exit != 0
+    assert "failed to save snapshot: [403] Forbidden: The update was cancelled." in cancelled.output
+    assert producer.must("stack", "export", "-s", "prod") == cancelled.before
+    again = producer.must("up", "--yes", "--skip-preview", "--output", "json", "-s", "prod")
+    assert json.loads(again)["result"] == "succeeded"
+
+
+def test_environments_as_recorded(environments: list[str]) -> None:
+    assert not environments, "\n".join(environments)
+
+
+def test_binding_as_recorded(cloud: Scratch, environments: list[str]) -> None:
     (cloud.root / "sample" / "Pulumi.prod.yaml").unlink()
     consumer = cloud.in_project("stitch", CONSUMER, folder="sample")
 
