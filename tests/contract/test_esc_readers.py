@@ -13,6 +13,7 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.tools import esc
 from runbooks.tools.esc import EnvironmentName, Esc
+from tests.fixtures import outcome as outcome_of
 
 RECORDED = Path(__file__).parent / "recorded"
 NAME = EnvironmentName(organization="lab", project="stitch", name="prod")
@@ -33,8 +34,7 @@ def is_of_environments(step: dict[str, Any]) -> bool:
 
 def outcome(step: dict[str, Any]) -> Outcome:
     stderr = step["stderr"].replace("$RETIRED_NOTICE", BANNER)
-    command = Command(argv=tuple(step["argv"]), title=" ".join(step["argv"]))
-    return Outcome(command=command, exit_code=step["exit"], seconds=0, stdout=step["stdout"], stderr=stderr)
+    return outcome_of(Command(argv=tuple(step["argv"])), (step["exit"], step["stdout"], stderr))
 
 
 ALL = [step for step in steps("31", "32", "13") if is_of_environments(step)]
