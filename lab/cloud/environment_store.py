@@ -66,7 +66,7 @@ def now() -> str:
 
 @dataclass
 class EnvironmentStore:
-    """Every method that changes an environment is called inside `holding` it."""
+    """Every method that changes an environment is called inside `lock`."""
 
     root: Path
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -76,7 +76,7 @@ class EnvironmentStore:
         files.clear_removed(self.root)
 
     @contextlib.contextmanager
-    def holding(self, project: str, name: str) -> Iterator[Environment]:
+    def lock(self, project: str, name: str) -> Iterator[Environment]:
         """The environment, with no other request changing it. Raises `ApiError` 404."""
         with self._lock:
             yield self.load(project, name)
@@ -129,7 +129,7 @@ class EnvironmentStore:
                 found.append(self.load(project, name))
         return found
 
-    def imported(self, name: str) -> str:
+    def read_import(self, name: str) -> str:
         """The definition that an entry of `imports` means: `[project/]name[@version]`; raises `ApiError` 404."""
         path, _, version = name.partition("@")
         project, _, short = path.rpartition("/")

@@ -108,7 +108,7 @@ class Environments:
         body = request.json()
         project = check_name("project name", body.get("project") or environment.project)
         name = check_name("environment name", body.get("name"))
-        with self.store.holding(environment.project, environment.name) as source:
+        with self.store.lock(environment.project, environment.name) as source:
             revisions = source.revisions if body.get("preserveHistory") else source.revisions[revision - 1 :]
             definitions = [self.store.definition(source, one["number"]) for one in revisions]
             clone = self.store.create(project, name, definitions)
@@ -144,7 +144,7 @@ class Environments:
         if has_errors(found):
             raise ApiError(400, "invalid environment", diagnostics=found)
         encrypted = self.evaluator.rewrite("encrypt", environment.full_name, definition)
-        with self.store.holding(environment.project, environment.name) as held:
+        with self.store.lock(environment.project, environment.name) as held:
             _refuse_other(etag, held)
             revision = self.store.add_revision(held, encrypted)
         content = {"diagnostics": found} if found else {}
@@ -152,7 +152,7 @@ class Environments:
 
     def delete(self, request: Request) -> Answer:
         environment, _ = self.find(request)
-        with self.store.holding(environment.project, environment.name) as held:
+        with self.store.lock(environment.project, environment.name) as held:
             self.store.remove(held)
         return DONE
 
@@ -165,7 +165,7 @@ class Environments:
         if found:
             content["diagnostics"] = found
         if has_errors(found):
-            return _failed(content)
+            return _refuse(content)
         return Answer(content=content)
 
     def open(self, request: Request) -> Answer:
@@ -184,7 +184,7 @@ class Environments:
         evaluated = self.evaluator.open(name, definition, overrides)
         found = evaluated.get("diagnostics", [])
         if has_errors(found):
-            return _failed({"diagnostics": found})
+            return _refuse({"diagnostics": found})
         content: Json = {"id": self.opened.add(name, evaluated.get("environment") or {}, seconds)}
         return Answer(content={**content, "diagnostics": found} if found else content)
 
@@ -212,7 +212,7 @@ def read_overrides(text: str) -> dict[str, str]:
     return overrides
 
 
-def _failed(content: Json) -> Answer:
+def _refuse(content: Json) -> Answer:
     # The clients look for the code before they read the diagnostics.
     return Answer(status=400, content={"code": 400, "message": "evaluation failed", **content})
 

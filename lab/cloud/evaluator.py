@@ -83,8 +83,8 @@ class Evaluator:
 
     def _converse(self, request: Json, overrides: Mapping[str, str]) -> Json:
         try:
-            process = self._running()
-            with _bounded(process):
+            process = self._ensure_process()
+            with _limit_time(process):
                 _send(process.stdin, request)
                 while True:
                     answer = _receive(process.stdout)
@@ -105,7 +105,7 @@ class Evaluator:
         except Unanswerable as reason:
             return {"error": str(reason)}
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _ensure_process(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
             # Nothing of the user's environment: an evaluation is the same for every user.
@@ -129,7 +129,7 @@ class Evaluator:
 
 
 @contextlib.contextmanager
-def _bounded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _limit_time(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Ends a process that does not answer in time: its silence becomes an end of file."""
     timer = threading.Timer(PATIENCE, process.kill)
     timer.daemon = True

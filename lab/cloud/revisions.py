@@ -61,14 +61,14 @@ class Revisions:
         name = check_name("revision tag", body.get("name"))
         if name == LATEST or name[0].isdecimal():
             raise ApiError(400, f"a revision tag cannot be called {name!r}")
-        with self._holding(request) as environment:
+        with self._lock(request) as environment:
             if name in environment.revision_tags:
                 raise ApiError(409, "revision tag already exists")
             self._point(environment, name, body.get("revision"))
         return DONE
 
     def move_revision_tag(self, request: Request) -> Answer:
-        with self._holding(request) as environment:
+        with self._lock(request) as environment:
             _own_revision_tag(environment, request)
             self._point(environment, request.params["tag"], request.json().get("revision"))
         return DONE
@@ -80,7 +80,7 @@ class Revisions:
         self.store.save(environment)
 
     def drop_revision_tag(self, request: Request) -> Answer:
-        with self._holding(request) as environment:
+        with self._lock(request) as environment:
             del environment.revision_tags[_own_revision_tag(environment, request)]
             self.store.save(environment)
         return DONE
@@ -97,7 +97,7 @@ class Revisions:
     def add_tag(self, request: Request) -> Answer:
         body = request.json()
         name = check_name("tag", body.get("name"))
-        with self._holding(request) as environment:
+        with self._lock(request) as environment:
             if name in environment.tags:
                 raise ApiError(409, "tag already exists")
             environment.tags[name] = {"value": str(body.get("value", "")), "created": now(), "modified": now()}
@@ -108,7 +108,7 @@ class Revisions:
         """A new value, a new name or both, if the current value is the one in the request."""
         body = request.json()
         wanted = body.get("newTag") or {}
-        with self._holding(request) as environment:
+        with self._lock(request) as environment:
             old = _tag(environment, request.params["tag"])
             if (body.get("currentTag") or {}).get("value") != old["value"]:
                 raise ApiError(409, "the tag was changed since it was read")
@@ -121,7 +121,7 @@ class Revisions:
         return Answer(content=_tag(environment, name))
 
     def drop_tag(self, request: Request) -> Answer:
-        with self._holding(request) as environment:
+        with self._lock(request) as environment:
             del environment.tags[_tag(environment, request.params["tag"])["name"]]
             self.store.save(environment)
         return DONE
@@ -129,8 +129,8 @@ class Revisions:
     def _load(self, request: Request) -> Environment:
         return self.store.load(request.params["project"], request.params["environment"])
 
-    def _holding(self, request: Request) -> AbstractContextManager[Environment]:
-        return self.store.holding(request.params["project"], request.params["environment"])
+    def _lock(self, request: Request) -> AbstractContextManager[Environment]:
+        return self.store.lock(request.params["project"], request.params["environment"])
 
 
 def _revision(environment: Environment, stored: Json) -> Json:

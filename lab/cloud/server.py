@@ -1,6 +1,6 @@
 """The API of one folder over HTTP on loopback: checks the caller, finds the route, sends its answer.
 
-`serving` starts it in a test.
+`serve_in_thread` starts it in a test.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def account_routes() -> list[Route]:
     organization = {"githubLogin": ORGANIZATION, "name": ORGANIZATION}
     user = {"id": "1", "githubLogin": USER, "name": USER, "email": f"{USER}@localhost", "organizations": [organization]}
 
-    def answering(content: Json) -> Callable[[Request], Answer]:
+    def answer_with(content: Json) -> Callable[[Request], Answer]:
         return lambda _request: Answer(content=content)
 
     return [
-        Route("GET", "/api/user", answering(user)),
-        Route("GET", "/api/user/organizations/default", answering({"gitHubLogin": ORGANIZATION})),
+        Route("GET", "/api/user", answer_with(user)),
+        Route("GET", "/api/user/organizations/default", answer_with({"gitHubLogin": ORGANIZATION})),
         # No capability: the CLI then sends whole checkpoints and no journal, and starts an update in two calls.
-        Route("GET", "/api/capabilities", answering({"capabilities": []})),
+        Route("GET", "/api/capabilities", answer_with({"capabilities": []})),
     ]
 
 
@@ -81,7 +81,7 @@ def build(folder: Path, find_evaluator: Callable[[], Path]) -> Api:
 
     def definition(name: str) -> str:
         try:
-            return store.imported(name)
+            return store.read_import(name)
         except ApiError as error:
             raise Unanswerable(f'environment "{name}" not found') from error
 
@@ -269,7 +269,7 @@ class Cloud:
         self.server.shutdown()
 
 
-def serving(folder: Path, port: int = 0) -> Cloud:
+def serve_in_thread(folder: Path, port: int = 0) -> Cloud:
     """Serve `folder` from a thread of this process, for tests; the evaluator is built when it is missing (a minute)."""
     cloud = Cloud.open(folder, port, lambda: toolchain.resolve(log, ["esc-evaluator"])["esc-evaluator"].program)
     threading.Thread(target=cloud.serve, name="cloud", daemon=True).start()

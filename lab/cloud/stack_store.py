@@ -82,7 +82,7 @@ class Stack:
 
 @dataclass
 class StackStore:
-    """Every method that changes a stack is called inside `holding` it."""
+    """Every method that changes a stack is called inside `lock`."""
 
     root: Path
     _locks: dict[tuple[str, str], threading.RLock] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class StackStore:
         files.clear_removed(self.root)
 
     @contextlib.contextmanager
-    def holding(self, project: str, name: str) -> Iterator[Stack]:
+    def lock(self, project: str, name: str) -> Iterator[Stack]:
         """The stack, with no other request working on it. Raises `ApiError` 404."""
         with self._locks.setdefault((project, name), threading.RLock()):
             yield self.load(project, name)

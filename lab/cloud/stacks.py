@@ -92,7 +92,7 @@ class Stacks:
         return Answer(content=content)
 
     def delete(self, request: Request) -> Answer:
-        with self._holding(request) as stack:
+        with self._lock(request) as stack:
             self.store.refuse_while_updating(stack)
             resources = self.store.deployment(stack)["deployment"].get("resources")
             if resources and request.query.get("force") != "true":
@@ -103,7 +103,7 @@ class Stacks:
 
     def tag(self, request: Request) -> Answer:
         """Replaces all tags."""
-        with self._holding(request) as stack:
+        with self._lock(request) as stack:
             stack.tags = _tags(request.json())
             self.store.save(stack)
         return DONE
@@ -111,7 +111,7 @@ class Stacks:
     def rename(self, request: Request) -> Answer:
         """Another name, another project or both. The CLI leaves it to the service to rewrite the state."""
         body = request.json()
-        with self._holding(request) as stack:
+        with self._lock(request) as stack:
             self.store.refuse_while_updating(stack)
             project = check_name("project name", body.get("newProject") or stack.project)
             name = check_name("stack name", body.get("newName") or stack.name)
@@ -127,7 +127,7 @@ class Stacks:
     def take(self, request: Request) -> Answer:
         """Import: the deployment replaces that of the stack, as an update that has already succeeded."""
         deployment = read_deployment(request.json())
-        with self._holding(request) as stack:
+        with self._lock(request) as stack:
             self.store.refuse_while_updating(stack)
             return Answer(content={"updateId": self._import(stack, deployment)})
 
@@ -190,24 +190,24 @@ class Stacks:
             deployment = self.store.deployment(stack)["deployment"]
             resources = [one for one in deployment.get("resources") or () if not one.get("delete")]
             roots = [one for one in resources if one.get("type") == "pulumi:pulumi:Stack"]
-            return as_esc(dict(roots[0].get("outputs") or {}) if roots else {}, self._opener(stack, deployment))
+            return as_esc(dict(roots[0].get("outputs") or {}) if roots else {}, self._decrypter(stack, deployment))
         except ApiError as error:
             if error.status == 404:
                 raise Unanswerable(f'stack "{name}" not found') from error
             raise Unanswerable(f'the secrets of stack "{name}" cannot be decrypted: {error}') from error
 
-    def _opener(self, stack: Stack, deployment: Json) -> Any:
+    def _decrypter(self, stack: Stack, deployment: Json) -> Any:
         manager = (deployment.get("secrets_providers") or {}).get("type", "service")
 
-        def opened(ciphertext: str) -> str:
+        def decrypt(ciphertext: str) -> str:
             if manager != "service":
                 raise ApiError(400, f"they are encrypted by {manager}, not by this cloud")
             return self.seal(stack).decrypt(from_base64(ciphertext)).decode()
 
-        return opened
+        return decrypt
 
-    def _holding(self, request: Request) -> Any:
-        return self.store.holding(request.params["project"], request.params["stack"])
+    def _lock(self, request: Request) -> Any:
+        return self.store.lock(request.params["project"], request.params["stack"])
 
 
 def read_deployment(body: Json) -> Json:

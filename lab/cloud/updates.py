@@ -82,7 +82,7 @@ class Updates:
         return Answer(content={"version": stack.version, **self._lease(update), "journalVersion": 0})
 
     def renew_lease(self, request: Request) -> Answer:
-        with self._running(request) as (stack, update):
+        with self._lock_running(request) as (stack, update):
             seconds = request.json().get("duration", LEASE)
             if not isinstance(seconds, int) or not 0 < seconds <= LONGEST:
                 raise ApiError(400, f"the duration is not between 1 and {LONGEST} seconds")
@@ -96,7 +96,7 @@ class Updates:
     def checkpoint(self, request: Request) -> Answer:
         """The whole state; the engine sends it before and after each step."""
         body = request.json()
-        with self._running(request) as (stack, update):
+        with self._lock_running(request) as (stack, update):
             if update.is_preview:
                 raise ApiError(400, "a preview has no state")
             if not body.get("isInvalid"):
@@ -106,7 +106,7 @@ class Updates:
     def events(self, request: Request) -> Answer:
         """All but the summary, which the history shows, are dropped."""
         events = request.json().get("events") or ()
-        with self._running(request) as (stack, update):
+        with self._lock_running(request) as (stack, update):
             for event in events:
                 if isinstance(event, dict) and "summaryEvent" in event:
                     update.changes = dict(event["summaryEvent"].get("resourceChanges") or {})
@@ -120,7 +120,7 @@ class Updates:
             raise ApiError(400, f"the status is not one of {', '.join(RESULTS)}")
         with self._stack(request) as stack:
             try:
-                update = self._authorized(request, stack)
+                update = self._authorize(request, stack)
             except ApiError as error:
                 if error.status != http.HTTPStatus.NOT_FOUND:
                     raise
@@ -149,17 +149,17 @@ class Updates:
         return Answer(content={"status": status, "events": [], "continuationToken": "0" if goes_on else None})
 
     def _stack(self, request: Request) -> AbstractContextManager[Stack]:
-        return self.store.holding(request.params["project"], request.params["stack"])
+        return self.store.lock(request.params["project"], request.params["stack"])
 
     @contextmanager
-    def _running(self, request: Request) -> Iterator[tuple[Stack, Update]]:
+    def _lock_running(self, request: Request) -> Iterator[tuple[Stack, Update]]:
         """The update whose token the request carries, while its lease holds; `ApiError` 401 or 403 otherwise."""
         with self._stack(request) as stack:
-            update = self._authorized(request, stack)
+            update = self._authorize(request, stack)
             _refuse_without_lease(update)
             yield stack, update
 
-    def _authorized(self, request: Request, stack: Stack) -> Update:
+    def _authorize(self, request: Request, stack: Stack) -> Update:
         expected = self.keys.update_token(request.params["update"])
         if not hmac.compare_digest(expected.encode(), request.update_token.encode()):
             raise ApiError(401, "No credentials provided or are invalid.")

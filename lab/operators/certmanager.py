@@ -139,7 +139,9 @@ class CertManager:
             seen = f"Your ACME server URL is set to a v1 endpoint ({server})."
             raise NotReadyError("InvalidConfig", f'{seen} You should update the spec.acme.server field to "{newer}"')
         key = self._account_key(acme["privateKeySecretRef"], namespace)
-        missing = list(filter(None, (self._missing(reference, namespace) for reference in solver_secrets(acme))))
+        missing = list(
+            filter(None, (self._explain_missing(reference, namespace) for reference in solver_secrets(acme)))
+        )
         if missing:
             raise NotReadyError("InvalidSolver", "; ".join(missing))
         digest = hashlib.sha256(key.encode()).digest()
@@ -163,7 +165,7 @@ class CertManager:
             raise NotReadyError("ErrVerifyACMEAccount", message)
         return value
 
-    def _missing(self, reference: Mapping[str, Any], namespace: str) -> str:
+    def _explain_missing(self, reference: Mapping[str, Any], namespace: str) -> str:
         name, key = reference.get("name", ""), reference.get("key", "")
         found = self.api.get(objects.SECRET, namespace, name)
         if found is None:

@@ -283,7 +283,7 @@ class Clusters:
 
     def _parameters(self, cluster: Object, place: postgres.Place, record: Mapping[str, Any]) -> Parameters:
         """What the Cluster asks for and the server takes; none of it when a start with exactly that has failed."""
-        asked = parameters.wanted(cluster["spec"].get("postgresql") or {})
+        asked = parameters.read_spec(cluster["spec"].get("postgresql") or {})
         found = parameters.sort_out(place, asked)
         failed = record.get("unstartable") or {}
         if not found.accepted or failed.get("accepted") != found.accepted:

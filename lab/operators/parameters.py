@@ -30,7 +30,7 @@ class Parameters:
         return "; ".join(f"{name}: {reason}" for name, reason in sorted(self.refused.items()))
 
 
-def wanted(postgresql: Mapping[str, Any]) -> dict[str, str]:
+def read_spec(postgresql: Mapping[str, Any]) -> dict[str, str]:
     """Names and values of `spec.postgresql`, its list of preloaded libraries included."""
     asked = {str(name).lower(): str(value) for name, value in (postgresql.get("parameters") or {}).items()}
     libraries: Sequence[str] = postgresql.get(PRELOAD) or []

@@ -37,7 +37,7 @@ def to(*names: str) -> Route:
     return route
 
 
-def everything(name: str) -> Route:
+def to_all(name: str) -> Route:
     """Not the object: this controller looks at all it has."""
     return lambda work, _namespace, _name, _labels: work.add(name)
 
@@ -80,7 +80,7 @@ ROUTES: tuple[tuple[Kind, Route], ...] = (
     (objects.DATABASE_ROLE, to("role")),
     (objects.SERVICE, to("service", "loadbalancer", "backend")),
     (objects.INGRESS, to("ingress", "tunnel")),
-    (objects.INGRESS_CLASS, everything("tunnels")),
+    (objects.INGRESS_CLASS, to_all("tunnels")),
     (objects.CLAIM, to("claim")),
     (objects.VOLUME, to("volume")),
     (objects.DEPLOYMENT, _deployment),
@@ -90,10 +90,10 @@ ROUTES: tuple[tuple[Kind, Route], ...] = (
     (objects.ALERTMANAGER, to("alertmanager")),
     (objects.STATEFUL_SET, _stateful_set),
     (objects.CERTIFICATE, to("certificate")),
-    (objects.ISSUER, everything("issuers")),
-    (objects.CLUSTER_ISSUER, everything("issuers")),
-    (objects.VALIDATING_WEBHOOKS, everything("webhooks")),
-    (objects.MUTATING_WEBHOOKS, everything("webhooks")),
+    (objects.ISSUER, to_all("issuers")),
+    (objects.CLUSTER_ISSUER, to_all("issuers")),
+    (objects.VALIDATING_WEBHOOKS, to_all("webhooks")),
+    (objects.MUTATING_WEBHOOKS, to_all("webhooks")),
     (objects.CLICKHOUSE, to("clickhouse")),
 )
 

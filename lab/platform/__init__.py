@@ -15,7 +15,7 @@ from lab import toolchain
 from lab.platform import control_plane, ports, processes, target
 from lab.platform.control_plane import ControlPlane, Pki
 from lab.platform.paths import LabPaths
-from lab.platform.supervisor import Component, ComponentStatus, Record, Supervisor, locked
+from lab.platform.supervisor import Component, ComponentStatus, Record, Supervisor, hold_lock
 from lab.toolchain.build import note_use
 from lab.toolchain.resolve import BUILT
 from runbooks.core.environment import without_proxy_for_loopback
@@ -38,7 +38,7 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
     from lab.platform import start
 
     paths = _paths(state_dir)
-    with locked(paths, report):
+    with hold_lock(paths, report):
         _remove_logs_of_pulumi(paths)
         start.bring_up(paths, report)
 
@@ -48,7 +48,7 @@ def down(state_dir: Path, report: Callable[[str], None]) -> None:
     paths = _paths(state_dir)
     if not paths.lab.is_dir():
         return
-    with locked(paths, report):
+    with hold_lock(paths, report):
         Supervisor(paths, Record.load(paths.record), report).end_all()
         _remove_logs_of_pulumi(paths)
 
@@ -63,7 +63,7 @@ def reset(state_dir: Path, report: Callable[[str], None]) -> None:
     paths = _paths(state_dir)
     if not paths.lab.is_dir():
         return
-    with locked(paths, report):
+    with hold_lock(paths, report):
         try:
             record = Record.load(paths.record)
         except Usage as unreadable:  # its processes are found by their mark all the same

@@ -134,7 +134,7 @@ class Record:
 
 
 @contextlib.contextmanager
-def locked(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator[None]:
+def hold_lock(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator[None]:
     """One `lab.up`, `lab.down` or `lab.reset` at a time; a second one waits, as long as a first set-up may take."""
     with writing("the lab's folder", paths.state_dir):
         paths.state_dir.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def base_environment(paths: LabPaths) -> dict[str, str]:
 
 @dataclass
 class Supervisor:
-    """Starts and stops components. The caller holds the lab's lock (`locked`)."""
+    """Starts and stops components. The caller holds the lab's lock (`hold_lock`)."""
 
     paths: LabPaths
     record: Record

@@ -188,7 +188,7 @@ class Build:
                     self.report(f"another run is building {target.name}; waiting for it")
                     waits = True
                 if self.stop.wait(0.2):
-                    raise self._stopped()
+                    raise self._stop_error()
             yield lock.fileno()
 
     def _go(self, *words: str, programs: Path, held: Sequence[int]) -> str:
@@ -217,7 +217,7 @@ class Build:
                     if child.poll() is None:
                         os.killpg(child.pid, signal.SIGKILL)
             if self.stop.is_set():
-                raise self._stopped()
+                raise self._stop_error()
             if child.returncode == 0:
                 answer.seek(0)
                 return answer.read().decode("utf-8", "replace")
@@ -229,7 +229,7 @@ class Build:
             next_step=f"read {self.progress.log}, then run the same command again: what was compiled is kept",
         )
 
-    def _stopped(self) -> ToolFailed:
+    def _stop_error(self) -> ToolFailed:
         return ToolFailed(
             f"building {self.module.name} {self.module.version} was stopped",
             expected="the build to continue to its end",

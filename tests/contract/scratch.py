@@ -129,7 +129,7 @@ def open_scratch(root: Path) -> Iterator[Scratch]:
     refused: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "log", refused.append)
-        cloud = server.serving(root / "cloud")
+        cloud = server.serve_in_thread(root / "cloud")
         for folder in ("state/lab", "home"):
             (root / folder).mkdir(parents=True)
         (root / "state/lab/target.json").write_text(json.dumps({"backend": cloud.url}))

@@ -35,7 +35,7 @@ values:
 
 @pytest.fixture(scope="module")
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    cloud = server.serving(tmp_path_factory.mktemp("cloud"))
+    cloud = server.serve_in_thread(tmp_path_factory.mktemp("cloud"))
     caller = Caller(cloud.url, cloud.token)
     create_stack(caller)
     outputs: dict[str, Any] = {"host": "db.svc", "port": 5432, "ratio": 0.1}

@@ -36,7 +36,7 @@ values:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EscClient]:
-    cloud = server.serving(tmp_path_factory.mktemp("cloud"))
+    cloud = server.serve_in_thread(tmp_path_factory.mktemp("cloud"))
     yield EscClient(Configuration(host=cloud.url, access_token=cloud.token))
     cloud.stop()
 
@@ -197,7 +197,7 @@ def test_a_clone_has_the_definition_and_what_is_asked_for(client: EscClient, env
 
 
 def test_a_wrong_token_is_turned_away(tmp_path: Path) -> None:
-    cloud = server.serving(tmp_path)
+    cloud = server.serve_in_thread(tmp_path)
     stranger = EscClient(Configuration(host=cloud.url, access_token="pul-0000"))
     with pytest.raises(ApiException) as refused:
         stranger.list_environments(ORG)

@@ -20,7 +20,7 @@ RECORDINGS = {"30-cloud-stacks": 74, "31-esc": 54, "32-esc-bind": 120}
 @contextmanager
 def replay_up_to(last: str, folder: Path) -> Iterator[tuple[int, list[str]]]:
     """Replay the recordings in order, to this one, on a new cloud: how many requests that has, and the differences."""
-    cloud = server.serving(folder)
+    cloud = server.serve_in_thread(folder)
     replay = Replay(cloud.url, cloud.token)
     try:
         for name in RECORDINGS:

@@ -43,7 +43,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    cloud = server.serving(tmp_path_factory.mktemp("cloud"))
+    cloud = server.serve_in_thread(tmp_path_factory.mktemp("cloud"))
     configuration = Configuration()
     configuration.host, configuration.access_token = cloud.url, cloud.token
     client = Client(ApiClient(configuration))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lab.plugins.postgresql.properties import Property, Resource, flag, number, set_of_texts
-from lab.plugins.postgresql.server import Session, altering, selecting
+from lab.plugins.postgresql.server import Session, make_read, make_update
 from lab.plugins.postgresql.wire import Values
 
 OPTIONS = {
@@ -42,7 +42,7 @@ def _update_database(session: Session, old: Values, new: Values) -> None:
     statements = {key: f"ALTER DATABASE {{oldName}} {OPTIONS[key].replace('OWNER', 'OWNER TO')}" for key in changes}
     statements["tablespaceName"] = "ALTER DATABASE {oldName} SET TABLESPACE {tablespaceName}"
     statements["name"] = "ALTER DATABASE {oldName} RENAME TO {name}"
-    altering("database", statements)(session, old, new)
+    make_update("database", statements)(session, old, new)
 
 
 def _delete_database(session: Session, known: Values) -> None:
@@ -69,7 +69,7 @@ DATABASE = Resource(
         "alterObjectOwnership": flag(),
     },
     create=_create_database,
-    read=selecting(
+    read=make_read(
         "database",
         "SELECT pg_get_userbyid(datdba)::text AS owner, pg_encoding_to_char(encoding) AS encoding,"
         ' datcollate AS "lcCollate", datctype AS "lcCtype", spcname AS "tablespaceName", datistemplate AS "isTemplate",'
@@ -85,7 +85,7 @@ DATABASE = Resource(
 )
 
 
-def _dropping(kind: str) -> Callable[[Session, Values], None]:
+def _make_delete(kind: str) -> Callable[[Session, Values], None]:
     def delete(session: Session, known: Values) -> None:
         mode = "CASCADE" if known["dropCascade"] else "RESTRICT"
         session.run(f"DROP {kind} IF EXISTS {{name}} {mode}", known, failing=f"error deleting {kind.lower()}")
@@ -110,19 +110,19 @@ EXTENSION = Resource(
         "createCascade": flag(),
     },
     create=_create_extension,
-    read=selecting(
+    read=make_read(
         "extension",
         "SELECT nspname AS schema, extversion AS version FROM pg_extension"
         " JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = %(name)s",
     ),
-    update=altering(
+    update=make_update(
         "extension",
         {
             "schema": "ALTER EXTENSION {name} SET SCHEMA {schema}",
             "version": "ALTER EXTENSION {name} UPDATE TO {version}",
         },
     ),
-    delete=_dropping("EXTENSION"),
+    delete=_make_delete("EXTENSION"),
     identity=("database", "name"),
     is_named=True,
 )
@@ -149,17 +149,17 @@ SCHEMA = Resource(
         "policies": set_of_texts(is_computed=True, is_supported=False, empty=[]),
     },
     create=_create_schema,
-    read=selecting(
+    read=make_read(
         "schema", "SELECT pg_get_userbyid(nspowner)::text AS owner FROM pg_namespace WHERE nspname = %(name)s"
     ),
-    update=altering(
+    update=make_update(
         "schema",
         {
             "owner": "ALTER SCHEMA {oldName} OWNER TO {owner}",
             "name": "ALTER SCHEMA {oldName} RENAME TO {name}",
         },
     ),
-    delete=_dropping("SCHEMA"),
+    delete=_make_delete("SCHEMA"),
     identity=("database", "name"),
     is_named=True,
 )

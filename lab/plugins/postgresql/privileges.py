@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from lab.plugins.postgresql.properties import FIXED, Property, Resource, flag, set_of_texts
-from lab.plugins.postgresql.server import PostgresError, Session, altering, selecting
+from lab.plugins.postgresql.server import PostgresError, Session, make_read, make_update
 from lab.plugins.postgresql.wire import Values
 
 PUBLIC = "public"
@@ -201,13 +201,13 @@ GRANT_ROLE = Resource(
     "grantRole:GrantRole",
     {"role": FIXED, "grantRole": FIXED, "withAdminOption": flag(replaces=True)},
     create=_create_membership,
-    read=selecting(
+    read=make_read(
         "grant role",
         'SELECT bool_or(admin_option) AS "withAdminOption" FROM pg_auth_members'
         " WHERE pg_get_userbyid(member) = %(role)s AND pg_get_userbyid(roleid) = %(grantRole)s HAVING count(*) > 0",
     ),
     # Every property replaces.
-    update=altering("grant role", {}),
+    update=make_update("grant role", {}),
     delete=lambda session, known: session.run(
         "REVOKE {grantRole} FROM {role}", known, failing="could not execute revoke query"
     ),

@@ -44,7 +44,7 @@ class Property:
     choices: tuple[str, ...] = ()
     empty: Any = None
 
-    def recorded(self, value: Any) -> Any:
+    def record(self, value: Any) -> Any:
         if value in (None, "", []):
             return self.empty if self.type in ("string", "array") else ZERO[self.type]
         return value
@@ -138,21 +138,21 @@ def complete(resource: Resource, values: Mapping[str, Any]) -> Values:
     return {key: ZERO[one.type] if values.get(key) is None else values[key] for key, one in resource.properties.items()}
 
 
-def planned(resource: Resource, inputs: Values, old: Values | None = None) -> Values:
+def plan(resource: Resource, inputs: Values, old: Values | None = None) -> Values:
     """Outputs as far as a preview knows them: what the server decides is unknown, or as it was."""
     outputs = {
-        key: (UNKNOWN if old is None else old.get(key)) if one.is_computed else one.recorded(None)
+        key: (UNKNOWN if old is None else old.get(key)) if one.is_computed else one.record(None)
         for key, one in resource.properties.items()
     }
     given = {key for key, one in resource.properties.items() if key in inputs and not one.is_write_only}
     return outputs | {key: inputs[key] for key in given}
 
 
-def recorded(resource: Resource, live: Values) -> Values:
-    return {key: one.recorded(live[key]) for key, one in resource.properties.items()}
+def record(resource: Resource, live: Values) -> Values:
+    return {key: one.record(live[key]) for key, one in resource.properties.items()}
 
 
-def followed(resource: Resource, inputs: Values, old: Values, new: Values) -> Values:
+def follow(resource: Resource, inputs: Values, old: Values, new: Values) -> Values:
     """Inputs that stand for the outputs `new`: those of before, changed where the outputs have changed."""
     if not inputs:
         return {key: value for key, value in new.items() if value not in (None, [], "")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lab.plugins.postgresql.properties import Property, Resource, flag, number, set_of_texts
-from lab.plugins.postgresql.server import PostgresError, Session, altering, selecting
+from lab.plugins.postgresql.server import PostgresError, Session, make_read, make_update
 from lab.plugins.postgresql.wire import Values
 
 FLAGS = {
@@ -76,7 +76,7 @@ def _set_parameters(session: Session, old: Values, new: Values) -> None:
 
 
 def _read(session: Session, known: Values) -> Values | None:
-    live = selecting("ROLE", QUERY)(session, known)
+    live = make_read("ROLE", QUERY)(session, known)
     if live is None:
         return None
     settings = dict(entry.split("=", 1) for entry in live.pop("parameters"))
@@ -97,7 +97,7 @@ def _update(session: Session, old: Values, new: Values) -> None:
     if any(new[key] != old[key] for key in watched):
         state = new | _verifier(session, new) | {"oldName": old["name"]}
         session.run(f"ALTER ROLE {{oldName}} {_options(new)}", state, failing="error updating role")
-    altering("role", {"name": "ALTER ROLE {oldName} RENAME TO {name}"})(session, old, new)
+    make_update("role", {"name": "ALTER ROLE {oldName} RENAME TO {name}"})(session, old, new)
     if set(new["roles"]) != set(old["roles"]):
         for role in old["roles"]:
             failing = f"could not revoke role {role} from {new['name']}"

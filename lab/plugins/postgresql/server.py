@@ -202,7 +202,7 @@ class Session:
         raise PostgresError(f"{failing}: {text}" if failing else text, code)
 
 
-def selecting(what: str, query: str) -> Callable[[Session, Values], Values | None]:
+def make_read(what: str, query: str) -> Callable[[Session, Values], Values | None]:
     """How to read a resource: the columns of the one row of `query` are its properties."""
 
     def read(session: Session, known: Values) -> Values | None:
@@ -212,7 +212,7 @@ def selecting(what: str, query: str) -> Callable[[Session, Values], Values | Non
     return read
 
 
-def altering(what: str, statements: Mapping[str, str]) -> Callable[[Session, Values, Values], None]:
+def make_update(what: str, statements: Mapping[str, str]) -> Callable[[Session, Values, Values], None]:
     """How to update a resource: a statement for each property that has another value.
 
     Statements name the resource by `{oldName}` and the new name comes last, because outside of a transaction the next

@@ -52,7 +52,7 @@ class Provider:
         service = provider.DESCRIPTOR.services_by_name["ResourceProvider"]
         handlers = {
             request.name: grpc.unary_unary_rpc_method_handler(
-                _guarded(getattr(self, request.name)),
+                _guard(getattr(self, request.name)),
                 message_factory.GetMessageClass(request.input_type).FromString,
                 message_factory.GetMessageClass(request.output_type).SerializeToString,
             )
@@ -84,7 +84,7 @@ class Provider:
     def CheckConfig(self, request: Any) -> Any:
         inputs, secrets = read(request.news)
         refused = refusal(self._environment)
-        return _checked(inputs, secrets | {"password"}, [refused] if refused else check_settings(inputs))
+        return _check_response(inputs, secrets | {"password"}, [refused] if refused else check_settings(inputs))
 
     def DiffConfig(self, request: Any) -> Any:
         (old, _), (new, _) = read(request.old_inputs), read(request.news)
@@ -104,7 +104,7 @@ class Provider:
         (olds, _), (news, secrets) = read(request.olds), read(request.news)
         name = request.urn.rpartition("::")[2]
         inputs, failures = properties.check(_resource(request), name, olds, news, request.randomSeed)
-        return _checked(inputs, secrets, failures)
+        return _check_response(inputs, secrets, failures)
 
     def Diff(self, request: Any) -> Any:
         (olds, _), (news, _) = read(request.olds), read(request.news)
@@ -114,21 +114,21 @@ class Provider:
         resource, (inputs, secrets) = _resource(request), read(request.properties)
         secrets |= properties.secrets(resource)
         if request.preview:
-            return provider.CreateResponse(properties=write(properties.planned(resource, inputs), secrets))
+            return provider.CreateResponse(properties=write(properties.plan(resource, inputs), secrets))
         wanted = self._complete(resource, inputs)
         identity = properties.identity(resource, wanted)
         is_created = False
         try:
-            with self._reporting(request), self._writing, self._session(resource, wanted) as session:
+            with self._report_errors(request), self._writing, self._session(resource, wanted) as session:
                 resource.create(session, wanted)
                 is_created = not resource.is_transactional
-                live = _existing(resource.read(session, wanted), identity)
+                live = _require(resource.read(session, wanted), identity)
         except RequestFailed as error:
             if is_created:
-                known = write(properties.recorded(resource, wanted), secrets)
-                raise _initialization_failed(str(error), identity, known) from None
+                known = write(properties.record(resource, wanted), secrets)
+                raise _initialization_error(str(error), identity, known) from None
             raise
-        return provider.CreateResponse(id=identity, properties=write(properties.recorded(resource, live), secrets))
+        return provider.CreateResponse(id=identity, properties=write(properties.record(resource, live), secrets))
 
     def Read(self, request: Any) -> Any:
         """A refresh; or a look-up by the id, where inputs and outputs both are what the program gave."""
@@ -136,28 +136,28 @@ class Provider:
         (inputs, secrets), (outputs, more) = read(request.inputs), read(request.properties)
         secrets |= more | properties.secrets(resource)
         known = self._complete(resource, inputs | outputs | _from_id(resource, request.id, outputs))
-        with self._reporting(request, "refreshing"), self._session(resource, known) as session:
+        with self._report_errors(request, "refreshing"), self._session(resource, known) as session:
             live = resource.read(session, known)
         if live is None:
             return provider.ReadResponse()
-        found = properties.recorded(resource, live)
-        followed = write(properties.followed(resource, inputs, outputs, found), secrets)
+        found = properties.record(resource, live)
+        followed = write(properties.follow(resource, inputs, outputs, found), secrets)
         return provider.ReadResponse(id=request.id, properties=write(found, secrets), inputs=followed)
 
     def Update(self, request: Any) -> Any:
         resource, (olds, _), (inputs, secrets) = _resource(request), read(request.olds), read(request.news)
-        outputs = properties.planned(resource, inputs, olds)
+        outputs = properties.plan(resource, inputs, olds)
         if not request.preview:
             old, wanted = self._complete(resource, olds), self._complete(resource, outputs | inputs)
-            with self._reporting(request, "updating"), self._writing, self._session(resource, wanted) as session:
+            with self._report_errors(request, "updating"), self._writing, self._session(resource, wanted) as session:
                 resource.update(session, old, wanted)
-                outputs = properties.recorded(resource, _existing(resource.read(session, wanted), request.id))
+                outputs = properties.record(resource, _require(resource.read(session, wanted), request.id))
         return provider.UpdateResponse(properties=write(outputs, secrets | properties.secrets(resource)))
 
     def Delete(self, request: Any) -> Any:
         resource = _resource(request)
         known = self._complete(resource, read(request.properties)[0])
-        with self._reporting(request, "deleting"), self._writing, self._session(resource, known) as session:
+        with self._report_errors(request, "deleting"), self._writing, self._session(resource, known) as session:
             resource.delete(session, known)
         return empty_pb2.Empty()
 
@@ -172,7 +172,7 @@ class Provider:
         return self._server.session(state.get("database", ""), resource.is_transactional)
 
     @contextlib.contextmanager
-    def _reporting(self, request: Any, doing: str = "") -> Iterator[None]:
+    def _report_errors(self, request: Any, doing: str = "") -> Iterator[None]:
         """The vendor's provider reports a failure twice: as a line of its log, and as the error of the request, which
         begins with what it was `doing`."""
         try:
@@ -196,7 +196,7 @@ class Provider:
             log(engine.LogRequest(severity=engine.ERROR, urn=urn, message=text), timeout=5)
 
 
-def _guarded(method: Callable[[Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+def _guard(method: Callable[[Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return method(request)
@@ -241,7 +241,7 @@ def _backends(state: str) -> list[str]:
         return []
 
 
-def _checked(inputs: Values, secrets: frozenset[str], failures: list[str]) -> Any:
+def _check_response(inputs: Values, secrets: frozenset[str], failures: list[str]) -> Any:
     found = [provider.CheckFailure(reason=failure) for failure in failures]
     return provider.CheckResponse(inputs=write(inputs, secrets), failures=found)
 
@@ -258,13 +258,13 @@ def _from_id(resource: Resource, identity: str, outputs: Values) -> Values:
     return dict(zip(names, parts, strict=True))
 
 
-def _existing(live: Values | None, identity: str) -> Values:
+def _require(live: Values | None, identity: str) -> Values:
     if live is None:
         raise PostgresError(f"{identity} is not there although it was changed a moment ago")
     return live
 
 
-def _initialization_failed(text: str, identity: str, outputs: Any) -> RequestFailed:
+def _initialization_error(text: str, identity: str, outputs: Any) -> RequestFailed:
     """The resource exists, so the engine records it and fails the step; the next run updates it."""
     packed = any_pb2.Any()
     packed.Pack(provider.ErrorResourceInitFailed(id=identity, properties=outputs, reasons=[text]))

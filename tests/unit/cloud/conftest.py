@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cloud(folder: Path) -> Iterator[Cloud]:
-    running = server.serving(folder)
+    running = server.serve_in_thread(folder)
     yield running
     running.stop()
 

@@ -129,7 +129,7 @@ def test_every_file_is_private(caller: Caller, folder: Path) -> None:
 
 def test_a_folder_has_one_server(cloud: Cloud, folder: Path) -> None:
     with pytest.raises(OpsError, match="another process serves"):
-        server.serving(folder)
+        server.serve_in_thread(folder)
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def test_it_ends_when_asked(tmp_path: Path) -> None:
 
 
 def test_half_a_write_and_half_a_removal_are_forgotten(tmp_path: Path) -> None:
-    cloud = server.serving(tmp_path)
+    cloud = server.serve_in_thread(tmp_path)
     caller = Caller(cloud.url, cloud.token)
     create_stack(caller)
     folder = tmp_path / "stacks" / "postgresql"
@@ -191,7 +191,7 @@ def test_half_a_write_and_half_a_removal_are_forgotten(tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            again = server.serving(tmp_path)
+            again = server.serve_in_thread(tmp_path)
             break
         except OpsError:
             assert time.monotonic() < deadline

@@ -11,7 +11,7 @@ import pytest
 from lab.operators import cnpg_objects, tailscale
 from lab.operators.cnpg import imposed_port
 from lab.operators.objects import CLUSTER, SERVICE, path_of, with_conditions
-from lab.operators.parameters import Parameters, wanted
+from lab.operators.parameters import Parameters, read_spec
 
 CLUSTER_OBJECT: dict[str, Any] = {
     "apiVersion": "postgresql.cnpg.io/v1",
@@ -118,7 +118,7 @@ def test_parameters_are_quoted_for_the_settings_file() -> None:
 
 
 def test_preloaded_libraries_are_one_parameter() -> None:
-    asked = wanted({"parameters": {"Work_Mem": "8MB"}, "shared_preload_libraries": ["a", "b"]})
+    asked = read_spec({"parameters": {"Work_Mem": "8MB"}, "shared_preload_libraries": ["a", "b"]})
     assert asked == {"work_mem": "8MB", "shared_preload_libraries": "a,b"}
 
 

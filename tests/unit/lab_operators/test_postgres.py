@@ -139,7 +139,7 @@ def test_verifier_is_the_servers_own(place: postgres.Place) -> None:
 
 
 def test_sorts_out_parameters(place: postgres.Place) -> None:
-    asked = parameters.wanted(
+    asked = parameters.read_spec(
         {
             "parameters": {"work_mem": "8MB", "max_connections": "lots", "port": "1", "no_such": "1"},
             "shared_preload_libraries": ["vchord.so", "pg_stat_statements"],

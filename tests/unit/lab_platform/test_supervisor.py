@@ -10,7 +10,7 @@ import pytest
 
 from lab.platform import processes, supervisor
 from lab.platform.paths import LabPaths
-from lab.platform.supervisor import Component, Record, Supervisor, locked
+from lab.platform.supervisor import Component, Record, Supervisor, hold_lock
 from runbooks.core.errors import OpsError, ToolFailed
 from runbooks.core.files import Unwritable
 
@@ -162,7 +162,7 @@ def test_a_large_log_is_rotated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
     refused = pytest.raises(OpsError, match="another lab command has held")
-    with locked(stage.paths, stage.lines.append), refused, locked(stage.paths, stage.lines.append, seconds=0.1):
+    with hold_lock(stage.paths, stage.lines.append), refused, hold_lock(stage.paths, stage.lines.append, seconds=0.1):
         pytest.fail("two at once")
     assert stage.lines == ["another lab command is at work; waiting for it"]
 
@@ -170,7 +170,7 @@ def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
 def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     paths = LabPaths(tmp_path / "file")
-    with pytest.raises(Unwritable) as refused, locked(paths, print):
+    with pytest.raises(Unwritable) as refused, hold_lock(paths, print):
         pytest.fail("locked a file")
     with pytest.raises(Unwritable):
         paths.prepare()

@@ -101,19 +101,19 @@ def test_ignored_and_write_only_properties_are_no_difference() -> None:
 def test_a_plan_resets_what_is_no_longer_given_and_keeps_what_the_server_decided() -> None:
     old = {"name": "a", "owner": "me", "alterObjectOwnership": True}
 
-    planned = P.planned(DATABASE, {"name": "b"}, old)
+    planned = P.plan(DATABASE, {"name": "b"}, old)
     assert (planned["name"], planned["owner"], planned["alterObjectOwnership"]) == ("b", "me", False)
-    assert P.planned(DATABASE, {"name": "b"})["owner"] is UNKNOWN
+    assert P.plan(DATABASE, {"name": "b"})["owner"] is UNKNOWN
 
 
 def test_inputs_follow_the_outputs() -> None:
-    assert P.followed(
+    assert P.follow(
         ROLE, {"name": "a", "login": True}, {"name": "a", "login": True}, {"name": "a", "login": False}
     ) == {
         "name": "a",
         "login": False,
     }
-    assert P.followed(ROLE, {}, {}, {"name": "a", "roles": None, "login": True}) == {"name": "a", "login": True}
+    assert P.follow(ROLE, {}, {}, {"name": "a", "roles": None, "login": True}) == {"name": "a", "login": True}
 
 
 # -- configuration and errors ----------------------------------------------------------------------------------------

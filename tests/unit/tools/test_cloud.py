@@ -26,7 +26,7 @@ EXPORT = f"{STACK}/export"
 
 @pytest.fixture
 def caller(tmp_path: Path) -> Iterator[Caller]:
-    started = server.serving(tmp_path / "cloud")
+    started = server.serve_in_thread(tmp_path / "cloud")
     caller = Caller(started.url, started.token)
     create_stack(caller)
     yield caller
