@@ -229,19 +229,15 @@ class Tunnels:
         controller = self.controller()
         if controller is None:
             return
-        token = self._token(controller)
-        self.api.apply(connectors(controller, token["metadata"]["resourceVersion"]))
-
-    def _token(self, controller: Controller) -> Object:
-        found = self.api.get(objects.SECRET, controller.namespace, TOKEN_SECRET)
-        if tunnel_of(objects.decode(found).get(TOKEN_KEY, "")) == controller.tunnel_id and found is not None:
-            return found
-        # As Cloudflare's: account, tunnel and the tunnel's own secret.
-        content = {"a": controller.account, "t": controller.tunnel_id, "s": secrets.token_hex(32)}
-        token = base64.b64encode(json.dumps(content).encode()).decode("ascii")
-        labels = {key: value for key, value in CONNECTOR_LABELS.items() if key != "app"}
-        meta = _metadata(controller, TOKEN_SECRET, labels)
-        return self.api.apply(objects.SECRET.new(meta, data=objects.encode({TOKEN_KEY: token})))
+        secret = self.api.get(objects.SECRET, controller.namespace, TOKEN_SECRET)
+        if secret is None or tunnel_of(objects.decode(secret).get(TOKEN_KEY, "")) != controller.tunnel_id:
+            # As Cloudflare's: account, tunnel and the tunnel's own secret.
+            content = {"a": controller.account, "t": controller.tunnel_id, "s": secrets.token_hex(32)}
+            token = base64.b64encode(json.dumps(content).encode()).decode("ascii")
+            labels = {key: value for key, value in CONNECTOR_LABELS.items() if key != "app"}
+            meta = _metadata(controller, TOKEN_SECRET, labels)
+            secret = self.api.apply(objects.SECRET.new(meta, data=objects.encode({TOKEN_KEY: token})))
+        self.api.apply(connectors(controller, secret["metadata"]["resourceVersion"]))
 
 
 def _name(ingress: Object) -> str:

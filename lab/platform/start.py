@@ -82,16 +82,12 @@ def bring_up(paths: LabPaths, report: Report) -> None:
 
 def ensure_pki(folder: Path) -> Pki:
     """The lab's PKI, made at the first call, all or nothing; it stays, since kubeconfigs hold its authority."""
-    if not folder.is_dir():
-        unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        _make_pki(Pki(unfinished))
-        unfinished.rename(folder)
-    return Pki(folder)
-
-
-def _make_pki(pki: Pki) -> None:
+    if folder.is_dir():
+        return Pki(folder)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    pki = Pki(unfinished)
     # The authority's key is not kept: nothing has to be signed later, and what is not there cannot leak.
     authority = certificates.self_signed(Wanted(common_name="lab-ca", is_authority=True, **KIND))
     write_private(pki.ca, authority.certificate)
@@ -104,6 +100,8 @@ def _make_pki(pki: Pki) -> None:
     write_private(pki.key("service-account"), certificates.private_pem(account))
     write_private(pki.service_account_public_key, certificates.public_pem(account))
     write_private(pki.tokens, f'{secrets.token_urlsafe(32)},lab-admin,lab-admin,"system:masters"\n')
+    unfinished.rename(folder)
+    return Pki(folder)
 
 
 def write_kubeconfigs(plane: ControlPlane) -> None:
