@@ -6,24 +6,21 @@ Only names of settings are shown, never a value. What neither git nor a journal 
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import NotFound, OpsError, ToolFailed, Usage
+from runbooks.core.errors import Usage
 from runbooks.core.journal import KEPT_RUNS, read_journal, runs_of
-from runbooks.core.yaml_file import parse
+from runbooks.stacks.changed import ENVIRONMENT, BranchChange, read_change
 from runbooks.stacks.plan import kind_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext
 from runbooks.stacks.summary import count_verbs
 from runbooks.stacks.target import LAB
-from runbooks.tools import git
 from runbooks.tools.pulumi import name_of, type_of
 
 TEMPLATE = """\
@@ -56,18 +53,18 @@ As recorded since {since}, when the commit {fork} was made:
 {gaps}"""
 OTHER_FILES = ("destroy.", "rollback.")
 """Tasks whose previews are not of the checked out files: of none, or of an older commit."""
-LIB, CHARTS, LOCK, PROJECT_FILE = "pulumi/lib/", "charts.yaml", "uv.lock", "Pulumi.yaml"
-ENVIRONMENT = re.compile(r"environments/(.+)\.ya?ml")
-SETTINGS = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml|targets\.yaml|charts\.yaml|environments/.+\.ya?ml")
-PACKAGES = ("pyproject.toml", LOCK)
-"""Settings that are named as a whole."""
-LIB_IMPORT = re.compile(r"^\s*(?:from|import)\s+lib\.(\w+)", re.MULTILINE)
-CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
+PROJECT_FILE = "Pulumi.yaml"
 
 
 def write_text(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> str:
     """The pull request's text in Markdown. Raises as `read_change` does."""
     change = read_change(run, root, base, services)
+    if not change.files:
+        raise Usage(
+            f"nothing here differs from {base}",
+            expected="a branch with commits of its own, or changed files",
+            next_step="./inv pr.body --base REF compares with another commit",
+        )
     every = read_runs(run.state_dir)
     # A journal names no branch: all runs since the fork count.
     runs = [each for each in every if each.began >= change.forked and each.task != "pr.body"]
@@ -83,136 +80,6 @@ def write_text(run: RunContext, root: Path, base: str, services: Sequence[Servic
     }
     facts = {name: "\n".join(lines or ["None."]) for name, lines in sections.items()}
     return TEMPLATE.format(since=when(change.forked), fork=code(change.fork[:12]), **facts)
-
-
-# What changed
-
-
-@dataclass(frozen=True, kw_only=True)
-class BranchChange:
-    """Everything since the checkout left its base, committed or not."""
-
-    fork: str
-    """The commit where the two parted."""
-    forked: datetime
-    """When that commit was made."""
-    subjects: tuple[str, ...]
-    """First lines of the commits since then, oldest first."""
-    files: Mapping[str, str]
-    """Path → `A` new, `M` changed, `D` deleted."""
-    uncommitted: tuple[str, ...]
-    touched: Mapping[Service, tuple[str, ...]]
-    """Service → the files that touch it."""
-    settings: Mapping[str, tuple[str, ...]]
-    """File → the keys that differ and how."""
-    written: Mapping[str, datetime]
-    """File → when it was last written here."""
-
-
-def read_change(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> BranchChange:
-    """Compare the checkout with the commit where it left `base`.
-
-    Raises `NotFound` for a base that is not a commit or shares none, `Usage` when nothing differs, `ToolFailed` where
-    git cannot read the checkout.
-    """
-
-    def ask(command: Command, *, may_fail: bool = False) -> Outcome:
-        # Old settings are among the answers, so none is shown or recorded.
-        outcome = run.runner.run(replace(command, confidential=True))
-        if outcome.ok or (may_fail and outcome.exit_code == 1):
-            return outcome
-        message = (outcome.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise ToolFailed(
-            f"git could not {command.title}: {run.masker.mask(message)}",
-            expected="a git clone that this user may read",
-            next_step="git status",
-        )
-
-    tip = ask(git.resolve(root, base), may_fail=True).stdout.strip()
-    fork = ask(git.merge_base(root, tip), may_fail=True).stdout.strip() if tip else ""
-    if not fork:
-        raise NotFound(
-            f"this branch and {base} share no commit" if tip else f"this clone has no commit or branch {base!r}",
-            expected="the branch that the change is for",
-            next_step="git branch --all lists the branches; ./inv pr.body --base NAME",
-        )
-    uncommitted = git.read_uncommitted(ask(git.uncommitted_files(root)))
-    # git's difference lacks the files that git does not know yet.
-    new = [each for each in uncommitted if each.status == "A"]
-    files = {each.path: each.status for each in (*new, *git.read_changed(ask(git.changed_files(root, fork))))}
-    if not files:
-        raise Usage(
-            f"nothing here differs from {base}",
-            expected="a branch with commits of its own, or changed files",
-            next_step="./inv pr.body --base REF compares with another commit",
-        )
-    settings: dict[str, tuple[str, ...]] = {path: ("changed",) for path in sorted(files) if path in PACKAGES}
-    for path in sorted(filter(SETTINGS.fullmatch, files)):
-        before = "" if files[path] == "A" else ask(git.show(root, fork, path)).stdout
-        after = b"" if files[path] == "D" else (root / path).read_bytes()
-        settings[path] = changed_keys(path, before.encode(), after)
-    charts = {key.split(".")[0] for key in settings.get(CHARTS, ())}
-    touched = {each: tuple(path for path in files if is_touched(root, each, path, charts)) for each in services}
-    there = [path for path in files if (root / path).is_file()]
-    return BranchChange(
-        fork=fork,
-        forked=datetime.fromisoformat(ask(git.commit_time(root, fork)).stdout.strip()).astimezone(UTC),
-        subjects=tuple(ask(git.subjects(root, fork)).stdout.splitlines()),
-        files=files,
-        uncommitted=tuple(each.path for each in uncommitted),
-        touched={service: paths for service, paths in touched.items() if paths},
-        settings=settings,
-        written={path: datetime.fromtimestamp((root / path).stat().st_mtime, UTC) for path in there},
-    )
-
-
-def is_touched(root: Path, service: Service, path: str, charts: Iterable[str]) -> bool:
-    """Whether the service owns the file or uses it; `charts` are those whose pins differ."""
-    folder = root / "pulumi" / service.folder
-    if path.startswith(f"pulumi/{service.folder}/") or path == LOCK:
-        return True
-    if path.startswith(LIB):
-        return Path(path).stem in _helpers_of(root, folder)
-    if path == CHARTS:
-        return not _found_in(folder, "*.py", CHART_CALL).isdisjoint(charts)
-    environment = ENVIRONMENT.fullmatch(path)
-    return environment is not None and environment[1] == service.environment
-
-
-def _helpers_of(root: Path, folder: Path) -> set[str]:
-    """The modules of `pulumi/lib` that the program imports, directly or not."""
-    found: set[str] = set()
-    waiting = _found_in(folder, "*.py", LIB_IMPORT)
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        waiting |= _found_in(root / LIB, f"{name}.py", LIB_IMPORT) - found
-    return found
-
-
-def _found_in(folder: Path, pattern: str, wanted: re.Pattern[str]) -> set[str]:
-    return {name for path in folder.glob(pattern) for name in wanted.findall(path.read_text(encoding="utf-8"))}
-
-
-def changed_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:
-    """`key added`, `key changed`, `key removed` of each setting that differs; never a value."""
-    try:
-        old, new = (dict(_leaves(parse(Path(path), raw))) for raw in (before, after))
-    except OpsError:
-        return ("not YAML, so its keys are not known",)
-    keys = [key for key in {**new, **old} if key not in old or key not in new or old[key] != new[key]]
-    words = {key: "added" if key not in old else "changed" if key in new else "removed" for key in keys}
-    return tuple(f"{key.removeprefix('config.')} {word}" for key, word in words.items()) or ("no setting differs",)
-
-
-def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of everything that is not a mapping; a secret and a list count as a whole, `{}` is nothing."""
-    if not isinstance(document, Mapping) or set(document) == {"secure"}:
-        if path:
-            yield path, document
-        return
-    for key, value in document.items():
-        yield from _leaves(value, f"{path}.{key}".removeprefix("."))
 
 
 # What the journals hold

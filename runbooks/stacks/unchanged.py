@@ -221,7 +221,7 @@ def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Read
 def remove_record(session: Session, stack: Stack, fingerprint: Parts) -> None:
     """Remove the record if it says that a stack with this fingerprint has no change."""
     record = read_record(session, stack)
-    if record and all(record.parts.get(name) == key for name, key in _keyed(session, fingerprint).items()):
+    if record and not changed_since(session, record, fingerprint):
         _record_path(session, stack).unlink(missing_ok=True)
 
 
@@ -235,7 +235,12 @@ def is_last_applied(session: Session, fingerprint: Parts, record: Record | None)
     deciding = {
         name: value for name, value in fingerprint.items() if name in DECIDING or name.startswith("outputs of ")
     }
-    return all(record.parts.get(name) == value for name, value in _keyed(session, deciding).items())
+    return not changed_since(session, record, deciding)
+
+
+def changed_since(session: Session, record: Record, parts: Parts) -> list[str]:
+    """The names of those parts that are not what the record has."""
+    return [name for name, key in _keyed(session, parts).items() if record.parts.get(name) != key]
 
 
 def reasons_to_ask(

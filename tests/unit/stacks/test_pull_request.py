@@ -10,90 +10,11 @@ import pytest
 
 from runbooks.core.journal import Journal, runs_of
 from runbooks.core.mask import Masker
-from runbooks.services import SERVICES
-from runbooks.stacks import pull_request
 from runbooks.stacks.pull_request import read_runs
 from runbooks.stacks.service import Service
-from tests.fixtures import REAL_ROOT
 
 APP = Service(name="app", folder="apps/app", about="", namespace="app", environment="app/prod")
 WEB = Service(name="web", folder="apps/web", about="", namespace="web")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    files = {
-        "apps/app/__main__.py": "from lib.database import app_database\nfrom settings import Settings\n",
-        "apps/app/release.py": 'release = chart(\n    "redis", release="app")\n',
-        "apps/web/__main__.py": "import lib.k8s\n",
-        "lib/database.py": "    from lib.k8s import labels\n",
-        "lib/k8s.py": "import pulumi\n",
-        "lib/ingress.py": "# from lib.k8s import labels\n",
-    }
-    for name, text in files.items():
-        path = tmp_path / "pulumi" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("path", "names"),
-    [
-        ("pulumi/apps/app/__main__.py", ["app"]),
-        ("pulumi/apps/app/Pulumi.mx.yaml", ["app"]),
-        ("pulumi/apps/application/x.py", []),
-        ("pulumi/lib/database.py", ["app"]),
-        ("pulumi/lib/k8s.py", ["app", "web"]),
-        ("pulumi/lib/ingress.py", []),
-        ("charts.yaml", ["app"]),
-        ("environments/app/prod.yaml", ["app"]),
-        ("environments/app/other.yaml", []),
-        ("uv.lock", ["app", "web"]),
-        ("docs/tasks.md", []),
-    ],
-)
-def test_a_file_touches_those_who_use_it(root: Path, path: str, names: list[str]) -> None:
-    assert [each.name for each in (APP, WEB) if pull_request.is_touched(root, each, path, {"redis"})] == names
-    assert path != "charts.yaml" or not pull_request.is_touched(root, APP, path, {"postgres"})
-
-
-def test_the_platforms_own_programs_are_understood() -> None:
-    paths = ("pulumi/lib/database.py", "charts.yaml")
-    names = {
-        each.name
-        for each in SERVICES
-        for path in paths
-        if pull_request.is_touched(REAL_ROOT, each, path, {"cloudnative-pg"})
-    }
-    assert names == {"cnpg", "n8n", "immich", "stitch", "temporal", "superset", "jupyterhub"}
-
-
-STACK = "pulumi/apps/app/Pulumi.mx.yaml"
-
-
-@pytest.mark.parametrize(
-    ("path", "before", "after", "shown"),
-    [
-        (STACK, "config:\n  app:a: 1\n  app:b: 2\n", "config:\n  app:a: 3\n  app:c: 2\n",
-         ("app:a changed", "app:c added", "app:b removed")),
-        (STACK, "config: {}\n", "config:\n  app:password:\n    secure: v1:canary\n", ("app:password added",)),
-        (STACK, "", "environment:\n  - app/prod\nencryptionsalt: canary\n",
-         ("environment added", "encryptionsalt added")),
-        (STACK, "config:\n  app:tags: [a]\n", "config:\n  app:tags: [a, canary]\n", ("app:tags changed",)),
-        (STACK, "config:\n  app:a: 1\n", "# why\nconfig:\n  app:a: 1\n", ("no setting differs",)),
-        (STACK, "", "config: {}\n", ("no setting differs",)),
-        (STACK, "config: {}\n", "", ("no setting differs",)),
-        (STACK, "config: [", "config: {}\n", ("not YAML, so its keys are not known",)),
-        ("targets.yaml", "targets: {}\n", "targets:\n  home:\n    stack: mx\n", ("targets.home.stack added",)),
-        ("charts.yaml", "redis:\n  version: 1.0.0\n", "redis:\n  version: 1.1.0\n", ("redis.version changed",)),
-        ("environments/app/prod.yaml", "values:\n  a: canary\n", "", ("values.a removed",)),
-    ],
-)  # fmt: skip
-def test_settings_are_shown_by_name_never_by_value(path: str, before: str, after: str, shown: tuple[str, ...]) -> None:
-    assert pull_request.SETTINGS.fullmatch(path)
-    found = pull_request.changed_keys(path, before.encode(), after.encode())
-    assert sorted(found) == sorted(shown) and "canary" not in "".join(found)
 
 
 # Journals

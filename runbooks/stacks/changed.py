@@ -1,0 +1,180 @@
+"""What changed: the files of a branch and the services they touch; or what differs from what was applied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import NotFound, OpsError, ToolFailed
+from runbooks.core.yaml_file import parse
+from runbooks.stacks.fingerprint import files_of
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import RunContext, Session
+from runbooks.stacks.unchanged import changed_since, read_record
+from runbooks.tools import git
+
+LIB, CHARTS, LOCK = "pulumi/lib/", "charts.yaml", "uv.lock"
+ENVIRONMENT = re.compile(r"environments/(.+)\.ya?ml")
+SETTINGS = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml|targets\.yaml|charts\.yaml|environments/.+\.ya?ml")
+PACKAGES = ("pyproject.toml", LOCK)
+"""Settings that are named as a whole."""
+LIB_IMPORT = re.compile(r"^\s*(?:from|import)\s+lib\.(\w+)", re.MULTILINE)
+CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
+STACK_CONFIG = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml")
+
+
+def changed_services(session: Session, since: str = "") -> list[str]:
+    """The services that changed, and those that read the outputs of one that did, in the order of the list.
+
+    With `since` a commit or branch: those whose files differ from where the checkout left it, committed or not.
+    Without: those whose files differ from what was last applied from here, or that never were. Raises as `read_change`.
+    """
+    services = session.services
+    if since:
+        own = f"Pulumi.{session.target.stack}.yaml"
+        touched = read_change(session, session.root, since, services).touched
+        found = {
+            service.name
+            for service, paths in touched.items()
+            if any(not STACK_CONFIG.fullmatch(path) or path.endswith(f"/{own}") for path in paths)
+        }
+    else:
+        found = {service.name for service in services if not _is_as_applied(session, service)}
+    while more := {
+        service.name
+        for service in services
+        if service.name not in found and found.intersection(service.reads_outputs_of)
+    }:
+        found |= more
+    return [service.name for service in services if service.name in found]
+
+
+def _is_as_applied(session: Session, service: Service) -> bool:
+    stack = session.stack(service)
+    record = read_record(session, stack)
+    return bool(record and record.applied and not changed_since(session, record, files_of(session, stack)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchChange:
+    """Everything since the checkout left its base, committed or not."""
+
+    fork: str
+    """The commit where the two parted."""
+    forked: datetime
+    """When that commit was made."""
+    subjects: tuple[str, ...]
+    """First lines of the commits since then, oldest first."""
+    files: Mapping[str, str]
+    """Path → `A` new, `M` changed, `D` deleted."""
+    uncommitted: tuple[str, ...]
+    touched: Mapping[Service, tuple[str, ...]]
+    """Service → the files that touch it."""
+    settings: Mapping[str, tuple[str, ...]]
+    """File → the keys that differ and how."""
+    written: Mapping[str, datetime]
+    """File → when it was last written here."""
+
+
+def read_change(run: RunContext | Session, root: Path, base: str, services: Sequence[Service]) -> BranchChange:
+    """Compare the checkout with the commit where it left `base`.
+
+    Raises `NotFound` for a base that is not a commit or shares none, `ToolFailed` where git cannot read the checkout.
+    """
+
+    def ask(command: Command, *, may_fail: bool = False) -> Outcome:
+        # Old settings are among the answers, so none is shown or recorded.
+        outcome = run.runner.run(replace(command, confidential=True))
+        if outcome.ok or (may_fail and outcome.exit_code == 1):
+            return outcome
+        message = (outcome.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise ToolFailed(
+            f"git could not {command.title}: {run.masker.mask(message)}",
+            expected="a git clone that this user may read",
+            next_step="git status",
+        )
+
+    tip = ask(git.resolve(root, base), may_fail=True).stdout.strip()
+    fork = ask(git.merge_base(root, tip), may_fail=True).stdout.strip() if tip else ""
+    if not fork:
+        raise NotFound(
+            f"this branch and {base} share no commit" if tip else f"this clone has no commit or branch {base!r}",
+            expected="the branch that the change is for",
+            next_step="git branch --all lists the branches",
+        )
+    uncommitted = git.read_uncommitted(ask(git.uncommitted_files(root)))
+    # git's difference lacks the files that git does not know yet.
+    new = [each for each in uncommitted if each.status == "A"]
+    files = {each.path: each.status for each in (*new, *git.read_changed(ask(git.changed_files(root, fork))))}
+    settings: dict[str, tuple[str, ...]] = {path: ("changed",) for path in sorted(files) if path in PACKAGES}
+    for path in sorted(filter(SETTINGS.fullmatch, files)):
+        before = "" if files[path] == "A" else ask(git.show(root, fork, path)).stdout
+        after = b"" if files[path] == "D" else (root / path).read_bytes()
+        settings[path] = changed_keys(path, before.encode(), after)
+    charts = {key.split(".")[0] for key in settings.get(CHARTS, ())}
+    touched = {each: tuple(path for path in files if is_touched(root, each, path, charts)) for each in services}
+    there = [path for path in files if (root / path).is_file()]
+    return BranchChange(
+        fork=fork,
+        forked=datetime.fromisoformat(ask(git.commit_time(root, fork)).stdout.strip()).astimezone(UTC),
+        subjects=tuple(ask(git.subjects(root, fork)).stdout.splitlines()),
+        files=files,
+        uncommitted=tuple(each.path for each in uncommitted),
+        touched={service: paths for service, paths in touched.items() if paths},
+        settings=settings,
+        written={path: datetime.fromtimestamp((root / path).stat().st_mtime, UTC) for path in there},
+    )
+
+
+def is_touched(root: Path, service: Service, path: str, charts: Iterable[str]) -> bool:
+    """Whether the service owns the file or uses it; `charts` are those whose pins differ."""
+    folder = root / "pulumi" / service.folder
+    if path.startswith(f"pulumi/{service.folder}/") or path == LOCK:
+        return True
+    if path.startswith(LIB):
+        return Path(path).stem in _helpers_of(root, folder)
+    if path == CHARTS:
+        return not _found_in(folder, "*.py", CHART_CALL).isdisjoint(charts)
+    environment = ENVIRONMENT.fullmatch(path)
+    return environment is not None and environment[1] == service.environment
+
+
+def _helpers_of(root: Path, folder: Path) -> set[str]:
+    """The modules of `pulumi/lib` that the program imports, directly or not."""
+    found: set[str] = set()
+    waiting = _found_in(folder, "*.py", LIB_IMPORT)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= _found_in(root / LIB, f"{name}.py", LIB_IMPORT) - found
+    return found
+
+
+def _found_in(folder: Path, pattern: str, wanted: re.Pattern[str]) -> set[str]:
+    return {name for path in folder.glob(pattern) for name in wanted.findall(path.read_text(encoding="utf-8"))}
+
+
+def changed_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:
+    """`key added`, `key changed`, `key removed` of each setting that differs; never a value."""
+    try:
+        old, new = (dict(_leaves(parse(Path(path), raw))) for raw in (before, after))
+    except OpsError:
+        return ("not YAML, so its keys are not known",)
+    keys = [key for key in {**new, **old} if key not in old or key not in new or old[key] != new[key]]
+    words = {key: "added" if key not in old else "changed" if key in new else "removed" for key in keys}
+    return tuple(f"{key.removeprefix('config.')} {word}" for key, word in words.items()) or ("no setting differs",)
+
+
+def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of everything that is not a mapping; a secret and a list count as a whole, `{}` is nothing."""
+    if not isinstance(document, Mapping) or set(document) == {"secure"}:
+        if path:
+            yield path, document
+        return
+    for key, value in document.items():
+        yield from _leaves(value, f"{path}.{key}".removeprefix("."))
