@@ -322,9 +322,9 @@ def read_wanted(session: Session, name: EnvironmentName) -> tuple[CommentedMap, 
     return wanted, definitions.with_stack(wanted, session.target.stack) if session.target.ephemeral else []
 
 
-def live_definition(session: Session, name: EnvironmentName) -> str | None:
+def live_definition(session: Session, name: EnvironmentName, *, after_interrupt: bool = False) -> str | None:
     """The definition on the backend; `None` without such an environment."""
-    outcome = session.runner.run(esc_of(session).definition(name))
+    outcome = session.runner.run(esc_of(session).definition(name), after_interrupt=after_interrupt)
     try:
         esc.judge(outcome, name, session.masker.mask)
     except NotFound:
@@ -338,7 +338,7 @@ def push(session: Session, draft: Draft) -> int:
     `env edit --file` sends no ETag, so the definition on the backend is read again and compared right before it. The
     backend rejects a definition with diagnostics as a whole.
     Raises `Refused` if the definition changed since it was compared, `Usage` with the diagnostics. A new environment
-    that does not accept its definition is removed again.
+    that does not accept its definition is removed again, as long as it is empty.
     """
     name = draft.name
     if draft.is_new:
@@ -378,14 +378,19 @@ def _replace_definition(session: Session, draft: Draft) -> int:
 
 
 def _remove_empty(session: Session, name: EnvironmentName) -> None:
-    """Remove the environment that did not accept its definition; print a warning if that fails."""
-    outcome = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
+    """Remove the environment that did not accept its definition, unless something was written into it meanwhile.
+
+    Reports an environment that stays, instead of raising: the push has an error of its own.
+    """
     try:
-        esc.judge(outcome, name, session.masker.mask)
+        if _read_plain(live_definition(session, name, after_interrupt=True), name) == _read_plain(None, name):
+            removed = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
+            esc.judge(removed, name, session.masker.mask)
+            return
+        why = "it is not empty any more: this push arrived after all, or another user wrote into it"
     except OpsError as error:
-        session.reporter.advice(
-            f"{name.short} is left behind, empty ({error.summary}); next: ./inv esc.apply {name.short}"
-        )
+        why = error.summary
+    session.reporter.advice(f"{name.short} is left behind ({why}); next: ./inv esc.apply {name.short} compares again")
 
 
 def show_draft(session: Session, draft: Draft) -> None:

@@ -380,7 +380,7 @@ def test_a_definition_with_diagnostics_changes_nothing(repo: Repo, stderr: str, 
     with pytest.raises(Usage, match="unknown property"):
         esc.apply.body(repo.c, "stitch/prod", yes=True)
     verbs = [argv.split()[1] for argv in repo.argvs("esc")]
-    assert verbs == (["get", "init", "edit", "rm"] if is_new else ["get", "get", "edit"])
+    assert verbs == (["get", "init", "edit", "get", "rm"] if is_new else ["get", "get", "edit"])
 
 
 # bind, unbind

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runbooks.core.errors import NotApproved, Refused
+from runbooks.core.errors import NotApproved, Refused, ToolFailed
 from runbooks.stacks import environments
 from runbooks.tasks import esc
 from tests.fixtures import REAL_ROOT, Repo
@@ -30,19 +30,35 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
 
 def test_an_interrupted_push_leaves_no_empty_environment(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(session: Any, draft: environments.Draft) -> int:
+        repo.answer("esc", ["==get"], "")
         session.runner._relay.seen.append(signal.SIGINT)
         raise NotApproved("interrupted")
 
     monkeypatch.setattr(environments, "_replace_definition", interrupted)
     with pytest.raises(NotApproved, match="interrupted"):
         esc.apply.body(repo.c, "stitch/prod", yes=True)
-    assert repo.argvs("esc")[-2:] == [MADE, REMOVED]
+    assert repo.argvs("esc")[-3::2] == [MADE, REMOVED]
+
+
+def test_a_new_environment_that_is_not_empty_any_more_stays(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def overtaken(session: Any, draft: environments.Draft) -> int:
+        repo.answer("esc", ["==get"], "values:\n  written: by another user\n")
+        raise ToolFailed("the backend failed")
+
+    monkeypatch.setattr(environments, "_replace_definition", overtaken)
+    with pytest.raises(ToolFailed, match="the backend failed"):
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert REMOVED not in repo.argvs("esc")
+    assert "./inv --target home esc.apply stitch/prod" in capsys.readouterr().out
 
 
 def test_what_cannot_be_removed_is_told(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(session: Any, draft: environments.Draft) -> int:
+        repo.answer("esc", ["==get"], "")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(environments, "_replace_definition", interrupted)
@@ -50,7 +66,7 @@ def test_what_cannot_be_removed_is_told(
     with pytest.raises(KeyboardInterrupt):
         esc.apply.body(repo.c, "stitch/prod", yes=True)
     told = capsys.readouterr().out
-    assert "stitch/prod is left behind, empty" in told and "esc.apply stitch/prod" in told
+    assert "stitch/prod is left behind" in told and "esc.apply stitch/prod" in told
 
 
 def test_what_somebody_else_wrote_meanwhile_stays(repo: Repo) -> None:
