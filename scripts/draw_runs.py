@@ -88,7 +88,7 @@ def show(reporter: LiveReporter, event: dict[str, Any]) -> None:
             reporter.announce(text)
         case {"event": "line", "text": text}:
             reporter.line(text)
-        case {"event": "quote", "said": text}:
+        case {"event": "quote", "text": text}:
             reporter.quote(text)
         case {"event": "table", "title": title, "rows": rows}:
             reporter.table(title, list(rows[0]), [list(row.values()) for row in rows])

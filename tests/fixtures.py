@@ -286,7 +286,7 @@ class ScriptedReporter(JsonReporter):
 
     @property
     def text(self) -> str:
-        return "\n".join(event.get("text") or event.get("said") or "" for event in self.events)
+        return "\n".join(event.get("text") or "" for event in self.events)
 
 
 class ScriptedSession:

@@ -244,7 +244,10 @@ class JsonReporter(Reporter):
         return False
 
     def event(self, kind: str, **data: Any) -> None:
-        self._print(json.dumps({"event": kind, **self._mask_facts(data)}, ensure_ascii=False))
+        self._print_event(kind, **self._mask_facts(data))
+
+    def _print_event(self, kind: str, **masked: Any) -> None:
+        self._print(json.dumps({"event": kind, **masked}, ensure_ascii=False))
 
     def _mask_facts(self, value: Any, key: str = "") -> Any:
         """The same value with every string in it masked, as a sentence of our own where `OWN_FACTS` has the key."""
@@ -274,14 +277,12 @@ class JsonReporter(Reporter):
         self.event("line", text=text)
 
     def quote(self, text: str) -> None:
-        self.event("quote", said=text)
+        self._print_event("quote", text=self._masker.mask(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         # Cells are facts of their columns' names, and most of them are not our own sentences.
         shown = [dict(zip(columns, row, strict=False)) for row in self._cells(columns, rows)]
-        self._print(
-            json.dumps({"event": "table", "title": self._masker.mask_own(title), "rows": shown}, ensure_ascii=False)
-        )
+        self._print_event("table", title=self._masker.mask_own(title), rows=shown)
 
     def finding(self, found: Finding) -> None:
         facts = {name: getattr(found, name) for name in ("check", "subject", "evidence", "cause")}

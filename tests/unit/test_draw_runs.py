@@ -18,7 +18,7 @@ EVENTS: list[dict[str, Any]] = [
     {"event": "step", "title": "preview a", "state": "done", "seconds": 1.2},
     {"event": "line", "text": "between the steps"},
     {"event": "step", "title": "preview b", "state": "failed", "seconds": 2.0},
-    {"event": "quote", "said": "what a tool said"},
+    {"event": "quote", "text": "what a tool said"},
     {"event": "finding", "check": "it works", "state": "passed", **FINDING},
     {"event": "finding", "check": "it answers", "state": "failed", **FINDING, "next_step": "./inv repair.a"},
     {"event": "error", "summary": "a is not verified", "details": ["next: ./inv repair.a"], "exit_code": 4},
