@@ -22,6 +22,7 @@ from runbooks.stacks.service import Service, closure, layers
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.stacks.unchanged import (
+    Record,
     is_last_applied,
     read_record,
     reasons_to_ask,
@@ -176,15 +177,14 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
             return StackPlan(
                 stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=not record.applied
             )
-    writes_outputs = not is_last_applied(session, fingerprint, record)
-    plan = _preview_changes(session, stack, fingerprint, writes_outputs=writes_outputs)
-    return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs, asked_because=tuple(reasons))
+    return replace(_preview_changes(session, stack, fingerprint, record), asked_because=tuple(reasons))
 
 
 def _preview_changes(
-    session: Session, stack: Stack, fingerprint: Mapping[str, str], *, writes_outputs: bool
+    session: Session, stack: Stack, fingerprint: Mapping[str, str], record: Record | None
 ) -> StackPlan:
     """Preview the stack. Without changes its inputs are recorded; with one, what the record says no longer holds."""
+    writes_outputs = not is_last_applied(session, fingerprint, record)
     files = files_of(session, stack)
     command, read = record_reads(session, pulumi.preview(stack), stack)
     preview = run_preview(session, stack, command)
@@ -205,7 +205,7 @@ def _preview_changes(
     elif files == files_of(session, stack):  # else the preview saw something between the two
         with contextlib.suppress(Unwritable):  # a preview is no worse for it: it is made again next time
             write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
-    return plan
+    return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs)
 
 
 def plan_end(session: Session, service: Service) -> StackPlan:
