@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from runbooks.checks import of_service
 from runbooks.core import findings
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.stacks import apply, preview
@@ -23,7 +24,6 @@ from runbooks.stacks.preparation import outputs_of
 from runbooks.stacks.service import closure, layers
 from runbooks.stacks.states import hash_text
 from runbooks.stacks.summary import show_plan
-from runbooks.tasks import verify as verifying
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, applied, creating, event, preview_answer, step, urn
 
@@ -466,9 +466,9 @@ def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool, m
         look = findings.passed if service.name == "op" else findings.failed
         return findings.Verdict(findings=(look("it works", "seen"),))
 
-    monkeypatch.setattr(verifying, "verify_service", verify)
+    monkeypatch.setattr(of_service, "verify_service", verify)
     with pytest.raises(VerificationFailed, match=r"net: .*not proven") as unproven:
-        verifying.prove(session, TREE[:2], done=done)
+        of_service.prove(session, TREE[:2], done=done)
     assert ("./inv repair.net" in unproven.value.next_step) is repairs
     assert looked == ["net", "op"]
     assert "verify.all: NOT verified: net: 1 passed, 1 failed, 0 not tried" in session.reporter.text
