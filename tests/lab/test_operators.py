@@ -342,7 +342,7 @@ def test_a_taken_port_names_its_holder(operators: Lab) -> None:
     with socket.create_server(("127.0.0.1", port)):
         apply(operators, cluster("postgresql", "postgresql-cluster"))
         told = ready_message(operators, "postgresql", "postgresql-cluster", containing="taken")
-        assert f"port {port} on 127.0.0.1 is taken by process {os.getpid()}" in told
+        assert f"port {port} of the lab's postgres is taken by process {os.getpid()}" in told
     await_ready(operators, "postgresql", "postgresql-cluster")
     assert port_of(operators, "postgresql", "postgresql-cluster") == port
     operators.kubectl("delete", "namespace", "postgresql")
