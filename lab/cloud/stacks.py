@@ -166,8 +166,9 @@ class Stacks:
         return Answer(content={"plaintext": to_base64(seal.decrypt(from_base64(request.json().get("ciphertext"))))})
 
     def batch_decrypt(self, request: Request) -> Answer:
-        seal = self.seal(self.find(request))
-        ciphertexts = _texts(request.json(), "ciphertexts")
+        seal, ciphertexts = self.seal(self.find(request)), request.json().get("ciphertexts")
+        if not isinstance(ciphertexts, list) or not all(isinstance(text, str) for text in ciphertexts):
+            raise ApiError(400, "ciphertexts is not a list of texts")
         plaintexts = {text: to_base64(seal.decrypt(from_base64(text))) for text in ciphertexts}
         return Answer(content={"plaintexts": plaintexts})
 
@@ -185,26 +186,24 @@ class Stacks:
         Raises `Unanswerable` when there is no such stack, or its secrets are not this cloud's to open.
         """
         project, _, stack_name = name.partition("/")
-        try:
-            stack = self.store.load(project, stack_name)
-            deployment = self.store.deployment(stack)["deployment"]
-            resources = [one for one in deployment.get("resources") or () if not one.get("delete")]
-            roots = [one for one in resources if one.get("type") == "pulumi:pulumi:Stack"]
-            return as_esc(dict(roots[0].get("outputs") or {}) if roots else {}, self._decrypter(stack, deployment))
-        except ApiError as error:
-            if error.status == 404:
-                raise Unanswerable(f'stack "{name}" not found') from error
-            raise Unanswerable(f'the secrets of stack "{name}" cannot be decrypted: {error}') from error
-
-    def _decrypter(self, stack: Stack, deployment: Json) -> Any:
-        manager = (deployment.get("secrets_providers") or {}).get("type", "service")
+        manager = "service"
 
         def decrypt(ciphertext: str) -> str:
             if manager != "service":
                 raise ApiError(400, f"they are encrypted by {manager}, not by this cloud")
             return self.seal(stack).decrypt(from_base64(ciphertext)).decode()
 
-        return decrypt
+        try:
+            stack = self.store.load(project, stack_name)
+            deployment = self.store.deployment(stack)["deployment"]
+            manager = (deployment.get("secrets_providers") or {}).get("type", manager)
+            resources = [one for one in deployment.get("resources") or () if not one.get("delete")]
+            roots = [one for one in resources if one.get("type") == "pulumi:pulumi:Stack"]
+            return as_esc(dict(roots[0].get("outputs") or {}) if roots else {}, decrypt)
+        except ApiError as error:
+            if error.status == 404:
+                raise Unanswerable(f'stack "{name}" not found') from error
+            raise Unanswerable(f'the secrets of stack "{name}" cannot be decrypted: {error}') from error
 
     def _lock(self, request: Request) -> Any:
         return self.store.lock(request.params["project"], request.params["stack"])
@@ -269,10 +268,3 @@ def _tags(given: object) -> dict[str, str]:
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise ApiError(400, "tags are names with text values")
     return dict(given)
-
-
-def _texts(body: Json, name: str) -> list[str]:
-    values = body.get(name)
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ApiError(400, f"{name} is not a list of texts")
-    return values

@@ -96,7 +96,9 @@ class Installations:
         self.api.apply(service(installation))
         made = [self._make(host) for host in hosts]
         self._remove_others(installation, hosts)
-        ready = sum(_is_ready(found) for found in made)
+        # A StatefulSet that was changed a moment ago still shows the status of before.
+        status = [(found["metadata"]["generation"], found.get("status") or {}) for found in made]
+        ready = sum(seen.get("observedGeneration") == now and seen.get("readyReplicas") == 1 for now, seen in status)
         self.api.update_status(installation, status_of(installation, hosts, ready=ready, errors=[]))
         return None if ready == len(hosts) else RETRY
 
@@ -180,11 +182,6 @@ def _sizes(found: Object) -> dict[str, str]:
     """Storage that a StatefulSet's claims ask for, by the name of their template."""
     claims = found["spec"].get("volumeClaimTemplates") or ()
     return {claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"] for claim in claims}
-
-
-def _is_ready(found: Object) -> bool:
-    status = found.get("status") or {}
-    return status.get("readyReplicas") == 1 and status.get("observedGeneration") == found["metadata"]["generation"]
 
 
 def template(installation: Object, plural: str, name: str) -> Mapping[str, Any]:

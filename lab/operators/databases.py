@@ -52,7 +52,9 @@ class Databases:
         if objects.is_leaving(found):
             self._let_go(found, place)
             return None
-        if kind is objects.DATABASE and _is_settled(found):
+        status = found.get("status") or {}
+        applied = status.get("applied") is True and status.get("observedGeneration") == found["metadata"]["generation"]
+        if kind is objects.DATABASE and applied:  # CNPG applies a Database once per generation
             return None
         if place is None:
             return RETRY
@@ -167,12 +169,6 @@ def _password(api: Api, namespace: str, secret: str, role: str) -> str:
     if values.get("username") != role:
         raise PasswordMissingError(f"Secret {secret}: its username is not the role {role}")
     return values["password"]
-
-
-def _is_settled(database: Object) -> bool:
-    """CNPG applies an object once per generation."""
-    status = database.get("status") or {}
-    return status.get("applied") is True and status.get("observedGeneration") == database["metadata"]["generation"]
 
 
 def _fill(place: postgres.Place, spec: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

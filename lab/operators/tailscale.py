@@ -149,7 +149,12 @@ class Tailscale:
             return None
         if not self._operator_is_ready():
             return None
-        return self._clean_up_ingress(ingress) if leaving else self._expose_ingress(ingress)
+        if not leaving:
+            return self._expose_ingress(ingress)
+        if not self._remove(namespace, name, "ingress"):
+            return 0.2
+        self.api.remove_finalizer(ingress, FINALIZER)
+        return None
 
     def _expose_ingress(self, ingress: Object) -> float | None:
         ingress = self.api.add_finalizer(ingress, FINALIZER)
@@ -161,13 +166,6 @@ class Tailscale:
         if objects.addresses(ingress) != wanted:
             self.api.patch(ingress, {"status": {"loadBalancer": {"ingress": wanted}}}, status=True)
         return None if fqdn else RETRY
-
-    def _clean_up_ingress(self, ingress: Object) -> float | None:
-        meta = ingress["metadata"]
-        if not self._remove(meta["namespace"], meta["name"], "ingress"):
-            return 0.2
-        self.api.remove_finalizer(ingress, FINALIZER)
-        return None
 
     def _has_backends(self, ingress: Object) -> bool:
         """Whether anything is left to proxy; an Event names what is left out, as with the real operator."""
