@@ -24,6 +24,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
 
 S = typing.TypeVar("S")
+NOT_SET = "not set"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pul
         return _problem(field, found, "", full_key, environment) if found else holder.require_secret(key)
     noun = READERS[type_].noun
     if raw is None:
-        return _problem(field, "not set", noun, full_key, environment)
+        return _problem(field, NOT_SET, noun, full_key, environment)
     try:
         value = READERS[type_].read(raw)
     except WrongValueError:
@@ -175,7 +176,7 @@ def _read_field(field: dataclasses.Field[typing.Any], type_: object, config: pul
 def _check_secret(raw: str | None, full_key: str, accepts: Rule | None) -> str:
     """Describe what is wrong with a secret without disclosing it; empty if it is valid."""
     if raw is None:
-        return "not set"
+        return NOT_SET
     if not raw.strip():
         return "found an empty value"
     if raw != raw.strip():
@@ -191,7 +192,7 @@ def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, full_k
     declaration: Declaration = field.metadata["setting"]
     expected = declaration.accepts.expected if declaration.accepts else "a secret" if declaration.is_secret else noun
     if environment and _is_required(field):
-        commands = _environment_commands(declaration, full_key, environment)
+        commands = _environment_commands(declaration, full_key, environment, is_bound=found != NOT_SET)
     elif declaration.is_secret:
         commands = _secret_commands(declaration, _key(field), full_key)
     else:
@@ -199,12 +200,15 @@ def _problem(field: dataclasses.Field[typing.Any], found: str, noun: str, full_k
     return Problem(full_key, found, f"{expected}: {declaration.about}", commands)
 
 
-def _environment_commands(declaration: Declaration, full_key: str, environment: str) -> tuple[str, ...]:
-    """Return the commands that bind the environment, and that make it provide the value."""
+def _environment_commands(
+    declaration: Declaration, full_key: str, environment: str, *, is_bound: bool
+) -> tuple[str, ...]:
+    """Return the commands that bind the environment, if it may not be, and that make it provide the value."""
     namespace, _, key = full_key.partition(":")
+    provide = f"edit environments/{environment}.yaml, then inv esc.apply {environment}"
     if declaration.is_secret and namespace == pulumi.get_project():
-        return f"inv esc.bind {environment}", f"inv esc.set {environment} pulumiConfig.{key}"
-    return f"inv esc.bind {environment}", f"edit environments/{environment}.yaml, then inv esc.apply {environment}"
+        provide = f"inv esc.set {environment} pulumiConfig.{key}"
+    return (provide,) if is_bound else (f"inv esc.bind {environment}", provide)
 
 
 def _secret_commands(declaration: Declaration, key: str, full_key: str) -> tuple[str, ...]:

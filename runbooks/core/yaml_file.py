@@ -204,7 +204,7 @@ class YamlEditor:
         return parse(self.path, self.text.encode())
 
     def set(self, path: Sequence[str | int], value: str) -> None:
-        """Give the key of a mapping a text; the mapping is there."""
+        """Give the key of a mapping, or an entry of a list, a text; mapping and entry are there."""
         self._put(path, value, as_item=False)
 
     def append(self, path: Sequence[str | int], value: str) -> None:
@@ -252,7 +252,7 @@ class YamlEditor:
         wanted = _unshared(self.document)
         wanted = {} if wanted is None else wanted
         holder = _descend(wanted, path[:-1])
-        if not isinstance(holder, dict):
+        if not isinstance(holder, dict if as_item else dict | list):
             raise self._refusal(path)
         holder[path[-1]] = [*(holder.get(path[-1]) or []), value] if as_item else value
         chain, rest = self._locate(path)

@@ -17,8 +17,8 @@ from runbooks.stacks.guard import check_opened
 from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
-from runbooks.tools import esc
-from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, property_path
+from runbooks.tools import esc, pulumi
+from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
 from runbooks.tools.stack_config import StackFile, full_key, read_binding
 
 if TYPE_CHECKING:
@@ -68,12 +68,6 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
     except ToolFailed as error:
         raise _explain_missing_outputs(session, name) or error from error
     except NotFound as error:
-        if name.version:
-            raise NotFound(
-                f"there is no revision or tag {name.version} of {name.short}",
-                expected="a version that exists",
-                next_step=f"esc env version history {name.full.partition('@')[0]} lists them",
-            ) from error
         raise explain_missing(session, name) from error
     if not outcome.stdout.strip():
         raise ToolFailed(
@@ -121,6 +115,12 @@ def live_names(session: Session) -> list[EnvironmentName]:
 
 def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
     """The error for an environment that is not on the backend, with the nearest names of files and backend."""
+    if name.version:
+        return NotFound(
+            f"there is no revision or tag {name.version} of {name.short}",
+            expected="a version that exists",
+            next_step=f"esc env version history {name.full.partition('@')[0]} lists them",
+        )
     files = definitions.defined_names(session.root)
     try:
         live = [each.short for each in live_names(session)]
@@ -175,6 +175,8 @@ def as_bound(session: Session, service: Service, path: Path, name: EnvironmentNa
             next_step=f"remove `merge: false` from {path}, then ./inv esc.bind {name.short}",
         )
     bound = esc.read_entry(entry, session.target.organization)
+    if name.version:
+        return name
     if bound.version:
         session.reporter.line(f"{path.name} binds {bound.shown}: that version is checked, not the newest")
     return bound
@@ -252,6 +254,39 @@ def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
     """Config values both in the stack config and in the environment: the file wins."""
     provided = {full_key(service.project_name, key) for key in opened.settings}
     return [key for key in file.config if key in provided]
+
+
+def check_values(session: Session, service: Service, file: StackFile, opened: Sequence[Opened]) -> None:
+    """Raise `Usage` with every value that the program would refuse: its type, its form, one that is missing.
+
+    `opened` are the environments in the order in which they are bound; the stack config wins over them.
+    """
+    stack = session.stack(service)
+    config: dict[str, str] = {}
+    secret: set[str] = set()
+    for environment in opened:
+        for key, value in environment.settings.items():
+            config[full_key(stack.project, key)] = as_text(value.value)
+            secret |= {full_key(stack.project, key)} if value.secret else set()
+    if file.has_encrypted_values:
+        listed = pulumi.read_settings(
+            states.run_confidential(session, pulumi.config_list(stack, show_secrets=True), stack)
+        )
+        config |= {each.key: each.value for each in listed}
+        secret |= {each.key for each in listed if each.secret}
+    else:
+        config |= {key: as_text(value) for key, value in file.config.items()}
+    checker = session.root / "pulumi" / "lib" / "check_settings.py"
+    outcome = session.runner.run(pulumi.check_settings(stack, checker, config, secret))
+    problems = outcome.stdout.strip()
+    if outcome.exit_code == 1 and problems:
+        own = [key for key in file.config if f"{key}: " in problems]
+        where = f"; {', '.join(own)}: in {file.path}, which wins over the environment" if own else ""
+        raise Usage(
+            problems.replace("\n\n", "\n").replace("\n", "\n  "),
+            expected="values that the program accepts",
+            next_step=f"set them as shown{where}, then ./inv preview.{service.name}",
+        )
 
 
 # Definitions as files

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from runbooks.core.command import Command
-from runbooks.core.errors import NotFound, OpsError
+from runbooks.core.errors import NotFound, OpsError, Usage
 from runbooks.core.files import Unwritable
 from runbooks.core.parallel import processors, results_of, work_in_order
-from runbooks.stacks import states
+from runbooks.stacks import environments, states
 from runbooks.stacks.fingerprint import files_of, fingerprint_of
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
@@ -187,7 +187,7 @@ def _preview_changes(
     writes_outputs = not is_last_applied(session, fingerprint, record)
     files = files_of(session, stack)
     command, read = record_reads(session, pulumi.preview(stack), stack)
-    preview = run_preview(session, stack, command)
+    preview = _preview_program(session, stack, command)
     for each in preview.diagnostics:
         if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
             session.reporter.line(f"  {stack.service} warns:")
@@ -206,6 +206,21 @@ def _preview_changes(
         with contextlib.suppress(Unwritable):  # a preview is no worse for it: it is made again next time
             write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
     return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs)
+
+
+def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
+    """Preview the stack. Raises what its failure means, a wrong value of its environment by the program's own words.
+
+    pulumi blanks a secret also where it is a part of a key: the `postgres` of `postgresql:sslmode`.
+    """
+    try:
+        return run_preview(session, stack, command)
+    except Usage:
+        service = session.service(stack.service)
+        if service.environment:
+            file = read_settings(session, stack)
+            environments.check_values(session, service, file, environments.open_bound(session, file))
+        raise
 
 
 def plan_end(session: Session, service: Service) -> StackPlan:

@@ -105,6 +105,7 @@ def check_environment(session: Session, service: Service, *, yes: bool) -> Opene
     name = environments.as_bound(session, service, path, name)
     opened = environments.open_or_apply(session, name)
     environments.check_contract(session, name, service, opened)
+    environments.check_values(session, service, StackFile.read(path), [opened])
     if not any(is_same(entry, name.short) for entry in StackFile.read(path).environment):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if bind_in_config(path, name.short):
@@ -154,8 +155,9 @@ def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
     with session.reporter.step(steps[1]):
         if opened is not None:
             environments.check_contract(session, bound, consumer, opened)
+            environments.check_values(session, consumer, StackFile.read(path), [opened])
     with session.reporter.step(steps[2]):
-        changed = bind_in_config(path, name.short)
+        changed = bind_in_config(path, name.short, name.version)
         session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
         if opened is not None:
             for key in environments.overridden(StackFile.read(path), consumer, opened):
@@ -171,6 +173,8 @@ def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | Non
     waiting = environments.waits_for(session, name)
     if not waiting:
         return environments.open_or_apply(session, name)
+    if name.version and environments.live_definition(session, name) is None:
+        raise environments.explain_missing(session, name)
     session.reporter.advice(
         f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: its values are checked "
         f"by the first preview after ./inv deploy.{waiting[0]}"

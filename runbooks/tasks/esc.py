@@ -54,13 +54,22 @@ def list_environments(c: Any) -> None:
             raise unread[0]
 
 
-@task(name="open", positional=["env"], help={"env": ENV})
-def open_task(c: Any, env: str) -> None:
+@task(
+    name="open", positional=["env"], help={"env": ENV, "format": "Only `detailed`; esc's other formats have no mask."}
+)
+def open_task(c: Any, env: str, format: str = "detailed") -> None:  # noqa: A002 - the option of `esc open`
     """Open an environment and show each value: path, kind, where it comes from; secrets masked. Changes nothing."""
+    from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.stacks import environments
     from runbooks.tools.esc import as_text
 
+    if format != "detailed":
+        raise Usage(
+            f"esc.open has no format {format!r}: it would print secrets in plaintext",
+            expected="--format detailed, where secrets are masked",
+            next_step=f"./inv esc.open {env}",
+        )
     with open_session(c, "esc.open", cluster=False) as session:
         name = environments.read_name(session, env)
         opened = environments.open_environment(session, name)
@@ -149,12 +158,18 @@ def run(c: Any, env: str, service: str = "") -> None:
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to bind it to; by default the one it is for."})
 def bind(c: Any, env: str, service: str = "") -> None:
-    """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview."""
+    """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview.
+
+    stitch/prod@7 binds that revision, stitch/prod the newest or the one that is bound already.
+    """
+    from dataclasses import replace
+
     from runbooks.run import open_session
     from runbooks.stacks import environments, wiring
 
     with open_session(c, "esc.bind") as session:
-        name = environments.read_name(session, env)
+        bare, _, version = env.partition("@")
+        name = replace(environments.read_name(session, bare), version=version)
         wiring.bind(session, name, environments.consumer_of(session, name, service))
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from runbooks.core.command import Command
@@ -106,6 +108,14 @@ def _with_arguments(command: Command, *arguments: str) -> Command:
     separator = ("--",) if any(argument.startswith("-") for argument in arguments) else ()
     changed = {**command.__dict__, "argv": (*command.argv, *separator, *arguments)}
     return Command(**changed)
+
+
+def check_settings(stack: Stack, checker: Path, config: Mapping[str, str], secrets: Iterable[str]) -> Command:
+    """Let the program judge these config values, without pulumi's engine; it prints what is wrong, never a secret."""
+    given = json.dumps({"config": dict(config), "secrets": sorted(secrets)})
+    argv = (sys.executable, str(checker), str(stack.folder), stack.project, stack.name)
+    title = f"let the program of {stack.service} check its settings"
+    return Command(argv=argv, stdin=given.encode(), confidential=True, timeout=READ_TIMEOUT, title=title)
 
 
 def preview(stack: Stack) -> Command:

@@ -129,20 +129,26 @@ def read_binding(path: Path, name: str) -> tuple[str, bool] | None:
     return names[places[-1]], not (isinstance(options, dict) and options.get("merge") is False)
 
 
-def bind(path: Path, name: str) -> bool:
+def bind(path: Path, name: str, version: str = "") -> bool:
     """Make `environment:` of the file contain the name exactly once; returns whether the file was written.
+
+    Without a version, one that is bound already stays.
 
     pulumi's own `config env add` binds twice when it is called twice, and its `rm` removes one of them (recorded in
     tests/contract/recorded/cloud/32-esc-bind.json).
     A name that stands there several times keeps its last place: later environments win.
     """
     editor, places = _find_bindings(path, name)
-    if len(places) == 1:
+    entry = f"{name}@{version}" if version else name
+    is_other = bool(version and places) and editor.document[ENVIRONMENT][places[-1]] != entry
+    if len(places) == 1 and not is_other:
         return False
+    if is_other:
+        editor.set((ENVIRONMENT, places[-1]), entry)
     for place in reversed(places[:-1]):
         editor.remove((ENVIRONMENT, place))
     if not places:
-        editor.append((ENVIRONMENT,), name)
+        editor.append((ENVIRONMENT,), entry)
     editor.write()
     return True
 

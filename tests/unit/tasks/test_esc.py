@@ -136,6 +136,13 @@ def test_open_shows_path_kind_and_origin_and_no_secret(repo: Repo, capsys: pytes
     assert repo.argvs("esc") == ["open acme/stitch/prod --format detailed"]
 
 
+def test_open_masks_whatever_the_format(repo: Repo) -> None:
+    esc.open_task.body(repo.c, "stitch/prod", format="detailed")
+    with pytest.raises(Usage):
+        esc.open_task.body(repo.c, "stitch/prod", format="json")
+    assert len(repo.argvs("esc")) == 1
+
+
 def test_without_esc_pulumi_env_takes_its_place(repo: Repo) -> None:
     repo.remove("esc")
     repo.answer("pulumi", ["--format"], opened())
@@ -452,6 +459,57 @@ def test_the_version_that_is_bound_is_the_one_that_is_judged(repo: Repo, capsys:
     esc.bind.body(repo.c, "stitch/prod")
     assert repo.argvs("esc")[0].split()[1].endswith("stitch/prod@1")
     assert "stitch/prod@1 provides all 13" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("environment:\n  - stitch/prod # mine\n", "environment:\n  - stitch/prod@7 # mine\n"),
+        ("environment:\n  - a/b\n  - stitch/prod@1\n", "environment:\n  - a/b\n  - stitch/prod@7\n"),
+        ("config:\n  a:b: c\n", "config:\n  a:b: c\nenvironment:\n  - stitch/prod@7\n"),
+    ],
+)
+def test_a_version_that_is_typed_is_judged_and_bound(repo: Repo, before: str, after: str) -> None:
+    path = stack_file(repo, before)
+    esc.bind.body(repo.c, "stitch/prod@7")
+    assert repo.argvs("esc")[0].split()[1].endswith("stitch/prod@7")
+    assert path.read_text() == after
+    esc.bind.body(repo.c, "stitch/prod@7")
+    assert path.read_text() == after
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_a_version_that_does_not_exist_is_not_bound(repo: Repo, is_waiting: bool) -> None:
+    path = stack_file(repo, "config: {}\n")
+    missing = (1, "", "Error: [404] Not Found: revision '99' of environment 'x' not found")
+    for words in (["--format"], ["env", "get"]):
+        repo.answer("esc", words, missing)
+    if is_waiting:
+        repo.answer("pulumi", ["stack", "export", "databases/postgres"], {"deployment": {"resources": []}})
+    with pytest.raises(NotFound) as refused:
+        esc.bind.body(repo.c, "stitch/prod@99")
+    assert "99" in refused.value.summary
+    assert path.read_text() == "config: {}\n"
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+def test_values_are_judged_as_the_program_will(repo: Repo, of_file: bool) -> None:
+    """By type and allowed values, before anything is written; the key is whole though a part of it is a secret."""
+    project = repo.root / "pulumi" / STITCH.folder
+    shutil.copytree(REAL_ROOT / "pulumi" / "lib", repo.root / "pulumi" / "lib")
+    shutil.copy(REAL_ROOT / "pulumi" / STITCH.folder / "settings.py", project)
+    username = {"value": "postgres", "secret": True}
+    wrong = {} if of_file else {"postgresql:sslmode": {"value": "off"}}
+    repo.answer("esc", ["--format"], opened(None, None, **{"postgresql:username": username}, **wrong))
+    before = "config:\n  postgresql:sslmode: off\n" if of_file else "config: {}\n"
+    path = stack_file(repo, before)
+    with pytest.raises(Usage) as refused:
+        esc.bind.body(repo.c, "stitch/prod")
+    assert "postgresql:sslmode" in refused.value.summary and "verify-full" in refused.value.summary
+    assert "environments/stitch/prod.yaml" in refused.value.summary and "esc.bind" not in refused.value.summary
+    assert (str(path) in refused.value.next_step) == of_file
+    assert path.read_text() == before
+    no_secret_was_told(repo, "\n".join(refused.value.lines()))
 
 
 def test_a_binding_that_merges_nothing_is_refused(repo: Repo) -> None:
