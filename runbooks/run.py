@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,7 @@ SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def open_run(
-    c: Any, task: str, *, argv: Sequence[str] | None = None, show_children: bool = False
-) -> Iterator[RunContext]:
+def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunContext]:
     """Reporter, journal and runner of a run of `task`; the secrets of the environment are registered first.
 
     `show_children` shows what children print while they print it. The journal ends with the run's exit code.
@@ -48,7 +46,7 @@ def open_run(
     chosen = str(c.config.ops.target or "")
     reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, target=chosen)
     state = make_state_dir()
-    journal = Journal.open(state, task, list(sys.argv if argv is None else argv), masker=masker)
+    journal = Journal.open(state, task, sys.argv, masker=masker)
     # What `lab.env` put into a shell is for that shell.
     environment = child_environment({**os.environ, "PATH": user_path()})
     show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
@@ -67,15 +65,13 @@ def open_run(
 
 
 @contextlib.contextmanager
-def open_session(
-    c: Any, task: str, *, argv: Sequence[str] | None = None, cluster: bool = True, start_lab: bool = True
-) -> Iterator[Session]:
+def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = True) -> Iterator[Session]:
     """Open a run of `task` on the chosen target, announced in one line, and close it whatever happens.
 
     `cluster=False` leaves the guard out, for what touches settings alone; without `start_lab` a lab that is not
     running is `NotFound`. Every secret known by now is registered with the masker before anything is shown.
     """
-    with open_run(c, task, argv=argv) as run, contextlib.ExitStack() as closing:
+    with open_run(c, task) as run, contextlib.ExitStack() as closing:
         name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
         starts_lab = name == LAB and not platform.is_up(run.state_dir)
         if starts_lab:

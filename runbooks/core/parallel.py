@@ -38,13 +38,17 @@ def side_by_side(reporter: Reporter, items: Sequence[Item], work: Callable[[Item
 
 def results_of(reporter: Reporter, done: Sequence[Future[Result]]) -> list[Result]:
     """The results of finished work. Raises the first failure, after it reported the others."""
-    failures = [error for future in done if (error := future.exception()) is not None]
+    raise_first(reporter, [error for future in done if (error := future.exception()) is not None])
+    return [future.result() for future in done]
+
+
+def raise_first(reporter: Reporter, failures: Sequence[BaseException]) -> None:
+    """Raise the first failure, if there is one, after the others were reported."""
     for error in failures[1:]:
         if isinstance(error, OpsError):
             reporter.advice(error.beside("also failed: "))
     if failures:
         raise failures[0]
-    return [future.result() for future in done]
 
 
 def work_in_order(

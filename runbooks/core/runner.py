@@ -238,11 +238,9 @@ class Runner:
             self._refuse_lost_output(outcome, callbacks, stdout, stderr)
             return outcome
 
-    def check(
-        self, command: Command, *, on_line: Callable[[str], None] | None = None, after_interrupt: bool = False
-    ) -> Outcome:
+    def check(self, command: Command) -> Outcome:
         """`run`; raises CommandFailed with the answer's last lines when it failed, NotApproved when interrupted."""
-        outcome = self.run(command, on_line=on_line, after_interrupt=after_interrupt)
+        outcome = self.run(command)
         if outcome.ok:
             return outcome
         name = self._name(command)
@@ -413,12 +411,12 @@ def shorten(masked: bytes) -> str:
     return masked.decode("utf-8", "replace")
 
 
-def last_lines(outcome: Outcome, limit: int = SHOWN_LINES) -> list[str]:
+def last_lines(outcome: Outcome) -> list[str]:
     """The last masked lines of a command's output, of standard error if there is any."""
     if outcome.command.confidential:
         return ["(its output is confidential and not shown)"]
     output = outcome.shown_stderr.strip() or outcome.shown_stdout.strip()
-    return output.splitlines()[-limit:]
+    return output.splitlines()[-SHOWN_LINES:]
 
 
 def session_members(session: int) -> list[str]:

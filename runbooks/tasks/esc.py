@@ -16,6 +16,7 @@ HIDDEN = "[secret]"
 def list_environments(c: Any) -> None:
     """Show every environment: on the backend, as a file in environments/, bound by which service. Changes nothing."""
     from runbooks.core.errors import OpsError
+    from runbooks.core.parallel import raise_first
     from runbooks.run import open_session
     from runbooks.services import SERVICES
     from runbooks.stacks import definitions, environments
@@ -48,10 +49,7 @@ def list_environments(c: Any) -> None:
             for name in names
         ]
         session.reporter.table(f"Environments of {organization}", ("environment", "backend", "file", "bound by"), rows)
-        for other in unread[1:]:
-            session.reporter.advice(other.beside("also: "))
-        if unread:
-            raise unread[0]
+        raise_first(session.reporter, unread)
 
 
 @task(

@@ -11,6 +11,7 @@ from invoke import task
 def status(c: Any) -> None:
     """Show every service on the target: stack, last update, resources, pending operations, lock, pods."""
     from runbooks.core.errors import Refused
+    from runbooks.core.parallel import raise_first
     from runbooks.run import open_session
     from runbooks.stacks.guard import confirm_cluster
     from runbooks.stacks.status import COLUMNS, read_rows
@@ -27,7 +28,4 @@ def status(c: Any) -> None:
         session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
         for values in rows:
             session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
-        for other in unread[1:]:
-            session.reporter.advice(other.beside("also: "))
-        if unread:
-            raise unread[0]
+        raise_first(session.reporter, unread)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -89,14 +89,13 @@ def show_chart(program: str, chart: Chart) -> Command:
     return Command(argv=argv, title=f"look for chart {chart.name} {chart.version}".rstrip(), timeout=PULL_TIMEOUT)
 
 
-def template(program: str, chart: Chart, *, kube_version: str = "", api_versions: Sequence[str] = ()) -> Command:
+def template(program: str, chart: Chart, *, kube_version: str = "") -> Command:
     """Renders it as pulumi does, but with its hooks; values are passed on standard input.
 
     helm refuses here a chart that does not fit `kube_version`.
     """
     options = [f"--namespace={chart.namespace}", "--values=-", "--skip-crds" if chart.skip_crds else "--include-crds"]
     options += [f"--kube-version={kube_version}"] if kube_version else []
-    options += [f"--api-versions={name}" for name in api_versions]
     argv = (program, "template", chart.release, *chart.where, *options)
     stdin = json.dumps(plain_values(chart.values)).encode()
     return Command(argv=argv, title=f"render chart {chart.name}", stdin=stdin, timeout=PULL_TIMEOUT)

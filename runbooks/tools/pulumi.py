@@ -170,7 +170,6 @@ class StackRow:
 
     name: str
     """Without the project if it is that of the command's folder, without the organization if it is the default one."""
-    resource_count: int | None = None
     updating: bool = False
     """Told by the cloud alone."""
 
@@ -179,15 +178,6 @@ class StackRow:
         parts = self.name.split("/")
         before = {1: (listed_from.organization, listed_from.project), 2: (parts[0], listed_from.project)}
         return "/".join((*before.get(len(parts), parts[:2]), parts[-1]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A config value of a stack; empty for a secret that was not read in plaintext."""
-
-    key: str
-    value: str = field(repr=False)
-    secret: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,8 +267,6 @@ class Preview:
     diagnostics: tuple[Diagnostic, ...]
     change_summary: Mapping[str, int]
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
-    seconds: float = 0.0
-    may_be_corrupt: bool = False
 
     @property
     def changes(self) -> tuple[Step, ...]:
@@ -389,26 +377,7 @@ def read_login(text: str) -> Login:
 
 def read_stacks(text: str) -> tuple[StackRow, ...]:
     rows = read_json(text, "pulumi stack ls")
-    return tuple(
-        StackRow(
-            name=str(row["name"]),
-            resource_count=row.get("resourceCount"),
-            updating=bool(row.get("updateInProgress", False)),
-        )
-        for row in rows
-    )
-
-
-def read_settings(text: str) -> tuple[Setting, ...]:
-    answer = read_json(text, "pulumi config")
-    return tuple(
-        Setting(key=key, value=_setting_text(item), secret=bool(item.get("secret"))) for key, item in answer.items()
-    )
-
-
-def _setting_text(item: Mapping[str, Any]) -> str:
-    value = item.get("value", "")
-    return value if isinstance(value, str) else json.dumps(value)
+    return tuple(StackRow(name=str(row["name"]), updating=bool(row.get("updateInProgress", False))) for row in rows)
 
 
 def read_preview(text: str) -> Preview:
@@ -419,8 +388,6 @@ def read_preview(text: str) -> Preview:
         diagnostics=tuple(_diagnostic(item) for item in answer.get("diagnostics") or () if not _is_noise(item)),
         change_summary=dict(answer.get("changeSummary") or {}),
         settings=dict(answer.get("config") or {}),
-        seconds=(answer.get("duration") or 0) / 1e9,
-        may_be_corrupt=bool(answer.get("maybeCorrupt")),
     )
 
 

@@ -44,10 +44,10 @@ def outcome(stdout: str = "", stderr: str = "", exit_code: int = 0) -> Outcome:
 
 
 def test_a_chart_is_rendered_as_pulumi_renders_it() -> None:
-    command = helm.template("/bin/helm", REPOSITORY, kube_version="v1.36.3", api_versions=["a/v1"])
+    command = helm.template("/bin/helm", REPOSITORY, kube_version="v1.36.3")
     assert " ".join(command.argv) == (
         "/bin/helm template cnpg cloudnative-pg --version 0.29.0 --repo https://cnpg/charts --namespace=cnpg-system "
-        "--values=- --include-crds --kube-version=v1.36.3 --api-versions=a/v1"
+        "--values=- --include-crds --kube-version=v1.36.3"
     )
     assert json.loads(command.stdin or b"") == {"replicas": 1, "list": [2, "a"], "gone": None, "ratio": 0.5}
     assert not command.mutates and command.timeout
