@@ -47,7 +47,7 @@ class Opened:
         with self._lock:
             living = {name: one for name, one in self._sessions.items() if one.until > time.monotonic()}
             living[session] = _Session(of, environment, time.monotonic() + min(seconds, LONGEST))
-            self._sessions = dict(list(living.items())[-REMEMBERED:])
+            self._sessions = dict(list(living.items())[-REMEMBERED:])  # a dict keeps the order of insertion
         return session
 
     def get(self, of: str, session: str) -> Json:

@@ -48,7 +48,7 @@ class Keys:
 def ensure(folder: Path) -> Keys:
     """The keys in this folder, made at the first call; with other keys nothing stored could be read."""
     files.make_private(folder)
-    token = folder / "token"
+    token = folder / "token"  # a file of its own: targets name it as their `token_file`
     if not token.exists():
         write_private(token, f"pul-{secrets.token_hex(20)}")
     path = folder / "keys.json"

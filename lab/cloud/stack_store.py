@@ -187,7 +187,7 @@ class StackStore:
         update.status, update.ended, update.lease_until = status, int(time.time()), 0.0
         if not update.is_preview:
             self._keep_version(stack, update.version)
-        # First of all its token stops working.
+        # First of all its token stops working: a checkpoint that comes later must not be taken.
         self.save_update(stack, update)
         if not update.is_preview:
             if stack.active_update == update.id:
@@ -219,7 +219,7 @@ class StackStore:
     def _forget_old(self, stack: Stack) -> None:
         updates = self.updates(stack)
         ended = [one for one in updates if one.version and one.ended]
-        yesterday = time.time() - 24 * 3600
+        yesterday = time.time() - 24 * 3600  # one that is younger may still be running
         abandoned = [one for one in updates if not one.version and (one.ended or one.created < yesterday)]
         for update in (*ended[REMEMBERED:], *abandoned):
             self._update_file(stack, update.id).unlink(missing_ok=True)

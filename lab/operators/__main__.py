@@ -69,7 +69,7 @@ def _watch(registry: kopf.OperatorRegistry, kind: Kind, route: Route, work: Work
 async def run(work: Work) -> None:
     """Watch until SIGTERM or SIGINT, which kopf takes."""
     settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
+    settings.posting.enabled = False  # kopf's own events would show beside those of the operators
     settings.networking.error_backoffs = [0.1, 0.2, 0.5, 1, 1, 2, 2, 5, 5, 5]
     settings.queueing.exit_timeout = 1.0
     port = os.environ.get("LAB_HEALTH_PORT")
@@ -98,7 +98,7 @@ def main() -> int:
     # kopf reports every definition that is not there (yet) and every retry, both of which are normal here.
     logging.getLogger("kopf").setLevel(logging.ERROR)
     logging.getLogger("kopf._cogs.clients.watching").addFilter(lambda record: "will retry" not in record.getMessage())
-    os.umask(0o077)
+    os.umask(0o077)  # Postgres' data and passwords are made by this process
     for name in [name for name in os.environ if name.startswith("PG")]:
         # libpq would take a host or a login of the user's own from these.
         del os.environ[name]

@@ -106,6 +106,7 @@ class Api:
     def patch(self, current: Object, change: Object, *, status: bool = False) -> Object | None:
         """Merge patch on the object as it was read: a change by others since then is a conflict. None when gone."""
         meta = current["metadata"]
+        # The uid too: an object that was made anew under the same name is another one.
         pinned = {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}
         return self._call(
             "PATCH",

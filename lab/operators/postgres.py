@@ -63,14 +63,14 @@ FIXED: Mapping[str, str] = {
     "unix_socket_directories": "../socket",
     "unix_socket_permissions": "0700",
     "password_encryption": "scram-sha-256",
-    "log_statement": "none",
+    "log_statement": "none",  # here and below: a statement may hold a secret, and stays out of the log
     "log_min_error_statement": "panic",
     "log_duration": "off",
     "log_min_duration_statement": "-1",
     "log_min_duration_sample": "-1",
-    "logging_collector": "off",
+    "logging_collector": "off",  # it would write files of its own
     "log_destination": "stderr",
-    "ssl": "off",
+    "ssl": "off",  # connections do not leave the machine
     "fsync": "off",
 }
 """Given on the command line, which beats every file and ALTER SYSTEM. `fsync` is off since the lab is thrown away:

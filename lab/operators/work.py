@@ -100,6 +100,7 @@ class Work:
             self._failures.pop(key, None)
         except TROUBLE as problem:
             count = self._failures[key] = self._failures.get(key, 0) + 1
+            # What passes by itself is everyday business and would fill the log.
             if not (isinstance(problem, ApiError) and problem.is_passing):
                 log.warning("%s: %s", " ".join(filter(None, key)), explain(problem))
             return min(FIRST_RETRY * 2.0 ** min(count - 1, 10), LONGEST_RETRY)

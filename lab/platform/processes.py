@@ -75,7 +75,7 @@ def start(argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path, log: Path
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True,  # a Ctrl-C in the user's terminal is not for the lab
             umask=0o077,
         )
     _children.add(child.pid)

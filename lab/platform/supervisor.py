@@ -162,7 +162,7 @@ def hold_lock(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Itera
 def base_environment(paths: LabPaths) -> dict[str, str]:
     """What every component gets: nothing of the caller's, and the mark by which it is known as this lab's."""
     return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": "/usr/local/bin:/usr/bin:/bin",  # the servers themselves are started by absolute paths
         "HOME": str(paths.lab),
         "LANG": "C.UTF-8",
         processes.MARK: str(paths.lab),

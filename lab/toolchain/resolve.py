@@ -62,6 +62,7 @@ def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
     wanted = set(names)
     found = {name: tool for name in sorted(wanted) if (tool := of_user(name)) is not None}
     if "pulumi" in found:
+        # It has its own language host beside it, and `pulumi env` does what esc does.
         wanted -= {LANGUAGE_HOST, "esc"}
     missing = [tool for tool in TOOLS if tool.name in wanted - found.keys()]
     if missing:

@@ -41,7 +41,7 @@ def main() -> None:
 
 def _stop(_: int, __: FrameType | None) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)  # both the terminal and the engine may send one
     raise Stopped
 
 

@@ -147,7 +147,7 @@ class Server:
                 dbname=database,
                 sslmode=settings["sslmode"],
                 sslrootcert=settings["sslrootcert"] or None,
-                gssencmode="disable",
+                gssencmode="disable",  # libpq would try it first where there is a Kerberos ticket
                 connect_timeout=int(settings["connectTimeout"]) or None,
                 application_name="Terraform provider",
                 autocommit=True,
