@@ -11,6 +11,7 @@ import pytest
 
 import tasks
 from runbooks.core.errors import OpsError
+from runbooks.services import SERVICES
 from runbooks.tasks import deploy, destroy, verify, wire
 from tests.fixtures import Repo
 
@@ -56,8 +57,16 @@ def test_nothing_but_destroy_builds_a_command_that_deletes() -> None:
         assert words[f"tools/{tool}.py"] and not {"replace", "rollback"} & words[f"tools/{tool}.py"]
     assert [name for name, said in words.items() if {"uninstall", "drain"} & said] == []
     # There it is the name of an operation in pulumi's answers.
-    readers = {"tasks/drift.py", "stacks/repair.py", "stacks/plan.py", "stacks/terminating.py", "tools/pulumi.py"}
+    readers = {f"stacks/{name}.py" for name in ("plan", "repair", "summary", "terminating", "watch")}
+    readers |= {"tasks/drift.py", "tools/pulumi.py"}
     assert {name for name, said in words.items() if "delete" in said} == readers
+
+
+def test_a_consumer_has_one_way_to_the_outputs_that_it_reads() -> None:
+    """A stack reference or an environment, as docs/runbooks/wiring.md tells when to use which; never both."""
+    consumers = [service for service in SERVICES if service.reads_outputs_of]
+    assert consumers and all(bool(each.reference) != bool(each.environment) for each in consumers)
+    assert all(each.reference.producer in each.reads_outputs_of for each in consumers if each.reference)
 
 
 def test_nothing_but_repair_applies_past_pulumi() -> None:
