@@ -181,6 +181,15 @@ class StackRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A config value of a stack; empty for a secret that was not read in plaintext."""
+
+    key: str
+    value: str = field(repr=False)
+    secret: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class PropertyChange:
     """One line of a `detailedDiff`."""
 
@@ -378,6 +387,18 @@ def read_login(text: str) -> Login:
 def read_stacks(text: str) -> tuple[StackRow, ...]:
     rows = read_json(text, "pulumi stack ls")
     return tuple(StackRow(name=str(row["name"]), updating=bool(row.get("updateInProgress", False))) for row in rows)
+
+
+def read_settings(text: str) -> tuple[Setting, ...]:
+    answer = read_json(text, "pulumi config")
+    return tuple(
+        Setting(key=key, value=_setting_text(item), secret=bool(item.get("secret"))) for key, item in answer.items()
+    )
+
+
+def _setting_text(item: Mapping[str, Any]) -> str:
+    value = item.get("value", "")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_preview(text: str) -> Preview:
