@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from runbooks.core.errors import NotApproved, OperatorMissing, Refused
-from runbooks.core.parallel import side_by_side
+from runbooks.core.parallel import SIDE_BY_SIDE, results_of, side_by_side, work_in_order
+from runbooks.core.reporter import Step
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
@@ -111,27 +116,31 @@ class Progress:
     unchanged: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     not_started: list[str] = field(default_factory=list)
+    stale: set[str] = field(default_factory=set)
+    """To be previewed before they are applied."""
 
 
-def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Progress:
-    """Apply the approved plan layer by layer. After the first failure running stacks finish and no other starts.
+def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, parallel: int = 0) -> Progress:
+    """Apply the approved plan, each stack as soon as all it needs is applied, `parallel` at once.
 
-    Consumers that were blocked are previewed once their producers are applied, side by side, and approved once more.
+    What was blocked, and what changed since its preview, waits until all else is applied; then it is previewed, shown
+    and approved together, and applied. After the first failure running stacks finish and no other starts.
     """
     run = Progress()
+    layers, previews = plan.layers, Counter[str]()
     try:
-        for layer in plan.layers:
-            current = _current_plans(session, layer, yes=yes, again=again)
-            # Outputs alone change without a step in the preview (docs/decisions/0003).
-            changing = [plan for plan in current if plan.has_changes or plan.writes_outputs]
-            run.unchanged += [plan.service for plan in current if plan not in changing]
-            if changing:
-                services = services_of(session, changing)
-                await_producers(session, services, run.done)
-                # The context may lead elsewhere by now: minutes can lie between the preview and this layer.
-                confirm_cluster(session)
-                with session.reporter.step(title("apply", services)) as step:
-                    side_by_side(session.reporter, changing, lambda plan: _apply_stack(session, plan, run, step.note))
+        while layers:
+            deferred = _apply_wave(session, layers, run, parallel or SIDE_BY_SIDE)
+            unsettled = [plan.service for plan in deferred if plan.service in run.stale]
+            previews.update(unsettled)
+            refuse_unsettled([name for name in unsettled if previews[name] > ATTEMPTS], again)
+            current = {plan.service: plan for plan in deferred}
+            if unsettled:
+                services = [session.service(name) for name in unsettled]
+                current |= {plan.service: plan for plan in _approve_again(session, services, yes=yes, again=again)}
+            run.stale.clear()
+            waves = (tuple(current[each.service] for each in layer if each.service in current) for layer in layers)
+            layers = tuple(wave for wave in waves if wave)
     except OperatorMissing:
         again = again.removesuffix(" --only")  # what it needs is to be applied first
         raise
@@ -142,26 +151,73 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str) -> Prog
     return run
 
 
-def services_of(session: Session, plans: Sequence[StackPlan]) -> list[Service]:
-    return [session.service(plan.service) for plan in plans]
+def _apply_wave(
+    session: Session, layers: Sequence[Sequence[StackPlan]], run: Progress, parallel: int
+) -> list[StackPlan]:
+    """Apply these plans in the order of their needs; returns those that have to wait for the next wave."""
+    plans = {plan.service: plan for layer in layers for plan in layer}
+    needs = {name: [need for need in session.service(name).needs if need in plans] for name in plans}
+    read_by_others = {name for service in plans for name in session.service(service).reads_outputs_of}
+    deferred: set[str] = set()
+    stopped = threading.Event()
+
+    def work(name: str) -> None:
+        if stopped.is_set():
+            return
+        try:
+            if _is_deferred(session, plans[name], run, deferred.intersection(needs[name])):
+                deferred.add(name)
+            elif plans[name].is_applied:
+                _apply_stack(session, plans[name], run, note)
+                if name in read_by_others:
+                    await_producer(session, name)
+            else:
+                run.unchanged.append(name)
+        except BaseException:
+            stopped.set()
+            raise
+
+    def note(operation: str) -> None:
+        if step := next(reversed(steps), None):
+            step.note(operation)
+
+    steps: list[Step | None] = []
+    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="stack") as pool:
+        finished = work_in_order(pool, [[plan.service for plan in layer] for layer in layers], needs, work)
+        for layer in layers:
+            changing = [session.service(plan.service) for plan in layer if plan.is_applied]
+            with session.reporter.step(title("apply", changing)) if changing else contextlib.nullcontext() as step:
+                steps.append(step)
+                results_of(session.reporter, next(finished))
+    return [plan for name, plan in plans.items() if name in deferred]
 
 
-def _current_plans(session: Session, layer: Sequence[StackPlan], *, yes: bool, again: str) -> list[StackPlan]:
-    """The plans of the layer; those whose causes changed are previewed again, shown and approved together."""
-    current = {plan.service: plan for plan in layer}
-    unsettled = list(layer)
-    for _ in range(ATTEMPTS):
-        forget_states(session, services_of(session, [plan for plan in unsettled if not plan.is_blocked]))
-        stale = services_of(session, [plan for plan in unsettled if _is_stale(session, plan)])
-        if not stale:
-            return list(current.values())
-        unsettled = _approve_again(session, stale, yes=yes, again=again)
-        current |= {plan.service: plan for plan in unsettled}
-    raise Refused(
-        f"what determines the plan of {', '.join(plan.service for plan in unsettled)} keeps changing",
-        expected="program, settings, state and upstream outputs to stay as they are between preview and apply",
-        next_step=f"find out what else changes it, then {again}",
-    )
+def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[str]) -> bool:
+    """Whether it has to wait: for a stack it needs that waits itself, or to be previewed again.
+
+    An unchanged one is compared again only after a producer of it was applied: else nothing is done with it.
+    """
+    producers = session.service(plan.service).reads_outputs_of
+    is_changing = plan.is_blocked or plan.is_applied
+    if not is_changing and not waiting and not any(name in run.done for name in producers):
+        return False
+    if not plan.is_blocked:
+        for name in (plan.service, *producers):
+            session.known.forget(session.stack(session.service(name)))
+    is_stale = _is_stale(session, plan)
+    if is_stale and waiting.isdisjoint(producers):  # else its outputs would change after the preview
+        run.stale.add(plan.service)
+    return is_stale or bool(waiting)
+
+
+def refuse_unsettled(names: Sequence[str], again: str) -> None:
+    """Raise `Refused` for what was previewed again and again, and changed each time before it could be applied."""
+    if names:
+        raise Refused(
+            f"what determines the plan of {', '.join(names)} keeps changing",
+            expected="program, settings, state and upstream outputs to stay as they are between preview and apply",
+            next_step=f"find out what else changes it, then {again}",
+        )
 
 
 def _is_stale(session: Session, plan: StackPlan) -> bool:
@@ -176,16 +232,6 @@ def _is_stale(session: Session, plan: StackPlan) -> bool:
             f"{plan.service}: {', '.join(changed)} changed since the preview, so it is previewed again."
         )
     return bool(changed)
-
-
-def forget_states(session: Session, services: Sequence[Service]) -> None:
-    """Let the next comparison read the states of these services and of their producers again.
-
-    Forget all of them before the first comparison, so that a producer of several is read once.
-    """
-    for service in services:
-        for name in (service.name, *service.reads_outputs_of):
-            session.known.forget(session.stack(session.service(name)))
 
 
 def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, again: str) -> list[StackPlan]:
@@ -207,6 +253,8 @@ def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, 
 
 def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callable[[str], None]) -> None:
     """Run one watched update. Raises what its failure means."""
+    # The context may lead elsewhere by now: minutes can lie between the preview and this stack.
+    confirm_cluster(session)
     watch = Watch(
         approved=Approved.of(plan),
         stop=session.runner.interrupt,
@@ -252,30 +300,27 @@ LAB_PATIENCE = 10.0
 LOOK_AGAIN = 1.0
 
 
-def await_producers(session: Session, consumers: Sequence[Service], applied: Collection[str]) -> None:
-    """Wait until every producer that this run applied answers where its consumers' providers will connect.
+def await_producer(session: Session, name: str) -> None:
+    """Wait until a producer that was just applied answers where its consumers' providers will connect.
 
-    A producer that does not answer in time is reported; then pulumi's own failure explains the rest.
+    One that does not answer in time is reported; then pulumi's own failure explains the rest.
     """
-    for name in dict.fromkeys(name for service in consumers for name in service.reads_outputs_of if name in applied):
-        outputs = outputs_of(session, name)
-        host, port = outputs.get(NAME), outputs.get(PORT)
-        if not (isinstance(host, str) and host and isinstance(port, int | float)):
-            continue
+    outputs = outputs_of(session, name)
+    host, port = outputs.get(NAME), outputs.get(PORT)
+    if not (isinstance(host, str) and host and isinstance(port, int | float)):
+        return
+    until = time.monotonic() + (LAB_PATIENCE if session.target.ephemeral else PATIENCE)
+    trouble = _connection_trouble(host, int(port))
+    if trouble:
+        session.reporter.line(f"{name}: waiting until it answers at {host}:{int(port)} ({trouble})")
+    while trouble and time.monotonic() < until and not session.runner.interrupted:
+        time.sleep(LOOK_AGAIN)
         trouble = _connection_trouble(host, int(port))
-        if not trouble:
-            continue
-        until = time.monotonic() + (LAB_PATIENCE if session.target.ephemeral else PATIENCE)
-        with session.reporter.step(f"wait for {name} at {host}:{int(port)}") as step:
-            while trouble and time.monotonic() < until and not session.runner.interrupted:
-                step.note(trouble)
-                time.sleep(LOOK_AGAIN)
-                trouble = _connection_trouble(host, int(port))
-        if trouble:
-            session.reporter.advice(
-                f"{name} does not answer at {host}:{int(port)} yet ({trouble}), so what connects to it may fail: "
-                f"./inv verify.{name} shows why"
-            )
+    if trouble:
+        session.reporter.advice(
+            f"{name} does not answer at {host}:{int(port)} yet ({trouble}), so what connects to it may fail: "
+            f"./inv verify.{name} shows why"
+        )
 
 
 def _connection_trouble(host: str, port: int) -> str:
@@ -310,7 +355,7 @@ DECIDES_DESTROY = ("state", "target", "settings", "pulumi")
 
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
     """Raise `Refused` when what determines a destroy changed since its preview."""
-    forget_states(session, [service])
+    session.known.forget(session.stack(service))
     changed = [
         part for part in changed_parts(plan.fingerprint, fingerprint_of(session, service)) if part in DECIDES_DESTROY
     ]

@@ -108,6 +108,11 @@ class StackPlan:
         return bool(self.changes or self.leftovers)
 
     @property
+    def is_applied(self) -> bool:
+        """Whether there is anything to apply. Outputs alone change without a step in the preview (decision 3)."""
+        return self.has_changes or self.writes_outputs
+
+    @property
     def is_destructive(self) -> bool:
         return any(change.rank is Rank.DESTRUCTIVE for change in self.changes)
 
