@@ -57,10 +57,7 @@ def ensure(folder: Path) -> Keys:
         names = ("stacks", "environments", "updates")
         stored = {name: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() for name in names}
         files.write_json(path, stored)
-    return Keys(
-        token=token.read_text("ascii").strip(),
-        **{name: base64.b64decode(key) for name, key in stored.items()},
-    )
+    return Keys(token=token.read_text("ascii").strip(), **{name: base64.b64decode(key) for name, key in stored.items()})
 
 
 @dataclass(frozen=True)

@@ -147,11 +147,8 @@ def _revision(environment: Environment, stored: Json) -> Json:
 
 def _revision_tag(environment: Environment, name: str) -> Json:
     if name == LATEST:
-        stored: Json = {
-            "revision": environment.latest,
-            "created": environment.created,
-            "modified": environment.modified,
-        }
+        times = {"created": environment.created, "modified": environment.modified}
+        stored: Json = {"revision": environment.latest, **times}
     elif name in environment.revision_tags:
         stored = environment.revision_tags[name]
     else:

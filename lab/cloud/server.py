@@ -152,7 +152,15 @@ class Handler(BaseHTTPRequestHandler):
         route, params = found
         if params.get("organization", ORGANIZATION) != ORGANIZATION:
             raise ApiError(404, f"organization '{params['organization']}' not found")
-        return route.answer(self._request(params, body, token))
+        request = Request(
+            path=parts.path,
+            params=params,
+            query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=body,
+            update_token=token,
+        )
+        return route.answer(request)
 
     def _authorize(self, inside_update: bool) -> str:
         """The update's token where the route wants one; raises `ApiError` 401 for the wrong kind or value."""
@@ -163,18 +171,6 @@ class Handler(BaseHTTPRequestHandler):
         if inside_update or not is_account:
             raise ApiError(401, "No credentials provided or are invalid.")
         return ""
-
-    def _request(self, params: dict[str, str], body: bytes, token: str) -> Request:
-        parts = urlsplit(self.path)
-        return Request(
-            method=self.command,
-            path=parts.path,
-            params=params,
-            query=dict(parse_qsl(parts.query, keep_blank_values=True)),
-            headers={name.lower(): value for name, value in self.headers.items()},
-            body=body,
-            update_token=token,
-        )
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding"):

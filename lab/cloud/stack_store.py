@@ -18,10 +18,7 @@ from lab.cloud.wire import ORGANIZATION, ApiError, Json, is_name
 REMEMBERED = 50
 """How many ended updates of a stack are remembered, each with the deployment it left."""
 
-EMPTY: Json = {
-    "version": 3,
-    "deployment": {"manifest": {"time": "0001-01-01T00:00:00Z", "magic": "", "version": ""}},
-}
+EMPTY: Json = {"version": 3, "deployment": {"manifest": {"time": "0001-01-01T00:00:00Z", "magic": "", "version": ""}}}
 """What a stack without an update exports."""
 
 RUNNING = "running"

@@ -33,7 +33,6 @@ class ApiError(Exception):
 class Request:
     """One call, its path already taken apart by the router."""
 
-    method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     """What stands for the `{names}` of the route."""

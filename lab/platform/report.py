@@ -23,14 +23,7 @@ def report_components(state: Path, reporter: Reporter) -> None:
         "Lab",
         COLUMNS,
         [
-            (
-                one.name,
-                str(one.pid or "-"),
-                str(one.port or "-"),
-                _megabytes(one.memory),
-                one.health,
-                one.version,
-            )
+            (one.name, str(one.pid or "-"), str(one.port or "-"), _megabytes(one.memory), one.health, one.version)
             for one in components
         ],
     )

@@ -69,10 +69,7 @@ def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
         folders = _folders({tool.module.name: tool.module for tool in missing}, report)
         found |= {
             tool.name: Found(
-                name=tool.name,
-                program=folders[tool.module.name] / tool.name,
-                version=tool.module.version,
-                origin=BUILT,
+                name=tool.name, program=folders[tool.module.name] / tool.name, version=tool.module.version, origin=BUILT
             )
             for tool in missing
         }
@@ -112,8 +109,7 @@ def _plugin(name: str, environ: Mapping[str, str]) -> Found | None:
 def _folders(modules: dict[str, Module], report: Report) -> dict[str, Path]:
     folders = {name: cached(module) for name, module in modules.items()}
     to_build = sorted(
-        (modules[name] for name, folder in folders.items() if not folder.is_dir()),
-        key=lambda module: -module.seconds,
+        (modules[name] for name, folder in folders.items() if not folder.is_dir()), key=lambda module: -module.seconds
     )
     if to_build:
         go = find_go()

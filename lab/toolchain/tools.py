@@ -177,11 +177,7 @@ TOOLS: tuple[Tool, ...] = (
     # Ours around the vendor's: a program with the commands of its package, and one with its evaluator of environments.
     Tool(name="esc", module=PULUMI, package="./esc", version_argv=("version",), fits=lambda _said, _pinned: True),
     Tool(name="esc-evaluator", module=ESC_EVALUATOR, package="./esc-evaluator"),
-    Tool(
-        name="pulumi-resource-kubernetes",
-        module=PULUMI_KUBERNETES,
-        package="./pulumi-resource-kubernetes",
-    ),
+    Tool(name="pulumi-resource-kubernetes", module=PULUMI_KUBERNETES, package="./pulumi-resource-kubernetes"),
 )
 
 

@@ -154,10 +154,7 @@ SCHEMA = Resource(
     ),
     update=make_update(
         "schema",
-        {
-            "owner": "ALTER SCHEMA {oldName} OWNER TO {owner}",
-            "name": "ALTER SCHEMA {oldName} RENAME TO {name}",
-        },
+        {"owner": "ALTER SCHEMA {oldName} OWNER TO {owner}", "name": "ALTER SCHEMA {oldName} RENAME TO {name}"},
     ),
     delete=_make_delete("SCHEMA"),
     identity=("database", "name"),
