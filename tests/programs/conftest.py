@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +53,50 @@ class Recording:
         return direct.union(*(self.all_before(*key) for key in direct))
 
 
-@cache
-def _record(folder: str, config: str, secrets: str, stacks: str) -> Recording:
-    # The SDK's mocks leave event loops open in their threads, and pulumi_postgresql warns of a class of its own when it
-    # is imported; every other warning is an error.
-    ignored = ("ignore::ResourceWarning", "ignore::DeprecationWarning:pulumi_postgresql.default_privileg")
-    python = (sys.executable, "-W", "error", *(part for warning in ignored for part in ("-W", warning)))
-    given = json.dumps({"config": json.loads(config), "secrets": json.loads(secrets), "stacks": json.loads(stacks)})
-    done = subprocess.run(
-        [*python, str(ROOT / "tests/programs/record.py"), str(PROGRAMS / folder)],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    answer = json.loads(done.stdout)
-    resources = tuple(sorted(answer["resources"], key=lambda resource: (resource["type"], resource["name"])))
-    return Recording(resources, answer["exports"], tuple(answer["warnings"]), answer["error"])
+class Recorder:
+    """`record.py` as a server, which this process asks; equal runs once."""
+
+    def __init__(self, errors: Path) -> None:
+        # The SDK's mocks leave event loops open in their threads, and pulumi_postgresql warns of a class of its own
+        # when it is imported; every other warning is an error.
+        ignored = ("ignore::ResourceWarning", "ignore::DeprecationWarning:pulumi_postgresql.default_privileg")
+        python = (sys.executable, "-W", "error", *(word for warning in ignored for word in ("-W", warning)))
+        argv = [*python, str(ROOT / "tests/programs/record.py"), "--serve"]
+        self.errors, self.known = errors, dict[str, Recording]()
+        with errors.open("w") as file:
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=file, text=True)
+
+    def record(self, **given: Any) -> Recording:
+        request = json.dumps(given)
+        if request not in self.known:
+            self.known[request] = self._record(request)
+        return self.known[request]
+
+    def _record(self, request: str) -> Recording:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(request + "\n")
+        self.process.stdin.flush()
+        printed = self.process.stdout.readline()
+        answer = json.loads(printed) if printed else {}
+        end = answer if "exit" in answer else json.loads(self.process.stdout.readline())
+        assert (end, self.errors.read_text(encoding="utf-8")) == ({"exit": 0}, "")
+        resources = tuple(sorted(answer["resources"], key=lambda resource: (resource["type"], resource["name"])))
+        return Recording(resources, answer["exports"], tuple(answer["warnings"]), answer["error"])
+
+    def stop(self) -> None:
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
+    made = Recorder(tmp_path_factory.mktemp("recorder") / "errors")
+    yield made
+    made.stop()
 
 
 @pytest.fixture
-def run_program() -> Callable[..., Recording]:
+def run_program(recorder: Recorder) -> Callable[..., Recording]:
     """Run the program of a folder below `pulumi/` with plain settings and secret ones, as texts.
 
     `stacks` are the other stacks it may refer to, with their outputs (`record.py`).
@@ -89,7 +109,9 @@ def run_program() -> Callable[..., Recording]:
         stacks: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Recording:
         together = {**(config or {}), **(secrets or {})}
-        return _record(folder, json.dumps(together), json.dumps(sorted(secrets or {})), json.dumps(stacks or {}))
+        return recorder.record(
+            folder=str(PROGRAMS / folder), config=together, secrets=sorted(secrets or {}), stacks=stacks or {}
+        )
 
     return run
 

@@ -6,12 +6,16 @@ programs have modules of the same names.
 usage: python record.py PROJECT_FOLDER
 standard input: {"config": {"key": "text"}, "secrets": ["key", …], "stacks": {"organization/project/stack": {…}}}
     (of each stack its outputs; one whose value is {"secret": value} is a secret)
+
+usage: python record.py --serve
+standard input: the same and "folder", one run a line; each is answered with its line and one with its exit code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import logging
 import os
@@ -182,15 +186,37 @@ async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
     return {**await record(monitor), "warnings": warned.messages}
 
 
+SDKS = ("core.v1", "apps.v1", "networking.v1", "helm.v4", "apiextensions", "meta.v1")
+
+
+def serve() -> None:
+    """Run each program in a fork of this process, which has the SDKs already: importing them takes longest."""
+    for name in ("pulumi_postgresql", *(f"pulumi_kubernetes.{module}" for module in SDKS)):
+        importlib.import_module(name)
+    for line in sys.stdin:
+        given = json.loads(line)
+        if os.fork() == 0:
+            run(given["folder"], given)
+        _, status = os.wait()
+        print(json.dumps({"exit": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def run(folder: str, given: dict[str, Any]) -> None:
+    os.chdir(folder)
+    sys.path[0] = ""  # the program's folder, as under the real CLI
+    project = yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+    print(json.dumps(asyncio.run(answer(given, project))), flush=True)
+    os._exit(0)  # without the ends of the event loops that the mocks leave in their threads, which are noisy
+
+
 def main() -> None:
     gc.disable()
     # As the real CLI does: a program that ends early leaves futures behind, and asyncio would report each.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    os.chdir(sys.argv[1])
-    sys.path[0] = ""  # the program's folder, as under the real CLI
-    project = yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"]
-    print(json.dumps(asyncio.run(answer(json.load(sys.stdin), project))), flush=True)
-    os._exit(0)  # without the ends of the event loops that the mocks leave in their threads, which are noisy
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        run(sys.argv[1], json.load(sys.stdin))
 
 
 if __name__ == "__main__":

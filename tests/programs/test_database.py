@@ -85,8 +85,13 @@ def test_a_missing_output_is_named_with_producer_and_consumer(app, without, miss
     assert not {kind for kind, _ in failed.names()} & {"Chart", "Database", "Role"}
 
 
-@pytest.mark.parametrize("stack", ["postgresql/mx", "mx", "organization/postgresql/", ""])
-def test_a_reference_has_three_parts(run_program, stack):
-    failed = run_program(FOLDER, {**PLAIN, "n8n:postgres_stack": stack}, SECRETS)
+@pytest.mark.parametrize("place", ["", "postgresql:", "n8n:"])
+def test_the_postgres_stack_is_required_and_no_login_by_hand_takes_its_place(run_program, place):
+    by_hand = {"host": "pg.example", "port": "5432", "k8s_namespace": "postgresql", "username": "postgres"}
+    given = {f"{place}{key}": value for key, value in by_hand.items()} if place else {}
+    without = {key: value for key, value in PLAIN.items() if key != "n8n:postgres_stack"}
+    failed = run_program(
+        FOLDER, without | given, SECRETS | {f"{place}password": "of-the-superuser"} if place else SECRETS
+    )
     assert failed.resources == ()
-    assert f"n8n:postgres_stack: found {stack!r}\n  expected  organization/project/stack" in failed.error
+    assert "n8n:postgres_stack: not set\n" in failed.error

@@ -228,6 +228,20 @@ def test_a_secret_of_another_form_is_not_shown(configured):
     assert "s3cret" not in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        "",
+        "ghcr.io/cloudnative-pg/postgresql:18.4-standard-trixie",
+        "registry.home:5000/pg/postgresql:18",
+        "ghcr.io/cloudnative-pg/postgresql:18.4@sha256:" + "0" * 64,
+    ],
+)
+def test_images_that_the_operator_of_postgres_accepts_are_accepted(settings_of, image):
+    field = settings_of("data/databases/postgres").__dataclass_fields__["image"]
+    assert field.metadata["setting"].accepts.holds(image)
+
+
 def _read_in_a_loop(declared: type) -> object:
     """Outputs are made within an event loop, as under the real CLI."""
 
