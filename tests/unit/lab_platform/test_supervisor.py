@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +11,14 @@ import pytest
 
 from lab.platform import processes, supervisor
 from lab.platform.paths import LabPaths
-from lab.platform.supervisor import Component, Record, Supervisor, hold_lock
-from runbooks.core.errors import OpsError, ToolFailed
+from lab.platform.supervisor import Component, Record, Started, Supervisor, hold_lock
+from runbooks.core.errors import OpsError, ToolFailed, Usage
 from runbooks.core.files import Unwritable
 
 READY_THEN_SLEEP = "import sys, pathlib, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 
 
-class Stage:
+class ScriptedLab:
     """A supervisor with a lab folder of its own and what it reported."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,102 +44,102 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(tmp_path)
-    yield stage
-    stage.new().end_all()
-    assert processes.of_lab(stage.paths.lab) == set()
+def lab(tmp_path: Path) -> Iterator[ScriptedLab]:
+    lab = ScriptedLab(tmp_path)
+    yield lab
+    lab.new().end_all()
+    assert processes.of_lab(lab.paths.lab) == set()
 
 
-def test_components_start_after_what_they_need(stage: Stage) -> None:
-    first = stage.component("first")
+def test_components_start_after_what_they_need(lab: ScriptedLab) -> None:
+    first = lab.component("first")
 
     def second_probe() -> str:
-        return "" if (stage.paths.lab / "second.ready").exists() else "no file"
+        return "" if (lab.paths.lab / "second.ready").exists() else "no file"
 
     code = "import os, sys; assert os.path.exists(sys.argv[2]);" + READY_THEN_SLEEP
-    argv = (sys.executable, "-c", code, str(stage.paths.lab / "second.ready"), str(stage.paths.lab / "first.ready"))
-    second = stage.component("second", argv=argv, needs=("first",), probe=second_probe)
-    stage.new().bring_up([second, first])
-    assert [line.split()[0] for line in stage.lines] == ["first", "second"]
+    argv = (sys.executable, "-c", code, str(lab.paths.lab / "second.ready"), str(lab.paths.lab / "first.ready"))
+    second = lab.component("second", argv=argv, needs=("first",), probe=second_probe)
+    lab.new().bring_up([second, first])
+    assert [line.split()[0] for line in lab.lines] == ["first", "second"]
 
 
-def test_what_runs_is_left_alone(stage: Stage) -> None:
-    component = stage.component("one")
-    stage.new().bring_up([component])
-    before = stage.pid(component)
-    stage.lines.clear()
-    stage.new().bring_up([component])
-    assert stage.pid(component) == before
-    assert stage.lines == []
+def test_what_runs_is_left_alone(lab: ScriptedLab) -> None:
+    component = lab.component("one")
+    lab.new().bring_up([component])
+    before = lab.pid(component)
+    lab.lines.clear()
+    lab.new().bring_up([component])
+    assert lab.pid(component) == before
+    assert lab.lines == []
 
 
 @pytest.mark.parametrize("change", ["ended", "declared differently", "reads another content", "does not answer"])
-def test_a_component_is_started_again_when_it(stage: Stage, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_a_component_is_started_again_when_it(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
-    config = stage.paths.lab / "config"
+    config = lab.paths.lab / "config"
     config.write_text("one")
-    component = stage.component("one", reads=(config,))
-    stage.new().bring_up([component])
-    before = Record.load(stage.paths.record).components["one"].process
+    component = lab.component("one", reads=(config,))
+    lab.new().bring_up([component])
+    before = Record.load(lab.paths.record).components["one"].process
     if change == "ended":
         processes.end(before, seconds=5)
     elif change == "declared differently":
-        component = stage.component("one", reads=(config,), env={"MORE": "1"})
+        component = lab.component("one", reads=(config,), env={"MORE": "1"})
     elif change == "reads another content":
         config.write_text("other")
     else:
-        (stage.paths.lab / "one.ready").unlink()
-    stage.new().bring_up([component])
-    assert stage.pid(component) != before.pid
-    assert any("starting it again" in line for line in stage.lines)
+        (lab.paths.lab / "one.ready").unlink()
+    lab.new().bring_up([component])
+    assert lab.pid(component) != before.pid
+    assert any("starting it again" in line for line in lab.lines)
 
 
-def test_a_required_component_that_ends_is_an_error_with_its_last_words(stage: Stage) -> None:
-    component = stage.component("one", "import sys; sys.exit('cannot find my socks')")
+def test_a_required_component_that_ends_is_an_error_with_its_last_words(lab: ScriptedLab) -> None:
+    component = lab.component("one", "import sys; sys.exit('cannot find my socks')")
     with pytest.raises(ToolFailed, match=r"one ended right after its start .* cannot find my socks") as failed:
-        stage.new().bring_up([component])
-    assert str(stage.paths.log("one")) in failed.value.next_step
+        lab.new().bring_up([component])
+    assert str(lab.paths.log("one")) in failed.value.next_step
 
 
-def test_a_required_component_that_never_answers_is_an_error(stage: Stage) -> None:
-    component = stage.component("one", "import time; time.sleep(600)", ready_within=0.2)
+def test_a_required_component_that_never_answers_is_an_error(lab: ScriptedLab) -> None:
+    component = lab.component("one", "import time; time.sleep(600)", ready_within=0.2)
     with pytest.raises(ToolFailed, match="one is not ready: no file"):
-        stage.new().bring_up([component])
+        lab.new().bring_up([component])
 
 
-def test_a_program_that_is_not_there_is_an_error_that_names_it(stage: Stage) -> None:
+def test_a_program_that_is_not_there_is_an_error_that_names_it(lab: ScriptedLab) -> None:
     with pytest.raises(ToolFailed, match="/nowhere/at/all"):
-        stage.new().bring_up([stage.component("one", argv=("/nowhere/at/all",))])
+        lab.new().bring_up([lab.component("one", argv=("/nowhere/at/all",))])
 
 
-def test_a_component_gets_nothing_of_the_callers_environment(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_gets_nothing_of_the_callers_environment(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "of the caller")
-    component = stage.component("one", env={"OWN": "1"})
-    stage.new().bring_up([component])
-    environ = Path(f"/proc/{stage.pid(component)}/environ").read_bytes().split(b"\0")
+    component = lab.component("one", env={"OWN": "1"})
+    lab.new().bring_up([component])
+    environ = Path(f"/proc/{lab.pid(component)}/environ").read_bytes().split(b"\0")
     assert not any(b"A_SECRET" in line for line in environ)
     assert b"OWN=1" in environ
 
 
-def test_everything_that_carries_the_mark_is_ended(stage: Stage) -> None:
+def test_everything_that_carries_the_mark_is_ended(lab: ScriptedLab) -> None:
     # A process that no record knows, as a killed lab.up may leave it.
     left = processes.start(
         (sys.executable, "-c", "import time; time.sleep(600)"),
-        env=supervisor.base_environment(stage.paths),
-        cwd=stage.paths.lab,
-        log=stage.paths.log("left"),
+        env=supervisor.base_environment(lab.paths),
+        cwd=lab.paths.lab,
+        log=lab.paths.log("left"),
     )
     # The kernel shows a new program's environment a moment after its start.
-    assert processes.wait_until(lambda: left in processes.of_lab(stage.paths.lab), 5)
-    stage.new().end_all()
+    assert processes.wait_until(lambda: left in processes.of_lab(lab.paths.lab), 5)
+    lab.new().end_all()
     assert not processes.is_alive(left)
 
 
-def test_the_last_started_ends_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    components = [stage.component("first"), stage.component("second", needs=("first",))]
-    stage.new().bring_up(components)
-    pids = {stage.pid(component): component.name for component in components}
+def test_the_last_started_ends_first(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    components = [lab.component("first"), lab.component("second", needs=("first",))]
+    lab.new().bring_up(components)
+    pids = {lab.pid(component): component.name for component in components}
     order: list[str] = []
     end: Callable[..., bool] = processes.end
 
@@ -147,24 +148,24 @@ def test_the_last_started_ends_first(stage: Stage, monkeypatch: pytest.MonkeyPat
         return end(process, **options)
 
     monkeypatch.setattr(processes, "end", noted)
-    stage.new().end_all()
+    lab.new().end_all()
     assert order == ["second", "first"]
 
 
-def test_a_large_log_is_rotated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_rotated(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "LOG_LIMIT", 10)
-    log = stage.paths.log("one")
+    log = lab.paths.log("one")
     log.write_text("much more than ten bytes\n")
-    stage.new().bring_up([stage.component("one")])
+    lab.new().bring_up([lab.component("one")])
     assert log.with_name("one.log.1").read_text() == "much more than ten bytes\n"
     assert log.read_text().startswith("--- started ")
 
 
-def test_a_second_command_waits_and_says_so(stage: Stage) -> None:
+def test_a_second_command_waits_and_says_so(lab: ScriptedLab) -> None:
     refused = pytest.raises(OpsError, match="another lab command has held")
-    with hold_lock(stage.paths, stage.lines.append), refused, hold_lock(stage.paths, stage.lines.append, seconds=0.1):
+    with hold_lock(lab.paths, lab.lines.append), refused, hold_lock(lab.paths, lab.lines.append, seconds=0.1):
         pytest.fail("two at once")
-    assert stage.lines == ["another lab command is at work; waiting for it"]
+    assert lab.lines == ["another lab command is at work; waiting for it"]
 
 
 def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -175,3 +176,43 @@ def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path)
     with pytest.raises(Unwritable):
         paths.prepare()
     assert "OPS_STATE" in refused.value.next_step
+
+
+# --- lab.json ---
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "lab.json"
+    record = Record(
+        ports={"etcd": 20001}, components={"etcd": Started(processes.ProcessId(7, "boot/42"), "abc", "v3.6.16")}
+    )
+    record.save(path)
+    assert Record.load(path) == record
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_is_an_empty_record(tmp_path: Path) -> None:
+    assert Record.load(tmp_path / "lab.json") == Record()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1}',
+        '{"format": 1, "ports": {"etcd": "many"}, "components": {}}',
+        '{"format": 1, "ports": {}, "components": {"etcd": {"pid": 1}}}',
+        '{"format": 1, "ports": [], "components": {}}',
+    ],
+)
+def test_another_content_is_refused_with_the_way_out(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "lab.json"
+    path.write_text(content)
+    with pytest.raises(Usage) as refused:
+        Record.load(path)
+    assert str(path) in refused.value.summary
+    assert "lab.reset" in refused.value.next_step
