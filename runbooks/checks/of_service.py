@@ -67,14 +67,20 @@ def verify_service(session: Session, service: Service) -> Verdict:
     return verdict
 
 
+def verify_each(session: Session, services: Sequence[Service]) -> dict[str, Verdict]:
+    """The verdict on each service, by its name; of several services one line counts all checks."""
+    verdicts = {service.name: verify_service(session, service) for service in services}
+    if len(verdicts) > 1:
+        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
+    return verdicts
+
+
 def prove(session: Session, services: Sequence[Service], *, done: Sequence[str]) -> None:
     """Verify each service; `done` are those that this run changed.
 
     Raises `VerificationFailed` after all were checked.
     """
-    verdicts = {service.name: verify_service(session, service) for service in services}
-    if len(verdicts) > 1:
-        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
+    verdicts = verify_each(session, services)
     unproven = [name for name, verdict in verdicts.items() if not verdict.ok]
     if unproven:
         name, changed = unproven[0], any(each in done for each in unproven)

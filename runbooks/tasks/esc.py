@@ -124,7 +124,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
         if not draft.is_new and not draft.differences:
             session.reporter.line(f"{name.short}: nothing to do, the backend has exactly that")
             return
-        session.reporter.line(f"{name.short}: {'is made' if draft.is_new else 'changes'}")
+        session.reporter.line(f"{name.short}: {'is new' if draft.is_new else 'changes'}")
         environments.show_draft(session, draft)
         if not (session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {name.full}?")):
             raise NotApproved(

@@ -10,9 +10,8 @@ from runbooks.collection import each_service, task_name
 @each_service(everything=True)
 def verify(c: Any, names: tuple[str, ...]) -> None:
     """Prove that {service} works, check by check with evidence. Changes nothing."""
-    from runbooks.checks.of_service import verify_service
+    from runbooks.checks.of_service import verify_each
     from runbooks.core.errors import VerificationFailed
-    from runbooks.core.findings import summarize_verdicts
     from runbooks.run import open_session
     from runbooks.stacks.states import is_deployed
 
@@ -27,9 +26,7 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
                 )
             if absent:
                 session.reporter.line(f"Not deployed here, so not checked: {', '.join(absent)}.")
-        verdicts = {service.name: verify_service(session, service) for service in wanted}
-        if len(verdicts) > 1:
-            session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
+        verdicts = verify_each(session, wanted)
         broken = [name for name, verdict in verdicts.items() if not verdict.ok]
         if broken:
             problem = verdicts[broken[0]].problem

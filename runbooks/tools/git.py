@@ -47,11 +47,11 @@ def add_worktree(root: Path, folder: Path, commit: str) -> Command:
 
 def remove_worktree(root: Path, folder: Path) -> Command:
     words = ("worktree", "remove", "--force", str(folder))
-    return _git(root, *words, title="take that checkout away", mutates=True)
+    return _git(root, *words, title="remove that checkout", mutates=True)
 
 
 def prune_worktrees(root: Path) -> Command:
-    return _git(root, "worktree", "prune", title="forget checkouts that are gone", mutates=True)
+    return _git(root, "worktree", "prune", title="forget checkouts that were removed", mutates=True)
 
 
 def merge_base(root: Path, branch: str) -> Command:
