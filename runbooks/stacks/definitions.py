@@ -525,58 +525,49 @@ def _texts(node: Any) -> Iterator[str]:
 # Differences
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One place where two definitions differ. The texts hold no secret: a `fn::secret` reads `a secret`."""
+def differences(old: Any, new: Any, path: KeyPath = ()) -> list[str]:
+    """Where the definitions differ in meaning, one line each: comments, order of keys and layout do not count.
 
-    path: str
-    sign: str
-    """`+` only in the new one, `-` only in the old one, `~` in both, `>` at another index of its list (`old`)."""
-    old: str = ""
-    new: str = ""
-
-    @property
-    def text(self) -> str:
-        values = {
-            "+": self.new,
-            "-": self.old,
-            "~": f"{self.old} → {self.new}",
-            ">": f"{self.new}, was {self.old}",
-        }[self.sign]
-        return f"{self.sign} {self.path}: {values}"
-
-
-def differences(old: Any, new: Any, path: KeyPath = ()) -> list[Difference]:
-    """Where the definitions differ in meaning: comments, order of keys and layout do not count.
-
-    Lists are compared entry by entry; the path of an entry has its new index, that of a removed one its old index.
+    `+` is only in the new one, `-` only in the old one, `~` in both, `>` at another index of its list. Lists are
+    compared entry by entry; the path of an entry has its new index, that of a removed one its old index. No line holds
+    a secret: `fn::secret` reads `a secret`.
     """
     if _is_map(old) and _is_map(new):
-        found = []
-        for key in [*new, *(key for key in old if key not in new)]:
-            found += _of_key(key, old, new, (*path, str(key)))
-        return found
+        keys = [*new, *(key for key in old if key not in new)]
+        return [line for key in keys for line in _of_key(key, old, new, (*path, str(key)))]
     if isinstance(old, list) and isinstance(new, list):
         return _of_lists(old, new, path)
-    return [] if plain(old) == plain(new) else [_difference("~", path, old=old, new=new)]
+    return [] if plain(old) == plain(new) else [f"~ {shown_path(path)}: {shown(old)} → {shown(new)}"]
 
 
-def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[Difference]:
+def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[str]:
+    """A map, or a list of more than plain values, that is added or removed as a whole is shown value by value."""
+    if key in old and key in new:
+        return differences(old[key], new[key], where)
+    node = new[key] if key in new else old[key]
+    has_parts = isinstance(node, list) and any(isinstance(inner, (Mapping, list)) for inner in node)
+    if node and (_is_map(node) or has_parts):
+        nothing: Any = {} if _is_map(node) else []
+        return differences(nothing if key in new else node, node if key in new else nothing, where)
+    return [f"{'+' if key in new else '-'} {shown_path(where)}: {shown(node)}"]
+
+
+def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[str]:
     pairs = _pair_entries(old, new)
     # Paired entries whose order among each other changed.
     order = zip(sorted(pairs), sorted(pairs, key=lambda index: pairs[index]), strict=True)
     moved = {index for index, same in order if index != same}
     found = []
     for number, node in enumerate(new):
+        where = shown_path((*path, number))
         if number not in pairs:
-            found.append(_difference("+", (*path, number), new=node))
+            found.append(f"+ {where}: {shown(node)}")
             continue
         if number in moved:
-            was = property_path(below_values((*path, pairs[number])))
-            found.append(Difference(path=shown_path((*path, number)), sign=">", old=was, new=shown(node)))
+            found.append(f"> {where}: {shown(node)}, was {shown_path((*path, pairs[number]))}")
         found += differences(old[pairs[number]], node, (*path, number))
     gone = sorted(set(range(len(old))) - set(pairs.values()))
-    return found + [_difference("-", (*path, number), old=old[number]) for number in gone]
+    return found + [f"- {shown_path((*path, number))}: {shown(old[number])}" for number in gone]
 
 
 def _pair_entries(old: Sequence[Any], new: Sequence[Any]) -> dict[int, int]:
@@ -592,22 +583,6 @@ def _pair_entries(old: Sequence[Any], new: Sequence[Any]) -> dict[int, int]:
         if before not in paired and match.index is not None and match.index not in pairs:
             pairs[match.index] = before
     return pairs
-
-
-def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[Difference]:
-    """A map, or a list of more than plain values, that is added or removed as a whole is shown value by value."""
-    if key in old and key in new:
-        return differences(old[key], new[key], where)
-    node = new[key] if key in new else old[key]
-    has_parts = isinstance(node, list) and any(isinstance(inner, (Mapping, list)) for inner in node)
-    if node and (_is_map(node) or has_parts):
-        nothing: Any = {} if _is_map(node) else []
-        return differences(nothing if key in new else node, node if key in new else nothing, where)
-    return [_difference("+", where, new=node) if key in new else _difference("-", where, old=node)]
-
-
-def _difference(sign: str, path: KeyPath, *, old: Any = None, new: Any = None) -> Difference:
-    return Difference(path=shown_path(path), sign=sign, old=shown(old), new=shown(new))
 
 
 def has_place(root: Path, name: EnvironmentName, path: str) -> bool:

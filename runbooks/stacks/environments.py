@@ -300,7 +300,7 @@ class Draft:
     text: str
     live: str | None
     """The definition on the backend as it was compared; `None` without such an environment."""
-    differences: tuple[definitions.Difference, ...]
+    differences: tuple[str, ...]
     carried: definitions.Carried
     adapted: tuple[str, ...] = ()
     """Stacks that were replaced by the lab's."""
@@ -438,13 +438,13 @@ def show_draft(session: Session, draft: Draft) -> None:
         reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
     if draft.generated:
         reporter.line(f"  {draft.generated} secrets without a value get a generated one, as in all of the lab")
-    for difference in draft.differences:
-        reporter.quote(f"  {difference.text}")
+    for line in draft.differences:
+        reporter.quote(f"  {line}")
     reporter.event(
         "definition",
         environment=draft.name.short,
         new=draft.is_new,
-        changes=[difference.text for difference in draft.differences],
+        changes=list(draft.differences),
         kept=kept,
     )
 

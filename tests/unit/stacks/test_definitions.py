@@ -171,7 +171,7 @@ def test_the_outputs_it_refers_to() -> None:
 def test_differences_say_what_changes_without_secrets() -> None:
     old = read("values: {a: 1, b: {c: x}, gone: y, s: {'fn::secret': hunter2}, t: {'fn::secret': old}}")
     new = read("values: {b: {c: z, d: [1]}, a: 1, s: {'fn::secret': hunter2}, t: plain, u: {v: {'fn::secret': w}}}")
-    texts = [difference.text for difference in definitions.differences(old, new)]
+    texts = definitions.differences(old, new)
     assert texts == [
         "~ b.c: 'x' → 'z'",
         "+ b.d: [1]",
