@@ -269,9 +269,7 @@ def check_values(session: Session, service: Service, file: StackFile, opened: Se
             config[full_key(stack.project, key)] = as_text(value.value)
             secret |= {full_key(stack.project, key)} if value.secret else set()
     if file.has_encrypted_values:
-        listed = pulumi.read_settings(
-            states.run_confidential(session, pulumi.config_list(stack, show_secrets=True), stack)
-        )
+        listed = pulumi.read_settings(states.run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack))
         config |= {each.key: each.value for each in listed}
         secret |= {each.key for each in listed if each.secret}
     else:

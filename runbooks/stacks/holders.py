@@ -11,7 +11,6 @@ from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
 from runbooks.stacks.session import Session
 from runbooks.tools import locks, pulumi
-from runbooks.tools.failures import explain
 from runbooks.tools.locks import Held, Holder
 from runbooks.tools.stack import Stack
 
@@ -28,10 +27,8 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
         return None
     if not states.has_stack(session, stack):
         return []
-    answer = session.runner.run(pulumi.stack_show(stack), after_interrupt=after_interrupt)
-    if not answer.ok:
-        raise explain(answer, stack)
-    update = locks.read_current_update(answer.stdout)
+    answer = states.run_pulumi(session, pulumi.stack_show(stack), stack, after_interrupt=after_interrupt)
+    update = locks.read_current_update(answer)
     if update is None:
         return []
     # Where runs from here work on the stack: its project's folder, and that of older commits that are rolled back to.
@@ -69,9 +66,7 @@ def remove_lock(session: Session, stack: Stack) -> None:
                 expected="the lock that was shown",
                 next_step=f"./inv cancel.{stack.service}",
             )
-        outcome = session.runner.run(pulumi.cancel(stack))
-        if not outcome.ok:
-            raise explain(outcome, stack)
+        states.run_pulumi(session, pulumi.cancel(stack), stack)
         session.reporter.line(f"the lock of {stack.service} is removed")
 
 

@@ -31,7 +31,7 @@ def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
 
     Raises `NotApproved` when objects would be taken into the state of a real target and the user does not agree.
     """
-    answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
+    answer = states.run_pulumi(session, pulumi.stack_export(stack), stack)
     export, document = pulumi.read_export(answer), json.loads(answer)
     session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in export.pending])
     if not export.pending:

@@ -31,7 +31,6 @@ from runbooks.stacks.unchanged import (
     write_record,
 )
 from runbooks.tools import pulumi
-from runbooks.tools.failures import explain
 from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
@@ -254,10 +253,7 @@ def find_deployed(session: Session, services: Sequence[Service]) -> list[Service
 
 def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
     """Run a preview and read its answer. Raises what its failure means, and `Refused` as `read_preview` does."""
-    outcome = session.runner.run(command)
-    if not outcome.ok:
-        raise explain(outcome, stack)
-    return read_preview(session, stack, outcome.stdout)
+    return read_preview(session, stack, states.run_pulumi(session, command, stack))
 
 
 def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from runbooks.core.command import Command, Outcome
+from runbooks.core.command import Command
 from runbooks.core.errors import OpsError
 from runbooks.stacks.session import ClearState, Session
 from runbooks.tools import pulumi
@@ -48,10 +48,8 @@ def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
             raise known.unlisted
         if known.listed is None:
             try:
-                outcome = session.runner.run(pulumi.stack_ls(stack))
-                if not outcome.ok:
-                    raise explain(outcome, stack)
-                known.listed = {row.reference(stack): row for row in pulumi.read_stacks(outcome.stdout)}
+                rows = pulumi.read_stacks(run_pulumi(session, pulumi.stack_ls(stack), stack))
+                known.listed = {row.reference(stack): row for row in rows}
             except OpsError as error:
                 known.unlisted = error
                 raise
@@ -79,7 +77,9 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
         if found is None:
             text = _from_cloud(session, lambda cloud: cloud.export(stack.reference))
             if text is None:
-                text = run_confidential(session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt)
+                text = run_pulumi(
+                    session, pulumi.stack_export(stack, show_secrets=True), stack, after_interrupt=after_interrupt
+                )
             session.masker.register_all(secrets_in_export(text))
             found = ClearState(export=pulumi.read_export(text), digest=hash_text(text))
             # A state in a file is read again each time: the file tells whether it changed.
@@ -108,7 +108,7 @@ def _register_config(session: Session, stack: Stack, file: StackFile) -> None:
         if found is not None:
             session.masker.register_all(found.values())
             return
-    listed = run_confidential(session, pulumi.config_list(stack, show_secrets=True), stack)
+    listed = run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack)
     session.masker.register_all(secrets_in_config(listed))
 
 
@@ -130,20 +130,17 @@ def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | N
         return None
 
 
-def run_confidential(session: Session, command: Command, stack: Stack, after_interrupt: bool = False) -> str:
-    """The standard output of a confidential command. Raises what its failure means, without its standard output."""
+def run_pulumi(session: Session, command: Command, stack: Stack, *, after_interrupt: bool = False) -> str:
+    """The standard output of a command of pulumi. Raises what its failure means.
+
+    Of a confidential command the standard output is never shown. Its standard error contains no values when it fails,
+    and is masked.
+    """
     outcome = session.runner.run(command, after_interrupt=after_interrupt)
     if not outcome.ok:
-        raise explain_confidential(session, outcome, stack)
+        shown = session.masker.mask(outcome.stderr) if command.confidential else outcome.shown_stderr
+        raise explain(replace(outcome, shown_stderr=shown), stack)
     return outcome.stdout
-
-
-def explain_confidential(session: Session, failure: Outcome, stack: Stack) -> OpsError:
-    """What the failure of a confidential command means.
-
-    Its standard output is never shown; pulumi's standard error contains no values when it fails, and is masked.
-    """
-    return explain(replace(failure, shown_stderr=session.masker.mask(failure.stderr)), stack)
 
 
 def state_file(session: Session, stack: Stack) -> Path | None:

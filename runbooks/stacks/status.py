@@ -43,7 +43,7 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
 
 def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
     """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
-    answer = states.run_confidential(session, pulumi.stack_export(stack), stack)
+    answer = states.run_pulumi(session, pulumi.stack_export(stack), stack)
     state = pulumi.read_export(answer)
     pending = f"{len(state.pending)}: ./inv cancel.{stack.service}" if state.pending else "none"
     updated = written_at(pulumi.read_json(answer, "pulumi stack export")) or ABSENT

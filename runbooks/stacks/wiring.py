@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runbooks.core.errors import NotApproved, Usage, VerificationFailed
-from runbooks.stacks import definitions, environments
+from runbooks.stacks import definitions, environments, states
 from runbooks.stacks.apply import show_preview
 from runbooks.stacks.guard import read_settings
 from runbooks.stacks.preparation import config_file_of, outputs_of, prepare
@@ -11,7 +11,6 @@ from runbooks.stacks.service import Reference, Service
 from runbooks.stacks.session import Session
 from runbooks.tools import esc, pulumi
 from runbooks.tools.esc import EnvironmentName, Opened
-from runbooks.tools.failures import explain
 from runbooks.tools.stack_config import StackFile, full_key, is_same, missing_keys, preserve
 from runbooks.tools.stack_config import bind as bind_in_config
 
@@ -84,9 +83,7 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
     if found in (None, ""):
         approve(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
         with preserve(stack.settings_file):
-            done = session.runner.run(pulumi.config_set(stack, key, wanted))
-            if not done.ok:
-                raise explain(done, stack)
+            states.run_pulumi(session, pulumi.config_set(stack, key, wanted), stack)
         session.reporter.line(f"{key} set to {wanted}")
     elif found != wanted:
         raise VerificationFailed(

@@ -40,8 +40,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         value = generate_secret() if generate else read_value(setting.key, setting.about)
         session.masker.register(value)
         with preserve(stack.settings_file):
-            done = session.runner.run(pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value))
-            if not done.ok:
-                raise states.explain_confidential(session, done, stack)
+            command = pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value)
+            states.run_pulumi(session, command, stack)
         file = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {file}, encrypted.")

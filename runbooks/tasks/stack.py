@@ -13,16 +13,15 @@ def init(c: Any, service: str) -> None:
     from runbooks.core.errors import NotApproved
     from runbooks.run import open_session
     from runbooks.services import find_service
+    from runbooks.stacks import states
     from runbooks.stacks.preparation import prepare
-    from runbooks.stacks.states import has_stack
     from runbooks.tools import pulumi
-    from runbooks.tools.failures import explain
     from runbooks.tools.stack_config import preserve
 
     wanted = find_service(service)
     with open_session(c, "stack.init", cluster=False) as session:
         stack = session.stack(wanted)
-        if has_stack(session, stack):
+        if states.has_stack(session, stack):
             session.reporter.line(f"{stack.reference} exists already; nothing changed.")
             return
         if session.target.ephemeral:
@@ -44,9 +43,7 @@ def init(c: Any, service: str) -> None:
                 next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
             )
         with preserve(stack.settings_file):
-            created = session.runner.run(pulumi.stack_init(stack))
-            if not created.ok:
-                raise explain(created, stack)
+            states.run_pulumi(session, pulumi.stack_init(stack), stack)
         session.reporter.line(f"Created {stack.reference}.")
         for setting in wanted.secrets:
             generate = " --generate" if setting.generated else ""
