@@ -80,49 +80,26 @@ def wrong_passphrase(home: ProbeCheckout) -> dict[str, str]:
 Change = Callable[[ProbeCheckout], dict[str, str]]
 TARGETS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     "wrong cluster": (
-        lambda _: {"cluster_uid": OTHER_UID},
-        5,
-        ("wrong cluster: context 'lab' leads to https://127.0.0.1:", OTHER_UID, "target.show"),
+        lambda _: {"cluster_uid": OTHER_UID}, 5, ("'lab'", "https://127.0.0.1:", OTHER_UID, "target.show")
     ),
     "cluster never pinned": (
-        lambda _: {"cluster_uid": "absent"},
-        5,
-        ("is not pinned", "expected: a recorded cluster_uid", "next: ./inv --target home target.pin"),
+        lambda _: {"cluster_uid": "absent"}, 5, ("cluster_uid", "next: ./inv --target home target.pin")
     ),
-    "empty context": (lambda _: {"context": ""}, 2, ("targets.yaml:", "'context' of target 'home' is empty")),
-    "context that is not there": (
-        lambda _: {"context": "nowhere"},
-        5,
-        ("has no context 'nowhere'", "one of its contexts: lab", "config get-contexts"),
-    ),
-    "context that leads nowhere": (without_server, 5, ("which has no server there", "a cluster with a server")),
-    "unreachable server": (
-        unreachable,
-        5,
-        ("cannot be identified", "the API server does not answer", "with UID", "next: ./inv --target home doctor"),
-    ),
+    "empty context": (lambda _: {"context": ""}, 2, ("targets.yaml:", "'context'", "'home'")),
+    "context that is not there": (lambda _: {"context": "nowhere"}, 5, ("'nowhere'", "lab", "config get-contexts")),
+    "context that leads nowhere": (without_server, 5, ("server",)),
+    "unreachable server": (unreachable, 5, ("UID", "next: ./inv --target home doctor")),
     "missing stack": (
-        lambda _: {"stack": "mz"},
-        6,
-        ("probe has no stack 'mz' on file://", "organization/probe/mz", "next: ./inv --target home stack.init probe"),
+        lambda _: {"stack": "mz"}, 6, ("organization/probe/mz", "file://", "next: ./inv --target home stack.init probe")
     ),
-    "wrong passphrase": (
-        wrong_passphrase,
-        2,
-        ("the passphrase does not fit the stack of probe", "the passphrase the stack was created with"),
-    ),
+    "wrong passphrase": (wrong_passphrase, 2, ("passphrase", "probe")),
     "missing passphrase file": (
-        lambda _: {"passphrase_file": "/nowhere/passphrase"},
-        2,
-        ("/nowhere/passphrase", "cannot be read", "next: ./inv --target home target.show"),
+        lambda _: {"passphrase_file": "/nowhere/passphrase"}, 2,
+        ("/nowhere/passphrase", "next: ./inv --target home target.show"),
     ),
-    "no passphrase": (
-        lambda _: {"passphrase_file": "absent"},
-        2,
-        ("no passphrase was given for the stack of probe", "PULUMI_CONFIG_PASSPHRASE"),
-    ),
-    "unknown key": (lambda _: {"stak": "mx"}, 2, ("targets.yaml:", "unknown key 'stak'", "did you mean 'stack'?")),
-}
+    "no passphrase": (lambda _: {"passphrase_file": "absent"}, 2, ("probe", "PULUMI_CONFIG_PASSPHRASE")),
+    "unknown key": (lambda _: {"stak": "mx"}, 2, ("targets.yaml:", "'stak'", "'stack'")),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -138,44 +115,21 @@ def test_a_target_that_is_not_right(home: ProbeCheckout, name: str) -> None:
 # --- files that nobody can read ---
 
 
+TARGETS_FILE, STACK_FILE = "targets.yaml", "pulumi/probe/Pulumi.mx.yaml"
 FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
-    "targets.yaml that is no YAML": (
-        "targets.yaml",
-        b"default: lab\ntargets: {home: [\n",
-        ("targets.yaml:3: not YAML",),
-    ),
+    "targets.yaml that is no YAML": (TARGETS_FILE, b"default: lab\ntargets: {home: [\n", ("targets.yaml:3:",)),
     "targets.yaml that is not UTF-8": (
-        "targets.yaml",
-        b"default: lab # \xe9\xff\n",
-        ("targets.yaml:1: byte 0xe9 is not UTF-8", "expected: a UTF-8 text file"),
+        TARGETS_FILE, b"default: lab # \xe9\xff\n", ("targets.yaml:1:", "0xe9", "UTF-8")
     ),
-    "targets.yaml with a list": (
-        "targets.yaml",
-        b"- a\n",
-        ("targets.yaml:1: the file holds a list", "keys and values"),
-    ),
-    "targets.yaml with a default that is not there": (
-        "targets.yaml",
-        b"default: hom\ntargets: {}\n",
-        ("the default target 'hom' is not defined",),
-    ),
-    "stack file that is no YAML": (
-        "pulumi/probe/Pulumi.mx.yaml",
-        b"config:\n  a: 1\n   b: 2\n",
-        ("Pulumi.mx.yaml:3: not YAML", "well-formed YAML"),
-    ),
-    "stack file that is not UTF-8": (
-        "pulumi/probe/Pulumi.mx.yaml",
-        b"config:\n  a: \xff\n",
-        ("Pulumi.mx.yaml:2: byte 0xff is not UTF-8",),
-    ),
-    "stack file with a list": ("pulumi/probe/Pulumi.mx.yaml", b"- x\n", ("Pulumi.mx.yaml:1: the file holds a list",)),
+    "targets.yaml with a list": (TARGETS_FILE, b"- a\n", ("targets.yaml:1:",)),
+    "targets.yaml with a default that is not there": (TARGETS_FILE, b"default: hom\ntargets: {}\n", ("'hom'",)),
+    "stack file that is no YAML": (STACK_FILE, b"config:\n  a: 1\n   b: 2\n", ("Pulumi.mx.yaml:3:",)),
+    "stack file that is not UTF-8": (STACK_FILE, b"config:\n  a: \xff\n", ("Pulumi.mx.yaml:2:", "0xff", "UTF-8")),
+    "stack file with a list": (STACK_FILE, b"- x\n", ("Pulumi.mx.yaml:1:",)),
     "stack file with a key twice": (
-        "pulumi/probe/Pulumi.mx.yaml",
-        b"config:\n  probe:word: a\n  probe:word: b\n",
-        ("Pulumi.mx.yaml:3: a key stands twice",),
+        STACK_FILE, b"config:\n  probe:word: a\n  probe:word: b\n", ("Pulumi.mx.yaml:3:",)
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -196,29 +150,23 @@ def test_a_file_that_cannot_be_read(home: ProbeCheckout, name: str) -> None:
 
 NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "service that begins with dashes": (("verify.--all",), 6, ("'verify.--all'",)),
-    "service that begins with a dash": (("deploy.-x",), 6, ("'deploy.-x'", "one of the nearest:")),
-    "task that begins with a dash": (("-deploy.postgres",), 2, ("begins with a dash",)),
-    "service as an option": (("stack.init", "-x"), 2, ("'-x' starts with a dash",)),
+    "service that begins with a dash": (("deploy.-x",), 6, ("'deploy.-x'",)),
+    "task that begins with a dash": (("-deploy.postgres",), 2, ("-deploy.postgres",)),
+    "service as an option": (("stack.init", "-x"), 2, ("'-x'",)),
     "service after a double dash": (("stack.init", "--", "-x"), 2, ("stack.init",)),
-    "service given as an option's value": (("stack.init", "--service=-x"), 2, ("'-x' starts with a dash",)),
+    "service given as an option's value": (("stack.init", "--service=-x"), 2, ("'-x'",)),
     "stack.init of an unknown service": (
-        ("stack.init", "postgers"),
-        6,
-        ("no service is called 'postgers'", "postgres,", "next: ./inv --list"),
+        ("stack.init", "postgers"), 6, ("'postgers'", "postgres,", "next: ./inv --list")
     ),
-    "unknown service": (
-        ("verify.postgers",),
-        6,
-        ("'verify.postgers'", "one of the nearest: verify.postgres, ", "next: ./inv --list"),
-    ),
+    "unknown service": (("verify.postgers",), 6, ("'verify.postgers'", "verify.postgres, ", "next: ./inv --list")),
     "unknown task": (("deplay.postgres",), 6, ("'deplay.postgres'", "deploy.postgres,")),
     "unknown key of a secret": (("secrets.set", "probe", "tokn"), 6, ("'tokn'", "token")),
-    "unknown target": (("--target", "hme", "preview.probe"), 6, ("no target is called 'hme'", "home")),
-    "target that begins with a dash": (("--target", "-x", "preview.probe"), 2, ("'-x' starts with a dash",)),
-    "empty target": (("--target", "", "preview.probe"), 2, ("--target was given without a name",)),
-    "unknown option": (("deploy.probe", "--yse"), 2, ("no option --yse", "./inv --help deploy.probe")),
+    "unknown target": (("--target", "hme", "preview.probe"), 6, ("'hme'", "home")),
+    "target that begins with a dash": (("--target", "-x", "preview.probe"), 2, ("'-x'",)),
+    "empty target": (("--target", "", "preview.probe"), 2, ("--target",)),
+    "unknown option": (("deploy.probe", "--yse"), 2, ("--yse", "./inv --help deploy.probe")),
     "dry run": (("--dry", "deploy.probe"), 2, ("./inv preview.all",)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -230,7 +178,7 @@ def test_a_name_that_is_not_right(home: ProbeCheckout, name: str) -> None:
 
 
 def test_a_variable_that_is_set_but_empty(home: ProbeCheckout) -> None:
-    home.inv("preview.probe", env={"OPS_TARGET": ""}).ends_with(2, "OPS_TARGET is set but empty", "home")
+    home.inv("preview.probe", env={"OPS_TARGET": ""}).ends_with(2, "OPS_TARGET", "home")
 
 
 # --- tools ---
@@ -248,25 +196,24 @@ def poor_path(home: ProbeCheckout) -> str:
 
 def test_a_real_target_without_pulumi(home: ProbeCheckout) -> None:
     said = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
-    said.ends_with(1, "pulumi is not on PATH, and target 'home' needs it", "the lab's own serves the lab alone")
-
-
-def without_pulumi(home: ProbeCheckout) -> AbstractContextManager[None]:
-    pulumi = home.target["tools"]["pulumi"]
-    return changed(home.lab_dir / "target.json", lambda text: text.replace(pulumi, "/nowhere/pulumi"))
-
-
-def without_kubectl(home: ProbeCheckout) -> AbstractContextManager[None]:
-    return changed(
-        home.lab_dir / "target.json", lambda text: text.replace(home.target["tools"]["kubectl"], "/nowhere/kubectl")
-    )
+    said.ends_with(1, "pulumi", "'home'")
 
 
 Missing = Callable[[ProbeCheckout], AbstractContextManager[None]]
+
+
+def without(tool: str) -> Missing:
+    def take_away(home: ProbeCheckout) -> AbstractContextManager[None]:
+        program = home.target["tools"][tool]
+        return changed(home.lab_dir / "target.json", lambda text: text.replace(program, f"/nowhere/{tool}"))
+
+    return take_away
+
+
 TOOLS: dict[str, tuple[Missing, int, tuple[str, ...]]] = {
     "nothing": (lambda _: nullcontext(), 0, ()),
-    "the lab's kubectl, in whose place the environment's serves": (without_kubectl, 0, ()),
-    "pulumi": (without_pulumi, 1, ("pulumi is not on PATH, and target 'lab' needs it",)),
+    "the lab's kubectl, in whose place the environment's serves": (without("kubectl"), 0, ()),
+    "pulumi": (without("pulumi"), 1, ("pulumi", "'lab'")),
 }
 
 
@@ -295,7 +242,7 @@ def limited(home: ProbeCheckout, size: int) -> Said:
 @pytest.mark.parametrize("size", [0, 200, 2000])
 def test_a_disk_that_is_full_from_the_start(home: ProbeCheckout, size: int) -> None:
     said = limited(home, size)
-    said.ends_with(1, "cannot be written: File too large", "expected: a disk with free space", "OPS_STATE")
+    said.ends_with(1, "File too large", "OPS_STATE")
     assert "> apply" not in said.stdout
 
 
@@ -308,6 +255,6 @@ def test_a_disk_that_fills_before_the_update(home: ProbeCheckout) -> None:
         home.at_home("preview.probe").ends_with(0)
         journal = home.runs / max(folder.name for folder in home.runs.iterdir()) / "journal.jsonl"
         said = limited(home, journal.stat().st_size + 200)
-    said.ends_with(1, "the journal of this run cannot be written: File too large", "next: free space")
+    said.ends_with(1, "File too large")
     assert "+  probe      ConfigMap probe" in said.stdout
     assert "not started: probe" in said.stdout or "failed: probe" in said.stdout
