@@ -70,12 +70,9 @@ def probe(made: ProbeCheckout) -> Iterator[ProbeCheckout]:
 
 
 PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "one that raises": (
-        RAISES,
-        ("pulumi could not preview probe", "ValueError: no such word: 'xyzzy'", "pulumi/probe/__main__.py, line 5"),
-    ),
+    "one that raises": (RAISES, ("ValueError: no such word: 'xyzzy'", "pulumi/probe/__main__.py, line 5")),
     "one with a mistake in it": (MISTYPED, ("SyntaxError: ", "pulumi/probe/__main__.py, line 3")),
-    "one that imports what is not there": ("import not_there\n", ("ModuleNotFoundError: No module named 'not_there'",)),
+    "one that imports what is not there": ("import not_there\n", ("ModuleNotFoundError", "'not_there'")),
     "one that leaves": (LEAVES, ("I go",)),
 }
 
@@ -85,7 +82,7 @@ def test_a_program_that_fails(probe: ProbeCheckout, name: str) -> None:
     text, words = PROGRAMS[name]
     probe.write_program(text)
     said = probe.inv("deploy.probe")
-    said.ends_with(1, *words, "next: correct the cause and run ./inv preview.probe")
+    said.ends_with(1, *words, "./inv preview.probe")
     assert "> apply" not in said.stdout
 
 
@@ -105,12 +102,8 @@ def broken_template(folder: Path) -> None:
 
 
 CHARTS: dict[str, tuple[Callable[[Path], None], int, tuple[str, ...]]] = {
-    "a folder without it": (
-        no_chart,
-        2,
-        ("charts:source is", "does not have", "cloudnative-pg", "Chart.yaml", "helm pull"),
-    ),
-    "a description that is no YAML": (broken_description, 1, ("a chart of probe cannot be read", "Chart.yaml")),
+    "a folder without it": (no_chart, 2, ("charts:source", "cloudnative-pg", "Chart.yaml", "helm pull")),
+    "a description that is no YAML": (broken_description, 1, ("probe", "Chart.yaml")),
     "a template that fails": (broken_template, 1, ("templates/broken.yaml:1", "nil pointer evaluating")),
 }
 
@@ -130,11 +123,7 @@ def test_a_kind_that_the_cluster_does_not_know(probe: ProbeCheckout) -> None:
     """pulumi's preview passes; the update fails after a minute of trying, and what was there before still is."""
     probe.write_program(CONFIG_MAP.format(word="first") + UNKNOWN_KIND)
     said = probe.inv("deploy.probe")
-    said.ends_with(
-        1,
-        "the cluster does not know the kind Absent (absent.example.org/v1)",
-        "CustomResourceDefinitions of that operator",
-    )
+    said.ends_with(1, "Absent (absent.example.org/v1)")
     assert "failed: probe" in said.stdout
     assert "./inv deploy.probe" in said.stdout
     assert "pending_operations" not in probe.deployment("probe")
@@ -218,8 +207,7 @@ def test_the_port_is_taken_before_the_lab_starts(stopped: Checkout) -> None:
         said = stopped.inv("deploy.postgres")
     finally:
         stranger.leave()
-    taken = f"port {port} of the lab's postgres is taken by process {os.getpid()} ("
-    said.ends_with(1, taken, f"expected: 127.0.0.1:{port} free")
+    said.ends_with(1, f"port {port}", f"process {os.getpid()} (")
     assert stranger.heard == b""
     stopped.inv("deploy.postgres").ends_with(0)
 
@@ -235,7 +223,7 @@ def test_the_port_is_taken_while_the_lab_runs(deployed: Deployed) -> None:
         said = checkout.inv("verify.postgres")
     finally:
         stranger.leave()
-    said.ends_with(4, "not verified: postgres")
+    said.ends_with(4, "postgres")
     (failed,) = [line for line in said.stdout.splitlines() if line.startswith("  FAIL")]
     assert f"{os.getpid()}" in failed, said.all
     assert b"postgres" not in stranger.heard

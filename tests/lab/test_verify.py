@@ -89,7 +89,7 @@ def moved_away(path: Path) -> Iterator[None]:
 
 
 def failed_check(done: Said) -> str:
-    done.ends_with(4, "error: not verified")
+    done.ends_with(4)
     return next(line for line in done.stdout.splitlines() if "FAIL" in line)
 
 
@@ -125,7 +125,7 @@ def test_another_cluster_is_refused(checkout: Checkout) -> None:
     ):
         done = checkout.inv("verify.postgres")
     server = f"https://127.0.0.1:{_server_port(checkout)}"
-    done.ends_with(5, f"wrong cluster: context 'lab' leads to {server}", uid, "00000000-dead-beef")
+    done.ends_with(5, "'lab'", server, uid, "00000000-dead-beef")
 
 
 @pytest.mark.parametrize("context", ["", "absent"])
@@ -141,7 +141,7 @@ def test_a_server_that_does_not_answer_is_refused(checkout: Checkout) -> None:
     closed = ports.pick(())
     with changed(checkout.lab_dir / "kubeconfig", lambda text: text.replace(str(_server_port(checkout)), str(closed))):
         done = checkout.inv("preview.all")
-    done.ends_with(5, "the API server does not answer", checkout.target["cluster_uid"])
+    done.ends_with(5, checkout.target["cluster_uid"])
     assert "preview" not in done.stdout
 
 
