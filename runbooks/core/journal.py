@@ -19,15 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbooks.core.files import Unwritable, sync_folder, unwritable
+from runbooks.core.files import Unwritable, sync_folder, unwritable, writing
 from runbooks.core.mask import Masker
 
 KEPT_RUNS = 50
 JOURNAL_FILE = "journal.jsonl"
-
-
-class JournalUnwritable(Unwritable):
-    """The record of this run cannot be written, so nothing that changes something may start."""
+ABOUT = "the journal of this run"
 
 
 class Journal:
@@ -48,30 +45,29 @@ class Journal:
     ) -> Journal:
         """Begin the record of a run of `task`, started as `argv`; all but the newest `keep` runs are removed.
 
-        Raises JournalUnwritable when the folder or the first record cannot be written.
+        Raises `Unwritable` when the folder or the first record cannot be written: then nothing may start.
         """
         runs = state_dir / "runs"
         folder = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
         journal = None
         try:
-            runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700)
-            path = folder / JOURNAL_FILE
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            journal = cls(path, descriptor, masker or Masker())
-            # Held for as long as this process lives: a run in progress is never pruned.
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            journal.write("run", task=task, argv=list(argv), pid=os.getpid())
-            # The first record is on the disk together with the folder's own name.
-            sync_folder(folder)
-            sync_folder(runs)
-        except (OSError, JournalUnwritable) as problem:
+            with writing(ABOUT, folder):
+                runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700)
+                path = folder / JOURNAL_FILE
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                journal = cls(path, descriptor, masker or Masker())
+                # Held for as long as this process lives: a run in progress is never pruned.
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                journal.write("run", task=task, argv=list(argv), pid=os.getpid())
+                # The first record is on the disk together with the folder's own name.
+                sync_folder(folder)
+                sync_folder(runs)
+        except Unwritable:
             if journal:
                 journal.close()
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(problem, JournalUnwritable):
-                raise
-            raise _unwritable(folder if journal else runs, problem) from problem
+            raise
         prune(runs, keep)
         return journal
 
@@ -83,7 +79,7 @@ class Journal:
     def write(self, kind: str, **fields: object) -> None:
         """Append one record and wait until it is on the disk.
 
-        Raises JournalUnwritable; the record is then not there at all.
+        Raises `Unwritable`; the record is then not there at all.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         record = {"time": now, "kind": kind} | {name: self._mask(value) for name, value in fields.items()}
@@ -101,7 +97,7 @@ class Journal:
                     # A torn line that stays is skipped by readers, and the caller gets the error in any case.
                     with contextlib.suppress(OSError):
                         os.ftruncate(self._descriptor, size)
-                raise _unwritable(self.path, problem) from problem
+                raise unwritable(ABOUT, self.path, problem) from problem
 
     def finish(self, exit_code: int, **summary: object) -> bool:
         """Write the last record of a run: its exit code, its own CPU seconds (children excluded), and `summary`.
@@ -110,7 +106,7 @@ class Journal:
         """
         try:
             self.write("end", exit_code=exit_code, own_cpu_seconds=round(time.process_time(), 3), **summary)
-        except JournalUnwritable:
+        except Unwritable:
             return False
         finally:
             self.close()
@@ -173,8 +169,3 @@ def _is_in_use(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _unwritable(path: Path, problem: OSError) -> JournalUnwritable:
-    error = unwritable("the journal of this run", path, problem)
-    return JournalUnwritable(error.summary, expected=error.expected, next_step=error.next_step)

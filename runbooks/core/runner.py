@@ -24,7 +24,8 @@ from runbooks.core.child import LARGEST_OUTPUT, Capture, Child, Patience
 from runbooks.core.command import Command, Outcome
 from runbooks.core.environment import child_environment, secret_variables
 from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
-from runbooks.core.journal import Journal, JournalUnwritable
+from runbooks.core.files import Unwritable
+from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
 from runbooks.core.search_path import INSTALL
 
@@ -203,7 +204,7 @@ class Runner:
         interrupted run left behind: everything else is refused by then.
 
         Raises ToolMissing, OutOfTime (a read took too long), NotApproved (the run was interrupted before this one
-        started), JournalUnwritable (before anything that changes something), ToolFailed (more output than is kept).
+        started), Unwritable (before anything that changes something), ToolFailed (more output than is kept).
         """
         with self._relay.during_command():
             seen = len(self._relay.seen) if after_interrupt else 0
@@ -339,13 +340,13 @@ class Runner:
             output = {"stdout": outcome.shown_stdout, "stderr": outcome.shown_stderr}
         try:
             self.journal.write("command", **fields, **output)
-        except JournalUnwritable as problem:
+        except Unwritable as problem:
             # The disk is full. How the command ended matters most, and is returned in any case; what would change
             # something next is refused by `journal.write("start")`.
             if not self._journal_failed:
                 self._journal_failed = True
                 self._report(problem.summary)
-            with contextlib.suppress(JournalUnwritable):
+            with contextlib.suppress(Unwritable):
                 self.journal.write("command", **fields, output_lost=True)
 
     def _refuse_lost_output(self, outcome: Outcome, callbacks: list[_Callback], *captures: Capture) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runbooks.core.journal import Journal, JournalUnwritable, prune, read_journal, runs_of
+from runbooks.core.journal import Journal, Unwritable, prune, read_journal, runs_of
 from runbooks.core.mask import Masker
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -154,13 +154,13 @@ def test_a_full_disk_is_one_clear_error_and_the_file_stays_whole(tmp_path: Path)
     code = """
     import sys
     from pathlib import Path
-    from runbooks.core.journal import Journal, JournalUnwritable
+    from runbooks.core.journal import Journal, Unwritable
     journal = Journal.open(Path(sys.argv[1]), "status", [])
     journal.write("line", text="fits")
     for _ in range(2):
         try:
             journal.write("line", text="x" * 20_000)
-        except JournalUnwritable as error:
+        except Unwritable as error:
             print(error.exit_code, error.summary, "|", error.next_step)
     journal.write("line", text="fits too")
     print(journal.finish(1, text="x" * 20_000))
@@ -194,7 +194,7 @@ def python(code: str, state: Path, **settings: object) -> subprocess.Popen[str]:
 
 def test_a_folder_that_cannot_be_made_is_the_same_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
-    with pytest.raises(JournalUnwritable, match="Not a directory"):
+    with pytest.raises(Unwritable, match="Not a directory"):
         Journal.open(tmp_path / "state", "status", [])
 
 
@@ -202,14 +202,14 @@ def test_a_device_without_space(journal: Journal) -> None:
     device = os.open("/dev/full", os.O_WRONLY)
     os.dup2(device, journal._descriptor)
     os.close(device)
-    with pytest.raises(JournalUnwritable, match="No space left on device"):
+    with pytest.raises(Unwritable, match="No space left on device"):
         journal.write("line")
     assert journal.finish(0) is False
 
 
 def test_after_the_end_nothing_is_written(journal: Journal) -> None:
     assert journal.finish(0)
-    with pytest.raises(JournalUnwritable):
+    with pytest.raises(Unwritable):
         journal.write("line")
     assert len(read_journal(journal.path)) == 2
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from runbooks.core.child import Capture, Patience
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
-from runbooks.core.journal import Journal, JournalUnwritable, read_journal
+from runbooks.core.journal import Journal, Unwritable, read_journal
 from runbooks.core.mask import Masker
 from runbooks.core.runner import CommandFailed, Runner, ToolMissing
 
@@ -446,7 +446,7 @@ def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[...,
 def test_a_full_disk_stops_what_changes_something_before_it_starts(ops: Setting, tmp_path: Path) -> None:
     full(ops.journal)
     mark = tmp_path / "changed"
-    with pytest.raises(JournalUnwritable) as refused:
+    with pytest.raises(Unwritable) as refused:
         ops.runner.run(Command(argv=("touch", str(mark)), mutates=True))
     assert "No space left on device" in refused.value.summary
     assert refused.value.exit_code == 1
