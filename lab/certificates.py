@@ -12,6 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -23,7 +24,7 @@ _UNITS = {"h": "hours", "m": "minutes", "s": "seconds"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a certificate contains; defaults as in cert-manager."""
+    """What a new certificate is to contain; defaults as in cert-manager."""
 
     common_name: str = ""
     organizations: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class Found:
     not_before: datetime
     not_after: datetime
     is_authority: bool
-    public_key: bytes = field(repr=False)
+    public_key: CertificatePublicKeyTypes = field(repr=False)
 
 
 def wanted_of(spec: Mapping[str, Any]) -> Wanted:
@@ -119,16 +120,13 @@ def read(pem: str) -> Found:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         is_authority=bool(constraints and constraints.ca),
-        public_key=certificate.public_key().public_bytes(*_SPKI),
+        public_key=certificate.public_key(),
     )
 
 
 def belongs_to(found: Found, key: str) -> bool:
     """Whether this private key is the certificate's. Raises ValueError for a text that is not a key."""
-    return _load_key(key).public_key().public_bytes(*_SPKI) == found.public_key
-
-
-_SPKI = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return _load_key(key).public_key() == found.public_key
 
 
 def new_key(algorithm: str = "RSA", size: int = 0) -> Key:

@@ -62,7 +62,7 @@ def ensure(folder: Path) -> Keys:
 
 @dataclass(frozen=True)
 class Seal:
-    """Encrypts for one stack; another stack's ciphertext does not open."""
+    """Encrypts and decrypts for one stack; the ciphertext of another stack does not open."""
 
     key: bytes
     stack: str

@@ -205,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def shorten(path: str) -> str:
-    """A path as the log may show it: no query, no control characters, not endless."""
+    """A path as the log may show it: without query and control characters, 200 characters at most."""
     return repr(path.partition("?")[0][:200])
 
 

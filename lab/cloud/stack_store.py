@@ -107,7 +107,7 @@ class StackStore:
         return Stack(**stored)
 
     def create(self, stack: Stack) -> None:
-        """Raises `ApiError` 409 when there is one of that name; the text is matched by the CLI."""
+        """Raises `ApiError` 409 when there is one of that name; the CLI matches the text."""
         with self._locks.setdefault((stack.project, stack.name), threading.RLock()):
             if (self.folder(stack) / "stack.json").exists():
                 raise ApiError(409, "Stack already exists")
@@ -117,7 +117,7 @@ class StackStore:
             self.save(stack)
 
     def rename(self, stack: Stack, project: str, name: str) -> None:
-        """Moves the stack and rewrites its state. Raises `ApiError` 409 when there is one of that name."""
+        """Move the stack and rewrite its state. Raises `ApiError` 409 when there is one of that name."""
         renamed = replace(stack, project=project, name=name, sealed_for=stack.sealed_for or stack.full_name)
         if (self.folder(renamed) / "stack.json").exists():
             raise ApiError(409, "Stack already exists")
@@ -176,11 +176,11 @@ class StackStore:
         if not stack.active_update:
             return None
         update = self.update(stack, stack.active_update)
-        # An end of which the crash of a server kept only the first half.
+        # The server may have crashed after the update had ended and before the stack was freed.
         return update if update.status == RUNNING else None
 
     def end_update(self, stack: Stack, update: Update, status: str) -> None:
-        """Marks it as ended, keeps the deployment it left, and frees the stack for the next."""
+        """Mark it as ended, keep the deployment it left, and free the stack for the next update."""
         update.status, update.ended, update.lease_until = status, int(time.time()), 0.0
         if not update.is_preview:
             self._keep_version(stack, update.version)

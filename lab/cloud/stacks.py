@@ -140,7 +140,7 @@ class Stacks:
         return update.id
 
     def history(self, request: Request) -> Answer:
-        """Updates, the newest first, without previews."""
+        """List the updates, the newest first, without previews."""
         made = [update for update in self.store.updates(self.find(request)) if update.version]
         size, page = request.number("pageSize"), request.number("page") or 1
         if size is not None:

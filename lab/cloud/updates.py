@@ -44,7 +44,7 @@ class Updates:
         ]
 
     def create(self, request: Request) -> Answer:
-        """Announces an operation; nothing is locked yet."""
+        """Announce an operation; nothing is locked yet."""
         kind = request.path.rstrip("/").rsplit("/", 1)[-1]
         body = request.json()
         metadata = body.get("metadata") or {}
@@ -62,7 +62,7 @@ class Updates:
         return Answer(content={"updateID": update.id, **nothing})
 
     def start(self, request: Request) -> Answer:
-        """Takes the stack, unless it is a preview. 409 while another update has a lease."""
+        """Start an update, which locks the stack unless it is a preview. 409 while another update has a lease."""
         with self._stack(request) as stack:
             update = self.store.update(stack, request.params["update"])
             if update.status != "requested":
@@ -94,7 +94,7 @@ class Updates:
         return {"token": self.keys.update_token(update.id), "tokenExpiration": int(update.lease_until)}
 
     def checkpoint(self, request: Request) -> Answer:
-        """The whole state; the engine sends it before and after each step."""
+        """Store the whole state, which the engine sends before and after each step."""
         body = request.json()
         with self._lock_running(request) as (stack, update):
             if update.is_preview:
@@ -104,7 +104,7 @@ class Updates:
         return DONE
 
     def events(self, request: Request) -> Answer:
-        """All but the summary, which the history shows, are dropped."""
+        """Keep the summary, which the history shows, and drop all other events."""
         events = request.json().get("events") or ()
         with self._lock_running(request) as (stack, update):
             for event in events:
@@ -114,7 +114,7 @@ class Updates:
         return Answer()
 
     def complete(self, request: Request) -> Answer:
-        """Frees the stack. The same status twice is accepted: the CLI repeats a call that was not answered."""
+        """End the update. The same status twice is accepted: the CLI repeats a call that was not answered."""
         status = request.json().get("status")
         if status not in RESULTS:
             raise ApiError(400, f"the status is not one of {', '.join(RESULTS)}")
@@ -132,7 +132,7 @@ class Updates:
         return DONE
 
     def cancel(self, request: Request) -> Answer:
-        """Ends an update from outside: from now on its lease and its token are refused, and the next one may start."""
+        """End an update from outside: its lease and its token are refused from now on, and the next one may start."""
         with self._stack(request) as stack:
             update = self.store.update(stack, request.params["update"])
             if update.status not in ("requested", RUNNING):
@@ -167,9 +167,9 @@ class Updates:
 
 
 def _refuse_without_lease(update: Update) -> None:
-    """403 ends the CLI's renewal of its lease (pulumi pkg/backend/httpstate/state.go) and with the next state the run.
+    """Refuse with 403, which ends the CLI's renewal of its lease and, with the next state, the run.
 
-    The second text is the service's own (pulumi issue 7094).
+    Source: pulumi pkg/backend/httpstate/state.go. The second text is the service's own (pulumi issue 7094).
     """
     if update.status == "cancelled":
         raise ApiError(403, "The update was cancelled.")

@@ -328,7 +328,7 @@ def signing_pair(api: Api, namespace: str, name: str) -> Pair:
 def status_of(
     certificate: Object, secret: Object | None, *, issuing: Reason | None = None, issued: bool = False
 ) -> Object:
-    """The status as the Secret makes it; None for what is to be removed."""
+    """The status that follows from the Secret. A None removes the field."""
     status = certificate.get("status") or {}
     wrong = violation(certificate, secret)
     reason, message = wrong or (READY, "Certificate is up to date and has not expired")

@@ -140,7 +140,7 @@ class Installations:
                     self.api.delete(kind, namespace, name)
 
     def _clean_up(self, installation: Object) -> float | None:
-        """Its objects first, then the claims that are not to be kept, then the finalizer."""
+        """Delete its objects, then the claims with the reclaim policy Delete, then the finalizer."""
         if not objects.has_finalizer(installation, FINALIZER):
             return None
         meta = installation["metadata"]
@@ -157,7 +157,7 @@ class Installations:
 
 
 def status_of(installation: Object, hosts: list[Host], *, ready: int, errors: list[str]) -> dict[str, Any]:
-    """Completed when every host is ready; None for what is to be taken away."""
+    """The status, `Completed` when every host is ready. A None removes the field."""
     meta = installation["metadata"]
     domain = f"{meta['namespace']}.svc.cluster.local"
     endpoint = f"clickhouse-{meta['name']}.{domain}"

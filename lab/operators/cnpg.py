@@ -236,7 +236,7 @@ class Clusters:
     # -- the server ---------------------------------------------------------------------------------------------
 
     def _superuser_password(self, cluster: Object, record: Record) -> str:
-        """The password the server shall have: from the Cluster's Secret, a generated one, or one that no Secret has."""
+        """The superuser's password: from the Cluster's Secret, generated into one, or known to the operator alone."""
         spec, (namespace, name) = cluster["spec"], objects.key_of(cluster)
         generated = f"{name}-superuser"
         chosen = (spec.get("superuserSecret") or {}).get("name")
@@ -258,7 +258,7 @@ class Clusters:
         return password
 
     def _run_server(self, cluster: Object, place: postgres.Place, record: Record, password: str) -> Parameters:
-        """Have the server run with the parameters it accepts; when it does not start with them, without."""
+        """Start the server with the parameters it accepts, or without any if it does not start with them."""
         if record.get("port") not in (None, place.port):
             postgres.stop(place.data)
         record |= {"uid": cluster["metadata"]["uid"], "port": place.port}

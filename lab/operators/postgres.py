@@ -130,8 +130,8 @@ def folder_of(lab_dir: Path, namespace: str, name: str) -> Path:
 
 
 def _as_server() -> list[str]:
-    """Words before a server command. PostgreSQL refuses to run as root; as root it becomes `nobody`, which may still
-    walk through root's private folders (no user is added, no folder is opened to others)."""
+    """The first words of a server's command line. PostgreSQL refuses to run as root, so it becomes `nobody` there,
+    who may still walk through root's private folders: no user is added, no folder is opened to others."""
     if os.geteuid() != 0:
         return []
     if find_program("setpriv") is None:

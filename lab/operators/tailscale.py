@@ -184,7 +184,7 @@ class Tailscale:
         return not all(problems)
 
     def _problem(self, namespace: str, path: str, backend: Mapping[str, Any]) -> str:
-        """Why a backend is left out; empty when it is not."""
+        """Why a backend is left out; empty when it is used."""
         wanted = backend.get("service")
         if not wanted:
             return f'backend for path "{path}" is missing service'

@@ -182,7 +182,7 @@ class Supervisor:
     """The components that this run started."""
 
     def bring_up(self, components: Sequence[Component]) -> None:
-        """Returns when every component is ready; needs that are not among `components` count as ready.
+        """Start the components and wait until every one is ready; needs that are not among them count as ready.
 
         Raises `OpsError` for a port that another process took, `ToolFailed` (with the last lines of the log) for a
         component that ends or is not ready in its time.

@@ -39,7 +39,7 @@ OF_USER = (ON_PATH, INSTALLED)
 
 
 def find_tools(report: Callable[[str], None]) -> list[Found]:
-    """Every program that the lab and its commands need; what is nowhere is built (minutes). Raises `OpsError`."""
+    """Find every program that the lab and its commands need; build what is missing (minutes). Raises `OpsError`."""
     found = toolchain.resolve(report, (*SERVERS, *CLIENTS))
     return [*found.values(), kubectl(), postgresql_plugin()]
 

@@ -54,7 +54,7 @@ class Found:
 
 
 def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
-    """The tools called `names`, building what is nowhere.
+    """Find the tools called `names`, and build those that are missing.
 
     A pulumi of the user's brings its language host and takes the place of `esc`. Raises `OpsError` when there is no
     usable Go, `ToolFailed` when a build fails.

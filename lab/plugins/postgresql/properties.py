@@ -153,7 +153,7 @@ def record(resource: Resource, live: Values) -> Values:
 
 
 def follow(resource: Resource, inputs: Values, old: Values, new: Values) -> Values:
-    """Inputs that stand for the outputs `new`: those of before, changed where the outputs have changed."""
+    """The inputs of before, changed where the outputs have changed, so that they lead to the outputs `new`."""
     if not inputs:
         return {key: value for key, value in new.items() if value not in (None, [], "")}
     changed = {key for key in resource.properties if key in inputs and key in old and new.get(key) != old[key]}
