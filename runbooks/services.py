@@ -46,7 +46,7 @@ SERVICES: tuple[Service, ...] = (
         needs=("cnpg", "tailscale"),
         stateful=True,
         checks=("postgres",),
-        exposed=("svc/postgresql-cluster-rw-ext",),
+        exposed={"svc/postgresql-cluster-rw-ext": "ts_hostname"},
     ),
     Service(
         name="n8n",
@@ -56,7 +56,7 @@ SERVICES: tuple[Service, ...] = (
         reference=POSTGRES,
         stateful=True,
         checks=("n8n",),
-        exposed=("ingress/n8n-editor",),
+        exposed={"ingress/n8n-editor": "editor_url"},
     ),
     Service(
         name="glance",
@@ -64,7 +64,7 @@ SERVICES: tuple[Service, ...] = (
         about="Glance: the start page, with links to every app and whether it works",
         needs=("tailscale",),
         checks=("glance",),
-        exposed=("ingress/glance",),
+        exposed={"ingress/glance": "url"},
     ),
     Service(
         name="immich",
@@ -74,7 +74,7 @@ SERVICES: tuple[Service, ...] = (
         reference=POSTGRES,
         stateful=True,
         checks=("immich",),
-        exposed=("ingress/immich",),
+        exposed={"ingress/immich": "url"},
     ),
     Service(
         name="stitch",
@@ -94,7 +94,7 @@ SERVICES: tuple[Service, ...] = (
         reference=POSTGRES,
         stateful=True,
         checks=("temporal",),
-        exposed=("ingress/temporal-web", "svc/temporal-grpc"),
+        exposed={"ingress/temporal-web": "url", "svc/temporal-grpc": "grpc_address"},
     ),
     Service(
         name="monitoring",
@@ -102,7 +102,7 @@ SERVICES: tuple[Service, ...] = (
         about="Prometheus, Alertmanager and Grafana, with dashboards and alerts",
         needs=("tailscale",),
         checks=("monitoring",),
-        exposed=("ingress/monitoring-grafana",),
+        exposed={"ingress/monitoring-grafana": "grafana_url"},
     ),
     Service(
         name="clickhouse",
@@ -119,7 +119,7 @@ SERVICES: tuple[Service, ...] = (
         reference=POSTGRES,
         stateful=True,
         checks=("superset",),
-        exposed=("ingress/superset",),
+        exposed={"ingress/superset": "url"},
     ),
     Service(
         name="jupyterhub",
@@ -129,7 +129,7 @@ SERVICES: tuple[Service, ...] = (
         reference=POSTGRES,
         stateful=True,
         checks=("jupyterhub",),
-        exposed=("ingress/jupyterhub",),
+        exposed={"ingress/jupyterhub": "url"},
     ),
 )
 

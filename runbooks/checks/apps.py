@@ -17,13 +17,13 @@ from runbooks.checks.cluster import (
     endpoint_check,
     exports_of,
     make_check,
-    report,
+    run_and_report,
     secret_value,
     stack_is_deployed,
     workloads_check,
 )
 from runbooks.checks.inside import ANSWERS, Inside, Page, simulated
-from runbooks.core.findings import Check, Finding, State, failed, passed, run_checks
+from runbooks.core.findings import Check, Finding, State, failed, passed
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -139,12 +139,11 @@ def verify(session: Session, service: Service) -> list[Finding]:
         make_check(session, INGRESSES_SERVED, ingresses, wait=CONTROLLER_TAKES),
         *([tailscale.all_are_exposed(session, service)] if service.exposed else []),
     ]
-    findings = report(session, run_checks(checks))
+    findings = run_and_report(session, checks)
     if any(finding.state is State.FAILED for finding in findings):
         return findings
     if service.exposed:
-        page = app.health[-1].page if app.health else tailscale.ANY_PAGE
-        findings += tailscale.verify_exposures(session, namespace, page)
+        findings += tailscale.verify_exposures(session, namespace, app.health[-1].page if app.health else None)
     return findings + cf_tunnel.verify_public(session, namespace)
 
 

@@ -10,11 +10,11 @@ from runbooks.checks.cluster import (
     endpoint_check,
     kinds_check,
     make_check,
-    report,
+    run_and_report,
     stack_is_deployed,
     workloads_check,
 )
-from runbooks.core.findings import Finding, failed, not_tried, passed, run_checks
+from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, condition, is_current, metadata, text_at
@@ -61,7 +61,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
         make_check(session, ISSUERS_READY, issuers, wait=120.0, continue_on_failure=True),
         make_check(session, CERTIFICATES_VALID, certificates, wait=60.0),
     ]
-    return report(session, run_checks(checks))
+    return run_and_report(session, checks)
 
 
 def issuers_are_ready(found: Sequence[Json]) -> Finding:

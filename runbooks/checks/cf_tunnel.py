@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from runbooks.checks import inside
 from runbooks.checks.cluster import (
-    CELLS,
     CONTROLLER_TAKES,
     INGRESSES,
     Cluster,
@@ -22,16 +21,17 @@ from runbooks.checks.cluster import (
     deployment_check,
     make_check,
     network_of,
+    object_check,
     report,
-    report_unless_expected,
+    run_and_report,
     secret_check,
     stack_is_deployed,
     untried,
+    verify_each,
     workloads_check,
 )
 from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
-from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
-from runbooks.core.parallel import side_by_side
+from runbooks.core.findings import Check, Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, KubectlFailed, dig, metadata, text_at
@@ -74,7 +74,7 @@ NO_ROUTE = "the controller reports it as an event TransformFailed, and routes no
 NO_RULE = "the tunnel has no rule for it: look at the controller's events on the Ingress"
 TUNNEL_DOWN = "Cloudflare's edge has no connector to pass it on to: check the connectors and their token"
 APP_DOWN = "the connector does not reach the Service, or the app behind it answers with an error"
-COLUMNS = ("object", "address", "taken up", "routed", "answers")
+COLUMNS = {"taken up": TAKEN_UP, "routed": ROUTED, "answers": PUBLIC_ANSWERS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
         connections(session, service),
         workloads_check(session, service),
     ]
-    return report(session, run_checks(checks)) + verify_public(session)
+    return run_and_report(session, checks) + verify_public(session)
 
 
 def connections(session: Session, service: Service) -> Check:
@@ -152,16 +152,18 @@ def verify_public(session: Session, namespace: str = "") -> list[Finding]:
         found = public_ingresses(cluster_of(session), namespace)
     except KubectlFailed as error:
         return report(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
-    rows, findings = [], []
-    looked = side_by_side(
-        session.reporter, found, lambda item: run_checks(public_checks(session, item), subject=item.subject)
+    if not found:
+        return []
+    return verify_each(
+        session,
+        "On the internet",
+        ("object", "address"),
+        COLUMNS,
+        found,
+        shown=lambda item: ", ".join(item.urls),
+        checks=lambda item: public_checks(session, item),
+        untried_in_lab=NEEDS_INTERNET,
     )
-    for item, seen in zip(found, looked, strict=True):
-        rows.append([item.subject, ", ".join(item.urls), *(CELLS[finding.state] for finding in seen)])
-        findings += seen
-    if rows:
-        session.reporter.table("On the internet", COLUMNS, rows)
-    return report_unless_expected(session, findings, NEEDS_INTERNET)
 
 
 def public_ingresses(cluster: Cluster, namespace: str = "") -> list[Public]:
@@ -172,26 +174,18 @@ def public_ingresses(cluster: Cluster, namespace: str = "") -> list[Public]:
 
 def public_checks(session: Session, item: Public) -> list[Check]:
     """Taken up, routed, and answering to a client that comes from the internet."""
-    cluster, network = cluster_of(session), network_of(session)
-    namespace, name = metadata(item.obj)
+    network, subject = network_of(session), metadata(item.obj)
 
-    def with_newest(check: str, judge: Callable[[Public], Finding]) -> Callable[[], Finding]:
-        def look() -> Finding:
-            obj = cluster.find(INGRESSES, name, namespace)
-            if obj is None:
-                cause = "it was deleted while it was checked"
-                return failed(check, f"{item.subject} is gone", cause=cause, next_step=item.show)
-            return judge(Public(obj=obj))
-
-        return look
+    def of_newest(check: str, judge: Callable[[Public], Finding], wait: float = 0.0) -> Check:
+        return object_check(
+            session, check, INGRESSES, subject, lambda obj: judge(Public(obj=obj)), next_step=item.show, wait=wait
+        )
 
     def routed(public: Public) -> Finding:
-        return is_routed(public, {metadata(obj)[1]: obj for obj in cluster.list("services", namespace)})
+        services = cluster_of(session).list("services", subject[0])
+        return is_routed(public, {metadata(obj)[1]: obj for obj in services})
 
-    checks = [
-        make_check(session, TAKEN_UP, with_newest(TAKEN_UP, is_taken_up), next_step=item.show, wait=CONTROLLER_TAKES),
-        make_check(session, ROUTED, with_newest(ROUTED, routed), next_step=item.show),
-    ]
+    checks = [of_newest(TAKEN_UP, is_taken_up, CONTROLLER_TAKES), of_newest(ROUTED, routed)]
     if network is None:
         return [*checks, untried(PUBLIC_ANSWERS, NO_INTERNET)]
     fetch = network.fetch

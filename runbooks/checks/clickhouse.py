@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 
 from runbooks.checks import inside
 from runbooks.checks.cluster import (
-    cluster_of,
     deployment_check,
     endpoint_check,
     make_check,
-    report,
+    object_check,
+    run_and_report,
     stack_is_deployed,
     workloads_check,
 )
 from runbooks.checks.inside import SELECTS, Get, Inside, simulated
-from runbooks.core.findings import Check, Finding, failed, passed, run_checks
+from runbooks.core.findings import Check, Finding, failed, passed
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.tools.kubectl import Json, dig, text_at
+from runbooks.tools.kubectl import Json, dig, metadata, text_at
 
 KIND = "clickhouseinstallations.clickhouse.altinity.com"
 INSTALLATION = "clickhouse"
@@ -52,28 +52,24 @@ def verify(session: Session, service: Service) -> list[Finding]:
     exported: list[Login] = []
     cause = "its Pod does not start or does not get ready: look at its events"
 
-    def installation() -> Finding:
-        found = cluster_of(session).find(KIND, INSTALLATION, service.namespace)
-        return is_completed(found, service.namespace)
-
+    step = f"kubectl -n {service.namespace} describe {KIND} {INSTALLATION}"
     checks = [
         stack_is_deployed(session, service),
         deployment_check(session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=cause),
-        make_check(session, COMPLETED, installation, wait=120.0),
+        object_check(
+            session, COMPLETED, KIND, (service.namespace, INSTALLATION), is_completed, next_step=step, wait=120.0
+        ),
         endpoint_check(session, HAS_ENDPOINT, service.namespace, SERVICE),
         workloads_check(session, service, required=True),
         Check(name=OUTPUTS_THERE, look=lambda: login_is_exported(session, service, exported)),
         query(session, exported),
     ]
-    return report(session, run_checks(checks))
+    return run_and_report(session, checks)
 
 
-def is_completed(obj: Json | None, namespace: str) -> Finding:
+def is_completed(obj: Json) -> Finding:
     """`status.status` is Completed and every host is counted. The operator keeps no conditions."""
-    step = f"kubectl -n {namespace} describe {KIND} {INSTALLATION}"
-    if obj is None:
-        cause = "the stack did not create it, or it was deleted by hand"
-        return failed(COMPLETED, f"no installation {INSTALLATION}", cause=cause, next_step=step, final=True)
+    step = f"kubectl -n {metadata(obj)[0]} describe {KIND} {INSTALLATION}"
     state = text_at(obj, "status", "status") or "no status yet"
     done, hosts = dig(obj, "status", "hostsCompleted") or 0, dig(obj, "status", "hosts") or 0
     evidence = f"{state}, {done} of {hosts} hosts"

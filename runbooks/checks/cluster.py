@@ -1,6 +1,7 @@
-"""What the checks share: questions to the cluster, how a check is built from one, and verdicts on common objects.
+"""What the checks share: checks that several services have, questions to the cluster, and how findings are shown.
 
-Objects are as `kubectl get -o json` gives them. The functions that judge (`…_is_…`, `…_has_…`, `…_are_…`) ask nothing.
+A builder returns a `Check`, which asks the cluster anew each time it is tried. Objects are as `kubectl get -o json`
+gives them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from runbooks.core.errors import OpsError
-from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
+from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed, run_checks
+from runbooks.core.parallel import side_by_side
 from runbooks.core.runner import Runner
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
@@ -29,12 +31,349 @@ WORKLOADS = "deployments.apps,statefulsets.apps,daemonsets.apps"
 STACK_DEPLOYED = "its stack is deployed"
 WORKLOADS_READY = "everything in its namespace is ready"
 CRD_MISSING = "CRDs not found: the operator that brings them was not applied, or not yet"
-NO_ENDPOINTS = "no Pod behind the Service is ready: look at the Pods' events"
+NOT_THERE = "its deployment did not finish, or it was deleted by hand"
+NO_ENDPOINTS = "no Pod behind the Service is ready: look at the Pods' events, and whether it is scaled to zero"
 NO_TAILNET = "the lab has no tailnet"
 CONTROLLER_TAKES = 60.0
 """Seconds a controller may need until a Pod is ready or an object has its address: images are pulled first."""
 LAB_PATIENCE = 20.0
 """Seconds; the lab's controllers answer within moments."""
+
+
+# --- builders of checks ------------------------------------------------------------------------------------------
+
+
+def make_check(
+    session: Session,
+    name: str,
+    judge: Callable[[], Finding],
+    *,
+    next_step: str = "./inv doctor",
+    wait: float = 0.0,
+    deciding: bool = True,
+    continue_on_failure: bool = False,
+) -> Check:
+    """A check that asks the cluster; a kubectl that fails fails it. `wait`: seconds it may take to pass."""
+
+    def look() -> Finding:
+        try:
+            return judge()
+        except KubectlFailed as error:
+            cause = {
+                Trouble.UNKNOWN_KIND: CRD_MISSING,
+                Trouble.FORBIDDEN: "the kubeconfig's user lacks the right to read this",
+                Trouble.UNREACHABLE: "the API server stopped answering",
+            }.get(error.trouble, "")
+            return failed(name, error.summary, cause=cause, next_step=error.next_step or next_step)
+
+    return Check(
+        name=name,
+        look=look,
+        patience=patience(session, wait),
+        deciding=deciding,
+        continue_on_failure=continue_on_failure,
+    )
+
+
+def patience(session: Session, seconds: float) -> float:
+    return min(seconds, LAB_PATIENCE) if session.target.ephemeral else seconds
+
+
+def object_check(
+    session: Session,
+    check: str,
+    kind: str,
+    subject: tuple[str, str],
+    judge: Callable[[Json], Finding],
+    *,
+    next_step: str,
+    absent: str = NOT_THERE,
+    wait: float = 0.0,
+    continue_on_failure: bool = False,
+) -> Check:
+    """One object, by its namespace and name. `absent`: the likely cause where it does not exist."""
+    namespace, name = subject
+
+    def look() -> Finding:
+        obj = cluster_of(session).find(kind, name, namespace)
+        if obj is None:
+            evidence = f"{kind} {namespace + '/' if namespace else ''}{name} not found"
+            return failed(check, evidence, cause=absent, next_step=next_step, final=True)
+        return judge(obj)
+
+    return make_check(session, check, look, next_step=next_step, wait=wait, continue_on_failure=continue_on_failure)
+
+
+def untried(check: str, why: str = NO_TAILNET) -> Check:
+    """A check that the lab cannot try; `LAB_UNTRIED` in `of_service.py` lists them all."""
+    return Check(name=check, look=lambda: not_tried(check, why))
+
+
+def stack_is_deployed(session: Session, service: Service) -> Check:
+    def judge() -> Finding:
+        stack = session.stack(service)
+        if is_deployed(session, stack):
+            return passed(STACK_DEPLOYED, stack.reference)
+        evidence = "its state holds nothing" if has_stack(session, stack) else f"there is no stack {stack.reference}"
+        return failed(
+            STACK_DEPLOYED, evidence, cause="it is not deployed here", next_step=f"./inv deploy.{service.name}"
+        )
+
+    return Check(name=STACK_DEPLOYED, look=judge)
+
+
+def deployment_check(
+    session: Session, check: str, service: Service, *, name: str = "", labels: str = "", cause: str
+) -> Check:
+    """The Deployment of an operator runs, by its name or by its labels where the chart chooses the name."""
+    namespace = service.namespace
+    step = f"kubectl -n {namespace} get deploy,pods; kubectl -n {namespace} logs "
+    step += f"deploy/{name} --tail=20" if name else f"-l {labels} --tail=20"
+
+    def judge() -> Finding:
+        cluster = cluster_of(session)
+        listed = [cluster.find(DEPLOYMENTS, name, namespace)] if name else cluster.list(DEPLOYMENTS, namespace, labels)
+        found = next(iter(listed), None)
+        if found is None:
+            evidence = f"{DEPLOYMENTS} {namespace}/{name or labels} not found"
+            return failed(check, evidence, cause=NOT_THERE, next_step=f"./inv deploy.{service.name}", final=True)
+        shown, problem = "/".join(metadata(found)), rollout_problem(found)
+        if problem:
+            return failed(check, f"{shown}: {problem}", cause=cause, next_step=step)
+        if not (wanted := wanted_pods(found)):
+            return failed(
+                check, f"{shown} is scaled to zero", cause=SCALED_DOWN, next_step=f"./inv repair.{service.name}"
+            )
+        return passed(check, f"{shown}: {wanted} of {wanted} ready")
+
+    return make_check(session, check, judge, next_step=step, wait=CONTROLLER_TAKES)
+
+
+def workloads_check(session: Session, service: Service, *, required: bool = False) -> Check:
+    """Every Deployment, StatefulSet and DaemonSet of its namespace is rolled out.
+
+    None at all is not a pass. Where some are `required`, that is a failure, and so is all of them scaled to zero.
+    """
+    namespace = service.namespace
+    step = f"kubectl -n {namespace} get pods,events"
+
+    def judge() -> Finding:
+        found = cluster_of(session).list(WORKLOADS, namespace)
+        if not found:
+            nothing = f"namespace {namespace} holds no Deployment, StatefulSet or DaemonSet"
+            if required:
+                return failed(WORKLOADS_READY, nothing, cause=NOT_THERE, next_step=step, final=True)
+            return not_tried(WORKLOADS_READY, nothing, deciding=False)
+        behind = [
+            f"{text_at(obj, 'kind')} {metadata(obj)[1]}: {problem}"
+            for obj in found
+            if (problem := rollout_problem(obj))
+        ]
+        if behind:
+            cause = "Pods that do not get ready: look at their events"
+            return failed(WORKLOADS_READY, "; ".join(behind), cause=cause, next_step=step)
+        evidence = f"{len(found)} of {len(found)}: " + ", ".join(metadata(obj)[1] + remark_on(obj) for obj in found)
+        if required and not any(wanted_pods(obj) for obj in found):
+            return failed(WORKLOADS_READY, evidence, cause=SCALED_DOWN, next_step=f"./inv repair.{service.name}")
+        return passed(WORKLOADS_READY, evidence)
+
+    return make_check(session, WORKLOADS_READY, judge, next_step=step, wait=CONTROLLER_TAKES)
+
+
+SCALED_DOWN = "it was scaled to zero, by a person or an autoscaler, so nothing runs"
+
+
+def rollout_problem(workload: Json) -> str:
+    """Why a workload is not rolled out, as `kubectl rollout status` judges it; empty when it is.
+
+    Ready Pods prove nothing alone: those of the last version stay while the new ones do not start.
+    Source: kubectl, pkg/polymorphichelpers/rollout_status.go.
+    """
+    if not is_current(workload):
+        return "its newest version is not rolled out yet"
+    kind, wanted = text_at(workload, "kind"), wanted_pods(workload)
+    ready, updated = "readyReplicas", "updatedReplicas"
+    if kind == "DaemonSet":
+        ready, updated = "numberReady", "updatedNumberScheduled"
+    counts = {key: dig(workload, "status", key) or 0 for key in (ready, updated, "replicas")}
+    seen = f"{counts[ready]} of {wanted} ready"
+    if counts[ready] < wanted:
+        available = condition(workload, "Available")
+        return seen if available is None or available.is_true else f"{seen}; {available}"
+    if is_on_delete(workload):
+        return ""
+    if kind == "StatefulSet":
+        partition = dig(workload, "spec", "updateStrategy", "rollingUpdate", "partition") or 0
+        newest, running = (text_at(workload, "status", key) for key in ("updateRevision", "currentRevision"))
+        is_behind = counts[updated] < wanted - partition if partition else newest != running
+    else:
+        # More Pods than updated ones: the old ones are not gone.
+        is_behind = counts[updated] < wanted or (kind == "Deployment" and counts["replicas"] > counts[updated])
+    if is_behind:
+        stopped = "; it is paused" if dig(workload, "spec", "paused") else ""
+        return f"{seen}, {min(counts[updated], wanted)} of them of the newest version{stopped}"
+    available = condition(workload, "Available")
+    return f"{seen}; {available}" if available and not available.is_true else ""
+
+
+def wanted_pods(workload: Json) -> int:
+    if text_at(workload, "kind") == "DaemonSet":
+        return dig(workload, "status", "desiredNumberScheduled") or 0
+    replicas = dig(workload, "spec", "replicas")
+    return 1 if replicas is None else int(replicas)
+
+
+def is_on_delete(workload: Json) -> bool:
+    """Its Pods keep their version until they are deleted, so older ones are what was asked for."""
+    return text_at(workload, "spec", "updateStrategy", "type") == "OnDelete"
+
+
+def remark_on(workload: Json) -> str:
+    """What its readiness does not show."""
+    if not wanted_pods(workload):
+        return " (scaled to zero)" if text_at(workload, "kind") != "DaemonSet" else " (no node takes it)"
+    revisions = {text_at(workload, "status", key) for key in ("updateRevision", "currentRevision")}
+    if is_on_delete(workload) and len(revisions) > 1:
+        return " (OnDelete: Pods of the last version run until they are deleted)"
+    return ""
+
+
+def endpoint_check(session: Session, check: str, namespace: str, service: str, *, cause: str = NO_ENDPOINTS) -> Check:
+    """A ready Pod is behind a Service, by its EndpointSlices."""
+    step = f"kubectl -n {namespace} get endpointslices,pods"
+
+    def judge() -> Finding:
+        labels = f"kubernetes.io/service-name={service}"
+        ready: list[str] = []
+        waiting = 0
+        for found in cluster_of(session).list("endpointslices.discovery.k8s.io", namespace, labels):
+            port = dig(found, "ports", 0, "port")
+            for endpoint in dig(found, "endpoints") or []:
+                addresses = [f"{address}:{port}" if port else str(address) for address in endpoint["addresses"]]
+                # The API's own rule: an endpoint without a value for `ready` is ready.
+                if dig(endpoint, "conditions", "ready") is False:
+                    waiting += len(addresses)
+                else:
+                    ready += addresses
+        if ready:
+            return passed(check, f"{service}: {', '.join(ready)}")
+        evidence = f"{service}: no ready endpoint" + (f", {waiting} not ready" if waiting else "")
+        return failed(check, evidence, cause=cause, next_step=step)
+
+    return make_check(session, check, judge, next_step=step, wait=CONTROLLER_TAKES)
+
+
+def kinds_check(
+    session: Session, check: str, service: Service, path: str, plurals: Sequence[str], *, cause: str
+) -> Check:
+    """An operator's kinds are in the resource list of `/apis/<group>/<version>`."""
+
+    def judge() -> Finding:
+        group = cluster_of(session).api_group(path)
+        served = {text_at(entry, "name") for entry in dig(group, "resources") or []}
+        missing = [plural for plural in plurals if plural not in served]
+        if missing:
+            step = f"./inv preview.{service.name} --diff shows pending CRDs"
+            return failed(check, f"{path} does not serve {', '.join(missing)}", cause=cause, next_step=step)
+        return passed(check, f"{text_at(group, 'groupVersion')}: {', '.join(plurals)}")
+
+    return make_check(session, check, judge, next_step=f"./inv deploy.{service.name}", wait=30.0)
+
+
+def secret_check(
+    session: Session, check: str, service: Service, name: str, keys: Sequence[str], *, cause: str
+) -> Check:
+    """The Secret is there and each key holds something. Its evidence names keys, never values."""
+    step = f"./inv repair.{service.name}"
+
+    def judge(secret: Json) -> Finding:
+        data = dig(secret, "data") or {}
+        empty = [key for key in keys if not data.get(key)]
+        if empty:
+            return failed(check, f"no value for {', '.join(empty)}", cause=cause, next_step=step)
+        return passed(check, f"{'/'.join(metadata(secret))} has {', '.join(keys)}")
+
+    return object_check(session, check, "secrets", (service.namespace, name), judge, next_step=step, absent=cause)
+
+
+def class_check(session: Session, check: str, name: str, controller: str, *, cause: str) -> Check:
+    """The ingress class belongs to the controller; the checks after it do not depend on it."""
+    step = "kubectl get ingressclass"
+
+    def judge(found: Json) -> Finding:
+        seen = text_at(found, "spec", "controller")
+        if seen != controller:
+            return failed(check, f"its controller is {seen}", cause=cause, next_step=step)
+        return passed(check, f"{name}: {controller}")
+
+    return object_check(
+        session,
+        check,
+        "ingressclasses.networking.k8s.io",
+        ("", name),
+        judge,
+        next_step=step,
+        absent=cause,
+        continue_on_failure=True,
+    )
+
+
+# --- trying checks, and showing what they found ------------------------------------------------------------------
+
+
+def run_and_report(session: Session, checks: Sequence[Check]) -> list[Finding]:
+    """Try the checks in order; print and return what they found."""
+    return report(session, run_checks(checks))
+
+
+def report(session: Session, findings: list[Finding]) -> list[Finding]:
+    for finding in findings:
+        session.reporter.finding(finding)
+    return findings
+
+
+class Subject(Protocol):
+    """An object with checks of its own."""
+
+    @property
+    def subject(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Subject)
+CELLS = {State.PASSED: "ok", State.FAILED: "FAIL", State.NOT_TRIED: "--"}
+
+
+def verify_each(
+    session: Session,
+    title: str,
+    heads: tuple[str, str],
+    columns: Mapping[str, str],
+    found: Sequence[Item],
+    *,
+    shown: Callable[[Item], str],
+    checks: Callable[[Item], list[Check]],
+    untried_in_lab: frozenset[str],
+) -> list[Finding]:
+    """The same checks on each object: one table, and in full what did not pass.
+
+    `heads`: over the object and what is `shown` of it; `columns`: heading → check. What the lab never tries stands in
+    the table alone.
+    """
+    # Side by side: each that is not ready is waited for.
+    looked = side_by_side(session.reporter, found, lambda item: run_checks(checks(item), subject=item.subject))
+    rows = []
+    for item, seen in zip(found, looked, strict=True):
+        cells = {finding.check: CELLS[finding.state] for finding in seen}
+        rows.append([item.subject, shown(item), *(cells.get(check, "") for check in columns.values())])
+    session.reporter.table(title, (*heads, *columns), rows)
+    findings = [finding for seen in looked for finding in seen]
+    for finding in findings:
+        if not finding.ok and not (session.target.ephemeral and finding.check in untried_in_lab):
+            session.reporter.finding(finding)
+    return findings
+
+
+# --- questions ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +387,15 @@ class Cluster:
         """One object; `None` when it does not exist."""
         command = self.kubectl.get(kind, name, namespace=namespace, confidential=kind == "secrets")
         return kubectl.find(self.runner, command)
+
+    def list_if_known(self, kind: str) -> list[Json]:
+        """All objects of a kind in the cluster; none where the API server does not know the kind."""
+        try:
+            return self.list(kind)
+        except KubectlFailed as error:
+            if error.trouble is not Trouble.UNKNOWN_KIND:
+                raise
+            return []
 
     def list(self, kind: str, namespace: str = "", labels: str = "") -> list[Json]:
         """All objects of a kind in a namespace; in every namespace when that is empty."""
@@ -65,11 +413,21 @@ def cluster_of(session: Session) -> Cluster:
     return Cluster(runner=session.runner, kubectl=session.kubectl)
 
 
+def network_of(session: Session) -> Network | None:
+    """The ways to the tailnet and the internet; `None` in the lab, which has neither."""
+    return None if session.target.ephemeral else network.this_machine(session.runner)
+
+
+def read_exports(session: Session, service: Service) -> Mapping[str, Any]:
+    """What the service's stack exports; nothing where there is no such stack. Raises `OpsError`."""
+    stack = session.stack(service)
+    return states.state_of(session, stack).outputs if has_stack(session, stack) else {}
+
+
 def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
     """What the service's stack exports; nothing where it was not deployed or its state cannot be read now."""
     try:
-        stack = session.stack(service)
-        return states.state_of(session, stack).outputs if has_stack(session, stack) else {}
+        return read_exports(session, service)
     except OpsError:
         return {}
 
@@ -78,272 +436,6 @@ def in_its_namespace(session: Session, service: Service) -> Service:
     """The service with the namespace that its stack exports: its config may have moved it."""
     found = exports_of(session, service).get("k8s_namespace")
     return replace(service, namespace=found) if isinstance(found, str) and found else service
-
-
-def namespace_of(session: Session, name: str) -> str:
-    """The namespace of another service."""
-    return in_its_namespace(session, session.service(name)).namespace
-
-
-def network_of(session: Session) -> Network | None:
-    """The ways to the tailnet and the internet; `None` in the lab, which has neither."""
-    return None if session.target.ephemeral else network.this_machine(session.runner)
-
-
-# --- how a check is built ----------------------------------------------------------------------------------------
-
-
-def patience(session: Session, seconds: float) -> float:
-    return min(seconds, LAB_PATIENCE) if session.target.ephemeral else seconds
-
-
-def make_check(
-    session: Session,
-    name: str,
-    judge: Callable[[], Finding],
-    *,
-    next_step: str = "./inv doctor",
-    wait: float = 0.0,
-    deciding: bool = True,
-    continue_on_failure: bool = False,
-) -> Check:
-    """A check that asks the cluster; an answer the cluster does not give fails it. `wait`: seconds it may take."""
-    return Check(
-        name=name,
-        look=lambda: judge_answer(name, judge, next_step=next_step),
-        patience=patience(session, wait),
-        deciding=deciding,
-        continue_on_failure=continue_on_failure,
-    )
-
-
-def judge_answer(check: str, judge: Callable[[], Finding], *, next_step: str) -> Finding:
-    """What `judge` finds; a kubectl that fails is a failed check, with its reason as evidence."""
-    try:
-        return judge()
-    except KubectlFailed as error:
-        cause = {
-            Trouble.UNKNOWN_KIND: CRD_MISSING,
-            Trouble.FORBIDDEN: "the kubeconfig's user lacks the right to read this",
-            Trouble.UNREACHABLE: "the API server stopped answering",
-        }.get(error.trouble, "")
-        return failed(check, error.summary, cause=cause, next_step=error.next_step or next_step)
-
-
-def untried(check: str, why: str = NO_TAILNET) -> Check:
-    """A check that the lab cannot try; `LAB_UNTRIED` in `of_service.py` lists them all."""
-    return Check(name=check, look=lambda: not_tried(check, why))
-
-
-def report(session: Session, findings: list[Finding]) -> list[Finding]:
-    """Print the findings and return them."""
-    for finding in findings:
-        session.reporter.finding(finding)
-    return findings
-
-
-CELLS = {State.PASSED: "ok", State.FAILED: "FAIL", State.NOT_TRIED: "--"}
-
-
-def report_unless_expected(session: Session, findings: list[Finding], expected: frozenset[str]) -> list[Finding]:
-    """Print what did not pass, except what the lab never tries: that is in the table, once."""
-    for finding in findings:
-        if not finding.ok and not (session.target.ephemeral and finding.check in expected):
-            session.reporter.finding(finding)
-    return findings
-
-
-# --- checks that several services have ---------------------------------------------------------------------------
-
-
-def stack_is_deployed(session: Session, service: Service) -> Check:
-    def judge() -> Finding:
-        stack = session.stack(service)
-        if is_deployed(session, stack):
-            return passed(STACK_DEPLOYED, stack.reference)
-        evidence = "its state holds nothing" if has_stack(session, stack) else "there is no such stack yet"
-        return failed(STACK_DEPLOYED, evidence, cause="not deployed here", next_step=f"./inv deploy.{service.name}")
-
-    return Check(name=STACK_DEPLOYED, look=judge)
-
-
-def workloads_check(session: Session, service: Service, *, required: bool = False) -> Check:
-    """The handbook's `kubectl get all -n <namespace>`, as a check. `required`: an empty namespace fails."""
-    where = service.namespace
-    step = f"kubectl -n {where} get pods,events"
-
-    def judge() -> Finding:
-        found = cluster_of(session).list(WORKLOADS, where)
-        return workloads_are_ready(WORKLOADS_READY, found, namespace=where, next_step=step, required=required)
-
-    return make_check(session, WORKLOADS_READY, judge, next_step=step, wait=CONTROLLER_TAKES)
-
-
-def endpoint_check(session: Session, check: str, namespace: str, service: str, *, cause: str = NO_ENDPOINTS) -> Check:
-    """A ready Pod is behind a Service."""
-    step = f"kubectl -n {namespace} get endpointslices,pods"
-
-    def judge() -> Finding:
-        labels = f"kubernetes.io/service-name={service}"
-        slices = cluster_of(session).list("endpointslices.discovery.k8s.io", namespace, labels)
-        return has_endpoints(check, slices, service=service, cause=cause, next_step=step)
-
-    return make_check(session, check, judge, next_step=step, wait=CONTROLLER_TAKES)
-
-
-def deployment_check(
-    session: Session, check: str, service: Service, *, name: str = "", labels: str = "", cause: str
-) -> Check:
-    """The Deployment of an operator, by its name or by its labels where the chart chooses the name."""
-    namespace = service.namespace
-    shown = f"deploy/{name}" if name else f"-l {labels}"
-    step = f"kubectl -n {namespace} get deploy,pods; kubectl -n {namespace} logs {shown} --tail=20"
-
-    def judge() -> Finding:
-        cluster = cluster_of(session)
-        if name:
-            found = cluster.find(DEPLOYMENTS, name, namespace)
-        else:
-            found = next(iter(cluster.list(DEPLOYMENTS, namespace, labels)), None)
-        deploy = f"./inv deploy.{service.name}"
-        return deployment_is_available(check, found, cause=cause, next_step=step, deploy=deploy)
-
-    return make_check(session, check, judge, next_step=step, wait=CONTROLLER_TAKES)
-
-
-def kinds_check(
-    session: Session, check: str, service: Service, path: str, plurals: Sequence[str], *, cause: str
-) -> Check:
-    """An operator's kinds are served by the API server, at `/apis/<group>/<version>`."""
-
-    def judge() -> Finding:
-        step = f"./inv preview.{service.name} --diff shows pending CRDs"
-        return kinds_are_served(check, cluster_of(session).api_group(path), plurals, cause=cause, next_step=step)
-
-    return make_check(session, check, judge, next_step=f"./inv deploy.{service.name}", wait=30.0)
-
-
-def secret_check(
-    session: Session, check: str, service: Service, name: str, keys: Sequence[str], *, cause: str
-) -> Check:
-    step = f"./inv repair.{service.name}"
-
-    def judge() -> Finding:
-        secret = cluster_of(session).find("secrets", name, service.namespace)
-        return secret_has_keys(check, secret, keys, cause=cause, next_step=step)
-
-    return make_check(session, check, judge, next_step=step)
-
-
-def class_check(session: Session, check: str, name: str, controller: str, *, cause: str) -> Check:
-    """The ingress class belongs to the controller; the checks after it do not depend on it."""
-
-    def judge() -> Finding:
-        found = cluster_of(session).find("ingressclasses.networking.k8s.io", name)
-        seen = text_at(found, "spec", "controller")
-        if seen != controller:
-            evidence = f"its controller is {seen}" if found else f"there is no ingress class {name}"
-            return failed(check, evidence, cause=cause, next_step="kubectl get ingressclass")
-        return passed(check, f"{name}: {controller}")
-
-    return make_check(session, check, judge, continue_on_failure=True)
-
-
-# --- verdicts on objects -----------------------------------------------------------------------------------------
-
-
-def deployment_is_available(check: str, deployment: Json | None, *, cause: str, next_step: str, deploy: str) -> Finding:
-    """Every wanted replica of the newest generation is there, and `Available` is True.
-
-    `deploy` is the command that brings a Deployment that is not there at all.
-    """
-    if deployment is None:
-        absent = "it was not applied here, or was deleted by hand"
-        return failed(check, "there is no such Deployment", cause=absent, next_step=deploy, final=True)
-    wanted = dig(deployment, "spec", "replicas")
-    wanted = 1 if wanted is None else wanted
-    ready = dig(deployment, "status", "readyReplicas") or 0
-    updated = dig(deployment, "status", "updatedReplicas") or 0
-    evidence = f"{'/'.join(metadata(deployment))}: {ready} of {wanted} ready"
-    available = condition(deployment, "Available")
-    if not is_current(deployment):
-        evidence += "; its newest version is not rolled out yet"
-    elif available is None or not available.is_true or wanted == 0 or updated < wanted:
-        evidence += f"; {available or 'no condition Available yet'}"
-    else:
-        return passed(check, evidence)
-    return failed(check, evidence, cause=cause, next_step=next_step)
-
-
-def workloads_are_ready(
-    check: str, found: Sequence[Json], *, namespace: str, next_step: str, required: bool = False
-) -> Finding:
-    """Every Deployment, StatefulSet and DaemonSet has its Pods ready.
-
-    None at all is not a pass; it is a failure where some are `required`.
-    """
-    if not found:
-        nothing = f"namespace {namespace} holds no Deployment, StatefulSet or DaemonSet"
-        if required:
-            cause = "its deployment did not finish, or it was deleted by hand"
-            return failed(check, nothing, cause=cause, next_step=next_step, final=True)
-        return not_tried(check, nothing, deciding=False)
-    behind = [problem for obj in found if (problem := _missing_pods(obj))]
-    if behind:
-        cause = "Pods that do not get ready: look at their events"
-        return failed(check, "; ".join(behind), cause=cause, next_step=next_step)
-    return passed(check, f"{len(found)} of {len(found)}: " + ", ".join(metadata(obj)[1] for obj in found))
-
-
-def _missing_pods(workload: Json) -> str:
-    """What keeps a workload from being ready; empty when it is."""
-    kind, name = text_at(workload, "kind"), metadata(workload)[1]
-    if kind == "DaemonSet":
-        wanted, ready = dig(workload, "status", "desiredNumberScheduled"), dig(workload, "status", "numberReady")
-    else:
-        wanted, ready = dig(workload, "spec", "replicas"), dig(workload, "status", "readyReplicas")
-        wanted = 1 if wanted is None else wanted
-    if not is_current(workload):
-        return f"{kind} {name}: its newest version is not rolled out yet"
-    return "" if (ready or 0) >= (wanted or 0) else f"{kind} {name}: {ready or 0} of {wanted} ready"
-
-
-def has_endpoints(check: str, slices: Sequence[Json], *, service: str, cause: str, next_step: str) -> Finding:
-    """At least one ready address in the Service's EndpointSlices (`discovery.k8s.io/v1`)."""
-    ready: list[str] = []
-    waiting: list[str] = []
-    for found in slices:
-        port = dig(found, "ports", 0, "port")
-        for one in dig(found, "endpoints") or []:
-            addresses = [f"{address}:{port}" if port else str(address) for address in dig(one, "addresses") or []]
-            # The API's own rule: an endpoint without a value for `ready` is ready.
-            (waiting if dig(one, "conditions", "ready") is False else ready).extend(addresses)
-    if ready:
-        return passed(check, f"{service}: {', '.join(ready)}")
-    evidence = f"{service}: no ready endpoint" + (f", {len(waiting)} not ready" if waiting else "")
-    return failed(check, evidence, cause=cause, next_step=next_step)
-
-
-def kinds_are_served(check: str, group: Json, plurals: Sequence[str], *, cause: str, next_step: str) -> Finding:
-    """Each kind is in the API group's resource list."""
-    served = {text_at(entry, "name") for entry in dig(group, "resources") or []}
-    name = text_at(group, "groupVersion")
-    missing = [plural for plural in plurals if plural not in served]
-    if missing:
-        evidence = f"{name or 'the API group'} does not serve {', '.join(missing)}"
-        return failed(check, evidence, cause=cause, next_step=next_step)
-    return passed(check, f"{name}: {', '.join(plurals)}")
-
-
-def secret_has_keys(check: str, secret: Json | None, keys: Sequence[str], *, cause: str, next_step: str) -> Finding:
-    """The Secret is there and each key holds something. Its evidence names keys, never values."""
-    if secret is None:
-        return failed(check, "there is no such Secret", cause=cause, next_step=next_step)
-    data = dig(secret, "data") or {}
-    empty = [key for key in keys if not data.get(key)]
-    if empty:
-        return failed(check, f"no value for {', '.join(empty)}", cause=cause, next_step=next_step)
-    return passed(check, f"{'/'.join(metadata(secret))} has {', '.join(keys)}")
 
 
 def secret_value(secret: Json, key: str) -> str:

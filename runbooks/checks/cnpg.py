@@ -7,10 +7,10 @@ from runbooks.checks.cluster import (
     endpoint_check,
     in_its_namespace,
     kinds_check,
-    report,
+    run_and_report,
     workloads_check,
 )
-from runbooks.core.findings import Check, Finding, run_checks
+from runbooks.core.findings import Check, Finding
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 
@@ -35,7 +35,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
         endpoint_check(session, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
         workloads_check(session, service),
     ]
-    return report(session, run_checks(checks))
+    return run_and_report(session, checks)
 
 
 def operator_is_ready(session: Session) -> Check:

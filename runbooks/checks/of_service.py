@@ -14,7 +14,7 @@ from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
 from runbooks.stacks import states
 from runbooks.stacks.service import Service, consumers
 from runbooks.stacks.session import Session
-from runbooks.tools.kubectl import KubectlFailed, Trouble, metadata
+from runbooks.tools.kubectl import metadata
 
 CHECKS: Mapping[str, Callable[[Session, Service], list[Finding]]] = {
     "tailscale": tailscale.verify,
@@ -38,20 +38,16 @@ It has no tailnet, runs no container and is not public; and nothing of the platf
 """
 
 
-def run_checks_of(session: Session, service: Service) -> list[Finding]:
-    """Run and report the service's own checks, or the generic ones, in the namespace that its stack exports."""
-    there = in_its_namespace(session, service)
-    return [finding for name in service.checks or ("generic",) for finding in CHECKS[name](session, there)]
-
-
 def verify_service(session: Session, service: Service) -> Verdict:
     """Run the service's checks, report what they found, and count. Does not raise for a check that failed."""
     name = f"verify.{service.name}"
     session.reporter.announce(f"{name}: each check from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
-        findings = run_checks_of(session, service)
+        # Its config may have moved it.
+        service = in_its_namespace(session, service)
+        findings = [finding for check in service.checks or ("generic",) for finding in CHECKS[check](session, service)]
     # The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. It decides nothing: the checks do.
-    listed = session.runner.run(session.kubectl.get_all(in_its_namespace(session, service).namespace))
+    listed = session.runner.run(session.kubectl.get_all(service.namespace))
     for line in (listed.shown_stdout or listed.shown_stderr).splitlines():
         session.reporter.quote(f"    {line}".rstrip())
     allowed = LAB_UNTRIED if session.target.ephemeral else frozenset[str]()
@@ -103,23 +99,16 @@ CONTROLLED_KINDS: Mapping[str, tuple[str, ...]] = {
 def controlled_by(service: str, cluster: Cluster) -> list[str]:
     """`namespace/name` of what exists anywhere in the cluster and needs the service's controller.
 
-    A Service or Ingress on the tailnet keeps a finalizer of the Tailscale operator, a public Ingress one of the
-    tunnel's controller; a Postgres cluster does not run without CloudNativePG, a certificate is not renewed without
+    What is on the tailnet keeps a finalizer of the Tailscale operator, a public Ingress one of the tunnel's
+    controller; a Postgres cluster does not run without CloudNativePG, a certificate is not renewed without
     cert-manager. Removed in the wrong order, they stay behind for good. Raises `KubectlFailed`.
     """
     if service == "tailscale":
         return [item.subject for item in tailscale.exposures(cluster)]
     if service == "cf-tunnel":
         return [item.subject for item in cf_tunnel.public_ingresses(cluster)]
-    found = []
-    for kind in CONTROLLED_KINDS.get(service, ()):
-        try:
-            found += ["/".join(metadata(item)) for item in cluster.list(kind)]
-        except KubectlFailed as error:
-            # Where the kind is not known, no object of it exists.
-            if error.trouble is not Trouble.UNKNOWN_KIND:
-                raise
-    return found
+    kinds = CONTROLLED_KINDS.get(service, ())
+    return ["/".join(metadata(item)) for kind in kinds for item in cluster.list_if_known(kind)]
 
 
 def refuse_while_needed(session: Session, service: Service) -> None:

@@ -1,22 +1,20 @@
-"""Is the Tailscale operator healthy, and is every exposed Service and Ingress really reachable?
+"""Is the Tailscale operator healthy, and is everything on the tailnet really reachable?
 
-`verify` looks at the operator, then `verify_exposures` takes each exposed object in the order a connection takes:
-proxy, device, peer, name, port, HTTP. The condition `TailscaleProxyReady` turns True before the device has joined, so
-it proves nothing alone. Facts from the Tailscale operator's sources (cmd/k8s-operator: svc.go, ingress.go, sts.go) and
-its chart 1.102.3; objects are as `kubectl get -o json` and `tailscale status --json` give them.
+`verify` looks at the operator, then `verify_exposures` takes each object in the order a connection takes: the name its
+stack exports, proxy, device, peer, name, port, HTTP. The condition `TailscaleProxyReady` turns True before the device
+has joined, so it proves nothing alone. Facts from the Tailscale operator's sources (cmd/k8s-operator: svc.go,
+ingress.go, sts.go) and its chart 1.102.3; objects are as `kubectl get -o json` and `tailscale status --json` give them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from runbooks.checks.cluster import (
-    CELLS,
     DEPLOYMENTS,
     INGRESSES,
     Cluster,
@@ -26,18 +24,20 @@ from runbooks.checks.cluster import (
     exports_of,
     in_its_namespace,
     make_check,
-    namespace_of,
     network_of,
+    object_check,
+    read_exports,
     report,
-    report_unless_expected,
+    run_and_report,
     secret_check,
     secret_value,
     untried,
+    verify_each,
     workloads_check,
 )
 from runbooks.checks.inside import Page
-from runbooks.core.findings import Check, Finding, failed, not_tried, passed, run_checks
-from runbooks.core.parallel import side_by_side
+from runbooks.core.errors import OpsError
+from runbooks.core.findings import Check, Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
@@ -52,10 +52,8 @@ INGRESS_CLASS = "tailscale"
 INGRESS_CONTROLLER = "tailscale.com/ts-ingress"
 EXPOSE = "tailscale.com/expose"
 HOSTNAME = "tailscale.com/hostname"
-PROXY_GROUP = "tailscale.com/proxy-group"
+IN_GROUP = "tailscale.com/proxy-group"
 PROXY_READY = "TailscaleProxyReady"
-GROUP_READY = "TailscaleIngressSvcConfigured"
-"""What takes its place on a Service of an ingress ProxyGroup (operator 1.102, svc-for-pg.go)."""
 MANAGED = "tailscale.com/managed=true"
 PARENT = "tailscale.com/parent-resource"
 
@@ -65,13 +63,23 @@ CLASS_IS_SERVED = "the ingress class `tailscale` belongs to the operator"
 API_AS_SET = "the Kubernetes API is on the tailnet as its config sets it"
 EXPOSURES_KNOWN = "exposed Services and Ingresses can be listed"
 ALL_EXPOSED = "what it puts on the tailnet is there"
+NAME_AS_EXPORTED = "it asks for the name that its stack exports"
 PROXY_IS_READY = "the operator made a proxy for it"
 DEVICE_HAS_NAME = "its device joined the tailnet under the wanted name"
 DEVICE_IS_PEER = "this machine sees the device as a peer"
 NAME_RESOLVES = "its name resolves to the device's address"
 PORT_CONNECTS = "its port answers a TCP connection"
 HTTP_ANSWERS = "it answers HTTP"
-EXPOSURE_CHECKS = (PROXY_IS_READY, DEVICE_HAS_NAME, DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, HTTP_ANSWERS)
+EXPOSURE_CHECKS = {
+    "as exported": NAME_AS_EXPORTED,
+    "proxy": PROXY_IS_READY,
+    "device": DEVICE_HAS_NAME,
+    "peer": DEVICE_IS_PEER,
+    "name": NAME_RESOLVES,
+    "port": PORT_CONNECTS,
+    "http": HTTP_ANSWERS,
+}
+"""Heading in the table → check, in the order they are tried."""
 NEEDS_TAILNET = frozenset({DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, HTTP_ANSWERS})
 """The checks that only a machine on the tailnet can try."""
 
@@ -97,60 +105,6 @@ CERTIFICATE_TAKES = 60.0
 
 Source: tailscale/tailscale, ipn/ipnlocal/serve.go, getTLSServeCertForPort.
 """
-ANY_PAGE = Page(path="/")
-COLUMNS = ("object", "tailnet name", "proxy", "device", "peer", "name", "port", "http")
-
-
-class Kind(Enum):
-    """What is exposed; the value is the operator's own word for it in `parent-resource-type`."""
-
-    SERVICE = "svc"
-    INGRESS = "ingress"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exposure:
-    """One object that asks to be on the tailnet."""
-
-    kind: Kind
-    namespace: str
-    name: str
-    hostname: str
-    """The tailnet name it asks for: one DNS label."""
-    ports: tuple[int, ...]
-    obj: Json
-
-    @property
-    def subject(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-    @property
-    def labels(self) -> str:
-        """Selects its state Secret in the operator's namespace: the Secret's own name cannot be predicted."""
-        return f"{MANAGED},{PARENT}={self.name},{PARENT}-ns={self.namespace},{PARENT}-type={self.kind.value}"
-
-    @property
-    def is_in_group(self) -> bool:
-        """Served by a ProxyGroup, which keeps no state Secret for each exposure."""
-        return PROXY_GROUP in annotations_of(self.obj)
-
-    @property
-    def show(self) -> str:
-        """The command that shows it."""
-        return f"kubectl -n {self.namespace} describe {self.kind.value} {self.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """What the operator recorded about a proxy's device."""
-
-    fqdn: str
-    """Without the trailing dot; empty until it joined."""
-    addresses: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.fqdn.partition(".")[0]
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
@@ -163,7 +117,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
         api_server_is_as_set(session, service),
         workloads_check(session, service),
     ]
-    return report(session, run_checks(checks)) + verify_exposures(session)
+    return run_and_report(session, checks) + verify_exposures(session)
 
 
 def operator_is_available(session: Session) -> Check:
@@ -194,14 +148,11 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
     return make_check(session, API_AS_SET, judge, continue_on_failure=True)
 
 
-# --- each exposed object -----------------------------------------------------------------------------------------
+# --- each object on the tailnet ----------------------------------------------------------------------------------
 
 
-def verify_exposures(session: Session, namespace: str = "", page: Page = ANY_PAGE) -> list[Finding]:
-    """Every exposure of the cluster, or of a namespace: one table, and the findings that did not pass in full.
-
-    `page` is what Ingresses are asked for.
-    """
+def verify_exposures(session: Session, namespace: str = "", page: Page | None = None) -> list[Finding]:
+    """Every object on the tailnet, of the cluster or of a namespace. `page`: what only the right app answers."""
     try:
         found = exposures(cluster_of(session), namespace)
     except KubectlFailed as error:
@@ -209,27 +160,28 @@ def verify_exposures(session: Session, namespace: str = "", page: Page = ANY_PAG
     if not found:
         nothing = f"nothing in {namespace or 'the cluster'} is exposed to the tailnet"
         return report(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
-    rows, findings = [], []
-    # Side by side: each that is not ready is waited for.
-    looked = side_by_side(
-        session.reporter, found, lambda item: run_checks(exposure_checks(session, item, page), subject=item.subject)
+    return verify_each(
+        session,
+        "On the tailnet",
+        ("object", "tailnet name"),
+        EXPOSURE_CHECKS,
+        found,
+        shown=lambda item: item.hostname,
+        checks=lambda item: exposure_checks(session, item, page),
+        untried_in_lab=NEEDS_TAILNET,
     )
-    for item, seen in zip(found, looked, strict=True):
-        cells = {finding.check: CELLS[finding.state] for finding in seen}
-        rows.append([item.subject, item.hostname, *(cells.get(check, "") for check in EXPOSURE_CHECKS)])
-        findings += seen
-    session.reporter.table("Exposed to the tailnet", COLUMNS, rows)
-    return report_unless_expected(session, findings, NEEDS_TAILNET)
 
 
 def exposures(cluster: Cluster, namespace: str = "") -> list[Exposure]:
-    """Services that are annotated or of the load balancer class, and Ingresses of the class `tailscale`.
+    """What the operator serves: Services, Ingresses of its class, and its own kinds. Raises `KubectlFailed`.
 
-    The operator does not read the legacy annotation `kubernetes.io/ingress.class`. Raises `KubectlFailed`.
+    The operator does not read the legacy annotation `kubernetes.io/ingress.class`.
     """
-    services = [obj for obj in cluster.list("services", namespace) if is_exposed_service(obj)]
+    services = [obj for obj in cluster.list("services", namespace) if is_exposed_service(obj) or egress_target(obj)]
     ingresses = [obj for obj in cluster.list(INGRESSES, namespace) if is_exposed_ingress(obj)]
-    return [exposure_of(obj) for obj in (*services, *ingresses)]
+    # They belong to no namespace.
+    own = [] if namespace else [obj for kind in CUSTOM_KINDS.values() for obj in cluster.list_if_known(kind.resource)]
+    return [Exposure(obj=obj) for obj in (*services, *ingresses, *own)]
 
 
 def is_exposed_service(obj: Json) -> bool:
@@ -240,20 +192,93 @@ def is_exposed_service(obj: Json) -> bool:
     return annotations_of(obj).get(EXPOSE) == "true" or (balances and taken_up)
 
 
+def egress_target(obj: Json) -> str:
+    """The machine of the tailnet that a Service leads to; empty for other Services."""
+    annotations = annotations_of(obj)
+    return annotations.get("tailscale.com/tailnet-fqdn") or annotations.get("tailscale.com/tailnet-ip") or ""
+
+
 def is_exposed_ingress(obj: Json) -> bool:
     return text_at(obj, "spec", "ingressClassName") == INGRESS_CLASS
 
 
-def exposure_of(obj: Json) -> Exposure:
-    """The exposure an object asks for, with the name the operator would give its device."""
-    namespace, name = metadata(obj)
-    if text_at(obj, "kind") == "Ingress" or dig(obj, "spec", "ingressClassName"):
-        host = text_at(obj, "spec", "tls", 0, "hosts", 0).partition(".")[0]
-        wanted = host or f"{namespace}-{name}-ingress"
-        return Exposure(kind=Kind.INGRESS, namespace=namespace, name=name, hostname=wanted, ports=(443,), obj=obj)
-    wanted = annotations_of(obj).get(HOSTNAME) or f"{namespace}-{name}"
-    ports = tuple(port for entry in dig(obj, "spec", "ports") or [] if isinstance(port := dig(entry, "port"), int))
-    return Exposure(kind=Kind.SERVICE, namespace=namespace, name=name, hostname=wanted, ports=ports, obj=obj)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object on the tailnet."""
+
+    word: str
+    """For Services and Ingresses the operator's own, in the label `parent-resource-type`."""
+    resource: str
+    """As kubectl takes it."""
+    ready: str = ""
+    """The condition that the operator sets once it did its part. An Ingress has none."""
+    ready_in_group: str = ""
+    """What takes its place on a ProxyGroup."""
+
+
+# Source of the conditions: operator 1.102, svc-for-pg.go, egress-services-readiness.go, k8s-operator/apis/v1alpha1.
+SERVICE = Kind("svc", "services", PROXY_READY, "TailscaleIngressSvcConfigured")
+EGRESS = Kind("egress", "services", PROXY_READY, "TailscaleEgressSvcReady")
+INGRESS = Kind("ingress", INGRESSES)
+CUSTOM_KINDS = {
+    "Connector": Kind("connector", "connectors.tailscale.com", "ConnectorReady"),
+    "ProxyGroup": Kind("proxygroup", "proxygroups.tailscale.com", "ProxyGroupReady"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """One object that the operator puts on the tailnet or, for egress, connects to it."""
+
+    obj: Json
+
+    @property
+    def kind(self) -> Kind:
+        if text_at(self.obj, "kind") == "Ingress":
+            return INGRESS
+        return CUSTOM_KINDS.get(text_at(self.obj, "kind")) or (EGRESS if egress_target(self.obj) else SERVICE)
+
+    @property
+    def subject(self) -> str:
+        namespace, name = metadata(self.obj)
+        return f"{namespace or self.kind.word}/{name}"
+
+    @property
+    def hostname(self) -> str:
+        """The tailnet name it asks for: one DNS label, chosen as the operator does. Of egress, where it leads."""
+        namespace, name = metadata(self.obj)
+        if self.kind is INGRESS:
+            host = text_at(self.obj, "spec", "tls", 0, "hosts", 0).partition(".")[0]
+            return host or f"{namespace}-{name}-ingress"
+        if self.kind is SERVICE:
+            return annotations_of(self.obj).get(HOSTNAME) or f"{namespace}-{name}"
+        return egress_target(self.obj) or text_at(self.obj, "spec", "hostname")
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Those that take TCP."""
+        if self.kind is INGRESS:
+            return (443,)
+        entries = dig(self.obj, "spec", "ports") or []
+        return tuple(entry["port"] for entry in entries if entry.get("protocol", "TCP") == "TCP")
+
+    @property
+    def labels(self) -> str:
+        """Selects its state Secret in the operator's namespace: the Secret's own name cannot be predicted."""
+        namespace, name = metadata(self.obj)
+        return f"{MANAGED},{PARENT}={name},{PARENT}-ns={namespace},{PARENT}-type={self.kind.word}"
+
+    @property
+    def is_in_group(self) -> bool:
+        """Served by a ProxyGroup, which keeps no state Secret for each exposure."""
+        return IN_GROUP in annotations_of(self.obj)
+
+    @property
+    def show(self) -> str:
+        """The command that shows it."""
+        namespace, name = metadata(self.obj)
+        where = f"-n {namespace} " if namespace else ""
+        return f"kubectl {where}describe {self.kind.resource.partition('.')[0]} {name}"
 
 
 def all_are_exposed(session: Session, service: Service) -> Check:
@@ -261,7 +286,7 @@ def all_are_exposed(session: Session, service: Service) -> Check:
 
     def judge() -> Finding:
         found = exposures(cluster_of(session), service.namespace)
-        missing = sorted(set(service.exposed) - {f"{item.kind.value}/{item.name}" for item in found})
+        missing = sorted(set(service.exposed) - {f"{item.kind.word}/{metadata(item.obj)[1]}" for item in found})
         if missing:
             cause = "annotations or ingressClassName are not what the operator looks for, or the object is not there"
             step = f"kubectl -n {service.namespace} get svc,ingress"
@@ -271,64 +296,94 @@ def all_are_exposed(session: Session, service: Service) -> Check:
     return make_check(session, ALL_EXPOSED, judge)
 
 
-def newest(cluster: Cluster, item: Exposure) -> Exposure | None:
-    """The exposure with its object as it is now; `None` when it is gone."""
-    obj = cluster.find("services" if item.kind is Kind.SERVICE else INGRESSES, item.name, item.namespace)
-    return replace(item, obj=obj) if obj else None
+def exposure_checks(session: Session, item: Exposure, page: Page | None = None, name: str = "") -> list[Check]:
+    """From the wanted name to the connection. `name`: what clients use, where that is not the device's full name."""
+    network = network_of(session)
 
-
-def exposure_checks(session: Session, item: Exposure, page: Page = ANY_PAGE, name: str = "") -> list[Check]:
-    """From proxy to connection. `name`: what clients use, where that is not the device's full name."""
-    cluster, network = cluster_of(session), network_of(session)
-
-    def proxy() -> Finding:
-        found = newest(cluster, item)
-        return (
-            proxy_is_ready(found) if found else failed(PROXY_IS_READY, f"{item.subject} is gone", next_step=item.show)
+    def of_newest(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
+        return object_check(
+            session,
+            check,
+            item.kind.resource,
+            metadata(item.obj),
+            lambda obj: judge(Exposure(obj=obj)),
+            next_step=item.show,
+            wait=wait,
         )
 
-    def device() -> Device | None:
-        return device_of((newest(cluster, item) if item.is_in_group or not item.obj else None) or item, secrets())
+    checks = [of_newest(PROXY_IS_READY, proxy_is_ready, PROXY_TAKES)]
+    if item.kind not in (SERVICE, INGRESS):
+        return checks
+    joined: list[Device] = []
 
-    def secrets() -> list[Json]:
-        return cluster.list("secrets", namespace_of(session, OWNER), item.labels)
+    def device(newest: Exposure) -> Finding:
+        operator = in_its_namespace(session, session.service(OWNER))
+        found = device_of(newest, cluster_of(session).list("secrets", operator.namespace, newest.labels))
+        joined[:] = [found] if found else []
+        return device_has_name(newest, found)
 
-    checks = [
-        make_check(session, PROXY_IS_READY, proxy, wait=PROXY_TAKES),
-        make_check(session, DEVICE_HAS_NAME, lambda: device_has_name(item, device()), wait=PROXY_TAKES),
-    ]
-    reach = [DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, *([HTTP_ANSWERS] if item.kind is Kind.INGRESS else [])]
+    if name_judge := exported_name_judge(session, item):
+        checks.insert(0, of_newest(NAME_AS_EXPORTED, name_judge))
+    checks.append(of_newest(DEVICE_HAS_NAME, device, PROXY_TAKES))
+    reach = [DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, *([HTTP_ANSWERS] if item.kind is INGRESS else [])]
     if network is None:
         return checks + [untried(check) for check in reach]
-
-    def connection(check: str) -> Finding:
-        found = device() or Device(fqdn="")
-        if check == DEVICE_IS_PEER:
-            return device_is_peer(found, network)
-        if check == NAME_RESOLVES:
-            return name_resolves(name or found.fqdn, found, network)
-        if check == PORT_CONNECTS:
-            return port_connects(name or found.fqdn, item.ports, network)
-        return http_answers(f"https://{found.fqdn}{page.path}", page.marker, network)
-
+    judges: dict[str, Callable[[], Finding]] = {
+        DEVICE_IS_PEER: lambda: device_is_peer(joined[0], network),
+        NAME_RESOLVES: lambda: name_resolves(name or joined[0].fqdn, joined[0], network),
+        PORT_CONNECTS: lambda: port_connects(name or joined[0].fqdn, item.ports, network),
+        HTTP_ANSWERS: lambda: http_answers(joined[0].fqdn, page or first_page(item), network),
+    }
     for check in reach:
         wait = CERTIFICATE_TAKES if check == HTTP_ANSWERS else NETWORK_TAKES
-        deciding = check != DEVICE_IS_PEER
-        checks.append(make_check(session, check, partial(connection, check), deciding=deciding, wait=wait))
+        checks.append(make_check(session, check, judges[check], deciding=check != DEVICE_IS_PEER, wait=wait))
     return checks
 
 
-# --- the checks of one exposure, in their order ------------------------------------------------------------------
+# --- the checks of one object, in their order --------------------------------------------------------------------
+
+
+def exported_name_judge(session: Session, item: Exposure) -> Callable[[Exposure], Finding] | None:
+    """Judges whether it asks for the name that its service's stack exports; `None` for what belongs to no service.
+
+    Without it a name changed by hand would pass: the device takes it up, and clients use the exported one.
+    """
+    namespace, name = metadata(item.obj)
+    for service in session.services:
+        output = service.exposed.get(f"{item.kind.word}/{name}", "")
+        if not output:
+            continue
+        try:
+            exports = read_exports(session, service)
+        except OpsError as error:
+            why = f"the stack of {service.name} cannot be read: {error.summary}"
+            unread = not_tried(NAME_AS_EXPORTED, why, next_step=error.next_step)
+            return lambda _: unread
+        if exports.get("k8s_namespace", service.namespace) == namespace:
+            return partial(asks_for_exported_name, service=service, output=output, exported=exports.get(output))
+    return None
+
+
+def asks_for_exported_name(item: Exposure, *, service: Service, output: str, exported: object) -> Finding:
+    """`exported` is a name, an address with a port or a URL; its first label counts."""
+    if not isinstance(exported, str):
+        return not_tried(NAME_AS_EXPORTED, f"the stack of {service.name} does not export {output}", deciding=False)
+    evidence = f"it asks for {item.hostname}, {output} is {exported}"
+    label = re.split(r"[./:]", exported.partition("://")[2] or exported)[0]
+    if label.casefold() != item.hostname.casefold():
+        cause = f"verify {output}: the stack's output and the object disagree; was the object changed by hand?"
+        return failed(NAME_AS_EXPORTED, evidence, cause=cause, next_step=f"./inv repair.{service.name}")
+    return passed(NAME_AS_EXPORTED, evidence)
 
 
 def proxy_is_ready(item: Exposure) -> Finding:
-    """Service: its condition (`PROXY_READY`). Ingress: a hostname in its status. Neither proves a connection."""
+    """Its condition (`Kind.ready`); of an Ingress, a hostname in its status. Neither proves a connection."""
     cause = NO_PROXY
     if dig(item.obj, "metadata", "deletionTimestamp"):
         evidence = f"{item.subject} is terminating"
         cause = "it is being deleted, and waits for the operator to remove its finalizer"
-    elif item.kind is Kind.SERVICE:
-        wanted = GROUP_READY if item.is_in_group else PROXY_READY
+    elif item.kind is not INGRESS:
+        wanted = item.kind.ready_in_group if item.is_in_group else item.kind.ready
         found = condition(item.obj, wanted)
         if text_at(item.obj, "spec", "clusterIP") == "None":
             evidence = "the Service is headless"
@@ -359,6 +414,19 @@ def _ignored_hosts(item: Exposure) -> list[str]:
 def address_of(item: Exposure, kind: str) -> str:
     """The `hostname` or `ip` in its status; empty while there is none."""
     return text_at(item.obj, "status", "loadBalancer", "ingress", 0, kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What the operator recorded about a proxy's device."""
+
+    fqdn: str
+    """Without the trailing dot; empty until it joined."""
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.fqdn.partition(".")[0]
 
 
 def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
@@ -448,6 +516,8 @@ def name_resolves(name: str, device: Device, network: Network) -> Finding:
 
 def port_connects(name: str, ports: Sequence[int], network: Network) -> Finding:
     """Every port takes a TCP connection."""
+    if not ports:
+        return not_tried(PORT_CONNECTS, "it has no TCP port", deciding=False)
     for port in ports:
         try:
             network.connect(name, port)
@@ -457,8 +527,18 @@ def port_connects(name: str, ports: Sequence[int], network: Network) -> Finding:
     return passed(PORT_CONNECTS, ", ".join(f"{name}:{port}" for port in ports))
 
 
-def http_answers(url: str, marker: str, network: Network) -> Finding:
-    """The answer's status is below 400, and its body holds `marker` when one is given."""
+LOGIN_WANTED = (401, 403)
+
+
+def first_page(item: Exposure) -> Page:
+    """What a client may ask it for: `/`, or its first path where it serves nothing else."""
+    path = text_at(item.obj, "spec", "rules", 0, "http", "paths", 0, "path")
+    return Page(path="/" if dig(item.obj, "spec", "defaultBackend") else path or "/")
+
+
+def http_answers(name: str, page: Page, network: Network) -> Finding:
+    """The app answers with a status below 400 and the page's marker; without a marker, it may ask for a login."""
+    url = f"https://{name}{page.path}"
     try:
         answer = network.fetch(url)
     except OSError as error:
@@ -467,11 +547,11 @@ def http_answers(url: str, marker: str, network: Network) -> Finding:
     evidence = f"{url}: status {answer.status}"
     if answer.status == 404:
         cause = "HTTP 404 via the Tailscale Ingress: check its rules and backend Service, and that the app is listening"
-    elif answer.status >= 400:
+    elif answer.status >= 400 and (page.marker or answer.status not in LOGIN_WANTED):
         cause = "the proxy is there; the app behind it answers with an error, or not at all"
-    elif marker not in answer.body:
+    elif page.marker not in answer.body:
         cause = "something else answers at this name"
-        evidence += f", without {marker!r}"
+        evidence += f", without {page.marker!r}"
     else:
         return passed(HTTP_ANSWERS, evidence)
     return failed(HTTP_ANSWERS, evidence, cause=cause, next_step=f"curl -v {url}")

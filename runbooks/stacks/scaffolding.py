@@ -201,7 +201,7 @@ def entry(project: Project) -> str:
         folder="{project.folder}",
         about="{project.about}",
         needs=("tailscale",),
-        exposed=("ingress/{project.name}",),
+        exposed={{"ingress/{project.name}": "url"}},
     ),
 """
 

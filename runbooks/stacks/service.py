@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -56,8 +56,8 @@ def _read_class(path: Path, name: str) -> Iterator[Setting]:
         module = modules.get(base.id) if isinstance(base, ast.Name) else None
         if isinstance(base, ast.Name) and module:
             yield from _read_class(PROGRAMS / f"{module.replace('.', '/')}.py", base.id)
-    for field in found.body:
-        match field:
+    for statement in found.body:
+        match statement:
             case ast.AnnAssign(
                 target=ast.Name(id=attribute),
                 value=ast.Call(
@@ -111,8 +111,9 @@ class Service:
     stateful: bool = False
     checks: tuple[str, ...] = ()
     """Its checks, by their names in `runbooks/checks/of_service.py`; the generic ones when empty."""
-    exposed: tuple[str, ...] = ()
-    """Services and Ingresses it puts on the tailnet, as `svc/<name>` or `ingress/<name>` in its namespace."""
+    exposed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What it puts on the tailnet, as `svc/<name>` or `ingress/<name>` in its namespace → the output of its stack with
+    the tailnet name, as a name, an address or a URL."""
 
     def __post_init__(self) -> None:
         # What a reference names is declared once.

@@ -148,7 +148,7 @@ def test_what_the_docs_change_works_as_they_say(another):
     replaced(folder / "settings.py", before, fields)
     replaced(folder / "app.py", image, image + env)
     replaced(another / "runbooks/checks/apps.py", '    "immich": App(\n', app + '    "immich": App(\n')
-    exposed = 'exposed=("ingress/podinfo",),'
+    exposed = 'exposed={"ingress/podinfo": "url"},'
     replaced(another / "runbooks/services.py", exposed, f'checks=("podinfo",), {exposed}')
     own_test.write_text(test)
     assert "1 passed" in run(another, "-m", "pytest", "-p", "no:cacheprovider", own_test)

@@ -1,28 +1,32 @@
-"""Workloads, endpoints, kinds and Secrets: right, wrong, late and missing."""
+"""Workloads, endpoints, kinds and Secrets: right, wrong, late, missing, and in the forms that clusters have them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from runbooks.checks import cluster
 from runbooks.checks.cluster import (
-    deployment_is_available,
-    has_endpoints,
-    judge_answer,
-    kinds_are_served,
-    secret_has_keys,
+    class_check,
+    deployment_check,
+    endpoint_check,
+    kinds_check,
+    make_check,
+    rollout_problem,
+    secret_check,
     secret_value,
-    workloads_are_ready,
+    workloads_check,
 )
-from runbooks.core.findings import Finding, State
+from runbooks.core.findings import Check, Finding, State
+from runbooks.stacks.service import Service
 from runbooks.tools.kubectl import KubectlFailed, Trouble, items
 from tests.fixtures import deployment, listing, secret, slices
 
-
-def available(obj: Any) -> Finding:
-    return deployment_is_available("r", obj, cause="c", next_step="n", deploy="n")
+SESSION: Any = SimpleNamespace(target=SimpleNamespace(ephemeral=False))
+SERVICE = Service(name="shop", folder="apps/shop", about="a shop")
 
 
 def behind() -> dict[str, Any]:
@@ -31,90 +35,148 @@ def behind() -> dict[str, Any]:
     return late
 
 
-def bare(**status: Any) -> dict[str, Any]:
-    return {"kind": "Deployment", "metadata": {"name": "x", "namespace": "y"}, "spec": {}, "status": status}
+def workload(kind: str, name: str, *, spec: Any = None, **status: Any) -> dict[str, Any]:
+    """As the API server writes it: what is zero is left out of a status."""
+    meta = {"name": name, "namespace": "shop", "generation": 4}
+    return {"kind": kind, "metadata": meta, "spec": spec or {}, "status": {"observedGeneration": 4, **status}}
 
 
-def daemons(wanted: int, ready: int) -> dict[str, Any]:
-    status = {"desiredNumberScheduled": wanted, "numberReady": ready}
-    return {"kind": "DaemonSet", "metadata": {"name": "d", "namespace": "x"}, "status": status}
+def daemons(wanted: int, ready: int, **status: Any) -> dict[str, Any]:
+    counts = {"desiredNumberScheduled": wanted, "updatedNumberScheduled": wanted, "numberReady": ready}
+    return workload("DaemonSet", "d", **counts | status)
 
 
-def ready(*objects: Any) -> Finding:
-    return workloads_are_ready("r", [*objects], namespace="x", next_step="n")
+def stateful(strategy: Any = None, *, replicas: int = 2, newest: str = "db-1", **status: Any) -> dict[str, Any]:
+    spec = {"replicas": replicas, "updateStrategy": strategy or {"type": "RollingUpdate"}}
+    return workload("StatefulSet", "db", spec=spec, currentRevision="db-1", updateRevision=newest, **status)
 
 
-def endpoints(answer: Any) -> Finding:
-    return has_endpoints("r", items(answer), service="rw", cause="c", next_step="n")
-
-
+ON_DELETE = {"type": "OnDelete"}
+BAD_IMAGE = workload(
+    "Deployment",
+    "web",
+    spec={"replicas": 1},
+    replicas=2,
+    readyReplicas=1,
+    updatedReplicas=1,
+    unavailableReplicas=1,
+    conditions=[{"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"}],
+)
+"""The Pod of the last version serves, the new one cannot pull its image."""
+PAUSED = workload("Deployment", "web", spec={"replicas": 2, "paused": True}, replicas=2, readyReplicas=2)
+IDLE = workload("Deployment", "web", spec={"replicas": 0})
 GROUP = {"groupVersion": "postgresql.cnpg.io/v1", "resources": [{"name": "clusters"}, {"name": "clusters/status"}]}
+KEYS = ("username", "password")
 
 
-def served(answer: Any, *plurals: str) -> Finding:
-    return kinds_are_served("r", answer, plurals, cause="c", next_step="n")
+def operator(found: Any) -> tuple[Any, Check]:
+    return found, deployment_check(SESSION, "r", SERVICE, name="operator", cause="c")
 
 
-def keys(obj: Any) -> Finding:
-    return secret_has_keys("r", obj, ("username", "password"), cause="c", next_step="n")
+def workloads(*found: Any, required: bool = False) -> tuple[Any, Check]:
+    return list(found), workloads_check(SESSION, SERVICE, required=required)
 
 
-VERDICTS: dict[str, tuple[Callable[[], Finding], State, str]] = {
-    "available": (lambda: available(deployment("operator", "tailscale")), State.PASSED, "1 of 1 ready"),
-    "absent": (lambda: available(None), State.FAILED, "no such Deployment"),
-    "unavailable": (
-        lambda: available(deployment("o", "t", ready=0, available="False")),
+def endpoints(answer: Any) -> tuple[Any, Check]:
+    return items(answer), endpoint_check(SESSION, "r", "shop", "rw")
+
+
+def kinds(answer: Any, *plurals: str) -> tuple[Any, Check]:
+    return answer, kinds_check(SESSION, "r", SERVICE, "/apis/postgresql.cnpg.io/v1", plurals, cause="c")
+
+
+def keys(found: Any) -> tuple[Any, Check]:
+    return found, secret_check(SESSION, "r", SERVICE, "login", KEYS, cause="c")
+
+
+def classes(found: Any) -> tuple[Any, Check]:
+    return found, class_check(SESSION, "r", "tailscale", "tailscale.com/ts-ingress", cause="c")
+
+
+VERDICTS: dict[str, tuple[tuple[Any, Check], State, str]] = {
+    "available": (operator(deployment("operator", "tailscale")), State.PASSED, "1 of 1"),
+    "absent": (operator(None), State.FAILED, "shop/operator"),
+    "unavailable": (operator(deployment("o", "t", ready=0, available="False")), State.FAILED, "Available=False"),
+    "old generation": (operator(behind()), State.FAILED, "newest version"),
+    "no status yet": (operator({"kind": "Deployment", "metadata": {"name": "x"}, "spec": {}}), State.FAILED, "0 of 1"),
+    "an operator scaled to zero": (operator(deployment("o", "t", ready=0, wanted=0)), State.FAILED, "zero"),
+    "an operator whose new Pod does not start": (operator(BAD_IMAGE), State.FAILED, "newest version"),
+    "all ready": (workloads(deployment("a", "x"), daemons(2, 2)), State.PASSED, "2 of 2: a, d"),
+    "one behind": (workloads(deployment("a", "x", ready=0), daemons(2, 1)), State.FAILED, "a: 0 of 1"),
+    "daemons behind": (workloads(daemons(2, 1)), State.FAILED, "DaemonSet d: 1 of 2"),
+    "no node takes the daemons": (workloads(daemons(0, 0)), State.PASSED, "no node"),
+    "rolling": (workloads(behind()), State.FAILED, "newest version"),
+    "no workloads where some must be": (workloads(required=True), State.FAILED, "shop"),
+    "no workloads": (workloads(), State.NOT_TRIED, "shop"),
+    "one of two scaled to zero": (workloads(deployment("a", "x"), IDLE, required=True), State.PASSED, "web (scaled"),
+    "all scaled to zero": (workloads(IDLE, required=True), State.FAILED, "web (scaled"),
+    "stateful": (workloads(stateful(readyReplicas=2, updatedReplicas=2)), State.PASSED, "db"),
+    "stateful, one Pod away": (workloads(stateful(readyReplicas=1)), State.FAILED, "1 of 2"),
+    "stateful, rolling": (
+        workloads(stateful(newest="db-2", readyReplicas=2, updatedReplicas=1)),
         State.FAILED,
-        "Available=False",
+        "1 of them",
     ),
-    "old generation": (lambda: available(behind()), State.FAILED, "not rolled out yet"),
-    "no status yet": (lambda: available(bare()), State.FAILED, "no condition Available yet"),
-    "scaled to nothing": (lambda: available(deployment("o", "t", ready=0, wanted=0)), State.FAILED, "0 of 0"),
-    "half updated": (
-        lambda: available(deployment("o", "t", wanted=3, ready=3) | {"status": {"updatedReplicas": 1}}),
-        State.FAILED,
-        "of 3 ready",
-    ),
-    "all ready": (lambda: ready(deployment("a", "x"), daemons(2, 2)), State.PASSED, "2 of 2: a, d"),
-    "one behind": (lambda: ready(deployment("a", "x", ready=0), daemons(2, 1)), State.FAILED, "a: 0 of 1"),
-    "daemons behind": (lambda: ready(daemons(2, 1)), State.FAILED, "DaemonSet d: 1 of 2 ready"),
-    "rolling": (lambda: ready(behind()), State.FAILED, "not rolled out yet"),
-    "no workloads where some must be": (
-        lambda: workloads_are_ready("r", [], namespace="x", next_step="n", required=True),
-        State.FAILED,
-        "holds no",
-    ),
-    "no workloads": (lambda: ready(), State.NOT_TRIED, "holds no"),
-    "endpoint": (lambda: endpoints(slices("10.0.0.5")), State.PASSED, "10.0.0.5:5432"),
-    "endpoint, ready unset": (lambda: endpoints(slices("10.0.0.5", ready=None)), State.PASSED, "10.0.0.5"),
-    "endpoint not ready": (lambda: endpoints(slices("10.0.0.5", ready=False)), State.FAILED, "1 not ready"),
-    "no endpoint": (lambda: endpoints(slices()), State.FAILED, "no ready endpoint"),
-    "no slices": (lambda: endpoints(listing()), State.FAILED, "no ready endpoint"),
-    "slice without endpoints": (lambda: endpoints(listing({"endpoints": None})), State.FAILED, "no ready endpoint"),
-    "served": (lambda: served(GROUP, "clusters"), State.PASSED, "postgresql.cnpg.io/v1: clusters"),
-    "not served": (lambda: served(GROUP, "clusters", "databases"), State.FAILED, "does not serve databases"),
-    "no group": (lambda: served({}, "clusters"), State.FAILED, "does not serve clusters"),
-    "keys": (lambda: keys(secret("s", "n", {"username": "u", "password": "p"})), State.PASSED, "n/s has username"),
-    "empty key": (lambda: keys(secret("s", "n", {"username": "u", "password": ""})), State.FAILED, "password"),
-    "no data": (lambda: keys({"metadata": {"name": "s"}}), State.FAILED, "username, password"),
-    "no secret": (lambda: keys(None), State.FAILED, "no such Secret"),
+    "OnDelete, older Pods": (workloads(stateful(ON_DELETE, newest="db-2", readyReplicas=2)), State.PASSED, "OnDelete"),
+    "OnDelete, one Pod away": (workloads(stateful(ON_DELETE, newest="db-2", readyReplicas=1)), State.FAILED, "1 of 2"),
+    "endpoint": (endpoints(slices("10.0.0.5")), State.PASSED, "10.0.0.5:5432"),
+    "endpoint, ready unset": (endpoints(slices("10.0.0.5", ready=None)), State.PASSED, "10.0.0.5"),
+    "endpoint not ready": (endpoints(slices("10.0.0.5", ready=False)), State.FAILED, "1 not ready"),
+    "no endpoint": (endpoints(slices()), State.FAILED, "rw"),
+    "no slices": (endpoints(listing()), State.FAILED, "rw"),
+    "slice without endpoints": (endpoints(listing({"endpoints": None})), State.FAILED, "rw"),
+    "served": (kinds(GROUP, "clusters"), State.PASSED, "postgresql.cnpg.io/v1: clusters"),
+    "not served": (kinds(GROUP, "clusters", "databases"), State.FAILED, "databases"),
+    "no group": (kinds({}, "clusters"), State.FAILED, "clusters"),
+    "keys": (keys(secret("s", "n", {"username": "u", "password": "p"})), State.PASSED, "n/s has username"),
+    "empty key": (keys(secret("s", "n", {"username": "u", "password": ""})), State.FAILED, "password"),
+    "no data": (keys({"metadata": {"name": "s"}}), State.FAILED, "username, password"),
+    "no secret": (keys(None), State.FAILED, "shop/login"),
+    "its class": (classes({"spec": {"controller": "tailscale.com/ts-ingress"}}), State.PASSED, "tailscale"),
+    "another's class": (classes({"spec": {"controller": "example.com/other"}}), State.FAILED, "example.com/other"),
+    "no class": (classes(None), State.FAILED, "tailscale"),
 }
 
 
+def answering(found: Any) -> Callable[[Any], Any]:
+    """A cluster that answers every question with the same objects."""
+    answers = SimpleNamespace(find=lambda *_: found, list=lambda *_: found, api_group=lambda _: found)
+    return lambda _: answers
+
+
 @pytest.mark.parametrize("name", VERDICTS)
-def test_each_check(name: str) -> None:
-    look, state, evidence = VERDICTS[name]
-    found = look()
+def test_each_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (answer, check), state, evidence = VERDICTS[name]
+    monkeypatch.setattr(cluster, "cluster_of", answering(answer))
+    found = check.look()
     assert found.state is state, found
     assert evidence in found.evidence
     if state is State.FAILED:
         assert found.cause
-        assert found.next_step == "n"
+        assert found.next_step
 
 
-def test_evidence_never_holds_a_value() -> None:
-    found = keys(secret("s", "n", {"username": "u-s3cret", "password": "p-s3cret"}))
-    assert "s3cret" not in repr(found)
+@pytest.mark.parametrize(
+    ("obj", "problem"),
+    [
+        (BAD_IMAGE, True),
+        (PAUSED, True),
+        (IDLE, False),
+        (daemons(2, 2, updatedNumberScheduled=1), True),
+        (daemons(2, 2, updatedNumberScheduled=1) | {"spec": {"updateStrategy": ON_DELETE}}, False),
+        (stateful({"rollingUpdate": {"partition": 1}}, newest="db-2", readyReplicas=2, updatedReplicas=1), False),
+        (stateful({"rollingUpdate": {"partition": 1}}, newest="db-2", readyReplicas=2), True),
+        (stateful(replicas=0), False),
+    ],
+)
+def test_a_workload_is_rolled_out_when_kubectl_says_so(obj: Any, problem: bool) -> None:
+    assert bool(rollout_problem(obj)) is problem
+
+
+def test_evidence_never_holds_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, check = keys(secret("s", "n", {"username": "u-s3cret", "password": "p-s3cret"}))
+    monkeypatch.setattr(cluster, "cluster_of", answering(answer))
+    assert "s3cret" not in repr(check.look())
 
 
 def test_values_decode_or_are_empty() -> None:
@@ -125,20 +187,15 @@ def test_values_decode_or_are_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "cause"),
-    [
-        (Trouble.UNKNOWN_KIND, "CRDs not found"),
-        (Trouble.FORBIDDEN, "right"),
-        (Trouble.UNREACHABLE, "stopped answering"),
-        (Trouble.OTHER, ""),
-    ],
+    ("trouble", "has_cause"),
+    [(Trouble.UNKNOWN_KIND, True), (Trouble.FORBIDDEN, True), (Trouble.UNREACHABLE, True), (Trouble.OTHER, False)],
 )
-def test_an_answer_the_cluster_did_not_give_is_a_failed_check(trouble: Trouble, cause: str) -> None:
-    def look() -> Finding:
+def test_an_answer_the_cluster_did_not_give_is_a_failed_check(trouble: Trouble, has_cause: bool) -> None:
+    def judge() -> Finding:
         raise KubectlFailed(trouble, "read x: failed")
 
-    found = judge_answer("r", look, next_step="n")
+    found = make_check(SESSION, "r", judge, next_step="n").look()
     assert found.state is State.FAILED
     assert found.evidence == "read x: failed"
-    assert cause in found.cause
+    assert bool(found.cause) is has_cause
     assert found.next_step == "n"

@@ -98,17 +98,20 @@ HIBERNATED = [{"type": "cnpg.io/hibernation", "status": "True"}]
         (cluster(0, conditions=HIBERNATED), "hibernat"),
         (cluster(0, annotations={"cnpg.io/hibernation": "on"}), "hibernat"),
         (cluster(2, annotations={"cnpg.io/fencedInstances": '["postgresql-cluster-1"]'}), "postgresql-cluster-1"),
+        (cluster(2, annotations={"cnpg.io/fencedInstances": '["*"]'}), "fenced"),
         (cluster(1), "1 of 2"),
+        (cluster(2, currentPrimary="postgresql-cluster-1", targetPrimary="postgresql-cluster-2"), "switchover"),
+        (cluster(2, currentPrimary="postgresql-cluster-1", targetPrimary="pending"), "failover"),
         (cluster(1, phase="Switchover in progress", phaseReason="to postgresql-cluster-2"), "to postgresql-cluster-2"),
     ],
 )
 def test_a_cluster_that_is_stopped_or_incomplete_is_not_ready(obj: dict[str, Any], named: str) -> None:
     """CNPG keeps `Ready` True in each of these."""
-    found = postgres.cluster_is_ready(obj, "postgresql")
+    found = postgres.cluster_is_ready(obj)
     assert found.state is State.FAILED
     assert named in f"{found.evidence} {found.cause}"
 
 
 @pytest.mark.parametrize("annotations", [{}, {"cnpg.io/hibernation": "off"}, {"cnpg.io/fencedInstances": "[]"}])
 def test_a_whole_cluster_is_ready(annotations: dict[str, str]) -> None:
-    assert postgres.cluster_is_ready(cluster(annotations=annotations), "postgresql").state is State.PASSED
+    assert postgres.cluster_is_ready(cluster(annotations=annotations)).state is State.PASSED

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runbooks.checks import tailscale
+from runbooks.checks.inside import Page
 from runbooks.checks.tailscale import Device, Exposure
 from runbooks.core.findings import Check, Finding, State, passed
 from runbooks.tools.kubectl import Json
@@ -62,6 +63,10 @@ def ingress(
     } | changes
 
 
+def exposure(obj: Json) -> Exposure:
+    return Exposure(obj=obj)
+
+
 def state(fqdn: str = f"{FQDN}.", ips: str = '["100.64.0.7","fd7a::7"]') -> dict[str, Any]:
     return secret("ts-x-0", "tailscale", {"device_fqdn": fqdn, "device_ips": ips})
 
@@ -89,22 +94,25 @@ def test_the_services_and_ingresses_that_ask_to_be_exposed_and_no_others() -> No
         (service(), "postgresql", (5432,)),
         (service("db", annotations={"tailscale.com/expose": "true"}), "postgresql-db", (5432,)),
         (service(ports=[{"port": 80}, {"port": 443}]), "postgresql", (80, 443)),
+        (service(ports=[{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]), "postgresql", (53,)),
+        (service(ports=[{"port": 51820, "protocol": "UDP"}]), "postgresql", ()),
+        (service(type="ExternalName", externalName="nas.lan", ports=[]), "postgresql", ()),
         (ingress(), "immich", (443,)),
         (ingress(hosts=["photos.tail1234.ts.net"]), "photos", (443,)),
         (ingress(hosts=[]), "immich-web-ingress", (443,)),
     ],
 )
 def test_the_name_the_operator_would_give(obj: Json, hostname: str, ports: tuple[int, ...]) -> None:
-    found = tailscale.exposure_of(obj)
+    found = exposure(obj)
     assert (found.hostname, found.ports) == (hostname, ports)
 
 
 def test_the_state_secret_is_found_by_labels() -> None:
-    assert tailscale.exposure_of(service()).labels == (
+    assert exposure(service()).labels == (
         "tailscale.com/managed=true,tailscale.com/parent-resource=postgresql-cluster-rw-ext,"
         "tailscale.com/parent-resource-ns=postgresql,tailscale.com/parent-resource-type=svc"
     )
-    assert tailscale.exposure_of(ingress()).labels.endswith("parent-resource-type=ingress")
+    assert exposure(ingress()).labels.endswith("parent-resource-type=ingress")
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
@@ -137,11 +145,11 @@ def tailnet(*, state: str = "Running", **peer: Any) -> dict[str, Any]:
 
 
 def svc(**changes: Any) -> Exposure:
-    return tailscale.exposure_of(service(**changes))
+    return exposure(service(**changes))
 
 
-ING = tailscale.exposure_of(ingress())
-URL = "https://immich.tail1234.ts.net/"
+ING = exposure(ingress())
+NAME = "immich.tail1234.ts.net"
 
 VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     # the proxy
@@ -161,7 +169,7 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     "headless": (lambda: tailscale.proxy_is_ready(svc(clusterIP="None")), State.FAILED, "headless", "routable"),
     "being deleted": (
         lambda: tailscale.proxy_is_ready(
-            tailscale.exposure_of(ingress(metadata={"name": "web", "namespace": "immich", "deletionTimestamp": "now"}))
+            exposure(ingress(metadata={"name": "web", "namespace": "immich", "deletionTimestamp": "now"}))
         ),
         State.FAILED,
         "terminating",
@@ -169,19 +177,19 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     ),
     "ingress with a hostname": (lambda: tailscale.proxy_is_ready(ING), State.PASSED, "immich.tail1234.ts.net", ""),
     "ingress without": (
-        lambda: tailscale.proxy_is_ready(tailscale.exposure_of(ingress(hostname=""))),
+        lambda: tailscale.proxy_is_ready(exposure(ingress(hostname=""))),
         State.FAILED,
         "no hostname",
         "ingressClassName",
     ),
     "ingress whose rules are ignored": (
-        lambda: tailscale.proxy_is_ready(tailscale.exposure_of(ingress(rules=["immich.example.org"], hostname=""))),
+        lambda: tailscale.proxy_is_ready(exposure(ingress(rules=["immich.example.org"], hostname=""))),
         State.FAILED,
         "immich.example.org",
         "404",
     ),
     "ingress whose rule matches": (
-        lambda: tailscale.proxy_is_ready(tailscale.exposure_of(ingress(rules=["immich"]))),
+        lambda: tailscale.proxy_is_ready(exposure(ingress(rules=["immich"]))),
         State.PASSED,
         "immich",
         "",
@@ -299,33 +307,53 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
         "endpoints",
     ),
     # HTTP
-    "answers": (lambda: tailscale.http_answers(URL, "Immich", network()), State.PASSED, "status 200", ""),
+    "answers": (
+        lambda: tailscale.http_answers(NAME, Page(path="/", marker="Immich"), network()),
+        State.PASSED,
+        "status 200",
+        "",
+    ),
     "wrong body": (
-        lambda: tailscale.http_answers(URL, "n8n", network()),
+        lambda: tailscale.http_answers(NAME, Page(path="/", marker="n8n"), network()),
         State.FAILED,
         "without 'n8n'",
         "something else",
     ),
     "404": (
-        lambda: tailscale.http_answers(URL, "", network(fetch=lambda _: Answer(status=404, body=""))),
+        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=404, body=""))),
         State.FAILED,
         "status 404",
         "backend Service",
     ),
     "502": (
-        lambda: tailscale.http_answers(URL, "", network(fetch=lambda _: Answer(status=502, body=""))),
+        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=502, body=""))),
         State.FAILED,
         "status 502",
         "behind it",
     ),
     "TCP only": (
-        lambda: tailscale.http_answers(URL, "", network(fetch=refuse(ConnectionResetError("reset")))),
+        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=refuse(ConnectionResetError("reset")))),
         State.FAILED,
         "reset",
         "HTTPS certificates",
     ),
+    "a login is wanted": (
+        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=401, body=""))),
+        State.PASSED,
+        "status 401",
+        "",
+    ),
+    "a login is wanted for a page that needs none": (
+        lambda: tailscale.http_answers(
+            NAME, Page(path="/ping", marker="pong"), network(fetch=lambda _: Answer(status=401, body=""))
+        ),
+        State.FAILED,
+        "/ping: status 401",
+        "error",
+    ),
+    "no TCP port": (lambda: tailscale.port_connects(FQDN, (), network()), State.NOT_TRIED, "no TCP port", ""),
     "redirect": (
-        lambda: tailscale.http_answers(URL, "", network(fetch=lambda _: Answer(status=302, body=""))),
+        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=302, body=""))),
         State.PASSED,
         "status 302",
         "",
@@ -354,7 +382,7 @@ def test_a_check_without_its_tool_does_not_decide_and_does_not_pass() -> None:
 def test_a_proxy_group_is_known_by_its_status_alone() -> None:
     grouped = ingress()
     grouped["metadata"]["annotations"] = {"tailscale.com/proxy-group": "ha"}
-    device = tailscale.device_of(tailscale.exposure_of(grouped), [])
+    device = tailscale.device_of(exposure(grouped), [])
     assert device is not None
     assert device.label == "immich"
     assert tailscale.device_of(ING, []) is None
@@ -373,7 +401,7 @@ def grouped(configured: str = "True", hostname: str = "files.tail1.ts.net") -> d
 
 
 def test_a_service_of_a_proxy_group_is_known_by_its_own_condition_and_status() -> None:
-    item = tailscale.exposure_of(grouped())
+    item = exposure(grouped())
     assert tailscale.proxy_is_ready(item).state is State.PASSED
     found = named(item, [])
     assert found.state is State.PASSED
@@ -382,7 +410,7 @@ def test_a_service_of_a_proxy_group_is_known_by_its_own_condition_and_status() -
 
 @pytest.mark.parametrize("obj", [grouped(configured="False"), grouped(hostname="")])
 def test_a_service_of_a_proxy_group_that_is_not_ready(obj: Json) -> None:
-    item = tailscale.exposure_of(obj)
+    item = exposure(obj)
     states = [
         tailscale.proxy_is_ready(item).state,
         named(item, []).state,
@@ -392,13 +420,13 @@ def test_a_service_of_a_proxy_group_that_is_not_ready(obj: Json) -> None:
 
 @pytest.mark.parametrize(("asked", "device"), [("NAS", "nas"), ("nas", "NAS"), ("NAS", "nas-1")])
 def test_host_names_are_compared_without_case(asked: str, device: str) -> None:
-    item = tailscale.exposure_of(service(annotations={"tailscale.com/expose": "true", "tailscale.com/hostname": asked}))
+    item = exposure(service(annotations={"tailscale.com/expose": "true", "tailscale.com/hostname": asked}))
     found = named(item, [state(f"{device}.tail1.ts.net.")])
     assert found.state is (State.FAILED if device.endswith("-1") else State.PASSED)
 
 
 def test_rules_are_compared_without_case() -> None:
-    item = tailscale.exposure_of(ingress(hosts=["Immich"], rules=["immich"]))
+    item = exposure(ingress(hosts=["Immich"], rules=["immich"]))
     assert tailscale.proxy_is_ready(item).state is State.PASSED
 
 
@@ -420,7 +448,7 @@ def test_exposures_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch) -
         both.wait()
         return passed("it is there", "")
 
-    items = [tailscale.exposure_of(service(name)) for name in ("a", "b")]
+    items = [exposure(service(name)) for name in ("a", "b")]
     monkeypatch.setattr(tailscale, "exposures", lambda *_: items)
     monkeypatch.setattr(tailscale, "exposure_checks", lambda *_: [Check(name="it is there", look=look)])
     tables: list[Any] = []

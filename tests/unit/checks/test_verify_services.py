@@ -153,7 +153,11 @@ class Platform:
 
     def deploy(self, service: Service) -> None:
         where = service.namespace
-        self.repo.has_stacks(service.project_name)
+        outputs = {
+            output: service.name if kind == "ingress" else name
+            for (kind, _, name), output in ((entry.partition("/"), output) for entry, output in service.exposed.items())
+        }
+        self.repo.has_stacks(service.project_name, state=in_its_state(outputs))
         self.kubectl(["get", "all", f"--namespace={where}"], "NAME\n")
         self.repo.answer("kubectl", ["get", "all"], "NAME\n")
         self.kubectl(["deployments.apps,stat", f"={where}"], listing(deployment(service.name, where)))
@@ -391,7 +395,7 @@ def without_stack(platform: Platform, project: str) -> None:
 
 
 BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
-    "never deployed": ("n8n", lambda made: without_stack(made, "n8n"), cluster.STACK_DEPLOYED, "no such stack"),
+    "never deployed": ("n8n", lambda made: without_stack(made, "n8n"), cluster.STACK_DEPLOYED, "n8n/mx"),
     "not ready": (
         "n8n",
         gives(["deployments.apps,stat", "=n8n"], listing(deployment("n8n-main", "n8n", ready=0))),
@@ -437,7 +441,12 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         tailscale.ALL_EXPOSED,
         "not exposed: ingress/glance",
     ),
-    "no tunnel login": ("cf-tunnel", gives(["secrets", "cloudflare-api"], MISSING), cf_tunnel.LOGIN_THERE, "no such"),
+    "no tunnel login": (
+        "cf-tunnel",
+        gives(["secrets", "cloudflare-api"], MISSING),
+        cf_tunnel.LOGIN_THERE,
+        "cloudflare-api",
+    ),
     "controller down": (
         "cf-tunnel",
         gives(
@@ -451,7 +460,7 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         "cf-tunnel",
         gives(["ingressclasses"], MISSING),
         cf_tunnel.CLASS_IS_SERVED,
-        "no ingress class cloudflare-tunnel",
+        "cloudflare-tunnel not found",
     ),
     "class of another": (
         "cf-tunnel",
@@ -463,7 +472,7 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         "cf-tunnel",
         gives(["deployments.apps", "controlled-cloudflared-connector"], MISSING),
         cf_tunnel.CONNECTORS_READY,
-        "no such Deployment",
+        "controlled-cloudflared-connector not found",
     ),
     "no route": (
         "cf-tunnel",
@@ -475,7 +484,7 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         "cf-tunnel",
         gives(["ingresses", "=n8n", "==n8n-webhooks"], MISSING),
         cf_tunnel.TAKEN_UP,
-        "gone",
+        "n8n/n8n-webhooks not found",
     ),
     "cannot be listed": (
         "cf-tunnel",
@@ -524,9 +533,14 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         "clickhouse",
         gives(["deployments.apps", "altinity"], listing()),
         clickhouse.OPERATOR_READY,
-        "no such Deployment",
+        "not found",
     ),
-    "no installation": ("clickhouse", gives(["clickhouseinst"], MISSING), clickhouse.COMPLETED, "no installation"),
+    "no installation": (
+        "clickhouse",
+        gives(["clickhouseinst"], MISSING),
+        clickhouse.COMPLETED,
+        "clickhouse/clickhouse not found",
+    ),
     "installation in progress": (
         "clickhouse",
         gives(
