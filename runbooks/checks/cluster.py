@@ -115,9 +115,7 @@ def stack_is_deployed(session: Session, service: Service) -> Check:
         if is_deployed(session, stack):
             return passed(STACK_DEPLOYED, stack.reference)
         evidence = "its state holds nothing" if has_stack(session, stack) else f"there is no stack {stack.reference}"
-        return failed(
-            STACK_DEPLOYED, evidence, cause="it is not deployed here", next_step=f"./inv deploy.{service.name}"
-        )
+        return failed(STACK_DEPLOYED, evidence, cause="not deployed here", next_step=f"./inv deploy.{service.name}")
 
     return Check(name=STACK_DEPLOYED, look=judge)
 

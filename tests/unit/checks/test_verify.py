@@ -331,7 +331,7 @@ BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
         lambda repo: (repo.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
         postgres.OUTPUTS_THERE,
         "no such stack",
-        "never deployed",
+        "not deployed",
     ),
     "output missing": (
         "postgres",
