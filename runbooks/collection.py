@@ -18,14 +18,17 @@ from runbooks.stacks.service import Service
 Body = Callable[..., Any]
 Marked = TypeVar("Marked", bound=Body)
 
-ALL = "all"
-"""The task that does it for every service, e.g. `preview.all`."""
+ALL, CHANGED = "all", "changed"
+"""The tasks that do it for every service, e.g. `preview.all`, and for those that changed."""
 
 
-def each_service(*, everything: bool = False, services: Sequence[Service] = SERVICES) -> Callable[[Marked], Marked]:
-    """Make a task of the decorated function for each service, and `all` with `everything`.
+def each_service(
+    *, everything: bool = False, changed: bool = False, services: Sequence[Service] = SERVICES
+) -> Callable[[Marked], Marked]:
+    """Make a task of the decorated function for each service, `all` with `everything`, and `changed` with that.
 
-    The function takes `(c, names: tuple[str, ...], …options)`. The rest of its signature and its docstring become the
+    The function takes `(c, names: tuple[str, ...], …options)`. For `changed` it gets no names, as they are found during
+    the run, and the option `since`, which no other task has. The rest of its signature and its docstring become the
     tasks' options and help; `{service}` in the first line of the docstring is replaced by the service's name.
     """
 
@@ -33,6 +36,8 @@ def each_service(*, everything: bool = False, services: Sequence[Service] = SERV
         targets: list[tuple[str, tuple[str, ...]]] = [(service.name, (service.name,)) for service in services]
         if everything:
             targets.append((ALL, tuple(service.name for service in services)))
+        if changed:
+            targets.append((CHANGED, ()))
         body.__dict__["tasks"] = [_task_for(body, name, names) for name, names in targets]
         return body
 
@@ -45,16 +50,18 @@ def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
         return body(c, names, **options)
 
     signature = inspect.signature(body)
-    options = [parameter for parameter in signature.parameters.values() if parameter.name != "names"]
+    hidden = {"names"} if name == CHANGED else {"names", "since"}
+    options = [parameter for parameter in signature.parameters.values() if parameter.name not in hidden]
     run.__dict__["__signature__"] = signature.replace(parameters=options)
-    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", "every service" if name == ALL else name)
+    about = {ALL: "every service", CHANGED: "every service that changed"}.get(name, name)
+    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", about)
     run.__name__ = name
     return Task(run, name=name)
 
 
 def task_name(verb: str, names: Sequence[str]) -> str:
-    """`deploy.postgres`, or `deploy.all` for every service at once."""
-    return f"{verb}.{names[0]}" if len(names) == 1 else f"{verb}.all"
+    """`deploy.postgres`, `deploy.all` for every service at once, `deploy.changed` for names to be found."""
+    return f"{verb}.{names[0] if len(names) == 1 else ALL if names else CHANGED}"
 
 
 def command_again(c: Context, task: str, *options: str) -> str:

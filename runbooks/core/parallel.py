@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from graphlib import TopologicalSorter
 from typing import TypeVar
 
-from runbooks.core.errors import OpsError
+from runbooks.core.errors import OpsError, Usage
 from runbooks.core.reporter import Reporter
 
 SIDE_BY_SIDE = 4
@@ -22,6 +22,13 @@ Result = TypeVar("Result")
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(wanted: int, default: int) -> int:
+    """How many at once: what the user asked for, or the default for 0. Raises `Usage` for a negative number."""
+    if wanted < 0:
+        raise Usage(f"--parallel is {wanted}", expected="how many stacks at once, or 0 for as many as fit")
+    return wanted or default
 
 
 def side_by_side(reporter: Reporter, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from runbooks.core.errors import NotApproved, OperatorMissing, Refused
-from runbooks.core.parallel import SIDE_BY_SIDE, results_of, side_by_side, work_in_order
+from runbooks.core.parallel import SIDE_BY_SIDE, results_of, side_by_side, work_in_order, workers
 from runbooks.core.reporter import Step
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
@@ -130,7 +130,7 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, paralle
     layers, previews = plan.layers, Counter[str]()
     try:
         while layers:
-            deferred = _apply_wave(session, layers, run, parallel or SIDE_BY_SIDE)
+            deferred = _apply_wave(session, layers, run, workers(parallel, SIDE_BY_SIDE))
             unsettled = [plan.service for plan in deferred if plan.service in run.stale]
             previews.update(unsettled)
             refuse_unsettled([name for name in unsettled if previews[name] > ATTEMPTS], again)

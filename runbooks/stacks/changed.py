@@ -28,6 +28,16 @@ CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
 STACK_CONFIG = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml")
 
 
+def choose_changed(session: Session, since: str) -> tuple[str, ...]:
+    """The services that changed, which is reported. Raises as `read_change` does."""
+    names = changed_services(session, since)
+    origin = f"since {since}" if since else "since it was last applied from here"
+    session.reporter.line(
+        f"Changed {origin}: {', '.join(names) or 'nothing'} ({len(names)} of {len(session.services)})"
+    )
+    return tuple(names)
+
+
 def changed_services(session: Session, since: str = "") -> list[str]:
     """The services that changed, and those that read the outputs of one that did, in the order of the list.
 

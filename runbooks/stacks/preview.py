@@ -12,7 +12,7 @@ from typing import Any
 from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError, Usage
 from runbooks.core.files import Unwritable
-from runbooks.core.parallel import processors, results_of, work_in_order
+from runbooks.core.parallel import processors, results_of, work_in_order, workers
 from runbooks.stacks import environments, states
 from runbooks.stacks.fingerprint import files_of, fingerprint_of
 from runbooks.stacks.guard import check_stack_settings, read_settings
@@ -89,7 +89,12 @@ def title(verb: str, layer: Sequence[Service]) -> str:
 
 
 def plan_run(
-    session: Session, service_layers: Sequence[Sequence[Service]], *, keep_going: bool = False, fresh: bool = False
+    session: Session,
+    service_layers: Sequence[Sequence[Service]],
+    *,
+    keep_going: bool = False,
+    fresh: bool = False,
+    parallel: int = 0,
 ) -> RunPlan:
     """Preview every stack of the run, each as soon as what it needs was previewed; `fresh` also those on record.
 
@@ -114,7 +119,8 @@ def plan_run(
 
     # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
     # two processors each takes a tenth more CPU than of two.
-    pool = ThreadPoolExecutor(max_workers=min(processors() + 1, MOST_PREVIEWS), thread_name_prefix="stack")
+    at_once = workers(parallel, min(processors() + 1, MOST_PREVIEWS))
+    pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="stack")
     try:
         finished = work_in_order(pool, service_layers, needs, work, keep_going=keep_going)
         for layer in service_layers:

@@ -7,7 +7,7 @@ from invoke import Context
 from runbooks.collection import command_again, each_service, task_name
 
 
-@each_service(everything=True)
+@each_service(everything=True, changed=True)
 def preview(
     c: Context,
     names: tuple[str, ...],
@@ -15,22 +15,30 @@ def preview(
     expect_no_changes: bool = False,
     only: bool = False,
     fresh: bool = False,
+    parallel: int = 0,
+    since: str = "",
 ) -> None:
     """Show what deploying {service} and all it needs would change. Changes nothing.
 
     --diff shows every property. --expect-no-changes ends with exit 7 when something would change. --only leaves out
     what it needs. --fresh also previews what has not changed since it was last previewed or applied.
+    --parallel sets how many stacks are previewed at once. --since of `changed` names a commit or branch; without it,
+    what was last applied counts.
     """
     from runbooks.core.errors import UnexpectedChanges
     from runbooks.run import open_session
     from runbooks.stacks import preview
+    from runbooks.stacks.changed import choose_changed
     from runbooks.stacks.summary import show_plan
 
     task = task_name("preview", names)
     with open_session(c, task) as session:
+        names = names or choose_changed(session, since)
+        if not names:
+            return
         layers = preview.choose(session, names, only=only)
         session.reporter.plan(preview.titles(layers, "preview"))
-        plan = preview.plan_run(session, layers, keep_going=True, fresh=fresh)
+        plan = preview.plan_run(session, layers, keep_going=True, fresh=fresh, parallel=parallel)
         if plan.stacks:
             show_plan(session, plan, diff=diff)
         preview.raise_worst(session, plan.failures)
