@@ -67,7 +67,7 @@ def changed_services(session: Session, since: str = "") -> list[str]:
 def _is_as_applied(session: Session, service: Service) -> bool:
     stack = session.stack(service)
     record = read_record(session, stack)
-    return bool(record and record.applied and not changed_since(session, record, files_of(session, stack)))
+    return bool(record and record.applied and not changed_since(session, record.applied, files_of(session, stack)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,9 +179,8 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
         producers = [name for name in service.reads_outputs_of if name in changing]
         reasons = reasons_to_ask(session, stack, fingerprint, record, producers)
         if record and not reasons:
-            return StackPlan(
-                stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=not record.applied
-            )
+            writes = not is_last_applied(session, fingerprint, record)
+            return StackPlan(stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=writes)
     return replace(_preview_changes(session, stack, fingerprint, record), asked_because=tuple(reasons))
 
 

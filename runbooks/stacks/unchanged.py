@@ -159,8 +159,9 @@ class Record:
     parts: Parts
     """As in a fingerprint, keyed."""
     reads: Reads = field(default_factory=Reads)
-    applied: bool = False
-    """Applied from here with them; else only previewed, and a change of its outputs may wait to be written."""
+    applied: Parts = field(default_factory=dict)
+    """The same of the last complete apply from here; empty if there was none. They differ while a change that only
+    concerns outputs was previewed and not applied."""
 
     @property
     def since(self) -> str:
@@ -198,7 +199,7 @@ def read_record(session: Session, stack: Stack) -> Record | None:
         reads: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in found["reads"].items()
         }
-        return Record(at=found["at"], parts=found["parts"], reads=Reads(**reads), applied=found["applied"])
+        return Record(at=found["at"], parts=found["parts"], reads=Reads(**reads), applied=dict(found["applied"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -208,12 +209,13 @@ def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Read
     path = _record_path(session, stack)
     what = "the record of what was applied"
     make_folder(path.parent, what)
-    parts = dict(fingerprint) | _reads_parts(session, stack, reads)
+    parts = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, reads))
+    before = read_record(session, stack)
     record = {
         "at": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "applied": applied,
         "reads": asdict(reads),
-        "parts": _keyed(session, parts),
+        "parts": parts,
+        "applied": parts if applied else before.applied if before else {},
     }
     write_atomically(path, json.dumps(record, indent=1) + "\n", mode=0o600, what=what, next_step=STATE_FOLDER)
 
@@ -221,7 +223,7 @@ def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Read
 def remove_record(session: Session, stack: Stack, fingerprint: Parts) -> None:
     """Remove the record if it says that a stack with this fingerprint has no change."""
     record = read_record(session, stack)
-    if record and not changed_since(session, record, fingerprint):
+    if record and not changed_since(session, record.parts, fingerprint):
         _record_path(session, stack).unlink(missing_ok=True)
 
 
@@ -235,12 +237,12 @@ def is_last_applied(session: Session, fingerprint: Parts, record: Record | None)
     deciding = {
         name: value for name, value in fingerprint.items() if name in DECIDING or name.startswith("outputs of ")
     }
-    return not changed_since(session, record, deciding)
+    return not changed_since(session, record.applied, deciding)
 
 
-def changed_since(session: Session, record: Record, parts: Parts) -> list[str]:
-    """The names of those parts that are not what the record has."""
-    return [name for name, key in _keyed(session, parts).items() if record.parts.get(name) != key]
+def changed_since(session: Session, recorded: Parts, parts: Parts) -> list[str]:
+    """The names of those parts that are not what was recorded."""
+    return [name for name, key in _keyed(session, parts).items() if recorded.get(name) != key]
 
 
 def reasons_to_ask(
