@@ -138,6 +138,22 @@ BEHIND_THE_API_SERVER = (
         "change the program or the label pod-security.kubernetes.io/enforce of the namespace",
     ),
     KnownFailure(
+        RESOURCE + r"API server ?: (?P<why>[^\n]*(?:[Ff]orbidden: updates to \w+ spec for fields"
+        r"|[Ff]orbidden: spec is immutable after creation|[Ff]orbidden: field can not be less than"
+        r"|field is immutable)[^\n]*)",
+        Refused,
+        "{object} of {service} cannot be changed in place: {why}",
+        "the fields as they are in the cluster, or another object under another name",
+        "undo the change; to replace the object, save its data and remove it yourself, then ./inv deploy.{service}",
+    ),
+    KnownFailure(
+        RESOURCE + r"(?P<what>\S+(?: \"[^\"\n]+\")?) is forbidden: User \"(?P<user>[^\"]+)\" (?P<why>cannot [^\n]+)",
+        Refused,
+        "{object} of {service} was refused: the kubeconfig's user {user} {why}",
+        "a user whose roles allow it",
+        "./inv target.show names the context; kubectl auth can-i --list shows what its user may do",
+    ),
+    KnownFailure(
         r"(?:unable to retrieve the complete list of server APIs"
         r"|[Ff]ailed to (?:get|retrieve) API [Gg]roup-[Rr]esources"
         r"|couldn't get resource list for (?P<api>[\w./-]+)):? ?(?P<rest>[^\n]*?(?:unable to handle the request"
@@ -165,6 +181,13 @@ KNOWN = (
         "the passphrase does not fit the stack of {service}",
         "the passphrase the stack was created with",
         "correct passphrase_file of the target in targets.yaml, then ./inv doctor",
+    ),
+    KnownFailure(
+        r"invalid ciphertext|cipher: message authentication failed",
+        Usage,
+        "a secret in the config or state of {service} was encrypted with the key of another stack",
+        "values that were encrypted for this stack",
+        "./inv secrets.set {service} KEY for each secret that was copied from elsewhere",
     ),
     KnownFailure(
         r"passphrase must be set",
@@ -301,6 +324,29 @@ KNOWN = (
     # The same of an object that comes out of a chart, from a provider before 4.32.
     KnownFailure(r"if the following GVK is namespaced: (?P<version>[^\s,]+), Kind=(?P<kind>\w+)", *UNKNOWN_KIND),
     KnownFailure(
+        r"pq: (?P<kind>role|database|schema) \"(?P<name>[^\"]+)\" already exists",
+        ToolFailed,
+        "the Postgres server has a {kind} {name} already, and the stack of {service} does not manage it",
+        "a {kind} that this stack created, or none of that name",
+        "if it is of this service, `pulumi import` it by its name; if not, use another name",
+    ),
+    KnownFailure(
+        r"pq: (?P<why>(?:role \"[^\"]+\" cannot be dropped because some objects depend on it"
+        r"|database \"[^\"]+\" is being accessed by other users)[^\n]*?)(?:: provider=[^\n]*)?(?:\n|$)",
+        ToolFailed,
+        "Postgres did not drop what {service} made: {why}",
+        "no other session in that database, and no object of that role outside of it",
+        "stop the pods that use it; REASSIGN OWNED and DROP OWNED in psql; then run the same command again",
+    ),
+    KnownFailure(
+        r"pq: (?P<why>permission denied to create extension \"[^\"]+\"|must be owner of extension [^\s:]+"
+        r"|\S+ must be loaded via shared_preload_libraries)",
+        ToolFailed,
+        "Postgres did not take an extension of {service}: {why}",
+        "a superuser that creates and updates extensions, and every library that one needs preloaded",
+        "let the superuser run it once in psql, or set image and shared_preload_libraries of the Postgres stack",
+    ),
+    KnownFailure(
         r"(?P<object>[a-z]+(?:\.[a-z0-9.-]+)? \"[^\"]+\") already exists",
         ToolFailed,
         "{object} exists in the cluster already, and the stack of {service} does not manage it",
@@ -320,6 +366,15 @@ KNOWN = (
         "Postgres refused the password of {user}",
         "provider and server to agree: ts_hostname, service endpoints, and the host and port the provider connects to",
         "./inv outputs.postgres, then ./inv verify.postgres",
+    ),
+    KnownFailure(
+        r"error connecting to PostgreSQL server (?P<host>\S+).*?: pq: "
+        r"(?P<why>sorry, too many clients already|remaining connection slots [^:\n]*|SSL is not enabled on the server"
+        r"|database \"[^\"]+\" does not exist|the database system is [^:\n]*)",
+        ToolFailed,
+        "the Postgres server at {host} answers and does not let the provider of {service} in: {why}",
+        "a server with free connections that is up, and an sslmode that it offers",
+        "./inv verify.postgres",
     ),
     KnownFailure(
         r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
@@ -381,6 +436,14 @@ KNOWN = (
         "{url} did not answer pulumi: {why}",
         "the backend, or whatever is at that address, to be up, and a network that leads to it",
         "./inv doctor, then the same command again",
+    ),
+    KnownFailure(
+        RESOURCE + r"was successfully (?:created|updated)[^\n]*failed to fully initialize or become live: "
+        r"(?P<why>[^\n]*(?:\n\s+[^\n]+)*)",
+        ToolFailed,
+        "{object} of {service} was applied and did not become ready: {why}",
+        "its pods, and the controller that serves it, to be healthy",
+        "kubectl describe it; ./inv verify.{service} checks what it needs",
     ),
     KnownFailure(
         r"(?:timed out waiting|context deadline exceeded)(?P<rest>[^\n]*)",

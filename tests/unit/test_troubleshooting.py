@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import FieldConflict, OpsError, ToolFailed, Usage
+from runbooks.core.errors import FieldConflict, OperatorMissing, OpsError, ToolFailed, Usage
 from runbooks.tools.failures import explain
 from runbooks.tools.stack import Stack
 
@@ -24,7 +24,7 @@ ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
     (
         "CRDs not found",
         'error: no matches for kind "Cluster" in version "postgresql.cnpg.io/v1"',
-        ToolFailed,
+        OperatorMissing,
         "the operator that brings it is not applied",
         "--diff",
     ),
@@ -32,7 +32,7 @@ ROWS: list[tuple[str, str, type[OpsError], str, str]] = [
         "CRDs not found, in a chart",
         "error: kubernetes:helm.sh/v4:Chart resource 'cnpg' has a problem: failed to determine if the following GVK is "
         "namespaced: monitoring.coreos.com/v1, Kind=PodMonitor",
-        ToolFailed,
+        OperatorMissing,
         "the cluster does not know the kind PodMonitor (monitoring.coreos.com/v1)",
         "--diff",
     ),

@@ -72,6 +72,10 @@ RuntimeError: y
         ),
         ("Traceback (most recent call last):\n  cut off", []),
         ("no traceback\nno traceback\n\n", ["no traceback"]),
+        (
+            "a:\n  set it\n  or b\n\nc:\n  set it\n  or d\na:\n  set it\n",
+            ["a:", "  set it", "  or b", "c:", "  set it", "  or d"],
+        ),
     ],
 )
 def test_tracebacks_are_cut_to_their_end(text: str, lines: list[str]) -> None:
@@ -356,6 +360,49 @@ def test_what_refuses_behind_the_api_server_is_named(text: str, error: type[OpsE
     told = "\n".join(found.lines())
     assert "Deployment glance" in told and named in told
     assert found.next_step and "did not answer pulumi" not in told
+
+
+READY = (
+    'resource "urn:pulumi:mx::p::kubernetes:apps/v1:Deployment::glance" was successfully created, but the Kubernetes '
+)
+READY += (
+    "API server reported that it failed to fully initialize or become live: 'glance' timed out waiting to be Ready\n"
+)
+UPDATES = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'template' are forbidden"
+SERVER = "error connecting to PostgreSQL server pg.example (scheme: postgres): pq: "
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "named"),
+    [
+        (f'{URN}StatefulSet.apps "glance" is invalid: {UPDATES}', Refused, "Deployment glance"),
+        (
+            f'{URN}PersistentVolumeClaim "a" is invalid: spec: Forbidden: spec is immutable after creation except',
+            Refused,
+            "immutable",
+        ),
+        (f'{URN}Job.batch "a" is invalid: spec.template: Invalid value: field is immutable', Refused, "spec.template"),
+        (f'{URN}namespaces is forbidden: User "me" cannot create resource "namespaces" in API group ""', Refused, "me"),
+        (
+            f"{READY}    * [Pod glance-7d]: containers with unready status: [main] -- [ImagePullBackOff] no such image",
+            ToolFailed,
+            "ImagePullBackOff",
+        ),
+        (f"{READY}    * Ingress .status.loadBalancer field was not updated", ToolFailed, "Deployment glance"),
+        (f"{SERVER}sorry, too many clients already: provider=postgresql@3", ToolFailed, "too many clients"),
+        (f"{SERVER}SSL is not enabled on the server: provider=postgresql@3", ToolFailed, "SSL is not enabled"),
+        ('creating role app: pq: role "app" already exists: provider=postgresql@3', ToolFailed, "pulumi import"),
+        ('pq: role "app" cannot be dropped because some objects depend on it', ToolFailed, "REASSIGN OWNED"),
+        ('dropping database: pq: database "app" is being accessed by other users', ToolFailed, "other users"),
+        ('creating extension: pq: permission denied to create extension "vchord"', ToolFailed, "superuser"),
+        ("pq: vchord must be loaded via shared_preload_libraries", ToolFailed, "shared_preload_libraries"),
+        ("could not deserialize deployment: [400] Bad Request: invalid ciphertext", Usage, "secrets.set app"),
+    ],
+)
+def test_what_people_met_on_their_clusters_is_named(text: str, error: type[OpsError], named: str) -> None:
+    found = explained(f"error: {text}")
+    assert type(found) is error and found.next_step
+    assert named in "\n".join(found.lines()) and "correct the cause" not in found.next_step
 
 
 def test_an_aggregated_api_that_is_gone_is_named() -> None:
