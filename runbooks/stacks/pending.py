@@ -15,10 +15,10 @@ from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
 from runbooks.stacks.apply import refuse_held
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import kind_of
+from runbooks.stacks.plan import describe_object
 from runbooks.stacks.preview import find_objects, manifest_of
 from runbooks.stacks.session import Session
-from runbooks.stacks.watch import Approved, Watch, run_watched
+from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.kubectl import Json, ask, dig, full_kind
@@ -51,7 +51,7 @@ def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
     taken = {urn: each for urn, each in found.items() if managers[urn]}
     for kind, urn in export.pending:
         result = describe_result(urn, managers.get(urn), is_unrecorded=urn in unrecorded, can_be_found=urn in manifests)
-        session.reporter.quote(f"pending: {kind} {kind_of(pulumi.type_of(urn))} {pulumi.name_of(urn)}: {result}")
+        session.reporter.quote(f"pending: {kind} {describe_object(urn)}: {result}")
     if taken and not (session.target.ephemeral or yes):
         ask_to_take(session, stack, len(taken), again=again)
     refuse_held(session, stack)
@@ -110,8 +110,7 @@ def write_state(session: Session, stack: Stack, document: str, *, taken: Sequenc
     if not outcome.ok:
         raise explain(outcome, stack)
     if taken:
-        watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
-        run_watched(session, stack, pulumi.refresh(stack, taken), watch)
+        refresh_state(session, stack, taken)
 
 
 def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:

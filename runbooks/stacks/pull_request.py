@@ -16,12 +16,11 @@ from typing import Any
 from runbooks.core.errors import Usage
 from runbooks.core.journal import KEPT_RUNS, read_journal, runs_of
 from runbooks.stacks.changed import ENVIRONMENT, BranchChange, read_change
-from runbooks.stacks.plan import kind_of
+from runbooks.stacks.plan import describe_object
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext
 from runbooks.stacks.summary import count_verbs
 from runbooks.stacks.target import LAB
-from runbooks.tools.pulumi import name_of, type_of
 
 TEMPLATE = """\
 ## Summary
@@ -149,7 +148,7 @@ def _read_run(records: Sequence[Mapping[str, Any]]) -> Run:
 def _change_line(change: Mapping[str, Any]) -> str:
     mark = "DESTRUCTIVE: " if change["rank"] == "destructive" else ""
     why = f"  ({change['why']})" if change["why"] else ""
-    return one_line(f"{mark}{change['verb']} {kind_of(type_of(change['urn']))} {name_of(change['urn'])}{why}")
+    return one_line(f"{mark}{change['verb']} {describe_object(change['urn'])}{why}")
 
 
 # The sections

@@ -18,22 +18,13 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks import apply, states
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import (
-    UNKNOWN,
-    Change,
-    Rank,
-    RunPlan,
-    StackPlan,
-    is_precious,
-    kind_of,
-    rank_step,
-)
+from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, describe_object, is_precious, rank_step
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import ABSENT, property_lines, show_plan, split_path, value_at
-from runbooks.stacks.watch import Approved, Watch, run_watched
+from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step
@@ -72,7 +63,7 @@ class Drift:
 
     @property
     def title(self) -> str:
-        return f"{kind_of(self.change.step.type)} {self.change.step.name}"
+        return describe_object(self.urn)
 
     @property
     def determined_by(self) -> tuple[object, ...]:
@@ -364,15 +355,14 @@ def _put_back(session: Session, service: Service, found: Sequence[Drift], *, yes
         if ahead:
             # Let the state see these objects as they were just put back. An update would, too. But it takes over all
             # that was ever set with kubectl, and removes what others added.
-            watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
-            run_watched(session, stack, pulumi.refresh(stack, ahead), watch)
+            refresh_state(session, stack, ahead)
     session.reporter.line(f"{service.name}: put back: {', '.join(each.title for each in found)}")
 
 
 def refuse_beyond(service: Service, steps: Sequence[Step]) -> None:
     """Raise `UnexpectedChanges` for what differs and cannot be put back through the API server."""
     if steps:
-        names = ", ".join(f"{kind_of(step.type)} {step.name}" for step in steps)
+        names = ", ".join(describe_object(step.urn) for step in steps)
         raise UnexpectedChanges(
             f"{service.name}: not put back, as pulumi did not apply it to the API server: {names}",
             expected="differences in objects of the cluster alone",

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from runbooks.stacks.plan import NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan, kind_of
+from runbooks.stacks.plan import NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan, describe_object
 from runbooks.stacks.session import Session
-from runbooks.tools.pulumi import SECRET, Step, name_of, type_of
+from runbooks.tools.pulumi import SECRET, Step, name_of
 from runbooks.tools.secret_values import SIGNATURE_KEY
 
 HEADINGS = {
@@ -95,7 +95,7 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
             lines += ["", f"  {heading}"]
         for service, change in found:
             why = f"  ({change['why']})" if change["why"] else ""
-            lines.append(f"    {SIGNS.get(change['verb'], '?'):<2} {service:<10} {describe(change['urn'])}{why}")
+            lines.append(f"    {SIGNS.get(change['verb'], '?'):<2} {service:<10} {describe_object(change['urn'])}{why}")
             differing = change.get("properties", [])
             if change["op"] == "update" and not diff and len(differing) > MOST_LINES:
                 more = f"… {len(differing) - MOST_LINES} more: ./inv preview.{service} --diff"
@@ -104,7 +104,7 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
     leftovers = [(stack["service"], urn) for stack in data["stacks"] for urn in stack["leftovers"]]
     if leftovers:
         lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
-        lines += [f"    -- {service:<10} {describe(urn)}" for service, urn in leftovers]
+        lines += [f"    -- {service:<10} {describe_object(urn)}" for service, urn in leftovers]
     lines += ["", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in data["stacks"])]
     if any(stack["unchanged_since"] for stack in data["stacks"]):
         lines += [
@@ -113,11 +113,6 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
         ]
         lines += ["  shows what was changed by hand in the cluster."]
     return lines
-
-
-def describe(urn: str) -> str:
-    """Kind and name of an object: `ConfigMap settings`."""
-    return f"{kind_of(type_of(urn))} {name_of(urn)}"
 
 
 def describe_stack(stack: Mapping[str, Any]) -> str:

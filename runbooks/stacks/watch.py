@@ -5,15 +5,16 @@ pulumi's own rail, `up --plan`, refuses healthy first deployments, so its stream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks import states
 from runbooks.stacks.holders import holders_of
-from runbooks.stacks.plan import StackPlan, kind_of
+from runbooks.stacks.plan import StackPlan, describe_object
 from runbooks.stacks.session import Session
+from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.pulumi import Event, is_bookkeeping, name_of, parents_of, read_event, type_of
 from runbooks.tools.stack import Stack
@@ -93,7 +94,7 @@ class Watch:
                 self.violation = event
                 self.stop()
         elif event.kind == "started" and has_effect:
-            self.progress(f"{event.op} {kind_of(type_of(event.urn))} {name_of(event.urn)}")
+            self.progress(f"{event.op} {describe_object(event.urn)}")
         elif event.kind == "done" and has_effect and not is_bookkeeping(event.urn):
             self.done.append(event)
 
@@ -134,6 +135,12 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
             error.summary + describe_leftovers(session, stack), expected=error.expected, next_step=error.next_step
         )
     raise error
+
+
+def refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
+    """Let the state see these objects as they are in the cluster. Nothing is approved to change there."""
+    watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
+    run_watched(session, stack, pulumi.refresh(stack, urns), watch)
 
 
 def describe_leftovers(session: Session, stack: Stack) -> str:
