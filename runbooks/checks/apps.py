@@ -23,12 +23,13 @@ from runbooks.checks.cluster import (
     workloads_check,
 )
 from runbooks.checks.inside import ANSWERS, Inside, Page, simulated
-from runbooks.core.findings import Check, Finding, State, failed, passed
+from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack
 from runbooks.tools.kubectl import Json, condition, dig, metadata, text_at
+from runbooks.tools.pulumi import type_of
 
 JOBS_COMPLETE = "its Jobs completed"
 HAS_ENDPOINT = "its Service has an endpoint"
@@ -124,7 +125,9 @@ def verify(session: Session, service: Service) -> list[Finding]:
     namespace = service.namespace
 
     def jobs() -> Finding:
-        return jobs_are_complete(cluster_of(session).list("jobs.batch", namespace), namespace)
+        resources = states.state_of(session, session.stack(service)).own_resources
+        applied = any(type_of(resource.urn) == "kubernetes:batch/v1:Job" for resource in resources)
+        return jobs_are_complete(cluster_of(session).list("jobs.batch", namespace), namespace, applied=applied)
 
     def ingresses() -> Finding:
         return ingresses_are_served(cluster_of(session).list(INGRESSES, namespace), namespace)
@@ -170,11 +173,16 @@ def health_check(session: Session, namespace: str, health: Health) -> Check:
     return make_check(session, ANSWERS, judge, wait=CONTROLLER_TAKES)
 
 
-def jobs_are_complete(jobs: Sequence[Json], namespace: str) -> Finding:
-    """There are Jobs, and every one of them completed."""
+def jobs_are_complete(found: Sequence[Json], namespace: str, *, applied: bool) -> Finding:
+    """There are Jobs, and every one of them completed. `applied`: the stack's state holds some."""
     step = f"kubectl -n {namespace} get jobs,pods"
+    # What a CronJob started is not part of the deployment.
+    jobs = [job for job in found if text_at(job, "metadata", "ownerReferences", 0, "kind") != "CronJob"]
+    if not jobs and applied:
+        # Pulumi waits until a Job is complete, so that they were cleaned up proves nothing against it.
+        return not_tried(JOBS_COMPLETE, "its Jobs were removed after their deployment", deciding=False)
     if not jobs:
-        cause = "they were dropped as Helm hooks, or deleted after their time to live"
+        cause = "they were dropped as Helm hooks, which a chart's program has to allow for"
         return failed(JOBS_COMPLETE, f"namespace {namespace} holds no Job", cause=cause, next_step=step, final=True)
     behind = []
     for job in jobs:
@@ -183,7 +191,8 @@ def jobs_are_complete(jobs: Sequence[Json], namespace: str) -> Finding:
             behind.append(f"Job {metadata(job)[1]}: failed{broken.why}")
         elif complete is None or not complete.is_true:
             active = dig(job, "status", "active") or 0
-            behind.append(f"Job {metadata(job)[1]}: {active} Pods active, none succeeded yet")
+            suspended = ", it is suspended" if dig(job, "spec", "suspend") else ""
+            behind.append(f"Job {metadata(job)[1]}: {active} Pods active, none succeeded yet{suspended}")
     if behind:
         cause = "its Pods fail or do not start: look at their logs and events"
         return failed(JOBS_COMPLETE, "; ".join(behind), cause=cause, next_step=step)

@@ -378,7 +378,7 @@ def asks_for_exported_name(item: Exposure, *, service: Service, output: str, exp
 
 def proxy_is_ready(item: Exposure) -> Finding:
     """Its condition (`Kind.ready`); of an Ingress, a hostname in its status. Neither proves a connection."""
-    cause = NO_PROXY
+    cause = NO_PROXY if item.kind is SERVICE else "the operator is not done with it: its conditions and events say why"
     if dig(item.obj, "metadata", "deletionTimestamp"):
         evidence = f"{item.subject} is terminating"
         cause = "it is being deleted, and waits for the operator to remove its finalizer"

@@ -85,20 +85,13 @@ STOPPED = ("an update that completes", "./inv deploy.{service} goes on from ther
 
 BEHIND_THE_API_SERVER = (
     KnownFailure(
-        RESOURCE + r"failed calling webhook \"(?P<webhook>[^\"]+)\": [^\n]*?https?://(?P<host>[^/:\"\s]+)[^\"\n]*\": "
-        r"(?P<why>[^\n]+)",
-        ToolFailed,
-        "{object} of {service} was refused: the API server cannot ask the admission webhook {webhook} at {host}: {why}",
-        "a webhook whose Service (NAME.NAMESPACE.svc) has ready pods and whose certificate the API server trusts",
-        "kubectl get pods,endpointslices in that namespace; mend or remove what brought the webhook, then "
-        "./inv deploy.{service}",
-    ),
-    KnownFailure(
+        # Why it failed quotes the address, with the webhook's Service in it.
         RESOURCE + r"failed calling webhook \"(?P<webhook>[^\"]+)\": (?P<why>[^\n]+)",
         ToolFailed,
         "{object} of {service} was refused: the API server cannot ask the admission webhook {webhook}: {why}",
-        "a webhook whose Service has ready pods and whose certificate the API server trusts",
-        "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations shows who brought it",
+        "a webhook whose Service (NAME.NAMESPACE.svc) has ready pods and whose certificate the API server trusts",
+        "kubectl get pods,endpointslices in that namespace; mend or remove what brought the webhook (kubectl get "
+        "validatingwebhookconfigurations,mutatingwebhookconfigurations shows it), then ./inv deploy.{service}",
     ),
     KnownFailure(
         RESOURCE + r"conversion webhook for (?P<kind>[^\n:]+?) failed: (?P<why>[^\n]+)",

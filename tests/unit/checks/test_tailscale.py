@@ -408,14 +408,87 @@ def test_a_service_of_a_proxy_group_is_known_by_its_own_condition_and_status() -
     assert found.evidence == "files.tail1.ts.net, 100.90.1.2"
 
 
-@pytest.mark.parametrize("obj", [grouped(configured="False"), grouped(hostname="")])
-def test_a_service_of_a_proxy_group_that_is_not_ready(obj: Json) -> None:
+def own(kind: str, ready: str, **spec: Any) -> dict[str, Any]:
+    """A Connector or ProxyGroup, as the operator reports it."""
+    reason = "Ready" if ready == "True" else "Creating"
+    conditions = [{"type": f"{kind}Ready", "status": ready, "reason": f"{kind}{reason}", "observedGeneration": 1}]
+    return {"kind": kind, "metadata": {"name": "home"}, "spec": spec, "status": {"conditions": conditions}}
+
+
+def egress(condition: str, status: str = "True", **annotations: str) -> dict[str, Any]:
+    asked = {"tailscale.com/tailnet-fqdn": "nas.tail1.ts.net"} | annotations
+    obj = service("nas", annotations=asked, ready=None, type="ExternalName", externalName="ts-nas.tailscale.svc")
+    obj["status"]["conditions"] = [{"type": condition, "status": status, "reason": "R"}]
+    return obj
+
+
+IN_GROUP = {"tailscale.com/proxy-group": "egress-proxies"}
+BY_CLASS = service(annotations={}, type="LoadBalancer", loadBalancerClass="tailscale")
+FORMS: dict[str, tuple[Any, str, str, bool]] = {
+    "load balancer": (BY_CLASS, "svc", "postgresql-postgresql-cluster-rw-ext", True),
+    "service of a group": (grouped(), "svc", "files", True),
+    "service of a group, not yet": (grouped(configured="False"), "svc", "files", False),
+    "ingress, several hosts": (ingress(hosts=["NAS", "other"]), "ingress", "NAS", True),
+    "ingress, a wildcard rule": (ingress(rules=["*.home.example"], hostname=""), "ingress", "immich", False),
+    "ingress, one of two rules": (ingress(rules=["*.home.example", "immich"]), "ingress", "immich", True),
+    "ingress, TLS without rules": (
+        ingress(hostname="", spec={"ingressClassName": "tailscale", "tls": [{"hosts": ["immich"]}]}),
+        "ingress",
+        "immich",
+        False,
+    ),
+    "egress": (egress("TailscaleProxyReady"), "egress", "nas.tail1.ts.net", True),
+    "egress, not yet": (egress("TailscaleProxyReady", "False"), "egress", "nas.tail1.ts.net", False),
+    "egress of a group": (egress("TailscaleEgressSvcReady", **IN_GROUP), "egress", "nas.tail1.ts.net", True),
+    "egress of a group, valid only": (
+        egress("TailscaleEgressSvcValid", **IN_GROUP),
+        "egress",
+        "nas.tail1.ts.net",
+        False,
+    ),
+    "connector": (own("Connector", "True", hostname="subnets"), "connector", "subnets", True),
+    "connector, not yet": (own("Connector", "False"), "connector", "", False),
+    "group": (own("ProxyGroup", "True", type="ingress"), "proxygroup", "", True),
+    "group, not yet": (own("ProxyGroup", "False", type="egress"), "proxygroup", "", False),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_what_is_on_the_tailnet(form: str) -> None:
+    obj, word, hostname, ready = FORMS[form]
     item = exposure(obj)
-    states = [
-        tailscale.proxy_is_ready(item).state,
-        named(item, []).state,
-    ]
-    assert State.FAILED in states
+    assert (item.kind.word, item.hostname) == (word, hostname)
+    found = tailscale.proxy_is_ready(item)
+    assert found.ok is ready, found
+    assert ready or (found.cause and obj["metadata"]["name"] in found.next_step)
+
+
+def test_a_group_without_an_address_has_no_device() -> None:
+    assert named(exposure(grouped(hostname="")), []).state is State.FAILED
+
+
+def test_all_forms_are_found_where_the_operator_knows_them() -> None:
+    by_kind = {"services": [service(), egress("TailscaleProxyReady"), service("plain", annotations={})]}
+    by_kind["ingresses.networking.k8s.io"] = [ingress()]
+    own_kinds = {"connectors.tailscale.com": [own("Connector", "True")]}
+    cluster: Any = SimpleNamespace(
+        list=lambda kind, _: by_kind[kind], list_if_known=lambda kind: own_kinds.get(kind, [])
+    )
+    found = [item.subject for item in tailscale.exposures(cluster)]
+    assert found == ["postgresql/postgresql-cluster-rw-ext", "postgresql/nas", "immich/web", "connector/home"]
+    assert "connector/home" not in [item.subject for item in tailscale.exposures(cluster, "immich")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"defaultBackend": {"service": {"name": "web"}}}, "/"),
+        ({"rules": [{"http": {"paths": [{"path": "/api"}, {"path": "/web"}]}}]}, "/api"),
+        ({"rules": [{"host": "immich"}]}, "/"),
+    ],
+)
+def test_an_ingress_is_asked_for_what_it_serves(spec: Any, path: str) -> None:
+    assert tailscale.first_page(exposure(ingress(spec=spec))).path == path
 
 
 @pytest.mark.parametrize(("asked", "device"), [("NAS", "nas"), ("nas", "NAS"), ("NAS", "nas-1")])
@@ -433,11 +506,6 @@ def test_rules_are_compared_without_case() -> None:
 def test_a_load_balancer_without_a_class_counts_once_the_operator_took_it_up() -> None:
     assert tailscale.is_exposed_service(service(annotations={}, type="LoadBalancer"))
     assert not tailscale.is_exposed_service(service(annotations={}, type="LoadBalancer", ready=None))
-
-
-def test_egress_is_not_an_exposure() -> None:
-    asked = {"tailscale.com/tailnet-fqdn": "nas.tail1.ts.net"}
-    assert not tailscale.is_exposed_service(service(annotations=asked, type="ExternalName", ready=None))
 
 
 def test_exposures_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:

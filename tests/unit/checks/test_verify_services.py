@@ -576,6 +576,43 @@ def test_what_is_broken_is_named_with_cause_and_next_step(platform: Platform, na
     assert problem.cause or check == cf_tunnel.PUBLIC_KNOWN
 
 
+def from_cron(name: str, kind: str) -> dict[str, Any]:
+    made = job(name, "temporal", kind)
+    made["metadata"]["ownerReferences"] = [{"kind": "CronJob", "name": "backup", "controller": True}]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("jobs", "applied", "state"),
+    [
+        ([job("schema", "temporal")], True, State.PASSED),
+        ([job("schema", "temporal"), from_cron("backup-1", "Failed")], True, State.PASSED),
+        ([job("schema", "temporal"), job("namespace", "temporal", "Failed")], True, State.FAILED),
+        ([job("schema", "temporal", "Suspended") | {"spec": {"suspend": True}}], True, State.FAILED),
+        # Its time to live has passed, or a person removed it.
+        ([], True, State.NOT_TRIED),
+        ([from_cron("backup-1", "Complete")], False, State.FAILED),
+        ([], False, State.FAILED),
+    ],
+)
+def test_jobs_in_the_forms_that_clusters_have_them(jobs: list[Any], applied: bool, state: State) -> None:
+    found = apps.jobs_are_complete(jobs, "temporal", applied=applied)
+    assert found.state is state
+    assert not (found.state is State.NOT_TRIED and found.deciding)
+
+
+def test_jobs_that_were_cleaned_up_are_known_by_the_state(platform: Platform) -> None:
+    outputs = {"url": "temporal", "grpc_address": "temporal-grpc:7233"}
+    job_urn = "urn:pulumi:mx::temporal::kubernetes:helm.sh/v4:Chart$kubernetes:batch/v1:Job::schema"
+    state = json.loads(in_its_state(outputs))
+    state["checkpoint"]["latest"]["resources"].append({"urn": job_urn})
+    platform.repo.has_stacks("temporal", state=json.dumps(state))
+    platform.kubectl(["jobs.batch", "=temporal"], listing())
+    verdict = at_its_home(platform, find_service("temporal"))
+    assert verdict.ok
+    assert states(verdict)[apps.JOBS_COMPLETE] is State.NOT_TRIED
+
+
 def test_no_certificate_is_nothing_to_prove_it_by(platform: Platform) -> None:
     platform.kubectl(["certificates.cert-manager.io"], listing())
     verdict = at_its_home(platform, find_service("cert-manager"))
