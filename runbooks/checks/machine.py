@@ -1,4 +1,7 @@
-"""What a run needs of this machine and of its target: one finding a row of `doctor`, each failure with its fix."""
+"""What a run needs of this machine and of its target: a finding for each row of `doctor`, a failure with its fix.
+
+And the target and its cluster in words, for `target.show` and `target.pin`.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +168,7 @@ def kubectl_fits(kubectl: Kubectl, runner: Runner) -> Finding:
 
 
 def describe_target(target: Target) -> list[tuple[str, str]]:
-    """What is written about the target, for a table."""
+    """The facts of the target's entry, as rows (what, value) of a table."""
     passphrase = target.passphrase_file
     source = "PULUMI_CONFIG_PASSPHRASE, or none needed" if passphrase is None else str(passphrase)
     absent = " (there is no such file)" if passphrase is not None and not passphrase.exists() else ""

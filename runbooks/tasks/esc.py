@@ -8,7 +8,6 @@ from typing import Any
 from invoke import task
 
 ENV = "The environment, <project>/<env>, such as stitch/prod."
-PATH = "Of the value below `values`, such as pulumiConfig.eventsub_secret."
 HIDDEN = "[secret]"
 
 
