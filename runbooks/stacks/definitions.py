@@ -236,6 +236,7 @@ class Entry:
     def of(cls, node: Any) -> Entry:
         rest = _without_secrets(node)
         names = {key: node[key] for key in NAMES if key in node} if _is_map(node) else {}
+        # `true` is a number to Python, and names nothing.
         named = {key: value for key, value in names.items() if isinstance(value, (str, int)) and value != ""}
         return cls(
             exact=_canonical(node),
@@ -297,6 +298,7 @@ def _match(number: int, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
         return Match(index=found[0])
     if not found:
         return _match_by_name(entry, old, new)
+    # Twins with the same secrets: which of them is which makes no difference.
     if len({old[twin].exact for twin in twins}) == 1 and len(found) <= len(twins):
         return Match(index=found[min(twins.index(number), len(found) - 1)])
     alike = ", ".join(f"[{index}]" for index in found)

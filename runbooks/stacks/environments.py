@@ -60,6 +60,7 @@ def run_esc(session: Session, command: Command, name: EnvironmentName | None) ->
 def open_environment(session: Session, name: EnvironmentName) -> Opened:
     """Open it, and register every secret in it with the masker. Raises what its diagnostics mean."""
     outcome = session.runner.run(esc_of(session).open(name))
+    # Before its failure is explained: what could be opened is in the answer.
     if outcome.stdout.strip():
         opened = esc.read_opened(outcome.stdout)
         session.masker.register_all(opened.secret_texts())
@@ -124,7 +125,7 @@ def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
     files = definitions.defined_names(session.root)
     try:
         live = [each.short for each in live_names(session)]
-    except OpsError:
+    except OpsError:  # the list would only help to find the name
         live = []
     near = nearest(name.short, {*files, *live} - {name.short})
     return NotFound(

@@ -121,6 +121,7 @@ def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Run
             expected=answer,
             next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} doctor",
         ) from error
+    # A proxy or a login page answers, too.
     uid = text_at(namespace, "metadata", "uid")
     if not uid or text_at(namespace, "metadata", "name") != IDENTITY_NAMESPACE:
         raise Refused(

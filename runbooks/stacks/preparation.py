@@ -38,6 +38,7 @@ def prepare(session: Session, service: Service) -> Stack:
         # Registers the secrets of what is bound; those of config and state follow. Their plaintext stays in memory.
         session.known.opened[(settings.path, *settings.environment)] = environments.open_bound(session, settings)
         states.register_secrets(session, stack, settings)
+        # Last: another thread must not find a stack whose secrets are not registered yet.
         session.prepared[service.name] = stack
     return stack
 

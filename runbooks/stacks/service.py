@@ -46,6 +46,7 @@ def _read_class(path: Path, name: str) -> Iterator[Setting]:
         raise Usage(
             f"{path}{line} is not valid Python", expected="the settings of the program, which are read from there"
         ) from error
+    # A base class may stand in `pulumi/lib`, as the settings that all consumers of the database share.
     modules = {
         alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }

@@ -116,6 +116,7 @@ class Session:
 
     def _key_services(self, service: Service) -> dict[str, str]:
         """The logins of the key services that hold the keys of its stack, and of those whose outputs it reads."""
+        # pulumi decrypts the outputs of a stack reference with the key of the producer's stack.
         read = (service, *(self.service(name) for name in service.reads_outputs_of))
         files = (self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml" for each in read)
         found: dict[str, str] = {}

@@ -30,6 +30,7 @@ SUFFIXES = (".gz", ".zst", "")
 
 def has_stack(session: Session, stack: Stack) -> bool:
     """Whether the backend holds the stack. Raises what pulumi's failure means."""
+    # A file is there or not, which takes no process; any other backend is listed once a run.
     if session.target.file_backend is not None:
         return _find_file(session, stack) is not None
     return row_of(session, stack) is not None

@@ -209,6 +209,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value and SIGNATURE_KEY not in value:
         for key, item in value.items():
             if key not in HIDDEN:
+                # A dot or bracket in a key, `app.kubernetes.io/name`, would read as a level.
                 plain = not re.search(r"[.\[\]\"]", key)
                 dotted = f"{path}.{key}" if path else key
                 yield from leaves(item, dotted if plain else f"{path}[{json.dumps(key)}]")

@@ -112,6 +112,7 @@ def chosen_name(option: str | None, environ: Mapping[str, str], targets: Targets
     for source, value in (("--target", option), ("OPS_TARGET", environ.get("OPS_TARGET"))):
         if value is None:
             continue
+        # A variable that a script failed to fill must not lead to the default instead.
         if not value.strip():
             raise Usage(
                 f"{source} is set but empty",
@@ -315,6 +316,7 @@ def _on_file_backend(target: Target, written: Mapping[str, Any]) -> Target:
 
 
 def _refuse_unless_lab(target: Target, path: Path) -> None:
+    # On an ephemeral target nothing is asked: no other cluster may become one through this file.
     home = path.parent.resolve()
     folders = {
         "kubeconfig": target.kubeconfig,

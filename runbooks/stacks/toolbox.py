@@ -71,6 +71,7 @@ def find_kubectl(target: Target) -> str:
     found = target.own_tool("kubectl") or find_program("kubectl")
     if found is None and not beside_python.exists():
         raise missing("kubectl", target)
+    # Children run in other folders, where a relative entry of PATH leads elsewhere.
     return str((found or beside_python).absolute())
 
 
