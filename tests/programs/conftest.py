@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from runbooks.services import find_service
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "pulumi"
 
 if str(PROGRAMS) not in sys.path:
     sys.path.append(str(PROGRAMS))  # as each __main__.py does, for lib
+
+EXPECTED = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parent / "expected").glob("*.yaml"))
+}
+"""Of each service: see `test_services.py`."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,20 @@ def postgres_stack() -> dict[str, dict[str, Any]]:
         "k8s_namespace": "db",
     }
     return {"organization/postgresql/test": outputs}
+
+
+@pytest.fixture
+def run_service(run_program, postgres_stack):
+    """Run the program of a service with what its file says, and more config; the keys of its secrets are secret."""
+
+    def run(name: str, more: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None) -> Recording:
+        expected = EXPECTED[name]
+        hidden = {**expected.get("secrets", {}), **(secrets or {})}
+        config = {**expected.get("config", {}), **(more or {})}
+        hidden |= {key: value for key, value in config.items() if key in hidden}
+        return run_program(find_service(name).folder, config, hidden, postgres_stack)
+
+    return run
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import re
 import pytest
 
 FOLDER = "ops/monitoring"
-PASSWORD = {"monitoring:grafana_password": "password-of-the-test"}
 
 
 @pytest.fixture
-def monitoring(run_program):
-    return run_program(FOLDER, secrets=PASSWORD)
+def monitoring(run_service):
+    return run_service("monitoring")
 
 
 def values(recording) -> dict:
@@ -107,9 +106,9 @@ def test_every_query_is_balanced(monitoring):
         assert "{{" not in query, query
 
 
-def test_thresholds_and_places_are_settings(run_program):
-    chosen = run_program(
-        FOLDER,
+def test_thresholds_and_places_are_settings(run_service):
+    chosen = run_service(
+        "monitoring",
         {
             "monitoring:backup_hours": "2",
             "monitoring:certificate_days": "3",
@@ -118,7 +117,6 @@ def test_thresholds_and_places_are_settings(run_program):
             "monitoring:tailscale_namespace": "ts",
             "monitoring:tunnel_namespace": "edge",
         },
-        PASSWORD,
     )
     found = alerts(chosen)
     assert "> 7200 or absent(" in found["PostgresBackupTooOld"]["expr"]

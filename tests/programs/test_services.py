@@ -10,19 +10,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from lib.charts import locate, read_pin
 
 from runbooks.services import find_service
+from tests.programs.conftest import EXPECTED
 
-EXPECTED = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).parent / "expected").glob("*.yaml"))
-}
 NOT_SHOWN = {"apiVersion", "kind", "chart", "version", "repositoryOpts", "valueYamlFiles"} | {
     "lcCollate", "lcCtype", "encoding", "connectTimeout", "superuser",
 }  # fmt: skip
@@ -42,20 +37,6 @@ def each_entry(key: str) -> Any:
     found = [(name, entry) for name, expected in EXPECTED.items() for entry in expected.get(key, ())]
     ids = [f"{name}: {', '.join(entry.get('config', entry))}" for name, entry in found]
     return pytest.mark.parametrize(("name", "entry"), found, ids=ids)
-
-
-@pytest.fixture
-def run(run_program, postgres_stack):
-    """Run the program of a service with what its file says, and more config; the keys of its secrets are secret."""
-
-    def run(name: str, more: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None):
-        expected = EXPECTED[name]
-        hidden = {**expected.get("secrets", {}), **(secrets or {})}
-        config = {**expected.get("config", {}), **(more or {})}
-        hidden |= {key: value for key, value in config.items() if key in hidden}
-        return run_program(find_service(name).folder, config, hidden, postgres_stack)
-
-    return run
 
 
 def shown(recording: Any) -> dict[str, Any]:
@@ -130,8 +111,8 @@ def merged(one: Any, change: Any) -> Any:
 
 
 @each_service
-def test_its_objects_and_exports(run, name):
-    made = run(name)
+def test_its_objects_and_exports(run_service, name):
+    made = run_service(name)
     assert (made.error, made.warnings) == (None, ())
     assert shown(made) == {key: EXPECTED[name][key] for key in ("objects", "exports")}
     namespaces = {one["inputs"].get("metadata", {}).get("namespace") for one in made.resources}
@@ -139,9 +120,9 @@ def test_its_objects_and_exports(run, name):
 
 
 @each_service
-def test_secrets_are_only_where_they_belong(run, name):
+def test_secrets_are_only_where_they_belong(run_service, name):
     """The password of the database's superuser stays with its provider."""
-    for resource in run(name).resources:
+    for resource in run_service(name).resources:
         kind = _kind(resource)
         assert sorted(resource["secret_inputs"]) == SECRET_INPUTS.get(kind, []), resource["urn"]
         assert kind in SECRET_INPUTS or "of-the-test" not in str(resource), resource["urn"]
@@ -151,8 +132,8 @@ def test_secrets_are_only_where_they_belong(run, name):
 
 
 @each_service
-def test_selectors_find_the_pods_of_the_same_name(run, name):
-    made = {(_kind(one), one["name"]): one["inputs"].get("spec", {}) for one in run(name).resources}
+def test_selectors_find_the_pods_of_the_same_name(run_service, name):
+    made = {(_kind(one), one["name"]): one["inputs"].get("spec", {}) for one in run_service(name).resources}
     for (kind, called), spec in made.items():
         if kind in ("Service", "NetworkPolicy") and ("Deployment", called) in made:
             selector = spec["selector"] if kind == "Service" else spec["podSelector"]["matchLabels"]
@@ -161,8 +142,8 @@ def test_selectors_find_the_pods_of_the_same_name(run, name):
 
 
 @each_service
-def test_its_charts_are_the_pinned_ones(run, name):
-    for resource in run(name).resources:
+def test_its_charts_are_the_pinned_ones(run_service, name):
+    for resource in run_service(name).resources:
         if _kind(resource) == "Chart":
             inputs = resource["inputs"]
             pinned = locate(read_pin(inputs["chart"].rpartition("/")[2]), None)
@@ -171,23 +152,23 @@ def test_its_charts_are_the_pinned_ones(run, name):
 
 
 @each_service
-def test_nothing_is_protected_where_the_setting_says_so(run, name):
+def test_nothing_is_protected_where_the_setting_says_so(run_service, name):
     if any(one.get("protect") for one in EXPECTED[name]["objects"].values()):
-        made = run(name, {f"{find_service(name).project_name}:protect": "false"})
+        made = run_service(name, {f"{find_service(name).project_name}:protect": "false"})
         assert made.error is None
         assert [one["urn"] for one in made.resources if one["protect"] or "'protect': 'true'" in str(one)] == []
 
 
 @each_entry("with")
-def test_what_other_config_changes(run, name, entry):
-    made = run(name, entry.get("config"), entry.get("secrets"))
+def test_what_other_config_changes(run_service, name, entry):
+    made = run_service(name, entry.get("config"), entry.get("secrets"))
     assert made.error is None
     assert shown(made) == {key: merged(EXPECTED[name][key], entry.get(key, {})) for key in ("objects", "exports")}
 
 
 @each_entry("wrong")
-def test_what_is_wrong_is_named_and_nothing_is_made(run, name, entry):
-    failed = run(name, entry)
+def test_what_is_wrong_is_named_and_nothing_is_made(run_service, name, entry):
+    failed = run_service(name, entry)
     assert failed.resources == ()
     for key, value in entry.items():
         if key in EXPECTED[name].get("secrets", {}):

@@ -8,15 +8,13 @@ import yaml
 
 from runbooks.services import find_service
 
-FOLDER = "apps/stitch"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_changed_secret_rolls_the_pod(run_program):
-    given = yaml.safe_load((Path(__file__).parent / "expected/stitch.yaml").read_text(encoding="utf-8"))
+def test_a_changed_secret_rolls_the_pod(run_service):
     checksums = set()
     for value in ("one-of-the-test", "another-of-the-test"):
-        made = run_program(FOLDER, given["config"], given["secrets"] | {"stitch:twitch_client_secret": value})
+        made = run_service("stitch", {"stitch:twitch_client_secret": value})
         template = made["Deployment", "stitch"]["inputs"]["spec"]["template"]
         checksums.add(template["metadata"]["annotations"]["checksum/secrets"])
     assert len(checksums) == 2
@@ -38,13 +36,13 @@ def test_the_environments_definition_provides_exactly_the_keys_and_no_value_of_a
             assert value.startswith("${stacks.postgresql."), f"{key} is a secret in plain text"
 
 
-def test_the_environment_reads_the_outputs_that_postgres_exports(run_program):
+def test_the_environment_reads_the_outputs_that_postgres_exports(run_service):
     stacks = definition()["stacks"]["fn::open::pulumi-stacks"]["stacks"]
     assert list(stacks) == ["postgresql"]
     project, stack = stacks["postgresql"]["stack"].split("/")
     assert project == find_service("postgres").project_name
     assert (ROOT / "pulumi/data/databases/postgres" / f"Pulumi.{stack}.yaml").exists()
-    postgres = run_program("data/databases/postgres", secrets={"postgresql:superuser_password": "correct-horse"})
+    postgres = run_service("postgres")
     keys = {key.key: key.is_secret for key in find_service("stitch").environment_keys}
     for key, value in definition()["pulumiConfig"].items():
         if isinstance(value, str) and value.startswith("${"):

@@ -1,26 +1,19 @@
-"""The scripts and the Python that Superset's pods run."""
+"""The scripts and the Python that programs hand to the pods of Superset and JupyterHub."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-FOLDER = "data/analytics/superset"
-PLAIN = {"superset:postgres_stack": "organization/postgresql/test"}
-SECRETS = {
-    "superset:database_password": "role-of-the-test",
-    "superset:secret_key": "key-of-the-test",
-    "superset:admin_password": "admin-of-the-test",
-}
-
 
 @pytest.fixture
-def superset(run_program, postgres_stack):
-    return run_program(FOLDER, PLAIN, SECRETS, postgres_stack)
+def superset(run_service):
+    return run_service("superset")
 
 
 def values(recording):
-    return recording["Chart", "superset"]["inputs"]["values"]
+    (chart,) = [one for one in recording.resources if one["type"].endswith(":Chart")]
+    return chart["inputs"]["values"]
 
 
 def test_the_job_for_tables_and_first_user_is_no_hook(superset):
@@ -72,6 +65,11 @@ def test_its_configuration_is_python_that_takes_any_password(superset, monkeypat
     assert settings["ENABLE_PROXY_FIX"] is True
 
 
-def test_other_drivers_are_installed(run_program, postgres_stack):
-    made = run_program(FOLDER, {**PLAIN, "superset:drivers": '["psycopg2-binary==2.9.10"]'}, SECRETS, postgres_stack)
+def test_other_drivers_are_installed(run_service):
+    made = run_service("superset", {"superset:drivers": '["psycopg2-binary==2.9.10"]'})
     assert values(made)["bootstrapScript"].endswith("uv pip install --no-cache psycopg2-binary==2.9.10\n")
+
+
+def test_not_everybody_may_log_in_to_jupyterhub(run_service):
+    login = values(run_service("jupyterhub"))["hub"]["extraConfig"]["login"]
+    assert 'c.SharedPasswordAuthenticator.admin_password = get_secret_value("admin_password")' in login
