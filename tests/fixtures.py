@@ -19,7 +19,9 @@ import base64
 import io
 import json
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +37,9 @@ from runbooks.core.reporter import JsonReporter
 from runbooks.services import find_service
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Known
+from runbooks.stacks.target import Target
 from runbooks.tools.kubectl import Kubectl
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from runbooks.tools.stack import Stack
 
 REAL_ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +48,7 @@ UID = "81e3d180-3df5-4d42-8e34-904e6d4b002a"
 
 # Objects as kubectl prints them
 
-TOKEN = "t0ken-of-the-house"
+TOKEN = "t0ken-of-home"
 
 
 def namespace(name: str = "kube-system", uid: str = UID) -> dict[str, Any]:
@@ -97,8 +101,8 @@ def kubeconfig(
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "other" if others else context,
-        "contexts": [{"name": context, "context": {"cluster": "house", "user": "me"}}],
-        "clusters": [{"name": "house", "cluster": {"server": server, **(cluster or {})}}],
+        "contexts": [{"name": context, "context": {"cluster": "homelab", "user": "me"}}],
+        "clusters": [{"name": "homelab", "cluster": {"server": server, **(cluster or {})}}],
         "users": [{"name": "me", "user": dict(user if user is not None else {"token": TOKEN})}],
     }
     if others:
@@ -137,6 +141,18 @@ def event(service: str, op: str, kind: str = "kubernetes:core/v1:ConfigMap", nam
     return [json.dumps({"resourcePreEvent": facts}), json.dumps({"resOutputsEvent": facts})]
 
 
+def secret_value(plain: Any) -> dict[str, str]:
+    """A secret of a state or output, as `--show-secrets` prints it."""
+    return {SIGNATURE_KEY: SECRET_SIGNATURE, "plaintext": json.dumps(plain)}
+
+
+def exported(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What `stack export` prints of a stack that has one object and these outputs."""
+    stack = {"urn": urn("p", "pulumi:pulumi:Stack", "p"), "type": "pulumi:pulumi:Stack", "outputs": dict(outputs)}
+    kind = "kubernetes:core/v1:Namespace"
+    return {"version": 3, "deployment": {"resources": [stack, {"urn": urn("p", kind, "ns"), "type": kind}]}}
+
+
 SUMMARY = json.dumps({"summaryEvent": {"resourceChanges": {}, "result": "succeeded"}})
 
 
@@ -159,7 +175,12 @@ def applied(service: str, *more: str, **answer: Any) -> list[Answer]:
     return [Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)]
 
 
-# A session without processes
+# A target, and a session without processes
+
+
+def target(**changes: Any) -> Target:
+    facts = {"name": "home", "stack": "mx", "backend": "file:///s", "organization": "organization", "context": "home"}
+    return Target(**facts | {"kubeconfig": Path("k")} | changes)
 
 
 def outcome(command: Command, reply: Any) -> Outcome:
@@ -357,7 +378,7 @@ class ScriptedSession:
 
 # A repository with tools on PATH
 
-PASSPHRASE = "passphrase-of-the-house"
+PASSPHRASE = "passphrase-of-home"
 
 PROGRAM = """\
 import json, os, sys
@@ -380,8 +401,9 @@ DEPLOYED = json.dumps(
 class Repo:
     """A repository with the projects of this one, without their programs, and a target `home`."""
 
-    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.home = home
+        self._monkeypatch, self._capsys = monkeypatch, capsys
         self.root = home / "checkout"
         self.state = home / "state"
         self.bin = home / "bin"
@@ -475,12 +497,22 @@ class Repo:
     def argvs(self, tool: str) -> list[str]:
         return [" ".join(call["argv"]) for call in self.calls(tool)]
 
-    def has_stacks(self, *projects: str, state: str = DEPLOYED) -> None:
-        """Put a state of stack mx into the file backend; one resource without secrets, unless told otherwise."""
+    def has_stacks(self, *projects: str, state: str = DEPLOYED, outputs: Mapping[str, Any] | None = None) -> None:
+        """Put a state of stack mx into the file backend: this one, or one with these outputs."""
+        if outputs is not None:
+            state = json.dumps({"checkpoint": {"latest": exported(outputs)["deployment"]}})
         for project in projects:
             folder = self.backend / ".pulumi" / "stacks" / project
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "mx.json").write_text(state)
+
+    def pipe(self, data: bytes) -> None:
+        """Put this on standard input."""
+        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+    def printed(self) -> str:
+        """What was printed since the last call."""
+        return self._capsys.readouterr().out
 
     def everything_written(self) -> str:
         """All that a run left in the state folder, as one text."""
@@ -495,8 +527,25 @@ class Typed(io.StringIO):
         return True
 
 
-class Piped(io.TextIOWrapper):
-    """Standard input of a pipe."""
+# Real processes
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8")
+
+def until(is_so: Callable[[], Any], what: str = "it", seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:.0f} s"
+        time.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def git(root: Path, *words: str) -> str:
+    """What `git WORDS` prints, with a name and an address for commits."""
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", "-C", str(root), *who, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()

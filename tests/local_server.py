@@ -51,6 +51,8 @@ def serving(reply: Reply, path: Path | None = None) -> Iterator[Served]:
             status, body = reply(self.path, self.headers)
             with contextlib.suppress(OSError):
                 self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", "http://elsewhere.invalid/")
                 self.end_headers()
                 self.wfile.write(body.encode())
 

@@ -16,6 +16,6 @@ def no_reporter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Repo:
     """A repository with a real target, on scripted pulumi and kubectl."""
-    return Repo(tmp_path, monkeypatch)
+    return Repo(tmp_path, monkeypatch, capsys)

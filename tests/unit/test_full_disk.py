@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ config:
   postgresql:superuser_password:
     secure: v1:old
 """
-SIZES = [0, 1, 50, 100, 200, 400, 600, 800, 1000, 1500, 2000, 3000]
+SIZES = [0, 50, 200, 600, 1000, 3000]
 
 
 @pytest.fixture(autouse=True)
@@ -97,10 +98,8 @@ def test_half_a_kubeconfig_is_none(tmp_path: Path) -> None:
 
 
 def test_half_a_folder_of_pulumi_is_none(tmp_path: Path) -> None:
-    own, expected = (
-        {"PULUMI_HOME": str(tmp_path / "own")},
-        pytest.raises(Unwritable, match="pulumi's folder of this run"),
-    )
+    own = {"PULUMI_HOME": str(tmp_path / "own")}
+    expected = pytest.raises(Unwritable, match="pulumi's folder of this run")
     with no_file_beyond(0), expected, create_private_home(tmp_path, own):
         pytest.fail("there is no folder")
     assert [entry.name for entry in tmp_path.iterdir()] == []
@@ -132,10 +131,7 @@ def test_the_log_of_a_bug_is_whole_or_none(
 def test_what_the_file_system_answers_elsewhere_is_no_bug(error: OSError, word: str) -> None:
     known = as_known(error)
     assert known is not None and known.exit_code == 1 and known.summary == f"a file cannot be {word}"
-
-
-def test_an_answer_about_no_file_is_a_bug() -> None:
-    assert as_known(PermissionError(1, "Operation not permitted")) is None
+    assert as_known(PermissionError(1, "Operation not permitted")) is None, "no file is named: a bug"
 
 
 # --- settings and targets ---
@@ -186,11 +182,6 @@ exit 99
 """
 
 
-@pytest.fixture
-def settings(repo: Repo) -> Path:
-    return repo.root / "pulumi/data/databases/postgres/Pulumi.mx.yaml"
-
-
 def empties(repo: Repo, file: Path, left: str) -> Path:
     """A pulumi that empties the stack config, finds the disk full and leaves `left` in it."""
     calls = repo.home / "calls"
@@ -201,35 +192,31 @@ def empties(repo: Repo, file: Path, left: str) -> Path:
 LEFT = ["", "encryptionsalt: v1:salt\nconf", "encryptionsalt: v1:salt\n", SETTINGS[:60]]
 
 
-@pytest.mark.parametrize("left", LEFT)
-def test_secrets_survive_a_pulumi_that_finds_the_disk_full(repo: Repo, settings: Path, left: str) -> None:
-    settings.write_text(SETTINGS)
+def set_secret(repo: Repo) -> None:
     repo.has_stacks("postgresql")
-    empties(repo, settings, left)
-    with pytest.raises(ToolFailed, match=r"a file could not be written .*Pulumi\.mx\.yaml: no space left on device"):
-        secrets.set_secret.body(repo.c, "postgres", "superuser_password", True)
-    assert settings.read_text() == SETTINGS
-    assert [entry.name for entry in settings.parent.iterdir() if entry.name.startswith(".")] == []
+    secrets.set_secret.body(repo.c, "postgres", "superuser_password", True)
 
 
-@pytest.mark.parametrize("left", LEFT)
-def test_so_do_those_of_a_stack_that_is_made(
-    repo: Repo, settings: Path, monkeypatch: pytest.MonkeyPatch, left: str
+def make_stack(repo: Repo) -> None:
+    stack.init.body(repo.c, "postgres")
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "left"),
+    [*((task, SETTINGS, left) for task in (set_secret, make_stack) for left in LEFT), (make_stack, None, "")],
+)
+def test_a_stack_config_survives_a_pulumi_that_finds_the_disk_full(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, task: Callable[[Repo], None], before: str | None, left: str
 ) -> None:
-    settings.write_text(SETTINGS)
-    empties(repo, settings, left)
     monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
-    with pytest.raises(ToolFailed, match="no space left on device"):
-        stack.init.body(repo.c, "postgres")
-    assert settings.read_text() == SETTINGS
-
-
-def test_half_a_new_settings_file_is_none(repo: Repo, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    empties(repo, settings, "")
-    monkeypatch.setattr("runbooks.core.reporter.Reporter.ask_yes", lambda *_: True)
-    with pytest.raises(ToolFailed):
-        stack.init.body(repo.c, "postgres")
-    assert not settings.exists()
+    file = repo.config_file("postgres")
+    if before:
+        file.write_text(before)
+    empties(repo, file, left)
+    with pytest.raises(ToolFailed, match=r"a file could not be written .*Pulumi\.mx\.yaml: no space left on device"):
+        task(repo)
+    assert (file.read_text() if file.exists() else None) == before
+    assert [entry.name for entry in file.parent.iterdir() if entry.name.startswith(".")] == []
 
 
 def test_pulumi_is_not_started_where_no_copy_fits(tmp_path: Path) -> None:
@@ -262,7 +249,7 @@ def test_what_a_tool_did_well_is_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_reference_that_cannot_be_set_loses_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = repo.root / "pulumi/apps/media/immich/Pulumi.mx.yaml"
+    file = repo.config_file("immich")
     file.write_text(SETTINGS.replace("postgresql:", "immich:"))
     before = file.read_text()
     repo.has_stacks("immich", "postgresql")

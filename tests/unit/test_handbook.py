@@ -31,18 +31,14 @@ def test_what_carries_each_rule_exists() -> None:
     [(deploy.deploy, "postgres"), (destroy.destroy, "postgres"), (wire.wire, "immich"), (verify.verify, "tailscale")],
 )
 def test_a_run_announces_what_it_will_do_before_any_tool_starts(
-    repo: Repo,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    task: Callable[..., Any],
-    name: str,
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, task: Callable[..., Any], name: str
 ) -> None:
     """Here no tool knows an answer, so each run ends with its first step; the announcement comes before that."""
     monkeypatch.setattr("runbooks.checks.cluster.patience", lambda *_: 0.0)
     repo.has_stacks("tailscale", "cnpg", "postgresql", "immich")
     with pytest.raises(OpsError):
         task(repo.c, (name,))
-    lines = capsys.readouterr().out.splitlines()
+    lines = repo.printed().splitlines()
     announced = [number for number, line in enumerate(lines) if name in line and not line.startswith((">", " "))]
     steps = [number for number, line in enumerate(lines) if line.startswith("> ")]
     assert announced and announced[0] < min(steps, default=len(lines))

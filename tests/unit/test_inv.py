@@ -119,15 +119,11 @@ def test_works_through_links_and_from_anywhere(place: Path, tmp_path: Path) -> N
 def test_two_at_once_set_up_once(place: Path) -> None:
     started = [
         subprocess.Popen(
-            [place / "inv"],
-            cwd=place,
-            env=environment(place),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [place / "inv"], cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )
         for _ in range(4)
-    ]
+    ]  # fmt: skip
     answers = [child.communicate(timeout=60)[0] for child in started]
     assert answers == [f"tasks {place}\n"] * 4
     assert syncs(place) == 1

@@ -56,11 +56,8 @@ def ingress(
     if not rules:
         spec["defaultBackend"] = {"service": {"name": "immich"}}
     return {
-        "kind": "Ingress",
-        "metadata": {"name": "web", "namespace": "immich"},
-        "spec": spec,
-        "status": status,
-    } | changes
+        "kind": "Ingress", "metadata": {"name": "web", "namespace": "immich"}, "spec": spec, "status": status,
+    } | changes  # fmt: skip
 
 
 def exposure(obj: Json) -> Exposure:
@@ -154,18 +151,10 @@ NAME = "immich.tail1234.ts.net"
 VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     # the proxy
     "condition true": (lambda: tailscale.proxy_is_ready(svc()), State.PASSED, "TailscaleProxyReady=True", ""),
-    "no condition yet": (
-        lambda: tailscale.proxy_is_ready(svc(ready=None)),
-        State.FAILED,
-        "no condition",
-        "annotations are present",
-    ),
-    "proxy invalid": (
-        lambda: tailscale.proxy_is_ready(svc(ready=("False", "ProxyInvalid"))),
-        State.FAILED,
-        "ProxyInvalid",
-        "no proxy Pod",
-    ),
+    "no condition yet": (lambda: tailscale.proxy_is_ready(svc(ready=None)), State.FAILED, "no condition",
+        "annotations are present"),
+    "proxy invalid": (lambda: tailscale.proxy_is_ready(svc(ready=("False", "ProxyInvalid"))), State.FAILED,
+        "ProxyInvalid", "no proxy Pod"),
     "headless": (lambda: tailscale.proxy_is_ready(svc(clusterIP="None")), State.FAILED, "headless", "routable"),
     "being deleted": (
         lambda: tailscale.proxy_is_ready(
@@ -176,76 +165,29 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
         "finalizer",
     ),
     "ingress with a hostname": (lambda: tailscale.proxy_is_ready(ING), State.PASSED, "immich.tail1234.ts.net", ""),
-    "ingress without": (
-        lambda: tailscale.proxy_is_ready(exposure(ingress(hostname=""))),
-        State.FAILED,
-        "no hostname",
-        "ingressClassName",
-    ),
+    "ingress without": (lambda: tailscale.proxy_is_ready(exposure(ingress(hostname=""))), State.FAILED, "no hostname",
+        "ingressClassName"),
     "ingress whose rules are ignored": (
-        lambda: tailscale.proxy_is_ready(exposure(ingress(rules=["immich.example.org"], hostname=""))),
-        State.FAILED,
-        "immich.example.org",
-        "404",
-    ),
-    "ingress whose rule matches": (
-        lambda: tailscale.proxy_is_ready(exposure(ingress(rules=["immich"]))),
-        State.PASSED,
-        "immich",
-        "",
-    ),
+        lambda: tailscale.proxy_is_ready(exposure(ingress(rules=["immich.example.org"], hostname=""))), State.FAILED,
+        "immich.example.org", "404"),
+    "ingress whose rule matches": (lambda: tailscale.proxy_is_ready(exposure(ingress(rules=["immich"]))), State.PASSED,
+        "immich", ""),
     # the device
     "device joined": (lambda: named(svc(), [state()]), State.PASSED, FQDN, ""),
-    "no state secret": (
-        lambda: named(svc(), []),
-        State.FAILED,
-        "no state Secret",
-        "proxy Pod",
-    ),
-    "not joined yet": (
-        lambda: named(svc(), [state(fqdn="")]),
-        State.FAILED,
-        "no device_fqdn",
-        "OAuth",
-    ),
-    "renamed": (
-        lambda: named(svc(), [state(fqdn="postgresql-1.tail1234.ts.net.")]),
-        State.FAILED,
-        "postgresql-1",
-        "holds the name",
-    ),
-    "another name": (
-        lambda: named(svc(), [state(fqdn="postgresql-old.tail1234.ts.net.")]),
-        State.FAILED,
-        "not postgresql",
-        "tailscale.com/hostname",
-    ),
-    "one replica joined": (
-        lambda: named(svc(), [state(fqdn=""), state()]),
-        State.PASSED,
-        FQDN,
-        "",
-    ),
-    "addresses without sense": (
-        lambda: named(svc(), [state(ips="{oops")]),
-        State.PASSED,
-        FQDN,
-        "",
-    ),
+    "no state secret": (lambda: named(svc(), []), State.FAILED, "no state Secret", "proxy Pod"),
+    "not joined yet": (lambda: named(svc(), [state(fqdn="")]), State.FAILED, "no device_fqdn", "OAuth"),
+    "renamed": (lambda: named(svc(), [state(fqdn="postgresql-1.tail1234.ts.net.")]), State.FAILED, "postgresql-1",
+        "holds the name"),
+    "another name": (lambda: named(svc(), [state(fqdn="postgresql-old.tail1234.ts.net.")]), State.FAILED,
+        "not postgresql", "tailscale.com/hostname"),
+    "one replica joined": (lambda: named(svc(), [state(fqdn=""), state()]), State.PASSED, FQDN, ""),
+    "addresses without sense": (lambda: named(svc(), [state(ips="{oops")]), State.PASSED, FQDN, ""),
     # the peer
     "peer": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet())), State.PASSED, "online", ""),
-    "peer offline": (
-        lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Online=False))),
-        State.PASSED,
-        "not online",
-        "",
-    ),
-    "peer expired": (
-        lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Expired=True))),
-        State.FAILED,
-        "expired",
-        "key",
-    ),
+    "peer offline": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Online=False))), State.PASSED,
+        "not online", ""),
+    "peer expired": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Expired=True))), State.FAILED,
+        "expired", "key"),
     "no such peer": (
         lambda: tailscale.device_is_peer(
             DEVICE, network(status=tailnet(DNSName="else.tail1234.ts.net.", HostName="postgresql"))
@@ -256,93 +198,42 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     ),
     "no peers at all": (
         lambda: tailscale.device_is_peer(DEVICE, network(status={"BackendState": "Running", "Peer": None})),
-        State.FAILED,
-        "not among its 0",
-        "ACLs",
-    ),
-    "stopped": (
-        lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(state="Stopped"))),
-        State.FAILED,
-        "tailscale is Stopped",
-        "not connected",
-    ),
-    "no tailscale here": (
-        lambda: tailscale.device_is_peer(DEVICE, network(status=None)),
-        State.NOT_TRIED,
-        "no `tailscale`",
-        "",
-    ),
+        State.FAILED, "not among its 0", "ACLs"),
+    "stopped": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(state="Stopped"))), State.FAILED,
+        "tailscale is Stopped", "not connected"),
+    "no tailscale here": (lambda: tailscale.device_is_peer(DEVICE, network(status=None)), State.NOT_TRIED,
+        "no `tailscale`", ""),
     # the name
     "resolves": (lambda: tailscale.name_resolves(FQDN, DEVICE, network()), State.PASSED, "100.64.0.7", ""),
     "does not resolve": (
         lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=refuse(socket.gaierror(-2, "Name not known")))),
-        State.FAILED,
-        "Name not known",
-        "MagicDNS",
-    ),
-    "resolves elsewhere": (
-        lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=lambda _: ["10.0.0.66"])),
-        State.FAILED,
-        "10.0.0.66; the device is 100.64.0.7",
-        "another machine",
-    ),
-    "resolves, addresses unknown": (
-        lambda: tailscale.name_resolves(FQDN, Device(fqdn=FQDN), network()),
-        State.PASSED,
-        "100.64.0.7",
-        "",
-    ),
+        State.FAILED, "Name not known", "MagicDNS"),
+    "resolves elsewhere": (lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=lambda _: ["10.0.0.66"])),
+        State.FAILED, "10.0.0.66; the device is 100.64.0.7", "another machine"),
+    "resolves, addresses unknown": (lambda: tailscale.name_resolves(FQDN, Device(fqdn=FQDN), network()), State.PASSED,
+        "100.64.0.7", ""),
     # the port
     "connects": (lambda: tailscale.port_connects(FQDN, (5432,), network()), State.PASSED, f"{FQDN}:5432", ""),
-    "DNS only": (
-        lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(TimeoutError("timed out")))),
-        State.FAILED,
-        "timed out",
-        "ACLs",
-    ),
+    "DNS only": (lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(TimeoutError("timed out")))),
+        State.FAILED, "timed out", "ACLs"),
     "refused": (
         lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(ConnectionRefusedError("refused")))),
-        State.FAILED,
-        "refused",
-        "endpoints",
-    ),
+        State.FAILED, "refused", "endpoints"),
     # HTTP
-    "answers": (
-        lambda: tailscale.http_answers(NAME, Page(path="/", marker="Immich"), network()),
-        State.PASSED,
-        "status 200",
-        "",
-    ),
-    "wrong body": (
-        lambda: tailscale.http_answers(NAME, Page(path="/", marker="n8n"), network()),
-        State.FAILED,
-        "without 'n8n'",
-        "something else",
-    ),
-    "404": (
-        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=404, body=""))),
-        State.FAILED,
-        "status 404",
-        "backend Service",
-    ),
-    "502": (
-        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=502, body=""))),
-        State.FAILED,
-        "status 502",
-        "behind it",
-    ),
+    "answers": (lambda: tailscale.http_answers(NAME, Page(path="/", marker="Immich"), network()), State.PASSED,
+        "status 200", ""),
+    "wrong body": (lambda: tailscale.http_answers(NAME, Page(path="/", marker="n8n"), network()), State.FAILED,
+        "without 'n8n'", "something else"),
+    "404": (lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=404, body=""))),
+        State.FAILED, "status 404", "backend Service"),
+    "502": (lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=502, body=""))),
+        State.FAILED, "status 502", "behind it"),
     "TCP only": (
         lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=refuse(ConnectionResetError("reset")))),
-        State.FAILED,
-        "reset",
-        "HTTPS certificates",
-    ),
+        State.FAILED, "reset", "HTTPS certificates"),
     "a login is wanted": (
         lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=401, body=""))),
-        State.PASSED,
-        "status 401",
-        "",
-    ),
+        State.PASSED, "status 401", ""),
     "a login is wanted for a page that needs none": (
         lambda: tailscale.http_answers(
             NAME, Page(path="/ping", marker="pong"), network(fetch=lambda _: Answer(status=401, body=""))
@@ -354,11 +245,8 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     "no TCP port": (lambda: tailscale.port_connects(FQDN, (), network()), State.NOT_TRIED, "no TCP port", ""),
     "redirect": (
         lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=302, body=""))),
-        State.PASSED,
-        "status 302",
-        "",
-    ),
-}
+        State.PASSED, "status 302", ""),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VERDICTS)
@@ -432,25 +320,18 @@ FORMS: dict[str, tuple[Any, str, str, bool]] = {
     "ingress, a wildcard rule": (ingress(rules=["*.home.example"], hostname=""), "ingress", "immich", False),
     "ingress, one of two rules": (ingress(rules=["*.home.example", "immich"]), "ingress", "immich", True),
     "ingress, TLS without rules": (
-        ingress(hostname="", spec={"ingressClassName": "tailscale", "tls": [{"hosts": ["immich"]}]}),
-        "ingress",
-        "immich",
-        False,
-    ),
+        ingress(hostname="", spec={"ingressClassName": "tailscale", "tls": [{"hosts": ["immich"]}]}), "ingress",
+        "immich", False),
     "egress": (egress("TailscaleProxyReady"), "egress", "nas.tail1.ts.net", True),
     "egress, not yet": (egress("TailscaleProxyReady", "False"), "egress", "nas.tail1.ts.net", False),
     "egress of a group": (egress("TailscaleEgressSvcReady", **IN_GROUP), "egress", "nas.tail1.ts.net", True),
-    "egress of a group, valid only": (
-        egress("TailscaleEgressSvcValid", **IN_GROUP),
-        "egress",
-        "nas.tail1.ts.net",
-        False,
-    ),
+    "egress of a group, valid only": (egress("TailscaleEgressSvcValid", **IN_GROUP), "egress", "nas.tail1.ts.net",
+        False),
     "connector": (own("Connector", "True", hostname="subnets"), "connector", "subnets", True),
     "connector, not yet": (own("Connector", "False"), "connector", "", False),
     "group": (own("ProxyGroup", "True", type="ingress"), "proxygroup", "", True),
     "group, not yet": (own("ProxyGroup", "False", type="egress"), "proxygroup", "", False),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)

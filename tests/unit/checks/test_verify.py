@@ -187,11 +187,9 @@ def test_a_healthy_platform_is_verified(repo: Repo, name: str) -> None:
     assert all(not finding.deciding for finding in untried)
 
 
-def test_the_version_is_the_evidence_and_the_password_is_nowhere(
-    repo: Repo, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_version_is_the_evidence_and_the_password_is_nowhere(repo: Repo) -> None:
     verdict = at_its_home(repo, "postgres")
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert verdict.findings[-1].evidence == VERSION
     assert VERSION in told
     assert PASSWORD not in told + repo.everything_written() + "".join(repo.argvs("pulumi") + repo.argvs("kubectl"))
@@ -203,17 +201,17 @@ def test_every_kubectl_goes_through_the_private_kubeconfig(repo: Repo) -> None:
         assert call["argv"][0].startswith(f"--kubeconfig={repo.state}/runs/")
 
 
-def test_exposures_are_one_table(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exposures_are_one_table(repo: Repo) -> None:
     at_its_home(repo, "tailscale")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in repo.printed().splitlines()]
     row = next(words for words in lines if words and words[0] == "postgresql/postgresql-cluster-rw-ext")
     assert row == ["postgresql/postgresql-cluster-rw-ext", "postgresql", "ok", "ok", "ok", "--", "ok", "ok"]
 
 
-def test_the_objects_of_its_namespace_are_shown(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_objects_of_its_namespace_are_shown(repo: Repo) -> None:
     repo.answer("kubectl", ["get", "all", "--namespace=postgresql"], "NAME  READY\npod/postgresql-cluster-1  1/1\n")
     at_its_home(repo, "postgres")
-    assert "    pod/postgresql-cluster-1  1/1" in capsys.readouterr().out.splitlines()
+    assert "    pod/postgresql-cluster-1  1/1" in repo.printed().splitlines()
 
 
 def test_what_has_nothing_exposed_is_still_verified(repo: Repo) -> None:
@@ -288,13 +286,8 @@ def without(name: str) -> Callable[[Repo], None]:
 STATE_SECRETS = ["secrets", "--selector=tailscale.com/managed=true"]
 
 BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
-    "no cnpg operator": (
-        "cnpg",
-        kubectl(["deployments.apps", "cnpg-system"], listing()),
-        cnpg.OPERATOR_READY,
-        "not found",
-        "deleted by hand",
-    ),
+    "no cnpg operator": ("cnpg", kubectl(["deployments.apps", "cnpg-system"], listing()), cnpg.OPERATOR_READY,
+        "not found", "deleted by hand"),
     "cnpg operator down": (
         "postgres",
         kubectl(
@@ -305,97 +298,34 @@ BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
         "0 of 1 ready",
         "Pod",
     ),
-    "no CRDs": (
-        "cnpg",
-        kubectl(["--raw"], NO_KIND),
-        cnpg.KINDS_SERVED,
-        "CRD is not installed",
-        "CRDs not found",
-    ),
-    "half the CRDs": (
-        "cnpg",
-        kubectl(["--raw"], GROUP | {"resources": [{"name": "clusters"}]}),
-        cnpg.KINDS_SERVED,
-        "does not serve databases",
-        "CNPG operator was applied",
-    ),
-    "no webhook": (
-        "cnpg",
-        kubectl(["endpointslices", "cnpg-webhook"], slices()),
-        "the operator's webhook has an endpoint",
-        "no ready endpoint",
-        "Pods",
-    ),
-    "never deployed": (
-        "postgres",
-        lambda repo: (repo.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
-        postgres.OUTPUTS_THERE,
-        "no such stack",
-        "not deployed",
-    ),
-    "output missing": (
-        "postgres",
-        without("password"),
-        postgres.OUTPUTS_THERE,
-        "password",
-        "did not finish",
-    ),
-    "no outputs": (
-        "postgres",
-        pulumi({"deployment": {}}),
-        postgres.OUTPUTS_THERE,
-        "host, port",
-        "did not finish",
-    ),
-    "no cluster": (
-        "postgres",
-        kubectl(["clusters.postgresql"], MISSING),
-        postgres.CLUSTER_READY,
-        "postgresql/postgresql-cluster not found",
-        "deleted by hand",
-    ),
-    "cluster kind unknown": (
-        "postgres",
-        kubectl(["clusters.postgresql"], NO_KIND),
-        postgres.CLUSTER_READY,
-        "CRD is not installed",
-        "CRDs not found",
-    ),
-    "cluster setting up": (
-        "postgres",
-        kubectl(["clusters.postgresql"], cluster(ready="False", phase="Setting up primary")),
-        postgres.CLUSTER_READY,
-        "Setting up primary",
-        "first instance",
-    ),
-    "no superuser secret": (
-        "postgres",
-        kubectl(["secrets", "postgresql-cluster-superuser"], MISSING),
-        "the Secret postgresql-cluster-superuser is there",
-        "postgresql/postgresql-cluster-superuser not found",
-        "superuser access is off",
-    ),
-    "no primary": (
-        "postgres",
-        kubectl(["endpointslices", "postgresql-cluster-rw"], slices("10.0.0.4", ready=False)),
-        "the Service postgresql-cluster-rw has an endpoint",
-        "1 not ready",
-        "no primary is ready",
-    ),
-    "not exposed": (
-        "postgres",
+    "no CRDs": ("cnpg", kubectl(["--raw"], NO_KIND), cnpg.KINDS_SERVED, "CRD is not installed", "CRDs not found"),
+    "half the CRDs": ("cnpg", kubectl(["--raw"], GROUP | {"resources": [{"name": "clusters"}]}), cnpg.KINDS_SERVED,
+        "does not serve databases", "CNPG operator was applied"),
+    "no webhook": ("cnpg", kubectl(["endpointslices", "cnpg-webhook"], slices()),
+        "the operator's webhook has an endpoint", "no ready endpoint", "Pods"),
+    "never deployed": ("postgres", lambda repo: (repo.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
+        postgres.OUTPUTS_THERE, "no such stack", "not deployed"),
+    "output missing": ("postgres", without("password"), postgres.OUTPUTS_THERE, "password", "did not finish"),
+    "no outputs": ("postgres", pulumi({"deployment": {}}), postgres.OUTPUTS_THERE, "host, port", "did not finish"),
+    "no cluster": ("postgres", kubectl(["clusters.postgresql"], MISSING), postgres.CLUSTER_READY,
+        "postgresql/postgresql-cluster not found", "deleted by hand"),
+    "cluster kind unknown": ("postgres", kubectl(["clusters.postgresql"], NO_KIND), postgres.CLUSTER_READY,
+        "CRD is not installed", "CRDs not found"),
+    "cluster setting up": ("postgres",
+        kubectl(["clusters.postgresql"], cluster(ready="False", phase="Setting up primary")), postgres.CLUSTER_READY,
+        "Setting up primary", "first instance"),
+    "no superuser secret": ("postgres", kubectl(["secrets", "postgresql-cluster-superuser"], MISSING),
+        "the Secret postgresql-cluster-superuser is there", "postgresql/postgresql-cluster-superuser not found",
+        "superuser access is off"),
+    "no primary": ("postgres", kubectl(["endpointslices", "postgresql-cluster-rw"], slices("10.0.0.4", ready=False)),
+        "the Service postgresql-cluster-rw has an endpoint", "1 not ready", "no primary is ready"),
+    "not exposed": ("postgres",
         kubectl(["services", "postgresql-cluster-rw-ext"], exposed(metadata={"name": "x", "namespace": "y"})),
+        "the Service postgresql-cluster-rw-ext asks to be on the tailnet", "lacks tailscale.com/expose",
+        "annotations are present"),
+    "service gone": ("postgres", kubectl(["services", "postgresql-cluster-rw-ext"], MISSING),
         "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
-        "lacks tailscale.com/expose",
-        "annotations are present",
-    ),
-    "service gone": (
-        "postgres",
-        kubectl(["services", "postgresql-cluster-rw-ext"], MISSING),
-        "the Service postgresql-cluster-rw-ext asks to be on the tailnet",
-        "postgresql/postgresql-cluster-rw-ext not found",
-        "deleted by hand",
-    ),
+        "postgresql/postgresql-cluster-rw-ext not found", "deleted by hand"),
     "tailscale operator down": (
         "postgres",
         kubectl(
@@ -406,55 +336,26 @@ BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
         "0 of 1 ready",
         "TS_CLIENT_ID",
     ),
-    "no oauth client": (
-        "tailscale",
-        kubectl(["secrets", "operator-oauth"], MISSING),
-        "the operator has its OAuth client",
-        "tailscale/operator-oauth not found",
-        "did not create",
-    ),
-    "class of another": (
-        "tailscale",
-        kubectl(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
-        "the ingress class `tailscale` belongs to the operator",
-        "somebody/else",
-        "Ingress not reachable",
-    ),
-    "no class": (
-        "tailscale",
-        kubectl(["ingressclasses"], MISSING),
-        "the ingress class `tailscale` belongs to the operator",
-        "tailscale not found",
-        "Ingress not reachable",
-    ),
-    "ready but not joined": (
-        "postgres",
+    "no oauth client": ("tailscale", kubectl(["secrets", "operator-oauth"], MISSING),
+        "the operator has its OAuth client", "tailscale/operator-oauth not found", "did not create"),
+    "class of another": ("tailscale", kubectl(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
+        "the ingress class `tailscale` belongs to the operator", "somebody/else", "Ingress not reachable"),
+    "no class": ("tailscale", kubectl(["ingressclasses"], MISSING),
+        "the ingress class `tailscale` belongs to the operator", "tailscale not found", "Ingress not reachable"),
+    "ready but not joined": ("postgres",
         kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": ""}))),
-        "its device joined the tailnet under the wanted name",
-        "no device_fqdn",
-        "OAuth",
-    ),
-    "device renamed": (
-        "tailscale",
+        "its device joined the tailnet under the wanted name", "no device_fqdn", "OAuth"),
+    "device renamed": ("tailscale",
         kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": "postgresql-1.t.ts.net."}))),
-        "its device joined the tailnet under the wanted name",
-        "postgresql-1",
-        "holds the name",
-    ),
-    "services cannot be listed": (
-        "tailscale",
+        "its device joined the tailnet under the wanted name", "postgresql-1", "holds the name"),
+    "services cannot be listed": ("tailscale",
         kubectl(["services", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
-        "exposed Services and Ingresses can be listed",
-        "may not read",
-        "",
-    ),
-}
+        "exposed Services and Ingresses can be listed", "may not read", ""),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_named_with_cause_and_next_step(
-    repo: Repo, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_what_is_broken_is_named_with_cause_and_next_step(repo: Repo, name: str) -> None:
     service, break_it, check, evidence, cause = BROKEN[name]
     break_it(repo)
     verdict = at_its_home(repo, service)
@@ -463,7 +364,7 @@ def test_what_is_broken_is_named_with_cause_and_next_step(
     assert evidence in problem.evidence
     assert cause in problem.cause
     assert problem.next_step
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert f"FAIL {check}" in told
     assert "NOT verified" in told
 
@@ -478,34 +379,14 @@ def trouble(error: OSError) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("what", "replacement", "check", "evidence"),
     [
-        (
-            "resolve",
-            trouble(socket.gaierror(-2, "not known")),
-            tailscale.NAME_RESOLVES,
-            "not known",
-        ),
+        ("resolve", trouble(socket.gaierror(-2, "not known")), tailscale.NAME_RESOLVES, "not known"),
         ("resolve", lambda _: ["10.6.6.6"], tailscale.NAME_RESOLVES, "the device is 100.64.0.7"),
-        (
-            "connect",
-            trouble(TimeoutError("timed out")),
-            postgres.EXPORTED_CONNECTS,
-            "timed out",
-        ),
-        (
-            "tailscale_status",
-            lambda _: {"BackendState": "Stopped"},
-            tailscale.DEVICE_IS_PEER,
-            "Stopped",
-        ),
+        ("connect", trouble(TimeoutError("timed out")), postgres.EXPORTED_CONNECTS, "timed out"),
+        ("tailscale_status", lambda _: {"BackendState": "Stopped"}, tailscale.DEVICE_IS_PEER, "Stopped"),
         ("tailscale_status", trouble(OSError("no JSON")), tailscale.DEVICE_IS_PEER, "no JSON"),
-        (
-            "tailscale_status",
-            lambda _: {"BackendState": "Running"},
-            tailscale.DEVICE_IS_PEER,
-            "0 peers",
-        ),
+        ("tailscale_status", lambda _: {"BackendState": "Running"}, tailscale.DEVICE_IS_PEER, "0 peers"),
     ],
-)
+)  # fmt: skip
 def test_half_working_tailnets(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, what: str, replacement: Any, check: str, evidence: str
 ) -> None:
@@ -529,9 +410,9 @@ def test_a_server_that_refuses_the_password(repo: Repo, monkeypatch: pytest.Monk
     assert "Postgres auth error" in problem.cause
 
 
-def test_all_of_it_ends_with_one_line_that_counts(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_of_it_ends_with_one_line_that_counts(repo: Repo) -> None:
     verify.verify(repo.c, ("tailscale", "cnpg"))
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = repo.printed().splitlines()[-1]
     assert re.fullmatch(r"verify\.all: all 2 verified: \d+ passed, 0 failed, \d+ not tried", last)
 
 
@@ -550,11 +431,11 @@ def test_the_task_passes_and_the_journal_has_the_verdicts(repo: Repo) -> None:
     assert text.count('"verdict"') == 3
 
 
-def test_all_looks_at_what_is_deployed_and_names_the_rest(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_looks_at_what_is_deployed_and_names_the_rest(repo: Repo) -> None:
     repo.has_stacks("n8n", state='{"checkpoint": {}}')
     (repo.backend / ".pulumi/stacks/tailscale/mx.json").unlink()
     verify.verify(repo.c, ("tailscale", "cnpg", "postgres", "n8n"))
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert "Not deployed here, so not checked: tailscale, n8n." in told
     assert "verify.postgres: verified" in told
 
@@ -565,13 +446,11 @@ def test_all_of_nothing_is_no_success(repo: Repo) -> None:
         verify.verify(repo.c, ("tailscale", "cnpg"))
 
 
-def test_an_untried_deciding_rung_on_a_real_target_is_no_success(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_untried_deciding_rung_on_a_real_target_is_no_success(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbooks.checks.tailscale.network_of", lambda _: None)
     with pytest.raises(VerificationFailed):
         verify.verify(repo.c, ("postgres",))
-    assert "decides, and was not tried" in capsys.readouterr().out
+    assert "decides, and was not tried" in repo.printed()
 
 
 # --- the checks of services without checks of their own ------------------------------------------------------
@@ -616,56 +495,38 @@ def climbed_app(repo: Repo, service: Service = APP) -> Verdict:
         return verify_service(session, service)
 
 
-def test_ingresses_are_in_the_one_table_of_the_operator(app: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ingresses_are_in_the_one_table_of_the_operator(app: Repo) -> None:
     app.answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing(web()))
     assert at_its_home(app, "tailscale").ok
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in app.printed().splitlines()]
     row = next(words for words in lines if words and words[0] == "app/web")
     assert row == ["app/web", "app", "ok", "ok", "--", "ok", "ok", "ok"]
 
 
-def test_an_app_is_verified_up_to_its_answer(app: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_app_is_verified_up_to_its_answer(app: Repo) -> None:
     verdict = climbed_app(app)
     assert verdict.ok, verdict
     assert states(verdict)[tailscale.HTTP_ANSWERS] is State.PASSED
-    told = capsys.readouterr().out
+    told = app.printed()
     assert "hooks: x.example.org" in told
     assert "app/web" in told
 
 
 GENERIC: dict[str, tuple[Callable[[Repo], None], str, str]] = {
-    "never deployed": (
-        lambda repo: (repo.backend / ".pulumi/stacks/app/mx.json").unlink(),
-        STACK_DEPLOYED,
-        "app/mx",
-    ),
-    "previewed only": (
-        lambda repo: repo.has_stacks("app", state='{"checkpoint": {"latest": {}}}'),
-        STACK_DEPLOYED,
-        "holds nothing",
-    ),
-    "nothing runs": (
-        kubectl(["deployments.apps,stat", "=app"], listing()),
-        "everything in its namespace is ready",
-        "holds no",
-    ),
-    "not ready": (
-        kubectl(["deployments.apps,stat", "=app"], listing(deployment("app", "app", ready=0))),
-        "everything in its namespace is ready",
-        "app: 0 of 1",
-    ),
+    "never deployed": (lambda repo: (repo.backend / ".pulumi/stacks/app/mx.json").unlink(), STACK_DEPLOYED, "app/mx"),
+    "previewed only": (lambda repo: repo.has_stacks("app", state='{"checkpoint": {"latest": {}}}'), STACK_DEPLOYED,
+        "holds nothing"),
+    "nothing runs": (kubectl(["deployments.apps,stat", "=app"], listing()), "everything in its namespace is ready",
+        "holds no"),
+    "not ready": (kubectl(["deployments.apps,stat", "=app"], listing(deployment("app", "app", ready=0))),
+        "everything in its namespace is ready", "app: 0 of 1"),
     "ingress missing": (lambda repo: ingresses(repo), tailscale.ALL_EXPOSED, "not exposed: ingress/web"),
-    "ingress of another class": (
-        lambda repo: ingresses(repo, web(ingress_class="nginx")),
-        tailscale.ALL_EXPOSED,
-        "not exposed: ingress/web",
-    ),
+    "ingress of another class": (lambda repo: ingresses(repo, web(ingress_class="nginx")), tailscale.ALL_EXPOSED,
+        "not exposed: ingress/web"),
     "tunnel not ready": (
         lambda repo: ingresses(repo, web(), web(name="hooks", ingress_class="cloudflare-tunnel", hostname="")),
-        apps.INGRESSES_SERVED,
-        "hooks of class cloudflare-tunnel",
-    ),
-}
+        apps.INGRESSES_SERVED, "hooks of class cloudflare-tunnel"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GENERIC)

@@ -315,11 +315,11 @@ def test_the_page_people_open_is_asked_for_over_the_tailnet(platform: Platform, 
     assert paths.count(shown) == (2 if any(entry.startswith("ingress/") for entry in service.exposed) else 1)
 
 
-def test_no_password_is_shown_or_written(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_password_is_shown_or_written(platform: Platform) -> None:
     for service in (find_service("n8n"), find_service("clickhouse")):
         at_its_home(platform, service)
     argv = "".join(platform.repo.argvs("kubectl") + platform.repo.argvs("pulumi"))
-    assert PASSWORD not in capsys.readouterr().out + platform.repo.everything_written() + argv
+    assert PASSWORD not in platform.repo.printed() + platform.repo.everything_written() + argv
 
 
 def test_clickhouse_gets_the_login_in_headers(platform: Platform) -> None:
@@ -396,57 +396,28 @@ def without_stack(platform: Platform, project: str) -> None:
 
 BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     "never deployed": ("n8n", lambda made: without_stack(made, "n8n"), cluster.STACK_DEPLOYED, "n8n/mx"),
-    "not ready": (
-        "n8n",
-        gives(["deployments.apps,stat", "=n8n"], listing(deployment("n8n-main", "n8n", ready=0))),
-        cluster.WORKLOADS_READY,
-        "0 of 1",
-    ),
-    "job failed": (
-        "temporal",
-        gives(["jobs.batch", "=temporal"], listing(job("temporal-schema", "temporal", "Failed"))),
-        apps.JOBS_COMPLETE,
-        "BackoffLimitExceeded",
-    ),
-    "job running": (
-        "superset",
+    "not ready": ("n8n", gives(["deployments.apps,stat", "=n8n"], listing(deployment("n8n-main", "n8n", ready=0))),
+        cluster.WORKLOADS_READY, "0 of 1"),
+    "job failed": ("temporal",
+        gives(["jobs.batch", "=temporal"], listing(job("temporal-schema", "temporal", "Failed"))), apps.JOBS_COMPLETE,
+        "BackoffLimitExceeded"),
+    "job running": ("superset",
         gives(["jobs.batch"], listing({"metadata": {"name": "superset-init-db"}, "status": {"active": 1}})),
-        apps.JOBS_COMPLETE,
-        "1 Pods active",
-    ),
+        apps.JOBS_COMPLETE, "1 Pods active"),
     "no job": ("superset", gives(["jobs.batch", "=superset"], listing()), apps.JOBS_COMPLETE, "holds no Job"),
     "no endpoint": ("glance", gives(["endpointslices", "=glance"], slices()), apps.HAS_ENDPOINT, "no ready endpoint"),
-    "no postgres": (
-        "immich",
-        lambda made: without_stack(made, "postgresql"),
-        apps.SERVER_EXPORTED,
-        "has no output host",
-    ),
+    "no postgres": ("immich", lambda made: without_stack(made, "postgresql"), apps.SERVER_EXPORTED,
+        "has no output host"),
     "no login": ("immich", gives(["secrets", "immich-database"], MISSING), apps.OWN_SQL, "no Secret immich-database"),
-    "no key": (
-        "immich",
-        gives(["secrets", "immich-database"], secret("immich-database", "immich", {"other": "x"})),
-        apps.OWN_SQL,
-        "has no DB_PASSWORD",
-    ),
-    "tunnel not ready": (
-        "stitch",
+    "no key": ("immich", gives(["secrets", "immich-database"], secret("immich-database", "immich", {"other": "x"})),
+        apps.OWN_SQL, "has no DB_PASSWORD"),
+    "tunnel not ready": ("stitch",
         gives(["ingresses", "=stitch", "--output"], listing(on_internet(find_service("stitch"), "stitch", ""))),
-        apps.INGRESSES_SERVED,
-        "stitch of class cloudflare-tunnel",
-    ),
-    "not on the tailnet": (
-        "glance",
-        gives(["ingresses", "=glance", "--output"], listing()),
-        tailscale.ALL_EXPOSED,
-        "not exposed: ingress/glance",
-    ),
-    "no tunnel login": (
-        "cf-tunnel",
-        gives(["secrets", "cloudflare-api"], MISSING),
-        cf_tunnel.LOGIN_THERE,
-        "cloudflare-api",
-    ),
+        apps.INGRESSES_SERVED, "stitch of class cloudflare-tunnel"),
+    "not on the tailnet": ("glance", gives(["ingresses", "=glance", "--output"], listing()), tailscale.ALL_EXPOSED,
+        "not exposed: ingress/glance"),
+    "no tunnel login": ("cf-tunnel", gives(["secrets", "cloudflare-api"], MISSING), cf_tunnel.LOGIN_THERE,
+        "cloudflare-api"),
     "controller down": (
         "cf-tunnel",
         gives(
@@ -456,91 +427,39 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         cf_tunnel.CONTROLLER_READY,
         "0 of 1",
     ),
-    "no class": (
-        "cf-tunnel",
-        gives(["ingressclasses"], MISSING),
-        cf_tunnel.CLASS_IS_SERVED,
-        "cloudflare-tunnel not found",
-    ),
-    "class of another": (
-        "cf-tunnel",
-        gives(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
-        cf_tunnel.CLASS_IS_SERVED,
-        "somebody/else",
-    ),
-    "no connectors": (
-        "cf-tunnel",
-        gives(["deployments.apps", "controlled-cloudflared-connector"], MISSING),
-        cf_tunnel.CONNECTORS_READY,
-        "controlled-cloudflared-connector not found",
-    ),
-    "no route": (
-        "cf-tunnel",
-        gives(["services", "=n8n", "--output"], listing()),
-        cf_tunnel.ROUTED,
-        "Service web, which is not there",
-    ),
-    "public ingress gone": (
-        "cf-tunnel",
-        gives(["ingresses", "=n8n", "==n8n-webhooks"], MISSING),
-        cf_tunnel.TAKEN_UP,
-        "n8n/n8n-webhooks not found",
-    ),
-    "cannot be listed": (
-        "cf-tunnel",
-        gives(["ingresses", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
-        cf_tunnel.PUBLIC_KNOWN,
-        "may not read",
-    ),
-    "no CRDs": (
-        "cert-manager",
+    "no class": ("cf-tunnel", gives(["ingressclasses"], MISSING), cf_tunnel.CLASS_IS_SERVED,
+        "cloudflare-tunnel not found"),
+    "class of another": ("cf-tunnel", gives(["ingressclasses"], {"spec": {"controller": "somebody/else"}}),
+        cf_tunnel.CLASS_IS_SERVED, "somebody/else"),
+    "no connectors": ("cf-tunnel", gives(["deployments.apps", "controlled-cloudflared-connector"], MISSING),
+        cf_tunnel.CONNECTORS_READY, "controlled-cloudflared-connector not found"),
+    "no route": ("cf-tunnel", gives(["services", "=n8n", "--output"], listing()), cf_tunnel.ROUTED,
+        "Service web, which is not there"),
+    "public ingress gone": ("cf-tunnel", gives(["ingresses", "=n8n", "==n8n-webhooks"], MISSING), cf_tunnel.TAKEN_UP,
+        "n8n/n8n-webhooks not found"),
+    "cannot be listed": ("cf-tunnel", gives(["ingresses", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
+        cf_tunnel.PUBLIC_KNOWN, "may not read"),
+    "no CRDs": ("cert-manager",
         gives(["--raw=/apis/cert-manager.io/v1"], (1, "", "error: the server could not find the requested resource")),
-        cert_manager.KINDS_SERVED,
-        "CRD is not installed",
-    ),
-    "no webhook": (
-        "cert-manager",
-        gives(["endpointslices", "cert-manager-webhook"], slices()),
-        cert_manager.WEBHOOK_ANSWERS,
-        "no ready endpoint",
-    ),
+        cert_manager.KINDS_SERVED, "CRD is not installed"),
+    "no webhook": ("cert-manager", gives(["endpointslices", "cert-manager-webhook"], slices()),
+        cert_manager.WEBHOOK_ANSWERS, "no ready endpoint"),
     "no issuer": ("cert-manager", gives(["clusterissuers"], listing()), cert_manager.ISSUERS_READY, "no ClusterIssuer"),
-    "token missing": (
-        "cert-manager",
+    "token missing": ("cert-manager",
         gives(["clusterissuers"], listing(ready("x", state="False", reason="InvalidSolver"))),
-        cert_manager.ISSUERS_READY,
-        "InvalidSolver",
-    ),
-    "certificate not issued": (
-        "cert-manager",
+        cert_manager.ISSUERS_READY, "InvalidSolver"),
+    "certificate not issued": ("cert-manager",
         gives(["certificates."], listing(ready("site", "shop", state="False", reason="DoesNotExist"))),
-        cert_manager.CERTIFICATES_VALID,
-        "shop/site: Ready=False",
-    ),
-    "certificate near its end": (
-        "cert-manager",
-        gives(["certificates."], listing(ready("site", "shop", notAfter=in_days(13)))),
-        cert_manager.CERTIFICATES_VALID,
-        "ends in 13 days",
-    ),
-    "certificate without an end": (
-        "cert-manager",
-        gives(["certificates."], listing(ready("site", "shop"))),
-        cert_manager.CERTIFICATES_VALID,
-        "has no end",
-    ),
-    "no clickhouse operator": (
-        "clickhouse",
-        gives(["deployments.apps", "altinity"], listing()),
-        clickhouse.OPERATOR_READY,
-        "not found",
-    ),
-    "no installation": (
-        "clickhouse",
-        gives(["clickhouseinst"], MISSING),
-        clickhouse.COMPLETED,
-        "clickhouse/clickhouse not found",
-    ),
+        cert_manager.CERTIFICATES_VALID, "shop/site: Ready=False"),
+    "certificate near its end": ("cert-manager",
+        gives(["certificates."], listing(ready("site", "shop", notAfter=in_days(13)))), cert_manager.CERTIFICATES_VALID,
+        "ends in 13 days"),
+    "certificate without an end": ("cert-manager", gives(["certificates."], listing(ready("site", "shop"))),
+        cert_manager.CERTIFICATES_VALID, "has no end"),
+    "no clickhouse operator": ("clickhouse", gives(["deployments.apps", "altinity"], listing()),
+        clickhouse.OPERATOR_READY, "not found"),
+    "no installation": ("clickhouse", gives(["clickhouseinst"], MISSING), clickhouse.COMPLETED,
+        "clickhouse/clickhouse not found"),
     "installation in progress": (
         "clickhouse",
         gives(
@@ -549,19 +468,12 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
         clickhouse.COMPLETED,
         "InProgress, 0 of 1 hosts; no Pod",
     ),
-    "installation given up": (
-        "clickhouse",
-        gives(["clickhouseinst"], INSTALLATION | {"status": {"status": "Aborted"}}),
-        clickhouse.COMPLETED,
-        "Aborted",
-    ),
-    "no login exported": (
-        "clickhouse",
+    "installation given up": ("clickhouse", gives(["clickhouseinst"], INSTALLATION | {"status": {"status": "Aborted"}}),
+        clickhouse.COMPLETED, "Aborted"),
+    "no login exported": ("clickhouse",
         lambda made: made.repo.answer("pulumi", ["stack", "export"], exported({"username": "analytics"})),
-        clickhouse.OUTPUTS_THERE,
-        "no output password, http_port",
-    ),
-}
+        clickhouse.OUTPUTS_THERE, "no output password, http_port"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -36,10 +36,7 @@ def test_half_a_new_file_is_not_left_behind(tmp_path: Path, size: int) -> None:
 def test_what_was_there_stays_when_the_new_text_does_not_fit(tmp_path: Path, size: int) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text("old\n")
-    with (
-        no_file_beyond(size),
-        pytest.raises(Unwritable, match=r"settings\.yaml .*File too large") as told,
-    ):
+    with no_file_beyond(size), pytest.raises(Unwritable, match=r"settings\.yaml .*File too large") as told:
         write_atomically(path, LONG)
     assert told.value.next_step == IN_PLACE
     assert [entry.name for entry in tmp_path.iterdir()] == ["settings.yaml"] and path.read_text() == "old\n"

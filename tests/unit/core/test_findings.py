@@ -21,7 +21,7 @@ from runbooks.core.findings import (
 
 
 class Hands:
-    """A clock that moves only when somebody sleeps."""
+    """A clock that moves only when a test sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -49,7 +49,7 @@ def never() -> Finding:
     raise AssertionError("this check must not be tried")
 
 
-def test_all_rungs_in_order_with_their_subject() -> None:
+def test_all_checks_in_order_with_their_subject() -> None:
     found = run_checks([check("a", passed("a", "1")), check("b", passed("b", "2"))], subject="ns/x")
     assert [(finding.check, finding.evidence, finding.subject) for finding in found] == [
         ("a", "1", "ns/x"),
@@ -57,18 +57,18 @@ def test_all_rungs_in_order_with_their_subject() -> None:
     ]
 
 
-def test_above_the_first_failure_nothing_is_tried_and_each_rung_says_so() -> None:
+def test_after_the_first_failure_nothing_is_tried_and_each_check_says_so() -> None:
     found = run_checks([check("a", failed("a", "broken")), Check(name="b", look=never), Check(name="c", look=never)])
     assert [finding.state for finding in found] == [State.FAILED, State.NOT_TRIED, State.NOT_TRIED]
     assert {finding.evidence for finding in found[1:]} == {"needs: a"}
 
 
-def test_an_untried_rung_does_not_stop_the_ladder() -> None:
+def test_an_untried_check_does_not_stop_the_run() -> None:
     found = run_checks([check("a", not_tried("a", "no tool")), check("b", passed("b", ""))])
     assert [finding.state for finding in found] == [State.NOT_TRIED, State.PASSED]
 
 
-def test_a_side_rung_fails_without_stopping_the_ladder() -> None:
+def test_a_side_check_fails_without_stopping_the_run() -> None:
     found = run_checks([check("a", failed("a", ""), continue_on_failure=True), check("b", passed("b", ""))])
     assert [finding.state for finding in found] == [State.FAILED, State.PASSED]
 
@@ -87,22 +87,14 @@ def test_an_answer_that_never_comes_says_how_long_it_was_awaited() -> None:
     assert sum(hands.slept) == 5.0
 
 
-def test_without_patience_there_is_one_look() -> None:
+@pytest.mark.parametrize(
+    ("finding", "patience"),
+    [(failed("a", "absent", final=True), 30.0), (not_tried("a", "no tool"), 30.0), (failed("a", "no"), 0.0)],
+)
+def test_what_waiting_cannot_change_is_not_awaited(finding: Finding, patience: float) -> None:
     hands = Hands()
-    run_checks([check("a", failed("a", "no"))], clock=hands.clock)
-    assert hands.slept == []
-
-
-def test_what_waiting_cannot_change_is_not_awaited() -> None:
-    hands = Hands()
-    found = run_checks([check("a", failed("a", "absent", final=True), patience=30.0)], clock=hands.clock)[0]
-    assert (found.evidence, hands.slept) == ("absent", [])
-
-
-def test_a_rung_that_cannot_be_tried_is_not_awaited() -> None:
-    hands = Hands()
-    run_checks([check("a", not_tried("a", "no tool"), patience=30.0)], clock=hands.clock)
-    assert hands.slept == []
+    (found,) = run_checks([check("a", finding, patience=patience)], clock=hands.clock)
+    assert (found.evidence, hands.slept) == (finding.evidence, [])
 
 
 CASES: dict[str, tuple[tuple[Finding, ...], frozenset[str], bool]] = {
@@ -123,19 +115,19 @@ def test_what_counts_as_verified(name: str) -> None:
     assert Verdict(findings=findings, may_stay_untried=allowed).ok is ok
 
 
-def test_the_summary_counts_untried_rungs_apart() -> None:
+def test_the_summary_counts_untried_checks_apart() -> None:
     verdict = Verdict(findings=(passed("a", ""), failed("b", ""), not_tried("c", ""), not_tried("d", "")))
     assert verdict.summary() == "1 passed, 1 failed, 2 not tried"
     assert verdict.problem is not None
     assert verdict.problem.check == "b"
 
 
-def test_a_rung_declared_as_not_deciding_stays_so() -> None:
+def test_a_check_declared_as_not_deciding_stays_so() -> None:
     look: Callable[[], Finding] = lambda: not_tried("a", "no tool")  # noqa: E731
     assert Verdict(findings=tuple(run_checks([Check(name="a", look=look, deciding=False)]))).undecided == ()
 
 
-def test_several_ladders_are_counted_in_one_line() -> None:
+def test_several_services_are_counted_in_one_line() -> None:
     good, bad = (
         Verdict(findings=(passed("a", ""), not_tried("b", "", deciding=False))),
         Verdict(findings=(failed("c", ""),)),

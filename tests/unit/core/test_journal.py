@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from runbooks.core.journal import Journal, Unwritable, prune, read_journal, runs_of
 from runbooks.core.mask import Masker
+from tests.unit.disk import no_file_beyond
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -150,37 +150,17 @@ def test_a_killed_run_leaves_a_readable_journal(tmp_path: Path) -> None:
     assert all(len(record["text"]) == 30_000 for record in records[1:])
 
 
-def test_a_full_disk_is_one_clear_error_and_the_file_stays_whole(tmp_path: Path) -> None:
-    code = """
-    import sys
-    from pathlib import Path
-    from runbooks.core.journal import Journal, Unwritable
-    journal = Journal.open(Path(sys.argv[1]), "status", [])
+def test_a_full_disk_is_one_clear_error_and_the_file_stays_whole(journal: Journal) -> None:
     journal.write("line", text="fits")
-    for _ in range(2):
-        try:
-            journal.write("line", text="x" * 20_000)
-        except Unwritable as error:
-            print(error.exit_code, error.summary, "|", error.next_step)
-    journal.write("line", text="fits too")
-    print(journal.finish(1, text="x" * 20_000))
-    """
-    process = python(code, tmp_path, stdout=subprocess.PIPE, preexec_fn=limit_files)
-    out, _ = process.communicate()
-    assert process.returncode == 0
-    first, second, last = out.splitlines()
-    assert first == second
-    assert first.startswith("1 the journal of this run cannot be written: File too large (")
-    assert "free space" in first
-    assert last == "False"
-    (path,) = runs_of(tmp_path)
-    assert path.read_bytes().endswith(b"\n")
-    assert [record.get("text") for record in read_journal(path)] == [None, "fits", "fits too"]
-
-
-def limit_files() -> None:
-    """The largest file of this process is 10 kB from now on: like a disk that fills up in the middle of a record."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    with no_file_beyond(10_000):
+        for _ in range(2):
+            with pytest.raises(Unwritable, match="File too large") as error:
+                journal.write("line", text="x" * 20_000)
+            assert error.value.exit_code == 1 and error.value.next_step
+        journal.write("line", text="fits too")
+        assert journal.finish(1, text="x" * 20_000) is False
+    assert journal.path.read_bytes().endswith(b"\n")
+    assert [record.get("text") for record in read_journal(journal.path)] == [None, "fits", "fits too"]
 
 
 def python(code: str, state: Path, **settings: object) -> subprocess.Popen[str]:

@@ -17,15 +17,8 @@ def test_the_nearest_name_comes_first(name: str, first: str) -> None:
     near = nearest(name, SERVICES)
     assert near[0] == first
     assert len(near) == 3
-
-
-def test_there_are_never_more_than_there_are() -> None:
-    assert nearest("x", ("a", "a")) == ["a"]
-    assert nearest("x", ()) == []
-
-
-def test_a_known_name_passes() -> None:
-    assert known("service", "cnpg", SERVICES) == "cnpg"
+    assert nearest(name, ("a", "a")) == ["a"] and nearest(name, ()) == []
+    assert known("service", first, SERVICES) == first
 
 
 def test_an_unknown_name_shows_three() -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.journal import read_journal, runs_of
+from tests.fixtures import is_alive, until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -82,13 +82,6 @@ sys.exit(5)
 """
 
 
-def until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"it did not happen in time: {what}"
-        time.sleep(0.005)
-
-
 class Wrapper:
     """A wrapper process and what is known of its children."""
 
@@ -142,13 +135,6 @@ class Wrapper:
 
 def await_end(pid: int) -> None:
     until(lambda: not is_alive(pid), f"process {pid} ends")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture

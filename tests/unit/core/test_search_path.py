@@ -26,6 +26,7 @@ from runbooks.tools.diagnosis import Tool, tool_is_there
 from runbooks.tools.modal import find_modal
 from runbooks.tools.network import tailscale_status
 from runbooks.tools.pulumi_home import has_language_host
+from tests import fixtures
 
 ROOT = Path(__file__).parents[3]
 ANSWERS = {
@@ -161,15 +162,7 @@ SHELLS: dict[str, Callable[[Path], str]] = {
 
 
 def target(**tools: Path) -> Target:
-    return Target(
-        name="home",
-        stack="mx",
-        backend="file:///s",
-        organization="organization",
-        kubeconfig=Path("k"),
-        context="c",
-        tools=MappingProxyType(tools),
-    )
+    return fixtures.target(tools=MappingProxyType(tools))
 
 
 class Running:

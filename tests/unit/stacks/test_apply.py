@@ -21,12 +21,24 @@ from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, Ver
 from runbooks.stacks import apply, preview
 from runbooks.stacks.fingerprint import canonical
 from runbooks.stacks.plan import RunPlan
-from runbooks.stacks.preparation import outputs_of
 from runbooks.stacks.service import closure, layers
 from runbooks.stacks.states import hash_text
 from runbooks.stacks.summary import show_plan
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
-from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, applied, creating, event, preview_answer, step, urn
+from tests.fixtures import (
+    SUMMARY,
+    TREE,
+    Answer,
+    ScriptedSession,
+    applied,
+    creating,
+    event,
+    exported,
+    preview_answer,
+    secret_value,
+    step,
+    urn,
+)
 
 SAME = Answer(stdout=preview_answer())
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
@@ -50,6 +62,13 @@ def deploy(session: ScriptedSession, name: str = "db", *, yes: bool = False) -> 
     return plan
 
 
+def with_app(session: ScriptedSession, **outputs: Any) -> ScriptedSession:
+    """`db` gives these outputs, and `app`, which reads them, creates an object."""
+    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs=outputs))
+    session.runner.script["preview", "app"], session.runner.script["up", "app"] = creating("app"), applied("app")
+    return session
+
+
 def ups(session: ScriptedSession) -> list[str]:
     return [service for verb, service in session.runner.ran if verb == "up"]
 
@@ -69,7 +88,7 @@ def test_layer_by_layer_after_one_approval(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_of_a_run_is_not_waited_for(tmp_path: Path) -> None:
-    plan = preview.plan_run(ScriptedSession(tmp_path, three()), [TREE[2:3]])  # type: ignore[arg-type]
+    plan = preview.plan_run(ScriptedSession(tmp_path, three()), [TREE[2:3]])
     assert [stack.service for stack in plan.stacks] == ["db"]
 
 
@@ -84,46 +103,10 @@ def test_every_pulumi_command_names_folder_and_stack_and_never_prompts(tmp_path:
     assert {"--json", "--yes", "--skip-preview"} <= set(up) and "--plan" not in up
 
 
-@pytest.mark.parametrize("answer", ["n", "", "db", "yes please"])
-def test_no_means_that_nothing_starts(tmp_path: Path, answer: str) -> None:
-    session = ScriptedSession(tmp_path, three(), answers=[answer])
-    with pytest.raises(NotApproved):
-        deploy(session)
-    assert ups(session) == []
-
-
-def test_unattended_run_needs_yes(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, three(), interactive=False)
-    with pytest.raises(NotApproved) as refused:
-        deploy(session)
-    assert refused.value.next_step == "./inv deploy.db --yes"
-    assert ups(session) == []
-    deploy(ScriptedSession(tmp_path / "again", three(), interactive=False), yes=True)
-
-
 def destructive() -> dict[tuple[str, str], list[Answer]]:
     replaced = preview_answer(step("db", "replace", CLUSTER, "pg"))
     events = "\n".join([*event("db", "create-replacement", CLUSTER, "pg"), SUMMARY])
     return three(preview__db=[Answer(stdout=replaced)], up__db=[Answer(stdout=events)])
-
-
-def test_yes_never_covers_what_is_destructive(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, destructive(), interactive=False)
-    with pytest.raises(NotApproved, match="db deletes or replaces"):
-        deploy(session, yes=True)
-    assert ups(session) == []
-
-
-@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False), ("postgres", False)])
-def test_destructive_change_needs_the_services_name(tmp_path: Path, typed: str, goes: bool) -> None:
-    session = ScriptedSession(tmp_path, destructive(), answers=[typed])
-    if goes:
-        deploy(session, yes=True)
-        assert "db" in ups(session)
-    else:
-        with pytest.raises(NotApproved):
-            deploy(session, yes=True)
-        assert ups(session) == []
 
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
@@ -141,6 +124,63 @@ def meeting(*rows: str, **more: list[Answer]) -> dict[tuple[str, str], list[Answ
 
 
 THERE = "v1\tNamespace\t\tns\told\tns\n"
+ADOPTS = {TAKES_OVER: "true"}
+
+
+def adopting() -> dict[tuple[str, str], list[Answer]]:
+    return meeting(THERE)
+
+
+def incomplete() -> dict[tuple[str, str], list[Answer]]:
+    """Nobody knows yet what a chart with unknown values is made of."""
+    output = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
+    answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [output], "changeSummary": {}}
+    return three(preview__db=[Answer(stdout=json.dumps(answer))])
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "typed", "yes", "applied_is"),
+    [
+        (three, {}, "y", False, True),
+        (three, {}, "n", False, False),
+        (three, {}, "", False, False),
+        (three, {}, "db", False, False),
+        (three, {}, "yes please", False, False),
+        (three, {}, None, False, False),
+        (three, {}, None, True, True),
+        (destructive, {}, "db", True, True),
+        (destructive, {}, "y", True, False),
+        (destructive, {}, "postgres", True, False),
+        (destructive, {}, None, True, False),
+        (adopting, ADOPTS, "db", True, True),
+        (adopting, ADOPTS, "y", True, False),
+        (adopting, ADOPTS, None, True, False),
+        (incomplete, ADOPTS, None, True, False),
+    ],
+)
+def test_what_is_approved(
+    tmp_path: Path, script: Any, config: dict[str, str], typed: str | None, yes: bool, applied_is: bool
+) -> None:
+    """`typed` at the question, `None` without a terminal. --yes never covers what needs the service's name."""
+    session = ScriptedSession(tmp_path, script(), answers=[typed or ""], interactive=typed is not None)
+    if config:
+        session.write_settings(config)
+    with contextlib.nullcontext() if applied_is else pytest.raises(NotApproved) as refused:
+        deploy(session, yes=yes)
+    assert ups(session) == [] if not applied_is else "db" in ups(session)
+    if typed is None and not yes:
+        assert refused.value.next_step == "./inv deploy.db --yes"
+    elif script is not three:
+        assert all("Type db" in question for question in session.reporter.asked)
+
+
+@pytest.mark.parametrize(("script", "config"), [(destructive, {}), (adopting, ADOPTS)])
+def test_the_lab_needs_no_approval(tmp_path: Path, script: Any, config: dict[str, str]) -> None:
+    session = ScriptedSession(tmp_path, script(), ephemeral=True, interactive=False)
+    session.write_settings(config)
+    deploy(session)
+    assert len(ups(session)) == 3 and session.reporter.asked == []
+    assert ("db: 1 to adopt" in session.reporter.text) is bool(config)
 
 
 def test_what_is_in_the_way_is_refused_before_anything_is_applied(tmp_path: Path) -> None:
@@ -164,34 +204,6 @@ def test_what_is_not_there_is_created_as_ever(tmp_path: Path) -> None:
     assert "db" in ups(session) and "EXISTS ALREADY" not in session.reporter.text
 
 
-@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
-def test_taking_objects_over_needs_the_services_name(tmp_path: Path, typed: str, goes: bool) -> None:
-    session = ScriptedSession(tmp_path, meeting(THERE), answers=[typed])
-    session.write_settings({TAKES_OVER: "true"})
-    with contextlib.nullcontext() if goes else pytest.raises(NotApproved):
-        deploy(session, yes=True)
-    (question,) = session.reporter.asked
-    assert "Type db" in question
-    assert ("db" in ups(session)) is goes
-    assert "taken over, and deleted with this stack" in session.reporter.text
-    assert "db: 1 to adopt" in session.reporter.text
-
-
-def test_yes_never_covers_taking_objects_over(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, meeting(THERE), interactive=False)
-    session.write_settings({TAKES_OVER: "true"})
-    with pytest.raises(NotApproved, match="db takes over"):
-        deploy(session, yes=True)
-    assert ups(session) == []
-
-
-def test_the_lab_takes_over_what_it_was_told_to(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, meeting(THERE), ephemeral=True, interactive=False)
-    session.write_settings({TAKES_OVER: "true"})
-    deploy(session)
-    assert "db" in ups(session) and "db: 1 to adopt" in session.reporter.text
-
-
 def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
     script = meeting()
     script["get", "cluster"] = [Answer(), Answer(stdout=THERE)]
@@ -209,22 +221,6 @@ def test_what_an_interrupted_update_made_is_told_as_that(tmp_path: Path) -> None
     with pytest.raises(Refused):
         deploy(session)
     assert "of an interrupted update of db; pulumi would stop at it" in session.reporter.text
-
-
-def test_objects_of_an_incomplete_preview_are_not_taken_over_unasked(tmp_path: Path) -> None:
-    """Nobody knows yet what a chart with unknown values is made of."""
-    output = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
-    answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [output], "changeSummary": {}}
-    session = ScriptedSession(tmp_path, three(preview__db=[Answer(stdout=json.dumps(answer))]), interactive=False)
-    session.write_settings({TAKES_OVER: "true"})
-    with pytest.raises(NotApproved, match="db takes over"):
-        deploy(session, yes=True)
-
-
-def test_the_lab_needs_no_approval(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, destructive(), ephemeral=True, interactive=False)
-    deploy(session)
-    assert len(ups(session)) == 3 and session.reporter.asked == []
 
 
 def test_unchanged_stacks_are_left_alone(tmp_path: Path) -> None:
@@ -310,15 +306,6 @@ def test_interrupted_update_says_what_it_left_behind(tmp_path: Path) -> None:
         session.runner.signals.append("person")
 
     session.runner.script["up", "db"] = applied("db", does=ctrl_c)
-    # The signal is counted from before the command, so that the runner sees it as the person's.
-    original = session.runner.run
-
-    def run(command: Any, **options: Any) -> Any:
-        outcome = original(command, **options)
-        person = "up" in command.argv and "db" in str(command.argv[2])
-        return outcome.__class__(**{**outcome.__dict__, "interrupted": person, "exit_code": 1 if person else 0})
-
-    session.runner.run = run
     with pytest.raises(NotApproved) as stopped:
         deploy(session)
     assert stopped.value.exit_code == 8
@@ -358,35 +345,27 @@ def test_what_keeps_changing_is_refused(tmp_path: Path) -> None:
 
 
 def test_consumer_waits_for_its_producers_outputs_and_is_approved_on_its_own(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, three(), answers=["y", "y"])
-    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs={"host": "x"}))
-    session.runner.script["preview", "app"] = creating("app")
-    session.runner.script["up", "app"] = applied("app")
+    session = with_app(ScriptedSession(tmp_path, three(), answers=["y", "y"]), host="x")
     deploy(session, "app")
     assert "app: blocked: waits for db" in session.reporter.text
     assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview", "up"]
     assert len(session.reporter.asked) == 2
 
 
-def test_consumers_that_waited_together_are_shown_and_approved_together(
-    tmp_path: Path,
-) -> None:
+def test_consumers_that_waited_together_are_shown_and_approved_together(tmp_path: Path) -> None:
     tree = (*TREE, replace(TREE[3], name="web", folder="web", namespace="web"))
-    session = ScriptedSession(tmp_path, three(), answers=["y", "y"])
+    session = with_app(ScriptedSession(tmp_path, three(), answers=["y", "y"]), host="x")
     session.services = tree
     (tmp_path / "pulumi" / "web").mkdir()
     session.write_state("web")
-    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs={"host": "x"}))
-    for name in ("app", "web"):
-        session.runner.script["preview", name], session.runner.script["up", name] = creating(name), applied(name)
+    session.runner.script["preview", "web"], session.runner.script["up", "web"] = creating("web"), applied("web")
     plan = preview.plan_run(session, layers(closure(["app", "web"], tree), tree))
     apply.approve(session, plan, yes=False, again="")
     apply.apply_run(session, plan, yes=False, again="")
     assert sorted(ups(session)[-2:]) == ["app", "web"]
     assert len(session.reporter.asked) == 2, "once at first, once for those that waited"
-    assert [verb for verb, name in session.runner.ran if name in ("app", "web") and verb != "export"][:2] == [
-        "preview"
-    ] * 2
+    waited = [verb for verb, name in session.runner.ran if name in ("app", "web") and verb != "export"]
+    assert waited[:2] == ["preview"] * 2
 
 
 def test_consumer_of_a_producer_that_gave_no_outputs_is_refused(tmp_path: Path) -> None:
@@ -395,42 +374,19 @@ def test_consumer_of_a_producer_that_gave_no_outputs_is_refused(tmp_path: Path) 
         deploy(session, "app")
 
 
-def test_changed_outputs_of_a_producer_mean_a_new_preview_of_its_consumer(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, three(), ephemeral=True)
-    session.write_state("db", outputs={"host": "old"})
-    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs={"host": "new"}))
-    session.runner.script["preview", "app"] = creating("app")
-    session.runner.script["up", "app"] = applied("app")
-    deploy(session, "app")
-    assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview", "preview", "up"]
-    assert "app: outputs of db changed since the preview" in session.reporter.text
-
-
-def secret(**how: str) -> dict[str, str]:
-    return {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", **how}
-
-
-def exported(password: str) -> Answer:
-    outputs = {"password": secret(plaintext=json.dumps(password))}
-    resources = [
-        {"urn": "urn:pulumi:mx::db::pulumi:pulumi:Stack::db", "type": "pulumi:pulumi:Stack", "outputs": outputs}
-    ]
-    return Answer(stdout=json.dumps({"version": 3, "deployment": {"resources": resources}}))
-
-
 @pytest.mark.parametrize(("after", "previews"), [("correct-horse", 1), ("battery-staple", 2)])
-def test_secret_outputs_are_compared_by_their_values_not_by_their_ciphertexts(
+def test_changed_outputs_of_a_producer_mean_a_new_preview_of_its_consumer(
     tmp_path: Path, after: str, previews: int
 ) -> None:
-    session = ScriptedSession(tmp_path, three(), ephemeral=True)
-    session.write_state("db", outputs={"password": secret(ciphertext="v1:before")})
-    again = {"password": secret(ciphertext="v1:after")}
-    session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs=again))
-    session.runner.script["export", "db"] = [exported("correct-horse"), exported(after)]
-    session.runner.script["preview", "app"] = creating("app")
-    session.runner.script["up", "app"] = applied("app")
+    """Secret outputs are compared by their values: the ciphertext of the same value differs each time."""
+    before, later = ({SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": f"v1:{when}"} for when in ("before", "later"))
+    session = with_app(ScriptedSession(tmp_path, three(), ephemeral=True), password=later)
+    session.write_state("db", outputs={"password": before})
+    exports = [exported({"password": secret_value(value)}) for value in ("correct-horse", after)]
+    session.runner.script["export", "db"] = exports
     deploy(session, "app")
     assert [verb for verb, service in session.runner.ran if service == "app"] == ["preview"] * previews + ["up"]
+    assert ("outputs of db changed" in session.reporter.text) is (previews == 2)
     recorded = (tmp_path / ".ops" / "applied" / "mx" / "app.json").read_text()
     # The hash of a known text with a short secret in it could be guessed.
     assert after not in recorded and hash_text(canonical({"password": after})) not in recorded
@@ -456,10 +412,7 @@ def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None
         deploy(session)
 
 
-@pytest.mark.parametrize(
-    ("done", "repairs"),
-    [(["net"], False), (["op"], True)],
-)
+@pytest.mark.parametrize(("done", "repairs"), [(["net"], False), (["op"], True)])
 def test_unproven_service_is_4(tmp_path: Path, done: list[str], repairs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     session = ScriptedSession(tmp_path, {})
     looked: list[str] = []
@@ -538,14 +491,11 @@ def test_what_answers_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
         late.bind(("127.0.0.1", 0))
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: late.listen())
         monkeypatch.setattr(apply, "time", clock)
-        session = deployed(tmp_path, ts_hostname="127.0.0.1", port=late.getsockname()[1])
+        number = late.getsockname()[1]
+        session = deployed(tmp_path, ts_hostname="127.0.0.1", port=number)
     (waited,) = waits(session)
-    assert waited.startswith("db: ") and f"127.0.0.1:{stage_port(session)}" in waited
+    assert waited.startswith("db: ") and f"127.0.0.1:{number}" in waited
     assert "does not answer" not in session.reporter.text
-
-
-def stage_port(session: ScriptedSession) -> int:
-    return int(outputs_of(session, "db")["port"])
 
 
 def test_what_does_not_answer_is_told_and_pulumi_goes_on(

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from runbooks.core.errors import NotFound, Usage
+from runbooks.core.errors import NotFound, Refused, Usage
 from runbooks.core.yaml_file import dump, parse
 from runbooks.stacks import definitions
-from runbooks.tools.esc import EnvironmentName
+from runbooks.stacks.definitions import NAMES
+from runbooks.tools.esc import EnvironmentName, property_path
 
 NAME = EnvironmentName(organization="acme", project="stitch", name="prod")
 FILE = """\
@@ -60,35 +63,28 @@ def test_a_file_is_read_and_found_by_its_name(root: Path) -> None:
     assert "stitch/prod" in absent.value.expected
 
 
-@pytest.mark.parametrize("value", ["hunter2", {"ciphertext": "ZXNj"}])
-def test_a_file_holds_no_value_of_a_secret(root: Path, value: Any) -> None:
-    path = root / "environments" / "stitch" / "prod.yaml"
-    path.write_text(yaml.safe_dump({"values": {"pulumiConfig": {"token": {"fn::secret": value}}}}))
-    with pytest.raises(Usage, match=r"pulumiConfig\.token") as refused:
-        definitions.read_definition(root, NAME)
-    assert "hunter2" not in "\n".join(refused.value.lines())
-
-
-def test_an_unknown_top_level_key_is_refused(root: Path) -> None:
-    (root / "environments" / "stitch" / "prod.yaml").write_text("value: {}\n")
-    with pytest.raises(Usage, match="unknown key 'value'"):
-        definitions.read_definition(root, NAME)
-
-
-@pytest.mark.parametrize("text", ["", "# nothing\n", "values:\n", "values: {}\nimports: []\n"])
-def test_a_file_that_was_emptied_is_no_definition(root: Path, text: str) -> None:
-    """Applied, it would take away everything but the secrets."""
+@pytest.mark.parametrize(
+    ("text", "summary", "next_step"),
+    [
+        # Applied, it would take away everything but the secrets.
+        *(
+            (empty, "prod.yaml defines nothing", "")
+            for empty in ("", "# x\n", "values:\n", "values: {}\nimports: []\n")
+        ),
+        ("value: {}\n", "unknown key 'value'", ""),
+        ("values: {token: {fn::secret: hunter2}}\n", "token", "./inv esc.set stitch/prod token"),
+        ("values: {token: {fn::secret: {ciphertext: hunter2}}}\n", "token", "./inv esc.set stitch/prod token"),
+        ("values: {m: {'a:b': {fn::secret: hunter2}}}\n", 'm["a:b"]', "./inv esc.set stitch/prod 'm[\"a:b\"]'"),
+    ],
+)
+def test_what_is_no_definition_or_holds_a_value_of_a_secret_is_refused(
+    root: Path, text: str, summary: str, next_step: str
+) -> None:
     (root / "environments" / "stitch" / "prod.yaml").write_text(text)
-    with pytest.raises(Usage, match=r"environments/stitch/prod\.yaml defines nothing"):
-        definitions.read_definition(root, NAME)
-
-
-def test_a_path_to_type_is_quoted_for_the_shell(root: Path) -> None:
-    path = root / "environments" / "stitch" / "prod.yaml"
-    path.write_text(yaml.safe_dump({"values": {"pulumiConfig": {"a:b": {"fn::secret": "hunter2"}}}}))
     with pytest.raises(Usage) as refused:
         definitions.read_definition(root, NAME)
-    assert refused.value.next_step == """./inv esc.set stitch/prod 'pulumiConfig["a:b"]'"""
+    assert summary in refused.value.summary and next_step in refused.value.next_step
+    assert "hunter2" not in "\n".join(refused.value.lines())
 
 
 # Secrets
@@ -172,15 +168,385 @@ def test_differences_say_what_changes_without_secrets() -> None:
     old = read("values: {a: 1, b: {c: x}, gone: y, s: {'fn::secret': hunter2}, t: {'fn::secret': old}}")
     new = read("values: {b: {c: z, d: [1]}, a: 1, s: {'fn::secret': hunter2}, t: plain, u: {v: {'fn::secret': w}}}")
     texts = definitions.differences(old, new)
-    assert texts == [
-        "~ b.c: 'x' → 'z'",
-        "+ b.d: [1]",
-        "~ t: a secret → 'plain'",
-        "+ u.v: a secret",
-        "- gone: 'y'",
-    ]
+    assert texts == ["~ b.c: 'x' → 'z'", "+ b.d: [1]", "~ t: a secret → 'plain'", "+ u.v: a secret", "- gone: 'y'"]
 
 
 def test_layout_comments_and_order_are_no_difference() -> None:
     assert definitions.differences(read("b: 1\na: '2' # x\n"), read('{a: "2", b: 1}')) == []
     assert definitions.differences(read("a: 2"), read("a: '2'")) != [], "a number is not a text"
+
+
+# Secrets in lists: they follow the identity of an entry, never its position
+
+HOOKS = EnvironmentName(organization="acme", project="people", name="hooks")
+
+
+def short(text: str) -> Any:
+    """A definition in short: `$x` is a secret whose value is x, `$` the place of one."""
+
+    def expanded(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: expanded(inner) for key, inner in node.items()}
+        if isinstance(node, list):
+            return [expanded(inner) for inner in node]
+        return {"fn::secret": node[1:]} if isinstance(node, str) and node.startswith("$") else node
+
+    document = expanded(yaml.safe_load(text))
+    return parse(Path("x.yaml"), yaml.safe_dump({"values": document}, sort_keys=False).encode())
+
+
+def shown(path: definitions.KeyPath) -> str:
+    return property_path(definitions.below_values(path))
+
+
+def held(document: Any) -> dict[str, str]:
+    """Path and value of each secret that is set."""
+    found = ((shown(path), node["fn::secret"]) for path, node in definitions.secrets_in(document))
+    return {path: value for path, value in found if value}
+
+
+LIVE = "{l: [{name: a, url: u, t: $A}, {name: b, url: v, t: $B}]}"
+
+
+@pytest.mark.parametrize(
+    ("live", "file", "expected"),
+    [
+        pytest.param(LIVE, LIVE, {"l[0].t": "A", "l[1].t": "B"}, id="unchanged"),
+        pytest.param(
+            LIVE,
+            "{l: [{name: b, url: v, t: $}, {name: a, url: u, t: $}]}",
+            {"l[0].t": "B", "l[1].t": "A"},
+            id="reordered",
+        ),
+        pytest.param(
+            LIVE,
+            "{l: [{name: c, url: w, t: $}, {name: a, url: u, t: $}, {name: b, url: v, t: $}]}",
+            {"l[1].t": "A", "l[2].t": "B"},
+            id="inserted in front",
+        ),
+        pytest.param(
+            LIVE,
+            "{l: [{name: b, url: new, t: $}, {name: a, url: v, t: $}]}",
+            {"l[0].t": "B", "l[1].t": "A"},
+            id="the name counts, other values do not",
+        ),
+        pytest.param(
+            "{l: [{url: u, t: $A}, {url: v, t: $B}]}",
+            "{l: [plain, {url: v, t: $}, {url: u, t: $, more: $}]}",
+            {"l[1].t": "B", "l[2].t": "A"},
+            id="equal plain values without a name",
+        ),
+        pytest.param(
+            "{l: [{name: a, url: u, t: $A}, {name: a, url: v, t: $B}]}",
+            "{l: [{name: a, url: v, t: $}, {name: a, url: u, t: $}]}",
+            {"l[0].t": "B", "l[1].t": "A"},
+            id="names that are not unique, other plain values",
+        ),
+        pytest.param("{l: [{url: u, t: $A}]}", "{l: [{url: u}, x]}", {"l[0].t": "A"}, id="its place is missing"),
+        pytest.param("{l: [{a: {t: $A}}, {b: {t: $B}}]}", "{l: [{b: {t: $}}, {a: {t: $}}]}",
+                     {"l[0].b.t": "B", "l[1].a.t": "A"}, id="known by a key"),
+        pytest.param(
+            "{l: [{name: a, in: [{id: 1, t: $A}, {id: 2, t: $B}]}, {name: b, in: [{id: 1, t: $C}]}]}",
+            "{l: [{name: b, in: [{id: 1, t: $}]}, {name: a, in: [{id: 2, t: $}, {id: 1, t: $}]}]}",
+            {"l[0].in[0].t": "C", "l[1].in[0].t": "B", "l[1].in[1].t": "A"},
+            id="nested lists",
+        ),
+        pytest.param("{l: [[x, $A], [y, $B]]}", "{l: [[y, $], [x, $]]}", {"l[0][1]": "B", "l[1][1]": "A"},
+                     id="lists of lists"),
+        pytest.param("{l: [$A, $B], k: 1}", "{l: [$, $], k: 2}", {"l[0]": "A", "l[1]": "B"},
+                     id="nothing but secrets, list unchanged"),
+        pytest.param("{l: [{u: 1, t: $A}, {u: 1, t: $B}]}", "{l: [{u: 1, t: $}, {u: 1, t: $}]}",
+                     {"l[0].t": "A", "l[1].t": "B"}, id="twins, list unchanged"),
+        pytest.param("{l: [{u: 1, t: $A}, {u: 1, t: $A}]}", "{l: [x, {u: 1, t: $}]}", {"l[1].t": "A"},
+                     id="twins with the same secret"),
+        pytest.param(
+            "{u: {'fn::join': ['', [a, $A]]}, c: {'fn::concat': [[{name: a, t: $B}], [{name: b, t: $C}]]}}",
+            "{u: {'fn::join': ['', [a, $]]}, c: {'fn::concat': [[{name: b, t: $}], [{name: a, t: $}]]}}",
+            {'u["fn::join"][1][1]': "A", 'c["fn::concat"][0][0].t': "C", 'c["fn::concat"][1][0].t': "B"},
+            id="lists that are arguments",
+        ),
+        pytest.param("{l: [{name: a, t: {'fn::toBase64': $A}}]}", "{l: [x, {name: a, t: {'fn::toBase64': $}}]}",
+                     {'l[1].t["fn::toBase64"]': "A"}, id="a call in an entry"),
+    ],
+)  # fmt: skip
+def test_a_secret_follows_its_entry(live: str, file: str, expected: dict[str, str]) -> None:
+    carried = definitions.carry_over(short(file), short(live))
+    assert (carried.lost, carried.doubts) == ([], [])
+    assert held(carried.document) == expected
+    assert {shown(path) for path in (*carried.kept, *carried.added)} == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("live", "file", "lost", "doubts"),
+    [
+        pytest.param(LIVE, "{l: [{name: b, url: v, t: $}]}", ["l[0].t"], [], id="removed"),
+        pytest.param(LIVE, "{l: [{name: c, url: u, t: $}, {name: b, url: v, t: $}]}", ["l[0].t"], [], id="renamed"),
+        pytest.param("{l: [{u: 1, r: eu, t: $A}]}", "{l: [{u: 2, r: eu, t: $}]}", ["l[0].t"], [],
+                     id="a key that is no name"),
+        pytest.param("{l: [{id: 1, name: a, t: $A}]}", "{l: [{id: 1, name: b, t: $}]}", [], ["l[0]"],
+                     id="id and name disagree"),
+        pytest.param(LIVE, "{l: [{name: a, url: u, t: $}, {name: a, url: u, t: $}, {name: b, url: v, t: $}]}", [],
+                     ["l[0]"], id="duplicated"),
+        pytest.param("{l: [{u: 1, t: $A}, {u: 1, t: $B}]}", "{l: [{u: 1, t: $}]}", [], ["l[0]", "l[1]"],
+                     id="one of two twins removed"),
+        pytest.param("{l: [{u: 1, t: $A}, {u: 1, t: $B}]}", "{l: [{u: 1, t: $}, {u: 1, t: $}, x]}", [],
+                     ["l[0]", "l[1]"], id="twins in a list that was edited"),
+        pytest.param("{l: [{u: 1, t: $A}, {u: 1}]}", "{l: [{u: 1, t: $}]}", [], ["l[0]"], id="a twin without a secret"),
+        pytest.param("{l: [{u: 1, t: $A}]}", "{l: [{u: '1', t: $}]}", ["l[0].t"], [], id="a number is no text"),
+        pytest.param("{l: [$A, $B]}", "{l: [$, $, $]}", [], ["l[0]", "l[1]"], id="nothing but secrets, longer"),
+        pytest.param("{l: [$A, $B]}", "{l: [$]}", [], ["l[0]", "l[1]"], id="nothing but secrets, shorter"),
+        pytest.param("{l: [user, $A]}", "{l: [password, $]}", [], ["l[1]"], id="nothing but a secret, edited"),
+        pytest.param("{l: [{t: $A}]}", "{l: [{t: $}, {t: $}]}", [], ["l[0]"], id="no plain value"),
+        pytest.param("{l: [[$A], [$B]]}", "{l: [[$], [$], [$]]}", [], ["l[0]", "l[1]"], id="lists of secrets"),
+        pytest.param("{l: [{name: a, in: [$A, $B]}]}", "{l: [x, {name: a, in: [$]}]}", [],
+                     ["l[0].in[0]", "l[0].in[1]"] , id="nested, nothing but secrets"),
+        pytest.param("{u: {'fn::join': ['', [a, $A]]}}", "{u: {'fn::join': ['', [b, $]]}}",
+                     ['u["fn::join"][1][1]'], [], id="an argument that was edited"),
+        pytest.param(LIVE, "{l: {a: {url: u, t: $}, b: {url: v, t: $}}}", ["l[0].t", "l[1].t"], [], id="list to map"),
+        pytest.param("{l: {a: {t: $A}}}", "{l: [{name: a, t: $}]}", ["l.a.t"], [], id="map to list"),
+        pytest.param(LIVE, LIVE.replace("l:", "m:"), ["l[0].t", "l[1].t"], [], id="the list's key renamed"),
+        pytest.param(LIVE, "{l: []}", ["l[0].t", "l[1].t"], [], id="emptied"),
+    ],
+)  # fmt: skip
+def test_what_has_no_certain_entry_is_not_carried(live: str, file: str, lost: list[str], doubts: list[str]) -> None:
+    carried = definitions.carry_over(short(file.replace("$A", "$").replace("$B", "$")), short(live))
+    assert ([shown(path) for path in carried.lost], [shown(doubt.path) for doubt in carried.doubts]) == (lost, doubts)
+    assert all(doubt.entry and doubt.why and "$" not in doubt.entry for doubt in carried.doubts)
+
+
+def test_a_renamed_key_gives_its_secret_to_nobody() -> None:
+    carried = definitions.carry_over(short("{b: {t: $}}"), short("{a: {t: $A}}"))
+    assert held(carried.document) == {"a.t": "A"} and [shown(path) for path in carried.empty] == ["b.t"]
+
+
+# Every edit
+
+
+PLACES = st.sampled_from(["t", "u"])
+
+
+@st.composite
+def an_entry(draw: st.DrawFn) -> Any:
+    """An entry of a list, `$` for each secret; few different values, so that twins are common."""
+    kind = draw(st.sampled_from(["map", "map", "map", "bare", "list", "plain"]))
+    if kind == "bare":
+        return "$"
+    if kind == "plain":
+        return draw(st.sampled_from(["x", "y"]))
+    if kind == "list":
+        return [draw(st.sampled_from(["x", "y"])), *["$"] * draw(st.integers(0, 2))]
+    keys = draw(st.lists(st.sampled_from(["name", "id", "url"]), unique=True))
+    entry: dict[str, Any] = {key: draw(st.sampled_from(["a", "b", "c", "d"])) for key in keys}
+    entry |= dict.fromkeys(draw(st.lists(PLACES, unique=True, min_size=1)), "$")
+    if draw(st.booleans()):
+        entry["in"] = draw(st.lists(st.fixed_dictionaries({"name": st.sampled_from("abc"), "t": st.just("$")})))
+    return entry
+
+
+@st.composite
+def an_edit(draw: st.DrawFn, before: list[Any]) -> list[Any]:
+    after = list(before)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(after)))
+        match draw(st.sampled_from(["reorder", "insert", "remove", "duplicate", "change"])):
+            case "reorder":
+                after = draw(st.permutations(after))
+            case "insert":
+                after.insert(at, draw(an_entry()))
+            case "remove":
+                del after[at : at + 1]
+            case "duplicate":
+                after[at:at] = after[:1]
+            case "change":
+                after[at : at + 1] = [draw(an_entry())]
+    return after
+
+
+Held = tuple[list[Any], int]
+"""A list and the index of one of its entries."""
+
+
+def numbered(node: Any, seen: dict[str, list[Held]], around: tuple[Held, ...] = ()) -> Any:
+    """The node with a value of its own in each secret; `seen` gets the entries that hold it, outermost first."""
+    if node == "$":
+        value = f"secret-{len(seen)}"
+        seen[value] = list(around)
+        return f"${value}"
+    if isinstance(node, dict):
+        return {key: numbered(inner, seen, around) for key, inner in node.items()}
+    if isinstance(node, list):
+        return [numbered(inner, seen, (*around, (node, index))) for index, inner in enumerate(node)]
+    return node
+
+
+def entries_on(path: definitions.KeyPath, node: Any) -> list[Held]:
+    """The list entries on a path; the last keys may be missing."""
+    found: list[Held] = []
+    for part in path:
+        if isinstance(node, list):
+            assert isinstance(part, int)
+            found.append((node, part))
+            node = node[part]
+        else:
+            node = node.get(part, {})
+    return found
+
+
+def rest(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: rest(inner) for key, inner in node.items() if inner != "$"}
+    return [rest(inner) for inner in node if inner != "$"] if isinstance(node, list) else node
+
+
+def is_same(old: Held, new: Held) -> bool:
+    """Whether both are the same entry: by an unchanged list, by its rest, or by a name; the latter two unique."""
+    if old == new:
+        return True
+    (olds, before), (news, after) = old, new
+    rests = [rest(entry) for entry in olds], [rest(entry) for entry in news]
+    if olds[before] != "$" and rests[0][before] == rests[1][after]:
+        return rests[0].count(rests[0][before]) == rests[1].count(rests[1][after]) == 1
+    return any(
+        has_unique(key, olds) and has_unique(key, news) and olds[before][key] == news[after][key] for key in NAMES
+    )
+
+
+def has_unique(key: str, entries: list[Any]) -> bool:
+    values = [entry[key] for entry in entries if isinstance(entry, dict) and key in entry]
+    return len(set(values)) == len(entries)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_edit_gives_a_secret_to_another_entry(data: st.DataObject) -> None:
+    before = data.draw(st.lists(an_entry(), max_size=5))
+    after = data.draw(an_edit(before))
+    seen: dict[str, list[Held]] = {}
+    live = short(yaml.safe_dump({"l": numbered(before, seen)}))
+    carried = definitions.carry_over(short(yaml.safe_dump({"l": after})), live)
+    if carried.lost or carried.doubts:
+        assert before != after, "an unchanged list is always carried"
+        return
+    secrets = [(path, node["fn::secret"]) for path, node in definitions.secrets_in(carried.document)]
+    now = {value: path for path, value in secrets if value}
+    assert sorted(now) == sorted(value for _, value in secrets if value) == sorted(seen)
+    if before == after:
+        assert carried.document == live
+        return
+    for value, path in now.items():
+        holders = entries_on(path[1:], {"l": after})
+        pairs = zip(seen[value], holders, strict=True)
+        assert all(is_same(old, new) for old, new in pairs), (before, after, value, path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("abcdefg"), unique=True, min_size=1), st.data())
+def test_named_entries_can_be_reordered_and_inserted_freely(names: list[str], data: st.DataObject) -> None:
+    live = short(yaml.safe_dump({"l": [{"name": name, "t": f"${name}"} for name in names]}))
+    after = data.draw(st.permutations([*names, "new"]))
+    carried = definitions.carry_over(short(yaml.safe_dump({"l": [{"name": name, "t": "$"} for name in after]})), live)
+    assert held(carried.document) == {f"l[{index}].t": name for index, name in enumerate(after) if name != "new"}
+    assert carried.lost == carried.doubts == []
+
+
+# Differences
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "texts"),
+    [
+        ("{l: [a, b, c]}", "{l: [a, c]}", ["- l[1]: 'b'"]),
+        ("{l: [a, b]}", "{l: [b, a]}", ["> l[0]: 'b', was l[1]", "> l[1]: 'a', was l[0]"]),
+        ("{l: [a, b]}", "{l: [x, a, b]}", ["+ l[0]: 'x'"]),
+        ("{l: [a]}", "{l: [b]}", ["+ l[0]: 'b'", "- l[0]: 'a'"]),
+        (LIVE, LIVE.replace("url: v", "url: w"), ["~ l[1].url: 'v' → 'w'"]),
+        ("{}", LIVE, ["+ l[0]: {'name': 'a', 'url': 'u', 't': a secret}",
+                      "+ l[1]: {'name': 'b', 'url': 'v', 't': a secret}"]),
+        ("{l: [$A, {name: a, t: $T}]}", "{l: [$A, x]}", ["+ l[1]: 'x'", "- l[1]: {'name': 'a', 't': a secret}"]),
+        ("{l: [$A]}", "{l: [$B]}", ["~ l[0]: a secret → a secret"]),
+        ("{l: [{name: a, in: [1, 2]}]}", "{l: [{name: a, in: [2]}]}", ["- l[0].in[0]: 1"]),
+        ("{l: [1]}", "{l: {a: 1}}", ["~ l: [1] → {'a': 1}"]),
+        ("{l: [a, a, b]}", "{l: [a, b]}", ["- l[1]: 'a'"]),
+    ],
+)  # fmt: skip
+def test_lists_differ_entry_by_entry(old: str, new: str, texts: list[str]) -> None:
+    assert definitions.differences(short(old), short(new)) == texts
+
+
+def test_imports_differ_entry_by_entry() -> None:
+    old = parse(Path("x.yaml"), b"imports: [a/b, c/d]\n")
+    new = parse(Path("x.yaml"), b"imports: [c/d, a/b, e/f]\n")
+    texts = definitions.differences(old, new)
+    assert texts == [
+        "> imports[0]: 'c/d', was imports[1]",
+        "> imports[1]: 'a/b', was imports[0]",
+        "+ imports[2]: 'e/f'",
+    ]
+
+
+# What is set by an index
+
+
+@pytest.mark.parametrize(
+    ("live", "file", "path"),
+    [
+        (LIVE, LIVE, ("l", 1, "t")),
+        (LIVE, "{l: [{name: a, url: new, t: $}]}", ("l", 0, "t")),
+        ("{l: [$, $]}", "{l: [$, $]}", ("l", 1)),
+        ("{k: {t: $}}", "{}", ("k", "t")),
+    ],
+)
+def test_an_index_that_is_the_same_entry_on_both_sides(live: str, file: str, path: definitions.KeyPath) -> None:
+    definitions.refuse_other_entry(short(live), short(file), path, HOOKS)
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "says"),
+    [
+        ("{l: [{name: b, url: v, t: $}, {name: a, url: u, t: $}]}", ("l", 1, "t"), "is {'name': 'a', 'url': 'u'"),
+        ("{l: [{name: c, t: $}, {name: a, url: u, t: $}]}", ("l", 0, "t"), "is {'name': 'c'"),
+        ("{l: [{name: b, url: v, t: $}]}", ("l", 1, "t"), "is not there"),
+        ("{k: 1}", ("l", 0, "t"), "is not there"),
+    ],
+)
+def test_an_index_that_is_another_entry_in_the_file(file: str, path: definitions.KeyPath, says: str) -> None:
+    with pytest.raises(Refused, match=r"on the backend") as refused:
+        definitions.refuse_other_entry(short(LIVE), short(file), path, HOOKS)
+    assert says in refused.value.summary and "./inv esc.apply people/hooks" in refused.value.next_step
+
+
+def test_the_value_of_a_secret_in_a_list_is_removed_from_the_file_first() -> None:
+    """Setting it by an index compares the file."""
+    with pytest.raises(Usage) as refused:
+        definitions.refuse_values(short("{l: [{t: $A}]}"), Path("environments/people/hooks.yaml"))
+    assert refused.value.next_step == """write `fn::secret: ""` there, then ./inv esc.set people/hooks 'l[0].t'"""
+
+
+def test_the_entry_that_holds_a_path_is_shown_without_its_secrets() -> None:
+    document = short("{l: [{name: a, in: [$A, [$B]]}]}")["values"]
+    assert definitions.holding_entry(document, ("l", 0, "in", 0)) == "{'name': 'a', 'in': [a secret, [a secret]]}"
+    assert definitions.holding_entry(document, ("l",)) == ""
+
+
+# Aliases
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ('{a: &s {fn::secret: ""}, b: *s}', {"a": "A", "b": "B"}),
+        ('{base: &b {t: {fn::secret: ""}}, l: [{<<: *b, name: y}, {<<: *b, name: x}]}', {"l[0].t": "Y", "l[1].t": "X"}),
+        ('{l: [{name: y, in: &b {t: {fn::secret: ""}}}, {name: x, in: *b}]}', {"l[0].in.t": "Y", "l[1].in.t": "X"}),
+    ],
+)
+def test_a_secret_under_an_alias_is_one_for_each_place(file: str, expected: dict[str, str]) -> None:
+    """Written out: ESC takes no alias."""
+    live = {
+        "a": short("{a: $A, b: $B}"),
+        "base": short("{base: {t: $}, l: [{name: x, t: $X}, {name: y, t: $Y}]}"),
+        "l": short("{l: [{name: x, in: {t: $X}}, {name: y, in: {t: $Y}}]}"),
+    }
+    wanted = parse(Path("x.yaml"), f"values: {file}".encode())
+    carried = definitions.carry_over(wanted, live[next(iter(wanted["values"]))])
+    assert held(carried.document) == expected and carried.lost == carried.doubts == []
+    assert "*" not in dump(carried.document) and "*" in dump(wanted)

@@ -21,24 +21,15 @@ from runbooks.stacks.guard import (
 from runbooks.stacks.target import Target
 from runbooks.tools.esc import Opened, Value
 from runbooks.tools.kubectl import Kubectl
-from tests.fixtures import ScriptedRunner, kubeconfig, namespace
-
-UID = "81e3d180-3df5-4d42-8e34-904e6d4b002a"
+from tests import fixtures
+from tests.fixtures import UID, ScriptedRunner, kubeconfig, namespace
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump(kubeconfig()))
-    return Target(
-        name="home",
-        stack="mx",
-        backend="file:///s",
-        organization="organization",
-        kubeconfig=path,
-        context="home",
-        cluster_uid=UID,
-    )
+    return fixtures.target(kubeconfig=path, cluster_uid=UID)
 
 
 def guard(target: Target, tmp_path: Path, reply: Any) -> ScriptedRunner:
@@ -115,7 +106,7 @@ def test_an_empty_or_missing_context_is_refused_before_anything_starts(
         {},
         {"kubernetes:namespace": "x", "kubernetes:upsertExistingObjects": "true"},
         {"kubernetes:context": "home"},
-        {"kubernetes:cluster": "house"},
+        {"kubernetes:cluster": "homelab"},
         {"kubernetes:clusterIdentifier": UID},
         {"kubernetes:context": "home", "kubernetes:kubeconfig": "{config}"},
     ],

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runbooks.core.errors import Usage
-from runbooks.services import SERVICES
 from runbooks.stacks.service import Service, closure, consumers, layers
 
 
@@ -44,11 +43,6 @@ def test_circle_names_its_members() -> None:
 def test_unknown_need_names_who_needs_it() -> None:
     with pytest.raises(Usage, match="a needs 'nobody'"):
         closure(["a"], (node("a", ("nobody",)),))
-
-
-def test_the_platform_has_an_order() -> None:
-    found = layers([service.name for service in SERVICES], SERVICES)
-    assert {service.name for layer in found for service in layer} == {service.name for service in SERVICES}
 
 
 @given(st.integers(1, 12), st.data())

@@ -10,14 +10,7 @@ import pytest
 
 from runbooks.core.mask import Masker
 from runbooks.stacks.fingerprint import changed_parts, hash_files
-from runbooks.stacks.plan import (
-    UNKNOWN,
-    Rank,
-    RunPlan,
-    StackPlan,
-    plan_of,
-    rank_step,
-)
+from runbooks.stacks.plan import UNKNOWN, Rank, RunPlan, StackPlan, plan_of, rank_step
 from runbooks.stacks.summary import (
     LONGEST_VALUE,
     MOST_LINES,
@@ -105,31 +98,16 @@ def test_rank(found: Step, rank: Rank) -> None:
     assert rank_step(found).rank is rank
 
 
-def test_protection_dropped_in_the_same_update_still_counts() -> None:
-    dropped = Step(op="replace", urn=urn(CONFIG_MAP), old=State(protected=True), new=State(protected=False))
-    assert rank_step(dropped).rank is Rank.DESTRUCTIVE
-
-
 @pytest.mark.parametrize(
     ("op", "before", "after", "shown", "counted"),
     [
-        (
-            "same",
-            True,
-            False,
-            "~  sample     Cluster x  (pulumi would no longer refuse to delete it)",
-            "1 to unprotect",
-        ),
-        (
-            "same",
-            False,
-            True,
-            "~  sample     Cluster x  (pulumi would refuse to delete it from then on)",
-            "1 to protect",
-        ),
+        ("same", True, False, "~  sample     Cluster x  (pulumi would no longer refuse to delete it)",
+         "1 to unprotect"),
+        ("same", False, True, "~  sample     Cluster x  (pulumi would refuse to delete it from then on)",
+         "1 to protect"),
         ("update", True, False, "~  sample     Cluster x  (pulumi would no longer refuse to delete it)", "1 to update"),
     ],
-)
+)  # fmt: skip
 def test_a_change_of_protection_alone_is_a_change_to_approve(
     op: str, before: bool, after: bool, shown: str, counted: str
 ) -> None:
@@ -340,8 +318,3 @@ def test_values_not_known_before_they_are_applied_are_called_so() -> None:
     ]
     step = Step(op="update", urn="urn:x", old=State(inputs={"a": {"b": 1}}), new=State(inputs={"a": {"b": UNKNOWN}}))
     assert property_lines(step) == ['~ a: {"b": 1} => {"b": (unknown until applied)}']
-
-
-def test_a_component_has_no_properties_to_show() -> None:
-    assert created({}) == []
-    assert created({"labels": {}}) == ["+ labels: {}"]

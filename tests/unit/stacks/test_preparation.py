@@ -36,17 +36,12 @@ class Lab:
         self.masker = Masker()
         self.known = Known()
         self.stack = Stack(
-            service="postgres",
-            project="postgresql",
-            name="lab",
-            organization="organization",
-            folder=folder,
-            config_file=own / "Pulumi.lab.yaml",
-            init_folder=own,
-        )
+            service="postgres", project="postgresql", name="lab", organization="organization", folder=folder,
+            config_file=own / "Pulumi.lab.yaml", init_folder=own,
+        )  # fmt: skip
 
     def make(self) -> None:
-        make_stack(self, POSTGRES, self.stack)  # type: ignore[arg-type]
+        make_stack(self, POSTGRES, self.stack)
 
 
 def failing(command: Command, said: str) -> CommandFailed:

@@ -220,12 +220,7 @@ OK = Answer(stdout="configmap/cm serverside-applied\n")
 def staged(
     tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], resource: str = CONFIG_MAP, **options: Any
 ) -> ScriptedSession:
-    kept = {
-        "urn": resource,
-        "id": "default/cm",
-        "inputs": inputs("first"),
-        "outputs": {"__fieldManager": MANAGER},
-    }
+    kept = {"urn": resource, "id": "default/cm", "inputs": inputs("first"), "outputs": {"__fieldManager": MANAGER}}
     export = Answer(stdout=json.dumps({"deployment": {"resources": [kept]}}))
     script = {
         ("preview", "net"): [NOTHING],

@@ -64,21 +64,32 @@ def read_by_pulumi(repo: Repo) -> list[str]:
     return [word for argv in repo.argvs("pulumi") for word in ("ls", "config", "export") if f" {word} " in argv]
 
 
-def test_state_and_config_are_read_without_a_process(repo: Repo, cloud: CloudStub) -> None:
-    settings(repo)
-    cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
-    cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(AAAB=SETTING, BBBC=f'"{OUTPUT}"'))
+@pytest.mark.parametrize(
+    ("config", "token", "answers", "read", "requests"),
+    [
+        ((), True, True, ["ls"], 3),
+        (("encryptionsalt: v1:abc",), True, True, ["ls", "config"], 2),
+        ((), True, False, ["ls", "config", "export"], 2),
+        ((), False, False, ["ls", "config", "export"], 0),
+    ],
+    ids=["without a process", "config under a passphrase", "no answer of the cloud", "the token is in a key ring"],
+)
+def test_pulumi_reads_what_the_cloud_does_not_answer(
+    repo: Repo, cloud: CloudStub, monkeypatch: pytest.MonkeyPatch, config: tuple[str, ...], token: bool, answers: bool,
+    read: list[str], requests: int,
+) -> None:  # fmt: skip
+    settings(repo, *config)
+    if answers:
+        secret = {"BBBC": f'"{OUTPUT}"'} | ({} if config else {"AAAB": SETTING})
+        cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
+        cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(**secret))
+    if not token:
+        monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
     assert prepared(repo) == ("[secret] [secret]", OUTPUT)
-    assert read_by_pulumi(repo) == ["ls"]
-    assert {request["headers"]["Authorization"] for request in cloud.requests} == {"token pul-0123456789abcdef"}
+    assert (read_by_pulumi(repo), len(cloud.requests)) == (read, requests)
+    assert {request["headers"]["Authorization"] for request in cloud.requests} <= {"token pul-0123456789abcdef"}
     written = repo.everything_written()
     assert not any(text in written for text in (SETTING, OUTPUT, "pul-0123456789abcdef"))
-
-
-def test_pulumi_reads_what_the_cloud_does_not_answer(repo: Repo, cloud: CloudStub) -> None:
-    settings(repo)
-    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
-    assert read_by_pulumi(repo) == ["ls", "config", "export"] and len(cloud.requests) == 2
 
 
 def test_a_stack_that_is_not_in_the_list_does_not_exist(repo: Repo, cloud: CloudStub) -> None:
@@ -86,24 +97,6 @@ def test_a_stack_that_is_not_in_the_list_does_not_exist(repo: Repo, cloud: Cloud
     with pytest.raises(NotFound):
         prepared(repo)
     assert read_by_pulumi(repo) == ["ls"]
-
-
-def test_config_under_a_passphrase_is_for_pulumi_alone(repo: Repo, cloud: CloudStub) -> None:
-    settings(repo, "encryptionsalt: v1:abc")
-    cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
-    cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(BBBC=f'"{OUTPUT}"'))
-    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
-    assert read_by_pulumi(repo) == ["ls", "config"]
-
-
-def test_a_token_in_a_key_ring_is_for_pulumi_alone(
-    repo: Repo, cloud: CloudStub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings(repo)
-    monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
-    assert prepared(repo) == ("[secret] [secret]", OUTPUT)
-    assert cloud.requests == []
-    assert read_by_pulumi(repo) == ["ls", "config", "export"]
 
 
 def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(repo: Repo, cloud: CloudStub) -> None:

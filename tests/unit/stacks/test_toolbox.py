@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from runbooks.core.environment import secret_variables
 from runbooks.core.errors import ToolFailed
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_pulumi
 from runbooks.tools.pulumi_home import LANGUAGE_HOST
+from tests import fixtures
 
 
 def programs(folder: Path, *names: str) -> Path:
@@ -25,16 +25,7 @@ def programs(folder: Path, *names: str) -> Path:
 
 
 def target(*, ephemeral: bool = False, **tools: Path) -> Target:
-    return Target(
-        name="lab" if ephemeral else "home",
-        stack="mx",
-        backend="file:///s",
-        organization="organization",
-        kubeconfig=Path("k"),
-        context="c",
-        ephemeral=ephemeral,
-        tools=MappingProxyType(tools),
-    )
+    return fixtures.target(ephemeral=ephemeral, tools=MappingProxyType(tools))
 
 
 @pytest.fixture
@@ -115,25 +106,3 @@ def test_the_labs_own_kubectl_before_the_one_on_path(tmp_path: Path, path: Path)
     assert find_kubectl(target()) == str(path / "kubectl")
     own.unlink()
     assert find_kubectl(target(ephemeral=True, kubectl=own)) == str(path / "kubectl")
-
-
-@pytest.mark.parametrize(
-    ("name", "is_secret"),
-    [
-        ("PULUMI_ACCESS_TOKEN", True),
-        ("PULUMI_CONFIG_PASSPHRASE", True),
-        ("AWS_SECRET_ACCESS_KEY", True),
-        ("PGPASSWORD", True),
-        ("TS_CLIENT_SECRET", True),
-        ("OPENAI_API_KEY", True),
-        ("PULUMI_CONFIG_PASSPHRASE_FILE", False),
-        ("PULUMI_CREDENTIALS_PATH", False),
-        ("AWS_ACCESS_KEY_ID", False),
-        ("PULUMI_CREDENTIAL_STORE", False),
-        ("PATH", False),
-        ("HOME", False),
-    ],
-)
-def test_variables_that_hold_secrets_by_their_names(name: str, is_secret: bool) -> None:
-    assert list(secret_variables({name: "value-of-it"})) == (["value-of-it"] if is_secret else [])
-    assert list(secret_variables({name: ""})) == []

@@ -67,10 +67,10 @@ def test_a_stack_is_asked_again_only_without_a_record(session: ScriptedSession) 
     assert reasons(session)
     record(session)
     assert reasons(session) == []
-    plan = plan_stack(session, app, changing=())  # type: ignore[arg-type]
+    plan = plan_stack(session, app, changing=())
     assert plan.unchanged_since and not plan.has_changes and plan.unchanged_since in plan.state
     assert previews(session) == []
-    assert not plan_stack(session, app).unchanged_since  # type: ignore[arg-type]
+    assert not plan_stack(session, app).unchanged_since
     assert previews(session) == ["app"]
 
 
@@ -81,20 +81,20 @@ def test_a_producer_that_changes_makes_its_readers_be_asked(session: ScriptedSes
     changed = session.root / "pulumi" / session.service("db").folder / "__main__.py"
     changed.write_text("changed = True\n")
     chosen = [(session.service("db"),), (session.service("app"),)]
-    plan_run(session, chosen)  # type: ignore[arg-type]
+    plan_run(session, chosen)
     assert previews(session) == ["db", "app"]
 
 
 def test_a_preview_with_changes_ends_an_equal_record(session: ScriptedSession) -> None:
     record(session)
     session.runner.script["preview", "app"] = creating("app")
-    assert plan_stack(session, session.service("app")).has_changes  # type: ignore[arg-type]
+    assert plan_stack(session, session.service("app")).has_changes
     assert reasons(session)
 
 
 def test_what_was_only_previewed_still_writes_its_outputs(session: ScriptedSession) -> None:
     record(session, applied=False)
-    plan: StackPlan = plan_stack(session, session.service("app"), changing=())  # type: ignore[arg-type]
+    plan: StackPlan = plan_stack(session, session.service("app"), changing=())
     assert plan.unchanged_since and plan.writes_outputs
 
 
@@ -146,7 +146,7 @@ def test_an_unreadable_record_is_no_record(session: ScriptedSession) -> None:
     path = session.state_dir / "applied" / "mx" / "app.json"
     for text in ("", "{", "[]", '{"at": 1}', '{"at": "x", "parts": {}, "reads": {"new": 1}, "applied": true}'):
         path.write_text(text)
-        assert read_record(session, session.stack(session.service("app"))) is None  # type: ignore[arg-type]
+        assert read_record(session, session.stack(session.service("app"))) is None
 
 
 # The recorder
@@ -229,7 +229,7 @@ class Platform(ScriptedSession):
             (root / "bin" / name).write_text("1")
             (root / "bin" / name).chmod(0o755)
         self.env = {**self.env, "PATH": str(root / "bin"), "PULUMI_HOME": str(root / ".pulumi")}
-        self.runner.environment = lambda extra: self.site | dict(extra)  # type: ignore[method-assign, assignment]
+        self.runner.environment = lambda extra: self.site | dict(extra)
         monkeypatch.setattr(environments, "open_bound", lambda _, file: [self.opened()] if file.environment else [])
         for service in SERVICES:
             resources = [
@@ -345,7 +345,7 @@ def test_no_change_of_an_input_goes_unnoticed(tmp_path: Path, monkeypatch: pytes
             platform.stack(service),
             fingerprint_of(platform, service),
             reads,
-            applied=True,  # type: ignore[arg-type]
+            applied=True,
         )
     for _ in range(CHANGES):
         service = chance.choice(SERVICES)

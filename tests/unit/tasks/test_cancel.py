@@ -57,20 +57,49 @@ def dead() -> int:
 NOW = "2100-01-01T00:00:00Z"
 
 
-def test_dead_holder_on_this_machine(tmp_path: Path, dead: int) -> None:
-    session = ScriptedSession(tmp_path, {}, interactive=False)
-    put(session, lock(dead))
-    assert removable(session)
-    assert "it is gone" in session.reporter.text
+class Removed(Exception):
+    """The lock may be removed."""
 
 
-def test_living_holder_is_never_robbed(tmp_path: Path, dead: int) -> None:
-    session = ScriptedSession(tmp_path, {}, answers=["db"], ephemeral=True)
-    put(session, lock(dead), lock(os.getpid(), since=NOW))
-    with pytest.raises(Refused) as refused:
-        removable(session)
-    assert f"kill -INT {os.getpid()}" in refused.value.next_step
-    assert session.reporter.asked == []
+@pytest.mark.parametrize(
+    ("holder", "typed", "ends", "told"),
+    [
+        ("dead", None, Removed, "it is gone"),
+        ("living", "db", Refused, ""),
+        ("elsewhere", "db", Removed, "process 1 of root on other-machine"),
+        ("elsewhere", "y", NotApproved, "cannot be seen"),
+        ("elsewhere", None, NotApproved, ""),
+        ("not told", "db", Removed, ""),
+        ("not told", "y", NotApproved, ""),
+        *((text, typed, ends, "0.json") for text in (b"", b"[]", b"\xff\xfe", b'{"pid": "many"}')
+          for typed, ends in (("db", Removed), ("y", NotApproved))),
+    ],
+)  # fmt: skip
+def test_only_the_lock_of_a_dead_process_is_removed_without_the_name_typed(
+    tmp_path: Path, dead: int, holder: str | bytes, typed: str | None, ends: type[Exception], told: str
+) -> None:
+    """`typed` at the question, `None` without a terminal; a living process here is never robbed."""
+    session = ScriptedSession(
+        tmp_path, {}, answers=[typed or ""], interactive=typed is not None, ephemeral=holder == "living"
+    )
+    locks = {
+        "dead": [lock(dead)], "living": [lock(dead), lock(os.getpid(), since=NOW)],
+        "elsewhere": [lock(1, host="other-machine")],
+    }  # fmt: skip
+    put(session, *locks.get(holder, [lock(1)]))
+    if holder == "not told":
+        session.target.backend = "s3://bucket"
+        assert holders_of(session, session.stack(DB)) is None
+    if isinstance(holder, bytes):
+        (tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json").write_bytes(holder)
+        assert describe_holders(session, session.stack(DB)) == "a lock without an owner"
+    with pytest.raises(ends) as ended:
+        if removable(session):
+            raise Removed
+    assert told in session.reporter.text
+    assert len(session.reporter.asked) == (0 if holder in ("dead", "living") or typed is None else 1)
+    if holder == "living":
+        assert f"kill -INT {os.getpid()}" in ended.value.next_step
 
 
 def test_process_that_began_after_the_lock_is_another_one() -> None:
@@ -90,60 +119,10 @@ def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
     assert found is Holder.ALIVE
 
 
-@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
-def test_holder_elsewhere_needs_the_name_typed(tmp_path: Path, typed: str, goes: bool) -> None:
-    session = ScriptedSession(tmp_path, {}, answers=[typed])
-    put(session, lock(1, host="other-machine"))
-    if goes:
-        assert removable(session)
-    else:
-        with pytest.raises(NotApproved):
-            removable(session)
-    assert "process 1 of root on other-machine" in session.reporter.text and "cannot be seen" in session.reporter.text
-
-
-def test_holder_elsewhere_without_a_terminal(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {}, interactive=False, ephemeral=True)
-    put(session, lock(1, host="other-machine"))
-    with pytest.raises(NotApproved) as left:
-        removable(session)
-    assert left.value.exit_code == 8
-
-
-def test_backend_that_does_not_tell_needs_the_name_typed(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {}, answers=["db"])
-    session.target.backend = "s3://bucket"
-    assert holders_of(session, session.stack(DB)) is None
-    assert removable(session)
-    assert len(session.reporter.asked) == 1
-
-
-def test_locks_of_a_stack_nobody_holds(tmp_path: Path) -> None:
-    assert locks_in(tmp_path / "nothing") == ()
-
-
 def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
     (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
     (tmp_path / "left.json.attrs").write_text("{}")
-    assert locks_in(tmp_path) == ()
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b'{"pid": "many"}'], ids=repr)
-@pytest.mark.parametrize(("typed", "goes"), [("db", True), ("y", False)])
-def test_a_lock_file_that_says_nothing_needs_the_name_typed(
-    tmp_path: Path, content: bytes, typed: str, goes: bool
-) -> None:
-    session = ScriptedSession(tmp_path, {}, answers=[typed])
-    put(session, lock(1))
-    path = tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json"
-    path.write_bytes(content)
-    if goes:
-        assert removable(session)
-    else:
-        with pytest.raises(NotApproved):
-            removable(session)
-    assert str(path) in session.reporter.text
-    assert describe_holders(session, session.stack(DB)) == "a lock without an owner"
+    assert locks_in(tmp_path) == locks_in(tmp_path / "nothing") == ()
 
 
 def test_process_facts() -> None:

@@ -14,7 +14,7 @@ from runbooks.core.errors import NotFound, ToolFailed, Usage, VerificationFailed
 from runbooks.run import add_helm, open_session
 from runbooks.tasks import charts
 from tests.fixtures import Repo
-from tests.unit.tools.test_helm_charts import RENDERED
+from tests.unit.tools.test_helm import RENDERED
 
 CHART = {
     "release": "cnpg", "chart": "cloudnative-pg", "version": "0.29.0", "repository": "https://cnpg/charts",
@@ -33,7 +33,7 @@ UNREACHABLE = (1, "", 'Error: Get "https://cnpg/charts/index.yaml": dial tcp: lo
 @pytest.fixture
 def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     """cnpg's program asks for one chart; helm renders it."""
-    folder = repo.root / "pulumi" / "core" / "operators" / "cnpg"
+    folder = repo.config_file("cnpg").parent
     (folder / "__main__.py").write_text("from lib.charts import chart\n")
     (folder / "Pulumi.mx.yaml").write_text("config:\n  cnpg:namespace: cnpg-system\n  cnpg:map:\n    a: 1\n")
     asks_for(repo)
@@ -51,20 +51,20 @@ def asks_for(repo: Repo, fails: str = "", **chart: Any) -> None:
     (folder / "chart_inputs.py").write_text(text)
 
 
-def test_render_shows_objects_and_names_the_hooks_left_out(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_shows_objects_and_names_the_hooks_left_out(repo: Repo) -> None:
     charts.render.body(repo.c, "cnpg")
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert ["Deployment", "web", "app", "app/templates/deployment.yaml"] in [line.split() for line in told.splitlines()]
     assert "left out by pulumi: Job init (pre-install, pre-upgrade)" in told
     assert "apiVersion" not in told
     (argv,) = repo.argvs("helm")
     assert "--kube-version=v1.36.3" in argv and "--version 0.29.0" in argv
     charts.render.body(repo.c, "cnpg", text=True)
-    assert "apiVersion: apps/v1" in capsys.readouterr().out
+    assert "apiVersion: apps/v1" in repo.printed()
 
 
 def test_the_program_gets_its_settings_and_no_secret(repo: Repo) -> None:
-    folder = repo.root / "pulumi" / "core" / "networking" / "tailscale"
+    folder = repo.config_file("tailscale").parent
     (folder / "__main__.py").write_text("from lib.charts import chart\n")
     (folder / "Pulumi.mx.yaml").write_text(
         "config:\n  tailscale:TS_CLIENT_ID:\n    secure: v1:abc\n  charts:source: x\n"
@@ -82,15 +82,12 @@ def test_a_service_without_a_chart_is_told(repo: Repo) -> None:
         charts.render.body(repo.c, "cnpgg")
 
 
-def test_a_program_that_refuses_its_settings_is_quoted(repo: Repo) -> None:
-    asks_for(repo, fails="1 setting is missing or wrong: cnpg:namespace")
-    with pytest.raises(Usage, match="cnpg:namespace"):
-        charts.render.body(repo.c, "cnpg")
-
-
-def test_what_helm_cannot_render_is_quoted(repo: Repo) -> None:
+def test_what_helm_or_the_program_refuses_is_quoted(repo: Repo) -> None:
     repo.answer("helm", ["template"], (1, "", "Error: execution error at (x.yaml:1): image is required\n"))
     with pytest.raises(ToolFailed, match="image is required"):
+        charts.render.body(repo.c, "cnpg")
+    asks_for(repo, fails="1 setting is missing or wrong: cnpg:namespace")
+    with pytest.raises(Usage, match="cnpg:namespace"):
         charts.render.body(repo.c, "cnpg")
 
 
@@ -116,43 +113,49 @@ def test_without_helm_the_install_command_is_told(repo: Repo) -> None:
 # check
 
 
-def test_check_finds_everything_right(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_finds_everything_right(repo: Repo) -> None:
     charts.check.body(repo.c)
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert "0.29.0 at https://cnpg/charts" in told and "2 objects" in told
     assert "Job init (pre-install, pre-upgrade)" in told and "3 passed, 0 failed" in told
 
 
-def test_a_pin_that_does_not_exist_fails(repo: Repo) -> None:
-    repo.answer("helm", ["show"], (1, "", 'Error: chart "cloudnative-pg" matching 0.29.0 not found in index\n'))
-    with pytest.raises(VerificationFailed, match="its pin in"):
+@pytest.mark.parametrize(
+    ("verb", "said", "told"),
+    [
+        ("show", 'chart "cloudnative-pg" matching 0.29.0 not found in index', "its pin in"),
+        (
+            "template",
+            "chart requires kubeVersion: >=1.40.0-0 which is incompatible with Kubernetes v1.36.3",
+            "it requires Kubernetes >=1.40.0-0, the cluster has v1.36.3",
+        ),
+    ],
+)
+def test_a_pin_that_does_not_exist_or_does_not_fit_the_cluster_fails(
+    repo: Repo, verb: str, said: str, told: str
+) -> None:
+    repo.answer("helm", [verb], (1, "", f"Error: {said}\n"))
+    with pytest.raises(VerificationFailed) as failed:
         charts.check.body(repo.c)
+    assert told in repo.printed() + failed.value.summary
 
 
-def test_a_chart_that_does_not_fit_the_cluster_fails(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
-    said = "Error: chart requires kubeVersion: >=1.40.0-0 which is incompatible with Kubernetes v1.36.3\n"
-    repo.answer("helm", ["template"], (1, "", said))
-    with pytest.raises(VerificationFailed):
-        charts.check.body(repo.c)
-    assert "it requires Kubernetes >=1.40.0-0, the cluster has v1.36.3" in capsys.readouterr().out
-
-
-def test_without_a_network_nothing_failed(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network_nothing_failed(repo: Repo) -> None:
     repo.answer("helm", ["show"], UNREACHABLE)
     charts.check.body(repo.c)
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert "cannot be reached from here" in told and "0 passed, 0 failed, 3 not tried" in told
     assert not any(argv.startswith("template") for argv in repo.argvs("helm"))
 
 
-def test_without_a_network_a_folder_of_charts_will_do(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network_a_folder_of_charts_will_do(repo: Repo) -> None:
     repo.answer("helm", ["show"], UNREACHABLE)
     copy = repo.root / "mirror" / "cloudnative-pg"
     copy.mkdir(parents=True)
     (copy / "Chart.yaml").write_text("name: cloudnative-pg\n")
-    settings = repo.root / "pulumi" / "core" / "operators" / "cnpg" / "Pulumi.mx.yaml"
+    settings = repo.config_file("cnpg")
     settings.write_text("config:\n  charts:source: mirror\n")
     charts.check.body(repo.c)
-    assert "2 passed, 0 failed, 1 not tried" in capsys.readouterr().out
+    assert "2 passed, 0 failed, 1 not tried" in repo.printed()
     assert any(f"template cnpg {copy}" in argv and "--version" not in argv for argv in repo.argvs("helm"))
     assert "charts:source" not in json.loads((repo.home / "given").read_text())["config"]

@@ -31,12 +31,12 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     return repo
 
 
-def test_drift_is_told_property_by_property(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drift_is_told_property_by_property(repo: Repo) -> None:
     repo.answer("pulumi", ["refresh", "--preview-only"], recorded())
     with pytest.raises(UnexpectedChanges, match="postgres") as drifted:
         TASKS["postgres"].body(repo.c)
     assert drifted.value.exit_code == 7
-    output = capsys.readouterr().out
+    output = repo.printed()
     assert "changed: kubernetes:apps/v1:Deployment web" in output
     assert "~ spec.replicas: 1 => 3" in output
     assert "pulumi:pulumi:Stack" not in output
@@ -44,18 +44,18 @@ def test_drift_is_told_property_by_property(repo: Repo, capsys: pytest.CaptureFi
     assert all("--preview-only" in argv for argv in repo.argvs("pulumi") if "refresh" in argv)
 
 
-def test_no_drift_is_exit_0(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_drift_is_exit_0(repo: Repo) -> None:
     answer = recorded()
     answer["steps"] = [step for step in answer["steps"] if step["op"] == "refresh"]
     repo.answer("pulumi", ["refresh", "--preview-only"], answer)
     TASKS["postgres"].body(repo.c)
-    assert "postgres: as applied" in capsys.readouterr().out
+    assert "postgres: as applied" in repo.printed()
 
 
-def test_all_looks_at_what_is_deployed(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_looks_at_what_is_deployed(repo: Repo) -> None:
     repo.answer("pulumi", ["refresh", "--preview-only"], recorded() | {"steps": []})
     TASKS["all"].body(repo.c)
-    output = capsys.readouterr().out
+    output = repo.printed()
     assert "tailscale" in output
     (refresh,) = [argv for argv in repo.argvs("pulumi") if "refresh" in argv]
     assert "databases/postgres" in refresh

@@ -9,7 +9,7 @@ import yaml
 
 from runbooks.core.errors import Refused, Usage
 from runbooks.tasks import esc
-from tests.fixtures import Piped, Repo
+from tests.fixtures import Repo
 
 HOOKS = [{"name": "alpha", "token": {"fn::secret": ""}}, {"name": "beta", "token": {"fn::secret": ""}}]
 
@@ -46,7 +46,7 @@ def changes(repo: Repo) -> list[list[str]]:
     return [call["argv"] for call in repo.calls("esc") if call["argv"][1] in ("set", "edit")]
 
 
-def test_apply_moves_each_secret_with_its_entry(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_apply_moves_each_secret_with_its_entry(repo: Repo) -> None:
     write(repo, [{"name": "new", "token": {"fn::secret": ""}}, *reversed(HOOKS)])
     esc.apply.body(repo.c, "people/hooks", yes=True)
     (pushed,) = [yaml.safe_load(call["stdin"]) for call in repo.calls("esc") if call["argv"][1] == "edit"]
@@ -55,7 +55,7 @@ def test_apply_moves_each_secret_with_its_entry(repo: Repo, capsys: pytest.Captu
         sealed(HOOKS[1]),
         sealed(HOOKS[0]),
     ]
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert "+ hooks[0]: {'name': 'new', 'token': a secret}" in told
     assert "> hooks[1]: {'name': 'beta', 'token': a secret}, was hooks[1]" in told
     assert "kept as they are on the backend: hooks[2].token, hooks[1].token" in told
@@ -70,38 +70,21 @@ BARE = {"fn::secret": {"ciphertext": "sealed"}}
 @pytest.mark.parametrize(
     ("file", "there", "summary", "next_step"),
     [
-        (
-            [TWIN, TWIN],
-            [SEALED_TWIN],
-            "hooks[0] {'url': 'u', 'token': a secret}: without the secrets it equals [0], [1] of the file",
-            "esc env set acme/people/hooks hooks '[]'",
-        ),
-        (
-            ["x", {"fn::secret": ""}],
-            [BARE],
-            "hooks[0] a secret: it has nothing but secrets, and the list was edited",
-            "esc env set acme/people/hooks hooks '[]'",
-        ),
-        (
-            {"fn::join": ["", {"fn::secret": ""}, ["x"]]},
-            {"fn::join": [BARE, ["x"]]},
-            'hooks["fn::join"][0] a secret: ',
-            "esc env set acme/people/hooks hooks '\"\"'",
-        ),
-        (
-            HOOKS[1:],
-            [sealed(entry) for entry in HOOKS],
-            "would lose secrets that are set on the backend: hooks[0].token (in {'name': 'alpha', 'token': a secret})",
-            "esc env rm acme/people/hooks 'hooks[0].token'",
-        ),
-        (
-            [["y", {"fn::secret": ""}]],
-            [["x", BARE]],
-            "would lose secrets that are set on the backend: hooks[0][1] (in ['x', a secret])",
-            "esc env set acme/people/hooks hooks '[]'",
-        ),
+        ([TWIN, TWIN], [SEALED_TWIN],
+         "hooks[0] {'url': 'u', 'token': a secret}: without the secrets it equals [0], [1] of the file",
+         "esc env set acme/people/hooks hooks '[]'"),
+        (["x", {"fn::secret": ""}], [BARE], "hooks[0] a secret: it has nothing but secrets, and the list was edited",
+         "esc env set acme/people/hooks hooks '[]'"),
+        ({"fn::join": ["", {"fn::secret": ""}, ["x"]]}, {"fn::join": [BARE, ["x"]]}, 'hooks["fn::join"][0] a secret: ',
+         "esc env set acme/people/hooks hooks '\"\"'"),
+        (HOOKS[1:], [sealed(entry) for entry in HOOKS],
+         "would lose secrets that are set on the backend: hooks[0].token (in {'name': 'alpha', 'token': a secret})",
+         "esc env rm acme/people/hooks 'hooks[0].token'"),
+        ([["y", {"fn::secret": ""}]], [["x", BARE]],
+         "would lose secrets that are set on the backend: hooks[0][1] (in ['x', a secret])",
+         "esc env set acme/people/hooks hooks '[]'"),
     ],
-)
+)  # fmt: skip
 def test_apply_refuses_what_has_no_certain_entry(
     repo: Repo, file: Any, there: Any, summary: str, next_step: str
 ) -> None:
@@ -114,35 +97,33 @@ def test_apply_refuses_what_has_no_certain_entry(
     assert "nothing was changed" in refused.value.expected and not changes(repo)
 
 
-def test_set_says_which_entry_it_reaches(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-beta"))
+def test_set_says_which_entry_it_reaches(repo: Repo) -> None:
+    repo.pipe(b"hunter2-of-beta")
     esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert "hooks[1].token of people/hooks is in the list entry {'name': 'beta', 'token': a secret}." in (
-        capsys.readouterr().out
+        repo.printed()
     )
     assert [argv[3] for argv in changes(repo)] == ["hooks[1].token"]
 
 
-def test_set_refuses_an_index_that_is_another_entry_in_the_file(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_refuses_an_index_that_is_another_entry_in_the_file(repo: Repo) -> None:
     write(repo, [*reversed(HOOKS)])
-    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-alpha"))
+    repo.pipe(b"hunter2-of-alpha")
     with pytest.raises(Refused, match=r"hooks\[1\] of people/hooks is \{'name': 'beta'.*and is \{'name': 'alpha'"):
         esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert not changes(repo)
 
 
-def test_set_without_a_file_takes_the_entry_of_the_backend(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_without_a_file_takes_the_entry_of_the_backend(repo: Repo) -> None:
     (repo.root / "environments" / "people" / "hooks.yaml").unlink()
-    monkeypatch.setattr("sys.stdin", Piped(b"hunter2-of-beta"))
+    repo.pipe(b"hunter2-of-beta")
     esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert changes(repo)
 
 
 @pytest.mark.parametrize("value", ["pa${ss", "${a.b}", "a$$${b"])
-def test_set_speaks_of_what_esc_takes_for_a_reference(repo: Repo, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setattr("sys.stdin", Piped(value.encode()))
+def test_set_speaks_of_what_esc_takes_for_a_reference(repo: Repo, value: str) -> None:
+    repo.pipe(value.encode())
     with pytest.raises(Usage, match=r"has `\$\{` in it") as refused:
         esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert "fn::fromBase64" in refused.value.next_step and value not in "".join(refused.value.lines())
@@ -150,7 +131,7 @@ def test_set_speaks_of_what_esc_takes_for_a_reference(repo: Repo, monkeypatch: p
 
 
 @pytest.mark.parametrize("value", ["pa$ss", "pa$$ss", "pa$${ss", "$", "{}"])
-def test_set_stores_every_other_dollar_as_it_is(repo: Repo, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setattr("sys.stdin", Piped(value.encode()))
+def test_set_stores_every_other_dollar_as_it_is(repo: Repo, value: str) -> None:
+    repo.pipe(value.encode())
     esc.set_value.body(repo.c, "people/hooks", "hooks[1].token")
     assert repo.calls("esc")[-1]["stdin"] == value

@@ -29,9 +29,9 @@ def services(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbooks.services.SERVICES", WIRED)
 
 
-def test_the_table_has_layers_and_wiring(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_layers_and_wiring(repo: Repo) -> None:
     graph.graph.body(repo.c)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = [line.split() for line in repo.printed().splitlines()]
     assert ["1", "net", "-", "-", "-"] in rows
     assert ["2", "db", "op,", "net", "-", "-"] in rows
     assert ["3", "app", "db,", "net", "db", "app:db_stack"] in rows
@@ -39,12 +39,12 @@ def test_the_table_has_layers_and_wiring(repo: Repo, capsys: pytest.CaptureFixtu
     assert not repo.calls("pulumi") and not repo.calls("kubectl")
 
 
-def test_mermaid_and_dot(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mermaid_and_dot(repo: Repo) -> None:
     graph.graph.body(repo.c, mermaid=True)
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert told.startswith("graph BT") and '  app -->|"app:db_stack"| db' in told and "  app --> net" in told
     graph.graph.body(repo.c, dot=True)
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert told.startswith("digraph") and '"web" -> "db" [label = "web/prod"];' in told and told.rstrip().endswith("}")
 
 
@@ -53,10 +53,10 @@ def test_one_language_at_a_time(repo: Repo) -> None:
         graph.graph.body(repo.c, mermaid=True, dot=True)
 
 
-def test_programs_get_one_event_a_service(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_programs_get_one_event_a_service(repo: Repo) -> None:
     repo.c.config.ops.json = True
     graph.graph.body(repo.c)
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    events = [json.loads(line) for line in repo.printed().splitlines()]
     told = {event["service"]: event for event in events if event["event"] == "service"}
     assert told["app"] == {
         "event": "service", "layer": 3, "service": "app", "through": "app:db_stack", "needs": ["db", "net"],

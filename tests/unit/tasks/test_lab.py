@@ -52,18 +52,16 @@ def run(repo: Repo, name: str, **options: Any) -> None:
     getattr(lab, name).body(repo.c, **options)
 
 
-def test_status_has_one_line_a_part(
-    repo: Repo, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_has_one_line_a_part(repo: Repo, calls: list[tuple[str, Path]]) -> None:
     run(repo, "status")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in repo.printed().splitlines()]
     assert ["etcd", "42", "2379", "52", "MB", "ready", "v3.6.16"] in lines
     assert ["kwok", "-", "10247", "-", "stopped", "v0.8.0"] in lines
     assert calls == [("status", repo.state)]
 
 
 def test_status_says_where_each_tool_came_from(
-    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(name: str, version: str, origin: str, program: str) -> Found:
         return Found(name=name, version=version, origin=origin, program=Path(program))
@@ -79,7 +77,7 @@ def test_status_says_where_each_tool_came_from(
     ]
     monkeypatch.setattr(platform, "tools", lambda _: tools)
     run(repo, "status")
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.rstrip() for line in repo.printed().splitlines()]
     rows = lines[lines.index("Tools of the lab") + 1 :]
     assert [re.split(r" {2,}", line) for line in rows if line][-5:] == [
         ["kubectl", "v1.36.3", "on PATH /usr/bin/kubectl"],
@@ -93,32 +91,28 @@ def test_status_says_where_each_tool_came_from(
     repo.c.config.ops.json = True
     monkeypatch.setattr("runbooks.core.reporter._in_use", [])
     run(repo, "status")
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    events = [json.loads(line) for line in repo.printed().splitlines()]
     programs = [(event["version"], event["program"]) for event in events if event["event"] == "tool"]
     assert programs == [(tool.version, str(tool.program)) for tool in tools]
 
 
 @pytest.mark.parametrize("kept", [None, "", "[{}]", '[{"name": "x"}]', '{"kubectl": 1}', '[{"name": "x", "extra": 1}]'])
-def test_status_of_a_lab_whose_tools_are_not_known(
-    repo: Repo, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str], kept: str | None
-) -> None:
+def test_status_of_a_lab_whose_tools_are_not_known(repo: Repo, calls: list[tuple[str, Path]], kept: str | None) -> None:
     if kept is not None:
         (repo.state / "lab").mkdir(parents=True)
         (repo.state / "lab" / "tools.json").write_text(kept)
     run(repo, "status")
-    said = capsys.readouterr().out
+    said = repo.printed()
     assert "etcd" in said and "Tools of the lab" not in said
 
 
-def test_status_of_a_lab_that_never_ran(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_of_a_lab_that_never_ran(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     run(repo, "status")
-    assert capsys.readouterr().out == "The lab never ran here; ./inv lab.up starts it.\n"
+    assert repo.printed() == "The lab never ran here; ./inv lab.up starts it.\n"
 
 
 def test_status_has_a_line_for_each_postgres(
-    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = repo.state / "lab/postgres/shop/db/data"
     data.mkdir(parents=True)
@@ -126,7 +120,7 @@ def test_status_has_a_line_for_each_postgres(
     running = [postgres.Postmaster(os.getpid(), 5432, data, ready=ready) for ready in (True, False)]
     monkeypatch.setattr(postgres, "servers", lambda folder: running if folder == repo.state / "lab" else [])
     run(repo, "status")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "postgres" in line]
+    lines = [line.split() for line in repo.printed().splitlines() if "postgres" in line]
     known = ["postgres", "shop/db", str(os.getpid()), "5432"]
     assert [(words[:4], words[-2:]) for words in lines] == [(known, ["ready", "v18"]), (known, ["starting", "v18"])]
 
@@ -138,13 +132,11 @@ def test_up_and_down_hand_over(repo: Repo, calls: list[tuple[str, Path]]) -> Non
     assert {state for _, state in calls} == {repo.state}
 
 
-def test_env_prints_what_a_shell_takes(
-    repo: Repo, calls: list[tuple[str, Path]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_env_prints_what_a_shell_takes(repo: Repo, calls: list[tuple[str, Path]]) -> None:
     (repo.state / "lab").mkdir(parents=True)
     (repo.state / "lab" / "target.json").write_text("{}")
     run(repo, "env")
-    told = capsys.readouterr().out
+    told = repo.printed()
     shell = subprocess.run(
         ["sh", "-c", f"{told}\necho $KUBECONFIG $PGPORT"], capture_output=True, text=True, check=True
     )
@@ -178,14 +170,14 @@ def test_reset_of_nothing_asks_nothing(repo: Repo, calls: list[tuple[str, Path]]
 
 
 def test_a_run_on_the_lab_starts_it_first_and_says_so(
-    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "is_up", lambda _: False)
     repo.c.config.ops.target = "lab"
     with pytest.raises(NotFound), open_session(repo.c, "preview.all"):
         pytest.fail("there is no target.json")
     assert calls == [("up", repo.state)]
-    assert capsys.readouterr().out.startswith("This works on the lab")
+    assert repo.printed().startswith("This works on the lab")
 
 
 def test_a_running_lab_is_left_alone(

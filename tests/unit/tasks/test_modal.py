@@ -66,9 +66,9 @@ def test_a_source_that_cannot_be_read_is_told(source: str) -> None:
         modal.needs_of(source)
 
 
-def test_check_finds_everything(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_finds_everything(repo: Repo) -> None:
     tasks.check.body(repo.c, "links")
-    told = capsys.readouterr().out
+    told = repo.printed()
     for check in ("login is there", "Secret links is there", "Volume disk is there", "Dict kept is there"):
         assert check in told
     assert repo.argvs("modal") == ["token info", "volume list --json", "secret list --json"]
@@ -91,13 +91,13 @@ def test_a_missing_secret_stops_the_deploy_and_no_value_goes_into_an_argument(re
     assert not deploys(repo)
 
 
-def test_deploy_asks_then_deploys(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deploy_asks_then_deploys(repo: Repo) -> None:
     with pytest.raises(NotApproved):
         tasks.deploy.body(repo.c, "links")
     assert not deploys(repo)
     tasks.deploy.body(repo.c, "links", yes=True)
     assert deploys(repo) == ["deploy modal/links/links.py"]
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert "https://me--links.modal.run" in told and "modal app rollback links" in told
 
 

@@ -33,14 +33,14 @@ def wanted(repo: Repo, name: str = "tryout", folder: str = FOLDER) -> scaffoldin
     return scaffolding.read_project(repo.root, (), name, folder, image="", port="", about="")
 
 
-def test_the_folder_is_complete_and_the_entry_is_told(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_is_complete_and_the_entry_is_told(repo: Repo) -> None:
     new.service.body(repo.c, "tryout", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
     folder = repo.root / FOLDER
     assert {path.name for path in folder.iterdir()} == FILES
     assert 'IMAGE = "stefanprodan/podinfo:6.7.1"\nPORT = 9898\n' in (folder / "settings.py").read_text()
     assert "virtualenv: ../../../../.venv\n" in (folder / "Pulumi.yaml").read_text()
     assert all("$" not in path.read_text() for path in folder.iterdir())
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert '\n    Service(\n        name="tryout",\n        folder="apps/web/tryout",\n' in told
     for command in ("scripts/write_tables.py", "./inv check", "./inv deploy.tryout"):
         assert command in told
@@ -146,22 +146,20 @@ def test_an_empty_folder_is_as_good_as_none(repo: Repo) -> None:
     assert {path.name for path in (repo.root / FOLDER).iterdir()} == FILES
 
 
-@pytest.mark.parametrize("image", ["tryout", "tryout:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110])
-def test_an_image_without_a_version_is_refused(repo: Repo, image: str) -> None:
-    with pytest.raises(Usage, match="not a valid image"):
-        new.service.body(repo.c, "tryout", folder=FOLDER, image=image)
-
-
-@pytest.mark.parametrize("port", ["80", "65536", "x", "-1", "1e4", "٨٠٨٠", "8080.0"])
-def test_a_port_that_only_root_or_nobody_can_use_is_refused(repo: Repo, port: str) -> None:
-    with pytest.raises(Usage, match="not a valid port"):
-        new.service.body(repo.c, "tryout", folder=FOLDER, port=port)
-
-
-@pytest.mark.parametrize("about", ['says "hi"', "a\nb", "a | b", "`x`", "back\\slash", "<b>", " . ", "x" * 91])
-def test_a_description_that_would_break_a_file_is_refused(repo: Repo, about: str) -> None:
-    with pytest.raises(Usage, match="the description"):
-        new.service.body(repo.c, "tryout", folder=FOLDER, about=about)
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("image", ["tryout", "tryout:latest", "a b:1", 'x"y:1', "-x:1", "x:1" + "0" * 110]),
+        ("port", ["80", "65536", "x", "-1", "1e4", "٨٠٨٠", "8080.0"]),
+        ("about", ['says "hi"', "a\nb", "a | b", "`x`", "back\\slash", "<b>", " . ", "x" * 91]),
+    ],
+)
+def test_options_that_would_break_a_file_or_the_service_are_refused(repo: Repo, option: str, values: list[str]) -> None:
+    before = tree(repo)
+    for value in values:
+        with pytest.raises(Usage, match={"about": "description"}.get(option, option)):
+            new.service.body(repo.c, "tryout", folder=FOLDER, **{option: value})
+    assert tree(repo) == before
 
 
 class Full:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +14,10 @@ from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
 from runbooks.stacks import preview
 from runbooks.stacks.older_commit import ENVIRONMENT_FILES
 from runbooks.tasks import rollback
-from tests.fixtures import SUMMARY, Repo, event, preview_answer, step
+from tests.fixtures import SUMMARY, Repo, event, git, preview_answer, step
 
 TASKS = {task.name: task for task in rollback.rollback.__dict__["tasks"]}
 FOLDER = "pulumi/apps/web/glance"
-
-
-def git(root: Path, *words: str) -> str:
-    who = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", "-C", str(root), *who, *words], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -63,7 +56,7 @@ def nothing_is_left(repo: Repo) -> bool:
     return not left and len(git(repo.root, "worktree", "list").splitlines()) == 1
 
 
-def test_the_old_program_is_previewed_applied_and_proven(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_old_program_is_previewed_applied_and_proven(repo: Repo) -> None:
     seen: list[str] = []
     real = preview.plan_stack
 
@@ -85,7 +78,7 @@ def test_the_old_program_is_previewed_applied_and_proven(repo: Repo, capsys: pyt
     for verb in ("preview", "up"):
         (folder,) = folders(repo, verb)
         assert folder.startswith(str(repo.state / "worktrees")) and folder.endswith(FOLDER)
-    output = capsys.readouterr().out
+    output = repo.printed()
     assert "the old one" in output and "Its data is not rolled back" in output
     assert repo.proven == ["glance"]
     assert nothing_is_left(repo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 
@@ -10,7 +9,7 @@ import pytest
 
 from runbooks.core.errors import NotApproved, NotFound, OpsError, Usage
 from runbooks.tasks import secrets
-from tests.fixtures import Piped, Repo, Typed
+from tests.fixtures import Repo, Typed
 
 VALUE = "hunter2-hunter2"
 
@@ -24,10 +23,6 @@ def repo(repo: Repo) -> Repo:
 
 def run(repo: Repo, service: str = "postgres", key: str = "superuser_password", *, generate: bool = False) -> None:
     secrets.set_secret.body(repo.c, service, key, generate)
-
-
-def stdin(monkeypatch: pytest.MonkeyPatch, made: io.TextIOBase) -> None:
-    monkeypatch.setattr("sys.stdin", made)
 
 
 def set_call(repo: Repo) -> dict[str, object]:
@@ -47,9 +42,9 @@ def set_call(repo: Repo) -> dict[str, object]:
     ],
 )
 def test_a_piped_value_travels_on_standard_input(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], piped: str, kept: str
+    repo: Repo, capsys: pytest.CaptureFixture[str], piped: str, kept: str
 ) -> None:
-    stdin(monkeypatch, Piped(piped.encode()))
+    repo.pipe(piped.encode())
     run(repo)
     call = set_call(repo)
     assert call["stdin"] == f"{kept}\n"
@@ -61,7 +56,7 @@ def test_a_piped_value_travels_on_standard_input(
 
 
 def test_a_typed_value_is_asked_for_twice_without_echo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, Typed())
+    monkeypatch.setattr("sys.stdin", Typed())
     questions: list[str] = []
 
     def getpass(question: str) -> str:
@@ -74,47 +69,41 @@ def test_a_typed_value_is_asked_for_twice_without_echo(repo: Repo, monkeypatch: 
     assert set_call(repo)["stdin"] == f"{VALUE}\n"
 
 
-def test_two_different_values_set_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, Typed())
-    typed = ["one-value", "other-value"]
-    monkeypatch.setattr("getpass.getpass", lambda _: typed.pop(0))
-    with pytest.raises(Usage, match="differ"):
+@pytest.mark.parametrize(("typed", "error"), [(["one-value", "other-value"], Usage), ([], NotApproved)])
+def test_two_different_values_or_the_end_of_input_set_nothing(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, typed: list[str], error: type[OpsError]
+) -> None:
+    def getpass(_: str) -> str:
+        if not typed:
+            raise EOFError
+        return typed.pop(0)
+
+    monkeypatch.setattr("sys.stdin", Typed())
+    monkeypatch.setattr("getpass.getpass", getpass)
+    with pytest.raises(error):
         run(repo)
     assert not any("set" in argv for argv in repo.argvs("pulumi"))
-
-
-def test_the_end_of_input_at_the_prompt_is_no_value(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, Typed())
-
-    def getpass(_: str) -> str:
-        raise EOFError
-
-    monkeypatch.setattr("getpass.getpass", getpass)
-    with pytest.raises(NotApproved):
-        run(repo)
 
 
 @pytest.mark.parametrize(
     ("piped", "seen"),
     [(b"", "is empty"), (b"\n", "is empty"), (b"  \n", "is empty"), (b"\xff\xfe", "not UTF-8"), (b"a\0b", "password")],
 )
-def test_what_is_no_value_sets_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch, piped: bytes, seen: str) -> None:
-    stdin(monkeypatch, Piped(piped))
+def test_what_is_no_value_sets_nothing(repo: Repo, piped: bytes, seen: str) -> None:
+    repo.pipe(piped)
     with pytest.raises(Usage, match=seen):
         run(repo)
     assert not any("set" in argv for argv in repo.argvs("pulumi"))
 
 
-def test_a_generated_value_is_32_letters_and_digits_and_new_each_time(
-    repo: Repo, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_generated_value_is_32_letters_and_digits_and_new_each_time(repo: Repo) -> None:
     run(repo, generate=True)
     first = str(set_call(repo)["stdin"]).strip()
     assert re.fullmatch(r"[A-Za-z0-9]{32}", first)
     (repo.home / "pulumi.calls").unlink()
     run(repo, generate=True)
     assert str(set_call(repo)["stdin"]).strip() != first
-    assert first not in capsys.readouterr().out + repo.everything_written()
+    assert first not in repo.printed() + repo.everything_written()
 
 
 def test_what_somebody_else_gave_is_not_made_up(repo: Repo) -> None:
@@ -153,22 +142,22 @@ def test_what_an_environment_provides_is_set_there(repo: Repo, key: str) -> None
     assert repo.calls("pulumi") == []
 
 
-def test_the_full_key_is_known_too(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, Piped(VALUE.encode()))
+def test_the_full_key_is_known_too(repo: Repo) -> None:
+    repo.pipe(VALUE.encode())
     run(repo, key="postgresql:superuser_password")
     assert set_call(repo)["argv"][-1] == "postgresql:superuser_password"
 
 
-def test_without_a_stack_nothing_is_asked(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, Piped(VALUE.encode()))
+def test_without_a_stack_nothing_is_asked(repo: Repo) -> None:
+    repo.pipe(VALUE.encode())
     shutil.rmtree(repo.backend / ".pulumi")
     with pytest.raises(NotFound) as caught:
         run(repo)
     assert caught.value.next_step == "./inv --target home stack.init postgres"
 
 
-def test_a_failure_of_pulumi_is_explained_without_the_value(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, Piped(VALUE.encode()))
+def test_a_failure_of_pulumi_is_explained_without_the_value(repo: Repo) -> None:
+    repo.pipe(VALUE.encode())
     repo.answer("pulumi", ["config", "set"], (1, "", f"error: {VALUE}: incorrect passphrase\n"))
     with pytest.raises(Usage, match="passphrase") as caught:
         run(repo)

@@ -40,17 +40,17 @@ def repo(repo: Repo) -> Repo:
     return repo
 
 
-def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    return {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()}
+def rows(repo: Repo) -> dict[str, str]:
+    return {line.split()[0]: " ".join(line.split()) for line in repo.printed().splitlines() if line.strip()}
 
 
-def test_one_row_a_service(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_row_a_service(repo: Repo) -> None:
     folder = repo.backend / ".pulumi" / "locks" / "organization" / "cnpg" / "mx"
     folder.mkdir(parents=True)
     lock = {"pid": 12, "username": "me", "hostname": "desk", "timestamp": "2026-11-24T07:00:00Z"}
     (folder / "x.json").write_text(json.dumps(lock))
     status.status.body(repo.c)
-    told = rows(capsys)
+    told = rows(repo)
     assert told["cnpg"] == (
         "cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel.cnpg me@desk, pid 12, since 2026-11-24T07:00:00Z 1 of 2"
     )
@@ -58,19 +58,19 @@ def test_one_row_a_service(repo: Repo, capsys: pytest.CaptureFixture[str]) -> No
     assert told["tailscale"] == "tailscale none - - - - -"
 
 
-def test_a_stack_that_cannot_be_read_leaves_the_others(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stack_that_cannot_be_read_leaves_the_others(repo: Repo) -> None:
     repo.answer("pulumi", ["postgres", "export"], (255, "", "error: snapshot integrity failure; it was written anyway"))
     with pytest.raises(ToolFailed, match="postgres"):
         status.status.body(repo.c)
-    told = rows(capsys)
+    told = rows(repo)
     assert told["postgres"] == "postgres mx cannot be read - - - -"
     assert told["cnpg"].startswith("cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel")
 
 
-def test_an_unreachable_cluster_leaves_the_stacks(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_cluster_leaves_the_stacks(repo: Repo) -> None:
     repo.answer("kubectl", ["get"], (1, "", "connection refused"))
     status.status.body(repo.c)
-    told = rows(capsys)
+    told = rows(repo)
     assert "not asked" in told["The"]
     assert told["cnpg"].endswith("free -")
 

@@ -1,12 +1,14 @@
-"""target.show and target.pin on a made-up home."""
+"""target.show and target.pin."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runbooks.core.errors import NotApproved, NotFound, Refused, Usage
+from runbooks.stacks.target import load_targets
 from runbooks.tasks import target
 from tests.fixtures import TOKEN, UID, Repo, listing, namespace
 
@@ -30,11 +32,11 @@ def run(task: Any, repo: Repo) -> None:
     task.body(repo.c)
 
 
-def test_show_says_where_the_next_run_goes_and_changes_nothing(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_says_where_the_next_run_goes_and_changes_nothing(repo: Repo) -> None:
     with_nodes(repo)
     before = (repo.root / "targets.yaml").read_text()
     run(target.show, repo)
-    told = capsys.readouterr().out
+    told = repo.printed()
     for part in ("mx", f"file://{repo.backend}", "https://10.0.0.2:6443", UID, "the pinned one", "node-1, node-2"):
         assert part in told
     assert str(repo.bin / "pulumi") in told
@@ -51,14 +53,12 @@ def test_show_says_where_the_next_run_goes_and_changes_nothing(repo: Repo, capsy
         ({"passphrase_file": "absent"}, "there is no such file"),
     ],
 )
-def test_show_works_on_what_is_broken(
-    repo: Repo, capsys: pytest.CaptureFixture[str], change: dict[str, str], seen: str
-) -> None:
+def test_show_works_on_what_is_broken(repo: Repo, change: dict[str, str], seen: str) -> None:
     with_nodes(repo)
     repo.set_target(**change)
     repo.remove("pulumi")
     run(target.show, repo)
-    told = capsys.readouterr().out
+    told = repo.printed()
     assert seen in told
     assert "pulumi is not on PATH" in told
 
@@ -75,29 +75,21 @@ def unpinned(repo: Repo) -> str:
     return (repo.root / "targets.yaml").read_text()
 
 
-def test_pin_shows_asks_and_writes_one_line(
-    repo: Repo, terminal: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pin_shows_asks_and_writes_one_line(repo: Repo, terminal: list[str]) -> None:
     with_nodes(repo)
     before = unpinned(repo)
     terminal.append("y\n")
     run(target.pin, repo)
     assert (repo.root / "targets.yaml").read_text() == before + f"    cluster_uid: {UID}\n"
-    told = capsys.readouterr().out
-    for part in ("house", "https://10.0.0.2:6443", UID, "node-1, node-2"):
+    told = repo.printed()
+    for part in ("homelab", "https://10.0.0.2:6443", UID, "node-1, node-2"):
         assert part in told
 
 
-def test_pin_writes_nothing_without_a_yes(repo: Repo, terminal: list[str]) -> None:
-    with_nodes(repo)
-    before = unpinned(repo)
-    terminal.append("n\n")
-    with pytest.raises(NotApproved):
-        run(target.pin, repo)
-    assert (repo.root / "targets.yaml").read_text() == before
-
-
-def test_pin_without_a_terminal_writes_nothing(repo: Repo) -> None:
+@pytest.mark.parametrize("has_terminal", [True, False])
+def test_pin_writes_nothing_without_a_yes(repo: Repo, request: pytest.FixtureRequest, has_terminal: bool) -> None:
+    if has_terminal:
+        request.getfixturevalue("terminal").append("n\n")
     with_nodes(repo)
     before = unpinned(repo)
     with pytest.raises(NotApproved):
@@ -117,10 +109,10 @@ def test_pinning_to_another_cluster_needs_the_targets_name(repo: Repo, terminal:
     assert repo.target["cluster_uid"] == "new-cluster"
 
 
-def test_pin_of_what_is_pinned_asks_nothing(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pin_of_what_is_pinned_asks_nothing(repo: Repo) -> None:
     with_nodes(repo)
     run(target.pin, repo)
-    assert "already" in capsys.readouterr().out
+    assert "already" in repo.printed()
 
 
 def test_pin_of_an_unreachable_cluster_is_refused(repo: Repo, terminal: list[str]) -> None:
@@ -132,10 +124,6 @@ def test_pin_of_an_unreachable_cluster_is_refused(repo: Repo, terminal: list[str
 
 
 def test_the_lab_is_never_pinned_by_hand(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    from runbooks.stacks.target import load_targets
-
     lab = replace(load_targets(repo.root).defined["home"], name="lab", ephemeral=True)
     monkeypatch.setattr("runbooks.run.load_chosen_target", lambda *_: lab)
     with pytest.raises(Usage, match="pins itself"):

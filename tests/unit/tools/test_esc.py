@@ -21,7 +21,6 @@ from runbooks.tools.esc import (
     read_name,
     read_opened,
     read_path,
-    read_revision,
 )
 
 NAME = EnvironmentName(organization="acme", project="stitch", name="prod")
@@ -65,11 +64,6 @@ def test_values_travel_on_standard_input_and_stay_unseen() -> None:
 
 
 # Names
-
-
-def test_names_of_two_and_three_parts() -> None:
-    assert read_name("stitch/prod", "acme") == NAME == read_name("acme/stitch/prod", "acme")
-    assert NAME.full == "acme/stitch/prod" and NAME.short == "stitch/prod"
 
 
 @pytest.mark.parametrize(
@@ -141,10 +135,6 @@ def test_an_unreadable_answer_is_told_without_its_text(text: str) -> None:
     assert "hunter2" not in str(unreadable.value)
 
 
-def test_paths_are_written_as_the_cli_takes_them() -> None:
-    assert property_path(("a", "b-c", "x:y", 0, 'q"r')) == 'a.b-c["x:y"][0]["q\\"r"]'
-
-
 @pytest.mark.parametrize(
     ("text", "path"),
     [
@@ -166,12 +156,6 @@ def test_a_path_is_read_as_the_cli_reads_it(text: str, path: tuple[str | int, ..
 def test_what_is_no_path(text: str) -> None:
     with pytest.raises(Usage, match="not a valid path"):
         read_path(text)
-
-
-def test_the_revision_that_edit_made() -> None:
-    assert read_revision("Environment updated. (revision 4)\n") == 4
-    assert read_revision("Environment updated.\n") == 0
-    assert read_revision("Aborting edit.") is None
 
 
 # Failures
@@ -214,16 +198,12 @@ def test_notices_are_no_complaint() -> None:
         ("Error: secret values must be string literals\n", 1, Usage, "a secret that is not a text"),
         ("Error: updating environment: [409] Conflict: hash mismatch\n", 1, Refused, "changed on the backend"),
         ("Error: invalid path: expected ']'\n", 1, Usage, "not a valid path of a value: expected ']'"),
-        (
-            'Error: Get "https://api.example.com/api/user": dial tcp: lookup api.example.com: no such host\n',
-            1,
-            ToolFailed,
-            "did not answer: https://api.example.com: dial tcp: lookup api.example.com: no such host",
-        ),
+        ('Error: Get "https://api.example.com/api/user": dial tcp: lookup api.example.com: no such host\n', 1,
+         ToolFailed, "did not answer: https://api.example.com: dial tcp: lookup api.example.com: no such host"),
         ("Error: getting environment: [503] Service Unavailable\n", 1, ToolFailed, "failed: [503] Service Unavailable"),
         ("", 7, ToolFailed, "exit 7"),
     ],
-)
+)  # fmt: skip
 def test_each_failure_has_its_meaning(stderr: str, exit_code: int, error: type[OpsError], says: str) -> None:
     with pytest.raises(error) as failed:
         judge(outcome(stderr=BANNER + stderr, exit_code=exit_code), NAME, str)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runbooks.core.command import Command
 from runbooks.tools.kubectl import (
-    Condition,
     Kubectl,
     KubectlFailed,
     Trouble,
     Versions,
     ask,
     condition,
-    dig,
     find,
-    is_current,
     items,
     read_json,
     read_versions,
@@ -48,11 +44,7 @@ HEAD = ("/bin/kubectl", "--kubeconfig=/run/kubeconfig", "--request-timeout=10s",
 )
 def test_every_command_names_the_kubeconfig_and_a_time_limit(command: Command, rest: tuple[str, ...]) -> None:
     assert command.argv == (*HEAD, *rest)
-    assert not command.mutates
-    assert command.timeout
-
-
-def test_secrets_are_read_in_confidence() -> None:
+    assert not command.mutates and command.timeout
     assert KUBECTL.get("secrets", "x", confidential=True).confidential
 
 
@@ -124,22 +116,6 @@ def test_a_missing_object_is_none_and_other_failures_are_not() -> None:
         find(ScriptedRunner((("get",), (1, "", "(Forbidden)"))), KUBECTL.get("secrets", "x"))
 
 
-@pytest.mark.parametrize(
-    ("value", "path", "found"),
-    [
-        ({"a": [{"b": 1}]}, ("a", 0, "b"), 1),
-        ({"a": [{"b": 1}]}, ("a", 1, "b"), None),
-        ({"a": None}, ("a", "b"), None),
-        ({"a": "text"}, ("a", "b"), None),
-        ({}, ("a",), None),
-        (None, ("a",), None),
-        ([1], (-1,), 1),
-    ],
-)
-def test_digging_into_what_may_be_missing(value: Any, path: tuple[str | int, ...], found: Any) -> None:
-    assert dig(value, *path) == found
-
-
 def test_conditions() -> None:
     obj = {"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "R", "message": "m"}, "odd"]}}
     ready = condition(obj, "Ready")
@@ -148,36 +124,6 @@ def test_conditions() -> None:
     assert str(ready) == "Ready=False (R: m)"
     assert condition(obj, "Other") is None
     assert condition({}, "Ready") is None
-
-
-@pytest.mark.parametrize(
-    ("reason", "message", "told"),
-    [
-        ("ProxyCreated", "ProxyCreated", "Ready=True (ProxyCreated)"),
-        ("R", "", "Ready=True (R)"),
-        ("", "m", "Ready=True (m)"),
-        ("", "", "Ready=True"),
-    ],
-)
-def test_a_condition_says_nothing_twice(reason: str, message: str, told: str) -> None:
-    assert str(Condition(type="Ready", status="True", reason=reason, message=message)) == told
-
-
-@pytest.mark.parametrize(
-    ("obj", "current"),
-    [
-        ({"metadata": {"generation": 2}, "status": {"observedGeneration": 2}}, True),
-        ({"metadata": {"generation": 2}, "status": {"observedGeneration": 1}}, False),
-        ({"metadata": {"generation": 2}}, True),
-    ],
-)
-def test_generations(obj: dict[str, Any], current: bool) -> None:
-    assert is_current(obj) is current
-
-
-def test_items_of_a_list_and_of_nothing() -> None:
-    assert items({"items": [{"a": 1}, "odd"]}) == [{"a": 1}]
-    assert items({}) == []
 
 
 @pytest.mark.parametrize(
@@ -198,6 +144,7 @@ def test_versions_are_read_from_the_json() -> None:
     answer = {"clientVersion": {"gitVersion": "v1.37.1"}, "serverVersion": {"gitVersion": "v1.36.3"}}
     assert read_versions(answer) == Versions(client="v1.37.1", server="v1.36.3")
     assert read_versions({}).client == ""
+    assert items({"items": [{"a": 1}, "odd"]}) == [{"a": 1}] and items({}) == []
 
 
 def test_the_time_of_a_login_plugin_is_not_the_api_servers() -> None:

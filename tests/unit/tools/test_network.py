@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runbooks.tools import network
 from tests.fixtures import ScriptedRunner
+from tests.local_server import nobody, serving
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """ScriptedRunner 200 with a page, 302 below /away."""
-
-    def do_GET(self) -> None:
-        self.send_response(302 if self.path.startswith("/away") else 200)
-        self.send_header("Location", "http://elsewhere.invalid/")
-        self.end_headers()
-        self.wfile.write("<title>Immich</title> \xff".encode("latin-1"))
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def server() -> Iterator[int]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield made.server_address[1]
-        made.shutdown()
-        thread.join()
-
-
-def test_http(server: int) -> None:
-    answer = network.fetch(f"http://127.0.0.1:{server}/")
-    assert answer.status == 200
-    assert "Immich" in answer.body
-    assert network.fetch(f"http://127.0.0.1:{server}/away").status == 302
+def test_http_follows_no_redirect() -> None:
+    with serving(lambda path, _: (302 if path == "/away" else 200, "Immich")) as served:
+        network.connect("127.0.0.1", served.address[1])
+        assert network.fetch(served.url) == network.Answer(status=200, body="Immich")
+        assert network.fetch(f"{served.url}/away").status == 302
+    with nobody() as gone, pytest.raises(ConnectionRefusedError):
+        network.connect("127.0.0.1", gone.address[1])
 
 
 def test_what_answers_without_http_is_an_error_with_sense() -> None:
@@ -59,14 +37,6 @@ def test_what_answers_without_http_is_an_error_with_sense() -> None:
         with pytest.raises(OSError, match="not HTTP"):
             network.fetch(f"http://127.0.0.1:{listening.getsockname()[1]}/")
         thread.join()
-
-
-def test_connections(server: int) -> None:
-    network.connect("127.0.0.1", server)
-    with socket.create_server(("127.0.0.1", 0)) as closing:
-        port = closing.getsockname()[1]
-    with pytest.raises(ConnectionRefusedError):
-        network.connect("127.0.0.1", port)
 
 
 def test_names() -> None:

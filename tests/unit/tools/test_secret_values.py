@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from runbooks.tools.secret_values import secrets_in_config, secrets_in_export, texts_in, unwrapped
-
-
-def kept(plain: Any) -> dict[str, Any]:
-    return {
-        "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270",
-        "plaintext": json.dumps(plain),
-    }
+from runbooks.tools.secret_values import (
+    SECRET_SIGNATURE,
+    SIGNATURE_KEY,
+    secrets_in_config,
+    secrets_in_export,
+    texts_in,
+    unwrapped,
+)
+from tests.fixtures import secret_value as kept
 
 
 def test_secret_settings_and_no_others() -> None:
@@ -34,27 +35,31 @@ def test_every_secret_of_a_state_wherever_it_lies() -> None:
             "resources": [
                 {"outputs": {"password": kept("of-outputs"), "host": "public"}},
                 {"inputs": {"data": {"list": ["public", kept({"nested": ["in-list", {"key": "in-map"}]})]}}},
-                {"inputs": {"number": kept(123456), "flag": kept(True), "none": kept(None), "empty": kept("")}},
+                {
+                    "inputs": {
+                        "number": kept(123456), "flag": kept(True), "none": kept(None), "empty": kept(""),
+                    }
+                },
             ]
         }
-    }
+    }  # fmt: skip
     assert list(secrets_in_export(json.dumps(state))) == ["of-outputs", "in-list", "in-map", "123456"]
     assert list(secrets_in_export("")) == []
 
 
-def test_ciphertext_is_no_value() -> None:
-    hidden = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:abc"}
-    assert list(secrets_in_export(json.dumps({"a": hidden}))) == []
-
-
-def test_another_special_value_is_looked_into() -> None:
-    asset = {"4dabf18193072939515e22adb298388d": "c44067f5952c0a294b673a41bacd8c17", "text": kept("inside")}
-    assert list(secrets_in_export(json.dumps(asset))) == ["inside"]
-
-
-def test_a_plaintext_that_is_no_json_counts_as_it_is() -> None:
-    odd = kept("x") | {"plaintext": "not json"}
-    assert list(secrets_in_export(json.dumps(odd))) == ["not json"]
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ({SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": "v1:abc"}, []),
+        (
+            {SIGNATURE_KEY: "c44067f5952c0a294b673a41bacd8c17", "text": kept("inside an asset")},
+            ["inside an asset"],
+        ),
+        (kept("x") | {"plaintext": "not json"}, ["not json"]),
+    ],
+)
+def test_values_with_a_signature(value: dict[str, Any], found: list[str]) -> None:
+    assert list(secrets_in_export(json.dumps({"a": value}))) == found
 
 
 @pytest.mark.parametrize(("value", "texts"), [("a", ["a"]), (None, []), (True, []), (1.5, ["1.5"]), ([["a"]], ["a"])])
@@ -68,16 +73,10 @@ def test_outputs_in_clear_are_those_of_the_stack_itself() -> None:
         {
             "type": "pulumi:pulumi:Stack",
             "outputs": {
-                "host": "db",
-                "port": 5432,
-                "password": kept("s3cret"),
-                "both": {"user": kept("u"), "l": [kept(1)]},
+                "host": "db", "port": 5432, "password": kept("s3cret"), "both": {"user": kept("u"), "l": [kept(1)]},
             },
         },
-    ]
+    ]  # fmt: skip
     assert unwrapped(resources[-1]["outputs"]) == {
-        "host": "db",
-        "port": 5432,
-        "password": "s3cret",
-        "both": {"user": "u", "l": [1]},
-    }
+        "host": "db", "port": 5432, "password": "s3cret", "both": {"user": "u", "l": [1]},
+    }  # fmt: skip

@@ -60,14 +60,22 @@ def test_a_new_copy_is_the_template_with_what_is_imposed(files: tuple[Path, Path
         "postgresql:ts_hostname": "localhost",
     }
     assert stat.S_IMODE(copied.stat().st_mode) == 0o600
-
-
-def test_nothing_is_written_when_nothing_changed(files: tuple[Path, Path]) -> None:
-    template, copied = files
-    refresh_copy(template, copied, IMPOSED)
     before = copied.stat().st_mtime_ns
     assert not refresh_copy(template, copied, IMPOSED)
-    assert copied.stat().st_mtime_ns == before
+    assert copied.stat().st_mtime_ns == before, "nothing is written when nothing changed"
+
+
+@pytest.mark.parametrize(
+    ("which", "content", "said"),
+    [(1, b"config: [\n", ":2: not YAML"), (0, b"config:\n  a:a: \xff\n", ":2: byte 0xff")],
+)
+def test_a_broken_file_is_one_error_with_its_line(
+    files: tuple[Path, Path], which: int, content: bytes, said: str
+) -> None:
+    refresh_copy(*files, {})
+    files[which].write_bytes(content)
+    with pytest.raises(Usage, match=said):
+        refresh_copy(*files, {})
 
 
 @pytest.mark.parametrize(
@@ -123,13 +131,10 @@ def test_a_changed_template_keeps_salt_secrets_and_bindings(files: tuple[Path, P
     assert document["encryptionsalt"] == "v1:salt="
     assert document["environment"] == ["postgresql/lab"]
     assert document["config"] == {
-        "charts:source": "lab/charts",
-        "postgresql:storage_size": "2Gi",
-        "postgresql:instances": "1",
-        "postgresql:port": "15433",
-        "postgresql:ts_hostname": "localhost",
+        "charts:source": "lab/charts", "postgresql:storage_size": "2Gi", "postgresql:instances": "1",
+        "postgresql:port": "15433", "postgresql:ts_hostname": "localhost",
         "postgresql:superuser_password": {"secure": "v1:abc:def"},
-    }
+    }  # fmt: skip
     assert "# where charts are" in copied.read_text()
     assert not refresh_copy(template, copied, IMPOSED | {"postgresql:port": "15433"})
 
@@ -159,14 +164,6 @@ def test_a_project_without_a_template_gets_what_is_imposed(tmp_path: Path) -> No
     assert (tmp_path / "empty.yaml").read_text() == ""
 
 
-def test_a_broken_copy_is_one_error_with_its_line(files: tuple[Path, Path]) -> None:
-    template, copied = files
-    refresh_copy(template, copied, {})
-    copied.write_text("config: [\n")
-    with pytest.raises(Usage, match=r"Pulumi\.lab\.yaml:2: not YAML"):
-        refresh_copy(template, copied, {})
-
-
 def test_a_definition_in_the_template_is_refused_by_the_templates_path(files: tuple[Path, Path]) -> None:
     template, copied = files
     template.write_text("environment:\n  imports:\n    - stitch/prod\n")
@@ -186,28 +183,13 @@ def test_what_a_file_holds(tmp_path: Path) -> None:
         "p:absent",
     ]
     assert StackFile.read(tmp_path / "absent").config == {}
-    assert (full_key("p", "a"), full_key("p", "q:a")) == ("p:a", "q:a")
-
-
-@pytest.mark.parametrize("text", ["", "config:\n", "encryptionsalt: x\n"])
-def test_a_file_without_settings(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "Pulumi.mx.yaml"
-    path.write_text(text)
-    assert StackFile.read(path).config == {}
-
-
-def test_settings_that_are_no_mapping(tmp_path: Path) -> None:
-    path = tmp_path / "Pulumi.mx.yaml"
+    for text in ("", "config:\n", "encryptionsalt: x\n"):
+        path.write_text(text)
+        assert StackFile.read(path).config == {}
     path.write_text("config: text\n")
     with pytest.raises(Usage, match=r"Pulumi\.mx\.yaml:1"):
         StackFile.read(path)
-
-
-def test_a_template_that_is_not_utf8_is_one_error_with_its_line(files: tuple[Path, Path]) -> None:
-    template, copied = files
-    template.write_bytes(b"config:\n  app:a: \xff\n")
-    with pytest.raises(Usage, match=r":2: byte 0xff is not UTF-8"):
-        refresh_copy(template, copied, {})
+    assert (full_key("p", "a"), full_key("p", "q:a")) == ("p:a", "q:a")
 
 
 @pytest.fixture
@@ -297,14 +279,12 @@ def test_binding_twice_binds_once_and_unbinding_gives_the_settings_back(tmp_path
     assert unbind(path, "stitch/prod") == 0
 
 
-def test_every_other_line_stays_as_it_was(tmp_path: Path) -> None:
+def test_every_other_line_and_the_mode_stay(tmp_path: Path) -> None:
     path = write(tmp_path / "Pulumi.mx.yaml", COMMENTED.replace("  - stitch/prod   # bound in May\n", ""))
+    path.chmod(0o640)
     bind(path, "stitch/prod")
-    assert path.read_text() == COMMENTED.replace("   # bound in May", "")
-
-
-def test_unbinding_keeps_the_comments(tmp_path: Path) -> None:
-    path = write(tmp_path / "Pulumi.mx.yaml", COMMENTED)
+    assert path.read_text() == COMMENTED.replace("   # bound in May", "") and path.stat().st_mode & 0o777 == 0o640
+    write(path, COMMENTED)
     assert unbind(path, "stitch/prod") == 1
     assert path.read_text() == COMMENTED.replace("  - stitch/prod   # bound in May", "  # bound in May")
     assert unbind(path, "shared/base") == 1
@@ -347,10 +327,3 @@ def test_a_definition_in_the_stack_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "Pulumi.mx.yaml", "environment:\n  values: {a: 1}\n")
     with pytest.raises(Usage, match="a definition of its own"):
         bind(path, "stitch/prod")
-
-
-def test_the_files_mode_stays(tmp_path: Path) -> None:
-    path = write(tmp_path / "Pulumi.lab.yaml", "config: {}\n")
-    path.chmod(0o600)
-    bind(path, "stitch/prod")
-    assert path.stat().st_mode & 0o777 == 0o600
