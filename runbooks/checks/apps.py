@@ -15,7 +15,6 @@ from runbooks.checks.cluster import (
     INGRESSES,
     cluster_of,
     endpoint_check,
-    exports_of,
     make_check,
     run_and_report,
     secret_value,
@@ -121,7 +120,7 @@ APPS: Mapping[str, App] = {
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Stack, workloads, Jobs, endpoints, SQL, health; then each way in, where those before it passed."""
-    app = with_exported_path(APPS.get(service.name, App()), exports_of(session, service))
+    app = with_exported_path(APPS.get(service.name, App()), states.exports_of(session, service))
     namespace = service.namespace
 
     def jobs() -> Finding:

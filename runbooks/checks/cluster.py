@@ -9,14 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from runbooks.core.errors import OpsError
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed, run_checks
 from runbooks.core.parallel import side_by_side
 from runbooks.core.runner import Runner
-from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack, is_deployed
@@ -414,26 +412,6 @@ def cluster_of(session: Session) -> Cluster:
 def network_of(session: Session) -> Network | None:
     """The ways to the tailnet and the internet; `None` in the lab, which has neither."""
     return None if session.target.ephemeral else network.this_machine(session.runner)
-
-
-def read_exports(session: Session, service: Service) -> Mapping[str, Any]:
-    """What the service's stack exports; nothing where there is no such stack. Raises `OpsError`."""
-    stack = session.stack(service)
-    return states.state_of(session, stack).outputs if has_stack(session, stack) else {}
-
-
-def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
-    """What the service's stack exports; nothing where it was not deployed or its state cannot be read now."""
-    try:
-        return read_exports(session, service)
-    except OpsError:
-        return {}
-
-
-def in_its_namespace(session: Session, service: Service) -> Service:
-    """The service with the namespace that its stack exports: its config may have moved it."""
-    found = exports_of(session, service).get("k8s_namespace")
-    return replace(service, namespace=found) if isinstance(found, str) and found else service
 
 
 def secret_value(secret: Json, key: str) -> str:

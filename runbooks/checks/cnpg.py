@@ -5,7 +5,6 @@ from __future__ import annotations
 from runbooks.checks.cluster import (
     deployment_check,
     endpoint_check,
-    in_its_namespace,
     kinds_check,
     run_and_report,
     workloads_check,
@@ -13,6 +12,7 @@ from runbooks.checks.cluster import (
 from runbooks.core.findings import Check, Finding
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.stacks.states import in_its_namespace
 
 OPERATOR_LABELS = "app.kubernetes.io/name=cloudnative-pg"
 API_GROUP = "/apis/postgresql.cnpg.io/v1"

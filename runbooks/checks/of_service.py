@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, inside, postgres, tailscale
-from runbooks.checks.cluster import Cluster, cluster_of, in_its_namespace
+from runbooks.checks.cluster import Cluster, cluster_of
 from runbooks.core.errors import Refused, VerificationFailed
 from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
 from runbooks.stacks import states
@@ -43,8 +43,7 @@ def verify_service(session: Session, service: Service) -> Verdict:
     name = f"verify.{service.name}"
     session.reporter.announce(f"{name}: each check from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
-        # Its config may have moved it.
-        service = in_its_namespace(session, service)
+        service = states.in_its_namespace(session, service)
         findings = [finding for check in service.checks or ("generic",) for finding in CHECKS[check](session, service)]
     # The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. It decides nothing: the checks do.
     listed = session.runner.run(session.kubectl.get_all(service.namespace))

@@ -21,12 +21,9 @@ from runbooks.checks.cluster import (
     class_check,
     cluster_of,
     deployment_check,
-    exports_of,
-    in_its_namespace,
     make_check,
     network_of,
     object_check,
-    read_exports,
     report,
     run_and_report,
     secret_check,
@@ -40,6 +37,7 @@ from runbooks.core.errors import OpsError
 from runbooks.core.findings import Check, Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.stacks.states import exports_of, in_its_namespace
 from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
 from runbooks.tools.network import Network
 
@@ -130,7 +128,10 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
     """The handbook's last row: the API server is on the tailnet, or is not, as the stack exports it."""
 
     def judge() -> Finding:
-        wanted = exports_of(session, service).get("api_server_proxy_mode")
+        try:
+            wanted = exports_of(session, service).get("api_server_proxy_mode")
+        except OpsError as error:
+            return not_tried(API_AS_SET, error.summary, next_step=error.next_step, deciding=False)
         if wanted is None:
             return not_tried(API_AS_SET, "its stack does not export how it was set", deciding=False)
         operator = cluster_of(session).find(DEPLOYMENTS, OPERATOR_DEPLOYMENT, service.namespace)
@@ -354,7 +355,7 @@ def exported_name_judge(session: Session, item: Exposure) -> Callable[[Exposure]
         if not output:
             continue
         try:
-            exports = read_exports(session, service)
+            exports = exports_of(session, service)
         except OpsError as error:
             why = f"the stack of {service.name} cannot be read: {error.summary}"
             unread = not_tried(NAME_AS_EXPORTED, why, next_step=error.next_step)

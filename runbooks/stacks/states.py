@@ -7,13 +7,14 @@ every secret in it is registered with the masker before anything of it is shown.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runbooks.core.command import Command
 from runbooks.core.errors import OpsError
+from runbooks.stacks.service import Service
 from runbooks.stacks.session import ClearState, Session
 from runbooks.tools import pulumi
 from runbooks.tools.cloud import Cloud, NoAnswer, token_for
@@ -66,6 +67,22 @@ def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -
     if path is not None:
         return pulumi.read_checkpoint(path.read_text(encoding="utf-8"))
     return clear_state(session, stack, after_interrupt=after_interrupt).export
+
+
+def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
+    """What the service's stack exports, secrets as `state_of` has them; nothing where there is no such stack."""
+    stack = session.stack(service)
+    return state_of(session, stack).outputs if has_stack(session, stack) else {}
+
+
+def in_its_namespace(session: Session, service: Service) -> Service:
+    """The service with the namespace that its stack exports: its config may have moved it. Never raises."""
+    try:
+        found = exports_of(session, service).get("k8s_namespace")
+    except OpsError:
+        # Whoever needs the state for more reports why it cannot be read.
+        found = None
+    return replace(service, namespace=found) if isinstance(found, str) and found else service
 
 
 def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False) -> ClearState:
