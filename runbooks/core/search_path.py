@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def find_program(name: str, environ: Mapping[str, str] = os.environ) -> Path | N
         if found and not _leads_into_lab(Path(found)):
             return Path(found).absolute()
     return None
+
+
+def find_beside_python(name: str) -> Path | None:
+    """The program of that name in this Python environment, whether it is on PATH or not."""
+    program = Path(sys.executable).with_name(name).absolute()
+    return program if program.exists() else None
 
 
 def user_path(environ: Mapping[str, str] = os.environ) -> str:

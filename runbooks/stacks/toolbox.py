@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from runbooks.core.errors import OpsError, ToolFailed
-from runbooks.core.search_path import INSTALL, find_program
+from runbooks.core.search_path import INSTALL, find_beside_python, find_program
 from runbooks.stacks.target import Target
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Runs
@@ -67,12 +65,11 @@ def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple
 
 def find_kubectl(target: Target) -> str:
     """The lab's kubectl for the lab; else the one on PATH, else the one of this environment."""
-    beside_python = Path(sys.executable).with_name("kubectl")
-    found = target.own_tool("kubectl") or find_program("kubectl")
-    if found is None and not beside_python.exists():
+    found = target.own_tool("kubectl") or find_program("kubectl") or find_beside_python("kubectl")
+    if found is None:
         raise missing("kubectl", target)
     # Children run in other folders, where a relative entry of PATH leads elsewhere.
-    return str((found or beside_python).absolute())
+    return str(found.absolute())
 
 
 def missing(tool: str, target: Target) -> OpsError:

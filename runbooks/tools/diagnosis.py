@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from runbooks.core.command import Command
 from runbooks.core.errors import OpsError
 from runbooks.core.findings import Finding, failed, not_tried, passed
-from runbooks.core.search_path import find_program
+from runbooks.core.search_path import find_beside_python, find_program
 from runbooks.tools.kubectl import Runs
 
 ANSWER_TIMEOUT = 30.0
@@ -41,8 +39,7 @@ def look(check: str, probe: Callable[[], Finding]) -> Finding:
 def tool_is_there(tool: Tool, runner: Runs) -> Finding:
     """The tool is on PATH or in this environment, and prints a version."""
     check = tool.name
-    beside_python = Path(sys.executable).with_name(tool.name)
-    program = find_program(tool.name) or (beside_python if beside_python.exists() else None)
+    program = find_program(tool.name) or find_beside_python(tool.name)
     if program is None:
         if tool.required:
             return failed(check, "not on PATH", cause=tool.why, next_step=tool.install)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed
 from runbooks.core.names import known
-from runbooks.core.search_path import find_program
+from runbooks.core.search_path import find_beside_python, find_program
 
 ANSWER_TIMEOUT = 60.0
 KINDS = ("Secret", "Dict", "Volume", "Queue")
@@ -104,8 +103,7 @@ class Modal:
 
 def find_modal(environ: Mapping[str, str]) -> Modal:
     """The modal of this environment, else the one on PATH. Raises `ToolFailed` with the install command."""
-    beside_python = Path(sys.executable).with_name("modal")
-    program = beside_python if beside_python.exists() else find_program("modal")
+    program = find_beside_python("modal") or find_program("modal")
     if not program:
         raise ToolFailed("there is no modal", expected="the group `modal` of this environment", next_step="uv sync")
     env = {name: value for name, value in environ.items() if name.startswith("MODAL_")}
