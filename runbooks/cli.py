@@ -53,7 +53,11 @@ CLOSED_OUTPUT = 141
 
 def options_of_environment() -> dict[str, Any]:
     """What plain `inv`, which knows neither `--target` nor `--json`, reads instead."""
-    return {"target": os.environ.get("OPS_TARGET", ""), "json": os.environ.get("OPS_JSON", "") not in {"", "0"}}
+    return {
+        "target": os.environ.get("OPS_TARGET", ""),
+        "json": os.environ.get("OPS_JSON", "") not in {"", "0"},
+        "report": "",
+    }
 
 
 class OpsProgram(Program):
@@ -65,6 +69,7 @@ class OpsProgram(Program):
         ours = [
             Argument(names=("target",), help="Where to work: a name in targets.yaml, or lab (default: OPS_TARGET)."),
             Argument(names=("json",), kind=bool, default=False, help="Print one JSON event a line."),
+            Argument(names=("report",), help="Write the run as a page (FILE.html) or as a comment (FILE.md)."),
         ]
         theirs = [argument for argument in super().core_args() if argument.name in kept]
         for argument in theirs:
@@ -141,6 +146,7 @@ class OpsProgram(Program):
             if not options["target"]:
                 raise Usage("--target was given without a name", expected="a name in targets.yaml, or lab")
         options["json"] = options["json"] or self.args.json.value
+        options["report"] = self.args.report.value or ""
         self.config.ops = options
         if merge:
             self.config.merge()

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 from lab import platform, toolchain
 from runbooks import services
 from runbooks.core.environment import backend_variables, child_environment, secret_variables
-from runbooks.core.errors import NotFound, ToolFailed, Usage, exit_code_of
-from runbooks.core.files import ROOT, make_folder, state_dir
+from runbooks.core.errors import NotFound, OpsError, ToolFailed, Usage, exit_code_of
+from runbooks.core.files import ROOT, Unwritable, make_folder, state_dir
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import Reporter, make_reporter, reporter_in_use
@@ -27,6 +27,7 @@ from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL, user_path
 from runbooks.stacks import environments
 from runbooks.stacks.guard import Cluster, confirm_cluster, kubectl_for, login_variables, private_kubeconfig
+from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
 from runbooks.stacks.toolbox import choose_pulumi, find_tools
@@ -40,8 +41,11 @@ SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
 def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunContext]:
     """Reporter, journal and runner of a run of `task`; the secrets of the environment are registered first.
 
-    `show_children` shows what children print while they print it. The journal ends with the run's exit code.
+    `show_children` shows what children print while they print it. The journal ends with the run's exit code; `--report`
+    is made from it.
     """
+    report = str(getattr(c.config.ops, "report", ""))
+    refuse_other_kind(report)
     masker = Masker(secret_variables(os.environ), public_names=public_names())
     chosen = str(c.config.ops.target or "")
     reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, target=chosen)
@@ -50,7 +54,7 @@ def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunC
     # What `lab.env` put into a shell is for that shell.
     environment = child_environment({**os.environ, "PATH": user_path()})
     show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
-    exit_code = 0
+    exit_code, problem = 0, ""
     try:
         with (
             contextlib.closing(reporter),
@@ -58,10 +62,14 @@ def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunC
         ):
             yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
     except BaseException as error:
-        exit_code = exit_code_of(error)
+        exit_code, problem = exit_code_of(error), "\n".join(error.lines() if isinstance(error, OpsError) else ())
         raise
     finally:
         journal.finish(exit_code)
+        if report:
+            # A report that cannot be written does not hide how the run ended.
+            with contextlib.suppress(Unwritable) if exit_code else contextlib.nullcontext():
+                write_report(journal.path, Path(report).absolute(), services.SERVICES, error=masker.mask_own(problem))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Names, not functions, so that listing the tasks loads no check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, inside, postgres, tailscale
 from runbooks.checks.cluster import Cluster, cluster_of
@@ -58,7 +59,8 @@ def verify_service(session: Session, service: Service) -> Verdict:
     checks = {"failed": verdict.checks(State.FAILED), "not_tried": verdict.checks(State.NOT_TRIED)}
     facts = {"service": service.name, "ok": verdict.ok, "summary": verdict.summary(), **checks}
     session.reporter.event("verdict", **facts)
-    session.journal.write("verdict", **facts)
+    seen = [{**asdict(finding), "state": finding.state.value} for finding in verdict.findings]
+    session.journal.write("verdict", **facts, findings=seen)
     return verdict
 
 

@@ -35,7 +35,7 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
                     session.reporter.quote(f"      {line}")
             objects = [{"op": step.op, "type": step.type, "name": step.name} for step in steps]
             session.reporter.event("drift", service=service.name, objects=objects)
-            session.journal.write("drift", service=service.name, objects=len(steps))
+            session.journal.write("drift", service=service.name, objects=objects)
         differing = [service.name for service, steps in zip(services, found, strict=True) if steps]
         if differing:
             raise UnexpectedChanges(

@@ -132,3 +132,14 @@ def test_a_program_that_asks_the_clock_is_asked_each_time(checkout: Checkout) ->
             assert asked(checkout) == {"glance"}
         assert "its program asks the clock" in checkout.inv("preview.glance", "--only").stdout
     asked(checkout)
+
+
+def test_the_report_of_the_whole_platform(checkout: Checkout, tmp_path: Path) -> None:
+    page, comment = tmp_path / "run.html", tmp_path / "run.md"
+    checkout.inv("--report", str(page), "verify.all").ends_with(0)
+    text = page.read_text()
+    assert text.count('<g class="node">') == len(SERVICES) and len(text) < 500_000
+    assert all(f">{service.name}</text>" in text for service in SERVICES)
+    assert not any(word in text for word in ("<script", "src=", "href="))
+    checkout.inv("preview.all", "--report", str(comment)).ends_with(0)
+    assert len(comment.read_text().splitlines()) <= 60

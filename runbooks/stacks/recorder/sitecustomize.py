@@ -58,7 +58,9 @@ class Recorder:
         self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.facts: set[tuple[str, str | bool]] = set()
         self.events = {"open", *FOLDERS, *OUTSIDE}
-        folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__)}
+        # Imports also look into the executor's folder, which is the first of sys.path.
+        executors = {os.path.dirname(os.path.abspath(word)) for word in sys.orig_argv if EXECUTOR in word}
+        folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__), *executors}
         self.installed = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
         self.programs: dict[str, bool] = {}
 
@@ -103,7 +105,8 @@ class Recorder:
             self.note(*(("outside", f"to write {file}") if writes else ("file", file)))
 
     def is_installed(self, file: str) -> bool:
-        return file.startswith(self.installed) or os.path.realpath(file).startswith(self.installed)
+        folder = os.path.join(file, "")
+        return folder.startswith(self.installed) or os.path.realpath(folder).startswith(self.installed)
 
     def is_program(self, file: str) -> bool:
         """Whether a source file belongs to the program: neither frozen, nor installed, nor the executor, nor this."""

@@ -1,0 +1,377 @@
+"""A run as one page to look at (`--report run.html`) or as a comment of a pull request (`--report run.md`).
+
+Both are made from the run's journal, in which secrets are masked, so that they show what it says and nothing else. The
+page needs no network and no script: styles, the drawing of the graph and the bars are part of it.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runbooks.core.errors import Usage
+from runbooks.core.files import write_atomically
+from runbooks.core.journal import read_journal
+from runbooks.stacks.plan import kind_of
+from runbooks.stacks.service import Service, layers
+from runbooks.stacks.summary import SIGNS, describe_stack
+from runbooks.tools.pulumi import name_of, type_of
+
+KINDS = (".html", ".md")
+MOST_LINES = 60
+"""Of the Markdown: a comment is read in one look."""
+MOST_CHANGES = 200
+"""Of one service on the page; the rest is counted."""
+RESULTS = ("failed", "not verified", "drifted", "changes", "applied", "unchanged", "not asked", "blocked")
+"""What a service may be, the gravest first. Every one is a word beside its colour."""
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What the run says of one service."""
+
+    name: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """Its last plan summary, as `summary_data` has it."""
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    drift: Sequence[Mapping[str, Any]] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """`preview`, `apply`, … → seconds of pulumi."""
+    state: str = ""
+    """`applied`, `failed`, … of the run's summary."""
+
+    @property
+    def result(self) -> str:
+        if self.state == "failed":
+            return "failed"
+        if self.verdict and not self.verdict["ok"]:
+            return "not verified"
+        if self.drift:
+            return "drifted"
+        if self.state == "applied":
+            return "applied"
+        if self.plan.get("waits_for"):
+            return "blocked"
+        if self.plan.get("changes") or self.plan.get("leftovers"):
+            return "changes"
+        return "not asked" if self.plan.get("unchanged_since") else "unchanged"
+
+    @property
+    def about(self) -> str:
+        if self.plan:
+            return describe_stack(self.plan)
+        if self.drift is not None:
+            return f"{len(self.drift)} objects differ" if self.drift else "as applied"
+        return str(self.verdict.get("summary", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """A run as its journal has it."""
+
+    task: str
+    began: str
+    target: Mapping[str, Any]
+    exit_code: int | None
+    error: str
+    parts: tuple[Part, ...]
+    """In the order of the layers, the gravest first within the page's table."""
+
+
+def refuse_other_kind(path: str) -> None:
+    """Raise `Usage` for a report that is neither a page nor Markdown, before the run starts."""
+    if path and Path(path).suffix not in KINDS:
+        raise Usage(f"--report {path} is neither HTML nor Markdown", expected="a file name that ends in .html or .md")
+
+
+def write_report(journal: Path, path: Path, services: Sequence[Service], *, error: str = "") -> None:
+    """Write the report of the run with that journal. Raises `Unwritable`."""
+    run = read_run(read_journal(journal), services, error=error)
+    text = page(run, services) if path.suffix == ".html" else markdown(run)
+    write_atomically(path, text, what="the report")
+
+
+def read_run(records: Sequence[Mapping[str, Any]], services: Sequence[Service], *, error: str = "") -> RunReport:
+    """Read a run's records; those of unknown kinds are skipped."""
+    parts = {service.name: Part(name=service.name) for layer in _layers(services) for service in layer}
+    seen = {name for record in records for name in _add(parts, record)}
+    by_kind = {record["kind"]: record for record in records}
+    head = by_kind.get("run", {})
+    return RunReport(
+        task=str(head.get("task", "")),
+        began=str(head.get("time", "")).replace("T", " ")[:19],
+        target=by_kind.get("target", {}),
+        exit_code=by_kind.get("end", {}).get("exit_code"),
+        error=error,
+        parts=tuple(part for name, part in parts.items() if name in seen),
+    )
+
+
+def _add(parts: Mapping[str, Part], record: Mapping[str, Any]) -> Iterator[str]:
+    """Add to the parts what a record says of them; yields the names of those that belong to the run."""
+    match record:
+        case {"kind": "plan", "stacks": stacks}:
+            for stack in (stack for stack in stacks if stack["service"] in parts):
+                parts[stack["service"]].plan = stack
+                yield stack["service"]
+        case {"kind": "verdict", "service": name} if name in parts:
+            parts[name].verdict = record
+            yield name
+        case {"kind": "drift", "service": name, "objects": list() as objects} if name in parts:
+            parts[name].drift = objects
+            yield name
+        case {"kind": "summary"}:
+            for state in ("unchanged", "applied", "failed", "not_started"):
+                for name in record.get(state, ()):
+                    parts[name].state = state
+        case {"kind": "command", "title": str(title), "seconds": float(seconds)}:
+            verb, _, name = title.rpartition(" ")
+            if name in parts and verb in {"preview", "apply", "look for drift of"}:
+                parts[name].seconds[verb] = parts[name].seconds.get(verb, 0.0) + seconds
+
+
+def _layers(services: Sequence[Service]) -> list[tuple[Service, ...]]:
+    return layers([service.name for service in services], services)
+
+
+def _counts(run: RunReport) -> str:
+    found = [part.result for part in run.parts]
+    return ", ".join(f"{found.count(result)} {result}" for result in RESULTS if result in found) or "no service"
+
+
+def _ranked(run: RunReport) -> list[Part]:
+    return sorted(run.parts, key=lambda part: RESULTS.index(part.result))
+
+
+def _findings(part: Part, *states: str) -> list[Mapping[str, Any]]:
+    return [found for found in part.verdict.get("findings", ()) if found["state"] in states]
+
+
+# Markdown
+
+
+def markdown(run: RunReport) -> str:
+    """A comment of at most `MOST_LINES` lines: what changed comes first, the rest is counted."""
+    lines = [
+        f"**`{run.task}`** on {_code(run.target.get('target', '?'))}, {run.began} UTC: {_counts(run)}",
+        "",
+        "| service | result | what |",
+        "|---|---|---|",
+    ]
+    details: list[str] = []
+    for part in _ranked(run):
+        if part.result in {"unchanged", "not asked"}:
+            continue
+        lines.append(f"| {part.name} | {part.result} | {_cell(part.about)} |")
+        details += [
+            f"- {part.name}: {SIGNS.get(change['verb'], '?')} {_code(_object(change['urn']))}"
+            + (f" ({_cell(change['why'])})" if change["why"] else "")
+            for change in part.plan.get("changes", ())
+        ]
+        details += [
+            f"- {part.name}: FAILED {_cell(found['check'])}: {_cell(found['evidence'])}"
+            for found in _findings(part, "failed")
+        ]
+    quiet = [part.name for part in run.parts if part.result in {"unchanged", "not asked"}]
+    if quiet:
+        lines.append(f"| {len(quiet)} more | unchanged | {', '.join(quiet)} |")
+    if run.error:
+        lines += ["", f"> {_cell(run.error)}"]
+    room = MOST_LINES - len(lines) - 3
+    shown, rest = (details, 0) if len(details) <= room else (details[: room - 1], len(details) - room + 1)
+    if shown:
+        lines += ["", *shown, *([f"- … {rest} more"] if rest else [])]
+    return "\n".join(lines) + "\n"
+
+
+def _object(urn: str) -> str:
+    return f"{kind_of(type_of(urn))} {name_of(urn)}"
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _code(text: object) -> str:
+    return f"`{str(text).replace('`', chr(39))}`"
+
+
+# The page
+
+STYLE = """\
+:root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;
+--failed:#cf222e;--not-verified:#bc4c00;--drifted:#bc4c00;--changes:#0969da;--applied:#1a7f37;--unchanged:#57606a;
+--not-asked:#6e7781;--blocked:#8250df}
+@media (prefers-color-scheme:dark){:root{--bg:#0d1117;--fg:#e6edf3;--soft:#9198a1;--line:#30363d;--box:#161b22;
+--failed:#ff7b72;--not-verified:#ffa657;--drifted:#ffa657;--changes:#79c0ff;--applied:#56d364;--unchanged:#9198a1;
+--not-asked:#8b949e;--blocked:#d2a8ff}}
+body{margin:0 auto;max-width:68rem;padding:1rem;font:15px/1.5 system-ui,sans-serif;background:var(--bg);color:var(--fg)}
+h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
+p.facts,small,.soft{color:var(--soft)}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
+code,pre{font:13px/1.45 ui-monospace,monospace}
+pre{margin:.2rem 0 .6rem;padding:.5rem;background:var(--box);overflow-x:auto;white-space:pre-wrap;
+overflow-wrap:anywhere}
+details{border:1px solid var(--line);border-radius:6px;margin:.4rem 0;padding:.3rem .7rem}
+summary{cursor:pointer}
+.tag{font-weight:600;white-space:nowrap}
+.error{border-left:4px solid var(--failed);padding:.3rem .8rem;background:var(--box)}
+.bar{display:flex;height:.8rem;min-width:8rem;background:var(--box)}
+.bar i{display:block;height:100%}
+.bar .preview{background:var(--changes)}.bar .apply{background:var(--applied)}.bar .drift{background:var(--drifted)}
+svg text{font:13px system-ui,sans-serif;fill:var(--fg)}svg .soft{fill:var(--soft);font-size:11px}
+svg path{stroke:var(--line);fill:none;stroke-width:1.5}svg rect{fill:var(--box);stroke-width:2}
+""" + "".join(
+    f".{name.replace(' ', '-')}{{color:var(--{name.replace(' ', '-')})}}"
+    f"svg .{name.replace(' ', '-')}{{stroke:var(--{name.replace(' ', '-')});color:inherit}}\n"
+    for name in RESULTS
+)
+
+
+def page(run: RunReport, services: Sequence[Service]) -> str:
+    """The whole page; every text of the run is escaped."""
+    shown = {part.name for part in run.parts}
+    body = [
+        *_head(run),
+        "<h2>Services</h2>",
+        f'<div class="scroll">{_drawing(run, [service for service in services if service.name in shown])}</div>',
+        *_table(run),
+        *_details(run),
+        *_checks(run),
+        *_timings(run),
+        *_not_asked(run),
+    ]
+    title = _e(f"{run.task} on {run.target.get('target', '?')}")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{STYLE}</style></head>\n'
+        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
+    )
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _tag(result: str) -> str:
+    return f'<span class="tag {result.replace(" ", "-")}">{result}</span>'
+
+
+def _head(run: RunReport) -> Iterator[str]:
+    facts = {name: run.target.get(name, "") for name in ("stack", "backend", "cluster", "pulumi")}
+    ended = "still running" if run.exit_code is None else f"exit {run.exit_code}"
+    yield f"<h1>{_e(run.task)} on {_e(run.target.get('target', '?'))}: {_e(_counts(run))}</h1>"
+    shown = " · ".join(f"{name} {_e(value)}" for name, value in facts.items() if value)
+    yield f'<p class="facts">{_e(run.began)} UTC · {ended} · {shown}</p>'
+    if run.error:
+        yield f'<pre class="error">{_e(run.error)}</pre>'
+
+
+def _drawing(run: RunReport, services: Sequence[Service]) -> str:
+    """The graph, a column for each layer: what a service needs stands to its left."""
+    columns = layers([service.name for service in services], services)
+    width, height, box = 190, 44, (150, 34)
+    place = {
+        service.name: (10 + column * width, 10 + row * height)
+        for column, layer in enumerate(columns)
+        for row, service in enumerate(layer)
+    }
+    lines = []
+    for service in services:
+        for need in service.needs:
+            if need in place:
+                (x1, y1), (x2, y2) = place[need], place[service.name]
+                start, middle = x1 + box[0], (x1 + box[0] + x2) // 2
+                curve = f"M{start} {y1 + 17}C{middle} {y1 + 17} {middle} {y2 + 17} {x2} {y2 + 17}"
+                lines.append(f'<path d="{curve}"/>')
+    nodes = []
+    for part in run.parts:
+        x, y = place[part.name]
+        kind = part.result.replace(" ", "-")
+        nodes.append(
+            f'<g class="node"><rect class="{kind}" x="{x}" y="{y}" width="{box[0]}" height="{box[1]}" rx="5"/>'
+            f'<text x="{x + 8}" y="{y + 15}">{_e(part.name)}</text>'
+            f'<text class="soft" x="{x + 8}" y="{y + 28}">{part.result}</text></g>'
+        )
+    size = (len(columns) * width, 20 + height * max((len(layer) for layer in columns), default=0))
+    label = _e(f"Dependencies: {', '.join(f'{part.name} {part.result}' for part in run.parts)}")
+    return (
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" '
+        f'height="{size[1]}">{"".join(lines)}{"".join(nodes)}</svg>'
+    )
+
+
+def _table(run: RunReport) -> Iterator[str]:
+    yield '<div class="scroll"><table><tr><th>service<th>result<th>what<th>checks</tr>'
+    for part in _ranked(run):
+        checks = _e(part.verdict.get("summary", ""))
+        yield f"<tr><td>{_e(part.name)}<td>{_tag(part.result)}<td>{_e(part.about)}<td>{checks}</tr>"
+    yield "</table></div>"
+
+
+def _details(run: RunReport) -> Iterator[str]:
+    changing = [part for part in _ranked(run) if part.plan.get("changes") or part.drift]
+    if changing:
+        yield "<h2>What changes</h2>"
+    for part in changing:
+        changes = part.plan.get("changes", ())
+        yield f"<details{' open' if len(changes) <= 12 else ''}><summary>{_e(part.name)}: {_e(part.about)}</summary>"
+        for change in changes[:MOST_CHANGES]:
+            why = f' <span class="failed">{_e(change["why"])}</span>' if change["why"] else ""
+            yield f"<div><code>{_e(SIGNS.get(change['verb'], '?'))}</code> {_e(_object(change['urn']))}{why}</div>"
+            if change.get("properties"):
+                yield f"<pre>{_e(chr(10).join(change['properties']))}</pre>"
+        if len(changes) > MOST_CHANGES:
+            yield f'<div class="soft">… {len(changes) - MOST_CHANGES} more</div>'
+        for each in part.drift or ():
+            yield f"<div><code>{_e(each['op'])}</code> {_e(each['type'])} {_e(each['name'])}</div>"
+        yield "</details>"
+
+
+def _checks(run: RunReport) -> Iterator[str]:
+    checked = [part for part in _ranked(run) if part.verdict.get("findings")]
+    if checked:
+        yield "<h2>Checks, with what each saw</h2>"
+    for part in checked:
+        is_open = " open" if _findings(part, "failed") else ""
+        yield f"<details{is_open}><summary>{_e(part.name)}: {_e(part.verdict['summary'])}</summary><table>"
+        for found in _findings(part, "failed", "passed", "not tried"):
+            kind = {"failed": "failed", "passed": "applied"}.get(found["state"], "unchanged")
+            more = "".join(f"<br><small>{_e(found[name])}</small>" for name in ("cause", "next_step") if found[name])
+            yield (
+                f'<tr><td><span class="tag {kind}">{_e(found["state"])}</span><td>{_e(found["check"])}'
+                f"<br><small>{_e(found['subject'])}</small><td>{_e(found['evidence'])}{more}</tr>"
+            )
+        yield "</table></details>"
+
+
+def _timings(run: RunReport) -> Iterator[str]:
+    timed = [part for part in run.parts if part.seconds]
+    longest = max((sum(part.seconds.values()) for part in timed), default=0.0)
+    if not timed:
+        return
+    yield "<h2>Time that pulumi took</h2><div class='scroll'><table>"
+    for part in timed:
+        bars = "".join(
+            f'<i class="{verb.split()[-2] if " " in verb else verb}" style="width:{100 * seconds / longest:.1f}%" '
+            f'title="{_e(verb)} {seconds:.1f} s"></i>'
+            for verb, seconds in part.seconds.items()
+        )
+        words = ", ".join(f"{verb.removesuffix(' of')} {seconds:.1f} s" for verb, seconds in part.seconds.items())
+        yield f'<tr><td>{_e(part.name)}<td><div class="bar">{bars}</div><td>{_e(words)}</tr>'
+    yield "</table></div>"
+
+
+def _not_asked(run: RunReport) -> Iterator[str]:
+    skipped = [part for part in run.parts if part.plan.get("unchanged_since")]
+    if not skipped:
+        return
+    yield "<h2>Not asked again</h2><p>Everything that determines their plans is as it was when they last had no change."
+    yield "What was changed by hand in the cluster shows <code>./inv drift.all</code>.</p><ul>"
+    yield from (f"<li>{_e(part.name)}: since {_e(part.plan['unchanged_since'])}</li>" for part in skipped)
+    yield "</ul>"
