@@ -49,6 +49,7 @@ def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
     def run(c: Context, **options: Any) -> Any:
         return body(c, names, **options)
 
+    # invoke reads a task's options from the signature of its function.
     signature = inspect.signature(body)
     hidden = {"names"} if name == CHANGED else {"names", "since"}
     options = [parameter for parameter in signature.parameters.values() if parameter.name not in hidden]

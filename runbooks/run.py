@@ -228,6 +228,7 @@ def pulumi_environment(
         "PULUMI_HOME": str(home),
         "PULUMI_CREDENTIALS_PATH": str(credentials.absolute()),
         "KUBECONFIG": str(kubeconfig),
+        # pulumi has uv sync the environment before each program: never from the network, and never to other versions.
         "UV_FROZEN": "1",
         "UV_OFFLINE": "1",
         # They live for seconds, so they collect garbage less often (6 % less CPU, 18 MB more), up to a limit.

@@ -186,6 +186,7 @@ class Child:
         self._guard: OrphanGuard | None = None
         self._unwritten = memoryview(command.stdin or b"")
         self.started = time.monotonic()
+        # A session of its own: Ctrl-C of the terminal reaches this process alone, which passes it on once.
         self._process = subprocess.Popen(  # noqa: S603 - an argv, never a shell
             command.argv,
             executable=program,

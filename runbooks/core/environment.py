@@ -30,6 +30,7 @@ _SECRET_VARIABLE = re.compile(
     r"TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIAL|CONNECTION_STRING|(API|ACCESS|PRIVATE|AUTH|STORAGE)_?KEY",
     re.IGNORECASE,
 )
+# They name a file, a place or an account, and are not secret themselves.
 _NOT_A_VALUE = re.compile(r"(_FILE|_PATH|_DIR|_ID|_STORE|_URL)$", re.IGNORECASE)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true", "NO_COLOR": "1"}

@@ -42,6 +42,7 @@ def make_folder(path: Path, what: str) -> None:
 def write_new(path: Path, text: str, what: str) -> None:
     """Write a private file (0600) that must not exist yet. Raises `Unwritable` and leaves no half of a file."""
     with writing(what, path):
+        # The mode is set as the file is made: before a later chmod another user could open it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -60,11 +61,13 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644, what: str = ""
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
+                # Without it a power cut after the rename may leave an empty file under the name.
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        # The rename itself is on the disk only with its folder.
         sync_folder(path.parent)
 
 
@@ -91,6 +94,7 @@ def discard_output(stream: TextIO | None) -> None:
     What is still in its buffer is dropped as well, also when the interpreter ends.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
+        # In place of its descriptor: the interpreter flushes this same stream once more at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
         os.close(nowhere)

@@ -84,6 +84,7 @@ def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | Non
     stopped_at = ""
     for check in checks:
         if stopped_at:
+            # Behind a broken link it would fail for the same cause, in other words.
             found = not_tried(check.name, f"needs: {stopped_at}")
         else:
             found = look_until(check, clock or Clock())
@@ -102,6 +103,7 @@ def look_until(check: Check, clock: Clock) -> Finding:
         if found.state is not State.FAILED or found.final or waited >= check.patience:
             break
         clock.sleep(min(LOOK_AGAIN, check.patience - waited))
+    # The time shows the user that waiting longer is unlikely to help.
     if found.state is State.FAILED and waited >= 1:
         return replace(found, evidence=f"{found.evidence} (after {waited:.0f} s)")
     return found

@@ -63,6 +63,7 @@ class Masker:
                     continue
                 self._values.add(value)
                 for pattern, rule in patterns_of(value, self._public_names):
+                    # Two values may share a spelling: the stricter rule hides both.
                     self._patterns[pattern] = min(rule, self._patterns.get(pattern, rule))
                 self._search = None
 
@@ -82,6 +83,7 @@ class Masker:
         return self._mask(text.encode("utf-8", "surrogatepass"), own=own).decode("utf-8", "surrogatepass")
 
     def _mask(self, data: bytes, *, own: bool) -> bytes:
+        # Built when something is shown: before that, values are registered one after the other.
         search = self._search
         if search is None:
             with self._lock:
@@ -113,6 +115,7 @@ def patterns_of(value: str, public_names: frozenset[str] = frozenset()) -> Itera
     for pattern, rule_here in _spellings(value, core, rule):
         for piece in _pieces(forms.without_colour(pattern)):
             if len(piece) >= _SHORTEST:
+                # A short piece of a long value would be found inside ordinary words.
                 yield piece, max(rule_here, Rule.TOKEN) if len(piece) < _SHORT_BELOW else rule_here
     for line in forms.secret_lines(core):
         line_rule = rule_of(line, public_names)
@@ -154,6 +157,7 @@ class _Search:
         `cuts` are the places where a colour code separated two words.
         """
         found = []
+        # Overlapping matches too: a secret may begin inside another one.
         for index, start, end in self._automaton.find_matches_as_indexes(text, overlapping=True):
             rule = self._rules[index]
             if rule is Rule.ANYWHERE or (

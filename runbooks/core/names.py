@@ -14,6 +14,7 @@ def nearest(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
     def likeness(candidate: str) -> tuple[float, str]:
         return (-SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio(), candidate)
 
+    # The three best, however unlike: a user who is far off still sees what there is.
     return sorted(set(candidates), key=likeness)[:n]
 
 

@@ -38,6 +38,7 @@ OWN_FACTS = frozenset(
     }
 )
 """Facts of an event that hold our own sentences, in which public names stay readable."""
+# The tasks of the lab and of the repository itself take no target.
 _COMMAND = re.compile(r"\./inv (?=[a-z])(?!lab\.|test\b|check\b)")
 _in_use: list[Reporter] = []
 """The reporter of this process: a run has one terminal, and what ends the run is reported there, masked too."""
@@ -161,6 +162,7 @@ class Reporter:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; cells are masked like what a tool prints, but for those of a column called `service`."""
+        # Of plain text: `cut`, `awk` and screen readers can follow it.
         cells = [list(columns), *self._cells(columns, rows)]
         widths = [max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(len(columns))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
@@ -229,6 +231,7 @@ class Reporter:
                 stream.write(text)
                 stream.flush()
             except UnicodeEncodeError:
+                # A terminal without UTF-8: a question mark is better than a run that ends half-way.
                 encoding = stream.encoding or "ascii"
                 stream.write(text.encode(encoding, "replace").decode(encoding))
                 stream.flush()
@@ -277,6 +280,7 @@ class JsonReporter(Reporter):
         self.event("line", text=text)
 
     def quote(self, text: str) -> None:
+        # Not through `event`: there `text` is a sentence of our own, in which public names stay readable.
         self._print_event("quote", text=self._masker.mask(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -371,6 +375,7 @@ class LiveReporter(Reporter):
         from rich.text import Text
 
         text = Text(self._finding_text(found))
+        # The mark alone is coloured.
         text.stylize({State.PASSED: "green", State.FAILED: "bold red"}.get(found.state, "yellow"), 2, 6)
         self._print_styled(text)
 

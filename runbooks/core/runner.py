@@ -112,6 +112,7 @@ class SignalRelay:
         self.seen.append(signum)
         for child in self.running:
             child.forward(_FORWARDED_AS[signum])
+        # Raised in the middle of a command, it would leave a child without its parent.
         if not self._commands:
             previous = self._previous.get(signum)
             if not callable(previous):
@@ -213,6 +214,7 @@ class Runner:
             program = resolve_program(command, environment)
             self.masker.register_all(secret_variables(command.env))
             if command.mutates:
+                # On the disk before it starts: a killed run then shows what it was doing.
                 self.journal.write("start", title=command.title, argv=command.argv)
                 self._refuse_if_interrupted(command, seen)
             callbacks = [_Callback(on_line)] if on_line else []

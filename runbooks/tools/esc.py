@@ -293,6 +293,7 @@ def read_list(text: str, organization: str) -> tuple[EnvironmentName, ...]:
     names = []
     for line in text.splitlines():
         parts = line.strip().split("/")
+        # The CLI leaves the organization out where it is the default one.
         if len(parts) == 2:
             parts = [organization, *parts]
         if len(parts) == 3 and parts[0] == organization:
@@ -419,6 +420,7 @@ def judge(
     facts = {"name": name.short if name else "the organization", "login": login}
     for known in KNOWN:
         error = known.explain(text, facts)
+        # On a whole organization a 404 is not about an environment.
         if error is not None and not (known.error is NotFound and name is None):
             raise error
     if name is not None and DIAGNOSTIC.search(text):

@@ -87,6 +87,7 @@ class Changed:
 
 
 def read_changed(outcome: Outcome) -> tuple[Changed, ...]:
+    # Separated by NUL, as a name may hold any other character.
     fields = outcome.stdout.split("\0")
     return tuple(Changed(status=kind[:1], path=path) for kind, path in zip(fields[::2], fields[1::2], strict=False))
 
@@ -107,6 +108,7 @@ def read_commit(outcome: Outcome, ref: str) -> str:
     """
     found = outcome.stdout.strip()
     message = outcome.shown_stderr.strip()
+    # With `--quiet` git prints nothing for an unknown name: a message means that git itself failed.
     if not outcome.ok and message:
         raise ToolFailed(
             f"git cannot look for the commit {ref!r}: {message.splitlines()[0]}",

@@ -184,13 +184,14 @@ def _words(process: Path) -> list[str]:
 
 def process_is_alive(pid: int) -> bool:
     """Whether a process with that number exists, of any user; a zombie does not count."""
+    # `kill` takes 0 for the whole group, and -1 for every process.
     if pid <= 0:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it exists, and belongs to another user
         return True
     return _stat_fields(pid)[:1] != ["Z"]
 

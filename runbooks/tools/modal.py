@@ -44,6 +44,7 @@ def needs_of(source: str) -> tuple[Need, ...]:
     Raises `ToolFailed` for a source that is not valid Python, or a name that is known only when it runs.
     """
     try:
+        # Read, not imported: the app's packages may be in its image alone.
         tree = ast.parse(source)
     except SyntaxError as error:
         raise ToolFailed(
@@ -127,6 +128,7 @@ def read_names(outcome: Outcome) -> frozenset[str]:
     if not outcome.ok:
         raise failure(outcome)
     try:
+        # Whatever the case of the key: `Name` in some of its lists.
         rows = json.loads(outcome.stdout or "[]")
         return frozenset(str({key.lower(): value for key, value in row.items()}["name"]) for row in rows)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

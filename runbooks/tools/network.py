@@ -128,6 +128,7 @@ def _first_answer(connection: http.client.HTTPConnection, path: str, headers: Ma
 
 def _body(answer: http.client.HTTPResponse) -> str:
     parts, left, deadline = [], BODY_LIMIT, time.monotonic() + PATIENCE
+    # `read` would wait for a server that sends a byte a second.
     while left > 0 and (part := answer.read1(left)):
         parts.append(part)
         left -= len(part)

@@ -492,7 +492,7 @@ def read_event(line: str) -> Event | None:
         return None
     try:
         answer = json.loads(line)
-    except json.JSONDecodeError:
+    except json.JSONDecodeError:  # a provider may print anything between the events
         return None
     name = next((key for key in answer if key.endswith("Event")), None)
     if name is None:

@@ -74,5 +74,6 @@ def texts_in(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from texts_in(inner)
+    # `true` and `false` are in every output.
     elif value is not None and not isinstance(value, bool) and value != "":
         yield str(value)

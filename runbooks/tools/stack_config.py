@@ -110,6 +110,7 @@ def bound_names(top: Any, path: Path) -> list[str]:
 
 def is_same(entry: str, name: str) -> bool:
     """Whether an entry names the environment `<project>/<env>`, whatever its version and organization."""
+    # An environment without a project is in the project `default`.
     parts = re.sub(r"[@:][^/]*$", "", entry).split("/")
     return "/".join(["default", *parts][-2:]) == name
 
