@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from invoke import task
@@ -159,8 +160,6 @@ def bind(c: Any, env: str, service: str = "") -> None:
 
     stitch/prod@7 binds that revision, stitch/prod the newest or the one that is bound already.
     """
-    from dataclasses import replace
-
     from runbooks.run import open_session
     from runbooks.stacks import environments, wiring
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from invoke import Context
 
 from runbooks.collection import command_again, each_service
@@ -13,8 +15,6 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
 
     --to names the commit. --yes approves changes that are not destructive where there is no terminal.
     """
-    from dataclasses import replace
-
     from runbooks.checks.of_service import prove
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
