@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pulumi_esc_sdk import EscClient, models
+from pulumi_esc_sdk import EscClient
 from pulumi_esc_sdk.configuration import Configuration
 from pulumi_esc_sdk.exceptions import ApiException, BadRequestException, NotFoundException
 
@@ -61,18 +61,6 @@ def test_environments_are_listed_while_they_are_there(client: EscClient, environ
     client.delete_environment(ORG, "app", "other")
     with pytest.raises(NotFoundException):
         client.get_environment(ORG, "app", "other")
-
-
-def test_a_definition_is_read_back_with_its_secret_encrypted(client: EscClient, environment: str) -> None:
-    definition, raw = client.get_environment(ORG, "shared", "base")
-    assert "# where the database is" in raw.decode()
-    assert "a-long-password" not in raw.decode()
-    stored = definition.values.additional_properties["postgres"]
-    assert stored["port"] == 5432
-    assert set(stored["password"]["fn::secret"]) == {"ciphertext"}
-    decrypted, text = client.decrypt_environment(ORG, "shared", "base")
-    assert decrypted.values.additional_properties["postgres"]["password"] == {"fn::secret": "a-long-password"}
-    assert "# where the database is" in text
 
 
 def test_pushing_back_what_was_read_keeps_the_secret(client: EscClient, environment: str) -> None:
@@ -157,15 +145,6 @@ def test_a_definition_is_checked_without_being_stored(client: EscClient, environ
         'environment "shared/none" not found',
         'unknown property "nope"',
     ]
-
-
-def test_an_environment_made_from_objects(client: EscClient, environment: str) -> None:
-    values = models.EnvironmentDefinitionValues(additional_properties={"a": {"b": 1}})
-    client.create_environment(ORG, "app", "objects")
-    client.update_environment(ORG, "app", "objects", models.EnvironmentDefinition(values=values))
-    _, found, _ = client.open_and_read_environment(ORG, "app", "objects")
-    assert found == {"a": {"b": 1}}
-    client.delete_environment(ORG, "app", "objects")
 
 
 def test_a_clone_has_the_definition_and_what_is_asked_for(client: EscClient, environment: str) -> None:

@@ -151,14 +151,6 @@ def test_secrets_of_the_config_are_there_only_when_asked_for() -> None:
     assert "hunter2-correct-horse" in list(secrets_in_config(clear))
 
 
-def test_first_preview_creates_everything() -> None:
-    preview = pulumi.read_preview(recorded("03")[0]["stdout"])
-    assert preview.change_summary == {"create": 4}
-    assert [step.op for step in preview.changes] == ["create"] * 4
-    assert preview.settings["sample:password"] == "[secret]"
-    assert preview.diagnostics == ()
-
-
 def test_replace_names_what_forces_it() -> None:
     preview = pulumi.read_preview(recorded("06")[0]["stdout"])
     ops = {step.name: step for step in preview.steps}

@@ -52,12 +52,6 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Eva
     return made
 
 
-def test_one_process_serves_many_calls(make: Callable[[str], Evaluator]) -> None:
-    evaluator = make(PID)
-    assert evaluator.check("a/b", "") == evaluator.open("a/b", "")
-    evaluator.stop()
-
-
 def test_questions_are_answered_in_between(make: Callable[[str], Evaluator]) -> None:
     body = 'answer = {"environment": [ask("environment", "known"), ask("environment", "none"), ask("stack", "p/s")]}'
     evaluator = make(body)

@@ -26,14 +26,6 @@ from tests.unit.cloud.operation import STACK, Operation, create_stack, deploymen
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_account_is_one_user_in_one_organization(caller: Caller) -> None:
-    user = caller.get("/api/user")
-    assert user["githubLogin"] == "lab"
-    assert user["organizations"] == [{"githubLogin": "organization", "name": "organization"}]
-    assert caller.get("/api/user/organizations/default") == {"gitHubLogin": "organization"}
-    assert caller.get("/api/capabilities") == {"capabilities": []}
-
-
 @pytest.mark.parametrize("authorization", ["", "token", "token ", "token x", "Bearer {token}", "update-token {token}"])
 @pytest.mark.parametrize("path", ["/api/user", "/api/nothing"])
 def test_without_the_token_nothing_is_answered(caller: Caller, path: str, authorization: str) -> None:

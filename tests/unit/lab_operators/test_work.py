@@ -41,18 +41,6 @@ def start() -> Iterator[Start]:
     loop.close()
 
 
-def test_hands_a_key_to_its_controller(start: Start) -> None:
-    seen, done = [], threading.Event()
-
-    def look(namespace: str, name: str) -> None:
-        seen.append((namespace, name))
-        done.set()
-
-    start({"thing": look}).add("thing", "here", "one")
-    assert done.wait(5)
-    assert seen == [("here", "one")]
-
-
 def test_a_key_that_comes_due_while_busy_is_looked_at_once_more(start: Start) -> None:
     entered, leave, twice = threading.Event(), threading.Event(), threading.Event()
     running: list[int] = []

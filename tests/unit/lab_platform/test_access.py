@@ -15,7 +15,7 @@ from cryptography import x509
 from lab import platform, toolchain
 from lab.platform import start, target
 from lab.platform.control_plane import PORTS, ControlPlane
-from lab.platform.paths import LabPaths, write_private
+from lab.platform.paths import LabPaths
 from lab.toolchain import Found
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH
 from runbooks.core.errors import OpsError
@@ -245,13 +245,3 @@ def test_a_start_in_a_shell_with_lab_env_makes_no_link_to_itself(
         assert all(entry.resolve(strict=True).exists() for entry in entries)
         assert (paths.credentials / "plugins").resolve() == tmp_path / "home" / ".pulumi" / "plugins"
         assert not any(entry.resolve().is_relative_to(paths.lab) for entry in entries if entry.name != "pulumi")
-
-
-def test_a_private_file_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    path.chmod(0o644)
-    write_private(path, "new")
-    assert path.read_text() == "new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]

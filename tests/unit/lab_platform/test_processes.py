@@ -116,8 +116,3 @@ def test_the_memory_of_descendants_counts(tmp_path: Path) -> None:
         for process in processes.of_lab(tmp_path):
             processes.send(process, signal.SIGKILL)
         assert processes.wait_until(lambda: not processes.of_lab(tmp_path), 5)
-
-
-def test_memory_and_name_of_this_process() -> None:
-    assert processes.memory_of_tree(os.getpid()) > 1024**2
-    assert "python" in processes.name_of(os.getpid()) or "pytest" in processes.name_of(os.getpid())

@@ -192,10 +192,6 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_file_is_an_empty_record(tmp_path: Path) -> None:
-    assert Record.load(tmp_path / "lab.json") == Record()
-
-
 @pytest.mark.parametrize(
     "content",
     [
