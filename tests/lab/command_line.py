@@ -29,7 +29,7 @@ BASIC_PROGRAMS = ("sh", "env", "cat", "sed", "head", "git", "uname", "readlink",
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class Result:
     """How a command line ended."""
 
     code: int
@@ -182,14 +182,14 @@ class Checkout(Lab):
             **options,
         )
 
-    def inv(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None, **more: Any) -> Said:
+    def inv(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None, **more: Any) -> Result:
         """`./inv WORDS` to its end."""
         started = time.monotonic()
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
         child = self.start(*words, env=dict(env or {}), stdin=source, **more)
         return finished(child, stdin=stdin, started=started)
 
-    def typed(self, *words: str, answers: Sequence[tuple[str, str]], env: Mapping[str, str] | None = None) -> Said:
+    def typed(self, *words: str, answers: Sequence[tuple[str, str]], env: Mapping[str, str] | None = None) -> Result:
         """`./inv WORDS` on a terminal, where each question (a part of it) gets its answer."""
         started = time.monotonic()
         ours, theirs = pty.openpty()
@@ -200,8 +200,8 @@ class Checkout(Lab):
         finally:
             os.close(ours)
             os.close(theirs)
-        said = finished(child, started=started)
-        return replace(said, stdout=shown)
+        result = finished(child, started=started)
+        return replace(result, stdout=shown)
 
     # --- what a run leaves ------------------------------------------------------------------------------------------
 
@@ -236,12 +236,12 @@ class Deployed:
     """A checkout after its first `./inv deploy.postgres`."""
 
     checkout: Checkout
-    said: Said
+    result: Result
     changed_files: str
     """What git found changed right afterwards."""
 
 
-def finished(child: subprocess.Popen[str], *, stdin: str | None = None, started: float | None = None) -> Said:
+def finished(child: subprocess.Popen[str], *, stdin: str | None = None, started: float | None = None) -> Result:
     """Wait for a started command line; one that takes too long is ended with all that it started."""
     began = time.monotonic() if started is None else started
     try:
@@ -250,7 +250,7 @@ def finished(child: subprocess.Popen[str], *, stdin: str | None = None, started:
         os.killpg(child.pid, signal.SIGTERM)
         stdout, stderr = child.communicate()
         raise AssertionError(f"./inv did not end within {PATIENCE:.0f} s\n{stdout}\n{stderr}") from None
-    return Said(code=child.returncode, stdout=stdout, stderr=stderr, seconds=time.monotonic() - began)
+    return Result(code=child.returncode, stdout=stdout, stderr=stderr, seconds=time.monotonic() - began)
 
 
 def _answered(child: subprocess.Popen[str], terminal: int, answers: list[tuple[str, str]]) -> str:

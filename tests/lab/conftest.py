@@ -41,14 +41,14 @@ def helm() -> Path:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """What the README's first command gives: a checkout in which `./inv deploy.postgres` was run, and what it said."""
+    """What the README's first command gives: a checkout in which `./inv deploy.postgres` was run, and its result."""
     with first_run(tmp_path_factory.mktemp("command-line"), "deploy.postgres") as done:
         yield done
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """A checkout in which `./inv deploy.all` was run as the first command, and what it said."""
+    """A checkout in which `./inv deploy.all` was run as the first command, and its result."""
     with first_run(tmp_path_factory.mktemp("whole"), "deploy.all") as done:
         yield done
 
@@ -65,8 +65,8 @@ def first_run(folder: Path, *words: str) -> Iterator[Deployed]:
     checkout = Checkout(folder / "checkout", folder / "state")
     commit_everything(checkout.root)
     try:
-        said = checkout.inv(*words)
-        yield Deployed(checkout=checkout, said=said, changed_files=git_status(checkout.root))
+        result = checkout.inv(*words)
+        yield Deployed(checkout=checkout, result=result, changed_files=git_status(checkout.root))
     finally:
         platform.reset(folder / "state", print)
 
@@ -74,5 +74,5 @@ def first_run(folder: Path, *words: str) -> Iterator[Deployed]:
 @pytest.fixture(scope="session")
 def probe_checkout(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> ProbeCheckout:
     """Another checkout on the same lab, with the service `probe`, in which tests may change what they like."""
-    assert deployed.said.code == 0, deployed.said.all
+    assert deployed.result.code == 0, deployed.result.all
     return ProbeCheckout(tmp_path_factory.mktemp("probe") / "checkout", deployed.checkout.state_dir)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from runbooks.tools.pulumi_home import LANGUAGE_HOST
-from tests.lab.command_line import Checkout, Said
+from tests.lab.command_line import Checkout, Result
 
 PROVIDER = "pulumi-resource-kubernetes"
 SERVICE = """
@@ -192,7 +192,7 @@ class ProbeCheckout(Checkout):
         """The same with the pulumi that records signals."""
         return {"PATH": f"{self.recorder}:{self.environment()['PATH']}"}
 
-    def at_home(self, *words: str, **more: Any) -> Said:
+    def at_home(self, *words: str, **more: Any) -> Result:
         """`./inv --target home WORDS`."""
         return self.inv("--target", "home", *words, env=self.with_pulumi | more.pop("env", {}), **more)
 

@@ -9,7 +9,7 @@ import pytest
 
 from runbooks.services import SERVICES
 from runbooks.stacks.service import Service
-from tests.lab.command_line import Checkout, Deployed, Said, git_status
+from tests.lab.command_line import Checkout, Deployed, Result, git_status
 
 pytestmark = pytest.mark.lab
 
@@ -18,11 +18,11 @@ AFTER_ENV = 'eval "$("$ROOT/inv" lab.env 2>/dev/null)"\n'
 
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
-    assert whole.said.code == 0, whole.said.all
+    assert whole.result.code == 0, whole.result.all
     return whole.checkout
 
 
-def typed(checkout: Checkout, folder: Path, lines: str, **more: str) -> Said:
+def typed(checkout: Checkout, folder: Path, lines: str, **more: str) -> Result:
     """What a shell says to the lines, after the exports of the lab."""
     done = subprocess.run(
         ["sh", "-ec", AFTER_ENV + lines],
@@ -34,7 +34,7 @@ def typed(checkout: Checkout, folder: Path, lines: str, **more: str) -> Said:
         timeout=900,
         check=False,
     )
-    return Said(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=0)
+    return Result(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=0)
 
 
 def folder_of(checkout: Checkout, service: Service) -> Path:
@@ -44,33 +44,33 @@ def folder_of(checkout: Checkout, service: Service) -> Path:
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_a_project(checkout: Checkout, service: Service) -> None:
     lines = "uv sync --quiet\npulumi stack select lab\npulumi preview --expect-no-changes\npulumi stack output"
-    said = typed(checkout, folder_of(checkout, service), lines)
-    assert said.code == 0, said.all
+    result = typed(checkout, folder_of(checkout, service), lines)
+    assert result.code == 0, result.all
     assert git_status(checkout.root) == ""
 
 
 def test_an_environment(checkout: Checkout) -> None:
     stitch = next(service for service in SERVICES if service.name == "stitch")
     lines = "esc open stitch/prod pulumiConfig.POSTGRES_HOST\nesc run stitch/prod -- pulumi preview --stack lab"
-    said = typed(checkout, folder_of(checkout, stitch), lines)
-    assert said.code == 0, said.all
-    assert "postgresql-cluster-rw.postgresql.svc.cluster.local" in said.stdout
-    assert "unchanged" in said.stdout
+    result = typed(checkout, folder_of(checkout, stitch), lines)
+    assert result.code == 0, result.all
+    assert "postgresql-cluster-rw.postgresql.svc.cluster.local" in result.stdout
+    assert "unchanged" in result.stdout
 
 
 @pytest.mark.parametrize(
     "words", [("--", "pulumi", "preview"), ("--service", "stitch", "--", "pulumi", "stack", "output")]
 )
 def test_esc_run_works_in_the_project_of_the_service(checkout: Checkout, words: tuple[str, ...]) -> None:
-    said = checkout.inv("esc.run", "stitch/prod", *words)
-    said.ends_with(0)
-    assert ("unchanged" if words[-1] == "preview" else "webhook_url") in said.stdout
+    result = checkout.inv("esc.run", "stitch/prod", *words)
+    result.ends_with(0)
+    assert ("unchanged" if words[-1] == "preview" else "webhook_url") in result.stdout
 
 
 def test_the_real_stack_is_answered_with_what_to_type(checkout: Checkout) -> None:
-    said = typed(checkout, folder_of(checkout, SERVICES[0]), "pulumi stack select mx")
-    assert said.code == 6, said.all
-    assert "pulumi stack select lab" in said.stderr
+    result = typed(checkout, folder_of(checkout, SERVICES[0]), "pulumi stack select mx")
+    assert result.code == 6, result.all
+    assert "pulumi stack select lab" in result.stderr
 
 
 def test_a_setting_goes_into_the_labs_own_copy(checkout: Checkout) -> None:
@@ -78,8 +78,8 @@ def test_a_setting_goes_into_the_labs_own_copy(checkout: Checkout) -> None:
     copy = checkout.settings_file("glance")
     before = copy.read_bytes()
     try:
-        said = typed(checkout, folder_of(checkout, glance), "pulumi config set --secret probe a-word --stack lab")
-        assert said.code == 0, said.all
+        result = typed(checkout, folder_of(checkout, glance), "pulumi config set --secret probe a-word --stack lab")
+        assert result.code == 0, result.all
         assert "glance:probe:" in copy.read_text()
         assert git_status(checkout.root) == ""
     finally:
@@ -97,10 +97,10 @@ def test_plugins_refuse_another_backend(checkout: Checkout, tmp_path: Path) -> N
         f"export PULUMI_BACKEND_URL=file://{tmp_path}/backend PULUMI_CONFIG_PASSPHRASE=words\n"
         "pulumi stack init other\npulumi preview --stack other"
     )
-    said = typed(checkout, project, lines)
-    assert said.code != 0
-    assert "serves nothing else" in said.stdout, said.all
-    assert "pulumi plugin install" in said.stdout, said.all
+    result = typed(checkout, project, lines)
+    assert result.code != 0
+    assert "serves nothing else" in result.stdout, result.all
+    assert "pulumi plugin install" in result.stdout, result.all
 
 
 def test_another_target_finds_none_of_the_labs_tools(checkout: Checkout, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_another_target_finds_none_of_the_labs_tools(checkout: Checkout, tmp_pat
     before = path.read_text()
     try:
         path.write_text(f"default: lab\ntargets:\n  home:\n{backend}{text}")
-        said = typed(checkout, checkout.root, "./inv --target home preview.glance")
+        result = typed(checkout, checkout.root, "./inv --target home preview.glance")
     finally:
         path.write_text(before)
-    said.ends_with(1, "pulumi", "'home'")
+    result.ends_with(1, "pulumi", "'home'")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import spellings
-from tests.lab.command_line import Said
+from tests.lab.command_line import Result
 from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -104,7 +104,7 @@ def arguments() -> Iterator[Arguments]:
 
 
 @pytest.fixture(scope="module")
-def runs(probe_checkout: ProbeCheckout, arguments: Arguments) -> dict[str, Said]:
+def runs(probe_checkout: ProbeCheckout, arguments: Arguments) -> dict[str, Result]:
     """Every run of this module by its name, with the canaries planted first."""
     probe_checkout.forget_probe()
     chart = probe_checkout.root.with_name("leaky-chart")
@@ -113,7 +113,7 @@ def runs(probe_checkout: ProbeCheckout, arguments: Arguments) -> dict[str, Said]
     (chart / "templates" / "leak.yaml").write_text(TEMPLATE)
     (probe_checkout.project / "spellings.py").write_text(Path(spellings.__file__).read_text())
     (probe_checkout.root.with_name("tmp")).mkdir()
-    said = {
+    result = {
         f"secrets.set {key}": inv(probe_checkout, "secrets.set", "probe", key, stdin=value)
         for key, value in (("token", ONE_LINE), ("note", LINES))
     }
@@ -125,15 +125,15 @@ def runs(probe_checkout: ProbeCheckout, arguments: Arguments) -> dict[str, Said]
         "unchanged in JSON": ("--json", "deploy.probe"),
         "outputs": ("outputs.probe",),
     }.items():
-        said[name] = inv(probe_checkout, *words)
+        result[name] = inv(probe_checkout, *words)
     for name, end in (("exception", RAISE), ("run error", RUN_ERROR)):
         probe_checkout.write_program(LEAK + end)
-        said[name] = inv(probe_checkout, "preview.probe")
-        said[f"{name} in JSON"] = inv(probe_checkout, "--json", "deploy.probe")
-    return said
+        result[name] = inv(probe_checkout, "preview.probe")
+        result[f"{name} in JSON"] = inv(probe_checkout, "--json", "deploy.probe")
+    return result
 
 
-def inv(probe_checkout: ProbeCheckout, *words: str, stdin: str | None = None) -> Said:
+def inv(probe_checkout: ProbeCheckout, *words: str, stdin: str | None = None) -> Result:
     return probe_checkout.inv(*words, stdin=stdin, env={"TMPDIR": str(probe_checkout.root.with_name("tmp"))})
 
 
@@ -196,14 +196,14 @@ def test_the_search_finds_every_spelling() -> None:
 
 
 @pytest.mark.parametrize("name", [*ALL_RIGHT, *BROKEN])
-def test_no_run_shows_the_canary(runs: dict[str, Said], name: str) -> None:
-    said = runs[name]
-    assert said.code == (1 if name in BROKEN else 0), said.all
-    assert found_in(said.stdout) == []
-    assert found_in(said.stderr) == []
+def test_no_run_shows_the_canary(runs: dict[str, Result], name: str) -> None:
+    result = runs[name]
+    assert result.code == (1 if name in BROKEN else 0), result.all
+    assert found_in(result.stdout) == []
+    assert found_in(result.stderr) == []
 
 
-def test_the_runs_did_show_what_stood_around_it(runs: dict[str, Said]) -> None:
+def test_the_runs_did_show_what_stood_around_it(runs: dict[str, Result]) -> None:
     """Masking is no silence."""
     assert "[secret]" in runs["preview"].stdout
     assert "ConfigMap canary-plain" in runs["preview"].stdout or "ConfigMap plain" in runs["preview"].stdout
@@ -211,12 +211,12 @@ def test_the_runs_did_show_what_stood_around_it(runs: dict[str, Said]) -> None:
     assert "with text around: url=postgres://me:[secret]@host/db" in runs["preview"].stdout
 
 
-def test_the_canary_really_was_in_the_cluster(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+def test_the_canary_really_was_in_the_cluster(probe_checkout: ProbeCheckout, runs: dict[str, Result]) -> None:
     stored = json.loads(probe_checkout.kubectl("get", "configmap", "canary-chart", "--output=json"))
     assert stored["data"]["one"] == ONE_LINE
 
 
-def test_no_file_outside_the_labs_own_state_has_it(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+def test_no_file_outside_the_labs_own_state_has_it(probe_checkout: ProbeCheckout, runs: dict[str, Result]) -> None:
     folders = [path for path in probe_checkout.state_dir.iterdir() if path.name != "lab"]
     folders += [probe_checkout.home, probe_checkout.root.with_name("tmp"), probe_checkout.project]
     searched, given_away = 0, {}
@@ -229,13 +229,13 @@ def test_no_file_outside_the_labs_own_state_has_it(probe_checkout: ProbeCheckout
     assert searched > len(runs)
 
 
-def test_no_log_of_pulumi_is_left(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+def test_no_log_of_pulumi_is_left(probe_checkout: ProbeCheckout, runs: dict[str, Result]) -> None:
     left = [*probe_checkout.runs.rglob("pulumi-home"), *probe_checkout.home.rglob("logs")]
     assert left == []
 
 
 def test_no_process_had_it_in_its_arguments(
-    probe_checkout: ProbeCheckout, runs: dict[str, Said], arguments: Arguments
+    probe_checkout: ProbeCheckout, runs: dict[str, Result], arguments: Arguments
 ) -> None:
     argvs = [argv.replace(b"\0", b" ").decode("utf-8", "replace") for argv in arguments.seen]
     assert arguments.rounds > 20
@@ -244,7 +244,7 @@ def test_no_process_had_it_in_its_arguments(
     assert [argv for argv in argvs if found_in(argv)] == []
 
 
-def test_the_settings_hold_it_encrypted(probe_checkout: ProbeCheckout, runs: dict[str, Said]) -> None:
+def test_the_settings_hold_it_encrypted(probe_checkout: ProbeCheckout, runs: dict[str, Result]) -> None:
     text = probe_checkout.settings_file("probe").read_text()
     assert text.count("secure: ") == 2
     assert found_in(text) == []

@@ -104,11 +104,11 @@ def render(helm):
 def test_a_real_api_server_accepts_every_object(lab, render, chart):
     # Forced, since another test may have installed the same objects; a dry run changes none of them.
     rendered = render(chart)
-    said = lab.kubectl(
+    result = lab.kubectl(
         "apply", "--server-side", "--dry-run=server", "--force-conflicts", "--namespace=default", "--filename=-",
         stdin=rendered.text,
     )  # fmt: skip
-    assert len(said.splitlines()) == len(rendered)
+    assert len(result.splitlines()) == len(rendered)
 
 
 @pytest.mark.parametrize("chart", [name for name in SMALL_ONES if name != "jupyterhub"])

@@ -1,4 +1,4 @@
-"""Programs, charts and ports that go wrong: said in words, nothing lost, and the next run goes on."""
+"""Programs, charts and ports that go wrong: the cause is reported, nothing is lost, and the next run goes on."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
 def test_a_program_that_fails(probe: ProbeCheckout, name: str) -> None:
     text, words = PROGRAMS[name]
     probe.write_program(text)
-    said = probe.inv("deploy.probe")
-    said.ends_with(1, *words, "./inv preview.probe")
-    assert "> apply" not in said.stdout
+    result = probe.inv("deploy.probe")
+    result.ends_with(1, *words, "./inv preview.probe")
+    assert "> apply" not in result.stdout
 
 
 def no_chart(folder: Path) -> None:
@@ -114,26 +114,26 @@ def test_a_chart_that_cannot_be_read(probe: ProbeCheckout, tmp_path: Path, name:
     break_it(tmp_path / "cloudnative-pg")
     probe.write_program(CHART)
     with changed(probe.settings_file("probe"), lambda text: text.replace("lab/charts", str(tmp_path))):
-        said = probe.inv("deploy.probe")
-    said.ends_with(code, *words)
-    assert "> apply" not in said.stdout
+        result = probe.inv("deploy.probe")
+    result.ends_with(code, *words)
+    assert "> apply" not in result.stdout
 
 
 def test_a_kind_that_the_cluster_does_not_know(probe: ProbeCheckout) -> None:
     """pulumi's preview passes; the update fails after a minute of trying, and what was there before still is."""
     probe.write_program(CONFIG_MAP.format(word="first") + UNKNOWN_KIND)
-    said = probe.inv("deploy.probe")
-    said.ends_with(1, "Absent (absent.example.org/v1)")
-    assert "failed: probe" in said.stdout
-    assert "./inv deploy.probe" in said.stdout
+    result = probe.inv("deploy.probe")
+    result.ends_with(1, "Absent (absent.example.org/v1)")
+    assert "failed: probe" in result.stdout
+    assert "./inv deploy.probe" in result.stdout
     assert "pending_operations" not in probe.deployment("probe")
 
 
 def test_the_next_run_goes_on(probe: ProbeCheckout) -> None:
     probe.write_program(CONFIG_MAP.format(word="first"))
-    said = probe.inv("deploy.probe")
-    said.ends_with(0)
-    assert "unchanged: probe" in said.stdout
+    result = probe.inv("deploy.probe")
+    result.ends_with(0)
+    assert "unchanged: probe" in result.stdout
 
 
 def test_output_that_nobody_reads_on(made: ProbeCheckout) -> None:
@@ -204,10 +204,10 @@ def test_the_port_is_taken_before_the_lab_starts(stopped: Checkout) -> None:
     port = stopped.postgres_port
     stranger = Stranger(port)
     try:
-        said = stopped.inv("deploy.postgres")
+        result = stopped.inv("deploy.postgres")
     finally:
         stranger.leave()
-    said.ends_with(1, f"port {port}", f"process {os.getpid()} (")
+    result.ends_with(1, f"port {port}", f"process {os.getpid()} (")
     assert stranger.heard == b""
     stopped.inv("deploy.postgres").ends_with(0)
 
@@ -220,12 +220,12 @@ def test_the_port_is_taken_while_the_lab_runs(deployed: Deployed) -> None:
     psutil.Process(server).kill()
     stranger = until(lambda: try_to_take(port), "the port is free for a moment")
     try:
-        said = checkout.inv("verify.postgres")
+        result = checkout.inv("verify.postgres")
     finally:
         stranger.leave()
-    said.ends_with(4, "postgres")
-    (failed,) = [line for line in said.stdout.splitlines() if line.startswith("  FAIL")]
-    assert f"{os.getpid()}" in failed, said.all
+    result.ends_with(4, "postgres")
+    (failed,) = [line for line in result.stdout.splitlines() if line.startswith("  FAIL")]
+    assert f"{os.getpid()}" in failed, result.all
     assert b"postgres" not in stranger.heard
     assert len(stranger.heard) <= 8  # a client may ask for TLS, which tells nothing
     until(lambda: checkout.inv("verify.postgres").code == 0, "the lab's own server is back", seconds=120)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.platform import ports
-from tests.lab.command_line import BASIC_PROGRAMS, Said, changed
+from tests.lab.command_line import BASIC_PROGRAMS, Result, changed
 from tests.lab.probe import PASSPHRASE, SETTINGS, ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -106,10 +106,10 @@ TARGETS: dict[str, tuple[Change, int, tuple[str, ...]]] = {
 def test_a_target_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     change, code, words = TARGETS[name]
     home.write_target(**change(home))
-    said = home.at_home("deploy.probe", "--yes")
-    said.ends_with(code, *words)
-    assert "> apply" not in said.stdout
-    assert PASSPHRASE not in said.all
+    result = home.at_home("deploy.probe", "--yes")
+    result.ends_with(code, *words)
+    assert "> apply" not in result.stdout
+    assert PASSPHRASE not in result.all
 
 
 # --- files that nobody can read ---
@@ -172,9 +172,9 @@ NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     words, code, told = NAMES[name]
-    said = home.inv(*words)
-    said.ends_with(code, *told)
-    assert said.stdout == ""
+    result = home.inv(*words)
+    result.ends_with(code, *told)
+    assert result.stdout == ""
 
 
 def test_a_variable_that_is_set_but_empty(home: ProbeCheckout) -> None:
@@ -195,8 +195,8 @@ def poor_path(home: ProbeCheckout) -> str:
 
 
 def test_a_real_target_without_pulumi(home: ProbeCheckout) -> None:
-    said = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
-    said.ends_with(1, "pulumi", "'home'")
+    result = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
+    result.ends_with(1, "pulumi", "'home'")
 
 
 Missing = Callable[[ProbeCheckout], AbstractContextManager[None]]
@@ -219,17 +219,17 @@ TOOLS: dict[str, tuple[Missing, int, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("missing", TOOLS)
 def test_the_lab_with_nothing_on_path(home: ProbeCheckout, missing: str) -> None:
-    """The lab brings its own tools; when one of them is gone and nothing serves in its place, that is said."""
+    """The lab brings its own tools; when one of them is gone and nothing serves in its place, that is reported."""
     take_away, code, words = TOOLS[missing]
     with take_away(home):
-        said = home.inv("preview.probe", env={"PATH": poor_path(home)})
-    said.ends_with(code, *words)
+        result = home.inv("preview.probe", env={"PATH": poor_path(home)})
+    result.ends_with(code, *words)
 
 
 # --- the journal ---
 
 
-def limited(home: ProbeCheckout, size: int) -> Said:
+def limited(home: ProbeCheckout, size: int) -> Result:
     """A deployment in which no file can become larger than `size` bytes, as on a full disk."""
 
     def limit() -> None:
@@ -241,9 +241,9 @@ def limited(home: ProbeCheckout, size: int) -> Said:
 
 @pytest.mark.parametrize("size", [0, 200, 2000])
 def test_a_disk_that_is_full_from_the_start(home: ProbeCheckout, size: int) -> None:
-    said = limited(home, size)
-    said.ends_with(1, "File too large", "OPS_STATE")
-    assert "> apply" not in said.stdout
+    result = limited(home, size)
+    result.ends_with(1, "File too large", "OPS_STATE")
+    assert "> apply" not in result.stdout
 
 
 def test_a_disk_that_fills_before_the_update(home: ProbeCheckout) -> None:
@@ -254,7 +254,7 @@ def test_a_disk_that_fills_before_the_update(home: ProbeCheckout) -> None:
     ):
         home.at_home("preview.probe").ends_with(0)
         journal = home.runs / max(folder.name for folder in home.runs.iterdir()) / "journal.jsonl"
-        said = limited(home, journal.stat().st_size + 200)
-    said.ends_with(1, "File too large")
-    assert "+  probe      ConfigMap probe" in said.stdout
-    assert "not started: probe" in said.stdout or "failed: probe" in said.stdout
+        result = limited(home, journal.stat().st_size + 200)
+    result.ends_with(1, "File too large")
+    assert "+  probe      ConfigMap probe" in result.stdout
+    assert "not started: probe" in result.stdout or "failed: probe" in result.stdout

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.command_line import Said, children_of, finished, until
+from tests.lab.command_line import Result, children_of, finished, until
 from tests.lab.probe import BUSY_IN_PREVIEW, CONFIG_MAP, DEPLOYMENT, HELD, ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -66,12 +66,12 @@ def begun_update(
     return run
 
 
-def told_to_stop(checkout: ProbeCheckout, run: subprocess.Popen[str], number: signal.Signals) -> Said:
+def told_to_stop(checkout: ProbeCheckout, run: subprocess.Popen[str], number: signal.Signals) -> Result:
     """How the run ends after the signal, once everything that it started has ended too."""
     os.kill(run.pid, number)
-    said = finished(run)
+    result = finished(run)
     until(lambda: not checkout.left_running(), "every process of the run ends", seconds=120)
-    return said
+    return result
 
 
 def assert_one_signal(checkout: ProbeCheckout, number: signal.Signals) -> None:
@@ -80,15 +80,15 @@ def assert_one_signal(checkout: ProbeCheckout, number: signal.Signals) -> None:
     assert [line.split()[1] for line in checkout.signals] == [expected.name]
 
 
-def assert_told(checkout: ProbeCheckout, said: Said, number: signal.Signals) -> None:
+def assert_told(checkout: ProbeCheckout, result: Result, number: signal.Signals) -> None:
     """The run says that it was interrupted, on the screen and in the journal."""
     kinds = [record["kind"] for record in checkout.journal()]
     if number is signal.SIGKILL:
-        assert said.code == -signal.SIGKILL
+        assert result.code == -signal.SIGKILL
         assert kinds[-1] == "killed"
         return
-    said.ends_with(8, "cancel.probe", "deploy.probe")
-    assert f"{number.name} was passed on to" in said.stdout
+    result.ends_with(8, "cancel.probe", "deploy.probe")
+    assert f"{number.name} was passed on to" in result.stdout
     assert checkout.journal()[-1]["exit_code"] == 8
     checkout.assert_nothing_left("probe")
 
@@ -103,9 +103,9 @@ def test_a_signal_during_preview(checkout: ProbeCheckout, number: signal.Signals
     until(started.exists, "the program runs", seconds=120)
     before = checkout.state("probe", stack)
 
-    said = told_to_stop(checkout, run, number)
+    result = told_to_stop(checkout, run, number)
 
-    assert_told(checkout, said, number)
+    assert_told(checkout, result, number)
     assert_one_signal(checkout, number)
     assert checkout.state("probe", stack) == before
     gate.touch()
@@ -120,15 +120,15 @@ def test_a_signal_during_up(checkout: ProbeCheckout, number: signal.Signals, sta
     make_stack(checkout, stack)
     run = begun_update(checkout, *deploy(stack), stack=stack, env=checkout.with_recorder)
 
-    said = told_to_stop(checkout, run, number)
+    result = told_to_stop(checkout, run, number)
 
-    assert_told(checkout, said, number)
+    assert_told(checkout, result, number)
     assert_one_signal(checkout, number)
     assert checkout.locks("probe") == []
     assert pending(checkout, stack) == []
     if number is not signal.SIGKILL:
-        assert "it left no lock and no operation of unknown result" in said.stderr
-        assert "failed: probe" in said.stdout
+        assert "it left no lock and no operation of unknown result" in result.stderr
+        assert "failed: probe" in result.stdout
     checkout.write_program(SOON_READY)
     checkout.inv(*deploy(stack), env=checkout.with_pulumi).ends_with(0)
     assert not any(resource.get("initErrors") for resource in checkout.deployment("probe", stack)["resources"])
@@ -140,9 +140,9 @@ def test_a_second_signal_is_not_passed_on(checkout: ProbeCheckout) -> None:
     for _ in range(3):
         os.kill(run.pid, signal.SIGINT)
 
-    said = told_to_stop(checkout, run, signal.SIGTERM)
+    result = told_to_stop(checkout, run, signal.SIGTERM)
 
-    said.ends_with(8)
+    result.ends_with(8)
     assert_one_signal(checkout, signal.SIGINT)
     assert pending(checkout) == []
 
@@ -225,8 +225,8 @@ def assert_settled(
 
 
 def row_of_probe(checkout: ProbeCheckout, *target: str) -> str:
-    said = checkout.inv(*target, "status", env=checkout.with_pulumi)
-    return next(line for line in said.stdout.splitlines() if line.startswith("probe "))
+    result = checkout.inv(*target, "status", env=checkout.with_pulumi)
+    return next(line for line in result.stdout.splitlines() if line.startswith("probe "))
 
 
 def test_a_creation_that_never_happened_is_dropped(checkout: ProbeCheckout) -> None:
@@ -246,7 +246,7 @@ def test_a_creation_that_never_happened_is_dropped(checkout: ProbeCheckout) -> N
 def test_cancel_without_a_lock_changes_nothing(checkout: ProbeCheckout) -> None:
     checkout.inv("stack.init", "probe").ends_with(0)
     before = checkout.state("probe")
-    said = checkout.inv("cancel.probe")
-    said.ends_with(0)
-    assert "the stack of probe is not locked" in said.stdout
+    result = checkout.inv("cancel.probe")
+    result.ends_with(0)
+    assert "the stack of probe is not locked" in result.stdout
     assert checkout.state("probe") == before

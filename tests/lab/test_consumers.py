@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
-    assert whole.said.code == 0, whole.said.all
+    assert whole.result.code == 0, whole.result.all
     return whole.checkout
 
 
@@ -47,7 +47,7 @@ def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_th
 
 
 def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(checkout, whole):
-    assert "immich:extensions leaves out uuid-ossp, which Immich uses" in whole.said.stdout
+    assert "immich:extensions leaves out uuid-ossp, which Immich uses" in whole.result.stdout
     password = checkout.secret("immich", "immich-database")["DB_PASSWORD"]
     extensions = {row[0] for row in query(checkout, "immich", "immich", password, "select extname from pg_extension")}
     assert extensions == {"plpgsql", "vector", "cube", "earthdistance", "unaccent", "pg_trgm"}

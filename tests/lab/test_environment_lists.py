@@ -27,7 +27,7 @@ values:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """With people/hooks, whose tokens are set."""
     with first_run(tmp_path_factory.mktemp("lists"), "lab.up") as done:
-        done.said.ends_with(0)
+        done.result.ends_with(0)
         write(done.checkout, "alpha", "beta")
         done.checkout.inv("esc.apply", "people/hooks").ends_with(0)
         for index, name in enumerate(("alpha", "beta")):
@@ -63,11 +63,11 @@ def tokens(checkout: Checkout) -> dict[str, str]:
 
 def test_secrets_follow_their_entries(checkout: Checkout) -> None:
     write(checkout, "gamma", "beta", "alpha")
-    said = checkout.inv("esc.set", "people/hooks", "hooks[0].token", stdin="of-gamma")
-    said.ends_with(5, "is {'name': 'alpha'", "is {'name': 'gamma'", "./inv esc.apply people/hooks")
-    said = checkout.inv("esc.apply", "people/hooks")
-    said.ends_with(0)
-    assert "+ hooks[0]: {'name': 'gamma', 'token': a secret}" in said.stdout
+    result = checkout.inv("esc.set", "people/hooks", "hooks[0].token", stdin="of-gamma")
+    result.ends_with(5, "is {'name': 'alpha'", "is {'name': 'gamma'", "./inv esc.apply people/hooks")
+    result = checkout.inv("esc.apply", "people/hooks")
+    result.ends_with(0)
+    assert "+ hooks[0]: {'name': 'gamma', 'token': a secret}" in result.stdout
     checkout.inv("esc.set", "people/hooks", "hooks[0].token", stdin="of-gamma").ends_with(0)
     assert tokens(checkout) == {"alpha": "of-alpha", "beta": "of-beta", "gamma": "of-gamma"}
 
@@ -75,8 +75,8 @@ def test_secrets_follow_their_entries(checkout: Checkout) -> None:
 def test_a_list_in_doubt_is_refused_and_what_is_advised_works(checkout: Checkout) -> None:
     before = tokens(checkout)
     write(checkout, "alpha", "alpha")
-    said = checkout.inv("esc.apply", "people/hooks")
-    said.ends_with(
+    result = checkout.inv("esc.apply", "people/hooks")
+    result.ends_with(
         5, "hooks[2] {'name': 'alpha'", "equals [0], [1]", "esc env set organization/people/hooks hooks '[]'"
     )
     assert tokens(checkout) == before
@@ -88,9 +88,9 @@ def test_a_list_in_doubt_is_refused_and_what_is_advised_works(checkout: Checkout
 
 def test_a_secret_that_esc_takes_for_a_reference(checkout: Checkout) -> None:
     """The escape of plain values would be stored: the evaluator opens `$${` as `$${`."""
-    said = checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="pa${ss")
-    said.ends_with(2, "`${`", "fn::fromBase64")
-    assert "pa${ss" not in said.all
+    result = checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="pa${ss")
+    result.ends_with(2, "`${`", "fn::fromBase64")
+    assert "pa${ss" not in result.all
     checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="pa$${ss").ends_with(0)
     definition = "values:\n  token: {fn::fromBase64: {fn::secret: ''}}\n"
     (checkout.root / "environments" / "people" / "encoded.yaml").write_text(definition)

@@ -33,10 +33,10 @@ def word(home: ProbeCheckout) -> str:
 
 
 def test_it_is_refused_before_anything_is_applied(home: ProbeCheckout) -> None:
-    said = home.at_home("deploy.probe", "--yes")
-    said.ends_with(5, "ConfigMap probe", TAKES_OVER)
-    assert "ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)" in said.stdout
-    assert "> apply" not in said.stdout and word(home) == ""
+    result = home.at_home("deploy.probe", "--yes")
+    result.ends_with(5, "ConfigMap probe", TAKES_OVER)
+    assert "ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)" in result.stdout
+    assert "> apply" not in result.stdout and word(home) == ""
     shown = home.at_home("preview.probe")
     shown.ends_with(0)
     assert "EXISTS ALREADY" in shown.stdout and "probe: 1 in the way" in shown.stdout

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab import platform
-from tests.lab.command_line import Checkout, Said, changed, commit_everything, git_status, make_state
+from tests.lab.command_line import Checkout, Result, changed, commit_everything, git_status, make_state
 
 pytestmark = pytest.mark.lab
 
@@ -17,7 +17,7 @@ SERVICES = ("tailscale", "glance", "cert-manager")
 class OnFiles(Checkout):
     """A checkout whose runs work on the file backend of a lab of its own."""
 
-    def run(self, *words: str) -> Said:
+    def run(self, *words: str) -> Result:
         return self.inv(*words, env={"PULUMI_BACKEND_URL": f"file://{self.lab_dir / 'backend'}"})
 
 
@@ -61,6 +61,6 @@ def test_what_needs_environments_is_refused_with_a_way_out(files: OnFiles) -> No
 
 def test_another_backend_is_not_taken(files: OnFiles) -> None:
     """A person's own platform may be elsewhere; the lab stays where it is."""
-    said = files.inv("status", env={"PULUMI_BACKEND_URL": "file:///srv/somebody"})
-    said.ends_with(0)
-    assert "backend" in said.stdout or "backend http://127.0.0.1" in said.stdout
+    result = files.inv("status", env={"PULUMI_BACKEND_URL": "file:///srv/somebody"})
+    result.ends_with(0)
+    assert "backend" in result.stdout or "backend http://127.0.0.1" in result.stdout

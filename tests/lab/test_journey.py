@@ -9,7 +9,7 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.lab.command_line import Checkout, Deployed, Said, changed, git_status
+from tests.lab.command_line import Checkout, Deployed, Result, changed, git_status
 
 pytestmark = pytest.mark.lab
 
@@ -35,9 +35,9 @@ def password(checkout: Checkout) -> str:
 
 
 def test_the_first_command_deploys_and_proves(deployed: Deployed) -> None:
-    said = deployed.said
-    said.ends_with(0)
-    lines = said.stdout.splitlines()
+    result = deployed.result
+    result.ends_with(0)
+    lines = result.stdout.splitlines()
     assert "throw-away platform on this machine" in lines[0]
     order = [
         "start the lab: done in",
@@ -51,9 +51,9 @@ def test_the_first_command_deploys_and_proves(deployed: Deployed) -> None:
         "verify.postgres: verified: ",
     ]
     places = [next((number for number, line in enumerate(lines) if words in line), -1) for words in order]
-    assert -1 not in places, (order[places.index(-1)], said.all)
+    assert -1 not in places, (order[places.index(-1)], result.all)
     assert places == sorted(places)
-    assert said.stderr == ""
+    assert result.stderr == ""
 
 
 def test_it_leaves_the_checkout_as_it_was(deployed: Deployed) -> None:
@@ -63,11 +63,11 @@ def test_it_leaves_the_checkout_as_it_was(deployed: Deployed) -> None:
 def test_the_second_run_changes_nothing(checkout: Checkout) -> None:
     before = {path: path.read_bytes() for path in (checkout.lab_dir / "stacks").rglob("*") if path.is_file()}
     states = {name: checkout.deployment(name)["resources"] for name in ("tailscale", "cnpg", "postgresql")}
-    said = checkout.inv("deploy.postgres")
-    said.ends_with(0)
-    assert "unchanged: tailscale, cnpg, postgres" in said.stdout
-    assert "> apply" not in said.stdout
-    assert "PostgreSQL 18" in said.stdout
+    result = checkout.inv("deploy.postgres")
+    result.ends_with(0)
+    assert "unchanged: tailscale, cnpg, postgres" in result.stdout
+    assert "> apply" not in result.stdout
+    assert "PostgreSQL 18" in result.stdout
     assert {path: path.read_bytes() for path in before} == before
     assert {name: checkout.deployment(name)["resources"] for name in states} == states
     checkout.assert_nothing_left(*states)
@@ -87,9 +87,9 @@ def test_kubectl_shows_the_handbooks_objects(checkout: Checkout) -> None:
 
 
 def exports(checkout: Checkout) -> dict[str, str]:
-    said = checkout.inv("lab.env")
-    said.ends_with(0)
-    words = [shlex.split(line) for line in said.stdout.splitlines()]
+    result = checkout.inv("lab.env")
+    result.ends_with(0)
+    words = [shlex.split(line) for line in result.stdout.splitlines()]
     assert {word[0] for word in words} == {"export"}
     return dict(word[1].split("=", 1) for word in words)
 
@@ -122,18 +122,18 @@ def test_psql_connects_with_what_is_exported(checkout: Checkout, password: str) 
 
 @pytest.mark.parametrize("words", [("outputs.postgres",), ("--json", "outputs.postgres")], ids=["plain", "JSON"])
 def test_secret_outputs_are_masked(checkout: Checkout, password: str, words: tuple[str, ...]) -> None:
-    said = checkout.inv(*words)
-    said.ends_with(0)
-    assert password not in said.all
-    assert "[secret]" in said.stdout
-    assert "postgresql-cluster-rw.postgresql.svc.cluster.local" in said.stdout
-    row = next(line for line in said.stdout.splitlines() if "password" in line)
+    result = checkout.inv(*words)
+    result.ends_with(0)
+    assert password not in result.all
+    assert "[secret]" in result.stdout
+    assert "postgresql-cluster-rw.postgresql.svc.cluster.local" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if "password" in line)
     assert "[secret]" in row
 
 
 def test_no_run_kept_the_password(deployed: Deployed, password: str) -> None:
     checkout = deployed.checkout
-    assert password not in deployed.said.all
+    assert password not in deployed.result.all
     kept = [path for path in checkout.state_dir.rglob("*") if path.is_file() and checkout.lab_dir not in path.parents]
     assert [path for path in kept if password.encode() in path.read_bytes()] == []
 
@@ -146,25 +146,25 @@ def test_files_of_runs_are_private(checkout: Checkout) -> None:
 
 def test_a_change_where_none_is_expected(checkout: Checkout) -> None:
     with changed(checkout.settings_file("postgresql"), lambda text: text.replace("size: 1Gi", "size: 9Gi")):
-        said = checkout.inv("preview.postgres", "--only", "--diff", "--expect-no-changes")
-    said.ends_with(7, "postgres")
-    assert "spec.storage.size" in said.stdout
-    assert "9Gi" in said.stdout
+        result = checkout.inv("preview.postgres", "--only", "--diff", "--expect-no-changes")
+    result.ends_with(7, "postgres")
+    assert "spec.storage.size" in result.stdout
+    assert "9Gi" in result.stdout
 
 
 def test_a_setting_that_the_program_refuses(checkout: Checkout) -> None:
     more = "config:\n  postgresql:instances: many\n"
     with changed(checkout.settings_file("postgresql"), lambda text: text.replace("config:\n", more, 1)):
-        said = checkout.inv("deploy.postgres", "--only")
-    said.ends_with(2, "postgresql:instances")
-    assert "> apply" not in said.stdout
+        result = checkout.inv("deploy.postgres", "--only")
+    result.ends_with(2, "postgresql:instances")
+    assert "> apply" not in result.stdout
 
 
 @pytest.mark.parametrize("name", ["cnpg", "tailscale"])
 def test_what_others_need_is_not_destroyed(checkout: Checkout, name: str) -> None:
     before = checkout.state(name)
-    said = checkout.inv(f"destroy.{name}")
-    said.ends_with(
+    result = checkout.inv(f"destroy.{name}")
+    result.ends_with(
         5, f"postgres is still deployed and needs {name}", "before their controllers", "next: ./inv destroy.postgres"
     )
     assert checkout.state(name) == before
@@ -177,6 +177,6 @@ def test_status_and_doctor_agree(checkout: Checkout) -> None:
     checkout.inv("doctor").ends_with(0)
 
 
-def assert_rows(said: Said, *names: str) -> None:
-    firsts = {line.split()[0] for line in said.stdout.splitlines() if line.strip()}
-    assert firsts >= set(names), said.all
+def assert_rows(result: Result, *names: str) -> None:
+    firsts = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
+    assert firsts >= set(names), result.all

@@ -58,7 +58,7 @@ def refresh(checkout: Checkout, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def postgres(deployed: Deployed) -> Checkout:
-    assert deployed.said.code == 0, deployed.said.all
+    assert deployed.result.code == 0, deployed.result.all
     return deployed.checkout
 
 
@@ -120,9 +120,9 @@ def test_a_custom_resource_is_put_back(postgres: Checkout) -> None:
 
 
 def test_again_nothing_is_to_repair(postgres: Checkout) -> None:
-    said = postgres.inv("repair.postgres")
-    said.ends_with(0)
-    assert "put back" not in said.stdout.partition("> compare")[2]
+    result = postgres.inv("repair.postgres")
+    result.ends_with(0)
+    assert "put back" not in result.stdout.partition("> compare")[2]
 
 
 # The probe

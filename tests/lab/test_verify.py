@@ -11,14 +11,14 @@ import pytest
 
 from lab.platform import ports
 from runbooks.checks import postgres, sql
-from tests.lab.command_line import Checkout, Deployed, Said, changed
+from tests.lab.command_line import Checkout, Deployed, Result, changed
 
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
 def checkout(deployed: Deployed) -> Checkout:
-    assert deployed.said.code == 0, deployed.said.all
+    assert deployed.result.code == 0, deployed.result.all
     return deployed.checkout
 
 
@@ -88,7 +88,7 @@ def moved_away(path: Path) -> Iterator[None]:
         aside.rename(path)
 
 
-def failed_check(done: Said) -> str:
+def failed_check(done: Result) -> str:
     done.ends_with(4)
     return next(line for line in done.stdout.splitlines() if "FAIL" in line)
 

@@ -23,7 +23,7 @@ TUNNEL = ("cloudflare-tunnel", "cloudflare-tunnel-ingress-controller")
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
     """A lab with everything: Postgres, tailnet and tunnel behind one app."""
-    assert whole.said.code == 0, whole.said.all
+    assert whole.result.code == 0, whole.result.all
     return whole.checkout
 
 

@@ -22,7 +22,7 @@ ORDER = ("tailscale, cf-tunnel, cert-manager, cnpg", "postgres", "stitch")
 
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
-    assert whole.said.code == 0, whole.said.all
+    assert whole.result.code == 0, whole.result.all
     return whole.checkout
 
 
@@ -31,24 +31,26 @@ def settings(checkout: Checkout) -> str:
 
 
 def test_one_command_brings_everything_up_and_proves_it(whole: Deployed) -> None:
-    said = whole.said
-    said.ends_with(0)
+    result = whole.result
+    result.ends_with(0)
     for service in SERVICES:
-        assert f"{service.name}: applied, " in said.stdout, said.all
-        (verdict,) = [line for line in said.stdout.splitlines() if line.startswith(f"verify.{service.name}: verified")]
+        assert f"{service.name}: applied, " in result.stdout, result.all
+        (verdict,) = [
+            line for line in result.stdout.splitlines() if line.startswith(f"verify.{service.name}: verified")
+        ]
         assert " 0 failed, " in verdict
-    assert "blocked: waits for postgres" in said.stdout
-    assert said.stderr == ""
+    assert "blocked: waits for postgres" in result.stdout
+    assert result.stderr == ""
     assert whole.changed_files == ""
 
 
 def test_again_nothing_is_to_do(checkout: Checkout) -> None:
-    said = checkout.inv("--json", "deploy.all")
-    said.ends_with(0)
-    (summary,) = [event for event in said.events if event["event"] == "summary"]
+    result = checkout.inv("--json", "deploy.all")
+    result.ends_with(0)
+    (summary,) = [event for event in result.events if event["event"] == "summary"]
     assert sorted(summary["unchanged"]) == sorted(service.name for service in SERVICES)
     assert summary["applied"] == summary["failed"] == summary["not_started"] == []
-    verdicts = [event for event in said.events if event["event"] == "verdict"]
+    verdicts = [event for event in result.events if event["event"] == "verdict"]
     assert [verdict["service"] for verdict in verdicts if not verdict["ok"] or verdict["failed"]] == []
     assert {check for verdict in verdicts for check in verdict["not_tried"]} == LAB_UNTRIED
     assert git_status(checkout.root) == ""
@@ -125,9 +127,9 @@ def test_unbound_bound_and_bound_again(checkout: Checkout) -> None:
 def test_a_value_that_changes_reaches_the_pod(checkout: Checkout) -> None:
     """Set from standard input; the old one goes nowhere, the new one is in no file but the lab's own state."""
     value = "Canary0Of0The0Twitch0Application"
-    said = checkout.inv("esc.set", "stitch/prod", "pulumiConfig.twitch_client_secret", stdin=value)
-    said.ends_with(0)
-    assert value not in said.all
+    result = checkout.inv("esc.set", "stitch/prod", "pulumiConfig.twitch_client_secret", stdin=value)
+    result.ends_with(0)
+    assert value not in result.all
     deployed = checkout.inv("deploy.stitch", "--only")
     deployed.ends_with(0)
     assert value not in deployed.all
@@ -144,7 +146,7 @@ def test_an_apply_keeps_what_was_set(checkout: Checkout) -> None:
 
 
 def test_no_secret_of_the_database_was_shown(whole: Deployed, checkout: Checkout) -> None:
-    assert checkout.superuser_password not in whole.said.all
+    assert checkout.superuser_password not in whole.result.all
     assert checkout.in_runs(checkout.superuser_password) == []
 
 
@@ -153,9 +155,9 @@ def test_no_secret_of_the_database_was_shown(whole: Deployed, checkout: Checkout
 
 def test_wiring_holds(checkout: Checkout) -> None:
     for consumer in (service for service in SERVICES if service.reads_outputs_of):
-        said = checkout.inv(f"wire.{consumer.name}")
-        said.ends_with(0)
-        assert "postgres gives" in said.stdout
+        result = checkout.inv(f"wire.{consumer.name}")
+        result.ends_with(0)
+        assert "postgres gives" in result.stdout
 
 
 def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:
@@ -165,8 +167,8 @@ def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:
     path.write_text(before.replace("immich:postgres_stack: organization/postgresql/lab", "immich:unset: x"))
     try:
         checkout.inv("preview.immich", "--only").ends_with(2, "immich:postgres_stack")
-        said = checkout.inv("wire.immich")
-        assert "immich:postgres_stack set to organization/postgresql/lab" in said.stdout, said.all
+        result = checkout.inv("wire.immich")
+        assert "immich:postgres_stack set to organization/postgresql/lab" in result.stdout, result.all
     finally:
         path.write_text(before)
 
@@ -191,9 +193,9 @@ def test_drift_is_found_and_told(checkout: Checkout) -> None:
 
 
 def test_status_shows_all_of_them(checkout: Checkout) -> None:
-    said = checkout.inv("--json", "status")
-    said.ends_with(0)
-    rows = {event["service"]: event for event in said.events if event["event"] == "service"}
+    result = checkout.inv("--json", "status")
+    result.ends_with(0)
+    rows = {event["service"]: event for event in result.events if event["event"] == "service"}
     assert set(rows) == {service.name for service in SERVICES}
     assert {row["stack"] for row in rows.values()} == {"lab"}
     assert {row["lock"] for row in rows.values()} == {"free"}

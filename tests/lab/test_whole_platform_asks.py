@@ -21,16 +21,16 @@ READERS = {service.name for service in SERVICES if "postgres" in service.reads_o
 
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
-    assert whole.said.code == 0, whole.said.all
+    assert whole.result.code == 0, whole.result.all
     whole.checkout.inv("deploy.all").ends_with(0)
     return whole.checkout
 
 
 def asked(checkout: Checkout, *options: str) -> set[str]:
     """The services that `preview.all` had pulumi preview; the plan summary says the same of each."""
-    said = checkout.inv("--json", "preview.all", *options)
-    said.ends_with(0)
-    (plan,) = [event for event in said.events if event["event"] == "plan" and "stacks" in event]
+    result = checkout.inv("--json", "preview.all", *options)
+    result.ends_with(0)
+    (plan,) = [event for event in result.events if event["event"] == "plan" and "stacks" in event]
     previews = [record["argv"] for record in checkout.journal() if record["kind"] == "command"]
     folders = {argv[argv.index("-C") + 1] for argv in previews if "preview" in argv}
     named = {service.name for service in SERVICES if str(checkout.root / "pulumi" / service.folder) in folders}

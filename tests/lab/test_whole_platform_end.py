@@ -35,7 +35,7 @@ CHANGED: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def checkout(whole: Deployed) -> Checkout:
-    assert whole.said.code == 0, whole.said.all
+    assert whole.result.code == 0, whole.result.all
     return whole.checkout
 
 
@@ -67,8 +67,8 @@ def test_one_changed_setting_of_every_service_is_applied_and_proven(checkout: Ch
 @pytest.mark.parametrize("service", SERVICES[::-1], ids=lambda service: service.name)
 def test_every_service_is_taken_down(checkout: Checkout, service: Service) -> None:
     """In the opposite order of the list, in which each comes after what it needs."""
-    said = checkout.inv(f"destroy.{service.name}")
-    said.ends_with(0)
+    result = checkout.inv(f"destroy.{service.name}")
+    result.ends_with(0)
     resources = checkout.deployment(service.project_name).get("resources") or []
     assert [each["urn"] for each in resources if not each["urn"].endswith("-lab")] == []
 
