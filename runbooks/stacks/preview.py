@@ -71,7 +71,7 @@ def announce(session: Session, named: Sequence[Service], service_layers: Sequenc
     needs = f", which needs {', '.join(needed)}" if needed else ""
     several = len(named) + len(needed) > 1
     preview = "I preview them in that order, show one" if several else "I preview it, show a"
-    apply = "apply layer by layer and prove" if several else "apply it and prove"
+    apply = "apply each after what it needs and prove" if several else "apply it and prove"
     approval = "" if session.target.ephemeral else ", and change nothing before you agree"
     session.reporter.announce(
         f"Deploying {', '.join(service.name for service in named)}{needs}: {preview} plan summary{approval}; then I "
