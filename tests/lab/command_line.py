@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lab.platform import ports, processes
 from lab.platform.supervisor import Record
@@ -41,7 +41,7 @@ class Result:
     def all(self) -> str:
         return f"exit {self.code}\n{self.stdout}\n{self.stderr}"
 
-    def ends_with(self, code: int, *words: str) -> None:
+    def ends_with(self, code: int, *words: str) -> Self:
         """The exit code is this, standard error names all the words, and nobody has to read a traceback."""
         assert self.code == code, self.all
         missing = [word for word in words if word not in self.stderr]
@@ -49,6 +49,13 @@ class Result:
         if code:
             assert "next: " in self.stderr, self.all
         assert "Traceback (most recent call last)" not in self.all, self.all
+        return self
+
+    def shows(self, *words: str) -> Self:
+        """Standard output has all the words."""
+        missing = [word for word in words if word not in self.stdout]
+        assert not missing, f"{missing} not in:\n{self.all}"
+        return self
 
     @property
     def events(self) -> list[dict[str, Any]]:

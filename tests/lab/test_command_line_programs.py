@@ -122,18 +122,15 @@ def test_a_chart_that_cannot_be_read(probe: ProbeCheckout, tmp_path: Path, name:
 def test_a_kind_that_the_cluster_does_not_know(probe: ProbeCheckout) -> None:
     """pulumi's preview passes; the update fails after a minute of trying, and what was there before still is."""
     probe.write_program(CONFIG_MAP.format(word="first") + UNKNOWN_KIND)
-    result = probe.inv("deploy.probe")
-    result.ends_with(1, "Absent (absent.example.org/v1)")
-    assert "failed: probe" in result.stdout
-    assert "./inv deploy.probe" in result.stdout
+    probe.inv("deploy.probe").ends_with(1, "Absent (absent.example.org/v1)").shows(
+        "failed: probe", "./inv deploy.probe"
+    )
     assert "pending_operations" not in probe.deployment("probe")
 
 
 def test_the_next_run_goes_on(probe: ProbeCheckout) -> None:
     probe.write_program(CONFIG_MAP.format(word="first"))
-    result = probe.inv("deploy.probe")
-    result.ends_with(0)
-    assert "unchanged: probe" in result.stdout
+    probe.inv("deploy.probe").ends_with(0).shows("unchanged: probe")
 
 
 def test_output_that_nobody_reads_on(made: ProbeCheckout) -> None:

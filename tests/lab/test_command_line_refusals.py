@@ -23,13 +23,11 @@ OTHER_UID = "00000000-dead-beef-0000-000000000000"
 def made(probe_checkout: ProbeCheckout) -> ProbeCheckout:
     """The probe's stack on the real target, with its secret, made the way a person makes it."""
     probe_checkout.forget_probe()
-    init = probe_checkout.typed(
+    probe_checkout.typed(
         *("--target", "home", "stack.init", "probe"),
         answers=[("Create organization/probe/mx?", "y")],
         env=probe_checkout.with_pulumi,
-    )
-    init.ends_with(0)
-    assert "secrets.set probe token --generate" in init.stdout
+    ).ends_with(0).shows("secrets.set probe token --generate")
     probe_checkout.at_home("secrets.set", "probe", "token", stdin="a-token-for-the-probe\n").ends_with(0)
     probe_checkout.at_home("secrets.set", "probe", "note", "--generate").ends_with(0)
     return probe_checkout
@@ -195,8 +193,9 @@ def poor_path(home: ProbeCheckout) -> str:
 
 
 def test_a_real_target_without_pulumi(home: ProbeCheckout) -> None:
-    result = home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)})
-    result.ends_with(1, "pulumi", "'home'")
+    home.inv("--target", "home", "deploy.probe", "--yes", env={"PATH": poor_path(home)}).ends_with(
+        1, "pulumi", "'home'"
+    )
 
 
 Missing = Callable[[ProbeCheckout], AbstractContextManager[None]]

@@ -109,9 +109,9 @@ def test_a_signal_during_preview(checkout: ProbeCheckout, number: signal.Signals
     assert_one_signal(checkout, number)
     assert checkout.state("probe", stack) == before
     gate.touch()
-    again = checkout.inv(*where(stack), "preview.probe", env=checkout.with_pulumi)
-    again.ends_with(0)
-    assert "+  probe      ConfigMap probe" in again.stdout
+    checkout.inv(*where(stack), "preview.probe", env=checkout.with_pulumi).ends_with(0).shows(
+        "+  probe      ConfigMap probe"
+    )
     checkout.assert_nothing_left("probe")
 
 
@@ -140,9 +140,7 @@ def test_a_second_signal_is_not_passed_on(checkout: ProbeCheckout) -> None:
     for _ in range(3):
         os.kill(run.pid, signal.SIGINT)
 
-    result = told_to_stop(checkout, run, signal.SIGTERM)
-
-    result.ends_with(8)
+    told_to_stop(checkout, run, signal.SIGTERM).ends_with(8)
     assert_one_signal(checkout, signal.SIGINT)
     assert pending(checkout) == []
 
@@ -246,7 +244,5 @@ def test_a_creation_that_never_happened_is_dropped(checkout: ProbeCheckout) -> N
 def test_cancel_without_a_lock_changes_nothing(checkout: ProbeCheckout) -> None:
     checkout.inv("stack.init", "probe").ends_with(0)
     before = checkout.state("probe")
-    result = checkout.inv("cancel.probe")
-    result.ends_with(0)
-    assert "the stack of probe is not locked" in result.stdout
+    checkout.inv("cancel.probe").ends_with(0).shows("the stack of probe is not locked")
     assert checkout.state("probe") == before

@@ -33,9 +33,11 @@ def word(home: ProbeCheckout) -> str:
 
 
 def test_it_is_refused_before_anything_is_applied(home: ProbeCheckout) -> None:
-    result = home.at_home("deploy.probe", "--yes")
-    result.ends_with(5, "ConfigMap probe", TAKES_OVER)
-    assert "ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)" in result.stdout
+    result = (
+        home.at_home("deploy.probe", "--yes")
+        .ends_with(5, "ConfigMap probe", TAKES_OVER)
+        .shows("ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)")
+    )
     assert "> apply" not in result.stdout and word(home) == ""
     shown = home.at_home("preview.probe")
     shown.ends_with(0)

@@ -35,9 +35,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnFiles]:
 
 
 def test_their_life(files: OnFiles) -> None:
-    first = files.run("preview.glance")
-    first.ends_with(0)
-    assert f"file://{files.lab_dir / 'backend'}" in first.stdout
+    files.run("preview.glance").ends_with(0).shows(f"file://{files.lab_dir / 'backend'}")
     for service in ("glance", "cert-manager"):
         files.run(f"deploy.{service}").ends_with(0)
     assert {path.parent.name for path in files.lab_dir.glob("backend/.pulumi/stacks/*/lab.json")} == set(SERVICES)

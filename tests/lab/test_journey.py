@@ -63,9 +63,7 @@ def test_it_leaves_the_checkout_as_it_was(deployed: Deployed) -> None:
 def test_the_second_run_changes_nothing(checkout: Checkout) -> None:
     before = {path: path.read_bytes() for path in (checkout.lab_dir / "stacks").rglob("*") if path.is_file()}
     states = {name: checkout.deployment(name)["resources"] for name in ("tailscale", "cnpg", "postgresql")}
-    result = checkout.inv("deploy.postgres")
-    result.ends_with(0)
-    assert "unchanged: tailscale, cnpg, postgres" in result.stdout
+    result = checkout.inv("deploy.postgres").ends_with(0).shows("unchanged: tailscale, cnpg, postgres")
     assert "> apply" not in result.stdout
     assert "PostgreSQL 18" in result.stdout
     assert {path: path.read_bytes() for path in before} == before
@@ -163,8 +161,7 @@ def test_a_setting_that_the_program_refuses(checkout: Checkout) -> None:
 @pytest.mark.parametrize("name", ["cnpg", "tailscale"])
 def test_what_others_need_is_not_destroyed(checkout: Checkout, name: str) -> None:
     before = checkout.state(name)
-    result = checkout.inv(f"destroy.{name}")
-    result.ends_with(
+    checkout.inv(f"destroy.{name}").ends_with(
         5, f"postgres is still deployed and needs {name}", "before their controllers", "next: ./inv destroy.postgres"
     )
     assert checkout.state(name) == before

@@ -78,11 +78,9 @@ def test_every_message_about_a_changed_service_names_its_repair(postgres: Checko
     postgres.inv("drift.postgres").ends_with(7, "./inv repair.postgres")
     postgres.inv("deploy.postgres", "--only").ends_with(4, "./inv repair.postgres")
 
-    repaired = postgres.inv("repair.postgres")
-    repaired.ends_with(0)
-    assert "(held by kubectl-annotate)" in repaired.stdout
-    assert f'"other" => "{name}"' in repaired.stdout
-    assert "unchanged: postgres" in repaired.stdout
+    postgres.inv("repair.postgres").ends_with(0).shows(
+        "(held by kubectl-annotate)", f'"other" => "{name}"', "unchanged: postgres"
+    )
     assert hostname(postgres) == name
     assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
     assert postgres.state("postgresql") == before, "the state was right all the time"
@@ -99,9 +97,7 @@ def test_a_state_that_took_the_change_in_is_repaired_too(postgres: Checkout) -> 
     postgres.inv("preview.postgres", "--only").ends_with(
         1, 'conflict with "kubectl-annotate"', HOSTNAME, "next: ./inv repair.postgres"
     )
-    repaired = postgres.inv("repair.postgres")
-    repaired.ends_with(0)
-    assert "(held by kubectl-annotate)" in repaired.stdout
+    postgres.inv("repair.postgres").ends_with(0).shows("(held by kubectl-annotate)")
     assert hostname(postgres) == name
     assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
     postgres.inv("preview.postgres", "--only", "--expect-no-changes").ends_with(0)
@@ -112,10 +108,7 @@ def test_a_state_that_took_the_change_in_is_repaired_too(postgres: Checkout) -> 
 def test_a_custom_resource_is_put_back(postgres: Checkout) -> None:
     before = postgres.get(*CLUSTER)["spec"]["enablePDB"]
     postgres.kubectl("patch", *CLUSTER, "--type=merge", "-p", json.dumps({"spec": {"enablePDB": not before}}))
-    repaired = postgres.inv("repair.postgres")
-    repaired.ends_with(0)
-    assert "spec.enablePDB" in repaired.stdout
-    assert "(held by kubectl-patch)" in repaired.stdout
+    postgres.inv("repair.postgres").ends_with(0).shows("spec.enablePDB", "(held by kubectl-patch)")
     assert postgres.get(*CLUSTER)["spec"]["enablePDB"] is before
 
 
@@ -151,10 +144,7 @@ def test_a_deployment_gets_its_scale_and_image_back(probe: ProbeCheckout) -> Non
     probe.kubectl("scale", "deployment/probe", "--replicas=3")
     probe.kubectl("set", "image", "deployment/probe", "main=registry.example/probe:2")
     probe.kubectl("set", "env", "deployment/probe", "ADDED=yes")
-    repaired = probe.inv("repair.probe")
-    repaired.ends_with(0)
-    assert "restarted: pods are rolled" in repaired.stdout
-    assert "(held by kubectl, kubectl-set)" in repaired.stdout
+    probe.inv("repair.probe").ends_with(0).shows("restarted: pods are rolled", "(held by kubectl, kubectl-set)")
     spec = probe.get("deployment/probe")["spec"]
     (container,) = spec["template"]["spec"]["containers"]
     assert (spec["replicas"], container["image"]) == (1, "registry.example/probe:1")
@@ -171,10 +161,7 @@ def test_a_service_gets_its_port_back(probe: ProbeCheckout) -> None:
         {"op": "add", "path": "/metadata/labels", "value": {"somebody": "else"}},
     ]
     probe.kubectl("patch", "service/probe", "--type=json", "-p", json.dumps(patch))
-    repaired = probe.inv("repair.probe")
-    repaired.ends_with(0)
-    assert "(held by kubectl-patch)" in repaired.stdout
-    assert "~ spec.ports[0].port: 81 => 80" in repaired.stdout
+    probe.inv("repair.probe").ends_with(0).shows("(held by kubectl-patch)", "~ spec.ports[0].port: 81 => 80")
     service = probe.get("service/probe")
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("http", 80)]
     assert service["metadata"]["labels"]["somebody"] == "else", "what others added stays"
@@ -195,9 +182,7 @@ def test_a_secret_is_put_back_unseen(probe: ProbeCheckout) -> None:
     before = probe.state("probe")
     other = {"data": {"password": base64.b64encode(OTHER.encode()).decode()}}
     probe.kubectl("patch", "secret/probe", "--type=merge", "-p", json.dumps(other))
-    repaired = probe.inv("repair.probe")
-    repaired.ends_with(0)
-    assert "~ data.password: [secret] => [secret]" in repaired.stdout
+    repaired = probe.inv("repair.probe").ends_with(0).shows("~ data.password: [secret] => [secret]")
     assert base64.b64decode(probe.get("secret/probe")["data"]["password"]).decode() == PASSWORD
     is_as_applied(probe, before)
     values = [PASSWORD, base64.b64encode(PASSWORD.encode()).decode(), OTHER, other["data"]["password"]]
@@ -208,9 +193,7 @@ def test_a_secret_is_put_back_unseen(probe: ProbeCheckout) -> None:
 def test_a_deleted_object_is_made_anew(probe: ProbeCheckout) -> None:
     before = probe.state("probe")
     probe.kubectl("delete", "configmap/probe-lab")
-    repaired = probe.inv("repair.probe")
-    repaired.ends_with(0)
-    assert "ConfigMap probe  (it is gone)" in repaired.stdout
+    probe.inv("repair.probe").ends_with(0).shows("ConfigMap probe  (it is gone)")
     assert probe.get("configmap/probe-lab")["data"] == {"word": "first"}
     is_as_applied(probe, before)
 
@@ -229,9 +212,7 @@ def test_a_change_by_hand_and_one_of_the_program_meet(probe: ProbeCheckout) -> N
     probe.write_program(PROGRAM.replace("probe:1", "probe:3"))
     try:
         probe.inv("preview.probe").ends_with(1, "kubectl-set", "next: ./inv repair.probe")
-        repaired = probe.inv("repair.probe")
-        repaired.ends_with(0)
-        assert '"registry.example/probe:2" => "registry.example/probe:3"' in repaired.stdout
+        probe.inv("repair.probe").ends_with(0).shows('"registry.example/probe:2" => "registry.example/probe:3"')
         probe.inv("preview.probe", "--expect-no-changes").ends_with(0)
     finally:
         probe.write_program(PROGRAM)

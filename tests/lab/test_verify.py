@@ -23,9 +23,7 @@ def checkout(deployed: Deployed) -> Checkout:
 
 
 def test_everything_is_verified_with_evidence(checkout: Checkout) -> None:
-    done = checkout.inv("verify.all")
-    done.ends_with(0)
-    assert "the server answers SQL as the exported user: PostgreSQL 18" in done.stdout
+    done = checkout.inv("verify.all").ends_with(0).shows("the server answers SQL as the exported user: PostgreSQL 18")
     for name in ("tailscale", "cnpg", "postgres"):
         assert f"verify.{name}: verified: " in done.stdout
     row = next(

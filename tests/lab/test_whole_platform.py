@@ -139,8 +139,7 @@ def test_a_value_that_changes_reaches_the_pod(checkout: Checkout) -> None:
 
 def test_an_apply_keeps_what_was_set(checkout: Checkout) -> None:
     before = checkout.secret("stitch", "stitch")
-    applied = checkout.inv("esc.apply", "stitch/prod")
-    applied.ends_with(0)
+    checkout.inv("esc.apply", "stitch/prod").ends_with(0)
     checkout.inv("preview.stitch", "--only", "--expect-no-changes").ends_with(0)
     assert checkout.secret("stitch", "stitch") == before
 
@@ -155,9 +154,7 @@ def test_no_secret_of_the_database_was_shown(whole: Deployed, checkout: Checkout
 
 def test_wiring_holds(checkout: Checkout) -> None:
     for consumer in (service for service in SERVICES if service.reads_outputs_of):
-        result = checkout.inv(f"wire.{consumer.name}")
-        result.ends_with(0)
-        assert "postgres gives" in result.stdout
+        checkout.inv(f"wire.{consumer.name}").ends_with(0).shows("postgres gives")
 
 
 def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:

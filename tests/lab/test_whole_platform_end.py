@@ -52,8 +52,7 @@ def test_one_changed_setting_of_every_service_is_applied_and_proven(checkout: Ch
         settings.setdefault("config", {})[f"{service.project_name}:{key}"] = value
         path.write_text(yaml.safe_dump(settings))
 
-    previewed = checkout.inv("preview.all", "--expect-no-changes")
-    previewed.ends_with(7)
+    checkout.inv("preview.all", "--expect-no-changes").ends_with(7)
     applied = checkout.inv("--json", "deploy.all")
     applied.ends_with(0)
 
@@ -67,8 +66,7 @@ def test_one_changed_setting_of_every_service_is_applied_and_proven(checkout: Ch
 @pytest.mark.parametrize("service", SERVICES[::-1], ids=lambda service: service.name)
 def test_every_service_is_taken_down(checkout: Checkout, service: Service) -> None:
     """In the opposite order of the list, in which each comes after what it needs."""
-    result = checkout.inv(f"destroy.{service.name}")
-    result.ends_with(0)
+    checkout.inv(f"destroy.{service.name}").ends_with(0)
     resources = checkout.deployment(service.project_name).get("resources") or []
     assert [each["urn"] for each in resources if not each["urn"].endswith("-lab")] == []
 
