@@ -1,14 +1,14 @@
 """A run as one page to look at (`--report run.html`) or as a comment of a pull request (`--report run.md`).
 
 Both are made from the run's journal, in which secrets are masked, so that they show what it says and nothing else. The
-page needs no network and no script: styles, the drawing of the graph and the bars are part of it.
+page needs no network and no script: styles, the drawing of the graph and the bars are in it.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape as escape_text
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from runbooks.tools.pulumi import name_of, type_of
 KINDS = (".html", ".md")
 MOST_LINES = 60
 """Of the Markdown: a comment is read in one look."""
-MOST_CHANGES = 200
-"""Of one service on the page; the rest is counted."""
+MOST_CHANGES, FEW_CHANGES = 200, 12
+"""Of one service on the page: beyond the first the rest is counted, up to the second they are not folded."""
 RESULTS = ("failed", "not verified", "drifted", "changes", "applied", "unchanged", "not asked", "blocked")
 """What a service may be, the gravest first. Every one is a word beside its colour."""
 
 
 @dataclass(kw_only=True)
-class Part:
+class ServiceReport:
     """What the run says of one service."""
 
     name: str
@@ -77,7 +77,7 @@ class RunReport:
     target: Mapping[str, Any]
     exit_code: int | None
     error: str
-    parts: tuple[Part, ...]
+    reports: tuple[ServiceReport, ...]
     """In the order of the layers, the gravest first within the page's table."""
 
 
@@ -96,8 +96,8 @@ def write_report(journal: Path, path: Path, services: Sequence[Service], *, erro
 
 def read_run(records: Sequence[Mapping[str, Any]], services: Sequence[Service], *, error: str = "") -> RunReport:
     """Read a run's records; those of unknown kinds are skipped."""
-    parts = {service.name: Part(name=service.name) for layer in _layers(services) for service in layer}
-    seen = {name for record in records for name in _add(parts, record)}
+    reports = {service.name: ServiceReport(name=service.name) for layer in _layers(services) for service in layer}
+    seen = {name for record in records for name in _add(reports, record)}
     by_kind = {record["kind"]: record for record in records}
     head = by_kind.get("run", {})
     return RunReport(
@@ -106,31 +106,31 @@ def read_run(records: Sequence[Mapping[str, Any]], services: Sequence[Service], 
         target=by_kind.get("target", {}),
         exit_code=by_kind.get("end", {}).get("exit_code"),
         error=error,
-        parts=tuple(part for name, part in parts.items() if name in seen),
+        reports=tuple(report for name, report in reports.items() if name in seen),
     )
 
 
-def _add(parts: Mapping[str, Part], record: Mapping[str, Any]) -> Iterator[str]:
-    """Add to the parts what a record says of them; yields the names of those that belong to the run."""
+def _add(reports: Mapping[str, ServiceReport], record: Mapping[str, Any]) -> Iterator[str]:
+    """Add to the reports what a record says of them; yields the names of those that belong to the run."""
     match record:
         case {"kind": "plan", "stacks": stacks}:
-            for stack in (stack for stack in stacks if stack["service"] in parts):
-                parts[stack["service"]].plan = stack
+            for stack in (stack for stack in stacks if stack["service"] in reports):
+                reports[stack["service"]].plan = stack
                 yield stack["service"]
-        case {"kind": "verdict", "service": name} if name in parts:
-            parts[name].verdict = record
+        case {"kind": "verdict", "service": name} if name in reports:
+            reports[name].verdict = record
             yield name
-        case {"kind": "drift", "service": name, "objects": list() as objects} if name in parts:
-            parts[name].drift = objects
+        case {"kind": "drift", "service": name, "objects": list() as objects} if name in reports:
+            reports[name].drift = objects
             yield name
         case {"kind": "summary"}:
             for state in ("unchanged", "applied", "failed", "not_started"):
                 for name in record.get(state, ()):
-                    parts[name].state = state
+                    reports[name].state = state
         case {"kind": "command", "title": str(title), "seconds": float(seconds)}:
             verb, _, name = title.rpartition(" ")
-            if name in parts and verb in {"preview", "apply", "look for drift of"}:
-                parts[name].seconds[verb] = parts[name].seconds.get(verb, 0.0) + seconds
+            if name in reports and verb in {"preview", "apply", "look for drift of"}:
+                reports[name].seconds[verb] = reports[name].seconds.get(verb, 0.0) + seconds
 
 
 def _layers(services: Sequence[Service]) -> list[tuple[Service, ...]]:
@@ -138,16 +138,16 @@ def _layers(services: Sequence[Service]) -> list[tuple[Service, ...]]:
 
 
 def _counts(run: RunReport) -> str:
-    found = [part.result for part in run.parts]
+    found = [report.result for report in run.reports]
     return ", ".join(f"{found.count(result)} {result}" for result in RESULTS if result in found) or "no service"
 
 
-def _ranked(run: RunReport) -> list[Part]:
-    return sorted(run.parts, key=lambda part: RESULTS.index(part.result))
+def _ranked(run: RunReport) -> list[ServiceReport]:
+    return sorted(run.reports, key=lambda report: RESULTS.index(report.result))
 
 
-def _findings(part: Part, *states: str) -> list[Mapping[str, Any]]:
-    return [found for found in part.verdict.get("findings", ()) if found["state"] in states]
+def _findings(report: ServiceReport, *states: str) -> list[Mapping[str, Any]]:
+    return [found for found in report.verdict.get("findings", ()) if found["state"] in states]
 
 
 # Markdown
@@ -162,20 +162,20 @@ def markdown(run: RunReport) -> str:
         "|---|---|---|",
     ]
     details: list[str] = []
-    for part in _ranked(run):
-        if part.result in {"unchanged", "not asked"}:
+    for report in _ranked(run):
+        if report.result in {"unchanged", "not asked"}:
             continue
-        lines.append(f"| {part.name} | {part.result} | {_cell(part.about)} |")
+        lines.append(f"| {report.name} | {report.result} | {_cell(report.about)} |")
         details += [
-            f"- {part.name}: {SIGNS.get(change['verb'], '?')} {_code(_object(change['urn']))}"
+            f"- {report.name}: {SIGNS.get(change['verb'], '?')} {_code(_object(change['urn']))}"
             + (f" ({_cell(change['why'])})" if change["why"] else "")
-            for change in part.plan.get("changes", ())
+            for change in report.plan.get("changes", ())
         ]
         details += [
-            f"- {part.name}: FAILED {_cell(found['check'])}: {_cell(found['evidence'])}"
-            for found in _findings(part, "failed")
+            f"- {report.name}: FAILED {_cell(found['check'])}: {_cell(found['evidence'])}"
+            for found in _findings(report, "failed")
         ]
-    quiet = [part.name for part in run.parts if part.result in {"unchanged", "not asked"}]
+    quiet = [report.name for report in run.reports if report.result in {"unchanged", "not asked"}]
     if quiet:
         lines.append(f"| {len(quiet)} more | unchanged | {', '.join(quiet)} |")
     if run.error:
@@ -235,7 +235,7 @@ svg path{stroke:var(--line);fill:none;stroke-width:1.5}svg rect{fill:var(--box);
 
 def page(run: RunReport, services: Sequence[Service]) -> str:
     """The whole page; every text of the run is escaped."""
-    shown = {part.name for part in run.parts}
+    shown = {report.name for report in run.reports}
     body = [
         *_head(run),
         "<h2>Services</h2>",
@@ -246,7 +246,7 @@ def page(run: RunReport, services: Sequence[Service]) -> str:
         *_timings(run),
         *_not_asked(run),
     ]
-    title = _e(f"{run.task} on {run.target.get('target', '?')}")
+    title = escape(f"{run.task} on {run.target.get('target', '?')}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{STYLE}</style></head>\n'
@@ -254,8 +254,8 @@ def page(run: RunReport, services: Sequence[Service]) -> str:
     )
 
 
-def _e(text: object) -> str:
-    return html.escape(str(text))
+def escape(text: object) -> str:
+    return escape_text(str(text))
 
 
 def _tag(result: str) -> str:
@@ -265,11 +265,11 @@ def _tag(result: str) -> str:
 def _head(run: RunReport) -> Iterator[str]:
     facts = {name: run.target.get(name, "") for name in ("stack", "backend", "cluster", "pulumi")}
     ended = "still running" if run.exit_code is None else f"exit {run.exit_code}"
-    yield f"<h1>{_e(run.task)} on {_e(run.target.get('target', '?'))}: {_e(_counts(run))}</h1>"
-    shown = " · ".join(f"{name} {_e(value)}" for name, value in facts.items() if value)
-    yield f'<p class="facts">{_e(run.began)} UTC · {ended} · {shown}</p>'
+    yield f"<h1>{escape(run.task)} on {escape(run.target.get('target', '?'))}: {escape(_counts(run))}</h1>"
+    shown = " · ".join(f"{name} {escape(value)}" for name, value in facts.items() if value)
+    yield f'<p class="facts">{escape(run.began)} UTC · {ended} · {shown}</p>'
     if run.error:
-        yield f'<pre class="error">{_e(run.error)}</pre>'
+        yield f'<pre class="error">{escape(run.error)}</pre>'
 
 
 def _drawing(run: RunReport, services: Sequence[Service]) -> str:
@@ -290,16 +290,16 @@ def _drawing(run: RunReport, services: Sequence[Service]) -> str:
                 curve = f"M{start} {y1 + 17}C{middle} {y1 + 17} {middle} {y2 + 17} {x2} {y2 + 17}"
                 lines.append(f'<path d="{curve}"/>')
     nodes = []
-    for part in run.parts:
-        x, y = place[part.name]
-        kind = part.result.replace(" ", "-")
+    for report in run.reports:
+        x, y = place[report.name]
+        kind = report.result.replace(" ", "-")
         nodes.append(
             f'<g class="node"><rect class="{kind}" x="{x}" y="{y}" width="{box[0]}" height="{box[1]}" rx="5"/>'
-            f'<text x="{x + 8}" y="{y + 15}">{_e(part.name)}</text>'
-            f'<text class="soft" x="{x + 8}" y="{y + 28}">{part.result}</text></g>'
+            f'<text x="{x + 8}" y="{y + 15}">{escape(report.name)}</text>'
+            f'<text class="soft" x="{x + 8}" y="{y + 28}">{report.result}</text></g>'
         )
     size = (len(columns) * width, 20 + height * max((len(layer) for layer in columns), default=0))
-    label = _e(f"Dependencies: {', '.join(f'{part.name} {part.result}' for part in run.parts)}")
+    label = escape(f"Dependencies: {', '.join(f'{report.name} {report.result}' for report in run.reports)}")
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" '
         f'height="{size[1]}">{"".join(lines)}{"".join(nodes)}</svg>'
@@ -308,70 +308,74 @@ def _drawing(run: RunReport, services: Sequence[Service]) -> str:
 
 def _table(run: RunReport) -> Iterator[str]:
     yield '<div class="scroll"><table><tr><th>service<th>result<th>what<th>checks</tr>'
-    for part in _ranked(run):
-        checks = _e(part.verdict.get("summary", ""))
-        yield f"<tr><td>{_e(part.name)}<td>{_tag(part.result)}<td>{_e(part.about)}<td>{checks}</tr>"
+    for report in _ranked(run):
+        checks = escape(report.verdict.get("summary", ""))
+        yield f"<tr><td>{escape(report.name)}<td>{_tag(report.result)}<td>{escape(report.about)}<td>{checks}</tr>"
     yield "</table></div>"
 
 
 def _details(run: RunReport) -> Iterator[str]:
-    changing = [part for part in _ranked(run) if part.plan.get("changes") or part.drift]
+    changing = [report for report in _ranked(run) if report.plan.get("changes") or report.drift]
     if changing:
         yield "<h2>What changes</h2>"
-    for part in changing:
-        changes = part.plan.get("changes", ())
-        yield f"<details{' open' if len(changes) <= 12 else ''}><summary>{_e(part.name)}: {_e(part.about)}</summary>"
+    for report in changing:
+        changes = report.plan.get("changes", ())
+        is_open = " open" if len(changes) <= FEW_CHANGES else ""
+        yield f"<details{is_open}><summary>{escape(report.name)}: {escape(report.about)}</summary>"
         for change in changes[:MOST_CHANGES]:
-            why = f' <span class="failed">{_e(change["why"])}</span>' if change["why"] else ""
-            yield f"<div><code>{_e(SIGNS.get(change['verb'], '?'))}</code> {_e(_object(change['urn']))}{why}</div>"
+            why = f' <span class="failed">{escape(change["why"])}</span>' if change["why"] else ""
+            sign = escape(SIGNS.get(change["verb"], "?"))
+            yield f"<div><code>{sign}</code> {escape(_object(change['urn']))}{why}</div>"
             if change.get("properties"):
-                yield f"<pre>{_e(chr(10).join(change['properties']))}</pre>"
+                yield f"<pre>{escape(chr(10).join(change['properties']))}</pre>"
         if len(changes) > MOST_CHANGES:
             yield f'<div class="soft">… {len(changes) - MOST_CHANGES} more</div>'
-        for each in part.drift or ():
-            yield f"<div><code>{_e(each['op'])}</code> {_e(each['type'])} {_e(each['name'])}</div>"
+        for each in report.drift or ():
+            yield f"<div><code>{escape(each['op'])}</code> {escape(each['type'])} {escape(each['name'])}</div>"
         yield "</details>"
 
 
 def _checks(run: RunReport) -> Iterator[str]:
-    checked = [part for part in _ranked(run) if part.verdict.get("findings")]
+    checked = [report for report in _ranked(run) if report.verdict.get("findings")]
     if checked:
         yield "<h2>Checks, with what each saw</h2>"
-    for part in checked:
-        is_open = " open" if _findings(part, "failed") else ""
-        yield f"<details{is_open}><summary>{_e(part.name)}: {_e(part.verdict['summary'])}</summary><table>"
-        for found in _findings(part, "failed", "passed", "not tried"):
+    for report in checked:
+        is_open = " open" if _findings(report, "failed") else ""
+        yield f"<details{is_open}><summary>{escape(report.name)}: {escape(report.verdict['summary'])}</summary><table>"
+        for found in _findings(report, "failed", "passed", "not tried"):
             kind = {"failed": "failed", "passed": "applied"}.get(found["state"], "unchanged")
-            more = "".join(f"<br><small>{_e(found[name])}</small>" for name in ("cause", "next_step") if found[name])
+            more = "".join(
+                f"<br><small>{escape(found[name])}</small>" for name in ("cause", "next_step") if found[name]
+            )
             yield (
-                f'<tr><td><span class="tag {kind}">{_e(found["state"])}</span><td>{_e(found["check"])}'
-                f"<br><small>{_e(found['subject'])}</small><td>{_e(found['evidence'])}{more}</tr>"
+                f'<tr><td><span class="tag {kind}">{escape(found["state"])}</span><td>{escape(found["check"])}'
+                f"<br><small>{escape(found['subject'])}</small><td>{escape(found['evidence'])}{more}</tr>"
             )
         yield "</table></details>"
 
 
 def _timings(run: RunReport) -> Iterator[str]:
-    timed = [part for part in run.parts if part.seconds]
-    longest = max((sum(part.seconds.values()) for part in timed), default=0.0)
+    timed = [report for report in run.reports if report.seconds]
+    longest = max((sum(report.seconds.values()) for report in timed), default=0.0)
     if not timed:
         return
     yield "<h2>Time that pulumi took</h2><div class='scroll'><table>"
-    for part in timed:
+    for report in timed:
         bars = "".join(
             f'<i class="{verb.split()[-2] if " " in verb else verb}" style="width:{100 * seconds / longest:.1f}%" '
-            f'title="{_e(verb)} {seconds:.1f} s"></i>'
-            for verb, seconds in part.seconds.items()
+            f'title="{escape(verb)} {seconds:.1f} s"></i>'
+            for verb, seconds in report.seconds.items()
         )
-        words = ", ".join(f"{verb.removesuffix(' of')} {seconds:.1f} s" for verb, seconds in part.seconds.items())
-        yield f'<tr><td>{_e(part.name)}<td><div class="bar">{bars}</div><td>{_e(words)}</tr>'
+        words = ", ".join(f"{verb.removesuffix(' of')} {seconds:.1f} s" for verb, seconds in report.seconds.items())
+        yield f'<tr><td>{escape(report.name)}<td><div class="bar">{bars}</div><td>{escape(words)}</tr>'
     yield "</table></div>"
 
 
 def _not_asked(run: RunReport) -> Iterator[str]:
-    skipped = [part for part in run.parts if part.plan.get("unchanged_since")]
+    skipped = [report for report in run.reports if report.plan.get("unchanged_since")]
     if not skipped:
         return
     yield "<h2>Not asked again</h2><p>Everything that determines their plans is as it was when they last had no change."
     yield "What was changed by hand in the cluster shows <code>./inv drift.all</code>.</p><ul>"
-    yield from (f"<li>{_e(part.name)}: since {_e(part.plan['unchanged_since'])}</li>" for part in skipped)
+    yield from (f"<li>{escape(report.name)}: since {escape(report.plan['unchanged_since'])}</li>" for report in skipped)
     yield "</ul>"

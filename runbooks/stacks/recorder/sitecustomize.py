@@ -59,7 +59,9 @@ class Recorder:
         self.facts: set[tuple[str, str | bool]] = set()
         self.events = {"open", *FOLDERS, *OUTSIDE}
         # Imports also look into the executor's folder, which is the first of sys.path.
-        executors = {os.path.dirname(os.path.abspath(word)) for word in sys.orig_argv if EXECUTOR in word}
+        executors = {
+            os.path.dirname(os.path.abspath(word)) for word in getattr(sys, "orig_argv", ()) if EXECUTOR in word
+        }
         folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__), *executors}
         self.installed = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
         self.programs: dict[str, bool] = {}
@@ -214,6 +216,11 @@ class CallWatcher:
         module.Channel.unary_unary = unary_unary
 
 
+def executor_words() -> list[str]:
+    """The words of the command line that name the executor; none before Python 3.10, which keeps no command line."""
+    return [word for word in getattr(sys, "orig_argv", ()) if EXECUTOR in word]
+
+
 def run_next_sitecustomize() -> None:
     """Run the `sitecustomize` that this one hides, if there is one."""
     own = os.path.dirname(os.path.abspath(__file__))
@@ -225,5 +232,5 @@ def run_next_sitecustomize() -> None:
 
 target = os.environ.get(VARIABLE, "")
 run_next_sitecustomize()
-if target and any(EXECUTOR in word for word in sys.orig_argv):
+if target and executor_words():
     Recorder(target).start()
