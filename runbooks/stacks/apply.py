@@ -15,18 +15,19 @@ from runbooks.core.errors import NotApproved, OperatorMissing, Refused
 from runbooks.core.parallel import SIDE_BY_SIDE, results_of, side_by_side, work_in_order, workers
 from runbooks.core.reporter import Step
 from runbooks.stacks import states
-from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
+from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.holders import holders_of
-from runbooks.stacks.plan import RunPlan, StackPlan, describe_object
+from runbooks.stacks.plan import RunPlan, StackPlan
 from runbooks.stacks.preparation import outputs_of, prepare
 from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import show_plan
-from runbooks.stacks.unchanged import record_reads, write_record
+from runbooks.stacks.unchanged import changed_parts, record_reads, write_record
 from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import network, pulumi
+from runbooks.tools.pulumi import describe_object
 from runbooks.tools.secret_values import blanked
 from runbooks.tools.stack import Stack
 

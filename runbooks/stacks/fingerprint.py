@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runbooks.stacks import environments, states
@@ -62,11 +62,6 @@ def charts_folder(session: Session, stack: Stack) -> Path | None:
     """
     source = read_settings(session, stack).config.get("charts:source")
     return (session.root / source).resolve() if isinstance(source, str) and "://" not in source else None
-
-
-def changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The names of the parts that are not the same in both fingerprints."""
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 def _outputs_digest(session: Session, stack: Stack) -> str:

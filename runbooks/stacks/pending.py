@@ -15,14 +15,13 @@ from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
 from runbooks.stacks.apply import refuse_held
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import describe_object
 from runbooks.stacks.preview import find_objects, manifest_of
 from runbooks.stacks.session import Session
 from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.kubectl import Json, ask, dig, full_kind
-from runbooks.tools.pulumi import State, Step
+from runbooks.tools.pulumi import State, Step, describe_object
 from runbooks.tools.stack import Stack
 
 

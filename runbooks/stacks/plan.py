@@ -9,7 +9,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from runbooks.core.errors import OpsError
-from runbooks.tools.pulumi import Export, Preview, Step, is_bookkeeping, name_of, type_of
+from runbooks.tools.pulumi import Export, Preview, Step, is_bookkeeping, kind_of
 from runbooks.tools.stack import Stack
 
 NO_RECORD = "no earlier preview is on record"
@@ -242,15 +242,6 @@ def is_precious(type_token: str) -> bool:
     if PRECIOUS_TYPES.match(type_token):
         return True
     return type_token.startswith("kubernetes:") and kind_of(type_token).removesuffix("Patch") in PRECIOUS_KUBERNETES
-
-
-def kind_of(type_token: str) -> str:
-    return type_token.rpartition(":")[2]
-
-
-def describe_object(urn: str) -> str:
-    """Its kind and name: `ConfigMap settings`."""
-    return f"{kind_of(type_of(urn))} {name_of(urn)}"
 
 
 def restarts(step: Step) -> bool:

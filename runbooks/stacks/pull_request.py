@@ -16,11 +16,11 @@ from typing import Any
 from runbooks.core.errors import Usage
 from runbooks.core.journal import KEPT_RUNS, read_journal, runs_of
 from runbooks.stacks.changed import ENVIRONMENT, BranchChange, read_change
-from runbooks.stacks.plan import describe_object
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext
 from runbooks.stacks.summary import count_verbs
 from runbooks.stacks.target import LAB
+from runbooks.tools.pulumi import describe_object
 
 TEMPLATE = """\
 ## Summary

@@ -18,7 +18,7 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks import apply, states
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, describe_object, is_precious, rank_step
+from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, is_precious, rank_step
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
@@ -27,7 +27,7 @@ from runbooks.stacks.summary import ABSENT, property_lines, show_plan, split_pat
 from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
-from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step
+from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step, describe_object
 from runbooks.tools.secret_values import unwrapped
 
 GONE = "it is gone"

@@ -15,10 +15,9 @@ from typing import Any
 from runbooks.core.errors import Usage
 from runbooks.core.files import write_atomically
 from runbooks.core.journal import read_journal
-from runbooks.stacks.plan import kind_of
 from runbooks.stacks.service import Service, layers
 from runbooks.stacks.summary import SIGNS, describe_stack
-from runbooks.tools.pulumi import name_of, type_of
+from runbooks.tools.pulumi import describe_object
 
 KINDS = (".html", ".md")
 MOST_LINES = 60
@@ -167,7 +166,7 @@ def markdown(run: RunReport) -> str:
             continue
         lines.append(f"| {report.name} | {report.result} | {_cell(report.about)} |")
         details += [
-            f"- {report.name}: {SIGNS.get(change['verb'], '?')} {_code(_object(change['urn']))}"
+            f"- {report.name}: {SIGNS.get(change['verb'], '?')} {_code(describe_object(change['urn']))}"
             + (f" ({_cell(change['why'])})" if change["why"] else "")
             for change in report.plan.get("changes", ())
         ]
@@ -185,10 +184,6 @@ def markdown(run: RunReport) -> str:
     if shown:
         lines += ["", *shown, *([f"- … {rest} more"] if rest else [])]
     return "\n".join(lines) + "\n"
-
-
-def _object(urn: str) -> str:
-    return f"{kind_of(type_of(urn))} {name_of(urn)}"
 
 
 def _cell(text: object) -> str:
@@ -325,7 +320,7 @@ def _details(run: RunReport) -> Iterator[str]:
         for change in changes[:MOST_CHANGES]:
             why = f' <span class="failed">{escape(change["why"])}</span>' if change["why"] else ""
             sign = escape(SIGNS.get(change["verb"], "?"))
-            yield f"<div><code>{sign}</code> {escape(_object(change['urn']))}{why}</div>"
+            yield f"<div><code>{sign}</code> {escape(describe_object(change['urn']))}{why}</div>"
             if change.get("properties"):
                 yield f"<pre>{escape(chr(10).join(change['properties']))}</pre>"
         if len(changes) > MOST_CHANGES:

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from runbooks.stacks.plan import NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan, describe_object
+from runbooks.stacks.plan import NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan
 from runbooks.stacks.session import Session
-from runbooks.tools.pulumi import SECRET, Step, name_of
+from runbooks.tools.pulumi import SECRET, Step, describe_object, name_of
 from runbooks.tools.secret_values import SIGNATURE_KEY
 
 HEADINGS = {

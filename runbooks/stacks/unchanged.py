@@ -26,7 +26,7 @@ from runbooks.core.command import Command
 from runbooks.core.errors import STATE_FOLDER
 from runbooks.core.files import make_folder, write_atomically
 from runbooks.stacks import states
-from runbooks.stacks.fingerprint import changed_parts, charts_folder, hash_files
+from runbooks.stacks.fingerprint import charts_folder, hash_files
 from runbooks.stacks.plan import NO_RECORD
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import hash_text
@@ -269,6 +269,11 @@ def reasons_to_ask(
         now = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, record.reads))
         reasons = [f"{name} changed" for name in changed_parts(record.parts, now)]
     return reasons + [f"{name} changes" for name in changing]
+
+
+def changed_parts(before: Parts, now: Parts) -> list[str]:
+    """The names of the parts that are not the same in both fingerprints."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 READ_BY_PROVIDER = re.compile(r"kubernetes:(yaml(/v2)?:Config(File|Group)|kustomize(/v2)?:Directory)$")

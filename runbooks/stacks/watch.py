@@ -12,11 +12,11 @@ from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks import states
 from runbooks.stacks.holders import holders_of
-from runbooks.stacks.plan import StackPlan, describe_object
+from runbooks.stacks.plan import StackPlan
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
-from runbooks.tools.pulumi import Event, is_bookkeeping, name_of, parents_of, read_event, type_of
+from runbooks.tools.pulumi import Event, describe_object, is_bookkeeping, name_of, parents_of, read_event, type_of
 from runbooks.tools.stack import Stack
 
 WEAKEST_FIRST = (

@@ -342,6 +342,16 @@ def name_of(urn: str) -> str:
     return urn.split("::", 3)[-1]
 
 
+def kind_of(type_token: str) -> str:
+    """`Secret` of `kubernetes:core/v1:Secret`."""
+    return type_token.rpartition(":")[2]
+
+
+def describe_object(urn: str) -> str:
+    """Its kind and name: `ConfigMap settings`."""
+    return f"{kind_of(type_of(urn))} {name_of(urn)}"
+
+
 def parents_of(urn: str) -> str:
     """The types of its parents, outermost first, joined by `$`; empty for a resource below the stack."""
     parts = urn.split("::", 3)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.mask import Masker
-from runbooks.stacks.fingerprint import changed_parts, hash_files
+from runbooks.stacks.fingerprint import hash_files
 from runbooks.stacks.plan import UNKNOWN, Rank, RunPlan, StackPlan, plan_of, rank_step
 from runbooks.stacks.summary import (
     LONGEST_VALUE,
@@ -19,6 +19,7 @@ from runbooks.stacks.summary import (
     summary_data,
     summary_lines,
 )
+from runbooks.stacks.unchanged import changed_parts
 from runbooks.stacks.watch import Approved, Watch
 from runbooks.tools.pulumi import Event, Export, Preview, PropertyChange, State, StateResource, Step, read_preview
 from runbooks.tools.stack import Stack

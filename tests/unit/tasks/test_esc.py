@@ -19,7 +19,8 @@ from runbooks.core.errors import LoginMissing, NotApproved, NotFound, OpsError, 
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks import environment_commands, environments, preview
-from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
+from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.unchanged import changed_parts
 from runbooks.tasks import esc
 from tests.fixtures import REAL_ROOT, Repo, exported, preview_answer
 
