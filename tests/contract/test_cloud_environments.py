@@ -68,9 +68,10 @@ def opened(caller: Caller, path: str, body: Any = None) -> Any:
 def complaints(reply: Reply) -> list[tuple[str, str]]:
     """Where and what, of every diagnostic of a refusal."""
     assert reply.status == 400, reply.body
-    told = reply.content["diagnostics"]
+    reported = reply.content["diagnostics"]
     return [
-        ("{environment}:{begin[line]}".format(**one["range"]) if "range" in one else "", one["summary"]) for one in told
+        ("{environment}:{begin[line]}".format(**one["range"]) if "range" in one else "", one["summary"])
+        for one in reported
     ]
 
 
@@ -103,7 +104,7 @@ def test_a_check_opens_nothing(caller: Caller, environment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("definition", "told"),
+    ("definition", "reported"),
     [
         (DEFINITION.replace("lab", "none"), ("app/prod:3", 'stack "postgresql/none" not found')),
         (
@@ -120,17 +121,19 @@ def test_a_check_opens_nothing(caller: Caller, environment: str) -> None:
         ),
     ],
 )
-def test_what_shows_only_when_opened(caller: Caller, environment: str, definition: str, told: tuple[str, str]) -> None:
+def test_what_shows_only_when_opened(
+    caller: Caller, environment: str, definition: str, reported: tuple[str, str]
+) -> None:
     """It is stored, and opening says where the trouble is: the environment's own line, imported or not."""
     assert put(caller, environment, definition).status == 200
     refused = caller.send("POST", f"{environment}/open")
     assert refused.content["message"] == "evaluation failed"
-    assert complaints(refused) == [told]
-    assert complaints(caller.send("POST", f"{E}/yaml/open", {"imports": ["app/prod"]})) == [told]
+    assert complaints(refused) == [reported]
+    assert complaints(caller.send("POST", f"{E}/yaml/open", {"imports": ["app/prod"]})) == [reported]
 
 
 @pytest.mark.parametrize(
-    ("definition", "told"),
+    ("definition", "reported"),
     [
         ("values: {port: {'fn::secret': 5432}}", ("app/prod:1", "secret values must be string literals")),
         ("values:\n  - [unclosed\n", ("", "yaml: line 1: did not find expected ',' or ']'")),
@@ -141,11 +144,11 @@ def test_what_shows_only_when_opened(caller: Caller, environment: str, definitio
     ],
 )
 def test_what_is_wrong_at_once_is_not_stored(
-    caller: Caller, environment: str, definition: str, told: tuple[str, str]
+    caller: Caller, environment: str, definition: str, reported: tuple[str, str]
 ) -> None:
     refused = put(caller, environment, definition)
     assert refused.content["message"] == "Bad Request: invalid environment"
-    assert complaints(refused) == [told]
+    assert complaints(refused) == [reported]
     assert caller.send("GET", environment).headers["Pulumi-ESC-Revision"] == "1"
 
 
@@ -237,6 +240,6 @@ def test_a_stack_whose_secrets_are_not_the_clouds_says_so(caller: Caller, enviro
     state = deployment({"password": sealed}, manager="passphrase")
     caller.post("/api/stacks/organization/other/lab/import", state)
     put(caller, environment, DEFINITION.replace("postgresql/lab", "other/lab"))
-    ((_, told),) = complaints(caller.send("POST", f"{environment}/open"))
-    assert 'the secrets of stack "other/lab" cannot be decrypted' in told
-    assert "passphrase" in told
+    ((_, reported),) = complaints(caller.send("POST", f"{environment}/open"))
+    assert 'the secrets of stack "other/lab" cannot be decrypted' in reported
+    assert "passphrase" in reported

@@ -85,10 +85,10 @@ def test_everything_else_went_well() -> None:
 def test_the_opened_environment() -> None:
     assert OPENED
     opened = esc.read_opened(OPENED[0]["stdout"])
-    told = {value.shown_path: (value.kind, value.secret, value.origin) for value in opened.values}
-    assert told['pulumiConfig["postgresql:password"]'] == ("text", True, "stitch/prod:13:26")
-    assert told['pulumiConfig["postgresql:port"]'] == ("number", False, "stitch/prod:11:22")
-    assert told["pulumiConfig.POSTGRES_HOST"] == ("text", False, "stitch/prod:8:20")
+    reported = {value.shown_path: (value.kind, value.secret, value.origin) for value in opened.values}
+    assert reported['pulumiConfig["postgresql:password"]'] == ("text", True, "stitch/prod:13:26")
+    assert reported['pulumiConfig["postgresql:port"]'] == ("number", False, "stitch/prod:11:22")
+    assert reported["pulumiConfig.POSTGRES_HOST"] == ("text", False, "stitch/prod:8:20")
     assert "s3cr3t-pw-long" in list(opened.secret_texts())
     assert set(opened.settings) >= {"k8s_namespace", "postgresql:sslmode"}
 

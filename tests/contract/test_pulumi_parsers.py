@@ -183,7 +183,7 @@ def test_half_finished_replace_is_seen_in_the_export() -> None:
     assert [pulumi.name_of(resource.urn) for resource in export.resources if resource.pending_delete] == ["a"]
 
 
-def test_protected_delete_is_told_by_the_old_state() -> None:
+def test_protected_delete_is_reported_by_the_old_state() -> None:
     step = next(step for step in recorded("11") if "--json" in words_of(step))
     preview = pulumi.read_preview(step["stdout"])
     assert [change.name for change in preview.changes if change.protected] == ["cm"]
@@ -241,16 +241,16 @@ def test_failure_is_explained(number: str, nth: int, error: type[OpsError], word
     failing = [step for step in recorded(number) if is_a_command(step) and step["exit"] != 0]
     explained = explain(outcome(failing[nth]), STACK)
     assert type(explained) is error, explained
-    told = f"{explained.summary}\n{explained.next_step}"
-    assert [word for word in words if word not in told] == [], told
+    reported = f"{explained.summary}\n{explained.next_step}"
+    assert [word for word in words if word not in reported] == [], reported
 
 
-def test_graceful_signal_is_told_as_one() -> None:
-    told = [
+def test_graceful_signal_is_reported_as_one() -> None:
+    reported = [
         explain(outcome(step), STACK) for name, _, step in all_steps() if name.startswith("15") and step["exit"] == 1
     ]
-    assert len(told) == 3
-    assert all(isinstance(error, NotApproved) and "slow" in error.summary for error in told)
+    assert len(reported) == 3
+    assert all(isinstance(error, NotApproved) and "slow" in error.summary for error in reported)
 
 
 def test_older_cli_that_ends_with_255_is_read_by_its_text() -> None:
@@ -261,6 +261,6 @@ def test_older_cli_that_ends_with_255_is_read_by_its_text() -> None:
 @pytest.mark.parametrize("plugin", ["pulumi-resource-kubernetes", "pulumi-language-python"])
 def test_the_notice_that_a_plugin_came_from_path_is_no_warning_of_the_program(plugin: str) -> None:
     message = f"warning: using {plugin} from $PATH at /usr/bin/{plugin} expected /opt/pulumi/{plugin}\n"
-    told = {"message": message, "severity": "warning"}
-    assert pulumi.read_preview(json.dumps({"steps": [], "diagnostics": [told]})).diagnostics == ()
-    assert pulumi.read_event(json.dumps({"diagnosticEvent": told})) is None
+    reported = {"message": message, "severity": "warning"}
+    assert pulumi.read_preview(json.dumps({"steps": [], "diagnostics": [reported]})).diagnostics == ()
+    assert pulumi.read_event(json.dumps({"diagnosticEvent": reported})) is None

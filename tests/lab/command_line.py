@@ -42,7 +42,7 @@ class Result:
         return f"exit {self.code}\n{self.stdout}\n{self.stderr}"
 
     def ends_with(self, code: int, *words: str) -> Self:
-        """The exit code is this, standard error names all the words, and nobody has to read a traceback."""
+        """The exit code is this, standard error names all the words, and there is no traceback."""
         assert self.code == code, self.all
         missing = [word for word in words if word not in self.stderr]
         assert not missing, f"{missing} not in:\n{self.all}"
@@ -227,7 +227,7 @@ class Checkout(Lab):
     def left_running(self) -> list[str]:
         """Every process that works for a run of this state folder: its children have the run's folder in argv or
         environment."""
-        return [told for told in processes_naming(str(self.runs)) if "ps " not in told]
+        return [process for process in processes_naming(str(self.runs)) if "ps " not in process]
 
     def assert_nothing_left(self, *projects: str) -> None:
         """No process, no lock of these projects, no private kubeconfig, no PULUMI_HOME."""

@@ -107,8 +107,8 @@ def reasons(lab: Lab, namespace: str, wanted: str) -> dict[str, str]:
     """The Events of a namespace by reason, once the wanted one is among them."""
 
     def found() -> dict[str, str] | None:
-        told = {item["reason"]: item["message"] for item in lab.get("-n", namespace, "events")["items"]}
-        return told if wanted in told else None
+        reported = {item["reason"]: item["message"] for item in lab.get("-n", namespace, "events")["items"]}
+        return reported if wanted in reported else None
 
     return eventually(found)
 

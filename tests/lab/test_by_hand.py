@@ -23,7 +23,7 @@ def checkout(whole: Deployed) -> Checkout:
 
 
 def typed(checkout: Checkout, folder: Path, lines: str, **more: str) -> Result:
-    """What a shell says to the lines, after the exports of the lab."""
+    """What a shell prints for the lines, after the exports of the lab."""
     done = subprocess.run(
         ["sh", "-ec", AFTER_ENV + lines],
         cwd=folder,

@@ -230,7 +230,7 @@ def test_cert_manager_has_a_service_and_no_webhooks(render):
     assert chart["Service", "cert-manager-webhook"]["spec"]["ports"][0]["port"] == 443
 
 
-def test_the_tunnel_logs_in_with_the_secret_it_is_told(render):
+def test_the_tunnel_logs_in_with_the_secret_it_is_given(render):
     chart = render(TUNNEL, TUNNEL_LOGIN)
     environment = chart.environment(TUNNEL)
     for variable, key in {"API_TOKEN": "token", "ACCOUNT_ID": "account", "TUNNEL_NAME": "tunnel"}.items():
@@ -273,7 +273,7 @@ def test_grafanas_ingress_has_a_host_only_when_given_one(render, hosts, rules):
         ("superset", {"init": {"jobAnnotations": None}}, set(), {"superset-init-db"}),
     ],
 )
-def test_jobs_are_hooks_unless_told_otherwise(render, chart, values, hooks, jobs):
+def test_jobs_are_hooks_unless_the_values_say_otherwise(render, chart, values, hooks, jobs):
     rendered = render(chart, values)
     assert rendered.hooks == hooks
     assert jobs is None or rendered.names("Job") == jobs

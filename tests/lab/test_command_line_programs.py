@@ -156,11 +156,11 @@ def test_output_that_nobody_reads_on(made: ProbeCheckout) -> None:
     made.assert_nothing_left("probe")
 
 
-# --- somebody else on the database's port ---
+# --- another program on the database's port ---
 
 
 class Stranger:
-    """Another program on the port, which keeps what it is told."""
+    """Another program on the port, which keeps what it receives."""
 
     def __init__(self, port: int) -> None:
         self.heard = b""
@@ -224,7 +224,7 @@ def test_the_port_is_taken_while_the_lab_runs(deployed: Deployed) -> None:
     (failed,) = [line for line in result.stdout.splitlines() if line.startswith("  FAIL")]
     assert f"{os.getpid()}" in failed, result.all
     assert b"postgres" not in stranger.heard
-    assert len(stranger.heard) <= 8  # a client may ask for TLS, which tells nothing
+    assert len(stranger.heard) <= 8  # a client may ask for TLS, which gives nothing away
     until(lambda: checkout.inv("verify.postgres").code == 0, "the lab's own server is back", seconds=120)
 
 

@@ -110,7 +110,7 @@ def test_a_target_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     assert PASSPHRASE not in result.all
 
 
-# --- files that nobody can read ---
+# --- unreadable files ---
 
 
 TARGETS_FILE, STACK_FILE = "targets.yaml", "pulumi/probe/Pulumi.mx.yaml"
@@ -169,9 +169,9 @@ NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_is_not_right(home: ProbeCheckout, name: str) -> None:
-    words, code, told = NAMES[name]
+    words, code, reported = NAMES[name]
     result = home.inv(*words)
-    result.ends_with(code, *told)
+    result.ends_with(code, *reported)
     assert result.stdout == ""
 
 

@@ -31,9 +31,9 @@ SOON_READY = DEPLOYMENT.format(annotations={})
 def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
     probe_checkout.forget_probe()
     yield probe_checkout
-    for told in probe_checkout.left_running():  # of a test that failed in the middle
+    for process in probe_checkout.left_running():  # of a test that failed in the middle
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(told.partition(":")[0]), signal.SIGKILL)
+            os.kill(int(process.partition(":")[0]), signal.SIGKILL)
 
 
 def pending(checkout: ProbeCheckout, stack: str = "lab") -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def begun_update(
     return run
 
 
-def told_to_stop(checkout: ProbeCheckout, run: subprocess.Popen[str], number: signal.Signals) -> Result:
+def stop_run(checkout: ProbeCheckout, run: subprocess.Popen[str], number: signal.Signals) -> Result:
     """How the run ends after the signal, once everything that it started has ended too."""
     os.kill(run.pid, number)
     result = finished(run)
@@ -80,8 +80,8 @@ def assert_one_signal(checkout: ProbeCheckout, number: signal.Signals) -> None:
     assert [line.split()[1] for line in checkout.signals] == [expected.name]
 
 
-def assert_told(checkout: ProbeCheckout, result: Result, number: signal.Signals) -> None:
-    """The run says that it was interrupted, on the screen and in the journal."""
+def assert_reported(checkout: ProbeCheckout, result: Result, number: signal.Signals) -> None:
+    """The run reports that it was interrupted, on the screen and in the journal."""
     kinds = [record["kind"] for record in checkout.journal()]
     if number is signal.SIGKILL:
         assert result.code == -signal.SIGKILL
@@ -103,9 +103,9 @@ def test_a_signal_during_preview(checkout: ProbeCheckout, number: signal.Signals
     until(started.exists, "the program runs", seconds=120)
     before = checkout.state("probe", stack)
 
-    result = told_to_stop(checkout, run, number)
+    result = stop_run(checkout, run, number)
 
-    assert_told(checkout, result, number)
+    assert_reported(checkout, result, number)
     assert_one_signal(checkout, number)
     assert checkout.state("probe", stack) == before
     gate.touch()
@@ -120,9 +120,9 @@ def test_a_signal_during_up(checkout: ProbeCheckout, number: signal.Signals, sta
     make_stack(checkout, stack)
     run = begun_update(checkout, *deploy(stack), stack=stack, env=checkout.with_recorder)
 
-    result = told_to_stop(checkout, run, number)
+    result = stop_run(checkout, run, number)
 
-    assert_told(checkout, result, number)
+    assert_reported(checkout, result, number)
     assert_one_signal(checkout, number)
     assert checkout.locks("probe") == []
     assert pending(checkout, stack) == []
@@ -140,7 +140,7 @@ def test_a_second_signal_is_not_passed_on(checkout: ProbeCheckout) -> None:
     for _ in range(3):
         os.kill(run.pid, signal.SIGINT)
 
-    told_to_stop(checkout, run, signal.SIGTERM).ends_with(8)
+    stop_run(checkout, run, signal.SIGTERM).ends_with(8)
     assert_one_signal(checkout, signal.SIGINT)
     assert pending(checkout) == []
 

@@ -1,4 +1,4 @@
-"""The real `kubectl proxy` in front of the real API server: what it lets through, and what the server says."""
+"""The real `kubectl proxy` in front of the real API server: what it lets through, and what the server answers."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 1
 
 
 def await_applied(lab: Lab, namespace: str, name: str) -> None:
-    """Wait until the operator says so of a Database or DatabaseRole; else show what it says."""
+    """Wait until the operator has applied a Database or DatabaseRole; else show its status."""
     try:
         lab.kubectl("-n", namespace, "wait", name, "--for=jsonpath={.status.applied}=true", "--timeout=180s")
     except AssertionError as complaint:
@@ -91,13 +91,13 @@ def await_applied(lab: Lab, namespace: str, name: str) -> None:
 
 
 def ready_message(lab: Lab, namespace: str, name: str, containing: str) -> str:
-    """What the Cluster's condition Ready says, once it says that."""
+    """The message of the condition Ready of a Cluster, once it has these words."""
 
-    def told() -> str | None:
+    def reported() -> str | None:
         message = condition(lab.get("-n", namespace, "cluster", name), "Ready").get("message", "")
         return message if containing in message else None
 
-    return eventually(told)
+    return eventually(reported)
 
 
 def port_of(lab: Lab, namespace: str, name: str = "main") -> int:
@@ -239,11 +239,13 @@ def test_bootstrap_settings_are_followed(operators: Lab, namespace: str) -> None
     assert ask(port, "postgres", login["password"], "select n from marks", "shop") == 7
 
 
-def test_a_statement_that_fails_at_bootstrap_is_told_and_goes_on_when_mended(operators: Lab, namespace: str) -> None:
+def test_a_statement_that_fails_at_bootstrap_is_reported_and_goes_on_when_mended(
+    operators: Lab, namespace: str
+) -> None:
     statements = ["create table once (n int)", "insert into missing values (1)"]
     apply(operators, cluster(namespace, bootstrap={"initdb": {"postInitApplicationSQL": statements}}))
-    told = ready_message(operators, namespace, "main", containing="postInit")
-    assert told == 'spec.bootstrap.initdb.postInitApplicationSQL[1]: relation "missing" does not exist'
+    reported = ready_message(operators, namespace, "main", containing="postInit")
+    assert reported == 'spec.bootstrap.initdb.postInitApplicationSQL[1]: relation "missing" does not exist'
     statements[1] = "insert into once values (1)"
     apply(operators, cluster(namespace, bootstrap={"initdb": {"postInitApplicationSQL": statements}}))
     await_ready(operators, namespace)
@@ -256,18 +258,18 @@ def test_storage_grows_and_never_shrinks(operators: Lab, namespace: str) -> None
     path = "--output=jsonpath={.status.capacity.storage}"
     eventually(lambda: operators.kubectl("-n", namespace, "get", "pvc", "main-1", path) == "3Gi")
     apply(operators, cluster(namespace, storage={"size": "2Gi"}))
-    told = ready_message(operators, namespace, "main", containing="storage")
-    assert told == "can't change existing storage of main-1 from 3Gi to 2Gi"
+    reported = ready_message(operators, namespace, "main", containing="storage")
+    assert reported == "can't change existing storage of main-1 from 3Gi to 2Gi"
 
 
-def test_parameters_are_taken_or_told(operators: Lab, namespace: str) -> None:
+def test_parameters_are_taken_or_reported(operators: Lab, namespace: str) -> None:
     asked = {"parameters": {"max_connections": "33", "work_mem": "a lot"}, "shared_preload_libraries": ["vchord.so"]}
     apply(operators, cluster(namespace, postgresql=asked, enableSuperuserAccess=True))
     await_ready(operators, namespace)
-    told = condition(operators.get("-n", namespace, "cluster", "main"), "ParametersApplied")
-    assert told["status"] == "False"
-    assert "no vchord.so" in told["message"]
-    assert 'invalid value for parameter "work_mem"' in told["message"]
+    reported = condition(operators.get("-n", namespace, "cluster", "main"), "ParametersApplied")
+    assert reported["status"] == "False"
+    assert "no vchord.so" in reported["message"]
+    assert 'invalid value for parameter "work_mem"' in reported["message"]
     login = operators.secret(namespace, "main-superuser")
     assert ask(port_of(operators, namespace), "postgres", login["password"], "show max_connections") == "33"
     asked["parameters"] = {"max_connections": "44"}
@@ -341,8 +343,8 @@ def test_a_taken_port_names_its_holder(operators: Lab) -> None:
     operators.kubectl("create", "namespace", "postgresql")
     with socket.create_server(("127.0.0.1", port)):
         apply(operators, cluster("postgresql", "postgresql-cluster"))
-        told = ready_message(operators, "postgresql", "postgresql-cluster", containing="taken")
-        assert f"port {port} of the lab's postgres is taken by process {os.getpid()}" in told
+        reported = ready_message(operators, "postgresql", "postgresql-cluster", containing="taken")
+        assert f"port {port} of the lab's postgres is taken by process {os.getpid()}" in reported
     await_ready(operators, "postgresql", "postgresql-cluster")
     assert port_of(operators, "postgresql", "postgresql-cluster") == port
     operators.kubectl("delete", "namespace", "postgresql")
@@ -364,7 +366,7 @@ def test_a_database_is_made_with_what_it_asks_for(ready: str, operators: Lab) ->
     assert ask(port_of(operators, ready), "app", app["password"], count, "immich") == 3
 
 
-def test_a_missing_extension_is_told(ready: str, operators: Lab) -> None:
+def test_a_missing_extension_is_reported(ready: str, operators: Lab) -> None:
     apply(operators, database(ready, "photos", extensions=[{"name": "vector"}, {"name": "vchord"}]))
     status = eventually(lambda: operators.get("-n", ready, "database", "photos").get("status"))
     assert status["applied"] is False
@@ -386,8 +388,8 @@ def test_a_second_object_for_one_database_is_refused(ready: str, operators: Lab)
     apply(operators, database(ready, "one"))
     await_applied(operators, ready, "database/one")
     apply(operators, {**database(ready, "two"), "spec": {"cluster": {"name": "main"}, "name": "one", "owner": "app"}})
-    told = eventually(lambda: operators.get("-n", ready, "database", "two").get("status", {}).get("message"))
-    assert told == 'reconciliation error: database "one" is already managed by Database object "one"'
+    reported = eventually(lambda: operators.get("-n", ready, "database", "two").get("status", {}).get("message"))
+    assert reported == 'reconciliation error: database "one" is already managed by Database object "one"'
 
 
 def test_a_database_role_logs_in(ready: str, operators: Lab) -> None:
@@ -455,9 +457,9 @@ def test_a_headless_service_is_refused(operators: Lab, namespace: str) -> None:
     wanted = exposed(namespace, "web")
     wanted["spec"]["clusterIP"] = "None"
     apply(operators, wanted)
-    told = eventually(lambda: condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady"))
-    assert (told["status"], told["reason"]) == ("False", "ProxyInvalid")
-    assert told["message"].endswith("invalid Service: headless Services are not supported.")
+    reported = eventually(lambda: condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady"))
+    assert (reported["status"], reported["reason"]) == ("False", "ProxyInvalid")
+    assert reported["message"].endswith("invalid Service: headless Services are not supported.")
 
 
 def test_a_load_balancer_of_the_class_gets_the_devices_address(operators: Lab, namespace: str) -> None:
@@ -482,8 +484,8 @@ def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace:
     apply(
         operators, service(namespace, "web"), ingress(namespace, "tailscale", host="photos.example.org", tls="photos")
     )
-    told = reasons(operators, namespace, "NoValidBackends")
-    assert told["InvalidIngressBackend"] == 'rule with host "photos.example.org" ignored, unsupported'
+    reported = reasons(operators, namespace, "NoValidBackends")
+    assert reported["InvalidIngressBackend"] == 'rule with host "photos.example.org" ignored, unsupported'
     assert "ingress" not in operators.get("-n", namespace, "ingress", "web")["status"].get("loadBalancer", {})
     operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 

@@ -102,8 +102,8 @@ def test_a_public_ingress_gets_the_tunnels_address(tunnel: Lab, namespace: str) 
     apply(tunnel, service(namespace, "web"), public(namespace))
     address = eventually(lambda: hostname(tunnel, namespace))
     assert re.fullmatch(r"[0-9a-f-]{36}\.cfargotunnel\.com", address)
-    told = reasons(tunnel, namespace, "CloudflareSynced")
-    assert told == {"CloudflareSynced": "cloudflare tunnel config and DNS records are up to date"}
+    reported = reasons(tunnel, namespace, "CloudflareSynced")
+    assert reported == {"CloudflareSynced": "cloudflare tunnel config and DNS records are up to date"}
     found = tunnel.get("-n", namespace, "ingress", "web")
     assert found["metadata"]["finalizers"] == ["strrl.dev/cloudflare-tunnel-ingress-controller-controlled"]
     assert found["status"]["loadBalancer"]["ingress"][0]["ports"] == [{"port": 443, "protocol": "TCP"}]
@@ -129,17 +129,17 @@ REFUSED: dict[str, tuple[Object, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_the_tunnel_cannot_route_is_told_and_has_an_address_all_the_same(
+def test_what_the_tunnel_cannot_route_is_reported_and_has_an_address_all_the_same(
     tunnel: Lab, namespace: str, what: str
 ) -> None:
-    changes, told = REFUSED[what]
+    changes, reported = REFUSED[what]
     apply(tunnel, service(namespace, "web"), service(namespace, "bare", clusterIP="None"))
     apply(tunnel, public(namespace, **changes))
-    assert reasons(tunnel, namespace, "TransformFailed")["TransformFailed"] == told.format(namespace)
+    assert reasons(tunnel, namespace, "TransformFailed")["TransformFailed"] == reported.format(namespace)
     assert eventually(lambda: hostname(tunnel, namespace))
 
 
-def test_tls_of_a_public_ingress_is_ignored_and_told(tunnel: Lab, namespace: str) -> None:
+def test_tls_of_a_public_ingress_is_ignored_and_reported(tunnel: Lab, namespace: str) -> None:
     apply(tunnel, service(namespace, "web"), public(namespace, tls="hooks.example.org"))
     assert "will be ignored" in reasons(tunnel, namespace, "TLSIgnored")["TLSIgnored"]
 
@@ -197,8 +197,8 @@ def test_a_headless_backend_is_refused_on_the_tailnet(lab: Lab, namespace: str) 
     )
     lab.kubectl("-n", "tailscale", "wait", "deployment/operator", "--for=condition=Available", "--timeout=180s")
     apply(lab, service(namespace, "web", clusterIP="None"), ingress(namespace, "tailscale", tls="photos"))
-    told = reasons(lab, namespace, "NoValidBackends")
-    assert told["InvalidIngressBackend"] == 'backend for path "/" has invalid ClusterIP'
+    reported = reasons(lab, namespace, "NoValidBackends")
+    assert reported["InvalidIngressBackend"] == 'backend for path "/" has invalid ClusterIP'
     assert not hostname(lab, namespace)
     lab.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
@@ -251,8 +251,8 @@ def ready(lab: Lab, *what: str, reason: str) -> Object:
     """The condition Ready, once it gives this reason."""
 
     def found() -> Object | None:
-        told = condition(lab.get(*what), "Ready")
-        return told if told.get("reason") == reason else None
+        reported = condition(lab.get(*what), "Ready")
+        return reported if reported.get("reason") == reason else None
 
     return eventually(found)
 
@@ -265,19 +265,19 @@ def certificate(namespace: str, name: str = "site", issued_by: str = "", **spec:
 
 def test_an_acme_issuer_is_ready_once_its_token_is_there(manager: Lab) -> None:
     apply(manager, acme("first", "first-token"))
-    told = ready(manager, "clusterissuer", "first", reason="InvalidSolver")
-    assert told["status"] == "False"
-    assert told["message"] == 'failed to get secret "first-token": secrets "first-token" not found'
+    reported = ready(manager, "clusterissuer", "first", reason="InvalidSolver")
+    assert reported["status"] == "False"
+    assert reported["message"] == 'failed to get secret "first-token": secrets "first-token" not found'
     apply(manager, secret(MANAGER_HOME, "first-token", wrong="x"))
 
-    def told_of_key() -> bool:
+    def key_is_reported() -> bool:
         message = condition(manager.get("clusterissuer", "first"), "Ready")["message"]
         return bool(message == 'the secret "first-token" does not have key "api-token"')
 
-    eventually(told_of_key)
+    eventually(key_is_reported)
     apply(manager, secret(MANAGER_HOME, "first-token", **{"api-token": TOKEN}))
-    told = ready(manager, "clusterissuer", "first", reason="ACMEAccountRegistered")
-    assert (told["status"], told["observedGeneration"]) == ("True", 1)
+    reported = ready(manager, "clusterissuer", "first", reason="ACMEAccountRegistered")
+    assert (reported["status"], reported["observedGeneration"]) == ("True", 1)
     status = manager.get("clusterissuer", "first")["status"]["acme"]
     assert status["uri"].startswith("https://acme-v02.api.letsencrypt.org/acme/acct/")
     assert status["lastRegisteredEmail"] == "me@example.org"
@@ -286,20 +286,20 @@ def test_an_acme_issuer_is_ready_once_its_token_is_there(manager: Lab) -> None:
 
 def test_the_old_acme_server_is_refused(manager: Lab) -> None:
     apply(manager, acme("old", "any", server="https://acme-v01.api.letsencrypt.org/directory"))
-    told = ready(manager, "clusterissuer", "old", reason="InvalidConfig")
-    assert PRODUCTION in told["message"]
+    reported = ready(manager, "clusterissuer", "old", reason="InvalidConfig")
+    assert PRODUCTION in reported["message"]
 
 
 def test_issuers_the_lab_does_not_know_say_so(manager: Lab, namespace: str) -> None:
     apply(manager, issuer("vaulted", {"vault": {"server": "https://vault"}}, namespace))
-    told = ready(manager, "-n", namespace, "issuer", "vaulted", reason="ErrInitIssuer")
-    assert "vault" in told["message"]
+    reported = ready(manager, "-n", namespace, "issuer", "vaulted", reason="ErrInitIssuer")
+    assert "vault" in reported["message"]
 
 
 def test_a_certificate_is_real_and_ready(manager: Lab, namespace: str) -> None:
     apply(manager, issuer("own", {"selfSigned": {}}, namespace), certificate(namespace, commonName="site"))
-    told = ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
-    assert told["message"] == "Certificate is up to date and has not expired"
+    reported = ready(manager, "-n", namespace, "certificate", "site", reason="Ready")
+    assert reported["message"] == "Certificate is up to date and has not expired"
     found = manager.secret(namespace, "site-tls")
     made = x509.load_pem_x509_certificate(found["tls.crt"].encode())
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -329,8 +329,8 @@ def test_a_certificate_of_an_acme_issuer_has_a_chain_and_no_authority_of_its_own
 
 def test_a_certificate_waits_for_its_issuer_and_says_why(manager: Lab, namespace: str) -> None:
     apply(manager, certificate(namespace))
-    told = ready(manager, "-n", namespace, "certificate", "site", reason="DoesNotExist")
-    assert told["message"] == "Issuing certificate as Secret does not exist"
+    reported = ready(manager, "-n", namespace, "certificate", "site", reason="DoesNotExist")
+    assert reported["message"] == "Issuing certificate as Secret does not exist"
     missing = reasons(manager, namespace, "IssuerNotFound")["IssuerNotFound"]
     assert missing == 'Referenced "Issuer" not found: issuer.cert-manager.io "own" not found'
     apply(manager, issuer("own", {"ca": {"secretName": "authority"}}, namespace))
@@ -486,7 +486,7 @@ def test_an_installation_grows_and_shrinks(clickhouse: Lab, namespace: str) -> N
 
 
 @pytest.mark.parametrize(("policy", "left"), [("Retain", 1), ("Delete", 0)])
-def test_a_deleted_installation_leaves_what_it_was_told_to(
+def test_a_deleted_installation_leaves_what_its_policy_keeps(
     clickhouse: Lab, namespace: str, policy: str, left: int
 ) -> None:
     apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace, policy=policy))

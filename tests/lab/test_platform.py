@@ -27,7 +27,7 @@ CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-sche
 
 
 def silent(_line: str) -> None:
-    """Takes reports and says nothing."""
+    """Takes reports and prints nothing."""
 
 
 def pids(lab: Lab) -> dict[str, int | None]:
@@ -123,10 +123,10 @@ def test_raw_tools_work_with_the_exported_environment(lab: Lab) -> None:
 
 def test_a_second_up_changes_nothing(lab: Lab) -> None:
     before = pids(lab)
-    told: list[str] = []
-    platform.up(lab.state_dir, told.append)
+    reported: list[str] = []
+    platform.up(lab.state_dir, reported.append)
     assert pids(lab) == before
-    assert told == []
+    assert reported == []
 
 
 @pytest.mark.parametrize("component", CONTROL_PLANE)

@@ -60,7 +60,7 @@ def test_a_preview_of_everything_expects_no_changes(checkout: Checkout) -> None:
     checkout.inv("preview.all", "--expect-no-changes").ends_with(0)
 
 
-def test_everything_stitch_is_told_comes_from_its_environment(checkout: Checkout) -> None:
+def test_everything_stitch_gets_comes_from_its_environment(checkout: Checkout) -> None:
     """And from nowhere else: its stack file holds no setting but the lab's own."""
     written = yaml.safe_load(settings(checkout))
     assert written["environment"] == ["stitch/prod"]
@@ -174,7 +174,7 @@ def port_patch(port: int) -> str:
     return json.dumps([{"op": "replace", "path": "/spec/ports/0/port", "value": port}])
 
 
-def test_drift_is_found_and_told(checkout: Checkout) -> None:
+def test_drift_is_found_and_reported(checkout: Checkout) -> None:
     patch = ("patch", "service", "glance", "-n", "glance", "--type=json", "-p")
     port = int(checkout.kubectl("get", "service", "glance", "-n", "glance", "-o", "jsonpath={.spec.ports[0].port}"))
     checkout.inv("drift.glance").ends_with(0)

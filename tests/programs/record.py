@@ -165,7 +165,7 @@ async def record(monitor: RecordingMonitor) -> dict[str, Any]:
 
 
 class Warned(logging.Handler):
-    """What the program tells the person through `pulumi.log`."""
+    """What the program reports through `pulumi.log`."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

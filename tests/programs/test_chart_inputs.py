@@ -42,7 +42,7 @@ def test_every_program_says_its_charts_and_gives_them_no_secret(service):
     assert PLACEHOLDER not in done.stdout
 
 
-def test_wrong_settings_are_told_without_a_traceback():
+def test_wrong_settings_are_reported_without_a_traceback():
     (service,) = [service for service in USING if service.name == "cnpg"]
     done = charts_of(service, **{"cnpg:namespace": "Not A Label"})
     assert done.returncode == 2 and "cnpg:namespace" in done.stderr and "Traceback" not in done.stderr
