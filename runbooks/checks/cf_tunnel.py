@@ -177,9 +177,7 @@ def public_checks(session: Session, item: Public) -> list[Check]:
     network, subject = network_of(session), metadata(item.obj)
 
     def of_newest(check: str, judge: Callable[[Public], Finding], wait: float = 0.0) -> Check:
-        return object_check(
-            session, check, INGRESSES, subject, lambda obj: judge(Public(obj=obj)), next_step=item.show, wait=wait
-        )
+        return object_check(session, check, (INGRESSES, *subject), lambda obj: judge(Public(obj=obj)), wait=wait)
 
     def routed(public: Public) -> Finding:
         services = cluster_of(session).list("services", subject[0])

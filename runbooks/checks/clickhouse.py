@@ -52,13 +52,11 @@ def verify(session: Session, service: Service) -> list[Finding]:
     exported: list[Login] = []
     cause = "its Pod does not start or does not get ready: look at its events"
 
-    step = f"kubectl -n {service.namespace} describe {KIND} {INSTALLATION}"
+    address = (KIND, service.namespace, INSTALLATION)
     checks = [
         stack_is_deployed(session, service),
         deployment_check(session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=cause),
-        object_check(
-            session, COMPLETED, KIND, (service.namespace, INSTALLATION), is_completed, next_step=step, wait=120.0
-        ),
+        object_check(session, COMPLETED, address, is_completed, wait=120.0),
         endpoint_check(session, HAS_ENDPOINT, service.namespace, SERVICE),
         workloads_check(session, service, required=True),
         Check(name=OUTPUTS_THERE, look=lambda: login_is_exported(session, service, exported)),

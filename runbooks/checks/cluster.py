@@ -80,26 +80,26 @@ def patience(session: Session, seconds: float) -> float:
 def object_check(
     session: Session,
     check: str,
-    kind: str,
-    subject: tuple[str, str],
+    address: tuple[str, str, str],
     judge: Callable[[Json], Finding],
     *,
-    next_step: str,
+    next_step: str = "",
     absent: str = NOT_THERE,
     wait: float = 0.0,
     continue_on_failure: bool = False,
 ) -> Check:
-    """One object, by its namespace and name. `absent`: the likely cause where it does not exist."""
-    namespace, name = subject
+    """One object, by kind, namespace and name. `absent`: the likely cause where it does not exist."""
+    kind, namespace, name = address
+    step = next_step or f"kubectl {f'-n {namespace} ' if namespace else ''}describe {kind} {name}"
 
     def look() -> Finding:
         obj = cluster_of(session).find(kind, name, namespace)
         if obj is None:
             evidence = f"{kind} {namespace + '/' if namespace else ''}{name} not found"
-            return failed(check, evidence, cause=absent, next_step=next_step, final=True)
+            return failed(check, evidence, cause=absent, next_step=step, final=True)
         return judge(obj)
 
-    return make_check(session, check, look, next_step=next_step, wait=wait, continue_on_failure=continue_on_failure)
+    return make_check(session, check, look, next_step=step, wait=wait, continue_on_failure=continue_on_failure)
 
 
 def untried(check: str, why: str = NO_TAILNET) -> Check:
@@ -289,7 +289,7 @@ def secret_check(
             return failed(check, f"no value for {', '.join(empty)}", cause=cause, next_step=step)
         return passed(check, f"{'/'.join(metadata(secret))} has {', '.join(keys)}")
 
-    return object_check(session, check, "secrets", (service.namespace, name), judge, next_step=step, absent=cause)
+    return object_check(session, check, ("secrets", service.namespace, name), judge, next_step=step, absent=cause)
 
 
 def class_check(session: Session, check: str, name: str, controller: str, *, cause: str) -> Check:
@@ -302,16 +302,8 @@ def class_check(session: Session, check: str, name: str, controller: str, *, cau
             return failed(check, f"its controller is {seen}", cause=cause, next_step=step)
         return passed(check, f"{name}: {controller}")
 
-    return object_check(
-        session,
-        check,
-        "ingressclasses.networking.k8s.io",
-        ("", name),
-        judge,
-        next_step=step,
-        absent=cause,
-        continue_on_failure=True,
-    )
+    address = ("ingressclasses.networking.k8s.io", "", name)
+    return object_check(session, check, address, judge, next_step=step, absent=cause, continue_on_failure=True)
 
 
 # --- trying checks, and showing what they found ------------------------------------------------------------------

@@ -87,24 +87,15 @@ def checks_of_cluster(session: Session, service: Service, exported: Outputs) -> 
     )
     ours = Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, exported.port))
     return [
-        object_check(
-            session,
-            CLUSTER_READY,
-            CLUSTER_KIND,
-            (namespace, CLUSTER),
-            cluster_is_ready,
-            next_step=f"kubectl -n {namespace} describe {CLUSTER_KIND} {CLUSTER}",
-            wait=120.0,
-        ),
+        object_check(session, CLUSTER_READY, (CLUSTER_KIND, namespace, CLUSTER), cluster_is_ready, wait=120.0),
         secret_check(session, SECRET_THERE, service, SUPERUSER_SECRET, ("username", "password"), cause=no_superuser),
         endpoint_check(session, RW_HAS_ENDPOINTS, namespace, RW_SERVICE, cause=no_primary),
         object_check(
             session,
             SERVICE_EXPOSED,
-            "services",
-            (namespace, EXPOSED_SERVICE),
+            ("services", namespace, EXPOSED_SERVICE),
             is_exposed,
-            next_step=f"./inv repair.{service.name}",
+            next_step="./inv repair.postgres",
         ),
         tailscale.operator_is_available(session),
         # `EXPORTED_CONNECTS` stands in for its last one: the lab can try that as well.

@@ -302,15 +302,8 @@ def exposure_checks(session: Session, item: Exposure, page: Page | None = None, 
     network = network_of(session)
 
     def of_newest(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
-        return object_check(
-            session,
-            check,
-            item.kind.resource,
-            metadata(item.obj),
-            lambda obj: judge(Exposure(obj=obj)),
-            next_step=item.show,
-            wait=wait,
-        )
+        address = (item.kind.resource, *metadata(item.obj))
+        return object_check(session, check, address, lambda obj: judge(Exposure(obj=obj)), wait=wait)
 
     checks = [of_newest(PROXY_IS_READY, proxy_is_ready, PROXY_TAKES)]
     if item.kind not in (SERVICE, INGRESS):

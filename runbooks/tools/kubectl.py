@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -259,7 +259,7 @@ def ask_found(runner: Runs, command: Command) -> list[Found]:
 
     Raises `KubectlFailed`.
     """
-    outcome = _answered(runner, command, None)
+    outcome = _answered(runner, command)
     lines = [line for line in outcome.stderr.splitlines() if line.strip()]
     if not outcome.ok and not (lines and all("no matches for kind" in line for line in lines)):
         raise _failure(outcome)
@@ -296,21 +296,19 @@ def _failure(outcome: Outcome) -> KubectlFailed:
     return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {last}")
 
 
-def ask(runner: Runs, command: Command, *, pause: Callable[[float], None] | None = None) -> Json:
+def ask(runner: Runs, command: Command) -> Json:
     """Run a read and parse it; a connection that broke is tried again, three times in all.
 
     Raises `KubectlFailed`.
     """
-    return read_json(_answered(runner, command, pause))
+    return read_json(_answered(runner, command))
 
 
-def _answered(runner: Runs, command: Command, pause: Callable[[float], None] | None) -> Outcome:
+def _answered(runner: Runs, command: Command) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         outcome = runner.run(command)
         if outcome.ok or attempt == ATTEMPTS or trouble_of(outcome) is not Trouble.PASSING:
             break
-        if pause is not None:
-            pause(float(attempt))
     return outcome
 
 
