@@ -153,6 +153,11 @@ def exported(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {"version": 3, "deployment": {"resources": [stack, {"urn": urn("p", kind, "ns"), "type": kind}]}}
 
 
+def checkpoint(outputs: Mapping[str, Any]) -> str:
+    """The same as a file backend keeps it."""
+    return json.dumps({"checkpoint": {"latest": exported(outputs)["deployment"]}})
+
+
 SUMMARY = json.dumps({"summaryEvent": {"resourceChanges": {}, "result": "succeeded"}})
 
 
@@ -500,7 +505,7 @@ class Repo:
     def has_stacks(self, *projects: str, state: str = DEPLOYED, outputs: Mapping[str, Any] | None = None) -> None:
         """Put a state of stack mx into the file backend: this one, or one with these outputs."""
         if outputs is not None:
-            state = json.dumps({"checkpoint": {"latest": exported(outputs)["deployment"]}})
+            state = checkpoint(outputs)
         for project in projects:
             folder = self.backend / ".pulumi" / "stacks" / project
             folder.mkdir(parents=True, exist_ok=True)
