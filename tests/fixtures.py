@@ -3,10 +3,13 @@
 - `ScriptedRunner`: a runner that starts no process and answers each command from a script.
 - `ScriptedSession`: a session on that runner, with the four services of `TREE`, for the layers below the tasks.
 - `Repo` (fixture `repo`): a repository in a temporary folder with a real target `home`, and scripted tools on PATH; for
-  tasks, from their arguments to the processes. `repo.c` is the context that a task's body gets. A module that needs
-  more there overrides the fixture: `@pytest.fixture def repo(repo: Repo) -> Repo`.
-- Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `kubeconfig`) and answers of
-  pulumi (`step`, `preview_answer`, `event`, `creating`, `applied`).
+  tasks, from their arguments to the processes. `repo.c` is the context that a task's body gets, `repo.pipe` gives it
+  standard input, `repo.printed()` is what it printed. A module that needs more there overrides the fixture:
+  `@pytest.fixture def repo(repo: Repo) -> Repo`.
+- Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `kubeconfig`), answers of
+  pulumi (`step`, `preview_answer`, `event`, `creating`, `applied`) and states (`exported`, `checkpoint`,
+  `secret_value`).
+- Real processes: `until` waits, `is_alive` looks, `git` runs git.
 
 A reply is a text, an object (printed as JSON), (exit code, stdout, stderr) or an `Answer`; a list of replies is used up
 one by one, its last one for ever; a function gets the command. What runs for real is in tests/lab: a `Checkout` is a

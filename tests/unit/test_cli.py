@@ -118,46 +118,35 @@ def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str], number: int) 
 PRINTS = ("--list", "--list --list-format=json", "--help lab.up", "--print-completion-script=bash", "lab.status")
 
 
-def printed_into(stdout: int, words: str, state: Path, *before: str) -> subprocess.CompletedProcess[str]:
-    argv = [*before, sys.executable, "tasks.py", *words.split()]
-    env = os.environ | {"OPS_STATE": str(state)}
-    return subprocess.run(argv, cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
-
-
-@pytest.mark.parametrize("words", PRINTS[:4])
-def test_a_reader_that_left_ends_a_listing_quietly(tmp_path: Path, words: str) -> None:
-    """As it ends other programs: 141, no bug log, and no traceback when the interpreter ends either."""
-    reader, writer = os.pipe()
+@pytest.mark.parametrize(
+    ("output", "words", "code"),
+    [
+        *(("a reader that left", words, 141) for words in PRINTS[:4]),
+        ("a reader that left", "lab.status", 0),
+        *(("closed", words, 0) for words in PRINTS),
+        *(("a full disk", words, 1) for words in PRINTS[:4]),
+    ],
+)
+def test_output_that_cannot_be_written(tmp_path: Path, output: str, words: str, code: int) -> None:
+    """A listing ends as other programs do, a run goes on; no bug log, no traceback when the interpreter ends either."""
+    argv = [sys.executable, "tasks.py", *words.split()]
+    if output == "closed":
+        argv = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *argv]
+    reader, stdout = os.pipe()
+    if output == "a full disk":
+        os.close(stdout)
+        stdout = os.open("/dev/full", os.O_WRONLY)
     os.close(reader)
-    ended = printed_into(writer, words, tmp_path)
-    os.close(writer)
-    assert (ended.returncode, ended.stderr) == (141, "")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_goes_on_when_its_reader_left(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    ended = printed_into(writer, "lab.status", tmp_path)
-    os.close(writer)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.parametrize("words", PRINTS)
-def test_output_that_was_closed_leads_nowhere(tmp_path: Path, words: str) -> None:
-    ended = printed_into(subprocess.DEVNULL, words, tmp_path, "sh", "-c", 'exec "$@" <&- >&-', "sh")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.parametrize("words", PRINTS[:4])
-def test_output_onto_a_full_disk_is_one_error(tmp_path: Path, words: str) -> None:
-    with Path("/dev/full").open("wb") as full:
-        ended = printed_into(full.fileno(), words, tmp_path)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: ") and "No space left on device" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 3
+    env = os.environ | {"OPS_STATE": str(tmp_path)}
+    ended = subprocess.run(argv, cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(stdout)
+    assert ended.returncode == code
+    if code == 1:
+        assert ended.stderr.startswith("error: ") and "No space left on device" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 3
+    else:
+        assert ended.stderr == ""
+    assert not (tmp_path / "logs").exists() and (code != 141 or list(tmp_path.iterdir()) == [])
 
 
 def test_bug_is_70_with_a_private_masked_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -81,30 +81,16 @@ def with_lost_lock(tmp: Path, mark: str) -> str:
     return str(folder)
 
 
-def dangling(tmp: Path) -> str:
-    folder = tmp / ".ops" / "lab" / "bin"
-    link(folder, lambda name: tmp / "gone" / name)
-    (tmp / ".ops" / "lab.lock").touch()
-    return str(folder)
+def a_lab_of(make: Callable[[Path], object]) -> Callable[[Path], str]:
+    """A lab whose `bin` holds what `make` puts there."""
 
+    def made(tmp: Path) -> str:
+        (tmp / ".ops").mkdir()
+        (tmp / ".ops" / "lab.lock").touch()
+        make(tmp / ".ops" / "lab" / "bin")
+        return str(tmp / ".ops" / "lab" / "bin")
 
-def self_links(tmp: Path) -> str:
-    folder = tmp / ".ops" / "lab" / "bin"
-    link(folder, lambda name: folder / name)
-    (tmp / ".ops" / "lab.lock").touch()
-    return str(folder)
-
-
-def after_reset(tmp: Path) -> str:
-    (tmp / ".ops").mkdir()
-    (tmp / ".ops" / "lab.lock").touch()
-    return str(tmp / ".ops" / "lab" / "bin")
-
-
-def launchers(tmp: Path) -> str:
-    folder = install(tmp / ".ops" / "lab" / "bin")
-    (tmp / ".ops" / "lab.lock").touch()
-    return str(folder)
+    return made
 
 
 def behind_a_link(tmp: Path) -> str:
@@ -142,10 +128,10 @@ SHELLS: dict[str, Callable[[Path], str]] = {
     "after lab.env, the lock is gone, the record is there": lambda tmp: with_lost_lock(tmp, "lab.json"),
     "after lab.env, the lock is gone, the target is there": lambda tmp: with_lost_lock(tmp, "target.json"),
     "after lab.env of two checkouts": lambda tmp: f"{a_lab(tmp / 'one' / '.ops')}:{a_lab(tmp / 'two' / 'state')}",
-    "the cache is gone": dangling,
-    "links to themselves": self_links,
-    "after lab.reset": after_reset,
-    "programs instead of links": launchers,
+    "the cache is gone": a_lab_of(lambda folder: link(folder, lambda name: Path("/gone") / name)),
+    "links to themselves": a_lab_of(lambda folder: link(folder, lambda name: folder / name)),
+    "after lab.reset": a_lab_of(lambda _: None),
+    "programs instead of links": a_lab_of(install),
     "a slash at its end": lambda tmp: f"{a_lab(tmp / '.ops')}/",
     "dots in it": lambda tmp: f"{a_lab(tmp / '.ops')}/../../lab/./bin",
     "behind a link": behind_a_link,
