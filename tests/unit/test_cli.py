@@ -199,7 +199,7 @@ def test_wrong_command_line(words: list[str], code: int, said: str, capsys: pyte
     assert SEEN == []
 
 
-def test_the_value_of_an_unknown_option_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_value_of_an_unknown_option_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("things.postgres", "--password=hunter2") == 2
     assert run("things.postgres", "-p=hunter2") == 2
     assert "hunter2" not in capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_nothing_given_is_a_start_page_and_not_the_list(capsys: pytest.CaptureFi
     assert "Do something to every service." in listed
 
 
-def test_what_exists_for_each_service_is_told_once_with_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_exists_for_each_service_is_listed_once_with_every_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  things.")] == ["things.all", "things.<service>"]

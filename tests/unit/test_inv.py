@@ -129,7 +129,7 @@ def test_two_at_once_set_up_once(place: Path) -> None:
     assert syncs(place) == 1
 
 
-def test_failed_sync_is_told_and_tried_again(place: Path) -> None:
+def test_failed_sync_is_reported_and_tried_again(place: Path) -> None:
     failed = run(place, UV_FAILS="4")
     assert failed.returncode == 1 and "uv sync ended with 4" in failed.stderr
     assert run(place).returncode == 0 and syncs(place) == 2
@@ -172,7 +172,7 @@ def test_too_old_uv_is_passed_over_for_a_pinned_one(place: Path) -> None:
     assert syncs(place) == 0 and "sync" in (place.parent / "uv.log.pinned").read_text()
 
 
-def test_missing_venv_module_is_told(place: Path) -> None:
+def test_missing_venv_module_is_reported(place: Path) -> None:
     (place.parent / "bin/uv").unlink()
     put(place.parent / "bin/python3", f'#!/bin/sh\n[ "$2" = venv ] && exit 1\nexec {sys.executable} "$@"\n')
     told = run(place)

@@ -146,7 +146,7 @@ def test_a_pulumi_child_gets_everything_explicitly(repo: Repo, monkeypatch: pyte
         assert name not in env
 
 
-def test_a_token_of_the_environment_is_kept_in_nobodys_files(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_of_the_environment_is_written_to_no_file(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo.on_cloud()
     for token, kept in (("pul-0123456789abcdef", False), ("", True)):
         monkeypatch.setenv("PULUMI_ACCESS_TOKEN", token)
@@ -277,7 +277,7 @@ def test_secrets_of_settings_and_state_are_known_before_the_first_command(repo: 
     assert "hunter2" not in "".join(repo.argvs("pulumi"))
 
 
-def test_nobody_is_asked_for_secrets_where_there_are_none(repo: Repo) -> None:
+def test_pulumi_is_not_asked_for_secrets_where_there_are_none(repo: Repo) -> None:
     repo.has_stacks("cnpg", state='{"checkpoint": {}}')
     with open_session(repo.c, "preview.cnpg") as session:
         prepare(session, find_service("cnpg"))
@@ -398,7 +398,9 @@ def test_the_key_service_of_a_stack_gets_its_login_and_no_other_stack_does(
     assert "denied for [secret]" in repo.everything_written()
 
 
-def test_a_login_plugin_gets_its_variables_and_nobody_else_does(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_plugin_gets_its_variables_and_no_other_program_does(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_PROFILE", "home-profile")
     with open_session(repo.c, "preview.all", cluster=False) as session:
         assert "AWS_PROFILE" not in session.env and "AWS_PROFILE" not in session.kubectl.env

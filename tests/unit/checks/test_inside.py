@@ -157,7 +157,7 @@ def test_one_request_opens_and_closes_a_way_of_its_own(setting: Setting) -> None
 
 
 @pytest.mark.parametrize("setting", ["broken"], indirect=True)
-def test_a_kubectl_that_fails_is_told(setting: Setting) -> None:
+def test_a_kubectl_that_fails_is_reported(setting: Setting) -> None:
     found = answers("r", WHERE, PAGE, get_inside(setting.runner, setting.kubectl, WHERE), next_step="n")
     assert found.state is State.FAILED
     assert "provide credentials" in found.evidence

@@ -33,7 +33,7 @@ def test_this_process_is_found_with_its_folder(server: socket.socket) -> None:
     assert not all_within(found, Path.cwd() / "elsewhere")
 
 
-def test_a_child_in_the_labs_folder_is_told_from_one_outside(tmp_path: Path) -> None:
+def test_a_child_in_the_labs_folder_is_distinguished_from_one_outside(tmp_path: Path) -> None:
     program = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
         "print(s.getsockname()[1], flush=True); sys.stdin.read()"
@@ -50,7 +50,7 @@ def test_a_child_in_the_labs_folder_is_told_from_one_outside(tmp_path: Path) -> 
         child.communicate("")
 
 
-def test_nobody_listens(server: socket.socket) -> None:
+def test_a_port_without_a_listener(server: socket.socket) -> None:
     port = server.getsockname()[1]
     server.close()
     assert listeners(port) == []
@@ -62,7 +62,7 @@ def test_a_connection_is_no_listener(server: socket.socket) -> None:
         assert listeners(client.getsockname()[1]) == []
 
 
-def test_a_port_held_by_somebody_else_cannot_be_told(tmp_path: Path) -> None:
+def test_a_port_of_another_user_is_unknown(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     line = "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 4242 1 x\n"
     (tmp_path / "net" / "tcp").write_text(HEAD + line)

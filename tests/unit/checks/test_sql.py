@@ -46,7 +46,7 @@ def login(port: int, **changes: str) -> sql.Login:
     return sql.Login(**{"host": "127.0.0.1", "port": port, "user": "postgres", "password": PASSWORD} | changes)
 
 
-def test_a_server_that_wants_the_password_in_clear_does_not_get_it(impostor: int) -> None:
+def test_a_server_that_wants_the_password_in_plaintext_does_not_get_it(impostor: int) -> None:
     with pytest.raises(sql.SqlFailed) as caught:
         sql.select_version(login(impostor))
     assert "SCRAM" in caught.value.cause

@@ -239,7 +239,7 @@ def test_a_name_changed_by_hand_is_no_success(repo: Repo, name: str) -> None:
     assert "other" in verdict.failures[0].evidence
 
 
-def test_a_service_of_nobodys_stack_has_no_exported_name(repo: Repo) -> None:
+def test_a_service_of_no_stack_has_no_exported_name(repo: Repo) -> None:
     own = exposed(metadata={"name": "nas", "namespace": "people", "annotations": exposed()["metadata"]["annotations"]})
     repo.answer("kubectl", ["get", "services", "--all-namespaces"], listing(own))
     repo.answer("kubectl", ["get", "services", "--namespace=people", "nas"], own)
@@ -519,7 +519,7 @@ def test_only_the_labs_own_server_gets_the_password(repo: Repo) -> None:
     assert "another program holds the lab's port" in found.cause
 
 
-def test_a_port_where_nobody_listens_gets_no_password(repo: Repo) -> None:
+def test_a_port_without_a_listener_gets_no_password(repo: Repo) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with open_session(repo.c, "verify.postgres") as session:

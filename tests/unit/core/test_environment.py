@@ -31,7 +31,7 @@ def test_what_changes_pulumi_unseen_never_passes(name: str) -> None:
     "name",
     ["PULUMI_ACCESS_TOKEN", "PULUMI_BACKEND_URL", "KUBECONFIG", "AWS_PROFILE", "PYTHONPATH", "LD_PRELOAD", "OPS_STATE"],
 )
-def test_what_nobody_listed_passes_only_when_a_command_asks_for_it(name: str) -> None:
+def test_an_unlisted_variable_passes_only_when_a_command_asks_for_it(name: str) -> None:
     assert name not in child_environment({name: "x"})
     assert child_environment({}, {name: "x"})[name] == "x"
 

@@ -57,6 +57,6 @@ def test_a_file_system_that_is_read_only(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "a").read_text() == "old\n" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_only_answers_of_the_file_system_are_told_so(tmp_path: Path) -> None:
+def test_only_errors_of_the_file_system_are_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine"), writing("it", tmp_path):
         raise ValueError("mine")

@@ -52,7 +52,7 @@ def test_records_come_back_in_order(journal: Journal) -> None:
     assert (end["kind"], end["exit_code"], end["done"]) == ("end", 0, ["postgres"])
 
 
-def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+def test_no_other_user_can_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         journal = Journal.open(tmp_path / ".ops", "status", [])

@@ -242,7 +242,7 @@ def test_no_color_is_respected() -> None:
     assert "\x1b[32m" not in answered("ask_yes('go on?')", "y\n", color=False)
 
 
-def test_nobody_is_asked_without_a_terminal(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_question_without_a_terminal(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     reporter = Reporter(masker, io.StringIO(), io.StringIO())
     assert not reporter.interactive
@@ -269,7 +269,7 @@ def test_next_steps_go_to_the_target_that_was_chosen(text: str, told: str) -> No
     assert on_target(text, "") == text
 
 
-def test_whatever_is_told_names_commands_on_the_chosen_target() -> None:
+def test_messages_name_commands_on_the_chosen_target() -> None:
     for as_json in (False, True):
         out, err = io.StringIO(), io.StringIO()
         reporter = make_reporter(as_json=as_json, masker=Masker(), target="home", out=out, err=err)

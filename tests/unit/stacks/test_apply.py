@@ -215,7 +215,7 @@ def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
     assert "db: what exists already changed since the preview" in session.reporter.text
 
 
-def test_what_an_interrupted_update_made_is_told_as_that(tmp_path: Path) -> None:
+def test_what_an_interrupted_update_made_is_reported_as_such(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, meeting("v1\tNamespace\t\tns\t\t\n"))
     session.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", NAMESPACE, "ns")}}])
     with pytest.raises(Refused):
@@ -272,7 +272,7 @@ def test_a_preview_that_went_to_another_cluster_is_refused(tmp_path: Path) -> No
     assert ups(session) == [] and session.reporter.asked == []
 
 
-def test_operation_nobody_approved_is_stopped_with_one_signal(tmp_path: Path) -> None:
+def test_an_operation_that_was_not_approved_is_stopped_with_one_signal(tmp_path: Path) -> None:
     more = [*event("db", "delete", name="other"), *event("db", "delete", name="third")]
     session = ScriptedSession(tmp_path, three(up__db=applied("db", *more)), answers=["y"])
     with pytest.raises(Refused, match="began to delete kubernetes:core/v1:ConfigMap other of db") as refused:
@@ -282,7 +282,7 @@ def test_operation_nobody_approved_is_stopped_with_one_signal(tmp_path: Path) ->
     assert session.reporter.events[-1]["failed"] == ["db"]
 
 
-def test_what_a_preview_did_not_show_is_told_as_that(tmp_path: Path) -> None:
+def test_what_a_preview_did_not_show_is_reported_as_such(tmp_path: Path) -> None:
     session = ScriptedSession(
         tmp_path, three(up__db=applied("db", *event("db", "delete-replaced", name="user"))), answers=["y"]
     )
@@ -403,7 +403,7 @@ def test_what_was_applied_counts_as_that_also_when_it_cannot_be_written_down(tmp
     assert summary["applied"] and summary["failed"] == [] and "db" in summary["not_started"]
 
 
-def test_what_an_update_said_while_it_ran_is_told_masked(tmp_path: Path) -> None:
+def test_what_an_update_said_while_it_ran_is_reported_masked(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, three(), ephemeral=True)
     session.masker.register("s3cret-value")
     output = json.dumps({"diagnosticEvent": {"severity": "error", "message": "error: no room for s3cret-value\n"}})
@@ -440,7 +440,7 @@ def test_outputs_are_shown_with_what_to_open(tmp_path: Path) -> None:
     assert "open: https://x.example" in session.reporter.text and "hunter2" not in session.reporter.text
 
 
-def test_unreadable_answer_is_told_without_its_text(tmp_path: Path) -> None:
+def test_unreadable_answer_is_reported_without_its_text(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, three(preview__net=[Answer(stdout="{ hunter2")]))
     with pytest.raises(ToolFailed) as unreadable:
         deploy(session)
@@ -498,7 +498,7 @@ def test_what_answers_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert "does not answer" not in session.reporter.text
 
 
-def test_what_does_not_answer_is_told_and_pulumi_goes_on(
+def test_what_does_not_answer_is_reported_and_pulumi_goes_on(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "LAB_PATIENCE", 0.3)
@@ -514,7 +514,7 @@ def test_a_producer_without_an_address_is_not_waited_for(tmp_path: Path, outputs
 
 
 @pytest.mark.parametrize(("name", "number"), [("127.0.0.1", 99_999_999), ("x" * 70 + ".example", 5432)])
-def test_an_address_that_is_none_is_told(
+def test_an_address_that_is_none_is_reported(
     tmp_path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "LAB_PATIENCE", 0.1)
@@ -524,7 +524,7 @@ def test_an_address_that_is_none_is_told(
     )
 
 
-def test_a_run_that_was_told_to_stop_waits_no_longer(tmp_path: Path, port: int) -> None:
+def test_a_run_that_was_interrupted_waits_no_longer(tmp_path: Path, port: int) -> None:
     session = ScriptedSession(tmp_path, {})
     session.write_state("db", outputs={"ts_hostname": "127.0.0.1", "port": port})
     session.runner.interrupted = True

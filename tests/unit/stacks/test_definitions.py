@@ -314,7 +314,7 @@ def test_what_has_no_certain_entry_is_not_carried(live: str, file: str, lost: li
     assert all(doubt.entry and doubt.why and "$" not in doubt.entry for doubt in carried.doubts)
 
 
-def test_a_renamed_key_gives_its_secret_to_nobody() -> None:
+def test_a_renamed_key_does_not_pass_its_secret_on() -> None:
     carried = definitions.carry_over(short("{b: {t: $}}"), short("{a: {t: $A}}"))
     assert held(carried.document) == {"a.t": "A"} and [shown(path) for path in carried.empty] == ["b.t"]
 

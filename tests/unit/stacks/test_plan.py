@@ -193,7 +193,7 @@ def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> N
     assert watch.violation is None and watch.done
 
 
-def test_first_operation_nobody_approved_stops_the_update_once() -> None:
+def test_the_first_operation_that_was_not_approved_stops_the_update_once() -> None:
     stops: list[int] = []
     watch = Watch(approved=Approved.of(planned("03")), stop=lambda: stops.append(1))
     for line in json_answer("06", "up").splitlines():

@@ -74,7 +74,7 @@ def test_a_stack_that_another_run_made_meanwhile_is_there(tmp_path: Path) -> Non
     Lab(tmp_path, check).make()
 
 
-def test_a_stack_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_stack_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     def check(command: Command) -> None:
         raise failing(command, "error: no space left on device\n")
 

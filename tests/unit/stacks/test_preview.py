@@ -164,7 +164,7 @@ def test_a_kind_that_the_server_does_not_know_has_no_objects() -> None:
         ("", Trouble.OTHER),
     ],
 )
-def test_any_other_failure_is_told(said: str, trouble: Trouble) -> None:
+def test_any_other_failure_is_reported(said: str, trouble: Trouble) -> None:
     with pytest.raises(KubectlFailed) as failed:
         ask_found(ScriptedRunner((("get",), (1, "", said))), KUBECTL.find_all([{}]))
     assert failed.value.trouble is trouble

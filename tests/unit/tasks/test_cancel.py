@@ -173,7 +173,7 @@ def test_on_the_lab_only_this_machine(tmp_path: Path) -> None:
     assert "an update of me, begun 2 minutes ago: its process is gone" in session.reporter.text
 
 
-def test_where_processes_cannot_be_seen_nobody_is_said_to_be_gone(tmp_path: Path) -> None:
+def test_where_processes_cannot_be_seen_no_holder_counts_as_gone(tmp_path: Path) -> None:
     update = read_current_update(RUNNING)
     assert update is not None
     (held,) = look_here(update, "mx", {"/x"}, only_this_machine=True, proc=tmp_path)
@@ -213,7 +213,7 @@ def test_a_process_here_that_works_on_the_project_is_never_robbed(
 
 
 @pytest.mark.parametrize("said", [RUNNING.replace("Update in progress", "Nothing"), ""])
-def test_a_stack_in_the_cloud_that_nobody_holds(tmp_path: Path, said: str) -> None:
+def test_a_stack_in_the_cloud_without_a_holder(tmp_path: Path, said: str) -> None:
     session = ScriptedSession(tmp_path, {})
     on_cloud(session, said)
     assert holders_of(session, session.stack(DB)) == []
@@ -225,7 +225,7 @@ def test_the_same_update_a_little_later_is_the_same(tmp_path: Path) -> None:
     assert first.identity == later.identity
 
 
-def test_a_stack_that_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
+def test_a_stack_that_is_not_there_has_no_holder(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, {})
     on_cloud(session, RUNNING)
     session.runner.script["ls", "db"] = [Answer(stdout="[]")]

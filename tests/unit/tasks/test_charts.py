@@ -75,7 +75,7 @@ def test_the_program_gets_its_settings_and_no_secret(repo: Repo) -> None:
     assert given["config"]["charts:source"] == "x" and "v1:abc" not in str(given)
 
 
-def test_a_service_without_a_chart_is_told(repo: Repo) -> None:
+def test_a_service_without_a_chart_is_reported(repo: Repo) -> None:
     with pytest.raises(NotFound, match="glance uses no chart"):
         charts.render.body(repo.c, "glance")
     with pytest.raises(NotFound):
@@ -103,7 +103,7 @@ def test_the_lab_alone_builds_a_helm(repo: Repo, monkeypatch: pytest.MonkeyPatch
     assert (helm, asked) == (("/cache/helm", [["helm"]]) if ephemeral else (str(repo.bin / "helm"), []))
 
 
-def test_without_helm_the_install_command_is_told(repo: Repo) -> None:
+def test_without_helm_the_install_command_is_named(repo: Repo) -> None:
     repo.remove("helm")
     with pytest.raises(ToolFailed, match="helm is not on PATH") as missing:
         charts.check.body(repo.c)

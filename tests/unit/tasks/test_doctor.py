@@ -145,7 +145,7 @@ def test_a_stack_whose_key_is_elsewhere_needs_no_passphrase(repo: Repo) -> None:
     assert ended == ""
 
 
-def test_a_plugin_that_pulumi_would_download_is_told(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_that_pulumi_would_download_is_reported(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     (plugin,) = (plugin for plugin in wanted_plugins() if plugin.name == "postgresql")
     found, ended = rows(repo)
     assert "not tried" in found["plugin postgresql"] and plugin.install in found["plugin postgresql"]

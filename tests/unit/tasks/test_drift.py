@@ -31,7 +31,7 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     return repo
 
 
-def test_drift_is_told_property_by_property(repo: Repo) -> None:
+def test_drift_is_reported_property_by_property(repo: Repo) -> None:
     repo.answer("pulumi", ["refresh", "--preview-only"], recorded())
     with pytest.raises(UnexpectedChanges, match="postgres") as drifted:
         TASKS["postgres"].body(repo.c)

@@ -214,7 +214,7 @@ def test_set_takes_the_place_of_nothing_but_a_secret(repo: Repo, path: str, what
     lambda c: esc.bind.body(c, "stitch/prdo"),
     lambda c: esc.unbind.body(c, "stitch/prdo"),
 ])  # fmt: skip
-def test_an_environment_nobody_knows_has_the_nearest_names(repo: Repo, start: Callable[[Any], None]) -> None:
+def test_an_unknown_environment_has_the_nearest_names(repo: Repo, start: Callable[[Any], None]) -> None:
     repo.pipe(b"hunter2-of-twitch")
     repo.answer("esc", ["stitch/prdo"], (1, "", "Error: [404] Not Found: environment 'stitch/prdo' not found\n"))
     repo.answer("esc", ["ls"], "stitch/prod\nother/dev\n")
@@ -224,13 +224,13 @@ def test_an_environment_nobody_knows_has_the_nearest_names(repo: Repo, start: Ca
     assert "esc.apply" not in absent.value.next_step, "there is no file to apply"
 
 
-def test_unbind_sends_nobody_to_bind(repo: Repo) -> None:
+def test_unbind_does_not_advise_bind(repo: Repo) -> None:
     with pytest.raises(NotFound) as absent:
         esc.unbind.body(repo.c, "other/dev")
     assert "esc.unbind other/dev --service NAME" in absent.value.next_step
 
 
-def test_a_backend_that_is_away_is_told_for_what_it_is(repo: Repo) -> None:
+def test_a_backend_that_does_not_answer_is_reported_as_such(repo: Repo) -> None:
     """Not for the listing of stacks that fails for the same reason."""
     repo.answer("esc", ["--format"], (1, "", 'Error: Get "https://api.pulumi.com/api/x": dial tcp: i/o timeout\n'))
     repo.answer("pulumi", ["stack", "ls"], (255, "", "error: something else"))
@@ -520,7 +520,7 @@ def test_binding_to_a_service_of_another_environment_is_asked_for_by_name(repo: 
     assert "shared/base" in repo.config_file("glance").read_text()
 
 
-def test_unbind_removes_every_occurrence_and_asks_nobody(repo: Repo) -> None:
+def test_unbind_removes_every_occurrence_without_a_question(repo: Repo) -> None:
     path = stack_file(repo, "environment:\n  - stitch/prod # why\n  - a/b\n  - stitch/prod\nconfig: {}\n")
     esc.unbind.body(repo.c, "stitch/prod")
     assert path.read_text() == "environment:\n  # why\n  - a/b\nconfig: {}\n"
@@ -540,7 +540,7 @@ def test_unbind_removes_every_occurrence_and_asks_nobody(repo: Repo) -> None:
         lambda c: esc.apply.body(c, "stitch/prod"), lambda c: esc.bind.body(c, "stitch/prod"),
     ],
 )  # fmt: skip
-def test_a_file_backend_is_told_before_anything_runs(
+def test_a_file_backend_is_reported_before_anything_runs(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, start: Callable[[Any], None]
 ) -> None:
     repo.set_target(backend=f"file://{repo.backend}", organization="organization", passphrase_file="passphrase")
@@ -655,7 +655,7 @@ def test_a_new_environment_that_has_content_stays(no_environment: Repo, monkeypa
     assert "./inv --target home esc.apply stitch/prod" in no_environment.printed()
 
 
-def test_what_cannot_be_removed_is_told(no_environment: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_reported(no_environment: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(session: Any, draft: environments.Draft) -> int:
         no_environment.answer("esc", ["==get"], "")
         raise KeyboardInterrupt
@@ -668,7 +668,7 @@ def test_what_cannot_be_removed_is_told(no_environment: Repo, monkeypatch: pytes
     assert "stitch/prod is left behind" in told and "esc.apply stitch/prod" in told
 
 
-def test_what_somebody_else_wrote_meanwhile_stays(no_environment: Repo) -> None:
+def test_what_another_user_wrote_meanwhile_stays(no_environment: Repo) -> None:
     no_environment.answer("esc", ["edit"], (1, "", "Error: [409] Conflict: changed\n"))
     with pytest.raises(Refused, match="in the meantime"):
         esc.apply.body(no_environment.c, "stitch/prod", yes=True)

@@ -61,7 +61,7 @@ def test_the_platforms_own_app_is_read() -> None:
 
 
 @pytest.mark.parametrize("source", ["def (", "import modal\nmodal.Dict.from_name(f())\n"])
-def test_a_source_that_cannot_be_read_is_told(source: str) -> None:
+def test_a_source_that_cannot_be_read_is_reported(source: str) -> None:
     with pytest.raises(ToolFailed):
         modal.needs_of(source)
 
@@ -107,13 +107,13 @@ def test_a_failing_deploy_is_quoted(repo: Repo) -> None:
         tasks.deploy.body(repo.c, "links", yes=True)
 
 
-def test_an_app_nobody_knows(repo: Repo) -> None:
+def test_an_unknown_app(repo: Repo) -> None:
     with pytest.raises(NotFound) as absent:
         tasks.check.body(repo.c, "lings")
     assert "links" in absent.value.expected and not repo.calls("modal")
 
 
-def test_its_token_reaches_modal_and_nobody_else(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_token_reaches_modal_and_no_other_program(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODAL_TOKEN_SECRET", "as-0123456789abcdef")
     repo.answer("modal", ["token"], (1, "", "Error: bad token as-0123456789abcdef\n"))
     with pytest.raises(ToolFailed) as failed:
@@ -130,7 +130,7 @@ def test_where_tokens_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", json.dumps([{"x": 1}])])
-def test_a_list_that_is_none_is_told(repo: Repo, text: str) -> None:
+def test_a_list_that_is_none_is_reported(repo: Repo, text: str) -> None:
     repo.answer("modal", ["secret"], text)
     with pytest.raises(ToolFailed, match="not a list"):
         tasks.check.body(repo.c, "links")

@@ -33,7 +33,7 @@ def wanted(repo: Repo, name: str = "tryout", folder: str = FOLDER) -> scaffoldin
     return scaffolding.read_project(repo.root, (), name, folder, image="", port="", about="")
 
 
-def test_the_folder_is_complete_and_the_entry_is_told(repo: Repo) -> None:
+def test_the_folder_is_complete_and_the_entry_is_printed(repo: Repo) -> None:
     new.service.body(repo.c, "tryout", folder=FOLDER, image="stefanprodan/podinfo:6.7.1", port="9898")
     folder = repo.root / FOLDER
     assert {path.name for path in folder.iterdir()} == FILES

@@ -74,7 +74,7 @@ def changed(repo: Repo) -> None:
         os.utime(repo.root / path, (time.time() - 60, time.time() - 60))
 
 
-def test_a_change_and_its_runs_are_told(repo: Repo) -> None:
+def test_a_change_and_its_runs_are_reported(repo: Repo) -> None:
     changed(repo)
     previewed(repo)
     record(

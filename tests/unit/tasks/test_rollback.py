@@ -86,7 +86,7 @@ def test_the_old_program_is_previewed_applied_and_proven(repo: Repo) -> None:
     assert git(repo.root, "status", "--porcelain", "--", "pulumi/apps/web") == ""
 
 
-def test_nobody_asked_means_nothing_applied_and_nothing_left(repo: Repo) -> None:
+def test_without_an_answer_nothing_is_applied_and_nothing_is_left(repo: Repo) -> None:
     with pytest.raises(NotApproved) as refused:
         TASKS["glance"].body(repo.c, to="HEAD~1")
     assert refused.value.next_step == "./inv --target home rollback.glance --to HEAD~1 --yes"

@@ -106,7 +106,7 @@ def test_a_generated_value_is_32_letters_and_digits_and_new_each_time(repo: Repo
     assert first not in repo.printed() + repo.everything_written()
 
 
-def test_what_somebody_else_gave_is_not_made_up(repo: Repo) -> None:
+def test_a_secret_of_another_system_is_not_generated(repo: Repo) -> None:
     with pytest.raises(Usage, match="made-up"):
         run(repo, "tailscale", "TS_CLIENT_ID", generate=True)
     assert repo.calls("pulumi") == []

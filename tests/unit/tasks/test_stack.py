@@ -61,7 +61,7 @@ def test_names_that_are_no_service(repo: Repo, name: str, error: type[OpsError])
         assert "postgres" in caught.value.expected
 
 
-def test_a_failure_of_pulumi_is_told(repo: Repo, says: list[bool]) -> None:
+def test_a_failure_of_pulumi_is_reported(repo: Repo, says: list[bool]) -> None:
     says.append(True)
     repo.answer("pulumi", ["stack", "init"], (1, "", "error: disk quota exceeded\n"))
     with pytest.raises(ToolFailed, match="disk quota"):

@@ -90,7 +90,7 @@ def test_a_missing_reference_is_set_after_asking(repo: Repo) -> None:
     assert call.endswith(f"immich:postgres_stack {REFERENCE}") and "--secret" not in call
 
 
-def test_a_reference_to_another_stack_is_told_and_left_alone(repo: Repo) -> None:
+def test_a_reference_to_another_stack_is_reported_and_left_alone(repo: Repo) -> None:
     immich(repo, "organization/postgresql/other")
     with pytest.raises(VerificationFailed, match=r"is organization/postgresql/other, but postgres on this target is"):
         TASKS["immich"].body(repo.c, yes=True)
@@ -141,7 +141,7 @@ def test_the_outputs_an_environment_reads_must_be_there(cloud: Repo) -> None:
     assert "environments/stitch/prod.yaml" in broken.value.expected and "host" in broken.value.expected
 
 
-def test_a_file_backend_is_told_before_anything_runs(repo: Repo) -> None:
+def test_a_file_backend_is_reported_before_anything_runs(repo: Repo) -> None:
     """Before the producer's stack is missed too, which is not what is wrong."""
     with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
         TASKS["stitch"].body(repo.c)

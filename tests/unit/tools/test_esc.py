@@ -129,7 +129,7 @@ def test_variables_are_texts() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "[]", '{"value": {"a": 3}}'])
-def test_an_unreadable_answer_is_told_without_its_text(text: str) -> None:
+def test_an_unreadable_answer_is_reported_without_its_text(text: str) -> None:
     with pytest.raises(ToolFailed) as unreadable:
         read_opened(text)
     assert "hunter2" not in str(unreadable.value)
@@ -161,7 +161,7 @@ def test_what_is_no_path(text: str) -> None:
 # Failures
 
 
-def test_a_login_is_told_for_the_backend_that_wants_it() -> None:
+def test_a_login_is_reported_for_the_backend_that_wants_it() -> None:
     command = Command(argv=("esc",), env={"PULUMI_BACKEND_URL": "https://pulumi.home.example"}, confidential=True)
     said = Outcome(command=command, exit_code=1, seconds=0, stdout="", stderr="Error: [401] Unauthorized\n")
     with pytest.raises(LoginMissing) as missing:

@@ -289,7 +289,7 @@ def test_an_environment_that_is_not_there_in_the_words_of_the_real_cli() -> None
         ("file:///state", "pulumi login"),
     ],
 )
-def test_a_login_is_told_for_the_backend_that_wants_it(backend: str, login: str) -> None:
+def test_a_login_is_reported_for_the_backend_that_wants_it(backend: str, login: str) -> None:
     said = outcome(Command(argv=("pulumi",)), (3, "", "[401] Unauthorized"))
     error = explain(said, replace(STACK, env={"PULUMI_BACKEND_URL": backend}))
     assert isinstance(error, LoginMissing) and error.next_step == f"{login}, then ./inv doctor"

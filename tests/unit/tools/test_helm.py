@@ -111,7 +111,7 @@ def test_texts_that_pyyaml_makes_no_value_of_are_texts() -> None:
     assert (found.kind, found.name, found.hooks) == ("CustomResourceDefinition", "0x1F", ())
 
 
-def test_what_is_no_yaml_is_told() -> None:
+def test_what_is_no_yaml_is_reported() -> None:
     with pytest.raises(ToolFailed, match="invalid YAML"):
         helm.read_manifests("---\na: [\n")
 

@@ -33,7 +33,7 @@ def test_it_holds_the_users_plugins_and_leaves_them_behind(tmp_path: Path) -> No
     assert (own / "plugins" / "resource-kubernetes-v4").is_dir()
 
 
-def test_a_home_nobody_can_write_to_is_told(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("a file where the folder should be")
     with pytest.raises(ToolFailed, match="for pulumi's plugins cannot be made") as told:
         plugin_folder({"PULUMI_HOME": str(tmp_path / "own")})
@@ -58,7 +58,7 @@ def test_a_relative_home_is_the_one_below_this_folder(tmp_path: Path, monkeypatc
     assert plugin_folder({"PULUMI_HOME": "own"}) == tmp_path / "own" / "plugins"
 
 
-def test_what_a_killed_run_left_in_clear_goes_with_its_home(tmp_path: Path) -> None:
+def test_the_plaintext_that_a_killed_run_left_is_removed_with_its_home(tmp_path: Path) -> None:
     killed = tmp_path / "runs" / "one"
     for folder in (NAME, ENVIRONMENT_FILES):
         (killed / folder).mkdir(parents=True)

@@ -67,7 +67,7 @@ def test_texts(value: Any, texts: list[str]) -> None:
     assert list(texts_in(value)) == texts
 
 
-def test_outputs_in_clear_are_those_of_the_stack_itself() -> None:
+def test_plaintext_outputs_are_those_of_the_stack_itself() -> None:
     resources = [
         {"type": "kubernetes:core/v1:Secret", "outputs": {"data": kept("other")}},
         {

@@ -204,7 +204,7 @@ FULL = "encryptionsalt: v1:x\nconfig:\n  app:token:\n    secure: v1:abc\n"
 
 
 @pytest.mark.parametrize("left", [None, "", "config:\n  app:token:\n    secure: v1:abc\n"])
-def test_a_file_that_a_power_cut_emptied_is_told_with_its_copy(tmp_path: Path, over: int, left: str | None) -> None:
+def test_a_file_that_a_power_cut_emptied_is_reported_with_its_copy(tmp_path: Path, over: int, left: str | None) -> None:
     path, copied = tmp_path / "Pulumi.mx.yaml", tmp_path / f".Pulumi.mx.yaml.{over}-0123abcd.kept"
     copied.write_text(FULL)
     if left is not None:
