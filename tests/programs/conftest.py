@@ -86,10 +86,11 @@ class Recorder:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
-        printed = self.process.stdout.readline()
-        answer = json.loads(printed) if printed else {}
-        end = answer if "exit" in answer else json.loads(self.process.stdout.readline())
-        assert (end, self.errors.read_text(encoding="utf-8")) == ({"exit": 0}, "")
+        printed = [json.loads(self.process.stdout.readline() or "{}")]
+        while printed[-1] and "exit" not in printed[-1]:
+            printed.append(json.loads(self.process.stdout.readline() or "{}"))
+        assert (printed[-1], self.errors.read_text(encoding="utf-8")) == ({"exit": 0}, "")
+        answer, _ = printed
         resources = tuple(sorted(answer["resources"], key=lambda resource: (resource["type"], resource["name"])))
         return Recording(resources, answer["exports"], tuple(answer["warnings"]), answer["error"])
 
