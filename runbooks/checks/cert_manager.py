@@ -36,6 +36,8 @@ CAUSES = {
     "ErrVerifyACMEAccount": "the account's private key is damaged: delete its Secret, and it registers again",
     "InvalidConfig": "the issuer's server is not one that Let's Encrypt still runs",
     "DoesNotExist": "it is being issued: a DNS-01 challenge takes minutes; longer than that, look at its Challenge",
+    "RateLimited": "Let's Encrypt's rate limit: it is asked again by itself, at the earliest in an hour; do not delete "
+    "the Certificate or its Secret, which counts as one more",
     "Expired": "it was not renewed in time: look at its CertificateRequest, Order and Challenge",
 }
 NOT_READY = "cert-manager is not done with it, or cannot go on: its conditions and events say why"
@@ -83,6 +85,12 @@ def _not_ready(obj: Json) -> tuple[str, str]:
     if ready is not None and ready.is_true and is_current(obj):
         return "", ""
     evidence = f"{name}: {ready}" if ready else f"{name} has no condition Ready yet"
+    last = condition(obj, "Issuing")
+    if last is not None and not last.is_true and last.message:
+        # Why the last attempt failed; Ready only says that there is none yet.
+        evidence += f"; {last}"
+        reason = "RateLimited" if "rateLimited" in last.message else last.reason
+        return evidence, CAUSES.get(reason, NOT_READY)
     return evidence, CAUSES.get(ready.reason, NOT_READY) if ready else NOT_READY
 
 

@@ -43,6 +43,8 @@ _PHASE_CAUSES = {
     "Waiting for user action": "the operator waits for the user: an update strategy that asks, or a manual switchover",
     "Unable to create required cluster objects": "the operator lacks a right, or an object of that name is not its own",
     "Cluster has incomplete or invalid image catalog": "the image catalog lacks this major version",
+    "Not enough disk space": "a volume is full, and the operator resizes none while it is: enlarge its "
+    "PersistentVolumeClaim first, then the size in the stack's config",
     "Setting up primary": "the first instance is still being made: its volume, or its image, is not there yet",
 }
 
@@ -152,7 +154,7 @@ def cluster_is_ready(obj: Json) -> Finding:
         cause = _PHASE_CAUSES.get(phase, "the operator is not done with it, or cannot go on: look at its events")
     elif isinstance(wanted, int) and count < wanted:
         # The condition is True while the primary serves, also with a replica that is down.
-        cause = "an instance does not run: look at its Pod and its volume"
+        cause = _PHASE_CAUSES.get(phase, "an instance does not run: look at its Pod and its volume")
     else:
         return passed(CLUSTER_READY, evidence)
     return failed(CLUSTER_READY, evidence, cause=cause, next_step=step)

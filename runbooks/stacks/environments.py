@@ -245,7 +245,9 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
         raise Usage(
             f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
             expected=f"{len(service.environment_keys)} values below pulumiConfig, each with the right secretness",
-            next_step=f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
+            next_step=f"./inv esc.bind {name.short}@REVISION of one that does: esc env version history {name.short}"
+            if name.version
+            else f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
         )
     count, secret = len(service.environment_keys), sum(key.is_secret for key in service.environment_keys)
     session.reporter.line(f"{name.shown} provides all {count} settings that {service.name} requires, {secret} secret")

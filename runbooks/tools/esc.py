@@ -358,6 +358,13 @@ KNOWN = (
         "deploy the producer, or correct `stack:` in environments/{name}.yaml and ./inv esc.apply {name}",
     ),
     KnownFailure(
+        r"(?:on \S+ line \d+: |(?P<at>\S+:\d+:\d+)[^\n]*)?decrypting: internal error",
+        Usage,
+        "{name} holds a secret that was encrypted for another environment: a `ciphertext` that was copied",
+        "secrets that were set in this environment",
+        "./inv esc.set {name} PATH for each secret that was copied",
+    ),
+    KnownFailure(
         r"secret values must be string literals",
         Usage,
         "{name} has a secret that is not a text, or a text with `${{` in it",

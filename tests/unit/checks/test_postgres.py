@@ -102,6 +102,7 @@ HIBERNATED = [{"type": "cnpg.io/hibernation", "status": "True"}]
         (cluster(1), "1 of 2"),
         (cluster(2, currentPrimary="postgresql-cluster-1", targetPrimary="postgresql-cluster-2"), "switchover"),
         (cluster(2, currentPrimary="postgresql-cluster-1", targetPrimary="pending"), "failover"),
+        (cluster(0, phase="Not enough disk space", phaseReason="Insufficient disk space"), "PersistentVolumeClaim"),
         (cluster(1, phase="Switchover in progress", phaseReason="to postgresql-cluster-2"), "to postgresql-cluster-2"),
     ],
 )

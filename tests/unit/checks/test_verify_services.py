@@ -118,6 +118,20 @@ def in_days(days: int) -> str:
     return (datetime.now(UTC) + timedelta(days=days, hours=12)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+RATE_LIMITED = {
+    "metadata": {"name": "site", "namespace": "shop"},
+    "status": {
+        "conditions": [
+            {"type": "Ready", "status": "False", "reason": "DoesNotExist", "message": "Secret does not exist"},
+            {
+                "type": "Issuing",
+                "status": "False",
+                "reason": "Failed",
+                "message": 'order is in "errored" state: 429 urn:ietf:params:acme:error:rateLimited: too many',
+            },
+        ]
+    },
+}
 INSTALLATION = {
     "metadata": {"name": "clickhouse", "namespace": "clickhouse"},
     "status": {"status": "Completed", "hosts": 1, "hostsCompleted": 1, "endpoint": "clickhouse-clickhouse.clickhouse"},
@@ -424,6 +438,8 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     "certificate not issued": ("cert-manager",
         gives(["certificates."], listing(ready("site", "shop", state="False", reason="DoesNotExist"))),
         cert_manager.CERTIFICATES_VALID, "shop/site: Ready=False"),
+    "certificate that a rate limit stops": ("cert-manager", gives(["certificates."], listing(RATE_LIMITED)),
+        cert_manager.CERTIFICATES_VALID, "urn:ietf:params:acme:error:rateLimited"),
     "certificate near its end": ("cert-manager",
         gives(["certificates."], listing(ready("site", "shop", notAfter=in_days(13)))), cert_manager.CERTIFICATES_VALID,
         "ends in 13 days"),

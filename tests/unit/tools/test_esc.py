@@ -196,6 +196,7 @@ def test_notices_are_no_complaint() -> None:
         ("Error: could not determine current cloud: invalid access token\n", 1, LoginMissing, "logged in"),
         ("Error: file:///x does not support Pulumi ESC.\n", 1, Usage, "does not support Pulumi ESC"),
         ("Error: secret values must be string literals\n", 1, Usage, "a secret that is not a text"),
+        ("Error: [0]\nDiags: decrypting: internal error\n", 1, Usage, "encrypted for another environment"),
         ("Error: updating environment: [409] Conflict: hash mismatch\n", 1, Refused, "changed on the backend"),
         ("Error: invalid path: expected ']'\n", 1, Usage, "not a valid path of a value: expected ']'"),
         ('Error: Get "https://api.example.com/api/user": dial tcp: lookup api.example.com: no such host\n', 1,

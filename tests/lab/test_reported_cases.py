@@ -1,0 +1,332 @@
+"""Situations that people reported of clusters like this one, each through the real command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.lab.command_line import Deployed, changed
+from tests.lab.probe import ProbeCheckout
+
+pytestmark = pytest.mark.lab
+
+EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable", "provideClusterInfo": False}
+PLUGIN = """\
+#!/bin/sh
+{first}
+token=$(cat "$(dirname "$0")/token")
+echo '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"'$token'"}}}}'
+"""
+NEEDS_PROFILE = 'if [ -z "$OCI_CLI_PROFILE" ]; then echo "ERROR: no profile: set OCI_CLI_PROFILE" >&2; exit 1; fi'
+DEVICE_CODE = 'echo "Open https://login.example.com/device and enter the code ABCD-EFGH" >&2; sleep 12'
+
+
+@pytest.fixture
+def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
+    yield probe_checkout
+    probe_checkout.write_target()
+
+
+# --- the tools and the network of the person's shell -------------------------------------------------------------
+
+
+def test_a_shell_with_the_labs_tools_after_the_lab_was_stopped(checkout: ProbeCheckout) -> None:
+    """The lab's own links on PATH are not found as the person's tools: they would become links to themselves."""
+    lines = 'eval "$("$ROOT/inv" lab.env)"; "$ROOT/inv" lab.down; "$ROOT/inv" preview.cnpg --only'
+    env = checkout.environment(ROOT=str(checkout.root))
+    done = subprocess.run(["sh", "-ec", lines], env=env, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Server Version" in checkout.kubectl("version")
+    checkout.inv("preview.cnpg", "--only").ends_with(0)
+
+
+@pytest.mark.parametrize("spelling", ["https_proxy", "HTTP_PROXY"])
+def test_a_proxy_is_not_asked_for_this_machine(checkout: ProbeCheckout, spelling: str) -> None:
+    checkout.inv("preview.tailscale", env={spelling: "http://127.0.0.1:9"}).ends_with(0)
+
+
+# --- kubeconfigs and targets -------------------------------------------------------------------------------------
+
+
+def kubeconfig(checkout: ProbeCheckout) -> dict[str, Any]:
+    """The lab's own, with its certificates and token in place."""
+    flat = checkout.kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json")
+    content: dict[str, Any] = json.loads(flat)
+    return content
+
+
+def with_plugin(checkout: ProbeCheckout, folder: Path, first: str) -> Path:
+    """A kubeconfig whose user logs in with a plug-in beside it."""
+    content = kubeconfig(checkout)
+    (folder / "token").write_text(content["users"][0]["user"]["token"])
+    plugin = folder / "login.sh"
+    plugin.write_text(PLUGIN.format(first=first))
+    plugin.chmod(0o700)
+    content["users"][0]["user"] = {"exec": EXEC | {"command": "./login.sh"}}
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_login_plug_in_gets_the_persons_environment(checkout: ProbeCheckout, tmp_path: Path) -> None:
+    checkout.write_target(kubeconfig=str(with_plugin(checkout, tmp_path, NEEDS_PROFILE)))
+    shown = checkout.at_home("target.show", env={"OCI_CLI_PROFILE": "home"})
+    shown.ends_with(0)
+    assert checkout.target["cluster_uid"] in shown.stdout
+    without = checkout.at_home("preview.probe")
+    assert without.code == 5 and "set OCI_CLI_PROFILE" in without.all
+
+
+def test_the_code_of_a_login_plug_in_is_shown_and_waited_for(checkout: ProbeCheckout, tmp_path: Path) -> None:
+    checkout.write_target(kubeconfig=str(with_plugin(checkout, tmp_path, DEVICE_CODE)))
+    shown = checkout.at_home("target.show")
+    shown.ends_with(0)
+    assert "ABCD-EFGH" in shown.all and checkout.target["cluster_uid"] in shown.stdout
+
+
+def test_a_kubeconfig_in_two_files(checkout: ProbeCheckout, tmp_path: Path) -> None:
+    """The context in one, its cluster and user in the other, as in KUBECONFIG."""
+    content = kubeconfig(checkout)
+    head = {"apiVersion": "v1", "kind": "Config"}
+    for name, keys in (("a.yaml", ("contexts", "current-context")), ("b.yaml", ("clusters", "users"))):
+        (tmp_path / name).write_text(yaml.safe_dump(head | {key: content[key] for key in keys}))
+    checkout.write_target(kubeconfig=f"{tmp_path / 'a.yaml'}:{tmp_path / 'b.yaml'}")
+    shown = checkout.at_home("target.show")
+    shown.ends_with(0)
+    assert checkout.target["cluster_uid"] in shown.stdout
+
+
+TARGETS = """\
+default: lab
+# my clusters
+targets:
+  home: &home
+    stack: mx   # every project
+    backend: {file_backend}
+    organization: organization
+    kubeconfig: {kubeconfig}
+    context: {context}
+"""
+SPARE = """\
+  spare:
+    <<: *home
+    stack: spare
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "newline", "line"),
+    [
+        ("spare", TARGETS + SPARE, "\n", "    stack: spare\n    cluster_uid: {uid}\n"),
+        ("home", TARGETS.replace(" &home", ""), "\r\n", "    context: {context}\n    cluster_uid: {uid}\n"),
+    ],
+    ids=["merge key", "CRLF"],
+)
+def test_pinning_adds_one_line_and_leaves_the_rest(
+    checkout: ProbeCheckout, name: str, before: str, newline: str, line: str
+) -> None:
+    facts = {key: checkout.target[key] for key in ("file_backend", "kubeconfig", "context")}
+    text = before.format(**facts).replace("\n", newline)
+    path = checkout.root / "targets.yaml"
+    path.write_bytes(text.encode())
+    answers = [("Pin", "y")]
+    checkout.typed("--target", name, "target.pin", answers=answers, env=checkout.with_pulumi).ends_with(0)
+    added = line.format(uid=checkout.target["cluster_uid"], **facts).replace("\n", newline)
+    kept = added.rpartition("    cluster_uid")[0]
+    assert path.read_bytes().decode() == text.replace(kept, added)
+
+
+# --- exposures, Postgres -----------------------------------------------------------------------------------------
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "spec": {
+        "type": "LoadBalancer",
+        "loadBalancerClass": "tailscale",
+        "selector": {"app": "files"},
+        "ports": [{"name": "http", "port": 80}],
+    },
+}
+CONFIGURED = {
+    "conditions": [
+        {
+            "type": kind,
+            "status": "True",
+            "reason": kind,
+            "message": "2/2 proxy backends ready and advertising",
+            "lastTransitionTime": "2026-11-01T00:00:00Z",
+        }
+        for kind in ("TailscaleIngressSvcValid", "TailscaleIngressSvcConfigured")
+    ],
+    "loadBalancer": {"ingress": [{"hostname": "files.tail0000.ts.net", "ip": "100.90.1.2"}]},
+}
+
+
+@contextmanager
+def applied(checkout: ProbeCheckout, folder: Path, *objects: dict[str, Any]) -> Iterator[None]:
+    """Objects in a namespace of their own."""
+    manifest = folder / "objects.yaml"
+    manifest.write_text(yaml.safe_dump_all(objects))
+    checkout.kubectl("create", "namespace", "people")
+    try:
+        checkout.kubectl("apply", "--namespace=people", f"--filename={manifest}")
+        yield
+    finally:
+        checkout.kubectl("delete", "namespace", "people")
+
+
+@contextmanager
+def with_status(checkout: ProbeCheckout, kind: str, name: str, namespace: str, status: Any) -> Iterator[None]:
+    """An object whose status is as the operator of a real cluster leaves it."""
+    where = (kind, name, f"--namespace={namespace}")
+    before = json.loads(checkout.kubectl("get", *where, "--output=json")).get("status") or {}
+    patch = ("patch", *where, "--subresource=status", "--type=merge", "--patch")
+    checkout.kubectl(*patch, json.dumps({"status": status}))
+    try:
+        yield
+    finally:
+        checkout.kubectl(*patch, json.dumps({"status": before}))
+
+
+def exposure(checkout: ProbeCheckout, name: str) -> dict[str, str]:
+    """The object's row of the table; a finding about it that failed is an AssertionError."""
+    events = checkout.inv("--json", "verify.tailscale").events
+    failed = [each for each in events if each["event"] == "finding" and each["state"] == "failed"]
+    assert not [each for each in failed if name in json.dumps(each)], failed
+    rows = [row for each in events if each["event"] == "table" for row in each["rows"]]
+    (row,) = [row for row in rows if row.get("object") == name]
+    return {key: str(value) for key, value in row.items()}
+
+
+def test_a_service_of_a_proxy_group_is_judged_by_its_own_conditions(checkout: ProbeCheckout, tmp_path: Path) -> None:
+    annotations = {"tailscale.com/proxy-group": "ingress-proxies", "tailscale.com/hostname": "files"}
+    service = SERVICE | {"metadata": {"name": "files", "annotations": annotations}}
+    with applied(checkout, tmp_path, service), with_status(checkout, "service", "files", "people", CONFIGURED):
+        row = exposure(checkout, "people/files")
+    assert (row["proxy"], row["device"]) == ("ok", "ok")
+    assert row["tailnet name"].startswith("files")
+
+
+def test_names_of_devices_are_compared_without_case(checkout: ProbeCheckout, tmp_path: Path) -> None:
+    annotations = {"tailscale.com/expose": "true", "tailscale.com/hostname": "NAS"}
+    spec = {"selector": {"app": "nas"}, "ports": [{"name": "http", "port": 80}]}
+    service = SERVICE | {"metadata": {"name": "nas", "annotations": annotations}, "spec": spec}
+    with applied(checkout, tmp_path, service):
+        assert exposure(checkout, "people/nas")["device"] == "ok"
+
+
+def test_a_hibernated_database_is_not_well(checkout: ProbeCheckout) -> None:
+    status = {
+        "readyInstances": 0,
+        "instances": 0,
+        "conditions": [
+            {
+                "type": "cnpg.io/hibernation",
+                "status": "True",
+                "reason": "Hibernated",
+                "message": "Cluster has been hibernated",
+                "lastTransitionTime": "2026-11-30T00:00:00Z",
+            }
+        ],
+    }
+    with with_status(checkout, "cluster.postgresql.cnpg.io", "postgresql-cluster", "postgresql", status):
+        said = checkout.inv("verify.postgres")
+    said.ends_with(4)
+    assert "ibernat" in said.stdout
+
+
+# --- the whole platform ------------------------------------------------------------------------------------------
+
+INLINE = """\
+environment:
+  imports:
+    - stitch/prod@5
+  values:
+    pulumiConfig:
+      stitch:replicas: "2"
+"""
+
+
+def test_one_stack_config_that_is_wrong_hides_no_other_service(whole: Deployed) -> None:
+    checkout = whole.checkout
+    path = checkout.root / "pulumi/apps/stitch/Pulumi.lab.yaml"
+    with changed(path, lambda _: INLINE):
+        listed, previewed = checkout.inv("esc.list"), checkout.inv("preview.all")
+    for said in (listed, previewed):
+        said.ends_with(2, str(path))
+    assert "environments/stitch/prod.yaml" in listed.stdout
+    summaries = [line.split(":")[0].strip() for line in previewed.stdout.splitlines() if ": unchanged" in line]
+    assert len(summaries) == 13 and "stitch" not in summaries
+    checkout.inv("preview.stitch", "--only").ends_with(0)
+
+
+def test_what_is_bound_is_what_is_judged(whole: Deployed) -> None:
+    """An older, empty revision, one that does not exist, and an entry whose values are not merged."""
+    checkout = whole.checkout
+    path = checkout.lab_dir / "stacks/stitch/Pulumi.lab.yaml"
+    before = path.read_bytes()
+    checkout.inv("esc.bind", "stitch/prod@99").ends_with(6, "99")
+    assert path.read_bytes() == before
+    entries = {"- stitch/prod@1": "missing", "- stitch/prod: {merge: false}": "merge"}
+    for entry, word in entries.items():
+        with changed(path, lambda text, entry=entry: text.replace("- stitch/prod", entry)):  # type: ignore[misc]
+            for task in (("esc.bind", "stitch/prod"), ("wire.stitch",)):
+                checkout.inv(*task).ends_with(2, word)
+    assert path.read_bytes() == before
+
+
+def test_a_value_that_the_program_refuses_is_named_whole(whole: Deployed) -> None:
+    """A part of the key is a secret value; type and allowed values are judged before anything is bound."""
+    checkout = whole.checkout
+    definition = checkout.root / "environments/stitch/prod.yaml"
+    with changed(definition, lambda text: text.replace("postgresql:sslmode: disable", 'postgresql:sslmode: "off"')):
+        checkout.inv("esc.apply", "stitch/prod").ends_with(0)
+        for task in (("esc.bind", "stitch/prod"), ("wire.stitch",), ("preview.stitch", "--only")):
+            checkout.inv(*task).ends_with(2, "postgresql:sslmode", "verify-full", "environments/stitch/prod.yaml")
+    checkout.inv("esc.apply", "stitch/prod").ends_with(0)
+    checkout.inv("wire.stitch").ends_with(0)
+
+
+def ingress(name: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "people"}
+    spec = {"ingressClassName": "cloudflare-tunnel", **spec}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def rule(host: str, path: str, kind: str, port: dict[str, Any]) -> dict[str, Any]:
+    backend = {"service": {"name": "files", "port": port}}
+    return {"host": host, "http": {"paths": [{"path": path, "pathType": kind, "backend": backend}]}}
+
+
+def test_ingresses_of_the_tunnel_as_people_have_them(whole: Deployed, tmp_path: Path) -> None:
+    checkout = whole.checkout
+    objects = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "people"}},
+        ingress("only-default", defaultBackend={"service": {"name": "files", "port": {"number": 80}}}),
+        ingress(
+            "wildcard",
+            rules=[
+                rule("*.apps.example.com", "/", "Prefix", {"name": "http"}),
+                rule("a.example.com", "/api", "Exact", {"number": 80}),
+            ],
+        ),
+    ]
+    manifest = tmp_path / "objects.yaml"
+    manifest.write_text(yaml.safe_dump_all(objects))
+    checkout.kubectl("apply", f"--filename={manifest}")
+    try:
+        said = checkout.inv("--json", "verify.cf-tunnel")
+    finally:
+        checkout.kubectl("delete", "namespace", "people")
+    evidence = [event for event in said.events if event["event"] == "finding"]
+    text = json.dumps([each for each in evidence if "people" in json.dumps(each)])
+    assert "*.apps.example.com: " not in text.replace("not tried", ""), text
+    assert not [each for each in evidence if each["state"] == "failed" and "only-default" in json.dumps(each)], text
