@@ -1,7 +1,7 @@
 """What a killed update leaves in the state: operations whose result is unknown, and the one way to settle them.
 
-pulumi keeps a creation whose end it did not see (docs/decisions/0020), so the cluster is asked: what exists is taken into
-the state, the rest is dropped. Nothing in the cluster changes.
+pulumi keeps a creation whose end it did not see (docs/decisions/0020), so the cluster is asked: what exists is taken
+into the state, the rest is dropped. Nothing in the cluster changes.
 """
 
 from __future__ import annotations
