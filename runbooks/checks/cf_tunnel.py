@@ -27,7 +27,7 @@ from runbooks.checks.cluster import (
     secret_check,
     stack_is_deployed,
     untried,
-    verify_each,
+    verify_objects,
     workloads_check,
 )
 from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
@@ -154,7 +154,7 @@ def verify_public(session: Session, namespace: str = "") -> list[Finding]:
         return report(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
     if not found:
         return []
-    return verify_each(
+    return verify_objects(
         session,
         "On the internet",
         ("object", "address"),

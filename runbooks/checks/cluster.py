@@ -331,7 +331,7 @@ Item = TypeVar("Item", bound=Subject)
 CELLS = {State.PASSED: "ok", State.FAILED: "FAIL", State.NOT_TRIED: "--"}
 
 
-def verify_each(
+def verify_objects(
     session: Session,
     title: str,
     heads: tuple[str, str],

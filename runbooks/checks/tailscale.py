@@ -29,7 +29,7 @@ from runbooks.checks.cluster import (
     secret_check,
     secret_value,
     untried,
-    verify_each,
+    verify_objects,
     workloads_check,
 )
 from runbooks.checks.inside import Page
@@ -161,7 +161,7 @@ def verify_exposures(session: Session, namespace: str = "", page: Page | None = 
     if not found:
         nothing = f"nothing in {namespace or 'the cluster'} is exposed to the tailnet"
         return report(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
-    return verify_each(
+    return verify_objects(
         session,
         "On the tailnet",
         ("object", "tailnet name"),
