@@ -1,14 +1,13 @@
-"""A real HTTP server of this machine that answers as it is told: right, wrong, late, or not at all."""
+"""A real HTTP server on loopback that gives right, wrong and late answers, or none."""
 
 from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import socket
-import socketserver
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 Reply = Callable[[str, Mapping[str, str]], tuple[int, str]]
@@ -24,58 +23,64 @@ class Served:
 
     def __init__(self, address: Any) -> None:
         self.address = address
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.asked: list[tuple[str, Mapping[str, str]]] = []
+        """Path and headers of each request."""
+        self.answers: dict[str, tuple[int, Any]] = {}
+        """For `answering`."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.address[1]}"
 
 
-class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """With an address, which the handler wants to tell."""
-        request, _ = super().get_request()
-        return request, ("unix", 0)
-
-
 @contextlib.contextmanager
-def serving(reply: Reply, path: Path | None = None) -> Iterator[Served]:
-    """A server with this reply, on a free port of 127.0.0.1 or on the Unix socket `path`."""
-    asked: list[tuple[str, dict[str, str]]] = []
+def serving(reply: Reply) -> Iterator[Served]:
+    """A server with this reply, on a free port of 127.0.0.1. A redirect leads to another path of it."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append((self.path, dict(self.headers)))
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            served.asked.append((self.path, self.headers))
             status, body = reply(self.path, self.headers)
             with contextlib.suppress(OSError):
                 self.send_response(status)
                 if status == 302:
-                    self.send_header("Location", "http://elsewhere.invalid/")
+                    self.send_header("Location", f"{served.url}/redirected")
                 self.end_headers()
                 self.wfile.write(body.encode())
+
+        do_GET = do_POST = answer  # noqa: N815 - the names http.server calls
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    made: Any = UnixServer(str(path), Handler) if path else http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    with made:
-        made.daemon_threads = True
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        served = Served(server.server_address)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        served = Served(made.server_address)
-        served.asked = asked
         try:
             yield served
         finally:
-            made.shutdown()
+            server.shutdown()
             thread.join()
 
 
 @contextlib.contextmanager
+def answering() -> Iterator[Served]:
+    """A server that answers a path from `answers`: status, and a text or an object that is sent as JSON; else 404."""
+
+    def reply(path: str, _headers: Mapping[str, str]) -> tuple[int, str]:
+        status, body = served.answers.get(path, (404, {"message": "no"}))
+        return status, body if isinstance(body, str) else json.dumps(body)
+
+    with serving(reply) as served:
+        yield served
+
+
+@contextlib.contextmanager
 def late() -> Iterator[Served]:
-    """Takes the request and says nothing until nobody waits any more."""
+    """Takes the request and does not answer before the end of the test."""
     over = threading.Event()
 
     def wait(_path: str, _headers: Mapping[str, str]) -> tuple[int, str]:

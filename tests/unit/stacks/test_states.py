@@ -17,7 +17,7 @@ from runbooks.stacks.preparation import prepare
 from runbooks.stacks.states import has_stack
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import Repo
-from tests.unit.tools.cloud_stub import CloudStub
+from tests.local_server import Served, answering
 
 STACK = "/api/stacks/acme/postgresql/mx"
 SETTING, OUTPUT = "hunter2-of-settings", "hunter2-of-state"
@@ -32,14 +32,13 @@ def exported(password: dict[str, str], url: str = "") -> dict[str, Any]:
 
 
 @pytest.fixture
-def cloud(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStub]:
-    server = CloudStub()
-    repo.on_cloud(server.url)
+def cloud(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
-    repo.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
-    repo.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
-    yield server
-    server.stop()
+    with answering() as server:
+        repo.on_cloud(server.url)
+        repo.answer("pulumi", ["config", "--show-secrets"], CLEAR_SETTINGS)
+        repo.answer("pulumi", ["export", "--show-secrets"], exported({"plaintext": f'"{OUTPUT}"'}))
+        yield server
 
 
 def settings(repo: Repo, *more: str) -> Path:
@@ -75,31 +74,31 @@ def read_by_pulumi(repo: Repo) -> list[str]:
     ids=["without a process", "config under a passphrase", "no answer of the cloud", "the token is in a key ring"],
 )
 def test_pulumi_reads_what_the_cloud_does_not_answer(
-    repo: Repo, cloud: CloudStub, monkeypatch: pytest.MonkeyPatch, config: tuple[str, ...], token: bool, answers: bool,
+    repo: Repo, cloud: Served, monkeypatch: pytest.MonkeyPatch, config: tuple[str, ...], token: bool, answers: bool,
     read: list[str], requests: int,
 ) -> None:  # fmt: skip
     settings(repo, *config)
     if answers:
         secret = {"BBBC": f'"{OUTPUT}"'} | ({} if config else {"AAAB": SETTING})
-        cloud.answers["GET", f"{STACK}/export"] = (200, {}, exported({"ciphertext": "BBBC"}, cloud.url))
-        cloud.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, plaintexts(**secret))
+        cloud.answers[f"{STACK}/export"] = (200, exported({"ciphertext": "BBBC"}, cloud.url))
+        cloud.answers[f"{STACK}/batch-decrypt"] = (200, plaintexts(**secret))
     if not token:
         monkeypatch.delenv("PULUMI_ACCESS_TOKEN")
     assert prepared(repo) == ("[secret] [secret]", OUTPUT)
-    assert (read_by_pulumi(repo), len(cloud.requests)) == (read, requests)
-    assert {request["headers"]["Authorization"] for request in cloud.requests} <= {"token pul-0123456789abcdef"}
+    assert (read_by_pulumi(repo), len(cloud.asked)) == (read, requests)
+    assert {headers["Authorization"] for _, headers in cloud.asked} <= {"token pul-0123456789abcdef"}
     written = repo.everything_written()
     assert not any(text in written for text in (SETTING, OUTPUT, "pul-0123456789abcdef"))
 
 
-def test_a_stack_that_is_not_in_the_list_does_not_exist(repo: Repo, cloud: CloudStub) -> None:
+def test_a_stack_that_is_not_in_the_list_does_not_exist(repo: Repo, cloud: Served) -> None:
     repo.answer("pulumi", ["stack", "ls"], [])
     with pytest.raises(NotFound):
         prepared(repo)
     assert read_by_pulumi(repo) == ["ls"]
 
 
-def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(repo: Repo, cloud: CloudStub) -> None:
+def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(repo: Repo, cloud: Served) -> None:
     repo.answer("pulumi", ["stack", "ls"], (1, "", "error: [503] Service Unavailable\n"))
     with open_session(repo.c, "doctor") as session:
         errors = []

@@ -16,9 +16,9 @@ from lab.cloud import server
 from runbooks.tools import cloud, pulumi
 from runbooks.tools.cloud import Cloud, NoAnswer, token_for
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrapped
+from tests.local_server import Served, answering
 from tests.unit.cloud.conftest import Caller
 from tests.unit.cloud.operation import STACK, create_stack, deployment
-from tests.unit.tools.cloud_stub import CloudStub
 
 REFERENCE = STACK.removeprefix("/api/stacks/")
 EXPORT = f"{STACK}/export"
@@ -39,10 +39,9 @@ def api(caller: Caller) -> Cloud:
 
 
 @pytest.fixture
-def stub() -> Iterator[CloudStub]:
-    stub = CloudStub()
-    yield stub
-    stub.stop()
+def stub() -> Iterator[Served]:
+    with answering() as stub:
+        yield stub
 
 
 def encrypt(caller: Caller, text: str, stack: str = STACK) -> str:
@@ -124,16 +123,16 @@ def test_a_ciphertext_of_another_stack_and_a_missing_stack_are_not_answered(call
         (302, {"deployment": {}}),
     ],
 )
-def test_anything_but_a_state_is_no_answer(stub: CloudStub, status: int, reply: Any) -> None:
+def test_anything_but_a_state_is_no_answer(stub: Served, status: int, reply: Any) -> None:
     """A redirect is not followed: it would send the token along."""
-    stub.answers["GET", EXPORT] = (status, {"Location": f"{stub.url}/api/y"}, reply)
+    stub.answers[EXPORT] = (status, reply)
     with pytest.raises(NoAnswer):
         Cloud(url=stub.url, token="x").export(REFERENCE)
-    assert [request["path"] for request in stub.requests] == [EXPORT]
+    assert [path for path, _ in stub.asked] == [EXPORT]
 
 
-def test_a_ciphertext_without_plaintext_is_no_answer(stub: CloudStub) -> None:
-    stub.answers["POST", f"{STACK}/batch-decrypt"] = (200, {}, {"plaintexts": {}})
+def test_a_ciphertext_without_plaintext_is_no_answer(stub: Served) -> None:
+    stub.answers[f"{STACK}/batch-decrypt"] = (200, {"plaintexts": {}})
     with pytest.raises(NoAnswer):
         Cloud(url=stub.url, token="x").decrypt(REFERENCE, ["AAAB"])
 
@@ -160,23 +159,21 @@ def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
 # The token
 
 
-def test_the_token_is_sent_to_the_backend_and_through_no_proxy(
-    stub: CloudStub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_token_is_sent_to_the_backend_and_through_no_proxy(stub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    stub.answers["GET", EXPORT] = (200, {}, {"deployment": {}})
+    stub.answers[EXPORT] = (200, {"deployment": {}})
     backend = Cloud(url=stub.url + "/", token="pul-token")
     backend.export(REFERENCE)
-    (request,) = stub.requests
-    assert request["headers"]["Authorization"] == "token pul-token"
+    ((_, headers),) = stub.asked
+    assert headers["Authorization"] == "token pul-token"
     assert "pul-token" not in repr(backend)
 
 
 @pytest.mark.parametrize("token", ["pul-0123456789\r", "pul-0123456789\nX: y", "pul-0123456789\u2026"])
-def test_a_token_that_cannot_be_sent_is_not_quoted(stub: CloudStub, token: str) -> None:
+def test_a_token_that_cannot_be_sent_is_not_quoted(stub: Served, token: str) -> None:
     with pytest.raises(NoAnswer) as caught:
         Cloud(url=stub.url, token=token).export(REFERENCE)
-    assert "0123456789" not in str(caught.value) and not stub.requests
+    assert "0123456789" not in str(caught.value) and not stub.asked
 
 
 def test_where_the_token_is(tmp_path: Path) -> None:
