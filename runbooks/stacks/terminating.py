@@ -9,7 +9,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runbooks.core.errors import OpsError
@@ -40,14 +40,18 @@ class Stuck:
     @property
     def cause(self) -> str:
         held = f"; held by {', '.join(self.objects)}" if self.objects else ""
-        return f"the namespace {self.namespace} is not gone: {' '.join(self.conditions) or 'no reason given'}{held}"
+        return f"the namespace {self.namespace} is not gone: {'; '.join(self.conditions) or 'no reason given'}{held}"
 
     @property
     def next_step(self) -> str:
         if self.is_api:
             return "kubectl get apiservices shows which API is not available; mend it, or remove what is gone for good"
         if self.objects:
-            return "start the controller of that finalizer again; if it is gone for good, remove the finalizer yourself"
+            kind, name, *_ = self.objects[0].split()
+            return (
+                "start the controller of that finalizer again; only if it is gone for good, remove the finalizer: "
+                f"kubectl -n {self.namespace} edit {kind.lower()} {name}"
+            )
         return f"kubectl get namespace {self.namespace} -o yaml shows what it waits for"
 
 
@@ -93,8 +97,8 @@ def _watch(session: Session, names: set[str], over: threading.Event, found: dict
                 if time.monotonic() - since.setdefault(name, time.monotonic()) < PATIENCE:
                     continue
                 stuck = explain_namespace(session, namespace)
-                if found.get(name) != stuck:
-                    found[name] = stuck
+                before, found[name] = found.get(name), stuck
+                if stuck != before and (before is None or stuck.objects or stuck.is_api):
                     session.reporter.quote(f"  {stuck.cause}")
                     session.reporter.advice(f"  next: {stuck.next_step}")
         except OpsError:  # the command that deletes reports a cluster that does not answer
@@ -120,5 +124,4 @@ def explain_namespace(session: Session, namespace: Json) -> Stuck:
 def _held(obj: Json) -> str:
     """`ConfigMap left-behind (finalizer example.com/x)`; empty where nothing holds the object."""
     finalizers: Sequence[str] = dig(obj, "metadata", "finalizers") or ()
-    facts: Mapping[str, object] = obj
-    return f"{facts.get('kind')} {metadata(obj)[1]} (finalizer {', '.join(finalizers)})" if finalizers else ""
+    return f"{obj.get('kind')} {metadata(obj)[1]} (finalizer {', '.join(finalizers)})" if finalizers else ""
