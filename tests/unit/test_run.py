@@ -242,20 +242,31 @@ def prepared(repo: Repo) -> None:
         prepare(session, POSTGRES)
 
 
-def test_nothing_is_made_on_a_real_target(repo: Repo) -> None:
-    with pytest.raises(NotFound) as caught:
-        prepared(repo)
-    assert caught.value.next_step == "./inv --target home stack.init postgres"
-    assert repo.argvs("pulumi") == ["version"]
-
-    repo.has_stacks("postgresql")
-    with pytest.raises(Usage) as missing:
-        prepared(repo)
-    assert missing.value.next_step == "./inv --target home secrets.set postgres superuser_password"
-    assert all("set" not in call["argv"] and "init" not in call["argv"] for call in repo.calls("pulumi"))
-
-
 SECRET = "config:\n  postgresql:superuser_password:\n    secure: v1:abc\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "named"),
+    [
+        (None, NotFound, "./inv --target home stack.init postgres"),
+        ("", Usage, "./inv --target home secrets.set postgres superuser_password"),
+        (SECRET + "  kubernetes:context: other\n", Refused, "Pulumi.mx.yaml"),
+        ("environment:\n  - postgresql/mx\n", Usage, "esc.unbind postgresql/mx"),
+        (SECRET, Usage, "passphrase"),
+    ],
+)
+def test_a_stack_that_is_not_ready_is_refused_and_not_made(
+    repo: Repo, config: str | None, error: type[OpsError], named: str
+) -> None:
+    if config is not None:
+        repo.has_stacks("postgresql")
+        settings(repo, config)
+    repo.answer("pulumi", ["config"], (1, "", "error: get stack secrets manager: incorrect passphrase\n"))
+    with pytest.raises(error) as refused:
+        prepared(repo)
+    assert named in "\n".join(refused.value.lines())
+    assert [argv for argv in repo.argvs("pulumi") if "config" not in argv] == ["version"]
+    assert config == SECRET or len(repo.argvs("pulumi")) == 1
 
 
 def test_secrets_of_settings_and_state_are_known_before_the_first_command(repo: Repo) -> None:
@@ -294,15 +305,6 @@ def test_a_compressed_state_is_asked_for(repo: Repo) -> None:
     assert len(repo.calls("pulumi")) == 2
 
 
-def test_settings_that_lead_to_another_cluster_are_refused(repo: Repo) -> None:
-    repo.has_stacks("postgresql")
-    path = settings(repo, SECRET + "  kubernetes:context: other\n")
-    with pytest.raises(Refused) as caught:
-        prepared(repo)
-    assert str(path) in caught.value.summary
-    assert repo.argvs("pulumi") == ["version"]
-
-
 def test_a_bound_environment_may_bring_what_the_file_lacks(repo: Repo) -> None:
     repo.on_cloud()
     settings(repo, "environment:\n  - postgresql/mx\n")
@@ -324,24 +326,6 @@ def test_an_opened_environment_that_leads_elsewhere_is_refused(repo: Repo, secti
     with pytest.raises(Refused, match=key), open_session(repo.c, "preview.postgres") as session:
         prepare(session, POSTGRES)
     assert not any("preview" in argv for argv in repo.argvs("pulumi"))
-
-
-def test_a_bound_environment_on_a_file_backend_is_refused_before_anything_runs(repo: Repo) -> None:
-    repo.has_stacks("postgresql")
-    settings(repo, "environment:\n  - postgresql/mx\n")
-    with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
-        prepared(repo)
-    assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind postgresql/mx" in refused.value.next_step
-    assert repo.argvs("pulumi") == ["version"]
-
-
-def test_a_wrong_passphrase_is_explained(repo: Repo) -> None:
-    repo.has_stacks("postgresql")
-    settings(repo, SECRET)
-    text = "error: getting stack configuration: get stack secrets manager: incorrect passphrase\n"
-    repo.answer("pulumi", ["config"], (1, "", text))
-    with pytest.raises(Usage, match="passphrase does not fit"):
-        prepared(repo)
 
 
 def test_on_the_cloud_the_backend_is_asked_for_the_stack(repo: Repo) -> None:
