@@ -90,6 +90,16 @@ class Lab:
         assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
         return done.stdout
 
+    @contextlib.contextmanager
+    def changed(self, change: Sequence[str], *back: Sequence[str]) -> Iterator[None]:
+        """After this kubectl command, until those that take it back."""
+        self.kubectl(*change)
+        try:
+            yield
+        finally:
+            for words in back:
+                self.kubectl(*words)
+
     def get(self, *words: str) -> dict[str, Any]:
         """`kubectl get WORDS` as an object."""
         content: dict[str, Any] = json.loads(self.kubectl("get", *words, "--output=json"))

@@ -9,7 +9,7 @@ import pytest
 
 from runbooks.services import SERVICES
 from runbooks.stacks.service import Service
-from tests.lab.command_line import Checkout, Deployed, Result, git_status
+from tests.lab.command_line import Checkout, Deployed, Result, changed, git_status
 
 pytestmark = pytest.mark.lab
 
@@ -76,14 +76,11 @@ def test_the_real_stack_is_answered_with_what_to_type(checkout: Checkout) -> Non
 def test_a_setting_goes_into_the_labs_own_copy(checkout: Checkout) -> None:
     glance = next(service for service in SERVICES if service.name == "glance")
     copy = checkout.settings_file("glance")
-    before = copy.read_bytes()
-    try:
+    with changed(copy, lambda text: text):
         result = typed(checkout, folder_of(checkout, glance), "pulumi config set --secret probe a-word --stack lab")
         assert result.code == 0, result.all
         assert "glance:probe:" in copy.read_text()
         assert git_status(checkout.root) == ""
-    finally:
-        copy.write_bytes(before)
 
 
 def test_plugins_refuse_another_backend(checkout: Checkout, tmp_path: Path) -> None:
@@ -108,11 +105,7 @@ def test_another_target_finds_none_of_the_labs_tools(checkout: Checkout, tmp_pat
     entry = {key: lab[key] for key in ("kubeconfig", "context", "cluster_uid")}
     text = "".join(f"    {key}: {value}\n" for key, value in entry.items())
     backend = f"    stack: mx\n    organization: organization\n    backend: file://{tmp_path}\n"
-    path = checkout.root / "targets.yaml"
-    before = path.read_text()
-    try:
-        path.write_text(f"default: lab\ntargets:\n  home:\n{backend}{text}")
+    home = f"default: lab\ntargets:\n  home:\n{backend}{text}"
+    with changed(checkout.root / "targets.yaml", lambda _: home):
         result = typed(checkout, checkout.root, "./inv --target home preview.glance")
-    finally:
-        path.write_text(before)
     result.ends_with(1, "pulumi", "'home'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,25 +55,16 @@ def test_no_run_leaves_the_password_anywhere(checkout: Checkout) -> None:
 # --- one part broken after the other -----------------------------------------------------------------------------
 
 
-@contextmanager
-def scaled_down(checkout: Checkout, namespace: str, deployment: str) -> Iterator[None]:
+def scaled_down(checkout: Checkout, namespace: str, deployment: str) -> AbstractContextManager[None]:
     where = (f"--namespace={namespace}", f"deployment/{deployment}")
-    checkout.kubectl("scale", *where, "--replicas=0")
-    try:
-        yield
-    finally:
-        checkout.kubectl("scale", *where, "--replicas=1")
-        checkout.kubectl("rollout", "status", *where, "--timeout=180s")
+    up = ("scale", *where, "--replicas=1"), ("rollout", "status", *where, "--timeout=180s")
+    return checkout.changed(("scale", *where, "--replicas=0"), *up)
 
 
-@contextmanager
-def renamed(checkout: Checkout) -> Iterator[None]:
+def renamed(checkout: Checkout) -> AbstractContextManager[None]:
     annotate = ("annotate", "service", "postgresql-cluster-rw-ext", "-n", "postgresql", "--overwrite")
-    checkout.kubectl(*annotate, "tailscale.com/hostname=elsewhere")
-    try:
-        yield
-    finally:
-        checkout.kubectl(*annotate, "tailscale.com/hostname=localhost")
+    names = ("tailscale.com/hostname=elsewhere", "tailscale.com/hostname=localhost")
+    return checkout.changed(*((*annotate, name) for name in names))
 
 
 @contextmanager

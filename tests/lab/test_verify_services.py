@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -72,44 +72,51 @@ def test_the_apps_own_role_is_tried_for_real(checkout: Checkout) -> None:
     assert found[inside.ANSWERS]["evidence"].startswith("simulated pod")
 
 
-def test_a_role_that_may_not_log_in(checkout: Checkout) -> None:
-    with changed_role(checkout, "alter role n8n nologin", "alter role n8n login"):
-        assert "not permitted to log in" in failed(checkout, "n8n", apps.OWN_SQL)["evidence"]
+def password_patch(password: str) -> tuple[str, ...]:
+    data = {"DB_POSTGRESDB_PASSWORD": base64.b64encode(password.encode()).decode()}
+    return ("patch", "secret", "n8n-database", "-n", "n8n", "--type=merge", "-p", json.dumps({"data": data}))
 
 
-def test_a_database_of_somebody_else(checkout: Checkout) -> None:
-    with changed_role(checkout, "alter database n8n owner to postgres", "alter database n8n owner to n8n"):
-        assert "may not make tables" in failed(checkout, "n8n", apps.OWN_SQL)["evidence"]
+def backend_patch(service: str) -> tuple[str, ...]:
+    path = "/spec/rules/0/http/paths/0/backend/service/name"
+    patch = json.dumps([{"op": "replace", "path": path, "value": service}])
+    return ("patch", "ingress", "n8n-webhooks", "-n", "n8n", "--type=json", "-p", patch)
+
+
+NO_LOGIN = ("alter role n8n nologin", "alter role n8n login")
+OTHER_OWNER = ("alter database n8n owner to postgres", "alter database n8n owner to n8n")
+BREAKS: dict[str, tuple[Callable[[Checkout], AbstractContextManager[None]], tuple[str, ...], str, str]] = {
+    "a role that may not log in": (
+        lambda checkout: changed_role(checkout, *NO_LOGIN), ("n8n",), apps.OWN_SQL, "not permitted to log in"
+    ),
+    "a database of another owner": (
+        lambda checkout: changed_role(checkout, *OTHER_OWNER), ("n8n",), apps.OWN_SQL, "may not make tables"
+    ),
+    "a tunnel whose controller is gone": (
+        lambda checkout: scaled_down(checkout, *TUNNEL), ("cf-tunnel",), cf_tunnel.CONTROLLER_READY, "zero"
+    ),
+    "a public ingress that leads nowhere": (
+        lambda checkout: checkout.changed(backend_patch("gone"), backend_patch("n8n-main")),
+        ("cf-tunnel", "n8n"), cf_tunnel.ROUTED, "Service gone, which is not there",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_breaks_is_found(checkout: Checkout, name: str) -> None:
+    break_it, services, check, words = BREAKS[name]
+    with break_it(checkout):
+        for service in services:
+            assert words in failed(checkout, service, check)["evidence"]
 
 
 def test_a_password_that_pods_get_and_the_server_does_not_know(checkout: Checkout) -> None:
     right = checkout.secret("n8n", "n8n-database")["DB_POSTGRESDB_PASSWORD"]
-    wrong = base64.b64encode(b"Canary0Wrong0Password").decode()
-    words = ("patch", "secret", "n8n-database", "-n", "n8n", "--type=merge", "-p")
-    checkout.kubectl(*words, json.dumps({"data": {"DB_POSTGRESDB_PASSWORD": wrong}}))
-    try:
+    wrong = "Canary0Wrong0Password"
+    with checkout.changed(*(password_patch(password) for password in (wrong, right))):
         found = failed(checkout, "n8n", apps.OWN_SQL)
-    finally:
-        kept = base64.b64encode(right.encode()).decode()
-        checkout.kubectl(*words, json.dumps({"data": {"DB_POSTGRESDB_PASSWORD": kept}}))
     assert "password authentication failed" in found["evidence"]
-    assert checkout.in_runs("Canary0Wrong0Password") == checkout.in_runs(right) == []
-
-
-def test_a_tunnel_whose_controller_is_gone(checkout: Checkout) -> None:
-    with scaled_down(checkout, *TUNNEL):
-        assert "zero" in failed(checkout, "cf-tunnel", cf_tunnel.CONTROLLER_READY)["evidence"]
-
-
-def test_a_public_ingress_that_leads_nowhere(checkout: Checkout) -> None:
-    words = ("patch", "ingress", "n8n-webhooks", "-n", "n8n", "--type=json", "-p")
-    name = "/spec/rules/0/http/paths/0/backend/service/name"
-    checkout.kubectl(*words, json.dumps([{"op": "replace", "path": name, "value": "gone"}]))
-    try:
-        for service in ("cf-tunnel", "n8n"):
-            assert "Service gone, which is not there" in failed(checkout, service, cf_tunnel.ROUTED)["evidence"]
-    finally:
-        checkout.kubectl(*words, json.dumps([{"op": "replace", "path": name, "value": "n8n-main"}]))
+    assert checkout.in_runs(wrong) == checkout.in_runs(right) == []
 
 
 def test_all_is_well_again(checkout: Checkout) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from runbooks.checks.of_service import LAB_UNTRIED
 from runbooks.services import SERVICES, find_service
-from tests.lab.command_line import Checkout, Deployed, git_status
+from tests.lab.command_line import Checkout, Deployed, changed, git_status
 
 pytestmark = pytest.mark.lab
 
@@ -158,16 +158,10 @@ def test_wiring_holds(checkout: Checkout) -> None:
 
 
 def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:
-    path = checkout.settings_file("immich")
-    before = path.read_text()
-    assert "immich:postgres_stack: organization/postgresql/lab" in before
-    path.write_text(before.replace("immich:postgres_stack: organization/postgresql/lab", "immich:unset: x"))
-    try:
+    reference = "immich:postgres_stack: organization/postgresql/lab"
+    with changed(checkout.settings_file("immich"), lambda text: text.replace(reference, "immich:unset: x")):
         checkout.inv("preview.immich", "--only").ends_with(2, "immich:postgres_stack")
-        result = checkout.inv("wire.immich")
-        assert "immich:postgres_stack set to organization/postgresql/lab" in result.stdout, result.all
-    finally:
-        path.write_text(before)
+        checkout.inv("wire.immich").shows("immich:postgres_stack set to organization/postgresql/lab")
 
 
 def port_patch(port: int) -> str:
@@ -178,11 +172,8 @@ def test_drift_is_found_and_reported(checkout: Checkout) -> None:
     patch = ("patch", "service", "glance", "-n", "glance", "--type=json", "-p")
     port = int(checkout.kubectl("get", "service", "glance", "-n", "glance", "-o", "jsonpath={.spec.ports[0].port}"))
     checkout.inv("drift.glance").ends_with(0)
-    checkout.kubectl(*patch, port_patch(8099))
-    try:
+    with checkout.changed((*patch, port_patch(8099)), (*patch, port_patch(port))):
         drifted = checkout.inv("drift.glance")
-    finally:
-        checkout.kubectl(*patch, port_patch(port))
     drifted.ends_with(7, "glance")
     assert "Service glance" in drifted.stdout
     assert "8099" in drifted.stdout
