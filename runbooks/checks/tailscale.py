@@ -383,6 +383,8 @@ def proxy_is_ready(item: Exposure) -> Finding:
             evidence = "the Service is headless"
         elif found is None or not found.is_true:
             evidence = str(found) if found else f"no condition {wanted}"
+            # The operator's words for a proxy Pod that runs and is not logged in yet.
+            cause = NOT_JOINED if "finish auth" in evidence else cause
         else:
             return passed(PROXY_IS_READY, str(found))
     elif ignored := _ignored_hosts(item):
@@ -391,7 +393,8 @@ def proxy_is_ready(item: Exposure) -> Finding:
     elif hostname := address_of(item, "hostname"):
         return passed(PROXY_IS_READY, hostname)
     else:
-        cause, evidence = NO_CONTROLLER, "no hostname in status.loadBalancer.ingress"
+        cause = f"{NO_CONTROLLER}; it makes no proxy for a backend whose Service or port is not there"
+        evidence = "no hostname in status.loadBalancer.ingress"
     return failed(PROXY_IS_READY, evidence, cause=cause, next_step=item.show)
 
 

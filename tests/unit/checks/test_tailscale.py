@@ -164,6 +164,9 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
         "annotations are present"),
     "proxy invalid": (lambda: tailscale.proxy_is_ready(svc(ready=("False", "ProxyInvalid"))), State.FAILED,
         "ProxyInvalid", "no proxy Pod"),
+    "proxy that waits for its login": (
+        lambda: tailscale.proxy_is_ready(svc(ready=("False", "waiting for proxy pod to finish auth"))), State.FAILED,
+        "finish auth", "device approval"),
     "headless": (lambda: tailscale.proxy_is_ready(svc(clusterIP="None")), State.FAILED, "headless", "routable"),
     "being deleted": (
         lambda: tailscale.proxy_is_ready(
