@@ -35,7 +35,7 @@ COLUMNS = 100
 
 @dataclass(frozen=True)
 class Run:
-    """A command whose run is shown, after `before` was done in a shell that has the lab's environment."""
+    """A command whose run is shown, and what a shell did before."""
 
     name: str
     task: str
@@ -51,7 +51,8 @@ class Run:
         return RUNS / f"{self.name}.svg"
 
 
-OTHER_NAME = "kubectl annotate --overwrite -n postgresql service/postgresql-cluster-rw-ext tailscale.com/hostname=other"
+KUBECTL = "PATH=.ops/lab/bin:$PATH KUBECONFIG=.ops/lab/kubeconfig kubectl"
+OTHER_NAME = f"{KUBECTL} -n postgresql annotate --overwrite svc/postgresql-cluster-rw-ext tailscale.com/hostname=other"
 PICTURES = (
     Run(name="deploy", task="deploy.postgres", before="./inv lab.reset --yes && ./inv lab.up"),
     Run(name="verify", task="verify.postgres", before=OTHER_NAME, exit_code=4),
@@ -60,12 +61,10 @@ PICTURES = (
 
 def record(run: Run) -> None:
     """Run the command on the lab and write its events, without what belongs to this machine."""
-    shell = f"set -e; {run.before} >&2; ./inv --target lab --json {run.task}"
-    if "lab.reset" not in run.before:
-        shell = f'eval "$(./inv lab.env)"; {shell}'
+    shell = f"{{ {run.before}; }} >&2 && exec ./inv --target lab --json {run.task}"
     done = subprocess.run(["bash", "-c", shell], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != run.exit_code:
-        sys.exit(f"{run.task} ended with exit {done.returncode} instead of {run.exit_code}")
+        sys.exit(f"{run.task} ended with exit {done.returncode} instead of {run.exit_code}:\n{done.stdout}")
     RUNS.mkdir(exist_ok=True)
     run.record.write_text(done.stdout.replace(str(ROOT), "~/homelab-ops"), "utf-8")
 
