@@ -61,7 +61,7 @@ PICTURES = (
 
 def record(run: Run) -> None:
     """Run the command on the lab and write its events, without what belongs to this machine."""
-    shell = f"{{ {run.before}; }} >&2 && exec ./inv --target lab --json {run.task}"
+    shell = f"{{ {run.before}; }} >&2 && exec env -u OPS_TARGET ./inv --json {run.task}"
     done = subprocess.run(["bash", "-c", shell], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != run.exit_code:
         sys.exit(f"{run.task} ended with exit {done.returncode} instead of {run.exit_code}:\n{done.stdout}")
