@@ -278,6 +278,13 @@ KNOWN = (
         "deploy the producer first, and check the reference in the stack config of {service}",
     ),
     KnownFailure(
+        r"getting credentials: exec: (?P<why>[^\n]+)",
+        LoginMissing,
+        "the login plug-in of the kubeconfig failed during the run on {service}: {why}",
+        "the plug-in that the kubeconfig names on PATH, and a login that it can use",
+        "kubectl get namespaces with the same context shows it alone; then ./inv doctor",
+    ),
+    KnownFailure(
         r"Kubernetes cluster is unreachable"
         r".*?(?P<why>dial [^\n\"]*|context \S+ does not exist|no configuration[^\n\"]*|$)",
         ToolFailed,
@@ -303,6 +310,15 @@ KNOWN = (
         "there is no environment {environment}, which the stack of {service} or its environment refers to",
         "an ESC environment that exists on this backend",
         "./inv esc.list",
+    ),
+    KnownFailure(
+        r"server reported that \"(?P<object>[^\"]+)\" failed[^\n]*: Server-[Ss]ide [Aa]pply field conflict detected"
+        r".*?conflict with \"(?P<manager>kube-controller-manager|[^\"]*autoscaler[^\"]*|keda[^\"]*)\" with subresource"
+        r" \"scale\"[^\n]*\.spec\.replicas",
+        ToolFailed,
+        "an autoscaler ({manager}) sets the replicas of {object} of {service}, and the program sets them too",
+        "one of the two: what is taken back, an autoscaler sets again",
+        "leave `replicas` out of the program, or remove the autoscaler; then ./inv preview.{service}",
     ),
     KnownFailure(
         # The provider's own sentences, then the API server's list of managers and fields.

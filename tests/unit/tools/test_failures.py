@@ -354,6 +354,11 @@ READY += (
     "API server reported that it failed to fully initialize or become live: 'glance' timed out waiting to be Ready\n"
 )
 UPDATES = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'template' are forbidden"
+CONFLICT = (
+    'the Kubernetes API server reported that "a/app" failed to fully initialize or become live: Server-Side Apply '
+)
+CONFLICT += 'field conflict detected. See …\n: Apply failed with 1 conflict: conflict with "'
+SCALE = '" with subresource "scale" using apps/v1: .spec.replicas'
 SERVER = "error connecting to PostgreSQL server pg.example (scheme: postgres): pq: "
 
 
@@ -368,6 +373,15 @@ SERVER = "error connecting to PostgreSQL server pg.example (scheme: postgres): p
         (f"{READY}    * [Pod glance-7d]: containers with unready status: [main] -- [ImagePullBackOff] no such image",
          ToolFailed, "ImagePullBackOff"),
         (f"{READY}    * Ingress .status.loadBalancer field was not updated", ToolFailed, "Deployment glance"),
+        (f"{CONFLICT}kube-controller-manager{SCALE}", ToolFailed, "leave `replicas` out"),
+        (f"{CONFLICT}cluster-proportional-autoscaler{SCALE}", ToolFailed, "cluster-proportional-autoscaler"),
+        (f"{CONFLICT}kubectl{SCALE}", FieldConflict, "./inv repair.app"),
+        (
+            'Kubernetes cluster is unreachable: Get "https://a/openapi": getting credentials: exec: executable '
+            "gke-gcloud-auth-plugin not found",
+            LoginMissing,
+            "gke-gcloud-auth-plugin",
+        ),
         (f"{SERVER}sorry, too many clients already: provider=postgresql@3", ToolFailed, "too many clients"),
         (f"{SERVER}SSL is not enabled on the server: provider=postgresql@3", ToolFailed, "SSL is not enabled"),
         ('creating role app: pq: role "app" already exists: provider=postgresql@3', ToolFailed, "pulumi import"),
