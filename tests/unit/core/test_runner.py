@@ -214,7 +214,7 @@ def test_a_child_may_close_its_output_and_go_on(ops: Setting) -> None:
     assert ops.runner.run(python(code)).exit_code == 5
 
 
-def test_the_environment_is_the_allow_list_and_the_commands_own(ops: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_the_allow_list_and_the_commands_own(ops: Setting) -> None:
     code = "import os; print('\\n'.join(f'{k}={v}' for k, v in os.environ.items()))"
     outcome = ops.runner.run(python(code, env={"KUBECONFIG": "/run/one", "PULUMI_OPTION_YES": "true"}))
     names = {line.partition("=")[0] for line in outcome.stdout.splitlines()}
@@ -288,7 +288,7 @@ def test_a_failing_show_loses_nothing_and_only_a_closed_terminal_is_no_failure(
 # --- time and what is left behind ------------------------------------------------------------------------------------
 
 
-def test_a_read_that_is_out_of_time_is_ended_with_all_it_started(ops: Setting, tmp_path: Path) -> None:
+def test_a_read_that_is_out_of_time_is_ended_with_all_it_started(ops: Setting) -> None:
     code = """
     import os, signal, subprocess, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

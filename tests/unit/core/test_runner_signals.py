@@ -295,7 +295,7 @@ def test_no_guard_is_left_when_all_went_well(start: Callable[..., Wrapper]) -> N
     assert [record["kind"] for record in wrapper.records()].count("killed") == 0
 
 
-def test_a_real_terminals_ctrl_c(tmp_path: Path, start: Callable[..., Wrapper]) -> None:
+def test_a_real_terminals_ctrl_c(start: Callable[..., Wrapper]) -> None:
     primary, secondary = os.openpty()
     try:
         wrapper = start("main", stdin=secondary, preexec_fn=take_terminal)

@@ -219,7 +219,7 @@ def test_a_stack_in_the_cloud_without_a_holder(tmp_path: Path, said: str) -> Non
     assert holders_of(session, session.stack(DB)) == []
 
 
-def test_the_same_update_a_little_later_is_the_same(tmp_path: Path) -> None:
+def test_the_same_update_a_little_later_is_the_same() -> None:
     first, later = (read_current_update(RUNNING.replace("2 minutes", age)) for age in ("2 minutes", "3 minutes"))
     assert first is not None and later is not None
     assert first.identity == later.identity

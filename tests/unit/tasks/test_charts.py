@@ -31,7 +31,7 @@ UNREACHABLE = (1, "", 'Error: Get "https://cnpg/charts/index.yaml": dial tcp: lo
 
 
 @pytest.fixture
-def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo) -> Repo:
     """cnpg's program asks for one chart; helm renders it."""
     folder = repo.config_file("cnpg").parent
     (folder / "__main__.py").write_text("from lib.charts import chart\n")

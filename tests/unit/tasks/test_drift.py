@@ -25,7 +25,7 @@ def recorded() -> dict[str, Any]:
 
 
 @pytest.fixture
-def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo) -> Repo:
     repo.has_stacks("postgresql")
     repo.has_superuser_password()
     return repo

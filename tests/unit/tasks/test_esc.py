@@ -69,7 +69,7 @@ def test_esc_where_there_is_one_pulumi_env_where_not(
 
 
 @pytest.fixture
-def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo) -> Repo:
     """A target on the cloud, with esc installed and the repository's own definitions."""
     repo.on_cloud()
     repo.install("esc")

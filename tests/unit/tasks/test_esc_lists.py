@@ -15,7 +15,7 @@ HOOKS = [{"name": "alpha", "token": {"fn::secret": ""}}, {"name": "beta", "token
 
 
 @pytest.fixture
-def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo) -> Repo:
     """A target on the cloud with people/hooks, a list of two hooks whose tokens are set."""
     repo.on_cloud()
     repo.install("esc")

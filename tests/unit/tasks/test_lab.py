@@ -106,7 +106,7 @@ def test_status_of_a_lab_whose_tools_are_not_known(repo: Repo, calls: list[tuple
     assert "etcd" in said and "Tools of the lab" not in said
 
 
-def test_status_of_a_lab_that_never_ran(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_a_lab_that_never_ran(repo: Repo) -> None:
     run(repo, "status")
     assert repo.printed() == "The lab never ran here; ./inv lab.up starts it.\n"
 

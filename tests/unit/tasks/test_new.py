@@ -20,11 +20,6 @@ FILES = {"Pulumi.yaml", "Pulumi.mx.yaml", "Pulumi.lab.yaml", "__main__.py", "app
 LONG = "a" * 64
 
 
-@pytest.fixture
-def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
-    return repo
-
-
 def tree(repo: Repo) -> set[Path]:
     return set((repo.root / "pulumi").rglob("*"))
 

@@ -24,7 +24,7 @@ REFERENCE = "organization/postgresql/mx"
 
 
 @pytest.fixture
-def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo) -> Repo:
     repo.has_stacks("postgresql", outputs=OUTPUTS)
     repo.has_stacks("immich", outputs={})
     repo.has_superuser_password()
