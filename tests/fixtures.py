@@ -9,7 +9,7 @@
 - Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `kubeconfig`), answers of
   pulumi (`step`, `preview_answer`, `event`, `creating`, `applied`) and states (`exported`, `checkpoint`,
   `secret_value`).
-- Real processes: `until` waits, `is_alive` looks, `git` runs git.
+- Real processes: `RealRunner` starts them, `until` waits, `is_alive` looks, `git` runs git.
 
 A reply is a text, an object (printed as JSON), (exit code, stdout, stderr) or an `Answer`; a list of replies is used up
 one by one, its last one for ever; a function gets the command. What runs for real is in tests/lab: a `Checkout` is a
@@ -21,6 +21,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -35,8 +36,10 @@ import pytest
 import yaml
 
 from runbooks.core.command import Command, Outcome
+from runbooks.core.journal import Journal, read_journal
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import JsonReporter
+from runbooks.core.runner import Runner
 from runbooks.services import find_service
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Known
@@ -536,6 +539,30 @@ class Typed(io.StringIO):
 
 
 # Real processes
+
+
+class RealRunner:
+    """A runner that starts processes, its journal in `folder`, and what it shows and reports."""
+
+    def __init__(self, folder: Path, secret: str, **options: Any) -> None:
+        self.shown: list[tuple[str, str]] = []
+        self.reported: list[str] = []
+        self.masker = Masker([secret])
+        self.journal = Journal.open(folder, "test", ["inv", "test"], masker=self.masker)
+        options = {"show": lambda stream, text: self.shown.append((stream, text))} | options
+        self.runner = Runner(
+            masker=self.masker, journal=self.journal, base_env=os.environ, report=self.reported.append, **options
+        )
+
+    def shown_on(self, stream: str) -> str:
+        return "".join(text for name, text in self.shown if name == stream)
+
+    def records(self, kind: str = "command") -> list[dict[str, Any]]:
+        return [record for record in read_journal(self.journal.path) if record["kind"] == kind]
+
+    def close(self) -> None:
+        self.runner.close()
+        self.journal.close()
 
 
 def until(is_so: Callable[[], Any], what: str = "it", seconds: float = 30) -> None:

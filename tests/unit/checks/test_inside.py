@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,11 +17,9 @@ from runbooks.checks import cluster, inside
 from runbooks.checks.inside import Inside, Page, answers, get_inside
 from runbooks.core.errors import OutOfTime
 from runbooks.core.findings import Finding, State
-from runbooks.core.journal import Journal
-from runbooks.core.mask import Masker
-from runbooks.core.runner import Runner
 from runbooks.tools import network
 from runbooks.tools.kubectl import Kubectl
+from tests.fixtures import RealRunner
 from tests.local_server import Served, always, late, nobody, serving
 
 WHERE = Inside(namespace="n8n", service="n8n-main", port=5678)
@@ -117,54 +115,41 @@ with Server(told["unix-socket"], Handler) as server:
 """
 
 
-class Setting:
-    """A runner and a kubectl that answers in a given way."""
-
-    def __init__(self, folder: Path, mode: str) -> None:
-        self.notes = folder / "notes"
-        program = folder / "kubectl"
-        program.write_text(PROXY.format(python=sys.executable, notes=str(self.notes), mode=mode))
-        program.chmod(0o755)
-        masker = Masker([KEY])
-        self.told: list[str] = []
-        self.journal = Journal.open(folder / "state", "test", [], masker=masker)
-        self.runner = Runner(masker=masker, journal=self.journal, base_env=os.environ, report=self.told.append)
-        self.kubectl = Kubectl(program=str(program), kubeconfig=folder / "kubeconfig")
-
-    def close(self) -> None:
-        self.runner.close()
-        self.journal.close()
-
-
 @pytest.fixture
-def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Setting]:
-    made = Setting(tmp_path, getattr(request, "param", "serving"))
+def real(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RealRunner]:
+    """A runner, and a kubectl that answers in the way that the test asks for."""
+    made: Any = RealRunner(tmp_path / "state", KEY)
+    made.notes, program = tmp_path / "notes", tmp_path / "kubectl"
+    mode = getattr(request, "param", "serving")
+    program.write_text(PROXY.format(python=sys.executable, notes=str(made.notes), mode=mode))
+    program.chmod(0o755)
+    made.kubectl = Kubectl(program=str(program), kubeconfig=tmp_path / "kubeconfig")
     yield made
     made.close()
 
 
-def test_one_request_opens_and_closes_a_way_of_its_own(setting: Setting) -> None:
-    get = get_inside(setting.runner, setting.kubectl, WHERE, {"X-Key": KEY})
+def test_one_request_opens_and_closes_a_way_of_its_own(real: RealRunner) -> None:
+    get = get_inside(real.runner, real.kubectl, WHERE, {"X-Key": KEY})
     assert answers("r", WHERE, PAGE, get, next_step="n").state is State.PASSED
-    argv, asked = setting.notes.read_text().splitlines()
+    argv, asked = real.notes.read_text().splitlines()
     assert asked == f"/api/v1/namespaces/n8n/services/n8n-main:5678/proxy/healthz {KEY}"
     assert "--reject-methods=^(POST|PUT|PATCH|DELETE|OPTIONS|CONNECT)$" in argv
     assert r"--accept-paths=^/api/v1/namespaces/n8n/services/n8n\\-main:5678/proxy" in argv
     socket_path = Path(argv.partition("--unix-socket=")[2].partition("'")[0])
     assert not socket_path.parent.exists()
-    assert KEY not in argv + setting.journal.path.read_text()
-    assert not setting.told and not setting.runner.interrupted, "its end is no event"
+    assert KEY not in argv + real.journal.path.read_text()
+    assert not real.reported and not real.runner.interrupted, "its end is no event"
 
 
-@pytest.mark.parametrize("setting", ["broken"], indirect=True)
-def test_a_kubectl_that_fails_is_reported(setting: Setting) -> None:
-    found = answers("r", WHERE, PAGE, get_inside(setting.runner, setting.kubectl, WHERE), next_step="n")
+@pytest.mark.parametrize("real", ["broken"], indirect=True)
+def test_a_kubectl_that_fails_is_reported(real: RealRunner) -> None:
+    found = answers("r", WHERE, PAGE, get_inside(real.runner, real.kubectl, WHERE), next_step="n")
     assert found.state is State.FAILED
     assert "provide credentials" in found.evidence
 
 
-@pytest.mark.parametrize("setting", ["silent"], indirect=True)
-def test_a_kubectl_that_never_serves_is_out_of_time(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("real", ["silent"], indirect=True)
+def test_a_kubectl_that_never_serves_is_out_of_time(real: RealRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runbooks.tools.kubectl.READ_TIMEOUT", 1.0)
     with pytest.raises(OutOfTime):
-        get_inside(setting.runner, setting.kubectl, WHERE)("/healthz")
+        get_inside(real.runner, real.kubectl, WHERE)("/healthz")

@@ -24,48 +24,27 @@ from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
 from runbooks.core.journal import Journal, Unwritable, read_journal
 from runbooks.core.mask import Masker
 from runbooks.core.runner import CommandFailed, Runner, ToolMissing
-from tests.fixtures import is_alive, until
+from tests.fixtures import RealRunner, is_alive, until
 
 SECRET = "hunter2-hunter2"
 BRISK = Patience(interrupted_read=0.2, terminated=0.2, open_pipes=0.3, unguarded_read=0.2)
 
 
-class Setting:
-    """A runner, and everything that it shows and reports."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.shown: list[tuple[str, str]] = []
-        self.told: list[str] = []
-        self.masker = Masker([SECRET])
-        self.journal = Journal.open(folder, "test", ["inv", "test"], masker=self.masker)
-        settings = {"show": lambda stream, text: self.shown.append((stream, text)), "patience": BRISK} | settings
-        self.runner = Runner(
-            masker=self.masker, journal=self.journal, base_env=os.environ, report=self.told.append, **settings
-        )
-
-    def shown_on(self, stream: str) -> str:
-        return "".join(text for name, text in self.shown if name == stream)
-
-    def records(self, kind: str = "command") -> list[dict[str, Any]]:
-        return [record for record in read_journal(self.journal.path) if record["kind"] == kind]
-
-
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Setting]]:
-    made: list[Setting] = []
+def make(tmp_path: Path) -> Iterator[Callable[..., RealRunner]]:
+    made: list[RealRunner] = []
 
-    def build(**settings: Any) -> Setting:
-        made.append(Setting(tmp_path / "state", **settings))
+    def build(**options: Any) -> RealRunner:
+        made.append(RealRunner(tmp_path / "state", SECRET, **{"patience": BRISK} | options))
         return made[-1]
 
     yield build
-    for setting in made:
-        setting.runner.close()
-        setting.journal.close()
+    for each in made:
+        each.close()
 
 
 @pytest.fixture
-def ops(make: Callable[..., Setting]) -> Setting:
+def ops(make: Callable[..., RealRunner]) -> RealRunner:
     return make()
 
 
@@ -77,7 +56,7 @@ def python(code: str, *arguments: str, **fields: Any) -> Command:
 # --- output and exit codes -------------------------------------------------------------------------------------------
 
 
-def test_output_reaches_parsers_clear_and_people_masked(ops: Setting) -> None:
+def test_output_reaches_parsers_clear_and_people_masked(ops: RealRunner) -> None:
     code = "import sys; text = sys.stdin.read(); print('out', text); print('err', text, file=sys.stderr)"
     outcome = ops.runner.run(python(code, stdin=SECRET.encode()))
     assert (outcome.exit_code, outcome.ok) == (0, True)
@@ -89,13 +68,13 @@ def test_output_reaches_parsers_clear_and_people_masked(ops: Setting) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_a_child_that_a_signal_ended_has_its_number(ops: Setting, number: signal.Signals) -> None:
+def test_a_child_that_a_signal_ended_has_its_number(ops: RealRunner, number: signal.Signals) -> None:
     outcome = ops.runner.run(python("import os, sys; os.kill(os.getpid(), int(sys.argv[1]))", str(int(number))))
     assert outcome.exit_code == -number
     assert not outcome.interrupted
 
 
-def test_check_gives_the_last_lines_masked(ops: Setting) -> None:
+def test_check_gives_the_last_lines_masked(ops: RealRunner) -> None:
     command = python(f"print('fine'); raise SystemExit('line\\n' * 30 + 'no: {SECRET}')")
     with pytest.raises(CommandFailed) as failed:
         ops.runner.check(command)
@@ -107,12 +86,12 @@ def test_check_gives_the_last_lines_masked(ops: Setting) -> None:
     assert SECRET not in str(failed.value)
 
 
-def test_the_title_or_the_arguments_in_an_error_are_masked(ops: Setting) -> None:
+def test_the_title_or_the_arguments_in_an_error_are_masked(ops: RealRunner) -> None:
     with pytest.raises(CommandFailed, match=r"^false \[secret\]"):
         ops.runner.check(Command(argv=("false", SECRET)))
 
 
-def test_a_secret_split_between_two_writes_is_masked(ops: Setting) -> None:
+def test_a_secret_split_between_two_writes_is_masked(ops: RealRunner) -> None:
     code = """
     import sys, time
     for part in sys.argv[1]:
@@ -122,7 +101,7 @@ def test_a_secret_split_between_two_writes_is_masked(ops: Setting) -> None:
     assert ops.shown_on("stdout") == outcome.shown_stdout == "<[secret]>\n"
 
 
-def test_a_secret_of_several_lines_is_masked_when_its_lines_arrive_one_by_one(ops: Setting) -> None:
+def test_a_secret_of_several_lines_is_masked_when_its_lines_arrive_one_by_one(ops: RealRunner) -> None:
     lines = ["-----BEGIN KEY-----", "MIIEvQIBADANBgkq", "AQEFAASCBKcwggSj", "Zm9vYg==", "-----END KEY-----"]
     ops.masker.register("\n".join(lines))
     code = "import sys, time\nfor line in sys.argv[1:]: print(line, flush=True); time.sleep(0.05)"
@@ -131,12 +110,12 @@ def test_a_secret_of_several_lines_is_masked_when_its_lines_arrive_one_by_one(op
         assert "[secret]" in shown and not any(line in shown for line in lines[1:4])
 
 
-def test_a_secret_of_the_commands_own_environment_is_masked_from_the_first_byte(ops: Setting) -> None:
+def test_a_secret_of_the_commands_own_environment_is_masked_from_the_first_byte(ops: RealRunner) -> None:
     command = python("import os; print(os.environ['DB_PASSWORD'])", env={"DB_PASSWORD": "correct-horse"})
     assert ops.runner.run(command).shown_stdout == "[secret]\n"
 
 
-def test_bytes_that_are_not_utf8_are_replaced_and_characters_never_split(ops: Setting) -> None:
+def test_bytes_that_are_not_utf8_are_replaced_and_characters_never_split(ops: RealRunner) -> None:
     code = r"""
     import os, time
     for byte in "ä€😀\n".encode() + b"\xff\xfeend\n":
@@ -149,14 +128,14 @@ def test_bytes_that_are_not_utf8_are_replaced_and_characters_never_split(ops: Se
     assert ops.shown_on("stdout") == outcome.stdout
 
 
-def test_on_line_gets_every_line_raw_in_this_thread(ops: Setting) -> None:
+def test_on_line_gets_every_line_raw_in_this_thread(ops: RealRunner) -> None:
     lines: list[tuple[str, int]] = []
     code = f"import sys; sys.stdout.write('one\\r\\n\\n{SECRET}\\nlast')"
     ops.runner.run(python(code), on_line=lambda line: lines.append((line, threading.get_ident())))
     assert lines == [(text, threading.get_ident()) for text in ("one", "", SECRET, "last")]
 
 
-def test_confidential_output_stays_in_memory(ops: Setting) -> None:
+def test_confidential_output_stays_in_memory(ops: RealRunner) -> None:
     command = python("import sys; print('clear-text'); sys.exit('clear-error')", confidential=True)
     outcome = ops.runner.run(command)
     assert (outcome.stdout, outcome.stderr) == ("clear-text\n", "clear-error\n")
@@ -170,7 +149,7 @@ def test_confidential_output_stays_in_memory(ops: Setting) -> None:
     assert not any({"stdout", "stderr"} & record.keys() for record in ops.records())
 
 
-def test_very_much_output_neither_blocks_the_child_nor_fills_the_memory(make: Callable[..., Setting]) -> None:
+def test_very_much_output_neither_blocks_the_child_nor_fills_the_memory(make: Callable[..., RealRunner]) -> None:
     ops = make(largest_output=100_000)
     code = f"import sys; sys.stdout.write(('x' * 99 + '\\n') * 90_000 + '{SECRET}'); sys.exit(3)"
     with pytest.raises(CommandFailed) as failed:
@@ -181,7 +160,7 @@ def test_very_much_output_neither_blocks_the_child_nor_fills_the_memory(make: Ca
     assert 30_000 < len(kept) <= 100_000 and len(kept) % 100 == 0, "whole lines, so that no secret is cut in two"
 
 
-def test_the_journal_has_the_beginning_and_the_end_of_long_output(ops: Setting) -> None:
+def test_the_journal_has_the_beginning_and_the_end_of_long_output(ops: RealRunner) -> None:
     outcome = ops.runner.run(python(f"print('start'); print('x' * 5_000_000); print('{SECRET} end')"))
     for kept in (outcome.shown_stdout, ops.records()[0]["stdout"]):
         assert kept.startswith("start\n") and kept.endswith("[secret] end\n") and "bytes left out" in kept
@@ -189,32 +168,32 @@ def test_the_journal_has_the_beginning_and_the_end_of_long_output(ops: Setting) 
     assert len(outcome.stdout) > 5_000_000
 
 
-def test_standard_input_is_given_and_never_recorded(ops: Setting) -> None:
+def test_standard_input_is_given_and_never_recorded(ops: RealRunner) -> None:
     text = ("line of input\n" * 50_000).encode()
     outcome = ops.runner.run(python("import sys; print(len(sys.stdin.buffer.read()))", stdin=text))
     assert outcome.stdout == f"{len(text)}\n"
     assert b"line of input" not in ops.journal.path.read_bytes()
 
 
-def test_without_input_standard_input_is_empty(ops: Setting) -> None:
+def test_without_input_standard_input_is_empty(ops: RealRunner) -> None:
     assert ops.runner.run(python("import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"
 
 
-def test_a_child_that_does_not_read_its_input_ends_as_it_likes(ops: Setting) -> None:
+def test_a_child_that_does_not_read_its_input_ends_as_it_likes(ops: RealRunner) -> None:
     assert ops.runner.run(python("exit(4)", stdin=b"x" * 1_000_000)).exit_code == 4
 
 
-def test_output_and_input_flow_at_the_same_time(ops: Setting) -> None:
+def test_output_and_input_flow_at_the_same_time(ops: RealRunner) -> None:
     text = b"0123456789abcdef" * 100_000
     assert ops.runner.run(Command(argv=("cat",), stdin=text)).stdout.encode() == text
 
 
-def test_a_child_may_close_its_output_and_go_on(ops: Setting) -> None:
+def test_a_child_may_close_its_output_and_go_on(ops: RealRunner) -> None:
     code = "import os, time; os.close(1); os.close(2); time.sleep(0.2); os._exit(5)"
     assert ops.runner.run(python(code)).exit_code == 5
 
 
-def test_the_environment_is_the_allow_list_and_the_commands_own(ops: Setting) -> None:
+def test_the_environment_is_the_allow_list_and_the_commands_own(ops: RealRunner) -> None:
     code = "import os; print('\\n'.join(f'{k}={v}' for k, v in os.environ.items()))"
     outcome = ops.runner.run(python(code, env={"KUBECONFIG": "/run/one", "PULUMI_OPTION_YES": "true"}))
     names = {line.partition("=")[0] for line in outcome.stdout.splitlines()}
@@ -223,7 +202,7 @@ def test_the_environment_is_the_allow_list_and_the_commands_own(ops: Setting) ->
     assert "PYTEST_CURRENT_TEST" not in names
 
 
-def test_the_child_leads_a_session_of_its_own(ops: Setting) -> None:
+def test_the_child_leads_a_session_of_its_own(ops: RealRunner) -> None:
     outcome = ops.runner.run(python("import os; print(os.getsid(0) == os.getpid())"))
     assert outcome.stdout == "True\n"
 
@@ -255,7 +234,7 @@ WORDY = "import sys\nfor n in range(500): print('line', n, flush=True)\nsys.exit
 
 @pytest.mark.parametrize("mutates", [True, False])
 @pytest.mark.parametrize("error", [KeyError("oops"), BrokenPipeError(32, "x"), SystemExit(0), KeyboardInterrupt()])
-def test_a_failing_on_line_loses_nothing_and_is_no_success(ops: Setting, mutates: bool, error: BaseException) -> None:
+def test_a_failing_on_line_loses_no_output(ops: RealRunner, mutates: bool, error: BaseException) -> None:
     seen: list[str] = []
 
     def fail(line: str) -> None:
@@ -273,7 +252,7 @@ def test_a_failing_on_line_loses_nothing_and_is_no_success(ops: Setting, mutates
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_failing_show_loses_nothing_and_only_a_closed_terminal_is_no_failure(
-    make: Callable[..., Setting], is_terminal: bool
+    make: Callable[..., RealRunner], is_terminal: bool
 ) -> None:
     def fail(stream: str, text: str) -> None:
         raise BrokenPipeError(32, "head has seen enough") if is_terminal else ValueError("the display broke")
@@ -288,7 +267,7 @@ def test_a_failing_show_loses_nothing_and_only_a_closed_terminal_is_no_failure(
 # --- time and what is left behind ------------------------------------------------------------------------------------
 
 
-def test_a_read_that_is_out_of_time_is_ended_with_all_it_started(ops: Setting) -> None:
+def test_a_read_that_is_out_of_time_is_ended_with_all_it_started(ops: RealRunner) -> None:
     code = """
     import os, signal, subprocess, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -313,7 +292,7 @@ def test_a_command_that_changes_something_cannot_have_a_time_limit() -> None:
 
 
 @pytest.mark.parametrize("mutates", [True, False])
-def test_a_grandchild_that_keeps_the_pipe_does_not_hang_us(ops: Setting, mutates: bool) -> None:
+def test_a_grandchild_that_keeps_the_pipe_does_not_hang_us(ops: RealRunner, mutates: bool) -> None:
     begun = time.monotonic()
     outcome = ops.runner.run(Command(argv=("sh", "-c", "sleep 45 & echo $!; echo hello"), mutates=mutates))
     pid = int(outcome.stdout.split()[0])
@@ -323,13 +302,13 @@ def test_a_grandchild_that_keeps_the_pipe_does_not_hang_us(ops: Setting, mutates
         assert outcome.stdout.endswith("hello\n")
         assert f"sleep (process {pid})" in outcome.left_behind
         assert ops.records()[0]["left_behind"] == outcome.left_behind
-        assert ops.told == [outcome.left_behind]
+        assert ops.reported == [outcome.left_behind]
         assert is_alive(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_what_a_gone_child_had_written_is_read_to_the_end(make: Callable[..., Setting]) -> None:
+def test_what_a_gone_child_had_written_is_read_to_the_end(make: Callable[..., RealRunner]) -> None:
     ops = make(patience=Patience(open_pipes=30))
     outcome = ops.runner.run(Command(argv=("sh", "-c", "(sleep 0.1; head -c 60000 /dev/zero; echo late) & exit 0")))
     assert outcome.stdout.endswith("late\n")
@@ -339,7 +318,7 @@ def test_what_a_gone_child_had_written_is_read_to_the_end(make: Callable[..., Se
 # --- programs that are not there -------------------------------------------------------------------------------------
 
 
-def test_a_missing_tool_is_named_with_its_install_command(ops: Setting) -> None:
+def test_a_missing_tool_is_named_with_its_install_command(ops: RealRunner) -> None:
     with pytest.raises(ToolMissing) as missing:
         ops.runner.run(Command(argv=("pulumi", "version"), env={"PATH": "/nowhere"}))
     assert missing.value.exit_code == 1
@@ -347,7 +326,7 @@ def test_a_missing_tool_is_named_with_its_install_command(ops: Setting) -> None:
     assert "get.pulumi.com" in missing.value.next_step
 
 
-def test_any_other_missing_program_is_named(ops: Setting, tmp_path: Path) -> None:
+def test_any_other_missing_program_is_named(ops: RealRunner, tmp_path: Path) -> None:
     with pytest.raises(ToolMissing, match="/nowhere/kubectl"):
         ops.runner.run(Command(argv=("/nowhere/kubectl",)))
     with pytest.raises(ToolMissing) as missing:
@@ -358,7 +337,7 @@ def test_any_other_missing_program_is_named(ops: Setting, tmp_path: Path) -> Non
     assert ops.records() == []
 
 
-def test_a_program_that_the_system_refuses(ops: Setting, tmp_path: Path) -> None:
+def test_a_program_that_the_system_refuses(ops: RealRunner, tmp_path: Path) -> None:
     script = tmp_path / "tool"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
@@ -370,7 +349,7 @@ def test_a_program_that_the_system_refuses(ops: Setting, tmp_path: Path) -> None
         ops.runner.run(Command(argv=("true", "a\0b")))
 
 
-def test_names_that_look_like_options_or_shell_are_just_arguments(ops: Setting) -> None:
+def test_names_that_look_like_options_or_shell_are_just_arguments(ops: RealRunner) -> None:
     words = ("--yes", "-rf", "$(touch owned)", "`id`", "a b", "'", "*", "; exit 3")
     outcome = ops.runner.run(python("import sys; print(sys.argv[1:])", *words))
     assert outcome.stdout == f"{list(words)}\n"
@@ -379,7 +358,7 @@ def test_names_that_look_like_options_or_shell_are_just_arguments(ops: Setting) 
 # --- the journal -----------------------------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_command(ops: Setting, tmp_path: Path) -> None:
+def test_the_record_of_a_command(ops: RealRunner, tmp_path: Path) -> None:
     ops.runner.run(
         python(
             "print('x'); raise SystemExit(7)", SECRET, mutates=True, cwd=tmp_path,
@@ -398,7 +377,7 @@ def test_the_record_of_a_command(ops: Setting, tmp_path: Path) -> None:
     assert b"token-in-the-environment" not in ops.journal.path.read_bytes()
 
 
-def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[..., Setting], tmp_path: Path) -> None:
+def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[..., RealRunner], tmp_path: Path) -> None:
     masker = Masker(["postgres"], public_names=["postgres"])
     journal = Journal.open(tmp_path, "test", [], masker=masker)
     with Runner(masker=masker, journal=journal, base_env=os.environ) as runner:
@@ -409,7 +388,7 @@ def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[...,
     journal.close()
 
 
-def test_a_full_disk_stops_what_changes_something_before_it_starts(ops: Setting, tmp_path: Path) -> None:
+def test_a_full_disk_stops_what_changes_something_before_it_starts(ops: RealRunner, tmp_path: Path) -> None:
     full(ops.journal)
     mark = tmp_path / "changed"
     with pytest.raises(Unwritable) as refused:
@@ -419,15 +398,15 @@ def test_a_full_disk_stops_what_changes_something_before_it_starts(ops: Setting,
     assert not mark.exists()
 
 
-def test_a_full_disk_does_not_hide_how_a_command_ended(ops: Setting) -> None:
+def test_a_full_disk_does_not_hide_how_a_command_ended(ops: RealRunner) -> None:
     outcome = ops.runner.run(python("exit(6)", mutates=True), on_line=None)
     assert outcome.exit_code == 6
     command = python("import sys; print('go', flush=True); sys.exit(6)", mutates=True)
     outcome = ops.runner.run(command, on_line=lambda line: full(ops.journal))
     assert (outcome.exit_code, outcome.stdout) == (6, "go\n")
     assert ops.runner.run(python("exit(5)")).exit_code == 5
-    assert len(ops.told) == 1
-    assert "No space left on device" in ops.told[0]
+    assert len(ops.reported) == 1
+    assert "No space left on device" in ops.reported[0]
 
 
 def full(journal: Journal) -> None:
@@ -442,14 +421,14 @@ def full(journal: Journal) -> None:
 BUSY = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
 
 
-def test_the_cpu_seconds_of_a_child_and_of_what_it_waited_for_are_counted(ops: Setting) -> None:
+def test_the_cpu_seconds_of_a_child_and_of_what_it_waited_for_are_counted(ops: RealRunner) -> None:
     outcome = ops.runner.run(
         python("import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])", BUSY)
     )
     assert 0.2 <= outcome.cpu_seconds < 5
 
 
-def test_many_runs_side_by_side(ops: Setting) -> None:
+def test_many_runs_side_by_side(ops: RealRunner) -> None:
     outcomes: dict[int, Outcome] = {}
 
     def work(number: int) -> None:
@@ -481,7 +460,7 @@ sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 """
 
 
-def test_interrupt_sends_one_graceful_signal_to_its_own_command(ops: Setting) -> None:
+def test_interrupt_sends_one_graceful_signal_to_its_own_command(ops: RealRunner) -> None:
     other: list[Outcome] = []
     ready = threading.Event()
     beside = threading.Thread(
@@ -510,7 +489,7 @@ def test_interrupt_sends_one_graceful_signal_to_its_own_command(ops: Setting) ->
     assert ops.runner.run(Command(argv=("true",))).ok
 
 
-def test_interrupt_from_elsewhere_reaches_every_running_command(ops: Setting) -> None:
+def test_interrupt_from_elsewhere_reaches_every_running_command(ops: RealRunner) -> None:
     outcomes: list[Outcome] = []
     ready = threading.Semaphore(0)
 
@@ -530,14 +509,14 @@ def test_interrupt_from_elsewhere_reaches_every_running_command(ops: Setting) ->
     assert [outcome.exit_code for outcome in outcomes] == [3, 3]
 
 
-def test_an_interrupted_command_is_not_approved(ops: Setting) -> None:
+def test_an_interrupted_command_is_not_approved(ops: RealRunner) -> None:
     with pytest.raises(NotApproved, match="the child"):
         ops.runner.check(
             python(PATIENT, mutates=True), on_line=lambda line: ops.runner.interrupt() if line == "ready" else None
         )
 
 
-def test_a_read_that_ignores_the_signal_is_ended_after_a_while(ops: Setting) -> None:
+def test_a_read_that_ignores_the_signal_is_ended_after_a_while(ops: RealRunner) -> None:
     code = """
     import signal, time
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -549,7 +528,7 @@ def test_a_read_that_ignores_the_signal_is_ended_after_a_while(ops: Setting) -> 
     assert outcome.interrupted
 
 
-def test_a_signal_while_nothing_runs_does_what_it_always_did(ops: Setting) -> None:
+def test_a_signal_while_nothing_runs_does_what_it_always_did(ops: RealRunner) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with pytest.raises(KeyboardInterrupt):
             signal_myself(number)
@@ -564,7 +543,7 @@ def signal_myself(number: signal.Signals) -> None:
     until(lambda: False)
 
 
-def test_a_signal_while_the_start_is_put_on_record_prevents_it(ops: Setting, tmp_path: Path) -> None:
+def test_a_signal_while_the_start_is_put_on_record_prevents_it(ops: RealRunner, tmp_path: Path) -> None:
     mark = tmp_path / "changed"
     signal_when_written(ops, "start")
     with pytest.raises(NotApproved, match="touch"):
@@ -572,7 +551,7 @@ def test_a_signal_while_the_start_is_put_on_record_prevents_it(ops: Setting, tmp
     assert not mark.exists()
 
 
-def test_a_signal_after_the_end_loses_nothing(ops: Setting) -> None:
+def test_a_signal_after_the_end_loses_nothing(ops: RealRunner) -> None:
     signal_when_written(ops, "command")
     outcome = ops.runner.run(python("exit(3)", mutates=True))
     assert (outcome.exit_code, outcome.interrupted) == (3, False)
@@ -580,7 +559,7 @@ def test_a_signal_after_the_end_loses_nothing(ops: Setting) -> None:
     assert ops.runner.interrupted
 
 
-def signal_when_written(ops: Setting, kind: str) -> None:
+def signal_when_written(ops: RealRunner, kind: str) -> None:
     """Ctrl-C comes just when the runner writes a record of this kind."""
     write = ops.journal.write
 
@@ -592,7 +571,7 @@ def signal_when_written(ops: Setting, kind: str) -> None:
     ops.journal.write = interrupted
 
 
-def test_handlers_are_put_back(make: Callable[..., Setting]) -> None:
+def test_handlers_are_put_back(make: Callable[..., RealRunner]) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     ops = make()
     assert signal.getsignal(signal.SIGINT) != before[0]
@@ -600,7 +579,7 @@ def test_handlers_are_put_back(make: Callable[..., Setting]) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_an_ignored_signal_stays_ignored(make: Callable[..., Setting]) -> None:
+def test_an_ignored_signal_stays_ignored(make: Callable[..., RealRunner]) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         ops = make()
@@ -614,7 +593,7 @@ def test_an_ignored_signal_stays_ignored(make: Callable[..., Setting]) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_nothing_is_left_open(ops: Setting) -> None:
+def test_nothing_is_left_open(ops: RealRunner) -> None:
     ops.runner.run(Command(argv=("true",), mutates=True))
     before = sorted(Path("/proc/self/fd").iterdir())
     children = {child.pid for child in psutil.Process().children()}
@@ -627,10 +606,10 @@ def test_nothing_is_left_open(ops: Setting) -> None:
     assert {child.pid for child in psutil.Process().children()} == children
 
 
-def test_what_a_login_asks_for_is_shown_at_once_and_masked(make: Callable[..., Setting]) -> None:
+def test_what_a_login_asks_for_is_shown_at_once_and_masked(make: Callable[..., RealRunner]) -> None:
     ops = make(show=None)
     code = f"import sys; print('open the page {SECRET}', file=sys.stderr, flush=True); print('answer')"
     outcome = ops.runner.run(python(code, shows_stderr=True))
     assert outcome.stdout == "answer\n"
     ops.runner.run(python("import sys; print('words of another command', file=sys.stderr)"))
-    assert ops.told == ["open the page [secret]"]
+    assert ops.reported == ["open the page [secret]"]
