@@ -509,11 +509,10 @@ def test_interrupt_from_elsewhere_reaches_every_running_command(ops: RealRunner)
     assert [outcome.exit_code for outcome in outcomes] == [3, 3]
 
 
-def test_an_interrupted_command_is_not_approved(ops: RealRunner) -> None:
+def test_an_interrupted_command_is_not_approved(make: Callable[..., RealRunner]) -> None:
+    ops = make(show=lambda _, text: ops.runner.interrupt() if "ready" in text else None)
     with pytest.raises(NotApproved, match="the child"):
-        ops.runner.check(
-            python(PATIENT, mutates=True), on_line=lambda line: ops.runner.interrupt() if line == "ready" else None
-        )
+        ops.runner.check(python(PATIENT, mutates=True))
 
 
 def test_a_read_that_ignores_the_signal_is_ended_after_a_while(ops: RealRunner) -> None:
