@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import toolchain
-from lab.toolchain.build import cache_folder
+from runbooks.core.search_path import cache_folder
 from tests.lab.command_line import processes_naming, until
 
 pytestmark = pytest.mark.lab
