@@ -176,14 +176,14 @@ class Answer:
     """Happens while the command runs."""
 
 
-def creating(service: str) -> list[Answer]:
+def creating(service: str) -> str:
     """The answer to a preview of a service that makes one object."""
-    return [Answer(stdout=preview_answer(step(service, "create")))]
+    return preview_answer(step(service, "create"))
 
 
-def applied(service: str, *more: str, **answer: Any) -> list[Answer]:
+def applied(service: str, *more: str, **answer: Any) -> Answer:
     """The answer to its update; `more` are further lines of events."""
-    return [Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)]
+    return Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)
 
 
 # A target, and a session without processes
@@ -325,7 +325,7 @@ class ScriptedSession:
     """What the tasks' code needs of a session, on a file backend below a temporary folder."""
 
     def __init__(
-        self, root: Path, script: dict[tuple[str, str], list[Answer]], *, ephemeral: bool = False,
+        self, root: Path, script: dict[tuple[str, str], Any], *, ephemeral: bool = False,
         answers: Iterable[str] = (), interactive: bool = True,
     ) -> None:  # fmt: skip
         self.root = root

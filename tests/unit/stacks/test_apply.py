@@ -40,14 +40,14 @@ from tests.fixtures import (
     urn,
 )
 
-SAME = Answer(stdout=preview_answer())
+SAME = preview_answer()
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
 CHART = "kubernetes:helm.sh/v4:Chart"
 
 
-def three(**changed: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
+def three(**changed: Any) -> dict[tuple[str, str], Any]:
     """net, op and db create one object each."""
-    script: dict[tuple[str, str], list[Answer]] = {}
+    script: dict[tuple[str, str], Any] = {}
     for service in ("net", "op", "db"):
         script["preview", service] = creating(service)
         script["up", service] = applied(service)
@@ -103,39 +103,39 @@ def test_every_pulumi_command_names_folder_and_stack_and_never_prompts(tmp_path:
     assert {"--json", "--yes", "--skip-preview"} <= set(up) and "--plan" not in up
 
 
-def destructive() -> dict[tuple[str, str], list[Answer]]:
+def destructive() -> dict[tuple[str, str], Any]:
     replaced = preview_answer(step("db", "replace", CLUSTER, "pg"))
     events = "\n".join([*event("db", "create-replacement", CLUSTER, "pg"), SUMMARY])
-    return three(preview__db=[Answer(stdout=replaced)], up__db=[Answer(stdout=events)])
+    return three(preview__db=replaced, up__db=events)
 
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
 TAKES_OVER = "kubernetes:upsertExistingObjects"
 
 
-def meeting(*rows: str, **more: list[Answer]) -> dict[tuple[str, str], list[Answer]]:
+def meeting(*rows: str, **more: Any) -> dict[tuple[str, str], Any]:
     """db would create a namespace, and the cluster has what `rows` say."""
     inputs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}}
     created = step("db", "create", NAMESPACE, "ns")
     created["newState"] |= {"inputs": inputs}
     up = "\n".join([*event("db", "create", NAMESPACE, "ns"), SUMMARY])
-    script = three(preview__db=[Answer(stdout=preview_answer(created))], up__db=[Answer(stdout=up)], **more)
-    return script | {("get", "cluster"): [Answer(stdout="".join(rows))]}
+    script = three(preview__db=preview_answer(created), up__db=up, **more)
+    return script | {("get", "cluster"): "".join(rows)}
 
 
 THERE = "v1\tNamespace\t\tns\told\tns\n"
 ADOPTS = {TAKES_OVER: "true"}
 
 
-def adopting() -> dict[tuple[str, str], list[Answer]]:
+def adopting() -> dict[tuple[str, str], Any]:
     return meeting(THERE)
 
 
-def incomplete() -> dict[tuple[str, str], list[Answer]]:
+def incomplete() -> dict[tuple[str, str], Any]:
     """Nobody knows yet what a chart with unknown values is made of."""
     output = {"urn": urn("db", CHART, "c"), "message": "Preview is incomplete.", "severity": "warning"}
     answer = {"steps": [step("db", "create", CHART, "c")], "diagnostics": [output], "changeSummary": {}}
-    return three(preview__db=[Answer(stdout=json.dumps(answer))])
+    return three(preview__db=answer)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_is_not_there_is_created_as_ever(tmp_path: Path) -> None:
 
 def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
     script = meeting()
-    script["get", "cluster"] = [Answer(), Answer(stdout=THERE)]
+    script["get", "cluster"] = ["", THERE]
     session = ScriptedSession(tmp_path, script, answers=["y", "db"])
     session.write_settings({TAKES_OVER: "true"})
     deploy(session)
@@ -225,9 +225,7 @@ def test_what_an_interrupted_update_made_is_reported_as_such(tmp_path: Path) -> 
 
 def test_unchanged_stacks_are_left_alone(tmp_path: Path) -> None:
     script = three(preview__net=[SAME], preview__op=[SAME], preview__db=[SAME])
-    session = ScriptedSession(
-        tmp_path, script | {("up", name): [Answer(stdout=SUMMARY)] for name in ("net", "op", "db")}
-    )
+    session = ScriptedSession(tmp_path, script | {("up", name): SUMMARY for name in ("net", "op", "db")})
     deploy(session)
     assert len(ups(session)) == 3, "outputs are written once from here"
     session.runner.commands.clear()
@@ -253,7 +251,7 @@ def test_first_failure_lets_running_stacks_finish_and_starts_nothing_new(tmp_pat
 
 
 def test_failing_preview_stops_before_any_approval(tmp_path: Path) -> None:
-    broken = [Answer(exit_code=6, stderr="error: no stack named 'mx' found\n")]
+    broken = (6, "", "error: no stack named 'mx' found\n")
     session = ScriptedSession(tmp_path, three(preview__op=broken))
     with pytest.raises(OpsError) as missing:
         deploy(session)
@@ -264,7 +262,7 @@ def test_failing_preview_stops_before_any_approval(tmp_path: Path) -> None:
 def test_a_preview_that_went_to_another_cluster_is_refused(tmp_path: Path) -> None:
     """`config:` of Pulumi.yaml sets it, which neither the stack file nor an environment shows."""
     answer = json.loads(preview_answer(step("op", "create"))) | {"config": {"kubernetes:context": "elsewhere"}}
-    session = ScriptedSession(tmp_path, three(preview__op=[Answer(stdout=json.dumps(answer))]))
+    session = ScriptedSession(tmp_path, three(preview__op=answer))
     session.target.context = "home"
     with pytest.raises(Refused, match=r"kubernetes:context in the settings of op, .* is 'elsewhere'") as refused:
         deploy(session)
@@ -441,7 +439,7 @@ def test_outputs_are_shown_with_what_to_open(tmp_path: Path) -> None:
 
 
 def test_unreadable_answer_is_reported_without_its_text(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, three(preview__net=[Answer(stdout="{ hunter2")]))
+    session = ScriptedSession(tmp_path, three(preview__net="{ hunter2"))
     with pytest.raises(ToolFailed) as unreadable:
         deploy(session)
     assert "not JSON" in unreadable.value.summary and "hunter2" not in str(unreadable.value)

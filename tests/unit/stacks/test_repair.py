@@ -23,7 +23,7 @@ from runbooks.stacks.repair import (
 )
 from runbooks.stacks.summary import property_lines
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, State, StateResource, Step
-from tests.fixtures import TREE, Answer, ScriptedSession, urn
+from tests.fixtures import TREE, ScriptedSession, urn
 
 MANAGER = "pulumi-kubernetes-1a2b3c4d"
 CONFIG_MAP = urn("net", "kubernetes:core/v1:ConfigMap", "cm")
@@ -201,27 +201,25 @@ def inputs(word: str, kind: str = "ConfigMap") -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": "cm"}, "data": {"word": word}}
 
 
-def refresh(word: str | None, resource: str = CONFIG_MAP) -> Answer:
+def refresh(word: str | None, resource: str = CONFIG_MAP) -> Any:
     """pulumi's answer when the cluster has another word than the state; `None` when the object is gone."""
     state = {"urn": resource, "inputs": inputs("first")}
     there: dict[str, Any] = {"op": "delete", "urn": resource, "oldState": state}
     if word is not None:
         diff = {"data.word": {"kind": "update", "inputDiff": False}}
         there |= {"op": "update", "newState": {**state, "inputs": inputs(word)}, "detailedDiff": diff}
-    return Answer(stdout=json.dumps({"steps": [there]}))
+    return {"steps": [there]}
 
 
-NOTHING = Answer(stdout=json.dumps({"steps": []}))
-CONFLICT = Answer(stderr=f"error: {ONE}", exit_code=1)
-IMMUTABLE = Answer(stderr="field is immutable", exit_code=1)
-OK = Answer(stdout="configmap/cm serverside-applied\n")
+NOTHING = {"steps": []}
+CONFLICT = (1, "", f"error: {ONE}")
+IMMUTABLE = (1, "", "field is immutable")
+OK = "configmap/cm serverside-applied\n"
 
 
-def staged(
-    tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], resource: str = CONFIG_MAP, **options: Any
-) -> ScriptedSession:
+def staged(tmp_path: Path, refreshes: Any, kubectl: Any, resource: str = CONFIG_MAP, **options: Any) -> ScriptedSession:
     kept = {"urn": resource, "id": "default/cm", "inputs": inputs("first"), "outputs": {"__fieldManager": MANAGER}}
-    export = Answer(stdout=json.dumps({"deployment": {"resources": [kept]}}))
+    export = {"deployment": {"resources": [kept]}}
     script = {
         ("preview", "net"): [NOTHING],
         ("refresh", "net"): refreshes,
@@ -272,7 +270,7 @@ def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_pat
     ],
 )
 def test_nothing_is_applied(
-    tmp_path: Path, refreshes: list[Answer], kubectl: list[Answer], options: Any, error: type[OpsError], output: str
+    tmp_path: Path, refreshes: Any, kubectl: Any, options: Any, error: type[OpsError], output: str
 ) -> None:
     session = staged(tmp_path, list(refreshes), list(kubectl), **options)
     with pytest.raises(error, match=output):
@@ -288,7 +286,7 @@ def test_what_differs_again_is_not_fought_over(tmp_path: Path) -> None:
 
 
 def test_a_deleted_object_is_made_anew_although_its_namespace_is_gone_too(tmp_path: Path) -> None:
-    missing = Answer(stderr='Error from server (NotFound): namespaces "x" not found', exit_code=1)
+    missing = (1, "", 'Error from server (NotFound): namespaces "x" not found')
     refreshes = [refresh(None), refresh(None), NOTHING]
     session = staged(tmp_path, refreshes, [missing, missing, OK], answers=["y"])
     assert repair(session).put_back == 1
@@ -313,12 +311,12 @@ def test_what_pulumi_did_not_apply_to_the_cluster_is_named(tmp_path: Path) -> No
     assert "./inv deploy.net" in left.value.next_step
 
 
-def refused(message: str) -> Answer:
+def refused(message: str) -> Any:
     state = {"urn": CONFIG_MAP, "inputs": inputs("first")}
     made = {"op": "update", "urn": CONFIG_MAP, "oldState": state, "newState": {**state, "inputs": inputs("new")},
             "detailedDiff": {"data.word": {"kind": "update"}}}  # fmt: skip
     output = {"severity": "error", "urn": CONFIG_MAP, "message": message}
-    return Answer(stdout=json.dumps({"steps": [made], "diagnostics": [output]}), exit_code=1)
+    return (1, {"steps": [made], "diagnostics": [output]}, "")
 
 
 def test_a_refreshed_state_takes_in_what_was_put_back(tmp_path: Path) -> None:

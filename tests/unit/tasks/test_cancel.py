@@ -25,7 +25,7 @@ from runbooks.tools.locks import (
     seconds_of,
     working_on,
 )
-from tests.fixtures import TREE, Answer, ScriptedSession
+from tests.fixtures import TREE, ScriptedSession
 
 DB = TREE[2]
 
@@ -154,8 +154,8 @@ Current stack resources (0):
 def on_cloud(session: ScriptedSession, said: str) -> None:
     session.target.backend, session.target.has_diy_backend = "https://api.pulumi.com", False
     session.target.file_backend = None
-    session.runner.script["ls", "db"] = [Answer(stdout='[{"name": "mx", "updateInProgress": true}]')]
-    session.runner.script["show", "db"] = [Answer(stdout=said)]
+    session.runner.script["ls", "db"] = '[{"name": "mx", "updateInProgress": true}]'
+    session.runner.script["show", "db"] = said
 
 
 def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> None:
@@ -228,5 +228,5 @@ def test_the_same_update_a_little_later_is_the_same() -> None:
 def test_a_stack_that_is_not_there_has_no_holder(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, {})
     on_cloud(session, RUNNING)
-    session.runner.script["ls", "db"] = [Answer(stdout="[]")]
+    session.runner.script["ls", "db"] = "[]"
     assert holders_of(session, session.stack(DB)) == []

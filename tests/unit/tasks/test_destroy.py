@@ -12,7 +12,7 @@ from runbooks.core.errors import Refused
 from runbooks.stacks import apply, preview, states
 from runbooks.stacks.watch import Approved
 from runbooks.tools.pulumi import read_event
-from tests.fixtures import TREE, Answer, ScriptedSession, event, preview_answer, step, urn
+from tests.fixtures import TREE, ScriptedSession, event, preview_answer, step, urn
 
 NET, _, DB, APP = TREE
 
@@ -39,14 +39,14 @@ def test_empty_consumers_do_not_hold_it(tmp_path: Path) -> None:
 
 def test_everything_it_deletes_is_destructive(tmp_path: Path) -> None:
     answer = preview_answer(step("db", "delete"), step("db", "delete", "pulumi:pulumi:Stack", "db-mx"))
-    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): [Answer(stdout=answer)]})
+    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): answer})
     plan = preview.plan_end(session, DB)
     assert plan.is_destructive and len(plan.changes) == 1
 
 
 def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
     """pulumi's preview does not show it, and `destroy` deletes it first."""
-    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer())]})
+    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): preview_answer()})
     session.write_state("db", resources=[standing("db")[0] | {"delete": True}])
     plan = preview.plan_end(session, DB)
     assert plan.has_changes
@@ -55,9 +55,7 @@ def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
 
 
 def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> None:
-    session = ScriptedSession(
-        tmp_path, {("destroy-preview", "db"): [Answer(stdout=preview_answer(step("db", "delete")))]}
-    )
+    session = ScriptedSession(tmp_path, {("destroy-preview", "db"): preview_answer(step("db", "delete"))})
     plan = preview.plan_end(session, DB)
     apply.refuse_if_changed(session, DB, plan, again="./inv destroy.db")
     session.write_state("db", resources=standing("db"))

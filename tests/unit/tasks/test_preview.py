@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runbooks.core.errors import OpsError, ToolFailed, Usage
 from runbooks.stacks import preview
 from runbooks.stacks.summary import show_plan
-from tests.fixtures import TREE, Answer, ScriptedSession, creating
+from tests.fixtures import TREE, ScriptedSession, creating
 
 LAYERS = [TREE[:2], TREE[2:3]]
 
@@ -21,11 +22,11 @@ def previewed(session: ScriptedSession) -> Mapping[str, OpsError]:
     return plan.failures
 
 
-def script(**failing: str) -> dict[tuple[str, str], list[Answer]]:
+def script(**failing: str) -> dict[tuple[str, str], Any]:
     """What each preview answers: one object to create, or the error given."""
     answers = {name: creating(name) for name in ("net", "op", "db")}
-    answers |= {name: [Answer(stderr=text, exit_code=255)] for name, text in failing.items()}
-    return {("preview", name): answer for name, answer in answers.items()} | {("get", "cluster"): [Answer()]}
+    answers |= {name: (255, "", text) for name, text in failing.items()}
+    return {("preview", name): answer for name, answer in answers.items()} | {("get", "cluster"): ""}
 
 
 def test_one_stack_that_fails_does_not_hide_the_others(tmp_path: Path) -> None:
