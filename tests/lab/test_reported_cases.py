@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from runbooks.services import SERVICES
 from tests.lab.command_line import Deployed, changed
 from tests.lab.probe import ProbeCheckout
 
@@ -223,6 +224,20 @@ def test_names_of_devices_are_compared_without_case(checkout: ProbeCheckout, tmp
         assert exposure(checkout, "people/nas")["device"] == "ok"
 
 
+def test_exposures_that_are_not_ready_are_waited_for_side_by_side(checkout: ProbeCheckout, tmp_path: Path) -> None:
+    """Each is given 20 s to get ready; the operator makes no proxy for a backend that is not there."""
+    backend = {"service": {"name": "nobody", "port": {"number": 80}}}
+    waiting = [
+        ingress(name, ingressClassName="tailscale", tls=[{"hosts": [name]}], defaultBackend=backend)
+        for name in ("one", "two", "three")
+    ]
+    with applied(checkout, tmp_path, *waiting):
+        events = checkout.inv("--json", "verify.tailscale").events
+    assert len([each for each in events if each.get("state") == "failed" and "people/" in each["subject"]]) == 3
+    (seconds,) = [each["seconds"] for each in events if each["event"] == "step" and each["state"] == "done"]
+    assert seconds < 3 * 20
+
+
 def test_a_hibernated_database_is_not_well(checkout: ProbeCheckout) -> None:
     status = {
         "readyInstances": 0,
@@ -259,12 +274,12 @@ def test_one_stack_config_that_is_wrong_hides_no_other_service(whole: Deployed) 
     checkout = whole.checkout
     path = checkout.root / "pulumi/apps/stitch/Pulumi.lab.yaml"
     with changed(path, lambda _: INLINE):
-        listed, previewed = checkout.inv("esc.list"), checkout.inv("preview.all")
-    for said in (listed, previewed):
-        said.ends_with(2, str(path))
+        listed, previewed = checkout.inv("esc.list"), checkout.inv("--json", "preview.all")
+    listed.ends_with(2, str(path))
     assert "environments/stitch/prod.yaml" in listed.stdout
-    summaries = [line.split(":")[0].strip() for line in previewed.stdout.splitlines() if ": unchanged" in line]
-    assert len(summaries) == 13 and "stitch" not in summaries
+    assert previewed.code == 2 and str(path) in previewed.stdout
+    (plan,) = [event for event in previewed.events if event["event"] == "plan" and "stacks" in event]
+    assert {stack["service"] for stack in plan["stacks"]} == {each.name for each in SERVICES} - {"stitch"}
     checkout.inv("preview.stitch", "--only").ends_with(0)
 
 
