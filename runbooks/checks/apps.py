@@ -44,7 +44,7 @@ class Health:
     service: str
     port: int
     page: Page
-    """At the path that its stack exports as `health_path`, where it exports one: a setting may have changed it."""
+    """What to ask for. A `health_path` that the stack exports replaces its path, as a setting may have changed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class OwnDatabase:
     """What the app has in the shared Postgres, as `pulumi/lib/database.py` makes it: role, databases, Secret."""
 
     password_key: str
-    """Of the Secret `<app>-database`, as the app's chart reads it."""
+    """The key of the password in the Secret `<app>-database`, as the app's chart reads it."""
     names: tuple[str, ...] = ()
-    """Its databases; one that is called like the app when empty."""
+    """Its databases; when empty, it has one with the app's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class App:
     """What proves that an app works."""
 
     health: tuple[Health, ...] = ()
-    """The last one is what people open: its Ingress on the tailnet is asked for the same page."""
+    """The last one is what people open: the check of its Ingress on the tailnet requests the same page."""
     database: OwnDatabase | None = None
     has_jobs: bool = False
 
@@ -158,7 +158,7 @@ def with_exported_path(app: App, exports: Mapping[str, Any]) -> App:
 
 
 def health_check(session: Session, namespace: str, health: Health) -> Check:
-    """Asked inside the cluster: what the app answers is known even where the way to it is broken."""
+    """Request the health path inside the cluster, which works even when the way in from outside is broken."""
     where = Inside(namespace=namespace, service=health.service, port=health.port)
     if session.target.ephemeral:
         return simulated(ANSWERS, where)
@@ -173,7 +173,7 @@ def health_check(session: Session, namespace: str, health: Health) -> Check:
 
 
 def jobs_are_complete(found: Sequence[Json], namespace: str, *, applied: bool) -> Finding:
-    """There are Jobs, and every one of them completed. `applied`: the stack's state holds some."""
+    """There are Jobs, and each has completed. `applied`: whether the stack's state holds Jobs."""
     step = f"kubectl -n {namespace} get jobs,pods"
     # What a CronJob started is not part of the deployment.
     jobs = [job for job in found if text_at(job, "metadata", "ownerReferences", 0, "kind") != "CronJob"]
@@ -199,7 +199,7 @@ def jobs_are_complete(found: Sequence[Json], namespace: str, *, applied: bool) -
 
 
 def ingresses_are_served(ingresses: Sequence[Json], namespace: str) -> Finding:
-    """Every Ingress that is not the tailnet's has a host name or an address in its status. None at all passes."""
+    """Every Ingress outside the tailnet has a host name or an address in its status. No Ingress at all passes."""
     addresses, waiting = [], []
     for obj in ingresses:
         if tailscale.is_exposed_ingress(obj):
@@ -220,7 +220,7 @@ def ingresses_are_served(ingresses: Sequence[Json], namespace: str) -> Finding:
 
 
 def own_sql(session: Session, service: Service, app: App) -> list[Check]:
-    """The server first, and in the lab that it is the lab's own: another program on its port gets no password."""
+    """Check the server, then the app's login. In the lab the server must be the lab's own before it gets a password."""
     if app.database is None:
         return []
     wanted, server = app.database, list[postgres.Outputs]()
@@ -237,7 +237,7 @@ def own_sql(session: Session, service: Service, app: App) -> list[Check]:
 
 
 def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Finding:
-    """Puts what a client needs into `server`. Secret outputs are registered with the masker and stay in memory."""
+    """Put what a client needs into `server`. Secret outputs are registered with the masker and stay in memory."""
     stack = session.stack(session.service("postgres"))
     outputs = states.clear_state(session, stack).outputs if has_stack(session, stack) else {}
     missing = postgres.missing_outputs(outputs)
@@ -250,7 +250,7 @@ def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Find
 
 
 def answers_sql(session: Session, service: Service, wanted: OwnDatabase, server: postgres.Outputs) -> Finding:
-    """In each of its databases: it may log in with the password its pods get, is itself, and may make tables."""
+    """In each of its databases the app's role can log in with the password its pods get, and can create tables."""
     name = f"{service.name}-database"
     step = f"./inv repair.{service.name}; kubectl -n {service.namespace} get secret {name}"
     secret = cluster_of(session).find("secrets", name, service.namespace)

@@ -23,7 +23,7 @@ API_GROUP = "/apis/cert-manager.io/v1"
 KINDS = ("certificates", "certificaterequests", "issuers", "clusterissuers")
 WEBHOOK_SERVICE = "cert-manager-webhook"
 VALID_FOR = timedelta(days=14)
-"""Renewal is due a month before the end; what has less than this left was not renewed for weeks."""
+"""A certificate is due for renewal a month before its end: with less than this left, renewal has failed for weeks."""
 
 KINDS_SERVED = "cert-manager's CRDs are served"
 WEBHOOK_ANSWERS = "its webhook has an endpoint"
@@ -95,7 +95,7 @@ def _not_ready(obj: Json) -> tuple[str, str]:
 
 
 def certificates_are_valid(found: Sequence[Json], now: datetime) -> Finding:
-    """Every Certificate is Ready and has at least `VALID_FOR` left. None at all is nothing to prove it by."""
+    """Every Certificate is Ready and has at least `VALID_FOR` left. Without any Certificate the check is not tried."""
     if not found:
         return not_tried(CERTIFICATES_VALID, "nothing in the cluster asks for a certificate", deciding=False)
     ends = []

@@ -43,7 +43,7 @@ LOGIN_SECRET = "cloudflare-api"  # noqa: S105 - the name of the Secret
 LOGIN_KEYS = ("api-token", "cloudflare-account-id", "cloudflare-tunnel-name")
 METRICS_PORT = 44483
 READY_PATH = "/ready"
-"""cloudflared's own: status 200 and `readyConnections`, or 503 while it has none."""
+"""cloudflared's health path: status 200 with `readyConnections`, or 503 while it has no connection."""
 INGRESS_CLASS = "cloudflare-tunnel"
 INGRESS_CONTROLLER = "strrl.dev/cloudflare-tunnel-ingress-controller"
 TUNNEL_DOMAIN = ".cfargotunnel.com"
@@ -94,7 +94,7 @@ class Public:
 
     @property
     def urls(self) -> list[str]:
-        """The first path of every host; a label of ours stands for the `*` of a wildcard host."""
+        """The URL of the first path of every host. In a wildcard host, a label of ours replaces the `*`."""
         found: dict[str, str] = {}
         for host, path in rules_of(self.obj):
             found.setdefault(host, text_at(path, "path") or "/")
@@ -117,7 +117,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
 
 
 def connections(session: Session, service: Service) -> Check:
-    """A running Pod proves nothing: a connector whose tunnel is gone runs and tries for ever."""
+    """Check the connections: a running Pod proves nothing, as a connector without its tunnel retries for ever."""
     where = Inside(namespace=service.namespace, service=f"{CONNECTORS}-headless", port=METRICS_PORT)
     if session.target.ephemeral:
         return simulated(CONNECTED, where)
@@ -147,7 +147,7 @@ def holds_connections(where: Inside, get: Get) -> Finding:
 
 
 def verify_public(session: Session, namespace: str = "") -> list[Finding]:
-    """Every public Ingress of a namespace, or of the cluster: one table, and in full what did not pass."""
+    """Check every public Ingress of a namespace, or of the cluster. Print one table, and each failed check in full."""
     try:
         found = public_ingresses(cluster_of(session), namespace)
     except KubectlFailed as error:
@@ -167,13 +167,13 @@ def verify_public(session: Session, namespace: str = "") -> list[Finding]:
 
 
 def public_ingresses(cluster: Cluster, namespace: str = "") -> list[Public]:
-    """Those of the tunnel's class. Raises `KubectlFailed`."""
+    """The Ingresses of the tunnel's class. Raises `KubectlFailed`."""
     found = cluster.list(INGRESSES, namespace)
     return [Public(obj=obj) for obj in found if text_at(obj, "spec", "ingressClassName") == INGRESS_CLASS]
 
 
 def public_checks(session: Session, item: Public) -> list[Check]:
-    """Taken up, routed, and answering to a client that comes from the internet."""
+    """The checks of an Ingress: the controller accepted it, routes it, and a client on the internet gets an answer."""
     network, subject = network_of(session), metadata(item.obj)
 
     def of_newest(check: str, judge: Callable[[Public], Finding], wait: float = 0.0) -> Check:
@@ -219,7 +219,7 @@ def is_taken_up(public: Public) -> Finding:
 def is_routed(public: Public, services: Mapping[str, Json]) -> Finding:
     """Each rule has a host, a path type the controller takes, and a Service with a cluster IP and the named port.
 
-    `services` are those of its namespace, by name.
+    `services` are the Services of its namespace, by name.
     """
     rules = list(rules_of(public.obj))
     if not rules and dig(public.obj, "spec", "defaultBackend"):

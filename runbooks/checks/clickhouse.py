@@ -66,7 +66,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
 
 
 def is_completed(obj: Json) -> Finding:
-    """`status.status` is Completed and every host is counted. The operator keeps no conditions."""
+    """`status.status` is Completed and counts every host. The operator keeps no conditions."""
     step = f"kubectl -n {metadata(obj)[0]} describe {KIND} {INSTALLATION}"
     state = text_at(obj, "status", "status") or "no status yet"
     done, hosts = dig(obj, "status", "hostsCompleted") or 0, dig(obj, "status", "hosts") or 0
@@ -82,7 +82,7 @@ def is_completed(obj: Json) -> Finding:
 
 
 def login_is_exported(session: Session, service: Service, exported: list[Login]) -> Finding:
-    """Puts the login into `exported`. Its password is registered with the masker first and stays in memory."""
+    """Put the login into `exported`. Its password is registered with the masker first and stays in memory."""
     found = states.clear_state(session, session.stack(service)).outputs
     missing = [name for name in REQUIRED_OUTPUTS if found.get(name) in (None, "")]
     if missing:
@@ -94,7 +94,7 @@ def login_is_exported(session: Session, service: Service, exported: list[Login])
 
 
 def query(session: Session, exported: list[Login]) -> Check:
-    """`exported` holds the login by the time of this check."""
+    """Check that the server answers a query. An earlier check has put the login into `exported`."""
     if session.target.ephemeral:
         return Check(name=SELECTS, look=lambda: simulated(SELECTS, exported[-1].where).look())
 

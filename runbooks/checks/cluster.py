@@ -51,7 +51,7 @@ def make_check(
     deciding: bool = True,
     continue_on_failure: bool = False,
 ) -> Check:
-    """A check that asks the cluster; a kubectl that fails fails it. `wait`: seconds it may take to pass."""
+    """A check that asks the cluster. It fails when kubectl fails. `wait`: seconds it may take to pass."""
 
     def look() -> Finding:
         try:
@@ -88,7 +88,7 @@ def object_check(
     wait: float = 0.0,
     continue_on_failure: bool = False,
 ) -> Check:
-    """One object, by kind, namespace and name. `absent`: the likely cause where it does not exist."""
+    """A check of one object, by kind, namespace and name. `absent`: the likely cause when it does not exist."""
     kind, namespace, name = address
     step = next_step or f"kubectl {f'-n {namespace} ' if namespace else ''}describe {kind} {name}"
 
@@ -148,7 +148,8 @@ def deployment_check(
 def workloads_check(session: Session, service: Service, *, required: bool = False) -> Check:
     """Every Deployment, StatefulSet and DaemonSet of its namespace is rolled out.
 
-    None at all is not a pass. Where some are `required`, that is a failure, and so is all of them scaled to zero.
+    Without any workload it does not pass. It fails if workloads are `required` and there are none, or all of them are
+    scaled to zero.
     """
     namespace = service.namespace
     step = f"kubectl -n {namespace} get pods,events"
@@ -220,12 +221,12 @@ def wanted_pods(workload: Json) -> int:
 
 
 def is_on_delete(workload: Json) -> bool:
-    """Its Pods keep their version until they are deleted, so older ones are what was asked for."""
+    """Whether its Pods keep their version until they are deleted, so that older Pods are intended."""
     return text_at(workload, "spec", "updateStrategy", "type") == "OnDelete"
 
 
 def remark_on(workload: Json) -> str:
-    """What its readiness does not show."""
+    """A note on the workload that its readiness does not show."""
     if not wanted_pods(workload):
         return " (scaled to zero)" if text_at(workload, "kind") != "DaemonSet" else " (no node takes it)"
     revisions = {text_at(workload, "status", key) for key in ("updateRevision", "currentRevision")}
@@ -342,7 +343,7 @@ def verify_objects(
     checks: Callable[[Item], list[Check]],
     untried_in_lab: frozenset[str],
 ) -> list[Finding]:
-    """The same checks on each object: one table, and in full what did not pass.
+    """Run the same checks on each object. Print one table, and each failed check in full.
 
     `heads`: over the object and what is `shown` of it; `columns`: heading → check. What the lab never tries stands in
     the table alone.

@@ -27,7 +27,7 @@ NOT_READY = "its Pod does not start or does not get ready: look at its events"
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Deployment, kinds, webhook, and whatever else the namespace holds."""
+    """Check Deployment, kinds, webhook, and all other workloads of the namespace."""
     checks = [
         operator_is_ready(session),
         kinds_check(session, KINDS_SERVED, service, API_GROUP, KINDS, cause=NOT_APPLIED),

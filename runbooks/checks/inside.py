@@ -1,4 +1,4 @@
-"""HTTP to a Service inside the cluster, through the API server: its own health path, whatever leads there from outside.
+"""HTTP to a Service inside the cluster, through the API server, so independent of every way in from outside.
 
 `kubectl proxy` listens on a Unix socket in a folder of its own (0700) for as long as one request takes, and lets
 through nothing but GETs below that one Service. `kubectl get --raw` would be shorter and will not do: it follows an
@@ -68,7 +68,7 @@ Get = Callable[[str], Answer]
 
 
 def get_inside(runner: Runner, kubectl: Kubectl, where: Inside, headers: Mapping[str, str] | None = None) -> Get:
-    """GETs on that Service; each opens and closes a proxy of its own."""
+    """GET requests to that Service; each request opens and closes its own proxy."""
 
     def get(path: str) -> Answer:
         received: list[Answer | OSError] = []
@@ -115,7 +115,7 @@ def fetch(check: str, where: Inside, path: str, get: Get, *, next_step: str) -> 
 
 
 def refusal_of(answer: Answer) -> Json | None:
-    """The API server's own `Status`, when the answer is not the Service's at all."""
+    """The message of the API server's `Status`, when the API server answered instead of the Service."""
     if answer.status < 400:
         return None
     try:

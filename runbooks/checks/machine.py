@@ -1,6 +1,6 @@
 """What a run needs of this machine and of its target: a finding for each row of `doctor`, a failure with its fix.
 
-And the target and its cluster in words, for `target.show` and `target.pin`.
+Also describes the target and its cluster, for `target.show` and `target.pin`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def target_rows(
 
 
 def passphrase_is_readable(target: Target, key_services: list[str]) -> Finding:
-    """`key_services`: those that keep the keys of its stacks, such as `awskms`; such stacks need no passphrase."""
+    """The passphrase can be read. `key_services` (e.g. `awskms`) hold keys of stacks, which then need no passphrase."""
     path = target.passphrase_file
     if path is None:
         if not target.has_diy_backend:
@@ -185,7 +185,7 @@ def describe_target(target: Target) -> list[tuple[str, str]]:
 
 
 def describe_cluster(target: Target, run: RunContext) -> str:
-    """The cluster behind the target's context now, and whether it is the pinned one."""
+    """Rows about the cluster behind the target's context, and whether it is the pinned one."""
     try:
         cluster, nodes = find_cluster(target, run)
     except OpsError as error:
@@ -231,7 +231,7 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
 
 
 def plugin_is_there(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> Finding:
-    """Pulumi finds the plugin; where it may download it, its absence is not a failure yet."""
+    """Pulumi finds the plugin. A missing plugin is not a failure when pulumi may download it."""
     check = f"plugin {plugin.name}"
     place = place_of(plugin, folder, environ)
     if place:

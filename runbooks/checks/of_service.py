@@ -1,4 +1,4 @@
-"""By service: its checks, by the names in `checks=` of `services.py`; and what must be gone before it is destroyed.
+"""The checks of each service, by the names in `checks=` of `services.py`, and what must go before it is destroyed.
 
 Names, not functions, so that listing the tasks loads no check.
 """
@@ -65,7 +65,7 @@ def verify_service(session: Session, service: Service) -> Verdict:
 
 
 def verify_each(session: Session, services: Sequence[Service]) -> dict[str, Verdict]:
-    """The verdict on each service, by its name; of several services one line counts all checks."""
+    """Verify each service; returns the verdicts by name. For several services, one line counts all checks."""
     verdicts = {service.name: verify_service(session, service) for service in services}
     if len(verdicts) > 1:
         session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
@@ -73,7 +73,7 @@ def verify_each(session: Session, services: Sequence[Service]) -> dict[str, Verd
 
 
 def prove(session: Session, services: Sequence[Service], *, done: Sequence[str]) -> None:
-    """Verify each service; `done` are those that this run changed.
+    """Verify each service; `done` are the services that this run changed.
 
     Raises `VerificationFailed` after all were checked.
     """
@@ -98,7 +98,7 @@ CONTROLLED_KINDS: Mapping[str, tuple[str, ...]] = {
 
 
 def controlled_by(service: str, cluster: Cluster) -> list[str]:
-    """`namespace/name` of what exists anywhere in the cluster and needs the service's controller.
+    """`namespace/name` of every object in the cluster that needs the service's controller.
 
     What is on the tailnet keeps a finalizer of the Tailscale operator, a public Ingress one of the tunnel's
     controller; a Postgres cluster does not run without CloudNativePG, a certificate is not renewed without

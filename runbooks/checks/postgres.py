@@ -1,6 +1,6 @@
-"""Does the shared Postgres answer SQL to a client that has nothing but the stack's outputs?
+"""Does the shared Postgres answer SQL to a client that knows only the stack's outputs?
 
-In the lab the password is sent to the lab's own server or to none: `listener_is_ours` first reads /proc.
+In the lab the password is sent only to the lab's own server: `listener_is_ours` checks that in /proc first.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
 
 
 def checks_of_cluster(session: Session, service: Service, exported: Outputs) -> list[Check]:
-    """From the Cluster object to SQL; the exported name takes the place of the device's own where clients use it."""
+    """The checks from the Cluster object to SQL. They use the exported name instead of the device's, as clients do."""
     namespace = exported.namespace
     no_superuser = "superuser access is off (the operator then deletes the Secret), or the stack did not create it"
     no_primary = "Postgres auth and connection errors: no primary is ready behind the Service"
@@ -109,7 +109,7 @@ def checks_of_cluster(session: Session, service: Service, exported: Outputs) -> 
 
 
 def outputs_are_there(session: Session, service: Service, exported: list[Outputs]) -> Finding:
-    """Puts them into `exported`. Secret ones are registered with the masker first and stay in memory."""
+    """Put the outputs into `exported`. Secret outputs are registered with the masker first and stay in memory."""
     step = f"./inv deploy.{service.name}"
     stack = session.stack(service)
     if not has_stack(session, stack):
@@ -161,7 +161,7 @@ def cluster_is_ready(obj: Json) -> Finding:
 
 
 def _stopped_on_purpose(obj: Json) -> tuple[str, str] | None:
-    """What a person did to it, and how that is undone. CNPG keeps `Ready` and its phase as they were.
+    """Why a user stopped the cluster, and how to undo that. CNPG leaves `Ready` and its phase unchanged.
 
     Source: cloudnative-pg, docs on declarative hibernation and fencing.
     """
@@ -175,7 +175,7 @@ def _stopped_on_purpose(obj: Json) -> tuple[str, str] | None:
 
 
 def is_exposed(obj: Json) -> Finding:
-    """The Service is annotated for the tailnet. Whether it asks for the exported name is judged with its exposure."""
+    """The Service is annotated for the tailnet. The exposure checks compare its name with the exported one."""
     if not tailscale.is_exposed_service(obj):
         evidence = f"{EXPOSED_SERVICE} lacks {tailscale.EXPOSE}: true"
         return failed(SERVICE_EXPOSED, evidence, cause=tailscale.NO_PROXY, next_step="./inv repair.postgres")
@@ -183,7 +183,7 @@ def is_exposed(obj: Json) -> Finding:
 
 
 def exported_connects(session: Session, exported: Outputs) -> Finding:
-    """What a client does first. In the lab this is the real server on this machine."""
+    """The exported name and port accept a TCP connection. In the lab this is the real server on this machine."""
     try:
         network.connect(exported.name, exported.port)
     except OSError as error:
@@ -194,7 +194,7 @@ def exported_connects(session: Session, exported: Outputs) -> Finding:
 
 
 def answers_sql(exported: Outputs) -> Finding:
-    """`select version()` with the exported user and password over the exported name and port."""
+    """The server answers `select version()` with the exported user and password, at the exported name and port."""
     login = sql.Login(host=exported.name, port=exported.port, user=exported.user, password=exported.password)
     try:
         version = sql.select_version(login)
@@ -222,7 +222,7 @@ class Listener:
 
 
 class ListenerUnknown(Exception):
-    """This system, or this user's rights, do not show who listens."""
+    """This system, or this user's rights, do not allow seeing which process listens."""
 
 
 def listeners(port: int, proc: Path = Path("/proc")) -> list[Listener]:
@@ -266,7 +266,7 @@ def _holder(process: Path, inodes: set[str]) -> Listener | None:
 
 
 def _open_files(process: Path) -> Iterator[str]:
-    """What the process has open. There are thousands on a machine: plain strings, no paths."""
+    """The files that the process has open, as plain strings: there are thousands, and `Path` objects would be slow."""
     folder = str(process / "fd")
     for descriptor in os.listdir(folder):  # noqa: PTH208
         with contextlib.suppress(OSError):
@@ -274,13 +274,13 @@ def _open_files(process: Path) -> Iterator[str]:
 
 
 def all_within(found: list[Listener], folder: Path) -> bool:
-    """Whether every listener works inside `folder`, links resolved. False for none."""
+    """Whether every listener works inside `folder`, links resolved. False without any listener."""
     home = folder.resolve()
     return bool(found) and all(listener.folder.is_relative_to(home) for listener in found)
 
 
 def listener_is_ours(session: Session, port: int) -> Finding:
-    """The process behind the port works in the lab's folder; only then is the password worth sending."""
+    """The process behind the port works in the lab's folder; only then may the password be sent."""
     cause = "another program holds the lab's port, so the password is not sent"
     try:
         found = listeners(port)

@@ -1,4 +1,4 @@
-"""The repository's own checks and tests, started as children whose output is shown as it comes."""
+"""The repository's own checks and tests, started as child processes; their output is shown while they run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SCHEMAS = {
     "github-issue-config": (".github/ISSUE_TEMPLATE/config.yml",),
     "renovate": ("renovate.json",),
 }
-"""Schemas that check-jsonschema carries, and the files that each is for."""
+"""Schema that comes with check-jsonschema → the files that it is for."""
 BASH_SCRIPTS = (".ci/run",)
 PASSED_ON = ("OPS_", "PYTHON", "HYPOTHESIS_", "PYTEST_", "GO", "CGO_", "PIP_", "UV_", "XDG_")
-"""Beginnings of the names of variables that checks and tests get from our own environment, on top of the allow-list."""
+"""Name prefixes of variables that checks and tests get from our environment, beyond the allow-list."""
 
 
 def tool(name: str, *arguments: str, title: str, mutates: bool = False) -> Command:
@@ -88,7 +88,7 @@ def run_checks(run: RunContext, *, fix: bool) -> None:
 
 
 NO_TEST_RAN = 5
-"""pytest's exit code for that."""
+"""pytest's exit code when it ran no test."""
 
 
 def run_tests(run: RunContext, *, path: str, select: str, fast: bool) -> None:
@@ -112,7 +112,7 @@ def judge_tests(outcomes: Sequence[Outcome]) -> None:
 
 
 def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[Command]:
-    """What needs no lab runs on all processors; labs are busy enough one test at a time."""
+    """Tests without a lab run on all processors; tests with a lab run one at a time, as a lab needs them all."""
     if not fast and not all_of_them:
         return [tool("pytest", *chosen, title="the tests", mutates=True)]
     side_by_side = ("-m", "not lab", "-n", str(processors()))

@@ -29,7 +29,7 @@ class Login:
 
 
 class SqlFailed(Exception):
-    """The query did not come back. `reason` is the server's or libpq's first line, without the password."""
+    """The query failed. `reason` is the first line of the server's or libpq's message, without the password."""
 
     def __init__(self, reason: str, cause: str) -> None:
         super().__init__(reason)
@@ -65,12 +65,12 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Who a login is in its database."""
+    """The role of a login in its database, and its rights."""
 
     user: str
     database: str
     may_create: bool
-    """Tables, in the schema every app uses."""
+    """Whether it may create tables in `public`, the schema that every app uses."""
 
 
 def select_version(login: Login) -> str:
@@ -79,7 +79,7 @@ def select_version(login: Login) -> str:
 
 
 def select_standing(login: Login) -> Standing:
-    """Who this login is, and whether it may make tables. Raises `SqlFailed`."""
+    """Read this login's role and database, and whether it may create tables. Raises `SqlFailed`."""
     statement = "select current_user, current_database(), has_schema_privilege('public', 'CREATE')"
     user, database, may_create = select_row(login, statement)
     return Standing(user=str(user), database=str(database), may_create=bool(may_create))
@@ -88,7 +88,7 @@ def select_standing(login: Login) -> Standing:
 def select_row(login: Login, statement: LiteralString) -> tuple[object, ...]:
     """The first row. Raises `SqlFailed`.
 
-    The password is only ever given as a SCRAM proof: a server that asks for it in plaintext or as MD5 does not get it.
+    The password is sent as a SCRAM proof only: a server that asks for it in plaintext or as MD5 does not get it.
     """
     import psycopg
 

@@ -97,16 +97,16 @@ NO_GRANT = "the tailnet's ACLs grant this machine no access, or the proxy Pod is
 PROXY_TAKES = 60.0
 """Seconds a proxy may need from the annotation to its device's name: its image is pulled, then it logs in."""
 NETWORK_TAKES = 10.0
-"""Seconds until this machine hears of a device that just joined."""
+"""Seconds until this machine knows a device that just joined."""
 CERTIFICATE_TAKES = 60.0
-"""Seconds of a proxy's first answer: only then it asks for its certificate.
+"""Seconds for a proxy's first HTTPS answer: it requests its certificate at the first connection.
 
 Source: tailscale/tailscale, ipn/ipnlocal/serve.go, getTLSServeCertForPort.
 """
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """The operator first, then each exposed object with the same checks, shown in one table."""
+    """Check the operator, then run the same checks on each exposed object and show them in one table."""
     login = "the stack did not create the Secret, or its config was empty"
     checks = [
         operator_is_available(session),
@@ -119,13 +119,13 @@ def verify(session: Session, service: Service) -> list[Finding]:
 
 
 def operator_is_available(session: Session) -> Check:
-    """Available proves that it runs; a device that joined proves that it is logged in: it exits when it cannot."""
+    """The Deployment is available. The operator exits when it cannot log in; only a joined device proves the login."""
     owner = in_its_namespace(session, session.service(OWNER))
     return deployment_check(session, OPERATOR_AVAILABLE, owner, name=OPERATOR_DEPLOYMENT, cause=CANNOT_LOGIN)
 
 
 def api_server_is_as_set(session: Session, service: Service) -> Check:
-    """The handbook's last row: the API server is on the tailnet, or is not, as the stack exports it."""
+    """The API server is on the tailnet exactly when the stack exports that it is (the handbook's last row)."""
 
     def judge() -> Finding:
         try:
@@ -137,7 +137,7 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
         operator = cluster_of(session).find(DEPLOYMENTS, OPERATOR_DEPLOYMENT, service.namespace)
         containers = dig(operator or {}, "spec", "template", "spec", "containers") or []
         entries = [entry for container in containers for entry in container.get("env") or []]
-        # The operator reads a variable that is not set as `false`.
+        # The operator reads an unset variable as `false`.
         found = next((text_at(entry, "value") for entry in entries if entry["name"] == PROXY_VARIABLE), "false")
         if found != wanted:
             evidence = f"the operator runs with {PROXY_VARIABLE}={found}, its stack exports {wanted}"
@@ -153,7 +153,7 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
 
 
 def verify_exposures(session: Session, namespace: str = "", page: Page | None = None) -> list[Finding]:
-    """Every object on the tailnet, of the cluster or of a namespace. `page`: what only the right app answers."""
+    """Check every object on the tailnet, of the cluster or of a namespace. `page`: what only the right app answers."""
     try:
         found = exposures(cluster_of(session), namespace)
     except KubectlFailed as error:
@@ -174,19 +174,19 @@ def verify_exposures(session: Session, namespace: str = "", page: Page | None = 
 
 
 def exposures(cluster: Cluster, namespace: str = "") -> list[Exposure]:
-    """What the operator serves: Services, Ingresses of its class, and its own kinds. Raises `KubectlFailed`.
+    """The objects that the operator serves: Services, Ingresses of its class, its own kinds. Raises `KubectlFailed`.
 
     The operator does not read the legacy annotation `kubernetes.io/ingress.class`.
     """
     services = [obj for obj in cluster.list("services", namespace) if is_exposed_service(obj) or egress_target(obj)]
     ingresses = [obj for obj in cluster.list(INGRESSES, namespace) if is_exposed_ingress(obj)]
-    # They belong to no namespace.
+    # The operator's own kinds have no namespace, so they show up only when the whole cluster is checked.
     own = [] if namespace else [obj for kind in CUSTOM_KINDS.values() for obj in cluster.list_if_known(kind.resource)]
     return [Exposure(obj=obj) for obj in (*services, *ingresses, *own)]
 
 
 def is_exposed_service(obj: Json) -> bool:
-    """Annotated, or a load balancer: of the operator's class, or without a class where the operator took it up."""
+    """Whether it is annotated, or a load balancer of the operator's class, or one without a class that it serves."""
     balances = text_at(obj, "spec", "type") == "LoadBalancer"
     by_class = text_at(obj, "spec", "loadBalancerClass")
     taken_up = by_class == INGRESS_CLASS or (not by_class and condition(obj, PROXY_READY) is not None)
@@ -194,7 +194,7 @@ def is_exposed_service(obj: Json) -> bool:
 
 
 def egress_target(obj: Json) -> str:
-    """The machine of the tailnet that a Service leads to; empty for other Services."""
+    """The machine on the tailnet to which an egress Service leads; empty for other Services."""
     annotations = annotations_of(obj)
     return annotations.get("tailscale.com/tailnet-fqdn") or annotations.get("tailscale.com/tailnet-ip") or ""
 
@@ -208,13 +208,13 @@ class Kind:
     """A kind of object on the tailnet."""
 
     word: str
-    """For Services and Ingresses the operator's own, in the label `parent-resource-type`."""
+    """For Services and Ingresses, the word that the operator writes into the label `parent-resource-type`."""
     resource: str
-    """As kubectl takes it."""
+    """The resource as kubectl accepts it."""
     ready: str = ""
-    """The condition that the operator sets once it did its part. An Ingress has none."""
+    """The condition that the operator sets once it is done. An Ingress has none."""
     ready_in_group: str = ""
-    """What takes its place on a ProxyGroup."""
+    """The condition that replaces `ready` on a ProxyGroup."""
 
 
 # Source of the conditions: operator 1.102, svc-for-pg.go, egress-services-readiness.go, k8s-operator/apis/v1alpha1.
@@ -246,7 +246,7 @@ class Exposure:
 
     @property
     def hostname(self) -> str:
-        """The tailnet name it asks for: one DNS label, chosen as the operator does. Of egress, where it leads."""
+        """The tailnet name it asks for: one DNS label, chosen as the operator chooses it. For egress, its target."""
         namespace, name = metadata(self.obj)
         if self.kind is INGRESS:
             host = text_at(self.obj, "spec", "tls", 0, "hosts", 0).partition(".")[0]
@@ -257,7 +257,7 @@ class Exposure:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Those that take TCP."""
+        """Its TCP ports."""
         if self.kind is INGRESS:
             return (443,)
         entries = dig(self.obj, "spec", "ports") or []
@@ -265,18 +265,18 @@ class Exposure:
 
     @property
     def labels(self) -> str:
-        """Selects its state Secret in the operator's namespace: the Secret's own name cannot be predicted."""
+        """The selector of its state Secret in the operator's namespace: the Secret's name cannot be predicted."""
         namespace, name = metadata(self.obj)
         return f"{MANAGED},{PARENT}={name},{PARENT}-ns={namespace},{PARENT}-type={self.kind.word}"
 
     @property
     def is_in_group(self) -> bool:
-        """Served by a ProxyGroup, which keeps no state Secret for each exposure."""
+        """Whether a ProxyGroup serves it. A ProxyGroup keeps no state Secret for each exposure."""
         return IN_GROUP in annotations_of(self.obj)
 
     @property
     def show(self) -> str:
-        """The command that shows it."""
+        """The command that shows the object."""
         namespace, name = metadata(self.obj)
         where = f"-n {namespace} " if namespace else ""
         return f"kubectl {where}describe {self.kind.resource.partition('.')[0]} {name}"
@@ -298,7 +298,7 @@ def all_are_exposed(session: Session, service: Service) -> Check:
 
 
 def exposure_checks(session: Session, item: Exposure, page: Page | None = None, name: str = "") -> list[Check]:
-    """From the wanted name to the connection. `name`: what clients use, where that is not the device's full name."""
+    """The checks from the exported name to HTTP. `name`: what clients use, if it is not the device's full name."""
     network = network_of(session)
 
     def of_newest(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
@@ -338,9 +338,9 @@ def exposure_checks(session: Session, item: Exposure, page: Page | None = None, 
 
 
 def exported_name_judge(session: Session, item: Exposure) -> Callable[[Exposure], Finding] | None:
-    """Judges whether it asks for the name that its service's stack exports; `None` for what belongs to no service.
+    """Build the judge that compares its name with the one its service's stack exports; `None` without a service.
 
-    Without it a name changed by hand would pass: the device takes it up, and clients use the exported one.
+    Without this check a name changed by hand would pass: the device takes that name, but clients use the exported one.
     """
     namespace, name = metadata(item.obj)
     for service in session.services:
@@ -359,7 +359,7 @@ def exported_name_judge(session: Session, item: Exposure) -> Callable[[Exposure]
 
 
 def asks_for_exported_name(item: Exposure, *, service: Service, output: str, exported: object) -> Finding:
-    """`exported` is a name, an address with a port or a URL; its first label counts."""
+    """It asks for the exported name. `exported` is a name, an address with a port or a URL; its first label counts."""
     if not isinstance(exported, str):
         return not_tried(NAME_AS_EXPORTED, f"the stack of {service.name} does not export {output}", deciding=False)
     evidence = f"it asks for {item.hostname}, {output} is {exported}"
@@ -371,7 +371,7 @@ def asks_for_exported_name(item: Exposure, *, service: Service, output: str, exp
 
 
 def proxy_is_ready(item: Exposure) -> Finding:
-    """Its condition (`Kind.ready`); of an Ingress, a hostname in its status. Neither proves a connection."""
+    """Its condition (`Kind.ready`) is true; an Ingress has a hostname in its status. Neither proves a connection."""
     cause = NO_PROXY if item.kind is SERVICE else "the operator is not done with it: its conditions and events say why"
     if dig(item.obj, "metadata", "deletionTimestamp"):
         evidence = f"{item.subject} is terminating"
@@ -399,7 +399,7 @@ def proxy_is_ready(item: Exposure) -> Finding:
 
 
 def _ignored_hosts(item: Exposure) -> list[str]:
-    """Hosts of rules the operator skips, when every rule is one of those and nothing else is left to serve."""
+    """The hosts of rules that the operator skips, if it skips every rule and nothing else is left to serve."""
     if dig(item.obj, "spec", "defaultBackend") or item.is_in_group:
         return []
     wanted = text_at(item.obj, "spec", "tls", 0, "hosts", 0)
@@ -409,7 +409,7 @@ def _ignored_hosts(item: Exposure) -> list[str]:
 
 
 def address_of(item: Exposure, kind: str) -> str:
-    """The `hostname` or `ip` in its status; empty while there is none."""
+    """The `hostname` or `ip` in its status; empty if it has none."""
     return text_at(item.obj, "status", "loadBalancer", "ingress", 0, kind)
 
 
@@ -427,9 +427,9 @@ class Device:
 
 
 def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
-    """The device that the operator recorded in state Secrets; one that joined first. `None`: nothing recorded yet.
+    """The device that the operator recorded in state Secrets, preferably one that joined. `None`: none recorded yet.
 
-    A ProxyGroup keeps no such Secret: there the object's own status is all there is.
+    A ProxyGroup keeps no such Secret, so its device is read from the object's status.
     """
     devices = [
         Device(fqdn=secret_value(secret, "device_fqdn").rstrip("."), addresses=_addresses(secret)) for secret in secrets
@@ -451,7 +451,7 @@ def _addresses(secret: Json) -> tuple[str, ...]:
 
 
 def device_has_name(item: Exposure, device: Device | None) -> Finding:
-    """Its recorded name begins with the wanted one, without a `-1` that the tailnet added."""
+    """The device's name begins with the wanted name, without a `-1` that the tailnet added."""
     step = f"kubectl get pods,secrets -A -l {item.labels}"
     if device is None:
         return failed(DEVICE_HAS_NAME, "no state Secret carries its labels", cause=NO_PROXY, next_step=step)
@@ -528,13 +528,13 @@ LOGIN_WANTED = (401, 403)
 
 
 def first_page(item: Exposure) -> Page:
-    """What a client may ask it for: `/`, or its first path where it serves nothing else."""
+    """The page to request: `/`, or the first path of an Ingress that does not serve `/`."""
     path = text_at(item.obj, "spec", "rules", 0, "http", "paths", 0, "path")
     return Page(path="/" if dig(item.obj, "spec", "defaultBackend") else path or "/")
 
 
 def http_answers(name: str, page: Page, network: Network) -> Finding:
-    """The app answers with a status below 400 and the page's marker; without a marker, it may ask for a login."""
+    """The app answers with a status below 400 and the page's marker. Without a marker, a login prompt passes too."""
     url = f"https://{name}{page.path}"
     try:
         answer = network.fetch(url)
