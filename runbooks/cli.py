@@ -48,11 +48,11 @@ A run works on the lab, a throw-away platform on this machine, until a target is
 chosen: with --target, OPS_TARGET, or `default` in targets.yaml.
 """
 CLOSED_OUTPUT = 141
-"""Exit code when the reader of our output has left: the shell's for a program that SIGPIPE ended."""
+"""Exit code when the reader of our output has left; shells report it for a program that SIGPIPE ended."""
 
 
 def options_of_environment() -> dict[str, Any]:
-    """What plain `inv`, which knows neither `--target` nor `--json`, reads instead."""
+    """Target and output format from the environment, for plain `inv`, which knows neither `--target` nor `--json`."""
     return {
         "target": os.environ.get("OPS_TARGET", ""),
         "json": os.environ.get("OPS_JSON", "") not in {"", "0"},
@@ -64,7 +64,7 @@ class OpsProgram(Program):
     """The program behind `./inv`."""
 
     def core_args(self) -> list[Argument]:
-        """Options before or after the task's name. Those of invoke that make no sense here are left out."""
+        """Options before or after the task's name, without those options of invoke that make no sense here."""
         kept = {"complete", "debug", "dry", "help", "list", "list-depth", "list-format", "print-completion-script"}
         ours = [
             Argument(names=("target",), help="Where to work: a name in targets.yaml, or lab (default: OPS_TARGET)."),
@@ -130,7 +130,7 @@ class OpsProgram(Program):
         raise Exit
 
     def list_flat(self) -> None:
-        """A task that exists for each service is listed once, with the names it has."""
+        """List the tasks. One that exists for each service is listed once, with the services' names."""
         if self.list_root or self.list_depth:
             super().list_flat()
             return
@@ -152,7 +152,7 @@ class OpsProgram(Program):
             self.config.merge()
 
     def _read_parse_error(self, error: ParseError) -> OpsError:
-        """The error in our words. The word that invoke could not place is all that its own error holds."""
+        """Explain invoke's parse error, which holds nothing but the word that invoke did not recognize."""
         words = self.argv[1:]
         # Parsing may have failed before the tasks were loaded.
         tasks = self.collection.task_names if hasattr(self, "collection") else ()
@@ -184,7 +184,7 @@ def _unknown(kind: str, name: str, candidates: list[str]) -> NotFound:
 
 
 def list_lines(listed: Sequence[Row], columns: int) -> list[str]:
-    """Two columns, `columns` wide together. No name is broken, so that each can be found and copied."""
+    """Format two columns, `columns` wide together. No name is broken, so that each can be found and copied."""
     margin = max(len(row.name) for row in listed) + 4
     fold = textwrap.TextWrapper(width=max(columns - margin - 1, 30), break_on_hyphens=False, break_long_words=False)
     lines = []
@@ -250,7 +250,7 @@ def is_closed_output(error: BaseException) -> bool:
 
 
 def _flush_output() -> None:
-    """Write what is still buffered: at the interpreter's end a failure would be a traceback and exit 120."""
+    """Write what is still buffered. A failure at the interpreter's end would be a traceback and exit 120."""
     if sys.stdout is None:
         return
     try:
@@ -262,7 +262,7 @@ def _flush_output() -> None:
 
 
 def report_errors(body: Callable[..., Any]) -> Callable[..., Any]:
-    """The body, with what it raises turned into text and exit code: for `./inv` and plain `inv` alike."""
+    """Run the block and turn what it raises into text and exit code, for `./inv` and plain `inv` alike."""
 
     @functools.wraps(body)
     def run(c: Any, *args: Any, **options: Any) -> Any:
@@ -277,7 +277,7 @@ def report_errors(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_completion(shell: str) -> None:
-    """The shell's completion script; it calls this repository's `inv` by its path, so that it need not be on PATH."""
+    """Print the shell's completion script. It calls this repository's `inv` by its path, which need not be on PATH."""
     script = io.StringIO()
     with contextlib.redirect_stdout(script):
         print_completion_script(shell=shell, names=["inv", "./inv"])

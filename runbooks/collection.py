@@ -1,4 +1,4 @@
-"""From task modules to the namespace: a task for each service, names as they are typed, one way to report errors."""
+"""Builds the namespace from task modules: a task for each service, its typed name, one way to report errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Body = Callable[..., Any]
 Marked = TypeVar("Marked", bound=Body)
 
 ALL, CHANGED = "all", "changed"
-"""The tasks that do it for every service, e.g. `preview.all`, and for those that changed."""
+"""Names of the tasks for every service, e.g. `preview.all`, and for the services that changed."""
 
 
 def each_service(
@@ -61,7 +61,7 @@ def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
 
 
 def task_name(verb: str, names: Sequence[str]) -> str:
-    """`deploy.postgres`, `deploy.all` for every service at once, `deploy.changed` for names to be found."""
+    """The task's typed name: `deploy.postgres`, `deploy.all`, or `deploy.changed`, which finds the services itself."""
     return f"{verb}.{names[0] if len(names) == 1 else ALL if names else CHANGED}"
 
 
@@ -112,14 +112,14 @@ class Row:
     """A row of the list of tasks: one task, or one that exists for each service."""
 
     name: str
-    """`deploy.<service>` where it stands for several."""
+    """The task's name, or `deploy.<service>` for a row that stands for several tasks."""
     about: str
     members: tuple[str, ...] = ()
     """The tasks it stands for, by their full names; empty for a single task."""
 
 
 def rows(namespace: Collection, services: Sequence[Service] = SERVICES) -> list[Row]:
-    """The tasks in the order of their names, those at the top first; what exists for each service is one row."""
+    """The tasks by name, top-level ones first; a task that exists for each service is one row."""
     names = {service.name for service in services}
     found: dict[str, Row] = {}
     for full in sorted(namespace.task_names, key=lambda text: ("." in text, text)):

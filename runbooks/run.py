@@ -34,7 +34,7 @@ from runbooks.stacks.toolbox import choose_pulumi, find_tools
 from runbooks.tools.pulumi_home import NO_AMBIENT, NO_DOWNLOADS, create_private_home, user_credentials
 
 SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
-"""Of a field in the query of a backend's address."""
+"""Names of secret fields in the query of a backend's address."""
 
 
 @contextlib.contextmanager
@@ -76,8 +76,8 @@ def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunC
 def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = True) -> Iterator[Session]:
     """Open a run of `task` on the chosen target, announced in one line, and close it whatever happens.
 
-    `cluster=False` leaves the guard out, for what touches settings alone; without `start_lab` a lab that is not
-    running is `NotFound`. Every secret known by now is registered with the masker before anything is shown.
+    `cluster=False` skips the guard, for tasks that touch settings alone. Without `start_lab`, a lab that is not running
+    is `NotFound`. Every secret known by now is registered with the masker before anything is shown.
     """
     with open_run(c, task) as run, contextlib.ExitStack() as closing:
         name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
@@ -97,13 +97,13 @@ def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = T
 
 @contextlib.contextmanager
 def open_lab_session(c: Any, task: str) -> Iterator[Session]:
-    """A session on the lab, whatever target was chosen for the other tasks; not announced, not guarded."""
+    """Open a session on the lab, whatever target was chosen. It is neither announced nor guarded."""
     with open_run(c, task) as run, contextlib.ExitStack() as closing:
         yield build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, closing)
 
 
 def lab_display(c: Any) -> tuple[Path, Reporter]:
-    """State folder and display of a task on the lab itself, which keeps its secrets to files of its user alone."""
+    """State folder and display of a task on the lab itself, without a run: the lab's secrets stay in private files."""
     return make_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
 
 
@@ -194,7 +194,7 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
 
 
 def backend_passwords(target: Target) -> list[str]:
-    """The passwords in a backend's address, as written there and decoded."""
+    """The passwords in a backend's address, both as written and decoded."""
     parts = urlsplit(target.backend)
     fields = (field.partition("=") for field in parts.query.split("&"))
     written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]

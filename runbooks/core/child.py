@@ -26,10 +26,10 @@ LARGEST_OUTPUT = 256 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long the runner waits for what. Seconds."""
+    """How long the runner waits, in seconds."""
 
     interrupted_read: float = 10.0
-    """For a read that got its signal; then its whole group is ended."""
+    """For a read that got its signal; after that its whole process group is killed."""
     terminated: float = 5.0
     """Between SIGTERM and SIGKILL for a read that is out of time."""
     open_pipes: float = 1.0
@@ -66,7 +66,7 @@ class Capture:
 
     @property
     def data(self) -> bytes:
-        """All of it; whole lines of its beginning where more arrived than is kept."""
+        """All of the output; if more arrived than is kept, the whole lines of its beginning."""
         data = b"".join(self._kept)
         return data[: data.rfind(b"\n") + 1] if self.overflowed else data
 
@@ -96,7 +96,7 @@ class Capture:
 
 
 class OrphanGuard:
-    """Gives a child one graceful signal, and reads its output to the end, should this process be killed.
+    """Sends a child one graceful signal, and reads its output to the end, if this process is killed.
 
     Nothing inside a killed process can act, so a tiny shell waits beside the child. It holds the reading ends of the
     child's pipes: without a reader the child's next line of output would end it (Go programs die of SIGPIPE on standard
@@ -119,7 +119,7 @@ wait
 """
 
     def __init__(self, pid: int, output: tuple[int, int], journal: Path, record: str) -> None:
-        """`record` is the line for the journal should this process be killed."""
+        """`record` is the line that the guard adds to the journal if this process is killed."""
         read_end, self._write_end = os.pipe()
         try:
             self._shell = subprocess.Popen(  # noqa: S603 - a fixed script
@@ -170,7 +170,7 @@ class Child:
         self.exit_code: int | None = None
         """None while it runs; minus the signal's number when a signal ended it."""
         self.cpu_seconds = 0.0
-        """Of the child and of all its descendants that it waited for; known when it is gone."""
+        """CPU time of the child and of all descendants that it waited for; known once it is gone."""
         self.timed_out = False
         self.holds_pipes = False
         """Something that the child started still had its output open when we stopped waiting for it."""
@@ -234,7 +234,7 @@ class Child:
     # --- from start to end ------------------------------------------------------------------------------------------
 
     def guard(self, journal: Path, record: str) -> None:
-        """Have the child stopped gracefully should this process be killed."""
+        """Make sure that the child is stopped gracefully if this process is killed."""
         stdout, stderr = self._captures
         with contextlib.suppress(OSError):
             self._guard = OrphanGuard(self.pid, (stdout, stderr), journal, record)
@@ -266,7 +266,7 @@ class Child:
         self.holds_pipes = bool(self._open)
 
     def close(self) -> None:
-        """Give everything back. Should the process still run, because of a bug here, its guard stays on watch."""
+        """Release everything. If the process still runs, because of a bug here, its guard keeps watching."""
         for capture in self._captures.values():
             capture.close()
         if self._guard and self.exit_code is not None:
@@ -318,7 +318,7 @@ class Child:
         self._end_stdin()
 
     def _pause(self) -> float:
-        """Seconds until something is due by itself; the loop looks again at least once a second."""
+        """Seconds until the next deadline; the loop checks at least once a second."""
         if self._pidfd < 0 or self.exit_code is not None or self._kill_at is not None:
             return 0.05
         age = time.monotonic() - self.started

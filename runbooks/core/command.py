@@ -24,7 +24,7 @@ class Command:
     mutates: bool = False
     """Can change a cluster, a stack or a file: never killed by a time-out, one graceful signal only."""
     confidential: bool = False
-    """Its output may hold secrets in plaintext: it stays in memory, and is never shown, journalled or in an error."""
+    """Its output may hold plaintext secrets: it stays in memory, and is never shown, journalled or put in an error."""
     serves: bool = False
     """It runs until it is signalled to stop, so a signal to it is not reported."""
     shows_stderr: bool = False
@@ -57,9 +57,9 @@ class Outcome:
     interrupted: bool = False
     """We forwarded a signal to it."""
     cpu_seconds: float = 0.0
-    """Of the child and what it waited for."""
+    """CPU time of the child and of the descendants that it waited for."""
     left_behind: str = ""
-    """What the child started and did not end, in words; empty when nothing is known of."""
+    """The processes that the child started and left running, as text; empty when none is known."""
 
     @property
     def ok(self) -> bool:

@@ -37,10 +37,10 @@ _ALWAYS = {"PULUMI_SKIP_UPDATE_CHECK": "true", "NO_COLOR": "1"}
 
 
 def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-    """The environment of a child: what is allow-listed of `base`, then `extra`.
+    """The environment of a child: the allow-listed variables of `base`, then `extra`.
 
-    What would change pulumi's behaviour unseen (`PULUMI_OPTION_*`, `PULUMI_SKIP_CONFIRMATIONS`, …) or mark the caller
-    as an agent is left out of both; colours and the check for a newer pulumi are always off.
+    Both lose the variables that silently change pulumi's behaviour (`PULUMI_OPTION_*`, `PULUMI_SKIP_CONFIRMATIONS`, …)
+    or mark the caller as an agent. Colours and the check for a newer pulumi are always off.
     """
     passed = {name: value for name, value in base.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
     both = passed | dict(extra) | _ALWAYS
@@ -48,7 +48,7 @@ def child_environment(base: Mapping[str, str], extra: Mapping[str, str] = Mappin
 
 
 def without_proxy_for_loopback(environ: Mapping[str, str]) -> dict[str, str]:
-    """The same environment; where it names a proxy, addresses of this machine are among the exceptions.
+    """The same environment. If it names a proxy, the addresses of this machine become exceptions.
 
     Go never uses a proxy for them. gRPC for C and Python does (`https_proxy`, `http_proxy`), also between pulumi and
     its language host. Tools differ in which spelling of `no_proxy` they read, so both get what either had.
@@ -64,7 +64,7 @@ def without_proxy_for_loopback(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def changes_pulumi_unseen(name: str) -> bool:
-    """Whether a variable of that name changes what pulumi does, unseen by the user who approved a plan."""
+    """Whether a variable of that name changes what pulumi does without the user who approved a plan seeing it."""
     return name.startswith("PULUMI_") and bool(_NEVER.fullmatch(name))
 
 
@@ -73,7 +73,7 @@ _KEEPING = tuple(
     for family in ("DIY_BACKEND", "SELF_MANAGED_STATE")
     for how in ("GZIP", "ZSTD", "RETAIN_CHECKPOINTS", "DISABLE_CHECKPOINT_BACKUPS")
 )
-"""How a backend of the user's own stores its states: a compressed one has to stay compressed."""
+"""Variables that say how a user's own backend stores its states: a compressed one must stay compressed."""
 BACKEND_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "file": _KEEPING,
@@ -84,7 +84,7 @@ BACKEND_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
     }
 )
-"""By the backend's scheme: prefixes of its login's variables; for the cloud, where pulumi's key ring is."""
+"""Backend's scheme → prefixes of its login's variables; for the cloud, those that locate pulumi's key ring."""
 
 
 KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -95,7 +95,7 @@ KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "hashivault": ("VAULT_",),
     }
 )
-"""By the scheme of a stack's secrets provider (pulumi pkg/secrets/cloud): prefixes of the login's variables."""
+"""Scheme of a stack's secrets provider (pulumi pkg/secrets/cloud) → prefixes of its login's variables."""
 
 
 _REDIRECTING = re.compile(
@@ -119,19 +119,19 @@ def plugin_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def backend_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables pulumi needs to get at a backend of that kind and to keep it as it is."""
+    """The variables that pulumi needs to reach a backend of that kind and to keep its format."""
     wanted = BACKEND_VARIABLES.get("https" if scheme == "http" else scheme, ())
     return {name: value for name, value in environ.items() if name.startswith(wanted)}
 
 
 def key_service_variables(secrets_provider: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables pulumi needs to get at the key of a stack, `secrets_provider` being `awskms://…` or the like."""
+    """The variables that pulumi needs to read a stack's key from its `secrets_provider`, such as `awskms://…`."""
     wanted = KEY_SERVICES.get(secrets_provider.partition("://")[0], ())
     return {name: value for name, value in environ.items() if wanted and name.startswith(wanted)}
 
 
 def secret_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    """The values that are secret by their variables' names, and the password in a proxy's address.
+    """The values of variables whose names say that they are secret, and the password in a proxy's address.
 
     Of a value that is a JSON object, such as a service account's key in `GOOGLE_CREDENTIALS`, each secret part as well.
     """

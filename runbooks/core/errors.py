@@ -40,7 +40,7 @@ class OpsError(Exception):
         return lines
 
     def beside(self, intro: str) -> str:
-        """The error as one text, where it does not end the run: `intro`, and under it the rest of the lines."""
+        """The error as one text after `intro`, for an error that does not end the run."""
         return "\n  ".join([intro + self.lines()[0], *self.lines()[1:]])
 
 
@@ -111,11 +111,11 @@ BUG = 70
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors of a file system that is full or read-only."""
 CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG})
-"""Errors of a path where no file can be; they count where the exception names the file."""
+"""Errors of a path where no file can be written; they count only if the exception names the file."""
 
 
 def as_known(error: BaseException) -> OpsError | None:
-    """The error as one that the user can act on; None when it is a bug of ours."""
+    """The exception as an error that the user can act on; None when it is a bug here."""
     if isinstance(error, OpsError):
         return error
     if isinstance(error, KeyboardInterrupt):
@@ -131,6 +131,6 @@ def as_known(error: BaseException) -> OpsError | None:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code a run ends with: `cli.py` gives it to the shell, the journal keeps it."""
+    """The exit code of a run: `cli.py` returns it to the shell, the journal records it."""
     known = as_known(error)
     return known.exit_code if known is not None else BUG

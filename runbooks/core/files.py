@@ -1,4 +1,4 @@
-"""Files and folders of ours: written whole or not at all; a full or closed place is one clear error."""
+"""The toolkit's own files and folders, written whole or not at all; a full or read-only disk is one clear error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IN_PLACE = "free space, or let this user write there (ls -ld shows who may), the
 
 
 class Unwritable(OpsError):
-    """A file or folder of ours cannot be written. Nothing of it is left, and what was there before is still there."""
+    """A file or folder cannot be written. No part of it is left, and earlier content is still there."""
 
 
 def unwritable(what: str, path: Path, problem: OSError, *, next_step: str = STATE_FOLDER) -> Unwritable:
@@ -34,7 +34,7 @@ def writing(what: str, path: Path, *, next_step: str = STATE_FOLDER) -> Iterator
 
 
 def make_folder(path: Path, what: str) -> None:
-    """Make the folder, 0700 when new, with all above it. Raises `Unwritable`."""
+    """Make the folder and its parents, 0700 when new. Raises `Unwritable`."""
     with writing(what, path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -89,7 +89,7 @@ def state_dir() -> Path:
 
 
 def discard_output(stream: TextIO | None) -> None:
-    """Send what is written to the stream nowhere from now on: its reader has left.
+    """Discard what is written to the stream from now on, as its reader has left.
 
     What is still in its buffer is dropped as well, also when the interpreter ends.
     """

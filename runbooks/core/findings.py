@@ -1,4 +1,4 @@
-"""Checks in order, each with what it saw; the first that fails names the likely cause and the next safe command."""
+"""Runs checks in order. Each reports what it saw; a failed one names the likely cause and the next safe command."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Check:
     continue_on_failure: bool = False
     """The checks after it are tried all the same when it fails."""
     patience: float = 0.0
-    """Seconds for which a failure may still turn into a pass: what controllers do takes them a moment."""
+    """Seconds for which a failed check is repeated, as controllers need time to act."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Clock:
 
 
 LOOK_AGAIN = 2.0
-"""Seconds between two looks at a check that may still pass."""
+"""Seconds between two attempts at a check that may still pass."""
 
 
 def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | None = None) -> list[Finding]:
@@ -115,7 +115,7 @@ class Verdict:
 
     findings: tuple[Finding, ...]
     may_stay_untried: frozenset[str] = frozenset()
-    """Checks that this target cannot try and that therefore do not decide here (the lab's explicit list)."""
+    """Checks that this target cannot try, and that therefore do not decide (the lab's explicit list)."""
 
     def count(self, state: State) -> int:
         return sum(1 for finding in self.findings if finding.state is state)
@@ -126,7 +126,7 @@ class Verdict:
 
     @property
     def undecided(self) -> tuple[Finding, ...]:
-        """Deciding checks that were not tried and must have been."""
+        """Deciding checks that were not tried although this target can try them."""
         return tuple(
             finding
             for finding in self.findings
@@ -139,7 +139,7 @@ class Verdict:
 
     @property
     def problem(self) -> Finding | None:
-        """What to look at first: a failure, else a deciding check that was not tried."""
+        """The finding to look at first: a failure, else a deciding check that was not tried."""
         return next(iter((*self.failures, *self.undecided)), None)
 
     def checks(self, state: State) -> list[str]:
@@ -152,7 +152,7 @@ class Verdict:
 
 
 def summarize_verdicts(verdicts: Mapping[str, Verdict]) -> str:
-    """One line for several services: which are not verified, and every check counted."""
+    """One line for several services: names those that are not verified, and counts all checks."""
     broken = [name for name, verdict in verdicts.items() if not verdict.ok]
     findings = tuple(finding for verdict in verdicts.values() for finding in verdict.findings)
     state = f"NOT verified: {', '.join(broken)}" if broken else f"all {len(verdicts)} verified"

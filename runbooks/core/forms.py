@@ -34,12 +34,12 @@ def _json_ascii(value: str) -> str:
 
 
 def _json_go(value: str) -> str:
-    """As Go's encoding/json writes it (pulumi, kubectl, helm): HTML characters become `\\u` escapes."""
+    """Spell it as Go's encoding/json does (pulumi, kubectl, helm): HTML characters become `\\u` escapes."""
     return "".join(_GO_JSON_ESCAPES.get(character, character) for character in _json(value))
 
 
 def _xml_numeric(value: str) -> str:
-    """As Go's html.EscapeString and encoding/xml write quotes."""
+    """Spell quotes as Go's html.EscapeString and encoding/xml do."""
     return html.escape(value, quote=False).replace('"', "&#34;").replace("'", "&#39;")
 
 
@@ -95,7 +95,7 @@ def text_forms(value: str) -> set[bytes]:
 
 
 def line_joins(value: str) -> set[str]:
-    """A value of several lines with the joins that tools make of its line breaks."""
+    """Spellings of a value of several lines, whose line breaks tools replace in several ways."""
     lines = value.splitlines()
     if len(lines) < 2:
         return set()
@@ -123,7 +123,7 @@ def whole_encodings(value: str) -> set[bytes]:
 
 
 def embedded_base64(value: str) -> set[bytes]:
-    """What stays the same of the value's base64 whatever text stands before and after it.
+    """The parts of the value's base64 that do not depend on the text before and after it.
 
     Three alignments, both alphabets; characters that also hold bits of the neighbours are left out.
     """
@@ -149,12 +149,12 @@ def wrapped_base64(value: str) -> set[bytes]:
 
 
 def without_colour(text: bytes) -> bytes:
-    """The text without colour codes; a pattern is searched in such a text and changes in the same way."""
+    """The text without colour codes. Patterns are cleaned in the same way as the text that is searched."""
     return cut_colour(text)[0]
 
 
 def cut_colour(text: bytes) -> tuple[bytes, frozenset[int]]:
-    """The text without colour codes, and where in it one was: words end there."""
+    """The text without colour codes, and the positions where they were: words end there."""
     if b"\x1b" not in text and b"u001" not in text:
         return text, frozenset()
     parts, cuts, position, length = [], set(), 0, 0

@@ -1,4 +1,4 @@
-"""The append-only journal of one run: what was started, how it ended, what it printed. Masked, 0600, JSON lines.
+"""The append-only journal of one run: its commands, how they ended, what they printed. Masked, 0600, JSON lines.
 
 A record is one `write` to a file opened for appending, then fsync: a killed run leaves at most one torn line, which
 readers skip. A full disk is one clear error; the file then still ends with a whole record.
@@ -73,7 +73,7 @@ class Journal:
 
     @property
     def folder(self) -> Path:
-        """The run's own folder, 0700; what else belongs to the run may be put beside the journal."""
+        """The run's own folder, 0700; other files of the run may be written beside the journal."""
         return self.path.parent
 
     def write(self, kind: str, **fields: object) -> None:
@@ -149,7 +149,7 @@ def runs_of(state_dir: Path) -> list[Path]:
 
 
 def prune(runs: Path, keep: int) -> None:
-    """Remove the oldest run folders until `keep` are left; those of living processes or other users stay."""
+    """Remove the oldest run folders until `keep` are left. Folders of living processes and of other users stay."""
     for folder in sorted(entry for entry in runs.iterdir() if entry.is_dir())[:-keep]:
         if not _is_in_use(folder / JOURNAL_FILE):
             shutil.rmtree(folder, ignore_errors=True)

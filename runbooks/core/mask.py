@@ -1,4 +1,4 @@
-"""Secrets in what is printed: found in every spelling and replaced by `[secret]`.
+"""Finds secrets in what is printed, in every spelling, and replaces them by `[secret]`.
 
 A text is masked whole, or whole lines at a time: Aho-Corasick finds all `forms` of all registered values with
 overlapping matches, which are merged into spans. Colour codes are removed first, so none can hide a secret.
@@ -33,7 +33,7 @@ class Rule(IntEnum):
     TOKEN = 1
     """Not inside a longer word (letters, digits, underscore)."""
     NAME = 2
-    """A public name: nor as a part of a longer name (`postgres-1`, `deploy.postgres`, `databases/postgres`)."""
+    """For a public name: also not inside a longer name (`postgres-1`, `deploy.postgres`, `databases/postgres`)."""
 
 
 class Masker:
@@ -68,11 +68,11 @@ class Masker:
                 self._search = None
 
     def mask(self, text: str) -> str:
-        """What a tool, a cluster or a file holds, with every secret masked."""
+        """Mask every secret in a text from a tool, a cluster or a file."""
         return self._mask_text(text, own=False)
 
     def mask_own(self, text: str) -> str:
-        """A sentence of our own, with every secret masked but the public names of this repository."""
+        """Mask every secret in one of our own sentences, except the public names of this repository."""
         return self._mask_text(text, own=True)
 
     def mask_bytes(self, data: bytes) -> bytes:
@@ -135,7 +135,7 @@ def _spellings(value: str, core: str, rule: Rule) -> Iterator[tuple[bytes, Rule]
 
 
 def _pieces(pattern: bytes) -> Iterator[bytes]:
-    """A long pattern as overlapping pieces: tools shorten long values, and the beginning is masked all the same."""
+    """Cut a long pattern into overlapping pieces, so that a value that a tool shortened is masked too."""
     for start in range(0, max(1, len(pattern) - _LONGEST_PATTERN), _LONGEST_PATTERN - 1):
         yield pattern[start : start + _LONGEST_PATTERN]
     if len(pattern) > _LONGEST_PATTERN:
@@ -152,7 +152,7 @@ class _Search:
         self._automaton = BytesAhoCorasick(list(rules), implementation=Implementation.ContiguousNFA)
 
     def spans(self, text: bytes, cuts: frozenset[int], *, own: bool) -> list[tuple[int, int]]:
-        """Start and end of everything to mask, in order, overlapping ones as one; no public names where `own`.
+        """Start and end of each span to mask, in order, overlapping ones merged. `own` leaves public names out.
 
         `cuts` are the places where a colour code separated two words.
         """

@@ -1,4 +1,4 @@
-"""Names that users type: the nearest known ones, and names that are refused before any tool gets them."""
+"""Checks names that users type: suggests the nearest known ones, and refuses names that a tool would misread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def nearest(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
 
 
 def known(kind: str, name: str, candidates: Iterable[str], *, list_with: str = "./inv --list") -> str:
-    """`name` when it is one of `candidates`.
+    """Return `name` if it is one of `candidates`.
 
     Raises `NotFound` with the three nearest names, and `Usage` for an empty name or one that a tool would take
     for an option.

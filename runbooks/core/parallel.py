@@ -25,7 +25,7 @@ def processors() -> int:
 
 
 def workers(wanted: int, default: int) -> int:
-    """How many at once: what the user asked for, or the default for 0. Raises `Usage` for a negative number."""
+    """How many items to work on at once: the user's number, or a default for 0. Raises `Usage` for a negative one."""
     if wanted < 0:
         raise Usage(f"--parallel is {wanted}", expected="how many stacks at once, or 0 for as many as fit")
     return wanted or default
@@ -68,8 +68,8 @@ def work_in_order(
 ) -> Iterator[list[Future[Result]]]:
     """Yield the futures of each layer once all its items were tried.
 
-    Work on an item starts as soon as everything it needs is done, not when a whole layer is; what needs a failed
-    item never starts, so do not ask for a layer after a failure. With `keep_going` it starts all the same.
+    Work on an item starts as soon as everything it needs is done, not when a whole layer is. An item that needs a
+    failed one never starts, so do not ask for a layer after a failure. With `keep_going` it starts nevertheless.
     """
     order = [item for layer in layers for item in layer]
     sorter = TopologicalSorter({item: needs.get(item, ()) for item in order})

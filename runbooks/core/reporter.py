@@ -41,13 +41,13 @@ OWN_FACTS = frozenset(
 # The tasks of the lab and of the repository itself take no target.
 _COMMAND = re.compile(r"\./inv (?=[a-z])(?!lab\.|test\b|check\b)")
 _in_use: list[Reporter] = []
-"""The reporter of this process: a run has one terminal, and what ends the run is reported there, masked too."""
+"""The reporter of this process. A run has one terminal, and the error that ends the run is shown there, masked too."""
 
 
 def make_reporter(
     *, as_json: bool, masker: Masker, target: str = "", out: TextIO | None = None, err: TextIO | None = None
 ) -> Reporter:
-    """The reporter that fits: events with `--json`, a live plan on a terminal, plain lines elsewhere.
+    """Make the reporter that fits: events with `--json`, a live plan on a terminal, plain lines elsewhere.
 
     `target` is the one the user chose: commands in next steps get it as `--target`.
     """
@@ -62,7 +62,7 @@ def make_reporter(
 
 
 def reporter_in_use(*, as_json: bool) -> Reporter:
-    """The reporter of the open run, or a new one when the run did not get as far as making one."""
+    """The reporter of the open run, or a new one if the run failed before it made one."""
     return _in_use[0] if _in_use else make_reporter(as_json=as_json, masker=Masker())
 
 
@@ -103,15 +103,15 @@ class Reporter:
         return bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
 
     def announce(self, text: str) -> None:
-        """One or two sentences about what happens next."""
+        """Print one or two sentences about what happens next."""
         self.line(text)
 
     def plan(self, titles: Sequence[str]) -> None:
-        """The steps ahead, shown as pending until `step` opens the one of the same title; adds to an earlier plan."""
+        """Show these steps as pending until `step` opens the one of the same title; adds to an earlier plan."""
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """The one step in progress while the block runs; a step inside a step is shown as its detail.
+        """Show the one step in progress while the block runs; a step inside a step is shown as its detail.
 
         A step that lasts longer than two seconds is reported again and again.
         """
@@ -149,19 +149,19 @@ class Reporter:
             self.line(f"  {step.title}: {state} in {_duration(step.seconds)}")
 
     def line(self, text: str) -> None:
-        """A sentence of our own, in which a public name stays readable."""
+        """Print one of our own sentences, in which a public name stays readable."""
         self._print(self._masker.mask_own(text))
 
     def advice(self, text: str) -> None:
-        """A line that names the next command, with the chosen target."""
+        """Print a line that names the next command, with the chosen target."""
         self.line(on_target(text, self._target))
 
     def quote(self, text: str) -> None:
-        """What a tool or a cluster printed; every secret in it is masked."""
+        """Print what a tool or a cluster printed, with every secret masked."""
         self._print(self._masker.mask(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; cells are masked like what a tool prints, but for those of a column called `service`."""
+        """Print a table. Cells are masked like a tool's output, except in a column called `service`."""
         # Of plain text: `cut`, `awk` and screen readers can follow it.
         cells = [list(columns), *self._cells(columns, rows)]
         widths = [max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(len(columns))]
@@ -174,10 +174,10 @@ class Reporter:
         return [[mask_cell(cell) for mask_cell, cell in zip(masks, row, strict=False)] for row in rows]
 
     def event(self, kind: str, **data: Any) -> None:
-        """A fact for programs: shown with `--json` only, as one line `{"event": kind, …}`."""
+        """Print a fact for programs: with `--json` only, as one line `{"event": kind, …}`."""
 
     def finding(self, found: Finding) -> None:
-        """The result of one check; cause and next step only where it did not pass."""
+        """Print the result of one check, with cause and next step if it did not pass."""
         self._print(self._finding_text(found))
 
     def _finding_text(self, found: Finding) -> str:
@@ -191,16 +191,16 @@ class Reporter:
         return text
 
     def error(self, lines: Sequence[str], *, exit_code: int) -> None:  # noqa: ARG002 - the shell shows the code
-        """What ended the run, on standard error (with `--json`: the event `error` on standard output)."""
+        """Print the error that ended the run, on standard error; with `--json`, as event `error` on standard output."""
         text = "\n  ".join(["error: " + lines[0], *(on_target(line, self._target) for line in lines[1:])])
         self._write(self._err, self._masker.mask_own(text) + "\n")
 
     def ask_yes(self, question: str) -> bool:
-        """Whether the user typed y or yes; False without a terminal."""
+        """Ask, and return whether the user typed y or yes; False without a terminal."""
         return self._ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
     def ask_word(self, question: str, word: str) -> bool:
-        """Whether the user typed exactly `word`; False without a terminal."""
+        """Ask, and return whether the user typed exactly `word`; False without a terminal."""
         return self._ask(f"{question} ").strip() == word
 
     def _ask(self, question: str) -> str:
@@ -299,7 +299,7 @@ class JsonReporter(Reporter):
 
 
 class LiveReporter(Reporter):
-    """A terminal: finished lines scroll by, the plan with its one step in progress stays at the bottom."""
+    """For a terminal: finished lines scroll by, the plan with its one step in progress stays at the bottom."""
 
     def __init__(self, masker: Masker, out: TextIO, err: TextIO, *, target: str = "") -> None:
         from rich.console import Console
@@ -412,7 +412,7 @@ class LiveReporter(Reporter):
 
 
 def on_target(text: str, target: str) -> str:
-    """The text, with the commands in it on the target that was chosen: without it they might go elsewhere.
+    """Add `--target` to the commands in the text, which might otherwise run on another target.
 
     A line that names a target already stays as it is.
     """

@@ -30,14 +30,14 @@ from runbooks.core.mask import Masker
 from runbooks.core.search_path import INSTALL
 
 SHOWN_LINES = 12
-"""Of a failing answer, in the error; the journal has the rest."""
+"""Lines of a failing answer that the error shows; the journal has the rest."""
 LARGEST_SHOWN = 4 * 1024 * 1024
 """Bytes of one stream in the journal: the first quarter and the last three."""
 _CLOSED_TERMINAL = {errno.EPIPE, errno.EIO}
 
 
 class ToolMissing(OpsError):
-    """A program is not there, or cannot be started."""
+    """A program does not exist, or cannot be started."""
 
 
 class CommandFailed(ToolFailed):
@@ -70,7 +70,7 @@ class SignalRelay:
         self._previous: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Set the handlers, which only the main thread can. A signal that is ignored stays so (nohup, `&`)."""
+        """Set the handlers, which only the main thread can. An ignored signal stays ignored (nohup, `&`)."""
         if self._previous or threading.current_thread() is not threading.main_thread():
             return
         for signum in _FORWARDED_AS:
@@ -86,7 +86,7 @@ class SignalRelay:
 
     @contextlib.contextmanager
     def during_command(self) -> Iterator[None]:
-        """While a child is started, runs and is journalled, a signal is noted and breaks nothing of that off."""
+        """Note signals, without raising, while a child is started, runs and is journalled."""
         token = object()
         self._commands.add(token)
         try:
@@ -95,7 +95,7 @@ class SignalRelay:
             self._commands.discard(token)
 
     def add(self, child: Child, *, seen: int) -> None:
-        """Pass signals on to the child, also one that arrived after the first `seen`, while it was started."""
+        """Pass signals on to the child, also one that arrived while it was started, after the first `seen`."""
         self._children.add(child)
         if len(self.seen) > seen:
             child.forward(_FORWARDED_AS[self.seen[seen]])
@@ -261,7 +261,7 @@ class Runner:
     def _capture(
         self, command: Command, name: str, callbacks: list[_Callback], on_line: _Callback | None = None
     ) -> Capture:
-        """The capture of one stream, shown while it arrives where the run or the command asks for that."""
+        """Make the capture of one stream. It is shown while it arrives if the run or the command asks for that."""
         show = self._show
         if show is None and command.shows_stderr and name == "stderr":
             show = lambda _, text: self._report_to(text.rstrip("\n"))  # noqa: E731
@@ -312,7 +312,7 @@ class Runner:
         )
 
     def _left_behind(self, child: Child) -> str:
-        """What still runs of the child's session, in words; only looked for when there is reason to."""
+        """The processes that still run in the child's session, as text; only looked for when there is a reason."""
         if not (child.holds_pipes or child.interrupted or child.timed_out):
             return ""
         left = session_members(child.pid)

@@ -1,4 +1,4 @@
-"""Where the user's own programs are looked for, without what labs put on PATH, and how to install a missing one."""
+"""Finds the user's own programs, without those that labs put on PATH, and says how to install a missing one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSTALL = {
 
 
 def find_program(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The first program of that name that is the user's own, absolute; one that leads into a lab never counts."""
+    """The absolute path of the user's own program of that name. A link that leads into a lab never counts."""
     for folder in _folders(environ):
         found = shutil.which(name, path=folder or os.curdir)
         if found and not _leads_into_lab(Path(found)):
@@ -42,7 +42,7 @@ def _folders(environ: Mapping[str, str]) -> list[str]:
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """`homelab-ops` in the user's cache folder (XDG). What labs build lies in its `bin`."""
+    """`homelab-ops` in the user's cache folder (XDG). Its `bin` has the programs that labs built."""
     home = environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "homelab-ops"
 

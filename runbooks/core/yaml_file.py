@@ -46,7 +46,7 @@ def round_trip() -> YAML:
 
 @dataclass(frozen=True, kw_only=True)
 class YamlFile:
-    """A parsed file that still knows where everything stood."""
+    """A parsed file that knows the line of each key."""
 
     path: Path
     document: Any
@@ -81,7 +81,7 @@ class YamlFile:
         return value
 
     def text(self, mapping: Mapping[str, Any], key: str, about: str) -> str:
-        """A text that must be there and must not be empty."""
+        """The text of a required key, which must not be empty."""
         if key not in mapping:
             raise Usage(f"{self.where(mapping, key)}: {about} has no {key!r}", expected=f"{key}: a text")
         value = mapping[key]
@@ -105,7 +105,7 @@ class YamlFile:
 
 
 def read_raw(path: Path) -> bytes:
-    """What is in the file. Raises `Usage`."""
+    """The content of the file. Raises `Usage`."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -143,7 +143,7 @@ def parse(path: Path, raw: bytes) -> Any:
 
 
 def expand_aliases(document: Any) -> None:
-    """Write out, in place, what each alias and each merge (`<<: *name`) stands for."""
+    """Replace, in place, each alias and each merge (`<<: *name`) by its content."""
     seen: set[int] = set()
     pending = [document]
     while pending:
@@ -200,19 +200,19 @@ class YamlEditor:
 
     @property
     def document(self) -> Any:
-        """What the text holds now. Raises `Usage` for what is not YAML."""
+        """The document in the current text. Raises `Usage` for invalid YAML."""
         return parse(self.path, self.text.encode())
 
     def set(self, path: Sequence[str | int], value: str) -> None:
-        """Give the key of a mapping, or an entry of a list, a text; mapping and entry are there."""
+        """Set a key of a mapping, or an entry of a list, to a text; the mapping or entry must exist."""
         self._put(path, value, as_item=False)
 
     def append(self, path: Sequence[str | int], value: str) -> None:
-        """Add a text to the list at `path`; a list that is missing or empty is started."""
+        """Add a text to the list at `path`; a missing or empty list is created."""
         self._put(path, value, as_item=True)
 
     def remove(self, path: Sequence[str | int]) -> None:
-        """Remove a key or a list entry, and what holds it where nothing else is left there; comments stay."""
+        """Remove a key or a list entry, and its parent if that is then empty; comments stay."""
         chain, rest = self._locate(path)
         if rest:
             raise self._refusal(path)
@@ -313,7 +313,7 @@ class YamlEditor:
         return len(self.text[: node.start].rstrip(" ")), line_end, after
 
     def _splice(self, start: int, end: int, text: str, wanted: Any) -> bool:
-        """Put the text there if that makes the document exactly the wanted one; returns whether it did."""
+        """Insert the text if that gives exactly the wanted document; returns whether it did."""
         changed = self.text[:start] + text + self.text[end:]
         with contextlib.suppress(Usage):  # not YAML with this text
             if start >= 0 and (_unshared(parse(self.path, changed.encode())) or {}) == wanted:
@@ -360,7 +360,7 @@ def _descend(document: Any, path: Sequence[Any]) -> Any:
 
 
 def _unshared(node: Any) -> Any:
-    """The document as plain collections of its own, so that a change in one place is none where an alias stands."""
+    """A copy in plain collections that shares nothing, so that a change in one place does not change its aliases."""
     if isinstance(node, Mapping):
         return {key: _unshared(value) for key, value in node.items()}
     return [_unshared(value) for value in node] if isinstance(node, list) else node
@@ -386,7 +386,7 @@ class _Node:
     entries: tuple[_Entry, ...] = ()
     """Key and value; the key is None in a list."""
     value: str | None = None
-    """Of a scalar; None for an alias or a collection."""
+    """The text of a scalar; None for an alias or a collection."""
 
     def child(self, key: str | int) -> _Entry | None:
         if isinstance(key, int):
