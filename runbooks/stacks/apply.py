@@ -45,7 +45,7 @@ def show_preview(session: Session, service: Service, step: str) -> StackPlan:
 
 
 def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
-    """Ask for approval of the plan as shown. Raises `NotApproved`; `again` is the command to name then.
+    """Ask for approval of the plan as shown. Raises `NotApproved`, which names the command `again`.
 
     The lab needs none. `yes` stands for a user's y; it never covers what is destructive or takes objects over.
     Raises `Refused` for objects that are in the way, which no approval covers.
@@ -100,7 +100,7 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
 
 
 def refuse_held(session: Session, stack: Stack) -> None:
-    """Raise `Refused` while another run holds the stack: what it makes is not in the state yet."""
+    """Raise `Refused` while another run holds the stack: the objects it makes are not in the state yet."""
     for held in holders_of(session, stack) or ():
         raise Refused(
             f"another run holds the stack of {stack.service}: {held.describe()}",
@@ -118,7 +118,7 @@ class Progress:
     failed: list[str] = field(default_factory=list)
     not_started: list[str] = field(default_factory=list)
     stale: set[str] = field(default_factory=set)
-    """To be previewed before they are applied."""
+    """Services that must be previewed again before they are applied."""
 
 
 def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, parallel: int = 0) -> Progress:
@@ -194,7 +194,7 @@ def _apply_wave(
 
 
 def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[str]) -> bool:
-    """Whether it has to wait: for a stack it needs that waits itself, or to be previewed again.
+    """Whether it has to wait, for a stack it needs that waits itself, or for a new preview.
 
     An unchanged one is compared again only after a producer of it was applied: else nothing is done with it.
     """
@@ -212,7 +212,7 @@ def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[
 
 
 def refuse_unsettled(names: Sequence[str], again: str) -> None:
-    """Raise `Refused` for what was previewed again and again, and changed each time before it could be applied."""
+    """Raise `Refused` for plans that were made `ATTEMPTS` times and changed each time before they could be applied."""
     if names:
         raise Refused(
             f"what determines the plan of {', '.join(names)} keeps changing",
@@ -222,7 +222,7 @@ def refuse_unsettled(names: Sequence[str], again: str) -> None:
 
 
 def _is_stale(session: Session, plan: StackPlan) -> bool:
-    """Whether to preview it again: it waited for its producers, or what determines it changed, which is reported."""
+    """Whether to preview it again, as it waited for its producers or its inputs changed. A change is reported."""
     if plan.is_blocked:
         return True
     changed = changed_parts(plan.fingerprint, fingerprint_of(session, session.service(plan.service)))
@@ -296,7 +296,7 @@ def show_result(session: Session, run: Progress, *, again: str) -> None:
 NAME, PORT = "ts_hostname", "port"
 """The outputs with the address that a consumer's provider connects to."""
 PATIENCE = 120.0
-"""Seconds a new device has to join the tailnet and to be known here; the lab's name server knows it at once."""
+"""Seconds within which a new device must join the tailnet and resolve here; in the lab it resolves at once."""
 LAB_PATIENCE = 10.0
 LOOK_AGAIN = 1.0
 
@@ -325,7 +325,7 @@ def await_producer(session: Session, name: str) -> None:
 
 
 def _connection_trouble(host: str, port: int) -> str:
-    """The error of a connection; empty once a server answers."""
+    """Why the connection fails; empty once a server answers."""
     try:
         network.connect(host, port)
     except (OSError, OverflowError, UnicodeError) as error:
@@ -351,7 +351,7 @@ def show_outputs(session: Session, service: Service) -> None:
 
 
 DECIDES_DESTROY = ("state", "target", "settings", "pulumi")
-"""The parts of a fingerprint that determine what destroying a stack does: it runs no program."""
+"""The parts of a fingerprint that determine a destroy, which runs no program."""
 
 
 def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:

@@ -1,4 +1,4 @@
-"""What changed: the files of a branch and the services they touch; or what differs from what was applied."""
+"""Finds what changed: the files of a branch and the services they touch, or what differs from the last apply."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LIB, CHARTS, LOCK = "pulumi/lib/", "charts.yaml", "uv.lock"
 ENVIRONMENT = re.compile(r"environments/(.+)\.ya?ml")
 SETTINGS = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml|targets\.yaml|charts\.yaml|environments/.+\.ya?ml")
 PACKAGES = ("pyproject.toml", LOCK)
-"""Settings that are named as a whole."""
+"""Files that the list of changed settings names without their keys."""
 LIB_IMPORT = re.compile(r"^\s*(?:from|import)\s+lib\.(\w+)", re.MULTILINE)
 CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
 STACK_CONFIG = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml")
 
 
 def choose_changed(session: Session, since: str) -> tuple[str, ...]:
-    """The services that changed, which is reported. Raises as `read_change` does."""
+    """Find and report the services that changed. Raises as `read_change` does."""
     names = changed_services(session, since)
     origin = f"since {since}" if since else "since it was last applied from here"
     session.reporter.line(
@@ -75,7 +75,7 @@ class BranchChange:
     """Everything since the checkout left its base, committed or not."""
 
     fork: str
-    """The commit where the two parted."""
+    """The commit where checkout and base parted."""
     forked: datetime
     """When that commit was made."""
     subjects: tuple[str, ...]
@@ -181,7 +181,7 @@ def changed_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:
 
 
 def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of everything that is not a mapping; a secret and a list count as a whole, `{}` is nothing."""
+    """Path and value of everything that is not a mapping. A secret and a list count as a whole; `{}` is left out."""
     if not isinstance(document, Mapping) or set(document) == {"secure"}:
         if path:
             yield path, document

@@ -1,4 +1,4 @@
-"""From a service to its charts' objects: the program names charts and values, helm renders them."""
+"""Renders a service's charts: the program names charts and values, helm renders them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOOKS = "what pulumi leaves out of it"
 SOURCE = "charts:source"
 USES_CHARTS = "lib.charts"
 PLACEHOLDER = "0123456789abcdef" * 4
-"""Stands for every secret: charts get the names of Secrets, never values, so it is in nothing that is rendered."""
+"""Replaces every secret. Charts get names of Secrets, never values, so no rendered object holds it."""
 PROGRAM_TIMEOUT = 120.0
 
 
@@ -97,7 +97,7 @@ def render(session: Session, chart: Chart) -> tuple[Manifest, ...]:
 
 
 def report(session: Session, chart: Chart, *, text: bool) -> None:
-    """Render the chart: one table of what is there, and one line for each hook that is not."""
+    """Render the chart. Print one table of its objects, and one line for each hook that pulumi leaves out."""
     manifests = render(session, chart)
     there = [manifest for manifest in manifests if not manifest.hooks]
     rows = [(manifest.kind, manifest.name, manifest.namespace or "-", manifest.source) for manifest in there]
@@ -167,7 +167,7 @@ def pin_exists(session: Session, chart: Chart) -> Finding:
 
 
 def local_copy(session: Session, service: Service, chart: Chart) -> Chart | None:
-    """The chart in the folder that the stack's `charts:source` names, where it is one."""
+    """The chart's copy in the stack's `charts:source`, if that is a folder."""
     source = StackFile.read(session.stack(service).settings_file).config.get(SOURCE)
     if not isinstance(source, str) or "://" in source:
         return None

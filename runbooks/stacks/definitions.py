@@ -27,7 +27,7 @@ SECRET = "fn::secret"  # noqa: S105 - the name of ESC's function
 STACKS = "fn::open::pulumi-stacks"
 EMPTY = (None, "")
 NAMES = ("name", "id", "key")
-"""Keys that name a list entry. No other key does: two hooks of one region are two hooks."""
+"""Keys that identify a list entry. Other keys do not: two hooks may have the same region."""
 
 KeyPath = tuple[str | int, ...]
 
@@ -66,7 +66,7 @@ def read_definition(root: Path, name: EnvironmentName) -> CommentedMap:
 
 
 def read_live(text: str, name: EnvironmentName) -> CommentedMap:
-    """The definition as the backend has it; an empty one is an empty map."""
+    """Parse the backend's definition; an empty one is an empty map."""
     document = parse(Path(name.short), text.encode())
     if document is None:
         return CommentedMap()
@@ -76,7 +76,7 @@ def read_live(text: str, name: EnvironmentName) -> CommentedMap:
 
 
 def refuse_values(document: Any, path: Path) -> None:
-    """Raise `Usage` for a secret whose value is in the file."""
+    """Raise `Usage` if the file holds the value of a secret."""
     paths = [below_values(where) for where, node in secrets_in(document) if node[SECRET] not in EMPTY]
     if paths:
         set_it = f"./inv esc.set {path.parent.name}/{path.stem} {shlex.quote(property_path(paths[0]))}"
@@ -160,7 +160,7 @@ def shown_path(path: KeyPath) -> str:
 
 
 def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
-    """Raise `Refused` where a secret set at `path` would take the place of something else than a secret.
+    """Raise `Refused` if a secret set at `path` would replace something that is not a secret.
 
     The CLIs replace any value at that path: a map with every secret in it, or the reference to a stack.
     """
@@ -187,7 +187,7 @@ def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
 
 
 def holding_entry(document: Any, path: KeyPath) -> str:
-    """The innermost list entry that holds `path`, as it is shown; empty where the path leads through none."""
+    """The innermost list entry on `path`, as it is shown; empty if the path leads through no list."""
     entry, node = "", document
     for part in path:
         is_entry = isinstance(node, list)
@@ -198,7 +198,7 @@ def holding_entry(document: Any, path: KeyPath) -> str:
 
 
 def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentName) -> None:
-    """Raise `Refused` where an index in `path`, below `values`, is another entry live than in the file."""
+    """Raise `Refused` if an index in `path`, below `values`, means another entry on the backend than in the file."""
     there, here = _child(live, "values"), _child(wanted, "values")
     for depth, part in enumerate(path):
         if isinstance(there, list) and isinstance(part, int):
@@ -221,7 +221,7 @@ def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentN
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What identifies a list entry; every text is JSON with sorted keys, so that `1`, `"1"` and `true` differ."""
+    """The identity of a list entry. Every text is JSON with sorted keys, so that `1`, `"1"` and `true` differ."""
 
     exact: str = field(repr=False)
     """The whole entry with its secrets, for comparison only."""
@@ -230,7 +230,7 @@ class Entry:
     rest: str
     """The entry without its secrets; empty when nothing is left that could identify it."""
     names: Mapping[str, str]
-    """Its values at the keys of `NAMES`, where they are a text or a number."""
+    """Its values at the keys of `NAMES`, if they are texts or numbers."""
 
     @classmethod
     def of(cls, node: Any) -> Entry:
@@ -251,7 +251,7 @@ def _canonical(node: Any) -> str:
 
 
 def _without_secrets(node: Any) -> Any:
-    """The node without the secrets in it; an empty list for a secret itself."""
+    """A copy of the node without the secrets in it; an empty list if the node is a secret."""
     if _is_map(node):
         return {key: _without_secrets(inner) for key, inner in node.items() if not _is_secret(inner)}
     if isinstance(node, list):
@@ -260,7 +260,7 @@ def _without_secrets(node: Any) -> Any:
 
 
 def _identifies(rest: Any) -> bool:
-    """Whether anything is left that the file's author wrote: a value, or a key that is not a function's."""
+    """Whether the rest can identify an entry: it has a value, or a key that is not a function's."""
     if isinstance(rest, Mapping):
         return any(not str(key).startswith("fn::") or _identifies(inner) for key, inner in rest.items())
     return any(_identifies(inner) for inner in rest) if isinstance(rest, list) else True
@@ -268,16 +268,16 @@ def _identifies(rest: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """Which entry of the other list an entry is."""
+    """The match of a list entry in the other list."""
 
     index: int | None = None
-    """`None` when it is none of them, or when that cannot be decided."""
+    """Index in the other list; `None` if there is no match, or it cannot be decided."""
     doubt: str = ""
     """Why it cannot be decided."""
 
 
 def match_entries(old_nodes: Sequence[Any], new_nodes: Sequence[Any]) -> list[Match]:
-    """For each entry of the old list its match in the new one: by its rest, else by a name that is unique in both.
+    """Match each entry of the old list to the new one, by its rest, else by a name that is unique in both.
 
     Lists that are equal but for the values of their secrets match index by index, even where entries are
     identical: no edit was made, so every secret stays where it is.
@@ -323,10 +323,10 @@ def _match_by_name(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """A list entry with secrets that are set live, and that may be one entry of the file or another."""
+    """A list entry with secrets set on the backend, which could be one of several entries of the file."""
 
     path: KeyPath
-    """Of the entry, in the live definition."""
+    """The entry's path in the backend's definition."""
     entry: str
     """The entry as it is shown, without its secrets."""
     why: str
@@ -334,22 +334,22 @@ class Doubt:
 
 @dataclass(kw_only=True)
 class Carried:
-    """A definition ready to be pushed: the file's, with the secrets that are set live."""
+    """A definition ready to be pushed: the file's, with the secrets that are set on the backend."""
 
     document: CommentedMap
     kept: list[KeyPath] = field(default_factory=list)
-    """Places in the file that have their secret of the backend."""
+    """Places in the file that got their secret from the backend."""
     added: list[KeyPath] = field(default_factory=list)
-    """Secrets that are set live although the file does not name them."""
+    """Secrets that are set on the backend although the file does not name them."""
     lost: list[KeyPath] = field(default_factory=list)
     """Secrets that a push would delete, by their live paths."""
     doubts: list[Doubt] = field(default_factory=list)
-    """List entries whose entry in the file is in doubt; with any, the document must not be pushed."""
+    """List entries without a certain match in the file; with any of them, the document must not be pushed."""
     empty: list[KeyPath] = field(default_factory=list)
-    """Places of the file for which nothing is set yet."""
+    """Places in the file whose secret is not set yet."""
 
     def carry(self, live: Any, document: Any, at: KeyPath, to: KeyPath) -> None:
-        """Walk both definitions side by side; `at` is a path of the live one, `to` of the file."""
+        """Walk both definitions side by side; `at` is a path of the backend's, `to` one of the file's."""
         if not _set_secrets(live):
             return
         if _is_secret(live) and _is_secret(document):
@@ -394,7 +394,7 @@ class Carried:
 
 
 def carry_over(wanted: CommentedMap, live: Any) -> Carried:
-    """The file's definition with every secret that is set live.
+    """The file's definition with every secret that is set on the backend.
 
     A secret follows the keys of maps and the identity of list entries, never a position in a list. What cannot be
     carried over is `lost` or in `doubts`.
@@ -408,7 +408,7 @@ def carry_over(wanted: CommentedMap, live: Any) -> Carried:
 
 
 def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
-    """Raise `Refused` where pushing the definition would delete a secret that is set live, or may move it."""
+    """Raise `Refused` if pushing the definition would delete a secret that is set on the backend, or may move it."""
     if carried.doubts:
         lines = [f"{shown_path(doubt.path)} {doubt.entry}: {doubt.why}" for doubt in carried.doubts]
         raise Refused(
@@ -431,7 +431,7 @@ def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
 
 
 def _emptying(name: EnvironmentName, path: KeyPath) -> str:
-    """The command that empties the list on the backend, by a path without an index; references to it stay valid."""
+    """The command that empties the list on the backend. Its path has no index, so references to the list stay valid."""
     below = below_values(path)
     # The way to the outermost list of the path, or to the function whose argument it is.
     whole = tuple(itertools.takewhile(lambda part: isinstance(part, str) and not part.startswith("fn::"), below))
@@ -462,7 +462,7 @@ class StackRead:
     """One entry of `pulumi-stacks`."""
 
     path: KeyPath
-    """Of the entries' result: `${stacks.postgresql.host}` begins with it."""
+    """Where the outputs are found: `${stacks.postgresql.host}` begins with this path."""
     local: str
     entry: CommentedMap = field(repr=False)
 
@@ -528,7 +528,7 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 def differences(old: Any, new: Any, path: KeyPath = ()) -> list[str]:
-    """Where the definitions differ in meaning, one line each: comments, order of keys and layout do not count.
+    """One line for each difference in meaning: comments, order of keys and layout do not count.
 
     `+` is only in the new one, `-` only in the old one, `~` in both, `>` at another index of its list. Lists are
     compared entry by entry; the path of an entry has its new index, that of a removed one its old index. No line holds
@@ -543,7 +543,7 @@ def differences(old: Any, new: Any, path: KeyPath = ()) -> list[str]:
 
 
 def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[str]:
-    """A map, or a list of more than plain values, that is added or removed as a whole is shown value by value."""
+    """The lines of one key. A map, or a list of more than plain values, that is new or gone is shown value by value."""
     if key in old and key in new:
         return differences(old[key], new[key], where)
     node = new[key] if key in new else old[key]
@@ -573,7 +573,7 @@ def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[str]:
 
 
 def _pair_entries(old: Sequence[Any], new: Sequence[Any]) -> dict[int, int]:
-    """New index to old index: equal entries first, in order, then the same entry changed."""
+    """New index → old index: first equal entries, in order, then entries that changed but keep their identity."""
     exact = [_canonical(node) for node in new]
     pairs: dict[int, int] = {}
     for before, node in enumerate(old):

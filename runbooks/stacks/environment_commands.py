@@ -1,4 +1,4 @@
-"""Commands that run with an environment's variables: reading ones only, masked, with their own exit code."""
+"""Runs commands with an environment's variables: only commands that read, masked, with their own exit code."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ READING: Mapping[str, frozenset[str]] = {
     ),
     "esc": words("env-diff env-get env-ls version"),
 }
-"""What each tool may do here. A word with a dash is two words of the command line."""
+"""Tool → its allowed commands. A dash joins two words of the command line."""
 PRINTING_SECRETS: Mapping[str, frozenset[str]] = {
     "pulumi": words("env-open esc-open"),
     "helm": words("get-all get-hooks get-manifest get-values"),
     "esc": words("open env-open"),
 }
-"""They print secrets in plaintext that the masker does not know."""
+"""Tool → commands that print plaintext secrets that the masker does not know."""
 OF_SECRETS = re.compile(r"(?:^|[,/])secrets?(?:\.[^,/]*)?(?:[,/?]|$)", re.IGNORECASE)
 """Secrets among the resources of a kubectl command: `secret/x`, `pods,secrets`, `/api/v1/namespaces/x/secrets`."""
 WITHOUT_VALUES = frozenset({"", "name", "wide"})
@@ -60,7 +60,7 @@ PLAINTEXT = ("--show-secrets", "--reveal")
 
 
 def words_after_dashes(argv: Sequence[str], remainder: str) -> list[str]:
-    """The command behind `--`, word by word as the shell gave it. Raises `Usage` when there is none."""
+    """The words of the command behind `--`, as the shell passed them. Raises `Usage` if there is none."""
     command = list(argv[argv.index("--") + 1 :]) if "--" in argv else remainder.split()
     if not command:
         raise Usage("no command was given", expected="a command behind --", next_step=EXAMPLE)
@@ -127,7 +127,7 @@ def _verbs(line: Sequence[str]) -> Iterator[str]:
 
 
 def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequence[str]) -> Stack | None:
-    """The stack of a pulumi command that names no project: that of the service that the environment is for.
+    """The stack for a pulumi command that names no project: the stack of the environment's service.
 
     `None` for other commands, and in a project's own folder. Raises `NotFound` for an unknown service.
     """

@@ -1,4 +1,4 @@
-"""ESC environments of a run: open one with its secrets masked, compare it with its file, push the file."""
+"""ESC environments: opens one with its secrets masked, compares it with its file, pushes the file."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
 
 
 def waits_for(session: Session, name: EnvironmentName) -> list[str]:
-    """Services that have no outputs yet, of those whose outputs the environment's file reads."""
+    """The services whose outputs the environment's file reads, and which have no outputs yet."""
     if name.short not in definitions.defined_names(session.root):
         return []
     read = {stack.project for stack in definitions.stacks_read(definitions.read_definition(session.root, name))}
@@ -187,7 +187,7 @@ def as_bound(session: Session, service: Service, path: Path, name: EnvironmentNa
 
 
 def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, task: str = "esc.bind") -> Service:
-    """The service to bind: the named one, else the one whose environment it is. `task` is for the message."""
+    """The service to bind: the named one, else the one that the environment is for. `task` is for the message."""
     if service:
         return session.service(service)
     owners = {entry.environment: entry for entry in session.services if entry.environment}
@@ -254,13 +254,13 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
 
 
 def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
-    """Config values both in the stack config and in the environment: the file wins."""
+    """Keys that are both in the stack config and in the environment. The file's values win."""
     provided = {full_key(service.project_name, key) for key in opened.settings}
     return [key for key in file.config if key in provided]
 
 
 def check_values(session: Session, service: Service, file: StackFile, opened: Sequence[Opened]) -> None:
-    """Raise `Usage` with every value that the program would refuse: its type, its form, one that is missing.
+    """Raise `Usage` with every value that is missing or that the program would refuse.
 
     `opened` are the environments in the order in which they are bound; the stack config wins over them.
     """

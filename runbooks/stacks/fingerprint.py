@@ -1,4 +1,4 @@
-"""What determines the plan of a stack, as one hash for each part.
+"""Hashes everything that determines the plan of a stack, one hash for each part.
 
 A plan is compared by them right before it is applied: two equal fingerprints lead to the same plan.
 """
@@ -24,7 +24,7 @@ STACK_CONFIG = re.compile(r"^Pulumi\..+\.yaml$")
 
 
 def fingerprint_of(session: Session, service: Service) -> dict[str, str]:
-    """Everything that determines the plan of the service's stack, read again at each call: part → hash."""
+    """Read everything that determines the plan of the service's stack, again at each call: part → hash."""
     stack = session.stack(service)
     settings, state = read_settings(session, stack), states.state_file(session, stack)
     parts = files_of(session, stack) | {

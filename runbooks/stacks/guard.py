@@ -1,6 +1,6 @@
-"""The guard: is the cluster behind the target's context the one that was pinned? Asked before preview and before up.
+"""The guard: before preview and before up, it checks that the target's context leads to the pinned cluster.
 
-pulumi itself previews plain resources happily against a cluster that is not there, so nothing starts before this.
+pulumi itself previews plain resources even when the cluster does not exist, so nothing starts before this check.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]
 
 
 def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
-    """kubectl for a target, with a cache per cluster: after a reset of the lab another one answers on the same port."""
+    """kubectl for a target. Each cluster has its own cache, as a new lab answers on the old lab's port."""
     cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
     env = login_variables(context) | {"KUBECACHEDIR": str(cache)}
     return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
@@ -171,8 +171,8 @@ def check_stack_settings(
 def check_opened(target: Target, opened: Opened, name: str) -> None:
     """Refuse the ESC environment `name`, opened, when it points pulumi at another cluster, by variable or setting.
 
-    Also refuses variables that would change what pulumi does unseen: it sets them in its own process, where the
-    allow-list of a run's children does not reach. Raises `Refused`.
+    Also refuses variables that silently change what pulumi does. pulumi sets them in its own process, so the allow-list
+    of a run's children does not remove them. Raises `Refused`.
     """
     next_step = f"remove it from environments/{name}.yaml, then ./inv esc.apply {name}"
     # The keys of `files` are variables too: each names a temporary file.

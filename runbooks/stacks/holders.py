@@ -1,4 +1,4 @@
-"""Which run holds a stack, and how `cancel` removes its lock.
+"""Finds the run that holds a stack, and removes its lock for `cancel`.
 
 A file backend has locks, the cloud reports the update. `pulumi cancel` on a file backend deletes the lock while the
 other run continues, so it is called only when that process is known to be gone, or after a user who was shown the

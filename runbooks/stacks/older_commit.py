@@ -49,7 +49,7 @@ def check_out(session: Session, commit: str) -> Iterator[Path]:
 
 
 def share_environment(root: Path, folder: Path) -> None:
-    """Let the old programs run in this checkout's Python environment, and leave it as it is.
+    """Let the old programs use this checkout's Python environment without changing it.
 
     They find it by its place in the checkout. pulumi has uv sync it before every run: an old lock file would change the
     environment that every other run uses.
@@ -68,7 +68,7 @@ def remove(session: Session, folder: Path) -> None:
 
 
 def remove_abandoned(session: Session) -> None:
-    """Remove what killed runs left, unless the run is alive or a pulumi that it started still works there."""
+    """Remove what killed runs left. A checkout stays while its run, or a pulumi that it started, is alive."""
     for folder in sorted((session.state_dir / "worktrees").glob("*-*-*")):
         pid = folder.name.split("-")[1]
         projects = {str(path.parent) for path in (folder / "pulumi").rglob("Pulumi.yaml")}

@@ -1,4 +1,4 @@
-"""What a killed update leaves in the state: operations whose result is unknown, and the one way to settle them.
+"""Settles the pending operations that a killed update leaves in the state, whose results are unknown.
 
 pulumi keeps a creation whose end it did not see (docs/decisions/0020), so the cluster is asked: what exists is taken
 into the state, the rest is dropped. Nothing in the cluster changes.
@@ -75,7 +75,7 @@ def manager_of(session: Session, manifest: Json, namespace: str) -> str:
 
 
 def describe_result(urn: str, manager: str | None, *, is_unrecorded: bool, can_be_found: bool) -> str:
-    """What became of a pending operation, and what is done about it; `manager` is None without an object."""
+    """Describe the result of a pending operation, and what is done about it; `manager` is None without an object."""
     if not is_unrecorded:
         return "dropped; the next preview compares what the state has with the program"
     if manager is not None:
@@ -112,7 +112,7 @@ def write_state(session: Session, stack: Stack, document: str, *, taken: Sequenc
 
 
 def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
-    """Raise `Refused` while the state may lack objects that an interrupted update created: they would stay."""
+    """Raise `Refused` while the state may lack objects that an interrupted update created: a destroy misses those."""
     count = sum(kind == "creating" for kind, _ in states.state_of(session, stack).pending)
     if count:
         raise Refused(

@@ -1,4 +1,4 @@
-"""What a run would do, as data: each change with its rank, the plan of a stack, the plan of a run."""
+"""The plan as data: each change with its rank, the plan of a stack, the plan of a run."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Change:
     rank: Rank
     why: str = ""
     adopts: bool = False
-    """Of what exists already: pulumi would take it over instead of failing."""
+    """Whether pulumi would take over an existing object instead of failing."""
 
     @property
     def verb(self) -> str:
-        """What is done, in a word: all halves of a replace are one."""
+        """The change in one word; all steps of a replace are one."""
         if self.rank is Rank.EXISTING:
             return "adopt" if self.adopts else "in the way"
         if self.step.op == "same":
@@ -76,22 +76,22 @@ class StackPlan:
     preview: Preview | None = None
     """`None` while it is blocked."""
     waits_for: tuple[str, ...] = ()
-    """Producers that have no outputs yet: with made-up values a preview would lie."""
+    """Producers that have no outputs yet; a preview with made-up values would mislead."""
     changes: tuple[Change, ...] = ()
     leftovers: tuple[str, ...] = ()
-    """URNs of old halves that an earlier, failed replace left to be deleted; pulumi's preview does not show them."""
+    """URNs of old objects that a failed replace left to be deleted; pulumi's preview does not show them."""
     incomplete: tuple[str, ...] = ()
-    """Components whose objects are not known before they are applied; creating those belongs to the approval."""
+    """Components whose objects are unknown before they are applied; the approval covers creating those."""
     existing: Mapping[str, str] = field(default_factory=dict)
     """URN of what would be created and is in the cluster already → its owner."""
     adopts: bool = False
     """Pulumi would take over whatever exists already (`kubernetes:upsertExistingObjects`) instead of failing."""
     writes_outputs: bool = False
-    """Nothing changes, but program or settings did since the outputs were last written from here."""
+    """No resource changes, but program or settings have changed since the outputs were last written from here."""
     unchanged_since: str = ""
     """When its inputs were last found to need no change (`14:02`); it was not previewed again."""
     asked_because: tuple[str, ...] = ()
-    """Why it was previewed where a record might have saved that: `NO_RECORD`, what changed, what cannot be recorded."""
+    """Why no record replaced the preview: `NO_RECORD`, the changed parts, or what cannot be recorded."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What determines the plan, as one hash each (`fingerprint.py`): two equal ones lead to the same plan."""
 
@@ -118,12 +118,12 @@ class StackPlan:
 
     @property
     def takes_over(self) -> bool:
-        """Objects of others become this stack's own; with an incomplete preview it is unknown which."""
+        """Whether it takes over objects of others; an incomplete preview does not show which."""
         return self.adopts and bool(self.existing or self.incomplete)
 
     @property
     def in_the_way(self) -> tuple[Change, ...]:
-        """What exists already, so that pulumi would fail to create it."""
+        """Existing objects that pulumi would fail to create."""
         return tuple(change for change in self.changes if change.rank is Rank.EXISTING and not change.adopts)
 
     @property
@@ -207,7 +207,7 @@ def rank_existing(step: Step, owner: str, *, adopts: bool) -> Change:
 
 
 def rank_step(step: Step) -> Change:
-    """Rank one step; what is destructive needs the typed name of its service."""
+    """Rank one step. A destructive one needs its service's name typed."""
     why = why_destructive(step)
     if why:
         return Change(step=step, rank=Rank.DESTRUCTIVE, why=why)
@@ -233,7 +233,7 @@ def why_destructive(step: Step) -> str:
 
 
 def is_forgotten(step: Step) -> bool:
-    """A delete that only pulumi's state sees (`retainOnDelete`): the object stays in the cluster."""
+    """Whether the delete only changes pulumi's state (`retainOnDelete`): the object stays in the cluster."""
     return step.op == "delete" and step.old is not None and step.old.retained
 
 

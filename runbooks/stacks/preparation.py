@@ -1,4 +1,4 @@
-"""A stack made ready for its first command: the lab makes what is missing, a real target names it."""
+"""Makes a stack ready for its first command. The lab creates what is missing; a real target's error names it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIGS = "the folder of the lab's stack configs"
 
 
 def prepare(session: Session, service: Service) -> Stack:
-    """The service's stack, ready for its first command. Done once a run.
+    """Prepare the service's stack for its first command, once a run, and return it.
 
     On the lab its config is brought up to date, and stack and secrets are made where they are missing. On a real target
     stack and secrets must be there: raises `NotFound` or `Usage` with the command that makes them. On both its secrets
@@ -44,7 +44,7 @@ def prepare(session: Session, service: Service) -> Stack:
 
 
 def set_up(session: Session, service: Service) -> Stack:
-    """The service's stack, which exists with its own config; bound environments are not opened.
+    """Find the service's stack and check its own config, without opening bound environments.
 
     Raises `NotFound` or `Usage` on a real target where stack or secrets are missing.
     """
@@ -67,7 +67,7 @@ def set_up(session: Session, service: Service) -> Stack:
 
 
 def find_stack(session: Session, service: Service) -> Stack:
-    """The service's stack, which exists: the lab makes it with its secrets where it is missing.
+    """Find the service's stack. The lab creates a missing one, with its secrets.
 
     Raises `NotFound` on a real target: no run creates a stack there by itself, so that a typo makes none.
     """

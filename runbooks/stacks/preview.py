@@ -1,4 +1,4 @@
-"""From services to one plan: each stack is previewed as soon as what it needs was, and nothing is applied."""
+"""Makes one plan for several services: previews each stack as soon as those it needs are, and applies nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def choose(session: Session, names: Sequence[str], *, only: bool = False) -> lis
 
 
 def announce(session: Session, named: Sequence[Service], service_layers: Sequence[Sequence[Service]]) -> None:
-    """Report what a deployment is going to do, and lay out its steps."""
+    """Report what a deployment will do, and show its steps."""
     names = {service.name for service in named}
     needed = [service.name for layer in service_layers for service in layer if service.name not in names]
     needs = f", which needs {', '.join(needed)}" if needed else ""
@@ -96,7 +96,7 @@ def plan_run(
     fresh: bool = False,
     parallel: int = 0,
 ) -> RunPlan:
-    """Preview every stack of the run, each as soon as what it needs was previewed; `fresh` also those on record.
+    """Preview every stack of the run, each as soon as those it needs are previewed; `fresh` also those on record.
 
     Raises the first failure after its whole layer was tried; what else runs by then is waited for. `keep_going` is for
     what only looks: every stack is previewed, and the plan has the failures.
@@ -137,7 +137,7 @@ def plan_run(
 
 
 def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
-    """Report each failure once, with all services it was met at, and raise the one with the highest exit code."""
+    """Report each failure once, with all services that have it, and raise the one with the highest exit code."""
     by_text: dict[str, list[str]] = {}
     for name, error in failures.items():
         text = re.sub(rf"\b{re.escape(name)}\b", "*", "\n".join(error.lines()))
@@ -152,7 +152,7 @@ def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
 
 
 OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\S+, but has ")
-"""No registry has the newest providers; `lab.status` shows which ones the lab has."""
+"""A warning that the lab leaves out: no registry has the newest providers. `lab.status` shows the lab's versions."""
 
 
 def plan_stack(session: Session, service: Service, *, changing: Collection[str] | None = None) -> StackPlan:
@@ -187,7 +187,7 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
 def _preview_changes(
     session: Session, stack: Stack, fingerprint: Mapping[str, str], record: Record | None
 ) -> StackPlan:
-    """Preview the stack. Without changes its inputs are recorded; with one, what the record says no longer holds."""
+    """Preview the stack. Without changes, record its inputs; with a change, remove the record."""
     writes_outputs = not is_last_applied(session, fingerprint, record)
     files = files_of(session, stack)
     command, read = record_reads(session, pulumi.preview(stack), stack)
@@ -280,7 +280,7 @@ TAKES_OVER = "kubernetes:upsertExistingObjects"
 
 
 def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
-    """URN → owner of what the preview would create and the cluster has already."""
+    """URN → owner of each object that the preview would create and that the cluster has already."""
     found = find_existing(preview, session.kubectl, session.runner)
     if found:
         begun = {urn for kind, urn in states.state_of(session, stack).pending if kind == "creating"}
@@ -327,7 +327,7 @@ def manifest_of(step: pulumi.Step) -> Json | None:
 
 
 def _is_object(found: Found, manifest: Json) -> bool:
-    """A kind without namespaces is found without one; an object without a namespace in the context's own."""
+    """Whether the found object is this one. A kind may have no namespaces; the default is the context's namespace."""
     metadata = manifest["metadata"]
     is_same_name = (found.api_version, found.kind, found.name) == (
         manifest["apiVersion"],

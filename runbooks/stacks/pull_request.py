@@ -51,7 +51,7 @@ As recorded since {since}, when the commit {fork} was made:
 
 {gaps}"""
 OTHER_FILES = ("destroy.", "rollback.")
-"""Tasks whose previews are not of the checked out files: of none, or of an older commit."""
+"""Tasks whose previews do not show the checked out files, but an older commit or no program at all."""
 PROJECT_FILE = "Pulumi.yaml"
 
 
@@ -92,7 +92,7 @@ class StackPreview:
     service: str
     target: str
     state: str
-    """Its changes, counted; else `unchanged`, or what it waits for."""
+    """Its counted changes, or `unchanged`, or the producers it waits for."""
     changes: tuple[str, ...]
     """`delete Secret old  (deleted)`, gravest first."""
 
@@ -104,7 +104,7 @@ class Run:
     began: datetime
     task: str
     command: str
-    """As it was typed, behind `./inv`."""
+    """The command as typed after `./inv`."""
     target: str
     """Empty for a run without one."""
     exit_code: int | None
@@ -235,7 +235,7 @@ def when(moment: datetime) -> str:
 
 
 def one_line(text: str) -> str:
-    """On one line, and without the end of a code block."""
+    """Put the text on one line, without the end of a code block."""
     return "".join(character if character.isprintable() else " " for character in text).replace("```", "` ` `")
 
 

@@ -1,4 +1,4 @@
-"""Put back what others changed in the cluster: find, show, ask, compare once more, apply.
+"""Puts back what others changed in the cluster: find, show, ask, compare once more, apply.
 
 The program, by its preview, decides what is wanted. An object is put back when it differs from the stack's state, or
 when pulumi cannot apply it because another field manager holds what the program sets. It is applied with
@@ -32,9 +32,9 @@ from runbooks.tools.secret_values import unwrapped
 
 GONE = "it is gone"
 EMPTY = "it is gone, and would be created again, empty: its data does not come back"
-"""Destructive: the user decides between that and a backup."""
+"""Destructive: the user chooses between this and a backup."""
 KEY_CHANGED = re.compile(r"\]\.[^.\[\]]+$")
-"""Of a path: a property of a list item, which may be its key."""
+"""Matches the path of a property of a list item, which may be the item's key."""
 HOLDERS = re.compile(
     r"conflicts? with \"(?P<manager>[^\"]+)\"(?: with subresource \"[^\"]*\")?(?: using \S+?)?(?: at \S+?)?:"
     r"(?:\s+(?:- )?\.[^\n]+)+"
@@ -47,7 +47,7 @@ class Drift:
     """An object that has to be put back, and with what."""
 
     change: Change
-    """From what is in the cluster to what is wanted, as it is shown; secrets are hidden."""
+    """The shown change from the cluster's object to the wanted one; secrets are hidden."""
     wanted: Json = field(repr=False)
     """The object to apply, with its secrets."""
     manager: str
@@ -55,7 +55,7 @@ class Drift:
     is_ahead: bool
     """The stack's state differs from the program."""
     before: Command | None = field(default=None, repr=False)
-    """Runs first: it gives that manager the list items whose keys others changed."""
+    """A command to run first: it gives that manager the list items whose keys others changed."""
 
     @property
     def urn(self) -> str:
@@ -67,7 +67,7 @@ class Drift:
 
     @property
     def determined_by(self) -> tuple[object, ...]:
-        """What must be the same when it is applied as when it was shown."""
+        """The values that must be the same when it is applied as when it was shown."""
         return (self.urn, self.change.why, property_lines(self.change.step), self.wanted, self.manager)
 
 
@@ -77,9 +77,9 @@ class Compared:
 
     drifted: list[Drift]
     beyond: list[Step]
-    """What differs and cannot be applied to the API server, e.g. a role of a database."""
+    """Differences that cannot be applied to the API server, e.g. in a role of a database."""
     plan: StackPlan
-    """What an update would do; nothing is known of it while a conflict stops its preview."""
+    """The plan of an update; unknown while a conflict stops its preview."""
     put_back: int = 0
     """How many objects were put back before."""
 
@@ -151,7 +151,7 @@ def wanted_steps(preview: Preview, changed: Mapping[str, Step], *, is_complete: 
 
 
 def is_applied(resource: StateResource, changed: Step | None) -> bool:
-    """Whether pulumi applies it to the API server. A patch of an object that is gone would make half of one."""
+    """Whether pulumi applies it to the API server. A patch of a deleted object would create half an object."""
     is_lost_patch = changed is not None and changed.op == "delete" and changed.type.endswith("Patch")
     return bool(resource.field_manager) and not resource.pending_delete and not is_lost_patch
 
@@ -178,7 +178,7 @@ def step_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | No
 
 
 def fill_in(value: Any, applied: Any) -> Any:
-    """An object of a preview; what it hides or does not know yet is taken from the state, or left out."""
+    """An object of a preview. Values that it hides or does not know yet come from the state, or are left out."""
     if value in (SECRET, UNKNOWN):
         return applied
     if isinstance(value, Mapping):
@@ -226,7 +226,7 @@ def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: 
 
 
 def take_over(session: Session, step: Step, wanted: Json, manager: str) -> tuple[Command | None, tuple[str, ...]]:
-    """The command that gives the manager the list items whose keys others changed, and the names of those others."""
+    """The command that gives the manager the list items whose keys others changed, and those others' names."""
     if step.op != "update" or not any(KEY_CHANGED.search(each.path) for each in step.changes):
         return None, ()
     name, namespace = wanted["metadata"]["name"], wanted["metadata"].get("namespace", "")
@@ -282,7 +282,7 @@ def take_items(obj: Mapping[str, Any], paths: Iterable[str], manager: str) -> tu
 
 
 def _way_to(obj: Any, path: str) -> list[tuple[str, Any]]:
-    """The way to a list item: fields (`f`) by their names, items (`k`) by what they are; empty where there is none."""
+    """The path to a list item in `managedFields`: fields (`f`) by name, items (`k`) by content; empty without one."""
     way: list[tuple[str, Any]] = []
     for part in split_path(path):
         try:
@@ -303,7 +303,7 @@ def _key(fields: Fields, step: tuple[str, Any]) -> str | None:
 
 
 def _pop(fields: Fields, way: Sequence[tuple[str, Any]], named: str) -> Fields | None:
-    """Take out the item at the way's end, below the keys that lead there; what becomes empty is removed, too.
+    """Remove the item at the path's end from the fields, and the parents that become empty; return it.
 
     `None` when it is not held here, or `named` is not a part of its key.
     """

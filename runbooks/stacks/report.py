@@ -1,6 +1,6 @@
-"""A run as one page to look at (`--report run.html`) or as a comment of a pull request (`--report run.md`).
+"""Writes a run as one page (`--report run.html`) or as a comment for a pull request (`--report run.md`).
 
-Both are made from the run's journal, in which secrets are masked, so that they show what it says and nothing else. The
+Both are made from the run's journal alone, in which secrets are masked. The
 page needs no network and no script: styles, the drawing of the graph and the bars are in it.
 """
 
@@ -21,16 +21,16 @@ from runbooks.tools.pulumi import describe_object
 
 KINDS = (".html", ".md")
 MOST_LINES = 60
-"""Of the Markdown: a comment is read in one look."""
+"""Lines of the Markdown: a comment should fit one screen."""
 MOST_CHANGES, FEW_CHANGES = 200, 12
 """Of one service on the page: beyond the first the rest is counted, up to the second they are not folded."""
 RESULTS = ("failed", "not verified", "drifted", "changes", "applied", "unchanged", "not asked", "blocked")
-"""What a service may be, the gravest first. Every one is a word beside its colour."""
+"""The results of a service, gravest first. Each is shown as a word beside its colour."""
 
 
 @dataclass(kw_only=True)
 class ServiceReport:
-    """What the run says of one service."""
+    """The facts that the run recorded about one service."""
 
     name: str
     plan: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class ServiceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """A run as its journal has it."""
+    """The facts of a run that its journal recorded."""
 
     task: str
     began: str

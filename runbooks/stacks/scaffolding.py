@@ -1,4 +1,4 @@
-"""A new project's folder: the command line, validated; the files, from templates; written as a whole or not at all."""
+"""Writes a new project's folder: validates the command line, fills templates, and writes all files or none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TAKEN = frozenset({"all", "default", HELPERS})
 """Names of tasks, of a namespace and of a folder."""
 
 LABEL = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*")
-"""A DNS label: the Kubernetes namespace, the Service and the name on the tailnet are called like the project."""
+"""A DNS label, since Kubernetes namespace, Service and tailnet name all take the project's name."""
 PART = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LONGEST_FOLDER = 100
 IMAGE = re.compile(
@@ -35,12 +35,12 @@ IMAGE = re.compile(
     r"[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?:v?[0-9][A-Za-z0-9._-]*(@sha256:[0-9a-f]{64})?",
     re.ASCII,
 )
-"""What `VERSIONED_IMAGE` of `pulumi/lib/settings.py` takes, and nothing that needs quoting."""
+"""Accepts what `VERSIONED_IMAGE` of `pulumi/lib/settings.py` accepts, except what needs quoting."""
 ANY_IMAGE = "nginxinc/nginx-unprivileged:1.29.4-alpine"
 """A web server that runs as any user and answers on 8080: the project works before its own image is named."""
 ANY_PORT = "8080"
 PORTS = range(1024, 65536)
-"""Below them is what only root may listen on."""
+"""Only root may listen on lower ports."""
 LONGEST_ABOUT = 90
 NOT_IN_ABOUT = '"\\`|<>'
 """They would end a Python string, a table's cell or a line of the docs."""
@@ -92,7 +92,7 @@ def read_project(
 
 
 def check_name(name: str, services: Sequence[Service]) -> None:
-    """Raise `Usage` unless the name is free and everything that is called by it can be."""
+    """Raise `Usage` unless the name is free and valid for everything that takes it."""
     refuse_option_like("service", name)
     if not LABEL.fullmatch(name):
         raise Usage(
@@ -194,7 +194,7 @@ def write(project: Project, root: Path) -> list[str]:
 
 
 def entry(project: Project) -> str:
-    """The project's entry in the list of services, as it stands there."""
+    """The text of the project's entry in the list of services."""
     return f"""\
     Service(
         name="{project.name}",

@@ -1,4 +1,4 @@
-"""What a service is: one Pulumi project of the platform and what the runbooks need to know of it; and their order."""
+"""The type `Service`: one Pulumi project of the platform with what the runbooks need; and the order of services."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Setting:
     """A setting that a program requires, as its `settings.py` declares it."""
 
     key: str
-    """As in the project's own namespace, or `namespace:key`."""
+    """The key, without the project's own namespace or as `namespace:key`."""
     about: str
     is_secret: bool = False
     generated: bool = False
-    """A random value will do (`--generate`); otherwise the user has to bring it. The lab generates every one."""
+    """Whether a random value is enough (`--generate`); if not, the user provides it. The lab generates all of them."""
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def required_settings(program: Path) -> tuple[Setting, ...]:
 
 
 def _read_class(path: Path, name: str) -> Iterator[Setting]:
-    """Those of the base classes first, as dataclasses have them; a base is imported from a module of `pulumi/`."""
+    """The fields of a class, base classes first, as in dataclasses. A base class comes from a module of `pulumi/`."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -82,11 +82,11 @@ class Reference:
     """A stack reference that a program requires: `<organization>/<project of the producer>/<stack>`."""
 
     setting: str
-    """Of the consumer's own namespace; it has no default."""
+    """The setting that holds the reference, in the consumer's own namespace; it has no default."""
     producer: str
     """The service whose outputs it names."""
     outputs: tuple[str, ...] = ("ts_hostname|host", "port", "username", "password", "k8s_namespace")
-    """What the program reads of them; `a|b` is either. As `pulumi/lib/database.py` asks for them."""
+    """The outputs that the program reads, by default those of `pulumi/lib/database.py`; `a|b` is either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +97,10 @@ class Service:
     folder: str
     """Below `pulumi/`."""
     project: str = ""
-    """Pulumi's name for it; the folder's name when empty."""
+    """Pulumi's project name; when empty, the folder's name."""
     about: str
     namespace: str = ""
-    """The Kubernetes namespace it lives in by default; called like the project when empty."""
+    """Its default Kubernetes namespace; when empty, the project's name."""
     needs: tuple[str, ...] = ()
     reads_outputs_of: tuple[str, ...] = ()
     """Those of `needs` whose stack outputs it reads: the producer of its reference, or what its environment reads.
@@ -139,7 +139,7 @@ class Service:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Keys without a default that its stack files hold in plaintext, besides the reference."""
+        """Required keys that its stack configs hold in plaintext, besides the reference."""
         reference = self.reference.setting if self.reference else ""
         plain = (setting.key for setting in self._in_stack_config if not setting.is_secret)
         return tuple(key for key in plain if key != reference)

@@ -1,4 +1,4 @@
-"""What a run works with, as plain data. `runbooks/run.py` fills it."""
+"""The data that a run works with. `runbooks/run.py` fills it."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from runbooks.tools.stack_config import secrets_provider_of
 
 @dataclass
 class Known:
-    """What this run has read so far. Read and written from several threads."""
+    """The answers that this run has read so far. Several threads read and write it."""
 
     states: dict[str, ClearState] = field(default_factory=dict, repr=False)
-    """By the stack's reference."""
+    """Stack's reference → its state."""
     listed: dict[str, pulumi.StackRow] | None = None
     """The existing stacks, by their references; `None` until they are listed."""
     unlisted: OpsError | None = field(default=None, repr=False)
-    """Why they could not be listed: not tried again for every service, as a silent server costs minutes."""
+    """Why they could not be listed. That is not tried again for every service, as a silent server costs minutes."""
     cloud: Cloud | None = None
     """The backend, once it was asked for."""
     opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
-    """By a stack config and what it binds: opened to prepare the stack, and not yet used for its plan."""
+    """Stack config and its bound environments → the opened environments, until the plan uses them."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
-    """Of outputs in a state file: hash of their text there → hash of the values."""
+    """Hash of the outputs' text in a state file → hash of their values."""
     _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
 
     def one_at_a_time(self, what: str) -> threading.RLock:
@@ -51,7 +51,7 @@ class Known:
         return self._locks.setdefault(what, threading.RLock())
 
     def forget(self, stack: Stack) -> None:
-        """Let the stack's state be read again: it may have changed."""
+        """Forget the stack's state, which may have changed, so that it is read again."""
         self.states.pop(stack.reference, None)
 
 
@@ -87,7 +87,7 @@ class Session:
     kubectl: Kubectl
     tools: Tools
     env: Mapping[str, str] = field(repr=False)
-    """What a pulumi child gets on top of the allow-listed environment."""
+    """Variables that a pulumi child gets besides the allow-listed environment."""
     prepared: dict[str, Stack] = field(default_factory=dict, repr=False)
     known: Known = field(default_factory=Known, repr=False)
     """What the backend reported of the stacks."""
@@ -115,7 +115,7 @@ class Session:
         return find(self.services, name)
 
     def _key_services(self, service: Service) -> dict[str, str]:
-        """The logins of the key services that hold the keys of its stack, and of those whose outputs it reads."""
+        """The login variables for the key services of its stack and of the stacks whose outputs it reads."""
         # pulumi decrypts the outputs of a stack reference with the key of the producer's stack.
         read = (service, *(self.service(name) for name in service.reads_outputs_of))
         files = (self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml" for each in read)

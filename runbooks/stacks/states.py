@@ -1,4 +1,4 @@
-"""What the states of stacks hold: read from a file backend's own file, from the Pulumi Cloud, or by pulumi.
+"""Reads the states of stacks: from a file backend's own file, from the Pulumi Cloud, or through pulumi.
 
 An answer stays in memory until something may have changed the state (`forget`). It is the one in plaintext, so that
 every secret in it is registered with the masker before anything of it is shown.
@@ -26,7 +26,7 @@ from runbooks.tools.stack_config import StackFile
 Answer = TypeVar("Answer")
 
 SUFFIXES = (".gz", ".zst", "")
-"""Of a state file; the first two if the user's pulumi compresses."""
+"""Suffixes of a state file; the first two are of compressed ones."""
 
 
 def has_stack(session: Session, stack: Stack) -> bool:
@@ -59,7 +59,7 @@ def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
 
 
 def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
-    """What the state holds. Its secrets are ciphertext if it comes from a file, else plaintext.
+    """Read the stack's state. Its secrets are ciphertext if it comes from a file, else plaintext.
 
     `after_interrupt`: also in a run that was interrupted.
     """
@@ -70,7 +70,7 @@ def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -
 
 
 def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
-    """What the service's stack exports, secrets as `state_of` has them; nothing where there is no such stack."""
+    """The outputs of the service's stack, secrets as in `state_of`; empty without a stack."""
     stack = session.stack(service)
     return state_of(session, stack).outputs if has_stack(session, stack) else {}
 

@@ -1,4 +1,4 @@
-"""The plan summary that is approved: what would change, gravest first, with the values that differ.
+"""The plan summary that the user approves: the changes, gravest first, with the values that differ.
 
 One description of the plan is made (`summary_data`): the event and the journal get it as it is, a terminal as lines.
 """
@@ -78,7 +78,7 @@ def summary_data(plan: RunPlan, *, diff: bool = False, mask: Callable[[str], str
 
 
 def _change_data(change: Change, *, diff: bool, mask: Callable[[str], str]) -> dict[str, Any]:
-    """Its properties only where something that exists changes: a create shows them with `diff`."""
+    """The change for programs. It has properties if an existing object changes; a create has them only with `diff`."""
     step = change.step
     data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
     shows = diff or step.op in {"delete", "update", *REPLACING}
@@ -144,7 +144,7 @@ NOT_KNOWN_YET = "(unknown until applied)"
 
 
 def property_lines(step: Step, mask: Callable[[str], str] = str) -> list[str]:
-    """One line a property that differs: `~ data.colour: "blue" => "green" (replaces)`.
+    """One line for each property that differs: `~ data.colour: "blue" => "green" (replaces)`.
 
     A create lists what will be there, a delete what will be gone.
     """
@@ -221,7 +221,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def format_value(value: Any, mask: Callable[[str], str] = str) -> str:
-    """A value as one line of JSON, cut where it is long, after `mask`: a secret cut in two would be in no form."""
+    """A value as one line of JSON. It is masked before it is cut, as the masker would not find half a secret."""
     if value is ABSENT:
         return NOT_KNOWN_YET
     if value == SECRET or (isinstance(value, Mapping) and SIGNATURE_KEY in value):

@@ -1,4 +1,4 @@
-"""Where a run goes: stack, backend and cluster, from `targets.yaml` or, for the lab, from what the lab wrote."""
+"""The target of a run: stack, backend and cluster, from `targets.yaml` or, for the lab, from the lab's own file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WAYS_OUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Resolved once a run and passed explicitly to every tool."""
+    """A target, resolved once a run and passed explicitly to every tool."""
 
     name: str
     stack: str
@@ -50,7 +50,7 @@ class Target:
     token_file: Path | None = None
     """Where the access token of the lab's own cloud is; for any other cloud `pulumi login` knows it."""
     ephemeral: bool = False
-    """Only the lab's own target: nothing on it needs an approval."""
+    """True for the lab's target alone: no change there needs an approval."""
     settings_dir: Path | None = None
     """Stack settings outside the projects, `<settings_dir>/<project>/Pulumi.<stack>.yaml` (the lab)."""
     credentials_dir: Path | None = None
@@ -80,7 +80,7 @@ class Target:
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     def own_tool(self, name: str) -> Path | None:
-        """What the lab chose at its start, as long as it is there; nothing on any other target."""
+        """The program that the lab chose at its start, if it still exists; none on any other target."""
         program = self.tools.get(name)
         return program if program is not None and program.exists() else None
 
@@ -180,7 +180,7 @@ def _read_target(source: YamlFile, entries: Mapping[str, Any], name: str, root: 
 
 @contextlib.contextmanager
 def _located(where: str) -> Iterator[None]:
-    """Put file and line in front of the message of a `Usage` error."""
+    """Put file and line before the message of a `Usage` error."""
     try:
         yield
     except Usage as error:

@@ -1,4 +1,4 @@
-"""What holds a namespace that is being deleted: its own conditions, and the objects whose finalizers nobody removes.
+"""Finds what blocks the deletion of a namespace: its conditions, and objects whose finalizers are not removed.
 
 pulumi waits ten minutes for a namespace and reports nothing meanwhile.
 """
@@ -18,7 +18,7 @@ from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, KubectlFailed, ask, dig, items, metadata, text_at
 
 PATIENCE = 25.0
-"""Seconds in which a healthy namespace is gone."""
+"""Seconds in which a healthy namespace is deleted."""
 LOOK_AGAIN = 5.0
 REMAINING = re.compile(r"(?P<kind>[a-z0-9.-]+?)\.? has \d+ resource instances")
 """How the namespace controller counts what is left (k8s.io/kubernetes pkg/controller/namespace/deletion)."""
@@ -33,7 +33,7 @@ class Stuck:
     conditions: tuple[str, ...]
     """What the namespace controller reports, as it reports it."""
     objects: tuple[str, ...] = ()
-    """Those that wait for a finalizer to be removed, with it."""
+    """The objects that wait for a finalizer to be removed, each with its finalizer."""
     is_api: bool = False
     """An API of the cluster does not answer: then no namespace is ever deleted."""
 
@@ -83,7 +83,7 @@ def report_stuck_namespaces(session: Session, plan: StackPlan) -> Iterator[None]
 
 
 def _watch(session: Session, names: set[str], over: threading.Event, found: dict[str, Stuck]) -> None:
-    """Look again and again at the namespaces; what is reported is reported once."""
+    """Check the namespaces repeatedly; report each cause once."""
     since: dict[str, float] = {}
     while names and not over.wait(LOOK_AGAIN):
         try:
@@ -106,7 +106,7 @@ def _watch(session: Session, names: set[str], over: threading.Event, found: dict
 
 
 def explain_namespace(session: Session, namespace: Json) -> Stuck:
-    """What holds it. Raises `KubectlFailed`."""
+    """Find what blocks its deletion. Raises `KubectlFailed`."""
     name = metadata(namespace)[1]
     conditions = [each for each in dig(namespace, "status", "conditions") or () if each.get("status") == "True"]
     messages = tuple(str(each.get("message", "")) for each in conditions)

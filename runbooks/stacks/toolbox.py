@@ -1,4 +1,4 @@
-"""Which pulumi, kubectl and helm a run uses."""
+"""Chooses the pulumi, kubectl and helm of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stacks that need no new preview, because everything that determines their plan is as it was without a change.
+"""Finds stacks that need no new preview, because the inputs of their plan are those of a preview without changes.
 
 A preview takes seconds of processor time; its inputs are read in milliseconds. After a preview without changes, and
 after a complete apply, the hashes of all inputs are recorded; while they stay the same, the answer would be too. What
@@ -42,7 +42,7 @@ READS = "HOMELAB_OPS_READS"
 SET_BY_PULUMI = re.compile(r"PULUMI_(CONFIG|CONFIG_SECRET_KEYS|HOME|CREDENTIALS_PATH)$|HOMELAB_OPS_READS$|KUBECONFIG$")
 """Variables that differ in each run; the config and the cluster they lead to are parts of their own."""
 DECIDING = ("program files", "settings", "opened environment", "provider versions", "charts")
-"""Parts that can change outputs without changing a resource; so can the outputs of producers."""
+"""Parts that can change outputs without changing a resource. Outputs of producers can do so too."""
 
 
 # What a program reads
@@ -50,7 +50,7 @@ DECIDING = ("program files", "settings", "opened environment", "provider version
 
 @dataclass(frozen=True, kw_only=True)
 class Reads:
-    """What a program read besides its config, as its recorder wrote it down."""
+    """The things that a program read besides its config, as its recorder wrote them down."""
 
     files: tuple[str, ...] = ()
     """Absolute paths of files and listed folders, without those of the interpreter and of installed packages."""
@@ -63,7 +63,7 @@ class Reads:
 
 
 def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Command, Callable[[], Reads]]:
-    """The command with a recorder in its program, and how to get what was recorded once it ended."""
+    """Add a recorder to the command's program; also return how to read its record once the command ended."""
     # In the run's own PULUMI_HOME, which is removed however the run ends.
     path = Path(session.env["PULUMI_HOME"]) / f"reads-{stack.project}-{secrets.token_hex(4)}.jsonl"
     recording = replace(command, env={**command.env, READS: str(path), "PYTHONPATH": str(RECORDER)})
@@ -92,7 +92,7 @@ def read_reads(path: Path) -> Reads:
 
 
 def _hash_read(path: str) -> str:
-    """Of a folder its names, of a file its content."""
+    """The hash of a folder's names or of a file's content."""
     found = Path(path)
     if found.is_dir():
         return hash_text("\n".join(sorted(each.name for each in found.iterdir() if each.name != "__pycache__")))
@@ -138,7 +138,7 @@ def _runtime_options(project: Path) -> Mapping[str, Any]:
 
 
 def _identity(program: Path) -> str:
-    """A program is too large to be read: its real path, size and time of change stand for it."""
+    """A program's identity: real path, size and time of change, as its content is too large to be read each time."""
     try:
         real = program.resolve(strict=True)
         facts = real.stat()
@@ -152,12 +152,12 @@ def _identity(program: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What the stack's inputs were when it had no change."""
+    """The stack's inputs when it had no change."""
 
     at: str
     """ISO 8601, local time."""
     parts: Parts
-    """As in a fingerprint, keyed."""
+    """The parts of a fingerprint, as keyed hashes."""
     reads: Reads = field(default_factory=Reads)
     applied: Parts = field(default_factory=dict)
     """The same of the last complete apply from here; empty if there was none. They differ while a change that only
@@ -175,7 +175,7 @@ def _record_path(session: Session, stack: Stack) -> Path:
 
 
 def _keyed(session: Session, parts: Parts) -> dict[str, str]:
-    """The hashes as they go to disk: one of a known text with a short secret in it could be guessed."""
+    """Key the hashes for the disk: a short secret could be guessed from the plain hash of a known text."""
     key = _key(session.state_dir).encode()
     return {
         name: hmac.new(key, f"{name}\0{value}".encode(), hashlib.sha256).hexdigest() for name, value in parts.items()
@@ -183,7 +183,7 @@ def _keyed(session: Session, parts: Parts) -> dict[str, str]:
 
 
 def _key(state_dir: Path) -> str:
-    """A random key of this state folder (0600). A new one makes every record differ: all is asked again."""
+    """The random key of this state folder (0600). With a new key every record differs, so all stacks are previewed."""
     path = state_dir / "applied" / "key"
     what = "the key for the records of what was applied"
     make_folder(path.parent, what)
@@ -193,7 +193,7 @@ def _key(state_dir: Path) -> str:
 
 
 def read_record(session: Session, stack: Stack) -> Record | None:
-    """`None` if it was never written, or cannot be read: then the stack is previewed, and applied once more."""
+    """Read the record; `None` if it is missing or unreadable: the stack is then previewed and applied once more."""
     try:
         found = json.loads(_record_path(session, stack).read_text(encoding="utf-8"))
         reads: dict[str, Any] = {
@@ -205,7 +205,7 @@ def read_record(session: Session, stack: Stack) -> Record | None:
 
 
 def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Reads, *, applied: bool) -> None:
-    """Write down the inputs of a stack without changes. Raises `Unwritable`: it is then asked again next time."""
+    """Record the inputs of a stack without changes. Raises `Unwritable`; the stack is then previewed next time."""
     path = _record_path(session, stack)
     what = "the record of what was applied"
     make_folder(path.parent, what)
@@ -241,7 +241,7 @@ def is_last_applied(session: Session, fingerprint: Parts, record: Record | None)
 
 
 def changed_since(session: Session, recorded: Parts, parts: Parts) -> list[str]:
-    """The names of those parts that are not what was recorded."""
+    """The names of the parts that differ from the record."""
     return [name for name, key in _keyed(session, parts).items() if recorded.get(name) != key]
 
 
@@ -302,7 +302,7 @@ def _reasons_in_state(session: Session, export: Export, record: Record) -> Itera
 
 
 def _unpinned(pins: Path, record: Record) -> Iterator[str]:
-    """A chart without an exact version, as far as `charts.yaml` says: its repository may serve another one today."""
+    """Whether `charts.yaml` gives a chart no exact version, so that its repository may serve another one today."""
     if str(pins) not in record.reads.files:
         yield "its chart is not one of charts.yaml"
         return

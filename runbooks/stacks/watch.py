@@ -1,6 +1,6 @@
-"""The watch over an update that runs: the first operation that was not approved stops it, once and gracefully.
+"""Watches a running update: the first operation that was not approved stops it, once and gracefully.
 
-pulumi's own rail, `up --plan`, refuses healthy first deployments, so its stream of events is followed instead.
+pulumi's own `up --plan` refuses healthy first deployments, so its stream of events is followed instead.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ WEAKEST_FIRST = (
 STRENGTH = {operation: strength for strength, words in enumerate(WEAKEST_FIRST) for operation in words.split()}
 """Operation → strength; an approved one covers the weaker ones on the same resource."""
 STRONGEST = 5
-"""Of an unknown operation."""
+"""The strength of an unknown operation."""
 MOST_ERRORS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Approved:
-    """What an update may do: for each resource, nothing stronger than the plan summary showed."""
+    """The operations that an update may do: for each resource, nothing stronger than the plan summary showed."""
 
     strengths: Mapping[str, int]
     """URN → strength of the strongest approved operation."""
@@ -73,13 +73,13 @@ class Watch:
     approved: Approved
     stop: Callable[[], None]
     progress: Callable[[str], None] = lambda _: None
-    """Gets each operation that starts, in words."""
+    """Receives a description of each operation that starts."""
     outcome: Outcome | None = None
     """How the update ended; `None` while it runs, or where it never started."""
     violation: Event | None = None
     done: list[Event] = field(default_factory=list)
     errors: list[str] = field(default_factory=list, repr=False)
-    """The lines with pulumi's errors, unmasked: a long stream is kept for people with its middle left out."""
+    """The lines with pulumi's errors, unmasked. A long stream is kept without its middle, so they are kept here."""
 
     def __call__(self, line: str) -> None:
         event = read_event(line)
@@ -138,7 +138,7 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
 
 
 def refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
-    """Let the state see these objects as they are in the cluster. Nothing is approved to change there."""
+    """Refresh these objects of the state from the cluster, where nothing may change."""
     watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
     run_watched(session, stack, pulumi.refresh(stack, urns), watch)
 

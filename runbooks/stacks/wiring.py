@@ -1,4 +1,4 @@
-"""How a consumer gets what its producers export: `wire` follows the whole way, `bind` binds an environment."""
+"""Connects a consumer to its producers' outputs: `wire` checks each link, `bind` binds an environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runbooks.tools.stack_config import bind as bind_in_config
 
 
 def wire(session: Session, service: Service, *, yes: bool) -> None:
-    """From the outputs of its producers to its preview, one link after the other; `yes` sets a missing link.
+    """Check each link from the outputs of its producers to its preview; `yes` sets a missing link.
 
     Raises what the first broken link means.
     """
@@ -141,7 +141,7 @@ def check_settings(session: Session, service: Service, opened: Opened | None) ->
 
 
 def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
-    """Bind the environment to the consumer's stack config, once: it opens, it provides what is required, a preview."""
+    """Bind the environment to the consumer's stack config, once: open it, check what it provides, then preview."""
     steps = [f"open {name.short}", f"settings of {consumer.name}", "bind", f"preview {consumer.name}"]
     session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
     session.reporter.plan(steps)
