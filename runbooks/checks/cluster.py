@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -167,14 +168,74 @@ def workloads_check(session: Session, service: Service, *, required: bool = Fals
             if (problem := rollout_problem(obj))
         ]
         if behind:
-            cause = "Pods that do not get ready: look at their events"
-            return failed(WORKLOADS_READY, "; ".join(behind), cause=cause, next_step=step)
+            held: list[ContainerTrouble] = []
+            with contextlib.suppress(KubectlFailed):  # what is not ready is known without the Pods
+                held += filter(None, map(container_trouble, cluster_of(session).list("pods", namespace)))
+            cause, look = "Pods that do not get ready: look at their events", step
+            if held:
+                cause = CONTAINER_CAUSES.get(held[0].reason, cause)
+                look = held[0].next_step(namespace, step)
+            evidence = "; ".join([*behind, *(each.evidence for each in held[:MOST_PODS])])
+            return failed(WORKLOADS_READY, evidence, cause=cause, next_step=look)
         evidence = f"{len(found)} of {len(found)}: " + ", ".join(metadata(obj)[1] + remark_on(obj) for obj in found)
         if required and not any(wanted_pods(obj) for obj in found):
             return failed(WORKLOADS_READY, evidence, cause=SCALED_DOWN, next_step=f"./inv repair.{service.name}")
         return passed(WORKLOADS_READY, evidence)
 
     return make_check(session, WORKLOADS_READY, judge, next_step=step, wait=CONTROLLER_TAKES)
+
+
+CONTAINER_CAUSES = {
+    "CrashLoopBackOff": "its program ends again and again: its log says why",
+    "ImagePullBackOff": "its image cannot be pulled: check name and tag, the registry's login, and the node's network",
+    "ErrImagePull": "its image cannot be pulled: check name and tag, the registry's login, and the node's network",
+    "CreateContainerConfigError": "a Secret or ConfigMap that it reads, or a key of it, is not there",
+    "Unschedulable": "no node takes it: too little CPU or memory, a taint, or a volume that is on another node",
+}
+"""Reason → what it means, of the reasons that the kubelet and the scheduler give."""
+STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+MOST_PODS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerTrouble:
+    """Why a Pod's container does not run."""
+
+    pod: str
+    container: str
+    reason: str
+    message: str
+
+    @property
+    def evidence(self) -> str:
+        where = f"{self.pod}/{self.container}" if self.container else self.pod
+        return f"{where}: {self.reason}" + (f" ({self.message[:LONGEST_MESSAGE]})" if self.message else "")
+
+    def next_step(self, namespace: str, otherwise: str) -> str:
+        if self.reason == "CrashLoopBackOff":
+            return f"kubectl -n {namespace} logs {self.pod} -c {self.container} --previous"
+        return f"kubectl -n {namespace} describe pod {self.pod}" if self.reason in CONTAINER_CAUSES else otherwise
+
+
+LONGEST_MESSAGE = 160
+
+
+def container_trouble(pod: Json) -> ContainerTrouble | None:
+    """The first container that waits for more than its start, or why no node takes the Pod."""
+    name = metadata(pod)[1]
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled is not None and not scheduled.is_true:
+        return ContainerTrouble(pod=name, container="", reason=scheduled.reason, message=scheduled.message)
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for status in dig(pod, "status", key) or ():
+            reason = text_at(status, "state", "waiting", "reason")
+            if reason not in STARTING:
+                message = text_at(status, "lastState", "terminated", "message") or text_at(
+                    status, "state", "waiting", "message"
+                )
+                container = text_at(status, "name")
+                return ContainerTrouble(pod=name, container=container, reason=reason, message=message.strip())
+    return None
 
 
 SCALED_DOWN = "it was scaled to zero, by a person or an autoscaler, so nothing runs"

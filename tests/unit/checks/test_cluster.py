@@ -199,3 +199,53 @@ def test_an_answer_the_cluster_did_not_give_is_a_failed_check(trouble: Trouble, 
     assert found.evidence == "read x: failed"
     assert bool(found.cause) is has_cause
     assert found.next_step == "n"
+
+
+def pod(waiting: Any = None, *, ended: str = "", init: bool = False, unschedulable: str = "") -> dict[str, Any]:
+    container = {"name": "main", "state": {"waiting": waiting} if waiting else {"running": {}}}
+    container |= {"lastState": {"terminated": {"message": ended}}} if ended else {}
+    scheduled = {"type": "PodScheduled", "status": "False" if unschedulable else "True", "message": unschedulable}
+    scheduled |= {"reason": "Unschedulable"} if unschedulable else {}
+    key = "initContainerStatuses" if init else "containerStatuses"
+    return {"metadata": {"name": "web-1", "namespace": "shop"}, "status": {"conditions": [scheduled], key: [container]}}
+
+
+@pytest.mark.parametrize(
+    ("obj", "seen", "cause", "step"),
+    [
+        (
+            pod({"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}, ended="Expected version: 1.10"),
+            "web-1/main: CrashLoopBackOff (Expected version: 1.10)",
+            "log",
+            "logs web-1 -c main --previous",
+        ),
+        (
+            pod({"reason": "ImagePullBackOff", "message": "no such image"}, init=True),
+            "no such image",
+            "image",
+            "describe",
+        ),
+        (
+            pod({"reason": "CreateContainerConfigError", "message": 'secret "n8n" not found'}),
+            'secret "n8n" not found',
+            "Secret",
+            "describe pod web-1",
+        ),
+        (
+            pod(unschedulable="0/1 nodes are available: insufficient memory"),
+            "insufficient memory",
+            "no node",
+            "describe",
+        ),
+        (pod({"reason": "ContainerCreating"}), "a: 0 of 1", "events", "get pods"),
+    ],
+)
+def test_why_a_pod_does_not_run_is_named(
+    monkeypatch: pytest.MonkeyPatch, obj: dict[str, Any], seen: str, cause: str, step: str
+) -> None:
+    answers = {"pods": [obj]}
+    fake = SimpleNamespace(list=lambda kind, _: answers.get(kind, [deployment("a", "x", ready=0)]))
+    monkeypatch.setattr(cluster, "cluster_of", lambda _: fake)
+    found = workloads_check(SESSION, SERVICE).look()
+    assert found.state is State.FAILED
+    assert seen in found.evidence and cause in found.cause and step in found.next_step
