@@ -1,4 +1,4 @@
-"""What is missing on this machine and on the target, each with its fix. Works when everything is broken."""
+"""`doctor`: show what is missing on this machine and on the target, each with its fix, even if nothing works."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def graph(c: Any, mermaid: bool = False, dot: bool = False) -> None:
 
 
 def wiring(service: Service) -> str:
-    """How it gets its producer's outputs: the setting with a stack reference, or an ESC environment."""
+    """How the service gets its producer's outputs: the setting with a stack reference, or an ESC environment."""
     if service.reference:
         return f"{service.project_name}:{service.reference.setting}"
     return service.environment
@@ -52,7 +52,7 @@ def rows(ordered: Sequence[Sequence[Service]]) -> Iterator[tuple[str, ...]]:
 
 
 def edges(services: Sequence[Service]) -> Iterator[tuple[str, str, str]]:
-    """(service, what it needs, how its outputs travel; empty where they do not)."""
+    """The edges: service, what it needs, and how outputs travel between them; empty if none do."""
     for service in services:
         for need in service.needs:
             yield service.name, need, wiring(service) if need in service.reads_outputs_of else ""

@@ -1,4 +1,4 @@
-"""Modal apps: what must exist first, then the deploy."""
+"""Modal apps: check everything that an app refers to, then deploy it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is new: the folder of a project, ready to be filled."""
+"""`new.service`: write the folder of a new project."""
 
 from __future__ import annotations
 

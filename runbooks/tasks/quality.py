@@ -1,4 +1,4 @@
-"""`check` and `test`: is this repository in order? They start the tools of the development group, on no target."""
+"""`check` and `test`: run the development tools on this repository, without a target."""
 
 from __future__ import annotations
 

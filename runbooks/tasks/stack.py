@@ -1,4 +1,4 @@
-"""Stacks come into being here and nowhere else, so that a typo cannot become one."""
+"""`stack.init`: the only task that creates stacks on real targets, so that a typo cannot create one."""
 
 from __future__ import annotations
 

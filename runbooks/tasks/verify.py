@@ -1,4 +1,4 @@
-"""Is it really working? Each service's checks, with evidence, in the order a connection takes."""
+"""`verify.<service>`: run a service's checks, with evidence, in the order that a connection takes."""
 
 from __future__ import annotations
 

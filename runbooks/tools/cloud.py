@@ -24,11 +24,11 @@ from runbooks.tools.kubeconfig import is_loopback
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 
 TIMEOUT = 60.0
-"""Seconds without an answer."""
+"""Seconds to wait for an answer."""
 LIMIT = 100_000_000
-"""Bytes of an answer that are read."""
+"""The most bytes of an answer that are read."""
 BATCH = 500
-"""Ciphertexts of one request."""
+"""The most ciphertexts in one request."""
 
 
 class NoAnswer(Exception):
@@ -46,7 +46,7 @@ class Cloud:
     token: str = field(repr=False)
 
     def export(self, reference: str) -> str:
-        """The text of `stack export --show-secrets`; the same text as long as the state is the same."""
+        """The text of `stack export --show-secrets`; it is identical as long as the state is the same."""
         secrets: list[dict[str, Any]] = []
 
         def collect(item: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Cloud:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would send the token along."""
+    """Refuses redirects, which would receive the token too."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

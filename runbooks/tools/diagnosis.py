@@ -28,7 +28,7 @@ class Tool:
 
 
 def look(check: str, probe: Callable[[], Finding]) -> Finding:
-    """The finding of a probe; an error of it becomes a failed row with its next step."""
+    """Run a probe and return its finding; an error becomes a failed row with its next step."""
     try:
         return probe()
     except OpsError as error:

@@ -44,7 +44,7 @@ class EnvironmentName:
 
     @property
     def short(self) -> str:
-        """As in stack configs and commands."""
+        """The name as stack configs and commands have it."""
         return f"{self.project}/{self.name}"
 
 
@@ -69,7 +69,7 @@ def read_name(text: str, organization: str) -> EnvironmentName:
 
 
 def read_entry(text: str, organization: str) -> EnvironmentName:
-    """An entry of a stack config: it may have a version; with one part only, its project is `default`."""
+    """Read an entry of a stack config, which may have a version. With one part only, its project is `default`."""
     bare, _, version = text.partition("@")
     name = read_name(bare if "/" in bare else f"default/{bare}", organization)
     return replace(name, version=version)
@@ -91,19 +91,19 @@ class Esc:
         return self._env("ls", "--organization", organization, title=f"list the environments of {organization}")
 
     def open(self, name: EnvironmentName) -> Command:
-        """Prints every value in plaintext, in whatever format: confidential."""
+        """Prints every value in plaintext, so it is confidential in every format."""
         words = ("env", "open") if self.is_pulumi else ("open",)
         argv = (self.program, *words, name.full, "--format", "detailed")
         title = f"open the environment {name.short}"
         return Command(argv=argv, env=self.env, title=title, confidential=True, timeout=READ_TIMEOUT)
 
     def definition(self, name: EnvironmentName) -> Command:
-        """Prints the definition with its secrets as ciphertext; confidential all the same, as servers differ."""
+        """Prints the definition with encrypted secrets. It is confidential, as servers differ."""
         title = f"read the definition of {name.short}"
         return self._env("get", name.full, "--definition", title=title, confidential=True)
 
     def init(self, name: EnvironmentName) -> Command:
-        """Creates an empty environment: `init --file` with a bad definition would fail and leave one behind."""
+        """Creates an empty environment: `init --file` with a wrong definition would fail and leave one behind."""
         return self._changing("init", name.full, title=f"create the environment {name.short}")
 
     def edit(self, name: EnvironmentName, definition: str) -> Command:
@@ -112,7 +112,7 @@ class Esc:
         return self._changing("edit", name.full, "--file", "-", title=title, stdin=definition.encode())
 
     def set_secret(self, name: EnvironmentName, path: str, value: str) -> Command:
-        """The value travels on standard input, as text whatever it looks like: a number would crash the CLI."""
+        """Sets a secret from standard input, always as text: a number would crash the CLI."""
         words = ("set", name.full, path, "--secret", "--string", "--file", "-")
         return self._changing(*words, title=f"set {path} of {name.short}", stdin=value.encode())
 
@@ -152,13 +152,13 @@ class Value:
 
     @property
     def loses_secretness(self) -> bool:
-        """Below `pulumiConfig` only texts stay secret; numbers and booleans become plain (pkg/workspace/config.go)."""
+        """Whether it loses its secrecy: below `pulumiConfig` only texts stay secret (pkg/workspace/config.go)."""
         return self.secret and self.kind in {"number", "true or false"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An environment as it evaluates now."""
+    """The evaluated values of an environment."""
 
     values: tuple[Value, ...] = field(repr=False)
 
@@ -172,7 +172,7 @@ class Opened:
 
     @property
     def variables(self) -> dict[str, str]:
-        """`environmentVariables` as a process gets them."""
+        """The `environmentVariables`, as a process receives them."""
         return {key: as_text(value.value) for key, value in self.under("environmentVariables").items()}
 
     def secret_texts(self) -> Iterator[str]:
@@ -201,7 +201,7 @@ SIMPLE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
 
 
 def property_path(path: tuple[str | int, ...]) -> str:
-    """`pulumiConfig["postgresql:host"]`, `list[0]`: as the CLIs take paths, to which only a quote is escaped."""
+    """The path as the CLIs accept it: `pulumiConfig["postgresql:host"]`, `list[0]`. Only quotes are escaped."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -220,7 +220,7 @@ PATH_PART = re.compile(
 
 
 def read_path(text: str) -> tuple[str | int, ...]:
-    """The keys of a path as it is typed. Raises `Usage` for an invalid one."""
+    """Read the keys of a typed path. Raises `Usage` for an invalid one."""
     parts: list[str | int] = []
     at = 0
     while at < len(text):
@@ -315,7 +315,7 @@ HARMLESS = re.compile(
 """Standard error that is not a diagnostic: the notice that esc is retired, a login by token, news of a version,
 warnings of the service (its header X-Pulumi-Warning)."""
 DIAGNOSTIC = re.compile(r"^(?:[^\s:]+/[^\s:]+:\d+:\d+: |  on \S+/\S+ line \d+:)", re.MULTILINE)
-"""Where a definition is wrong: `stitch/prod:8:39: unknown property "nope"`, or `  on stitch/prod line 8:`."""
+"""A line that reports an error in a definition: `stitch/prod:8:39: unknown …`, or `  on stitch/prod line 8:`."""
 PATHS = "keys below `values`, such as pulumiConfig.token or 'pulumiConfig[\"a:b\"]' in the shell's quotes"
 
 KNOWN = (
@@ -403,7 +403,7 @@ KNOWN = (
 
 
 def complaints(stderr: str) -> list[str]:
-    """Standard error without notices: diagnostics and errors. A single line of them means that the command failed."""
+    """Diagnostics and errors on standard error, without notices. A single one means that the command failed."""
     return [line.rstrip() for line in stderr.splitlines() if not HARMLESS.search(line)]
 
 

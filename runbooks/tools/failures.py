@@ -1,4 +1,4 @@
-"""What a tool's failure means: its own words → cause, next safe command and exit code.
+"""Explains a tool's failure: its message → cause, next safe command and exit code.
 
 Covers the handbook's troubleshooting lists and what a home platform meets; for anything else the tool's own last lines
 are shown. Patterns are fragments of recorded answers of pulumi 3.260 that later versions kept.
@@ -33,7 +33,7 @@ from runbooks.tools.stack import Stack
 KEPT_LINES = 12
 """Lines of a failing answer that are shown; the journal has the rest."""
 KEPT_AT_THE_START = 4
-"""Of these: the failure is named first, the tool's conclusion is at the end."""
+"""Of these, lines from the beginning, which names the failure; the rest are from the end, the tool's conclusion."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ BEHIND_THE_API_SERVER = (
         "kubectl get apiservices shows which one is not; mend or remove it, then ./inv preview.{service}",
     ),
 )
-"""What refuses or fails behind an API server that itself answers; these come first, as they quote other failures."""
+"""Failures behind an API server that itself answers. They are tried first, as they quote other failures."""
 
 KNOWN = (
     *BEHIND_THE_API_SERVER,
@@ -469,7 +469,7 @@ PENDING = KnownFailure(
     "a state that matches what exists",
     "./inv cancel.{service} finds out which of them happened and settles them",
 )
-"""Only a warning: it explains a failure for which pulumi gives no other reason."""
+"""A mere warning, which explains a failure only if pulumi gives no other reason."""
 
 BY_EXIT_CODE: dict[int, type[OpsError]] = {
     2: Usage,
@@ -482,7 +482,7 @@ BY_EXIT_CODE: dict[int, type[OpsError]] = {
 
 
 def explain(outcome: Outcome, stack: Stack) -> OpsError:
-    """The error for a pulumi command that failed, from the masked part of its answer."""
+    """Make the error for a failed pulumi command, from the masked part of its answer."""
     if outcome.interrupted:
         return NotApproved(
             f"pulumi was interrupted during the run on {stack.service}",
@@ -509,7 +509,7 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
 
 
 def login_command(backend: str) -> str:
-    """How to log in to the backend at that address; without one it is the public cloud."""
+    """The command that logs in to the backend at that address; without an address, to the public cloud."""
     parts = urlsplit(backend)
     if parts.scheme not in {"http", "https"}:
         return "pulumi login"
@@ -557,7 +557,7 @@ def _messages(stdout: str) -> Iterable[str]:
 
 
 def _diagnostics_of(document: str) -> Sequence[Mapping[str, Any]]:
-    """The diagnostics of `preview --json`, also of a long answer that was cut: they come after the steps."""
+    """The diagnostics of `preview --json`, also of an answer that was cut: they come after the steps."""
     try:
         return json.loads(document).get("diagnostics") or ()
     except json.JSONDecodeError:
@@ -572,7 +572,7 @@ def _diagnostics_of(document: str) -> Sequence[Mapping[str, Any]]:
 
 PROGRAM_FAILED = "Program failed with an unhandled exception"
 CONFIG = re.compile(r"\d+ settings? (?:is|are) missing or wrong for stack |charts:source is '")
-"""How the programs of this repository report wrong config values; none of the list is left out."""
+"""The report of wrong config values by this repository's programs. Its list is always shown whole."""
 EMPTY_WORDS = re.compile(
     r"^Logging in using access token from PULUMI_ACCESS_TOKEN$"
     r"|^(?:error: )?(?:(?:update|preview|refresh|destroy) failed"
@@ -585,7 +585,7 @@ FRAME = re.compile(r"^\s*File \"(?P<file>[^\"]+)\", line (?P<line>\d+)")
 def explaining_lines(text: str) -> list[str]:
     """The lines that explain a failure: no repeats, no `update failed`, of tracebacks only the end.
 
-    An indented line belongs to the one above it that is not: below another one it is no repeat.
+    An indented line belongs to the last line without indentation; below another one it is not a repeat.
     """
     seen: dict[tuple[str, str], str] = {}
     above = ""

@@ -40,7 +40,7 @@ def show(root: Path, commit: str, path: str) -> Command:
 
 
 def add_worktree(root: Path, folder: Path, commit: str) -> Command:
-    """A second checkout, on no branch, beside the user's."""
+    """Makes a second checkout beside the user's, on no branch."""
     words = (*NO_HOOKS, "worktree", "add", "--detach", str(folder), commit)
     return _git(root, *words, title="check the old commit out beside this one", mutates=True)
 
@@ -96,7 +96,7 @@ UNTRACKED = "??"
 
 
 def read_uncommitted(outcome: Outcome) -> tuple[Changed, ...]:
-    """Each with `A` where git does not know it yet."""
+    """Read the uncommitted files; those that git does not track yet have the letter `A`."""
     rows = [row for row in outcome.stdout.split("\0") if len(row) > 3]
     return tuple(Changed(status="A" if row[:2] == UNTRACKED else row[:2].strip()[:1], path=row[3:]) for row in rows)
 

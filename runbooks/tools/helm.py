@@ -30,7 +30,7 @@ class Release:
 
     @property
     def is_stuck(self) -> bool:
-        """Left in `pending-*` by an interruption; `pulumi cancel` does not help there."""
+        """Whether an interruption left it in `pending-*`; `pulumi cancel` does not help there."""
         return self.status.startswith("pending")
 
 
@@ -43,7 +43,7 @@ class Helm:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def releases(self) -> Command:
-        """Every release in every namespace that is there or stuck. `helm.v4.Chart` makes none.
+        """Lists every installed or stuck release of every namespace. `helm.v4.Chart` makes none.
 
         The states are named one by one: helm 3 lists stuck ones with `--all` only, which helm 4 no longer knows.
         """
@@ -72,7 +72,7 @@ class Chart:
 
     @property
     def origin(self) -> str:
-        """Where it is published, as shown."""
+        """Where it is published, for display."""
         return f"{self.chart} of {self.repository}" if self.repository else self.chart
 
     @property
@@ -84,7 +84,7 @@ class Chart:
 
 
 def show_chart(program: str, chart: Chart) -> Command:
-    """The chart's own Chart.yaml: whether this version exists where it is published."""
+    """Prints the chart's Chart.yaml, which shows whether this version is published."""
     argv = (program, "show", "chart", *chart.where)
     return Command(argv=argv, title=f"look for chart {chart.name} {chart.version}".rstrip(), timeout=PULL_TIMEOUT)
 
@@ -102,7 +102,7 @@ def template(program: str, chart: Chart, *, kube_version: str = "") -> Command:
 
 
 def plain_values(value: Any) -> Any:
-    """Whole floats as the integers they were before they crossed pulumi's wire."""
+    """Turn whole floats back into integers: pulumi's protocol has only floats."""
     if isinstance(value, dict):
         return {key: plain_values(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -120,7 +120,7 @@ class Manifest:
     source: str = ""
     """The template it comes from."""
     hooks: tuple[str, ...] = ()
-    """When helm would run it; pulumi's Chart drops an object with any of these."""
+    """The hooks at which helm runs it. pulumi's Chart drops an object with any of them."""
     text: str = field(default="", repr=False)
 
     @property
@@ -171,7 +171,7 @@ class Published(Enum):
     THERE = "there"
     ABSENT = "absent"
     UNREACHABLE = "unreachable"
-    """The network, a proxy or a login failed: nothing is known about the chart."""
+    """Network, proxy or login failed, so nothing is known about the chart."""
 
 
 UNREACHABLE = re.compile(
@@ -192,7 +192,7 @@ NOT_FOR_CLUSTER = re.compile(
 
 
 def read_misfit(outcome: Outcome) -> str:
-    """Which cluster the chart requires instead; empty if this one fits."""
+    """The Kubernetes version that the chart requires; empty if this cluster fits."""
     found = NOT_FOR_CLUSTER.search(outcome.stderr)
     return f"it requires Kubernetes {found['wanted']}, the cluster has {found['is']}" if found else ""
 

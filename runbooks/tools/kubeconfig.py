@@ -1,4 +1,4 @@
-"""kubeconfig files: one context read, cut down to what a run needs, and the credentials it carries."""
+"""kubeconfig files: reads one context and its credentials, and writes a kubeconfig with that context alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REMOVED_PROVIDERS = {
     "gcp": "gke-gcloud-auth-plugin (gcloud container clusters get-credentials)",
     "azure": "kubelogin (kubelogin convert-kubeconfig)",
 }
-"""Built-in logins that client-go dropped, and what took their place. `oidc` is still there."""
+"""Built-in login that client-go dropped → its replacement. `oidc` still exists."""
 _SECRET_NAME = re.compile(r"token|secret|password|passphrase|key|credential", re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ class KubeContext:
 
     @property
     def has_own_authority(self) -> bool:
-        """Trusts exactly one authority that is written into the file, through no proxy."""
+        """Whether it trusts exactly one authority, whose certificate is in the file, and uses no proxy."""
         return (
             bool(self.cluster.get("certificate-authority-data"))
             and not self.cluster.get("insecure-skip-tls-verify")
@@ -57,11 +57,11 @@ class KubeContext:
 
     @property
     def starts_plugin(self) -> bool:
-        """Its login comes from a program that the kubeconfig names (`exec`)."""
+        """Whether its login comes from a program that the kubeconfig names (`exec`)."""
         return "exec" in self.user
 
     def document(self) -> dict[str, Any]:
-        """A kubeconfig with this context alone, current."""
+        """A kubeconfig with this context alone, as the current one."""
         context = {"cluster": self.cluster_name} | ({"user": self.user_name} if self.user_name else {})
         if self.namespace:
             context["namespace"] = self.namespace
@@ -133,7 +133,7 @@ def read_context(path: Path, name: str) -> KubeContext:
 
 
 def ended_credential(context: KubeContext, now: datetime) -> str:
-    """Which credential of the context ended before `now`: client certificate or token (a JWT). Empty for none."""
+    """The credential of the context that expired before `now`: client certificate or token (a JWT). Empty for none."""
     user = context.user
     certificate, token = _text_of(user, "client-certificate"), _text_of(user, "token")
     if certificate:
@@ -186,7 +186,7 @@ def write_private(context: KubeContext, path: Path) -> Path:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an http(s) URL points at this machine by address or by the name `localhost`."""
+    """Whether an http(s) URL points at this machine, by address or as `localhost`."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return False

@@ -1,6 +1,6 @@
 """kubectl: command lines that always name the kubeconfig, and readers of its JSON answers.
 
-They read: a cluster changes through Pulumi. Only `repair` applies an object, as Pulumi had applied it.
+They only read, as a cluster changes through Pulumi. Only `repair` applies objects, as Pulumi had applied them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ATTEMPTS = 3
 
 
 class Runs(Protocol):
-    """What this module needs of `runner.Runner`."""
+    """The part of `runner.Runner` that this module uses."""
 
     def run(self, command: Command) -> Outcome: ...
 
 
 class Trouble(Enum):
-    """Why kubectl failed, by its answer. The value is shown."""
+    """Why kubectl failed, from its answer. The value is shown."""
 
     UNREACHABLE = "the API server does not answer"
     BEHIND = "something behind the API server does not answer: a webhook, or an aggregated API"
@@ -95,7 +95,7 @@ class Kubectl:
     kubeconfig: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     has_plugin: bool = False
-    """A login plug-in of the kubeconfig runs first: its output is shown, its time is not the API server's."""
+    """Whether a login plug-in runs first. Its output is shown, and its time does not count as the API server's."""
 
     @property
     def _head(self) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ class Kubectl:
         return self._read("get", "all", f"--namespace={namespace}", title=f"list namespace {namespace}")
 
     def find_all(self, objects: Sequence[Json]) -> Command:
-        """Looks for each of these objects (`apiVersion`, `kind`, `metadata`); prints one line for each that exists."""
+        """Looks up these objects (`apiVersion`, `kind`, `metadata`); prints one line for each that exists."""
         wanted = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         return self._read(
             "get",
@@ -198,7 +198,7 @@ class Kubectl:
         )
 
     def set_managers(self, obj: Json, entries: Sequence[Json], *, manager: str) -> Command:
-        """Sets the field managers of an object that was just read; refused if it changed since. No value changes."""
+        """Sets the field managers of an object, not its values. The server refuses if it changed since it was read."""
         facts = obj["metadata"]
         patch = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": facts["resourceVersion"]},
@@ -238,7 +238,7 @@ _ROW = '{{"\\t"}}'.join(_FACTS) + '{{"\\n"}}'
 FOUND = f'{{{{define "row"}}}}{_ROW}{{{{end}}}}' + (
     '{{if .items}}{{range .items}}{{template "row" .}}{{end}}{{else}}{{template "row" .}}{{end}}'
 )
-"""One line for each object, its facts separated by tabs; kubectl hands over a list, or an object that is alone."""
+"""Prints one line for each object, its facts separated by tabs. The input is a list or a single object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +271,7 @@ def ask_found(runner: Runs, command: Command) -> list[Found]:
 
 
 def read_json(outcome: Outcome) -> Json:
-    """The object or list kubectl printed. Raises `KubectlFailed` for a failure or another answer."""
+    """Read the object or list that kubectl printed. Raises `KubectlFailed` for a failure or another answer."""
     if not outcome.ok:
         raise _failure(outcome)
     try:
@@ -284,7 +284,7 @@ def read_json(outcome: Outcome) -> Json:
 
 
 def full_kind(obj: Json) -> str:
-    """`Deployment.v1.apps`: the kind of an object as kubectl takes it, whatever other groups have of that name."""
+    """The kind with version and group, `Deployment.v1.apps`, which is unambiguous for kubectl."""
     group, _, version = text_at(obj, "apiVersion").rpartition("/")
     return f"{text_at(obj, 'kind')}.{version}.{group}" if group else text_at(obj, "kind")
 
@@ -313,7 +313,7 @@ def _answered(runner: Runs, command: Command) -> Outcome:
 
 
 def find(runner: Runs, command: Command) -> Json | None:
-    """As `ask`, but an object that does not exist is `None`."""
+    """Like `ask`, but returns `None` if the object does not exist."""
     try:
         return ask(runner, command)
     except KubectlFailed as error:
@@ -395,7 +395,7 @@ def condition(obj: Json, kind: str) -> Condition | None:
 
 
 def is_current(obj: Json) -> bool:
-    """The controller has seen the newest generation (objects that record none count as current)."""
+    """Whether the controller has seen the newest generation. Objects that record none count as current."""
     seen, newest = dig(obj, "status", "observedGeneration"), dig(obj, "metadata", "generation")
     return not isinstance(seen, int) or not isinstance(newest, int) or seen >= newest
 

@@ -1,4 +1,4 @@
-"""Who holds a stack, and whether that process is alive. `pulumi cancel` itself only deletes the lock file."""
+"""Finds the holder of a stack, and whether it is alive. `pulumi cancel` itself only deletes the lock file."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Lock:
     user: str
     host: str
     since: str
-    """RFC 3339; on the cloud as it prints it, e.g. `2 minutes ago`."""
+    """RFC 3339; for the cloud, the text that it prints, e.g. `2 minutes ago`."""
     path: Path | None = None
 
     @property
     def is_unreadable(self) -> bool:
-        """A lock file without a holder: a full disk or a power cut left it empty. pulumi respects it all the same."""
+        """Whether the lock file names no holder: a full disk or a power cut left it empty. pulumi still respects it."""
         return self.path is not None and not self.host
 
     @property
     def identity(self) -> tuple[int, str, str, str]:
-        """The same as long as it is the same lock: the cloud prints an age, which grows."""
+        """Identifies the lock. `since` is not part of it on the cloud, which prints a growing age."""
         return (self.pid, self.user, self.host, self.since if self.path else "")
 
 
@@ -78,7 +78,7 @@ def lock_folder(stack: Stack, backend: str) -> Path | None:
 
 
 def locks_in(folder: Path) -> tuple[Lock, ...]:
-    """The locks in that folder now; one whose file cannot be read is a lock all the same."""
+    """The locks in that folder. A file that cannot be read counts as a lock."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -123,7 +123,7 @@ def look(
 ) -> Held:
     """Find the holder of a lock. A process with its number that started after the lock was taken is another one.
 
-    Unless that process runs a pulumi operation: setting the clock moves every start time, so it may be the holder.
+    An exception is one that runs a pulumi operation: setting the clock moves every start time, so it may be the holder.
     """
     if lock.host != (host or socket.gethostname()):
         return Held(lock=lock, holder=Holder.ELSEWHERE)

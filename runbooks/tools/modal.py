@@ -83,7 +83,7 @@ def needs_of(source: str) -> tuple[Need, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Modal:
-    """Builds commands for one modal."""
+    """Builds commands for one modal program."""
 
     program: str
     env: Mapping[str, str]
@@ -124,7 +124,7 @@ def tokens(environ: Mapping[str, str], home: Path) -> list[str]:
 
 
 def read_names(outcome: Outcome) -> frozenset[str]:
-    """Names in a list. Raises what the failure means."""
+    """Read the names in a list. Raises what the failure means."""
     if not outcome.ok:
         raise failure(outcome)
     try:
@@ -136,7 +136,7 @@ def read_names(outcome: Outcome) -> frozenset[str]:
 
 
 def failure(outcome: Outcome) -> OpsError:
-    """What a failing answer means: most often that there is no login."""
+    """The error for a failing answer, whose usual cause is a missing login."""
     text = outcome.shown_stderr.strip() or outcome.shown_stdout.strip()
     if re.search("Token missing|Could not authenticate|Token validation failed", text):
         return LoginMissing(

@@ -19,7 +19,7 @@ from runbooks.tools.kubectl import Json, Runs
 PATIENCE = 5.0
 """Seconds for one resolution, connection or answer."""
 BODY_LIMIT = 262_144
-"""Bytes of an HTTP body that are looked at."""
+"""The most bytes of an HTTP body that are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The connections, which tests replace by a made-up tailnet. Each raises `OSError` if it fails."""
+    """The connections of the checks. Tests replace them by a simulated tailnet. Each raises `OSError` if it fails."""
 
     status: Callable[[], Json | None]
     """`tailscale status --json`; `None` when this machine has no tailscale."""
@@ -62,7 +62,7 @@ def tailscale_status(runner: Runs) -> Json | None:
 
 
 def resolve(name: str) -> list[str]:
-    """The addresses of a name. The resolver has no time limit, so its thread is abandoned after `PATIENCE`."""
+    """Look up the addresses of a name. The resolver has no time limit, so its thread is abandoned after `PATIENCE`."""
     found: list[str] = []
     trouble: list[OSError] = []
 
@@ -89,7 +89,7 @@ def connect(host: str, port: int) -> None:
 
 
 def fetch(url: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """GET, no redirects followed: the first answer counts."""
+    """GET the URL without following redirects: the first answer counts."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
@@ -115,7 +115,7 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 def _first_answer(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> Answer:
-    """Raises `OSError`; `TimeoutError` also for a body that only trickles in."""
+    """Read the answer. Raises `OSError`, and `TimeoutError` also for a body that arrives too slowly."""
     try:
         connection.request("GET", path or "/", headers={"User-Agent": "homelab-ops verify", **headers})
         answer = connection.getresponse()

@@ -23,7 +23,7 @@ SECRET = "[secret]"  # noqa: S105 - what pulumi shows instead of one
 FIRST_WITH_EXIT_CODES = (3, 227, 0)
 """The first version whose exit codes name the kind of failure (pkg/cmd/pulumi/cmd/exit_codes.go)."""
 STATELESS = frozenset({"same", "read", "refresh", "read-replacement", "discard", "discard-replaced"})
-"""Operations that leave what is deployed as it is."""
+"""Operations that do not change deployed resources."""
 
 
 # Builders
@@ -70,7 +70,7 @@ def stack_show(stack: Stack) -> Command:
 
 
 def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
-    """Confidential in any case: a chart may have put a secret into an object that pulumi does not know as one."""
+    """Prints the state. It is always confidential, as an object may hold a secret that pulumi does not know as one."""
     words = ("stack", "export", *(("--show-secrets",) if show_secrets else ()))
     return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=True)
 
@@ -89,13 +89,13 @@ def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
 
 
 def config_set(stack: Stack, key: str, value: str) -> Command:
-    """A config value that is not secret. pulumi itself refuses a value that looks like a secret."""
+    """Sets a plain config value. pulumi itself refuses a value that looks like a secret."""
     command = _command(stack, "config", "set", title=f"set {key} of {stack.service}", mutates=True)
     return _with_arguments(command, key, value)
 
 
 def config_set_secret(stack: Stack, key: str, value: str) -> Command:
-    """A secret setting; the value travels on standard input. pulumi drops one trailing newline."""
+    """Sets a secret config value from standard input. pulumi drops one trailing newline."""
     title = f"set the secret {key} of {stack.service}"
     command = _command(
         stack, "config", "set", "--secret", title=title, mutates=True, confidential=True, stdin=f"{value}\n".encode()
@@ -119,7 +119,7 @@ def check_settings(stack: Stack, checker: Path, config: Mapping[str, str], secre
 
 
 def preview(stack: Stack) -> Command:
-    """With the halves of replaces: what is deleted as one half, and has no other, is in no other step."""
+    """Previews with all steps of replaces (decision 5): some deletes of dependents appear in no other step."""
     return _command(stack, "preview", "--json", "--show-replacement-steps", title=f"preview {stack.service}")
 
 
@@ -133,7 +133,7 @@ def refresh_preview(stack: Stack) -> Command:
 
 
 def refresh(stack: Stack, urns: Sequence[str]) -> Command:
-    """Takes what is there of these resources into the state."""
+    """Reads these resources from the cluster into the state."""
     targets = (f"--target={urn}" for urn in urns)
     title = f"take {len(urns)} resources of {stack.service} into its state"
     return _command(stack, "refresh", "--json", "--yes", "--skip-preview", *targets, title=title, mutates=True)
@@ -149,7 +149,7 @@ def destroy(stack: Stack) -> Command:
 
 
 def cancel(stack: Stack) -> Command:
-    """On a file backend this deletes the stack's lock files and stops no process: look first who holds them."""
+    """Cancels. On a file backend this deletes the lock files and stops no process: find their holder first."""
     argv = (stack.program, "-C", str(stack.folder), "cancel", "--yes", "--non-interactive")
     command = Command(argv=argv, env=stack.env, title=f"remove the lock of {stack.service}", mutates=True)
     return _with_arguments(command, stack.selector)
@@ -169,12 +169,12 @@ class StackRow:
     """A line of `stack ls`."""
 
     name: str
-    """Without the project if it is that of the command's folder, without the organization if it is the default one."""
+    """It lacks the project if that is the command's folder's, and the organization if that is the default one."""
     updating: bool = False
-    """Told by the cloud alone."""
+    """Only the cloud reports it."""
 
     def reference(self, listed_from: Stack) -> str:
-        """`<organization>/<project>/<stack>`, in a list that was made in the folder of `listed_from`."""
+        """`<organization>/<project>/<stack>`, for a list that was printed in the folder of `listed_from`."""
         parts = self.name.split("/")
         before = {1: (listed_from.organization, listed_from.project), 2: (parts[0], listed_from.project)}
         return "/".join((*before.get(len(parts), parts[:2]), parts[-1]))
@@ -197,7 +197,7 @@ class PropertyChange:
     kind: str
     """`add`, `delete`, `update`, each also with `-replace`."""
     of_inputs: bool
-    """The old value is an input of the old state, not an output."""
+    """Whether the old value is an input of the old state, not an output."""
 
     @property
     def forces_replace(self) -> bool:
@@ -206,7 +206,7 @@ class PropertyChange:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """One side of a step: what pulumi knows of a resource. Secrets read `[secret]`."""
+    """The old or new state of a resource in a step. Secrets read `[secret]`."""
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -246,7 +246,7 @@ class Step:
 
     @property
     def protection(self) -> str:
-        """`protect` or `unprotect` where the resource stays; pulumi calls such a step `same`, or makes it an update."""
+        """`protect` or `unprotect` if the resource stays and its protection changes, in a step `same` or `update`."""
         if self.op not in {"same", "update"} or self.old is None or self.new is None:
             return ""
         if self.old.protected == self.new.protected:
@@ -255,7 +255,7 @@ class Step:
 
     @property
     def protected(self) -> bool:
-        """Also when the same update drops the protection: the engine would then let the replace pass."""
+        """Whether it is protected, also if the same update drops the protection: the engine would allow the replace."""
         return any(state.protected for state in (self.old, self.new) if state is not None)
 
 
@@ -310,9 +310,9 @@ class StateResource:
     pending_delete: bool = False
     """The old half of a replace that an earlier update could not finish."""
     external: bool = False
-    """Read by the program, not made by it."""
+    """Whether the program reads it and did not create it."""
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """As it was applied last; secrets as the answer has them."""
+    """The inputs of the last apply; secrets are as in the answer."""
     field_manager: str = ""
     """Of an object in the cluster: the name under which the provider applies it."""
 
@@ -328,7 +328,7 @@ class Export:
 
     @property
     def own_resources(self) -> tuple[StateResource, ...]:
-        """Without the stack itself and default providers, which exist for pulumi only."""
+        """The resources without the stack itself and default providers, which exist in pulumi's state only."""
         return tuple(resource for resource in self.resources if not is_bookkeeping(resource.urn))
 
 
@@ -359,7 +359,7 @@ def parents_of(urn: str) -> str:
 
 
 def is_bookkeeping(urn: str) -> bool:
-    """The stack itself and default providers: they exist in pulumi's state only."""
+    """Whether it is the stack itself or a default provider, which exist in pulumi's state only."""
     kind = type_of(urn)
     return kind == "pulumi:pulumi:Stack" or (
         kind.startswith("pulumi:providers:") and name_of(urn).startswith("default")
@@ -370,7 +370,7 @@ def is_bookkeeping(urn: str) -> bool:
 
 
 def read_json(text: str, what: str) -> Any:
-    """Raises `ToolFailed` for invalid JSON, without the text itself, which may contain anything."""
+    """Read an answer. Raises `ToolFailed` for invalid JSON, without the text, which may contain secrets."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -426,7 +426,7 @@ HALVES = frozenset({"create-replacement", "delete-replaced", "discard-replaced",
 
 
 def _whole_steps(steps: Sequence[Step]) -> Iterator[Step]:
-    """The steps, each replace as one.
+    """The steps, with each replace as one step.
 
     Where something is deleted before it is replaced, pulumi deletes what depends on it first. What of that the program
     has no more is never made again: its `delete-replaced` is a delete. The old halves that an earlier update left are
@@ -528,12 +528,12 @@ def read_events(text: str) -> Iterator[Event]:
 
 
 def read_export(text: str) -> Export:
-    """Secrets in it stay as they are in the answer: ciphertext or plaintext."""
+    """Read `stack export`. Secrets stay as they are in the answer: ciphertext or plaintext."""
     return _export(read_json(text, "pulumi stack export").get("deployment") or {})
 
 
 def read_checkpoint(text: str) -> Export:
-    """The file in which a file backend keeps a stack's state: `.pulumi/stacks/<project>/<stack>.json`."""
+    """Read the state file of a file backend: `.pulumi/stacks/<project>/<stack>.json`."""
     return _export((read_json(text, "the state file").get("checkpoint") or {}).get("latest") or {})
 
 

@@ -57,7 +57,7 @@ def user_credentials(environ: Mapping[str, str]) -> Path:
 
 
 def _own(environ: Mapping[str, str], variable: str) -> Path | None:
-    """The folder that a variable names; not what `lab.env` put there."""
+    """The folder that a variable names, unless `lab.env` set it."""
     folder = Path(environ[variable]).absolute() if environ.get(variable) else None
     return None if folder is None or is_lab(folder.parent) else folder
 
@@ -141,7 +141,7 @@ def wanted_plugins(packages: Path | None = None) -> list[Plugin]:
 
 
 def place_of(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> str:
-    """Where a pulumi with that environment finds it: on PATH in any version, else installed; empty if nowhere.
+    """Where pulumi finds the plugin in that environment: on PATH in any version, else installed. Empty if nowhere.
 
     Source: pulumi sdk/go/common/workspace/plugins.go (getPluginInfoAndPath).
     """
@@ -150,7 +150,7 @@ def place_of(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> str:
 
 
 def installed(plugin: Plugin, folder: Path) -> Path | None:
-    """Where the plugin folder has exactly its version; a `.partial` file beside it marks an incomplete download."""
+    """The plugin folder's copy of exactly this version. A `.partial` file beside it marks an incomplete download."""
     own = folder / f"resource-{plugin.name}-v{plugin.version}"
     is_complete = (own / plugin.program).is_file() and not own.with_name(f"{own.name}.partial").exists()
     return own if is_complete else None

@@ -12,7 +12,7 @@ SIGNATURE_KEY = "4dabf18193072939515e22adb298388d"
 SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - Pulumi's public marker of a secret, not one itself
 
 ALPHABET = string.ascii_letters + string.digits
-"""Letters and digits alone: the same text in a URL, in JSON and in a shell, so every tool's own masking finds it."""
+"""Letters and digits need no escaping in a URL, in JSON or in a shell, so every tool's own masking finds them."""
 
 
 def generate_secret() -> str:
@@ -42,7 +42,7 @@ def secrets_in_export(answer: str) -> Iterator[str]:
 
 
 def unwrapped(value: Any) -> Any:
-    """The value with every secret in it in plaintext."""
+    """The value with every secret in it replaced by its plaintext."""
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE and isinstance(value.get("plaintext"), str):
             return _decoded(value["plaintext"])
@@ -51,7 +51,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def blanked(value: Any) -> Any:
-    """The value with `[secret]` for every secret in it, ciphertext or plaintext."""
+    """The value with every secret in it, ciphertext or plaintext, replaced by `[secret]`."""
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
             return "[secret]"

@@ -1,4 +1,4 @@
-"""One stack of one Pulumi project on the target: all a pulumi command needs, resolved once and passed explicitly."""
+"""The type `Stack`: one stack of one Pulumi project, with everything that a pulumi command needs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Stack:
 
     @property
     def selector(self) -> str:
-        """What `--stack` gets: the name alone on file and bucket backends, with its organization on the cloud."""
+        """The value of `--stack`: the name alone on file and bucket backends, with the organization on the cloud."""
         return self.name if self.organization == "organization" else f"{self.organization}/{self.name}"
 
     @property

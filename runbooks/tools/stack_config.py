@@ -49,7 +49,7 @@ class StackFile:
 
     @property
     def ciphertexts(self) -> list[str]:
-        """Of its secrets, at any depth of a value."""
+        """The ciphertexts of its secrets, at any depth of a value."""
         return list(_ciphertexts(self.config))
 
     def has(self, key: str) -> bool:
@@ -109,7 +109,7 @@ def bound_names(top: Any, path: Path) -> list[str]:
 
 
 def is_same(entry: str, name: str) -> bool:
-    """Whether an entry names the environment `<project>/<env>`, whatever its version and organization."""
+    """Whether an entry names the environment `<project>/<env>`, in any version and organization."""
     # An environment without a project is in the project `default`.
     parts = re.sub(r"[@:][^/]*$", "", entry).split("/")
     return "/".join(["default", *parts][-2:]) == name
@@ -133,7 +133,7 @@ def read_binding(path: Path, name: str) -> tuple[str, bool] | None:
 def bind(path: Path, name: str, version: str = "") -> bool:
     """Make `environment:` of the file contain the name exactly once; returns whether the file was written.
 
-    Without a version, one that is bound already stays.
+    Without a version in the name, an existing entry keeps its version.
 
     pulumi's own `config env add` binds twice when it is called twice, and its `rm` removes one of them (recorded in
     tests/contract/recorded/cloud/32-esc-bind.json).
@@ -241,7 +241,7 @@ def full_key(project: str, key: str) -> str:
 
 
 def missing_keys(file: StackFile, project: str, keys: Iterable[str]) -> list[str]:
-    """Those of `keys`, as full keys, that have no value in the file."""
+    """The keys of `keys`, as full keys, that have no value in the file."""
     return [full for key in keys if not file.has(full := full_key(project, key))]
 
 
