@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runbooks.core.errors import NotApproved, Refused
-from runbooks.stacks.holders import describe_holders, holders_of, may_be_removed
+from runbooks.stacks.holders import describe_holders, holders_of, may_be_removed, remove_lock
 from runbooks.tools.locks import (
     Holder,
     Lock,
@@ -117,6 +119,25 @@ def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
         found = look(before_the_clock_was_set).holder
         child.kill()
     assert found is Holder.ALIVE
+
+
+@pytest.mark.parametrize(
+    ("held", "taken_meanwhile", "removed"), [(False, False, False), (True, False, True), (True, True, False)]
+)
+def test_the_lock_that_was_shown_is_removed_and_no_other(
+    tmp_path: Path, held: bool, taken_meanwhile: bool, removed: bool
+) -> None:
+    def answers() -> Iterator[str]:
+        if taken_meanwhile:
+            put(session, lock(2, host="other-machine"))
+        yield "db"
+
+    session = ScriptedSession(tmp_path, {("cancel", "db"): ""}, answers=answers())
+    if held:
+        put(session, lock(1, host="other-machine"))
+    with pytest.raises(Refused) if taken_meanwhile else contextlib.nullcontext():
+        remove_lock(session, session.stack(DB))
+    assert (("cancel", "db") in session.runner.ran) is removed
 
 
 def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
