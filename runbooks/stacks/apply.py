@@ -271,7 +271,9 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callabl
         raise
     run.done.append(plan.service)  # also when the record of it cannot be written
     fingerprint = fingerprint_of(session, session.service(plan.service))
-    write_record(session, plan.stack, fingerprint, read(), applied=True)
+    # What was edited during the update, it may have seen or not; only its state is meant to change.
+    if not changed_parts({**plan.fingerprint, "state": ""}, {**fingerprint, "state": ""}):
+        write_record(session, plan.stack, fingerprint, read(), applied=True)
     otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"
     result = f"applied, {len(watch.done)} changes" if watch.done else otherwise
     session.reporter.line(f"{plan.service}: {result} in {outcome.seconds:.0f} s")

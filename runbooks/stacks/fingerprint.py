@@ -87,7 +87,7 @@ def canonical(value: object) -> str:
 def hash_files(paths: Iterable[Path]) -> str:
     """One hash over names and contents of files and whole folders; what is missing counts as missing.
 
-    Byte code, hidden files and stack settings (which are fingerprinted apart) are left out.
+    Byte code, hidden files (but what a chart ignores) and stack settings (which are fingerprinted apart) are left out.
     """
     digest = hashlib.sha256()
     for path in sorted({found for each in paths for found in _files_in(each)}):
@@ -101,6 +101,7 @@ def _files_in(path: Path) -> Iterator[Path]:
         yield path
         return
     for found in path.rglob("*"):
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in found.relative_to(path).parts)
+        parts = [part for part in found.relative_to(path).parts if part != ".helmignore"]
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
         if found.is_file() and not hidden and found.suffix != ".pyc" and not STACK_CONFIG.match(found.name):
             yield found

@@ -23,6 +23,7 @@ from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.stacks.unchanged import (
     Record,
+    changed_parts,
     is_last_applied,
     read_record,
     reasons_to_ask,
@@ -189,7 +190,6 @@ def _preview_changes(
 ) -> StackPlan:
     """Preview the stack. Without changes, record its inputs; with a change, remove the record."""
     writes_outputs = not is_last_applied(session, fingerprint, record)
-    files = files_of(session, stack)
     command, read = record_reads(session, pulumi.preview(stack), stack)
     preview = _preview_program(session, stack, command)
     for each in preview.diagnostics:
@@ -206,7 +206,7 @@ def _preview_changes(
     )
     if plan.has_changes:
         remove_record(session, stack, fingerprint)
-    elif files == files_of(session, stack):  # else the preview saw something between the two
+    elif not changed_parts(fingerprint, dict(fingerprint) | files_of(session, stack)):  # else it may have seen either
         with contextlib.suppress(Unwritable):  # a preview is no worse for it: it is made again next time
             write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
     return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs)

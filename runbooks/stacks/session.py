@@ -44,6 +44,8 @@ class Known:
     """Stack config and its bound environments → the opened environments, until the plan uses them."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
     """Hash of the outputs' text in a state file → hash of their values."""
+    cluster_of_charts: str | None = None
+    """Hash of what charts may ask the cluster for, once it was read."""
     _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
 
     def one_at_a_time(self, what: str) -> threading.RLock:

@@ -60,6 +60,8 @@ class Reads:
     """What no fingerprint can hold: `the network`, `the clock`, …"""
     complete: bool = False
     """False if the program did not run to its end under the recorder."""
+    cluster: str = ""
+    """Hash of the version and kinds of the cluster before it ran, if the stack had charts by then."""
 
 
 def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Command, Callable[[], Reads]]:
@@ -67,7 +69,8 @@ def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Comm
     # In the run's own PULUMI_HOME, which is removed however the run ends.
     path = Path(session.env["PULUMI_HOME"]) / f"reads-{stack.project}-{secrets.token_hex(4)}.jsonl"
     recording = replace(command, env={**command.env, READS: str(path), "PYTHONPATH": str(RECORDER)})
-    return recording, lambda: read_reads(path)
+    cluster = _cluster_of_charts(session) if _has_charts(states.state_of(session, stack)) else ""
+    return recording, lambda: replace(read_reads(path), cluster=cluster)
 
 
 def read_reads(path: Path) -> Reads:
@@ -199,7 +202,9 @@ def read_record(session: Session, stack: Stack) -> Record | None:
         reads: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in found["reads"].items()
         }
-        return Record(at=found["at"], parts=found["parts"], reads=Reads(**reads), applied=dict(found["applied"]))
+        datetime.fromisoformat(found["at"])
+        parts, applied = dict(found["parts"]), dict(found["applied"])
+        return Record(at=found["at"], parts=parts, reads=Reads(**reads), applied=applied)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -287,18 +292,37 @@ ASSETS = re.compile(r"c44067f5952c0a294b673a41bacd8c21|0def7320c3a5731c473e5ecbe
 def _reasons_in_state(session: Session, export: Export, record: Record) -> Iterator[str]:
     if export.pending:
         yield "operations of an interrupted update are open"
-    charts = False
     for resource in export.resources:
         kind = type_of(resource.urn)
-        charts = charts or bool(CHART.search(kind))
         if READ_BY_PROVIDER.search(kind) or kind.startswith("pulumi-python:dynamic"):
             yield f"{kind} reads what only its provider knows"
         elif resource.external and kind != "pulumi:pulumi:StackReference":
             yield f"{kind} is read from outside the stack"
         elif ASSETS.search(json.dumps(resource.inputs, default=str)):
             yield f"{kind} has files that pulumi itself reads"
-    if charts:
+    if _has_charts(export):
         yield from _unpinned(session.root / "charts.yaml", record)
+        if not record.reads.cluster or record.reads.cluster != _cluster_of_charts(session):
+            yield "the version or the kinds of the cluster changed, which its charts may ask for"
+
+
+def _has_charts(export: Export) -> bool:
+    return any(CHART.search(type_of(resource.urn)) for resource in export.resources)
+
+
+def _cluster_of_charts(session: Session) -> str:
+    """One hash of the cluster's version and kinds, `.Capabilities` in a chart; empty if the cluster does not say.
+
+    Read once a run, so before any of its charts is rendered: kinds that the run itself brings make it differ next time.
+    Source: pulumi-kubernetes provider/pkg/provider/helm/v4/chart.go (setKubeVersionAndAPIVersions).
+    """
+    with session.known.one_at_a_time("cluster of charts"):
+        if session.known.cluster_of_charts is None:
+            answers = [session.runner.run(each) for each in (session.kubectl.raw("/version"), session.kubectl.kinds())]
+            lines = (line for answer in answers for line in sorted(answer.stdout.splitlines()))
+            known = all(answer.ok for answer in answers)
+            session.known.cluster_of_charts = hash_text("\n".join(lines)) if known else ""
+        return session.known.cluster_of_charts
 
 
 def _unpinned(pins: Path, record: Record) -> Iterator[str]:

@@ -221,6 +221,10 @@ class Kubectl:
             argv=argv, title=title, env=self.env, stdin=json.dumps(patch).encode(), mutates=True, confidential=True
         )
 
+    def kinds(self) -> Command:
+        """Every kind that the server has, with its version, one a line."""
+        return self._read("api-resources", "--no-headers", title="list the kinds of the cluster")
+
     def version(self) -> Command:
         """Client and server versions, as JSON."""
         return self._read("version", "--output=json", title="ask kubectl and the server for their versions")

@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import json
 import os
+import site
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, source_from_cache
@@ -44,10 +45,10 @@ FOLDERS = ("os.listdir", "os.scandir")
 CLOCK = ("time", "time_ns", "localtime", "gmtime", "ctime", "strftime")
 CLOCKS = ("datetime", "random", "secrets", "uuid")
 """Modules that ask the clock or chance in C, where no hook sees it: a program that imports one may ask them."""
-CALLS = ("/pulumirpc.ResourceMonitor/Invoke", "/pulumirpc.ResourceMonitor/StreamInvoke")
-"""Functions of providers: they answer from the cluster, a server or a file of their own."""
+CALLS = tuple(f"/pulumirpc.ResourceMonitor/{name}" for name in ("Invoke", "Call", "ReadResource", "ExistsResource"))
+"""Functions of providers, and reads: they answer from the cluster, a server or a file of their own."""
 ENGINE = "pulumi:pulumi:"
-"""Functions that the engine answers from the stack itself."""
+"""Functions and references that the engine answers from its stacks."""
 
 
 class Recorder:
@@ -62,7 +63,10 @@ class Recorder:
         executors = {
             os.path.dirname(os.path.abspath(word)) for word in getattr(sys, "orig_argv", ()) if EXECUTOR in word
         }
-        folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__), *executors}
+        # Not all of a prefix: below `/usr` may be anything, this repository included.
+        packages = site.getsitepackages([sys.prefix, sys.exec_prefix, sys.base_prefix])
+        folders = {*packages, os.path.dirname(os.__file__), *executors}
+        self.is_broken = False
         self.installed = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
         self.programs: dict[str, bool] = {}
 
@@ -72,6 +76,9 @@ class Recorder:
         for name in CLOCK:
             self.watch(time, name, "the clock")
         self.watch(os, "urandom", "chance")
+        self.watch_looks()
+        if sys.prefix == sys.base_prefix:
+            self.note("outside", "packages outside a virtual environment")
         self.watch_environment()
         sys.meta_path.insert(0, CallWatcher(self))
         sys.addaudithook(self.hook)
@@ -80,11 +87,21 @@ class Recorder:
     def note(self, kind: str, what: str | bool) -> None:
         if (kind, what) not in self.facts:
             self.facts.add((kind, what))
-            os.write(self.descriptor, json.dumps({kind: what}).encode() + b"\n")
+            try:
+                os.write(self.descriptor, json.dumps({kind: what}).encode() + b"\n")
+            except OSError:  # a full disk
+                self.is_broken = True
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in self.events or not self.is_asked_by_program():
+        if event not in self.events:
             return
+        try:
+            if self.is_asked_by_program():
+                self.note_event(event, arguments)
+        except Exception:  # noqa: BLE001 - it would break the program off; the record has no end instead
+            self.is_broken = True
+
+    def note_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             name, mode, flags = arguments
             by_mode = isinstance(mode, str) and any(letter in mode for letter in "wax+")
@@ -140,6 +157,18 @@ class Recorder:
 
         setattr(module, name, watched)
 
+    def watch_looks(self) -> None:
+        """Note what the program only looks for: no audit event tells of `exists()` or `is_file()`."""
+        look = os.stat
+
+        def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+            self.hook("os.listdir", (path,))
+            return look(path, *arguments, **options)
+
+        for functions in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+            functions.add(stat)
+        os.stat = stat
+
     def watch_environment(self) -> None:
         kind: Any = type(os.environ)
         look_up, listing = kind.__getitem__, kind.__iter__
@@ -156,12 +185,13 @@ class Recorder:
 
     def finish(self) -> None:
         loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-        called = [file for file, is_program in self.programs.items() if is_program]
+        called = [file for file, is_program in list(self.programs.items()) if is_program]
         for file in sorted({*called, *(file for file in loaded if isinstance(file, str) and self.is_program(file))}):
             self.note_file(file)
             for name in sorted({name.partition(".")[0] for name in _imports(file)}.intersection(CLOCKS)):
                 self.note("outside", f"the clock or chance ({os.path.basename(file)} imports {name})")
-        self.note("end", True)
+        if not self.is_broken:
+            self.note("end", True)
 
 
 def _imports(file: str) -> list[str]:
@@ -207,8 +237,9 @@ class CallWatcher:
                 return made
 
             def call(request: Any, *rest: Any, **how: Any) -> Any:
-                if not request.tok.startswith(ENGINE):
-                    self.recorder.note("outside", f"what {request.tok} answers")
+                name = getattr(request, "tok", "") or getattr(request, "type", "")
+                if not name.startswith(ENGINE):
+                    self.recorder.note("outside", f"what {name} answers")
                 return made(request, *rest, **how)
 
             return call

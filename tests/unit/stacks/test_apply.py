@@ -24,6 +24,7 @@ from runbooks.stacks.plan import RunPlan
 from runbooks.stacks.service import closure, layers
 from runbooks.stacks.states import hash_text
 from runbooks.stacks.summary import show_plan
+from runbooks.stacks.unchanged import read_record
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import (
     SUMMARY,
@@ -528,3 +529,13 @@ def test_a_run_that_was_interrupted_waits_no_longer(tmp_path: Path, port: int) -
     session.runner.interrupted = True
     apply.await_producer(session, "db")
     assert waits(session)
+
+
+@pytest.mark.parametrize("edits", [True, False])
+def test_an_edit_during_an_update_is_not_recorded_as_applied(tmp_path: Path, edits: bool) -> None:
+    session = ScriptedSession(tmp_path, three(), answers=["y"])
+    program = session.root / "pulumi" / session.service("db").folder / "__main__.py"
+    session.runner.script["up", "db"] = applied("db", does=lambda: program.write_text("edited = True\n" * edits))
+    deploy(session)
+    record = read_record(session, session.stack(session.service("db")))
+    assert (record is None) is edits

@@ -16,14 +16,23 @@ from typing import Any
 
 import pytest
 
+from runbooks.core.command import Command
 from runbooks.core.errors import OpsError
 from runbooks.core.files import ROOT
 from runbooks.services import SERVICES, find_service
 from runbooks.stacks import environments
-from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.fingerprint import fingerprint_of, hash_files
 from runbooks.stacks.plan import StackPlan
 from runbooks.stacks.preview import plan_run, plan_stack
-from runbooks.stacks.unchanged import RECORDER, Reads, read_reads, read_record, reasons_to_ask, write_record
+from runbooks.stacks.unchanged import (
+    RECORDER,
+    Reads,
+    read_reads,
+    read_record,
+    reasons_to_ask,
+    record_reads,
+    write_record,
+)
 from runbooks.tools.esc import Opened, Value
 from runbooks.tools.stack import Stack
 from tests.fixtures import Answer, ScriptedSession, creating, preview_answer, urn
@@ -137,14 +146,94 @@ def test_a_chart_without_an_exact_version_is_asked_each_time(session: ScriptedSe
     pins = session.root / "charts.yaml"
     pins.write_text(f"some-chart: {{version: '{pin}', repository: https://charts.example.com}}\n")
     session.write_state("app", resources=[CHART])
-    record(session, replace(COMPLETE, files=(str(pins),)))
+    cluster(session)
+    record_preview(session, str(pins))
     assert bool(reasons(session)) is asked
+
+
+def cluster(session: ScriptedSession, version: Any = "v1.34.1", *kinds: str) -> None:
+    """What the cluster has, as another run finds it."""
+    answers = [(("--raw=/version",), version), (("api-resources",), "\n".join(["pods v1 true Pod", *kinds]))]
+    session.runner.known = [*answers, *(each for each in session.runner.known if each[0] == ("kube-system",))]
+    session.known.cluster_of_charts = None
+
+
+def record_preview(session: ScriptedSession, pins: str) -> None:
+    """A recorded preview of `app`, whose program reads the pins."""
+    service = session.service("app")
+    command, read = record_reads(session, Command(argv=("pulumi",)), session.stack(service))
+    path = Path(command.env["HOMELAB_OPS_READS"])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'{{"file": {json.dumps(pins)}}}\n{{"end": true}}\n')
+    record(session, read())
+
+
+SERVICE_MONITOR = "servicemonitors monitoring.coreos.com/v1 true ServiceMonitor"
+
+
+@pytest.mark.parametrize(
+    ("now", "asked"),
+    [
+        (("v1.34.1",), False),
+        (("v1.35.0",), True),
+        (("v1.34.1", SERVICE_MONITOR), True),
+        (((1, "", "error: unable to retrieve the complete list of server APIs"),), True),
+    ],
+)
+def test_a_chart_is_asked_again_when_the_cluster_offers_something_else(
+    session: ScriptedSession, now: tuple[Any, ...], asked: bool
+) -> None:
+    session.write_state("app", resources=[CHART])
+    cluster(session)
+    record_preview(session, str(session.root / "charts.yaml"))
+    cluster(session, *now)
+    assert bool(reasons(session)) is asked
+
+
+def test_the_cluster_counts_as_it_was_before_the_chart_was_rendered(session: ScriptedSession) -> None:
+    session.write_state("app", resources=[CHART])
+    service = session.service("app")
+    cluster(session)
+    _, read = record_reads(session, Command(argv=("pulumi",)), session.stack(service))
+    cluster(session, "v1.34.1", SERVICE_MONITOR)
+    record(session, replace(read(), files=(str(session.root / "charts.yaml"),), complete=True))
+    assert reasons(session)
+
+
+def test_an_edit_between_the_reading_of_the_inputs_and_the_preview_is_not_recorded(session: ScriptedSession) -> None:
+    app = session.service("app")
+    program = session.root / "pulumi" / app.folder / "__main__.py"
+    written: list[str] = []
+
+    def edited(_: Command) -> str:
+        written.append(program.read_text())
+        program.write_text("edited = True\n")
+        return preview_answer()
+
+    session.runner.script["preview", "app"] = edited
+    plan_stack(session, app)
+    program.write_text(written[0])
+    assert read_record(session, session.stack(app)) is None
+
+
+def test_what_a_chart_ignores_belongs_to_it(session: ScriptedSession) -> None:
+    folder = session.root / "charts" / "some"
+    folder.mkdir(parents=True)
+    (folder / ".helmignore").write_text("")
+    before = hash_files([folder])
+    (folder / ".helmignore").write_text("templates/\n")
+    assert hash_files([folder]) != before
 
 
 def test_an_unreadable_record_is_no_record(session: ScriptedSession) -> None:
     record(session)
     path = session.state_dir / "applied" / "mx" / "app.json"
-    for text in ("", "{", "[]", '{"at": 1}', '{"at": "x", "parts": {}, "reads": {"new": 1}, "applied": true}'):
+    whole = {"at": "2026-01-02T03:04:05", "parts": {}, "reads": {}, "applied": {}}
+    for text in (
+        *(json.dumps(whole | {name: 1}) for name in whole),
+        *("", "{", "[]", '{"at": 1}'),
+        '{"at": "x", "parts": {}, "reads": {"new": 1}, "applied": true}',
+    ):
         path.write_text(text)
         assert read_record(session, session.stack(session.service("app"))) is None
 
@@ -164,7 +253,10 @@ import beside
     ("line", "kind", "what"),
     [
         ("open('/etc/hostname').read()", "file", "/etc/hostname"),
-        ("Path('/nowhere/at-all').is_dir() or os.path.exists('x')", None, None),
+        ("Path('/nowhere/at-all').is_dir()", "file", "/nowhere/at-all"),
+        ("os.path.exists('/usr/share/at-all')", "file", "/usr/share/at-all"),
+        ("import shutil; assert shutil._use_fd_functions", None, None),
+        ("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1)); open('/etc/hostname')", "full", None),
         ("os.listdir('/etc')", "file", "/etc"),
         ("os.environ.get('A_NAME')", "variable", "A_NAME"),
         ("'B_NAME' in os.environ", "variable", "B_NAME"),
@@ -192,6 +284,9 @@ def test_the_recorder_sees_what_a_program_reads(tmp_path: Path, line: str, kind:
     env = {"PYTHONPATH": str(RECORDER), "HOMELAB_OPS_READS": str(facts), "PATH": os.environ["PATH"]}
     subprocess.run([sys.executable, str(executor)], env=env, check=True)
     reads = read_reads(facts)
+    if kind == "full":
+        assert not reads.complete
+        return
     assert reads.complete and str(beside) in reads.files and str(program) in reads.files
     found = {"file": reads.files, "variable": reads.variables, "outside": reads.outside}
     if kind and what:
