@@ -232,7 +232,8 @@ def test_a_creation_that_never_happened_is_dropped(checkout: ProbeCheckout) -> N
     run = begun_update(checkout)
     os.kill(updating(run), signal.SIGKILL)
     finished(run)
-    checkout.kubectl("delete", "deployment/probe")
+    until(lambda: not checkout.left_running(), "every process of the run ends", seconds=120)
+    checkout.kubectl("delete", "--ignore-not-found", "deployment/probe")
     checkout.write_program(SOON_READY)
     checkout.inv("cancel.probe").ends_with(0)
     assert pending(checkout) == []
