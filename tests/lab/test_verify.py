@@ -29,7 +29,7 @@ def test_everything_is_verified_with_evidence(checkout: Checkout) -> None:
     row = next(
         line.split() for line in done.stdout.splitlines() if line.startswith("postgresql/postgresql-cluster-rw-ext")
     )
-    assert row == ["postgresql/postgresql-cluster-rw-ext", "localhost", "ok", "ok", "--", "--", "--"]
+    assert row == ["postgresql/postgresql-cluster-rw-ext", "localhost", "ok", "ok", "ok", "--", "--", "--"]
     assert "FAIL" not in done.stdout
 
 
