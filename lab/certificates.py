@@ -24,11 +24,11 @@ _UNITS = {"h": "hours", "m": "minutes", "s": "seconds"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a new certificate is to contain; defaults as in cert-manager."""
+    """The contents of a new certificate; defaults as in cert-manager."""
 
     common_name: str = ""
     organizations: tuple[str, ...] = ()
-    """Groups, to Kubernetes."""
+    """Kubernetes reads them as groups."""
     dns_names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     duration: timedelta = DURATION
@@ -62,7 +62,7 @@ class Found:
 
 
 def wanted_of(spec: Mapping[str, Any]) -> Wanted:
-    """From the `spec` of a cert-manager Certificate. Raises ValueError for what the lab does not support."""
+    """Read the `spec` of a cert-manager Certificate. Raises ValueError for fields that the lab does not support."""
     unknown = sorted({"ipAddresses", "uris", "emailAddresses", "otherNames", "literalSubject"} & spec.keys())
     if unknown:
         raise ValueError(f"the lab does not support {', '.join(unknown)}")
@@ -78,7 +78,7 @@ def wanted_of(spec: Mapping[str, Any]) -> Wanted:
 
 
 def read_duration(text: str | None) -> timedelta | None:
-    """Go's `2160h0m0s`; None when there is none. Raises ValueError for anything else."""
+    """Read a duration of Go, `2160h0m0s`; None for an empty one. Raises ValueError for anything else."""
     if not text:
         return None
     if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", text):
@@ -88,7 +88,7 @@ def read_duration(text: str | None) -> timedelta | None:
 
 
 def authority(common_name: str) -> Pair:
-    """A new root, valid for ten years."""
+    """Make a new root, valid for ten years."""
     return self_signed(Wanted(common_name=common_name, duration=timedelta(days=3650), is_authority=True))
 
 
@@ -99,7 +99,7 @@ def self_signed(wanted: Wanted) -> Pair:
 
 
 def signed_by(wanted: Wanted, issuer: Pair) -> Pair:
-    """A certificate of an authority, with the authority's own behind it. Raises ValueError for an invalid pair."""
+    """Make a certificate that the authority signs, followed by its own. Raises ValueError for an invalid pair."""
     issuing = x509.load_pem_x509_certificate(issuer.certificate.encode())
     issuing_key = _load_key(issuer.key)
     key = new_key(wanted.algorithm, wanted.size)
@@ -108,7 +108,7 @@ def signed_by(wanted: Wanted, issuer: Pair) -> Pair:
 
 
 def read(pem: str) -> Found:
-    """Raises ValueError for a text that is not a certificate."""
+    """Read a certificate. Raises ValueError for a text that is not one."""
     certificate = x509.load_pem_x509_certificate(pem.encode())
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     extensions = {type(one.value): one.value for one in certificate.extensions}
@@ -130,7 +130,7 @@ def belongs_to(found: Found, key: str) -> bool:
 
 
 def new_key(algorithm: str = "RSA", size: int = 0) -> Key:
-    """Raises ValueError for what the lab does not support."""
+    """Make a private key. Raises ValueError for a kind that the lab does not support."""
     if algorithm == "RSA":
         return rsa.generate_private_key(65537, size or 2048)
     if algorithm == "ECDSA" and (size or 256) in CURVES:
@@ -160,7 +160,7 @@ def _load_key(pem: str) -> Key:
 
 
 def _name(wanted: Wanted) -> x509.Name:
-    """Empty without a common name: the alternative names are what counts."""
+    """The subject; empty without a common name, as only the alternative names count."""
     groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in wanted.organizations]
     common = [x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)] if wanted.common_name else []
     return x509.Name([*groups, *common])

@@ -19,12 +19,12 @@ from lab.platform.paths import write_private
 
 LATEST = "latest"
 DEFAULT_PROJECT = "default"
-"""Of names in `imports` that have only one part."""
+"""The project of names in `imports` that have only one part."""
 
 
 @dataclass
 class Environment:
-    """What `environment.json` holds. Revisions count from 1, which every environment has from its creation."""
+    """The content of `environment.json`. Revisions count from 1, which exists from the environment's creation."""
 
     project: str
     name: str
@@ -49,7 +49,7 @@ class Environment:
         return str(self.revisions[revision - 1]["etag"])
 
     def resolve(self, version: str) -> int:
-        """The revision's number, for a number or the name of a revision tag; raises `ApiError` 404."""
+        """The number of the revision that a number or a revision tag names; raises `ApiError` 404."""
         if version == LATEST:
             return self.latest
         if version.isdecimal() and 1 <= int(version) <= self.latest:
@@ -60,13 +60,13 @@ class Environment:
 
 
 def now() -> str:
-    """This moment as the API writes it."""
+    """The current time in the API's format."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass
 class EnvironmentStore:
-    """Every method that changes an environment is called inside `lock`."""
+    """Reads and writes environments. Callers hold `lock` while they call a method that changes one."""
 
     root: Path
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -91,7 +91,7 @@ class EnvironmentStore:
         return Environment(**stored)
 
     def create(self, project: str, name: str, definitions: Sequence[str] = ("",)) -> Environment:
-        """With a revision for each definition. Raises `ApiError` 409 when there is one of that name."""
+        """Create an environment with a revision for each definition. Raises `ApiError` 409 if the name exists."""
         moment = now()
         environment = Environment(project=project, name=name, created=moment, modified=moment)
         with self._lock:
@@ -103,7 +103,7 @@ class EnvironmentStore:
         return environment
 
     def add_revision(self, environment: Environment, definition: str) -> int:
-        """A new revision with this definition; its number. The text is there before anything names it."""
+        """Add a revision with this definition and return its number. The text is written before anything names it."""
         number = environment.latest + 1
         write_private(self._revision_file(environment, number), definition)
         etag = hashlib.sha256(f"{number}\n{definition}".encode()).hexdigest()[:16]
@@ -130,7 +130,7 @@ class EnvironmentStore:
         return found
 
     def read_import(self, name: str) -> str:
-        """The definition that an entry of `imports` means: `[project/]name[@version]`; raises `ApiError` 404."""
+        """Read the definition that an entry of `imports` names: `[project/]name[@version]`; raises `ApiError` 404."""
         path, _, version = name.partition("@")
         project, _, short = path.rpartition("/")
         environment = self.load(project or DEFAULT_PROJECT, short)

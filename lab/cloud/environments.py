@@ -21,7 +21,7 @@ N = f"{O}/{{project}}/{{environment}}"
 
 LONGEST = 24 * 3600.0
 REMEMBERED = 200
-"""Sessions at a time; the oldest are forgotten first."""
+"""The most sessions that are kept; the oldest are forgotten first."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -42,7 +42,7 @@ class Opened:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, of: str, environment: Json, seconds: float) -> str:
-        """A new session's id; `of` is the environment's name, or that of the nameless one."""
+        """Add a session and return its id; `of` is the environment's name, or `<yaml>` for one without a name."""
         session = str(uuid.uuid4())
         with self._lock:
             living = {name: one for name, one in self._sessions.items() if one.until > time.monotonic()}
@@ -51,7 +51,7 @@ class Opened:
         return session
 
     def get(self, of: str, session: str) -> Json:
-        """What the environment evaluated to; raises `ApiError` 404 when the session is over or another's."""
+        """The session's values; raises `ApiError` 404 if it is over or belongs to another environment."""
         found = self._sessions.get(session)
         if found is None or found.of != of or found.until < time.monotonic():
             raise ApiError(404, "open environment not found: it has expired, or the cloud was restarted")
@@ -60,7 +60,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Environments:
-    """The environments of the one organization."""
+    """The routes of environments; there is one organization."""
 
     store: EnvironmentStore
     evaluator: Evaluator
@@ -96,14 +96,14 @@ class Environments:
         return Answer(content={"environments": environments, "nextToken": ""})
 
     def create(self, request: Request) -> Answer:
-        """Empty, as revision 1."""
+        """Create an empty environment, as revision 1."""
         body = request.json()
         project = check_name("project name", body.get("project", "default"))
         self.store.create(project, check_name("environment name", body.get("name")))
         return Answer(content={})
 
     def clone(self, request: Request) -> Answer:
-        """The definition under another name; history and tags too where the request asks for them."""
+        """Copy the definition to another name, with history and tags if the request asks for them."""
         environment, revision = self.find(request)
         body = request.json()
         project = check_name("project name", body.get("project") or environment.project)
@@ -120,7 +120,7 @@ class Environments:
         return Answer(content={})
 
     def get(self, request: Request) -> Answer:
-        """The definition as it is stored: secrets as ciphertext."""
+        """Return the definition as it is stored, with secrets as ciphertext."""
         environment, revision = self.find(request)
         return Answer(text=self.store.definition(environment, revision), headers=_headers(environment, revision))
 
@@ -131,7 +131,7 @@ class Environments:
         return Answer(text=definition, headers=_headers(environment, revision))
 
     def update(self, request: Request) -> Answer:
-        """A new revision. The body is YAML, whatever its type is.
+        """Add a revision. The body is YAML, whatever its content type says.
 
         `If-Match`, or `ETag` as older clients call it, must name the latest revision where it is given.
         """
@@ -157,7 +157,7 @@ class Environments:
         return DONE
 
     def check(self, request: Request) -> Answer:
-        """What a definition would give, without opening anything; errors make it a 400 with the same content."""
+        """Evaluate a definition without opening its providers; with errors, the answer is a 400 of the same content."""
         show = request.query.get("showSecrets") == "true"
         verdict = self.evaluator.check(ANONYMOUS, request.text(), show_secrets=show)
         found = verdict.get("diagnostics", [])
@@ -169,9 +169,9 @@ class Environments:
         return Answer(content=content)
 
     def open(self, request: Request) -> Answer:
-        """Without a name in the path, a definition that is only sent along.
+        """Open an environment or, without a name in the path, the definition in the body.
 
-        The `environment:` list of a stack arrives as the imports of such a one.
+        The `environment:` list of a stack arrives as the imports of such a definition.
         """
         if "project" in request.params:
             environment, revision = self.find(request)
@@ -196,13 +196,13 @@ class Environments:
         return Answer(content=opened)
 
     def find(self, request: Request) -> tuple[Environment, int]:
-        """The environment of the path and the revision that is meant; raises `ApiError` 404."""
+        """Find the environment and the revision that the path names; raises `ApiError` 404."""
         environment = self.store.load(request.params["project"], request.params["environment"])
         return environment, environment.resolve(request.params.get("version", LATEST))
 
 
 def read_overrides(text: str) -> dict[str, str]:
-    """What `pulumi up --override-env NAME=OTHER` sends: `{name: other}` as JSON in base64. Raises `ApiError` 400."""
+    """Read `{name: other}`, JSON in base64, of `pulumi up --override-env NAME=OTHER`. Raises `ApiError` 400."""
     try:
         overrides = json.loads(base64.urlsafe_b64decode(text + "==") or "{}")
     except ValueError:
@@ -218,7 +218,7 @@ def _refuse(content: Json) -> Answer:
 
 
 def has_errors(diagnostics: list[Json]) -> bool:
-    """A diagnostic without a severity is an error."""
+    """Whether a diagnostic is an error; one without a severity is."""
     return any(diagnostic.get("severity", "error") == "error" for diagnostic in diagnostics)
 
 
@@ -232,7 +232,7 @@ def _headers(environment: Environment, revision: int) -> dict[str, str]:
 
 
 def read_duration(text: str) -> float:
-    """Seconds, of a duration as Go writes it (`2h0m0s`); two hours when empty. Raises `ApiError` 400."""
+    """The seconds of a duration as Go writes it (`2h0m0s`); two hours when empty. Raises `ApiError` 400."""
     if not text:
         return 2 * 3600.0
     found = _DURATION.findall(text)
@@ -248,7 +248,7 @@ _NEXT = re.compile(rf"""\.(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
 
 
 def read_path(path: str) -> list[str | int]:
-    """The steps of a path, none of an empty one; raises `ApiError` 400 for an invalid one."""
+    """Read the steps of a path; an empty path has none. Raises `ApiError` 400 for an invalid one."""
     steps: list[str | int] = []
     position = 0
     while position < len(path):

@@ -1,4 +1,4 @@
-"""The vendor's evaluator as one long-running process: a JSON document a line, in and out.
+"""The vendor's evaluator as one long-running process. Requests and answers are JSON documents, one a line.
 
 Its program is `lab/toolchain/pulumi/esc-evaluator`.
 """
@@ -20,10 +20,10 @@ from lab.cloud.wire import ApiError, Json
 from lab.platform.processes import MARK
 
 PATIENCE = 30.0
-"""Seconds for one evaluation, its questions included."""
+"""Seconds for one evaluation, including the evaluator's questions."""
 
 ANONYMOUS = "<yaml>"
-"""What the vendor calls an environment without a name (`esc.AnonymousEnvironmentName`)."""
+"""The vendor's name for an environment without a name (`esc.AnonymousEnvironmentName`)."""
 
 
 class Unanswerable(Exception):
@@ -48,11 +48,11 @@ class Evaluator:
     _process: subprocess.Popen[bytes] | None = None
 
     def check(self, name: str, definition: str, *, show_secrets: bool = False) -> Json:
-        """`environment` and `diagnostics`, each only where there is something; providers stay unopened."""
+        """Evaluate without opening providers: `environment` and `diagnostics`, each only if not empty."""
         return self._call({"op": "check", "name": name, "definition": definition, "showSecrets": show_secrets})
 
     def open(self, name: str, definition: str, overrides: Mapping[str, str] | None = None) -> Json:
-        """As `check`, with everything evaluated and secrets in plaintext.
+        """Like `check`, but with everything evaluated and secrets in plaintext.
 
         `overrides` is what to load in place of imported environments, by the name in `imports`.
         """
@@ -130,7 +130,7 @@ class Evaluator:
 
 @contextlib.contextmanager
 def _limit_time(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ends a process that does not answer in time: its silence becomes an end of file."""
+    """Kill a process that does not answer in time, so that the reader gets an end of file."""
     timer = threading.Timer(PATIENCE, process.kill)
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""The cloud's state: JSON and text files below one folder, 0600, each written whole or not at all."""
+"""The files of the cloud's state: JSON and text below one folder, 0600, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from lab.platform.paths import write_private
 
 REMOVED = ".removed-"
-"""Begins the name of a folder that is being removed, or that is not complete yet."""
+"""Prefix of the name of a folder that is being removed, or that is not complete yet."""
 
 
 def make_private(folder: Path) -> None:
@@ -28,7 +28,7 @@ def write_json(path: Path, content: Any, *, survives_power_loss: bool = True) ->
 
 
 def read_json(path: Path) -> Any:
-    """What was written, None when there is no such file."""
+    """The content of the file; None if it does not exist."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -36,14 +36,14 @@ def read_json(path: Path) -> Any:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder at once: after a crash in the middle no request sees the rest."""
+    """Remove a folder in one step, so that after a crash no request sees the rest."""
     going = folder.with_name(f"{REMOVED}{uuid.uuid4()}")
     folder.rename(going)
     shutil.rmtree(going)
 
 
 def copy(folder: Path, project: Path) -> Path:
-    """A copy that no request sees, in the folder of `project`: renaming it makes it visible, a crash forgets it."""
+    """Make a hidden copy in the folder of `project`. Renaming makes it visible; after a crash it is removed."""
     make_private(project)
     hidden = project / f"{REMOVED}{uuid.uuid4()}"
     shutil.copytree(folder, hidden)
@@ -51,7 +51,7 @@ def copy(folder: Path, project: Path) -> Path:
 
 
 def clear_removed(root: Path) -> None:
-    """Finishes removals that a crash interrupted, one and two levels deep, and forgets half-written files."""
+    """Finish removals that a crash interrupted, one and two levels deep, and remove half-written files."""
     for pattern in (f"{REMOVED}*", f"*/{REMOVED}*"):
         for folder in root.glob(pattern):
             shutil.rmtree(folder)

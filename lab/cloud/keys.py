@@ -1,4 +1,4 @@
-"""The account's token and the keys, made once (`token` and `keys.json`, 0600), and what the keys of stacks encrypt."""
+"""The account's token and the keys, made once (`token` and `keys.json`, 0600), and the encryption of stack secrets."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Keys:
     """Signs the tokens of updates."""
 
     def update_token(self, update: str) -> str:
-        """The token of one update: the same at any time, so a restart of the cloud does not end running updates."""
+        """The token of one update. It never changes, so a restart of the cloud does not end running updates."""
         return "t-" + hmac.digest(self.updates, update.encode(), hashlib.sha256).hex()[:40]
 
 
 def ensure(folder: Path) -> Keys:
-    """The keys in this folder, made at the first call; with other keys nothing stored could be read."""
+    """Read the keys in this folder, or make them at the first call. Other keys could not read the stored data."""
     files.make_private(folder)
     token = folder / "token"  # a file of its own: targets name it as their `token_file`
     if not token.exists():
@@ -62,7 +62,7 @@ def ensure(folder: Path) -> Keys:
 
 @dataclass(frozen=True)
 class Seal:
-    """Encrypts and decrypts for one stack; the ciphertext of another stack does not open."""
+    """Encrypts and decrypts for one stack; the ciphertexts of other stacks are refused."""
 
     key: bytes
     stack: str
@@ -73,7 +73,7 @@ class Seal:
         return nonce + AESGCM(self.key).encrypt(nonce, plaintext, self.stack.encode())
 
     def decrypt(self, ciphertext: bytes) -> bytes:
-        """Raises `ApiError` 400 when it was not made here for this stack."""
+        """Decrypt a ciphertext. Raises `ApiError` 400 if it was not encrypted here for this stack."""
         nonce, sealed = ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:]
         try:
             return AESGCM(self.key).decrypt(nonce, sealed, self.stack.encode())
@@ -82,7 +82,7 @@ class Seal:
 
 
 def from_base64(text: object) -> bytes:
-    """Raises `ApiError` 400 for anything that is not base64."""
+    """Decode base64. Raises `ApiError` 400 for anything else."""
     try:
         return base64.b64decode(str(text), validate=True)
     except binascii.Error as error:

@@ -1,4 +1,4 @@
-"""Routes of what ESC keeps around an environment: its revisions, names for revisions, and tags."""
+"""Routes of an environment's revisions, revision tags and tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.cloud.wire import DONE, USER, Answer, ApiError, Json, Request, Route, c
 _EDITOR: Json = {"editorLogin": USER, "editorName": USER}
 
 NO_MORE = "0"
-"""`nextToken` of the last page of tags: the CLI reads on until then, also after an empty token."""
+"""`nextToken` of the last page of tags. The CLI reads pages until it gets this, also after an empty token."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Revisions:
         ]
 
     def index(self, request: Request) -> Answer:
-        """The newest first; `before` a number and at most `count`."""
+        """List the newest first, those `before` a number, at most `count`."""
         environment = self._load(request)
         before, count = request.number("before"), request.number("count")
         listed = [_revision(environment, one) for one in reversed(environment.revisions)]
@@ -46,7 +46,7 @@ class Revisions:
         return Answer(content=listed[:count] if count else listed)
 
     def revision_tags(self, request: Request) -> Answer:
-        """By name, those after `after` and at most `count`: the CLI reads on until a page is empty."""
+        """List by name those after `after`, at most `count`. The CLI reads pages until one is empty."""
         environment = self._load(request)
         after, count = request.query.get("after", ""), request.number("count")
         names = [name for name in sorted((LATEST, *environment.revision_tags)) if name > after]
@@ -86,7 +86,7 @@ class Revisions:
         return DONE
 
     def tags(self, request: Request) -> Answer:
-        """All of them, whatever `after` and `count` say."""
+        """List all tags; `after` and `count` are ignored."""
         environment = self._load(request)
         found = {name: _tag(environment, name) for name in environment.tags}
         return Answer(content={"tags": found, "nextToken": NO_MORE})
@@ -105,7 +105,7 @@ class Revisions:
         return Answer(content=_tag(environment, name))
 
     def change_tag(self, request: Request) -> Answer:
-        """A new value, a new name or both, if the current value is the one in the request."""
+        """Change value, name or both, if the current value is the one in the request."""
         body = request.json()
         wanted = body.get("newTag") or {}
         with self._lock(request) as environment:

@@ -1,4 +1,4 @@
-"""The API of one folder over HTTP on loopback: checks the caller, finds the route, sends its answer.
+"""Serves the API of one folder over HTTP on loopback: checks the caller, finds the route, sends its answer.
 
 `serve_in_thread` starts it in a test.
 """
@@ -38,7 +38,7 @@ IDLE = 120.0
 """Seconds after which a silent connection is closed; clients open another."""
 
 HEALTH = "/healthz"
-"""Answers 200 to every caller: the server runs."""
+"""The path that answers 200 to every caller, if the server runs."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Api:
     evaluator: Evaluator
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """The route of a call and the names in its path: the most literal that fits. None when there is none."""
+        """Find the most literal route that fits a call, and the names in its path; None without a route."""
         # The vendor's Python client writes `open//<id>`.
         path = re.sub("/+", "/", path).rstrip("/")
         found = ((route, route.match(path)) for route in self.routes if route.method == method)
@@ -58,7 +58,7 @@ class Api:
 
 
 def account_routes() -> list[Route]:
-    """What the CLI asks before anything else: one user, one organization."""
+    """The routes that the CLI calls first: one user, one organization."""
     organization = {"githubLogin": ORGANIZATION, "name": ORGANIZATION}
     user = {"id": "1", "githubLogin": USER, "name": USER, "email": f"{USER}@localhost", "organizations": [organization]}
 
@@ -74,7 +74,7 @@ def account_routes() -> list[Route]:
 
 
 def build(folder: Path, find_evaluator: Callable[[], Path]) -> Api:
-    """The API on the state below `folder`, made when missing; the evaluator starts when it is first needed."""
+    """Build the API on the state below `folder`, made when missing; the evaluator starts at its first use."""
     own = keys.ensure(folder)
     stacks = Stacks(StackStore(folder / "stacks"), own.stacks)
     store = EnvironmentStore(folder / "environments")
@@ -94,7 +94,7 @@ def build(folder: Path, find_evaluator: Callable[[], Path]) -> Api:
 
 
 class Server(ThreadingHTTPServer):
-    """One thread a connection."""
+    """An HTTP server with one thread for each connection."""
 
     daemon_threads = True
     # A client that opens many connections at once (fourteen previews) must not be turned away.
@@ -107,14 +107,14 @@ class Server(ThreadingHTTPServer):
         self.hosts = {f"{LOOPBACK}:{own}", f"localhost:{own}"}
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        """Logs a bug; a connection that the client broke is not one."""
+        """Log a bug. A connection that the client broke is not one."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, OSError):
             log(_traceback(error))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, many requests."""
+    """Handles the requests of one connection."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -163,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         return route.answer(request)
 
     def _authorize(self, inside_update: bool) -> str:
-        """The update's token where the route wants one; raises `ApiError` 401 for the wrong kind or value."""
+        """Check the token, the update's if the route requires that. Raises `ApiError` 401 for another kind or value."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         if inside_update and scheme == "update-token" and token:
             return token
@@ -201,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
         return "lab-cloud"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Logs nothing: a request line has a query, which may hold a secret."""
+        """Log nothing: a request line has a query, which may hold a secret."""
 
 
 def shorten(path: str) -> str:
@@ -215,7 +215,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def log(text: str) -> None:
-    """A line for `cloud.log`."""
+    """Write a line to `cloud.log`."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S")
     print(f"{moment} {text}", file=sys.stderr, flush=True)  # noqa: T201
 
@@ -230,7 +230,7 @@ class Cloud:
 
     @classmethod
     def open(cls, folder: Path, port: int, find_evaluator: Callable[[], Path]) -> Cloud:
-        """Listens on `port` (0: any free one) and serves nothing yet. Raises `OpsError` when the folder is taken."""
+        """Listen on `port` (0: any free one), without serving yet. Raises `OpsError` if the folder is in use."""
         files.make_private(folder)
         lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         try:
@@ -253,7 +253,7 @@ class Cloud:
         return self.server.api.token
 
     def serve(self) -> None:
-        """Answers until `stop`, from another thread."""
+        """Serve until another thread calls `stop`."""
         try:
             self.server.serve_forever(poll_interval=0.1)
         finally:

@@ -16,10 +16,10 @@ from lab.cloud import files
 from lab.cloud.wire import ORGANIZATION, ApiError, Json, is_name
 
 REMEMBERED = 50
-"""How many ended updates of a stack are remembered, each with the deployment it left."""
+"""The most ended updates of a stack that are kept, each with the deployment it left."""
 
 EMPTY: Json = {"version": 3, "deployment": {"manifest": {"time": "0001-01-01T00:00:00Z", "magic": "", "version": ""}}}
-"""What a stack without an update exports."""
+"""The export of a stack without an update."""
 
 RUNNING = "running"
 
@@ -32,9 +32,9 @@ class Update:
     """`update`, `refresh`, `destroy`, `import` or `preview` (also of the others)."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: str = "requested"
-    """Then `running`, and at the end `succeeded`, `failed` or `cancelled`."""
+    """`requested`, then `running`, then `succeeded`, `failed` or `cancelled`."""
     version: int = 0
-    """The stack's version that it makes; a preview makes none."""
+    """The stack's version that it makes; 0 for a preview, which makes none."""
     created: int = 0
     started: int = 0
     ended: int = 0
@@ -57,7 +57,7 @@ class Update:
 
 @dataclass
 class Stack:
-    """What `stack.json` holds."""
+    """The content of `stack.json`."""
 
     project: str
     name: str
@@ -66,11 +66,11 @@ class Stack:
     version: int = 0
     active_update: str = ""
     resources: int = 0
-    """In the deployment of the last ended update."""
+    """How many resources the deployment of the last ended update has."""
     last_update: int = 0
     """Start of the last update, Unix seconds; 0 before the first."""
     sealed_for: str = ""
-    """What its secrets are bound to; a rename must not change it. Empty for a stack of an older lab: its full name."""
+    """The name that its secrets are bound to, also after a rename. Empty in a stack of an older lab: its full name."""
 
     @property
     def full_name(self) -> str:
@@ -79,7 +79,7 @@ class Stack:
 
 @dataclass
 class StackStore:
-    """Every method that changes a stack is called inside `lock`."""
+    """Reads and writes stacks. Callers hold `lock` while they call a method that changes a stack."""
 
     root: Path
     _locks: dict[tuple[str, str], threading.RLock] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class StackStore:
         return Stack(**stored)
 
     def create(self, stack: Stack) -> None:
-        """Raises `ApiError` 409 when there is one of that name; the CLI matches the text."""
+        """Create a stack. Raises `ApiError` 409 if the name exists; the CLI matches the text."""
         with self._locks.setdefault((stack.project, stack.name), threading.RLock()):
             if (self.folder(stack) / "stack.json").exists():
                 raise ApiError(409, "Stack already exists")
@@ -142,7 +142,7 @@ class StackStore:
         return [Stack(**one) for one in stored if one is not None]
 
     def deployment(self, stack: Stack, version: int | None = None) -> Json:
-        """`{version, deployment}` as the CLI sent it last, or as an earlier update left it (`ApiError` 404)."""
+        """Read `{version, deployment}` as the CLI sent it last, or as an earlier update left it (`ApiError` 404)."""
         if version is None or version == stack.version == 0:
             stored = files.read_json(self.folder(stack) / "deployment.json")
             return EMPTY if stored is None else dict(stored)
@@ -152,7 +152,7 @@ class StackStore:
         return dict(stored)
 
     def write_deployment(self, stack: Stack, deployment: Json) -> None:
-        """Twice for each resource of an update; a loss of power takes the whole lab down with it."""
+        """Write the deployment, without fsync: an update writes it twice for each resource, and a lab may lose it."""
         files.write_json(self.folder(stack) / "deployment.json", deployment, survives_power_loss=False)
 
     def update(self, stack: Stack, update: str) -> Update:
@@ -166,7 +166,7 @@ class StackStore:
         files.write_json(self._update_file(stack, update.id), asdict(update))
 
     def updates(self, stack: Stack) -> list[Update]:
-        """All that are remembered, the newest version first; previews and those not started are last."""
+        """All updates that are kept, the newest version first; previews and those not started are last."""
         stored = [files.read_json(path) for path in (self.folder(stack) / "updates").glob("*.json")]
         found = [Update(**one) for one in stored if one is not None]
         return sorted(found, key=lambda update: -update.version)
@@ -194,7 +194,7 @@ class StackStore:
         self._forget_old(stack)
 
     def refuse_while_updating(self, stack: Stack) -> None:
-        """Raises `ApiError` 409 while an update has a lease; ends one whose lease has run out."""
+        """Raise `ApiError` 409 while an update has a lease; end one whose lease has run out."""
         holder = self.active(stack)
         if holder is None:
             return
@@ -228,7 +228,7 @@ class StackStore:
 
 
 def rename_state(state: Json, old: tuple[str, str], new: tuple[str, str]) -> Json:
-    """`{version, deployment}` of a stack that is called `new` (project, stack) from now on.
+    """Rewrite `{version, deployment}` for the stack's new name `new` (project, stack).
 
     Its URNs change, and where its secrets manager looks for the stack. With a file backend the CLI rewrites them
     (pulumi pkg/resource/edit, RenameStack), with the Pulumi Cloud the service.

@@ -20,7 +20,7 @@ SCHEMAS = (3, 4)
 
 @dataclass(frozen=True)
 class Stacks:
-    """The stacks of the one organization."""
+    """The routes of stacks; there is one organization."""
 
     store: StackStore
     key: bytes
@@ -47,7 +47,7 @@ class Stacks:
         ]
 
     def find(self, request: Request) -> Stack:
-        """The stack of the path; raises `ApiError` 404."""
+        """Find the stack that the path names; raises `ApiError` 404."""
         return self.store.load(request.params["project"], request.params["stack"])
 
     def index(self, request: Request) -> Answer:
@@ -102,14 +102,14 @@ class Stacks:
         return DONE
 
     def tag(self, request: Request) -> Answer:
-        """Replaces all tags."""
+        """Replace all tags."""
         with self._lock(request) as stack:
             stack.tags = _tags(request.json())
             self.store.save(stack)
         return DONE
 
     def rename(self, request: Request) -> Answer:
-        """Another name, another project or both. The CLI leaves it to the service to rewrite the state."""
+        """Change name, project or both. The CLI expects the service to rewrite the state."""
         body = request.json()
         with self._lock(request) as stack:
             self.store.refuse_while_updating(stack)
@@ -125,7 +125,7 @@ class Stacks:
         return Answer(content=self.store.deployment(self.find(request), None if version is None else int(version)))
 
     def take(self, request: Request) -> Answer:
-        """Import: the deployment replaces that of the stack, as an update that has already succeeded."""
+        """Import a deployment: it replaces that of the stack, as an update that has already succeeded."""
         deployment = read_deployment(request.json())
         with self._lock(request) as stack:
             self.store.refuse_while_updating(stack)
@@ -181,9 +181,9 @@ class Stacks:
         return Seal(self.key, stack.sealed_for or stack.full_name)
 
     def outputs(self, name: str) -> Json:
-        """All outputs of a stack, by `project/stack`, as one ESC value: the provider `pulumi-stacks`.
+        """Answer the provider `pulumi-stacks`: all outputs of a stack, by `project/stack`, as one ESC value.
 
-        Raises `Unanswerable` when there is no such stack, or its secrets are not this cloud's to open.
+        Raises `Unanswerable` if the stack does not exist, or this cloud does not have the key of its secrets.
         """
         project, _, stack_name = name.partition("/")
         manager = "service"
@@ -210,7 +210,7 @@ class Stacks:
 
 
 def read_deployment(body: Json) -> Json:
-    """`{version, deployment, features?}` of a request; raises `ApiError` 400 for what no export could be."""
+    """Read `{version, deployment, features?}` of a request; raises `ApiError` 400 for anything else."""
     version, deployment = body.get("version"), body.get("deployment")
     if version not in SCHEMAS:
         raise ApiError(400, f"deployment version {version!r} is not one of {SCHEMAS}")
@@ -223,7 +223,7 @@ def read_deployment(body: Json) -> Json:
 
 
 def update_info(update: Update) -> Json:
-    """An update as the history shows it."""
+    """The update in the format of the history."""
     results = {RUNNING: "in-progress", "succeeded": "succeeded"}
     return {
         "kind": update.kind,

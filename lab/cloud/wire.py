@@ -35,7 +35,7 @@ class Request:
 
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
-    """What stands for the `{names}` of the route."""
+    """The values of the `{names}` of the route."""
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Names in lower case."""
@@ -44,7 +44,7 @@ class Request:
     """The token of a call inside an update; empty on the account's calls."""
 
     def json(self) -> Json:
-        """The body as an object; an absent one is empty. Raises `ApiError` 400 for anything else."""
+        """Read the body as an object; a missing body is an empty one. Raises `ApiError` 400 for anything else."""
         if not self.body:
             return {}
         try:
@@ -56,14 +56,14 @@ class Request:
         return content
 
     def text(self) -> str:
-        """The body as it is; raises `ApiError` 400 when it is not UTF-8."""
+        """Read the body as text; raises `ApiError` 400 if it is not UTF-8."""
         try:
             return self.body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ApiError(400, "the body is not UTF-8") from error
 
     def number(self, name: str) -> int | None:
-        """A query parameter that is a number; None when it is not given."""
+        """Read a query parameter as a number; None if it is not given."""
         value = self.query.get(name)
         if not value:
             return None
@@ -87,7 +87,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> tuple[bytes, str]:
-        """The bytes and their type."""
+        """The bytes of the body and their content type."""
         if self.text is not None:
             return self.text.encode(), "application/x-yaml"
         if self.content is None:
@@ -100,17 +100,17 @@ DONE = Answer(status=http.HTTPStatus.NO_CONTENT)
 
 @dataclass(frozen=True)
 class Route:
-    """One line of the API."""
+    """One route of the API."""
 
     method: str
     pattern: str
-    """Segments in braces stand for any one segment."""
+    """The path. A segment in braces matches any one segment."""
     answer: Callable[[Request], Answer]
     inside_update: bool = False
-    """The call carries the token of an update instead of the account's."""
+    """Whether the call has the token of an update instead of the account's."""
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The segments that stand for names; None when the path is another one."""
+        """Match a path and return the names in it; None if it does not match."""
         found = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.pattern), path)
         return found.groupdict() if found else None
 
@@ -134,12 +134,12 @@ def inflate(body: bytes, encoding: str) -> bytes:
 
 
 def is_name(text: str) -> bool:
-    """Names become folders: letters, digits, dots, dashes and underscores, and not a way out of the folder."""
+    """Whether it is a valid name. Names become folders: letters, digits, dots, dashes, underscores, but not `..`."""
     return re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", text) is not None and not text.startswith(".")
 
 
 def check_name(kind: str, text: object) -> str:
-    """The name itself; raises `ApiError` 400 for any other text."""
+    """Return a valid name; raises `ApiError` 400 for any other text."""
     if not isinstance(text, str) or not is_name(text):
         raise ApiError(400, f"invalid {kind}: letters, digits, '-', '_' and '.' only, at most 100")
     return text

@@ -1,4 +1,4 @@
-"""The lab's controllers: what the pods of a real platform's operators would do, in one process.
+"""The lab's controllers: one process that does the work of a real platform's operators.
 
 Run as `python -m lab.operators --lab-dir DIR`; each controller is a module of its own.
 """

@@ -1,4 +1,4 @@
-"""`python -m lab.operators`: watch the lab's cluster with kopf, hand what changes to the controllers.
+"""`python -m lab.operators`: watches the lab's cluster with kopf and passes changed objects to the controllers.
 
 kopf only watches (it also follows definitions that come and go); it writes nothing, so that no annotation or
 finalizer of its own shows in a stack's state.
@@ -24,11 +24,11 @@ from lab.operators.work import Controller, Work
 
 log = logging.getLogger("lab.operators")
 RESYNC = 30.0
-"""Seconds between two looks at what a watch may have missed."""
+"""Seconds after which all objects are looked at again, as a watch may have missed some."""
 
 
 def assemble(api: Api, lab_dir: Path) -> Work:
-    """All controllers behind one queue."""
+    """Make all controllers, behind one queue."""
     table: dict[str, Controller] = {}
     work = Work(table)
 
@@ -52,7 +52,7 @@ def assemble(api: Api, lab_dir: Path) -> Work:
 
 
 def watches(work: Work) -> kopf.OperatorRegistry:
-    """kopf's registry: the login and one observer for each kind."""
+    """Make kopf's registry: the login and one observer for each kind."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(kopf.login_with_kubeconfig)
     for kind, route in ROUTES:
@@ -67,7 +67,7 @@ def _watch(registry: kopf.OperatorRegistry, kind: Kind, route: Route, work: Work
 
 
 async def run(work: Work) -> None:
-    """Watch until SIGTERM or SIGINT, which kopf takes."""
+    """Watch until SIGTERM or SIGINT, which kopf handles."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False  # kopf's own events would show beside those of the operators
     settings.networking.error_backoffs = [0.1, 0.2, 0.5, 1, 1, 2, 2, 5, 5, 5]

@@ -22,7 +22,7 @@ TIMEOUT = 15.0
 """Seconds for one call; the server is on this machine."""
 MISSING = 404
 PASSING = frozenset({409, 429, 503})
-"""Conflict, too many requests, not available yet."""
+"""Status codes to retry after: conflict, too many requests, not available yet."""
 
 
 class ApiError(Exception):
@@ -34,7 +34,7 @@ class ApiError(Exception):
         message = str(body.get("message", answer.text[:200]))
         super().__init__(f"{self.status} {self.reason}: {message}")
         self.is_passing = self.status in PASSING or "because it is being terminated" in message
-        """A conflict with another writer, a server that is starting, a namespace that is being deleted: try again."""
+        """Whether to try again: a conflict, a server that is starting, a namespace that is being deleted."""
 
 
 def _body(answer: httpx.Response) -> Object:
@@ -43,7 +43,7 @@ def _body(answer: httpx.Response) -> Object:
 
 
 def connect(login: kopf.ConnectionInfo) -> httpx.Client:
-    """A connection to the API server with what kopf read from the kubeconfig: a token and the authority (base64)."""
+    """Connect to the API server with the token and the authority (base64) that kopf read from the kubeconfig."""
     return httpx.Client(
         base_url=login.server,
         headers={"Authorization": f"Bearer {login.token}", "Accept": "application/json"},
@@ -64,11 +64,11 @@ class Api:
         return replace(self, manager=manager)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """The object, or None when the server answers that there is none (or no such resource)."""
+        """Read the object; None if the server answers that the object or its resource does not exist."""
         return self._call("GET", kind.path(namespace, name), missing_ok=True)
 
     def is_gone(self, kind: Kind, namespace: str, name: str) -> bool:
-        """True only when the server knows the resource and has no such object, or its definition is not there at all.
+        """Whether the object is certainly gone: the server knows its kind but not the object, or not even the kind.
 
         A bare 404 is not enough: a server that is still starting gives it for every custom resource.
         """
@@ -80,7 +80,7 @@ class Api:
         return self.get(objects.CRD, "", f"{kind.plural}.{kind.group}") is None
 
     def list(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Object]:
-        """All objects of a kind, of one namespace or of all; empty when the kind is not served (yet)."""
+        """List all objects of a kind, of one namespace or of all; empty if the kind is not served (yet)."""
         chosen = ",".join(f"{key}={value}" if value else key for key, value in (labels or {}).items())
         parameters = {"labelSelector": chosen} if chosen else {}
         found = self._call("GET", kind.path(namespace), params=parameters, missing_ok=True) or {}
@@ -88,13 +88,13 @@ class Api:
         return [marks | item for item in found.get("items") or []]
 
     def apply(self, wanted: Object) -> Object:
-        """Server-side apply: the fields given become ours, all others stay as they are."""
+        """Server-side apply: the given fields become ours, all others stay unchanged."""
         parameters = {"fieldManager": self.manager, "force": "true"}
         headers = {"Content-Type": "application/apply-patch+yaml"}
         return self._call("PATCH", path_of(wanted), json=wanted, headers=headers, params=parameters) or {}
 
     def create(self, wanted: Object) -> Object | None:
-        """A new object; None when one of that name is there already."""
+        """Create an object; None if the name exists already."""
         path = path_of(wanted).rpartition("/")[0]
         try:
             return self._call("POST", path, json=wanted, params={"fieldManager": self.manager})
@@ -104,7 +104,7 @@ class Api:
             raise
 
     def patch(self, current: Object, change: Object, *, status: bool = False) -> Object | None:
-        """Merge patch on the object as it was read: a change by others since then is a conflict. None when gone."""
+        """Merge patch on the object as it was read. A change by others since then is a conflict. None if it is gone."""
         meta = current["metadata"]
         # The uid too: an object that was made anew under the same name is another one.
         pinned = {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}
@@ -118,13 +118,13 @@ class Api:
         )
 
     def update_status(self, current: Object, status: Mapping[str, Any]) -> Object:
-        """Write what differs of the status; the object as it is then."""
+        """Write the parts of the status that differ; return the new object."""
         before = current.get("status") or {}
         change = {key: value for key, value in status.items() if before.get(key) != value}
         return (self.patch(current, {"status": change}, status=True) if change else None) or current
 
     def add_finalizer(self, thing: Object, finalizer: str) -> Object:
-        """The object with the finalizer, which is there before something is made outside the object."""
+        """Add the finalizer, before anything is created outside the object; return the new object."""
         present = thing["metadata"].get("finalizers") or []
         if finalizer in present:
             return thing
@@ -136,11 +136,11 @@ class Api:
             self.patch(thing, {"metadata": {"finalizers": kept}})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete in the background; nothing happens when it is gone already."""
+        """Delete in the background. An object that is gone already is not an error."""
         self._call("DELETE", kind.path(namespace, name), params={"propagationPolicy": "Background"}, missing_ok=True)
 
     def delete_each(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Delete all objects of a kind with these labels; whether there were any, those included that are leaving."""
+        """Delete all objects of a kind with these labels; return whether any existed, also ones being deleted."""
         found = self.list(kind, namespace, labels)
         for one in found:
             if not objects.is_leaving(one):
@@ -148,11 +148,11 @@ class Api:
         return bool(found)
 
     def runs(self, labels: Mapping[str, str]) -> bool:
-        """Whether a Deployment with these labels runs: the operator of which a controller does the work."""
+        """Whether a Deployment with these labels runs, which is the operator that a controller simulates."""
         return any(objects.runs(found) for found in self.list(objects.DEPLOYMENT, labels=labels))
 
     def warn(self, about: Object, reason: str, message: str, *, normal: bool = False) -> None:
-        """An Event on an object; the same reason and message again raises its count."""
+        """Write an Event on an object. A repeated reason and message increases its count."""
         meta, now = about["metadata"], objects.timestamp()
         digest = hashlib.sha256(f"{meta['uid']} {reason} {message}".encode()).hexdigest()[:12]
         name, namespace = f"{meta['name'][:200]}.{digest}", meta.get("namespace") or "default"

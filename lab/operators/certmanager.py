@@ -38,10 +38,10 @@ OLD_SERVERS = {
 READY = "Ready"
 ISSUING = "Issuing"
 ON_DEMAND = "ManuallyTriggered"
-"""Reason of the condition `Issuing` that `cmctl renew` sets."""
+"""The reason that `cmctl renew` sets on the condition `Issuing`."""
 RETRY = 2.0
 LONGEST = 3600.0
-"""Seconds after which a certificate is looked at again at the latest."""
+"""The most seconds until a certificate is looked at again."""
 
 
 Reason = tuple[str, str]
@@ -75,7 +75,7 @@ class CertManager:
     api: Api
     work: Work
     _acme: dict[str, Pair] = field(default_factory=dict)
-    """By ACME server: the authority in its place, as long as this process lives."""
+    """ACME server → the authority that replaces it, for the life of this process."""
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
@@ -91,7 +91,7 @@ class CertManager:
         self.work.add_each("certificate", (one for one in found if one["spec"].get("secretName") == name))
 
     def _home(self) -> str:
-        """Where a ClusterIssuer's Secrets are, while everything of the release runs; empty otherwise."""
+        """The namespace of a ClusterIssuer's Secrets while the whole release runs; empty otherwise."""
         for found in self.api.list(objects.DEPLOYMENT, labels=PROGRAM):
             meta = found["metadata"]
             release = {RELEASE: meta["labels"].get(RELEASE, "")}
@@ -199,7 +199,7 @@ class CertManager:
         return _until_renewal(certificate, secret)
 
     def _why_issue(self, certificate: Object, secret: Object | None) -> Reason | None:
-        """Reason and message of an issuance that is due; None while the Secret is right."""
+        """Reason and message of an issuance that is due; None while the Secret is valid."""
         for asked in objects.conditions(certificate):
             if (asked["type"], asked["status"], asked.get("reason")) == (ISSUING, "True", ON_DEMAND):
                 return ON_DEMAND, str(asked.get("message", ""))
@@ -212,7 +212,7 @@ class CertManager:
         return None
 
     def _issue(self, certificate: Object, home: str) -> Pair:
-        """Raises `NotReadyError`, ValueError."""
+        """Issue a certificate into the Secret. Raises `NotReadyError`, ValueError."""
         namespace, reference = certificate["metadata"]["namespace"], certificate["spec"]["issuerRef"]
         kind = objects.CLUSTER_ISSUER if reference.get("kind") == "ClusterIssuer" else objects.ISSUER
         issuer = self.api.get(kind, namespace if kind.namespaced else "", reference["name"])
@@ -255,7 +255,7 @@ class CertManager:
     # -- webhooks -----------------------------------------------------------------------------------------------------
 
     def reconcile_webhooks(self, _namespace: str, _name: str) -> None:
-        """The webhook's own authority, and its way into the webhook configurations that ask for it."""
+        """Make the webhook's authority and write it into the webhook configurations that ask for it."""
         if not self._home():
             return
         for found in self.api.list(objects.DEPLOYMENT, labels={"app.kubernetes.io/component": "webhook"}):
@@ -294,7 +294,7 @@ def argument_of(deployment: Object, name: str) -> str:
 
 
 def solver_secrets(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every `…SecretRef` of the DNS-01 solvers of an ACME issuer, whichever provider they are for."""
+    """Every `…SecretRef` of the DNS-01 solvers of an ACME issuer, for any provider."""
     for solver in value.get("solvers") or ():
         yield from _references(solver.get("dns01") or {})
 
@@ -328,7 +328,7 @@ def signing_pair(api: Api, namespace: str, name: str) -> Pair:
 def status_of(
     certificate: Object, secret: Object | None, *, issuing: Reason | None = None, issued: bool = False
 ) -> Object:
-    """The status that follows from the Secret. A None removes the field."""
+    """The status derived from the Secret. A None removes the field."""
     status = certificate.get("status") or {}
     wrong = violation(certificate, secret)
     reason, message = wrong or (READY, "Certificate is up to date and has not expired")
@@ -360,7 +360,7 @@ def _until_renewal(certificate: Object, secret: Object | None) -> float:
 
 
 def renewal_time(spec: Mapping[str, Any], found: certificates.Found) -> datetime:
-    """`renewBefore` before the end, else after two thirds of the time."""
+    """When to renew: `renewBefore` before the end, else after two thirds of the validity."""
     lasts = found.not_after - found.not_before
     before = certificates.read_duration(spec.get("renewBefore")) or timedelta()
     chosen = before if timedelta() < before < lasts else lasts / 3
@@ -368,7 +368,7 @@ def renewal_time(spec: Mapping[str, Any], found: certificates.Found) -> datetime
 
 
 def violation(certificate: Object, secret: Object | None) -> Reason | None:
-    """Why the Secret is not what the Certificate wants, as reason and message; None when it is."""
+    """Why the Secret does not match the Certificate, as reason and message; None if it does."""
     spec = certificate["spec"]
     if secret is None:
         return "DoesNotExist", "Issuing certificate as Secret does not exist"

@@ -52,7 +52,7 @@ def labels_of(installation: Object) -> dict[str, str]:
 
 
 def hosts_of(installation: Object) -> Iterator[Host]:
-    """Every replica of every shard of every cluster; one where the layout has no number."""
+    """Every replica of every shard of every cluster. A count that the layout does not give is one."""
     for cluster in (installation["spec"].get("configuration") or {}).get("clusters") or ():
         layout = cluster.get("layout") or {}
         for shard in range(_count(layout, "shards")):
@@ -103,7 +103,7 @@ class Installations:
         return None if ready == len(hosts) else RETRY
 
     def _make(self, host: Host) -> Object:
-        """The host's StatefulSet as it is now. Its claims cannot change in place: they grow beside it, it is remade."""
+        """Make the host's StatefulSet. For other sizes, resize its claims and replace it: templates cannot change."""
         self.api.apply(host_service(host))
         wanted, meta = stateful_set(host), host.installation["metadata"]
         found = self.api.get(objects.STATEFUL_SET, meta["namespace"], host.name)
@@ -120,7 +120,7 @@ class Installations:
                 self.api.patch(claim, {"spec": {"resources": {"requests": {"storage": size}}}})
 
     def _missing_logins(self, installation: Object) -> list[str]:
-        """Secrets of users that are not there: at home the pod would not start without them."""
+        """The missing Secrets of users, without which a real pod would not start."""
         namespace, missing = installation["metadata"]["namespace"], []
         for key, value in ((installation["spec"].get("configuration") or {}).get("users") or {}).items():
             wanted = ((value.get("valueFrom") or {}).get("secretKeyRef") or {}) if isinstance(value, dict) else {}
@@ -130,7 +130,7 @@ class Installations:
         return missing
 
     def _remove_others(self, installation: Object, hosts: list[Host]) -> None:
-        """What is left of hosts that the installation does not have any more."""
+        """Remove the objects of hosts that the installation no longer has."""
         namespace = installation["metadata"]["namespace"]
         names = {host.name for host in hosts}
         for kind in (objects.STATEFUL_SET, objects.SERVICE):
@@ -179,13 +179,13 @@ def status_of(installation: Object, hosts: list[Host], *, ready: int, errors: li
 
 
 def _sizes(found: Object) -> dict[str, str]:
-    """Storage that a StatefulSet's claims ask for, by the name of their template."""
+    """Name of a StatefulSet's claim template → the storage that it requests."""
     claims = found["spec"].get("volumeClaimTemplates") or ()
     return {claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"] for claim in claims}
 
 
 def template(installation: Object, plural: str, name: str) -> Mapping[str, Any]:
-    """The template of that kind that `spec.defaults` names; empty when it names none."""
+    """The template of a kind that `spec.defaults` names; empty if it names none."""
     spec = installation["spec"]
     wanted = ((spec.get("defaults") or {}).get("templates") or {}).get(name)
     found = (spec.get("templates") or {}).get(plural) or ()
@@ -199,7 +199,7 @@ def _metadata(installation: Object, name: str, labels: Mapping[str, str]) -> Obj
 
 
 def service(installation: Object) -> Object:
-    """The Service of the whole installation; without a template it is headless, as the operator's own."""
+    """The Service of the whole installation. Without a template it is headless, as with the real operator."""
     chosen = template(installation, "serviceTemplates", "serviceTemplate")
     extra = chosen.get("metadata") or {}
     labels = labels_of(installation) | {f"{GROUP}/Service": "chi"}
@@ -242,7 +242,7 @@ def stateful_set(host: Host) -> Object:
 
 
 def claim_templates(host: Host) -> Iterator[Object]:
-    """Claims for data and logs, where templates are named for them. They may outlive the installation."""
+    """The claims for data and logs for which templates are named. They may outlive the installation."""
     for name in ("dataVolumeClaimTemplate", "logVolumeClaimTemplate"):
         chosen = template(host.installation, "volumeClaimTemplates", name)
         if chosen:

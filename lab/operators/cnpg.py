@@ -1,4 +1,4 @@
-"""CNPG Clusters: a real PostgreSQL server for each, and the objects that the operator would make around it.
+"""CNPG Clusters: runs a real PostgreSQL server for each, and makes the objects that the operator would make.
 
 Works only while the operator's Deployment in the cluster is available, as in real life; a server that is there keeps
 running without it. Replicas are objects only: one server a Cluster.
@@ -36,12 +36,12 @@ WAITING = "Waiting for the instances to become active"
 Record = dict[str, Any]
 """The content of a server's `cluster.json`."""
 PULSE = 1.0
-"""Seconds between two looks at a server's process."""
+"""Seconds between two checks of a server's process."""
 RETRY = 2.0
 
 
 class NotYetError(OpsError):
-    """Something the Cluster needs is not there (yet); the text is shown in its status."""
+    """Something that the Cluster needs does not exist (yet); the text is shown in its status."""
 
 
 def controllers(api: Api, work: Work, lab_dir: Path) -> dict[str, Controller]:
@@ -57,7 +57,7 @@ def controllers(api: Api, work: Work, lab_dir: Path) -> dict[str, Controller]:
 
 
 def imposed_port(lab_dir: Path, namespace: str, name: str) -> int | None:
-    """The port a Cluster's server must have, from `target.json`, else from LAB_POSTGRES_PORT; None: any."""
+    """The required port of a Cluster's server, from `target.json`, else from LAB_POSTGRES_PORT; None for any."""
     if (namespace, name) != FIRST_CLUSTER:
         return None
     try:
@@ -97,7 +97,7 @@ class Clusters:
             return RETRY
 
     def pulse(self, namespace: str, name: str) -> float | None:
-        """Look whether the server's process lives; ask for a reconcile when it does not."""
+        """Check the server's process; ask for a reconcile if it has ended."""
         folder = postgres.folder_of(self.lab_dir, namespace, name)
         record = postgres.read_record(folder)
         if not record:
@@ -119,7 +119,7 @@ class Clusters:
         self.work.add_each("cluster", (cluster for cluster in found if name in _secret_names(cluster)))
 
     def _forget(self, namespace: str, name: str, folder: Path) -> float | None:
-        """Stop the server and remove its data, once the server of the API is sure that the Cluster is gone."""
+        """Stop the server and remove its data, if the API server confirms that the Cluster is gone."""
         if not folder.exists():
             return None
         # Data is removed only then: "not found" alone is also the answer of a server that is starting.
@@ -130,7 +130,7 @@ class Clusters:
         return None
 
     def _own(self, cluster: Object, folder: Path) -> dict[str, Any]:
-        """The folder's record; a folder of an older Cluster of the same name is cleared away first."""
+        """Read the folder's record, after removing a folder of an older Cluster of the same name."""
         record = postgres.read_record(folder)
         if record and record.get("uid") != cluster["metadata"]["uid"]:
             log.info("%s belongs to an older cluster of that name: removed", folder)
@@ -184,7 +184,7 @@ class Clusters:
                     self._resize(claim)
 
     def _resize(self, wanted: Object) -> None:
-        """Ask for the size the Cluster wants; the API server refuses to shrink a claim."""
+        """Request the size that the Cluster wants; the API server refuses to shrink a claim."""
         meta, requests = wanted["metadata"], wanted["spec"].get("resources")
         found = self.api.get(objects.CLAIM, meta["namespace"], meta["name"])
         if found is None or not requests or found["spec"]["resources"] == requests:
@@ -198,7 +198,7 @@ class Clusters:
             raise NotYetError(f"can't change existing storage of {meta['name']} from {before} to {after}") from problem
 
     def _make_instances(self, cluster: Object, place: postgres.Place) -> list[Object]:
-        """The instances' Pods as they are now; made where missing, replaced where their template changed."""
+        """Make the instances' Pods that are missing, replace those whose template changed, and return all."""
         namespace, pods = cluster["metadata"]["namespace"], []
         for number in _numbers(cluster):
             wanted = cnpg_objects.pod(cluster, number, f"127.0.0.1:{place.port}")
@@ -223,7 +223,7 @@ class Clusters:
                     self.api.delete(kind, namespace, found["metadata"]["name"])
 
     def _mark_pods(self, cluster: Object, *, ready: bool) -> None:
-        """The primary's Pod is ready when its server is: endpoints follow."""
+        """Mark the primary's Pod ready when its server is, so that endpoints follow."""
         namespace, _ = objects.key_of(cluster)
         pod = self.api.get(objects.POD, namespace, cnpg_objects.instance_name(cluster, 1))
         if pod is None or (pod.get("status") or {}).get("phase") != "Running" or objects.is_true(pod, "Ready") == ready:
@@ -282,7 +282,7 @@ class Clusters:
         return found
 
     def _parameters(self, cluster: Object, place: postgres.Place, record: Mapping[str, Any]) -> Parameters:
-        """What the Cluster asks for and the server takes; none of it when a start with exactly that has failed."""
+        """The requested parameters that the server accepts; none if a start with exactly these has failed."""
         asked = parameters.read_spec(cluster["spec"].get("postgresql") or {})
         found = parameters.sort_out(place, asked)
         failed = record.get("unstartable") or {}
@@ -292,7 +292,7 @@ class Clusters:
         return Parameters({}, reasons | dict(found.refused))
 
     def _bootstrap(self, cluster: Object, place: postgres.Place, record: Record) -> None:
-        """The application's role, database and first statements; the password follows its Secret for ever."""
+        """Make the application role and database, run the first statements. Then its password follows its Secret."""
         wanted = (cluster["spec"].get("bootstrap") or {}).get("initdb") or {}
         database = wanted.get("database") or "app"
         owner = wanted.get("owner") or database
@@ -342,7 +342,7 @@ class Clusters:
         refused: str = "",
         roles: Mapping[str, Any] | None = None,
     ) -> Object:
-        """Write the status where it differs; the Cluster as it then is."""
+        """Write the status if it differs; return the new Cluster."""
         pods = pods or []
         before = cluster.get("status") or {}
         is_ready = trouble is None and bool(pods) and ready == len(pods)

@@ -14,12 +14,12 @@ from lab.operators import objects
 from lab.operators.objects import Object
 
 PORT = 5432
-"""The port inside the cluster; the server's own port on 127.0.0.1 is the lab's choice."""
+"""The port inside the cluster; the lab chooses the server's real port on 127.0.0.1."""
 SERVICE_PORT: Mapping[str, Any] = {"name": "postgres", "port": PORT, "targetPort": PORT, "protocol": "TCP"}
 DEFAULT_IMAGE = "ghcr.io/cloudnative-pg/postgresql:18.4-system-trixie"
 TEMPLATE = "lab.homelab-ops/template"
 ADDRESS = "lab.homelab-ops/postgres-address"
-"""Annotation of the primary's Pod: where its server really listens, `127.0.0.1:<port>`."""
+"""Annotation of the primary's Pod: the real address of its server, `127.0.0.1:<port>`."""
 RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -31,7 +31,7 @@ RESTRICTED: Mapping[str, Any] = {
 
 
 def metadata(cluster: Object, name: str, labels: Mapping[str, str] | None = None) -> Object:
-    """Metadata of something owned by the Cluster, with what `inheritedMetadata` adds."""
+    """Metadata of an object that the Cluster owns, including `inheritedMetadata`."""
     meta = cluster["metadata"]
     inherited = cluster["spec"].get("inheritedMetadata") or {}
     own = {"cnpg.io/cluster": meta["name"], "app.kubernetes.io/managed-by": "cloudnative-pg"}
@@ -102,7 +102,7 @@ def instance_name(cluster: Object, number: int) -> str:
 
 
 def claims(cluster: Object, number: int) -> list[Object]:
-    """The claims of one instance: its data, and its write-ahead log where that has its own storage."""
+    """The claims of one instance: its data, and its write-ahead log if that has its own storage."""
     spec, instance = cluster["spec"], instance_name(cluster, number)
     found = [_claim(cluster, instance, instance, "PG_DATA", number, spec.get("storage") or {})]
     if spec.get("walStorage"):

@@ -22,11 +22,11 @@ RESERVED = frozenset({"postgres", "streaming_replica"})
 UNSUPPORTED = ("fdws", "servers")
 Ensure = Callable[[sql.Connection, Mapping[str, Any]], None]
 RETRY = 2.0
-"""Seconds; CNPG's own operator waits 30, which is long for a rehearsal."""
+"""Seconds until a failure is retried; CNPG's operator waits 30, which is long for a rehearsal."""
 
 
 class PasswordMissingError(OpsError):
-    """A role's Secret is not there or does not fit."""
+    """A role's Secret is missing or not valid."""
 
 
 def controllers(api: Api, lab_dir: Path) -> dict[str, Controller]:
@@ -68,7 +68,7 @@ class Databases:
         return RETRY if problem else None
 
     def _place(self, namespace: str, cluster: str) -> postgres.Place | None:
-        """The server of a Cluster that is bootstrapped and runs, or None: look again later."""
+        """The server of a Cluster, if it is bootstrapped and runs; None means to look again later."""
         found = self.api.get(objects.CLUSTER, namespace, cluster)
         folder = postgres.folder_of(self.lab_dir, namespace, cluster)
         record = postgres.read_record(folder)
@@ -79,7 +79,7 @@ class Databases:
         return place if running and running.ready and self.api.runs(OPERATOR) else None
 
     def _make_database(self, database: Object, place: postgres.Place) -> tuple[str, Object]:
-        """What went wrong, or an empty string, and the status of what is inside the database."""
+        """Make the database. Returns the error, empty on success, and the status of its schemas and extensions."""
         spec, name = database["spec"], database["spec"]["name"]
         other = self._manager_of_the_same(database)
         if other:
@@ -97,7 +97,7 @@ class Databases:
         return "; ".join(f"{entry['name']}: {entry['message']}" for entry in failed), inside
 
     def _manager_of_the_same(self, database: Object) -> str:
-        """The other object that has this database already, or an empty string."""
+        """The other object that manages this database already, or an empty string."""
         meta, spec = database["metadata"], database["spec"]
         if (database.get("status") or {}).get("observedGeneration"):
             return ""
@@ -109,7 +109,7 @@ class Databases:
         return ""
 
     def _make_role(self, role: Object, place: postgres.Place) -> tuple[str, Object]:
-        """What went wrong, or an empty string."""
+        """Make the role. Returns the error, empty on success."""
         namespace, spec = role["metadata"]["namespace"], role["spec"]
         cluster = self.api.get(objects.CLUSTER, namespace, spec["cluster"]["name"]) or {"spec": {}}
         inline = (cluster["spec"].get("managed") or {}).get("roles") or []
@@ -123,7 +123,7 @@ class Databases:
         return "", {}
 
     def _let_go(self, found: Object, place: postgres.Place | None) -> None:
-        """Drop what a deleted object stood for, where its policy says so, then let the object be deleted."""
+        """Drop a deleted object's database or role if its policy says so, then remove the finalizer."""
         kind, spec = found["kind"], found["spec"]
         if place is not None and spec.get(f"{kind[0].lower()}{kind[1:]}ReclaimPolicy") == "delete":
             with sql.connect(place) as connection:
@@ -172,7 +172,7 @@ def _password(api: Api, namespace: str, secret: str, role: str) -> str:
 
 
 def _fill(place: postgres.Place, spec: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Schemas and extensions, each with its own answer, as in `status.schemas[]` and `status.extensions[]`."""
+    """Make schemas and extensions; returns a result for each, as in `status.schemas[]` and `status.extensions[]`."""
     found: dict[str, list[dict[str, Any]]] = {}
     if spec.get("schemas") or spec.get("extensions"):
         with sql.connect(place, spec["name"]) as connection:

@@ -1,4 +1,4 @@
-"""The kinds of objects that the controllers read and write, and what is asked of any object."""
+"""The kinds of objects that the controllers read and write, and functions for any object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 Object = dict[str, Any]
-"""An object as the API answers it."""
+"""An object as the API returns it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Kind:
 
     @property
     def is_defined(self) -> bool:
-        """Whether a CustomResourceDefinition brings the kind; the server's own groups read otherwise."""
+        """Whether a CustomResourceDefinition defines the kind, and not the server itself."""
         return "." in self.group and not self.group.endswith(".k8s.io")
 
     def new(self, meta: Object, **fields: Any) -> Object:
@@ -76,7 +76,7 @@ KINDS = {(kind.api_version, kind.kind): kind for kind in list(globals().values()
 
 
 def path_of(thing: Object) -> str:
-    """Where an object is served, from its `apiVersion` and `kind`."""
+    """The URL path of an object, from its `apiVersion` and `kind`."""
     meta = thing["metadata"]
     return KINDS[thing["apiVersion"], thing["kind"]].path(meta.get("namespace", ""), meta["name"])
 
@@ -100,7 +100,7 @@ def timestamp() -> str:
 
 
 def owner_reference(owner: Object) -> Object:
-    """Makes the garbage collector delete the dependant with its owner."""
+    """The reference by which the garbage collector deletes a dependent object with its owner."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -117,12 +117,12 @@ def is_owned_by(thing: Object, owner: Object) -> bool:
 
 
 def annotation(thing: Object, name: str) -> str:
-    """Its value; empty when it is not there."""
+    """The value of an annotation; empty if it is not set."""
     return str((thing["metadata"].get("annotations") or {}).get(name) or "")
 
 
 def addresses(thing: Object) -> list[Object]:
-    """Where an Ingress or a Service of type LoadBalancer is reached."""
+    """The addresses in the status of an Ingress or a Service of type LoadBalancer."""
     return ((thing.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
 
 
@@ -136,18 +136,18 @@ def is_true(thing: Object, kind: str) -> bool:
 
 
 def runs(deployment: Object) -> bool:
-    """Whether a Deployment does its work: one scaled to nothing is Available as well."""
+    """Whether a Deployment has running pods: one scaled to zero is Available as well."""
     return is_true(deployment, "Available") and (deployment.get("status") or {}).get("availableReplicas", 0) > 0
 
 
 def condition(thing: Object, kind: str, holds: bool, **more: str) -> Object:
-    """An entry of `status.conditions` about the object as it is now; `more` is reason and message."""
+    """An entry of `status.conditions` for the object's current generation; `more` is reason and message."""
     generation = thing["metadata"].get("generation", 0)
     return {"type": kind, "status": "True" if holds else "False", "observedGeneration": generation, **more}
 
 
 def with_conditions(thing: Object, *wanted: Object) -> list[Object]:
-    """The conditions of an object with these set; a transition time moves only when its status does."""
+    """The object's conditions with these set. A transition time changes only with its status."""
     found = {entry["type"]: entry for entry in conditions(thing)}
     for entry in wanted:
         before = found.get(entry["type"], {})
@@ -157,7 +157,7 @@ def with_conditions(thing: Object, *wanted: Object) -> list[Object]:
 
 
 def decode(secret: Object | None) -> dict[str, str]:
-    """The plaintext values of a Secret; empty when there is none. Never print them."""
+    """The plaintext values of a Secret; empty without a Secret. Never print them."""
     data = (secret or {}).get("data") or {}
     return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in data.items()}
 

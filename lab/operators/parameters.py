@@ -1,4 +1,4 @@
-"""`spec.postgresql.parameters` on the embedded server: take what it accepts, report why the rest is left out."""
+"""Applies `spec.postgresql.parameters` to the embedded server: those it accepts; reports why others are left out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PRELOAD = "shared_preload_libraries"
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a Cluster asks for, sorted: `accepted` name → value, `refused` name → reason."""
+    """The parameters of a Cluster: `accepted` name → value, `refused` name → reason."""
 
     accepted: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """As a line of the server's config file."""
+        """The lines of the server's config file."""
         quoted = {name: value.replace("\\", "\\\\").replace("'", "''") for name, value in self.accepted.items()}
         return "".join(f"{name} = '{value}'\n" for name, value in sorted(quoted.items()))
 
@@ -31,7 +31,7 @@ class Parameters:
 
 
 def read_spec(postgresql: Mapping[str, Any]) -> dict[str, str]:
-    """Names and values of `spec.postgresql`, its list of preloaded libraries included."""
+    """Read names and values of `spec.postgresql`, including its list of preloaded libraries."""
     asked = {str(name).lower(): str(value) for name, value in (postgresql.get("parameters") or {}).items()}
     libraries: Sequence[str] = postgresql.get(PRELOAD) or []
     if libraries:
@@ -66,7 +66,7 @@ def _libraries(value: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=512)
 def _objection(place: postgres.Place, name: str, value: str) -> str:
-    """Why the server would not start with it; empty when it would."""
+    """Why the server would not start with the parameter; empty if it would."""
     if not name.replace("_", "").replace(".", "").isalnum():
         return "not a parameter's name"
     answer = postgres.ask(place, name, value)
@@ -75,7 +75,7 @@ def _objection(place: postgres.Place, name: str, value: str) -> str:
 
 
 def apply(place: postgres.Place, parameters: Parameters) -> None:
-    """Write the accepted parameters. A running server reloads them, or stops where one of them needs a restart."""
+    """Write the accepted parameters. A running server reloads them, or stops if one of them needs a restart."""
     path, text = place.data / "parameters.conf", parameters.text()
     different = set(path.read_text(encoding="utf-8").splitlines()) ^ set(text.splitlines())
     if not different:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server per CNPG Cluster: made, started, adopted, stopped. Knows nothing of Kubernetes.
+"""Makes, starts, adopts and stops a real PostgreSQL server for each CNPG Cluster. Knows nothing of Kubernetes.
 
 A server's folder is `<lab>/postgres/<namespace>/<cluster>/`, mode 0700:
 `data/` (PGDATA), `socket/` (its Unix socket, mode 0700), `cluster.json` (owner and port), `superuser-password` (0600),
@@ -50,9 +50,9 @@ START_TIMEOUT = 20.0
 LEFTOVER_PATIENCE = 5.0
 """Seconds until a killed server and its workers must be gone."""
 LEFTOVER_SIGNS = ("shared memory block", 'lock file "postmaster.pid" already exists')
-"""What a new server logs while they are not."""
+"""What a new server logs while such processes still run."""
 STOP_TIMEOUT = 10.0
-"""Seconds for each of the two polite ways to stop before the next harder one."""
+"""Seconds for each of the two graceful ways to stop, before a harder one is used."""
 
 PASSED_ON = frozenset({"PATH", "HOME", "TZ", "LANG", "TMPDIR", "HOMELAB_OPS_LAB"})
 """Variables a server gets; the last is how the lab knows its processes."""
@@ -93,7 +93,7 @@ class PostgresError(OpsError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where one server lives."""
+    """The folders and files of one server."""
 
     folder: Path
     port: int
@@ -166,7 +166,7 @@ def _environment() -> dict[str, str]:
 
 
 def create(place: Place, initdb: Mapping[str, Any], password: str) -> None:
-    """Make the data folder as `spec.bootstrap.initdb` wants it, all or nothing. The password is on standard input."""
+    """Make the data folder as `spec.bootstrap.initdb` says, all or nothing. The password goes to standard input."""
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = place.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -196,7 +196,7 @@ def _initdb_arguments(data: Path, initdb: Mapping[str, Any]) -> list[str]:
 
 
 def ask(place: Place, name: str, value: str) -> subprocess.CompletedProcess[str]:
-    """What the server would answer to a parameter (`postgres -C`); it does not start."""
+    """Ask the server's program for the value of a parameter (`postgres -C`), without starting a server."""
     return _run("postgres", "-D", str(place.data), "-c", f"{name}={value}", "-C", name, folder=place.folder)
 
 
@@ -294,7 +294,7 @@ def servers(lab_dir: Path) -> list[Postmaster]:
 
 
 def status(lab_dir: Path) -> list[ComponentStatus]:
-    """The lab's live servers, as lines of `lab.status`."""
+    """The rows of the lab's live servers in `lab.status`."""
     return [
         ComponentStatus(
             name=f"postgres {'/'.join(server.data.parent.parts[-2:])}",
@@ -310,7 +310,7 @@ def status(lab_dir: Path) -> list[ComponentStatus]:
 
 
 def stop(data: Path) -> None:
-    """Stop the server of a data folder: fast, then immediate, then SIGKILL. Nothing happens when none runs."""
+    """Stop the server of a data folder, if one runs: fast, then immediate, then SIGKILL."""
     running = read_postmaster(data)
     process = processes.identify(running.pid) if running else None
     if running is None or process is None:
@@ -324,7 +324,7 @@ def stop(data: Path) -> None:
 
 
 def stop_all(lab_dir: Path) -> list[int]:
-    """Stop every server of a lab, with or without the operators' process. Returns the process ids that ran."""
+    """Stop every server of a lab, also if the operators' process has ended. Returns the process ids that ran."""
     running = servers(lab_dir)
     for server in running:
         stop(server.data)
@@ -332,7 +332,7 @@ def stop_all(lab_dir: Path) -> list[int]:
 
 
 def remove(folder: Path) -> None:
-    """Stop the server of a folder and delete everything it had."""
+    """Stop the server of a folder and delete the folder."""
     stop(folder / "data")
     shutil.rmtree(folder, ignore_errors=False)
     with contextlib.suppress(OSError):
@@ -354,7 +354,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def run_in_single_user_mode(place: Place, statement: str) -> None:
-    """Stop the server and run one statement without any login: the way back in without the password."""
+    """Stop the server and run one statement without a login, for when the password is lost."""
     stop(place.data)
     words = ("--single", "-D", str(place.data), "-c", "log_statement=none", "postgres")
     done = _run("postgres", *words, stdin=statement + "\n", folder=place.folder)
@@ -363,5 +363,5 @@ def run_in_single_user_mode(place: Place, statement: str) -> None:
 
 
 def new_password() -> str:
-    """64 letters and digits, as CNPG's own generator makes them."""
+    """Generate 64 letters and digits, as CNPG does."""
     return secrets.token_hex(32)

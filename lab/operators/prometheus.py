@@ -22,7 +22,7 @@ RETRY = 2.0
 
 @dataclass(frozen=True)
 class Program:
-    """What one kind of object becomes."""
+    """The program that one kind of object runs."""
 
     kind: Kind
     name: str
@@ -47,7 +47,7 @@ def controllers(api: Api) -> dict[str, Controller]:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """The controller of one kind of them."""
+    """The controller of Prometheus or Alertmanager objects, by its `program`."""
 
     api: Api
     program: Program
@@ -63,7 +63,7 @@ class Monitoring:
         return None if self._report(wanted, made) else RETRY
 
     def _report(self, wanted: Object, made: Object) -> bool:
-        """Write the status; whether everything that should run does."""
+        """Write the status; return whether everything that should run does."""
         replicas = wanted["spec"].get("replicas", 1)
         ready = (made.get("status") or {}).get("readyReplicas", 0)
         state = "True" if ready >= replicas else "Degraded" if ready else "False"
@@ -79,7 +79,7 @@ class Monitoring:
 
 
 def governing_service(program: Program, namespace: str) -> Object:
-    """The headless Service all StatefulSets of the namespace share."""
+    """The headless Service that all StatefulSets of the namespace share."""
     name = f"{program.name}-operated"
     labels = MANAGED | {f"operated-{program.name}": "true"}
     spec = {

@@ -1,4 +1,4 @@
-"""Which controllers look at what a change concerns. A watched kind is one entry in `ROUTES`."""
+"""Which controllers look at a changed object. A watched kind is one entry in `ROUTES`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.operators.work import Work
 
 Labels = Mapping[str, str]
 Route = Callable[[Work, str, str, Labels], None]
-"""Adds the keys that a changed object concerns: the queue, its namespace, name and labels."""
+"""Adds keys to the queue for a changed object; the arguments are the queue, namespace, name and labels."""
 
 PROGRAMS = {
     "cloudnative-pg": "clusters",
@@ -24,11 +24,11 @@ PROGRAMS = {
     "cainjector": "issuers",
     "altinity-clickhouse-operator": "installations",
 }
-"""By the label of an operator's Deployment: which controller looks at everything again when it starts or stops."""
+"""Label of an operator's Deployment → the controller that looks at everything again when it starts or stops."""
 
 
 def to(*names: str) -> Route:
-    """The object itself, for these controllers."""
+    """A route of the object itself to these controllers."""
 
     def route(work: Work, namespace: str, name: str, _labels: Labels) -> None:
         for controller in names:
@@ -38,7 +38,7 @@ def to(*names: str) -> Route:
 
 
 def to_all(name: str) -> Route:
-    """Not the object: this controller looks at all it has."""
+    """A route to a controller that looks at all of its objects."""
     return lambda work, _namespace, _name, _labels: work.add(name)
 
 

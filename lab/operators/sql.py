@@ -1,4 +1,4 @@
-"""Logins, roles and databases in a real server: looked at first, then changed where they differ.
+"""Makes logins, roles and databases in a real server. It reads them first and changes only what differs.
 
 Passwords never travel in plaintext in a statement: the server gets the SCRAM verifier, as CNPG's operator sends it.
 """
@@ -28,12 +28,12 @@ ROUNDS = 4096
 
 
 class LoginRefusedError(postgres.PostgresError):
-    """The password in the server's folder is not the server's."""
+    """The server refuses the password that its folder has."""
 
 
 @contextlib.contextmanager
 def connect(place: postgres.Place, database: str = "postgres") -> Iterator[Connection]:
-    """A superuser's connection through the private socket, in autocommit mode."""
+    """Connect as superuser through the private socket, in autocommit mode."""
     password = place.password_file.read_text(encoding="utf-8")
     descriptor = os.open(place.socket, os.O_RDONLY | os.O_DIRECTORY)
     # A socket's address holds 107 bytes; the way through the descriptor is short however deep the folder is.
@@ -60,7 +60,7 @@ def connect(place: postgres.Place, database: str = "postgres") -> Iterator[Conne
 
 
 def new_verifier(password: str) -> str:
-    """The SCRAM verifier of a password, made here; one that is a verifier already stays as it is.
+    """Make the SCRAM verifier of a password; a text that is a verifier already stays as it is.
 
     Only for passwords that SASLprep leaves alone, as all printable ASCII ones are; others are refused.
     """
@@ -97,7 +97,7 @@ def matches(verifier: str | None, password: str) -> bool:
 
 
 def set_password(connection: Connection, role: str, password: str | None) -> bool:
-    """Set a role's password where it differs; None removes it. True when it was changed."""
+    """Set a role's password if it differs; None removes it. Returns whether it was changed."""
     row = connection.execute("SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s", [role]).fetchone()
     stored = row[0] if row else None
     if stored is None if password is None else matches(stored, password):
@@ -108,7 +108,7 @@ def set_password(connection: Connection, role: str, password: str | None) -> boo
 
 
 def keep_superuser_password(place: postgres.Place, wanted: str) -> bool:
-    """Make `wanted` the superuser's password of a running server; True when something changed.
+    """Make `wanted` the superuser's password of a running server; return whether anything changed.
 
     The file holds the password that works; a crash between server and file, or an ALTER ROLE of the user's, is noticed
     at the next login and repaired, if need be through single-user mode (which interrupts the sessions).
@@ -153,7 +153,7 @@ ATTRIBUTES: Mapping[str, tuple[str, bool]] = {
 
 
 def ensure_role(connection: Connection, spec: Mapping[str, Any]) -> None:
-    """Create the role of `managed.roles[]` or `DatabaseRole.spec`, or set every attribute of it to what is wanted."""
+    """Create the role of `managed.roles[]` or `DatabaseRole.spec`, or set all of its attributes."""
     name = sql.Identifier(spec["name"])
     found = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [spec["name"]]).fetchone()
     words = [word if spec.get(key, default) else f"NO{word}" for key, (word, default) in ATTRIBUTES.items()]
@@ -196,7 +196,7 @@ CREATION: Mapping[str, str] = {
     "builtinLocale": "BUILTIN_LOCALE",
     "collationVersion": "COLLATION_VERSION",
 }
-"""Key of `Database.spec` → word of CREATE DATABASE; all of them can only be chosen at creation."""
+"""Key of `Database.spec` → word of CREATE DATABASE, for settings that can only be chosen at creation."""
 
 
 def ensure_database(connection: Connection, spec: Mapping[str, Any]) -> None:
@@ -234,7 +234,7 @@ def drop_database(connection: Connection, name: str) -> None:
 
 
 def ensure_extension(connection: Connection, spec: Mapping[str, Any]) -> None:
-    """`{name, ensure, version, schema}` in the database of the connection."""
+    """Apply `{name, ensure, version, schema}` in the database of the connection."""
     name = sql.Identifier(spec["name"])
     if spec.get("ensure") == "absent":
         connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(name))
@@ -258,7 +258,7 @@ def ensure_extension(connection: Connection, spec: Mapping[str, Any]) -> None:
 
 
 def ensure_schema(connection: Connection, spec: Mapping[str, Any]) -> None:
-    """`{name, ensure, owner}` in the database of the connection."""
+    """Apply `{name, ensure, owner}` in the database of the connection."""
     name = sql.Identifier(spec["name"])
     if spec.get("ensure") == "absent":
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(name))

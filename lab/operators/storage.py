@@ -1,4 +1,4 @@
-"""What a home network and its nodes give to a cluster: volumes for claims, and addresses for LoadBalancers.
+"""Volumes for claims and addresses for LoadBalancers, which a home network and its nodes provide.
 
 A claim gets a volume at once, as from a provisioner of node folders; nothing is stored in it. The volume names its
 claim, and Kubernetes' own binder binds the two. Released volumes are deleted where their class says so, again as an
@@ -52,7 +52,7 @@ class Storage:
             self.api.create(self._volume(claim))
 
     def reconcile_volume(self, _namespace: str, name: str) -> None:
-        """Delete a volume of ours that is released."""
+        """Delete a released volume that this controller made."""
         volume = self.api.get(objects.VOLUME, "", name)
         if volume is None or not _is_ours(volume) or objects.is_leaving(volume):
             return
@@ -78,7 +78,7 @@ class Storage:
         return objects.VOLUME.new({"name": f"pvc-{meta['uid']}", "annotations": marks}, spec=wanted)
 
     def _grow(self, claim: Object) -> None:
-        """Give a claim the size it asks for, where the API server let it ask."""
+        """Give a claim the size that it requests; the API server has already checked the request."""
         storage = {"storage": claim["spec"]["resources"]["requests"]["storage"]}
         volume = self.api.get(objects.VOLUME, "", claim["spec"]["volumeName"])
         status = claim.get("status") or {}

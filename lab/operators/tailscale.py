@@ -1,4 +1,4 @@
-"""Tailscale's operator: Services and Ingresses on the tailnet, as far as the cluster's objects show it.
+"""Tailscale's operator: puts Services and Ingresses on a simulated tailnet, as far as the cluster's objects show.
 
 Works only while the operator's Deployment is available and its Secret `operator-oauth` exists. Every device of the
 lab's tailnet `lab.ts.net` answers on 127.0.0.1. Names, labels, conditions and messages as operator 1.102.
@@ -30,15 +30,15 @@ PARENT = "tailscale.com/parent-resource"
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 NO_DEVICE = "no Tailscale hostname known yet, waiting for proxy pod to finish auth"
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""Of Kubernetes' generated names."""
+"""The alphabet of Kubernetes' generated names."""
 ASKED_FOR = "lab.homelab-ops/hostname"
-"""Annotation of a state Secret: the name that was asked for, whatever name the device got."""
+"""Annotation of a state Secret: the requested name, which may differ from the device's."""
 RETRY = 2.0
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """One thing on the tailnet: the object it belongs to and the name it asks for."""
+    """One object on the tailnet and the name that it requests."""
 
     parent: Object
     type: str
@@ -80,7 +80,7 @@ class Tailscale:
         self.work.add_each("ingress", self.api.list(objects.INGRESS))
 
     def reconcile_beside(self, namespace: str, _name: str) -> None:
-        """Ask for a look at the Ingresses beside a Service; it may be what they wait for."""
+        """Ask for a look at the Ingresses in a Service's namespace, which may wait for that Service."""
         self.work.add_each("ingress", self.api.list(objects.INGRESS, namespace))
 
     # -- Services -----------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Tailscale:
     def _report_service(
         self, service: Object, *, reason: str, message: str = "", ingress: list[Object] | None = None
     ) -> None:
-        """The condition, True without a `message`; the addresses where they are given."""
+        """Write the condition, True without a `message`, and the addresses if they are given."""
         ready = objects.condition(service, READY, not message, reason=reason, message=message or reason)
         change: Object = {"conditions": objects.with_conditions(service, ready)}
         if ingress is not None and objects.addresses(service) != ingress:
@@ -168,7 +168,7 @@ class Tailscale:
         return None if fqdn else RETRY
 
     def _has_backends(self, ingress: Object) -> bool:
-        """Whether anything is left to proxy; an Event names what is left out, as with the real operator."""
+        """Whether any backend is usable. An Event names those that are left out, as with the real operator."""
         backends = [("/", ingress["spec"]["defaultBackend"])] if ingress["spec"].get("defaultBackend") else []
         host = tls_host(ingress)
         for rule in ingress["spec"].get("rules") or ():
@@ -184,7 +184,7 @@ class Tailscale:
         return not all(problems)
 
     def _problem(self, namespace: str, path: str, backend: Mapping[str, Any]) -> str:
-        """Why a backend is left out; empty when it is used."""
+        """Why a backend is left out; empty if it is used."""
         wanted = backend.get("service")
         if not wanted:
             return f'backend for path "{path}" is missing service'
@@ -203,14 +203,14 @@ class Tailscale:
     # -- what the operator makes in its own namespace: StatefulSet, headless Service, state Secret --------------------
 
     def _operator_is_ready(self) -> bool:
-        """Its Deployment is available and has its login; without the Secret no real pod would start."""
+        """Whether the operator is available and its login's Secret exists, without which no real pod would start."""
         running = (found["metadata"] for found in self.api.list(objects.DEPLOYMENT, NAMESPACE) if objects.runs(found))
         if not any("operator" in (meta["name"], (meta.get("labels") or {}).get("app")) for meta in running):
             return False
         return self.api.get(objects.SECRET, NAMESPACE, "operator-oauth") is not None
 
     def _provision(self, exposure: Exposure) -> str:
-        """Make or keep the proxy; its device's name once the proxy's pod is ready, empty until then."""
+        """Make or keep the proxy; return its device's name once the proxy's pod is ready, empty until then."""
         found = self.api.list(objects.STATEFUL_SET, NAMESPACE, exposure.labels)
         suffix = "".join(secrets.choice(ALPHABET) for _ in range(5))
         name = found[0]["metadata"]["name"] if found else f"ts-{exposure.parent['metadata']['name'][:40]}-{suffix}"
@@ -256,7 +256,7 @@ class Tailscale:
         return next(name for name in names if name not in others)
 
     def _remove(self, namespace: str, name: str, kind: str) -> bool:
-        """Delete what belongs to an exposure; True once nothing is left."""
+        """Delete the objects of an exposure; return whether none is left."""
         made, labels = (objects.STATEFUL_SET, objects.SERVICE, objects.SECRET), labels_of(namespace, name, kind)
         left = [self.api.delete_each(resource, NAMESPACE, labels) for resource in made]
         return not any(left)

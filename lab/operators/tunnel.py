@@ -24,9 +24,9 @@ from lab.operators.work import Work
 
 MANAGER = "cloudflare-tunnel-ingress-controller"
 COMMAND = "cloudflare-tunnel-ingress-controller"
-"""First word of the controller's container."""
+"""The first word of the command of the controller's container."""
 CONTROLLER_LABELS = {"app.kubernetes.io/name": "cloudflare-tunnel-ingress-controller"}
-"""Of its Deployment, whatever its release is called."""
+"""Labels of its Deployment, under any release name."""
 FINALIZER = "strrl.dev/cloudflare-tunnel-ingress-controller-controlled"
 LEGACY_CLASS = "kubernetes.io/ingress.class"
 ANNOTATIONS = "cloudflare-tunnel-ingress-controller.strrl.dev"
@@ -41,12 +41,12 @@ LOGIN = ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_TUNNEL_NAM
 
 
 class RefusedError(Exception):
-    """An Ingress that no route can be made of; the text is the controller's."""
+    """No route can be made from the Ingress; the text is the controller's."""
 
 
 @dataclass(frozen=True)
 class Controller:
-    """The controller's Deployment, as its pod would read it, and the tunnel it is logged in to."""
+    """The settings of the controller's Deployment, as its pod would read them, and its tunnel."""
 
     deployment: Object
     account: str
@@ -63,7 +63,7 @@ class Controller:
 
     @property
     def tunnel_id(self) -> str:
-        """The same for the same account and name: Cloudflare would have made the tunnel once."""
+        """The tunnel's id, derived from account and name: Cloudflare would make the tunnel only once."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cloudflare:{self.account}/{self.tunnel}"))
 
     @property
@@ -104,7 +104,7 @@ class Tunnels:
     api: Api
     work: Work
     _reported: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """By uid of an Ingress: the generation and tunnel that events were written for."""
+    """uid of an Ingress → generation and tunnel for which events were written."""
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
         """Ask for a look at the connectors and every Ingress, when the controller starts or stops."""
@@ -112,13 +112,13 @@ class Tunnels:
         self.work.add_each("tunnel", self.api.list(objects.INGRESS))
 
     def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
-        """Ask for a look at everything when it may be the login or the token."""
+        """Ask for a look at everything if the Secret may be the login or the token."""
         for deployment in self.api.list(objects.DEPLOYMENT, namespace, CONTROLLER_LABELS):
             if name == TOKEN_SECRET or name in str(deployment["spec"]["template"]["spec"]["containers"][0].get("env")):
                 self.reconcile_all()
 
     def controller(self) -> Controller | None:
-        """The one that runs and is logged in; without its Secret no real pod would start."""
+        """The controller that runs and is logged in: without its Secret no real pod would start."""
         for deployment in self.api.list(objects.DEPLOYMENT, labels=CONTROLLER_LABELS):
             if is_controller(deployment) and objects.runs(deployment):
                 token, account, tunnel = (self._value(deployment, name) for name in LOGIN)
@@ -165,7 +165,7 @@ class Tunnels:
         return ingress["spec"].get("ingressClassName") in classes
 
     def _write_events(self, ingress: Object, controller: Controller) -> None:
-        """Its events: once for each generation, where the real controller repeats them at every look."""
+        """Write the Ingress's events once for each generation; the real controller repeats them at every look."""
         meta = ingress["metadata"]
         now = (meta.get("generation", 0), controller.domain)
         if self._reported.get(meta["uid"]) == now:
@@ -185,14 +185,14 @@ class Tunnels:
         self._reported[meta["uid"]] = now
 
     def _report(self, ingress: Object, domain: str) -> None:
-        """The tunnel's domain, also for an Ingress without a single route: it proves nothing."""
+        """Write the tunnel's domain, as the real controller does, also for an Ingress without any route."""
         if any(entry.get("hostname") == domain for entry in objects.addresses(ingress)):
             return
         address = {"hostname": domain, "ports": [{"protocol": "TCP", "port": 443}]}
         self.api.patch(ingress, {"status": {"loadBalancer": {"ingress": [address]}}}, status=True)
 
     def routes(self, ingress: Object, cluster_domain: str) -> list[tuple[str, str, str]]:
-        """Host, path and address of each route. Raises `RefusedError`: one bad rule, and the Ingress has none."""
+        """Host, path and address of each route. One wrong rule raises `RefusedError`, and the Ingress has no route."""
         found = []
         for rule in ingress["spec"].get("rules") or ():
             if not rule.get("host"):
@@ -225,7 +225,7 @@ class Tunnels:
     # -- connectors ---------------------------------------------------------------------------------------------------
 
     def reconcile_connectors(self, _namespace: str, _name: str) -> None:
-        """The connectors' Deployment and the Secret with their token; both go with the controller that owns them."""
+        """Make the connectors' Deployment and the Secret with their token; both are deleted with the controller."""
         controller = self.controller()
         if controller is None:
             return

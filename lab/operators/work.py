@@ -26,7 +26,7 @@ log = logging.getLogger("lab.operators")
 FIRST_RETRY = 0.25
 LONGEST_RETRY = 10.0
 TROUBLE = (ApiError, httpx.HTTPError, OpsError, psycopg.Error, OSError)
-"""What a controller tries again after. Anything else is a bug: the process ends with exit code 70."""
+"""Errors after which a controller retries. Any other is a bug: the process ends with exit code 70."""
 
 
 Key = tuple[str, str, str]
@@ -51,7 +51,7 @@ class Work:
         self._loop = asyncio.get_running_loop()
 
     def add(self, controller: str, namespace: str = "", name: str = "", after: float = 0.0) -> None:
-        """Ask for a look, at the latest in `after` seconds."""
+        """Ask for a look, in `after` seconds at the latest."""
         loop = self._loop  # read once: `stop` may come in between
         if loop is not None:
             loop.call_soon_threadsafe(self._schedule, (controller, namespace, name), loop.time() + after)
@@ -61,7 +61,7 @@ class Work:
             self.add(controller, *objects.key_of(one))
 
     async def stop(self, patience: float = 5.0) -> None:
-        """Start no other look; wait for those that run."""
+        """Start no new look; wait for those that run."""
         self._loop = None
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._running:
@@ -69,7 +69,7 @@ class Work:
 
     @property
     def is_running(self) -> bool:
-        """Whether a look goes on although `stop` was called: the interpreter would wait for its thread."""
+        """Whether a look still runs after `stop`: the interpreter would wait for its thread."""
         return bool(self._running)
 
     def _schedule(self, key: Key, moment: float) -> None:
@@ -113,7 +113,7 @@ class Work:
 
 
 def explain(problem: BaseException) -> str:
-    """What went wrong, as a message: of a database's answer without the statement that it quotes."""
+    """The error as a message; a database's answer loses the statement that it quotes."""
     if isinstance(problem, psycopg.Error) and problem.diag.message_primary:
         return problem.diag.message_primary
     return str(problem) or type(problem).__name__

@@ -25,7 +25,7 @@ from runbooks.core.search_path import user_path
 __all__ = ["ComponentStatus", "down", "environment", "is_up", "reset", "status", "tools", "up"]
 
 READY, STOPPED, CRASHED = "ready", "stopped", "crashed"
-"""What a component's health may be, besides what its probe reports."""
+"""Values of a component's health, besides the text that its probe reports."""
 
 
 def up(state_dir: Path, report: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
 
 
 def down(state_dir: Path, report: Callable[[str], None]) -> None:
-    """Stop every process of the lab and keep its state; a lab that does not run is left as it is."""
+    """Stop every process of the lab and keep its state. Does nothing if the lab does not run."""
     paths = _paths(state_dir)
     if not paths.lab.is_dir():
         return
@@ -54,7 +54,7 @@ def down(state_dir: Path, report: Callable[[str], None]) -> None:
 
 
 def _remove_logs_of_pulumi(paths: LabPaths) -> None:
-    """The CLI writes unredacted values into its logs, also when the user starts it."""
+    """Remove the CLI's logs, which have unredacted values, also when the user starts it."""
     shutil.rmtree(paths.credentials / "logs", ignore_errors=True)
 
 
@@ -112,7 +112,7 @@ def _health(component: Component, record: Record) -> str:
 
 
 def is_up(state_dir: Path) -> bool:
-    """Every component runs and answers, and `target.json` is there."""
+    """Whether every component runs and answers, and `target.json` exists."""
     paths = _paths(state_dir)
     if not paths.target.exists():
         return False
@@ -128,7 +128,7 @@ def is_up(state_dir: Path) -> bool:
 
 
 def environment(state_dir: Path) -> dict[str, str]:
-    """What raw pulumi, kubectl and psql need to work on the lab; `PATH` is complete, no value is a secret."""
+    """The variables that plain pulumi, kubectl and psql need to work on the lab. None is secret; `PATH` is complete."""
     paths = _paths(state_dir)
     record = Record.load(paths.record)
     exports = {

@@ -1,6 +1,6 @@
 """Declares the lab's processes: Kubernetes' real servers with KWOK as their nodes, the cloud, the operators.
 
-Here is also how to reach them: where their keys are, and the probe of a server's health.
+It also knows how to reach them: the files of their keys, and the probe of a server's health.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Pki:
         return self.folder / f"{name}.key"
 
     def kubeconfig(self, client: str) -> Path:
-        """Of one of the clients that have a certificate."""
+        """The kubeconfig of a client that has a certificate."""
         return self.folder / f"{client}.kubeconfig"
 
     def admin_token(self) -> str:
@@ -79,7 +79,7 @@ class Pki:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A server of the lab and what it asks of a client."""
+    """A server of the lab, and how clients authenticate to it."""
 
     port: int
     ca: Path | None = None
@@ -89,7 +89,7 @@ class Endpoint:
     token: str = ""
 
     def trouble(self, path: str, timeout: float = 3.0) -> str:
-        """A probe: empty when `path` answers 200, else what came instead."""
+        """Probe the server. Empty if `path` answers 200, else the other answer or error."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         connection = self._connection(timeout)
         try:
@@ -117,7 +117,7 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlPlane:
-    """What the declarations below need."""
+    """The paths, keys, ports and programs that the declarations of components need."""
 
     paths: LabPaths
     pki: Pki
@@ -129,11 +129,11 @@ class ControlPlane:
         return f"https://{LOOPBACK}:{self.ports['kube-apiserver']}"
 
     def program(self, name: str) -> str:
-        """Absolute path of a server, or its bare name where nothing is going to be started (`lab.status`)."""
+        """Absolute path of a server, or its bare name if nothing will be started (`lab.status`)."""
         return str(self.tools.get(name, name))
 
     def components(self) -> list[Component]:
-        """In the order of their start."""
+        """The components in the order of their start."""
         more = _flags(
             controllers=",".join(f"{name}-controller" for name in CONTROLLERS.split()),
             root_ca_file=self.pki.ca,
@@ -217,7 +217,7 @@ def _api_server(plane: ControlPlane) -> Component:
 
 
 def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Component:
-    """One of Kubernetes' own clients of the API server, which serves nothing but its health."""
+    """One of Kubernetes' own clients of the API server, which itself serves only its health."""
     pki, program = plane.pki, f"kube-{name}"
     port = plane.ports[program]
     flags = _flags(
@@ -259,7 +259,7 @@ OF_PYTHON = {
 
 
 def _cloud(plane: ControlPlane) -> Component:
-    """In place of the Pulumi Cloud: stacks and ESC environments."""
+    """The lab's cloud, which replaces the Pulumi Cloud: stacks and ESC environments."""
     port = plane.ports["cloud"]
     health = Endpoint(port=port)
     return Component(

@@ -1,4 +1,4 @@
-"""Where everything of the lab is: fixed names below `<state>/lab`, folders 0700, files 0600."""
+"""The lab's files and folders: fixed names below `<state>/lab`, folders 0700, files 0600."""
 
 from __future__ import annotations
 

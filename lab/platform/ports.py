@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: picked once and kept; when another process took one, the error names it."""
+"""Ports on 127.0.0.1, picked once and kept. If another process takes one, the error names that process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LOOPBACK = "127.0.0.1"
 RANGE = range(20000, 30000)
 """Below Linux's ephemeral ports, which any outgoing connection may occupy for a while."""
 LINGERING = 3.0
-"""Seconds in which a port that no process shows as its own may come free.
+"""Seconds to wait for a port that is in use by no visible process.
 
 Of a killed process the first thread may be gone, and with it what /proc shows, while the others still hold its sockets.
 """
 
 
 def is_free(port: int) -> bool:
-    """No process listens there and we could (as a server that sets SO_REUSEADDR)."""
+    """Whether no process listens there and we can (as a server that sets SO_REUSEADDR)."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -33,7 +33,7 @@ def is_free(port: int) -> bool:
 
 
 def pick(taken: Iterable[int], preferred: int | None = None) -> int:
-    """A free port outside `taken`: the preferred one when it is free, else a random one of `RANGE`."""
+    """Pick a free port that is not in `taken`: the preferred one if it is free, else a random one of `RANGE`."""
     avoided = set(taken)
     if preferred is not None and preferred not in avoided and is_free(preferred):
         return preferred
@@ -48,7 +48,7 @@ def pick(taken: Iterable[int], preferred: int | None = None) -> int:
 
 
 def holder(port: int) -> int | None:
-    """The process that listens on the port; None when there is none or it is another user's."""
+    """The process that listens on the port; None without one, or if it is another user's."""
     listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
     return next((one.pid for one in listening if one.laddr and one.laddr.port == port and one.pid), None)
 
@@ -58,7 +58,7 @@ class PortTaken(OpsError):
 
 
 def refuse_taken(component: str, port: int, patience: float = 0.0) -> None:
-    """Raises `PortTaken` naming the process that still holds a port of the lab after `patience` seconds."""
+    """Raise `PortTaken` if a process still holds a port of the lab after `patience` seconds; the error names it."""
     if processes.wait_until(lambda: is_free(port), patience):
         return
     pid = holder(port)

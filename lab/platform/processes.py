@@ -18,12 +18,12 @@ MARK = "HOMELAB_OPS_LAB"
 """Environment variable that every process of a lab has: the lab's folder."""
 
 _children: set[int] = set()
-"""What this process started itself: reaped once it has ended, so that it does not stay as a zombie."""
+"""Processes that this process started. They are reaped when they end, so that none stays as a zombie."""
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process that cannot be mistaken for a later one with the same number."""
+    """Identifies a process, also against a later one with the same number."""
 
     pid: int
     started: str
@@ -31,7 +31,7 @@ class ProcessId:
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The running process with this number; None when there is none, or only a zombie."""
+    """The running process with this number; None without one, or if it is a zombie."""
     if pid in _children and _reap(pid):
         return None
     try:
@@ -47,7 +47,7 @@ def identify(pid: int) -> ProcessId | None:
 
 
 def _reap(child: int) -> bool:
-    """Whether the child has ended; its number may be another process's from then on."""
+    """Reap the child and return whether it has ended; its number may then belong to another process."""
     try:
         ended, _ = os.waitpid(child, os.WNOHANG)
     except ChildProcessError:  # another thread was faster
@@ -85,7 +85,7 @@ def start(argv: tuple[str, ...], *, env: Mapping[str, str], cwd: Path, log: Path
 
 
 def send(process: ProcessId, number: int) -> bool:
-    """Signal exactly this process, never a later one with its number; False when it has ended."""
+    """Signal exactly this process, never a later one with its number; returns False if it has ended."""
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -103,7 +103,7 @@ def send(process: ProcessId, number: int) -> bool:
 
 
 def end(process: ProcessId, *, seconds: float) -> bool:
-    """Signal the process, wait, and kill it when it has not stopped; True when it stopped by itself."""
+    """Signal the process, wait, and kill it if it has not stopped; returns whether it stopped by itself."""
     send(process, signal.SIGTERM)
     if wait_until(lambda: not is_alive(process), seconds):
         return True
@@ -113,7 +113,7 @@ def end(process: ProcessId, *, seconds: float) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.03) -> bool:
-    """Poll; returns the last answer when the time is over."""
+    """Poll until the answer is true; returns the last answer when the time is over."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:
@@ -123,7 +123,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
 
 
 def memory_of_tree(pid: int) -> int:
-    """Resident bytes of the process and all that descend from it; shared pages are counted once (PSS) where it may."""
+    """Resident bytes of the process and its descendants; shared pages count once (PSS) if this user may read that."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
@@ -137,7 +137,7 @@ def memory_of_tree(pid: int) -> int:
 
 
 def name_of(pid: int) -> str:
-    """A process as a user knows it: its command line, shortened, or its kernel name."""
+    """A readable name of a process: its command line, shortened, or its kernel name."""
     line = b" ".join(_command_line(pid)).decode("utf-8", "replace").strip()
     if line:
         return line if len(line) <= 80 else line[:77] + "..."

@@ -1,4 +1,4 @@
-"""How the lab starts: keys, ports, programs, its processes in order, what a fresh cluster has, and the way in."""
+"""Starts the lab: keys, ports, programs, its processes in order, a fresh cluster's objects, and the kubeconfigs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lab.toolchain import version_of
 from runbooks.core.errors import ToolFailed
 
 POSTGRES_PORT = 5432
-"""Taken when it is free at the lab's first start."""
+"""The port of Postgres if it is free at the lab's first start."""
 CLUSTER = Path(__file__).with_name("cluster.yaml")
 KIND: dict[str, Any] = {"duration": timedelta(days=3650), "backdated": timedelta(hours=1), "algorithm": "ECDSA"}
 SERVER = Wanted(
@@ -47,7 +47,7 @@ CLIENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scheduler": ("system:kube-scheduler", ()),
     "kwok": ("lab:kwok", ()),
 }
-"""Client certificates: user and groups by the file's name."""
+"""File name of each client certificate → its user and groups."""
 
 
 def bring_up(paths: LabPaths, report: Report) -> None:
@@ -81,7 +81,7 @@ def bring_up(paths: LabPaths, report: Report) -> None:
 
 
 def ensure_pki(folder: Path) -> Pki:
-    """The lab's PKI, made at the first call, all or nothing; it stays, since kubeconfigs hold its authority."""
+    """Make the lab's PKI at the first call, all or nothing. It is kept, as kubeconfigs contain its authority."""
     if folder.is_dir():
         return Pki(folder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -105,7 +105,7 @@ def ensure_pki(folder: Path) -> Pki:
 
 
 def write_kubeconfigs(plane: ControlPlane) -> None:
-    """The admin's (token) and those of the clients that have a certificate. Rewritten when the port changed."""
+    """Write the admin's kubeconfig (token) and those of clients with a certificate; again when the port changed."""
     _write(plane, plane.paths.kubeconfig, {"token": plane.pki.admin_token()}, user="lab-admin")
     for client in ("controller-manager", "scheduler", "kwok"):
         files = {"client-certificate": plane.pki.certificate(client), "client-key": plane.pki.key(client)}

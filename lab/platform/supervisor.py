@@ -1,7 +1,7 @@
-"""The lab's processes as data, and how they start in order, start again when they crashed or changed, and stop.
+"""Starts the lab's processes in order, restarts those that crashed or changed, and stops them.
 
-Nothing stays behind to watch them: they outlive the command, and the next `lab.up` repairs. What must be remembered
-between two commands (ports, processes, versions) is in `lab.json`.
+No supervisor keeps running: the processes outlive the command, and the next `lab.up` repairs them. `lab.json` has what
+must be remembered between two commands (ports, processes, versions).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from runbooks.core.files import writing
 Report = Callable[[str], None]
 
 PATIENCE = 10.0
-"""Seconds that a component found running may take to answer before it counts as stuck and is started again."""
+"""Seconds for a running component to answer, before it counts as stuck and is restarted."""
 LOG_LIMIT = 20 * 1024 * 1024
-"""Bytes of a log beyond which the component's next start begins a new one; the one before is kept."""
+"""Bytes of a log beyond which the component's next start begins a new log; the previous one is kept."""
 STOP_WITHIN = 20.0
 """Seconds that a component gets to stop by itself."""
 FORMAT = 1
-"""Of `lab.json`."""
+"""Version of the format of `lab.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +43,25 @@ class Component:
     name: str
     argv: tuple[str, ...]
     probe: Callable[[], str]
-    """Empty when the component is ready, else what is wrong. It never raises."""
+    """Returns an empty text if the component is ready, else what is wrong. It never raises."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Added to the little that every component gets (`base_environment`)."""
+    """Variables added to those that every component gets (`base_environment`)."""
     reads: tuple[Path, ...] = ()
-    """Files that it reads once at its start (config, its own code): it is started again when their content changes."""
+    """Files that it reads only at its start (config, its own code). It is restarted when their content changes."""
     port: int | None = None
-    """Where it listens on 127.0.0.1."""
+    """Its port on 127.0.0.1."""
     more_ports: tuple[int, ...] = ()
     version: str = ""
     needs: tuple[str, ...] = ()
     """Components that must be ready before this one is started."""
     ready_within: float = 60.0
-    """Seconds from its start."""
+    """Seconds from its start until it must be ready."""
     stop_within: float = 10.0
     """Seconds before it is killed."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the component would be started differently than it was."""
+        """A hash that changes when the component would be started differently."""
         digest = hashlib.sha256(json.dumps([self.argv, sorted(self.env.items())]).encode())
         for path in self.reads:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -85,7 +85,7 @@ class ComponentStatus:
 
 @dataclass(frozen=True)
 class Started:
-    """A component as it was started last."""
+    """The facts of a component's last start."""
 
     process: ProcessId
     fingerprint: str
@@ -101,7 +101,7 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record:
-        """What was saved, empty when there is no file. Raises `Usage` for a file with another content."""
+        """Read the saved record, empty without a file. Raises `Usage` for any other content."""
         try:
             content = json.loads(path.read_text("utf-8"))
             if content["format"] != FORMAT:
@@ -135,7 +135,7 @@ class Record:
 
 @contextlib.contextmanager
 def hold_lock(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Iterator[None]:
-    """One `lab.up`, `lab.down` or `lab.reset` at a time; a second one waits, as long as a first set-up may take."""
+    """Hold the lock of `lab.up`, `lab.down` and `lab.reset`. A second command waits as long as a set-up may take."""
     with writing("the lab's folder", paths.state_dir):
         paths.state_dir.mkdir(parents=True, exist_ok=True)
         lock = os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
@@ -160,7 +160,7 @@ def hold_lock(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Itera
 
 
 def base_environment(paths: LabPaths) -> dict[str, str]:
-    """What every component gets: nothing of the caller's, and the mark by which it is known as this lab's."""
+    """The variables of every component: none of the caller's, and the mark by which its processes are found."""
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",  # the servers themselves are started by absolute paths
         "HOME": str(paths.lab),
@@ -177,7 +177,7 @@ class Supervisor:
     record: Record
     report: Report
     _since: dict[str, float] = field(default_factory=dict)
-    """When this run first looked at a running component, or started it (monotonic)."""
+    """Component → when this run first looked at it, or started it (monotonic)."""
     _fresh: set[str] = field(default_factory=set)
     """The components that this run started."""
 
@@ -199,17 +199,17 @@ class Supervisor:
                 time.sleep(0.03)
 
     def _is_running(self, component: Component) -> bool:
-        """Running, and started the way it is declared now."""
+        """Whether it runs and was started as it is declared now."""
         started = self.record.components.get(component.name)
         if started is None or started.fingerprint != component.fingerprint:
             return False
         return processes.is_alive(started.process)
 
     def _clear_way(self, component: Component) -> None:
-        """Stop what is left of an earlier start, then insist on the component's ports."""
+        """Stop the rest of an earlier start, then require the component's ports to be free."""
         started = self.record.components.get(component.name)
         if started is not None and processes.is_alive(started.process):
-            self.report(f"{component.name} is declared differently now: starting it again")
+            self.report(f"{component.name} has changed settings: starting it again")
             processes.end(started.process, seconds=component.stop_within)
         elif started is not None:
             self.report(f"{component.name} had ended: starting it again")
@@ -221,7 +221,7 @@ class Supervisor:
                 ports.refuse_taken(component.name, port)
 
     def _is_ready(self, component: Component) -> bool:
-        """One look at the component, starting it when it does not run. Raises `ToolFailed` when it is given up."""
+        """Check the component once; start it if it does not run. Raises `ToolFailed` after too many failures."""
         if component.name not in self._since:
             self._since[component.name] = time.monotonic()
             if not self._is_running(component):
@@ -278,7 +278,7 @@ class Supervisor:
         self.record.save(self.paths.record)
 
     def end_all(self) -> None:
-        """Stop the components, last started first, then whatever else this lab left running (its Postgres servers)."""
+        """Stop the components, last started first, then all other processes of this lab (its Postgres servers)."""
         for name, started in reversed(self.record.components.items()):
             if processes.is_alive(started.process) and not processes.end(started.process, seconds=STOP_WITHIN):
                 self.report(f"{name} did not stop within {STOP_WITHIN:.0f} s and was killed")
@@ -288,7 +288,7 @@ class Supervisor:
             self.record.save(self.paths.record)
 
     def _end_leftovers(self) -> None:
-        """Stop every process that has the lab's mark, written down or not; Postgres by its fast shutdown."""
+        """Stop every process that has the lab's mark, recorded or not; Postgres by its fast shutdown."""
         left = processes.of_lab(self.paths.lab)
         for process in left:
             # To Postgres SIGTERM means: wait until the last client has disconnected.

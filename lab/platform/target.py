@@ -1,4 +1,4 @@
-"""How the runbooks reach the lab: `target.json`, the login to its cloud, and the command-line tools that fit it."""
+"""Writes what the runbooks need to reach the lab: `target.json`, the login to its cloud, and links to tools."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ LINKED = ("kubectl", "esc", "pulumi-resource-kubernetes", "pulumi-resource-postg
 """What commands find by name; pulumi looks for the language host beside itself."""
 LAUNCHER = Path(__file__).with_name("pulumi.sh")
 ENVIRONMENT, REPOSITORY = "this environment", "this repository"
-"""Where a tool came from, besides the places of `lab.toolchain`."""
+"""Origins of a tool, besides those of `lab.toolchain`."""
 OF_USER = (ON_PATH, INSTALLED)
-"""What the user's own commands find without the lab's help."""
+"""Origins of tools that the user's own commands find without the lab."""
 
 
 def find_tools(report: Callable[[str], None]) -> list[Found]:
@@ -45,14 +45,14 @@ def find_tools(report: Callable[[str], None]) -> list[Found]:
 
 
 def postgresql_plugin() -> Found:
-    """The vendor's plugin where the user has it, else the lab's own."""
+    """The vendor's plugin if the user has it, else the lab's own."""
     name = "pulumi-resource-postgresql"
     own = Found(name=name, program=PLUGINS / name, version="the lab's own", origin=REPOSITORY)
     return toolchain.of_user(name) or own
 
 
 def kubectl() -> Found:
-    """kubectl of PATH when it is within one minor version of the server, else the environment's own.
+    """Find kubectl: the one on PATH if it is within one minor version of the server, else the environment's own.
 
     Raises `OpsError` when neither fits.
     """
@@ -115,7 +115,7 @@ def _link_plugins(link: Path, plugins: Path) -> None:
 
 
 def _link(link: Path, place: Path) -> None:
-    """Replace a link in one step: a command may be looking for it."""
+    """Replace a link in one step, as a command may be using it."""
     unfinished = link.with_name(f".{link.name}")
     unfinished.unlink(missing_ok=True)
     unfinished.symlink_to(place)
@@ -123,7 +123,7 @@ def _link(link: Path, place: Path) -> None:
 
 
 def read_tools(paths: LabPaths) -> list[Found]:
-    """What the last `lab.up` found, for `lab.status`; empty where that is not known."""
+    """The tools that the last `lab.up` found, for `lab.status`; empty if unknown."""
     try:
         rows = json.loads(paths.tools.read_text("utf-8"))
         return [Found(**(row | {"program": Path(row["program"])})) for row in rows]
@@ -147,7 +147,7 @@ def cloud_url(port: int) -> str:
 
 
 def write_all(paths: LabPaths, *, cluster_uid: str, ports: Mapping[str, int], found: Sequence[Found]) -> None:
-    """Everything by which commands reach the lab that has just started."""
+    """Write all files by which commands reach the lab that has just started."""
     url = cloud_url(ports["cloud"])
     if not paths.passphrase.exists():
         write_private(paths.passphrase, secrets.token_urlsafe(24) + "\n")

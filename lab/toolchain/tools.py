@@ -1,4 +1,4 @@
-"""Which programs the lab needs, from which module, and how each prints its version.
+"""The programs that the lab needs, the module of each, and how it prints its version.
 
 The versions stand in `<module>/go.mod` and nowhere else.
 """
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """What one `go build` makes of a folder with a `go.mod`: built and cached as a whole."""
+    """The programs that one `go build` makes from a folder with a `go.mod`; they are cached together."""
 
     name: str
     path: str
@@ -27,9 +27,9 @@ class Module:
     seconds: int
     """How long a cold build takes on two cores, for the estimate shown while it runs."""
     folder_name: str = ""
-    """Where two of them share a `go.mod`: its folder; else `name`."""
+    """The folder of the `go.mod`, if two modules share one; else `name`."""
     stamp: Callable[[str], tuple[str, ...]] = lambda _version: ()
-    """Linker settings with the programs' own version, from a version such as `v1.36.3`."""
+    """Linker settings that set the programs' version, from a version such as `v1.36.3`."""
     beside: tuple[tuple[str, str], ...] = ()
     """Files that the programs look for in their own folder, as (Go module, path in it)."""
 
@@ -39,7 +39,7 @@ class Module:
 
     @property
     def sources(self) -> list[tuple[str, bytes]]:
-        """Our own Go and module files, of the folder and of the neighbours it uses: path below `HERE`, content."""
+        """Our own Go and module files, of this folder and of those it uses: path below `HERE` → content."""
         neighbours = re.findall(r"=> \.\./(\S+)", (self.folder / "go.mod").read_text("utf-8"))
         folders = (self.folder, *(HERE / name for name in neighbours))
         files = [file for folder in folders for kind in ("*.go", "go.mod", "go.sum") for file in folder.rglob(kind)]
@@ -47,7 +47,7 @@ class Module:
 
     @cached_property
     def version(self) -> str:
-        """As required in `go.mod`, with the leading v."""
+        """The version that `go.mod` requires, with the leading v."""
         go_mod = self.folder / "go.mod"
         found = re.search(rf"^\s*(?:require\s+)?{re.escape(self.path)} (v\S+)", go_mod.read_text("utf-8"), re.MULTILINE)
         if found is None:
@@ -65,17 +65,17 @@ class Tool:
     """The Go package to build (`./…` is ours); its last element, if not the program's name, is renamed afterwards."""
     version_argv: tuple[str, ...] = ("--version",)
     fits: Callable[[str, str], bool] = lambda _said, _pinned: False
-    """Whether a program on PATH that prints this version serves as well as the pinned one (printed, pinned). Never
+    """Whether a program on PATH of the printed version may replace the pinned one (printed, pinned). Never
     for our own programs: what has that name on PATH is another program."""
 
 
 def same_minor(printed: str, pinned: str) -> bool:
-    """Equal up to the minor version: `1.36.1` for `v1.36.3`."""
+    """Whether both have the same minor version, such as `1.36.1` and `v1.36.3`."""
     return read_version(printed)[:2] == read_version(pinned)[:2]
 
 
 def read_version(text: str) -> tuple[int, int, int]:
-    """The first `x.y.z` in what a program prints; zeros when there is none."""
+    """The first `x.y.z` in a program's output; zeros without one."""
     found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
     if found is None:
         return (0, 0, 0)
@@ -83,7 +83,7 @@ def read_version(text: str) -> tuple[int, int, int]:
 
 
 def printed_by(argv: Sequence[str | Path], env: Mapping[str, str]) -> str:
-    """What a program prints on standard output; empty when it cannot be started, fails or does not end."""
+    """The standard output of a program; empty if it cannot be started, fails or does not end."""
     try:
         done = subprocess.run(
             argv,

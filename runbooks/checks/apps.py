@@ -242,7 +242,7 @@ def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Find
     outputs = states.clear_state(session, stack).outputs if has_stack(session, stack) else {}
     missing = postgres.missing_outputs(outputs)
     if missing:
-        cause = "the deployment of the Postgres stack that holds the app's database did not finish"
+        cause = "the Postgres stack that has the app's database was not deployed completely"
         evidence = f"stack {stack.reference} has no output {', '.join(missing)}"
         return failed(SERVER_EXPORTED, evidence, cause=cause, next_step="./inv verify.postgres")
     server.append(postgres.read_outputs(outputs))

@@ -40,7 +40,7 @@ CAUSES = {
     "the Certificate or its Secret, which counts as one more",
     "Expired": "it was not renewed in time: look at its CertificateRequest, Order and Challenge",
 }
-NOT_READY = "cert-manager is not done with it, or cannot go on: its conditions and events say why"
+NOT_READY = "cert-manager has not finished it, or cannot continue: its conditions and events say why"
 
 
 def verify(session: Session, service: Service) -> list[Finding]:

@@ -207,7 +207,7 @@ def rules_of(ingress: Json) -> Iterator[tuple[str, Json]]:
 def is_taken_up(public: Public) -> Finding:
     """Its status has the tunnel's domain."""
     if dig(public.obj, "metadata", "deletionTimestamp"):
-        cause = "it is being deleted, and waits for the controller to remove its finalizer"
+        cause = "it is being deleted and waits until the controller removes its finalizer"
         return failed(TAKEN_UP, f"{public.subject} is terminating", cause=cause, next_step=public.show)
     address = text_at(public.obj, "status", "loadBalancer", "ingress", 0, "hostname")
     if not address.endswith(TUNNEL_DOMAIN):

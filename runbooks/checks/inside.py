@@ -31,12 +31,12 @@ NEEDS_CONTAINERS = frozenset({ANSWERS, SELECTS, CONNECTED})
 SERVING = "Starting to serve on "
 """What kubectl prints once its socket is open."""
 
-SLOW = "it is there, and does not answer in time: look at the Pod's log, and whether it waits for its database"
+SLOW = "the app does not answer in time: look at the Pod's log, and whether it waits for its database"
 FORBIDDEN = "the kubeconfig's user lacks the right to reach Services through the API server (services/proxy)"
-NO_SERVICE = "there is no such Service: its deployment did not finish, or it was deleted by hand"
+NO_SERVICE = "the Service does not exist: its deployment did not finish, or it was deleted by hand"
 UNREACHABLE = "the API server cannot reach the Pod: it does not listen, or a network policy forbids it"
-BROKEN = "the app is there, and answers with an error: look at the Pod's log"
-OTHER = "something else answers there, or another version of the app"
+BROKEN = "the app answers with an error: look at the Pod's log"
+OTHER = "another app answers there, or another version of the app"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ def passphrase_is_readable(target: Target, key_services: list[str]) -> Finding:
         if "PULUMI_CONFIG_PASSPHRASE" in os.environ:
             return passed("passphrase", "PULUMI_CONFIG_PASSPHRASE")
         if key_services:
-            why = f"none given; only stacks whose key is not with {', '.join(key_services)} need one"
+            why = f"none given; only stacks whose key is not in {', '.join(key_services)} need one"
             return not_tried("passphrase", why, deciding=False)
         step = "add passphrase_file to the target, or export PULUMI_CONFIG_PASSPHRASE"
         return failed("passphrase", "neither passphrase_file nor PULUMI_CONFIG_PASSPHRASE", next_step=step)
@@ -213,7 +213,7 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
     if pulumi.read_version(found.pulumi_version) >= pulumi.FIRST_WITH_EXIT_CODES:
         yield passed("pulumi", evidence)
     else:
-        cause = "its exit codes do not distinguish failures: 3.227 is the first whose do"
+        cause = "its exit codes do not distinguish failures, as those of 3.227 and newer do"
         yield failed("pulumi", evidence, cause=cause, next_step=INSTALL["pulumi"])
     folder = user_home(os.environ) / "plugins"
     for plugin in wanted_plugins():

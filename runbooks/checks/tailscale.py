@@ -372,10 +372,10 @@ def asks_for_exported_name(item: Exposure, *, service: Service, output: str, exp
 
 def proxy_is_ready(item: Exposure) -> Finding:
     """Its condition (`Kind.ready`) is true; an Ingress has a hostname in its status. Neither proves a connection."""
-    cause = NO_PROXY if item.kind is SERVICE else "the operator is not done with it: its conditions and events say why"
+    cause = NO_PROXY if item.kind is SERVICE else "the operator has not finished it: its conditions and events say why"
     if dig(item.obj, "metadata", "deletionTimestamp"):
         evidence = f"{item.subject} is terminating"
-        cause = "it is being deleted, and waits for the operator to remove its finalizer"
+        cause = "it is being deleted and waits until the operator removes its finalizer"
     elif item.kind is not INGRESS:
         wanted = item.kind.ready_in_group if item.is_in_group else item.kind.ready
         found = condition(item.obj, wanted)
@@ -545,9 +545,9 @@ def http_answers(name: str, page: Page, network: Network) -> Finding:
     if answer.status == 404:
         cause = "HTTP 404 via the Tailscale Ingress: check its rules and backend Service, and that the app is listening"
     elif answer.status >= 400 and (page.marker or answer.status not in LOGIN_WANTED):
-        cause = "the proxy is there; the app behind it answers with an error, or not at all"
+        cause = "the proxy works; the app behind it answers with an error, or not at all"
     elif page.marker not in answer.body:
-        cause = "something else answers at this name"
+        cause = "another app answers at this name"
         evidence += f", without {page.marker!r}"
     else:
         return passed(HTTP_ANSWERS, evidence)

@@ -177,7 +177,7 @@ def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
     for part in path:
         is_entry = isinstance(node, list) and isinstance(part, int) and part < len(node)
         if node is not None and not _is_map(node) and not is_entry:
-            raise refuse("there is a value above it")
+            raise refuse("a value stands above it")
         node = _child(node, part)
     if node is None or _is_secret(node):
         return

@@ -423,7 +423,7 @@ def _remove_empty(session: Session, name: EnvironmentName) -> None:
             removed = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
             esc.judge(removed, name, session.masker.mask)
             return
-        why = "it is not empty any more: this push arrived after all, or another user wrote into it"
+        why = "it is no longer empty: this push arrived after all, or another user wrote into it"
     except OpsError as error:
         why = error.summary
     session.reporter.advice(f"{name.short} is left behind ({why}); next: ./inv esc.apply {name.short} compares again")

@@ -88,7 +88,7 @@ def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> b
     if held is not None and all(entry.holder is Holder.GONE for entry in held):
         return True
     session.reporter.line(
-        "whether that run is alive cannot be seen from here; if it is, its changes and the next run's will mix"
+        "this machine cannot tell whether that run is alive; if it is, its changes and the next run's will mix"
     )
     question = f"Type {stack.service} to remove the lock all the same:"
     if session.reporter.ask_word(question, stack.service):

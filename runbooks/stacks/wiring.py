@@ -57,7 +57,7 @@ def check_outputs(session: Session, service: Service) -> None:
                 + (instead if service.environment and outputs else ""),
                 next_step=f"./inv deploy.{name}, then ./inv outputs.{name}",
             )
-        session.reporter.line(f"{name} gives {', '.join(wanted)}")
+        session.reporter.line(f"{name} exports {', '.join(wanted)}")
 
 
 def outputs_read(session: Session, service: Service, producer: str) -> list[str]:

@@ -33,7 +33,7 @@ def deploy(c: Any, app: str, yes: bool = False) -> None:
         if not (yes or run.reporter.ask_yes(f"Deploy {app} to Modal?")):
             raise NotApproved(
                 f"{app} was not deployed: it was not approved",
-                expected="y at the question, or --yes where no terminal is there",
+                expected="y at the question, or --yes where there is no terminal",
                 next_step=f"./inv modal.deploy {app}",
             )
         run.journal.write("approved", services=[app], destructive=[])

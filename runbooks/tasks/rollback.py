@@ -45,4 +45,4 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
             progress = apply.apply_run(older, plan, yes=yes, again=again)
             apply.show_outputs(older, service)
             prove(older, [service], done=progress.done)
-        session.reporter.line(f"{service.name} is at {commit[:12]}; deploy.{service.name} brings it back to today")
+        session.reporter.line(f"{service.name} is at {commit[:12]}; deploy.{service.name} applies the current files")

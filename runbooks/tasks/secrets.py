@@ -31,7 +31,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     setting = find_setting(wanted, key)
     if generate and not setting.generated:
         raise Usage(
-            f"a made-up value is not a valid {setting.about}",
+            f"a generated value is not a valid {setting.about}",
             expected="the real value",
             next_step=f"./inv secrets.set {service} {key}",
         )

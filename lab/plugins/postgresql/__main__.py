@@ -46,7 +46,7 @@ def _stop(_: int, __: FrameType | None) -> None:
 
 
 def _wait_for_engine() -> None:
-    """The engine holds the other end of standard input, which closes with it, also when it is killed."""
+    """Wait for the end of standard input. The engine holds its other end, which closes even if the engine is killed."""
     if not stat.S_ISFIFO(os.fstat(0).st_mode):
         signal.pause()
     while os.read(0, 4096):

@@ -46,7 +46,7 @@ def _update_database(session: Session, old: Values, new: Values) -> None:
 
 
 def _delete_database(session: Session, known: Values) -> None:
-    """Ends the connections that are open to it."""
+    """Delete the database, after ending the open connections to it."""
     if known["isTemplate"]:
         failing = "error updating database IS_TEMPLATE during DROP DATABASE"
         session.run("ALTER DATABASE {name} IS_TEMPLATE false", known, failing=failing)
@@ -129,7 +129,7 @@ EXTENSION = Resource(
 
 
 def _create_schema(session: Session, new: Values) -> None:
-    """A schema that is there already only gets its owner."""
+    """Create the schema. If it exists already, only set its owner."""
     if SCHEMA.read(session, new):
         SCHEMA.update(session, new | {"owner": ""}, new)
     else:

@@ -29,12 +29,12 @@ CATALOGS = {
 } | dict.fromkeys(
     ("function", "procedure", "routine"), ("proname", "proacl", f"pg_proc {OF_SCHEMA.format('pronamespace')}")
 )
-"""For each type of objects the columns of the name and of the privileges, and the rows of the catalog."""
+"""Object type → the columns of name and privileges, and the catalog's rows."""
 DEFAULT_KINDS = {"table": "r", "sequence": "S", "function": "f", "routine": "f", "type": "T", "schema": "n"}
 
 
 def _words(state: Values) -> str:
-    """The privileges. They are words of a list, so they may stand in a statement as they are."""
+    """The privileges, checked against a list of allowed words, so a statement may contain them unquoted."""
     for privilege in state["privileges"]:
         if privilege not in ("ALL", *ALLOWED[state["objectType"]]):
             raise PostgresError(f"{privilege} is not an allowed privilege for object type {state['objectType']}")
@@ -42,7 +42,7 @@ def _words(state: Values) -> str:
 
 
 def _as_wanted(state: Values, granted: Collection[str]) -> list[str]:
-    """The recorded privileges when they say the same as `granted` (`ALL` is every one), else what is granted."""
+    """The recorded privileges if they mean the same as `granted` (`ALL` is every one), else the granted ones."""
     wanted, found = state["privileges"], set(granted)
     # Before PostgreSQL 17 there is no MAINTAIN.
     every = set(ALLOWED[state["objectType"]]) - {"MAINTAIN"}
@@ -74,7 +74,7 @@ def _update_grant(session: Session, old: Values, new: Values) -> None:
 
 
 def _delete_grant(session: Session, known: Values) -> None:
-    """Of single objects only what is recorded: "all" of a table would revoke privileges on its columns too."""
+    """Revoke. On single objects only recorded privileges: "all" of a table would include those on its columns."""
     _change_grant(session, "REVOKE", (known["objects"] and _words(known)) or "ALL PRIVILEGES", known)
 
 
@@ -93,7 +93,7 @@ def _change_grant(session: Session, verb: str, words: str, state: Values) -> Non
 
 
 def _read_grant(session: Session, known: Values) -> Values | None:
-    """The privileges on the first object that differs from what is recorded."""
+    """Read the privileges on the first object that differs from the record."""
     schemas = session.rows("SELECT true FROM pg_namespace WHERE nspname = %(schema)s", known)
     if not _have_roles(session, known["role"]) or (known["schema"] and not schemas):
         return None
@@ -136,7 +136,7 @@ GRANT = Resource(
 
 
 def _create_default(session: Session, new: Values) -> None:
-    """Everything of the role is revoked first, so what was recorded does not matter."""
+    """Revoke all of the role's default privileges, then grant the wanted ones; the record does not matter."""
     if new["schema"] and new["objectType"] == "schema":
         raise PostgresError("cannot specify `schema` when `object_type` is `schema`")
     if new["withGrantOption"] and new["role"] == PUBLIC:

@@ -1,4 +1,4 @@
-"""What a resource type has: properties, defaults, what replaces; checks, plans and differences follow from that.
+"""The shape of a resource type: properties, defaults, replacements. Checks, plans and differences derive from it.
 
 Names, defaults and rules are those of pulumi-postgresql 3.18, which wraps cyrilgdn/terraform-provider-postgresql.
 """
@@ -15,7 +15,7 @@ from lab.plugins.postgresql.server import Session
 from lab.plugins.postgresql.wire import UNKNOWN, Values, provider, terraform_name
 
 DEFAULTS = "__defaults"
-"""Names of the inputs that the provider filled in; recorded with the inputs."""
+"""Key of the names of inputs that the provider filled in; it is recorded with the inputs."""
 
 Type = Literal["string", "integer", "boolean", "array"]
 
@@ -96,7 +96,7 @@ def secrets(resource: Resource) -> frozenset[str]:
 
 
 def check(resource: Resource, name: str, olds: Values, news: Values, seed: bytes) -> tuple[Values, list[str]]:
-    """Inputs with defaults and a generated name, and what is wrong with them. `olds` is empty for a new resource."""
+    """Inputs with defaults and a generated name, and their problems. `olds` is empty for a new resource."""
     inputs = {key: value for key, value in news.items() if value is not None and key != DEFAULTS}
     filled = {key: one.default for key, one in resource.properties.items() if one.default is not None}
     if resource.is_named:
@@ -134,12 +134,12 @@ def _wrong(key: str, known: Property | None, value: Any) -> str:
 
 
 def complete(resource: Resource, values: Mapping[str, Any]) -> Values:
-    """Every property; what is not given has the zero value of its type."""
+    """Every property; one that is not given has the zero value of its type."""
     return {key: ZERO[one.type] if values.get(key) is None else values[key] for key, one in resource.properties.items()}
 
 
 def plan(resource: Resource, inputs: Values, old: Values | None = None) -> Values:
-    """Outputs as far as a preview knows them: what the server decides is unknown, or as it was."""
+    """The outputs that a preview knows. Values that the server decides are unknown, or as before."""
     outputs = {
         key: (UNKNOWN if old is None else old.get(key)) if one.is_computed else one.record(None)
         for key, one in resource.properties.items()
@@ -153,7 +153,7 @@ def record(resource: Resource, live: Values) -> Values:
 
 
 def follow(resource: Resource, inputs: Values, old: Values, new: Values) -> Values:
-    """The inputs of before, changed where the outputs have changed, so that they lead to the outputs `new`."""
+    """The old inputs, changed where the outputs have changed, so that they give the outputs `new`."""
     if not inputs:
         return {key: value for key, value in new.items() if value not in (None, [], "")}
     changed = {key for key in resource.properties if key in inputs and key in old and new.get(key) != old[key]}
@@ -161,7 +161,7 @@ def follow(resource: Resource, inputs: Values, old: Values, new: Values) -> Valu
 
 
 def diff(resource: Resource, old: Values, new: Values, ignored: Collection[str]) -> Any:
-    """A `DiffResponse`: the outputs that are recorded against the inputs that are wanted."""
+    """Compare the recorded outputs with the wanted inputs, as a `DiffResponse`."""
     detailed = {}
     for key, one in resource.properties.items():
         if one.is_write_only or key in ignored or (key not in new and one.is_computed):
@@ -202,7 +202,7 @@ def _differences(key: str, one: Property, old: Any, new: Any) -> dict[str, int]:
 
 
 def schema(resource: Resource) -> Values:
-    """Of the type, as far as tools that generate code need it."""
+    """The type's schema, as far as code generators need it."""
     array = {"items": {"type": "string"}}
     inputs = {
         key: {"type": one.type} | (array if one.type == "array" else {}) for key, one in resource.properties.items()

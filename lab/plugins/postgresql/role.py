@@ -23,7 +23,7 @@ PARAMETERS = {
     "idleInTransactionSessionTimeout": "idle_in_transaction_session_timeout TO '{idleInTransactionSessionTimeout}'",
     "assumeRole": "role TO {assumeRole}",
 }
-"""Settings that the sessions of the role start with."""
+"""Property → setting with which the role's sessions start."""
 QUERY = """
 SELECT rolconnlimit AS "connectionLimit", rolcreatedb AS "createDatabase", rolcreaterole AS "createRole",
   rolinherit AS inherit, rolcanlogin AS login, rolsuper AS superuser, rolreplication AS replication,
@@ -48,7 +48,7 @@ def _options(new: Values) -> str:
 
 
 def _verifier(session: Session, new: Values) -> Values:
-    """What the server stores of the password, computed here so that the server's log never contains the password."""
+    """The verifier that the server stores, computed here so that the server's log never contains the password."""
     password = new["passwordWo"] or new["password"]
     if password.upper() == "NULL":
         return {"verifier": None}

@@ -46,7 +46,7 @@ FATAL_CODES = {
     "role": "28000",
     "does not exist": "3D000",
 }
-"""Words of libpq's texts, which have no code, to the SQLSTATE of the error; the first that fits counts."""
+"""Words in libpq's texts, which have no code → SQLSTATE of the error; the first match counts."""
 
 
 class PostgresError(Exception):
@@ -58,7 +58,7 @@ class PostgresError(Exception):
 
 
 def check_settings(inputs: Values) -> list[str]:
-    """What is wrong with the provider's arguments. Logins of clouds are unknown here."""
+    """The problems of the provider's arguments. Cloud logins are not supported."""
     failures = []
     for key, value in inputs.items():
         if key not in (*SETTINGS, *IGNORED):
@@ -96,11 +96,11 @@ class Server:
 
     @property
     def user(self) -> str:
-        """The role after login."""
+        """The role after login, which runs the statements."""
         return self.settings["databaseUsername"] or self.settings["username"]
 
     def cancel(self) -> None:
-        """Stop the statements that run, and start no other."""
+        """Stop the running statements, and start no others."""
         self.is_cancelled = True
         # The engine sends this at the end of every run, mostly without a statement and so without the driver.
         running = list(self._open)
@@ -171,7 +171,7 @@ class Session:
     connection: Connection[Values]
 
     def run(self, statement: str, state: Values, *, failing: str = "") -> None:
-        """`{key}` becomes the quoted name `state[key]`, or the names in this list; `'{key}'` its quoted value."""
+        """Run a statement. `{key}` becomes the quoted name or names `state[key]`; `'{key}'` its quoted value."""
         from psycopg import sql
 
         def quoted(found: re.Match[str]) -> str:
@@ -184,7 +184,7 @@ class Session:
         self._execute(re.sub(r"'\{(?P<value>\w+)\}'|\{(?P<name>\w+)\}", quoted, statement), {}, failing)
 
     def rows(self, query: str, state: Values, *, failing: str = "") -> list[Values]:
-        """`%(key)s` is the value `state[key]`."""
+        """Run a query and return its rows. `%(key)s` is the value `state[key]`."""
         return self._execute(query, state, failing)
 
     def _execute(self, statement: str, state: Values, failing: str) -> list[Values]:
@@ -203,7 +203,7 @@ class Session:
 
 
 def make_read(what: str, query: str) -> Callable[[Session, Values], Values | None]:
-    """How to read a resource: the columns of the one row of `query` are its properties."""
+    """Make the function that reads a resource: the columns of the one row of `query` are its properties."""
 
     def read(session: Session, known: Values) -> Values | None:
         found = session.rows(query, known, failing=f"error reading {what}")
@@ -213,7 +213,7 @@ def make_read(what: str, query: str) -> Callable[[Session, Values], Values | Non
 
 
 def make_update(what: str, statements: Mapping[str, str]) -> Callable[[Session, Values, Values], None]:
-    """How to update a resource: a statement for each property that has another value.
+    """Make the function that updates a resource, with a statement for each property that has another value.
 
     Statements name the resource by `{oldName}` and the new name comes last, because outside of a transaction the next
     run looks for the old one. An emptied text is left as it is.
@@ -236,7 +236,7 @@ def _stop(connection: Connection[Values]) -> None:
 
 
 def _loopback_address(host: str) -> str:
-    """The address of `host`, which has to be of this machine: the lab's servers are."""
+    """The address of `host`, which must be on this machine, as the lab's servers are."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror:
@@ -253,7 +253,7 @@ def _loopback_address(host: str) -> str:
 
 
 def _connection_text(text: str, address: str) -> tuple[str, str]:
-    """libpq's many lines as the one line of lib/pq, and the SQLSTATE."""
+    """Turn libpq's many lines into lib/pq's one line; also return the SQLSTATE."""
     fatal = re.search(r"FATAL:\s+(.+)", text)
     if fatal:
         message = fatal[1].strip()

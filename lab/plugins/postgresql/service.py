@@ -26,11 +26,11 @@ VERSION = "3.18.2"
 RESOURCES = {one.token: one for one in (ROLE, DATABASE, EXTENSION, SCHEMA, GRANT, GRANT_ROLE, DEFAULT_PRIVILEGES)}
 OLDER_NAMES = {"defaultPrivileg:DefaultPrivileg": DEFAULT_PRIVILEGES}
 GONE = ("3D000", "42704", "3F000")
-"""SQLSTATEs: the database, role or schema of a statement does not exist, so what lay there does not either."""
+"""SQLSTATEs of a missing database, role or schema, whose objects are therefore missing too."""
 
 
 class RequestFailed(Exception):
-    """The text is what the user reads. `details` is a serialized `google.rpc.Status`."""
+    """A failed request, with the text for the user. `details` is a serialized `google.rpc.Status`."""
 
     def __init__(self, text: str, details: bytes = b"") -> None:
         super().__init__(text)
@@ -38,7 +38,7 @@ class RequestFailed(Exception):
 
 
 class Provider:
-    """The methods are named as the protocol's requests; several threads call them at a time."""
+    """The provider. Its methods are named as the protocol's requests; several threads call them at a time."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ, engine: str = "") -> None:
         self._environment = environment
@@ -48,7 +48,7 @@ class Provider:
         self._writing = threading.Lock()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Requests that this class has no method for are answered as unimplemented."""
+        """The gRPC handler. Requests without a method here are answered as unimplemented."""
         service = provider.DESCRIPTOR.services_by_name["ResourceProvider"]
         handlers = {
             request.name: grpc.unary_unary_rpc_method_handler(
@@ -93,7 +93,7 @@ class Provider:
         return provider.DiffResponse(changes=changes, diffs=changed)
 
     def Configure(self, request: Any) -> Any:
-        """Not only in `CheckConfig`, which a destroy or a refresh does not ask."""
+        """Read the arguments and check them again: a destroy or a refresh does not call `CheckConfig`."""
         refused = refusal(self._environment)
         if refused:
             raise RequestFailed(refused)
@@ -131,7 +131,7 @@ class Provider:
         return provider.CreateResponse(id=identity, properties=write(properties.record(resource, live), secrets))
 
     def Read(self, request: Any) -> Any:
-        """A refresh; or a look-up by the id, where inputs and outputs both are what the program gave."""
+        """Refresh, or look up by id; then inputs and outputs both are the values that the program gave."""
         resource, live = _resource(request), None
         (inputs, secrets), (outputs, more) = read(request.inputs), read(request.properties)
         secrets |= more | properties.secrets(resource)
@@ -168,7 +168,7 @@ class Provider:
         return state
 
     def _session(self, resource: Resource, state: Values) -> contextlib.AbstractContextManager[Session]:
-        """In the database that the resource is in, or in the provider's."""
+        """A session in the resource's database, or in the provider's."""
         return self._server.session(state.get("database", ""), resource.is_transactional)
 
     @contextlib.contextmanager
@@ -217,7 +217,7 @@ def _resource(request: Any) -> Resource:
 
 
 def refusal(environment: Mapping[str, str]) -> str:
-    """Why the engine that started this process must not be served; empty in a lab. As `lab/toolchain/guard` in Go.
+    """Why this process must not serve the engine that started it; empty in a lab. Like `lab/toolchain/guard` in Go.
 
     An engine hands its environment on. `lab.env` and the toolkit set PULUMI_BACKEND_URL and OPS_STATE for every command
     on the lab.
@@ -247,7 +247,7 @@ def _check_response(inputs: Values, secrets: frozenset[str], failures: list[str]
 
 
 def _from_id(resource: Resource, identity: str, outputs: Values) -> Values:
-    """Recorded values come first: the engine keeps the id of a resource that was renamed."""
+    """The values for a look-up. Recorded values win over the id, which the engine keeps when a resource is renamed."""
     if all(outputs.get(key) for key, one in resource.properties.items() if one.is_required):
         return {}
     names = () if callable(resource.identity) else resource.identity
@@ -260,12 +260,12 @@ def _from_id(resource: Resource, identity: str, outputs: Values) -> Values:
 
 def _require(live: Values | None, identity: str) -> Values:
     if live is None:
-        raise PostgresError(f"{identity} is not there although it was changed a moment ago")
+        raise PostgresError(f"{identity} does not exist although it was changed a moment ago")
     return live
 
 
 def _initialization_error(text: str, identity: str, outputs: Any) -> RequestFailed:
-    """The resource exists, so the engine records it and fails the step; the next run updates it."""
+    """The error of an incompletely created resource: the engine records it and fails; the next run updates it."""
     packed = any_pb2.Any()
     packed.Pack(provider.ErrorResourceInitFailed(id=identity, properties=outputs, reasons=[text]))
     status = wire.status.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=text, details=[packed])

@@ -36,7 +36,7 @@ UNKNOWN: Final = Unknown()
 
 
 def _load(*names: str) -> list[Any]:
-    """Modules of `pulumi.runtime.proto`, without the SDK above them: `import pulumi` takes 0.4 s and 67 MB.
+    """Import modules of `pulumi.runtime.proto` without the SDK, as `import pulumi` takes 0.4 s and 67 MB.
 
     The generated modules import each other only. While they load, empty modules that know where the files are take the
     place of the two packages above them.
@@ -61,7 +61,7 @@ provider, plugin, engine, status = _load("provider_pb2", "plugin_pb2", "engine_p
 
 
 def read(message: Any) -> tuple[Values, frozenset[str]]:
-    """The values of a `Struct`, and the names of those that are secret or have something secret inside."""
+    """Read the values of a `Struct`, and the names of those that are secret or contain a secret."""
     values: Values = {}
     secrets = set()
     for key, item in message.fields.items():
@@ -93,7 +93,7 @@ def _read(message: Any) -> tuple[Any, bool]:
 
 
 def write(values: Values, secrets: Collection[str] = ()) -> Any:
-    """A `Struct` whose properties `secrets` are marked as secret."""
+    """Make a `Struct` whose properties `secrets` are marked as secret."""
     message = struct_pb2.Struct()
     for key, value in values.items():
         plain = _plain(value)
@@ -108,5 +108,5 @@ def _plain(value: Any) -> Any:
 
 
 def terraform_name(key: str) -> str:
-    """`connectionLimit` is `connection_limit`."""
+    """The Terraform name: `connection_limit` for `connectionLimit`."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)

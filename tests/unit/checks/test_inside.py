@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[AbstractContextManager[Served], str, str]] = {
     "no service": (
         serving(always(404, status(404, "NotFound", '"n8n-main" not found'))),
         "not found",
-        "no such Service",
+        inside.NO_SERVICE,
     ),
     "no endpoints": (serving(always(503, NO_ENDPOINTS)), "no endpoints available", cluster.NO_ENDPOINTS),
     "no way": (serving(always(503, NO_WAY)), "i/o timeout", inside.UNREACHABLE),

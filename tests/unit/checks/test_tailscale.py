@@ -241,7 +241,7 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     "answers": (lambda: tailscale.http_answers(NAME, Page(path="/", marker="Immich"), network()), State.PASSED,
         "status 200", ""),
     "wrong body": (lambda: tailscale.http_answers(NAME, Page(path="/", marker="n8n"), network()), State.FAILED,
-        "without 'n8n'", "something else"),
+        "without 'n8n'", "another app"),
     "404": (lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=404, body=""))),
         State.FAILED, "status 404", "backend Service"),
     "502": (lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=502, body=""))),

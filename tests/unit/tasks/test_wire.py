@@ -53,7 +53,7 @@ def test_every_link_holds_then_the_preview(repo: Repo) -> None:
     immich(repo)
     TASKS["immich"].body(repo.c)
     output = repo.printed()
-    assert "postgres gives ts_hostname or host, port, username, password, k8s_namespace" in output
+    assert "postgres exports ts_hostname or host, port, username, password, k8s_namespace" in output
     assert f"immich:postgres_stack is {REFERENCE}" in output and "every setting" in output
     assert len(previews(repo)) == 1 and not any("config set" in argv for argv in repo.argvs("pulumi"))
 
