@@ -7,7 +7,7 @@ whether it works, `stacks` what will change and where, `tools` speaks to one pro
 import gc
 import sys
 
-# A run is short: looking for unreachable objects so often costs a tenth of its time and finds next to nothing.
+# A run is short: frequent garbage collection costs a tenth of its time and frees almost nothing.
 gc.set_threshold(100_000)
-# Compiled again each time, where PYTHONDONTWRITEBYTECODE is set, the modules would cost more than all the rest.
+# If PYTHONDONTWRITEBYTECODE is set, compiling the modules in each run would take longer than everything else.
 sys.dont_write_bytecode = False

@@ -101,7 +101,7 @@ def build(
 
 def _add(collection: Collection, module: ModuleType, wrap: Callable[[Body], Body]) -> None:
     for task in tasks_of(module):
-        # A copy, so that the module's own task still raises: a caller from Python wants the error itself.
+        # A copy, so that the module's own task still raises: callers in Python need the error itself.
         shown = copy.copy(task)
         shown.body = wrap(task.body)
         collection.add_task(shown)

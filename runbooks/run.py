@@ -51,7 +51,7 @@ def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunC
     reporter = make_reporter(as_json=bool(c.config.ops.json), masker=masker, target=chosen)
     state = make_state_dir()
     journal = Journal.open(state, task, sys.argv, masker=masker)
-    # What `lab.env` put into a shell is for that shell.
+    # `lab.env` changes PATH for the user's shell, not for our children.
     environment = child_environment({**os.environ, "PATH": user_path()})
     show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
     exit_code, problem = 0, ""
@@ -221,7 +221,7 @@ def pulumi_environment(
     """Every variable that selects pulumi's backend and cluster, set explicitly for each child."""
     credentials = target.credentials_dir or user_credentials(environ)
     if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
-        # pulumi writes a token of the environment down, and makes its backend the user's current one.
+        # pulumi stores a token of the environment and changes the user's current backend, so it gets another folder.
         credentials = home
     made = {
         "PULUMI_BACKEND_URL": target.backend,

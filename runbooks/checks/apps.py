@@ -163,7 +163,7 @@ def health_check(session: Session, namespace: str, health: Health) -> Check:
     if session.target.ephemeral:
         return simulated(ANSWERS, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
-    # By the Service, whose selector every chart knows: labels of pods differ from chart to chart.
+    # Logs by the Service and its selector, as labels of pods differ from chart to chart.
     step = f"kubectl -n {namespace} get pods; kubectl -n {namespace} logs svc/{health.service} --tail=20"
 
     def judge() -> Finding:
@@ -175,10 +175,10 @@ def health_check(session: Session, namespace: str, health: Health) -> Check:
 def jobs_are_complete(found: Sequence[Json], namespace: str, *, applied: bool) -> Finding:
     """There are Jobs, and each has completed. `applied`: whether the stack's state holds Jobs."""
     step = f"kubectl -n {namespace} get jobs,pods"
-    # What a CronJob started is not part of the deployment.
+    # Jobs that a CronJob started are not part of the deployment.
     jobs = [job for job in found if text_at(job, "metadata", "ownerReferences", 0, "kind") != "CronJob"]
     if not jobs and applied:
-        # Pulumi waits until a Job is complete, so that they were cleaned up proves nothing against it.
+        # Pulumi waited until the Jobs were complete, so missing ones have only been cleaned up.
         return not_tried(JOBS_COMPLETE, "its Jobs were removed after their deployment", deciding=False)
     if not jobs:
         cause = "they were dropped as Helm hooks, which a chart's program has to allow for"

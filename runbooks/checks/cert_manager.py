@@ -87,7 +87,7 @@ def _not_ready(obj: Json) -> tuple[str, str]:
     evidence = f"{name}: {ready}" if ready else f"{name} has no condition Ready yet"
     last = condition(obj, "Issuing")
     if last is not None and not last.is_true and last.message:
-        # Why the last attempt failed; Ready only says that there is none yet.
+        # `Issuing` says why the last attempt failed; `Ready` only says that there is no certificate yet.
         evidence += f"; {last}"
         reason = "RateLimited" if "rateLimited" in last.message else last.reason
         return evidence, CAUSES.get(reason, NOT_READY)

@@ -169,7 +169,7 @@ def workloads_check(session: Session, service: Service, *, required: bool = Fals
         ]
         if behind:
             held: list[ContainerTrouble] = []
-            with contextlib.suppress(KubectlFailed):  # what is not ready is known without the Pods
+            with contextlib.suppress(KubectlFailed):  # the Pods are not needed to see what is not ready
                 held += filter(None, map(container_trouble, cluster_of(session).list("pods", namespace)))
             cause, look = "Pods that do not get ready: look at their events", step
             if held:
@@ -409,7 +409,7 @@ def verify_objects(
     `heads`: over the object and what is `shown` of it; `columns`: heading → check. What the lab never tries stands in
     the table alone.
     """
-    # Side by side: each that is not ready is waited for.
+    # In parallel, as a check waits for each object that is not ready.
     looked = side_by_side(session.reporter, found, lambda item: run_checks(checks(item), subject=item.subject))
     rows = []
     for item, seen in zip(found, looked, strict=True):

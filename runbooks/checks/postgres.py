@@ -100,7 +100,7 @@ def checks_of_cluster(session: Session, service: Service, exported: Outputs) -> 
             next_step="./inv repair.postgres",
         ),
         tailscale.operator_is_available(session),
-        # `EXPORTED_CONNECTS` stands in for its last one: the lab can try that as well.
+        # `EXPORTED_CONNECTS` replaces the last exposure check, as the lab can try it too.
         *(check for check in exposure if check.name != tailscale.PORT_CONNECTS),
         connects,
         *([ours] if session.target.ephemeral else []),

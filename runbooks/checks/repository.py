@@ -44,7 +44,7 @@ def checks(*, fix: bool) -> list[Command]:
         *(Command(argv=("bash", "-n", name), cwd=ROOT, title=f"shell syntax of {name}") for name in BASH_SCRIPTS),
         *(tool("ruff", *words, "--quiet", title=f"ruff {' '.join(words)}", mutates=fix) for words in ruff),
     ]
-    # Only who changes the lab's Go programs needs a gofmt.
+    # Only users who change the lab's Go programs need gofmt.
     if gofmt := find_program("gofmt"):
         words = (str(gofmt), "-w" if fix else "-d", "lab/toolchain")
         commands.append(Command(argv=words, cwd=ROOT, title="gofmt", mutates=fix))

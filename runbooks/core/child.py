@@ -216,7 +216,7 @@ class Child:
             self._sent = signum
             if self._guard:
                 self._guard.note_signal()
-            # To the process alone, never to its group: a tool passes on to its helpers what they should know.
+            # To the process alone, never to its group: a tool passes signals on to its helpers itself.
             with contextlib.suppress(OSError):
                 if self.exit_code is not None:
                     pass
@@ -294,7 +294,7 @@ class Child:
         except BlockingIOError:
             return
         except OSError:
-            self._unwritten = memoryview(b"")  # the child does not want the rest; its exit code shows the reason
+            self._unwritten = memoryview(b"")  # the child does not read the rest; its exit code shows the reason
         if not self._unwritten:
             self._end_stdin()
 

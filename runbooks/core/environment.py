@@ -19,7 +19,7 @@ _PASSED = frozenset(
 )
 _PASSED_PREFIXES = ("LC_",)
 
-# Each changes what pulumi does after a plan was approved, unseen by the user, or makes it sign up for an account.
+# Each silently changes what pulumi does after a plan was approved, or makes it sign up for an account.
 _NEVER = re.compile(
     r"PULUMI_OPTION_.*|PULUMI_SKIP_CONFIRMATIONS|PULUMI_EXPERIMENTAL|PULUMI_DEBUG_COMMANDS"
     r"|PULUMI_K8S_DELETE_UNREACHABLE|PULUMI_SKIP_CHECKPOINTS|PULUMI_CONTINUE_ON_ERROR"

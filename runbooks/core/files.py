@@ -61,13 +61,13 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644, what: str = ""
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                # Without it a power cut after the rename may leave an empty file under the name.
+                # Without this fsync, a power cut after the rename may leave an empty file.
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        # The rename itself is on the disk only with its folder.
+        # The rename itself is durable only after an fsync of the folder.
         sync_folder(path.parent)
 
 
@@ -94,7 +94,7 @@ def discard_output(stream: TextIO | None) -> None:
     What is still in its buffer is dropped as well, also when the interpreter ends.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        # In place of its descriptor: the interpreter flushes this same stream once more at its end.
+        # Replace the descriptor, as the interpreter flushes this stream once more at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
         os.close(nowhere)

@@ -84,7 +84,7 @@ def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | Non
     stopped_at = ""
     for check in checks:
         if stopped_at:
-            # Behind a broken link it would fail for the same cause, in other words.
+            # After a failed check it would fail for the same cause, with a less clear message.
             found = not_tried(check.name, f"needs: {stopped_at}")
         else:
             found = look_until(check, clock or Clock())

@@ -89,7 +89,7 @@ class Journal:
             try:
                 size = os.fstat(self._descriptor).st_size
                 written = os.write(self._descriptor, data)
-                while written < len(data):  # the rest does not fit: a further write gives the reason
+                while written < len(data):  # the rest does not fit: the next write raises the reason
                     written += os.write(self._descriptor, data[written:])
                 os.fsync(self._descriptor)
             except OSError as problem:

@@ -83,7 +83,7 @@ class Masker:
         return self._mask(text.encode("utf-8", "surrogatepass"), own=own).decode("utf-8", "surrogatepass")
 
     def _mask(self, data: bytes, *, own: bool) -> bytes:
-        # Built when something is shown: before that, values are registered one after the other.
+        # Built only when text is masked, as values are registered one after the other before that.
         search = self._search
         if search is None:
             with self._lock:

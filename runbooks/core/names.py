@@ -14,7 +14,7 @@ def nearest(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
     def likeness(candidate: str) -> tuple[float, str]:
         return (-SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio(), candidate)
 
-    # The three best, however unlike: a user who is far off still sees what there is.
+    # The best ones even if they are not similar, so that the user sees which names exist.
     return sorted(set(candidates), key=likeness)[:n]
 
 

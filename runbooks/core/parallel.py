@@ -82,7 +82,7 @@ def work_in_order(
                 item = running.pop(future)
                 if keep_going or future.exception() is None:
                     sorter.done(item)
-            # In the order of the layers: of what is ready, the earlier one starts first.
+            # In the order of the layers, so that of two ready items the earlier one starts first.
             for item in sorted(sorter.get_ready(), key=order.index):
                 future = started[item] = pool.submit(work, item)
                 running[future] = item

@@ -162,7 +162,7 @@ class Reporter:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table. Cells are masked like a tool's output, except in a column called `service`."""
-        # Of plain text: `cut`, `awk` and screen readers can follow it.
+        # Plain text, which `cut`, `awk` and screen readers can process.
         cells = [list(columns), *self._cells(columns, rows)]
         widths = [max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(len(columns))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

@@ -51,7 +51,7 @@ class CommandFailed(ToolFailed):
 _FORWARDED_AS = {
     signal.SIGINT: signal.SIGINT,
     signal.SIGTERM: signal.SIGTERM,
-    signal.SIGHUP: signal.SIGTERM,  # the terminal is gone: no tool survives that itself; SIGTERM stops it gracefully
+    signal.SIGHUP: signal.SIGTERM,  # the terminal is gone: a tool would die of SIGHUP, but stops gracefully on SIGTERM
 }
 
 
@@ -214,7 +214,7 @@ class Runner:
             program = resolve_program(command, environment)
             self.masker.register_all(secret_variables(command.env))
             if command.mutates:
-                # On the disk before it starts: a killed run then shows what it was doing.
+                # Written before the child starts, so that the journal of a killed run shows what it was doing.
                 self.journal.write("start", title=command.title, argv=command.argv)
                 self._refuse_if_interrupted(command, seen)
             callbacks = [_Callback(on_line)] if on_line else []
@@ -226,7 +226,7 @@ class Runner:
                 )
             except (OSError, ValueError) as problem:
                 raise _not_startable(program, command, problem) from problem
-            if command.mutates or command.timeout is None:  # also a preview runs a program, for as long as that likes
+            if command.mutates or command.timeout is None:  # a preview runs a program too, which may take any time
                 self._guard(child)
             self._relay.add(child, seen=seen)
             self._wait_for(child)
@@ -429,7 +429,7 @@ def session_members(session: int) -> list[str]:
         try:
             name, _, rest = entry.read_text("utf-8", "replace").partition("(")[2].rpartition(")")
         except OSError:
-            continue  # It ended while we looked.
+            continue  # It ended in the meantime.
         fields = rest.split()
         if len(fields) > 3 and fields[3] == str(session) and fields[0] not in ("Z", "X"):
             members.append(f"{name} (process {entry.parent.name})")

@@ -53,7 +53,7 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     refuse_existing(session, plan, again=again)
     if session.target.ephemeral or not plan.has_changes:
         return
-    # Where a service does both, the graver reason is shown.
+    # A service that does both gets the graver reason.
     typed = dict.fromkeys(plan.destructive_services, "deletes or replaces what holds data")
     typed = dict.fromkeys(plan.adopting_services, "takes over what this stack did not make") | typed
     if not session.reporter.interactive and (typed or not yes):
@@ -83,7 +83,7 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
     for stack in plan.stacks:
         names = [describe_object(change.step.urn) for change in stack.in_the_way]
         if names:
-            # Of a run that is making them right now; its state does not have them yet.
+            # Another run may be creating them now; its state does not have them yet.
             refuse_held(session, stack.stack)
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             begun = f"an interrupted update of {stack.service}" in stack.existing.values()
@@ -143,9 +143,9 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, paralle
             waves = (tuple(current[each.service] for each in layer if each.service in current) for layer in layers)
             layers = tuple(wave for wave in waves if wave)
     except OperatorMissing:
-        again = again.removesuffix(" --only")  # what it needs is to be applied first
+        again = again.removesuffix(" --only")  # the next run must apply what the service needs
         raise
-    finally:  # a failure or an interruption is when it matters most what was done
+    finally:  # after a failure or an interruption the user needs the result most
         reached = {*run.done, *run.unchanged, *run.failed}
         run.not_started = [stack.service for stack in plan.stacks if stack.service not in reached]
         show_result(session, run, again=again)
@@ -206,7 +206,8 @@ def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[
         for name in (plan.service, *producers):
             session.known.forget(session.stack(session.service(name)))
     is_stale = _is_stale(session, plan)
-    if is_stale and waiting.isdisjoint(producers):  # else its outputs would change after the preview
+    # While a producer waits, its outputs are still going to change, so a preview now would be stale again.
+    if is_stale and waiting.isdisjoint(producers):
         run.stale.add(plan.service)
     return is_stale or bool(waiting)
 
@@ -269,9 +270,9 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callabl
         if watch.outcome is not None or not isinstance(error, NotApproved):
             run.failed.append(plan.service)
         raise
-    run.done.append(plan.service)  # also when the record of it cannot be written
+    run.done.append(plan.service)  # also if its record cannot be written
     fingerprint = fingerprint_of(session, session.service(plan.service))
-    # What was edited during the update, it may have seen or not; only its state is meant to change.
+    # The update may or may not have seen files edited meanwhile: record nothing if more than the state changed.
     if not changed_parts({**plan.fingerprint, "state": ""}, {**fingerprint, "state": ""}):
         write_record(session, plan.stack, fingerprint, read(), applied=True)
     otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"

@@ -98,7 +98,7 @@ def read_change(run: RunContext | Session, root: Path, base: str, services: Sequ
     """
 
     def ask(command: Command, *, may_fail: bool = False) -> Outcome:
-        # Old settings are among the answers, so none is shown or recorded.
+        # The answers contain old settings, so they are neither shown nor recorded.
         outcome = run.runner.run(replace(command, confidential=True))
         if outcome.ok or (may_fail and outcome.exit_code == 1):
             return outcome
@@ -118,7 +118,7 @@ def read_change(run: RunContext | Session, root: Path, base: str, services: Sequ
             next_step="git branch --all lists the branches",
         )
     uncommitted = git.read_uncommitted(ask(git.uncommitted_files(root)))
-    # git's difference lacks the files that git does not know yet.
+    # `git diff` lacks untracked files.
     new = [each for each in uncommitted if each.status == "A"]
     files = {each.path: each.status for each in (*new, *git.read_changed(ask(git.changed_files(root, fork))))}
     settings: dict[str, tuple[str, ...]] = {path: ("changed",) for path in sorted(files) if path in PACKAGES}

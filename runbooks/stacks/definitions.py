@@ -298,7 +298,7 @@ def _match(number: int, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
         return Match(index=found[0])
     if not found:
         return _match_by_name(entry, old, new)
-    # Twins with the same secrets: which of them is which makes no difference.
+    # Equal entries with the same secrets are interchangeable.
     if len({old[twin].exact for twin in twins}) == 1 and len(found) <= len(twins):
         return Match(index=found[min(twins.index(number), len(found) - 1)])
     alike = ", ".join(f"[{index}]" for index in found)
@@ -400,7 +400,7 @@ def carry_over(wanted: CommentedMap, live: Any) -> Carried:
     carried over is `lost` or in `doubts`.
     """
     document = copy.deepcopy(wanted)
-    expand_aliases(document)  # a secret set in one of its places would be set in all of them, and ESC takes no alias
+    expand_aliases(document)  # a secret set at one alias would be set at all of them, and ESC accepts no aliases
     carried = Carried(document=document)
     carried.carry(live, document, (), ())
     carried.empty = [path for path, node in secrets_in(document) if node[SECRET] in EMPTY]
@@ -433,7 +433,7 @@ def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
 def _emptying(name: EnvironmentName, path: KeyPath) -> str:
     """The command that empties the list on the backend. Its path has no index, so references to the list stay valid."""
     below = below_values(path)
-    # The way to the outermost list of the path, or to the function whose argument it is.
+    # The path to the outermost list, or to the function whose argument the list is.
     whole = tuple(itertools.takewhile(lambda part: isinstance(part, str) and not part.startswith("fn::"), below))
     value = "[]" if isinstance(below[len(whole)], int) else '""'
     return f"esc env set {name.full} {shlex.quote(property_path(whole))} {shlex.quote(value)}"

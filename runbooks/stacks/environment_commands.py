@@ -79,7 +79,7 @@ def refuse_changing(command: Sequence[str]) -> None:
     tool = Path(command[0]).name
     if tool in SHELLS or tool in STARTERS:
         raise refuse(f"{tool} starts other commands, which cannot be checked", "the command itself")
-    # Such secrets were never registered, so the masker would let them through.
+    # These secrets were never registered, so the masker would not find them.
     plaintext = [word for word in command if word.split("=")[0] in PLAINTEXT]
     if plaintext:
         raise refuse(f"{plaintext[0]} asks for secrets in plaintext", "the command without it")

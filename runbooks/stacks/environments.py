@@ -60,7 +60,7 @@ def run_esc(session: Session, command: Command, name: EnvironmentName | None) ->
 def open_environment(session: Session, name: EnvironmentName) -> Opened:
     """Open it, and register every secret in it with the masker. Raises what its diagnostics mean."""
     outcome = session.runner.run(esc_of(session).open(name))
-    # Before its failure is explained: what could be opened is in the answer.
+    # Register secrets before a failure is explained: the answer has the values that could be opened.
     if outcome.stdout.strip():
         opened = esc.read_opened(outcome.stdout)
         session.masker.register_all(opened.secret_texts())

@@ -32,7 +32,7 @@ def fingerprint_of(session: Session, service: Service) -> dict[str, str]:
         "target": f"{session.target.backend} {stack.reference} {session.target.cluster_uid}",
         "state": hash_files([state]) if state else states.clear_state(session, stack).digest,
     }
-    # What `prepare` opened serves once. Later they are opened again, as their values may have changed.
+    # Environments that `prepare` opened are used once. Later they are opened again, as their values may have changed.
     opened = session.known.opened.pop((settings.path, *settings.environment), None)
     if opened is None:
         opened = environments.open_bound(session, settings)

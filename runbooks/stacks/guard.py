@@ -210,7 +210,7 @@ def _wanted(name: str, settings: Mapping[str, str | None], target: Target) -> st
     context = read_context(target.kubeconfig, target.context)
     if name == "cluster":
         return context.cluster_name
-    # A kubeconfig alone would let its current context decide.
+    # With a kubeconfig alone, its current context would decide.
     return str(target.kubeconfig) if settings.get("kubernetes:context") == target.context else ""
 
 

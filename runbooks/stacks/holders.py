@@ -31,7 +31,7 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     update = locks.read_current_update(answer)
     if update is None:
         return []
-    # Where runs from here work on the stack: its project's folder, and that of older commits that are rolled back to.
+    # Runs of this checkout use the project's folder, or its copy in an older commit during a rollback.
     project = stack.folder.relative_to(session.root)
     folders = {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
     # Every user of the lab's cloud is on this machine.

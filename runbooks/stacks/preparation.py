@@ -94,7 +94,7 @@ def outputs_of(session: Session, name: str) -> dict[str, object]:
 def make_stack(session: Session, service: Service, stack: Stack) -> None:
     """Bring the stack's config up to date, and make the stack and its secrets where they are missing."""
     make_folder(stack.settings_file.parent, CONFIGS)
-    # Two runs would generate two values for one secret, and the database would have been made with the first.
+    # Without the lock, two runs could generate one secret twice, and the database would have the first value.
     with _lock(stack.settings_file.parent):
         refresh_config(session, stack)
         if not states.has_stack(session, stack):

@@ -118,8 +118,8 @@ def plan_run(
             changing.add(service.name)
         return plan
 
-    # One more than there are processors, for while another waits: a preview is almost all work, and of four at once on
-    # two processors each takes a tenth more CPU than of two.
+    # One more than there are processors, to use the time in which another waits. A preview is mostly computing: four at
+    # once on two processors take a tenth more CPU each than two.
     at_once = workers(parallel, min(processors() + 1, MOST_PREVIEWS))
     pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="stack")
     try:
@@ -206,8 +206,8 @@ def _preview_changes(
     )
     if plan.has_changes:
         remove_record(session, stack, fingerprint)
-    elif not changed_parts(fingerprint, dict(fingerprint) | files_of(session, stack)):  # else it may have seen either
-        with contextlib.suppress(Unwritable):  # a preview is no worse for it: it is made again next time
+    elif not changed_parts(fingerprint, dict(fingerprint) | files_of(session, stack)):  # else it may have seen an edit
+        with contextlib.suppress(Unwritable):  # without a record the next run previews again
             write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
     return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs)
 

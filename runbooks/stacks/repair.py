@@ -168,7 +168,7 @@ def step_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | No
         return replace(wanted, op="create", old=None, changes=())
     changes = []
     for path in dict.fromkeys(change.path for change in (*changed.changes, *wanted.changes)):
-        # What was removed from the state is not among the inputs that pulumi reads back, though it may be there.
+        # pulumi does not read back inputs that the state lacks, although the cluster may have them.
         before = value_at(path, *((changed.new.inputs, changed.new.outputs) if changed.new else ()))
         after = value_at(path, wanted.new.inputs if wanted.new else {})
         if before != after or after == SECRET:  # two hidden values may differ
@@ -212,7 +212,7 @@ def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: 
         answer = trial(force=True)
     before, more = take_over(session, step, wanted, resource.field_manager)
     holders += more
-    # An object in a namespace that is gone, too, can only be tried once the namespace is back.
+    # If the object's namespace is gone too, the object can be tried only once the namespace exists again.
     if not answer.ok and before is None and not (step.op == "create" and trouble_of(answer) is Trouble.MISSING):
         raise _not_accepted(session, answer, "nothing was changed")
     change = rank_step(step)
@@ -353,8 +353,8 @@ def _put_back(session: Session, service: Service, found: Sequence[Drift], *, yes
             session.journal.write("put_back", service=service.name, urn=each.urn)
         ahead = [each.urn for each in found if each.is_ahead]
         if ahead:
-            # Let the state see these objects as they were just put back. An update would, too. But it takes over all
-            # that was ever set with kubectl, and removes what others added.
+            # Refresh the state for the objects that were put back. An update would do so too, but it takes over all
+            # fields that were ever set with kubectl, and removes what others added.
             refresh_state(session, stack, ahead)
     session.reporter.line(f"{service.name}: put back: {', '.join(each.title for each in found)}")
 

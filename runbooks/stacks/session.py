@@ -108,7 +108,7 @@ class Session:
             config_file=own / f"Pulumi.{self.target.stack}.yaml" if own else None,
             init_folder=own,
             program=self.tools.pulumi,
-            # The lab's stacks are encrypted with a passphrase or by its cloud: no login of the user goes there.
+            # The lab's stacks are encrypted with a passphrase or by its cloud, so it gets no login of the user.
             env=self.env if self.target.ephemeral else {**self.env, **self._key_services(service)},
         )
 

@@ -31,7 +31,7 @@ SUFFIXES = (".gz", ".zst", "")
 
 def has_stack(session: Session, stack: Stack) -> bool:
     """Whether the backend holds the stack. Raises what pulumi's failure means."""
-    # A file is there or not, which takes no process; any other backend is listed once a run.
+    # A file backend needs no process: the file exists or not. Any other backend is listed once a run.
     if session.target.file_backend is not None:
         return _find_file(session, stack) is not None
     return row_of(session, stack) is not None
@@ -80,7 +80,7 @@ def in_its_namespace(session: Session, service: Service) -> Service:
     try:
         found = exports_of(session, service).get("k8s_namespace")
     except OpsError:
-        # Whoever needs the state for more reports why it cannot be read.
+        # A caller that needs more of the state reports why it cannot be read.
         found = None
     return replace(service, namespace=found) if isinstance(found, str) and found else service
 
@@ -100,7 +100,7 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
                 )
             session.masker.register_all(secrets_in_export(text))
             found = ClearState(export=pulumi.read_export(text), digest=hash_text(text))
-            # A state in a file is read again each time: the file tells whether it changed.
+            # A state file is read each time, which is fast and shows whether it changed.
             if session.target.file_backend is None:
                 session.known.states[stack.reference] = found
         return found
@@ -141,7 +141,7 @@ def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | N
             session.masker.register_all([token] if token else [])
             session.known.cloud = Cloud(url=url, token=token) if token else None
         cloud = session.known.cloud
-    # Without an answer pulumi is run, which knows more logins than this and explains a failure (docs/decisions/0007).
+    # Without an answer pulumi runs: it supports more logins and explains a failure (docs/decisions/0007).
     try:
         return read(cloud) if cloud is not None else None
     except NoAnswer:

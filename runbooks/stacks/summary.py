@@ -45,7 +45,7 @@ def show_plan(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
     """Show the plan summary and record it; `diff` shows every property of everything."""
     data = summary_data(plan, diff=diff, mask=session.masker.mask)
     for line in summary_lines(data, diff=diff):
-        # Values come from the cluster and from programs: their words are not ours, so they are quoted.
+        # Values come from the cluster and from programs, not from us, so they are quoted (fully masked).
         show = session.reporter.quote if line.startswith(PROPERTY_INDENT) else session.reporter.line
         show(line)
     session.reporter.event("plan", **data)

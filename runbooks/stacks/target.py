@@ -316,7 +316,7 @@ def _on_file_backend(target: Target, written: Mapping[str, Any]) -> Target:
 
 
 def _refuse_unless_lab(target: Target, path: Path) -> None:
-    # On an ephemeral target nothing is asked: no other cluster may become one through this file.
+    # An ephemeral target needs no approval, so this file must not make one of any other cluster.
     home = path.parent.resolve()
     folders = {
         "kubeconfig": target.kubeconfig,

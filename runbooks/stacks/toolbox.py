@@ -43,7 +43,7 @@ def find_pulumi(target: Target) -> str:
     Raises `ToolFailed` with the install command when there is none.
     """
     program, own = find_program("pulumi"), target.own_tool("pulumi")
-    # Without it a pulumi plans, and then cannot run a single program.
+    # A pulumi without its language host starts, but cannot run any program.
     if own is not None and (program is None or not has_language_host(program)):
         program = own
     if program is None:

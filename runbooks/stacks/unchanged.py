@@ -106,7 +106,7 @@ def _reads_parts(session: Session, stack: Stack, reads: Reads) -> dict[str, str]
     """The parts of a fingerprint that depend on what the program reads, and on what runs it."""
     environment = session.runner.environment(stack.env)
     names = environment if "*" in reads.variables else reads.variables
-    run_folder = str(session.journal.folder)  # what lies there is made anew for each run
+    run_folder = str(session.journal.folder)  # files there are new in each run
     variables = {
         name: environment.get(name, "\0missing").replace(run_folder, "<run>")
         for name in sorted(names)
@@ -190,7 +190,7 @@ def _key(state_dir: Path) -> str:
     path = state_dir / "applied" / "key"
     what = "the key for the records of what was applied"
     make_folder(path.parent, what)
-    if not path.exists():  # of two runs at once one key wins, and the other's records are of no use
+    if not path.exists():  # of two concurrent runs one key wins; the other's records then count as changed
         write_atomically(path, secrets.token_hex(32), mode=0o600, what=what, next_step=STATE_FOLDER)
     return path.read_text(encoding="utf-8")
 
@@ -270,7 +270,7 @@ def reasons_to_ask(
         if not any(folder is not None and Path(path).is_relative_to(folder) for folder in listed)
     ]
     reasons += _reasons_in_state(session, states.state_of(session, stack), record)
-    if not reasons:  # else the comparison would only repeat, at some cost, that it is asked
+    if not reasons:  # one reason is enough for a preview, and hashing costs time
         now = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, record.reads))
         reasons = [f"{name} changed" for name in changed_parts(record.parts, now)]
     return reasons + [f"{name} changes" for name in changing]

@@ -49,7 +49,7 @@ def check_outputs(session: Session, service: Service) -> None:
         missing = [" or ".join(choice) for choice in choices if all(outputs.get(each) in (None, "") for each in choice)]
         if missing:
             problem = f"has no output {', '.join(missing)}" if outputs else "has no outputs yet"
-            # The consumer's side of a name that does not fit: its definition could read an output that exists.
+            # The other side of a wrong name: the consumer's definition could read an output that exists.
             instead = f"; or environments/{service.environment}.yaml could read: {', '.join(sorted(outputs))}"
             raise VerificationFailed(
                 f"{name} {problem}, and {service.name} reads {', '.join(wanted)}",

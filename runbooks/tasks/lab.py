@@ -23,7 +23,7 @@ def up(c: Any) -> None:
     try:
         with open_lab_session(c, "lab.up") as session:
             apply_environments_on_lab(session)
-    finally:  # the lab itself is up, whatever is wrong with a definition
+    finally:  # the lab itself is up, even if a definition is wrong
         report_components(state, reporter)
 
 
@@ -65,7 +65,7 @@ def env(c: Any) -> None:
         # Standard output belongs to the exports, which a shell evaluates.
         with contextlib.redirect_stdout(sys.stderr), open_lab_session(c, "lab.env") as session:
             confirm_cluster(session)
-            # What plain pulumi does not make: the lab's stacks with their config and secrets.
+            # Plain pulumi does not make the lab's stacks with their config and secrets.
             side_by_side(session.reporter, session.services, lambda service: set_up(session, service))
     for name, value in platform.environment(state).items():
         reporter.line(f"export {name}={shlex.quote(value)}")

@@ -83,7 +83,7 @@ def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
         if home.parent != keep and not is_in_use(home):
             for folder in (home, home.parent / ENVIRONMENT_FILES):
                 shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # if nothing can be removed, writing this run's files fails next
+            with contextlib.suppress(OSError):  # then writing this run's files fails next, with its own error
                 (home.parent / "kubeconfig").unlink(missing_ok=True)
             removed.append(home)
     return removed
