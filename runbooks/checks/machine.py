@@ -22,7 +22,7 @@ from runbooks.stacks.guard import Cluster, identify, open_kubectl, read_settings
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.states import has_stack
-from runbooks.stacks.target import LAB, Target
+from runbooks.stacks.target import LAB_UP, Target
 from runbooks.tools import pulumi
 from runbooks.tools.diagnosis import Tool, look, tool_is_there
 from runbooks.tools.helm import Helm, read_releases
@@ -75,17 +75,16 @@ def target_rows(
     try:
         target = load()
     except OpsError as error:
-        if isinstance(error, NotFound) and LAB in error.summary:
+        # Any other target that is not found may be called like the lab: `homelab`.
+        if isinstance(error, NotFound) and error.next_step == LAB_UP:
             why = "lab, which is not running; the rows below need it"
-            yield not_tried("target", why, next_step="./inv lab.up", deciding=False)
+            yield not_tried("target", why, next_step=LAB_UP, deciding=False)
         else:
             cause = f"expected: {error.expected}" if error.expected else ""
             yield failed("target", error.summary, cause=cause, next_step=error.next_step)
         return
     if target.ephemeral and not lab_is_up():
-        yield not_tried(
-            "target", "lab, which is stopped; the rows below need it", next_step="./inv lab.up", deciding=False
-        )
+        yield not_tried("target", "lab, which is stopped; the rows below need it", next_step=LAB_UP, deciding=False)
         return
     yield passed("target", f"{target.name}: stack {target.stack} on {target.shown_backend}")
     files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in services)

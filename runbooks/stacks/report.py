@@ -171,14 +171,14 @@ def markdown(run: RunReport) -> str:
             for change in report.plan.get("changes", ())
         ]
         details += [
-            f"- {report.name}: FAILED {_cell(found['check'])}: {_cell(found['evidence'])}"
+            f"- {report.name}: FAILED {_cell(found['check'])}: {_code(found['evidence'])}"
             for found in _findings(report, "failed")
         ]
     quiet = [report.name for report in run.reports if report.result in {"unchanged", "not asked"}]
     if quiet:
         lines.append(f"| {len(quiet)} more | unchanged | {', '.join(quiet)} |")
     if run.error:
-        lines += ["", f"> {_cell(run.error)}"]
+        lines += ["", f"> {_code(run.error)}"]
     room = MOST_LINES - len(lines) - 3
     shown, rest = (details, 0) if len(details) <= room else (details[: room - 1], len(details) - room + 1)
     if shown:
@@ -187,11 +187,12 @@ def markdown(run: RunReport) -> str:
 
 
 def _cell(text: object) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _code(text: object) -> str:
-    return f"`{str(text).replace('`', chr(39))}`"
+    """Text of tools and clusters: as code it makes no link, image or mention."""
+    return f"`{' '.join(str(text).split()).replace('`', chr(39))}`"
 
 
 # The page

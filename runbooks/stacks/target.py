@@ -20,6 +20,7 @@ from runbooks.core.yaml_file import YamlEditor, YamlFile
 from runbooks.tools.kubeconfig import is_loopback, read_context
 
 LAB = "lab"
+LAB_UP = "./inv lab.up"
 TARGETS_FILE = "targets.yaml"
 DIY_SCHEMES = ("file", "s3", "gs", "azblob", "postgres")
 DIY_ORGANIZATION = "organization"
@@ -262,7 +263,7 @@ def load_lab_target(state_dir: Path) -> Target:
     """
     path = lab_target_file(state_dir)
     if not path.exists():
-        raise NotFound("the lab is not running here", expected=str(path), next_step="./inv lab.up")
+        raise NotFound("the lab is not running here", expected=str(path), next_step=LAB_UP)
     facts = path.lstat()
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
         raise _not_the_labs(path, f"it has mode {stat.filemode(facts.st_mode)} and belongs to user {facts.st_uid}")
@@ -342,7 +343,7 @@ def _not_the_labs(path: Path, why: str) -> OpsError:
     return Refused(
         f"{path} is not what the lab writes: {why}",
         expected="a file of mode 0600 about a cluster on loopback with the lab's own certificate authority and UID",
-        next_step="./inv lab.up",
+        next_step=LAB_UP,
     )
 
 

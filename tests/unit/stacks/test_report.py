@@ -102,6 +102,19 @@ def test_the_comment_is_short_and_counts_the_rest(journal: Path, tmp_path: Path)
     assert re.fullmatch(r"- … \d+ more", lines[-1])
 
 
+def test_text_from_a_cluster_is_no_markdown_in_the_comment(tmp_path: Path) -> None:
+    hostile = "``![x](https://example.com/x)\n\n@everyone [y](https://example.com)`"
+    written = Journal.open(tmp_path, "verify.all", ["./inv", "verify.all"], masker=Masker())
+    findings = [finding("it answers", "failed", hostile)]
+    written.write("verdict", service="glance", ok=False, summary="1 failed", findings=findings)
+    written.finish(4)
+    path = tmp_path / "run.md"
+    write_report(written.path, path, SERVICES, error=hostile)
+    outside_of_code = re.sub(r"`[^`\n]*`", "", path.read_text())
+    assert "example.com" in path.read_text()
+    assert "example.com" not in outside_of_code and "@everyone" not in outside_of_code
+
+
 def test_a_run_without_stacks_is_a_page_too(tmp_path: Path) -> None:
     written = Journal.open(tmp_path, "doctor", ["./inv", "doctor"], masker=Masker())
     written.finish(0)

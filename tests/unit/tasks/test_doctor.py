@@ -85,6 +85,7 @@ BROKEN: dict[str, tuple[Callable[[Repo], None], str, str, str]] = {
     "no uv": (lambda repo: (repo.bin / "uv").unlink(), "uv", "not on PATH", "./inv"),
     "mute git": (lambda repo: (repo.bin / "git").write_text("#!/bin/sh\nexit 1\n") and None, "git", "its version",
         "install git"),
+    "no such target": (lambda repo: setattr(repo.c.config.ops, "target", "homelab"), "target", "homelab", "target.show"),
     "unpinned": (unpin, "pinned", "no cluster_uid", "target.pin"),
     "wrong cluster": (answer("kubectl", ["namespace"], namespace(uid="x")), "cluster", "not the pinned", "target.show"),
     "unreachable": (answer("kubectl", ["get"], (1, "", "connection refused")), "cluster", "does not answer", "doctor"),
