@@ -142,7 +142,7 @@ def _kubectl(plane: ControlPlane, *words: str, stdin: str = "") -> str:
     if done.returncode:
         raise ToolFailed(
             f"kubectl {words[0]} failed on the lab: {done.stderr.strip()[-300:]}",
-            expected="the lab's API server and controllers do it",
+            expected="the lab's API server accepts the command",
             next_step="./inv lab.status, then read .ops/lab/logs/kube-apiserver.log",
         )
     return done.stdout

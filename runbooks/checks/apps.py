@@ -119,7 +119,7 @@ APPS: Mapping[str, App] = {
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Stack, workloads, Jobs, endpoints, SQL, health; then each way in, where those before it passed."""
+    """Check stack, workloads, Jobs, endpoints, SQL and health. If these pass, check each way in."""
     app = with_exported_path(APPS.get(service.name, App()), states.exports_of(session, service))
     namespace = service.namespace
 

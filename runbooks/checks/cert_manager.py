@@ -44,7 +44,7 @@ NOT_READY = "cert-manager has not finished it, or cannot continue: its condition
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Workloads, kinds, webhook, issuers, certificates."""
+    """Check workloads, kinds, webhook, issuers and certificates."""
     cluster = cluster_of(session)
     no_crds = "CRDs not found: create_crds is off, and nothing else brought them"
 

@@ -102,7 +102,7 @@ class Public:
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Login, controller, class, connectors, connections; then each public Ingress of the cluster."""
+    """Check login, controller, class, connectors and connections, then each public Ingress of the cluster."""
     login = "the stack did not create the Secret, or its config was empty"
     checks = [
         stack_is_deployed(session, service),

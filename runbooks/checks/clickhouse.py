@@ -48,7 +48,7 @@ class Login:
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Operator, installation, endpoints, login, query."""
+    """Check operator, installation, endpoints, login and query."""
     exported: list[Login] = []
     cause = "its Pod does not start or does not get ready: look at its events"
 

@@ -100,9 +100,9 @@ CONTROLLED_KINDS: Mapping[str, tuple[str, ...]] = {
 def controlled_by(service: str, cluster: Cluster) -> list[str]:
     """`namespace/name` of every object in the cluster that needs the service's controller.
 
-    What is on the tailnet keeps a finalizer of the Tailscale operator, a public Ingress one of the tunnel's
-    controller; a Postgres cluster does not run without CloudNativePG, a certificate is not renewed without
-    cert-manager. Removed in the wrong order, they stay behind for good. Raises `KubectlFailed`.
+    Objects on the tailnet have a finalizer of the Tailscale operator, public Ingresses one of the tunnel's controller.
+    Without their controller they could never be deleted. A Postgres cluster does not run without CloudNativePG, and a
+    certificate is not renewed without cert-manager. Raises `KubectlFailed`.
     """
     if service == "tailscale":
         return [item.subject for item in tailscale.exposures(cluster)]

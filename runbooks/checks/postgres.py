@@ -62,7 +62,7 @@ class Outputs:
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Operator, cluster, Secret, endpoints, exposure, connection, SQL."""
+    """Check operator, cluster, Secret, endpoints, exposure, connection and SQL."""
     exported: list[Outputs] = []
     before = [
         cnpg.operator_is_ready(session),

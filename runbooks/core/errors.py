@@ -1,6 +1,6 @@
 """Every error a user can meet: what was seen, what was expected, the next safe command, and the exit code.
 
-Raise one of these for anything the user, a tool or a cluster can cause; every other exception is a bug here (exit 70).
+Raise one of these for anything that the user, a tool or a cluster can cause; every other exception is a bug (exit 70).
 They are turned into text and an exit code in one place, `runbooks/cli.py`.
 """
 

@@ -113,7 +113,7 @@ class Reporter:
     def step(self, title: str) -> Iterator[Step]:
         """Show the one step in progress while the block runs; a step inside a step is shown as its detail.
 
-        A step that lasts longer than two seconds is reported again and again.
+        A step that lasts longer than two seconds is reported repeatedly.
         """
         if self._current is not None:
             self._current.note(title)

@@ -1,6 +1,6 @@
 """The only place that starts a process: masked, journalled, signalled once, waited for.
 
-The hazards this answers, each with a test: a child that never gets Ctrl-C, or gets it twice; one that is killed
+It prevents these hazards, each with a test: a child that never gets Ctrl-C, or gets it twice; one that is killed
 half-way by a time-out or dies of a closed pipe; a wrapper that is killed; a callback that fails; output that is lost.
 """
 
@@ -200,9 +200,9 @@ class Runner:
     ) -> Outcome:
         """Run it to its end, whatever its exit code.
 
-        `on_line` gets every complete line of its standard output, unmasked, in this thread. When it raises, the command
-        still runs to its end and is journalled; then the error is raised. `after_interrupt` is for a look at what an
-        interrupted run left behind: everything else is refused by then.
+        `on_line` gets every complete line of its standard output, unmasked, in this thread. If it raises, the command
+        still runs to its end and is journalled; then the error is raised. `after_interrupt` allows a command that
+        reads what an interrupted run left behind; all others are refused then.
 
         Raises ToolMissing, OutOfTime (a read took too long), NotApproved (the run was interrupted before this one
         started), Unwritable (before anything that changes something), ToolFailed (more output than is kept).

@@ -88,7 +88,7 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             begun = f"an interrupted update of {stack.service}" in stack.existing.values()
             first = (
-                f"./inv cancel.{stack.service} takes in what an interrupted update left; of others, " if begun else ""
+                f"./inv cancel.{stack.service} settles objects of an interrupted update; for others, " if begun else ""
             )
             raise Refused(
                 f"{stack.service} would create what exists in the cluster already: {shown}",
@@ -124,8 +124,8 @@ class Progress:
 def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, parallel: int = 0) -> Progress:
     """Apply the approved plan, each stack as soon as all it needs is applied, `parallel` at once.
 
-    What was blocked, and what changed since its preview, waits until all else is applied; then it is previewed, shown
-    and approved together, and applied. After the first failure running stacks finish and no other starts.
+    Stacks that were blocked, or changed since their preview, wait until all others are applied. Then they are previewed
+    and approved together, and applied. After the first failure, running stacks finish and no other starts.
     """
     run = Progress()
     layers, previews = plan.layers, Counter[str]()
@@ -196,7 +196,7 @@ def _apply_wave(
 def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[str]) -> bool:
     """Whether it has to wait, for a stack it needs that waits itself, or for a new preview.
 
-    An unchanged one is compared again only after a producer of it was applied: else nothing is done with it.
+    An unchanged stack is compared again only if one of its producers was applied: otherwise it is not touched.
     """
     producers = session.service(plan.service).reads_outputs_of
     is_changing = plan.is_blocked or plan.is_applied
@@ -307,7 +307,7 @@ LOOK_AGAIN = 1.0
 def await_producer(session: Session, name: str) -> None:
     """Wait until a producer that was just applied answers where its consumers' providers will connect.
 
-    One that does not answer in time is reported; then pulumi's own failure explains the rest.
+    A producer that does not answer in time is reported; the consumer's update then fails with pulumi's own explanation.
     """
     outputs = outputs_of(session, name)
     host, port = outputs.get(NAME), outputs.get(PORT)

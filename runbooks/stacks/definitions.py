@@ -1,6 +1,6 @@
 """Definitions of ESC environments as files: what they refer to, what secrets they hold, how two of them differ.
 
-The files hold references only. `fn::secret: ""` marks the place of a secret; its value is set live and stays there.
+The files hold references only. `fn::secret: ""` marks the place of a secret; its value is only on the backend.
 """
 
 from __future__ import annotations
@@ -396,8 +396,8 @@ class Carried:
 def carry_over(wanted: CommentedMap, live: Any) -> Carried:
     """The file's definition with every secret that is set on the backend.
 
-    A secret follows the keys of maps and the identity of list entries, never a position in a list. What cannot be
-    carried over is `lost` or in `doubts`.
+    A secret follows the keys of maps and the identity of list entries, never a position in a list. Secrets that
+    cannot be carried over are in `lost` or `doubts`.
     """
     document = copy.deepcopy(wanted)
     expand_aliases(document)  # a secret set at one alias would be set at all of them, and ESC accepts no aliases

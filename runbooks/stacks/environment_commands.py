@@ -70,7 +70,7 @@ def words_after_dashes(argv: Sequence[str], remainder: str) -> list[str]:
 def refuse_changing(command: Sequence[str]) -> None:
     """Raise `Refused` for a command that changes something, shows secrets in plaintext, or starts another unseen.
 
-    It keeps a typing error from changing the platform; it does not stop a user who wants to.
+    This prevents changes by mistake; it does not stop a user who intends them.
     """
 
     def refuse(found: str, expected: str) -> Refused:

@@ -35,8 +35,8 @@ def read_name(session: Session, text: str) -> EnvironmentName:
 def esc_of(session: Session) -> Esc:
     """The CLI of this run for environments. It stores a token of PULUMI_ACCESS_TOKEN in the run's folder only.
 
-    Newer ones write an opened environment's `files` into temporary files and leave them there (pulumi 3.255): also
-    into the run's folder, which is removed.
+    pulumi 3.255 and newer write an opened environment's `files` into temporary files and leave them there: these are
+    below the run's folder too, which is removed.
     """
     env = {**session.env, "TMPDIR": session.env["PULUMI_HOME"]}
     if "PULUMI_ACCESS_TOKEN" in env:

@@ -85,7 +85,7 @@ def canonical(value: object) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """One hash over names and contents of files and whole folders; what is missing counts as missing.
+    """One hash over names and contents of files and whole folders; it also depends on which of them are missing.
 
     Byte code, hidden files (but what a chart ignores) and stack settings (which are fingerprinted apart) are left out.
     """

@@ -231,7 +231,7 @@ def _disagrees(key: str, found: str, wanted: str, source: str, next_step: str) -
 
 
 def plain_settings(config: Mapping[str, object]) -> dict[str, str | None]:
-    """The `config:` of a stack as `check_stack_settings` takes it: secrets (`{secure: …}`) become `None`."""
+    """The `config:` of a stack in the form for `check_stack_settings`: secrets (`{secure: …}`) become `None`."""
     return {
         str(key): None if isinstance(value, Mapping) and "secure" in value else str(value)
         for key, value in config.items()

@@ -43,9 +43,9 @@ MOST_PREVIEWS = 8
 def choose(session: Session, names: Sequence[str], *, only: bool = False) -> list[tuple[Service, ...]]:
     """The services of a run in layers: those named and, unless `only`, everything they need.
 
-    On a backend without ESC, services whose stack config binds an environment are left out and reported. One that was
-    unbound is planned: its own config may have what its program needs. Raises `Usage` when the only named service is
-    left out.
+    On a backend without ESC, services whose stack config binds an environment are left out and reported. A service
+    without a binding is planned, as its own config may have what its program needs. Raises `Usage` if the only named
+    service is left out.
     """
     service_layers = layers(names if only else closure(names, session.services), session.services)
     if not session.target.has_diy_backend:
@@ -99,8 +99,8 @@ def plan_run(
 ) -> RunPlan:
     """Preview every stack of the run, each as soon as those it needs are previewed; `fresh` also those on record.
 
-    Raises the first failure after its whole layer was tried; what else runs by then is waited for. `keep_going` is for
-    what only looks: every stack is previewed, and the plan has the failures.
+    Raises the first failure after its whole layer was tried and all running previews ended. With `keep_going`, for
+    tasks that apply nothing, every stack is previewed and the plan has the failures.
     """
     planned: list[tuple[StackPlan, ...]] = []
     failures: dict[str, OpsError] = {}
@@ -215,7 +215,7 @@ def _preview_changes(
 def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
     """Preview the stack. Raises what its failure means, a wrong value of its environment by the program's own words.
 
-    pulumi blanks a secret also where it is a part of a key: the `postgres` of `postgresql:sslmode`.
+    The program is asked again, as pulumi blanks a secret even inside a key: the `postgres` of `postgresql:sslmode`.
     """
     try:
         return run_preview(session, stack, command)
@@ -264,7 +264,7 @@ def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Prev
 def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
     """Read pulumi's answer. Raises `Refused` when its settings led it to another cluster.
 
-    They hold more than the stack config and its environments: also what `config:` of Pulumi.yaml sets.
+    These settings include more than the stack config and its environments: also `config:` of Pulumi.yaml.
     """
     preview = pulumi.read_preview(answer)
     settings = {key: None if value == pulumi.SECRET else value for key, value in preview.settings.items()}
@@ -291,7 +291,7 @@ def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict
 def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> dict[str, str]:
     """URN → owner (empty when the object names none) of everything to be created that the cluster has already.
 
-    One call of kubectl finds them all, except those whose names are not known yet. Raises `KubectlFailed`.
+    One call of kubectl finds all objects whose names are known. Raises `KubectlFailed`.
 
     pulumi's own preview says `create` for them. Its update then stops half-way, or takes them over silently where
     `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).
@@ -314,7 +314,7 @@ def find_objects(manifests: Mapping[str, Json], kubectl: Kubectl, runner: Runs) 
 def manifest_of(step: pulumi.Step) -> Json | None:
     """What kubectl needs to find the object of a step that creates one; `None` for every other step.
 
-    A patch changes an existing object. kubectl cannot find a secret or unknown name.
+    A patch is left out, as it changes an existing object; so is an object whose name is secret or unknown.
     """
     inputs = step.new.inputs if step.op == "create" and step.new else {}
     is_object = step.type.startswith("kubernetes:") and not step.type.endswith("Patch")

@@ -87,7 +87,7 @@ class Compared:
 def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -> Compared:
     """Put back what differs, until nothing does and pulumi can preview the program.
 
-    A preview stops at the first conflict, and shows nothing of what depends on it: hence several rounds.
+    It takes several rounds, as a preview stops at the first conflict and omits all objects that depend on it.
     Raises `ToolFailed` when an object differs again after it was put back.
     """
     done: set[str] = set()
@@ -140,10 +140,10 @@ def compare(session: Session, service: Service) -> Compared:
 
 
 def wanted_steps(preview: Preview, changed: Mapping[str, Step], *, is_complete: bool) -> dict[str, Step]:
-    """URN → step from the state to the program, of what an update would leave or change in place.
+    """URN → step from the state to the program, for objects that an update would leave or change in place.
 
-    A preview leaves out what does not change. One that a conflict stopped also leaves out what depends on it:
-    that waits for the next round.
+    A preview omits objects without a change. After a conflict it also omits the objects that depend on the conflicting
+    one: those wait for the next round.
     """
     steps = {step.urn: step for step in preview.steps}
     same = {urn: replace(step, op="same", new=step.old, changes=()) for urn, step in changed.items()}

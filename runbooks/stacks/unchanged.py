@@ -1,10 +1,10 @@
 """Finds stacks that need no new preview, because the inputs of their plan are those of a preview without changes.
 
-A preview takes seconds of processor time; its inputs are read in milliseconds. After a preview without changes, and
-after a complete apply, the hashes of all inputs are recorded; while they stay the same, the answer would be too. What
-a program reads besides its config is not guessed: `recorder/sitecustomize.py` records it. What no hash can hold (the
-network, the clock, a child process, a file elsewhere) makes the stack be previewed each time. Drift in the cluster is
-no input of a preview: `./inv drift.<service>` looks for it.
+A preview takes seconds of processor time; reading its inputs takes milliseconds. After a preview without changes, and
+after a complete apply, the hashes of all inputs are recorded. While they stay the same, a preview would give the same
+answer. `recorder/sitecustomize.py` records what a program reads besides its config. If it reads anything that no hash
+can hold (the network, the clock, a child process, a file elsewhere), its stack is previewed each time. Drift in the
+cluster is not an input of a preview: `./inv drift.<service>` looks for it.
 """
 
 from __future__ import annotations

@@ -428,9 +428,9 @@ HALVES = frozenset({"create-replacement", "delete-replaced", "discard-replaced",
 def _whole_steps(steps: Sequence[Step]) -> Iterator[Step]:
     """The steps, with each replace as one step.
 
-    Where something is deleted before it is replaced, pulumi deletes what depends on it first. What of that the program
-    has no more is never made again: its `delete-replaced` is a delete. The old halves that an earlier update left are
-    read from the state.
+    Before pulumi deletes an object to replace it, it deletes the object's dependents. A dependent that the program no
+    longer has is not created again: its `delete-replaced` is a delete. Old objects that an earlier update left are read
+    from the state.
     """
     replaced = {step.urn for step in steps if step.op == "replace"}
     for step in steps:

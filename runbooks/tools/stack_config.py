@@ -248,8 +248,8 @@ def missing_keys(file: StackFile, project: str, keys: Iterable[str]) -> list[str
 def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bool:
     """Bring the private copy of a stack config up to date with its template; returns whether the copy was written.
 
-    What changed in the template wins; everything that was set in the copy itself stays: the encryption salt, secrets,
-    bound environments, wired config. `imposed` wins over both.
+    Changes of the template win. Everything else in the copy stays: the encryption salt, secrets, bound environments,
+    wired config. `imposed` wins over both.
     """
     applied = copied.with_name(f".{copied.name}.template")
     new = read_text(template) if template.exists() else ""
