@@ -170,6 +170,7 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
         read_secret_file(target, target.passphrase_file, "passphrase"),
         read_secret_file(target, target.token_file, "token"),
     ]
+    # Before the first child is started, which could print one of them.
     run.masker.register_all([*context.secrets(), *files, *backend_passwords(target)])
     home = closing.enter_context(create_private_home(folder, os.environ))
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)

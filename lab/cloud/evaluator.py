@@ -63,7 +63,7 @@ class Evaluator:
         return str(self._call({"op": op, "name": name, "definition": definition})["definition"])
 
     def stop(self) -> None:
-        """Ends the process; the next call would start it again."""
+        """End the process; the next call starts it again."""
         with self._lock:
             self._end()
 

@@ -49,7 +49,7 @@ class Health:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnDatabase:
-    """What the app has in the shared Postgres, as `pulumi/lib/database.py` makes it: role, databases, Secret."""
+    """The app's role, databases and Secret in the shared Postgres, as `pulumi/lib/database.py` makes them."""
 
     password_key: str
     """The key of the password in the Secret `<app>-database`, as the app's chart reads it."""

@@ -1,4 +1,4 @@
-"""What the checks share: checks that several services have, questions to the cluster, and how findings are shown.
+"""Shared by the checks: checks that several services have, questions to the cluster, and the display of findings.
 
 A builder returns a `Check`, which asks the cluster anew each time it is tried. Objects are as `kubectl get -o json`
 gives them.
@@ -406,8 +406,8 @@ def verify_objects(
 ) -> list[Finding]:
     """Run the same checks on each object. Print one table, and each failed check in full.
 
-    `heads`: over the object and what is `shown` of it; `columns`: heading → check. What the lab never tries stands in
-    the table alone.
+    `heads`: the headings over the object and over its `shown` text; `columns`: heading → check. Checks that the lab
+    never tries are in the table only.
     """
     # In parallel, as a check waits for each object that is not ready.
     looked = side_by_side(session.reporter, found, lambda item: run_checks(checks(item), subject=item.subject))

@@ -306,8 +306,10 @@ def exposure_checks(session: Session, item: Exposure, page: Page | None = None, 
         return object_check(session, check, address, lambda obj: judge(Exposure(obj=obj)), wait=wait)
 
     checks = [of_newest(PROXY_IS_READY, proxy_is_ready, PROXY_TAKES)]
+    # Only exposed Services and Ingresses have a name that clients connect to.
     if item.kind not in (SERVICE, INGRESS):
         return checks
+    # Filled by the check of the device, which runs before the checks that connect to it.
     joined: list[Device] = []
 
     def device(newest: Exposure) -> Finding:
@@ -329,6 +331,7 @@ def exposure_checks(session: Session, item: Exposure, page: Page | None = None, 
         HTTP_ANSWERS: lambda: http_answers(joined[0].fqdn, page or first_page(item), network),
     }
     for check in reach:
+        # The peer check does not decide: it needs a `tailscale` command here, and the next checks try the connection.
         wait = CERTIFICATE_TAKES if check == HTTP_ANSWERS else NETWORK_TAKES
         checks.append(make_check(session, check, judges[check], deciding=check != DEVICE_IS_PEER, wait=wait))
     return checks

@@ -37,7 +37,7 @@ ATTEMPTS = 3
 
 
 def show_preview(session: Session, service: Service, step: str) -> StackPlan:
-    """Preview one stack alone and show what it would change. Raises what the failing preview means."""
+    """Preview one stack alone and show what it would change. Raises the error for a failing preview."""
     with session.reporter.step(step):
         plan = plan_stack(session, service)
     show_plan(session, RunPlan(layers=((plan,),), target=session.target.name))
@@ -254,7 +254,7 @@ def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, 
 
 
 def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callable[[str], None]) -> None:
-    """Run one watched update. Raises what its failure means."""
+    """Run one watched update. Raises the error for its failure."""
     # The context may lead elsewhere by now: minutes can lie between the preview and this stack.
     confirm_cluster(session)
     watch = Watch(

@@ -29,7 +29,7 @@ STACK_CONFIG = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml")
 
 
 def choose_changed(session: Session, since: str) -> tuple[str, ...]:
-    """Find and report the services that changed. Raises as `read_change` does."""
+    """Find and report the services that changed. Raises the same errors as `read_change`."""
     names = changed_services(session, since)
     origin = f"since {since}" if since else "since it was last applied from here"
     session.reporter.line(
@@ -42,7 +42,8 @@ def changed_services(session: Session, since: str = "") -> list[str]:
     """The services that changed, and those that read the outputs of one that did, in the order of the list.
 
     With `since` a commit or branch: those whose files differ from where the checkout left it, committed or not.
-    Without: those whose files differ from what was last applied from here, or that never were. Raises as `read_change`.
+    Without: those whose files differ from what was last applied from here, or that never were.
+    Raises the same errors as `read_change`.
     """
     services = session.services
     if since:

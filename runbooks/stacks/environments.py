@@ -50,7 +50,7 @@ def esc_of(session: Session) -> Esc:
 def run_esc(session: Session, command: Command, name: EnvironmentName | None) -> Outcome:
     """Run a command on an environment, or on the whole organization.
 
-    Raises what its failure means, also of one that exits with 0.
+    Raises the error for its failure, also of one that exits with 0.
     """
     outcome = session.runner.run(command)
     esc.judge(outcome, name, session.masker.mask)
@@ -58,7 +58,7 @@ def run_esc(session: Session, command: Command, name: EnvironmentName | None) ->
 
 
 def open_environment(session: Session, name: EnvironmentName) -> Opened:
-    """Open it, and register every secret in it with the masker. Raises what its diagnostics mean."""
+    """Open it, and register every secret in it with the masker. Raises the error for its diagnostics."""
     outcome = session.runner.run(esc_of(session).open(name))
     # Register secrets before a failure is explained: the answer has the values that could be opened.
     if outcome.stdout.strip():
@@ -315,7 +315,7 @@ class Draft:
 def compare(session: Session, name: EnvironmentName) -> Draft:
     """Compare the environment's file with the backend.
 
-    Raises `Refused` if a secret would be lost, or its list entry is ambiguous.
+    Raises `Refused` if pushing would lose a secret, or the list entry of a secret is ambiguous.
     """
     wanted, adapted = read_wanted(session, name)
     live = live_definition(session, name)

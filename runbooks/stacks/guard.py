@@ -239,7 +239,7 @@ def plain_settings(config: Mapping[str, object]) -> dict[str, str | None]:
 
 
 def read_settings(session: Session, stack: Stack) -> StackFile:
-    """The stack config. Raises `Refused` when it points pulumi at another cluster than the target's."""
+    """Read the stack config. Raises `Refused` if it points pulumi at another cluster than the target's."""
     file = StackFile.read(stack.settings_file)
     check_stack_settings(plain_settings(file.config), session.target, source=str(stack.settings_file))
     return file

@@ -18,7 +18,7 @@ from runbooks.tools.stack import Stack
 def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> list[Held] | None:
     """The holders of the stack; `None` on a backend that does not report them (a bucket).
 
-    Raises what pulumi's failure means.
+    Raises the error for pulumi's failure.
     """
     folder = locks.lock_folder(stack, session.target.backend)
     if folder is not None:
@@ -53,7 +53,7 @@ def describe_holders(session: Session, stack: Stack) -> str:
 
 
 def remove_lock(session: Session, stack: Stack) -> None:
-    """Remove the stack's lock. Raises `Refused`, `NotApproved`, or what pulumi's failure means."""
+    """Remove the stack's lock. Raises `Refused`, `NotApproved`, or the error for pulumi's failure."""
     held = holders_of(session, stack)
     if held is not None and not held:
         session.reporter.line(f"the stack of {stack.service} is not locked")

@@ -102,7 +102,7 @@ def ask_to_take(session: Session, stack: Stack, count: int, *, again: str) -> No
 
 
 def write_state(session: Session, stack: Stack, document: str, *, taken: Sequence[str]) -> None:
-    """Write the state, then read what was taken into it from the cluster. Raises what pulumi's failure means."""
+    """Write the state, then read what was taken into it from the cluster. Raises the error for pulumi's failure."""
     outcome = session.runner.run(pulumi.stack_import(stack, document))
     session.known.forget(stack)
     if not outcome.ok:

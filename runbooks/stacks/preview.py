@@ -157,7 +157,7 @@ OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\
 
 
 def plan_stack(session: Session, service: Service, *, changing: Collection[str] | None = None) -> StackPlan:
-    """Preview one stack, or name the producers it waits for. Raises what the failing preview means.
+    """Preview one stack, or name the producers it waits for. Raises the error for a failing preview.
 
     With `changing`, the services that this run would change so far, a stack whose inputs are on record as unchanged is
     not previewed again, unless one of its producers is among them.
@@ -213,7 +213,7 @@ def _preview_changes(
 
 
 def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
-    """Preview the stack. Raises what its failure means, a wrong value of its environment by the program's own words.
+    """Preview the stack. Raises the error for its failure, a wrong value of its environment by the program's own words.
 
     The program is asked again, as pulumi blanks a secret even inside a key: the `postgres` of `postgresql:sslmode`.
     """
@@ -236,7 +236,7 @@ def plan_end(session: Session, service: Service) -> StackPlan:
 
 
 def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
-    """The objects that differ from the stack's state. Raises what pulumi's failure means."""
+    """The objects that differ from the stack's state. Raises the error for pulumi's failure."""
     preview = run_preview(session, stack, pulumi.refresh_preview(stack))
     return [step for step in preview.changes if not pulumi.is_bookkeeping(step.urn)]
 
@@ -257,7 +257,7 @@ def find_deployed(session: Session, services: Sequence[Service]) -> list[Service
 
 
 def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
-    """Run a preview and read its answer. Raises what its failure means, and `Refused` as `read_preview` does."""
+    """Run a preview and read its answer. Raises the error for its failure, and `Refused` as `read_preview` does."""
     return read_preview(session, stack, states.run_pulumi(session, command, stack))
 
 

@@ -56,7 +56,7 @@ PROJECT_FILE = "Pulumi.yaml"
 
 
 def write_text(run: RunContext, root: Path, base: str, services: Sequence[Service]) -> str:
-    """The pull request's text in Markdown. Raises as `read_change` does."""
+    """The pull request's text in Markdown. Raises the same errors as `read_change`."""
     change = read_change(run, root, base, services)
     if not change.files:
         raise Usage(

@@ -113,7 +113,7 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
 
 
 def compare(session: Session, service: Service) -> Compared:
-    """The objects of the service that differ from the program. Raises what a failing preview means."""
+    """The objects of the service that differ from the program. Raises the error for a failing preview."""
     stack = prepare(session, service)
     session.known.forget(stack)
     plan, conflict = StackPlan(stack=stack), None

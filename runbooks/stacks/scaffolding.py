@@ -106,7 +106,7 @@ def check_name(name: str, services: Sequence[Service]) -> None:
             raise Usage(
                 f"{name!r} is the name, the project or the namespace of the service {service.name}",
                 expected="a name of its own",
-                next_step="./inv graph shows which there are",
+                next_step="./inv graph shows all services",
             )
 
 

@@ -129,7 +129,7 @@ class Service:
 
     @property
     def environment_keys(self) -> tuple[Setting, ...]:
-        """What its environment must provide: every setting that its program requires."""
+        """The keys that its environment must provide: every setting that its program requires."""
         return required_settings(PROGRAMS / self.folder) if self.environment else ()
 
     @property

@@ -30,7 +30,7 @@ SUFFIXES = (".gz", ".zst", "")
 
 
 def has_stack(session: Session, stack: Stack) -> bool:
-    """Whether the backend holds the stack. Raises what pulumi's failure means."""
+    """Whether the backend holds the stack. Raises the error for pulumi's failure."""
     # A file backend needs no process: the file exists or not. Any other backend is listed once a run.
     if session.target.file_backend is not None:
         return _find_file(session, stack) is not None
@@ -43,7 +43,7 @@ def is_deployed(session: Session, stack: Stack) -> bool:
 
 
 def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
-    """The stack's line in the backend's list, which is read once a run. Raises what pulumi's failure means."""
+    """The stack's line in the backend's list, which is read once a run. Raises the error for pulumi's failure."""
     known = session.known
     with known.one_at_a_time("listing"):
         if known.unlisted is not None:
@@ -88,7 +88,7 @@ def in_its_namespace(session: Session, service: Service) -> Service:
 def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False) -> ClearState:
     """The state with its secrets in plaintext, each registered with the masker before this returns.
 
-    Raises what pulumi's failure means.
+    Raises the error for pulumi's failure.
     """
     with session.known.one_at_a_time(stack.reference):
         found = session.known.states.get(stack.reference)
@@ -107,7 +107,7 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
 
 
 def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:
-    """Register every secret of the stack's config and state with the masker. Raises what pulumi's failure means.
+    """Register every secret of the stack's config and state with the masker. Raises the error for pulumi's failure.
 
     What bound environments provide is registered when they are opened.
     """
@@ -149,7 +149,7 @@ def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | N
 
 
 def run_pulumi(session: Session, command: Command, stack: Stack, *, after_interrupt: bool = False) -> str:
-    """The standard output of a command of pulumi. Raises what its failure means.
+    """The standard output of a command of pulumi. Raises the error for its failure.
 
     Of a confidential command the standard output is never shown. Its standard error contains no values when it fails,
     and is masked.

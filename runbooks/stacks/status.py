@@ -42,7 +42,7 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
 
 
 def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
-    """Last update, resources, pending operations and lock. Raises what pulumi's failure means."""
+    """Last update, resources, pending operations and lock. Raises the error for pulumi's failure."""
     answer = states.run_pulumi(session, pulumi.stack_export(stack), stack)
     state = pulumi.read_export(answer)
     pending = f"{len(state.pending)}: ./inv cancel.{stack.service}" if state.pending else "none"

@@ -38,7 +38,7 @@ def find_tools(target: Target, program: str, *, version: str) -> Tools:
 
 
 def find_pulumi(target: Target) -> str:
-    """Path of the pulumi to use: the one on PATH; on the lab its own where that one lacks its language host.
+    """Path of the pulumi to use: the one on PATH or, on the lab, its own if that one lacks its language host.
 
     Raises `ToolFailed` with the install command when there is none.
     """
@@ -52,7 +52,7 @@ def find_pulumi(target: Target) -> str:
 
 
 def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple[str, str]:
-    """The pulumi to use and its version: on the lab its own takes the place of one on PATH that is too old.
+    """Choose the pulumi to use and ask its version. On the lab, its own replaces one on PATH that is too old.
 
     Raises `ToolFailed` when there is none that works.
     """

@@ -102,7 +102,7 @@ class Watch:
 def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) -> Outcome:
     """Run one update of the stack under the watch.
 
-    Raises what its end means: an operation that was not approved, an interruption, a failure.
+    Raises the error for its end: an operation that was not approved, an interruption, a failure.
     """
     watch.outcome = outcome = session.runner.run(command, on_line=watch)
     # Also an update that failed may have changed the state.

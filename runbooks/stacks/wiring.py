@@ -18,7 +18,7 @@ from runbooks.tools.stack_config import bind as bind_in_config
 def wire(session: Session, service: Service, *, yes: bool) -> None:
     """Check each link from the outputs of its producers to its preview; `yes` sets a missing link.
 
-    Raises what the first broken link means.
+    Raises the error for the first broken link.
     """
     link = f"environment {service.environment}" if service.environment else "reference"
     steps = [f"outputs of {', '.join(service.reads_outputs_of)}", link, "settings", f"preview {service.name}"]
@@ -96,7 +96,7 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
 
 
 def check_environment(session: Session, service: Service, *, yes: bool) -> Opened:
-    """Check that the environment opens and provides what is required; a missing binding is made after asking."""
+    """Check that the environment opens and provides all required settings. Bind it, after asking, if necessary."""
     name = environments.read_name(session, service.environment)
     path = config_file_of(session, service)
     name = environments.as_bound(session, service, path, name)
@@ -165,7 +165,7 @@ def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
 def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
     """The opened environment, checked by the guard; `None`, with a message, while stacks that it reads have no outputs.
 
-    Then the first preview after their deployment opens it, and refuses what is wrong with it.
+    The first preview after their deployment then opens and checks it.
     """
     waiting = environments.waits_for(session, name)
     if not waiting:

@@ -9,7 +9,7 @@ from runbooks.collection import command_again, each_service
 
 @each_service()
 def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
-    """Remove what a dead run left on the stack of {service}, lock and pending operations; refuses while it lives.
+    """Remove lock and pending operations that a dead run left on the stack of {service}; refuses while the run lives.
 
     --yes takes the objects that the run created into the state where there is no terminal to ask on.
     """

@@ -17,6 +17,7 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
 
     with open_session(c, task_name("verify", names)) as session:
         wanted = [service for service in session.services if service.name in names]
+        # A single named service is checked even if it is not deployed: its checks then name what is missing.
         if len(names) > 1:
             absent = [service.name for service in wanted if not is_deployed(session, session.stack(service))]
             wanted = [service for service in wanted if service.name not in absent]

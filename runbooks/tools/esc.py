@@ -289,7 +289,7 @@ def _origin(node: Mapping[str, Any]) -> str:
 
 
 def read_list(text: str, organization: str) -> tuple[EnvironmentName, ...]:
-    """The lines of `ls`; the CLI omits the organization if it is the user's own."""
+    """Read the lines of `ls`; the CLI omits the organization if it is the user's own."""
     names = []
     for line in text.splitlines():
         parts = line.strip().split("/")
@@ -414,7 +414,7 @@ def judge(
     *,
     diagnostics: type[OpsError] = ToolFailed,
 ) -> None:
-    """Raise what the command's failure means, if it failed: by its exit code, or by its standard error.
+    """Raise the error for the command's failure, if it failed: by its exit code, or by its standard error.
 
     `name` is `None` for a command on a whole organization. `mask` removes secrets from what is quoted, as these
     commands are confidential. `diagnostics` is the class of an error about the definition itself.

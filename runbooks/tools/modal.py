@@ -124,7 +124,7 @@ def tokens(environ: Mapping[str, str], home: Path) -> list[str]:
 
 
 def read_names(outcome: Outcome) -> frozenset[str]:
-    """Read the names in a list. Raises what the failure means."""
+    """Read the names in a list. Raises the error for the failure."""
     if not outcome.ok:
         raise failure(outcome)
     try:
