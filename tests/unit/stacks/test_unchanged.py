@@ -249,6 +249,12 @@ import beside
 """
 
 
+CALL = """import grpc
+from pulumi.runtime.proto import resource_pb2 as p, resource_pb2_grpc as g
+try: g.ResourceMonitorStub(grpc.insecure_channel("127.0.0.1:9")).{call}, timeout=1)
+except grpc.RpcError: pass"""
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "what"),
     [
@@ -267,6 +273,15 @@ import beside
         ("from datetime import datetime", "outside", "the clock or chance (__main__.py imports datetime)"),
         ("subprocess.run(['true'])", "outside", "a child process"),
         ("socket.getaddrinfo('127.0.0.1', 80)", "outside", "the network"),
+        *[
+            (CALL.format(call=call), "outside" if what else None, what and f"what {what} answers")
+            for call, what in [
+                ("Invoke(p.ResourceInvokeRequest(tok='a:b:c')", "a:b:c"),
+                ("Call(p.ResourceCallRequest(tok='a:b:c')", "a:b:c"),
+                ("ReadResource(p.ReadResourceRequest(type='a:b:C')", "a:b:C"),
+                ("ReadResource(p.ReadResourceRequest(type='pulumi:pulumi:StackReference')", None),
+            ]
+        ],
         ("open(Path(__file__).with_name('out'), 'w')", "outside", "to write {folder}/out"),
     ],
 )
