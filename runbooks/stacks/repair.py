@@ -187,9 +187,17 @@ def fill_in(value: Any, applied: Any) -> Any:
         return {key: item for key, item in items.items() if item is not ABSENT}
     if isinstance(value, list):
         items_known = applied if isinstance(applied, list) else []
-        padded = [*items_known, *[ABSENT] * len(value)]
-        return [item for one, other in zip(value, padded, strict=False) if (item := fill_in(one, other)) is not ABSENT]
+        filled = (fill_in(item, _same_item(item, number, items_known)) for number, item in enumerate(value))
+        return [item for item in filled if item is not ABSENT]
     return value
+
+
+def _same_item(item: Any, number: int, applied: Sequence[Any]) -> Any:
+    """The applied item of the same name: the one at the same place may be another's, with another secret."""
+    if isinstance(item, Mapping) and "name" in item:
+        named = (each for each in applied if isinstance(each, Mapping) and each.get("name") == item["name"])
+        return next(named, ABSENT)
+    return applied[number] if number < len(applied) else ABSENT
 
 
 def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Drift:

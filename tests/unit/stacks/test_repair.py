@@ -111,6 +111,11 @@ def test_without_an_own_entry_nothing_is_taken_over() -> None:
         ({"new": SECRET}, {}, {}),
         ([{"v": UNKNOWN}, {"v": SECRET}, 3], [{"v": 1}], [{"v": 1}, {}, 3]),
         ({"l": [SECRET]}, {"l": "text"}, {"l": []}),
+        (
+            [{"name": "new", "value": SECRET}, {"name": "b", "value": SECRET}, {"name": "a", "value": SECRET}],
+            [{"name": "a", "value": "of a"}, {"name": "b", "value": "of b"}],
+            [{"name": "new"}, {"name": "b", "value": "of b"}, {"name": "a", "value": "of a"}],
+        ),
     ],
 )
 def test_what_a_preview_hides_is_as_the_state_has_it(value: Any, applied: Any, found: Any) -> None:
