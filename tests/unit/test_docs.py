@@ -53,7 +53,7 @@ def options_of(task: str) -> set[str]:
     members = sorted(name for name in tasks.ns.task_names if name.startswith(f"{group}."))
     name = task if task in tasks.ns.task_names else members[0]
     words = [word for argument in tasks.ns[name].get_arguments() for word in argument.names]
-    return {f"--{word}" if len(word) > 1 else f"-{word}" for word in words} | {"--target", "--json"}
+    return {f"--{word}" if len(word) > 1 else f"-{word}" for word in words} | {"--target", "--json", "--report"}
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
