@@ -133,7 +133,7 @@ class StackPlan:
         if self.has_changes:
             return "would change"
         since = f" since {self.unchanged_since} (not asked again)" if self.unchanged_since else ""
-        return f"unchanged{since}, outputs are written again" if self.writes_outputs else f"unchanged{since}"
+        return f"unchanged{since}; its outputs are written again" if self.writes_outputs else f"unchanged{since}"
 
 
 @dataclass(frozen=True, kw_only=True)
