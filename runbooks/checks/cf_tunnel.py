@@ -241,7 +241,7 @@ def _route_problem(host: str, path: Json, services: Mapping[str, Json]) -> str:
     if text_at(path, "pathType") not in PATH_TYPES:
         return f"{host}{text_at(path, 'path')} is of path type {text_at(path, 'pathType') or 'none'}"
     if service is None:
-        return f"{host} leads to Service {name or '?'}, which is not there"
+        return f"{host} leads to Service {name or '?'}, which does not exist"
     if text_at(service, "spec", "clusterIP") == "None":
         return f"{host} leads to Service {name}, which is headless"
     if port and port not in [text_at(entry, "name") for entry in dig(service, "spec", "ports") or []]:

@@ -76,7 +76,7 @@ def is_completed(obj: Json) -> Finding:
         cause = {
             "Aborted": "the operator gave up: its errors and the Pod's events say why",
             "Terminating": "it is being deleted, and waits for the operator to take its finalizer away",
-        }.get(state, "the Pod does not get ready: its volume, its image or a Secret of its users is not there")
+        }.get(state, "the Pod does not get ready: its volume, its image or a Secret of its users is missing")
         return failed(COMPLETED, "; ".join([evidence, *errors[-1:]]), cause=cause, next_step=step)
     return passed(COMPLETED, f"{evidence}, {text_at(obj, 'status', 'endpoint')}")
 

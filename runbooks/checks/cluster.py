@@ -113,7 +113,7 @@ def stack_is_deployed(session: Session, service: Service) -> Check:
         stack = session.stack(service)
         if is_deployed(session, stack):
             return passed(STACK_DEPLOYED, stack.reference)
-        evidence = "its state holds nothing" if has_stack(session, stack) else f"there is no stack {stack.reference}"
+        evidence = "its state is empty" if has_stack(session, stack) else f"there is no stack {stack.reference}"
         return failed(STACK_DEPLOYED, evidence, cause="not deployed here", next_step=f"./inv deploy.{service.name}")
 
     return Check(name=STACK_DEPLOYED, look=judge)
@@ -189,7 +189,7 @@ CONTAINER_CAUSES = {
     "CrashLoopBackOff": "its program ends again and again: its log says why",
     "ImagePullBackOff": "its image cannot be pulled: check name and tag, the registry's login, and the node's network",
     "ErrImagePull": "its image cannot be pulled: check name and tag, the registry's login, and the node's network",
-    "CreateContainerConfigError": "a Secret or ConfigMap that it reads, or a key of it, is not there",
+    "CreateContainerConfigError": "a Secret or ConfigMap that it reads, or a key of it, is missing",
     "Unschedulable": "no node takes it: too little CPU or memory, a taint, or a volume that is on another node",
 }
 """Reason → what it means, of the reasons that the kubelet and the scheduler give."""

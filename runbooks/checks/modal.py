@@ -21,7 +21,7 @@ def check_app(run: RunContext, app: str) -> modal.Modal:
     login = run.runner.run(cli.token())
     if not login.ok:
         raise modal.failure(login)
-    findings = [passed("Modal's login is there", "a token that Modal takes")]
+    findings = [passed("Modal's login is there", "a token that Modal accepts")]
     findings += [need_is_there(run, cli, need) for need in needs]
     for finding in findings:
         run.reporter.finding(finding)

@@ -45,7 +45,7 @@ _PHASE_CAUSES = {
     "Cluster has incomplete or invalid image catalog": "the image catalog lacks this major version",
     "Not enough disk space": "a volume is full, and the operator resizes none while it is: enlarge its "
     "PersistentVolumeClaim first, then the size in the stack's config",
-    "Setting up primary": "the first instance is still being made: its volume, or its image, is not there yet",
+    "Setting up primary": "the first instance is still being made: its volume or its image is missing",
 }
 
 

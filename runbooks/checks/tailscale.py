@@ -289,7 +289,7 @@ def all_are_exposed(session: Session, service: Service) -> Check:
         found = exposures(cluster_of(session), service.namespace)
         missing = sorted(set(service.exposed) - {f"{item.kind.word}/{metadata(item.obj)[1]}" for item in found})
         if missing:
-            cause = "annotations or ingressClassName are not what the operator looks for, or the object is not there"
+            cause = "annotations or ingressClassName are not what the operator looks for, or the object does not exist"
             step = f"kubectl -n {service.namespace} get svc,ingress"
             return failed(ALL_EXPOSED, f"not exposed: {', '.join(missing)}", cause=cause, next_step=step)
         return passed(ALL_EXPOSED, ", ".join(sorted(service.exposed)))
@@ -396,7 +396,7 @@ def proxy_is_ready(item: Exposure) -> Finding:
     elif hostname := address_of(item, "hostname"):
         return passed(PROXY_IS_READY, hostname)
     else:
-        cause = f"{NO_CONTROLLER}; it makes no proxy for a backend whose Service or port is not there"
+        cause = f"{NO_CONTROLLER}; it makes no proxy for a backend whose Service or port does not exist"
         evidence = "no hostname in status.loadBalancer.ingress"
     return failed(PROXY_IS_READY, evidence, cause=cause, next_step=item.show)
 

@@ -23,7 +23,7 @@ from runbooks.tools.stack_config import StackFile, full_key
 
 PIN_EXISTS = "its pin in charts.yaml is published"
 FITS = "it renders for the cluster's version"
-HOOKS = "what pulumi leaves out of it"
+HOOKS = "the hooks that pulumi leaves out are known"
 SOURCE = "charts:source"
 USES_CHARTS = "lib.charts"
 PLACEHOLDER = "0123456789abcdef" * 4

@@ -168,7 +168,7 @@ def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
     def refuse(what: str) -> Refused:
         return Refused(
             f"{property_path(path)} of {name.short} is not the place of a secret: {what}",
-            expected="a secret's own path, or one that is not there yet; nothing was set",
+            expected="a secret's own path, or one that does not exist yet; nothing was set",
             next_step=f'mark it with `fn::secret: ""` in environments/{name.short}.yaml, ./inv esc.apply '
             f"{name.short}, then set it",
         )

@@ -438,7 +438,7 @@ def show_draft(session: Session, draft: Draft) -> None:
     if kept:
         reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
     if draft.generated:
-        reporter.line(f"  {draft.generated} secrets without a value get a generated one, as in all of the lab")
+        reporter.line(f"  {draft.generated} secrets without a value get a generated value, as everywhere in the lab")
     for line in draft.differences:
         reporter.quote(f"  {line}")
     reporter.event(

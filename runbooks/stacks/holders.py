@@ -90,7 +90,7 @@ def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> b
     session.reporter.line(
         "this machine cannot tell whether that run is alive; if it is, its changes and the next run's will mix"
     )
-    question = f"Type {stack.service} to remove the lock all the same:"
+    question = f"Type {stack.service} to remove the lock anyway:"
     if session.reporter.ask_word(question, stack.service):
         return True
     raise NotApproved(

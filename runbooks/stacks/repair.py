@@ -44,7 +44,7 @@ HOLDERS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """An object that has to be put back, and with what."""
+    """An object that must be put back, with the data to do so."""
 
     change: Change
     """The shown change from the cluster's object to the wanted one; secrets are hidden."""

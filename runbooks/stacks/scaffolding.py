@@ -75,7 +75,7 @@ def read_project(
     about = (about or f"{name}, on the tailnet").strip().removesuffix(".")
     if not IMAGE.fullmatch(image):
         raise Usage(
-            f"{image!r} is not a valid image: it needs a version, and `latest` is none",
+            f"{image!r} is not a valid image: it needs a version, and `latest` is not one",
             expected=f"such as {ANY_IMAGE}, at most 110 characters",
         )
     if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) not in PORTS:

@@ -81,7 +81,7 @@ UNKNOWN_KIND = (
     "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
 )
 
-STOPPED = ("an update that completes", "./inv deploy.{service} goes on from there")
+STOPPED = ("an update that completes", "./inv deploy.{service} continues from there")
 
 BEHIND_THE_API_SERVER = (
     KnownFailure(
@@ -90,7 +90,7 @@ BEHIND_THE_API_SERVER = (
         ToolFailed,
         "{object} of {service} was refused: the API server cannot ask the admission webhook {webhook}: {why}",
         "a webhook whose Service (NAME.NAMESPACE.svc) has ready pods and whose certificate the API server trusts",
-        "kubectl get pods,endpointslices in that namespace; mend or remove what brought the webhook (kubectl get "
+        "kubectl get pods,endpointslices in that namespace; repair or remove the owner of the webhook (kubectl get "
         "validatingwebhookconfigurations,mutatingwebhookconfigurations shows it), then ./inv deploy.{service}",
     ),
     KnownFailure(
@@ -112,9 +112,9 @@ BEHIND_THE_API_SERVER = (
         RESOURCE + r"(?:object is being deleted: namespaces \"(?P<namespace>[^\"]+)\" already exists"
         r"|unable to create new content in namespace (?P<other>\S+) because it is being terminated)",
         ToolFailed,
-        "{object} of {service} cannot be created: its namespace is being deleted and is not gone yet",
-        "a namespace that is there, or one that is gone",
-        "kubectl get namespace -o yaml shows in its conditions what holds it; wait, then ./inv deploy.{service}",
+        "{object} of {service} cannot be created: its namespace is still being deleted",
+        "a namespace that exists, or one whose deletion has finished",
+        "kubectl get namespace -o yaml shows in its conditions what blocks it; wait, then ./inv deploy.{service}",
     ),
     KnownFailure(
         RESOURCE + r"exceeded quota: (?P<quota>[^,\n]+), (?P<why>requested: [^\n]+)",
@@ -154,7 +154,7 @@ BEHIND_THE_API_SERVER = (
         ToolFailed,
         "an aggregated API of the cluster does not answer, so not all kinds are known: {rest}",
         "every APIService to be Available",
-        "kubectl get apiservices shows which one is not; mend or remove it, then ./inv preview.{service}",
+        "kubectl get apiservices shows which one is not; repair or remove it, then ./inv preview.{service}",
     ),
 )
 """Failures behind an API server that itself answers. They are tried first, as they quote other failures."""
@@ -165,13 +165,13 @@ KNOWN = (
         r"no stack named '(?P<stack>[^']*)' found",
         NotFound,
         "there is no stack {stack!r} of {service} on this backend",
-        "a stack that was created once; no task but stack.init creates one, so that a typo cannot",
+        "a stack that was created once; only stack.init creates one, so that a typo cannot",
         "./inv stack.init {service}",
     ),
     KnownFailure(
         r"incorrect passphrase",
         Usage,
-        "the passphrase does not fit the stack of {service}",
+        "the passphrase is not the one of the stack of {service}",
         "the passphrase the stack was created with",
         "correct passphrase_file of the target in targets.yaml, then ./inv doctor",
     ),
@@ -195,7 +195,7 @@ KNOWN = (
         Refused,
         "another run holds the stack of {service}: {holder}, process {pid}, since {since}",
         "a stack that no other run is changing; wait for that run",
-        "./inv cancel.{service} looks whether that process is still running",
+        "./inv cancel.{service} checks whether that process is still running",
     ),
     KnownFailure(
         r"Another update is currently in progress|\[409\] Conflict",
@@ -210,7 +210,7 @@ KNOWN = (
         ToolFailed,
         "the update of {service} lost its stack: it was cancelled from elsewhere, or silent for minutes",
         "an update that completes",
-        "./inv cancel.{service} settles what is unknown, then ./inv deploy.{service} goes on",
+        "./inv cancel.{service} settles what is unknown, then ./inv deploy.{service} continues",
     ),
     KnownFailure(
         r"does not support (?:Pulumi ESC|environments)",
@@ -317,7 +317,7 @@ KNOWN = (
         r" \"scale\"[^\n]*\.spec\.replicas",
         ToolFailed,
         "an autoscaler ({manager}) sets the replicas of {object} of {service}, and the program sets them too",
-        "one of the two: what is taken back, an autoscaler sets again",
+        "only one of the two: an autoscaler would change the replicas again",
         "leave `replicas` out of the program, or remove the autoscaler; then ./inv preview.{service}",
     ),
     KnownFailure(
@@ -325,9 +325,9 @@ KNOWN = (
         r"server reported that \"(?P<object>[^\"]+)\" failed[^\n]*: Server-[Ss]ide [Aa]pply field conflict detected"
         r".*?(?P<holders>conflicts? with \"[^\"]+\".*?)(?:\n\s*\n|\s*$)",
         FieldConflict,
-        "another field manager changed {object} of {service} and holds what the program sets: {holders}",
+        "another field manager changed {object} of {service} and owns fields that the program sets: {holders}",
         "fields that the stack's own field manager holds",
-        "./inv repair.{service} shows who holds what, asks, takes it back and applies the program",
+        "./inv repair.{service} shows the owners, asks, takes the fields back and applies the program",
     ),
     KnownFailure(r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"", *UNKNOWN_KIND),
     # The same of an object that comes out of a chart, from a provider before 4.32.
@@ -337,7 +337,7 @@ KNOWN = (
         ToolFailed,
         "the Postgres server has a {kind} {name} already, and the stack of {service} does not manage it",
         "a {kind} that this stack created, or none of that name",
-        "if it is of this service, `pulumi import` it by its name; if not, use another name",
+        "if it belongs to this service, `pulumi import` it by its name; if not, use another name",
     ),
     KnownFailure(
         r"pq: (?P<why>(?:role \"[^\"]+\" cannot be dropped because some objects depend on it"
@@ -351,7 +351,7 @@ KNOWN = (
         r"pq: (?P<why>permission denied to create extension \"[^\"]+\"|must be owner of extension [^\s:]+"
         r"|\S+ must be loaded via shared_preload_libraries)",
         ToolFailed,
-        "Postgres did not take an extension of {service}: {why}",
+        "Postgres did not create an extension of {service}: {why}",
         "a superuser that creates and updates extensions, and every library that one needs preloaded",
         "let the superuser run it once in psql, or set image and shared_preload_libraries of the Postgres stack",
     ),
@@ -365,9 +365,9 @@ KNOWN = (
     KnownFailure(
         r"resource \"(?P<urn>[^\"]+)\" cannot be deleted\s+because it is protected",
         Refused,
-        "the change would delete what is protected: {urn}",
+        "the change would delete a protected resource: {urn}",
         "a change that keeps it",
-        "look at ./inv preview.{service} --diff; only if you mean it, turn its protection off in the config first",
+        "see ./inv preview.{service} --diff; if the deletion is intended, turn its protection off in the config first",
     ),
     KnownFailure(
         r"password authentication failed for user \"(?P<user>[^\"]+)\"",
@@ -381,7 +381,7 @@ KNOWN = (
         r"(?P<why>sorry, too many clients already|remaining connection slots [^:\n]*|SSL is not enabled on the server"
         r"|database \"[^\"]+\" does not exist|the database system is [^:\n]*)",
         ToolFailed,
-        "the Postgres server at {host} answers and does not let the provider of {service} in: {why}",
+        "the Postgres server at {host} answers but refuses the provider of {service}: {why}",
         "a server with free connections that is up, and an sslmode that it offers",
         "./inv verify.postgres",
     ),
@@ -428,7 +428,7 @@ KNOWN = (
         r"(?:error downloading provider [^:\n]*: )?(?:failed to download plugin: [^:\n]*: )?(?P<why>[^\n]*)",
         ToolFailed,
         "pulumi could not download the plugin {name}{rest}, which {service} needs: {why}",
-        "the plugin in pulumi's plugin folder or on PATH, or a network that leads to it",
+        "the plugin in pulumi's plugin folder or on PATH, or a network that reaches its source",
         "pulumi plugin install resource {name}{rest}, on a network; ./inv doctor shows where pulumi looks",
     ),
     KnownFailure(
@@ -443,7 +443,7 @@ KNOWN = (
         UNREACHABLE,
         ToolFailed,
         "{url} did not answer pulumi: {why}",
-        "the backend, or whatever is at that address, to be up, and a network that leads to it",
+        "the backend or other server at that address to run, and a network that reaches it",
         "./inv doctor, then the same command again",
     ),
     KnownFailure(
@@ -457,7 +457,7 @@ KNOWN = (
     KnownFailure(
         r"(?:timed out waiting|context deadline exceeded)(?P<rest>[^\n]*)",
         ToolFailed,
-        "something of {service} did not become ready in time{rest}",
+        "an object of {service} did not become ready in time{rest}",
         "its pods, CustomResourceDefinitions and operator to be healthy",
         "kubectl get all in its namespace; ./inv preview.{service} --diff shows what is pending",
     ),

@@ -213,7 +213,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         line = f":{mark.line + 1}" if mark is not None else ""
         raise Refused(f"{path}{line} is not YAML", expected="a kubeconfig file") from None
     if not isinstance(config, dict):
-        raise Refused(f"{path} is empty or no kubeconfig", expected="a kubeconfig file with contexts")
+        raise Refused(f"{path} is empty or not a kubeconfig", expected="a kubeconfig file with contexts")
     return config
 
 

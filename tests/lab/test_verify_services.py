@@ -97,7 +97,7 @@ BREAKS: dict[str, tuple[Callable[[Checkout], AbstractContextManager[None]], tupl
     ),
     "a public ingress that leads nowhere": (
         lambda checkout: checkout.changed(backend_patch("gone"), backend_patch("n8n-main")),
-        ("cf-tunnel", "n8n"), cf_tunnel.ROUTED, "Service gone, which is not there",
+        ("cf-tunnel", "n8n"), cf_tunnel.ROUTED, "Service gone, which does not exist",
     ),
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ UNROUTED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no paths": (ingress() | {"spec": {"rules": [{"host": "a.example.org"}]}}, service(), "has no path"),
     "no rule": (ingress() | {"spec": {}}, service(), "it has no rule"),
     "exact": (ingress(path(pathType="Exact")), service(), "of path type Exact"),
-    "no service": (ingress(), service("other"), "Service web, which is not there"),
+    "no service": (ingress(), service("other"), "Service web, which does not exist"),
     "headless": (ingress(), service(clusterIP="None"), "headless"),
     "no port": (ingress(path(backend=NAMED)), service(ports=[{"name": "grpc"}]), "no such port"),
 }

@@ -476,7 +476,7 @@ def test_an_app_is_verified_up_to_its_answer(app: Repo) -> None:
 
 GENERIC: dict[str, tuple[Callable[[Repo], None], str, str]] = {
     "previewed only": (lambda repo: repo.has_stacks("app", state='{"checkpoint": {"latest": {}}}'), STACK_DEPLOYED,
-        "holds nothing"),
+        "is empty"),
     "nothing runs": (kubectl(["deployments.apps,stat", "=app"], listing()), "everything in its namespace is ready",
         "holds no"),
     "ingress of another class": (lambda repo: ingresses(repo, web(ingress_class="nginx")), tailscale.ALL_EXPOSED,

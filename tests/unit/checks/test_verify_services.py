@@ -421,7 +421,7 @@ BROKEN: dict[str, tuple[str, Callable[[Platform], None], str, str]] = {
     "no connectors": ("cf-tunnel", gives(["deployments.apps", "controlled-cloudflared-connector"], MISSING),
         cf_tunnel.CONNECTORS_READY, "controlled-cloudflared-connector not found"),
     "no route": ("cf-tunnel", gives(["services", "=n8n", "--output"], listing()), cf_tunnel.ROUTED,
-        "Service web, which is not there"),
+        "Service web, which does not exist"),
     "public ingress gone": ("cf-tunnel", gives(["ingresses", "=n8n", "==n8n-webhooks"], MISSING), cf_tunnel.TAKEN_UP,
         "n8n/n8n-webhooks not found"),
     "cannot be listed": ("cf-tunnel", gives(["ingresses", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),

@@ -139,7 +139,7 @@ ANSWERS: list[tuple[str, type[OpsError], str, str]] = [
         'managed by field manager "pulumi-kubernetes-1a2b3c4d" had an apply conflict: Apply failed with 2 conflicts: '
         'conflicts with "kubectl-annotate" using v1:\n- .metadata.annotations.a\n- .metadata.annotations.b\n\n\n',
         FieldConflict,
-        'changed postgresql/pg of app and holds what the program sets: conflicts with "kubectl-annotate" using v1: '
+        'and owns fields that the program sets: conflicts with "kubectl-annotate" using v1: '
         "- .metadata.annotations.a - .metadata.annotations.b",
         "./inv repair.app",
     ),

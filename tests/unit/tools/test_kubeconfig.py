@@ -69,8 +69,8 @@ def test_relative_files_become_absolute(tmp_path: Path) -> None:
         (kubeconfig(server=""), "home", "has no server", "server"),
         (kubeconfig() | {"users": []}, "home", "no credentials", "token"),
         (kubeconfig() | {"contexts": None}, "home", "no context 'home'", "it has none"),
-        ("", "home", "empty or no kubeconfig", "contexts"),
-        ("just text", "home", "empty or no kubeconfig", "contexts"),
+        ("", "home", "empty or not a kubeconfig", "contexts"),
+        ("just text", "home", "empty or not a kubeconfig", "contexts"),
     ],
 )
 def test_what_is_missing_is_refused_with_both_sides(
