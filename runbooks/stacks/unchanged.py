@@ -303,7 +303,7 @@ def _reasons_in_state(session: Session, export: Export, record: Record) -> Itera
     if _has_charts(export):
         yield from _unpinned(session.root / "charts.yaml", record)
         if not record.reads.cluster or record.reads.cluster != _cluster_of_charts(session):
-            yield "the version or the kinds of the cluster changed, which its charts may ask for"
+            yield "its charts may ask for the cluster's version and kinds, which changed or are not on record"
 
 
 def _has_charts(export: Export) -> bool:
