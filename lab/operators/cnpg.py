@@ -1,6 +1,6 @@
 """CNPG Clusters: runs a real PostgreSQL server for each, and makes the objects that the operator would make.
 
-Works only while the operator's Deployment in the cluster is available, as in real life; a server that is there keeps
+Works only while the operator's Deployment in the cluster is available, as in real life; an existing server keeps
 running without it. Replicas are objects only: one server a Cluster.
 """
 

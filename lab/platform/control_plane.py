@@ -47,7 +47,7 @@ CONTROLLERS = """
     persistentvolumeclaim-protection pod-garbage-collector replicaset replicationcontroller resourcequota
     root-ca-certificate-publisher serviceaccount serviceaccount-token statefulset ttl-after-finished
 """
-"""What moves the objects of a platform. Left out: nodes' health and addresses, certificates, autoscaling, attaching."""
+"""The needed controllers. Left out: nodes' health and addresses, certificates, autoscaling, attaching of volumes."""
 
 LEAN = {"GOGC": "50", "GOMAXPROCS": str(min(4, os.cpu_count() or 1))}
 """Go's collector runs twice as often: about a third less memory for a few per cent of CPU."""

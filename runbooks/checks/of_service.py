@@ -113,7 +113,7 @@ def controlled_by(service: str, cluster: Cluster) -> list[str]:
 
 
 def refuse_while_needed(session: Session, service: Service) -> None:
-    """Raise `Refused` while a service that needs this one still has something deployed."""
+    """Raise `Refused` while a service that needs this one is still deployed."""
     standing = []
     for consumer in consumers(service.name, session.services):
         stack = session.stack(consumer)

@@ -61,7 +61,7 @@ class Check:
     look: Callable[[], Finding]
     deciding: bool = True
     continue_on_failure: bool = False
-    """The checks after it are tried all the same when it fails."""
+    """Whether the checks after it are tried even if it fails."""
     patience: float = 0.0
     """Seconds for which a failed check is repeated, as controllers need time to act."""
 

@@ -121,7 +121,7 @@ class SignalRelay:
 
 
 class _Callback:
-    """A callback that is not called again once it has raised: the child runs to its end all the same."""
+    """Wraps a callback. Once it has raised it is not called again, and the child still runs to its end."""
 
     def __init__(self, call: Callable[..., None]) -> None:
         self._call = call

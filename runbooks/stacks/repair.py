@@ -31,7 +31,7 @@ from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource
 from runbooks.tools.secret_values import unwrapped
 
 GONE = "it is gone"
-EMPTY = "it is gone, and would be created again, empty: its data does not come back"
+EMPTY = "it is gone and would be created again, but its data does not come back"
 """Destructive: the user chooses between this and a backup."""
 KEY_CHANGED = re.compile(r"\]\.[^.\[\]]+$")
 """Matches the path of a property of a list item, which may be the item's key."""

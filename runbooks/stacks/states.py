@@ -109,7 +109,7 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
 def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:
     """Register every secret of the stack's config and state with the masker. Raises the error for pulumi's failure.
 
-    What bound environments provide is registered when they are opened.
+    The values of bound environments are registered when they are opened.
     """
     _register_config(session, stack, file)
     path = state_file(session, stack)

@@ -35,7 +35,7 @@ class Stuck:
     objects: tuple[str, ...] = ()
     """The objects that wait for a finalizer to be removed, each with its finalizer."""
     is_api: bool = False
-    """An API of the cluster does not answer: then no namespace is ever deleted."""
+    """Whether an API of the cluster does not answer, as then no namespace is ever deleted."""
 
     @property
     def cause(self) -> str:
