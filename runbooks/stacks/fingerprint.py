@@ -92,7 +92,7 @@ def hash_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted({found for each in paths for found in _files_in(each)}):
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        digest.update(f"{path}\0{content}\0".encode())
+        digest.update(f"{path}\0{content}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -97,9 +97,12 @@ def read_reads(path: Path) -> Reads:
 def _hash_read(path: str) -> str:
     """The hash of a folder's names or of a file's content."""
     found = Path(path)
-    if found.is_dir():
-        return hash_text("\n".join(sorted(each.name for each in found.iterdir() if each.name != "__pycache__")))
-    return hash_files([found])
+    try:
+        if found.is_dir():
+            return hash_text("\n".join(sorted(each.name for each in found.iterdir() if each.name != "__pycache__")))
+        return hash_files([found])
+    except OSError as error:  # the program may have handled the same error
+        return f"unreadable: {error.errno}"
 
 
 def _reads_parts(session: Session, stack: Stack, reads: Reads) -> dict[str, str]:

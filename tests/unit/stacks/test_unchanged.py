@@ -216,6 +216,12 @@ def test_an_edit_between_the_reading_of_the_inputs_and_the_preview_is_not_record
     assert read_record(session, session.stack(app)) is None
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "\udcff", "a\0b"])
+def test_a_name_that_no_file_can_have_is_hashed_all_the_same(session: ScriptedSession, name: str) -> None:
+    record(session, replace(COMPLETE, files=(str(session.root / "pulumi" / name),)))
+    assert reasons(session) == []
+
+
 def test_what_a_chart_ignores_belongs_to_it(session: ScriptedSession) -> None:
     folder = session.root / "charts" / "some"
     folder.mkdir(parents=True)
