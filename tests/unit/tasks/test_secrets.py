@@ -107,7 +107,7 @@ def test_a_generated_value_is_32_letters_and_digits_and_new_each_time(repo: Repo
 
 
 def test_a_secret_of_another_system_is_not_generated(repo: Repo) -> None:
-    with pytest.raises(Usage, match="made-up"):
+    with pytest.raises(Usage, match="generated"):
         run(repo, "tailscale", "TS_CLIENT_ID", generate=True)
     assert repo.calls("pulumi") == []
 
