@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -56,6 +57,16 @@ def raise_first(reporter: Reporter, failures: Sequence[BaseException]) -> None:
             reporter.advice(error.beside("also failed: "))
     if failures:
         raise failures[0]
+
+
+@contextlib.contextmanager
+def report_others(reporter: Reporter, failures: Sequence[BaseException]) -> Iterator[None]:
+    """Report those `failures` that are not the one with which the block ends, also of work that it did not wait for."""
+    try:
+        yield
+    except BaseException as error:
+        raise_first(reporter, [error, *(each for each in failures if each is not error)])
+        raise
 
 
 def work_in_order(

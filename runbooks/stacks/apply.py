@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from runbooks.core.errors import NotApproved, OperatorMissing, Refused
-from runbooks.core.parallel import SIDE_BY_SIDE, results_of, side_by_side, work_in_order, workers
+from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, work_in_order, workers
 from runbooks.core.reporter import Step
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import fingerprint_of
@@ -160,10 +159,10 @@ def _apply_wave(
     needs = {name: [need for need in session.service(name).needs if need in plans] for name in plans}
     read_by_others = {name for service in plans for name in session.service(service).reads_outputs_of}
     deferred: set[str] = set()
-    stopped = threading.Event()
+    failures: list[BaseException] = []
 
     def work(name: str) -> None:
-        if stopped.is_set():
+        if failures:
             return
         try:
             if _is_deferred(session, plans[name], run, deferred.intersection(needs[name])):
@@ -174,8 +173,8 @@ def _apply_wave(
                     await_producer(session, name)
             else:
                 run.unchanged.append(name)
-        except BaseException:
-            stopped.set()
+        except BaseException as error:
+            failures.append(error)
             raise
 
     def note(operation: str) -> None:
@@ -183,13 +182,16 @@ def _apply_wave(
             step.note(operation)
 
     steps: list[Step | None] = []
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="stack") as pool:
+    with (
+        report_others(session.reporter, failures),
+        ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="stack") as pool,
+    ):
         finished = work_in_order(pool, [[plan.service for plan in layer] for layer in layers], needs, work)
         for layer in layers:
             changing = [session.service(plan.service) for plan in layer if plan.is_applied]
             with session.reporter.step(title("apply", changing)) if changing else contextlib.nullcontext() as step:
                 steps.append(step)
-                results_of(session.reporter, next(finished))
+                list(map(Future.result, next(finished)))
     return [plan for name, plan in plans.items() if name in deferred]
 
 

@@ -251,6 +251,23 @@ def test_first_failure_lets_running_stacks_finish_and_starts_nothing_new(tmp_pat
     assert summary["again"] == "./inv deploy.db"
 
 
+def test_a_stack_of_a_later_layer_that_fails_meanwhile_is_reported_too(tmp_path: Path) -> None:
+    both_run = threading.Barrier(2, timeout=20)
+    broken = {
+        name: applied(name, exit_code=1, stderr=f"error: incorrect passphrase of {name}\n", does=both_run.wait)
+        for name in ("op", "db")
+    }
+    broken["op"] = replace(broken["op"], stderr="error: no stack named 'mx' found\n")
+    session = ScriptedSession(tmp_path, three(up__op=broken["op"], up__db=broken["db"]), answers=["y"])
+    session.services = tuple(replace(each, needs=("net",)) if each.name == "db" else each for each in TREE)
+    plan = preview.plan_run(session, layers({"net", "op", "db"}, session.services))
+    apply.approve(session, plan, yes=False, again="./inv deploy.db")
+    with pytest.raises(OpsError, match="no stack"):
+        apply.apply_run(session, plan, yes=False, again="./inv deploy.db")
+    assert {*session.reporter.events[-1]["failed"]} == {"op", "db"}
+    assert "passphrase" in session.reporter.text
+
+
 def test_failing_preview_stops_before_any_approval(tmp_path: Path) -> None:
     broken = (6, "", "error: no stack named 'mx' found\n")
     session = ScriptedSession(tmp_path, three(preview__op=broken))
