@@ -57,6 +57,7 @@ def checks(*, fix: bool) -> list[Command]:
     scripts = {
         "tables and versions": "write_tables.py",
         "the drawing of the platform": "draw_platform.py",
+        "the pictures of runs": "draw_runs.py",
         CHANGELOG: "write_changelog.py",
     }
     commands += [tool("python", f"scripts/{script}", "--check", title=title) for title, script in scripts.items()]
