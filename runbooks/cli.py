@@ -22,7 +22,7 @@ from typing import Any
 from invoke import Collection, Exit, Program
 from invoke.completion.complete import print_completion_script
 from invoke.exceptions import ParseError
-from invoke.parser import Argument
+from invoke.parser import Argument, Parser, ParserContext
 from invoke.terminals import pty_size
 from invoke.util import enable_logging
 
@@ -112,6 +112,18 @@ class OpsProgram(Program):
         if self.args["print-completion-script"].value:
             print_completion(self.args["print-completion-script"].value)
             raise Exit
+
+    def _make_parser(self) -> Parser:
+        """A parser of the tasks that are named: invoke would read and copy the options of thousands of others."""
+        if self.args.complete.value:
+            return super()._make_parser()
+        words = {word for word in [*self.core.unparsed, str(self.args.help.value or "")] if "_" not in word}
+        contexts = []
+        for word in words:
+            with contextlib.suppress(KeyError, ValueError):  # not a task, or a group without a task of its own
+                task = self.collection[word]
+                contexts.append(ParserContext(name=word, args=task.get_arguments()))
+        return Parser(initial=self.initial_context, contexts=contexts)
 
     def parse_cleanup(self) -> None:
         if self.args.dry.value:

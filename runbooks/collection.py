@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Sequence, ValuesView
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
 from invoke import Collection, Context, Task
+from invoke.util import Lexicon
 
 from runbooks.services import SERVICES
 from runbooks.stacks.service import Service
@@ -32,19 +33,40 @@ def each_service(
     tasks' options and help; `{service}` in the first line of the docstring is replaced by the service's name.
     """
 
+    names = tuple(service.name for service in services)
+
     def mark(body: Marked) -> Marked:
-        targets: list[tuple[str, tuple[str, ...]]] = [(service.name, (service.name,)) for service in services]
-        if everything:
-            targets.append((ALL, tuple(service.name for service in services)))
-        if changed:
-            targets.append((CHANGED, ()))
-        body.__dict__["tasks"] = [_task_for(body, name, names) for name, names in targets]
+        body.__dict__["targets"] = (*names, *([ALL] if everything else []), *([CHANGED] if changed else []))
         return body
 
     return mark
 
 
-def _task_for(body: Body, name: str, names: tuple[str, ...]) -> Task[Any]:
+class TasksByName(Lexicon):
+    """The tasks of a group. One that exists for a service is made when it is looked up: of each service there are ten.
+
+    Until then its value is the function that makes it.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        found = super().__getitem__(name)  # type: ignore[no-untyped-call]
+        if not isinstance(found, Task):
+            self[name] = found = found(name)
+        return found
+
+    def values(self) -> Any:
+        return ValuesView(self)
+
+    def items(self) -> Any:
+        return ItemsView(self)
+
+
+def task_for(body: Body, name: str) -> Task[Any]:
+    """The task of that name of a function that `each_service` marked."""
+    targets: tuple[str, ...] = body.__dict__["targets"]
+    services = tuple(each for each in targets if each not in {ALL, CHANGED})
+    names = {ALL: services, CHANGED: ()}.get(name, (name,))
+
     @functools.wraps(body)
     def run(c: Context, **options: Any) -> Any:
         return body(c, names, **options)
@@ -71,16 +93,6 @@ def command_again(c: Context, task: str, *options: str) -> str:
     return " ".join(word for word in ("./inv", *target, task, *options) if word)
 
 
-def tasks_of(module: ModuleType) -> Iterator[Task[Any]]:
-    """The module's own tasks, in the order they were written: `@task` functions and what `each_service` made."""
-    for value in vars(module).values():
-        if isinstance(value, Task):
-            if value.body.__module__ == module.__name__:
-                yield value
-        elif inspect.isfunction(value) and value.__module__ == module.__name__:
-            yield from value.__dict__.get("tasks", ())
-
-
 def build(
     *, alone: Iterable[ModuleType], groups: Iterable[ModuleType], wrap: Callable[[Body], Body], options: dict[str, Any]
 ) -> Collection:
@@ -93,6 +105,7 @@ def build(
         _add(root, module, wrap)
     for module in groups:
         group = Collection(module.__name__.rpartition(".")[2])
+        group.tasks = TasksByName()  # type: ignore[no-untyped-call]
         _add(group, module, wrap)
         root.add_collection(group)
     root.configure({"ops": options})
@@ -100,11 +113,22 @@ def build(
 
 
 def _add(collection: Collection, module: ModuleType, wrap: Callable[[Body], Body]) -> None:
-    for task in tasks_of(module):
+    """Add the module's own tasks, in the order they were written: `@task` functions and marked ones."""
+
+    def wrapped(task: Task[Any]) -> Task[Any]:
         # A copy, so that the module's own task still raises: callers in Python need the error itself.
         shown = copy.copy(task)
         shown.body = wrap(task.body)
-        collection.add_task(shown)
+        return shown
+
+    for value in vars(module).values():
+        if isinstance(value, Task):
+            if value.body.__module__ == module.__name__:
+                collection.add_task(wrapped(value))
+        elif inspect.isfunction(value) and value.__module__ == module.__name__ and "targets" in value.__dict__:
+            make = functools.partial(lambda body, name: wrapped(task_for(body, name)), value)
+            for name in value.__dict__["targets"]:
+                collection.tasks[name] = make
 
 
 @dataclass(frozen=True, kw_only=True)

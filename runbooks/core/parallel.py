@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from graphlib import TopologicalSorter
+from queue import SimpleQueue
 from typing import TypeVar
 
 from runbooks.core.errors import OpsError, Usage
@@ -82,22 +83,20 @@ def work_in_order(
     Work on an item starts as soon as everything it needs is done, not when a whole layer is. An item that needs a
     failed one never starts, so do not ask for a layer after a failure. With `keep_going` it starts nevertheless.
     """
-    order = [item for layer in layers for item in layer]
+    order = {item: number for number, item in enumerate(item for layer in layers for item in layer)}
     sorter = TopologicalSorter({item: needs.get(item, ()) for item in order})
     sorter.prepare()
     started: dict[Node, Future[Result]] = {}
-    running: dict[Future[Result], Node] = {}
+    finished: SimpleQueue[Node] = SimpleQueue()
     for layer in layers:
         while True:
-            for future in [future for future in running if future.done()]:
-                item = running.pop(future)
-                if keep_going or future.exception() is None:
-                    sorter.done(item)
             # In the order of the layers, so that of two ready items the earlier one starts first.
-            for item in sorted(sorter.get_ready(), key=order.index):
-                future = started[item] = pool.submit(work, item)
-                running[future] = item
+            for item in sorted(sorter.get_ready(), key=order.__getitem__):
+                started[item] = pool.submit(work, item)
+                started[item].add_done_callback(lambda _, done=item: finished.put(done))  # type: ignore[misc]
             if all(item in started and started[item].done() for item in layer):
                 break
-            wait(running, return_when=FIRST_COMPLETED)
+            item = finished.get()
+            if keep_going or started[item].exception() is None:
+                sorter.done(item)
         yield [started[item] for item in layer]

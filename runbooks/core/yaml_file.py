@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ from ruamel.yaml.scalarstring import ScalarString
 from runbooks.core.errors import Usage
 from runbooks.core.files import write_atomically
 from runbooks.core.names import nearest
+
+_readers = threading.local()
+"""Of each thread one reader that is used again: making it takes as long as reading a stack config."""
 
 
 def round_trip() -> YAML:
@@ -130,8 +134,9 @@ def _decoded(path: Path, raw: bytes) -> str:
 def parse(path: Path, raw: bytes) -> Any:
     """The document in `raw`, with positions and comments; `path` is for messages only."""
     text = _decoded(path, raw)
+    reader = _readers.__dict__.pop("reader", None) or round_trip()
     try:
-        return round_trip().load(text)
+        document = reader.load(text)
     except DuplicateKeyError as error:
         raise Usage(
             f"{path}:{_line(error)}: a key stands twice: {_first_line(error)}", expected="each key once"
@@ -140,6 +145,9 @@ def parse(path: Path, raw: bytes) -> Any:
         raise Usage(f"{path}:{_line(error)}: not YAML: {_first_line(error)}", expected="well-formed YAML") from error
     except YAMLError as error:
         raise Usage(f"{path}: not YAML: {str(error).splitlines()[0]}", expected="well-formed YAML") from error
+    if "%YAML" not in text:  # which would hold for the next text too
+        _readers.reader = reader
+    return document
 
 
 def expand_aliases(document: Any) -> None:

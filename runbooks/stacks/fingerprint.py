@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from runbooks.stacks import environments, states
 from runbooks.stacks.guard import read_settings
@@ -22,12 +24,34 @@ from runbooks.tools.stack import Stack
 
 STACK_CONFIG = re.compile(r"^Pulumi\..+\.yaml$")
 
+Answer = TypeVar("Answer")
 
-def fingerprint_of(session: Session, service: Service) -> dict[str, str]:
-    """Read everything that determines the plan of the service's stack, again at each call: part → hash."""
+
+class Once:
+    """Reads what many stacks share, such as the library's files, once while a run is planned.
+
+    It belongs to one planning pass: what is compared before an apply is read again.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[Hashable, Any] = {}
+
+    def read(self, what: Hashable, how: Callable[[], Answer]) -> Answer:
+        """Return what `how` returned when `what` was first read."""
+        if what not in self._answers:  # two threads may both read it: the answers are the same
+            self._answers[what] = how()
+        answer: Answer = self._answers[what]
+        return answer
+
+
+def fingerprint_of(session: Session, service: Service, once: Once | None = None) -> dict[str, str]:
+    """Read everything that determines the plan of the service's stack, again at each call: part → hash.
+
+    With `once`, what other stacks share is what it was in this planning pass.
+    """
     stack = session.stack(service)
     settings, state = read_settings(session, stack), states.state_file(session, stack)
-    parts = files_of(session, stack) | {
+    parts = files_of(session, stack, once) | {
         "pulumi": f"{session.tools.pulumi} {session.tools.pulumi_version}",
         "target": f"{session.target.backend} {stack.reference} {session.target.cluster_uid}",
         "state": hash_files([state]) if state else states.clear_state(session, stack).digest,
@@ -44,15 +68,16 @@ def fingerprint_of(session: Session, service: Service) -> dict[str, str]:
     return parts
 
 
-def files_of(session: Session, stack: Stack) -> dict[str, str]:
+def files_of(session: Session, stack: Stack, once: Once | None = None) -> dict[str, str]:
     """The parts that are files of this repository, or of a folder of charts."""
-    root, charts = session.root, charts_folder(session, stack)
+    root, charts, once = session.root, charts_folder(session, stack), once or Once()
+    library = once.read("library", lambda: hash_files([root / "pulumi" / "lib", root / "charts.yaml"]))
     parts = {
-        "program files": hash_files([stack.folder, root / "pulumi" / "lib", root / "charts.yaml"]),
+        "program files": hash_text(f"{hash_files([stack.folder])} {library}"),
         "settings": hash_files([stack.settings_file]),
-        "provider versions": hash_files([root / "uv.lock"]),
+        "provider versions": once.read("uv.lock", lambda: hash_files([root / "uv.lock"])),
     }
-    return parts | ({"charts": hash_files([charts])} if charts else {})
+    return parts | ({"charts": once.read(("charts", charts), lambda: hash_files([charts]))} if charts else {})
 
 
 def charts_folder(session: Session, stack: Stack) -> Path | None:
@@ -100,8 +125,10 @@ def _files_in(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    for found in path.rglob("*"):
-        parts = [part for part in found.relative_to(path).parts if part != ".helmignore"]
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if found.is_file() and not hidden and found.suffix != ".pyc" and not STACK_CONFIG.match(found.name):
-            yield found
+    for folder, inner, names in os.walk(path):
+        inner[:] = [name for name in inner if not name.startswith(".") and name != "__pycache__"]
+        for name in names:
+            # Helm leaves out what its ignore file says.
+            hidden = name.startswith(".") and name != ".helmignore"
+            if not hidden and not name.endswith(".pyc") and not STACK_CONFIG.match(name):
+                yield Path(folder, name)

@@ -14,7 +14,7 @@ from runbooks.core.errors import NotFound, OpsError, Usage
 from runbooks.core.files import Unwritable
 from runbooks.core.parallel import processors, results_of, work_in_order, workers
 from runbooks.stacks import environments, states
-from runbooks.stacks.fingerprint import files_of, fingerprint_of
+from runbooks.stacks.fingerprint import Once, files_of, fingerprint_of
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
 from runbooks.stacks.preparation import outputs_of, prepare, set_up
@@ -105,6 +105,7 @@ def plan_run(
     planned: list[tuple[StackPlan, ...]] = []
     failures: dict[str, OpsError] = {}
     changing: set[str] = set()
+    once = Once()
     # With `keep_going` a stack waits only for those whose outputs it reads.
     services = {service.name: service for layer in service_layers for service in layer}
     needs = {
@@ -113,7 +114,7 @@ def plan_run(
     }
 
     def work(service: Service) -> StackPlan:
-        plan = plan_stack(session, service, changing=None if fresh else changing)
+        plan = plan_stack(session, service, changing=None if fresh else changing, once=once)
         if plan.has_changes:
             changing.add(service.name)
         return plan
@@ -156,7 +157,9 @@ OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\
 """A warning that the lab leaves out: no registry has the newest providers. `lab.status` shows the lab's versions."""
 
 
-def plan_stack(session: Session, service: Service, *, changing: Collection[str] | None = None) -> StackPlan:
+def plan_stack(
+    session: Session, service: Service, *, changing: Collection[str] | None = None, once: Once | None = None
+) -> StackPlan:
     """Preview one stack, or name the producers it waits for. Raises the error for a failing preview.
 
     With `changing`, the services that this run would change so far, a stack whose inputs are on record as unchanged is
@@ -167,7 +170,7 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
         # Its environment would not open either: it reads the same outputs.
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
-    fingerprint = fingerprint_of(session, service)
+    fingerprint = fingerprint_of(session, service, once)
     pending = states.state_of(session, stack).pending
     if pending:
         session.reporter.advice(
@@ -178,7 +181,7 @@ def plan_stack(session: Session, service: Service, *, changing: Collection[str] 
     reasons: list[str] = []
     if changing is not None:
         producers = [name for name in service.reads_outputs_of if name in changing]
-        reasons = reasons_to_ask(session, stack, fingerprint, record, producers)
+        reasons = reasons_to_ask(session, stack, fingerprint, record, producers, once)
         if record and not reasons:
             writes = not is_last_applied(session, fingerprint, record)
             return StackPlan(stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=writes)

@@ -151,8 +151,9 @@ class Service:
 
 def find(services: Iterable[Service], name: str) -> Service:
     """The service called `name`. Raises `NotFound` with the three nearest names."""
-    by_name = {service.name: service for service in services}
-    return by_name[known("service", name, by_name)]
+    listed = list(services)
+    known("service", name, (service.name for service in listed))
+    return next(service for service in listed if service.name == name)
 
 
 # Their order: what needs what, in layers whose members are independent of each other

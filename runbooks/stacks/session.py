@@ -27,6 +27,9 @@ from runbooks.tools.secret_values import unwrapped
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import secrets_provider_of
 
+MOST_STATES = 128
+"""States that are kept in memory: a large platform has more of them than fit."""
+
 
 @dataclass
 class Known:
@@ -52,9 +55,17 @@ class Known:
         """The lock under which `what` is read, so that threads read it once."""
         return self._locks.setdefault(what, threading.RLock())
 
+    def remember(self, stack: Stack, state: ClearState) -> None:
+        """Keep the state for this run, or until `MOST_STATES` others were read after it."""
+        with self.one_at_a_time("states"):
+            self.states[stack.reference] = state
+            while len(self.states) > MOST_STATES:
+                self.states.pop(next(iter(self.states)))
+
     def forget(self, stack: Stack) -> None:
         """Forget the stack's state, which may have changed, so that it is read again."""
-        self.states.pop(stack.reference, None)
+        with self.one_at_a_time("states"):
+            self.states.pop(stack.reference, None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,8 +102,14 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
             found = ClearState(export=pulumi.read_export(text), digest=hash_text(text))
             # A state file is read each time, which is fast and shows whether it changed.
             if session.target.file_backend is None:
-                session.known.states[stack.reference] = found
+                session.known.remember(stack, found)
         return found
+
+
+def sealed_state(session: Session, stack: Stack) -> pulumi.Export:
+    """The state with its secrets as ciphertext, which needs no key. Raises the error for pulumi's failure."""
+    text = _from_cloud(session, lambda cloud: cloud.export(stack.reference, show_secrets=False))
+    return pulumi.read_export(text or run_pulumi(session, pulumi.stack_export(stack), stack))
 
 
 def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:

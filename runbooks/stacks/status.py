@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from runbooks.core.errors import OpsError
 from runbooks.core.parallel import side_by_side
@@ -12,7 +10,6 @@ from runbooks.stacks import states
 from runbooks.stacks.holders import describe_holders
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, condition, dig, items, metadata
 from runbooks.tools.stack import Stack
 
@@ -43,18 +40,16 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
 
 def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
     """Last update, resources, pending operations and lock. Raises the error for pulumi's failure."""
-    answer = states.run_pulumi(session, pulumi.stack_export(stack), stack)
-    state = pulumi.read_export(answer)
+    state = states.sealed_state(session, stack)
     pending = f"{len(state.pending)}: ./inv cancel.{stack.service}" if state.pending else "none"
-    updated = written_at(pulumi.read_json(answer, "pulumi stack export")) or ABSENT
+    updated = format_time(state.written) or ABSENT
     return updated, str(len(state.own_resources)), pending, describe_holders(session, stack) or "free"
 
 
-def written_at(answer: Mapping[str, Any]) -> str:
-    """`2026-11-24 07:02 UTC` from the manifest of an export; empty for a stack that was never updated."""
-    time = str(((answer.get("deployment") or {}).get("manifest") or {}).get("time") or "")
+def format_time(written: str) -> str:
+    """`2026-11-24 07:02 UTC`; empty for a stack that was never updated."""
     try:
-        when = datetime.fromisoformat(time)
+        when = datetime.fromisoformat(written)
     except ValueError:
         return ""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.year > 1 else ""

@@ -37,6 +37,8 @@ SIGNS = {
 }
 PROPERTY_INDENT = " " * 9
 """Begins each line that shows a property's values."""
+MOST_QUIET = 20
+"""Unchanged stacks that are listed by name; more of them are counted."""
 MOST_LINES = 6
 """Properties of an update that are shown before it is approved."""
 
@@ -66,6 +68,7 @@ def summary_data(plan: RunPlan, *, diff: bool = False, mask: Callable[[str], str
                 "state": stack.state,
                 "waits_for": list(stack.waits_for),
                 "unchanged_since": stack.unchanged_since,
+                "writes_outputs": stack.writes_outputs,
                 "asked_because": list(stack.asked_because),
                 "summary": dict(stack.preview.change_summary) if stack.preview else {},
                 "leftovers": list(stack.leftovers),
@@ -105,7 +108,13 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
     if leftovers:
         lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
         lines += [f"    -- {service:<10} {describe_object(urn)}" for service, urn in leftovers]
-    lines += ["", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in data["stacks"])]
+    quiet = [stack for stack in data["stacks"] if is_quiet(stack)]
+    counted = len(quiet) if len(quiet) > MOST_QUIET else 0
+    named = [stack for stack in data["stacks"] if not (counted and is_quiet(stack))]
+    lines += ["", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in named)]
+    if counted:
+        again = sum(not stack["unchanged_since"] for stack in quiet)
+        lines.append(f"  and {counted} unchanged, of which {again} were asked: --json lists them")
     if any(stack["unchanged_since"] for stack in data["stacks"]):
         lines += [
             "",
@@ -113,6 +122,11 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
         ]
         lines += ["  shows what was changed by hand in the cluster."]
     return lines
+
+
+def is_quiet(stack: Mapping[str, Any]) -> bool:
+    """Whether there is nothing to say of the stack but that it is unchanged."""
+    return not any(stack[fact] for fact in ("changes", "leftovers", "waits_for", "writes_outputs"))
 
 
 def describe_stack(stack: Mapping[str, Any]) -> str:

@@ -9,9 +9,11 @@ cluster is not an input of a preview: `./inv drift.<service>` looks for it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,7 +28,7 @@ from runbooks.core.command import Command
 from runbooks.core.errors import STATE_FOLDER
 from runbooks.core.files import make_folder, write_atomically
 from runbooks.stacks import states
-from runbooks.stacks.fingerprint import charts_folder, hash_files
+from runbooks.stacks.fingerprint import Once, charts_folder, hash_files
 from runbooks.stacks.plan import NO_RECORD
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import hash_text
@@ -34,6 +36,8 @@ from runbooks.tools.pulumi import Export, type_of
 from runbooks.tools.pulumi_home import place_of, plugin_folder, wanted_plugins
 from runbooks.tools.stack import Stack
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Of `safe_load`, in C where PyYAML was built with it."""
 Parts = Mapping[str, str]
 """Name → hash, as a fingerprint has them."""
 RECORDER = Path(__file__).with_name("recorder")
@@ -105,8 +109,9 @@ def _hash_read(path: str) -> str:
         return f"unreadable: {error.errno}"
 
 
-def _reads_parts(session: Session, stack: Stack, reads: Reads) -> dict[str, str]:
+def _reads_parts(session: Session, stack: Stack, reads: Reads, once: Once | None = None) -> dict[str, str]:
     """The parts of a fingerprint that depend on what the program reads, and on what runs it."""
+    once = once or Once()
     environment = session.runner.environment(stack.env)
     names = environment if "*" in reads.variables else reads.variables
     run_folder = str(session.journal.folder)  # files there are new in each run
@@ -115,32 +120,44 @@ def _reads_parts(session: Session, stack: Stack, reads: Reads) -> dict[str, str]
         for name in sorted(names)
         if not SET_BY_PULUMI.match(name)
     }
-    plugins = [place_of(plugin, plugin_folder(session.env), session.env) for plugin in wanted_plugins()]
+    own = f"{stack.folder}{os.sep}"  # no other stack reads these
+    files = [
+        (path, _hash_read(path) if path.startswith(own) else once.read(path, functools.partial(_hash_read, path)))
+        for path in reads.files
+    ]
+    venv = _virtual_environment(stack.folder)
     return {
-        "files it reads": hash_text(json.dumps([(path, _hash_read(path)) for path in reads.files])),
+        "files it reads": hash_text(json.dumps(files)),
         "variables it reads": hash_text(json.dumps(variables, sort_keys=True)),
-        "installed packages": hash_text("\n".join(_packages(stack))),
-        "programs": hash_text("\n".join(_identity(Path(path)) for path in (session.tools.pulumi, *plugins))),
+        "installed packages": once.read(("packages", venv), lambda: _hash_packages(venv)),
+        "programs": once.read("programs", lambda: _hash_programs(session)),
     }
 
 
-def _packages(stack: Stack) -> Iterator[str]:
-    """Name and version of each package in the program's virtual environment, and what else is on its path."""
-    options = _runtime_options(stack.folder / "Pulumi.yaml")
-    venv = (stack.folder / str(options.get("virtualenv") or ".venv")).resolve()
-    yield _identity(venv / "pyvenv.cfg")
-    for folder in sorted(venv.glob("lib*/python*/site-packages")):
-        yield from sorted(found.name for found in folder.glob("*.dist-info"))
-        yield from (f"{path.name} {hash_files([path])}" for path in sorted(folder.glob("*.pth")))
-
-
-def _runtime_options(project: Path) -> Mapping[str, Any]:
+def _virtual_environment(folder: Path) -> Path:
+    """That of the program in the folder, as its `Pulumi.yaml` names it."""
     try:
-        runtime = yaml.safe_load(project.read_text(encoding="utf-8")).get("runtime")
-        options = runtime.get("options")
-    except (OSError, yaml.YAMLError, AttributeError):
-        return {}
-    return options if isinstance(options, dict) else {}
+        text = (folder / "Pulumi.yaml").read_text(encoding="utf-8")
+        name = yaml.load(text, Loader=LOADER)["runtime"]["options"]["virtualenv"]  # noqa: S506 - a safe one
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
+        name = ""
+    return (folder / str(name or ".venv")).resolve()
+
+
+def _hash_packages(venv: Path) -> str:
+    """Of name and version of each package in the virtual environment, and of what else is on its path."""
+    facts = [_identity(venv / "pyvenv.cfg")]
+    for folder in sorted(venv.glob("lib*/python*/site-packages")):
+        facts += sorted(found.name for found in folder.glob("*.dist-info"))
+        facts += [f"{path.name} {hash_files([path])}" for path in sorted(folder.glob("*.pth"))]
+    return hash_text("\n".join(facts))
+
+
+def _hash_programs(session: Session) -> str:
+    """Of pulumi and its plugins; `missing` where there is none."""
+    plugins = [place_of(plugin, plugin_folder(session.env), session.env) for plugin in wanted_plugins()]
+    places = (session.tools.pulumi, *plugins)
+    return hash_text("\n".join(_identity(Path(place)) if place else "missing" for place in places))
 
 
 def _identity(program: Path) -> str:
@@ -259,22 +276,22 @@ def reasons_to_ask(
     fingerprint: Parts,
     record: Record | None,
     changing: Collection[str] = (),
+    once: Once | None = None,
 ) -> list[str]:
     """Why the stack has to be previewed; empty if the record holds. `changing` are its producers that will change."""
+    once = once or Once()
     if record is None:
         return [NO_RECORD]
     if not record.reads.complete:
         return ["what its program reads is not known"]
     reasons = [f"its program asks {what}" for what in record.reads.outside]
-    listed = [session.root / "pulumi", session.root / "charts.yaml", charts_folder(session, stack)]
-    reasons += [
-        f"its program reads {path}"
-        for path in record.reads.files
-        if not any(folder is not None and Path(path).is_relative_to(folder) for folder in listed)
-    ]
-    reasons += _reasons_in_state(session, states.state_of(session, stack), record)
+    charts = charts_folder(session, stack)
+    listed = [session.root / "pulumi", session.root / "charts.yaml", *([charts] if charts else [])]
+    inside = tuple(f"{folder}{os.sep}" for folder in listed)
+    reasons += [f"its program reads {path}" for path in record.reads.files if not f"{path}{os.sep}".startswith(inside)]
+    reasons += _reasons_in_state(session, states.state_of(session, stack), record, once)
     if not reasons:  # one reason is enough for a preview, and hashing costs time
-        now = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, record.reads))
+        now = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, record.reads, once))
         reasons = [f"{name} changed" for name in changed_parts(record.parts, now)]
     return reasons + [f"{name} changes" for name in changing]
 
@@ -292,7 +309,7 @@ ASSETS = re.compile(r"c44067f5952c0a294b673a41bacd8c21|0def7320c3a5731c473e5ecbe
 """Pulumi's signatures of an asset and of an archive: the engine reads their files."""
 
 
-def _reasons_in_state(session: Session, export: Export, record: Record) -> Iterator[str]:
+def _reasons_in_state(session: Session, export: Export, record: Record, once: Once) -> Iterator[str]:
     if export.pending:
         yield "operations of an interrupted update are open"
     for resource in export.resources:
@@ -304,7 +321,9 @@ def _reasons_in_state(session: Session, export: Export, record: Record) -> Itera
         elif ASSETS.search(json.dumps(resource.inputs, default=str)):
             yield f"{kind} has files that pulumi itself reads"
     if _has_charts(export):
-        yield from _unpinned(session.root / "charts.yaml", record)
+        pins = session.root / "charts.yaml"
+        known = str(pins) in record.reads.files
+        yield from once.read(pins, lambda: _unpinned(pins)) if known else ["its chart is not one of charts.yaml"]
         if not record.reads.cluster or record.reads.cluster != _cluster_of_charts(session):
             yield "its charts may ask for the cluster's version and kinds, which changed or are not on record"
 
@@ -328,19 +347,17 @@ def _cluster_of_charts(session: Session) -> str:
         return session.known.cluster_of_charts
 
 
-def _unpinned(pins: Path, record: Record) -> Iterator[str]:
-    """Whether `charts.yaml` gives a chart no exact version, so that its repository may serve another one today."""
-    if str(pins) not in record.reads.files:
-        yield "its chart is not one of charts.yaml"
-        return
+def _unpinned(pins: Path) -> list[str]:
+    """Charts that `charts.yaml` gives no exact version, so that a repository may serve another one today."""
     try:
         entries = yaml.safe_load(pins.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         entries = None
     if not isinstance(entries, dict):
-        yield "charts.yaml cannot be read"
-        return
-    for name, entry in entries.items():
-        version = entry.get("version") if isinstance(entry, dict) else None
-        if not (isinstance(version, str) and EXACT.match(version)):
-            yield f"charts.yaml pins no exact version of {name}"
+        return ["charts.yaml cannot be read"]
+    versions = {name: entry.get("version") if isinstance(entry, dict) else None for name, entry in entries.items()}
+    return [
+        f"charts.yaml pins no exact version of {name}"
+        for name, version in versions.items()
+        if not (isinstance(version, str) and EXACT.match(version))
+    ]

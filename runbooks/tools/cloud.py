@@ -45,7 +45,7 @@ class Cloud:
     url: str
     token: str = field(repr=False)
 
-    def export(self, reference: str) -> str:
+    def export(self, reference: str, *, show_secrets: bool = True) -> str:
         """The text of `stack export --show-secrets`; it is identical as long as the state is the same."""
         secrets: list[dict[str, Any]] = []
 
@@ -54,7 +54,7 @@ class Cloud:
                 secrets.append(item)
             return item
 
-        document = self._request("GET", reference, "export", object_hook=collect)
+        document = self._request("GET", reference, "export", of_secret=collect if show_secrets else None)
         if "deployment" not in document:
             raise NoAnswer("the answer is not a state")
         if secrets and not self._holds_key(reference, document["deployment"].get("secrets_providers") or {}):
@@ -82,9 +82,9 @@ class Cloud:
         reference: str,
         action: str,
         body: str | None = None,
-        object_hook: Callable[[dict[str, Any]], Any] | None = None,
+        of_secret: Callable[[dict[str, Any]], Any] | None = None,
     ) -> Mapping[str, Any]:
-        """The JSON object of the answer. `object_hook` receives, and returns, every object in it."""
+        """The JSON object of the answer. `of_secret` receives, and returns, every object of one that has secrets."""
         stack = "/".join(quote(part, safe="") for part in reference.split("/"))
         request = urllib.request.Request(  # noqa: S310 - the backend of the target, an http(s) URL
             f"{self.url.rstrip('/')}/api/stacks/{stack}/{action}",
@@ -98,7 +98,8 @@ class Cloud:
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                answer = json.loads(response.read(LIMIT), object_hook=object_hook)
+                text = response.read(LIMIT)
+            answer = json.loads(text, object_hook=of_secret if SECRET_SIGNATURE.encode() in text else None)
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"{method} {action}: {error}") from error
         except ValueError:  # its text quotes the token, or the answer

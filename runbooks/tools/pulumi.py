@@ -325,6 +325,8 @@ class Export:
     pending: tuple[tuple[str, str], ...] = ()
     """Operations a killed update left behind, as (`creating`, urn)."""
     outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    written: str = ""
+    """When an update last wrote it, ISO 8601; the year 1 if none did."""
 
     @property
     def own_resources(self) -> tuple[StateResource, ...]:
@@ -558,4 +560,5 @@ def _export(deployment: Mapping[str, Any]) -> Export:
             for item in deployment.get("pending_operations") or ()
         ),
         outputs=stack.get("outputs") or {},
+        written=str((deployment.get("manifest") or {}).get("time") or ""),
     )

@@ -35,7 +35,8 @@ def secrets_in_export(answer: str) -> Iterator[str]:
             found.append(item)
         return item
 
-    json.loads(answer or "{}", object_hook=collect)
+    # Without a secret there is nothing to collect, and the caller parses the answer once more.
+    json.loads(answer or "{}", object_hook=collect if SECRET_SIGNATURE in answer else None)
     for secret in found:
         plaintext = secret.get("plaintext")
         yield from texts_in(_decoded(plaintext) if isinstance(plaintext, str) else secret.get("value"))

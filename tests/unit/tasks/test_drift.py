@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from runbooks.collection import task_for
 from runbooks.core.errors import NotFound, OpsError, Refused, UnexpectedChanges
 from runbooks.tasks import drift
 from tests.fixtures import Repo
 
 RECORDED = Path(__file__).parents[2] / "contract" / "recorded" / "pulumi" / "16-drift.json"
-TASKS = {task.name: task for task in drift.drift.__dict__["tasks"]}
+TASKS = {name: task_for(drift.drift, name) for name in drift.drift.__dict__["targets"]}
 
 
 def recorded() -> dict[str, Any]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from runbooks.collection import task_for
 from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
 from runbooks.stacks import preview
 from runbooks.stacks.older_commit import ENVIRONMENT_FILES
 from runbooks.tasks import rollback
 from tests.fixtures import SUMMARY, Repo, event, git, preview_answer, step
 
-TASKS = {task.name: task for task in rollback.rollback.__dict__["tasks"]}
+TASKS = {name: task_for(rollback.rollback, name) for name in rollback.rollback.__dict__["targets"]}
 FOLDER = "pulumi/apps/web/glance"
 
 

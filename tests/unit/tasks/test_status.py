@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import LoginMissing, NotFound, ToolFailed
-from runbooks.stacks.status import pods_ready, written_at
+from runbooks.stacks.status import format_time, pods_ready
 from runbooks.tasks import status
 from tests.fixtures import Repo, listing
 
@@ -83,18 +83,17 @@ def test_a_lab_that_does_not_run_is_not_started(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "shown"),
+    ("written", "shown"),
     [
-        ({"time": "2026-11-24T07:02:03.079953525+00:00"}, "2026-11-24 07:02 UTC"),
-        ({"time": "2026-11-24T09:02:03+02:00"}, "2026-11-24 07:02 UTC"),
-        ({"time": "0001-01-01T00:00:00Z"}, ""),
-        ({"time": "yesterday"}, ""),
-        ({}, ""),
+        ("2026-11-24T07:02:03.079953525+00:00", "2026-11-24 07:02 UTC"),
+        ("2026-11-24T09:02:03+02:00", "2026-11-24 07:02 UTC"),
+        ("0001-01-01T00:00:00Z", ""),
+        ("yesterday", ""),
+        ("", ""),
     ],
 )
-def test_when_a_state_was_written(manifest: dict[str, str], shown: str) -> None:
-    assert written_at({"deployment": {"manifest": manifest}}) == shown
-    assert written_at({}) == ""
+def test_when_a_state_was_written(written: str, shown: str) -> None:
+    assert format_time(written) == shown
 
 
 def test_pods_that_have_done_their_work_do_not_count() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runbooks.collection import task_for
 from runbooks.core.errors import NotApproved, Usage, VerificationFailed
 from runbooks.services import SERVICES
 from runbooks.stacks.service import Reference
@@ -15,7 +16,7 @@ from runbooks.tasks import wire
 from tests.fixtures import REAL_ROOT, Repo, exported, preview_answer
 from tests.unit.tasks.test_esc import opened
 
-TASKS = {task.name: task for task in wire.wire.__dict__["tasks"]}
+TASKS = {name: task_for(wire.wire, name) for name in wire.wire.__dict__["targets"]}
 OUTPUTS: dict[str, Any] = {
     "host": "in-cluster", "ts_hostname": "postgresql", "port": 5432, "k8s_namespace": "postgresql",
     "username": {"secret": "s"}, "user": {"secret": "s"}, "password": {"secret": "s"},
