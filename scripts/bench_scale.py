@@ -178,7 +178,7 @@ def import_states(copy: Copy) -> None:
 def session_of_copy() -> Iterator[Any]:
     from runbooks.run import open_session
 
-    options = SimpleNamespace(target="", json=True, report="")
+    options = SimpleNamespace(target="", json=False, report="")
     with open_session(SimpleNamespace(config=SimpleNamespace(ops=options)), "bench.scale") as session:
         yield session
 
@@ -221,10 +221,9 @@ def summarise() -> dict[str, float]:
     from runbooks.stacks.summary import show_plan
     from runbooks.tools.pulumi import Export, read_preview
 
-    state = json.dumps(changing_preview())
+    preview, nothing = read_preview(json.dumps(changing_preview())), Export(resources=())
     with session_of_copy() as session:
-        stacks = map(session.stack, session.services)
-        plans = tuple(plan_of(stack, read_preview(state), export=Export(resources=())) for stack in stacks)
+        plans = tuple(plan_of(session.stack(service), preview, export=nothing) for service in session.services)
         began = time.process_time()
         show_plan(session, RunPlan(layers=(plans,), target=session.target.name))
         return asdict(Use(cpu=time.process_time() - began, peak=peak_memory()))

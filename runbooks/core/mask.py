@@ -80,7 +80,10 @@ class Masker:
         return self._mask(data, own=False)
 
     def _mask_text(self, text: str, *, own: bool) -> str:
-        return self._mask(text.encode("utf-8", "surrogatepass"), own=own).decode("utf-8", "surrogatepass")
+        data = text.encode("utf-8", "surrogatepass")
+        masked = self._mask(data, own=own)
+        # Almost always nothing is masked; a plan of a thousand stacks is not copied for it.
+        return text if masked == data else masked.decode("utf-8", "surrogatepass")
 
     def _mask(self, data: bytes, *, own: bool) -> bytes:
         # Built only when text is masked, as values are registered one after the other before that.

@@ -87,16 +87,16 @@ def work_in_order(
     sorter = TopologicalSorter({item: needs.get(item, ()) for item in order})
     sorter.prepare()
     started: dict[Node, Future[Result]] = {}
-    finished: SimpleQueue[Node] = SimpleQueue()
+    finished: SimpleQueue[tuple[Node, Future[Result]]] = SimpleQueue()
     for layer in layers:
         while True:
             # In the order of the layers, so that of two ready items the earlier one starts first.
             for item in sorted(sorter.get_ready(), key=order.__getitem__):
                 started[item] = pool.submit(work, item)
-                started[item].add_done_callback(lambda _, done=item: finished.put(done))  # type: ignore[misc]
+                started[item].add_done_callback(lambda future, done=item: finished.put((done, future)))  # type: ignore[misc]
             if all(item in started and started[item].done() for item in layer):
                 break
-            item = finished.get()
-            if keep_going or started[item].exception() is None:
+            item, future = finished.get()
+            if keep_going or future.exception() is None:
                 sorter.done(item)
-        yield [started[item] for item in layer]
+        yield [started.pop(item) for item in layer]

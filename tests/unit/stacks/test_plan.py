@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runbooks.stacks.plan import UNKNOWN, Rank, RunPlan, StackPlan, plan_of, ran
 from runbooks.stacks.summary import (
     LONGEST_VALUE,
     MOST_LINES,
+    MOST_QUIET,
     PROPERTY_INDENT,
     property_lines,
     summary_data,
@@ -289,6 +291,23 @@ def test_leftover_of_a_half_finished_replace_is_shown_and_may_be_removed() -> No
     approved = Approved.of(plan)
     assert approved.allows(Event(kind="started", op="delete-replaced", urn=urn(CONFIG_MAP, "a")))
     assert not approved.allows(Event(kind="started", op="delete", urn=urn(CONFIG_MAP, "a")))
+
+
+def test_many_unchanged_stacks_are_counted_and_those_with_something_to_say_named() -> None:
+    quiet = [
+        StackPlan(stack=replace(STACK, service=f"quiet{n}"), unchanged_since="14:02") for n in range(MOST_QUIET + 1)
+    ]
+    told = [
+        replace(plan_of(STACK, _preview(step("update", CONFIG_MAP))), stack=replace(STACK, service="changing")),
+        StackPlan(stack=replace(STACK, service="blocked"), waits_for=("changing",)),
+        StackPlan(stack=replace(STACK, service="exporting"), writes_outputs=True),
+    ]
+    run = RunPlan(layers=((*quiet, *told),))
+    text = "\n".join(lines_of(run))
+    assert all(plan.service in text for plan in told) and "quiet" not in text and str(len(quiet)) in text
+    assert len(summary_data(run)["stacks"]) == len(quiet) + len(told)
+    few = "\n".join(lines_of(RunPlan(layers=((*quiet[1:], *told),))))
+    assert all(plan.service in few for plan in quiet[1:])
 
 
 def test_fingerprint_names_what_differs(tmp_path: Path) -> None:

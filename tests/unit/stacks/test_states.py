@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks import states
 from runbooks.stacks.preparation import prepare
+from runbooks.stacks.session import MOST_STATES, ClearState
 from runbooks.stacks.states import has_stack
+from runbooks.tools.pulumi import Export
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import Repo
 from tests.local_server import Served, answering
@@ -108,3 +111,11 @@ def test_a_backend_that_cannot_list_its_stacks_is_asked_once_a_run(repo: Repo, c
             errors.append(error.value)
     assert errors[0] is errors[1] is errors[2]
     assert read_by_pulumi(repo) == ["ls"]
+
+
+def test_of_more_states_than_fit_the_first_is_read_again(repo: Repo) -> None:
+    with open_session(repo.c, "preview.postgres") as session:
+        stack, known = session.stack(find_service("postgres")), session.known
+        for number in range(MOST_STATES + 1):
+            known.remember(replace(stack, project=f"p{number}"), ClearState(export=Export(resources=()), digest=""))
+        assert len(known.states) == MOST_STATES and replace(stack, project="p0").reference not in known.states

@@ -21,7 +21,7 @@ from runbooks.core.errors import OpsError
 from runbooks.core.files import ROOT
 from runbooks.services import SERVICES, find_service
 from runbooks.stacks import environments
-from runbooks.stacks.fingerprint import fingerprint_of, hash_files
+from runbooks.stacks.fingerprint import Once, fingerprint_of, hash_files
 from runbooks.stacks.plan import StackPlan
 from runbooks.stacks.preview import plan_run, plan_stack
 from runbooks.stacks.unchanged import (
@@ -92,6 +92,16 @@ def test_a_producer_that_changes_makes_its_readers_be_asked(session: ScriptedSes
     chosen = [(session.service("db"),), (session.service("app"),)]
     plan_run(session, chosen)
     assert previews(session) == ["db", "app"]
+
+
+def test_what_is_compared_is_read_again_whatever_the_planning_pass_remembers(session: ScriptedSession) -> None:
+    app, once = session.service("app"), Once()
+    before = fingerprint_of(session, app, once)
+    library = session.root / "pulumi" / "lib" / "new.py"
+    library.parent.mkdir(exist_ok=True)
+    library.write_text("a = 1\n")
+    assert fingerprint_of(session, app, once) == before
+    assert fingerprint_of(session, app) != before
 
 
 def test_a_preview_with_changes_ends_an_equal_record(session: ScriptedSession) -> None:

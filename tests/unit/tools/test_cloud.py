@@ -71,6 +71,8 @@ def test_every_secret_of_a_state_is_in_plaintext_as_pulumi_prints_it(caller: Cal
     assert sorted(secrets_in_export(text)) == ["5432", "hunter2"] and "ciphertext" not in text
     (resource,) = json.loads(text)["deployment"]["resources"]
     assert resource["outputs"]["password"] == {SIGNATURE_KEY: SECRET_SIGNATURE, "plaintext": '"hunter2"'}
+    sealed = api.export(REFERENCE, show_secrets=False)
+    assert "hunter2" not in sealed and "ciphertext" in sealed
 
 
 def test_the_same_state_is_the_same_text(caller: Caller, api: Cloud) -> None:
@@ -86,6 +88,7 @@ def test_secrets_of_another_key_are_not_answered(caller: Caller, api: Cloud, key
     import_state(caller, {"password": secret(encrypt(caller, '"hunter2"'))}, **key)
     with pytest.raises(NoAnswer):
         api.export(REFERENCE)
+    assert "ciphertext" in api.export(REFERENCE, show_secrets=False), "a count of resources needs no key"
     caller.post(f"{STACK}/import", deployment({"password": secret("v1:abc:def")}, manager="passphrase"))
     with pytest.raises(NoAnswer):
         api.export(REFERENCE)
