@@ -83,7 +83,11 @@ class Journal:
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         record = {"time": now, "kind": kind} | {name: self._mask(value) for name, value in fields.items()}
-        data = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        # In pieces: the plan of a thousand stacks is megabytes, which a text in between would double.
+        data = bytearray()
+        for piece in json.JSONEncoder(ensure_ascii=False).iterencode(record):
+            data += piece.encode("utf-8", "backslashreplace")
+        data += b"\n"
         with self._lock:
             size = None
             try:
@@ -120,10 +124,13 @@ class Journal:
                 self._descriptor = -1
 
     def _mask(self, value: object) -> object:
+        # The value itself where nothing in it is masked: a large plan is not held twice.
         if isinstance(value, dict):
-            return {str(key): self._mask(part) for key, part in value.items()}
+            masked = {str(key): self._mask(part) for key, part in value.items()}
+            return value if masked == value else masked
         if isinstance(value, (list, tuple)):
-            return [self._mask(part) for part in value]
+            parts = [self._mask(part) for part in value]
+            return value if parts == value else parts
         if value is None or isinstance(value, (bool, int, float)):
             return value
         # What a child printed was masked when it was read; the rest are our own sentences.

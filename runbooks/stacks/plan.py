@@ -46,7 +46,7 @@ PROTECTION = {
 FORGOTTEN = "only pulumi forgets it; the object stays"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """One step that changes something, with its rank and, for the gravest, why it is one."""
 
@@ -68,7 +68,7 @@ class Change:
         return "replace" if self.step.op in REPLACING else self.step.op
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StackPlan:
     """What one stack's update would do."""
 
