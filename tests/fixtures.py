@@ -19,6 +19,7 @@ copy of this repository, and a `Lab` is a running lab.
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import os
@@ -362,6 +363,11 @@ class ScriptedSession:
             folder=self.root / "pulumi" / service.folder, program="/bin/pulumi", init_folder=own,
             config_file=own / "Pulumi.mx.yaml" if own else None,
         )  # fmt: skip
+
+    def with_reporter(self, reporter: Any) -> ScriptedSession:
+        other = copy.copy(self)
+        other.reporter = reporter
+        return other
 
     def service(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)

@@ -6,12 +6,15 @@ Names, not functions, so that listing the tasks loads no check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, inside, postgres, tailscale
 from runbooks.checks.cluster import Cluster, cluster_of
 from runbooks.core.errors import Refused, VerificationFailed
 from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
+from runbooks.core.parallel import SIDE_BY_SIDE
+from runbooks.core.reporter import LaterReporter
 from runbooks.stacks import states
 from runbooks.stacks.service import Service, consumers
 from runbooks.stacks.session import Session
@@ -65,10 +68,28 @@ def verify_service(session: Session, service: Service) -> Verdict:
 
 
 def verify_each(session: Session, services: Sequence[Service]) -> dict[str, Verdict]:
-    """Verify each service; returns the verdicts by name. For several services, one line counts all checks."""
-    verdicts = {service.name: verify_service(session, service) for service in services}
-    if len(verdicts) > 1:
-        session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
+    """Verify the services side by side; returns the verdicts by name.
+
+    Each is reported as a whole, in their order. For several services, one line counts all checks.
+    """
+    if len(services) == 1:
+        return {services[0].name: verify_service(session, services[0])}
+    verdicts = {}
+    reports = [LaterReporter() for _ in services]
+    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="verify") as pool:
+        futures = [
+            pool.submit(verify_service, session.with_reporter(report), service)
+            for service, report in zip(services, reports, strict=True)
+        ]
+        try:
+            for service, report, future in zip(services, reports, futures, strict=True):
+                with session.reporter.step(f"verify.{service.name}"):
+                    wait([future])
+                report.show_on(session.reporter)
+                verdicts[service.name] = future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
     return verdicts
 
 

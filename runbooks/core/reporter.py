@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from runbooks.core.files import discard_output
@@ -81,6 +81,27 @@ class Step:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
+
+
+class LaterReporter:
+    """Keeps what work in a thread reports, so that a reporter shows it in one piece and in the right order."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        if method.startswith("_") or not callable(getattr(Reporter, method, None)):
+            raise AttributeError(method)
+        return lambda *words, **facts: self._calls.append((method, words, facts))
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """A step that nobody sees: the reporter has its own for the whole work."""
+        yield Step(title)
+
+    def show_on(self, reporter: Reporter) -> None:
+        for method, words, facts in self._calls:
+            getattr(reporter, method)(*words, **facts)
 
 
 class Reporter:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from runbooks.core.environment import key_service_variables
 from runbooks.core.errors import OpsError
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
-from runbooks.core.reporter import Reporter
+from runbooks.core.reporter import LaterReporter, Reporter
 from runbooks.core.runner import Runner
 from runbooks.stacks.service import Service, find
 from runbooks.stacks.target import Target
@@ -122,6 +122,10 @@ class Session:
             # The lab's stacks are encrypted with a passphrase or by its cloud, so it gets no login of the user.
             env=self.env if self.target.ephemeral else {**self.env, **self._key_services(service)},
         )
+
+    def with_reporter(self, reporter: LaterReporter) -> Session:
+        """The same session, for work in a thread whose reports are shown later."""
+        return replace(self, reporter=cast("Reporter", reporter))
 
     def service(self, name: str) -> Service:
         """The service called `name`. Raises `NotFound` with the three nearest names."""
