@@ -246,13 +246,14 @@ class Tailscale:
         return fqdn
 
     def _free_name(self, hostname: str, state: str) -> str:
-        """`<hostname>.<tailnet>`, with a number where another device has the name."""
+        """`<hostname>.<tailnet>` in lower case, with a number where another device has the name."""
         others = [
             objects.decode(secret).get("device_fqdn", "").rstrip(".")
             for secret in self.api.list(objects.SECRET, NAMESPACE, {MANAGED: "true"})
             if secret["metadata"]["name"] != state
         ]
-        names = (f"{hostname}{suffix}.{TAILNET}" for suffix in ("", *(f"-{number}" for number in range(1, 1000))))
+        wanted = hostname.lower()  # as the tailnet has every name
+        names = (f"{wanted}{suffix}.{TAILNET}" for suffix in ("", *(f"-{number}" for number in range(1, 1000))))
         return next(name for name in names if name not in others)
 
     def _remove(self, namespace: str, name: str, kind: str) -> bool:
