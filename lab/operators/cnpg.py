@@ -153,6 +153,8 @@ class Clusters:
         place = self._place(cluster, record)
         found = self._run_server(cluster, place, record, password)
         sql.keep_superuser_password(place, password)
+        if objects.key_of(cluster) == FIRST_CLUSTER:
+            postgres.write_pgpass(self.lab_dir / "pgpass", place, password)
         self._bootstrap(cluster, place, record)
         by_role = databases.reconcile_managed(self.api, cluster, place)
         pods = self._make_instances(cluster, place)

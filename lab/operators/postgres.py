@@ -129,6 +129,14 @@ def folder_of(lab_dir: Path, namespace: str, name: str) -> Path:
     return lab_dir / "postgres" / namespace / name
 
 
+def write_pgpass(path: Path, place: Place, password: str) -> None:
+    """Write the file with which psql logs in to the server (PGPASSFILE of `lab.env`), if it is not so already."""
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    line = f"*:{place.port}:*:{SUPERUSER}:{escaped}\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != line:
+        write_private(path, line)
+
+
 def _as_server() -> list[str]:
     """The first words of a server's command line. PostgreSQL refuses to run as root, so it becomes `nobody` there,
     who may still walk through root's private folders: no user is added, no folder is opened to others."""

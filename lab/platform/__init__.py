@@ -145,6 +145,7 @@ def environment(state_dir: Path) -> dict[str, str]:
         exports["PULUMI_BACKEND_URL"] = target.cloud_url(record.ports["cloud"])
     if "postgres" in record.ports:
         exports |= {"PGHOST": ports.LOOPBACK, "PGPORT": str(record.ports["postgres"]), "PGUSER": "postgres"}
+        exports["PGPASSFILE"] = str(paths.pgpass)
     proxied = without_proxy_for_loopback(os.environ)
     return exports | {name: proxied[name] for name in ("no_proxy", "NO_PROXY") if name in proxied}
 

@@ -19,6 +19,7 @@ class LabPaths:
         # Beside the lab's folder: `lab.reset` removes that one while it holds the lock.
         self.lock = state_dir / "lab.lock"
         self.lab = lab = state_dir / "lab"
+        self.pgpass = lab / "pgpass"
         self.record = lab / "lab.json"
         self.logs = lab / "logs"
         self.pki = lab / "pki"

@@ -105,10 +105,10 @@ def test_a_client_connects_with_what_is_exported(checkout: Checkout, password: s
 
 
 @pytest.mark.skipif(shutil.which("psql") is None, reason="no psql on PATH")
-def test_psql_connects_with_what_is_exported(checkout: Checkout, password: str) -> None:
+def test_psql_connects_with_what_is_exported(checkout: Checkout) -> None:
     asked = subprocess.run(
         ["psql", "-At", "-d", "postgres", "-c", "show server_version"],
-        env=checkout.environment(**exports(checkout), PGPASSWORD=password),
+        env=checkout.environment(**exports(checkout)),
         capture_output=True,
         text=True,
         timeout=180,

@@ -40,6 +40,17 @@ def login(place: postgres.Place, password: str, **more: str) -> psycopg.Connecti
     return psycopg.connect(password=password, connect_timeout=5, **(given | more))
 
 
+def test_psql_finds_the_password_in_its_file(place: postgres.Place, tmp_path: Path) -> None:
+    file = tmp_path / "pgpass"
+    for password in ("another", "first-password"):
+        postgres.write_pgpass(file, place, password)
+    assert file.stat().st_mode & 0o777 == 0o600
+    given = {"host": "127.0.0.1", "port": place.port, "user": "postgres", "dbname": "postgres"}
+    psycopg.connect(passfile=str(file), connect_timeout=5, **given).close()
+    postgres.write_pgpass(file, place, r"a:b\c")
+    assert file.read_text() == f"*:{place.port}:*:postgres:a" + r"\:b\\c" + "\n"
+
+
 @pytest.mark.parametrize("password", ["", "wrong"])
 def test_refuses_other_passwords(place: postgres.Place, password: str) -> None:
     with pytest.raises(psycopg.OperationalError):
