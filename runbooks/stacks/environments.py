@@ -242,10 +242,11 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
     """Raise `Usage` with every config value of the service that the environment does not provide correctly."""
     problems = [line.replace("<env>", name.short) for line in find_problems(service, opened)]
     if problems:
+        history = f"esc env version history {name.full.partition('@')[0]}"
         raise Usage(
             f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
             expected=f"{len(service.environment_keys)} values below pulumiConfig, each with the right secretness",
-            next_step=f"./inv esc.bind {name.short}@REVISION of one that does: esc env version history {name.short}"
+            next_step=f"./inv esc.bind {name.short}@REVISION of one that does: {history}"
             if name.version
             else f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
         )
@@ -438,7 +439,7 @@ def show_draft(session: Session, draft: Draft) -> None:
     if kept:
         reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
     if draft.generated:
-        reporter.line(f"  {draft.generated} secrets without a value get a generated value, as everywhere in the lab")
+        reporter.line(f"  {draft.generated} of the secrets get a generated value, as everywhere in the lab")
     for line in draft.differences:
         reporter.quote(f"  {line}")
     reporter.event(

@@ -455,10 +455,10 @@ KNOWN = (
         "kubectl describe it; ./inv verify.{service} checks what it needs",
     ),
     KnownFailure(
-        r"(?:timed out waiting|context deadline exceeded)(?P<rest>[^\n]*)",
+        r"(?:timed out waiting(?: for the condition)?|context deadline exceeded)(?P<rest>[^\n]*)",
         ToolFailed,
-        "an object of {service} did not become ready in time{rest}",
-        "its pods, CustomResourceDefinitions and operator to be healthy",
+        "an object of {service} did not become ready, or was not deleted, in time{rest}",
+        "its pods, CustomResourceDefinitions and operator to be healthy, and no finalizer to hold what is deleted",
         "kubectl get all in its namespace; ./inv preview.{service} --diff shows what is pending",
     ),
 )
