@@ -117,6 +117,14 @@ BEHIND_THE_API_SERVER = (
         "kubectl get namespace -o yaml shows in its conditions what blocks it; wait, then ./inv deploy.{service}",
     ),
     KnownFailure(
+        # Deleted after the state recorded it, as after an interrupted destroy: every deploy would fail alike.
+        RESOURCE + r"namespaces \"(?P<namespace>[^\"]+)\" not found",
+        ToolFailed,
+        "{object} of {service} cannot be created: the namespace {namespace} is not there",
+        "a namespace of this stack, or of one that is deployed before it",
+        "./inv drift.{service} shows what is gone; ./inv repair.{service} creates it again",
+    ),
+    KnownFailure(
         RESOURCE + r"exceeded quota: (?P<quota>[^,\n]+), (?P<why>requested: [^\n]+)",
         Refused,
         "{object} of {service} was refused by the quota {quota}: {why}",

@@ -326,6 +326,7 @@ POST = (
         ("conversion webhook for cert-manager.io/v1alpha2, Kind=Issuer failed: Post: refused", ToolFailed,
          "Kind=Issuer"),
         ('object is being deleted: namespaces "glance" already exists', ToolFailed, "being deleted"),
+        ('namespaces "glance" not found', ToolFailed, "./inv repair."),
         (
             'deployments.apps "x" is forbidden: unable to create new content in namespace glance because it is being '
             "terminated",
