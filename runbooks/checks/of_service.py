@@ -13,7 +13,7 @@ from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, ins
 from runbooks.checks.cluster import Cluster, cluster_of
 from runbooks.core.errors import Refused, VerificationFailed
 from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
-from runbooks.core.parallel import SIDE_BY_SIDE
+from runbooks.core.parallel import SIDE_BY_SIDE, WAKE_UP
 from runbooks.core.reporter import LaterReporter
 from runbooks.stacks import states
 from runbooks.stacks.service import Service, consumers
@@ -84,7 +84,8 @@ def verify_each(session: Session, services: Sequence[Service]) -> dict[str, Verd
         try:
             for service, report, future in zip(services, reports, futures, strict=True):
                 with session.reporter.step(f"verify.{service.name}"):
-                    wait([future])
+                    while not future.done():
+                        wait([future], timeout=WAKE_UP)
                 report.show_on(session.reporter)
                 verdicts[service.name] = future.result()
         finally:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from graphlib import TopologicalSorter
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from runbooks.core.errors import OpsError, Usage
@@ -15,6 +15,9 @@ from runbooks.core.reporter import Reporter
 
 SIDE_BY_SIDE = 4
 """Items worked on at once: most of the work is waiting for a tool."""
+
+WAKE_UP = 0.2
+"""Seconds after which a waiting main thread looks up: a signal that another thread took is handled only then."""
 
 Item = TypeVar("Item")
 Node = TypeVar("Node", bound=Hashable)
@@ -96,7 +99,10 @@ def work_in_order(
                 started[item].add_done_callback(lambda future, done=item: finished.put((done, future)))  # type: ignore[misc]
             if all(item in started and started[item].done() for item in layer):
                 break
-            item, future = finished.get()
+            try:
+                item, future = finished.get(timeout=WAKE_UP)
+            except Empty:
+                continue
             if keep_going or future.exception() is None:
                 sorter.done(item)
         yield [started.pop(item) for item in layer]
