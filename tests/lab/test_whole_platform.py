@@ -154,7 +154,7 @@ def test_no_secret_of_the_database_was_shown(whole: Deployed, checkout: Checkout
 
 def test_wiring_holds(checkout: Checkout) -> None:
     for consumer in (service for service in SERVICES if service.reads_outputs_of):
-        checkout.inv(f"wire.{consumer.name}").ends_with(0).shows("postgres gives")
+        checkout.inv(f"wire.{consumer.name}").ends_with(0).shows("postgres exports")
 
 
 def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:

@@ -67,23 +67,6 @@ def another_state(checkout: Checkout) -> Any:
         yield
 
 
-@contextmanager
-def another_plugin(checkout: Checkout) -> Any:
-    """The Kubernetes provider, as an update of it leaves it: another file."""
-    link = checkout.lab_dir / "bin" / "pulumi-resource-kubernetes"
-    real = link.resolve()
-    copy = checkout.home / "pulumi-resource-kubernetes"
-    copy.write_bytes(real.read_bytes())
-    copy.chmod(0o755)
-    link.unlink()
-    link.symlink_to(copy)
-    try:
-        yield
-    finally:
-        link.unlink()
-        link.symlink_to(real)
-
-
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -93,7 +76,6 @@ def another_plugin(checkout: Checkout) -> Any:
             appended(lambda checkout: checkout.settings_file("n8n"), "\n# more\n"), {"n8n"}, id="a stack config"
         ),
         pytest.param(another_state, {"glance"}, id="a state"),
-        pytest.param(another_plugin, EVERY, id="a provider"),
     ],
 )
 def test_one_change_asks_exactly_whom_it_concerns(checkout: Checkout, change: Any, expected: set[str]) -> None:
