@@ -10,7 +10,7 @@ import pytest
 
 from runbooks.checks import inside
 from runbooks.checks.cluster import NO_ENDPOINTS
-from runbooks.checks.inside import Inside, Page, answers, get_inside
+from runbooks.checks.inside import NO_SERVICE, Inside, Page, answers, get_inside
 from runbooks.core.environment import child_environment
 from runbooks.core.findings import State
 from runbooks.core.journal import Journal
@@ -45,7 +45,7 @@ def test_a_service_that_is_not_there(runner: Runner, kubectl: Kubectl) -> None:
     found = answers("r", where, PAGE, get_inside(runner, kubectl, where), next_step="n")
     assert found.state is State.FAILED
     assert 'services "nobody" not found' in found.evidence
-    assert "no such Service" in found.cause
+    assert found.cause == NO_SERVICE
 
 
 def test_a_service_with_nobody_behind_it(lab: Lab, runner: Runner, kubectl: Kubectl) -> None:
