@@ -6,14 +6,14 @@ Names, not functions, so that listing the tasks loads no check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, inside, postgres, tailscale
 from runbooks.checks.cluster import Cluster, cluster_of
 from runbooks.core.errors import Refused, VerificationFailed
 from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
-from runbooks.core.parallel import SIDE_BY_SIDE, WAKE_UP
+from runbooks.core.parallel import SIDE_BY_SIDE, work_in_order
 from runbooks.core.reporter import LaterReporter
 from runbooks.stacks import states
 from runbooks.stacks.service import Service, consumers
@@ -75,21 +75,21 @@ def verify_each(session: Session, services: Sequence[Service]) -> dict[str, Verd
     if len(services) == 1:
         return {services[0].name: verify_service(session, services[0])}
     verdicts = {}
-    reports = [LaterReporter() for _ in services]
-    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="verify") as pool:
-        futures = [
-            pool.submit(verify_service, session.with_reporter(report), service)
-            for service, report in zip(services, reports, strict=True)
-        ]
-        try:
-            for service, report, future in zip(services, reports, futures, strict=True):
-                with session.reporter.step(f"verify.{service.name}"):
-                    while not future.done():
-                        wait([future], timeout=WAKE_UP)
-                report.show_on(session.reporter)
-                verdicts[service.name] = future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    reports = {service: LaterReporter() for service in services}
+
+    def work(service: Service) -> Verdict:
+        return verify_service(session.with_reporter(reports[service]), service)
+
+    pool = ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="verify")
+    try:
+        finished = work_in_order(pool, [(service,) for service in services], {}, work, keep_going=True)
+        for service in services:
+            with session.reporter.step(f"verify.{service.name}"):
+                (future,) = next(finished)
+            reports[service].show_on(session.reporter)
+            verdicts[service.name] = future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
     session.reporter.line(f"verify.all: {summarize_verdicts(verdicts)}")
     return verdicts
 
