@@ -12,7 +12,7 @@ from typing import Any
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import NotFound, OpsError, ToolFailed
 from runbooks.core.yaml_file import parse
-from runbooks.stacks.fingerprint import files_of
+from runbooks.stacks.fingerprint import STACK_CONFIG, files_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.unchanged import changed_since, read_record
@@ -25,7 +25,6 @@ PACKAGES = ("pyproject.toml", LOCK)
 """Files that the list of changed settings names without their keys."""
 LIB_IMPORT = re.compile(r"^\s*(?:from|import)\s+lib\.(\w+)", re.MULTILINE)
 CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
-STACK_CONFIG = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml")
 
 
 def choose_changed(session: Session, since: str) -> tuple[str, ...]:
@@ -52,7 +51,7 @@ def changed_services(session: Session, since: str = "") -> list[str]:
         found = {
             service.name
             for service, paths in touched.items()
-            if any(not STACK_CONFIG.fullmatch(path) or path.endswith(f"/{own}") for path in paths)
+            if any(not STACK_CONFIG.match(name) or name == own for name in (Path(path).name for path in paths))
         }
     else:
         found = {service.name for service in services if not _is_as_applied(session, service)}

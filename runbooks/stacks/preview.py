@@ -208,7 +208,7 @@ def _preview_changes(
         adopts=takes_over(preview, read_settings(session, stack).config),
     )
     if plan.has_changes:
-        remove_record(session, stack, fingerprint)
+        remove_record(session, stack, fingerprint, record)
     elif not changed_parts(fingerprint, dict(fingerprint) | files_of(session, stack)):  # else it may have seen an edit
         with contextlib.suppress(Unwritable):  # without a record the next run previews again
             write_record(session, stack, fingerprint, reads, applied=not writes_outputs)

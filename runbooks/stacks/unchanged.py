@@ -205,6 +205,7 @@ def _keyed(session: Session, parts: Parts) -> dict[str, str]:
     }
 
 
+@functools.cache
 def _key(state_dir: Path) -> str:
     """The random key of this state folder (0600). With a new key every record differs, so all stacks are previewed."""
     path = state_dir / "applied" / "key"
@@ -245,9 +246,8 @@ def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Read
     write_atomically(path, json.dumps(record, indent=1) + "\n", mode=0o600, what=what, next_step=STATE_FOLDER)
 
 
-def remove_record(session: Session, stack: Stack, fingerprint: Parts) -> None:
+def remove_record(session: Session, stack: Stack, fingerprint: Parts, record: Record | None) -> None:
     """Remove the record if it says that a stack with this fingerprint has no change."""
-    record = read_record(session, stack)
     if record and not changed_since(session, record.parts, fingerprint):
         _record_path(session, stack).unlink(missing_ok=True)
 
