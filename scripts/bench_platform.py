@@ -215,13 +215,19 @@ def refuse_other(previewed: set[str], expected: set[str], after: str) -> None:
         raise NotMeasured(f"{after}, {sorted(previewed)} were asked, and {sorted(expected)} had to be")
 
 
-def count_checks(state: Path, task: str) -> tuple[float, int]:
-    """Run the task; return its seconds and how many checks it reports."""
+def events_of(state: Path, task: str) -> tuple[float, list[dict[str, Any]]]:
+    """Run the task; return its seconds and what it reports."""
     out = state / "bench-events.jsonl"
     command = f'"{INV}" --json {task} >"{out}"'
     seconds = timed(["/bin/sh", "-c", command], {"OPS_STATE": str(state)})
     events = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     out.unlink()
+    return seconds, events
+
+
+def count_checks(state: Path, task: str) -> tuple[float, int]:
+    """Run the task; return its seconds and how many checks it reports."""
+    seconds, events = events_of(state, task)
     return seconds, sum(event["event"] == "finding" for event in events)
 
 

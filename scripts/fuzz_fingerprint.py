@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +21,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench_cli import INV, PATIENCE, ROOT
-from bench_platform import appended, deploy_if_needed, show_progress, state_to_use
+from bench_cli import ROOT, NotMeasured
+from bench_platform import appended, deploy_if_needed, events_of, show_progress, state_to_use
 
 from runbooks.services import SERVICES
 
@@ -34,21 +31,12 @@ LINES = ("\n# One line more.\n", '\npulumi.export("one_more", 1)\n', "\n\n")
 
 
 def plan(state: Path, *options: str) -> dict[str, dict[str, Any]]:
-    """The plan of `preview.all`, by service."""
-    argv = [str(INV), "--json", "preview.all", *options]
-    env = {"OPS_STATE": str(state)}
-    done = subprocess.run(
-        argv, env={**_environment(), **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
-    )
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    """The plan of `preview.all`, by service. Raises NotMeasured if there is none."""
+    _, events = events_of(state, " ".join(("preview.all", *options)))
     plans = [event for event in events if event["event"] == "plan" and "stacks" in event]
     if not plans:
-        sys.exit(f"{' '.join(argv)} ended with exit {done.returncode} and showed no plan: {done.stdout[-500:]}")
+        raise NotMeasured("preview.all showed no plan")
     return {stack["service"]: stack for stack in plans[-1]["stacks"]}
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in {"OPS_TARGET", "OPS_JSON"}}
 
 
 @contextlib.contextmanager
@@ -90,4 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except NotMeasured as why:
+        sys.exit(f"not measured: {why}")
