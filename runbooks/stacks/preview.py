@@ -106,12 +106,15 @@ def plan_run(
     failures: dict[str, OpsError] = {}
     changing: set[str] = set()
     once = Once()
-    # With `keep_going` a stack waits only for those whose outputs it reads.
     services = {service.name: service for layer in service_layers for service in layer}
-    needs = {
-        each: [services[name] for name in (each.reads_outputs_of if keep_going else each.needs) if name in services]
-        for each in services.values()
-    }
+
+    def awaited(service: Service) -> Collection[str]:
+        """With `keep_going` the producers, whose changes decide whether it is on record: with `fresh` none is asked."""
+        if not keep_going:
+            return service.needs
+        return () if fresh else service.reads_outputs_of
+
+    needs = {each: [services[name] for name in awaited(each) if name in services] for each in services.values()}
 
     def work(service: Service) -> StackPlan:
         plan = plan_stack(session, service, changing=None if fresh else changing, once=once)
