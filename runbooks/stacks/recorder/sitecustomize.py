@@ -93,7 +93,7 @@ class Recorder:
                 self.is_broken = True
 
     def make_hook(self) -> Callable[[str, tuple[Any, ...]], None]:
-        """A plain function: Python calls it 80,000 times a program, and a bound method costs more than twice as much."""
+        """A plain function, as Python calls it 80,000 times a program and a bound method costs twice as much."""
         wanted, note = frozenset({"open", *FOLDERS, *OUTSIDE}), self.note_if_asked
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
