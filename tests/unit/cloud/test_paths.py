@@ -68,4 +68,6 @@ def test_sessions_end_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ApiError):
         opened.get("a/b", sessions[0])
     assert opened.get("a/b", sessions[2]) == {"properties": {"n": 2}}
+    with pytest.raises(ApiError, match="Not Found"):
+        opened.get("a/other", sessions[2])
     assert "'n'" not in repr(opened)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from lab.operators import cnpg_objects, tailscale
+from lab.operators import clickhouse, cnpg_objects, tailscale, tunnel
+from lab.operators.clickhouse import hosts_of
 from lab.operators.cnpg import imposed_port
-from lab.operators.objects import CLUSTER, SERVICE, path_of, with_conditions
-from lab.operators.parameters import Parameters, read_spec
+from lab.operators.objects import with_conditions
+from lab.operators.parameters import Parameters
 
 CLUSTER_OBJECT: dict[str, Any] = {
     "apiVersion": "postgresql.cnpg.io/v1",
@@ -106,20 +107,9 @@ def test_a_conditions_time_moves_with_its_status_only() -> None:
     assert [one["type"] for one in with_conditions(thing, more)] == ["Ready", "Issuing"]
 
 
-def test_kinds_know_their_paths() -> None:
-    assert path_of(CLUSTER_OBJECT) == CLUSTER.path("postgresql", "postgresql-cluster")
-    assert CLUSTER.path("ns", "x") == "/apis/postgresql.cnpg.io/v1/namespaces/ns/clusters/x"
-    assert (SERVICE.group, SERVICE.version, SERVICE.path()) == ("", "v1", "/api/v1/services")
-
-
 def test_parameters_are_quoted_for_the_settings_file() -> None:
     text = Parameters({"search_path": "it's \\ here", "a": "1"}).text()
     assert text == "a = '1'\nsearch_path = 'it''s \\\\ here'\n"
-
-
-def test_preloaded_libraries_are_one_parameter() -> None:
-    asked = read_spec({"parameters": {"Work_Mem": "8MB"}, "shared_preload_libraries": ["a", "b"]})
-    assert asked == {"work_mem": "8MB", "shared_preload_libraries": "a,b"}
 
 
 def test_only_the_platforms_own_cluster_has_an_imposed_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,3 +118,66 @@ def test_only_the_platforms_own_cluster_has_an_imposed_port(tmp_path: Path, monk
     (tmp_path / "target.json").write_text('{"settings": {"postgresql": {"postgresql:port": "7002"}}}')
     assert imposed_port(tmp_path, "postgresql", "postgresql-cluster") == 7002
     assert imposed_port(tmp_path, "other", "postgresql-cluster") is None
+
+
+# -- the tunnel -----------------------------------------------------------------------------------------------------
+
+
+def test_another_version_of_the_tunnels_token_restarts_the_connectors_which_do_not_hold_it() -> None:
+    container = {"name": "c", "command": [tunnel.COMMAND], "env": []}
+    made = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": tunnel.COMMAND, "namespace": "tunnel", "uid": "u"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    found = tunnel.connectors(tunnel.Controller(made, "account", "homelab"), "17")["spec"]["template"]
+    assert found["metadata"]["annotations"][tunnel.TOKEN_VERSION] == "17"
+    assert "value" not in found["spec"]["containers"][0]["env"][0]
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "bm9uc2Vuc2U=", "W10="])
+def test_an_invalid_token_has_no_tunnel(text: str) -> None:
+    assert tunnel.tunnel_of(text) == ""
+
+
+# -- ClickHouse -----------------------------------------------------------------------------------------------------
+
+
+def installation(*clusters: dict[str, Any], **templates: Any) -> dict[str, Any]:
+    names = {"serviceTemplate": "service", "podTemplate": "pod", "dataVolumeClaimTemplate": "data"}
+    return {
+        "apiVersion": "clickhouse.altinity.com/v1",
+        "kind": "ClickHouseInstallation",
+        "metadata": {"name": "main", "namespace": "shop", "uid": "u"},
+        "spec": {
+            "defaults": {"templates": names}, "templates": templates, "configuration": {"clusters": list(clusters)},
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cluster", "names"),
+    [
+        ({}, ["0-0"]),
+        ({"layout": {"replicasCount": 2}}, ["0-0", "0-1"]),
+        ({"layout": {"shardsCount": 2}}, ["0-0", "1-0"]),
+        ({"layout": {"shards": [{}, {}]}}, ["0-0", "1-0"]),
+    ],
+)
+def test_hosts(cluster: dict[str, Any], names: list[str]) -> None:
+    found = hosts_of(installation({"name": "all", **cluster}))
+    assert [host.name for host in found] == [f"chi-main-all-{name}" for name in names]
+
+
+def test_an_installation_without_a_host_is_never_completed() -> None:
+    assert clickhouse.status_of(installation(), [], ready=0, errors=[])["status"] == "InProgress"
+
+
+def test_the_service_is_headless_without_a_template_and_claims_go_with_the_installation_without_a_policy() -> None:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    found = installation({"name": "all"}, volumeClaimTemplates=[{"name": "data", "spec": claim}])
+    assert clickhouse.service(found)["spec"]["clusterIP"] == "None"
+    (host,) = hosts_of(found)
+    (made,) = clickhouse.claim_templates(host)
+    assert made["metadata"]["labels"]["clickhouse.altinity.com/reclaimPolicy"] == "Delete"

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 from cryptography import x509
 
 from lab import platform, toolchain
@@ -66,73 +65,25 @@ def test_only_kwok_and_the_scheduler_have_less_than_everything(plane: ControlPla
     assert groups["kwok"] == groups["scheduler"] == groups["apiserver-etcd"] == []
 
 
-def test_the_kubeconfig_holds_one_context_with_authority_and_token(plane: ControlPlane) -> None:
-    start.write_kubeconfigs(plane)
-    content = yaml.safe_load(plane.paths.kubeconfig.read_text())
-    assert content["current-context"] == "lab"
-    (only,) = content["clusters"]
-    assert only["cluster"]["server"] == f"https://127.0.0.1:{plane.ports['kube-apiserver']}"
-    assert only["cluster"]["certificate-authority-data"]
-    assert content["users"][0]["user"]["token"] == plane.pki.admin_token()
-    assert stat.S_IMODE(plane.paths.kubeconfig.stat().st_mode) == 0o600
+OURS = '{"accessTokens": {"http://127.0.0.1:20001": "ours"}, "accounts": {"more": {}}}'
 
 
-def test_the_login_is_kept_as_pulumi_keeps_it(plane: ControlPlane) -> None:
+@pytest.mark.parametrize(
+    "written", [OURS, OURS.replace("ours", "older"), OURS.replace("1:2", "2:2"), "", "[]", "{", "null"]
+)
+def test_a_login_that_fits_stays_and_another_is_replaced(plane: ControlPlane, written: str) -> None:
     plane.paths.cloud.mkdir()
-    for token, port in (("first", 20001), ("second", 20001), ("second", 20002)):
-        plane.paths.token.write_text(token)
-        url = target.cloud_url(port)
-        target.ensure_login(plane.paths, url)
+    plane.paths.token.write_text("ours")
+    plane.paths.login.write_text(written)
+    url = target.cloud_url(20001)
+    target.ensure_login(plane.paths, url)
+    if written == OURS:
+        assert plane.paths.login.read_text() == OURS
+    else:
         kept = json.loads(plane.paths.login.read_text())
-        assert kept["current"] == url
-        assert kept["accessTokens"] == {url: token}
-        assert kept["accounts"][url]["accessToken"] == token
-    assert stat.S_IMODE(plane.paths.login.stat().st_mode) == 0o600
-
-
-def test_a_login_that_fits_is_left_as_the_cli_wrote_it(plane: ControlPlane) -> None:
-    plane.paths.cloud.mkdir()
-    plane.paths.token.write_text("first")
-    written = '{"accessTokens": {"http://127.0.0.1:20001": "first"}, "accounts": {"more": {}}}'
-    plane.paths.login.write_text(written)
-    target.ensure_login(plane.paths, target.cloud_url(20001))
-    assert plane.paths.login.read_text() == written
-
-
-@pytest.mark.parametrize("written", ["", "[]", "{", "null", '{"accessTokens": {"http://elsewhere": "first"}}'])
-def test_another_login_is_replaced(plane: ControlPlane, written: str) -> None:
-    plane.paths.cloud.mkdir()
-    plane.paths.token.write_text("first")
-    plane.paths.login.write_text(written)
-    target.ensure_login(plane.paths, target.cloud_url(20001))
-    assert json.loads(plane.paths.login.read_text())["accessTokens"] == {"http://127.0.0.1:20001": "first"}
-
-
-def test_the_target_has_everything_the_runbooks_need(plane: ControlPlane) -> None:
-    names = ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")
-    found = [tool(name, Path("/cache") / name) for name in names]
-    target.write(plane.paths, "uid", target.cloud_url(20001), 5433, found)
-    content = json.loads(plane.paths.target.read_text())
-    lab = plane.paths.lab
-    assert content == {
-        "name": "lab",
-        "stack": "lab",
-        "backend": "http://127.0.0.1:20001",
-        "file_backend": f"file://{lab}/backend",
-        "file_settings_dir": f"{lab}/file-stacks",
-        "passphrase_file": f"{lab}/passphrase",
-        "organization": "organization",
-        "kubeconfig": f"{lab}/kubeconfig",
-        "context": "lab",
-        "cluster_uid": "uid",
-        "token_file": f"{lab}/cloud/token",
-        "ephemeral": True,
-        "settings_dir": f"{lab}/stacks",
-        "credentials_dir": f"{lab}/pulumi",
-        "tools": {name: f"/cache/{name}" for name in ("kubectl", "pulumi", "esc")},
-        "settings": {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}},
-    }
-    assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
+        assert (kept["current"], kept["accessTokens"]) == (url, {url: "ours"})
+        assert kept["accounts"][url]["accessToken"] == "ours"
+        assert stat.S_IMODE(plane.paths.login.stat().st_mode) == 0o600
 
 
 def tool(name: str, program: Path, origin: str = BUILT) -> Found:

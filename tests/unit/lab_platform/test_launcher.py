@@ -79,10 +79,6 @@ def test_a_removed_stack_keeps_the_template(paths: LabPaths) -> None:
     assert typed(paths, "stack", "rm", "lab", "--yes")[1].endswith("--yes --preserve-config")
 
 
-def test_another_stack_is_answered_with_what_to_type(paths: LabPaths) -> None:
-    assert "pulumi stack select lab" in typed(paths, "stack", "select", "mx")[2]
-
-
 def test_plugins_in_a_folder_of_the_lab_move_to_the_users(paths: LabPaths, tmp_path: Path) -> None:
     link, users = paths.credentials / "plugins", tmp_path / "home" / "plugins"
     link.unlink()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -42,17 +41,11 @@ def test_a_started_process_has_its_own_session_and_a_private_log(sleeper: Proces
     assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
 
 
-def test_another_start_time_is_another_process(sleeper: ProcessId) -> None:
-    earlier = dataclasses.replace(sleeper, started=f"{sleeper.started}0")
+@pytest.mark.parametrize("changed", [lambda boot, ticks: f"{boot}/{ticks}0", lambda _, ticks: f"0-0-0-0-0/{ticks}"])
+def test_another_start_or_boot_is_another_process(sleeper: ProcessId, changed: Callable[[str, str], str]) -> None:
+    other = ProcessId(sleeper.pid, changed(*sleeper.started.split("/")))
+    assert not processes.is_alive(other) and not processes.send(other, signal.SIGKILL)
     assert processes.is_alive(sleeper)
-    assert not processes.is_alive(earlier)
-    assert not processes.send(earlier, signal.SIGKILL)
-    assert processes.is_alive(sleeper)
-
-
-def test_another_boot_is_another_process(sleeper: ProcessId) -> None:
-    ticks = sleeper.started.partition("/")[2]
-    assert not processes.is_alive(ProcessId(sleeper.pid, f"00000000-0000-0000-0000-000000000000/{ticks}"))
 
 
 def test_a_process_ends_when_asked(sleeper: ProcessId) -> None:
@@ -90,11 +83,6 @@ def test_a_zombie_is_not_alive() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     assert processes.wait_until(lambda: processes.identify(child.pid) is None, 10)
     child.wait()
-
-
-def test_a_missing_program_is_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        processes.start(("/nowhere/at/all",), env={}, cwd=tmp_path, log=tmp_path / "log")
 
 
 def test_a_labs_processes_are_found_by_their_mark(sleeper: ProcessId, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,16 +65,6 @@ def test_components_start_after_what_they_need(lab: ScriptedLab) -> None:
     assert [line.split()[0] for line in lab.lines] == ["first", "second"]
 
 
-def test_what_runs_is_left_alone(lab: ScriptedLab) -> None:
-    component = lab.component("one")
-    lab.new().bring_up([component])
-    before = lab.pid(component)
-    lab.lines.clear()
-    lab.new().bring_up([component])
-    assert lab.pid(component) == before
-    assert lab.lines == []
-
-
 @pytest.mark.parametrize("change", ["ended", "declared differently", "reads another content", "does not answer"])
 def test_a_component_is_started_again_when_it(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
@@ -95,22 +86,20 @@ def test_a_component_is_started_again_when_it(lab: ScriptedLab, monkeypatch: pyt
     assert any("starting it again" in line for line in lab.lines)
 
 
-def test_a_required_component_that_ends_is_an_error_with_its_last_words(lab: ScriptedLab) -> None:
-    component = lab.component("one", "import sys; sys.exit('cannot find my socks')")
-    with pytest.raises(ToolFailed, match=r"one ended right after its start .* cannot find my socks") as failed:
-        lab.new().bring_up([component])
-    assert str(lab.paths.log("one")) in failed.value.next_step
-
-
-def test_a_required_component_that_never_answers_is_an_error(lab: ScriptedLab) -> None:
-    component = lab.component("one", "import time; time.sleep(600)", ready_within=0.2)
-    with pytest.raises(ToolFailed, match="one is not ready: no file"):
-        lab.new().bring_up([component])
-
-
-def test_a_program_that_is_not_there_is_an_error_that_names_it(lab: ScriptedLab) -> None:
-    with pytest.raises(ToolFailed, match="/nowhere/at/all"):
-        lab.new().bring_up([lab.component("one", argv=("/nowhere/at/all",))])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"code": "import sys; sys.exit('cannot find my socks')"}, r"one ended right after its start .* find my socks"),
+        ({"code": "import time; time.sleep(600)", "ready_within": 0.2}, "one is not ready: no file"),
+        ({"argv": ("/nowhere/at/all",)}, "/nowhere/at/all"),
+    ],
+)
+def test_a_component_that_does_not_start_is_an_error_with_its_cause(
+    lab: ScriptedLab, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ToolFailed, match=said) as failed:
+        lab.new().bring_up([lab.component("one", **change)])
+    assert "argv" in change or str(lab.paths.log("one")) in failed.value.next_step
 
 
 def test_a_component_gets_nothing_of_the_callers_environment(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,20 +109,6 @@ def test_a_component_gets_nothing_of_the_callers_environment(lab: ScriptedLab, m
     environ = Path(f"/proc/{lab.pid(component)}/environ").read_bytes().split(b"\0")
     assert not any(b"A_SECRET" in line for line in environ)
     assert b"OWN=1" in environ
-
-
-def test_everything_that_carries_the_mark_is_ended(lab: ScriptedLab) -> None:
-    # A process that no record knows, as a killed lab.up may leave it.
-    left = processes.start(
-        (sys.executable, "-c", "import time; time.sleep(600)"),
-        env=supervisor.base_environment(lab.paths),
-        cwd=lab.paths.lab,
-        log=lab.paths.log("left"),
-    )
-    # The kernel shows a new program's environment a moment after its start.
-    assert processes.wait_until(lambda: left in processes.of_lab(lab.paths.lab), 5)
-    lab.new().end_all()
-    assert not processes.is_alive(left)
 
 
 def test_the_last_started_ends_first(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch) -> None:

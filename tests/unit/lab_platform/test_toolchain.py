@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lab import toolchain
 from lab.platform import target
 from lab.toolchain import Found, build, of_user, resolve, tools
-from lab.toolchain.build import Build, Go, Progress, build_environment, cache_key, cached, linker_flags
+from lab.toolchain.build import Build, Go, Progress, build_environment, cache_key, cached
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH, progress_line, seconds_left
 from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_KUBERNETES, TOOLS, Module, read_version
 from runbooks.core.errors import OpsError, ToolFailed
@@ -80,13 +80,6 @@ def test_what_fits() -> None:
     helm = next(tool for tool in TOOLS if tool.name == "helm")
     assert helm.fits("v3.18.0+g1", "v4.2.4")
     assert not helm.fits("v3.9.0+g1", "v4.2.4")
-
-
-def test_programs_are_built_with_their_version() -> None:
-    assert f"gitVersion={KUBERNETES.version}" in linker_flags(KUBERNETES)
-    assert f"version.Version={PULUMI.version}" in linker_flags(PULUMI)
-    assert f"main.version={PULUMI_KUBERNETES.version[1:]}" in linker_flags(PULUMI_KUBERNETES)
-    assert linker_flags(ETCD) == "-s -w"
 
 
 # --- built once is built --------------------------------------------------------------------------------------------
