@@ -233,10 +233,16 @@ def test_a_process_here_that_works_on_the_project_is_never_robbed(
     assert session.reporter.asked == []
 
 
-@pytest.mark.parametrize("said", [RUNNING.replace("Update in progress", "Nothing"), ""])
-def test_a_stack_in_the_cloud_without_a_holder(tmp_path: Path, said: str) -> None:
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [("[]", RUNNING), (None, RUNNING.replace("Update in progress", "Nothing")), (None, "")],
+    ids=["no stack", "no update", "no answer"],
+)
+def test_a_stack_in_the_cloud_without_a_holder(tmp_path: Path, listed: str | None, said: str) -> None:
     session = ScriptedSession(tmp_path, {})
     on_cloud(session, said)
+    if listed:
+        session.runner.script["ls", "db"] = listed
     assert holders_of(session, session.stack(DB)) == []
 
 
@@ -244,10 +250,3 @@ def test_the_same_update_a_little_later_is_the_same() -> None:
     first, later = (read_current_update(RUNNING.replace("2 minutes", age)) for age in ("2 minutes", "3 minutes"))
     assert first is not None and later is not None
     assert first.identity == later.identity
-
-
-def test_a_stack_that_is_not_there_has_no_holder(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {})
-    on_cloud(session, RUNNING)
-    session.runner.script["ls", "db"] = "[]"
-    assert holders_of(session, session.stack(DB)) == []

@@ -125,13 +125,6 @@ def test_status_has_a_line_for_each_postgres(
     assert [(words[:4], words[-2:]) for words in lines] == [(known, ["ready", "v18"]), (known, ["starting", "v18"])]
 
 
-def test_up_and_down_hand_over(repo: Repo, calls: list[tuple[str, Path]]) -> None:
-    run(repo, "up")
-    run(repo, "down")
-    assert [name for name, _ in calls] == ["up", "apply", "status", "down"]
-    assert {state for _, state in calls} == {repo.state}
-
-
 def test_env_prints_what_a_shell_takes(repo: Repo, calls: list[tuple[str, Path]]) -> None:
     (repo.state / "lab").mkdir(parents=True)
     (repo.state / "lab" / "target.json").write_text("{}")
@@ -164,27 +157,18 @@ def test_reset_asks(repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pyte
     assert [name for name, _ in calls] == ["reset", "reset"]
 
 
+@pytest.mark.parametrize("is_up", [False, True])
+def test_a_run_on_the_lab_starts_it_first_unless_it_runs(
+    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch, is_up: bool
+) -> None:
+    monkeypatch.setattr(platform, "is_up", lambda _: is_up)
+    repo.c.config.ops.target = "lab"
+    with pytest.raises(NotFound), open_session(repo.c, "preview.all"):
+        pytest.fail("there is no target.json")
+    assert calls == ([] if is_up else [("up", repo.state)])
+    assert is_up or repo.printed().startswith("This works on the lab")
+
+
 def test_reset_of_nothing_asks_nothing(repo: Repo, calls: list[tuple[str, Path]]) -> None:
     run(repo, "reset")
-    assert calls == []
-
-
-def test_a_run_on_the_lab_starts_it_first_and_says_so(
-    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "is_up", lambda _: False)
-    repo.c.config.ops.target = "lab"
-    with pytest.raises(NotFound), open_session(repo.c, "preview.all"):
-        pytest.fail("there is no target.json")
-    assert calls == [("up", repo.state)]
-    assert repo.printed().startswith("This works on the lab")
-
-
-def test_a_running_lab_is_left_alone(
-    repo: Repo, calls: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "is_up", lambda _: True)
-    repo.c.config.ops.target = "lab"
-    with pytest.raises(NotFound), open_session(repo.c, "preview.all"):
-        pytest.fail("there is no target.json")
     assert calls == []

@@ -10,7 +10,6 @@ import pytest
 
 from runbooks.core.errors import NotFound, ToolFailed, Usage
 from runbooks.core.journal import KEPT_RUNS
-from runbooks.services import SERVICES
 from runbooks.tasks import pr
 from tests.fixtures import Repo, git
 from tests.unit.stacks.test_pull_request import PLAN, record
@@ -242,12 +241,3 @@ def test_the_checkout_stays_as_it_is(repo: Repo) -> None:
     before = (repo.root / ".git/index").read_bytes(), git(repo.root, "for-each-ref")
     body(repo)
     assert ((repo.root / ".git/index").read_bytes(), git(repo.root, "for-each-ref")) == before
-
-
-def test_every_way_back_is_a_task() -> None:
-    import tasks
-
-    names = tasks.ns.task_names
-    for service in SERVICES:
-        assert f"rollback.{service.name}" in names and f"destroy.{service.name}" in names
-    assert {"pr.body", "check", "test", "esc.apply"} <= set(names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runbooks.core.errors import NotApproved, NotFound, OpsError, ToolFailed, Usage
+from runbooks.core.errors import NotApproved, NotFound, OpsError, Usage
 from runbooks.tasks import stack
 from tests.fixtures import Repo
 
@@ -59,10 +59,3 @@ def test_names_that_are_no_service(repo: Repo, name: str, error: type[OpsError])
     assert repo.calls("pulumi") == []
     if error is NotFound:
         assert "postgres" in caught.value.expected
-
-
-def test_a_failure_of_pulumi_is_reported(repo: Repo, says: list[bool]) -> None:
-    says.append(True)
-    repo.answer("pulumi", ["stack", "init"], (1, "", "error: disk quota exceeded\n"))
-    with pytest.raises(ToolFailed, match="disk quota"):
-        run(repo)
