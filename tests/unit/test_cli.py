@@ -205,13 +205,6 @@ def test_the_value_of_an_unknown_option_is_not_printed(capsys: pytest.CaptureFix
     assert "hunter2" not in capsys.readouterr().err
 
 
-def test_wrong_task_as_event_names_three(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("things.postgress", "--json") == 6
-    event = json.loads(capsys.readouterr().out)
-    assert event["exit_code"] == 6
-    assert event["details"][0].count(",") == 2
-
-
 def test_nothing_given_is_a_start_page_and_not_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     assert capsys.readouterr().out == START_PAGE

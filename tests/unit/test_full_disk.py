@@ -17,7 +17,6 @@ from runbooks.services import find_service
 from runbooks.stacks import wiring
 from runbooks.stacks.environment_commands import files_of
 from runbooks.stacks.older_commit import share_environment
-from runbooks.stacks.unchanged import Reads, write_record
 from runbooks.tasks import secrets, stack, target
 from runbooks.tools import stack_config
 from runbooks.tools.esc import Opened, Value
@@ -240,14 +239,6 @@ def test_what_a_tool_wrote_before_it_failed_stays(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_a_tool_did_well_is_not_looked_at(tmp_path: Path) -> None:
-    path = tmp_path / "Pulumi.mx.yaml"
-    path.write_text(SETTINGS)
-    with preserve(path):
-        path.write_text("config: {}\n")
-    assert path.read_text() == "config: {}\n" and len(list(tmp_path.iterdir())) == 1
-
-
 def test_a_reference_that_cannot_be_set_loses_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     file = repo.config_file("immich")
     file.write_text(SETTINGS.replace("postgresql:", "immich:"))
@@ -278,15 +269,6 @@ def test_a_copy_of_settings_that_did_not_fit_is_made_again(tmp_path: Path) -> No
 
 
 # --- what a run keeps ---
-
-
-def test_what_was_applied_and_cannot_be_written_down(repo: Repo) -> None:
-    repo.has_stacks("glance")
-    with open_session(repo.c, "deploy.glance") as session:
-        stack_of = session.stack(find_service("glance"))
-        with no_file_beyond(0), pytest.raises(Unwritable, match="what was applied cannot be written"):
-            write_record(session, stack_of, {}, Reads(), applied=True)
-    assert list((repo.state / "applied").rglob("*.json*")) == []
 
 
 def test_files_of_an_environment_that_do_not_fit(repo: Repo) -> None:

@@ -220,16 +220,6 @@ def test_files_of_a_run_are_private(repo: Repo) -> None:
 # --- stacks ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stack_is_named_completely(repo: Repo) -> None:
-    with open_session(repo.c, "preview.all") as session:
-        stack = session.stack(POSTGRES)
-    assert stack.folder == repo.root / "pulumi" / "data" / "databases" / "postgres"
-    assert (stack.project, stack.name, stack.reference) == ("postgresql", "mx", "organization/postgresql/mx")
-    assert stack.config_file is None
-    assert stack.settings_file == stack.folder / "Pulumi.mx.yaml"
-    assert stack.program == str(repo.bin / "pulumi")
-
-
 def settings(repo: Repo, text: str) -> Path:
     path = repo.config_file("postgres")
     path.write_text(text)

@@ -26,26 +26,6 @@ def secret(ciphertext: str) -> dict[str, str]:
     return {SIGNATURE: SECRET, "ciphertext": ciphertext}
 
 
-def test_a_stack_is_made_once(caller: Caller) -> None:
-    assert caller.send("GET", STACK).content == {"code": 404, "message": "Not Found: Stack not found"}
-    assert caller.send("HEAD", "/api/stacks/organization/postgresql").status == 404
-    create_stack(caller)
-    made = caller.get(STACK)
-    assert made["tags"] == {"pulumi:project": "postgresql"}
-    assert (made["orgName"], made["projectName"], made["stackName"]) == ("organization", "postgresql", "lab")
-    assert caller.send("HEAD", "/api/stacks/organization/postgresql").status == 200
-    again = caller.send("POST", "/api/stacks/organization/postgresql", {"stackName": "lab"})
-    assert again.status == 409
-    assert "already exists" in again.content["message"]
-
-
-def test_a_stack_that_was_never_updated_exports_an_empty_state(caller: Caller) -> None:
-    create_stack(caller)
-    exported = caller.get(f"{STACK}/export")
-    assert exported["version"] == 3
-    assert set(exported["deployment"]) == {"manifest"}
-
-
 IMPORT, FORCED = f"POST {STACK}/import", f"DELETE {STACK}?force=true"
 CREATE, RENAME, DECRYPT = "POST /api/stacks/organization/postgresql", f"POST {STACK}/rename", f"POST {STACK}/decrypt"
 REFUSED: list[tuple[str, str, Any, int]] = [
@@ -83,12 +63,6 @@ def test_what_is_refused(caller: Caller, existing: str, call: str, body: Any, st
         assert caller.send("GET", STACK).status == 404
 
 
-def test_tags_are_replaced(caller: Caller) -> None:
-    create_stack(caller)
-    assert caller.send("PATCH", f"{STACK}/tags", {"a": "b"}).status == 204
-    assert caller.get(STACK)["tags"] == {"a": "b"}
-
-
 def test_an_import_is_an_update_that_has_ended(caller: Caller) -> None:
     create_stack(caller)
     update = caller.post(f"{STACK}/import", deployment({"a": 1.5, "big": 12345678901234567890}))["updateId"]
@@ -98,19 +72,6 @@ def test_an_import_is_an_update_that_has_ended(caller: Caller) -> None:
     assert caller.get(f"{STACK}/updates")["updates"][0]["kind"] == "import"
     caller.post(f"{STACK}/import", deployment({"a": 2}))
     assert caller.get(f"{STACK}/export/1") == deployment({"a": 1.5, "big": 12345678901234567890})
-
-
-def test_a_stack_with_resources_is_removed_only_by_force(caller: Caller) -> None:
-    create_stack(caller)
-    caller.post(f"{STACK}/import", deployment())
-    refused = caller.send("DELETE", STACK)
-    assert refused.status == 400
-    assert refused.content["message"] == "Bad Request: Stack still contains resources."
-    removed = caller.send("DELETE", f"{STACK}?force=true")
-    assert (removed.status, removed.body) == (204, b"")
-    assert caller.send("GET", STACK).status == 404
-    create_stack(caller)
-    assert caller.get(f"{STACK}/export")["deployment"].get("resources") is None
 
 
 def test_a_renamed_stack_is_the_same_stack(caller: Caller) -> None:

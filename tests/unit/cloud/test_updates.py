@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -36,15 +35,6 @@ def test_an_update_from_start_to_end(caller: Caller) -> None:
     assert (history["result"], history["version"], history["message"]) == ("succeeded", 1, "why")
     assert (history["resourceChanges"], history["environment"]) == ({"create": 1}, {"exec.kind": "cli"})
     assert caller.get(f"{STACK}/updates/latest")["info"] == history
-
-
-def test_a_second_update_is_a_conflict_until_the_first_ends(caller: Caller) -> None:
-    first, second = Operation.started(caller), Operation.create(caller)
-    refused = second.start()
-    assert refused.status == 409
-    assert refused.content == {"code": 409, "message": "Conflict: Another update is currently in progress."}
-    first.complete()
-    assert second.start().status == 200
 
 
 def test_previews_run_beside_an_update_and_leave_nothing(caller: Caller) -> None:
@@ -132,12 +122,6 @@ def test_the_end_of_a_preview_may_be_said_twice(caller: Caller) -> None:
     assert preview.complete().status == 401
 
 
-def test_an_update_may_end_as_cancelled(caller: Caller) -> None:
-    assert Operation.started(caller).complete("cancelled").status == 204
-    assert caller.get(STACK)["activeUpdate"] == ""
-    assert caller.get(f"{STACK}/updates")["updates"][0]["result"] == "failed"
-
-
 def test_an_update_is_started_once(caller: Caller) -> None:
     update = Operation.started(caller)
     assert update.start().status == 409
@@ -149,21 +133,6 @@ def test_the_accounts_token_does_not_open_what_is_inside_an_update(caller: Calle
     update = Operation.started(caller)
     assert caller.send("POST", f"{update.path}/complete", {"status": "succeeded"}).status == 401
     assert caller.send("GET", STACK, Authorization=f"update-token {update.token}").status == 401
-
-
-def test_checkpoints_come_compressed(caller: Caller) -> None:
-    update = Operation.started(caller)
-    state = deployment({"text": "x" * 100_000, "unicode": "ä→"})
-    body = gzip.compress(json.dumps({"isInvalid": False, **state}).encode())
-    sent = caller.send(
-        "PATCH",
-        f"{update.path}/checkpoint",
-        body,
-        Authorization=f"update-token {update.token}",
-        Content_Encoding="gzip",
-    )
-    assert sent.status == 204
-    assert caller.get(f"{STACK}/export") == state
 
 
 @pytest.mark.parametrize(

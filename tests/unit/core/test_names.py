@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runbooks.core.errors import NotFound, Usage
+from runbooks.core.errors import Usage
 from runbooks.core.names import known, nearest
 
 SERVICES = ("tailscale", "cnpg", "postgres", "immich", "n8n")
@@ -19,13 +19,6 @@ def test_the_nearest_name_comes_first(name: str, first: str) -> None:
     assert len(near) == 3
     assert nearest(name, ("a", "a")) == ["a"] and nearest(name, ()) == []
     assert known("service", first, SERVICES) == first
-
-
-def test_an_unknown_name_shows_three() -> None:
-    with pytest.raises(NotFound) as caught:
-        known("service", "postgers", iter(SERVICES))
-    assert caught.value.exit_code == 6
-    assert caught.value.expected.count(",") == 2
 
 
 @pytest.mark.parametrize("name", ["", "-f", "--all", "a b", "a\tb", "a\n", "a\x00", "\x1b[31m"])

@@ -175,10 +175,6 @@ def test_standard_input_is_given_and_never_recorded(ops: RealRunner) -> None:
     assert b"line of input" not in ops.journal.path.read_bytes()
 
 
-def test_without_input_standard_input_is_empty(ops: RealRunner) -> None:
-    assert ops.runner.run(python("import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"
-
-
 def test_a_child_that_does_not_read_its_input_ends_as_it_likes(ops: RealRunner) -> None:
     assert ops.runner.run(python("exit(4)", stdin=b"x" * 1_000_000)).exit_code == 4
 
@@ -349,12 +345,6 @@ def test_a_program_that_the_system_refuses(ops: RealRunner, tmp_path: Path) -> N
         ops.runner.run(Command(argv=("true", "a\0b")))
 
 
-def test_names_that_look_like_options_or_shell_are_just_arguments(ops: RealRunner) -> None:
-    words = ("--yes", "-rf", "$(touch owned)", "`id`", "a b", "'", "*", "; exit 3")
-    outcome = ops.runner.run(python("import sys; print(sys.argv[1:])", *words))
-    assert outcome.stdout == f"{list(words)}\n"
-
-
 # --- the journal -----------------------------------------------------------------------------------------------------
 
 
@@ -426,23 +416,6 @@ def test_the_cpu_seconds_of_a_child_and_of_what_it_waited_for_are_counted(ops: R
         python("import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])", BUSY)
     )
     assert 0.2 <= outcome.cpu_seconds < 5
-
-
-def test_many_runs_side_by_side(ops: RealRunner) -> None:
-    outcomes: dict[int, Outcome] = {}
-
-    def work(number: int) -> None:
-        outcomes[number] = ops.runner.run(python("import sys; print(sys.argv[1] * 1000)", f"{number}|"))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {number: outcome.stdout for number, outcome in outcomes.items()} == {
-        number: f"{number}|" * 1000 + "\n" for number in range(8)
-    }
-    assert len(ops.records()) == 8
 
 
 PATIENT = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from lab import platform, toolchain
 from lab.platform import start, target
 from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths
@@ -156,43 +154,3 @@ def test_the_launcher_stays_and_starts_the_pulumi_of_the_lab(plane: ControlPlane
     assert stat.S_IMODE(launcher.stat().st_mode) == 0o700
     printed = subprocess.run([launcher, "version"], capture_output=True, text=True, check=True)
     assert printed.stdout == "the real one\n"
-
-
-@pytest.mark.parametrize("state", ["up", "down", "reset", "the cache is gone"])
-def test_a_start_in_a_shell_with_lab_env_makes_no_link_to_itself(
-    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
-    """`eval "$(./inv lab.env)"`, then `lab.down` or `lab.reset`, then any command on the lab, twice."""
-    paths = plane.paths
-    paths.lock.touch()
-    bundled = fake(tmp_path, "bundled", kubectl_answer("v1.36.3"))
-    monkeypatch.setattr(target.sys, "executable", str(tmp_path / "python"))
-    bundled.rename(tmp_path / "kubectl")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    built = tmp_path / "cache/homelab-ops/bin/pulumi-v3-0123456789ab"
-    for name, value in platform.environment(paths.state_dir).items():
-        monkeypatch.setenv(name, value)
-
-    def start() -> None:
-        built.mkdir(parents=True, exist_ok=True)
-        names = ("pulumi", "esc", "pulumi-resource-kubernetes")
-        found = [toolchain.of_user(name) or tool(name, fake(built, name)) for name in names]
-        found += [target.kubectl(), target.postgresql_plugin()]
-        target.link_tools(paths, found)
-        target.write_launcher(paths, found[0].program, "http://127.0.0.1:1")
-        target.write(paths, "uid", target.cloud_url(2), 1, found)
-
-    start()
-    if state == "reset":
-        shutil.rmtree(paths.lab)
-        paths.prepare()
-    if state == "the cache is gone":
-        shutil.rmtree(built)
-    for _ in range(2):
-        start()
-        entries = [*paths.bin.iterdir(), paths.credentials / "plugins"]
-        assert len(entries) == 6
-        assert all(entry.resolve(strict=True).exists() for entry in entries)
-        assert (paths.credentials / "plugins").resolve() == tmp_path / "home" / ".pulumi" / "plugins"
-        assert not any(entry.resolve().is_relative_to(paths.lab) for entry in entries if entry.name != "pulumi")

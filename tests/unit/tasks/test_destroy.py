@@ -9,7 +9,7 @@ import pytest
 
 from runbooks.checks.of_service import refuse_while_needed
 from runbooks.core.errors import Refused
-from runbooks.stacks import apply, preview, states
+from runbooks.stacks import apply, preview
 from runbooks.stacks.watch import Approved
 from runbooks.tools.pulumi import read_event
 from tests.fixtures import TREE, ScriptedSession, event, preview_answer, step, urn
@@ -61,12 +61,3 @@ def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> No
     session.write_state("db", resources=standing("db"))
     with pytest.raises(Refused, match="state of db changed"):
         apply.refuse_if_changed(session, DB, plan, again="./inv destroy.db")
-
-
-def test_a_compressed_state_is_read_by_pulumi(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {})
-    stack = session.stack(DB)
-    plain = states.state_file(session, stack)
-    assert plain is not None
-    plain.with_name("mx.json.gz").write_bytes(b"")
-    assert states.state_file(session, stack) is None

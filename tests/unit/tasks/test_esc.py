@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import stat
@@ -576,15 +575,6 @@ def test_words_stay_as_the_shell_gave_them() -> None:
     assert environment_commands.words_after_dashes(argv, "psql -c select 1") == ["psql", "-c", "select 1"]
     with pytest.raises(Usage, match="no command"):
         environment_commands.words_after_dashes(["inv", "esc.run", "stitch/prod"], "")
-
-
-def test_answers_are_json_lines_for_programs(repo: Repo) -> None:
-    repo.c.config.ops.json = True
-    esc.open_task.body(repo.c, "stitch/prod")
-    events = [json.loads(line) for line in repo.printed().splitlines()]
-    told = {event["path"]: event for event in events if event["event"] == "value"}
-    assert told["pulumiConfig.image"]["type"] == "text"
-    assert told["pulumiConfig.database_password"]["value"] == "[secret]"
 
 
 # What is left of a new environment when its definition does not arrive, and of its values on this machine

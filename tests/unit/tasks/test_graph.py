@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from runbooks.core.errors import Usage
@@ -51,14 +49,3 @@ def test_mermaid_and_dot(repo: Repo) -> None:
 def test_one_language_at_a_time(repo: Repo) -> None:
     with pytest.raises(Usage, match="--mermaid and --dot were both given"):
         graph.graph.body(repo.c, mermaid=True, dot=True)
-
-
-def test_programs_get_one_event_a_service(repo: Repo) -> None:
-    repo.c.config.ops.json = True
-    graph.graph.body(repo.c)
-    events = [json.loads(line) for line in repo.printed().splitlines()]
-    told = {event["service"]: event for event in events if event["event"] == "service"}
-    assert told["app"] == {
-        "event": "service", "layer": 3, "service": "app", "through": "app:db_stack", "needs": ["db", "net"],
-        "reads": ["db"],
-    } | {key: value for key, value in told["app"].items() if key == "time"}  # fmt: skip

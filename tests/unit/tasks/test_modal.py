@@ -12,7 +12,7 @@ from runbooks.core.errors import LoginMissing, NotApproved, NotFound, ToolFailed
 from runbooks.tasks import modal as tasks
 from runbooks.tools import modal
 from runbooks.tools.modal import Need
-from tests.fixtures import REAL_ROOT, Repo
+from tests.fixtures import Repo
 
 NO_LOGIN = (1, "", "Error: Token missing. Could not authenticate client. If you have token credentials, see …\n")
 APP = """\
@@ -53,11 +53,6 @@ def test_what_an_app_refers_to_is_in_its_source() -> None:
         Need(kind="Volume", name="disk"),
         Need(kind="Secret", name="links", keys=("TOKEN",)),
     }
-
-
-def test_the_platforms_own_app_is_read() -> None:
-    needs = modal.needs_of(modal.app_file(REAL_ROOT, "golink").read_text())
-    assert {(need.kind, need.name) for need in needs} == {("Secret", "golink"), ("Dict", "golink-links")}
 
 
 @pytest.mark.parametrize("source", ["def (", "import modal\nmodal.Dict.from_name(f())\n"])

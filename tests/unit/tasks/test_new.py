@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import tasks
-from runbooks.cli import OpsProgram
 from runbooks.core.errors import OpsError, Refused, ToolFailed, Usage
 from runbooks.stacks import scaffolding
 from runbooks.tasks import new
@@ -200,22 +198,3 @@ def test_what_comes_into_its_place_meanwhile_wins(repo: Repo, monkeypatch: pytes
         scaffolding.write(project, repo.root)
     assert [path.name for path in place.iterdir()] == ["mine"]
     assert not [path for path in place.parent.iterdir() if path.name.startswith(".")]
-
-
-def test_the_same_command_again_is_refused_and_changes_nothing(repo: Repo) -> None:
-    new.service.body(repo.c, "tryout", folder=FOLDER)
-    before = {path: path.read_bytes() for path in (repo.root / FOLDER).iterdir()}
-    with pytest.raises(Refused, match="not an empty folder"):
-        new.service.body(repo.c, "tryout", folder=FOLDER)
-    assert {path: path.read_bytes() for path in (repo.root / FOLDER).iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    "words", [["-tryout", "--folder", "pulumi/apps/tryout"], ["--folder", "pulumi/apps/tryout"], []]
-)
-def test_the_command_line_without_a_name(repo: Repo, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    before = tree(repo)
-    with pytest.raises(SystemExit) as ended:
-        OpsProgram(namespace=tasks.ns, binary="./inv", binary_names=["inv"]).run(["inv", "new.service", *words])
-    assert ended.value.code == 2 and "next: ./inv --help" in capsys.readouterr().err
-    assert tree(repo) == before

@@ -221,13 +221,6 @@ def test_a_base_that_will_not_do(repo: Repo, base: str, error: type[Exception], 
         pr.body.body(repo.c, base=base)
 
 
-def test_a_base_that_shares_nothing(repo: Repo) -> None:
-    git(repo.root, "checkout", "-q", "--orphan", "island")
-    commit(repo, "feat: another beginning")
-    with pytest.raises(NotFound, match="share no commit"):
-        pr.body.body(repo.c)
-
-
 def test_outside_of_a_clone(repo: Repo) -> None:
     shutil.rmtree(repo.root / ".git")
     with pytest.raises(ToolFailed, match="not a git repository"):

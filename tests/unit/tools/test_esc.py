@@ -121,13 +121,6 @@ def test_values_have_path_kind_secretness_and_origin() -> None:
     assert "postgresql" not in repr(answer)
 
 
-def test_variables_are_texts() -> None:
-    assert opened(environmentVariables=node({"PORT": node(5432), "A": node("b")})).variables == {
-        "PORT": "5432",
-        "A": "b",
-    }
-
-
 @pytest.mark.parametrize("text", ["", "hunter2", "[]", '{"value": {"a": 3}}'])
 def test_an_unreadable_answer_is_reported_without_its_text(text: str) -> None:
     with pytest.raises(ToolFailed) as unreadable:
@@ -167,11 +160,6 @@ def test_a_login_is_reported_for_the_backend_that_wants_it() -> None:
     with pytest.raises(LoginMissing) as missing:
         judge(said, NAME, str)
     assert missing.value.next_step == "pulumi login https://pulumi.home.example, then ./inv doctor"
-
-
-def test_an_organization_that_is_not_there_is_no_environment() -> None:
-    with pytest.raises(ToolFailed, match="Organization not found"):
-        judge(outcome("", "Error: [404] Not Found: Organization not found\n", 1), None, str)
 
 
 def test_notices_are_no_complaint() -> None:

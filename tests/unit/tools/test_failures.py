@@ -12,7 +12,6 @@ from runbooks.core.command import Command
 from runbooks.core.errors import (
     FieldConflict,
     LoginMissing,
-    NotFound,
     OperatorMissing,
     OpsError,
     Refused,
@@ -94,11 +93,6 @@ def explained(said: str, exit_code: int = 1) -> OpsError:
 def test_a_pulumi_that_was_killed(exit_code: int, name: str) -> None:
     error = explained("", exit_code)
     assert type(error) is ToolFailed and name in error.summary and "./inv cancel.app" in error.next_step
-
-
-def test_a_program_that_raises() -> None:
-    error = explained(SIMPLE)
-    assert type(error) is ToolFailed and "boom" in error.summary and "./inv preview.app" in error.next_step
 
 
 def test_a_program_that_leaves() -> None:
@@ -267,15 +261,6 @@ def test_pending_operations_do_not_hide_what_really_failed() -> None:
     error = explained(streamed(("warning", PENDING), ("error", "a new kind of trouble")))
     assert error.summary.startswith("pulumi could not preview app (exit 1)")
     assert "a new kind of trouble" in error.summary
-
-
-def test_an_environment_that_is_not_there_in_the_words_of_the_real_cli() -> None:
-    recorded = Path(__file__).parents[2] / "contract" / "recorded" / "cloud" / "32-esc-bind.json"
-    steps = json.loads(recorded.read_text())["steps"]
-    (said,) = {step["stderr"] for step in steps if 'environment "stitch/none" not found' in step.get("stderr", "")}
-    error = explained(said)
-    assert isinstance(error, NotFound) and error.summary.startswith("there is no environment stitch/none")
-    assert error.next_step == "./inv esc.list"
 
 
 @pytest.mark.parametrize(

@@ -300,13 +300,6 @@ def test_a_name_bound_several_times_keeps_its_last_place(tmp_path: Path) -> None
     assert names(path) == ["other/x", "acme/stitch/prod@3"], "later ones win, so the order decides"
 
 
-def test_unbinding_removes_every_occurrence(tmp_path: Path) -> None:
-    text = "environment:\n  - stitch/prod\n  - other/x\n  - stitch/prod\n  - stitch/prod@3\nconfig: {}\n"
-    path = write(tmp_path / "Pulumi.mx.yaml", text)
-    assert unbind(path, "stitch/prod") == 3
-    assert path.read_text() == "environment:\n  - other/x\nconfig: {}\n"
-
-
 @pytest.mark.parametrize(
     ("entry", "same"),
     [
