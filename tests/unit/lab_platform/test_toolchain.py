@@ -1,11 +1,14 @@
-"""The tool chain: a program is the user's own, or built once. The Go here is a script."""
+"""The tool chain: a program is the user's own, or built once; a build ends with its run. The Go here is a script."""
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,7 +28,53 @@ from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_
 from runbooks.core.errors import OpsError, ToolFailed
 from runbooks.core.files import Unwritable
 from runbooks.tools.pulumi_home import wanted_plugins
-from tests.unit.lab_platform.fake_go import BUILDS, FakeGo
+from tests.fixtures import is_alive, until
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """#!/bin/sh
+echo "$@" >> {folder}/calls
+case "$*" in
+    "env GOVERSION") echo {version}; exit 0 ;;
+    *" -m -f "*) echo {folder}/module; exit 0 ;;
+    "list "*) printf 'one\\ntwo\\nthree\\nfour\\n'; exit 0 ;;
+esac
+while [ "$1" != -o ]; do shift; done
+output=$2
+shift 2
+{body}
+"""
+BUILDS = """
+for package; do
+    case $package in */v[0-9]) package=${package%/*} ;; esac
+    echo > "$output/${package##*/}"
+done
+"""
+
+
+class FakeGo:
+    """`<folder>/path/go`, with the files that programs want beside them in `<folder>/module`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = f"{folder}/path:/usr/bin:/bin"
+        (folder / "path").mkdir()
+        for module in (PULUMI, PULUMI_KUBERNETES):
+            for _, name in module.beside:
+                (folder / "module" / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / "module" / name).touch()
+
+    def install(self, body: str = BUILDS, *, version: str = "go1.99.0") -> Go:
+        program = self.folder / "path" / "go"
+        program.write_text(SCRIPT.format(folder=self.folder, version=version, body=body))
+        program.chmod(0o755)
+        return Go(program=program, version=version, own=False)
+
+    @property
+    def builds(self) -> list[str]:
+        """The arguments of each `go build` so far."""
+        calls = self.folder / "calls"
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return [line for line in lines if line.startswith("build ")]
 
 
 @pytest.fixture(autouse=True)
@@ -517,3 +566,119 @@ def test_our_own_go_caches_are_removed_when_no_build_runs(tmp_path: Path) -> Non
     assert build.clear_own_caches(tmp_path) == 4
     assert not (tmp_path / "go").exists()
     assert build.clear_own_caches(tmp_path) == 0
+
+
+# --- a build ends with the run that started it, however that ends ---------------------------------------------------
+
+RUN = "from lab.toolchain import resolve; resolve(print, ['etcd'])"
+COMPILER = """
+sh -c 'trap "" TERM INT HUP; echo $$ >> {pids}; exec sleep 600' &
+echo $$ >> {pids}
+wait
+"""
+"""A build that has started a compiler, which does not listen to anything, and never ends."""
+
+
+class Going:
+    """The processes of the build: the Go and its compiler."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.file = tmp_path / "pids"
+        self.go = FakeGo(tmp_path)
+        self.program = self.go.install(COMPILER.format(pids=self.file))
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+
+    def has_begun(self) -> bool:
+        return len(self.pids) == 2
+
+    def has_ended(self) -> bool:
+        return not any(map(is_alive, self.pids))
+
+
+@pytest.fixture
+def going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Going]:
+    made = Going(tmp_path)
+    monkeypatch.setenv("PATH", made.go.path)
+    yield made
+    for pid in filter(is_alive, made.pids):
+        os.kill(pid, signal.SIGKILL)
+
+
+def lock_file() -> Path:
+    return cached(ETCD).with_name(f".{cached(ETCD).name}.lock")
+
+
+def is_free() -> bool:
+    with lock_file().open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_ended_ends_its_build(going: Going, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        until(going.has_begun, "the build begins")
+        assert not is_free()
+        run.send_signal(number)
+    until(going.has_ended, "Go and compiler end")
+    until(is_free, "the lock is free")
+    assert not cached(ETCD).exists()
+
+
+def test_the_next_run_builds_what_was_left_half_done(going: Going) -> None:
+    with subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
+        until(going.has_begun, "the build begins")
+        run.kill()
+    until(is_free, "the lock is free")
+    folder = Build(ETCD, going.go.install(), print, threading.Event()).run()
+    assert (folder / "etcd").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_the_compiler_holds_the_lock_too(going: Going) -> None:
+    """Whichever number its file has in the run: here the lowest that is free."""
+    with subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
+        until(going.has_begun, "the build begins")
+        for pid in going.pids:
+            held = {fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+            assert lock_file() in held
+        run.kill()
+
+
+def test_the_stop_event_ends_it(going: Going, tmp_path: Path) -> None:
+    stop, failed = threading.Event(), []
+
+    def build() -> None:
+        try:
+            Build(ETCD, going.program, print, stop).run()
+        except ToolFailed as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    until(going.has_begun, "the build begins")
+    stop.set()
+    thread.join(20)
+    until(going.has_ended, "Go and compiler end")
+    (error,) = failed
+    assert "was stopped" in error.summary and "run the same command again" in error.next_step
+    assert is_free()
+    assert not list((tmp_path / "cache/homelab-ops/bin").glob(".*.unfinished"))
+
+
+def test_the_stop_event_ends_the_wait_for_another_run(going: Going) -> None:
+    lock_file().parent.mkdir(parents=True)
+    stop = threading.Event()
+    with lock_file().open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ToolFailed, match="was stopped"):
+            Build(ETCD, going.program, lambda _: stop.set(), stop).run()
+    assert going.pids == []

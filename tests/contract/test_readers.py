@@ -1,4 +1,4 @@
-"""The readers of `runbooks/tools/pulumi.py` against every recorded answer of the real CLI."""
+"""The readers of `runbooks/tools` against every recorded answer of the real pulumi, esc and `pulumi env`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from runbooks.core.errors import (
     UnexpectedChanges,
     Usage,
 )
-from runbooks.tools import locks, pulumi
+from runbooks.tools import esc, locks, pulumi
+from runbooks.tools.esc import EnvironmentName, Esc
 from runbooks.tools.failures import explain
 from runbooks.tools.secret_values import blanked, secrets_in_config
 from runbooks.tools.stack import Stack
@@ -32,6 +33,8 @@ FILES = sorted(RECORDED.glob("*/*.json"))
 STACK = Stack(
     service="sample", project="sample", name="mx", organization="organization", folder=Path("/projects/sample")
 )
+
+BANNER = "┌───┐\n│ The ESC CLI has been retired. │\n└───┘"
 
 
 def steps(file: Path) -> list[dict[str, Any]]:
@@ -52,7 +55,8 @@ def is_a_command(step: dict[str, Any]) -> bool:
 
 
 def outcome(step: dict[str, Any]) -> Outcome:
-    reply = (step["exit"], step.get("stdout") or "", step.get("stderr") or "")
+    stderr = (step.get("stderr") or "").replace("$RETIRED_NOTICE", BANNER)
+    reply = (step["exit"], step.get("stdout") or "", stderr)
     return outcome_of(Command(argv=tuple(step["argv"])), reply)
 
 
@@ -264,3 +268,89 @@ def test_the_notice_that_a_plugin_came_from_path_is_no_warning_of_the_program(pl
     reported = {"message": message, "severity": "warning"}
     assert pulumi.read_preview(json.dumps({"steps": [], "diagnostics": [reported]})).diagnostics == ()
     assert pulumi.read_event(json.dumps({"diagnosticEvent": reported})) is None
+
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+NAME = EnvironmentName(organization="lab", project="stitch", name="prod")
+ENVIRONMENTS = [
+    step
+    for number in ("31", "32", "13")
+    for step in recorded(number)
+    if step.get("argv", [""])[0] == "esc" or step.get("argv", [])[:2] == ["pulumi", "env"]
+]
+
+
+def failing() -> Iterator[tuple[str, dict[str, Any], type[OpsError]]]:
+    """What went wrong in the recorded runs, by the decisive words; some of it with exit 0."""
+    meanings: list[tuple[str, type[OpsError]]] = [
+        ("unknown property", ToolFailed),
+        ('stack "postgresql/none" not found', ToolFailed),
+        ("[404]", NotFound),
+        ("[409]", Refused),
+        ("did not find expected", ToolFailed),
+        ("must be string literals", Usage),
+        ("PULUMI_ACCESS_TOKEN must be set", LoginMissing),
+    ]
+    for step in ENVIRONMENTS:
+        for words, error in meanings:
+            if words in step["stderr"]:
+                yield " ".join([*step["argv"], f"exit {step['exit']}"]), step, error
+
+
+FAILING = list(failing())
+
+
+@pytest.mark.parametrize(("step", "error"), [case[1:] for case in FAILING], ids=[case[0] for case in FAILING])
+def test_diagnostics_are_failures_whatever_the_exit_code(step: dict[str, Any], error: type[OpsError]) -> None:
+    with pytest.raises(error) as failed:
+        esc.judge(outcome(step), NAME, str)
+    assert type(failed.value) is error and failed.value.next_step
+
+
+def test_failures_with_exit_0_are_among_them() -> None:
+    assert {tuple(step["argv"][:2]) for _, step, _ in FAILING if step["exit"] == 0} == {
+        ("esc", "open"),
+        ("esc", "run"),
+        ("pulumi", "env"),
+    }
+
+
+def test_everything_else_went_well() -> None:
+    for step in ENVIRONMENTS:
+        if not any(step is failed for _, failed, _ in FAILING):
+            esc.judge(outcome(step), NAME, str)
+
+
+def test_the_opened_environment() -> None:
+    answers = [step["stdout"] for step in ENVIRONMENTS if {"open", "detailed"} <= {*step["argv"]}]
+    opened = esc.read_opened(answers[0])
+    reported = {value.shown_path: (value.kind, value.secret, value.origin) for value in opened.values}
+    assert reported['pulumiConfig["postgresql:password"]'] == ("text", True, "stitch/prod:13:26")
+    assert reported['pulumiConfig["postgresql:port"]'] == ("number", False, "stitch/prod:11:22")
+    assert reported["pulumiConfig.POSTGRES_HOST"] == ("text", False, "stitch/prod:8:20")
+    assert "s3cr3t-pw-long" in list(opened.secret_texts())
+    assert set(opened.settings) >= {"k8s_namespace", "postgresql:sslmode"}
+
+
+def test_lists_and_revisions() -> None:
+    (listed,) = [step for step in ENVIRONMENTS if step["argv"] == ["esc", "env", "ls"]]
+    assert [name.full for name in esc.read_list(listed["stdout"], "lab")] == ["lab/stitch/prod"]
+    edits = [step for step in ENVIRONMENTS if "edit" in step["argv"]]
+    assert [esc.read_revision(step["stdout"]) for step in edits][:2] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("builder", "words"),
+    [
+        (lambda tool: tool.open(NAME), ["open", "lab/stitch/prod", "--format", "detailed"]),
+        (lambda tool: tool.set_secret(NAME, "pulumiConfig.token", "x"), ["set", "--secret", "--string", "--file", "-"]),
+        (lambda tool: tool.edit(NAME, "x"), ["edit", "lab/stitch/prod"]),
+        (lambda tool: tool.definition(NAME), ["get", "lab/stitch/prod", "--definition"]),
+        (lambda tool: tool.init(NAME), ["init", "lab/stitch/prod"]),
+    ],
+)
+def test_what_we_start_was_recorded_in_that_form(builder: Any, words: list[str]) -> None:
+    ours = builder(Esc(program="esc", is_pulumi=False)).argv
+    assert all(word in ours for word in words)
+    assert any(all(word in step["argv"] for word in words) for step in ENVIRONMENTS)
