@@ -9,15 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lab import toolchain
 from lab.platform import target
@@ -213,13 +210,6 @@ def test_another_go_is_not(go: FakeGo) -> None:
     assert len(go.builds) == 1
 
 
-def test_modules_do_not_share_a_folder_or_a_log(go: FakeGo) -> None:
-    modules = {tool.module.name: tool.module for tool in TOOLS}
-    builds = [Build(module, go.install(), print, threading.Event()) for module in modules.values()]
-    assert len({build.progress.log for build in builds}) == len(builds)
-    assert all(build.progress.log.name == f"{cached(build.module).name}.log" for build in builds)
-
-
 # --- a build --------------------------------------------------------------------------------------------------------
 
 
@@ -334,48 +324,17 @@ def test_what_a_killed_build_left_is_cleared(cache: Path, go: FakeGo) -> None:
 
 # --- how far it is --------------------------------------------------------------------------------------------------
 
-MODULES = [Module(name=f"module{number}", path="example.org/m", seconds=1) for number in range(4)]
 
-
-@st.composite
-def progresses(draw: st.DrawFn, folder: Path) -> list[Progress]:
-    found = []
-    for module in draw(st.lists(st.sampled_from(MODULES), min_size=1, unique_by=lambda module: module.name)):
-        log = folder / module.name
-        log.write_bytes(b"package\n" * draw(st.integers(0, 50)))
-        weight = draw(st.integers(1, 500))
-        total, done = draw(st.integers(0, 40)), draw(st.booleans())
-        found.append(Progress(Module(name=module.name, path="", seconds=weight), log, total=total, done=done))
-    return found
-
-
-@pytest.fixture(scope="module")
-def logs() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@settings(deadline=None)
-@given(data=st.data(), elapsed=st.floats(0, 1e6))
-def test_the_estimate_never_runs_past_its_end(logs: Path, data: st.DataObject, elapsed: float) -> None:
-    builds = data.draw(progresses(logs))
-    left = seconds_left(builds, elapsed)
-    assert left >= 0
-    assert math.isfinite(left)
-    line = progress_line(builds, elapsed)
-    assert ("left" in line) is not all(progress.done for progress in builds)
-    for progress in builds:
-        progress.done = True
-    assert seconds_left(builds, elapsed) == 0
-    assert progress_line(builds, elapsed) == "built " + ", ".join(progress.module.name for progress in builds)
-
-
-def test_the_line_names_what_is_built_and_how_far_the_rest_is(logs: Path) -> None:
-    log = logs / "log"
+def test_the_line_names_what_is_built_and_how_far_the_rest_is(tmp_path: Path) -> None:
+    log = tmp_path / "log"
     log.write_bytes(b"one\ntwo\n")
-    builds = [Progress(ETCD, log, done=True), Progress(PULUMI, log, total=4), Progress(KUBERNETES, logs / "none")]
+    builds = [Progress(ETCD, log, done=True), Progress(PULUMI, log, total=4), Progress(KUBERNETES, tmp_path / "none")]
     assert progress_line(builds, 120).startswith("built etcd; building pulumi (2 of 4 packages), kubernetes; about ")
     assert progress_line(builds, 120).endswith(" min left")
+    assert 0 < seconds_left(builds, 1e6) < math.inf
+    for progress in builds:
+        progress.done = True
+    assert seconds_left(builds, 120) == 0 and progress_line(builds, 120) == "built etcd, pulumi, kubernetes"
 
 
 # --- found before built ---------------------------------------------------------------------------------------------

@@ -116,52 +116,49 @@ def test_who_holds_the_key(tmp_path: Path, text: str | None, provider: str) -> N
     assert secrets_provider_of(path) == StackFile.read(path).secrets_provider == provider
 
 
-def as_pulumi_leaves_it(copied: Path) -> None:
-    text = copied.read_text() + "  postgresql:superuser_password:\n    secure: v1:abc:def\n"
-    copied.write_text(f"encryptionsalt: v1:salt=\n{text}environment:\n  - postgresql/lab\n")
+SALTED, SECURE = "encryptionsalt: v1:salt=\n", "  postgresql:superuser_password:\n    secure: v1:abc:def\n"
+CHARTS = {"charts:source": "lab/charts"}
+REFRESHED: dict[str, tuple[str | None, str | None, dict[str, str], dict[str, object]]] = {
+    "salt, secrets and bindings stay": (
+        f"{SALTED}{TEMPLATE}  postgresql:port: '1'\n{SECURE}environment:\n  - postgresql/lab\n",
+        TEMPLATE.replace("1Gi", "2Gi") + "  postgresql:instances: '1'\n# the end\n",
+        IMPOSED,
+        {
+            "encryptionsalt": "v1:salt=",
+            "environment": ["postgresql/lab"],
+            "config": CHARTS | {"postgresql:storage_size": "2Gi", "postgresql:instances": "1"} | IMPOSED
+            | {"postgresql:superuser_password": {"secure": "v1:abc:def"}},
+        },
+    ),
+    "what was set in the copy stays, what the template drops goes": (
+        TEMPLATE.replace("1Gi", "9Gi"), "config:\n  postgresql:storage_size: 2Gi\n", {},
+        {"config": {"postgresql:storage_size": "9Gi"}},
+    ),
+    "a file that stack init wrote first": (
+        SALTED, None, {}, {"encryptionsalt": "v1:salt=", "config": CHARTS | {"postgresql:storage_size": "1Gi"}},
+    ),
+}  # fmt: skip
 
 
-def test_a_changed_template_keeps_salt_secrets_and_bindings(files: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("case", REFRESHED)
+def test_a_copy_follows_its_template(files: tuple[Path, Path], case: str) -> None:
     template, copied = files
-    refresh_copy(template, copied, IMPOSED)
-    as_pulumi_leaves_it(copied)
-    template.write_text(TEMPLATE.replace("1Gi", "2Gi") + "  postgresql:instances: '1'\n# the end\n")
-    assert refresh_copy(template, copied, IMPOSED | {"postgresql:port": "15433"})
-    document = read(copied)
-    assert document["encryptionsalt"] == "v1:salt="
-    assert document["environment"] == ["postgresql/lab"]
-    assert document["config"] == {
-        "charts:source": "lab/charts", "postgresql:storage_size": "2Gi", "postgresql:instances": "1",
-        "postgresql:port": "15433", "postgresql:ts_hostname": "localhost",
-        "postgresql:superuser_password": {"secure": "v1:abc:def"},
-    }  # fmt: skip
-    assert "# where charts are" in copied.read_text()
-    assert not refresh_copy(template, copied, IMPOSED | {"postgresql:port": "15433"})
-
-
-def test_what_was_set_in_the_copy_stays_and_what_the_template_drops_goes(files: tuple[Path, Path]) -> None:
-    template, copied = files
-    refresh_copy(template, copied, {})
-    copied.write_text(copied.read_text().replace("1Gi", "9Gi"))
-    template.write_text("config:\n  postgresql:storage_size: 2Gi\n")
-    refresh_copy(template, copied, {})
-    assert read(copied)["config"] == {"postgresql:storage_size": "9Gi"}
-
-
-def test_a_file_that_stack_init_wrote_first_is_merged_into(files: tuple[Path, Path]) -> None:
-    template, copied = files
-    copied.write_text("encryptionsalt: v1:salt=\n")
-    refresh_copy(template, copied, IMPOSED)
-    assert read(copied)["encryptionsalt"] == "v1:salt="
-    assert "charts:source" in copied.read_text()
+    before, changed, imposed, after = REFRESHED[case]
+    if changed:
+        refresh_copy(template, copied, {})
+        template.write_text(changed)
+    copied.write_text(before)
+    assert refresh_copy(template, copied, imposed)
+    assert read(copied) == after
+    assert "# where charts are" in copied.read_text() or "drops" in case
+    assert not refresh_copy(template, copied, imposed)
 
 
 def test_a_project_without_a_template_gets_what_is_imposed(tmp_path: Path) -> None:
-    copied = tmp_path / "Pulumi.lab.yaml"
-    refresh_copy(tmp_path / "absent.yaml", copied, IMPOSED)
-    assert read(copied)["config"] == IMPOSED
-    refresh_copy(tmp_path / "absent.yaml", tmp_path / "empty.yaml", {})
-    assert (tmp_path / "empty.yaml").read_text() == ""
+    for imposed, document in ((IMPOSED, {"config": IMPOSED}), ({}, None)):
+        refresh_copy(tmp_path / "absent.yaml", tmp_path / "Pulumi.lab.yaml", imposed)
+        assert yaml.safe_load((tmp_path / "Pulumi.lab.yaml").read_text()) == document
+        (tmp_path / "Pulumi.lab.yaml").unlink()
 
 
 def test_a_definition_in_the_template_is_refused_by_the_templates_path(files: tuple[Path, Path]) -> None:
