@@ -8,31 +8,20 @@ times. Keys that the recording server left out and the real service has are allo
 from __future__ import annotations
 
 import gzip
-import http.client
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from tests.unit.cloud.conftest import Caller, Reply
 
 RECORDED = Path(__file__).parent / "recorded" / "cloud"
 
-MORE = frozenset(
-    {
-        "copilotIsEnabled",
-        "currentOperation",
-        "id",
-        "lastUpdate",
-        "code",
-        "message",
-        "exprs",
-        "schema",
-        "executionContext",
-        "trace",
-    }
-)
+MORE = {"copilotIsEnabled", "currentOperation", "id", "lastUpdate", "code", "message"} | {
+    "exprs", "schema", "executionContext", "trace",
+}  # fmt: skip
 """Left out by the recording server, or cut from the recording."""
 OF_THE_MOMENT = frozenset({"tokenExpiration", "startTime", "endTime", "ciphertext", "token"})
 """Only their types are compared."""
@@ -45,26 +34,11 @@ It said `yaml` also where an imported environment was wrong; the vendor's evalua
 """
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What the cloud answered."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    def content(self) -> Any:
-        if not self.body:
-            return None
-        return json.loads(self.body) if "json" in self.headers["Content-Type"] else self.body.decode()
-
-
 @dataclass
 class Replay:
     """One cloud, all recordings one after the other."""
 
-    url: str
-    token: str
+    caller: Caller
     known: dict[str, str] = field(default_factory=dict)
     """Recorded ciphertexts and ETags, and what the cloud gave instead."""
     created: str = ""
@@ -73,25 +47,15 @@ class Replay:
     active: str = ""
     opened: str = ""
 
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
-        """One request as the account."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
-        try:
-            connection.request(method, path, body, {"Authorization": f"token {self.token}", **headers})
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.headers, answer.read())
-        finally:
-            connection.close()
-
     def exchange(self, recorded: dict[str, Any]) -> list[str]:
         """Sends one recorded request; the differences of its answer."""
         path = self._path(recorded)
-        reply = self.send(recorded["method"], path, self._body(recorded), **self._headers(recorded))
+        reply = self.caller.send(recorded["method"], path, self._body(recorded), **self._headers(recorded))
         found = []
         if reply.status != recorded["status"]:
             found.append(f"status {reply.status}, recorded {recorded['status']}: {reply.body[:300]!r}")
         elif not (recorded["answer"] is None and not reply.body):
-            found += differences(recorded["answer"], reply.content(), self.known)
+            found += differences(recorded["answer"], content_of(reply), self.known)
         for name in recorded["answer_headers"]:
             if name not in reply.headers:
                 found.append(f"no header {name}")
@@ -133,7 +97,7 @@ class Replay:
         return self.known.get(value, value) if isinstance(value, str) else value
 
     def _learn(self, recorded: dict[str, Any], path: str, reply: Reply) -> None:
-        content = reply.content() if reply.status == 200 else None
+        content = content_of(reply) if reply.status == 200 else None
         etag = recorded["answer_headers"].get("ETag")
         if etag:
             self.known[etag] = reply.headers["ETag"]
@@ -147,6 +111,10 @@ class Replay:
             self.started, self.update_token = path.rsplit("/", 1)[-1], content["token"]
         if path.partition("?")[0].endswith("/open"):
             self.opened = content["id"]
+
+
+def content_of(reply: Reply) -> Any:
+    return reply.content if not reply.body or "json" in reply.headers["Content-Type"] else reply.body.decode()
 
 
 def differences(recorded: Any, found: Any, known: dict[str, str], where: str = "") -> list[str]:
