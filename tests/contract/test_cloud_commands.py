@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from tests.contract import scratch
 from tests.contract.cloud_replay import steps
 from tests.contract.scratch import Scratch
+from tests.fixtures import until
 
 PRODUCER = """
 import pathlib, time
@@ -201,7 +201,8 @@ def cancelled(producer: Scratch, stacks: list[str]) -> Cancelled:
     gate = producer.root / "gate"
     producer.must("config", "set", "gate", str(gate), "-s", "prod")
     with producer.running("up", "--yes", "--skip-preview", "--non-interactive", "-s", "prod") as update:
-        wait_for(gate.with_suffix(".reached"), update)
+        until(lambda: update.poll() is not None or gate.with_suffix(".reached").exists(), "the gate", scratch.PATIENCE)
+        assert update.poll() is None, update.communicate()
         found = replay(producer, "30-cloud-stacks", [10, 11])
         before = producer.must("stack", "export", "-s", "prod")
         gate.touch()
@@ -215,14 +216,6 @@ def cancelled(producer: Scratch, stacks: list[str]) -> Cancelled:
 def environments(producer: Scratch, cancelled: Cancelled) -> list[str]:
     producer.must("up", "--yes", "--skip-preview", "-s", "prod")
     return replay(producer, "31-esc", range(24))
-
-
-def wait_for(file: Path, process: Any) -> None:
-    deadline = time.monotonic() + scratch.PATIENCE
-    while not file.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_stacks_as_recorded(stacks: list[str]) -> None:

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from lab.cloud import server
 from lab.cloud.server import Cloud
 from lab.platform import ports
 from runbooks.core.errors import OpsError
+from tests.fixtures import until
 from tests.unit.cloud.conftest import Caller
 from tests.unit.cloud.operation import STACK, Operation, create_stack, deployment
 
@@ -87,25 +87,23 @@ def test_a_bug_is_an_answer_and_its_words_stay_out_of_the_log(
     assert "a-secret-value" not in logged
 
 
-def test_one_connection_carries_many_requests(cloud: Cloud) -> None:
+def sent(cloud: Cloud, *requests: tuple[str, str]) -> bytes:
+    """The answers to requests on one connection: each is a method with its path, and what follows the first headers."""
     head = f"Host: {cloud.url.removeprefix('http://')}\r\nAuthorization: token {cloud.token}\r\n"
-    refused = f"POST /api/user HTTP/1.1\r\n{head}Content-Length: 3\r\n\r\nabc"
-    fine = f"GET /api/capabilities HTTP/1.1\r\n{head}\r\n"
     with socket.create_connection(("127.0.0.1", int(cloud.url.rsplit(":", 1)[-1])), timeout=10) as connection:
-        connection.sendall((refused + fine + fine.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).encode())
-        answered = b"".join(iter(lambda: connection.recv(65536), b""))
+        connection.sendall("".join(f"{what} HTTP/1.1\r\n{head}{rest}" for what, rest in requests).encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_one_connection_carries_many_requests(cloud: Cloud) -> None:
+    refused, fine = ("POST /api/user", "Content-Length: 3\r\n\r\nabc"), "GET /api/capabilities"
+    answered = sent(cloud, refused, (fine, "\r\n"), (fine, "Connection: close\r\n\r\n"))
     assert re.findall(rb"HTTP/1.1 (\d+)", answered) == [b"404", b"200", b"200"]
 
 
 @pytest.mark.parametrize("length", ["x", "-1", str(65 * 1024 * 1024)])
 def test_a_body_of_impossible_length_is_refused(cloud: Cloud, length: str) -> None:
-    request = (
-        f"POST /api/stacks/organization/p HTTP/1.1\r\nHost: {cloud.url.removeprefix('http://')}\r\n"
-        f"Authorization: token {cloud.token}\r\nContent-Length: {length}\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", int(cloud.url.rsplit(":", 1)[-1])), timeout=10) as connection:
-        connection.sendall(request.encode())
-        answered = b"".join(iter(lambda: connection.recv(65536), b""))
+    answered = sent(cloud, ("POST /api/stacks/organization/p", f"Content-Length: {length}\r\n\r\n"))
     assert answered.split(b" ", 2)[1] in (b"400", b"413")
     assert b"Connection: close" in answered
 
@@ -130,10 +128,8 @@ def process(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     argv = [sys.executable, "-m", "lab.cloud", "--folder", str(folder), "--port", str(port), "--evaluator", "/none"]
     with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE) as running:
         try:
-            deadline = time.monotonic() + 20
-            while not _answers(port):
-                assert running.poll() is None, running.stderr and running.stderr.read()
-                assert time.monotonic() < deadline
+            until(lambda: running.poll() is not None or _answers(port), "an answer")
+            assert running.poll() is None, running.stderr and running.stderr.read()
             yield running
         finally:
             running.kill()
@@ -180,13 +176,7 @@ def test_half_a_write_and_half_a_removal_are_forgotten(tmp_path: Path) -> None:
     (folder / ".removed-1" / "updates").mkdir(parents=True)
     (folder / "half").mkdir()
     cloud.stop()
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            again = server.serve_in_thread(tmp_path)
-            break
-        except OpsError:
-            assert time.monotonic() < deadline
+    again = server.serve_in_thread(tmp_path)
     caller = Caller(again.url, again.token)
     assert [one["stackName"] for one in caller.get("/api/user/stacks")["stacks"]] == ["lab"]
     assert not (folder / ".removed-1").exists()

@@ -148,15 +148,9 @@ def test_the_accounts_token_does_not_open_what_is_inside_an_update(caller: Calle
 )
 def test_a_broken_body_is_a_bad_request(caller: Caller, body: bytes, encoding: str) -> None:
     update = Operation.started(caller)
-    sent = caller.send(
-        "PATCH",
-        f"{update.path}/checkpoint",
-        body,
-        Authorization=f"update-token {update.token}",
-        Content_Encoding=encoding,
-    )
-    assert sent.status == 400
-    assert sent.content["code"] == 400
+    headers = {"Authorization": f"update-token {update.token}", "Content-Encoding": encoding}
+    sent = caller.send("PATCH", f"{update.path}/checkpoint", body, **headers)
+    assert (sent.status, sent.content["code"]) == (400, 400)
 
 
 @pytest.mark.parametrize("state", [{"version": 2, "deployment": {}}, {"version": 3, "deployment": None}, {}])
