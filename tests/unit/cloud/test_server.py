@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -176,7 +176,15 @@ def test_half_a_write_and_half_a_removal_are_forgotten(tmp_path: Path) -> None:
     (folder / ".removed-1" / "updates").mkdir(parents=True)
     (folder / "half").mkdir()
     cloud.stop()
-    again = server.serve_in_thread(tmp_path)
+    served: list[Cloud] = []
+
+    def is_served() -> bool:
+        with suppress(OpsError):
+            served.append(server.serve_in_thread(tmp_path))
+        return bool(served)
+
+    until(is_served, "the lock is free")
+    (again,) = served
     caller = Caller(again.url, again.token)
     assert [one["stackName"] for one in caller.get("/api/user/stacks")["stacks"]] == ["lab"]
     assert not (folder / ".removed-1").exists()
