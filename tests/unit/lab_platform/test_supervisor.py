@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from lab.platform import processes, supervisor
 from lab.platform.paths import LabPaths
-from lab.platform.supervisor import Component, Record, Started, Supervisor, hold_lock
+from lab.platform.supervisor import Component, Record, Supervisor, hold_lock
 from runbooks.core.errors import OpsError, ToolFailed, Usage
 from runbooks.core.files import Unwritable
 
@@ -50,19 +49,6 @@ def lab(tmp_path: Path) -> Iterator[ScriptedLab]:
     yield lab
     lab.new().end_all()
     assert processes.of_lab(lab.paths.lab) == set()
-
-
-def test_components_start_after_what_they_need(lab: ScriptedLab) -> None:
-    first = lab.component("first")
-
-    def second_probe() -> str:
-        return "" if (lab.paths.lab / "second.ready").exists() else "no file"
-
-    code = "import os, sys; assert os.path.exists(sys.argv[2]);" + READY_THEN_SLEEP
-    argv = (sys.executable, "-c", code, str(lab.paths.lab / "second.ready"), str(lab.paths.lab / "first.ready"))
-    second = lab.component("second", argv=argv, needs=("first",), probe=second_probe)
-    lab.new().bring_up([second, first])
-    assert [line.split()[0] for line in lab.lines] == ["first", "second"]
 
 
 @pytest.mark.parametrize("change", ["ended", "declared differently", "reads another content", "does not answer"])
@@ -154,17 +140,6 @@ def test_a_state_folder_that_cannot_be_is_an_error_that_names_it(tmp_path: Path)
 
 
 # --- lab.json ---
-
-
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "lab.json"
-    record = Record(
-        ports={"etcd": 20001}, components={"etcd": Started(processes.ProcessId(7, "boot/42"), "abc", "v3.6.16")}
-    )
-    record.save(path)
-    assert Record.load(path) == record
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
