@@ -95,6 +95,23 @@ def late() -> Iterator[Served]:
 
 
 @contextlib.contextmanager
+def babbling(answer: bytes) -> Iterator[Served]:
+    """Answers one request with these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Served(listener.getsockname())
+        thread.join()
+
+
+@contextlib.contextmanager
 def nobody() -> Iterator[Served]:
     """A port where nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -17,14 +17,10 @@ from runbooks.core import reporter
 from runbooks.core.findings import Finding, State
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import JsonReporter, LiveReporter, Reporter, make_reporter, on_target
+from tests.fixtures import Typed
 
 ROOT = Path(__file__).parents[3]
 CANARY = "canary-4711-secret"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture
@@ -179,10 +175,10 @@ def test_reader_that_leaves_does_not_end_the_run() -> None:
 def test_kind_of_display(masker: Masker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     assert type(make_reporter(as_json=False, masker=masker, out=io.StringIO())) is Reporter
-    assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is LiveReporter
-    assert type(make_reporter(as_json=True, masker=masker, out=Terminal())) is JsonReporter
+    assert type(make_reporter(as_json=False, masker=masker, out=Typed())) is LiveReporter
+    assert type(make_reporter(as_json=True, masker=masker, out=Typed())) is JsonReporter
     monkeypatch.setenv("TERM", "dumb")
-    assert type(make_reporter(as_json=False, masker=masker, out=Terminal())) is Reporter
+    assert type(make_reporter(as_json=False, masker=masker, out=Typed())) is Reporter
 
 
 ASKING = """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from lab.cloud import server
 from runbooks.tools import cloud, pulumi
 from runbooks.tools.cloud import Cloud, NoAnswer, token_for
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrapped
-from tests.local_server import Served, answering
+from tests.local_server import Served, answering, babbling
 from tests.unit.cloud.conftest import Caller
 from tests.unit.cloud.operation import STACK, create_stack, deployment
 
@@ -144,19 +142,8 @@ def test_a_ciphertext_without_plaintext_is_no_answer(stub: Served) -> None:
     "answer", [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{", b"what is HTTP?\r\n\r\n"]
 )
 def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with pytest.raises(NoAnswer):
-            Cloud(url=f"http://127.0.0.1:{listener.getsockname()[1]}", token="x").export(REFERENCE)
-        thread.join()
+    with babbling(answer) as served, pytest.raises(NoAnswer):
+        Cloud(url=served.url, token="x").export(REFERENCE)
 
 
 # The token

@@ -11,7 +11,7 @@ import pytest
 
 from runbooks.tools import network
 from tests.fixtures import ScriptedRunner
-from tests.local_server import nobody, serving
+from tests.local_server import babbling, nobody, serving
 
 
 def test_http_follows_no_redirect() -> None:
@@ -24,19 +24,8 @@ def test_http_follows_no_redirect() -> None:
 
 
 def test_what_answers_without_http_is_an_error_with_sense() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def babble() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(1024)
-                connection.sendall(b"SSH-2.0-x\r\n")
-
-        thread = threading.Thread(target=babble)
-        thread.start()
-        with pytest.raises(OSError, match="not HTTP"):
-            network.fetch(f"http://127.0.0.1:{listening.getsockname()[1]}/")
-        thread.join()
+    with babbling(b"SSH-2.0-x\r\n") as served, pytest.raises(OSError, match="not HTTP"):
+        network.fetch(served.url)
 
 
 def test_names() -> None:
