@@ -9,7 +9,8 @@
 - Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `kubeconfig`), answers of
   pulumi (`step`, `preview_answer`, `event`, `creating`, `applied`) and states (`exported`, `checkpoint`,
   `secret_value`).
-- Real processes: `RealRunner` starts them, `until` waits, `is_alive` looks, `git` runs git.
+- Real processes: `RealRunner` starts them, `until` waits, `is_alive` looks, `ended_process` is one that is over,
+  `side_by_side` calls in threads, `git` runs git.
 
 A reply is a text, an object (printed as JSON), (exit code, stdout, stderr) or an `Answer`; a list of replies is used up
 one by one, its last one for ever; a function gets the command. What runs for real is in tests/lab: a `Checkout` is a
@@ -26,6 +27,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -576,6 +578,22 @@ def until(is_so: Callable[[], Any], what: str = "it", seconds: float = 30) -> No
     while not is_so():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds:.0f} s"
         time.sleep(0.005)
+
+
+def side_by_side(work: Callable[[int], object], count: int) -> None:
+    """Call `work` with 0, 1, … at the same time, each in a thread of its own."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def ended_process() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
 
 
 def is_alive(pid: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from lab.cloud import server
 from lab.cloud.keys import SECRET, SIGNATURE
+from tests.fixtures import side_by_side
 from tests.unit.cloud.conftest import Caller, Reply
 from tests.unit.cloud.operation import STACK, create_stack, deployment
 
@@ -170,11 +170,7 @@ def test_of_two_writers_with_one_etag_one_wins(caller: Caller, environment: str)
     def write(number: int) -> None:
         replies.append(put(caller, environment, f"values: {{a: {number}}}", etag))
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    side_by_side(write, 6)
     assert sorted(reply.status for reply in replies) == [200, 409, 409, 409, 409, 409]
 
 

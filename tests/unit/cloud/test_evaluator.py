@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from lab.cloud import evaluator as evaluating
 from lab.cloud.evaluator import Evaluator, Unanswerable
 from lab.cloud.wire import ApiError, Json
+from tests.fixtures import side_by_side
 
 SPEAKING = """\
 #!{python}
@@ -108,14 +108,10 @@ def test_calls_from_many_threads_do_not_mix(make: Callable[[str], Evaluator]) ->
     evaluator = make('ask("stack", request["name"]); answer = {"environment": {"name": request["name"]}}')
     seen: list[tuple[str, str]] = []
 
-    def call(name: str) -> None:
-        seen.append((name, evaluator.open(name, "")["environment"]["name"]))
+    def call(number: int) -> None:
+        seen.append((f"a/{number}", evaluator.open(f"a/{number}", "")["environment"]["name"]))
 
-    threads = [threading.Thread(target=call, args=(f"a/{number}",)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    side_by_side(call, 12)
     assert len(seen) == 12
     assert all(asked == answered for asked, answered in seen)
     evaluator.stop()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from runbooks.core.journal import Journal, Unwritable, prune, read_journal, runs_of
 from runbooks.core.mask import Masker
+from tests.fixtures import side_by_side
 from tests.unit.disk import no_file_beyond
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -100,11 +100,7 @@ def test_records_of_many_threads_stay_whole(journal: Journal) -> None:
         for count in range(20):
             journal.write("line", number=number, count=count, text="x" * 5000)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    side_by_side(work, 4)
     written = {(record.get("number"), record.get("count")) for record in read_journal(journal.path)[1:]}
     assert len(written) == 80
 

@@ -7,7 +7,6 @@ import html
 import json
 import re
 import shlex
-import threading
 import urllib.parse
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runbooks.core.mask import Masker, Rule, patterns_of
+from tests.fixtures import side_by_side
 
 COLOUR = re.compile(rb"(?:\x1b|\\{1,4}u001[bB])(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[()][0-9A-Za-z])")
 SECRET = 'pa$$w0rd "of" <the> day/+&\'s'
@@ -322,9 +322,5 @@ def test_registering_and_masking_from_many_threads() -> None:
             if secret in masker.mask(f"<{secret}>"):
                 leaks.append(secret)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    side_by_side(work, 8)
     assert leaks == []

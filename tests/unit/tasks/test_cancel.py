@@ -27,7 +27,7 @@ from runbooks.tools.locks import (
     seconds_of,
     working_on,
 )
-from tests.fixtures import TREE, ScriptedSession
+from tests.fixtures import TREE, ScriptedSession, ended_process
 
 DB = TREE[2]
 
@@ -47,13 +47,6 @@ def put(session: ScriptedSession, *locks: Lock) -> None:
 def removable(session: ScriptedSession) -> bool:
     stack = session.stack(DB)
     return may_be_removed(session, stack, holders_of(session, stack))
-
-
-@pytest.fixture
-def dead() -> int:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
 
 
 NOW = "2100-01-01T00:00:00Z"
@@ -78,14 +71,14 @@ class Removed(Exception):
     ],
 )  # fmt: skip
 def test_only_the_lock_of_a_dead_process_is_removed_without_the_name_typed(
-    tmp_path: Path, dead: int, holder: str | bytes, typed: str | None, ends: type[Exception], told: str
+    tmp_path: Path, holder: str | bytes, typed: str | None, ends: type[Exception], told: str
 ) -> None:
     """`typed` at the question, `None` without a terminal; a living process here is never robbed."""
     session = ScriptedSession(
         tmp_path, {}, answers=[typed or ""], interactive=typed is not None, ephemeral=holder == "living"
     )
     locks = {
-        "dead": [lock(dead)], "living": [lock(dead), lock(os.getpid(), since=NOW)],
+        "dead": [lock(ended_process())], "living": [lock(ended_process()), lock(os.getpid(), since=NOW)],
         "elsewhere": [lock(1, host="other-machine")],
     }  # fmt: skip
     put(session, *locks.get(holder, [lock(1)]))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from runbooks.core.errors import NotApproved, NotFound, ToolFailed, Usage
 from runbooks.stacks import preview
 from runbooks.stacks.older_commit import ENVIRONMENT_FILES
 from runbooks.tasks import rollback
-from tests.fixtures import SUMMARY, Repo, event, git, preview_answer, step
+from tests.fixtures import SUMMARY, Repo, ended_process, event, git, preview_answer, step
 
 TASKS = {name: task_for(rollback.rollback, name) for name in rollback.rollback.__dict__["targets"]}
 FOLDER = "pulumi/apps/web/glance"
@@ -128,9 +126,7 @@ def test_hooks_of_the_repository_do_not_run(repo: Repo) -> None:
 
 
 def test_what_a_killed_rollback_left_goes_with_the_next(repo: Repo) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        pass
-    left, living = (repo.state / "worktrees" / f"0123456789ab-{pid}-0123abcd" for pid in (gone.pid, os.getpid()))
+    left, living = (repo.state / "worktrees" / f"0123456789ab-{pid}-0123abcd" for pid in (ended_process(), os.getpid()))
     for folder in (left, living):
         git(repo.root, "worktree", "add", "-q", "--detach", str(folder), "HEAD~1")
     TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from runbooks.tools.stack_config import (
     secrets_provider_of,
     unbind,
 )
+from tests.fixtures import ended_process
 
 TEMPLATE = """\
 # Template of the lab.
@@ -189,20 +188,12 @@ def test_what_a_file_holds(tmp_path: Path) -> None:
     assert (full_key("p", "a"), full_key("p", "q:a")) == ("p:a", "q:a")
 
 
-@pytest.fixture
-def over() -> int:
-    """The number of a process that is over."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass
-    return process.pid
-
-
 FULL = "encryptionsalt: v1:x\nconfig:\n  app:token:\n    secure: v1:abc\n"
 
 
 @pytest.mark.parametrize("left", [None, "", "config:\n  app:token:\n    secure: v1:abc\n"])
-def test_a_file_that_a_power_cut_emptied_is_reported_with_its_copy(tmp_path: Path, over: int, left: str | None) -> None:
-    path, copied = tmp_path / "Pulumi.mx.yaml", tmp_path / f".Pulumi.mx.yaml.{over}-0123abcd.kept"
+def test_a_file_that_a_power_cut_emptied_is_reported_with_its_copy(tmp_path: Path, left: str | None) -> None:
+    path, copied = tmp_path / "Pulumi.mx.yaml", tmp_path / f".Pulumi.mx.yaml.{ended_process()}-0123abcd.kept"
     copied.write_text(FULL)
     if left is not None:
         path.write_text(left)
@@ -212,8 +203,8 @@ def test_a_file_that_a_power_cut_emptied_is_reported_with_its_copy(tmp_path: Pat
     assert copied.read_text() == FULL
 
 
-def test_copies_that_are_of_no_use_any_more_go(tmp_path: Path, over: int) -> None:
-    path, name = tmp_path / "Pulumi.mx.yaml", ".Pulumi.mx.yaml."
+def test_copies_that_are_of_no_use_any_more_go(tmp_path: Path) -> None:
+    path, name, over = tmp_path / "Pulumi.mx.yaml", ".Pulumi.mx.yaml.", ended_process()
     path.write_text(FULL + "  app:more: x\n")
     (tmp_path / f"{name}{over}-0123abcd.kept").write_text(FULL)
     (tmp_path / f"{name}{over}-4567abcd.kept").write_text("")
