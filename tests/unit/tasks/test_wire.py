@@ -148,10 +148,3 @@ def test_a_file_backend_is_reported_before_anything_runs(repo: Repo) -> None:
         TASKS["stitch"].body(repo.c)
     assert "pulumi login --cloud" in refused.value.next_step and "esc.unbind stitch/prod" in refused.value.next_step
     assert [argv for argv in repo.argvs("pulumi") if "version" not in argv] == []
-
-
-def test_an_environment_that_breaks_the_contract_stops_it(cloud: Repo) -> None:
-    cloud.answer("esc", ["--format"], opened(image=None))
-    with pytest.raises(Usage, match="image"):
-        TASKS["stitch"].body(cloud.c, yes=True)
-    assert not previews(cloud)

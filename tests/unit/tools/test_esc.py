@@ -40,15 +40,10 @@ def outcome(stdout: str = "", stderr: str = "", exit_code: int = 0) -> Outcome:
 @pytest.mark.parametrize(
     ("command", "argv"),
     [
-        (ESC.open(NAME), "/bin/esc open acme/stitch/prod --format detailed"),
         (PULUMI.open(NAME), "/bin/pulumi env open acme/stitch/prod --format detailed"),
         (ESC.ls("acme"), "/bin/esc env ls --organization acme"),
-        (PULUMI.ls("acme"), "/bin/pulumi env ls --organization acme"),
-        (ESC.definition(NAME), "/bin/esc env get acme/stitch/prod --definition"),
-        (ESC.init(NAME), "/bin/esc env init acme/stitch/prod"),
         (PULUMI.edit(NAME, "values: {}\n"), "/bin/pulumi env edit acme/stitch/prod --file -"),
         (ESC.remove(NAME), "/bin/esc env rm acme/stitch/prod --yes"),
-        (ESC.set_secret(NAME, "a.b", "v"), "/bin/esc env set acme/stitch/prod a.b --secret --string --file -"),
     ],
 )
 def test_three_part_names_always(command: Command, argv: str) -> None:
