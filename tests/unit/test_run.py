@@ -105,14 +105,6 @@ def labs_pulumi(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def test_a_real_target_never_gets_the_labs_pulumi(repo: Repo, labs_pulumi: Path) -> None:
-    repo.remove("pulumi")
-    with pytest.raises(ToolFailed) as caught, open_session(repo.c, "preview.all"):
-        pytest.fail("the run must not begin")
-    assert "get.pulumi.com" in caught.value.next_step
-    assert "the lab's own serves the lab alone" in caught.value.expected
-
-
 def test_what_lab_env_says_is_not_for_a_real_target(repo: Repo, labs_pulumi: Path) -> None:
     with open_session(repo.c, "preview.all") as session:
         assert session.tools.pulumi == str(repo.bin / "pulumi")
