@@ -62,60 +62,42 @@ def test_all_is_well(repo: Repo) -> None:
     assert "v1.36.1, server v1.36.3" in found["kubectl"]
 
 
-def remove(tool: str) -> Callable[[Repo], None]:
-    return lambda repo: repo.remove(tool)
-
-
-def retarget(**changes: str) -> Callable[[Repo], None]:
-    return lambda repo: repo.set_target(**changes)
-
-
-def answer(tool: str, words: list[str], reply: object) -> Callable[[Repo], None]:
-    return lambda repo: repo.answer(tool, words, reply)
-
-
-def unpin(repo: Repo) -> None:
-    repo.set_target(cluster_uid=None)
-
-
-BROKEN: dict[str, tuple[Callable[[Repo], None], str, str, str]] = {
-    "no pulumi": (remove("pulumi"), "pulumi", "not on PATH", "get.pulumi.com"),
-    "old pulumi": (answer("pulumi", ["version"], "v3.200.0"), "pulumi", "3.227", "get.pulumi.com"),
-    "broken pulumi": (answer("pulumi", ["version"], (127, "", "x")), "pulumi", "does not p", "version"),
+SKEWED = VERSIONS | {"clientVersion": {"gitVersion": "v1.30.0"}}
+STUCK = '[{"name": "x", "namespace": "y", "status": "pending-upgrade"}]'
+BROKEN: dict[str, tuple[Callable[[Repo], object], str, str, str]] = {
+    "no pulumi": (lambda repo: repo.remove("pulumi"), "pulumi", "not on PATH", "get.pulumi.com"),
+    "old pulumi": (lambda repo: repo.answer("pulumi", ["version"], "v3.200.0"), "pulumi", "3.227", "get.pulumi.com"),
+    "broken pulumi": (lambda repo: repo.answer("pulumi", ["version"], (127, "", "x")), "pulumi", "does not p",
+        "version"),
     "no uv": (lambda repo: (repo.bin / "uv").unlink(), "uv", "not on PATH", "./inv"),
-    "mute git": (lambda repo: (repo.bin / "git").write_text("#!/bin/sh\nexit 1\n") and None, "git", "its version",
+    "mute git": (lambda repo: (repo.bin / "git").write_text("#!/bin/sh\nexit 1\n"), "git", "its version",
         "install git"),
     "no such target": (lambda repo: setattr(repo.c.config.ops, "target", "homelab"), "target", "homelab",
         "target.show"),
-    "unpinned": (unpin, "pinned", "no cluster_uid", "target.pin"),
-    "wrong cluster": (answer("kubectl", ["namespace"], namespace(uid="x")), "cluster", "not the pinned", "target.show"),
-    "unreachable": (answer("kubectl", ["get"], (1, "", "connection refused")), "cluster", "does not answer", "doctor"),
-    "no context": (retarget(context="absent"), "cluster", "no context", "get-contexts"),
-    "no passphrase file": (retarget(passphrase_file="absent"), "passphrase", "cannot be read", "0600"),
+    "unpinned": (lambda repo: repo.set_target(cluster_uid=None), "pinned", "no cluster_uid", "target.pin"),
+    "wrong cluster": (lambda repo: repo.answer("kubectl", ["namespace"], namespace(uid="x")), "cluster",
+        "not the pinned", "target.show"),
+    "unreachable": (lambda repo: repo.answer("kubectl", ["get"], (1, "", "connection refused")), "cluster",
+        "does not answer", "doctor"),
+    "no context": (lambda repo: repo.set_target(context="absent"), "cluster", "no context", "get-contexts"),
+    "no passphrase file": (lambda repo: repo.set_target(passphrase_file="absent"), "passphrase", "cannot be read",
+        "0600"),
     "passphrase for all": (lambda repo: (repo.root / "passphrase").chmod(0o644), "passphrase", "read by others",
         "chmod 600"),
-    "no backend": (retarget(backend="file:///nowhere/at/all"), "backend", "not a folder", "mkdir -p"),
-    "kubectl too far": (answer("kubectl", ["version"], VERSIONS | {"clientVersion": {"gitVersion": "v1.30.0"}}),
-        "kubectl", "more than one minor", "kubectl"),
-    "not logged in": (answer("pulumi", ["whoami"], (3, "", "error: no credentials")), "login", "no credentials",
-        "login"),
-    "stuck release": (answer("helm", ["list"], '[{"name": "x", "namespace": "y", "status": "pending-upgrade"}]'),
-        "helm releases", "y/x is pending-upgrade", "helm -n y history x"),
+    "no backend": (lambda repo: repo.set_target(backend="file:///nowhere/at/all"), "backend", "not a folder",
+        "mkdir -p"),
+    "kubectl too far": (lambda repo: repo.answer("kubectl", ["version"], SKEWED), "kubectl", "more than one minor",
+        "kubectl"),
+    "not logged in": (lambda repo: repo.answer("pulumi", ["whoami"], (3, "", "error: no credentials")), "login",
+        "no credentials", "login"),
+    "stuck release": (lambda repo: repo.answer("helm", ["list"], STUCK), "helm releases", "y/x is pending-upgrade",
+        "helm -n y history x"),
     "no stack": (lambda repo: (repo.backend / ".pulumi/stacks/cnpg/mx.json").unlink(), "stack of cnpg",
         "no stack organization/cnpg/mx", "stack.init cnpg"),
-    "no secret": (lambda repo: repo.config_file("postgres").unlink(),
-        "stack of postgres", "superuser_password", "secrets.set postgres superuser_password"),
-    "settings astray": (
-        lambda repo: (
-            repo.config_file("cnpg").write_text(
-                "config:\n  kubernetes:context: other\n"
-            )
-            and None
-        ),
-        "stack of cnpg",
-        "kubernetes:context",
-        "remove",
-    ),
+    "no secret": (lambda repo: repo.config_file("postgres").unlink(), "stack of postgres", "superuser_password",
+        "secrets.set postgres superuser_password"),
+    "settings astray": (lambda repo: repo.config_file("cnpg").write_text("config:\n  kubernetes:context: other\n"),
+        "stack of cnpg", "kubernetes:context", "remove"),
 }  # fmt: skip
 
 
