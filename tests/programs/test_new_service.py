@@ -109,15 +109,12 @@ def test_it_gets_its_tasks(checkout):
         assert task in output
 
 
-def blocks(section: str) -> list[str]:
-    """The Python of one section of the docs."""
-    (text,) = [part for part in EXAMPLE.split("\n## ") if part.startswith(section)]
-    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+ENTRY, *CHANGES = re.findall(r"^```python\n(.*?)^```", EXAMPLE, re.DOTALL | re.MULTILINE)
+"""The Python of the docs."""
 
 
 def test_the_docs_show_the_entry_that_the_task_prints(checkout):
-    (entry,) = blocks("2.")
-    assert entry in (checkout / "runbooks/services.py").read_text()
+    assert ENTRY in (checkout / "runbooks/services.py").read_text()
 
 
 def replaced(path: Path, old: str, new: str) -> None:
@@ -141,7 +138,7 @@ def another(checkout, tmp_path):
 
 def test_what_the_docs_change_works_as_they_say(another):
     folder, own_test = another / "pulumi/apps/web/podinfo", another / "tests/programs/test_podinfo.py"
-    fields, env, test, app, answers = blocks("4.")
+    fields, env, test, app, answers = CHANGES
     assert run(another, "-c", CHECKS).strip() == "[]"
     (before,) = re.findall(r"^    health_path: .*\n", (folder / "settings.py").read_text(), re.MULTILINE)
     image = '                "image": settings.image,\n'
