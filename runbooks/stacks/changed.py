@@ -23,22 +23,23 @@ ENVIRONMENT = re.compile(r"environments/(.+)\.ya?ml")
 SETTINGS = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml|targets\.yaml|charts\.yaml|environments/.+\.ya?ml")
 PACKAGES = ("pyproject.toml", LOCK)
 """Files that the list of changed settings names without their keys."""
-LIB_IMPORT = re.compile(r"^\s*(?:from|import)\s+lib\.(\w+)", re.MULTILINE)
+LIB_IMPORT = re.compile(r"^\s*(?:(?:from|import)\s+lib\.(\w+)|from\s+lib\s+import\s+(\([^)]*\)|[^\n#]+))", re.MULTILINE)
+"""Names the module, or has the words of a list that includes the module: `from lib import charts, k8s as kube`."""
 CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
 
 
 def choose_changed(session: Session, since: str) -> tuple[str, ...]:
     """Find and report the services that changed. Raises the same errors as `read_change`."""
-    names = changed_services(session, since)
+    reasons = changed_services(session, since)
     origin = f"since {since}" if since else "since it was last applied from here"
-    session.reporter.line(
-        f"Changed {origin}: {', '.join(names) or 'nothing'} ({len(names)} of {len(session.services)})"
-    )
-    return tuple(names)
+    session.reporter.line(f"Changed {origin}: {len(reasons) or 'nothing'} of {len(session.services)}")
+    for name, why in reasons.items():
+        session.reporter.line(f"  {name}: {why}")
+    return tuple(reasons)
 
 
-def changed_services(session: Session, since: str = "") -> list[str]:
-    """The services that changed, and those that read the outputs of one that did, in the order of the list.
+def changed_services(session: Session, since: str = "") -> dict[str, str]:
+    """The services that changed, and those that read the outputs of one that did: name → why, in the list's order.
 
     With `since` a commit or branch: those whose files differ from where the checkout left it, committed or not.
     Without: those whose files differ from what was last applied from here, or that never were.
@@ -46,28 +47,32 @@ def changed_services(session: Session, since: str = "") -> list[str]:
     """
     services = session.services
     if since:
-        own = f"Pulumi.{session.target.stack}.yaml"
         touched = read_change(session, session.root, since, services).touched
-        found = {
-            service.name
-            for service, paths in touched.items()
-            if any(not STACK_CONFIG.match(name) or name == own for name in (Path(path).name for path in paths))
-        }
+        found = {service.name: why for service, paths in touched.items() if (why := _reason(session, paths))}
     else:
-        found = {service.name for service in services if not _is_as_applied(session, service)}
-    while more := {
-        service.name
-        for service in services
-        if service.name not in found and found.intersection(service.reads_outputs_of)
-    }:
-        found |= more
-    return [service.name for service in services if service.name in found]
+        found = {service.name: why for service in services if (why := _differs_from_applied(session, service))}
+    waiting = list(found)
+    while waiting:
+        producer = waiting.pop()
+        readers = [each.name for each in services if producer in each.reads_outputs_of and each.name not in found]
+        found |= dict.fromkeys(readers, f"it reads the outputs of {producer}")
+        waiting += readers
+    return {service.name: found[service.name] for service in services if service.name in found}
 
 
-def _is_as_applied(session: Session, service: Service) -> bool:
+def _reason(session: Session, paths: Sequence[str]) -> str:
+    """The first of the files that count on this target, and how many more do; empty when none does."""
+    own = f"Pulumi.{session.target.stack}.yaml"
+    counting = [path for path in paths if (name := Path(path).name) == own or not STACK_CONFIG.match(name)]
+    return counting[0] + (f" and {len(counting) - 1} more" if counting[1:] else "") if counting else ""
+
+
+def _differs_from_applied(session: Session, service: Service) -> str:
     stack = session.stack(service)
     record = read_record(session, stack)
-    return bool(record and record.applied and not changed_since(session, record.applied, files_of(session, stack)))
+    if record is None or not record.applied:
+        return "it was never applied from here"
+    return ", ".join(changed_since(session, record.applied, files_of(session, stack)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +154,8 @@ def is_touched(root: Path, service: Service, path: str, charts: Iterable[str]) -
     if path.startswith(LIB):
         return Path(path).stem in _helpers_of(root, folder)
     if path == CHARTS:
-        return not _found_in(folder, "*.py", CHART_CALL).isdisjoint(charts)
+        used = (CHART_CALL.findall(program.read_text(encoding="utf-8")) for program in folder.glob("*.py"))
+        return any(not set(names).isdisjoint(charts) for names in used)
     environment = ENVIRONMENT.fullmatch(path)
     return environment is not None and environment[1] == service.environment
 
@@ -157,16 +163,13 @@ def is_touched(root: Path, service: Service, path: str, charts: Iterable[str]) -
 def _helpers_of(root: Path, folder: Path) -> set[str]:
     """The modules of `pulumi/lib` that the program imports, directly or not."""
     found: set[str] = set()
-    waiting = _found_in(folder, "*.py", LIB_IMPORT)
+    waiting = list(folder.glob("*.py"))
     while waiting:
-        name = waiting.pop()
-        found.add(name)
-        waiting |= _found_in(root / LIB, f"{name}.py", LIB_IMPORT) - found
+        for module, listed in LIB_IMPORT.findall(waiting.pop().read_text(encoding="utf-8")):
+            new = {module, *re.findall(r"\w+", listed)} - found
+            found |= new
+            waiting += [path for name in new if (path := root / LIB / f"{name}.py").is_file()]
     return found
-
-
-def _found_in(folder: Path, pattern: str, wanted: re.Pattern[str]) -> set[str]:
-    return {name for path in folder.glob(pattern) for name in wanted.findall(path.read_text(encoding="utf-8"))}
 
 
 def changed_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:

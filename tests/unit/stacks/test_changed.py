@@ -22,6 +22,7 @@ READERS = {service.name for service in SERVICES if "postgres" in service.reads_o
 STACK = "pulumi/apps/app/Pulumi.mx.yaml"
 APP = Service(name="app", folder="apps/app", about="", namespace="app", environment="app/prod")
 WEB = Service(name="web", folder="apps/web", about="", namespace="web")
+LIST = Service(name="list", folder="apps/list", about="")
 
 
 @pytest.fixture
@@ -30,9 +31,12 @@ def root(tmp_path: Path) -> Path:
         "apps/app/__main__.py": "from lib.database import app_database\nfrom settings import Settings\n",
         "apps/app/release.py": 'release = chart(\n    "redis", release="app")\n',
         "apps/web/__main__.py": "import lib.k8s\n",
+        "apps/list/__main__.py": "from lib import (\n    ingress,\n    storage as kept,\n)\n",
+        "apps/list/more.py": "from lib import settings # database\n",
         "lib/database.py": "    from lib.k8s import labels\n",
         "lib/k8s.py": "import pulumi\n",
         "lib/ingress.py": "# from lib.k8s import labels\n",
+        "lib/storage.py": "from lib import chart\n",
     }
     for name, text in files.items():
         path = tmp_path / "pulumi" / name
@@ -49,16 +53,19 @@ def root(tmp_path: Path) -> Path:
         ("pulumi/apps/application/x.py", []),
         ("pulumi/lib/database.py", ["app"]),
         ("pulumi/lib/k8s.py", ["app", "web"]),
-        ("pulumi/lib/ingress.py", []),
+        ("pulumi/lib/ingress.py", ["list"]),
+        ("pulumi/lib/storage.py", ["list"]),
+        ("pulumi/lib/chart.py", ["list"]),
+        ("pulumi/lib/settings.py", ["list"]),
         ("charts.yaml", ["app"]),
         ("environments/app/prod.yaml", ["app"]),
         ("environments/app/other.yaml", []),
-        ("uv.lock", ["app", "web"]),
+        ("uv.lock", ["app", "web", "list"]),
         ("docs/tasks.md", []),
     ],
 )
 def test_a_file_touches_those_who_use_it(root: Path, path: str, names: list[str]) -> None:
-    assert [each.name for each in (APP, WEB) if is_touched(root, each, path, {"redis"})] == names
+    assert [each.name for each in (APP, WEB, LIST) if is_touched(root, each, path, {"redis"})] == names
     assert path != "charts.yaml" or not is_touched(root, APP, path, {"postgres"})
 
 
@@ -75,13 +82,17 @@ def applied(session: Any, name: str, reads: Reads) -> None:
 
 def test_without_a_commit_it_is_compared_with_what_was_applied(tmp_path: Path) -> None:
     session: Any = ScriptedSession(tmp_path, {})
-    assert changed_services(session) == [service.name for service in session.services], "none was ever applied"
+    reasons = changed_services(session)
+    assert list(reasons) == [service.name for service in session.services]
+    assert all("never applied" in why for why in reasons.values())
     for service in session.services:
         applied(session, service.name, Reads(complete=True))
-    assert changed_services(session) == []
+    assert changed_services(session) == {}
     (tmp_path / "pulumi" / session.service("db").folder / "__main__.py").write_text("changed = True\n")
-    found = changed_services(session)
-    assert "db" in found and set(found) >= {s.name for s in session.services if "db" in s.reads_outputs_of}
+    readers = {each.name for each in session.services if "db" in each.reads_outputs_of}
+    reasons = changed_services(session)
+    assert set(reasons) == {"db", *readers} and "never" not in reasons["db"]
+    assert all("db" in reasons[name] for name in readers)
 
 
 def git(root: Path, *words: str) -> SimpleNamespace:
@@ -102,9 +113,10 @@ def test_readers_of_what_changed_are_among_them(tmp_path: Path) -> None:
     for words in (("init", "-q", "-b", "main"), (*who, "commit", "-q", "--allow-empty", "-m", "chore: begin")):
         assert git(tmp_path, *words).ok
     settings.write_text("config: {}\n")
-    assert changed_services(session, "main") == [], "the config of another stack"
+    assert changed_services(session, "main") == {}, "the config of another stack"
     program.write_text("")
-    assert set(changed_services(session, "main")) == {"postgres", *READERS}
+    reasons = changed_services(session, "main")
+    assert set(reasons) == {"postgres", *READERS} and reasons["postgres"].endswith("cluster.py")
 
 
 @pytest.mark.parametrize(
