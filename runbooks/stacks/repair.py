@@ -23,7 +23,7 @@ from runbooks.stacks.preparation import prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.summary import ABSENT, property_lines, show_plan, split_path, value_at
+from runbooks.stacks.summary import ABSENT, format_value, leaves, property_lines, show_plan, split_path, value_at
 from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
@@ -177,27 +177,41 @@ def step_back(wanted: Step, changed: Step | None, *, refused: bool) -> Step | No
     return replace(wanted, op="update", old=changed.new, changes=tuple(changes)) if changes or refused else None
 
 
-def fill_in(value: Any, applied: Any) -> Any:
-    """An object of a preview. Values that it hides or does not know yet come from the state, or are left out."""
+def fill_in(value: Any, applied: Any, title: str) -> Any:
+    """An object of a preview. Values that it hides or does not know yet come from the state, or are left out.
+
+    Raises `Refused`, with the object's title, where only an index would lead to a value: it may be another item's.
+    """
     if value in (SECRET, UNKNOWN):
         return applied
     if isinstance(value, Mapping):
         known = applied if isinstance(applied, Mapping) else {}
-        items = {key: fill_in(item, known.get(key, ABSENT)) for key, item in value.items()}
+        items = {key: fill_in(item, known.get(key, ABSENT), title) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not ABSENT}
     if isinstance(value, list):
-        items_known = applied if isinstance(applied, list) else []
-        filled = (fill_in(item, _same_item(item, number, items_known)) for number, item in enumerate(value))
-        return [item for item in filled if item is not ABSENT]
+        known_items = applied if isinstance(applied, list) else []
+        return [fill_in(item, _same_item(item, value, known_items, title), title) for item in value]
     return value
 
 
-def _same_item(item: Any, number: int, applied: Sequence[Any]) -> Any:
-    """The applied item of the same name: the one at the same place may be another's, with another secret."""
-    if isinstance(item, Mapping) and "name" in item:
-        named = (each for each in applied if isinstance(each, Mapping) and each.get("name") == item["name"])
-        return next(named, ABSENT)
-    return applied[number] if number < len(applied) else ABSENT
+def _same_item(item: Any, items: Sequence[Any], applied: Sequence[Any], title: str) -> Any:
+    """The applied item with the same name, which is unique in both lists; `ABSENT` for an item that hides nothing."""
+    if all(leaf not in (SECRET, UNKNOWN) for _, leaf in leaves(item, "item")):
+        return ABSENT
+    name = item.get("name") if isinstance(item, Mapping) else None
+    ours, theirs = ([each for each in side if _is_named(each, name)] for side in (items, applied))
+    if name in (None, SECRET, UNKNOWN) or len(ours) > 1 or len(theirs) > 1:
+        raise Refused(
+            f"{title} has a list item with a hidden or unknown value and no name of its own: {format_value(item)}",
+            expected="a list whose items have names, as a secret does not follow an index; nothing was changed",
+            next_step="undo the change by hand, or `pulumi refresh` takes it into the state and the next deploy "
+            "applies the program",
+        )
+    return theirs[0] if theirs else ABSENT
+
+
+def _is_named(item: Any, name: Any) -> bool:
+    return isinstance(item, Mapping) and item.get("name") == name
 
 
 def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Drift:
@@ -205,7 +219,7 @@ def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: 
 
     Raises `ToolFailed` when it would not.
     """
-    inputs = fill_in(step.new.inputs if step.new else {}, unwrapped(resource.inputs))
+    inputs = fill_in(step.new.inputs if step.new else {}, unwrapped(resource.inputs), describe_object(step.urn))
     namespace = resource.identity.rpartition("/")[0]
     metadata = {**inputs["metadata"], **({"namespace": namespace} if namespace else {})}
     wanted = {key: value for key, value in inputs.items() if not key.startswith("__")} | {"metadata": metadata}

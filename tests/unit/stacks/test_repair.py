@@ -109,8 +109,7 @@ def test_without_an_own_entry_nothing_is_taken_over() -> None:
         ({"a": SECRET, "b": 1}, {"a": "hidden", "b": 2}, {"a": "hidden", "b": 1}),
         ({"data": SECRET}, {"data": {"x": "hidden"}}, {"data": {"x": "hidden"}}),
         ({"new": SECRET}, {}, {}),
-        ([{"v": UNKNOWN}, {"v": SECRET}, 3], [{"v": 1}], [{"v": 1}, {}, 3]),
-        ({"l": [SECRET]}, {"l": "text"}, {"l": []}),
+        ({"l": [{"v": 1}, 3]}, {"l": [{"v": 2}]}, {"l": [{"v": 1}, 3]}),
         (
             [{"name": "new", "value": SECRET}, {"name": "b", "value": SECRET}, {"name": "a", "value": SECRET}],
             [{"name": "a", "value": "of a"}, {"name": "b", "value": "of b"}],
@@ -119,7 +118,27 @@ def test_without_an_own_entry_nothing_is_taken_over() -> None:
     ],
 )
 def test_what_a_preview_hides_is_as_the_state_has_it(value: Any, applied: Any, found: Any) -> None:
-    assert fill_in(value, applied) == found
+    assert fill_in(value, applied, "Pod x") == found
+
+
+@pytest.mark.parametrize(
+    ("items", "applied"),
+    [
+        ([SECRET], ["hidden"]),
+        ([{"value": SECRET}], [{"value": "hidden"}]),
+        ([{"value": UNKNOWN}], [{"value": "then"}]),
+        ([{"in": {"deep": [1, SECRET]}}], [{"in": {"deep": [1, "hidden"]}}]),
+        ([{"name": "a", "args": [SECRET]}], [{"name": "a", "args": ["hidden"]}]),
+        ([{"name": SECRET, "value": 1}], [{"name": "hidden", "value": 1}]),
+        ([{"name": "a", "v": SECRET}, {"name": "a", "v": 1}], [{"name": "a", "v": "hidden"}]),
+        ([{"name": "a", "v": SECRET}], [{"name": "a", "v": "one"}, {"name": "a", "v": "other"}]),
+        ([SECRET], "text"),
+    ],
+)
+def test_a_hidden_value_never_follows_an_index(items: Any, applied: Any) -> None:
+    with pytest.raises(Refused, match="Pod x") as refused:
+        fill_in({"l": items}, {"l": applied}, "Pod x")
+    assert "hidden" not in refused.value.summary.replace("hidden or unknown", "") and refused.value.next_step
 
 
 def step(op: str, old: Any, new: Any, *paths: str, of: str = CONFIG_MAP) -> Step:
