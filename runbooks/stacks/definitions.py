@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -221,29 +222,23 @@ def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentN
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The identity of a list entry. Every text is JSON with sorted keys, so that `1`, `"1"` and `true` differ."""
+    """A list entry and what identifies it. Texts that are compared are JSON, so that `1`, `"1"` and `true` differ."""
 
-    exact: str = field(repr=False)
-    """The whole entry with its secrets, for comparison only."""
-    masked: str
-    """The whole entry, its secrets empty."""
+    node: Any = field(repr=False)
     rest: str
     """The entry without its secrets; empty when nothing is left that could identify it."""
-    names: Mapping[str, str]
-    """Its values at the keys of `NAMES`, if they are texts or numbers."""
 
     @classmethod
     def of(cls, node: Any) -> Entry:
         rest = _without_secrets(node)
-        names = {key: node[key] for key in NAMES if key in node} if _is_map(node) else {}
+        return cls(node=node, rest=_canonical(rest) if _identifies(rest) else "")
+
+    def name(self, key: str) -> str:
+        """Its value at a key of `NAMES`; empty unless that is a text or a number."""
+        value = self.node.get(key) if _is_map(self.node) else None
         # `true` is a number to Python, and names nothing.
-        named = {key: value for key, value in names.items() if isinstance(value, (str, int)) and value != ""}
-        return cls(
-            exact=_canonical(node),
-            masked=_canonical(plain(node, masked=True)),
-            rest=_canonical(rest) if _identifies(rest) else "",
-            names={key: _canonical(value) for key, value in named.items() if not isinstance(value, bool)},
-        )
+        is_name = isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+        return _canonical(value) if is_name else ""
 
 
 def _canonical(node: Any) -> str:
@@ -282,54 +277,40 @@ def match_entries(old_nodes: Sequence[Any], new_nodes: Sequence[Any]) -> list[Ma
     Lists that are equal but for the values of their secrets match index by index, even where entries are
     identical: no edit was made, so every secret stays where it is.
     """
+    if _canonical(plain(old_nodes, masked=True)) == _canonical(plain(new_nodes, masked=True)):
+        return [Match(index=number) for number in range(len(old_nodes))]
     old, new = [Entry.of(node) for node in old_nodes], [Entry.of(node) for node in new_nodes]
-    if [entry.masked for entry in old] == [entry.masked for entry in new]:
-        return [Match(index=number) for number in range(len(old))]
-    return [_match(number, old, new) for number in range(len(old))]
+    return [_match(entry, old, new) for entry in old]
 
 
-def _match(number: int, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
-    entry = old[number]
+def _match(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
     if not entry.rest:
         return Match(doubt="it has nothing but secrets, and the list was edited")
-    twins = [index for index, other in enumerate(old) if other.rest == entry.rest]
+    twins = [other for other in old if other.rest == entry.rest]
     found = [index for index, other in enumerate(new) if other.rest == entry.rest]
-    if len(twins) == len(found) == 1:
-        return Match(index=found[0])
     if not found:
         return _match_by_name(entry, old, new)
     # Equal entries with the same secrets are interchangeable.
-    if len({old[twin].exact for twin in twins}) == 1 and len(found) <= len(twins):
-        return Match(index=found[min(twins.index(number), len(found) - 1)])
+    if len({_canonical(twin.node) for twin in twins}) == 1 and len(found) <= len(twins):
+        place = next(place for place, twin in enumerate(twins) if twin is entry)
+        return Match(index=found[min(place, len(found) - 1)])
     alike = ", ".join(f"[{index}]" for index in found)
     return Match(doubt=f"without the secrets it equals {alike} of the file, and there are {len(twins)} on the backend")
 
 
 def _match_by_name(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
-    def index_by_value(key: str, entries: Sequence[Entry]) -> dict[str, int]:
-        """Value of the key → index; empty unless every entry has the key, each with a value of its own."""
-        found = {each.names[key]: number for number, each in enumerate(entries) if key in each.names}
-        return found if len(found) == len(entries) else {}
+    def is_unique(key: str, entries: Sequence[Entry]) -> bool:
+        names = {each.name(key) for each in entries}
+        return len(names) == len(entries) and "" not in names
 
-    keys = [key for key in NAMES if index_by_value(key, old) and (index_by_value(key, new) or not new)]
-    found = {index_by_value(key, new).get(entry.names[key]) for key in keys}
+    keys = [key for key in NAMES if is_unique(key, old) and is_unique(key, new)]
+    found = {next((index for index, each in enumerate(new) if each.name(key) == entry.name(key)), None) for key in keys}
     if len(found) > 1:
         return Match(doubt=f"{' and '.join(f'`{key}`' for key in keys)} do not lead to the same entry of the file")
     return Match(index=next(iter(found), None))
 
 
 # Secrets that are set live, carried over into the file's definition
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doubt:
-    """A list entry with secrets set on the backend, which could be one of several entries of the file."""
-
-    path: KeyPath
-    """The entry's path in the backend's definition."""
-    entry: str
-    """The entry as it is shown, without its secrets."""
-    why: str
 
 
 @dataclass(kw_only=True)
@@ -343,10 +324,14 @@ class Carried:
     """Secrets that are set on the backend although the file does not name them."""
     lost: list[KeyPath] = field(default_factory=list)
     """Secrets that a push would delete, by their live paths."""
-    doubts: list[Doubt] = field(default_factory=list)
-    """List entries without a certain match in the file; with any of them, the document must not be pushed."""
-    empty: list[KeyPath] = field(default_factory=list)
-    """Places in the file whose secret is not set yet."""
+    doubts: dict[KeyPath, str] = field(default_factory=dict)
+    """Live path of a list entry with secrets that could be one of several entries of the file → the entry, as it is
+    shown, and why it is in doubt. With any of them, the document must not be pushed."""
+
+    @property
+    def empty(self) -> list[KeyPath]:
+        """Places whose secret is not set yet."""
+        return [path for path, node in secrets_in(self.document) if node[SECRET] in EMPTY]
 
     def carry(self, live: Any, document: Any, at: KeyPath, to: KeyPath) -> None:
         """Walk both definitions side by side; `at` is a path of the backend's, `to` one of the file's."""
@@ -385,7 +370,7 @@ class Carried:
             if match.index is not None:
                 self.carry(inner, document[match.index], (*at, number), (*to, match.index))
             elif match.doubt and _set_secrets(inner):
-                self.doubts.append(Doubt(path=(*at, number), entry=shown(inner), why=match.doubt))
+                self.doubts[*at, number] = f"{shown(inner)}: {match.doubt}"
             else:
                 self._lose(inner, (*at, number))
 
@@ -403,20 +388,19 @@ def carry_over(wanted: CommentedMap, live: Any) -> Carried:
     expand_aliases(document)  # a secret set at one alias would be set at all of them, and ESC accepts no aliases
     carried = Carried(document=document)
     carried.carry(live, document, (), ())
-    carried.empty = [path for path, node in secrets_in(document) if node[SECRET] in EMPTY]
     return carried
 
 
 def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
     """Raise `Refused` if pushing the definition would delete a secret that is set on the backend, or may move it."""
     if carried.doubts:
-        lines = [f"{shown_path(doubt.path)} {doubt.entry}: {doubt.why}" for doubt in carried.doubts]
+        lines = [f"{shown_path(path)} {doubt}" for path, doubt in carried.doubts.items()]
         raise Refused(
             f"it is ambiguous which entries of environments/{name.short}.yaml these secrets belong to:\n  "
             + "\n  ".join(lines),
             expected="entries that differ in their plain values, or a `name`, `id` or `key` that is unique both in the "
             "file and on the backend; nothing was changed",
-            next_step=f"undo the edit of that list; or start over: {_emptying(name, carried.doubts[0].path)} "
+            next_step=f"undo the edit of that list; or start over: {_emptying(name, next(iter(carried.doubts)))} "
             f"removes every secret in it, ./inv esc.apply {name.short} pushes the file, then set each of them again",
         )
     if carried.lost:
@@ -527,64 +511,28 @@ def _texts(node: Any) -> Iterator[str]:
 # Differences
 
 
-def differences(old: Any, new: Any, path: KeyPath = ()) -> list[str]:
-    """One line for each difference in meaning: comments, order of keys and layout do not count.
+def differences(old: Any, new: Any) -> list[str]:
+    """One line for each value that differs: `- path: value` is in the old definition, `+ path: value` in the new one.
 
-    `+` is only in the new one, `-` only in the old one, `~` in both, `>` at another index of its list. Lists are
-    compared entry by entry; the path of an entry has its new index, that of a removed one its old index. No line holds
-    a secret: `fn::secret` reads `a secret`.
+    Comments, the order of keys, layout and the indexes of list entries do not count. A secret reads `a secret`.
     """
-    if _is_map(old) and _is_map(new):
-        keys = [*new, *(key for key in old if key not in new)]
-        return [line for key in keys for line in _of_key(key, old, new, (*path, str(key)))]
-    if isinstance(old, list) and isinstance(new, list):
-        return _of_lists(old, new, path)
-    return [] if plain(old) == plain(new) else [f"~ {shown_path(path)}: {shown(old)} → {shown(new)}"]
+    before, after = list(_values(old)), list(_values(new))
+    sides = [[compared for compared, _ in side] for side in (before, after)]
+    lines = []
+    for change, *places in SequenceMatcher(None, *sides, autojunk=False).get_opcodes():
+        if change != "equal":
+            lines += [f"- {line}" for _, line in before[places[0] : places[1]]]
+            lines += [f"+ {line}" for _, line in after[places[2] : places[3]]]
+    return lines
 
 
-def _of_key(key: Any, old: Mapping[Any, Any], new: Mapping[Any, Any], where: KeyPath) -> list[str]:
-    """The lines of one key. A map, or a list of more than plain values, that is new or gone is shown value by value."""
-    if key in old and key in new:
-        return differences(old[key], new[key], where)
-    node = new[key] if key in new else old[key]
-    has_parts = isinstance(node, list) and any(isinstance(inner, (Mapping, list)) for inner in node)
-    if node and (_is_map(node) or has_parts):
-        nothing: Any = {} if _is_map(node) else []
-        return differences(nothing if key in new else node, node if key in new else nothing, where)
-    return [f"{'+' if key in new else '-'} {shown_path(where)}: {shown(node)}"]
-
-
-def _of_lists(old: list[Any], new: list[Any], path: KeyPath) -> list[str]:
-    pairs = _pair_entries(old, new)
-    # Paired entries whose order among each other changed.
-    order = zip(sorted(pairs), sorted(pairs, key=lambda index: pairs[index]), strict=True)
-    moved = {index for index, same in order if index != same}
-    found = []
-    for number, node in enumerate(new):
-        where = shown_path((*path, number))
-        if number not in pairs:
-            found.append(f"+ {where}: {shown(node)}")
-            continue
-        if number in moved:
-            found.append(f"> {where}: {shown(node)}, was {shown_path((*path, pairs[number]))}")
-        found += differences(old[pairs[number]], node, (*path, number))
-    gone = sorted(set(range(len(old))) - set(pairs.values()))
-    return found + [f"- {shown_path((*path, number))}: {shown(old[number])}" for number in gone]
-
-
-def _pair_entries(old: Sequence[Any], new: Sequence[Any]) -> dict[int, int]:
-    """New index → old index: first equal entries, in order, then entries that changed but keep their identity."""
-    exact = [_canonical(node) for node in new]
-    pairs: dict[int, int] = {}
-    for before, node in enumerate(old):
-        equal = (after for after, other in enumerate(exact) if after not in pairs and other == _canonical(node))
-        if (after := next(equal, None)) is not None:
-            pairs[after] = before
-    paired = set(pairs.values())
-    for before, match in enumerate(match_entries(old, new)):
-        if before not in paired and match.index is not None and match.index not in pairs:
-            pairs[match.index] = before
-    return pairs
+def _values(node: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+    """Every value in the order of its keys: as it is compared, without indexes; and as it is shown, without secrets."""
+    inside = [] if _is_secret(node) else list(_children(node))
+    for part, inner in sorted(inside, key=lambda child: str(child[0])) if isinstance(node, Mapping) else inside:
+        yield from _values(inner, (*path, part))
+    if path and not inside:
+        yield _canonical([[part for part in path if isinstance(part, str)], node]), f"{shown_path(path)}: {shown(node)}"
 
 
 def has_place(root: Path, name: EnvironmentName, path: str) -> bool:

@@ -451,11 +451,6 @@ def show_draft(session: Session, draft: Draft) -> None:
     )
 
 
-def still_empty(draft: Draft) -> list[str]:
-    """Paths of the secrets that are not set yet."""
-    return [] if draft.generated else [definitions.shown_path(path) for path in draft.carried.empty]
-
-
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:
     """Apply definitions without asking, on the lab; returns those that changed. By default all."""
     changed = []

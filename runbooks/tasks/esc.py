@@ -116,6 +116,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
     from runbooks.core.errors import NotApproved
     from runbooks.run import open_session
     from runbooks.stacks import environments
+    from runbooks.stacks.definitions import shown_path
 
     with open_session(c, "esc.apply", cluster=False) as session:
         name = environments.read_name(session, env)
@@ -134,8 +135,8 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
             )
         revision = environments.push(session, draft)
         session.reporter.line(f"{name.short}: applied" + (f", revision {revision}" if revision else ""))
-        for path in environments.still_empty(draft):
-            session.reporter.advice(f"next: ./inv esc.set {name.short} '{path}' (nothing is set there yet)")
+        for path in draft.carried.empty:
+            session.reporter.advice(f"next: ./inv esc.set {name.short} '{shown_path(path)}' (nothing is set there yet)")
 
 
 @task(positional=["env"], help={"env": ENV, "service": "Whose project pulumi runs in; by default the one it is for."})

@@ -262,7 +262,7 @@ def test_apply_says_what_changes_and_carries_every_secret_over(repo: Repo) -> No
     repo.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
     esc.apply.body(repo.c, "stitch/prod", yes=True)
     told = repo.printed()
-    assert "~ pulumiConfig.image: 'old:1' → 'ghcr.io/example/stitch:1.0.0'" in told
+    assert "- pulumiConfig.image: 'old:1'" in told and "+ pulumiConfig.image: 'ghcr.io/example/stitch:1.0.0'" in told
     assert "revision 8" in told and "pulumiConfig.other" in told
     settings = pushed(repo)["values"]["pulumiConfig"]
     assert settings["eventsub_secret"] == {"fn::secret": {"ciphertext": "sealed-eventsub_secret"}}
