@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape as escape_text
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from runbooks.core.errors import Usage
@@ -20,6 +21,9 @@ from runbooks.stacks.summary import SIGNS, describe_stack
 from runbooks.tools.pulumi import describe_object
 
 KINDS = (".html", ".md")
+PAGE = Path(__file__).resolve().parents[1] / "templates" / "report.html"
+TIMED = {"preview": "preview", "apply": "apply", "look for drift of": "drift"}
+"""Beginning of a command's title → what its time is shown as."""
 MOST_LINES = 60
 """Lines of the Markdown: a comment should fit one screen."""
 MOST_CHANGES, FEW_CHANGES = 200, 12
@@ -38,7 +42,7 @@ class ServiceReport:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     drift: Sequence[Mapping[str, Any]] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    """`preview`, `apply`, … → seconds of pulumi."""
+    """`preview`, `apply` or `drift` → seconds of pulumi."""
     state: str = ""
     """`applied`, `failed`, … of the run's summary."""
 
@@ -95,7 +99,8 @@ def write_report(journal: Path, path: Path, services: Sequence[Service], *, erro
 
 def read_run(records: Sequence[Mapping[str, Any]], services: Sequence[Service], *, error: str = "") -> RunReport:
     """Read a run's records; those of unknown kinds are skipped."""
-    reports = {service.name: ServiceReport(name=service.name) for layer in _layers(services) for service in layer}
+    in_order = layers([service.name for service in services], services)
+    reports = {service.name: ServiceReport(name=service.name) for layer in in_order for service in layer}
     seen = {name for record in records for name in _add(reports, record)}
     by_kind = {record["kind"]: record for record in records}
     head = by_kind.get("run", {})
@@ -128,12 +133,9 @@ def _add(reports: Mapping[str, ServiceReport], record: Mapping[str, Any]) -> Ite
                     reports[name].state = state
         case {"kind": "command", "title": str(title), "seconds": float(seconds)}:
             verb, _, name = title.rpartition(" ")
-            if name in reports and verb in {"preview", "apply", "look for drift of"}:
-                reports[name].seconds[verb] = reports[name].seconds.get(verb, 0.0) + seconds
-
-
-def _layers(services: Sequence[Service]) -> list[tuple[Service, ...]]:
-    return layers([service.name for service in services], services)
+            if name in reports and verb in TIMED:
+                timed = reports[name].seconds
+                timed[TIMED[verb]] = timed.get(TIMED[verb], 0.0) + seconds
 
 
 def _counts(run: RunReport) -> str:
@@ -197,65 +199,24 @@ def _code(text: object) -> str:
 
 # The page
 
-STYLE = """\
-:root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;
---failed:#cf222e;--not-verified:#bc4c00;--drifted:#bc4c00;--changes:#0969da;--applied:#1a7f37;--unchanged:#57606a;
---not-asked:#6e7781;--blocked:#8250df}
-@media (prefers-color-scheme:dark){:root{--bg:#0d1117;--fg:#e6edf3;--soft:#9198a1;--line:#30363d;--box:#161b22;
---failed:#ff7b72;--not-verified:#ffa657;--drifted:#ffa657;--changes:#79c0ff;--applied:#56d364;--unchanged:#9198a1;
---not-asked:#8b949e;--blocked:#d2a8ff}}
-body{margin:0 auto;max-width:68rem;padding:1rem;font:15px/1.5 system-ui,sans-serif;background:var(--bg);color:var(--fg)}
-h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
-p.facts,small,.soft{color:var(--soft)}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-code,pre{font:13px/1.45 ui-monospace,monospace}
-pre{margin:.2rem 0 .6rem;padding:.5rem;background:var(--box);overflow-x:auto;white-space:pre-wrap;
-overflow-wrap:anywhere}
-details{border:1px solid var(--line);border-radius:6px;margin:.4rem 0;padding:.3rem .7rem}
-summary{cursor:pointer}
-.tag{font-weight:600;white-space:nowrap}
-.error{border-left:4px solid var(--failed);padding:.3rem .8rem;background:var(--box)}
-.bar{display:flex;height:.8rem;min-width:8rem;background:var(--box)}
-.bar i{display:block;height:100%}
-.bar .preview{background:var(--changes)}.bar .apply{background:var(--applied)}.bar .drift{background:var(--drifted)}
-svg text{font:13px system-ui,sans-serif;fill:var(--fg)}svg .soft{fill:var(--soft);font-size:11px}
-svg path{stroke:var(--line);fill:none;stroke-width:1.5}svg rect{fill:var(--box);stroke-width:2}
-""" + "".join(
-    f".{name.replace(' ', '-')}{{color:var(--{name.replace(' ', '-')})}}"
-    f"svg .{name.replace(' ', '-')}{{stroke:var(--{name.replace(' ', '-')});color:inherit}}\n"
-    for name in RESULTS
-)
-
 
 def page(run: RunReport, services: Sequence[Service]) -> str:
     """The whole page; every text of the run is escaped."""
-    shown = {report.name for report in run.reports}
-    body = [
-        *_head(run),
-        "<h2>Services</h2>",
-        f'<div class="scroll">{_drawing(run, [service for service in services if service.name in shown])}</div>',
-        *_table(run),
-        *_details(run),
-        *_checks(run),
-        *_timings(run),
-        *_not_asked(run),
-    ]
+    body = [*_head(run), *_services(run, services), *_changes(run), *_checks(run), *_timings(run), *_not_asked(run)]
     title = escape(f"{run.task} on {run.target.get('target', '?')}")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{STYLE}</style></head>\n'
-        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
-    )
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(title=title, body="\n".join(body))
 
 
 def escape(text: object) -> str:
     return escape_text(str(text))
 
 
-def _tag(result: str) -> str:
-    return f'<span class="tag {result.replace(" ", "-")}">{result}</span>'
+def _tag(word: str, result: str) -> str:
+    return f'<span class="tag {result.replace(" ", "-")}">{escape(word)}</span>'
+
+
+def _folded(report: ServiceReport, about: str, *, is_open: bool) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{escape(report.name)}: {escape(about)}</summary>"
 
 
 def _head(run: RunReport) -> Iterator[str]:
@@ -268,58 +229,52 @@ def _head(run: RunReport) -> Iterator[str]:
         yield f'<pre class="error">{escape(run.error)}</pre>'
 
 
-def _drawing(run: RunReport, services: Sequence[Service]) -> str:
-    """The graph, a column for each layer: what a service needs stands to its left."""
-    columns = layers([service.name for service in services], services)
-    width, height, box = 190, 44, (150, 34)
-    place = {
-        service.name: (10 + column * width, 10 + row * height)
-        for column, layer in enumerate(columns)
-        for row, service in enumerate(layer)
-    }
-    lines = []
-    for service in services:
-        for need in service.needs:
-            if need in place:
-                (x1, y1), (x2, y2) = place[need], place[service.name]
-                start, middle = x1 + box[0], (x1 + box[0] + x2) // 2
-                curve = f"M{start} {y1 + 17}C{middle} {y1 + 17} {middle} {y2 + 17} {x2} {y2 + 17}"
-                lines.append(f'<path d="{curve}"/>')
-    nodes = []
-    for report in run.reports:
-        x, y = place[report.name]
-        kind = report.result.replace(" ", "-")
-        nodes.append(
-            f'<g class="node"><rect class="{kind}" x="{x}" y="{y}" width="{box[0]}" height="{box[1]}" rx="5"/>'
-            f'<text x="{x + 8}" y="{y + 15}">{escape(report.name)}</text>'
-            f'<text class="soft" x="{x + 8}" y="{y + 28}">{report.result}</text></g>'
-        )
-    size = (len(columns) * width, 20 + height * max((len(layer) for layer in columns), default=0))
-    label = escape(f"Dependencies: {', '.join(f'{report.name} {report.result}' for report in run.reports)}")
-    return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" '
-        f'height="{size[1]}">{"".join(lines)}{"".join(nodes)}</svg>'
-    )
-
-
-def _table(run: RunReport) -> Iterator[str]:
+def _services(run: RunReport, services: Sequence[Service]) -> Iterator[str]:
+    yield f'<h2>Services</h2><div class="scroll">{_drawing(run, services)}</div>'
     yield '<div class="scroll"><table><tr><th>service<th>result<th>what<th>checks</tr>'
     for report in _ranked(run):
-        checks = escape(report.verdict.get("summary", ""))
-        yield f"<tr><td>{escape(report.name)}<td>{_tag(report.result)}<td>{escape(report.about)}<td>{checks}</tr>"
+        tag, checks = _tag(report.result, report.result), escape(report.verdict.get("summary", ""))
+        yield f"<tr><td>{escape(report.name)}<td>{tag}<td>{escape(report.about)}<td>{checks}</tr>"
     yield "</table></div>"
 
 
-def _details(run: RunReport) -> Iterator[str]:
+def _drawing(run: RunReport, services: Sequence[Service]) -> str:
+    """The graph, a column for each layer: what a service needs stands to its left."""
+    columns = layers([report.name for report in run.reports], services)
+    place = {
+        service: (10 + column * 190, 10 + row * 44)
+        for column, layer in enumerate(columns)
+        for row, service in enumerate(layer)
+    }
+    by_name = {service.name: at for service, at in place.items()}
+    shapes = []
+    for service, (x2, y2) in place.items():
+        for x1, y1 in (by_name[need] for need in service.needs if need in by_name):
+            middle = (x1 + 150 + x2) // 2
+            curve = f"M{x1 + 150} {y1 + 17}C{middle} {y1 + 17} {middle} {y2 + 17} {x2} {y2 + 17}"
+            shapes.append(f'<path d="{curve}"/>')
+    for report in run.reports:
+        x, y = by_name[report.name]
+        shapes.append(
+            f'<g class="node"><rect class="{report.result.replace(" ", "-")}" x="{x}" y="{y}" width="150" height="34" '
+            f'rx="5"/><text x="{x + 8}" y="{y + 15}">{escape(report.name)}</text>'
+            f'<text class="soft" x="{x + 8}" y="{y + 28}">{report.result}</text></g>'
+        )
+    width, height = len(columns) * 190, 20 + 44 * max(map(len, columns), default=0)
+    label = escape(f"Dependencies: {', '.join(f'{report.name} {report.result}' for report in run.reports)}")
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg role="img" aria-label="{label}" {size}>{"".join(shapes)}</svg>'
+
+
+def _changes(run: RunReport) -> Iterator[str]:
     changing = [report for report in _ranked(run) if report.plan.get("changes") or report.drift]
     if changing:
         yield "<h2>What changes</h2>"
     for report in changing:
         changes = report.plan.get("changes", ())
-        is_open = " open" if len(changes) <= FEW_CHANGES else ""
-        yield f"<details{is_open}><summary>{escape(report.name)}: {escape(report.about)}</summary>"
+        yield _folded(report, report.about, is_open=len(changes) <= FEW_CHANGES)
         for change in changes[:MOST_CHANGES]:
-            why = f' <span class="failed">{escape(change["why"])}</span>' if change["why"] else ""
+            why = f" {_tag(change['why'], 'failed')}" if change["why"] else ""
             sign = escape(SIGNS.get(change["verb"], "?"))
             yield f"<div><code>{sign}</code> {escape(describe_object(change['urn']))}{why}</div>"
             if change.get("properties"):
@@ -336,34 +291,32 @@ def _checks(run: RunReport) -> Iterator[str]:
     if checked:
         yield "<h2>Checks, with what each saw</h2>"
     for report in checked:
-        is_open = " open" if _findings(report, "failed") else ""
-        yield f"<details{is_open}><summary>{escape(report.name)}: {escape(report.verdict['summary'])}</summary><table>"
+        yield _folded(report, report.verdict["summary"], is_open=bool(_findings(report, "failed"))) + "<table>"
         for found in _findings(report, "failed", "passed", "not tried"):
-            kind = {"failed": "failed", "passed": "applied"}.get(found["state"], "unchanged")
+            tag = _tag(found["state"], {"failed": "failed", "passed": "applied"}.get(found["state"], "unchanged"))
             more = "".join(
                 f"<br><small>{escape(found[name])}</small>" for name in ("cause", "next_step") if found[name]
             )
             yield (
-                f'<tr><td><span class="tag {kind}">{escape(found["state"])}</span><td>{escape(found["check"])}'
-                f"<br><small>{escape(found['subject'])}</small><td>{escape(found['evidence'])}{more}</tr>"
+                f"<tr><td>{tag}<td>{escape(found['check'])}<br><small>{escape(found['subject'])}</small>"
+                f"<td>{escape(found['evidence'])}{more}</tr>"
             )
         yield "</table></details>"
 
 
 def _timings(run: RunReport) -> Iterator[str]:
     timed = [report for report in run.reports if report.seconds]
-    longest = max((sum(report.seconds.values()) for report in timed), default=0.0)
     if not timed:
         return
-    yield "<h2>Time that pulumi took</h2><div class='scroll'><table>"
+    longest = max(sum(report.seconds.values()) for report in timed)
+    yield '<h2>Time that pulumi took</h2><div class="scroll"><table>'
     for report in timed:
         bars = "".join(
-            f'<i class="{verb.split()[-2] if " " in verb else verb}" style="width:{100 * seconds / longest:.1f}%" '
-            f'title="{escape(verb)} {seconds:.1f} s"></i>'
+            f'<i class="{verb}" style="width:{100 * seconds / longest:.1f}%"></i>'
             for verb, seconds in report.seconds.items()
         )
-        words = ", ".join(f"{verb.removesuffix(' of')} {seconds:.1f} s" for verb, seconds in report.seconds.items())
-        yield f'<tr><td>{escape(report.name)}<td><div class="bar">{bars}</div><td>{escape(words)}</tr>'
+        words = ", ".join(f"{verb} {seconds:.1f} s" for verb, seconds in report.seconds.items())
+        yield f'<tr><td>{escape(report.name)}<td><div class="bar">{bars}</div><td>{words}</tr>'
     yield "</table></div>"
 
 
