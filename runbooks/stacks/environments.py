@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,16 @@ def open_environment(session: Session, name: EnvironmentName) -> Opened:
     try:
         esc.judge(outcome, name, session.masker.mask)
     except ToolFailed as error:
-        raise _explain_missing_outputs(session, name) or error from error
+        waiting: list[str] = []
+        with contextlib.suppress(OpsError):  # the first error is shown
+            waiting = waits_for(session, name)
+        if not waiting:
+            raise
+        raise ToolFailed(
+            f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet",
+            expected="producers that were deployed on this target",
+            next_step=f"./inv deploy.{waiting[0]}",
+        ) from error
     except NotFound as error:
         raise explain_missing(session, name) from error
     if not outcome.stdout.strip():
@@ -83,29 +93,10 @@ def waits_for(session: Session, name: EnvironmentName) -> list[str]:
     """The services whose outputs the environment's file reads, and which have no outputs yet."""
     if name.short not in definitions.defined_names(session.root):
         return []
-    read = {stack.project for stack in definitions.stacks_read(definitions.read_definition(session.root, name))}
-    waiting = []
-    for service in session.services:
-        stack = session.stack(service)
-        if service.project_name in read and not (
-            states.has_stack(session, stack) and states.state_of(session, stack).outputs
-        ):
-            waiting.append(service.name)
-    return waiting
-
-
-def _explain_missing_outputs(session: Session, name: EnvironmentName) -> OpsError | None:
-    try:
-        waiting = waits_for(session, name)
-    except OpsError:
-        return None  # the first error is shown
-    if not waiting:
-        return None
-    return ToolFailed(
-        f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet",
-        expected="producers that were deployed on this target",
-        next_step=f"./inv deploy.{waiting[0]}",
-    )
+    document = definitions.read_definition(session.root, name)
+    projects = {stack.project for stack in definitions.stacks_read(document)}
+    read = [service for service in session.services if service.project_name in projects]
+    return [service.name for service in read if not states.exports_of(session, service)]
 
 
 def live_names(session: Session) -> list[EnvironmentName]:
@@ -153,11 +144,7 @@ def open_bound(session: Session, file: StackFile) -> list[Opened]:
         return []
     about = f"{file.path.name} binds {', '.join(file.environment)}"
     refuse_without_esc(session.target, file.environment[0], about)
-    opened = []
-    for entry in file.environment:
-        name = esc.read_entry(entry, session.target.organization)
-        opened.append(open_checked(session, name))
-    return opened
+    return [open_checked(session, esc.read_entry(entry, session.target.organization)) for entry in file.environment]
 
 
 def as_bound(session: Session, service: Service, path: Path, name: EnvironmentName) -> EnvironmentName:
@@ -201,19 +188,33 @@ def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, t
     )
 
 
-def find_problems(service: Service, opened: Opened) -> list[str]:
-    """Problems of the config that the environment provides for the service, each with its fix."""
+def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
+    """Raise `Usage` with every config value of the service that the environment does not provide correctly."""
     settings = opened.settings
     required = {
         key: settings.get(key.key) or settings.get(full_key(service.project_name, key.key))
         for key in service.environment_keys
     }
-    problems = [_check_required(key, value, opened) for key, value in required.items()]
-    problems += [_check_secretness(value) for value in settings.values() if value not in required.values()]
-    return [line for line in problems if line]
+    found = [_check_required(name, key, value, opened) for key, value in required.items()]
+    found += [_check_secretness(value) for value in settings.values() if value not in required.values()]
+    problems = list(filter(None, found))
+    if problems:
+        history = f"esc env version history {name.full.partition('@')[0]}"
+        raise Usage(
+            f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
+            expected=f"{len(required)} values below pulumiConfig, each with the right secretness",
+            next_step=f"./inv esc.bind {name.short}@REVISION of one that does: {history}"
+            if name.version
+            else f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
+        )
+    secret = sum(key.is_secret for key in required)
+    session.reporter.line(
+        f"{name.shown} provides all {len(required)} settings that {service.name} requires, {secret} secret"
+    )
 
 
-def _check_required(key: Setting, value: Value | None, opened: Opened) -> str:
+def _check_required(name: EnvironmentName, key: Setting, value: Value | None, opened: Opened) -> str:
+    """The problem of a required value, with its fix; empty without one."""
     path = property_path(("pulumiConfig", key.key))
     if value is None:
         is_map = any(entry.path[:2] == ("pulumiConfig", key.key) for entry in opened.values)
@@ -221,7 +222,7 @@ def _check_required(key: Setting, value: Value | None, opened: Opened) -> str:
     if value.unknown:
         return f"{path}: unknown, because its reference gave no value"
     if value.value in (None, ""):
-        fix = f"./inv esc.set <env> '{path}'" if key.is_secret else "give it a value in the definition"
+        fix = f"./inv esc.set {name.short} '{path}'" if key.is_secret else "give it a value in the definition"
         return f"{path}: empty; {fix}"
     if problem := _check_secretness(value):
         return problem
@@ -238,40 +239,15 @@ def _check_secretness(value: Value) -> str:
     return f"{value.shown_path}: a secret {value.kind} loses its secretness in the config; wrap it in `fn::toString`"
 
 
-def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
-    """Raise `Usage` with every config value of the service that the environment does not provide correctly."""
-    problems = [line.replace("<env>", name.short) for line in find_problems(service, opened)]
-    if problems:
-        history = f"esc env version history {name.full.partition('@')[0]}"
-        raise Usage(
-            f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
-            expected=f"{len(service.environment_keys)} values below pulumiConfig, each with the right secretness",
-            next_step=f"./inv esc.bind {name.short}@REVISION of one that does: {history}"
-            if name.version
-            else f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
-        )
-    count, secret = len(service.environment_keys), sum(key.is_secret for key in service.environment_keys)
-    session.reporter.line(f"{name.shown} provides all {count} settings that {service.name} requires, {secret} secret")
-
-
-def overridden(file: StackFile, service: Service, opened: Opened) -> list[str]:
-    """Keys that are both in the stack config and in the environment. The file's values win."""
-    provided = {full_key(service.project_name, key) for key in opened.settings}
-    return [key for key in file.config if key in provided]
-
-
 def check_values(session: Session, service: Service, file: StackFile, opened: Sequence[Opened]) -> None:
     """Raise `Usage` with every value that is missing or that the program would refuse.
 
     `opened` are the environments in the order in which they are bound; the stack config wins over them.
     """
     stack = session.stack(service)
-    config: dict[str, str] = {}
-    secret: set[str] = set()
-    for environment in opened:
-        for key, value in environment.settings.items():
-            config[full_key(stack.project, key)] = as_text(value.value)
-            secret |= {full_key(stack.project, key)} if value.secret else set()
+    provided = [pair for environment in opened for pair in environment.settings.items()]
+    config = {full_key(stack.project, key): as_text(value.value) for key, value in provided}
+    secret = {full_key(stack.project, key) for key, value in provided if value.secret}
     if file.has_encrypted_values:
         listed = pulumi.read_settings(states.run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack))
         config |= {each.key: each.value for each in listed}
@@ -299,14 +275,14 @@ class Draft:
     """The definition to push, and how it differs from the backend's."""
 
     name: EnvironmentName
-    text: str
     live: str | None
     """The definition on the backend as it was compared; `None` without such an environment."""
-    differences: tuple[str, ...]
+    differences: list[str]
     carried: definitions.Carried
-    adapted: tuple[str, ...] = ()
+    adapted: list[str]
     """Stacks that were replaced by the lab's."""
-    generated: int = 0
+    generated: int
+    """Secrets that get a generated value."""
 
     @property
     def is_new(self) -> bool:
@@ -321,11 +297,8 @@ def compare(session: Session, name: EnvironmentName) -> Draft:
     wanted, adapted = read_wanted(session, name)
     live = live_definition(session, name)
     current = definitions.read_live(live or "", name)
-    session.masker.register_all(
-        node[definitions.SECRET]
-        for _, node in definitions.secrets_in(current)
-        if isinstance(node[definitions.SECRET], str)
-    )
+    values = (node[definitions.SECRET] for _, node in definitions.secrets_in(current))
+    session.masker.register_all(value for value in values if isinstance(value, str))
     carried = definitions.carry_over(wanted, current)
     definitions.refuse_loss(carried, current, name)
     # The lab generates what is not set; it is kept from then on like any other secret.
@@ -333,11 +306,10 @@ def compare(session: Session, name: EnvironmentName) -> Draft:
     session.masker.register_all(generated)
     return Draft(
         name=name,
-        text=dump(carried.document),
         live=live,
-        differences=tuple(definitions.differences(current, carried.document)),
+        differences=definitions.differences(current, carried.document),
         carried=carried,
-        adapted=tuple(adapted),
+        adapted=adapted,
         generated=len(generated),
     )
 
@@ -402,7 +374,7 @@ def _read_plain(text: str | None, name: EnvironmentName) -> Any:
 
 
 def _replace_definition(session: Session, draft: Draft) -> int:
-    outcome = session.runner.run(esc_of(session).edit(draft.name, draft.text))
+    outcome = session.runner.run(esc_of(session).edit(draft.name, dump(draft.carried.document)))
     esc.judge(outcome, draft.name, session.masker.mask, diagnostics=Usage)
     revision = esc.read_revision(outcome.stdout)
     if revision is None:
@@ -442,13 +414,8 @@ def show_draft(session: Session, draft: Draft) -> None:
         reporter.line(f"  {draft.generated} of the secrets get a generated value, as everywhere in the lab")
     for line in draft.differences:
         reporter.quote(f"  {line}")
-    reporter.event(
-        "definition",
-        environment=draft.name.short,
-        new=draft.is_new,
-        changes=list(draft.differences),
-        kept=kept,
-    )
+    changes = {"new": draft.is_new, "changes": draft.differences, "kept": kept}
+    reporter.event("definition", environment=draft.name.short, **changes)
 
 
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:

@@ -8,7 +8,6 @@ import sys
 from runbooks.core.errors import NotApproved, Usage
 from runbooks.core.names import known
 from runbooks.stacks.service import Service, Setting
-from runbooks.tools.stack_config import full_key
 
 LONGEST = 1_000_000
 """Characters of a value; more is a mistake, such as the wrong file piped in."""
@@ -19,15 +18,12 @@ def find_setting(service: Service, key: str) -> Setting:
 
     Raises `Usage` where the service's secrets are in its ESC environment: in the stack config they would win over it.
     """
+    bare = key.removeprefix(f"{service.project_name}:")
     if service.environment and not service.secrets:
         own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
         set_it = f"./inv esc.set {service.environment} pulumiConfig."
-        bare = known(
-            f"secret of {service.name}",
-            key.removeprefix(f"{service.project_name}:"),
-            own,
-            list_with=f"./inv esc.open {service.environment}; {set_it}<name> sets one",
-        )
+        list_with = f"./inv esc.open {service.environment}; {set_it}<name> sets one"
+        known(f"secret of {service.name}", bare, own, list_with=list_with)
         raise Usage(
             f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack "
             "config",
@@ -35,10 +31,7 @@ def find_setting(service: Service, key: str) -> Setting:
             next_step=f"{set_it}{bare}",
         )
     by_key = {setting.key: setting for setting in service.secrets}
-    by_full_key = {full_key(service.project_name, setting.key): setting for setting in service.secrets}
-    if key in by_full_key:
-        return by_full_key[key]
-    return by_key[known(f"secret setting of {service.name}", key, by_key, list_with="./inv doctor")]
+    return by_key[known(f"secret setting of {service.name}", bare, by_key, list_with="./inv doctor")]
 
 
 def read_value(key: str, about: str) -> str:
@@ -47,7 +40,6 @@ def read_value(key: str, about: str) -> str:
     Raises `Usage` for an empty or an absurdly long value, one that is not text, or two that differ; `NotApproved` at
     the end of input.
     """
-
     if sys.stdin.isatty():
         try:
             value = getpass.getpass(f"{key} ({about}), not shown: ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from runbooks.core.errors import NotApproved, Usage, VerificationFailed
 from runbooks.stacks import definitions, environments, states
 from runbooks.stacks.apply import show_preview
@@ -31,11 +33,12 @@ def wire(session: Session, service: Service, *, yes: bool) -> None:
     with session.reporter.step(steps[0]):
         check_outputs(session, service)
     with session.reporter.step(steps[1]):
-        opened = check_environment(session, service, yes=yes) if service.environment else None
+        if service.environment:
+            bind_environment(session, service, yes=yes)
         if service.reference:
             check_reference(session, service, service.reference, yes=yes)
     with session.reporter.step(steps[2]):
-        check_settings(session, service, opened)
+        check_settings(session, service)
     show_preview(session, service, steps[3])
 
 
@@ -95,19 +98,14 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
         session.reporter.line(f"{key} is {wanted}")
 
 
-def check_environment(session: Session, service: Service, *, yes: bool) -> Opened:
+def bind_environment(session: Session, service: Service, *, yes: bool) -> None:
     """Check that the environment opens and provides all required settings. Bind it, after asking, if necessary."""
     name = environments.read_name(session, service.environment)
-    path = config_file_of(session, service)
-    name = environments.as_bound(session, service, path, name)
-    opened = environments.open_or_apply(session, name)
-    environments.check_contract(session, name, service, opened)
-    environments.check_values(session, service, StackFile.read(path), [opened])
+    path, _ = open_for(session, service, name)
     if not any(is_same(entry, name.short) for entry in StackFile.read(path).environment):
         approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if bind_in_config(path, name.short):
         session.reporter.line(f"{path.name} binds {name.short} now")
-    return opened
 
 
 def approve(session: Session, question: str, service: Service, *, yes: bool) -> None:
@@ -121,45 +119,51 @@ def approve(session: Session, question: str, service: Service, *, yes: bool) -> 
     )
 
 
-def check_settings(session: Session, service: Service, opened: Opened | None) -> None:
+def check_settings(session: Session, service: Service) -> None:
     """Raise `Usage` that names every required setting without a value, secret ones with how to set them."""
     stack = prepare(session, service)
-    file = StackFile.read(stack.settings_file)
     secret = [setting.key for setting in service.secrets]
-    provided = {full_key(stack.project, key) for key in (opened.settings if opened else ())}
-    missing = [key for key in missing_keys(file, stack.project, [*service.required, *secret]) if key not in provided]
+    missing = missing_keys(StackFile.read(stack.settings_file), stack.project, [*service.required, *secret])
     if missing:
         first = missing[0].removeprefix(f"{stack.project}:")
         by_hand = f"pulumi config set {missing[0]} VALUE in pulumi/{service.folder}"
-        how = f"./inv secrets.set {service.name} {first}" if first in secret else by_hand
         raise Usage(
             f"{service.name} lacks {', '.join(missing)}",
             expected=f"every required setting in {stack.settings_file.name}",
-            next_step=how,
+            next_step=f"./inv secrets.set {service.name} {first}" if first in secret else by_hand,
         )
     session.reporter.line(f"{service.name} has every setting that its program requires")
 
 
 def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
     """Bind the environment to the consumer's stack config, once: open it, check what it provides, then preview."""
-    steps = [f"open {name.short}", f"settings of {consumer.name}", "bind", f"preview {consumer.name}"]
+    steps = [f"open {name.short}", "bind", f"preview {consumer.name}"]
     session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
     session.reporter.plan(steps)
     with session.reporter.step(steps[0]):
-        path = config_file_of(session, consumer)
-        bound = environments.as_bound(session, consumer, path, name)
-        opened = open_unless_waiting(session, bound)
+        path, opened = open_for(session, consumer, name)
     with session.reporter.step(steps[1]):
-        if opened is not None:
-            environments.check_contract(session, bound, consumer, opened)
-            environments.check_values(session, consumer, StackFile.read(path), [opened])
-    with session.reporter.step(steps[2]):
         changed = bind_in_config(path, name.short, name.version)
         session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
-        if opened is not None:
-            for key in environments.overridden(StackFile.read(path), consumer, opened):
+        provided = {full_key(consumer.project_name, key) for key in (opened.settings if opened else ())}
+        for key in StackFile.read(path).config:
+            if key in provided:
                 session.reporter.line(f"  {key} is in {path.name} too, and wins over the environment")
-    show_preview(session, consumer, steps[3])
+    show_preview(session, consumer, steps[2])
+
+
+def open_for(session: Session, service: Service, name: EnvironmentName) -> tuple[Path, Opened | None]:
+    """Open the environment, in the version that the service's stack config binds, and check what it provides.
+
+    Returns the stack config, and the opened environment; `None` while stacks that it reads have no outputs.
+    """
+    path = config_file_of(session, service)
+    bound = environments.as_bound(session, service, path, name)
+    opened = open_unless_waiting(session, bound)
+    if opened is not None:
+        environments.check_contract(session, bound, service, opened)
+        environments.check_values(session, service, StackFile.read(path), [opened])
+    return path, opened
 
 
 def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
