@@ -30,7 +30,7 @@ from runbooks.stacks.guard import Cluster, confirm_cluster, kubectl_for, login_v
 from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
-from runbooks.stacks.toolbox import choose_pulumi, find_tools
+from runbooks.stacks.toolbox import find_tools
 from runbooks.tools.pulumi_home import NO_AMBIENT, NO_DOWNLOADS, create_private_home, user_credentials
 
 SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
@@ -176,7 +176,6 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
     explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)
     env = login_variables(context) | explicit
     kubectl = kubectl_for(target, context, kubeconfig, run.state_dir)
-    program, version = choose_pulumi(target, env, run.runner)
     return Session(
         root=ROOT,
         state_dir=run.state_dir,
@@ -189,7 +188,7 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
         context=context,
         kubeconfig=kubeconfig,
         kubectl=kubectl,
-        tools=find_tools(target, program, version=version),
+        tools=find_tools(target, env, run.runner),
         env=env,
     )
 

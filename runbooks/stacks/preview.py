@@ -303,18 +303,15 @@ def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> di
     `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).
     """
     wanted = {step.urn: manifest for step in preview.changes if (manifest := manifest_of(step))}
-    existing = {}
-    for urn, found in find_objects(wanted, kubectl, runner).items():
-        within = f" in {found.release_namespace}" if found.release_namespace else ""
-        existing[urn] = f"the helm release {found.release}{within}" if found.release else ""
-    return existing
+    found = find_objects(wanted, kubectl, runner)
+    releases = {urn: " in ".join(filter(None, (each.release, each.release_namespace))) for urn, each in found.items()}
+    return {urn: f"the helm release {release}" if release else "" for urn, release in releases.items()}
 
 
 def find_objects(manifests: Mapping[str, Json], kubectl: Kubectl, runner: Runs) -> dict[str, Found]:
     """URN → object, of those that the cluster has."""
     found = ask_found(runner, kubectl.find_all(list(manifests.values()))) if manifests else []
-    matches = {urn: [each for each in found if _is_object(each, manifest)] for urn, manifest in manifests.items()}
-    return {urn: each[0] for urn, each in matches.items() if each}
+    return {urn: each for urn, manifest in manifests.items() for each in found if _is_object(each, manifest)}
 
 
 def manifest_of(step: pulumi.Step) -> Json | None:
@@ -334,15 +331,10 @@ def manifest_of(step: pulumi.Step) -> Json | None:
 
 def _is_object(found: Found, manifest: Json) -> bool:
     """Whether the found object is this one. A kind may have no namespaces; the default is the context's namespace."""
-    metadata = manifest["metadata"]
-    is_same_name = (found.api_version, found.kind, found.name) == (
-        manifest["apiVersion"],
-        manifest["kind"],
-        metadata["name"],
-    )
-    return is_same_name and (
-        found.namespace == metadata.get("namespace") or not found.namespace or "namespace" not in metadata
-    )
+    kind, metadata = (manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
+    if (found.api_version, found.kind) != kind or found.name != metadata["name"]:
+        return False
+    return not found.namespace or found.namespace == metadata.get("namespace", found.namespace)
 
 
 def takes_over(preview: pulumi.Preview, settings: Mapping[str, Any]) -> bool:

@@ -19,22 +19,20 @@ class Tools:
 
     pulumi: str
     pulumi_version: str
-    kubectl: str
     helm: str = ""
     """Empty when there is none; only some tasks need it."""
 
 
-def find_tools(target: Target, program: str, *, version: str) -> Tools:
-    """The tools for a target, `program` being its pulumi; the lab has its own kubectl.
+def find_tools(target: Target, env: Mapping[str, str], runner: Runs) -> Tools:
+    """The tools for a target. On the lab, its own pulumi replaces one on PATH that is too old.
 
-    Raises `ToolFailed` with the install command when there is no kubectl.
+    Raises `ToolFailed` when there is no pulumi that works.
     """
-    return Tools(
-        pulumi=program,
-        pulumi_version=version,
-        kubectl=find_kubectl(target),
-        helm=str(find_program("helm") or ""),
-    )
+    program, own = find_pulumi(target), target.own_tool("pulumi")
+    version = ask_version(program, env, runner)
+    if own is not None and pulumi.read_version(version) < pulumi.FIRST_WITH_EXIT_CODES:
+        program, version = str(own), ask_version(str(own), env, runner)
+    return Tools(pulumi=program, pulumi_version=version, helm=str(find_program("helm") or ""))
 
 
 def find_pulumi(target: Target) -> str:
@@ -49,18 +47,6 @@ def find_pulumi(target: Target) -> str:
     if program is None:
         raise missing("pulumi", target)
     return str(program)
-
-
-def choose_pulumi(target: Target, env: Mapping[str, str], runner: Runs) -> tuple[str, str]:
-    """Choose the pulumi to use and ask its version. On the lab, its own replaces one on PATH that is too old.
-
-    Raises `ToolFailed` when there is none that works.
-    """
-    program, own = find_pulumi(target), target.own_tool("pulumi")
-    version = ask_version(program, env, runner)
-    if own is None or pulumi.read_version(version) >= pulumi.FIRST_WITH_EXIT_CODES:
-        return program, version
-    return str(own), ask_version(str(own), env, runner)
 
 
 def find_kubectl(target: Target) -> str:

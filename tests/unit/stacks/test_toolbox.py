@@ -11,7 +11,7 @@ import pytest
 
 from runbooks.core.errors import ToolFailed
 from runbooks.stacks.target import Target
-from runbooks.stacks.toolbox import choose_pulumi, find_kubectl, find_pulumi
+from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
 from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from tests import fixtures
 
@@ -95,8 +95,8 @@ def test_the_lab_passes_over_a_pulumi_that_is_too_old(tmp_path: Path, path: Path
     built = programs(tmp_path / "built", "pulumi")
     runner: Any = Versions([(path, said), (built, "v3.274.1")])
     for chosen, wanted in ((target(ephemeral=True, pulumi=built / "pulumi"), on_lab), (target(), f"bin {said}")):
-        program, version = choose_pulumi(chosen, {}, runner)
-        assert f"{Path(program).parent.name} {version}" == wanted
+        tools = find_tools(chosen, {}, runner)
+        assert f"{Path(tools.pulumi).parent.name} {tools.pulumi_version}" == wanted
 
 
 def test_the_labs_own_kubectl_before_the_one_on_path(tmp_path: Path, path: Path) -> None:
