@@ -26,7 +26,7 @@ from runbooks.core.reporter import Reporter, make_reporter, reporter_in_use
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL, user_path
 from runbooks.stacks import environments
-from runbooks.stacks.guard import Cluster, confirm_cluster, kubectl_for, login_variables, private_kubeconfig
+from runbooks.stacks.guard import Cluster, confirm_cluster, login_variables, open_kubectl
 from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
@@ -164,18 +164,16 @@ def load_chosen_target(c: Any, run: RunContext) -> Target:
 def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack) -> Session:
     """A session on a target that was resolved before, not yet guarded; `closing` removes what it leaves on disk."""
     folder = run.journal.folder
-    context, kubeconfig = private_kubeconfig(target, folder)
-    closing.callback(kubeconfig.unlink, missing_ok=True)
+    context, kubectl = closing.enter_context(open_kubectl(target, run))
     files = [
         read_secret_file(target, target.passphrase_file, "passphrase"),
         read_secret_file(target, target.token_file, "token"),
     ]
     # Before the first child is started, which could print one of them.
-    run.masker.register_all([*context.secrets(), *files, *backend_passwords(target)])
+    run.masker.register_all([*files, *backend_passwords(target)])
     home = closing.enter_context(create_private_home(folder, os.environ))
-    explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubeconfig, state=run.state_dir)
+    explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubectl.kubeconfig, state=run.state_dir)
     env = login_variables(context) | explicit
-    kubectl = kubectl_for(target, context, kubeconfig, run.state_dir)
     return Session(
         root=ROOT,
         state_dir=run.state_dir,
@@ -186,7 +184,6 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
         masker=run.masker,
         reporter=run.reporter,
         context=context,
-        kubeconfig=kubeconfig,
         kubectl=kubectl,
         tools=find_tools(target, env, run.runner),
         env=env,

@@ -265,7 +265,7 @@ def no_release_is_stuck(session: Session) -> Finding:
     """A release stuck in `pending-*` blocks the next installation, and `pulumi cancel` does not help there."""
     if not session.tools.helm:
         return not_tried("helm releases", "no helm", deciding=False)
-    helm = Helm(program=session.tools.helm, kubeconfig=session.kubeconfig)
+    helm = Helm(program=session.tools.helm, kubeconfig=session.kubectl.kubeconfig)
     releases = read_releases(session.runner.run(helm.releases()))
     stuck = [release for release in releases if release.is_stuck]
     if stuck:

@@ -17,7 +17,7 @@ from runbooks.stacks import states
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.holders import holders_of
-from runbooks.stacks.plan import RunPlan, StackPlan
+from runbooks.stacks.plan import IN_THE_WAY, RunPlan, StackPlan
 from runbooks.stacks.preparation import outputs_of, prepare
 from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
 from runbooks.stacks.service import Service
@@ -80,7 +80,7 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
 def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
     """Raise `Refused` while the cluster has objects that a stack would create and pulumi would stop at."""
     for stack in plan.stacks:
-        names = [describe_object(change.step.urn) for change in stack.in_the_way]
+        names = [describe_object(change.step.urn) for change in stack.changes if change.verb == IN_THE_WAY]
         if names:
             # Another run may be creating them now; its state does not have them yet.
             refuse_held(session, stack.stack)

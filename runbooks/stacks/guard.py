@@ -47,13 +47,6 @@ def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]
     return context, write_private(context, folder / "kubeconfig")
 
 
-def kubectl_for(target: Target, context: KubeContext, kubeconfig: Path, state: Path) -> Kubectl:
-    """kubectl for a target. Each cluster has its own cache, as a new lab answers on the old lab's port."""
-    cache = state / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
-    env = login_variables(context) | {"KUBECACHEDIR": str(cache)}
-    return Kubectl(program=find_kubectl(target), kubeconfig=kubeconfig, env=env, has_plugin=context.starts_plugin)
-
-
 def login_variables(context: KubeContext) -> dict[str, str]:
     """The variables that the kubeconfig's login plug-in may need; none without a plug-in."""
     return plugin_variables(os.environ) if context.starts_plugin else {}
@@ -61,14 +54,18 @@ def login_variables(context: KubeContext) -> dict[str, str]:
 
 @contextlib.contextmanager
 def open_kubectl(target: Target, run: RunContext) -> Iterator[tuple[KubeContext, Kubectl]]:
-    """The target's context and a kubectl on it alone, before any session; its kubeconfig is removed afterwards.
+    """The target's context and a kubectl on it alone; its kubeconfig is removed afterwards.
 
     Raises `Refused` when the kubeconfig lacks something.
     """
     context, path = private_kubeconfig(target, run.journal.folder)
+    # Each cluster has its own cache, as a new lab answers on the old lab's port.
+    cache = run.state_dir / "cache" / f"kube-{target.cluster_uid[:8] or target.name}"
+    env = login_variables(context) | {"KUBECACHEDIR": str(cache)}
     try:
         run.masker.register_all(context.secrets())
-        yield context, kubectl_for(target, context, path, run.state_dir)
+        program = find_kubectl(target)
+        yield context, Kubectl(program=program, kubeconfig=path, env=env, has_plugin=context.starts_plugin)
     finally:
         path.unlink(missing_ok=True)
 

@@ -43,6 +43,8 @@ PROTECTION = {
     "unprotect": "pulumi would no longer refuse to delete it",
     "protect": "pulumi would refuse to delete it from then on",
 }
+IN_THE_WAY = "in the way"
+"""The verb of an existing object that pulumi would fail to create."""
 FORGOTTEN = "only pulumi forgets it; the object stays"
 
 
@@ -60,7 +62,7 @@ class Change:
     def verb(self) -> str:
         """The change in one word; all steps of a replace are one."""
         if self.rank is Rank.EXISTING:
-            return "adopt" if self.adopts else "in the way"
+            return "adopt" if self.adopts else IN_THE_WAY
         if self.step.op == "same":
             return self.step.protection or "same"
         if is_forgotten(self.step):
@@ -117,16 +119,6 @@ class StackPlan:
         return any(change.rank is Rank.DESTRUCTIVE for change in self.changes)
 
     @property
-    def takes_over(self) -> bool:
-        """Whether it takes over objects of others; an incomplete preview does not show which."""
-        return self.adopts and bool(self.existing or self.incomplete)
-
-    @property
-    def in_the_way(self) -> tuple[Change, ...]:
-        """Existing objects that pulumi would fail to create."""
-        return tuple(change for change in self.changes if change.rank is Rank.EXISTING and not change.adopts)
-
-    @property
     def state(self) -> str:
         if self.is_blocked:
             return f"blocked: waits for {', '.join(self.waits_for)}"
@@ -159,7 +151,8 @@ class RunPlan:
 
     @property
     def adopting_services(self) -> tuple[str, ...]:
-        return tuple(plan.service for plan in self.stacks if plan.takes_over)
+        """Those that take over objects of others; an incomplete preview does not show which."""
+        return tuple(plan.service for plan in self.stacks if plan.adopts and (plan.existing or plan.incomplete))
 
 
 # From a preview to a plan
@@ -195,14 +188,9 @@ def plan_of(
 
 def rank_existing(step: Step, owner: str, *, adopts: bool) -> Change:
     """Rank a create of an object that the cluster has already; `owner` is empty when the object names none."""
-    why = "pulumi would stop at it"
-    if adopts:
-        is_retained = step.new is not None and step.new.retained
-        why = (
-            "taken over; it stays when this stack is destroyed"
-            if is_retained
-            else "taken over, and deleted with this stack"
-        )
+    stays = step.new is not None and step.new.retained
+    taken = "taken over; it stays when this stack is destroyed" if stays else "taken over, and deleted with this stack"
+    why = taken if adopts else "pulumi would stop at it"
     return Change(step=step, rank=Rank.EXISTING, why=f"of {owner}; {why}" if owner else why, adopts=adopts)
 
 

@@ -95,9 +95,8 @@ class Session:
     masker: Masker
     reporter: Reporter
     context: KubeContext
-    kubeconfig: Path
-    """The run's own, with the checked context alone (0600, gone when the run ends)."""
     kubectl: Kubectl
+    """Its kubeconfig is the run's own, with the checked context alone (0600, gone when the run ends)."""
     tools: Tools
     env: Mapping[str, str] = field(repr=False)
     """Variables that a pulumi child gets besides the allow-listed environment."""

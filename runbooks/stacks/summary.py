@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from runbooks.stacks.plan import NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan
+from runbooks.stacks.plan import IN_THE_WAY, NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan
 from runbooks.stacks.session import Session
 from runbooks.tools.pulumi import SECRET, Step, describe_object, name_of
 from runbooks.tools.secret_values import SIGNATURE_KEY
@@ -30,7 +30,7 @@ SIGNS = {
     "replace": "+-",
     "import": "=",
     "adopt": "=",
-    "in the way": "!",
+    IN_THE_WAY: "!",
     "protect": "~",
     "unprotect": "~",
     "forget": "-",
@@ -142,7 +142,7 @@ def describe_stack(stack: Mapping[str, Any]) -> str:
 def count_verbs(verbs: Iterable[str]) -> str:
     """`2 to create, 1 to delete`; empty when there are none."""
     counts = Counter(verbs)
-    return ", ".join(f"{count} {'' if verb == 'in the way' else 'to '}{verb}" for verb, count in counts.items())
+    return ", ".join(f"{count} {'' if verb == IN_THE_WAY else 'to '}{verb}" for verb, count in counts.items())
 
 
 # Properties that differ; secrets stay `[secret]`

@@ -282,26 +282,16 @@ def load_lab_target(state_dir: Path) -> Target:
 
 
 def _from_lab(written: Mapping[str, Any]) -> Target:
-    texts = {key: str(written[key]) for key in ("stack", "backend", "organization", "kubeconfig", "context")}
-    if empty := [key for key, value in texts.items() if not value]:
+    read: dict[str, Any] = {key: str(written[key]) for key in (*REQUIRED_KEYS, "cluster_uid")}
+    if empty := [key for key in REQUIRED_KEYS if not read[key]]:
         raise ValueError(f"{empty[0]} is empty")
-    paths = {key: Path(str(written[key])) for key in ("token_file", "settings_dir", "credentials_dir")}
-    return Target(
-        name=LAB,
-        stack=texts["stack"],
-        backend=texts["backend"],
-        organization=texts["organization"],
-        kubeconfig=Path(texts["kubeconfig"]),
-        context=texts["context"],
-        cluster_uid=str(written["cluster_uid"]),
-        ephemeral=written["ephemeral"] is True,
-        tools={str(tool): Path(str(path)) for tool, path in written.get("tools", {}).items() if path},
-        settings={
-            str(project): {str(key): str(value) for key, value in settings.items()}
-            for project, settings in written["settings"].items()
-        },
-        **paths,
-    )
+    read |= {key: Path(str(written[key])) for key in ("kubeconfig", "token_file", "settings_dir", "credentials_dir")}
+    settings = {
+        str(project): {str(key): str(value) for key, value in imposed.items()}
+        for project, imposed in written["settings"].items()
+    }
+    tools = {str(tool): Path(str(path)) for tool, path in written.get("tools", {}).items() if path}
+    return Target(name=LAB, ephemeral=written["ephemeral"] is True, tools=tools, settings=settings, **read)
 
 
 def _on_file_backend(target: Target, written: Mapping[str, Any]) -> Target:

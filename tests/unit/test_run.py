@@ -37,7 +37,7 @@ def test_the_header_says_where_the_run_goes_and_with_which_pulumi(repo: Repo) ->
 
 def test_the_guard_comes_first_and_through_the_private_kubeconfig(repo: Repo) -> None:
     with open_session(repo.c, "verify.postgres") as session:
-        private = session.kubeconfig
+        private = session.kubectl.kubeconfig
         kept = json.loads(private.read_text())
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
         assert [one["name"] for one in kept["contexts"]] == ["home"]
@@ -129,7 +129,7 @@ def test_a_pulumi_child_gets_everything_explicitly(repo: Repo, monkeypatch: pyte
     env = repo.calls("pulumi")[0]["env"]
     assert env["PULUMI_BACKEND_URL"] == f"file://{repo.backend}"
     assert env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(repo.root / "passphrase")
-    assert env["KUBECONFIG"] == str(session.kubeconfig)
+    assert env["KUBECONFIG"] == str(session.kubectl.kubeconfig)
     assert env["PULUMI_CREDENTIALS_PATH"] == str(repo.home / ".pulumi")
     assert env["PULUMI_ACCESS_TOKEN"] == "pul-0123456789abcdef"
     assert (env["UV_FROZEN"], env["UV_OFFLINE"], env["NO_COLOR"]) == ("1", "1", "1")
