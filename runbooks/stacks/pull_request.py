@@ -16,6 +16,7 @@ from typing import Any
 from runbooks.core.errors import Usage
 from runbooks.core.journal import KEPT_RUNS, read_journal, runs_of
 from runbooks.stacks.changed import ENVIRONMENT, BranchChange, read_change
+from runbooks.stacks.report import code, one_line
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext
 from runbooks.stacks.summary import count_verbs
@@ -181,10 +182,14 @@ def _commands(runs: Iterable[Run]) -> list[str]:
 
 
 def _previews(previews: Sequence[StackPreview]) -> list[str]:
-    lines = []
-    for each in previews:
-        lines.append(one_line(f"{each.service} on {each.target}, {when(each.at)}: {each.state}"))
-        lines += [f"  {change}" for change in each.changes]
+    lines = [
+        line
+        for each in previews
+        for line in (
+            f"{each.service} on {each.target}, {when(each.at)}: {each.state}",
+            *map("  {}".format, each.changes),
+        )
+    ]
     return ["```", *lines, "```"] if lines else []
 
 
@@ -227,22 +232,8 @@ def _gaps(
             yield f"whether {code(command)} passes: no such run ended with exit 0 since the last file was written"
 
 
-# Markdown
-
-
 def when(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def one_line(text: str) -> str:
-    """Put the text on one line, without the end of a code block."""
-    return "".join(character if character.isprintable() else " " for character in text).replace("```", "` ` `")
-
-
-def code(text: str) -> str:
-    """The text as code, in a line or in a table's cell."""
-    shown = one_line(text).replace("|", "\\|")
-    return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 
 
 def list_files(paths: Sequence[str]) -> str:

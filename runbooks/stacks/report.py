@@ -157,7 +157,7 @@ def _findings(report: ServiceReport, *states: str) -> list[Mapping[str, Any]]:
 def markdown(run: RunReport) -> str:
     """A comment of at most `MOST_LINES` lines: what changed comes first, the rest is counted."""
     lines = [
-        f"**`{run.task}`** on {_code(run.target.get('target', '?'))}, {run.began} UTC: {_counts(run)}",
+        f"**`{run.task}`** on {code(run.target.get('target', '?'))}, {run.began} UTC: {_counts(run)}",
         "",
         "| service | result | what |",
         "|---|---|---|",
@@ -168,19 +168,19 @@ def markdown(run: RunReport) -> str:
             continue
         lines.append(f"| {report.name} | {report.result} | {_cell(report.about)} |")
         details += [
-            f"- {report.name}: {SIGNS.get(change['verb'], '?')} {_code(describe_object(change['urn']))}"
+            f"- {report.name}: {SIGNS.get(change['verb'], '?')} {code(describe_object(change['urn']))}"
             + (f" ({_cell(change['why'])})" if change["why"] else "")
             for change in report.plan.get("changes", ())
         ]
         details += [
-            f"- {report.name}: FAILED {_cell(found['check'])}: {_code(found['evidence'])}"
+            f"- {report.name}: FAILED {_cell(found['check'])}: {code(found['evidence'])}"
             for found in _findings(report, "failed")
         ]
     quiet = [report.name for report in run.reports if report.result in {"unchanged", "not asked"}]
     if quiet:
         lines.append(f"| {len(quiet)} more | unchanged | {', '.join(quiet)} |")
     if run.error:
-        lines += ["", f"> {_code(run.error)}"]
+        lines += ["", f"> {code(run.error)}"]
     room = MOST_LINES - len(lines) - 3
     shown, rest = (details, 0) if len(details) <= room else (details[: room - 1], len(details) - room + 1)
     if shown:
@@ -188,13 +188,19 @@ def markdown(run: RunReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+def one_line(text: object) -> str:
+    """The text on one line, without the end of a code block."""
+    shown = "".join(character if character.isprintable() else " " for character in str(text))
+    return shown.replace("```", "'''")
+
+
+def code(text: object) -> str:
+    """Text of tools and clusters, in a line or in a table's cell: as code it makes no link, image or mention."""
+    return "`" + one_line(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
 def _cell(text: object) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _code(text: object) -> str:
-    """Text of tools and clusters: as code it makes no link, image or mention."""
-    return f"`{' '.join(str(text).split()).replace('`', chr(39))}`"
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 # The page
