@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runbooks.core.errors import STATE_FOLDER, NotFound, Usage
@@ -53,17 +53,25 @@ def set_up(session: Session, service: Service) -> Stack:
         return stack
     refuse_interrupted_edit(stack.settings_file)
     file = StackFile.read(stack.settings_file)
-    required = (setting.key for setting in service.secrets)
-    # A bound environment may provide what the file does not.
-    missing = [] if file.environment else missing_keys(file, service.project_name, required)
+    if not file.environment:  # which may provide what the file does not
+        refuse_missing(session, service, file, ())
+    return stack
+
+
+def refuse_missing(session: Session, service: Service, file: StackFile, plain: Iterable[str]) -> None:
+    """Raise `Usage` for the secrets, and the plain settings, of the service that its stack config lacks."""
+    secret = [setting.key for setting in service.secrets]
+    missing = missing_keys(file, service.project_name, [*plain, *secret])
     if missing:
         key = missing[0].removeprefix(f"{service.project_name}:")
+        by_hand = f"pulumi config set {missing[0]} VALUE in pulumi/{service.folder}"
         raise Usage(
             f"{service.name} has no value for {', '.join(missing)}",
-            expected=f"every required secret in {stack.settings_file.name}",
-            next_step=f"./inv --target {session.target.name} secrets.set {service.name} {key}",
+            expected=f"every required setting in {file.path.name}",
+            next_step=f"./inv --target {session.target.name} secrets.set {service.name} {key}"
+            if key in secret
+            else by_hand,
         )
-    return stack
 
 
 def find_stack(session: Session, service: Service) -> Stack:

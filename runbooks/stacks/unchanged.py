@@ -10,17 +10,15 @@ cluster is not an input of a preview: `./inv drift.<service>` looks for it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -56,11 +54,11 @@ DECIDING = ("program files", "settings", "opened environment", "provider version
 class Reads:
     """The things that a program read besides its config, as its recorder wrote them down."""
 
-    files: tuple[str, ...] = ()
+    files: Sequence[str] = ()
     """Absolute paths of files and listed folders, without those of the interpreter and of installed packages."""
-    variables: tuple[str, ...] = ()
+    variables: Sequence[str] = ()
     """Names; `*` for all."""
-    outside: tuple[str, ...] = ()
+    outside: Sequence[str] = ()
     """What no fingerprint can hold: `the network`, `the clock`, …"""
     complete: bool = False
     """False if the program did not run to its end under the recorder."""
@@ -78,23 +76,15 @@ def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Comm
 
 
 def read_reads(path: Path) -> Reads:
-    found: dict[str, dict[str, None]] = {"file": {}, "variable": {}, "outside": {}}
-    complete = False
     try:
         facts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return Reads()
-    for fact in facts:
-        for kind, what in fact.items():
-            if kind == "end":
-                complete = True
-            elif not SET_BY_PULUMI.match(str(what)):
-                found[kind][str(what)] = None
     return Reads(
-        files=tuple(sorted(found["file"])),
-        variables=tuple(sorted(found["variable"])),
-        outside=tuple(found["outside"]),
-        complete=complete,
+        files=sorted({fact["file"] for fact in facts if "file" in fact}),
+        variables=sorted({name for fact in facts if (name := fact.get("variable")) and not SET_BY_PULUMI.match(name)}),
+        outside=tuple(dict.fromkeys(fact["outside"] for fact in facts if "outside" in fact)),
+        complete=any("end" in fact for fact in facts),
     )
 
 
@@ -181,8 +171,8 @@ class Record:
     """ISO 8601, local time."""
     parts: Parts
     """The parts of a fingerprint, as keyed hashes."""
-    reads: Reads = field(default_factory=Reads)
-    applied: Parts = field(default_factory=dict)
+    reads: Reads
+    applied: Parts
     """The same of the last complete apply from here; empty if there was none. They differ while a change that only
     concerns outputs was previewed and not applied."""
 
@@ -200,9 +190,7 @@ def _record_path(session: Session, stack: Stack) -> Path:
 def _keyed(session: Session, parts: Parts) -> dict[str, str]:
     """Key the hashes for the disk: a short secret could be guessed from the plain hash of a known text."""
     key = _key(session.state_dir).encode()
-    return {
-        name: hmac.new(key, f"{name}\0{value}".encode(), hashlib.sha256).hexdigest() for name, value in parts.items()
-    }
+    return {name: hmac.digest(key, f"{name}\0{value}".encode(), "sha256").hex() for name, value in parts.items()}
 
 
 @functools.cache
@@ -220,12 +208,9 @@ def read_record(session: Session, stack: Stack) -> Record | None:
     """Read the record; `None` if it is missing or unreadable: the stack is then previewed and applied once more."""
     try:
         found = json.loads(_record_path(session, stack).read_text(encoding="utf-8"))
-        reads: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in found["reads"].items()
-        }
         datetime.fromisoformat(found["at"])
         parts, applied = dict(found["parts"]), dict(found["applied"])
-        return Record(at=found["at"], parts=parts, reads=Reads(**reads), applied=applied)
+        return Record(at=found["at"], parts=parts, reads=Reads(**found["reads"]), applied=applied)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -237,13 +222,10 @@ def write_record(session: Session, stack: Stack, fingerprint: Parts, reads: Read
     make_folder(path.parent, what)
     parts = _keyed(session, dict(fingerprint) | _reads_parts(session, stack, reads))
     before = read_record(session, stack)
-    record = {
-        "at": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "reads": asdict(reads),
-        "parts": parts,
-        "applied": parts if applied else before.applied if before else {},
-    }
-    write_atomically(path, json.dumps(record, indent=1) + "\n", mode=0o600, what=what, next_step=STATE_FOLDER)
+    was_applied = before.applied if before else {}
+    at = datetime.now().astimezone().isoformat(timespec="seconds")
+    record = Record(at=at, parts=parts, reads=reads, applied=parts if applied else was_applied)
+    write_atomically(path, json.dumps(asdict(record), indent=1) + "\n", mode=0o600, what=what, next_step=STATE_FOLDER)
 
 
 def remove_record(session: Session, stack: Stack, fingerprint: Parts, record: Record | None) -> None:

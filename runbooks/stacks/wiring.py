@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runbooks.core.errors import NotApproved, Usage, VerificationFailed
+from runbooks.core.errors import NotApproved, VerificationFailed
 from runbooks.stacks import definitions, environments, states
 from runbooks.stacks.apply import show_preview
 from runbooks.stacks.guard import read_settings
-from runbooks.stacks.preparation import config_file_of, outputs_of, prepare
+from runbooks.stacks.preparation import config_file_of, outputs_of, prepare, refuse_missing
 from runbooks.stacks.service import Reference, Service
 from runbooks.stacks.session import Session
 from runbooks.tools import esc, pulumi
 from runbooks.tools.esc import EnvironmentName, Opened
-from runbooks.tools.stack_config import StackFile, full_key, is_same, missing_keys, preserve
+from runbooks.tools.stack_config import StackFile, full_key, is_same, preserve
 from runbooks.tools.stack_config import bind as bind_in_config
 
 
@@ -121,17 +121,8 @@ def approve(session: Session, question: str, service: Service, *, yes: bool) -> 
 
 def check_settings(session: Session, service: Service) -> None:
     """Raise `Usage` that names every required setting without a value, secret ones with how to set them."""
-    stack = prepare(session, service)
-    secret = [setting.key for setting in service.secrets]
-    missing = missing_keys(StackFile.read(stack.settings_file), stack.project, [*service.required, *secret])
-    if missing:
-        first = missing[0].removeprefix(f"{stack.project}:")
-        by_hand = f"pulumi config set {missing[0]} VALUE in pulumi/{service.folder}"
-        raise Usage(
-            f"{service.name} lacks {', '.join(missing)}",
-            expected=f"every required setting in {stack.settings_file.name}",
-            next_step=f"./inv secrets.set {service.name} {first}" if first in secret else by_hand,
-        )
+    file = StackFile.read(prepare(session, service).settings_file)
+    refuse_missing(session, service, file, service.required)
     session.reporter.line(f"{service.name} has every setting that its program requires")
 
 

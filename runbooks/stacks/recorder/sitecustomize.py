@@ -60,9 +60,7 @@ class Recorder:
         self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.facts: set[tuple[str, str | bool]] = set()
         # Imports also look into the executor's folder, which is the first of sys.path.
-        executors = {
-            os.path.dirname(os.path.abspath(word)) for word in getattr(sys, "orig_argv", ()) if EXECUTOR in word
-        }
+        executors = {os.path.dirname(os.path.abspath(word)) for word in executor_words()}
         # Not all of a prefix: below `/usr` may be anything, this repository included.
         packages = site.getsitepackages([sys.prefix, sys.exec_prefix, sys.base_prefix])
         folders = {*packages, os.path.dirname(os.__file__), *executors}
