@@ -133,7 +133,12 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, paralle
             deferred = _apply_wave(session, layers, run, workers(parallel, SIDE_BY_SIDE))
             unsettled = [plan.service for plan in deferred if plan.service in run.stale]
             previews.update(unsettled)
-            refuse_unsettled([name for name in unsettled if previews[name] > ATTEMPTS], again)
+            if changing := [name for name in unsettled if previews[name] > ATTEMPTS]:
+                raise Refused(
+                    f"what determines the plan of {', '.join(changing)} keeps changing",
+                    expected="program, settings, state and upstream outputs as they were at the preview",
+                    next_step=f"find out what else changes it, then {again}",
+                )
             current = {plan.service: plan for plan in deferred}
             if unsettled:
                 services = [session.service(name) for name in unsettled]
@@ -212,16 +217,6 @@ def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[
     if is_stale and waiting.isdisjoint(producers):
         run.stale.add(plan.service)
     return is_stale or bool(waiting)
-
-
-def refuse_unsettled(names: Sequence[str], again: str) -> None:
-    """Raise `Refused` for plans that were made `ATTEMPTS` times and changed each time before they could be applied."""
-    if names:
-        raise Refused(
-            f"what determines the plan of {', '.join(names)} keeps changing",
-            expected="program, settings, state and upstream outputs to stay as they are between preview and apply",
-            next_step=f"find out what else changes it, then {again}",
-        )
 
 
 def _is_stale(session: Session, plan: StackPlan) -> bool:

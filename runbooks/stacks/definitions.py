@@ -406,11 +406,18 @@ def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
     if carried.lost:
         entries = [(path, holding_entry(live, path)) for path in carried.lost]
         paths = [shown_path(path) + (f" (in {entry})" if entry else "") for path, entry in entries]
+        first = carried.lost[0]
+        # Removing a list entry would shift the next one to its index.
+        remove_it = (
+            _emptying(name, first)
+            if isinstance(first[-1], int)
+            else f"esc env rm {name.full} {shlex.quote(shown_path(first))}"
+        )
         raise Refused(
             f"environments/{name.short}.yaml would lose secrets that are set on the backend: {', '.join(paths)}",
             expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
             "of the entry; nothing was changed",
-            next_step=f"correct the file, or remove them on purpose: {_removing(name, carried.lost[0])}",
+            next_step=f"correct the file, or remove them on purpose: {remove_it}",
         )
 
 
@@ -421,13 +428,6 @@ def _emptying(name: EnvironmentName, path: KeyPath) -> str:
     whole = tuple(itertools.takewhile(lambda part: isinstance(part, str) and not part.startswith("fn::"), below))
     value = "[]" if isinstance(below[len(whole)], int) else '""'
     return f"esc env set {name.full} {shlex.quote(property_path(whole))} {shlex.quote(value)}"
-
-
-def _removing(name: EnvironmentName, path: KeyPath) -> str:
-    """The command that removes one secret. Removing a list entry would shift the next one to its index."""
-    if isinstance(path[-1], int):
-        return _emptying(name, path)
-    return f"esc env rm {name.full} {shlex.quote(shown_path(path))}"
 
 
 def fill_empty(document: CommentedMap) -> list[str]:

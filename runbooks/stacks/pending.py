@@ -51,7 +51,13 @@ def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
         result = describe_result(urn, managers.get(urn), is_unrecorded=urn in unrecorded, can_be_found=urn in manifests)
         session.reporter.quote(f"pending: {kind} {describe_object(urn)}: {result}")
     if taken and not (session.target.ephemeral or yes):
-        ask_to_take(session, stack, len(taken), again=again)
+        question = f"Take {len(taken)} objects that the interrupted update created into the state of {stack.service}?"
+        if not session.reporter.interactive or not session.reporter.ask_yes(question):
+            raise NotApproved(
+                f"not approved, so the state of {stack.service} is as it was",
+                expected="an approval of the objects above",
+                next_step=again if session.reporter.interactive else f"{again} --yes",
+            )
     refuse_held(session, stack)
     resources = list(document["deployment"].get("resources") or ())
     for operation, (_, urn) in zip(operations, export.pending, strict=True):
@@ -88,17 +94,6 @@ def describe_result(urn: str, manager: str | None, *, is_unrecorded: bool, can_b
         "dropped; whether it exists cannot be seen from here. If the next deploy reports that it does: "
         f"pulumi import {pulumi.type_of(urn)} {pulumi.name_of(urn)} ID"
     )
-
-
-def ask_to_take(session: Session, stack: Stack, count: int, *, again: str) -> None:
-    """Raise `NotApproved` unless the user agrees."""
-    question = f"Take {count} objects that the interrupted update created into the state of {stack.service}?"
-    if not session.reporter.interactive or not session.reporter.ask_yes(question):
-        raise NotApproved(
-            f"not approved, so the state of {stack.service} is as it was",
-            expected="an approval of the objects above",
-            next_step=again if session.reporter.interactive else f"{again} --yes",
-        )
 
 
 def write_state(session: Session, stack: Stack, document: str, *, taken: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ from runbooks.stacks.holders import describe_holders
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, condition, dig, items, metadata
-from runbooks.tools.stack import Stack
 
 COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
 ABSENT = "-"
@@ -30,20 +29,15 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
         if service.name not in there:
             return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
         try:
-            return (service.name, stack.name, *read_stack(session, stack), ready)
+            state, lock = states.sealed_state(session, stack), describe_holders(session, stack) or "free"
         except OpsError as error:
             unread.append(error)
             return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
+        pending = f"{len(state.pending)}: ./inv cancel.{service.name}" if state.pending else "none"
+        updated, resources = format_time(state.written) or ABSENT, str(len(state.own_resources))
+        return (service.name, stack.name, updated, resources, pending, lock, ready)
 
     return side_by_side(session.reporter, session.services, row), unread
-
-
-def read_stack(session: Session, stack: Stack) -> tuple[str, str, str, str]:
-    """Last update, resources, pending operations and lock. Raises the error for pulumi's failure."""
-    state = states.sealed_state(session, stack)
-    pending = f"{len(state.pending)}: ./inv cancel.{stack.service}" if state.pending else "none"
-    updated = format_time(state.written) or ABSENT
-    return updated, str(len(state.own_resources)), pending, describe_holders(session, stack) or "free"
 
 
 def format_time(written: str) -> str:
