@@ -54,8 +54,7 @@ def _read_class(path: Path, name: str) -> Iterator[Setting]:
     if found is None:
         return
     for base in found.bases:
-        module = modules.get(base.id) if isinstance(base, ast.Name) else None
-        if isinstance(base, ast.Name) and module:
+        if isinstance(base, ast.Name) and (module := modules.get(base.id)):
             yield from _read_class(PROGRAMS / f"{module.replace('.', '/')}.py", base.id)
     for statement in found.body:
         match statement:
@@ -151,9 +150,8 @@ class Service:
 
 def find(services: Iterable[Service], name: str) -> Service:
     """The service called `name`. Raises `NotFound` with the three nearest names."""
-    listed = list(services)
-    known("service", name, (service.name for service in listed))
-    return next(service for service in listed if service.name == name)
+    by_name = {service.name: service for service in services}
+    return by_name[known("service", name, by_name)]
 
 
 # Their order: what needs what, in layers whose members are independent of each other
@@ -186,8 +184,8 @@ def layers(names: Iterable[str], services: Sequence[Service]) -> list[tuple[Serv
     A need that is not among `names` does not count: it is taken to be there. Raises `Usage` for a circle.
     """
     wanted = set(names)
-    known = {service.name: service for service in services}
-    sorter = TopologicalSorter({name: [need for need in known[name].needs if need in wanted] for name in wanted})
+    chosen = [service for service in services if service.name in wanted]
+    sorter = TopologicalSorter({each.name: [need for need in each.needs if need in wanted] for each in chosen})
     try:
         sorter.prepare()
     except CycleError as error:
@@ -197,11 +195,10 @@ def layers(names: Iterable[str], services: Sequence[Service]) -> list[tuple[Serv
             expected="an order in which each can be deployed after what it needs",
             next_step="take one of them out of `needs` in runbooks/services.py, or split the shared part off",
         ) from error
-    place = {name: number for number, name in enumerate(known)}
     found: list[tuple[Service, ...]] = []
     while sorter.is_active():
-        ready = sorted(sorter.get_ready(), key=place.__getitem__)
-        found.append(tuple(known[name] for name in ready))
+        ready = sorter.get_ready()
+        found.append(tuple(each for each in chosen if each.name in ready))
         sorter.done(*ready)
     return found
 

@@ -133,10 +133,9 @@ class Session:
     def _key_services(self, service: Service) -> dict[str, str]:
         """The login variables for the key services of its stack and of the stacks whose outputs it reads."""
         # pulumi decrypts the outputs of a stack reference with the key of the producer's stack.
-        read = (service, *(self.service(name) for name in service.reads_outputs_of))
-        files = (self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml" for each in read)
         found: dict[str, str] = {}
-        for file in files:
+        for each in (service, *map(self.service, service.reads_outputs_of)):
+            file = self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml"
             found |= key_service_variables(secrets_provider_of(file), os.environ)
         return found
 

@@ -117,23 +117,20 @@ def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:
 
     The values of bound environments are registered when they are opened.
     """
-    _register_config(session, stack, file)
+    if file.has_encrypted_values:
+        # The cloud has no key of a config that has its own.
+        found = (
+            None if file.has_own_key else _from_cloud(session, lambda it: it.decrypt(stack.reference, file.ciphertexts))
+        )
+        if found is None:
+            listed = run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack)
+            session.masker.register_all(secrets_in_config(listed))
+        else:
+            session.masker.register_all(found.values())
     path = state_file(session, stack)
     # A plain state of a file backend can show that no value in it is secret, without a run of pulumi.
     if path is None or SECRET_SIGNATURE in path.read_text(encoding="utf-8"):
         clear_state(session, stack)
-
-
-def _register_config(session: Session, stack: Stack, file: StackFile) -> None:
-    if not file.has_encrypted_values:
-        return
-    if not file.has_own_key:
-        found = _from_cloud(session, lambda cloud: cloud.decrypt(stack.reference, file.ciphertexts))
-        if found is not None:
-            session.masker.register_all(found.values())
-            return
-    listed = run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack)
-    session.masker.register_all(secrets_in_config(listed))
 
 
 def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | None:

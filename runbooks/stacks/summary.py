@@ -84,8 +84,9 @@ def _change_data(change: Change, *, diff: bool, mask: Callable[[str], str]) -> d
     """The change for programs. It has properties if an existing object changes; a create has them only with `diff`."""
     step = change.step
     data = {"op": step.op, "verb": change.verb, "urn": step.urn, "rank": change.rank.name.lower(), "why": change.why}
-    shows = diff or step.op in {"delete", "update", *REPLACING}
-    return {**data, "properties": property_lines(step, mask)} if shows else data
+    if diff or step.op in {"delete", "update", *REPLACING}:
+        return data | {"properties": property_lines(step, mask)}
+    return data
 
 
 def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
