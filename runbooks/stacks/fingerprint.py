@@ -9,39 +9,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 from runbooks.stacks import environments, states
 from runbooks.stacks.guard import read_settings
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.service import Service
-from runbooks.stacks.session import Session
+from runbooks.stacks.session import Once, Session
 from runbooks.stacks.states import hash_text
 from runbooks.tools.secret_values import SECRET_SIGNATURE
 from runbooks.tools.stack import Stack
 
 STACK_CONFIG = re.compile(r"^Pulumi\..+\.yaml$")
-
-Answer = TypeVar("Answer")
-
-
-class Once:
-    """Reads what many stacks share, such as the library's files, once while a run is planned.
-
-    It belongs to one planning pass: what is compared before an apply is read again.
-    """
-
-    def __init__(self) -> None:
-        self._answers: dict[Hashable, Any] = {}
-
-    def read(self, what: Hashable, how: Callable[[], Answer]) -> Answer:
-        """Return what `how` returned when `what` was first read."""
-        if what not in self._answers:  # two threads may both read it: the answers are the same
-            self._answers[what] = how()
-        answer: Answer = self._answers[what]
-        return answer
 
 
 def fingerprint_of(session: Session, service: Service, once: Once | None = None) -> dict[str, str]:
@@ -99,10 +79,7 @@ def _outputs_digest(session: Session, stack: Stack) -> str:
     digest = hash_text(text)
     if states.state_file(session, stack) is None or SECRET_SIGNATURE not in text:
         return digest
-    with session.known.one_at_a_time("digests"):
-        if digest not in session.known.digests:
-            session.known.digests[digest] = hash_text(canonical(states.clear_state(session, stack).outputs))
-        return session.known.digests[digest]
+    return session.known.once.read(digest, lambda: hash_text(canonical(states.clear_state(session, stack).outputs)))
 
 
 def canonical(value: object) -> str:

@@ -112,8 +112,8 @@ def make_stack(session: Session, service: Service, stack: Stack) -> None:
             except CommandFailed as error:
                 if "already exists" not in error.outcome.stderr:  # another run made it meanwhile
                     raise
-            if session.known.listed is not None:
-                session.known.listed[stack.reference] = pulumi.StackRow(name=stack.name)
+            if listed := session.known.once.answers.get(states.LISTING):
+                listed[stack.reference] = pulumi.StackRow(name=stack.name)
         required = (setting.key for setting in service.secrets)
         for key in missing_keys(StackFile.read(stack.settings_file), stack.project, required):
             value = generate_secret()

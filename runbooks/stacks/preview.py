@@ -14,12 +14,12 @@ from runbooks.core.errors import NotFound, OpsError, Usage
 from runbooks.core.files import Unwritable
 from runbooks.core.parallel import processors, results_of, work_in_order, workers
 from runbooks.stacks import environments, states
-from runbooks.stacks.fingerprint import Once, files_of, fingerprint_of
+from runbooks.stacks.fingerprint import files_of, fingerprint_of
 from runbooks.stacks.guard import check_stack_settings, read_settings
 from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
 from runbooks.stacks.preparation import outputs_of, prepare, set_up
 from runbooks.stacks.service import Service, closure, layers
-from runbooks.stacks.session import Session
+from runbooks.stacks.session import Once, Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.stacks.unchanged import (
     Record,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from runbooks.core.environment import key_service_variables
-from runbooks.core.errors import OpsError
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import LaterReporter, Reporter
@@ -19,7 +18,6 @@ from runbooks.stacks.service import Service, find
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import Tools
 from runbooks.tools import pulumi
-from runbooks.tools.cloud import Cloud
 from runbooks.tools.esc import Opened
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl
@@ -27,8 +25,29 @@ from runbooks.tools.secret_values import unwrapped
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import secrets_provider_of
 
+Answer = TypeVar("Answer")
+
 MOST_STATES = 128
 """States that are kept in memory: a large platform has more of them than fit."""
+
+
+class Once:
+    """Reads what is asked for several times once, also where several threads ask."""
+
+    def __init__(self) -> None:
+        self.answers: dict[Hashable, Any] = {}
+        self._locks: dict[Hashable, threading.RLock] = {}
+
+    def lock(self, what: Hashable) -> threading.RLock:
+        """The lock under which `what` is read."""
+        return self._locks.setdefault(what, threading.RLock())
+
+    def read(self, what: Hashable, how: Callable[[], Answer]) -> Answer:
+        """Return what `how` returned when `what` was first read."""
+        with self.lock(what):
+            if what not in self.answers:
+                self.answers[what] = how()
+            return cast("Answer", self.answers[what])
 
 
 @dataclass
@@ -37,34 +56,21 @@ class Known:
 
     states: dict[str, ClearState] = field(default_factory=dict, repr=False)
     """Stack's reference → its state."""
-    listed: dict[str, pulumi.StackRow] | None = None
-    """The existing stacks, by their references; `None` until they are listed."""
-    unlisted: OpsError | None = field(default=None, repr=False)
-    """Why they could not be listed. That is not tried again for every service, as a silent server costs minutes."""
-    cloud: Cloud | None = None
-    """The backend, once it was asked for."""
     opened: dict[tuple[Path | str, ...], list[Opened]] = field(default_factory=dict, repr=False)
     """Stack config and its bound environments → the opened environments, until the plan uses them."""
-    digests: dict[str, str] = field(default_factory=dict, repr=False)
-    """Hash of the outputs' text in a state file → hash of their values."""
-    cluster_of_charts: str | None = None
-    """Hash of what charts may ask the cluster for, once it was read."""
-    _locks: dict[str, threading.RLock] = field(default_factory=dict, repr=False)
-
-    def one_at_a_time(self, what: str) -> threading.RLock:
-        """The lock under which `what` is read, so that threads read it once."""
-        return self._locks.setdefault(what, threading.RLock())
+    once: Once = field(default_factory=Once, repr=False)
+    """Everything else."""
 
     def remember(self, stack: Stack, state: ClearState) -> None:
         """Keep the state for this run, or until `MOST_STATES` others were read after it."""
-        with self.one_at_a_time("states"):
+        with self.once.lock("states"):
             self.states[stack.reference] = state
             while len(self.states) > MOST_STATES:
                 self.states.pop(next(iter(self.states)))
 
     def forget(self, stack: Stack) -> None:
         """Forget the stack's state, which may have changed, so that it is read again."""
-        with self.one_at_a_time("states"):
+        with self.once.lock("states"):
             self.states.pop(stack.reference, None)
 
 

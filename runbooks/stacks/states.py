@@ -42,20 +42,23 @@ def is_deployed(session: Session, stack: Stack) -> bool:
     return has_stack(session, stack) and bool(state_of(session, stack).own_resources)
 
 
+LISTING = "stacks"
+
+
 def row_of(session: Session, stack: Stack) -> pulumi.StackRow | None:
     """The stack's line in the backend's list, which is read once a run. Raises the error for pulumi's failure."""
-    known = session.known
-    with known.one_at_a_time("listing"):
-        if known.unlisted is not None:
-            raise known.unlisted
-        if known.listed is None:
-            try:
-                rows = pulumi.read_stacks(run_pulumi(session, pulumi.stack_ls(stack), stack))
-                known.listed = {row.reference(stack): row for row in rows}
-            except OpsError as error:
-                known.unlisted = error
-                raise
-        return known.listed.get(stack.reference)
+
+    def read() -> dict[str, pulumi.StackRow] | OpsError:
+        try:
+            rows = pulumi.read_stacks(run_pulumi(session, pulumi.stack_ls(stack), stack))
+        except OpsError as error:
+            return error  # that is not tried again for every service, as a silent server costs minutes
+        return {row.reference(stack): row for row in rows}
+
+    listed = session.known.once.read(LISTING, read)
+    if isinstance(listed, OpsError):
+        raise listed
+    return listed.get(stack.reference)
 
 
 def state_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> pulumi.Export:
@@ -90,7 +93,7 @@ def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False
 
     Raises the error for pulumi's failure.
     """
-    with session.known.one_at_a_time(stack.reference):
+    with session.known.once.lock(stack.reference):
         found = session.known.states.get(stack.reference)
         if found is None:
             text = _from_cloud(session, lambda cloud: cloud.export(stack.reference))
@@ -135,15 +138,16 @@ def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:
 
 def _from_cloud(session: Session, read: Callable[[Cloud], Answer]) -> Answer | None:
     """The answer of the Pulumi Cloud, without a process; `None` if pulumi has to be run, which reports the reason."""
+
+    def log_in() -> Cloud | None:
+        url = session.target.backend
+        token = token_for(url, session.env, Path(session.env["PULUMI_CREDENTIALS_PATH"]))
+        session.masker.register_all([token] if token else [])
+        return Cloud(url=url, token=token) if token else None
+
     if session.target.has_diy_backend:
         return None
-    with session.known.one_at_a_time("cloud"):
-        if session.known.cloud is None:
-            url = session.target.backend
-            token = token_for(url, session.env, Path(session.env["PULUMI_CREDENTIALS_PATH"]))
-            session.masker.register_all([token] if token else [])
-            session.known.cloud = Cloud(url=url, token=token) if token else None
-        cloud = session.known.cloud
+    cloud = session.known.once.read("cloud", log_in)
     # Without an answer pulumi runs: it supports more logins and explains a failure (docs/decisions/0007).
     try:
         return read(cloud) if cloud is not None else None

@@ -26,9 +26,9 @@ from runbooks.core.command import Command
 from runbooks.core.errors import STATE_FOLDER
 from runbooks.core.files import make_folder, write_atomically
 from runbooks.stacks import states
-from runbooks.stacks.fingerprint import Once, charts_folder, hash_files
+from runbooks.stacks.fingerprint import charts_folder, hash_files
 from runbooks.stacks.plan import NO_RECORD
-from runbooks.stacks.session import Session
+from runbooks.stacks.session import Once, Session
 from runbooks.stacks.states import hash_text
 from runbooks.tools.pulumi import Export, type_of
 from runbooks.tools.pulumi_home import place_of, plugin_folder, wanted_plugins
@@ -320,13 +320,13 @@ def _cluster_of_charts(session: Session) -> str:
     Read once a run, so before any of its charts is rendered: kinds that the run itself brings make it differ next time.
     Source: pulumi-kubernetes provider/pkg/provider/helm/v4/chart.go (setKubeVersionAndAPIVersions).
     """
-    with session.known.one_at_a_time("cluster of charts"):
-        if session.known.cluster_of_charts is None:
-            answers = [session.runner.run(each) for each in (session.kubectl.raw("/version"), session.kubectl.kinds())]
-            lines = (line for answer in answers for line in sorted(answer.stdout.splitlines()))
-            known = all(answer.ok for answer in answers)
-            session.known.cluster_of_charts = hash_text("\n".join(lines)) if known else ""
-        return session.known.cluster_of_charts
+
+    def read() -> str:
+        answers = [session.runner.run(each) for each in (session.kubectl.raw("/version"), session.kubectl.kinds())]
+        lines = (line for answer in answers for line in sorted(answer.stdout.splitlines()))
+        return hash_text("\n".join(lines)) if all(answer.ok for answer in answers) else ""
+
+    return session.known.once.read("cluster of charts", read)
 
 
 def _unpinned(pins: Path) -> list[str]:

@@ -21,9 +21,10 @@ from runbooks.core.errors import OpsError
 from runbooks.core.files import ROOT
 from runbooks.services import SERVICES, find_service
 from runbooks.stacks import environments
-from runbooks.stacks.fingerprint import Once, fingerprint_of, hash_files
+from runbooks.stacks.fingerprint import fingerprint_of, hash_files
 from runbooks.stacks.plan import StackPlan
 from runbooks.stacks.preview import plan_run, plan_stack
+from runbooks.stacks.session import Once
 from runbooks.stacks.unchanged import (
     RECORDER,
     Reads,
@@ -165,7 +166,7 @@ def cluster(session: ScriptedSession, version: Any = "v1.34.1", *kinds: str) -> 
     """What the cluster has, as another run finds it."""
     answers = [(("--raw=/version",), version), (("api-resources",), "\n".join(["pods v1 true Pod", *kinds]))]
     session.runner.known = [*answers, *(each for each in session.runner.known if each[0] == ("kube-system",))]
-    session.known.cluster_of_charts = None
+    session.known.once.answers.clear()
 
 
 def record_preview(session: ScriptedSession, pins: str) -> None:
