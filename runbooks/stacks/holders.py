@@ -55,46 +55,45 @@ def describe_holders(session: Session, stack: Stack) -> str:
 def remove_lock(session: Session, stack: Stack) -> None:
     """Remove the stack's lock. Raises `Refused`, `NotApproved`, or the error for pulumi's failure."""
     held = holders_of(session, stack)
-    if held is not None and not held:
+    if held == []:
         session.reporter.line(f"the stack of {stack.service} is not locked")
-    elif may_be_removed(session, stack, held):
-        # Between the question and its answer another run may have taken the stack.
-        known = {entry.lock.identity for entry in held or ()}
-        if any(entry.lock.identity not in known for entry in holders_of(session, stack) or ()):
-            raise Refused(
-                f"another run took the stack of {stack.service} just now",
-                expected="the lock that was shown",
-                next_step=f"./inv cancel.{stack.service}",
-            )
-        states.run_pulumi(session, pulumi.cancel(stack), stack)
-        session.reporter.line(f"the lock of {stack.service} is removed")
+        return
+    approve_removal(session, stack, held)
+    # Between the question and its answer another run may have taken the stack.
+    known = {entry.lock.identity for entry in held or ()}
+    if any(entry.lock.identity not in known for entry in holders_of(session, stack) or ()):
+        raise Refused(
+            f"another run took the stack of {stack.service} just now",
+            expected="the lock that was shown",
+            next_step=f"./inv cancel.{stack.service}",
+        )
+    states.run_pulumi(session, pulumi.cancel(stack), stack)
+    session.reporter.line(f"the lock of {stack.service} is removed")
 
 
-def may_be_removed(session: Session, stack: Stack, held: list[Held] | None) -> bool:
-    """True when every holder is gone, or a user who was shown the others typed the name.
+def approve_removal(session: Session, stack: Stack, held: list[Held] | None) -> None:
+    """Return when every holder is gone, or a user who was shown the others typed the name.
 
     `None` for `held`: the backend does not show who holds it. Raises `Refused` while a holder lives, `NotApproved` when
     the name was not typed.
     """
     for entry in held or ():
         session.reporter.line(f"held by {entry.describe()}")
-    alive = [entry for entry in held or () if entry.holder is Holder.ALIVE]
-    if alive:
-        raise Refused(
-            f"the stack of {stack.service} is held by a run that is alive: {alive[0].describe()}",
-            expected="a holder that is gone; removing the lock would not stop it, and two runs would write one state",
-            next_step=f"wait for it, or stop it with one signal: kill -INT {alive[0].lock.pid}",
-        )
+        if entry.holder is Holder.ALIVE:
+            raise Refused(
+                f"the stack of {stack.service} is held by a run that is alive: {entry.describe()}",
+                expected="a holder that is gone; removing the lock would not stop it, and two runs would write one "
+                "state",
+                next_step=f"wait for it, or stop it with one signal: kill -INT {entry.lock.pid}",
+            )
     if held is not None and all(entry.holder is Holder.GONE for entry in held):
-        return True
+        return
     session.reporter.line(
         "this machine cannot tell whether that run is alive; if it is, its changes and the next run's will mix"
     )
-    question = f"Type {stack.service} to remove the lock anyway:"
-    if session.reporter.ask_word(question, stack.service):
-        return True
-    raise NotApproved(
-        f"the lock of {stack.service} was left alone",
-        expected="the service's name, typed on a terminal, once the other run is known to be over",
-        next_step=f"ask its owner, then ./inv cancel.{stack.service}",
-    )
+    if not session.reporter.ask_word(f"Type {stack.service} to remove the lock anyway:", stack.service):
+        raise NotApproved(
+            f"the lock of {stack.service} was left alone",
+            expected="the service's name, typed on a terminal, once the other run is known to be over",
+            next_step=f"ask its owner, then ./inv cancel.{stack.service}",
+        )

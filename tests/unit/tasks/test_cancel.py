@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.errors import NotApproved, Refused
-from runbooks.stacks.holders import describe_holders, holders_of, may_be_removed, remove_lock
+from runbooks.stacks.holders import approve_removal, describe_holders, holders_of, remove_lock
 from runbooks.tools.locks import (
     Holder,
     Lock,
@@ -44,9 +44,9 @@ def put(session: ScriptedSession, *locks: Lock) -> None:
         (folder / f"{number}.json").write_text(json.dumps(facts))
 
 
-def removable(session: ScriptedSession) -> bool:
+def approve(session: ScriptedSession) -> None:
     stack = session.stack(DB)
-    return may_be_removed(session, stack, holders_of(session, stack))
+    approve_removal(session, stack, holders_of(session, stack))
 
 
 NOW = "2100-01-01T00:00:00Z"
@@ -89,8 +89,8 @@ def test_only_the_lock_of_a_dead_process_is_removed_without_the_name_typed(
         (tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json").write_bytes(holder)
         assert describe_holders(session, session.stack(DB)) == "a lock without an owner"
     with pytest.raises(ends) as ended:
-        if removable(session):
-            raise Removed
+        approve(session)
+        raise Removed
     assert told in session.reporter.text
     assert len(session.reporter.asked) == (0 if holder in ("dead", "living") or typed is None else 1)
     if holder == "living":
@@ -175,7 +175,7 @@ def on_cloud(session: ScriptedSession, said: str) -> None:
 def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, {}, answers=["db"])
     on_cloud(session, RUNNING)
-    assert removable(session)
+    approve(session)
     assert "an update of me, begun 2 minutes ago: its process is on another machine" in session.reporter.text
     assert len(session.reporter.asked) == 1
 
@@ -183,7 +183,7 @@ def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> N
 def test_on_the_lab_only_this_machine(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, {}, interactive=False, ephemeral=True)
     on_cloud(session, RUNNING)
-    assert removable(session)
+    approve(session)
     assert "an update of me, begun 2 minutes ago: its process is gone" in session.reporter.text
 
 
@@ -219,7 +219,7 @@ def test_a_process_here_that_works_on_the_project_is_never_robbed(
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
         try:
             with pytest.raises(Refused) as refused:
-                removable(session)
+                approve(session)
         finally:
             child.kill()
     assert refused.value.next_step.endswith(f"kill -INT {child.pid}")
