@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from runbooks.core.errors import Usage
@@ -23,34 +24,7 @@ from runbooks.stacks.summary import count_verbs
 from runbooks.stacks.target import LAB
 from runbooks.tools.pulumi import describe_object
 
-TEMPLATE = """\
-## Summary
-
-Why: _not known here; add a sentence._
-
-{summary}
-
-## Commands run
-
-As recorded since {since}, when the commit {fork} was made:
-
-{commands}
-
-## Previews
-
-{previews}
-
-## Settings touched
-
-{settings}
-
-## How to go back
-
-{way_back}
-
-## Not known here
-
-{gaps}"""
+TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "pull_request.md"
 OTHER_FILES = ("destroy.", "rollback.")
 """Tasks whose previews do not show the checked out files, but an older commit or no program at all."""
 PROJECT_FILE = "Pulumi.yaml"
@@ -79,7 +53,8 @@ def write_text(run: RunContext, root: Path, base: str, services: Sequence[Servic
         "gaps": [f"- {gap}" for gap in _gaps(change, every, runs, previews)],
     }
     facts = {name: "\n".join(lines or ["None."]) for name, lines in sections.items()}
-    return TEMPLATE.format(since=when(change.forked), fork=code(change.fork[:12]), **facts)
+    facts |= {"since": when(change.forked), "fork": code(change.fork[:12])}
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(facts).removesuffix("\n")
 
 
 # What the journals hold
