@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import OutOfTime, ToolFailed, Usage
 from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.runner import last_lines
+from runbooks.stacks.fingerprint import charts_folder
 from runbooks.stacks.preparation import config_file_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -168,8 +168,7 @@ def pin_exists(session: Session, chart: Chart) -> Finding:
 
 def local_copy(session: Session, service: Service, chart: Chart) -> Chart | None:
     """The chart's copy in the stack's `charts:source`, if that is a folder."""
-    source = StackFile.read(session.stack(service).settings_file).config.get(SOURCE)
-    if not isinstance(source, str) or "://" in source:
+    source = charts_folder(session, session.stack(service))
+    if source is None or not (source / chart.name / "Chart.yaml").is_file():
         return None
-    folder = Path(session.root, source, chart.name)
-    return replace(chart, chart=str(folder), version="", repository="") if (folder / "Chart.yaml").is_file() else None
+    return replace(chart, chart=str(source / chart.name), version="", repository="")

@@ -160,9 +160,9 @@ def check_stack_settings(
             raise _disagrees(key, "a secret value, which cannot be compared", "no such setting", source, next_step)
         wanted = _wanted(name, settings, target)
         if not _agrees(name, value, wanted):
-            raise _disagrees(
-                key, repr(value) if len(value) < 200 else "a whole kubeconfig", repr(wanted), source, next_step
-            )
+            found = repr(value) if len(value) < 200 else "a whole kubeconfig"
+            expected = repr(wanted) if wanted else "no such setting, or kubernetes:context with the target's context"
+            raise _disagrees(key, found, expected, source, next_step)
 
 
 def check_opened(target: Target, opened: Opened, name: str) -> None:
@@ -217,12 +217,10 @@ def _agrees(name: str, value: str, wanted: str) -> bool:
     return bool(wanted) and value == wanted
 
 
-def _disagrees(key: str, found: str, wanted: str, source: str, next_step: str) -> OpsError:
+def _disagrees(key: str, found: str, expected: str, source: str, next_step: str) -> OpsError:
     return Refused(
         f"{key} in {source} is {found}, so pulumi would not go to the cluster that was checked",
-        expected=wanted
-        if wanted != "''"
-        else "no such setting, or kubernetes:context with the target's context beside it",
+        expected=expected,
         next_step=next_step or f"remove {key} from {source}",
     )
 
