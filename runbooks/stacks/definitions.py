@@ -517,9 +517,9 @@ def differences(old: Any, new: Any) -> list[str]:
     Comments, the order of keys, layout and the indexes of list entries do not count. A secret reads `a secret`.
     """
     before, after = list(_values(old)), list(_values(new))
-    sides = [[compared for compared, _ in side] for side in (before, after)]
+    old_values, new_values = [compared for compared, _ in before], [compared for compared, _ in after]
     lines = []
-    for change, *places in SequenceMatcher(None, *sides, autojunk=False).get_opcodes():
+    for change, *places in SequenceMatcher(None, old_values, new_values, autojunk=False).get_opcodes():
         if change != "equal":
             lines += [f"- {line}" for _, line in before[places[0] : places[1]]]
             lines += [f"+ {line}" for _, line in after[places[2] : places[3]]]
