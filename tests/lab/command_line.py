@@ -315,7 +315,11 @@ def copy_checkout(root: Path) -> None:
 def commit_everything(root: Path) -> None:
     """Make the copy a repository of its own, so that git can tell what a run changed in it."""
     who = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "core.hooksPath=/dev/null")
-    for words in (("init", "--quiet"), ("add", "--all"), (*who, "commit", "--quiet", "--message=chore: a copy")):
+    for words in (
+        ("init", "--quiet", "--initial-branch=main"),
+        ("add", "--all"),
+        (*who, "commit", "--quiet", "--message=chore: a copy"),
+    ):
         subprocess.run(["git", *words], cwd=root, check=True, capture_output=True)
 
 

@@ -62,3 +62,13 @@ def test_another_backend_is_not_taken(files: OnFiles) -> None:
     result = files.inv("status", env={"PULUMI_BACKEND_URL": "file:///srv/somebody"})
     result.ends_with(0)
     assert "backend" in result.stdout or "backend http://127.0.0.1" in result.stdout
+
+
+def test_the_lab_is_removed_after_a_question(files: OnFiles) -> None:
+    """Comes last: nothing is left to test on."""
+    question = "Throw the lab in"
+    files.typed("lab.reset", answers=[(question, "n")]).ends_with(8, "lab.reset --yes")
+    assert files.lab_dir.exists()
+    files.typed("lab.reset", answers=[(question, "y")]).ends_with(0)
+    assert not files.lab_dir.exists()
+    files.inv("lab.reset", "--yes").ends_with(0)

@@ -76,6 +76,28 @@ def test_a_preview_that_expects_no_changes(checkout: Checkout) -> None:
     checkout.inv("preview.postgres", "--expect-no-changes").ends_with(0)
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("preview.postgres",), "unchanged"),
+        (("cancel.postgres",), "the stack of postgres is not locked"),
+        (("graph",), "stitch/prod"),
+        (("lab.status",), "postgres"),
+        (("charts.render", "tailscale"), "Deployment"),
+        (("charts.render", "tailscale", "--text"), "kind: Deployment"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_tasks_that_change_nothing(checkout: Checkout, words: tuple[str, ...], shown: str) -> None:
+    checkout.inv(*words).ends_with(0).shows(shown)
+    assert git_status(checkout.root) == ""
+
+
+def test_the_text_of_a_pull_request(checkout: Checkout) -> None:
+    with changed(checkout.root / "pulumi/apps/web/glance/page.py", lambda text: text + "\n# more\n"):
+        checkout.inv("pr.body").ends_with(0).shows("glance", "./inv deploy.postgres")
+
+
 def test_kubectl_shows_the_handbooks_objects(checkout: Checkout) -> None:
     listed = checkout.kubectl("get", "all,secret", "-n", "postgresql", "--output=name").split()
     assert set(listed) >= OBJECTS

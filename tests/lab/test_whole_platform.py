@@ -60,6 +60,10 @@ def test_a_preview_of_everything_expects_no_changes(checkout: Checkout) -> None:
     checkout.inv("preview.all", "--expect-no-changes").ends_with(0)
 
 
+def test_a_preview_of_what_changed(checkout: Checkout) -> None:
+    checkout.inv("preview.changed").ends_with(0).shows("Changed since it was last applied from here: ")
+
+
 def test_everything_stitch_gets_comes_from_its_environment(checkout: Checkout) -> None:
     """And from nowhere else: its stack file holds no setting but the lab's own."""
     written = yaml.safe_load(settings(checkout))
@@ -178,6 +182,21 @@ def test_drift_is_found_and_reported(checkout: Checkout) -> None:
     assert "Service glance" in drifted.stdout
     assert "8099" in drifted.stdout
     checkout.inv("drift.glance").ends_with(0)
+
+
+def test_everything_is_as_applied(checkout: Checkout) -> None:
+    checkout.inv("drift.all").ends_with(0)
+
+
+@pytest.mark.parametrize("words", [("rollback.immich", "--to", "HEAD"), ("rollback.postgres", "--to", "HEAD")])
+def test_a_rollback_to_the_files_that_are_applied_changes_nothing(checkout: Checkout, words: tuple[str, ...]) -> None:
+    result = checkout.inv(*words).ends_with(0)
+    assert "> apply" not in result.stdout
+    assert git_status(checkout.root) == ""
+
+
+def test_one_service_again(checkout: Checkout) -> None:
+    checkout.inv("deploy.immich").ends_with(0)
 
 
 def test_status_shows_all_of_them(checkout: Checkout) -> None:

@@ -26,9 +26,9 @@ def checkout(whole: Deployed) -> Checkout:
     return whole.checkout
 
 
-def asked(checkout: Checkout, *options: str) -> set[str]:
-    """The services that `preview.all` had pulumi preview; the plan summary says the same of each."""
-    result = checkout.inv("--json", "preview.all", *options)
+def asked(checkout: Checkout, words: tuple[str, ...] = ("preview.all",)) -> set[str]:
+    """The services that the task had pulumi preview; the plan summary says the same of each."""
+    result = checkout.inv("--json", *words)
     result.ends_with(0)
     (plan,) = [event for event in result.events if event["event"] == "plan" and "stacks" in event]
     previews = [record["argv"] for record in checkout.journal() if record["kind"] == "command"]
@@ -103,7 +103,7 @@ def test_new_outputs_ask_exactly_their_readers(checkout: Checkout) -> None:
 
 
 def test_all_are_asked_when_that_is_wanted(checkout: Checkout) -> None:
-    assert asked(checkout, "--fresh") == EVERY
+    assert asked(checkout, ("preview.all", "--fresh")) == EVERY
     assert asked(checkout) == set()
 
 
