@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import os
 import re
@@ -140,6 +141,19 @@ class OpsProgram(Program):
     def no_tasks_given(self) -> None:
         print(START_PAGE, end="")  # noqa: T201
         raise Exit
+
+    def print_task_help(self, name: str) -> None:
+        """Print what the task does, with its example and its options, folded to the terminal's width."""
+        options = self.parser.contexts[name].help_tuples()
+        print(f"Usage: {self.binary} [options] {name}" + (" [options of the task]" if options else ""), end="\n\n")  # noqa: T201 - what was asked for
+        fold = textwrap.TextWrapper(
+            width=pty_size()[0] - 1, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        for paragraph in (inspect.getdoc(self.collection[name]) or "").split("\n\n"):
+            print(fold.fill(paragraph), end="\n\n")  # noqa: T201
+        if options:
+            print("Options of the task (./inv --help shows those of every task):")  # noqa: T201
+            self.print_columns(options)
 
     def list_flat(self) -> None:
         """List the tasks. One that exists for each service is listed once, with the services' names."""

@@ -30,7 +30,7 @@ def each_service(
 
     The function takes `(c, names: tuple[str, ...], …options)`. For `changed` it gets no names, as they are found during
     the run, and the option `since`, which no other task has. The rest of its signature and its docstring become the
-    tasks' options and help; `{service}` in the first line of the docstring is replaced by the service's name.
+    tasks' options and help; `{service}` in the docstring is what the task works on, `{name}` is its name after the dot.
     """
 
     names = tuple(service.name for service in services)
@@ -77,7 +77,7 @@ def task_for(body: Body, name: str) -> Task[Any]:
     options = [parameter for parameter in signature.parameters.values() if parameter.name not in hidden]
     run.__dict__["__signature__"] = signature.replace(parameters=options)
     about = {ALL: "every service", CHANGED: "every service that changed"}.get(name, name)
-    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", about)
+    run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", about).replace("{name}", name)
     run.__name__ = name
     return Task(run, name=name)
 

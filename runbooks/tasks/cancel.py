@@ -12,6 +12,8 @@ def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Remove lock and pending operations that a dead run left on the stack of {service}; refuses while the run lives.
 
     --yes takes the objects that the run created into the state where there is no terminal to ask on.
+
+    Example: ./inv cancel.{name} --yes
     """
     from runbooks.run import open_session
     from runbooks.stacks import pending

@@ -12,7 +12,10 @@ from invoke import task
     help={"service": "The service whose charts are rendered.", "text": "Print the objects themselves too."},
 )
 def render(c: Any, service: str, text: bool = False) -> None:
-    """Show what a service's charts put in the cluster, and the hooks that pulumi leaves out. Changes nothing."""
+    """Show what a service's charts put in the cluster, and the hooks that pulumi leaves out. Changes nothing.
+
+    Example: ./inv charts.render tailscale --text
+    """
     from runbooks.core.errors import NotFound
     from runbooks.run import add_helm, open_session
     from runbooks.services import find_service

@@ -22,6 +22,8 @@ def deploy(
     --yes approves changes that are not destructive where there is no terminal. --only leaves out what it needs.
     --fresh also previews what has not changed since it was last previewed or applied. --parallel sets how many stacks
     are worked on at once. --since of `changed` names a commit or branch; without it, what was last applied counts.
+
+    Example: ./inv --target home deploy.{name}
     """
     from runbooks.checks.of_service import prove
     from runbooks.run import open_session

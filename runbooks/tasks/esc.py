@@ -56,7 +56,10 @@ def list_environments(c: Any) -> None:
     name="open", positional=["env"], help={"env": ENV, "format": "Only `detailed`; esc's other formats have no mask."}
 )
 def open_task(c: Any, env: str, format: str = "detailed") -> None:  # noqa: A002 - the option of `esc open`
-    """Open an environment and show each value: path, kind, where it comes from; secrets masked. Changes nothing."""
+    """Open an environment and show each value: path, kind, where it comes from; secrets masked. Changes nothing.
+
+    Example: ./inv esc.open stitch/prod
+    """
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.stacks import environments
@@ -84,7 +87,10 @@ def open_task(c: Any, env: str, format: str = "detailed") -> None:  # noqa: A002
     name="set", positional=["env", "path"], help={"env": ENV, "path": "Below `values`: pulumiConfig.eventsub_secret."}
 )
 def set_value(c: Any, env: str, path: str) -> None:
-    """Set a secret of an environment on the backend, from a prompt without echo or from standard input."""
+    """Set a secret of an environment on the backend, from a prompt without echo or from standard input.
+
+    Example: ./inv esc.set stitch/prod pulumiConfig.eventsub_secret
+    """
     from runbooks.core.names import refuse_option_like
     from runbooks.run import open_session
     from runbooks.stacks import environments
@@ -112,7 +118,10 @@ def set_value(c: Any, env: str, path: str) -> None:
 
 @task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where there is no terminal."})
 def apply(c: Any, env: str, yes: bool = False) -> None:
-    """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set live stay."""
+    """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set live stay.
+
+    Example: ./inv esc.apply stitch/prod
+    """
     from runbooks.core.errors import NotApproved
     from runbooks.run import open_session
     from runbooks.stacks import environments
@@ -141,7 +150,10 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
 
 @task(positional=["env"], help={"env": ENV, "service": "Whose project pulumi runs in; by default the one it is for."})
 def run(c: Any, env: str, service: str = "") -> None:
-    """Run a reading command with an environment's variables, masked: esc.run stitch/prod -- pulumi preview."""
+    """Run a reading command with an environment's variables, masked.
+
+    Example: ./inv esc.run stitch/prod -- pulumi preview
+    """
     from runbooks.run import open_session
     from runbooks.stacks import environment_commands, environments
 
@@ -160,6 +172,8 @@ def bind(c: Any, env: str, service: str = "") -> None:
     """Bind an environment to a service's stack, once: it opens, it provides what is required, then a preview.
 
     stitch/prod@7 binds that revision, stitch/prod the newest or the one that is bound already.
+
+    Example: ./inv esc.bind stitch/prod
     """
     from runbooks.run import open_session
     from runbooks.stacks import environments, wiring
@@ -172,7 +186,10 @@ def bind(c: Any, env: str, service: str = "") -> None:
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
 def unbind(c: Any, env: str, service: str = "") -> None:
-    """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed."""
+    """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed.
+
+    Example: ./inv esc.unbind stitch/prod
+    """
     from runbooks.run import open_session
     from runbooks.stacks import environments
     from runbooks.stacks.preparation import config_file_of

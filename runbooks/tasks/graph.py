@@ -16,7 +16,10 @@ COLUMNS = ("layer", "service", "needs", "reads outputs of", "through")
 
 @task(help={"mermaid": "As a Mermaid diagram.", "dot": "In Graphviz's language."})
 def graph(c: Any, mermaid: bool = False, dot: bool = False) -> None:
-    """Show which service needs which, layer by layer, and how outputs travel. Changes nothing."""
+    """Show which service needs which, layer by layer, and how outputs travel. Changes nothing.
+
+    Example: ./inv graph --mermaid
+    """
     from runbooks.core.errors import Usage
     from runbooks.run import open_run
     from runbooks.services import SERVICES

@@ -74,7 +74,10 @@ def env(c: Any) -> None:
 
 @task(help={"yes": "Do not ask."})
 def reset(c: Any, yes: bool = False) -> None:
-    """Stop the lab and throw its state away: cluster, databases, stacks and their secrets."""
+    """Stop the lab and throw its state away: cluster, databases, stacks and their secrets.
+
+    Example: ./inv lab.reset --yes
+    """
     from lab import platform
     from runbooks.core.errors import NotApproved
     from runbooks.run import lab_display

@@ -11,7 +11,10 @@ APP = "The app: a folder below modal/ with a file of the same name, such as goli
 
 @task(positional=["app"], help={"app": APP})
 def check(c: Any, app: str) -> None:
-    """Check that Modal's login is there, and every Secret, Dict and Volume the app refers to. Changes nothing."""
+    """Check that Modal's login is there, and every Secret, Dict and Volume the app refers to. Changes nothing.
+
+    Example: ./inv modal.check golink
+    """
     from runbooks.checks.modal import check_app
     from runbooks.run import open_run
 
@@ -21,7 +24,10 @@ def check(c: Any, app: str) -> None:
 
 @task(positional=["app"], help={"app": APP, "yes": "Deploy without asking, where no terminal is there."})
 def deploy(c: Any, app: str, yes: bool = False) -> None:
-    """Deploy an app to Modal, after everything it refers to was found and a person agreed."""
+    """Deploy an app to Modal, after everything it refers to was found and a person agreed.
+
+    Example: ./inv modal.deploy golink
+    """
     from runbooks.checks.modal import check_app
     from runbooks.core.errors import NotApproved
     from runbooks.core.files import ROOT

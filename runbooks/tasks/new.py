@@ -22,6 +22,8 @@ def service(c: Any, name: str, folder: str = "", image: str = "", port: str = ""
     """Write the folder of a new Pulumi project, and print its entry in the list of services. Nothing else is touched.
 
     The project is a pod, its Service and a name on the tailnet; docs/add-a-service.md describes the next steps.
+
+    Example: ./inv new.service podinfo --folder pulumi/apps/web/podinfo
     """
     from runbooks.core.files import ROOT
     from runbooks.run import open_run

@@ -12,6 +12,8 @@ def body(c: Any, base: str = "main") -> None:
     """Print the text of a pull request: summary, commands run, previews, settings touched, how to go back.
 
     It holds what git and the journals of runs know, and names what they do not. Changes nothing.
+
+    Example: ./inv pr.body --base main
     """
     from runbooks.core.files import ROOT
     from runbooks.run import open_run

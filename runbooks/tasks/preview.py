@@ -24,6 +24,8 @@ def preview(
     what it needs. --fresh also previews what has not changed since it was last previewed or applied.
     --parallel sets how many stacks are previewed at once. --since of `changed` names a commit or branch; without it,
     what was last applied counts.
+
+    Example: ./inv preview.{name} --diff
     """
     from runbooks.core.errors import UnexpectedChanges
     from runbooks.run import open_session

@@ -10,6 +10,8 @@ def check(c: Context, fix: bool = False) -> None:
     """Check format, lint, types, import rules, schemas, generated files and commits. Changes nothing unless --fix.
 
     --fix lets ruff correct what it can.
+
+    Example: ./inv check --fix
     """
     from runbooks.checks.repository import run_checks
     from runbooks.run import open_run
@@ -20,7 +22,10 @@ def check(c: Context, fix: bool = False) -> None:
 
 @task(help={"select": "Only tests whose names match, as pytest's -k.", "path": "A file or folder below tests/."})
 def test(c: Context, path: str = "", select: str = "", fast: bool = False) -> None:
-    """Run the tests; those on the lab start one of their own. --fast leaves the lab out. Changes nothing here."""
+    """Run the tests; those on the lab start one of their own. --fast leaves the lab out. Changes nothing here.
+
+    Example: ./inv test --path tests/unit --select masked
+    """
     from runbooks.checks.repository import run_tests
     from runbooks.run import open_run
 

@@ -12,6 +12,8 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Put back what others changed of {service} in the cluster: differences, approval, apply, verify.
 
     --yes approves changes that are not destructive where there is no terminal.
+
+    Example: ./inv repair.{name} --yes
     """
     from runbooks.checks.of_service import prove
     from runbooks.run import open_session

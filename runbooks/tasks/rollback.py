@@ -14,6 +14,8 @@ def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False
     """Apply the program and settings of {service} as they were at an older commit: preview, approval, apply, verify.
 
     --to names the commit. --yes approves changes that are not destructive where there is no terminal.
+
+    Example: ./inv rollback.{name} --to HEAD~1
     """
     from runbooks.checks.of_service import prove
     from runbooks.core.errors import Usage

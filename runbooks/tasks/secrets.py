@@ -16,7 +16,10 @@ from invoke import task
     },
 )
 def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
-    """Set a secret of the service's stack, from a prompt without echo or from standard input."""
+    """Set a secret of the service's stack, from a prompt without echo or from standard input.
+
+    Example: ./inv secrets.set postgres superuser_password --generate
+    """
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.services import find_service

@@ -9,7 +9,10 @@ from invoke import task
 
 @task(help={"service": "The service whose stack to create."})
 def init(c: Any, service: str) -> None:
-    """Create the service's stack on the target, after showing backend and names and asking."""
+    """Create the service's stack on the target, after showing backend and names and asking.
+
+    Example: ./inv --target home stack.init postgres
+    """
     from runbooks.core.errors import NotApproved
     from runbooks.run import open_session
     from runbooks.services import find_service

@@ -15,6 +15,8 @@ def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Follow the wiring of {service} from its producer's outputs to its preview; sets what is missing, after asking.
 
     --yes sets a missing reference or binding without asking, where there is no terminal.
+
+    Example: ./inv wire.{name} --yes
     """
     from runbooks.run import open_session
     from runbooks.stacks import wiring

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 import pytest
 from invoke import Context, task
 
+import tasks
 from runbooks.cli import START_PAGE, OpsProgram, options_of_environment, report_errors
-from runbooks.collection import build, each_service
+from runbooks.collection import build, each_service, rows
 from runbooks.core import reporter
 from runbooks.core.errors import (
     LoginMissing,
@@ -286,3 +289,22 @@ def test_listing_imports_nothing_heavy() -> None:
     )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stderr
     assert heavy.isdisjoint(told.split())
+
+
+LISTED = [max(row.members or (row.name,), key=len) for row in rows(tasks.ns)]
+
+
+@pytest.mark.parametrize("name", [name for name in LISTED if tasks.ns[name].get_arguments()])
+def test_the_help_of_a_task_with_options_has_an_example_that_can_be_run(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = OpsProgram(namespace=tasks.ns, binary="./inv", binary_names=["inv", "./inv"])
+    program.run(["inv", "--help", name])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) < 80
+    (example,) = re.findall(r"^ +Example: \./inv (.*)$", shown, re.MULTILINE)
+    program.create_config()
+    program.parse_core(["inv", *shlex.split(example)])
+    program.parse_collection()
+    program.parse_tasks()
+    assert [context.name for context in program.tasks] == [name]
