@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import io
 import os
 import re
 import select
@@ -21,7 +20,6 @@ from itertools import zip_longest
 from typing import Any
 
 from invoke import Collection, Exit, Program
-from invoke.completion.complete import print_completion_script
 from invoke.exceptions import ParseError
 from invoke.parser import Argument, Parser, ParserContext
 from invoke.terminals import pty_size
@@ -29,7 +27,7 @@ from invoke.util import enable_logging
 
 from runbooks.collection import Row, rows
 from runbooks.core.errors import BUG, NotFound, OpsError, Usage, as_known
-from runbooks.core.files import ROOT, discard_output, make_folder, state_dir, write_new
+from runbooks.core.files import discard_output, make_folder, state_dir, write_new
 from runbooks.core.names import nearest
 from runbooks.core.reporter import Reporter, reporter_in_use
 
@@ -110,14 +108,9 @@ class OpsProgram(Program):
         self.parse_core_args()
         if self.args.debug.value:
             enable_logging()
-        if self.args["print-completion-script"].value:
-            print_completion(self.args["print-completion-script"].value)
-            raise Exit
 
     def _make_parser(self) -> Parser:
         """A parser of the tasks that are named: invoke would read and copy the options of thousands of others."""
-        if self.args.complete.value:
-            return super()._make_parser()
         words = {word for word in [*self.core.unparsed, str(self.args.help.value or "")] if "_" not in word}
         contexts = []
         for word in words:
@@ -126,7 +119,17 @@ class OpsProgram(Program):
                 contexts.append(ParserContext(name=word, args=task.get_arguments()))
         return Parser(initial=self.initial_context, contexts=contexts)
 
+    def _complete(self, shell: str) -> None:
+        """Print the shell's script, or the candidates for the words after `--`."""
+        from runbooks.completion import candidates, completion_script  # noqa: PLC0415 - it loads the target's layers
+
+        words = self.argv[self.argv.index("--") + 1 :] if "--" in self.argv else []
+        print(completion_script(shell) if shell else "\n".join(candidates(words, self.collection, self.core_args())))  # noqa: T201
+        raise Exit
+
     def parse_cleanup(self) -> None:
+        if self.args.complete.value or self.args["print-completion-script"].value:
+            self._complete(self.args["print-completion-script"].value)
         if self.args.dry.value:
             raise Usage(
                 "a dry run of the tasks themselves is not supported",
@@ -300,15 +303,6 @@ def report_errors(body: Callable[..., Any]) -> Callable[..., Any]:
             raise Exit(code=report(error, as_json=bool(c.config.ops.json))) from error
 
     return run
-
-
-def print_completion(shell: str) -> None:
-    """Print the shell's completion script. It calls this repository's `inv` by its path, which need not be on PATH."""
-    script = io.StringIO()
-    with contextlib.redirect_stdout(script):
-        print_completion_script(shell=shell, names=["inv", "./inv"])
-    by_path = re.sub(r"\binv (?=(\$\{=collection_arg\} )?--complete)", f"{ROOT / 'inv'} ", script.getvalue())
-    print(by_path, end="")  # noqa: T201 - a script for the shell, asked for as such
 
 
 def open_closed_streams() -> None:

@@ -253,15 +253,6 @@ def test_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.Monke
     assert SEEN == [("mx", True, ""), ("lab", True, "-x")]
 
 
-def test_completion_asks_this_repository_by_its_path(capsys: pytest.CaptureFixture[str]) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        assert run(f"--print-completion-script={shell}") == 0
-        assert f"{ROOT}/inv " in capsys.readouterr().out
-    assert run("--complete", "--", "inv things.") == 0
-    assert "things.postgres" in capsys.readouterr().out.split()
-    assert run("--print-completion-script=nosuch") == 2
-
-
 def test_plain_inv_has_the_same_tasks_and_errors() -> None:
     """`inv` of an activated environment reads tasks.py; its exit codes are ours as well."""
     inv = Path(sys.executable).with_name("inv")

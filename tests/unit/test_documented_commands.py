@@ -30,7 +30,7 @@ RUNNERS = {"inv", "typed", "start", "run", "at_home", "first_run"}
 ELSEWHERE = {
     "--list": "tests/unit/test_cli.py",
     "--help": "tests/unit/test_cli.py",
-    "--print-completion-script": "tests/unit/test_cli.py",
+    "--print-completion-script": "tests/unit/test_completion.py",
     "charts.check": "it asks the charts' repositories; tests/unit/tasks/test_charts.py answers for them",
     "check": "it checks the whole checkout; .ci/run starts it",
     "modal.check": "it needs Modal; tests/unit/tasks/test_modal.py answers for it",

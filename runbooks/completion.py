@@ -1,0 +1,96 @@
+"""Shell completion: the scripts for bash, zsh and fish, and what they offer for the words typed so far."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+
+from invoke import Collection
+from invoke.parser import Argument
+from invoke.parser.context import to_flag
+
+from runbooks.core.errors import OpsError, Usage
+from runbooks.core.files import ROOT
+from runbooks.services import SERVICES
+from runbooks.stacks.definitions import defined_names
+from runbooks.stacks.target import load_targets
+
+BASH = """\
+_inv_of_homelab_ops() {
+    local IFS=$'\\n'
+    local candidates=$(INV --complete -- "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null)
+    COMPREPLY=($(compgen -W "$candidates" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _inv_of_homelab_ops inv ./inv
+"""
+ZSH = """\
+_inv_of_homelab_ops() {
+    local -a found
+    found=(${(f)"$(INV --complete -- "${(@)words[1,CURRENT]}" 2>/dev/null)"})
+    if (( $#found )); then compadd -- $found; else _files; fi
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _inv_of_homelab_ops inv
+"""
+FISH = """\
+function __inv_of_homelab_ops
+    INV --complete -- (commandline -opc) (commandline -ct) 2>/dev/null
+end
+complete --command inv --no-files --arguments '(__inv_of_homelab_ops)'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def completion_script(shell: str) -> str:
+    """The shell's script. It calls this repository's `inv` by its path, which need not be on PATH."""
+    if shell not in SCRIPTS:
+        raise Usage(f"there is no completion for the shell {shell!r}", expected=f"one of {', '.join(SCRIPTS)}")
+    return SCRIPTS[shell].replace("INV", shlex.quote(str(ROOT / "inv")))
+
+
+def candidates(words: Sequence[str], namespace: Collection, of_every_task: Sequence[Argument]) -> list[str]:
+    """What may stand in place of the last word, which may be empty; nothing where a file or free text belongs.
+
+    The first word is the program.
+    """
+    *typed, last = words[1:] or [""]
+    names = list(namespace.task_names)
+    begins = max((at for at, word in enumerate(typed) if word in names), default=None)
+    arguments = namespace[typed[begins]].get_arguments() if begins is not None else []
+    options = {to_flag(name): each for each in (*of_every_task, *arguments) for name in each.names}
+    takes_value = {option for option, argument in options.items() if argument.takes_value}
+    if "--" in typed:
+        return []
+    if typed and typed[-1] in takes_value:
+        return values_of(options[typed[-1]], namespace)
+    if last.startswith("-"):
+        return sorted(option for option in options if option.startswith("--"))
+    missing = [argument for argument in arguments if argument.positional]
+    if begins is not None:
+        for before, word in pairwise(typed[begins:]):
+            if missing and before not in takes_value and not word.startswith("-"):
+                missing.pop(0)
+    return values_of(missing[0], namespace) if missing else names
+
+
+def values_of(argument: Argument, namespace: Collection) -> list[str]:
+    """The values that an option or argument can have, by its name; empty where any text will do."""
+    match argument.name:
+        case "target":
+            with contextlib.suppress(OpsError):  # the run itself explains what is wrong with targets.yaml
+                return load_targets(ROOT).names
+        case "service":
+            return [service.name for service in SERVICES]
+        case "env":
+            return defined_names(ROOT)
+        case "app":
+            return sorted(path.stem for path in (ROOT / "modal").glob("*/*.py") if path.stem == path.parent.name)
+        case "help":
+            return list(namespace.task_names)
+        case "list":
+            return list(namespace.collections)
+        case "print-completion-script":
+            return list(SCRIPTS)
+    return []
