@@ -58,6 +58,7 @@ def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunC
     try:
         with (
             contextlib.closing(reporter),
+            reporter.titled(task),
             Runner(masker=masker, journal=journal, base_env=environment, show=show, report=reporter.line) as runner,
         ):
             yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)

@@ -29,6 +29,8 @@ FIRST_PROGRESS = 2.0
 NEXT_PROGRESS = 10.0
 """Seconds between later reports in plain output and events."""
 PENDING, IN_PROGRESS, LASTING, DONE, FAILED = "pending", "in progress", "lasting", "done", "failed"
+PUSH_TITLE, POP_TITLE = "\x1b[22;0t", "\x1b[23;0t"
+"""What makes a terminal put its title on a stack, and take it back from there (XTWINOPS)."""
 MARKS = {State.PASSED: "ok  ", State.FAILED: "FAIL", State.NOT_TRIED: "--  "}
 OWN_FACTS = frozenset(
     {
@@ -126,6 +128,11 @@ class Reporter:
     def announce(self, text: str) -> None:
         """Print one or two sentences about what happens next."""
         self.line(text)
+
+    @contextlib.contextmanager
+    def titled(self, task: str) -> Iterator[None]:  # noqa: ARG002 - only a terminal has a title
+        """Show the task, its step and its result in the terminal's title, and restore the old one at the end."""
+        yield
 
     def plan(self, titles: Sequence[str]) -> None:
         """Show these steps as pending until `step` opens the one of the same title; adds to an earlier plan."""
@@ -329,6 +336,28 @@ class LiveReporter(Reporter):
         self._console = Console(file=out, highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._steps: list[tuple[str, str]] = []
+        self._task = ""
+
+    @contextlib.contextmanager
+    def titled(self, task: str) -> Iterator[None]:
+        if self._console.no_color:
+            yield
+            return
+        self._task = task
+        self._write(self._out, PUSH_TITLE)
+        result = "failed"
+        try:
+            yield
+            result = "done"
+        finally:
+            # A terminal that keeps no stack of titles goes on showing the result.
+            self._set_title(result)
+            self._task = ""
+            self._write(self._out, POP_TITLE)
+
+    def _set_title(self, text: str) -> None:
+        if self._task:
+            self._console.set_window_title(self._masker.mask_own(f"{self._task}: {text}"))
 
     def plan(self, titles: Sequence[str]) -> None:
         with self._lock:
@@ -339,6 +368,8 @@ class LiveReporter(Reporter):
         if state == LASTING:
             return  # the display moves by itself
         title = self._masker.mask_own(step.title)
+        if state == IN_PROGRESS:
+            self._set_title(title)
         shown = state if state == IN_PROGRESS else f"{state} in {_duration(step.seconds)}"
         with self._lock:
             open_steps = [at for at, (name, before) in enumerate(self._steps) if name == title and _is_open(before)]
@@ -419,6 +450,7 @@ class LiveReporter(Reporter):
 
     def _ask(self, question: str) -> str:
         self.close()
+        self._set_title("waits for your answer")
         return super()._ask(question)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ def up(c: Any) -> None:
     from runbooks.run import apply_environments_on_lab, lab_display, open_lab_session
 
     state, reporter = lab_display(c)
-    with reporter.step("start the lab"):
+    with reporter.titled("lab.up"), reporter.step("start the lab"):
         platform.up(state, reporter.line)
     try:
         with open_lab_session(c, "lab.up") as session:

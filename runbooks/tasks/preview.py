@@ -51,3 +51,7 @@ def preview(
                 expected="no change",
                 next_step=command_again(c, task, "--diff"),
             )
+        if changing:
+            options = (f"--since {since}" if since else "", "--only" if only else "")
+            again = command_again(c, task.replace("preview", "deploy", 1), *options)
+            session.reporter.line(f"next: {again} applies this, after your approval")

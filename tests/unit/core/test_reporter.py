@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -277,3 +279,36 @@ def test_messages_name_commands_on_the_chosen_target() -> None:
         assert "next: ./inv --target home wire.net" in out.getvalue()
         assert "`./inv preview.net` was run" in out.getvalue()
         assert "next: ./inv --target home doctor" in out.getvalue() + err.getvalue()
+
+
+@pytest.mark.parametrize(("error", "result"), [(None, "done"), (ValueError("no"), "failed")])
+def test_the_title_of_the_terminal(
+    masker: Masker, monkeypatch: pytest.MonkeyPatch, error: Exception | None, result: str
+) -> None:
+    """The run, its step and its result, between the codes that put the old title aside and restore it."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out = Terminal()
+    live = make_reporter(as_json=False, masker=masker, out=out)
+    with contextlib.suppress(ValueError), live.titled("deploy.net"):
+        with live.step(f"apply {CANARY}"):
+            pass
+        if error:
+            raise error
+    codes = re.findall(r"\x1b\]0;(.*?)\x07|\x1b\[(2[23];0)t", out.getvalue())
+    titles = ["deploy.net: apply [secret]", f"deploy.net: {result}"]
+    assert codes == [("", "22;0"), *((title, "") for title in titles), ("", "23;0")]
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_title_without_a_terminal_that_shows_colours(
+    masker: Masker, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], as_json: bool
+) -> None:
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    out = Terminal()
+    reporter = make_reporter(as_json=as_json, masker=masker, out=out)
+    with reporter.titled("deploy.net"), reporter.step("apply net"):
+        pass
+    assert "\x1b]0;" not in out.getvalue() and ";0t" not in out.getvalue()
