@@ -437,10 +437,14 @@ class LiveReporter(Reporter):
         from rich.text import Text
 
         heading = Text(self._masker.mask_own(title)) if title else None
-        shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            shown.add_column(column, overflow="fold")
-        for row in self._cells(columns, rows):
+        shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        cells = self._cells(columns, rows)
+        for number, column in enumerate(columns):
+            # On a narrow terminal long cells fold; short ones, and names, which a user copies, stay whole.
+            longest = max(len(cell) for cell in (column, *(row[number] for row in cells)))
+            room = self._console.width // 3 if number == 0 else 10
+            shown.add_column(column, overflow="fold", no_wrap=longest <= room)
+        for row in cells:
             shown.add_row(*map(Text, row))
         self._console.print(shown)
 
