@@ -428,7 +428,7 @@ class LiveReporter(Reporter):
 
         text = Text(self._finding_text(found))
         # The mark alone is coloured.
-        text.stylize({State.PASSED: "green", State.FAILED: "bold red"}.get(found.state, "yellow"), 2, 6)
+        text.stylize({State.PASSED: "green", State.FAILED: "bold red"}.get(found.state, "dim"), 2, 6)
         self._print_styled(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
