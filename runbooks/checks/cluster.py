@@ -55,6 +55,7 @@ def make_check(
     """A check that asks the cluster. It fails when kubectl fails. `wait`: seconds it may take to pass."""
 
     def look() -> Finding:
+        session.reporter.note(name)
         try:
             return judge()
         except KubectlFailed as error:

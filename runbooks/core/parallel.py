@@ -44,8 +44,16 @@ def side_by_side(reporter: Reporter, items: Sequence[Item], work: Callable[[Item
     if len(items) == 1:
         return [work(items[0])]
     with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="work") as pool:
+        done: list[int] = []
+
+        def work_on(number: int) -> Result:
+            result = work(items[number])
+            done.append(number)
+            reporter.note(f"{len(done)} of {len(items)} done")
+            return result
+
         numbers = range(len(items))  # the items themselves need not be hashable
-        futures = next(work_in_order(pool, [numbers], {}, lambda number: work(items[number]), keep_going=True))
+        futures = next(work_in_order(pool, [numbers], {}, work_on, keep_going=True))
     return results_of(reporter, futures)
 
 

@@ -162,6 +162,11 @@ class Reporter:
             self._current = None
             self._show_step(step, state)
 
+    def note(self, text: str) -> None:
+        """Show the text beside the step in progress, if there is one."""
+        if self._current is not None:
+            self._current.note(text)
+
     def _report_progress(self, step: Step, over: threading.Event) -> None:
         wait = FIRST_PROGRESS
         while not over.wait(wait):

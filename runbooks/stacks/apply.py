@@ -6,13 +6,12 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from runbooks.core.errors import NotApproved, OperatorMissing, Refused
 from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, work_in_order, workers
-from runbooks.core.reporter import Step
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
@@ -173,7 +172,7 @@ def _apply_wave(
             if _is_deferred(session, plans[name], run, deferred.intersection(needs[name])):
                 deferred.add(name)
             elif plans[name].is_applied:
-                _apply_stack(session, plans[name], run, note)
+                _apply_stack(session, plans[name], run)
                 if name in read_by_others:
                     await_producer(session, name)
             else:
@@ -182,11 +181,6 @@ def _apply_wave(
             failures.append(error)
             raise
 
-    def note(operation: str) -> None:
-        if step := next(reversed(steps), None):
-            step.note(operation)
-
-    steps: list[Step | None] = []
     with (
         report_others(session.reporter, failures),
         ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="stack") as pool,
@@ -194,8 +188,7 @@ def _apply_wave(
         finished = work_in_order(pool, [[plan.service for plan in layer] for layer in layers], needs, work)
         for layer in layers:
             changing = [session.service(plan.service) for plan in layer if plan.is_applied]
-            with session.reporter.step(title("apply", changing)) if changing else contextlib.nullcontext() as step:
-                steps.append(step)
+            with session.reporter.step(title("apply", changing)) if changing else contextlib.nullcontext():
                 list(map(Future.result, next(finished)))
     return [plan for name, plan in plans.items() if name in deferred]
 
@@ -250,14 +243,14 @@ def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, 
     return plans
 
 
-def _apply_stack(session: Session, plan: StackPlan, run: Progress, note: Callable[[str], None]) -> None:
+def _apply_stack(session: Session, plan: StackPlan, run: Progress) -> None:
     """Run one watched update. Raises the error for its failure."""
     # The context may lead elsewhere by now: minutes can lie between the preview and this stack.
     confirm_cluster(session)
     watch = Watch(
         approved=Approved.of(plan),
         stop=session.runner.interrupt,
-        progress=lambda operation: note(f"{plan.service}: {operation}"),
+        progress=lambda operation: session.reporter.note(f"{plan.service}: {operation}"),
     )
     command, read = record_reads(session, pulumi.up(plan.stack), plan.stack)
     try:
@@ -313,7 +306,8 @@ def await_producer(session: Session, name: str) -> None:
     until = time.monotonic() + (LAB_PATIENCE if session.target.ephemeral else PATIENCE)
     trouble = _connection_trouble(host, int(port))
     if trouble:
-        session.reporter.line(f"{name}: waiting until it answers at {host}:{int(port)} ({trouble})")
+        limit = f"for at most {until - time.monotonic():.0f} s"
+        session.reporter.line(f"{name}: waiting until it answers at {host}:{int(port)}, {limit} ({trouble})")
     while trouble and time.monotonic() < until and not session.runner.interrupted:
         time.sleep(LOOK_AGAIN)
         trouble = _connection_trouble(host, int(port))

@@ -116,10 +116,14 @@ def plan_run(
 
     needs = {each: [services[name] for name in awaited(each) if name in services] for each in services.values()}
 
+    previewed: list[str] = []
+
     def work(service: Service) -> StackPlan:
         plan = plan_stack(session, service, changing=None if fresh else changing, once=once)
         if plan.has_changes:
             changing.add(service.name)
+        previewed.append(service.name)
+        session.reporter.note(f"{len(previewed)} of {len(services)} stacks previewed")
         return plan
 
     # One more than there are processors, to use the time in which another waits. A preview is mostly computing: four at

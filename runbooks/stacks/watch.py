@@ -49,6 +49,11 @@ class Approved:
             strengths[step.urn] = max(strengths.get(step.urn, 0), STRENGTH.get(step.op, STRONGEST))
         return cls(strengths=strengths, leftovers=frozenset(plan.leftovers), incomplete=frozenset(plan.incomplete))
 
+    @property
+    def objects(self) -> int:
+        """How many objects are changed."""
+        return sum(strength > 0 and not is_bookkeeping(urn) for urn, strength in self.strengths.items())
+
     def allows(self, event: Event) -> bool:
         """Whether an operation that starts was approved."""
         if is_bookkeeping(event.urn):
@@ -73,7 +78,7 @@ class Watch:
     approved: Approved
     stop: Callable[[], None]
     progress: Callable[[str], None] = lambda _: None
-    """Receives a description of each operation that starts."""
+    """Receives each operation that starts, and how many objects are done."""
     outcome: Outcome | None = None
     """How the update ended; `None` while it runs, or where it never started."""
     violation: Event | None = None
@@ -94,7 +99,10 @@ class Watch:
                 self.violation = event
                 self.stop()
         elif event.kind == "started" and has_effect:
-            self.progress(f"{event.op} {describe_object(event.urn)}")
+            done = {each.urn for each in self.done}
+            # A preview does not know all objects of every component.
+            objects = max(self.approved.objects, len(done | {event.urn}))
+            self.progress(f"{len(done)} of {objects} objects done; {event.op} {describe_object(event.urn)}")
         elif event.kind == "done" and has_effect and not is_bookkeeping(event.urn):
             self.done.append(event)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runbooks.core.parallel import work_in_order
+from runbooks.core.mask import Masker
+from runbooks.core.parallel import side_by_side, work_in_order
+from runbooks.core.reporter import Reporter
 from runbooks.services import SERVICES
 from runbooks.stacks.service import layers
 
@@ -72,3 +75,11 @@ def test_one_that_keeps_going_starts_what_needs_a_failed_one(pool: ThreadPoolExe
 
     _, (consumer, both) = work_in_order(pool, [FIRST, SECOND], NEEDS, work, keep_going=True)
     assert (consumer.result(), both.result()) == SECOND
+
+
+def test_the_step_counts_what_is_done() -> None:
+    reporter = Reporter(Masker(), io.StringIO(), io.StringIO())
+    assert side_by_side(reporter, [1, 2], str) == ["1", "2"], "also without a step"
+    with reporter.step("look at all of them") as progress:
+        assert side_by_side(reporter, [1, 2, 3], str) == ["1", "2", "3"]
+        assert "3 of 3" in progress.detail

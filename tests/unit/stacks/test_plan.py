@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,16 @@ def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> N
     """Each recorded pair of preview and up passes the watch: no false alarm."""
     source = {"04": "03"}.get(number, number)
     approved = Approved.of(planned(source))
-    watch = Watch(approved=approved, stop=lambda: pytest.fail("stopped"))
+    counts: list[list[int]] = []
+    watch = Watch(
+        approved=approved,
+        stop=lambda: pytest.fail("stopped"),
+        progress=lambda text: counts.append([int(number) for number in re.findall(r"\d+", text)[:2]]),
+    )
     for line in json_answer(number, "up", nth).splitlines():
         watch(line)
     assert watch.violation is None and watch.done
+    assert counts and all(done <= objects == approved.objects for done, objects in counts)
 
 
 def test_the_first_operation_that_was_not_approved_stops_the_update_once() -> None:
