@@ -25,7 +25,8 @@ from runbooks.stacks.service import Service
 from runbooks.tools.kubectl import KubectlFailed, Trouble, items
 from tests.fixtures import deployment, listing, secret, slices
 
-SESSION: Any = SimpleNamespace(target=SimpleNamespace(ephemeral=False))
+REPORTER = SimpleNamespace(note=lambda _: None)
+SESSION: Any = SimpleNamespace(target=SimpleNamespace(ephemeral=False), reporter=REPORTER)
 SERVICE = Service(name="shop", folder="apps/shop", about="a shop")
 
 

@@ -396,7 +396,8 @@ def test_exposures_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(tailscale, "exposures", lambda *_: items)
     monkeypatch.setattr(tailscale, "exposure_checks", lambda *_: [Check(name="it is there", look=look)])
     tables: list[Any] = []
-    reporter = SimpleNamespace(table=lambda *words: tables.append(words), finding=lambda _: None)
+    shown = lambda *words: tables.append(words)  # noqa: E731
+    reporter = SimpleNamespace(table=shown, finding=lambda _: None, note=lambda _: None)
     session: Any = SimpleNamespace(reporter=reporter, runner=None, kubectl=None, target=SimpleNamespace(ephemeral=True))
     found = tailscale.verify_exposures(session)
     assert [finding.state for finding in found] == [State.PASSED] * 2
