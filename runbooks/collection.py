@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, ItemsView, Iterable, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -21,21 +21,28 @@ Marked = TypeVar("Marked", bound=Body)
 
 ALL, CHANGED = "all", "changed"
 """Names of the tasks for every service, e.g. `preview.all`, and for the services that changed."""
+YES = "Approve changes that are not destructive, where there is no terminal."
 
 
 def each_service(
-    *, everything: bool = False, changed: bool = False, services: Sequence[Service] = SERVICES
+    *,
+    everything: bool = False,
+    changed: bool = False,
+    services: Sequence[Service] = SERVICES,
+    options: Mapping[str, str] | None = None,
 ) -> Callable[[Marked], Marked]:
     """Make a task of the decorated function for each service, `all` with `everything`, and `changed` with that.
 
     The function takes `(c, names: tuple[str, ...], …options)`. For `changed` it gets no names, as they are found during
     the run, and the option `since`, which no other task has. The rest of its signature and its docstring become the
-    tasks' options and help; `{service}` in the docstring is what the task works on, `{name}` is its name after the dot.
+    tasks' options and help, with the texts of `options`; `{service}` in the docstring is what the task works on,
+    `{name}` is its name after the dot.
     """
 
     names = tuple(service.name for service in services)
 
     def mark(body: Marked) -> Marked:
+        body.__dict__["options"] = options or {}
         body.__dict__["targets"] = (*names, *([ALL] if everything else []), *([CHANGED] if changed else []))
         return body
 
@@ -74,12 +81,13 @@ def task_for(body: Body, name: str) -> Task[Any]:
     # invoke reads a task's options from the signature of its function.
     signature = inspect.signature(body)
     hidden = {"names"} if name == CHANGED else {"names", "since"}
-    options = [parameter for parameter in signature.parameters.values() if parameter.name not in hidden]
-    run.__dict__["__signature__"] = signature.replace(parameters=options)
+    options = {option: parameter for option, parameter in signature.parameters.items() if option not in hidden}
+    run.__dict__["__signature__"] = signature.replace(parameters=list(options.values()))
     about = {ALL: "every service", CHANGED: "every service that changed"}.get(name, name)
     run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", about).replace("{name}", name)
     run.__name__ = name
-    return Task(run, name=name)
+    texts = {option: text for option, text in body.__dict__["options"].items() if option in options}
+    return Task(run, name=name, help=texts)
 
 
 def task_name(verb: str, names: Sequence[str]) -> str:

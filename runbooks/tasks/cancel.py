@@ -7,11 +7,11 @@ from invoke import Context
 from runbooks.collection import command_again, each_service
 
 
-@each_service()
+@each_service(
+    options={"yes": "Take the objects that the run created into the state, where there is no terminal to ask on."}
+)
 def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Remove lock and pending operations that a dead run left on the stack of {service}; refuses while the run lives.
-
-    --yes takes the objects that the run created into the state where there is no terminal to ask on.
 
     Example: ./inv cancel.{name} --yes
     """

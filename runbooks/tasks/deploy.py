@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from invoke import Context
 
-from runbooks.collection import command_again, each_service, task_name
+from runbooks.collection import YES, command_again, each_service, task_name
+from runbooks.tasks.preview import OPTIONS
 
 
-@each_service(everything=True, changed=True)
+@each_service(everything=True, changed=True, options={"yes": YES, **OPTIONS})
 def deploy(
     c: Context,
     names: tuple[str, ...],
@@ -18,10 +19,6 @@ def deploy(
     since: str = "",
 ) -> None:
     """Bring {service} and all it needs up to date on the target: preview, approval, apply, verify.
-
-    --yes approves changes that are not destructive where there is no terminal. --only leaves out what it needs.
-    --fresh also previews what has not changed since it was last previewed or applied. --parallel sets how many stacks
-    are worked on at once. --since of `changed` names a commit or branch; without it, what was last applied counts.
 
     Example: ./inv --target home deploy.{name}
     """

@@ -6,8 +6,17 @@ from invoke import Context
 
 from runbooks.collection import command_again, each_service, task_name
 
+OPTIONS = {
+    "only": "Leave out what it needs.",
+    "fresh": "Also preview what has not changed since it was last previewed or applied.",
+    "parallel": "How many stacks are worked on at once; 0 stands for as many as fit.",
+    "since": "A commit or branch; without it, what differs from what was last applied has changed.",
+}
+"""The options of every task that previews what it will apply."""
+DIFF = {"diff": "Show every property.", "expect_no_changes": "Exit with 7 when something would change."}
 
-@each_service(everything=True, changed=True)
+
+@each_service(everything=True, changed=True, options=OPTIONS | DIFF)
 def preview(
     c: Context,
     names: tuple[str, ...],
@@ -19,11 +28,6 @@ def preview(
     since: str = "",
 ) -> None:
     """Show what deploying {service} and all it needs would change. Changes nothing.
-
-    --diff shows every property. --expect-no-changes ends with exit 7 when something would change. --only leaves out
-    what it needs. --fresh also previews what has not changed since it was last previewed or applied.
-    --parallel sets how many stacks are previewed at once. --since of `changed` names a commit or branch; without it,
-    what was last applied counts.
 
     Example: ./inv preview.{name} --diff
     """

@@ -5,11 +5,9 @@ from __future__ import annotations
 from invoke import Context, task
 
 
-@task
+@task(help={"fix": "Let ruff correct what it can."})
 def check(c: Context, fix: bool = False) -> None:
     """Check format, lint, types, import rules, schemas, generated files and commits. Changes nothing unless --fix.
-
-    --fix lets ruff correct what it can.
 
     Example: ./inv check --fix
     """
@@ -20,9 +18,15 @@ def check(c: Context, fix: bool = False) -> None:
         run_checks(run, fix=fix)
 
 
-@task(help={"select": "Only tests whose names match, as pytest's -k.", "path": "A file or folder below tests/."})
+@task(
+    help={
+        "select": "Only tests whose names match, as pytest's -k.",
+        "path": "A file or folder below tests/.",
+        "fast": "Leave out those on the lab.",
+    }
+)
 def test(c: Context, path: str = "", select: str = "", fast: bool = False) -> None:
-    """Run the tests; those on the lab start one of their own. --fast leaves the lab out. Changes nothing here.
+    """Run the tests; those on the lab start one of their own. Changes nothing here.
 
     Example: ./inv test --path tests/unit --select masked
     """

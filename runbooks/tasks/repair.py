@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from invoke import Context
 
-from runbooks.collection import command_again, each_service, task_name
+from runbooks.collection import YES, command_again, each_service, task_name
 
 
-@each_service()
+@each_service(options={"yes": YES})
 def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Put back what others changed of {service} in the cluster: differences, approval, apply, verify.
-
-    --yes approves changes that are not destructive where there is no terminal.
 
     Example: ./inv repair.{name} --yes
     """

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 from invoke import Context
 
-from runbooks.collection import command_again, each_service
+from runbooks.collection import YES, command_again, each_service
 
 
-@each_service()
+@each_service(options={"to": "The commit, as git names it.", "yes": YES})
 def rollback(c: Context, names: tuple[str, ...], to: str = "", yes: bool = False) -> None:
     """Apply the program and settings of {service} as they were at an older commit: preview, approval, apply, verify.
-
-    --to names the commit. --yes approves changes that are not destructive where there is no terminal.
 
     Example: ./inv rollback.{name} --to HEAD~1
     """

@@ -10,11 +10,9 @@ from runbooks.services import SERVICES
 CONSUMERS = tuple(service for service in SERVICES if service.reference or service.environment)
 
 
-@each_service(services=CONSUMERS)
+@each_service(services=CONSUMERS, options={"yes": "Set a missing reference or binding, where there is no terminal."})
 def wire(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """Follow the wiring of {service} from its producer's outputs to its preview; sets what is missing, after asking.
-
-    --yes sets a missing reference or binding without asking, where there is no terminal.
 
     Example: ./inv wire.{name} --yes
     """

@@ -299,3 +299,15 @@ def test_the_help_of_a_task_with_options_has_an_example_that_can_be_run(
     program.parse_collection()
     program.parse_tasks()
     assert [context.name for context in program.tasks] == [name]
+
+
+def test_every_option_is_explained() -> None:
+    """Asked in another process: invoke takes the texts out of a task when it reads its options."""
+    program = (
+        "import tasks\n"
+        "for name in tasks.ns.task_names:\n"
+        "    for option in tasks.ns[name].get_arguments():\n"
+        "        option.help or print(name, option.name)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == ""
