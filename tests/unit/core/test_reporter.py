@@ -288,7 +288,7 @@ def test_the_title_of_the_terminal(
     """The run, its step and its result, between the codes that put the old title aside and restore it."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    out = Terminal()
+    out = Typed()
     live = make_reporter(as_json=False, masker=masker, out=out)
     with contextlib.suppress(ValueError), live.titled("deploy.net"):
         with live.step(f"apply {CANARY}"):
@@ -307,7 +307,7 @@ def test_no_title_without_a_terminal_that_shows_colours(
 ) -> None:
     for name, value in ({"TERM": "xterm"} | variables).items():
         monkeypatch.setenv(name, value)
-    out = Terminal()
+    out = Typed()
     reporter = make_reporter(as_json=as_json, masker=masker, out=out)
     with reporter.titled("deploy.net"), reporter.step("apply net"):
         pass

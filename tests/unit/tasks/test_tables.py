@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from runbooks.services import SERVICES
 from runbooks.stacks.service import layers
 from runbooks.stacks.status import COLUMNS as STATUS
 from runbooks.tasks import doctor, graph
+from tests.fixtures import Typed
 
 IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
 EXPOSED = "postgresql/postgresql-cluster-rw-ext"
@@ -75,17 +75,12 @@ WIDEST: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
 }  # fmt: skip
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("name", WIDEST)
 def test_a_table_fits_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in {"TERM": "xterm-256color", "COLUMNS": "80"}.items():
         monkeypatch.setenv(variable, value)
     columns, rows = WIDEST[name]
-    out = Terminal()
+    out = Typed()
     LiveReporter(Masker(), out, out).table(name, columns, rows)
     printed = Text.from_ansi(out.getvalue()).plain
     assert max(map(len, printed.splitlines())) <= 80
