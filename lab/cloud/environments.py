@@ -14,6 +14,8 @@ from typing import Any
 from lab.cloud.environment_store import LATEST, Environment, EnvironmentStore
 from lab.cloud.evaluator import ANONYMOUS, Evaluator
 from lab.cloud.wire import DONE, ORGANIZATION, Answer, ApiError, Json, Request, Route, check_name
+from runbooks.core.errors import Usage
+from runbooks.tools.esc import read_path
 
 E = "/api/esc/environments"
 O = f"{E}/{{organization}}"  # noqa: E741
@@ -241,31 +243,14 @@ def read_duration(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in found)
 
 
-# Between quotes a backslash before a quote is the one escape; any other stands for itself, as the CLIs read it.
-_BRACKETS = r"""\["(?P<text>(?:[^"\\]|\\"|\\(?!"))*)"\]|\[(?P<index>\d+)\]"""
-_FIRST = re.compile(rf"""(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
-_NEXT = re.compile(rf"""\.(?P<name>[^.\[\]"]+)|{_BRACKETS}""")
-
-
-def read_path(path: str) -> list[str | int]:
-    """Read the steps of a path; an empty path has none. Raises `ApiError` 400 for an invalid one."""
-    steps: list[str | int] = []
-    position = 0
-    while position < len(path):
-        found = (_NEXT if steps else _FIRST).match(path, position)
-        if found is None:
-            raise ApiError(400, f"invalid property path {path!r}")
-        index, text = found["index"], found["text"]
-        quoted = None if text is None else text.replace('\\"', '"')
-        steps.append(int(index) if index is not None else found["name"] if quoted is None else quoted)
-        position = found.end()
-    return steps
-
-
 def value_at(environment: Json, path: str) -> Json:
     """The ESC value at a path. Raises `ApiError` 400 or 404."""
     value: Json = {"value": environment.get("properties") or {}}
-    for step in read_path(path):
+    try:
+        steps = read_path(path) if path else ()
+    except Usage as error:
+        raise ApiError(400, f"invalid property path {path!r}") from error
+    for step in steps:
         inner: Any = value.get("value")
         keys = range(len(inner)) if isinstance(inner, list) else inner if isinstance(inner, dict) else ()
         if step not in keys:

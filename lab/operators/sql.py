@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,14 +97,30 @@ def matches(verifier: str | None, password: str) -> bool:
     return hmac.compare_digest(_text(stored), keys.partition(":")[0])
 
 
+def run(connection: Connection, statement: str, values: Mapping[str, Any]) -> None:
+    """Run a statement, in which `{key}` and `'{key}'` stand for values as in `fill`."""
+    connection.execute(fill(statement, values, connection).encode())
+
+
+def fill(statement: str, values: Mapping[str, Any], connection: Connection | None = None) -> str:
+    """The statement with `{key}` replaced by the quoted name `values[key]`, `'{key}'` by its quoted value."""
+
+    def quote(found: re.Match[str]) -> str:
+        value = values[found["value"] or found["name"]]
+        quoted = sql.Literal(value) if found["value"] else sql.Identifier(str(value))
+        return quoted.as_string(connection)
+
+    return re.sub(r"'\{(?P<value>\w+)\}'|\{(?P<name>\w+)\}", quote, statement)
+
+
 def set_password(connection: Connection, role: str, password: str | None) -> bool:
     """Set a role's password if it differs; None removes it. Returns whether it was changed."""
     row = connection.execute("SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s", [role]).fetchone()
     stored = row[0] if row else None
     if stored is None if password is None else matches(stored, password):
         return False
-    value = sql.NULL if password is None else sql.Literal(new_verifier(password))
-    connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), value))
+    verifier = None if password is None else new_verifier(password)
+    run(connection, "ALTER ROLE {role} PASSWORD '{verifier}'", {"role": role, "verifier": verifier})
     return True
 
 
@@ -134,9 +151,8 @@ def _works(place: postgres.Place) -> bool:
 
 
 def _force(place: postgres.Place, wanted: str) -> None:
-    role, verifier = sql.Identifier(postgres.SUPERUSER), sql.Literal(new_verifier(wanted))
-    alter = sql.SQL("ALTER ROLE {} LOGIN SUPERUSER PASSWORD {}").format(role, verifier)
-    postgres.run_in_single_user_mode(place, alter.as_string(None))
+    values = {"role": postgres.SUPERUSER, "verifier": new_verifier(wanted)}
+    postgres.run_in_single_user_mode(place, fill("ALTER ROLE {role} LOGIN SUPERUSER PASSWORD '{verifier}'", values))
     postgres.start(place)
 
 
@@ -154,15 +170,17 @@ ATTRIBUTES: Mapping[str, tuple[str, bool]] = {
 
 def ensure_role(connection: Connection, spec: Mapping[str, Any]) -> None:
     """Create the role of `managed.roles[]` or `DatabaseRole.spec`, or set all of its attributes."""
-    name = sql.Identifier(spec["name"])
     found = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [spec["name"]]).fetchone()
     words = [word if spec.get(key, default) else f"NO{word}" for key, (word, default) in ATTRIBUTES.items()]
-    verb = sql.SQL("ALTER ROLE {} WITH " if found else "CREATE ROLE {} WITH ").format(name)
-    limit = sql.SQL(" CONNECTION LIMIT {}").format(sql.Literal(int(spec.get("connectionLimit", -1))))
-    until = sql.SQL(" VALID UNTIL {}").format(sql.Literal(str(spec.get("validUntil") or "infinity")))
-    connection.execute(verb + sql.SQL(" ").join(map(_keyword, words)) + limit + until)
-    comment = sql.Literal(spec["comment"]) if spec.get("comment") else sql.NULL
-    connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(name, comment))
+    values = {
+        "name": spec["name"],
+        "limit": int(spec.get("connectionLimit", -1)),
+        "until": str(spec.get("validUntil") or "infinity"),
+        "comment": spec.get("comment") or None,
+    }
+    options = f"WITH {' '.join(words)} CONNECTION LIMIT '{{limit}}' VALID UNTIL '{{until}}'"
+    run(connection, f"{'ALTER' if found else 'CREATE'} ROLE {{name}} {options}", values)
+    run(connection, "COMMENT ON ROLE {name} IS '{comment}'", values)
     rows = connection.execute(
         "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
         " JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s",
@@ -170,17 +188,13 @@ def ensure_role(connection: Connection, spec: Mapping[str, Any]) -> None:
     ).fetchall()
     there, wanted = {row[0] for row in rows}, set(spec.get("inRoles") or ())
     for group in sorted(wanted - there):
-        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), name))
+        run(connection, "GRANT {group} TO {name}", values | {"group": group})
     for group in sorted(there - wanted):
-        connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), name))
-
-
-def _keyword(word: str) -> sql.SQL:
-    return sql.SQL(word)  # from the tables here, never from an object
+        run(connection, "REVOKE {group} FROM {name}", values | {"group": group})
 
 
 def drop_role(connection: Connection, name: str) -> None:
-    connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+    run(connection, "DROP ROLE IF EXISTS {name}", {"name": name})
 
 
 CREATION: Mapping[str, str] = {
@@ -199,45 +213,36 @@ CREATION: Mapping[str, str] = {
 """Key of `Database.spec` → word of CREATE DATABASE, for settings that can only be chosen at creation."""
 
 
+OPTIONS: Mapping[str, str] = {
+    "allowConnections": "ALLOW_CONNECTIONS '{allowConnections}'",
+    "connectionLimit": "CONNECTION LIMIT '{connectionLimit}'",
+    "isTemplate": "IS_TEMPLATE '{isTemplate}'",
+}
+
+
 def ensure_database(connection: Connection, spec: Mapping[str, Any]) -> None:
     """Create the database of a `Database.spec`, or set its owner, limit and flags."""
-    name = sql.Identifier(spec["name"])
     known = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s"
+    options = [option for key, option in OPTIONS.items() if spec.get(key) is not None]
     if connection.execute(known, [spec["name"]]).fetchone() is None:
-        parts = [sql.SQL("CREATE DATABASE {}").format(name)]
-        if spec.get("owner"):
-            parts.append(sql.SQL("OWNER {}").format(sql.Identifier(spec["owner"])))
-        for key, word in CREATION.items():
-            if spec.get(key):
-                parts.append(sql.SQL("{} {}").format(_keyword(word), sql.Identifier(str(spec[key]))))
-        connection.execute(sql.SQL(" ").join([*parts, *_options(spec)]))
+        owner = ["OWNER {owner}"] if spec.get("owner") else []
+        chosen = [f"{word} {{{key}}}" for key, word in CREATION.items() if spec.get(key)]
+        run(connection, " ".join(["CREATE DATABASE {name}", *owner, *chosen, *options]), spec)
         return
-    for option in _options(spec):
-        connection.execute(sql.SQL("ALTER DATABASE {} WITH {}").format(name, option))
+    for option in options:
+        run(connection, f"ALTER DATABASE {{name}} WITH {option}", spec)
     if spec.get("owner"):
-        owner = sql.Identifier(spec["owner"])
-        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
-
-
-def _options(spec: Mapping[str, Any]) -> list[sql.Composed]:
-    words = {
-        "allowConnections": "ALLOW_CONNECTIONS",
-        "connectionLimit": "CONNECTION LIMIT",
-        "isTemplate": "IS_TEMPLATE",
-    }
-    given = {key: word for key, word in words.items() if spec.get(key) is not None}
-    return [sql.SQL("{} {}").format(_keyword(word), sql.Literal(spec[key])) for key, word in given.items()]
+        run(connection, "ALTER DATABASE {name} OWNER TO {owner}", spec)
 
 
 def drop_database(connection: Connection, name: str) -> None:
-    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+    run(connection, "DROP DATABASE IF EXISTS {name}", {"name": name})
 
 
 def ensure_extension(connection: Connection, spec: Mapping[str, Any]) -> None:
     """Apply `{name, ensure, version, schema}` in the database of the connection."""
-    name = sql.Identifier(spec["name"])
     if spec.get("ensure") == "absent":
-        connection.execute(sql.SQL("DROP EXTENSION IF EXISTS {}").format(name))
+        run(connection, "DROP EXTENSION IF EXISTS {name}", spec)
         return
     found = connection.execute(
         "SELECT e.extversion, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
@@ -246,27 +251,21 @@ def ensure_extension(connection: Connection, spec: Mapping[str, Any]) -> None:
     ).fetchone()
     version, schema = spec.get("version"), spec.get("schema")
     if found is None:
-        parts = [sql.SQL("CREATE EXTENSION {}").format(name)]
-        parts += [sql.SQL("VERSION {}").format(sql.Identifier(version))] if version else []
-        parts += [sql.SQL("SCHEMA {}").format(sql.Identifier(schema))] if schema else []
-        connection.execute(sql.SQL(" ").join(parts))
+        chosen = [f"{key} {{{key}}}" for key in ("version", "schema") if spec.get(key)]
+        run(connection, " ".join(["CREATE EXTENSION {name}", *chosen]), spec)
         return
     if schema and schema != found[1]:
-        connection.execute(sql.SQL("ALTER EXTENSION {} SET SCHEMA {}").format(name, sql.Identifier(schema)))
+        run(connection, "ALTER EXTENSION {name} SET SCHEMA {schema}", spec)
     if version and version != found[0]:
-        connection.execute(sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(name, sql.Identifier(version)))
+        run(connection, "ALTER EXTENSION {name} UPDATE TO {version}", spec)
 
 
 def ensure_schema(connection: Connection, spec: Mapping[str, Any]) -> None:
     """Apply `{name, ensure, owner}` in the database of the connection."""
-    name = sql.Identifier(spec["name"])
-    if spec.get("ensure") == "absent":
-        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {}").format(name))
-        return
-    owner = spec.get("owner")
     found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [spec["name"]]).fetchone()
-    if found is None:
-        authorization = sql.SQL(" AUTHORIZATION {}").format(sql.Identifier(owner)) if owner else sql.SQL("")
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(name) + authorization)
-    elif owner:
-        connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(name, sql.Identifier(owner)))
+    if spec.get("ensure") == "absent":
+        run(connection, "DROP SCHEMA IF EXISTS {name}", spec)
+    elif found is None:
+        run(connection, "CREATE SCHEMA {name}" + (" AUTHORIZATION {owner}" if spec.get("owner") else ""), spec)
+    elif spec.get("owner"):
+        run(connection, "ALTER SCHEMA {name} OWNER TO {owner}", spec)

@@ -138,11 +138,10 @@ def memory_of_tree(pid: int) -> int:
 
 def name_of(pid: int) -> str:
     """A readable name of a process: its command line, shortened, or its kernel name."""
-    line = b" ".join(_command_line(pid)).decode("utf-8", "replace").strip()
-    if line:
-        return line if len(line) <= 80 else line[:77] + "..."
     with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).name()
+        process = psutil.Process(pid)
+        line = " ".join(process.cmdline()).strip() or process.name()
+        return line if len(line) <= 80 else line[:77] + "..."
     return "unknown"
 
 
@@ -152,34 +151,28 @@ def of_lab(lab: Path) -> set[ProcessId]:
     Known by the mark in its environment; or a PostgreSQL server (whose workers overwrite theirs) inside the lab's
     folder.
     """
-    mark = f"{MARK}={lab}".encode()
     found = set()
-    for pid in psutil.pids():
-        if pid == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            folder = PROC / str(pid)
-            ours = mark in (folder / "environ").read_bytes().split(b"\0")
-            ours = ours or (is_postgres(pid) and (folder / "cwd").readlink().is_relative_to(lab))
-            process = identify(pid) if ours else None
-            if process:
-                found.add(process)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = process.environ().get(MARK) == str(lab)
+            ours = ours or (is_postgres(process.pid) and Path(process.cwd()).is_relative_to(lab))
+            identity = identify(process.pid) if ours and process.pid != os.getpid() else None
+            if identity:
+                found.add(identity)
     return found
 
 
 def started_as(lab: Path, argv: tuple[str, ...]) -> set[ProcessId]:
     """The processes of this lab that were started with exactly this command line."""
-    wanted = [os.fsencode(word) for word in argv]
-    return {process for process in of_lab(lab) if _command_line(process.pid) == wanted}
+    found = set()
+    for process in of_lab(lab):
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(process.pid).cmdline() == list(argv):
+                found.add(process)
+    return found
 
 
 def is_postgres(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return (PROC / str(pid) / "exe").readlink().name == "postgres"
+    with contextlib.suppress(psutil.Error):
+        return Path(psutil.Process(pid).exe()).name == "postgres"
     return False
-
-
-def _command_line(pid: int) -> list[bytes]:
-    with contextlib.suppress(OSError):
-        return (PROC / str(pid) / "cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
-    return []

@@ -6,33 +6,17 @@ from typing import Any
 
 import pytest
 
-from lab.cloud.environments import Opened, read_duration, read_path, value_at
+from lab.cloud.environments import Opened, read_duration, value_at
 from lab.cloud.wire import ApiError
 from tests.unit.cloud.conftest import Caller
 
 OPENED = {"properties": {"a": {"value": {"b:c": {"value": [{"value": 1, "secret": True}]}}}, "text": {"value": "x"}}}
 
 
-@pytest.mark.parametrize(
-    ("path", "steps"),
-    [
-        ("a", ["a"]),
-        ("a.b", ["a", "b"]),
-        ('a["b:c"][0].d', ["a", "b:c", 0, "d"]),
-        ('["a.b"]', ["a.b"]),
-        (r'a["say \"no\""]', ["a", 'say "no"']),
-        (r'a["\d\e"].b', ["a", r"\d\e", "b"]),
-        ("", []),
-    ],
-)
-def test_paths_are_taken_apart(path: str, steps: list[str | int]) -> None:
-    assert read_path(path) == steps
-
-
 @pytest.mark.parametrize("path", [".a", "a.", "a..b", "a[", "a[x]", 'a["b]', r'a["b\"]', 'a"b"', "a[-1]"])
 def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ApiError, match="invalid property path"):
-        read_path(path)
+        value_at(OPENED, path)
 
 
 def test_a_value_is_found_with_its_mark() -> None:

@@ -102,6 +102,33 @@ def test_the_password_follows(place: postgres.Place) -> None:
     assert sql.keep_superuser_password(place, "first-password")
 
 
+def test_roles_databases_and_what_is_in_them_follow_their_specs(place: postgres.Place) -> None:
+    role = {"name": "App", "login": True, "connectionLimit": 3, "inRoles": ["staff"], "comment": "it's 100 % {mine}"}
+    database = {"name": "app data", "owner": "App", "encoding": "UTF8", "template": "template0", "isTemplate": False}
+    with sql.connect(place) as connection:
+        sql.ensure_role(connection, {"name": "staff"})
+        for limit in (3, 5):
+            sql.ensure_role(connection, role | {"connectionLimit": limit})
+        assert sql.set_password(connection, "App", "app-password")
+        assert not sql.set_password(connection, "App", "app-password")
+        for changed in ({}, {"connectionLimit": 7}):
+            sql.ensure_database(connection, database | changed)
+        facts = connection.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'App'").fetchone()
+        limits = connection.execute("SELECT datconnlimit FROM pg_database WHERE datname = 'app data'").fetchone()
+        assert (facts, limits) == ((5,), (7,))
+    with sql.connect(place, "app data") as connection:
+        for ensure in ("present", "present", "absent"):
+            sql.ensure_extension(connection, {"name": "plpgsql", "schema": "pg_catalog", "ensure": ensure})
+            sql.ensure_schema(connection, {"name": "Own", "owner": "App", "ensure": ensure})
+    with login(place, "app-password", user="App", dbname="app data") as client:
+        assert client.execute("SELECT count(*) FROM pg_extension").fetchone() == (0,)
+    with sql.connect(place) as connection:
+        assert sql.set_password(connection, "App", None)
+        sql.ensure_role(connection, role | {"inRoles": []})
+        sql.drop_database(connection, "app data")
+        sql.drop_role(connection, "App")
+
+
 def test_a_password_changed_by_hand_is_set_back(place: postgres.Place) -> None:
     with sql.connect(place) as connection:
         connection.execute("ALTER ROLE postgres PASSWORD 'by hand'")
