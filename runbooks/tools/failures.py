@@ -47,14 +47,14 @@ class KnownFailure:
     next_step: str
 
     def explain(self, text: str, facts: Mapping[str, str]) -> OpsError | None:
-        """The error, if the pattern matches. The group `rest` may be empty; any other that did not match is `?`."""
+        """The error, if the pattern matches. A group that did not match is `?`; `rest` and `more` are then empty."""
         found = re.search(self.regex, text, re.DOTALL)
         if found is None:
             return None
         groups = {key: " ".join(value.split()) if value else "?" for key, value in found.groupdict().items()}
         if "urn" in groups:
             groups["object"] = _object_of(groups["urn"])
-        known = {**groups, "rest": (found.groupdict().get("rest") or "").rstrip(), **facts}
+        known = groups | {key: (found.groupdict().get(key) or "").rstrip() for key in ("rest", "more")} | dict(facts)
         return self.error(
             self.cause.format(**known),
             expected=self.expected.format(**known),
@@ -81,32 +81,25 @@ UNKNOWN_KIND = (
     "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
 )
 
-STOPPED = ("an update that completes", "./inv deploy.{service} continues from there")
-
 BEHIND_THE_API_SERVER = (
     KnownFailure(
         # Why it failed quotes the address, with the webhook's Service in it.
-        RESOURCE + r"failed calling webhook \"(?P<webhook>[^\"]+)\": (?P<why>[^\n]+)",
+        RESOURCE
+        + r"(?P<webhook>failed calling webhook \"[^\"]+\"|conversion webhook for [^\n:]+? failed): (?P<why>[^\n]+)",
         ToolFailed,
-        "{object} of {service} was refused: the API server cannot ask the admission webhook {webhook}: {why}",
+        "{object} of {service} was refused, as the API server cannot ask a webhook: {webhook}: {why}",
         "a webhook whose Service (NAME.NAMESPACE.svc) has ready pods and whose certificate the API server trusts",
         "kubectl get pods,endpointslices in that namespace; repair or remove the owner of the webhook (kubectl get "
-        "validatingwebhookconfigurations,mutatingwebhookconfigurations shows it), then ./inv deploy.{service}",
+        "validatingwebhookconfigurations,mutatingwebhookconfigurations,crds shows it), then ./inv deploy.{service}",
     ),
     KnownFailure(
-        RESOURCE + r"conversion webhook for (?P<kind>[^\n:]+?) failed: (?P<why>[^\n]+)",
-        ToolFailed,
-        "{object} of {service} cannot be read or written: the conversion webhook for {kind} fails: {why}",
-        "the operator that owns this kind to run: it converts between the versions",
-        "kubectl get pods of that operator; deploy it first, then ./inv deploy.{service}",
-    ),
-    KnownFailure(
-        RESOURCE + r"(?:admission webhook \"(?P<policy>[^\"]+)\" denied the request"
-        r"|ValidatingAdmissionPolicy '(?P<own>[^']+)' with binding '[^']*' denied request): (?P<why>[^\n]+)",
+        RESOURCE + r"(?P<rule>admission webhook \"[^\"]+\" denied the request|exceeded quota: [^,\n]+"
+        r"|ValidatingAdmissionPolicy '[^']+' with binding '[^']*' denied request|violates PodSecurity \"[^\"]+\")"
+        r"[:,] (?P<why>[^\n]+)",
         Refused,
-        "{object} of {service} was refused by a policy of the cluster: {why}",
-        "an object that the cluster's policies allow",
-        "change the program or the policy ({policy}{own}), then ./inv preview.{service}",
+        "{object} of {service} was refused by a rule of the cluster: {rule}: {why}",
+        "an object that the cluster's policies and the namespace's quota and Pod Security level allow",
+        "change the program or that rule, then ./inv preview.{service}",
     ),
     KnownFailure(
         RESOURCE + r"(?:object is being deleted: namespaces \"(?P<namespace>[^\"]+)\" already exists"
@@ -123,20 +116,6 @@ BEHIND_THE_API_SERVER = (
         "{object} of {service} cannot be created: the namespace {namespace} is not there",
         "a namespace of this stack, or of one that is deployed before it",
         "./inv drift.{service} shows what is gone; ./inv repair.{service} creates it again",
-    ),
-    KnownFailure(
-        RESOURCE + r"exceeded quota: (?P<quota>[^,\n]+), (?P<why>requested: [^\n]+)",
-        Refused,
-        "{object} of {service} was refused by the quota {quota}: {why}",
-        "requests within the namespace's quota",
-        "kubectl get resourcequota shows what uses it; lower the requests or raise the quota",
-    ),
-    KnownFailure(
-        RESOURCE + r"violates PodSecurity \"(?P<level>[^\"]+)\": (?P<why>[^\n]+)",
-        Refused,
-        "{object} of {service} was refused by the namespace's Pod Security level {level}: {why}",
-        "pods that this level allows, or a namespace with another level",
-        "change the program or the label pod-security.kubernetes.io/enforce of the namespace",
     ),
     KnownFailure(
         RESOURCE + r"API server ?: (?P<why>[^\n]*(?:[Ff]orbidden: updates to \w+ spec for fields"
@@ -177,11 +156,11 @@ KNOWN = (
         "./inv stack.init {service}",
     ),
     KnownFailure(
-        r"incorrect passphrase",
+        r"(?P<why>incorrect passphrase|passphrase must be set)",
         Usage,
-        "the passphrase is not the one of the stack of {service}",
-        "the passphrase the stack was created with",
-        "correct passphrase_file of the target in targets.yaml, then ./inv doctor",
+        "the stack of {service} cannot be opened: {why}",
+        "the passphrase it was created with, in passphrase_file of the target or in PULUMI_CONFIG_PASSPHRASE",
+        "./inv target.show names the source; correct it in targets.yaml, then ./inv doctor",
     ),
     KnownFailure(
         r"invalid ciphertext|cipher: message authentication failed",
@@ -189,13 +168,6 @@ KNOWN = (
         "a secret in the config or state of {service} was encrypted with the key of another stack",
         "values that were encrypted for this stack",
         "./inv secrets.set {service} KEY for each secret that was copied from elsewhere",
-    ),
-    KnownFailure(
-        r"passphrase must be set",
-        Usage,
-        "no passphrase was given for the stack of {service}",
-        "PULUMI_CONFIG_PASSPHRASE, or passphrase_file of the target in targets.yaml",
-        "./inv target.show",
     ),
     KnownFailure(
         r"currently locked by \d+ lock"
@@ -272,13 +244,6 @@ KNOWN = (
         "pulumi config set {key} VALUE in the project's folder, or `./inv secrets.set {service} {key}` if it is secret",
     ),
     KnownFailure(
-        r"config value for '(?P<key>[^']+)' looks like a secret",
-        Usage,
-        "the value of {key} looks like a secret",
-        "secrets to be set encrypted",
-        "./inv secrets.set {service} {key}",
-    ),
-    KnownFailure(
         r"unknown stack \"(?P<stack>[^\"]+)\"",
         NotFound,
         "{service} refers to the stack {stack}, which does not exist",
@@ -301,16 +266,11 @@ KNOWN = (
         "./inv doctor",
     ),
     KnownFailure(
-        r"Resource operation was cancelled for \"(?P<name>[^\"]+)\"",
+        r"(?P<what>Resource operation was cancelled for \"[^\"]+\"|\^C received|SIGTERM received|update canceled)",
         NotApproved,
-        "the update of {service} was stopped by a signal while it waited for {name}",
-        *STOPPED,
-    ),
-    KnownFailure(
-        r"\^C received|SIGTERM received|update canceled",
-        NotApproved,
-        "the update of {service} was stopped by a signal",
-        *STOPPED,
+        "the update of {service} was stopped by a signal: {what}",
+        "an update that completes",
+        "./inv deploy.{service} continues from there",
     ),
     KnownFailure(
         r"environment ['\"](?P<environment>[^'\"]+)['\"] not found",
@@ -341,13 +301,6 @@ KNOWN = (
     # The same of an object that comes out of a chart, from a provider before 4.32.
     KnownFailure(r"if the following GVK is namespaced: (?P<version>[^\s,]+), Kind=(?P<kind>\w+)", *UNKNOWN_KIND),
     KnownFailure(
-        r"pq: (?P<kind>role|database|schema) \"(?P<name>[^\"]+)\" already exists",
-        ToolFailed,
-        "the Postgres server has a {kind} {name} already, and the stack of {service} does not manage it",
-        "a {kind} that this stack created, or none of that name",
-        "if it belongs to this service, `pulumi import` it by its name; if not, use another name",
-    ),
-    KnownFailure(
         r"pq: (?P<why>(?:role \"[^\"]+\" cannot be dropped because some objects depend on it"
         r"|database \"[^\"]+\" is being accessed by other users)[^\n]*?)(?:: provider=[^\n]*)?(?:\n|$)",
         ToolFailed,
@@ -356,19 +309,19 @@ KNOWN = (
         "stop the pods that use it; REASSIGN OWNED and DROP OWNED in psql; then run the same command again",
     ),
     KnownFailure(
-        r"pq: (?P<why>permission denied to create extension \"[^\"]+\"|must be owner of extension [^\s:]+"
-        r"|\S+ must be loaded via shared_preload_libraries)",
+        r"(?P<why>permission denied to create extension \"[^\"]+\"|must be owner of extension [^\s:]+"
+        r"|\S+ must be loaded via shared_preload_libraries|extension \"[^\"]+\" is not available)",
         ToolFailed,
         "Postgres did not create an extension of {service}: {why}",
-        "a superuser that creates and updates extensions, and every library that one needs preloaded",
+        "a superuser that creates and updates extensions, an image that has them, and their libraries preloaded",
         "let the superuser run it once in psql, or set image and shared_preload_libraries of the Postgres stack",
     ),
     KnownFailure(
         r"(?P<object>[a-z]+(?:\.[a-z0-9.-]+)? \"[^\"]+\") already exists",
         ToolFailed,
-        "{object} exists in the cluster already, and the stack of {service} does not manage it",
+        "{object} exists already, and the stack of {service} does not manage it",
         "an object that this stack created, or none of that name",
-        "find out whose it is (kubectl get … -o yaml); then `pulumi import` it or remove it yourself",
+        "if it belongs to this service, `pulumi import` it; if not, use another name or remove it yourself",
     ),
     KnownFailure(
         r"resource \"(?P<urn>[^\"]+)\" cannot be deleted\s+because it is protected",
@@ -385,27 +338,12 @@ KNOWN = (
         "./inv outputs.postgres, then ./inv verify.postgres",
     ),
     KnownFailure(
-        r"error connecting to PostgreSQL server (?P<host>\S+).*?: pq: "
-        r"(?P<why>sorry, too many clients already|remaining connection slots [^:\n]*|SSL is not enabled on the server"
-        r"|database \"[^\"]+\" does not exist|the database system is [^:\n]*)",
-        ToolFailed,
-        "the Postgres server at {host} answers but refuses the provider of {service}: {why}",
-        "a server with free connections that is up, and an sslmode that it offers",
-        "./inv verify.postgres",
-    ),
-    KnownFailure(
         r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
         ToolFailed,
-        "the postgresql provider cannot reach {host}: {why}",
-        "a name and port that lead to the server from this machine (ts_hostname, not the in-cluster name)",
+        "the postgresql provider cannot use the server at {host}: {why}",
+        "a server that is up, with free connections and that sslmode, at a name and port that lead there from this "
+        "machine (ts_hostname, not the in-cluster name)",
         "./inv verify.postgres",
-    ),
-    KnownFailure(
-        r"extension \"(?P<name>[^\"]+)\" is not available",
-        ToolFailed,
-        "the Postgres server has no extension {name}",
-        "a server image that contains it",
-        "set the image of the Postgres stack, or leave the extension out",
     ),
     KnownFailure(
         r"(?:unable to load the chart|failed to (?:pull|fetch|download|locate) chart"
@@ -424,28 +362,13 @@ KNOWN = (
         "uv sync --frozen in the repository's folder, then ./inv preview.{service}",
     ),
     KnownFailure(
-        r"no changes were expected",
-        UnexpectedChanges,
-        "{service} would change",
-        "no change",
-        "./inv preview.{service} --diff",
-    ),
-    KnownFailure(
-        r"Could not automatically download and install resource plugin 'pulumi-resource-(?P<name>[\w-]+)'"
-        r"(?: at version(?P<rest> v[\w.+-]+))?, install the plugin using `[^`]*`: "
-        r"(?:error downloading provider [^:\n]*: )?(?:failed to download plugin: [^:\n]*: )?(?P<why>[^\n]*)",
+        r"\bplugin '?(?:pulumi-resource-)?(?P<name>[\w-]+)'?(?: found in the workspace)?(?: at version)?"
+        r"(?P<rest> v?\d[\w.+-]*)?(?: or on your \$PATH| not installed|, install the plugin using `[^`]*`"
+        r"(?P<more>: [^\n]*))",
         ToolFailed,
-        "pulumi could not download the plugin {name}{rest}, which {service} needs: {why}",
+        "pulumi lacks the plugin {name}{rest}, which {service} needs{more}",
         "the plugin in pulumi's plugin folder or on PATH, or a network that reaches its source",
         "pulumi plugin install resource {name}{rest}, on a network; ./inv doctor shows where pulumi looks",
-    ),
-    KnownFailure(
-        r"\bplugin '?(?:pulumi-resource-)?(?P<name>[\w-]+)'?(?: found in the workspace)?(?: at version)?"
-        r"(?P<rest> v?\d[\w.+-]*)?(?: or on your \$PATH| not installed)",
-        ToolFailed,
-        "pulumi lacks the plugin {name}{rest}, which {service} needs",
-        "the plugin in pulumi's plugin folder or on PATH",
-        "pulumi plugin install resource {name}{rest}, then ./inv doctor",
     ),
     KnownFailure(
         UNREACHABLE,

@@ -20,14 +20,9 @@ import yaml
 from runbooks.core.errors import Refused
 from runbooks.core.files import write_new, writing
 from runbooks.core.names import nearest
-from runbooks.tools.kubectl import text_at
+from runbooks.tools.kubectl import dig, text_at
 
 _PATHS = {"cluster": ("certificate-authority",), "user": ("client-certificate", "client-key", "tokenFile")}
-_REMOVED_PROVIDERS = {
-    "gcp": "gke-gcloud-auth-plugin (gcloud container clusters get-credentials)",
-    "azure": "kubelogin (kubelogin convert-kubeconfig)",
-}
-"""Built-in login that client-go dropped → its replacement. `oidc` still exists."""
 _SECRET_NAME = re.compile(r"token|secret|password|passphrase|key|credential", re.IGNORECASE)
 
 
@@ -115,13 +110,6 @@ def read_context(path: Path, name: str) -> KubeContext:
             expected="a user with a token, a certificate or an exec plug-in",
             next_step=f"kubectl --kubeconfig {path} config view",
         )
-    removed = text_at(user, "auth-provider", "name")
-    if removed in _REMOVED_PROVIDERS:
-        raise Refused(
-            f"the user {user_name!r} of {path} logs in with the auth-provider {removed!r}, which kubectl 1.26 removed",
-            expected=f"an exec plug-in: {_REMOVED_PROVIDERS[removed]}",
-            next_step="create the kubeconfig again with the cloud's own command line",
-        )
     return KubeContext(
         name=name,
         cluster_name=cluster_name,
@@ -134,17 +122,12 @@ def read_context(path: Path, name: str) -> KubeContext:
 
 def ended_credential(context: KubeContext, now: datetime) -> str:
     """The credential of the context that expired before `now`: client certificate or token (a JWT). Empty for none."""
-    user = context.user
-    certificate, token = _text_of(user, "client-certificate"), _text_of(user, "token")
-    if certificate:
-        ends = _end_of_certificate(certificate)
-        if ends and ends < now:
-            return f"its client certificate ended on {ends:%Y-%m-%d}"
-    if token:
-        ends = _end_of_token(token)
-        if ends and ends < now:
-            return f"its token ended on {ends:%Y-%m-%d %H:%M} UTC"
-    return ""
+    ends = {
+        "client certificate": _end_of_certificate(_text_of(context.user, "client-certificate")),
+        "token": _end_of_token(_text_of(context.user, "token")),
+    }
+    ended = {what: end for what, end in ends.items() if end and end < now}
+    return next((f"its {what} ended on {end:%Y-%m-%d %H:%M} UTC" for what, end in ended.items()), "")
 
 
 def _text_of(user: Mapping[str, Any], key: str) -> str:
@@ -255,22 +238,18 @@ def _absolute(kind: str, values: Mapping[str, Any], folder: Path) -> dict[str, A
 
 
 def _credentials(user: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("token", "password"):
-        if user.get(key):
-            yield str(user[key])
-    if user.get("client-key-data"):
-        yield str(user["client-key-data"])
-        yield from _decoded(str(user["client-key-data"]))
-    for key in ("tokenFile", "client-key"):
-        yield from _content(user.get(key))
-    provider = user.get("auth-provider")
-    if isinstance(provider, dict) and isinstance(provider.get("config"), dict):
-        yield from (str(v) for k, v in provider["config"].items() if v and _SECRET_NAME.search(str(k)))
-    plugin = user.get("exec")
-    if isinstance(plugin, dict):
-        for entry in plugin.get("env") or []:
-            if isinstance(entry, dict) and entry.get("value") and _SECRET_NAME.search(str(entry.get("name", ""))):
-                yield str(entry["value"])
+    config, plugin = dig(user, "auth-provider", "config"), dig(user, "exec", "env") or []
+    found = [*user.items(), *(config.items() if isinstance(config, dict) else ())]
+    found += [(dig(entry, "name"), dig(entry, "value")) for entry in plugin]
+    for key, value in found:
+        if not value or isinstance(value, (dict, list)) or not _SECRET_NAME.search(str(key)):
+            continue
+        if key in _PATHS["user"]:
+            yield from _content(value)
+        else:
+            yield str(value)
+        if key == "client-key-data":
+            yield from _decoded(str(value))
 
 
 def _decoded(value: str) -> Iterator[str]:

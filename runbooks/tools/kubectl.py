@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -383,19 +383,12 @@ class Condition:
         return f"{self.type}={self.status}{self.why}"
 
 
-def conditions(obj: Json) -> Iterator[Condition]:
-    for entry in dig(obj, "status", "conditions") or []:
-        if isinstance(entry, Mapping):
-            yield Condition(
-                type=str(entry.get("type", "")),
-                status=str(entry.get("status", "")),
-                reason=str(entry.get("reason", "")),
-                message=str(entry.get("message", "")),
-            )
-
-
 def condition(obj: Json, kind: str) -> Condition | None:
-    return next((found for found in conditions(obj) if found.type == kind), None)
+    for entry in dig(obj, "status", "conditions") or []:
+        if text_at(entry, "type") == kind:
+            facts = {key: text_at(entry, key) for key in ("status", "reason", "message")}
+            return Condition(type=kind, **facts)
+    return None
 
 
 def is_current(obj: Json) -> bool:
@@ -414,18 +407,12 @@ class Versions:
     @property
     def skew(self) -> int | None:
         """Minor versions between client and server; `None` when one is unknown or the majors differ."""
-        ours, theirs = _minor(self.client), _minor(self.server)
-        if ours is None or theirs is None or ours[0] != theirs[0]:
-            return None
-        return abs(ours[1] - theirs[1])
+        found = [re.match(r"v?(\d+)\.(\d+)", version) for version in (self.client, self.server)]
+        (major, minor), (its_major, its_minor) = (each.groups() if each else ("", "") for each in found)
+        return abs(int(minor) - int(its_minor)) if major and major == its_major else None
 
 
 def read_versions(answer: Json) -> Versions:
     return Versions(
         client=text_at(answer, "clientVersion", "gitVersion"), server=text_at(answer, "serverVersion", "gitVersion")
     )
-
-
-def _minor(version: str) -> tuple[int, int] | None:
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else None

@@ -151,12 +151,12 @@ ANSWERS: list[tuple[str, type[OpsError], tuple[str, ...]]] = [
     (f"{NO_PLUGIN}Could not automatically download and install resource plugin 'pulumi-resource-postgresql' at version "
      "v3.18.2, install the plugin using `pulumi plugin install resource postgresql v3.18.2`: error downloading "
      "provider postgresql to file: failed to download plugin: postgresql-3.18.2: failed all 5 attempts\n",
-     ToolFailed, ("postgresql v3.18.2, which app needs: failed all 5 attempts", f"{INSTALL} postgresql v3.18.2")),
+     ToolFailed, ("failed all 5 attempts", f"{INSTALL} postgresql v3.18.2")),
     (f"{NO_PLUGIN}no resource plugin 'pulumi-resource-postgresql' found in the workspace at version v3.18.2 or on your "
-     "$PATH\n", ToolFailed, ("postgresql v3.18.2", f"{INSTALL} postgresql v3.18.2, then")),
+     "$PATH\n", ToolFailed, ("postgresql v3.18.2", f"{INSTALL} postgresql v3.18.2,")),
     ("no resource plugin 'pulumi-resource-x-y' found in the workspace or on your $PATH",
-     ToolFailed, ("plugin x-y,", f"{INSTALL} x-y, then")),
-    ("plugin kubernetes 4.34.2 not installed", ToolFailed, ("kubernetes 4.34.2", f"{INSTALL} kubernetes 4.34.2, then")),
+     ToolFailed, ("plugin x-y,", f"{INSTALL} x-y,")),
+    ("plugin kubernetes 4.34.2 not installed", ToolFailed, ("kubernetes 4.34.2", f"{INSTALL} kubernetes 4.34.2,")),
     ('could not list stacks: performing HTTP request: Get "https://api.example.com/api/user/stacks?x=1": '
      "dial tcp 192.0.2.1:443: i/o timeout\n",
      ToolFailed, ("https://api.example.com did not answer", "dial tcp 192.0.2.1:443: i/o timeout", CHECK)),
