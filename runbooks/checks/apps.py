@@ -9,24 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runbooks.checks import cf_tunnel, inside, postgres, sql, tailscale
-from runbooks.checks.cluster import (
-    CONTROLLER_TAKES,
-    INGRESSES,
-    cluster_of,
-    endpoint_check,
-    make_check,
-    run_and_report,
-    secret_value,
-    stack_is_deployed,
-    workloads_check,
-)
+from runbooks.checks import cf_tunnel, cluster, inside, postgres, sql, tailscale
 from runbooks.checks.inside import ANSWERS, Inside, Page, simulated
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.states import has_stack
 from runbooks.tools.kubectl import Json, condition, dig, metadata, text_at
 from runbooks.tools.pulumi import type_of
 
@@ -126,22 +114,22 @@ def verify(session: Session, service: Service) -> list[Finding]:
     def jobs() -> Finding:
         resources = states.state_of(session, session.stack(service)).own_resources
         applied = any(type_of(resource.urn) == "kubernetes:batch/v1:Job" for resource in resources)
-        return jobs_are_complete(cluster_of(session).list("jobs.batch", namespace), namespace, applied=applied)
+        return jobs_are_complete(cluster.list_objects(session, "jobs.batch", namespace), namespace, applied=applied)
 
     def ingresses() -> Finding:
-        return ingresses_are_served(cluster_of(session).list(INGRESSES, namespace), namespace)
+        return ingresses_are_served(cluster.list_objects(session, cluster.INGRESSES, namespace), namespace)
 
     checks = [
-        stack_is_deployed(session, service),
-        workloads_check(session, service, required=True),
-        *([make_check(session, JOBS_COMPLETE, jobs, wait=CONTROLLER_TAKES)] if app.has_jobs else []),
-        *(endpoint_check(session, HAS_ENDPOINT, namespace, health.service) for health in app.health),
+        cluster.stack_is_deployed(session, service),
+        cluster.workloads_check(session, service, required=True),
+        *([cluster.make_check(session, JOBS_COMPLETE, jobs, wait=cluster.CONTROLLER_TAKES)] if app.has_jobs else []),
+        *(cluster.endpoint_check(session, HAS_ENDPOINT, namespace, health.service) for health in app.health),
         *own_sql(session, service, app),
         *(health_check(session, namespace, health) for health in app.health),
-        make_check(session, INGRESSES_SERVED, ingresses, wait=CONTROLLER_TAKES),
+        cluster.make_check(session, INGRESSES_SERVED, ingresses, wait=cluster.CONTROLLER_TAKES),
         *([tailscale.all_are_exposed(session, service)] if service.exposed else []),
     ]
-    findings = run_and_report(session, checks)
+    findings = cluster.run_and_report(session, checks)
     if any(finding.state is State.FAILED for finding in findings):
         return findings
     if service.exposed:
@@ -169,7 +157,7 @@ def health_check(session: Session, namespace: str, health: Health) -> Check:
     def judge() -> Finding:
         return inside.answers(ANSWERS, where, health.page, get, next_step=step)
 
-    return make_check(session, ANSWERS, judge, wait=CONTROLLER_TAKES)
+    return cluster.make_check(session, ANSWERS, judge, wait=cluster.CONTROLLER_TAKES)
 
 
 def jobs_are_complete(found: Sequence[Json], namespace: str, *, applied: bool) -> Finding:
@@ -224,37 +212,25 @@ def own_sql(session: Session, service: Service, app: App) -> list[Check]:
     if app.database is None:
         return []
     wanted, server = app.database, list[postgres.Outputs]()
-    ours = Check(name=postgres.LISTENER_IS_OURS, look=lambda: postgres.listener_is_ours(session, server[0].port))
 
     def answers() -> Finding:
         return answers_sql(session, service, wanted, server[0])
 
     return [
-        Check(name=SERVER_EXPORTED, look=lambda: server_is_exported(session, server)),
-        *([ours] if session.target.ephemeral else []),
-        make_check(session, OWN_SQL, answers, next_step=f"./inv repair.{service.name}", continue_on_failure=True),
+        Check(name=SERVER_EXPORTED, look=lambda: postgres.outputs_are_there(session, SERVER_EXPORTED, server)),
+        *postgres.listener_check(session, server),
+        cluster.make_check(
+            session, OWN_SQL, answers, next_step=f"./inv repair.{service.name}", continue_on_failure=True
+        ),
     ]
-
-
-def server_is_exported(session: Session, server: list[postgres.Outputs]) -> Finding:
-    """Put what a client needs into `server`. Secret outputs are registered with the masker and stay in memory."""
-    stack = session.stack(session.service("postgres"))
-    outputs = states.clear_state(session, stack).outputs if has_stack(session, stack) else {}
-    missing = postgres.missing_outputs(outputs)
-    if missing:
-        cause = "the Postgres stack that has the app's database was not deployed completely"
-        evidence = f"stack {stack.reference} has no output {', '.join(missing)}"
-        return failed(SERVER_EXPORTED, evidence, cause=cause, next_step="./inv verify.postgres")
-    server.append(postgres.read_outputs(outputs))
-    return passed(SERVER_EXPORTED, f"{server[0].name}:{server[0].port}")
 
 
 def answers_sql(session: Session, service: Service, wanted: OwnDatabase, server: postgres.Outputs) -> Finding:
     """In each of its databases the app's role can log in with the password its pods get, and can create tables."""
     name = f"{service.name}-database"
     step = f"./inv repair.{service.name}; kubectl -n {service.namespace} get secret {name}"
-    secret = cluster_of(session).find("secrets", name, service.namespace)
-    password = secret_value(secret or {}, wanted.password_key)
+    secret = cluster.find_object(session, "secrets", name, service.namespace)
+    password = cluster.secret_value(secret or {}, wanted.password_key)
     if not password:
         evidence = f"Secret {service.namespace}/{name} has no {wanted.password_key}" if secret else f"no Secret {name}"
         cause = "the stack did not create it, or it was deleted by hand"

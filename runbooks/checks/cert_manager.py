@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from runbooks.checks.cluster import (
-    cluster_of,
-    endpoint_check,
-    kinds_check,
-    make_check,
-    run_and_report,
-    stack_is_deployed,
-    workloads_check,
-)
+from runbooks.checks import cluster
 from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -45,25 +37,24 @@ NOT_READY = "cert-manager has not finished it, or cannot continue: its condition
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Check workloads, kinds, webhook, issuers and certificates."""
-    cluster = cluster_of(session)
     no_crds = "CRDs not found: create_crds is off, and nothing else brought them"
 
     def issuers() -> Finding:
-        return issuers_are_ready(cluster.list("clusterissuers.cert-manager.io"))
+        return issuers_are_ready(cluster.list_objects(session, "clusterissuers.cert-manager.io"))
 
     def certificates() -> Finding:
-        return certificates_are_valid(cluster.list("certificates.cert-manager.io"), datetime.now(UTC))
+        return certificates_are_valid(cluster.list_objects(session, "certificates.cert-manager.io"), datetime.now(UTC))
 
     checks = [
-        stack_is_deployed(session, service),
-        workloads_check(session, service, required=True),
-        kinds_check(session, KINDS_SERVED, service, API_GROUP, KINDS, cause=no_crds),
+        cluster.stack_is_deployed(session, service),
+        cluster.workloads_check(session, service, required=True),
+        cluster.kinds_check(session, KINDS_SERVED, service, API_GROUP, KINDS, cause=no_crds),
         # An issuer or certificate applied before the webhook answers is refused by the API server.
-        endpoint_check(session, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
-        make_check(session, ISSUERS_READY, issuers, wait=120.0, continue_on_failure=True),
-        make_check(session, CERTIFICATES_VALID, certificates, wait=60.0),
+        cluster.endpoint_check(session, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
+        cluster.make_check(session, ISSUERS_READY, issuers, wait=120.0, continue_on_failure=True),
+        cluster.make_check(session, CERTIFICATES_VALID, certificates, wait=60.0),
     ]
-    return run_and_report(session, checks)
+    return cluster.run_and_report(session, checks)
 
 
 def issuers_are_ready(found: Sequence[Json]) -> Finding:

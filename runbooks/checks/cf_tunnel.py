@@ -11,25 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from runbooks.checks import inside
-from runbooks.checks.cluster import (
-    CONTROLLER_TAKES,
-    INGRESSES,
-    Cluster,
-    class_check,
-    cluster_of,
-    deployment_check,
-    make_check,
-    network_of,
-    object_check,
-    report,
-    run_and_report,
-    secret_check,
-    stack_is_deployed,
-    untried,
-    verify_objects,
-    workloads_check,
-)
+from runbooks.checks import cluster, inside
 from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
 from runbooks.core.findings import Check, Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
@@ -105,15 +87,18 @@ def verify(session: Session, service: Service) -> list[Finding]:
     """Check login, controller, class, connectors and connections, then each public Ingress of the cluster."""
     login = "the stack did not create the Secret, or its config was empty"
     checks = [
-        stack_is_deployed(session, service),
-        secret_check(session, LOGIN_THERE, service, LOGIN_SECRET, LOGIN_KEYS, cause=login),
-        deployment_check(session, CONTROLLER_READY, service, name=CONTROLLER, cause=CANNOT_LOGIN),
-        class_check(session, CLASS_IS_SERVED, INGRESS_CLASS, INGRESS_CONTROLLER, cause=NO_CONTROLLER),
-        deployment_check(session, CONNECTORS_READY, service, name=CONNECTORS, cause=NOT_CONNECTED),
+        cluster.stack_is_deployed(session, service),
+        cluster.secret_check(session, LOGIN_THERE, service, LOGIN_SECRET, LOGIN_KEYS, cause=login),
+        cluster.deployment_check(session, CONTROLLER_READY, service, name=CONTROLLER, cause=CANNOT_LOGIN),
+        cluster.class_check(session, CLASS_IS_SERVED, INGRESS_CLASS, INGRESS_CONTROLLER, cause=NO_CONTROLLER),
+        cluster.deployment_check(session, CONNECTORS_READY, service, name=CONNECTORS, cause=NOT_CONNECTED),
         connections(session, service),
-        workloads_check(session, service),
+        cluster.workloads_check(session, service),
     ]
-    return run_and_report(session, checks) + verify_public(session)
+    findings = cluster.run_and_report(session, checks)
+    if not findings[0].ok:
+        return findings  # without the tunnel no Ingress is served, so none is waited for
+    return findings + verify_public(session)
 
 
 def connections(session: Session, service: Service) -> Check:
@@ -122,7 +107,7 @@ def connections(session: Session, service: Service) -> Check:
     if session.target.ephemeral:
         return simulated(CONNECTED, where)
     get = inside.get_inside(session.runner, session.kubectl, where)
-    return make_check(session, CONNECTED, lambda: holds_connections(where, get), wait=CONTROLLER_TAKES)
+    return cluster.make_check(session, CONNECTED, lambda: holds_connections(where, get), wait=cluster.CONTROLLER_TAKES)
 
 
 def holds_connections(where: Inside, get: Get) -> Finding:
@@ -149,12 +134,12 @@ def holds_connections(where: Inside, get: Get) -> Finding:
 def verify_public(session: Session, namespace: str = "") -> list[Finding]:
     """Check every public Ingress of a namespace, or of the cluster. Print one table, and each failed check in full."""
     try:
-        found = public_ingresses(cluster_of(session), namespace)
+        found = public_ingresses(session, namespace)
     except KubectlFailed as error:
-        return report(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
+        return cluster.report(session, [failed(PUBLIC_KNOWN, error.summary, next_step="kubectl get ingress -A")])
     if not found:
         return []
-    return verify_objects(
+    return cluster.verify_objects(
         session,
         "On the internet",
         ("object", "address"),
@@ -166,26 +151,28 @@ def verify_public(session: Session, namespace: str = "") -> list[Finding]:
     )
 
 
-def public_ingresses(cluster: Cluster, namespace: str = "") -> list[Public]:
+def public_ingresses(session: Session, namespace: str = "") -> list[Public]:
     """The Ingresses of the tunnel's class. Raises `KubectlFailed`."""
-    found = cluster.list(INGRESSES, namespace)
+    found = cluster.list_objects(session, cluster.INGRESSES, namespace)
     return [Public(obj=obj) for obj in found if text_at(obj, "spec", "ingressClassName") == INGRESS_CLASS]
 
 
 def public_checks(session: Session, item: Public) -> list[Check]:
     """The checks of an Ingress: the controller accepted it, routes it, and a client on the internet gets an answer."""
-    network, subject = network_of(session), metadata(item.obj)
+    network, subject = cluster.network_of(session), metadata(item.obj)
 
     def of_newest(check: str, judge: Callable[[Public], Finding], wait: float = 0.0) -> Check:
-        return object_check(session, check, (INGRESSES, *subject), lambda obj: judge(Public(obj=obj)), wait=wait)
+        return cluster.object_check(
+            session, check, (cluster.INGRESSES, *subject), lambda obj: judge(Public(obj=obj)), wait=wait
+        )
 
     def routed(public: Public) -> Finding:
-        services = cluster_of(session).list("services", subject[0])
+        services = cluster.list_objects(session, "services", subject[0])
         return is_routed(public, {metadata(obj)[1]: obj for obj in services})
 
-    checks = [of_newest(TAKEN_UP, is_taken_up, CONTROLLER_TAKES), of_newest(ROUTED, routed)]
+    checks = [of_newest(TAKEN_UP, is_taken_up, cluster.CONTROLLER_TAKES), of_newest(ROUTED, routed)]
     if network is None:
-        return [*checks, untried(PUBLIC_ANSWERS, NO_INTERNET)]
+        return [*checks, cluster.untried(PUBLIC_ANSWERS, NO_INTERNET)]
     fetch = network.fetch
 
     def answers() -> Finding:
@@ -194,7 +181,7 @@ def public_checks(session: Session, item: Public) -> list[Check]:
         found = [public_answers(url, fetch) for url in item.urls]
         return next((one for one in found if not one.ok), found[0])
 
-    return [*checks, make_check(session, PUBLIC_ANSWERS, answers, wait=CONTROLLER_TAKES)]
+    return [*checks, cluster.make_check(session, PUBLIC_ANSWERS, answers, wait=cluster.CONTROLLER_TAKES)]
 
 
 def rules_of(ingress: Json) -> Iterator[tuple[str, Json]]:

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runbooks.checks import inside
-from runbooks.checks.cluster import (
-    deployment_check,
-    endpoint_check,
-    make_check,
-    object_check,
-    run_and_report,
-    stack_is_deployed,
-    workloads_check,
-)
+from runbooks.checks import cluster, inside
 from runbooks.checks.inside import SELECTS, Get, Inside, simulated
 from runbooks.core.findings import Check, Finding, failed, passed
 from runbooks.stacks import states
@@ -54,15 +45,15 @@ def verify(session: Session, service: Service) -> list[Finding]:
 
     address = (KIND, service.namespace, INSTALLATION)
     checks = [
-        stack_is_deployed(session, service),
-        deployment_check(session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=cause),
-        object_check(session, COMPLETED, address, is_completed, wait=120.0),
-        endpoint_check(session, HAS_ENDPOINT, service.namespace, SERVICE),
-        workloads_check(session, service, required=True),
+        cluster.stack_is_deployed(session, service),
+        cluster.deployment_check(session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=cause),
+        cluster.object_check(session, COMPLETED, address, is_completed, wait=120.0),
+        cluster.endpoint_check(session, HAS_ENDPOINT, service.namespace, SERVICE),
+        cluster.workloads_check(session, service, required=True),
         Check(name=OUTPUTS_THERE, look=lambda: login_is_exported(session, service, exported)),
         query(session, exported),
     ]
-    return run_and_report(session, checks)
+    return cluster.run_and_report(session, checks)
 
 
 def is_completed(obj: Json) -> Finding:
@@ -103,7 +94,7 @@ def query(session: Session, exported: list[Login]) -> Check:
         headers = {"X-ClickHouse-User": login.user, "X-ClickHouse-Key": login.password}
         return selects(login.where, inside.get_inside(session.runner, session.kubectl, login.where, headers))
 
-    return make_check(session, SELECTS, judge, wait=30.0)
+    return cluster.make_check(session, SELECTS, judge, wait=30.0)
 
 
 def selects(where: Inside, get: Get) -> Finding:

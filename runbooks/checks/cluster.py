@@ -1,4 +1,4 @@
-"""Shared by the checks: checks that several services have, questions to the cluster, and the display of findings.
+"""Shared by the checks: checks that several services have, how checks are run and shown, questions to the cluster.
 
 A builder returns a `Check`, which asks the cluster anew each time it is tried. Objects are as `kubectl get -o json`
 gives them.
@@ -15,12 +15,11 @@ from typing import Protocol, TypeVar
 
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed, run_checks
 from runbooks.core.parallel import side_by_side
-from runbooks.core.runner import Runner
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack, is_deployed
 from runbooks.tools import kubectl, network
-from runbooks.tools.kubectl import Json, Kubectl, KubectlFailed, Trouble, condition, dig, is_current, metadata, text_at
+from runbooks.tools.kubectl import Json, KubectlFailed, Trouble, condition, dig, is_current, metadata, text_at
 from runbooks.tools.network import Network
 
 DEPLOYMENTS = "deployments.apps"
@@ -95,7 +94,7 @@ def object_check(
     step = next_step or f"kubectl {f'-n {namespace} ' if namespace else ''}describe {kind} {name}"
 
     def look() -> Finding:
-        obj = cluster_of(session).find(kind, name, namespace)
+        obj = find_object(session, kind, name, namespace)
         if obj is None:
             evidence = f"{kind} {namespace + '/' if namespace else ''}{name} not found"
             return failed(check, evidence, cause=absent, next_step=step, final=True)
@@ -129,9 +128,10 @@ def deployment_check(
     step += f"deploy/{name} --tail=20" if name else f"-l {labels} --tail=20"
 
     def judge() -> Finding:
-        cluster = cluster_of(session)
-        listed = [cluster.find(DEPLOYMENTS, name, namespace)] if name else cluster.list(DEPLOYMENTS, namespace, labels)
-        found = next(iter(listed), None)
+        if name:
+            found = find_object(session, DEPLOYMENTS, name, namespace)
+        else:
+            found = next(iter(list_objects(session, DEPLOYMENTS, namespace, labels)), None)
         if found is None:
             evidence = f"{DEPLOYMENTS} {namespace}/{name or labels} not found"
             return failed(check, evidence, cause=NOT_THERE, next_step=f"./inv deploy.{service.name}", final=True)
@@ -157,7 +157,7 @@ def workloads_check(session: Session, service: Service, *, required: bool = Fals
     step = f"kubectl -n {namespace} get pods,events"
 
     def judge() -> Finding:
-        found = cluster_of(session).list(WORKLOADS, namespace)
+        found = list_objects(session, WORKLOADS, namespace)
         if not found:
             nothing = f"namespace {namespace} holds no Deployment, StatefulSet or DaemonSet"
             if required:
@@ -171,11 +171,10 @@ def workloads_check(session: Session, service: Service, *, required: bool = Fals
         if behind:
             held: list[ContainerTrouble] = []
             with contextlib.suppress(KubectlFailed):  # the Pods are not needed to see what is not ready
-                held += filter(None, map(container_trouble, cluster_of(session).list("pods", namespace)))
+                held += filter(None, map(container_trouble, list_objects(session, "pods", namespace)))
             cause, look = "Pods that do not get ready: look at their events", step
             if held:
-                cause = CONTAINER_CAUSES.get(held[0].reason, cause)
-                look = held[0].next_step(namespace, step)
+                cause, look = CONTAINER_CAUSES.get(held[0].reason, cause), held[0].next_step
             evidence = "; ".join([*behind, *(each.evidence for each in held[:MOST_PODS])])
             return failed(WORKLOADS_READY, evidence, cause=cause, next_step=look)
         evidence = f"{len(found)} of {len(found)}: " + ", ".join(metadata(obj)[1] + remark_on(obj) for obj in found)
@@ -195,47 +194,38 @@ CONTAINER_CAUSES = {
 }
 """Reason → what it means, of the reasons that the kubelet and the scheduler give."""
 STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
-MOST_PODS = 3
+MOST_PODS, LONGEST_MESSAGE = 3, 160
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerTrouble:
-    """Why a Pod's container does not run."""
+    """Why a Pod's container does not run, and what shows more."""
 
-    pod: str
-    container: str
     reason: str
-    message: str
-
-    @property
-    def evidence(self) -> str:
-        where = f"{self.pod}/{self.container}" if self.container else self.pod
-        return f"{where}: {self.reason}" + (f" ({self.message[:LONGEST_MESSAGE]})" if self.message else "")
-
-    def next_step(self, namespace: str, otherwise: str) -> str:
-        if self.reason == "CrashLoopBackOff":
-            return f"kubectl -n {namespace} logs {self.pod} -c {self.container} --previous"
-        return f"kubectl -n {namespace} describe pod {self.pod}" if self.reason in CONTAINER_CAUSES else otherwise
-
-
-LONGEST_MESSAGE = 160
+    evidence: str
+    next_step: str
 
 
 def container_trouble(pod: Json) -> ContainerTrouble | None:
     """The first container that waits for more than its start, or why no node takes the Pod."""
-    name = metadata(pod)[1]
+    namespace, name = metadata(pod)
+    describe = f"kubectl -n {namespace} describe pod {name}"
     scheduled = condition(pod, "PodScheduled")
     if scheduled is not None and not scheduled.is_true:
-        return ContainerTrouble(pod=name, container="", reason=scheduled.reason, message=scheduled.message)
+        evidence = f"{name}: {scheduled.reason} ({scheduled.message[:LONGEST_MESSAGE]})"
+        return ContainerTrouble(reason=scheduled.reason, evidence=evidence, next_step=describe)
     for key in ("initContainerStatuses", "containerStatuses"):
         for status in dig(pod, "status", key) or ():
             reason = text_at(status, "state", "waiting", "reason")
-            if reason not in STARTING:
-                message = text_at(status, "lastState", "terminated", "message") or text_at(
-                    status, "state", "waiting", "message"
-                )
-                container = text_at(status, "name")
-                return ContainerTrouble(pod=name, container=container, reason=reason, message=message.strip())
+            if reason in STARTING:
+                continue
+            container = text_at(status, "name")
+            ended = text_at(status, "lastState", "terminated", "message")
+            message = (ended or text_at(status, "state", "waiting", "message")).strip()[:LONGEST_MESSAGE]
+            evidence = f"{name}/{container}: {reason}" + (f" ({message})" if message else "")
+            logs = f"kubectl -n {namespace} logs {name} -c {container} --previous"
+            step = logs if reason == "CrashLoopBackOff" else describe
+            return ContainerTrouble(reason=reason, evidence=evidence, next_step=step)
     return None
 
 
@@ -305,7 +295,7 @@ def endpoint_check(session: Session, check: str, namespace: str, service: str, *
         labels = f"kubernetes.io/service-name={service}"
         ready: list[str] = []
         waiting = 0
-        for found in cluster_of(session).list("endpointslices.discovery.k8s.io", namespace, labels):
+        for found in list_objects(session, "endpointslices.discovery.k8s.io", namespace, labels):
             port = dig(found, "ports", 0, "port")
             for endpoint in dig(found, "endpoints") or []:
                 addresses = [f"{address}:{port}" if port else str(address) for address in endpoint["addresses"]]
@@ -328,7 +318,7 @@ def kinds_check(
     """An operator's kinds are in the resource list of `/apis/<group>/<version>`."""
 
     def judge() -> Finding:
-        group = cluster_of(session).api_group(path)
+        group = kubectl.ask(session.runner, session.kubectl.raw(path))
         served = {text_at(entry, "name") for entry in dig(group, "resources") or []}
         missing = [plural for plural in plurals if plural not in served]
         if missing:
@@ -424,44 +414,31 @@ def verify_objects(
     return findings
 
 
-# --- questions ---------------------------------------------------------------------------------------------------
+# --- questions to the cluster; each raises `KubectlFailed` --------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Questions to the checked cluster. Each queries again, so a check can be repeated. Each raises `KubectlFailed`."""
-
-    runner: Runner
-    kubectl: Kubectl
-
-    def find(self, kind: str, name: str, namespace: str = "") -> Json | None:
-        """One object; `None` when it does not exist."""
-        command = self.kubectl.get(kind, name, namespace=namespace, confidential=kind == "secrets")
-        return kubectl.find(self.runner, command)
-
-    def list_if_known(self, kind: str) -> list[Json]:
-        """All objects of a kind in the cluster; none where the API server does not know the kind."""
-        try:
-            return self.list(kind)
-        except KubectlFailed as error:
-            if error.trouble is not Trouble.UNKNOWN_KIND:
-                raise
-            return []
-
-    def list(self, kind: str, namespace: str = "", labels: str = "") -> list[Json]:
-        """All objects of a kind in a namespace; in every namespace when that is empty."""
-        command = self.kubectl.get(
-            kind, namespace=namespace, everywhere=not namespace, labels=labels, confidential=kind == "secrets"
-        )
-        return kubectl.items(kubectl.ask(self.runner, command))
-
-    def api_group(self, path: str) -> Json:
-        """The resource list of `/apis/<group>/<version>`."""
-        return kubectl.ask(self.runner, self.kubectl.raw(path))
+def find_object(session: Session, kind: str, name: str, namespace: str = "") -> Json | None:
+    """One object; `None` when it does not exist."""
+    command = session.kubectl.get(kind, name, namespace=namespace, confidential=kind == "secrets")
+    return kubectl.find(session.runner, command)
 
 
-def cluster_of(session: Session) -> Cluster:
-    return Cluster(runner=session.runner, kubectl=session.kubectl)
+def list_objects(session: Session, kind: str, namespace: str = "", labels: str = "") -> list[Json]:
+    """All objects of a kind in a namespace; in every namespace when that is empty."""
+    command = session.kubectl.get(
+        kind, namespace=namespace, everywhere=not namespace, labels=labels, confidential=kind == "secrets"
+    )
+    return kubectl.items(kubectl.ask(session.runner, command))
+
+
+def list_if_known(session: Session, kind: str) -> list[Json]:
+    """All objects of a kind in the cluster; none where the API server does not know the kind."""
+    try:
+        return list_objects(session, kind)
+    except KubectlFailed as error:
+        if error.trouble is not Trouble.UNKNOWN_KIND:
+            raise
+        return []
 
 
 def network_of(session: Session) -> Network | None:

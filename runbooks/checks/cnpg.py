@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from runbooks.checks.cluster import (
-    deployment_check,
-    endpoint_check,
-    kinds_check,
-    run_and_report,
-    workloads_check,
-)
+from runbooks.checks import cluster
 from runbooks.core.findings import Check, Finding
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.states import in_its_namespace
 
 OPERATOR_LABELS = "app.kubernetes.io/name=cloudnative-pg"
 API_GROUP = "/apis/postgresql.cnpg.io/v1"
@@ -29,15 +22,14 @@ NOT_READY = "its Pod does not start or does not get ready: look at its events"
 def verify(session: Session, service: Service) -> list[Finding]:
     """Check Deployment, kinds, webhook, and all other workloads of the namespace."""
     checks = [
-        operator_is_ready(session),
-        kinds_check(session, KINDS_SERVED, service, API_GROUP, KINDS, cause=NOT_APPLIED),
+        operator_is_ready(session, service),
+        cluster.kinds_check(session, KINDS_SERVED, service, API_GROUP, KINDS, cause=NOT_APPLIED),
         # A Cluster applied before the webhook answers is refused by the API server.
-        endpoint_check(session, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
-        workloads_check(session, service),
+        cluster.endpoint_check(session, WEBHOOK_ANSWERS, service.namespace, WEBHOOK_SERVICE),
+        cluster.workloads_check(session, service),
     ]
-    return run_and_report(session, checks)
+    return cluster.run_and_report(session, checks)
 
 
-def operator_is_ready(session: Session) -> Check:
-    owner = in_its_namespace(session, session.service("cnpg"))
-    return deployment_check(session, OPERATOR_READY, owner, labels=OPERATOR_LABELS, cause=NOT_READY)
+def operator_is_ready(session: Session, service: Service) -> Check:
+    return cluster.deployment_check(session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=NOT_READY)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runbooks.checks.cluster import NO_ENDPOINTS, untried
+from runbooks.checks import cluster
 from runbooks.core.findings import Check, Finding, failed, passed
 from runbooks.core.runner import Runner
 from runbooks.tools import network
@@ -109,7 +109,7 @@ def fetch(check: str, where: Inside, path: str, get: Get, *, next_step: str) -> 
         return answer
     message = text_at(refusal, "message")
     cause = {403: FORBIDDEN, 404: NO_SERVICE}.get(
-        answer.status, NO_ENDPOINTS if "no endpoints" in message else UNREACHABLE
+        answer.status, cluster.NO_ENDPOINTS if "no endpoints" in message else UNREACHABLE
     )
     return failed(check, f"{evidence}: the API server answers: {message}", cause=cause, next_step=next_step)
 
@@ -145,4 +145,4 @@ def judge_answer(check: str, url: str, answer: Answer, marker: str, *, next_step
 
 def simulated(check: str, where: Inside) -> Check:
     """A check that the lab cannot try: its Pods have no containers."""
-    return untried(check, f"simulated pod ({where})")
+    return cluster.untried(check, f"simulated pod ({where})")

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cnpg, inside, postgres, tailscale
-from runbooks.checks.cluster import Cluster, cluster_of
+from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cluster, cnpg, inside, postgres, tailscale
 from runbooks.core.errors import Refused, VerificationFailed
 from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
 from runbooks.core.parallel import SIDE_BY_SIDE, work_in_order
@@ -119,7 +118,7 @@ CONTROLLED_KINDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def controlled_by(service: str, cluster: Cluster) -> list[str]:
+def controlled_by(session: Session, service: str) -> list[str]:
     """`namespace/name` of every object in the cluster that needs the service's controller.
 
     Objects on the tailnet have a finalizer of the Tailscale operator, public Ingresses one of the tunnel's controller.
@@ -127,11 +126,11 @@ def controlled_by(service: str, cluster: Cluster) -> list[str]:
     certificate is not renewed without cert-manager. Raises `KubectlFailed`.
     """
     if service == "tailscale":
-        return [item.subject for item in tailscale.exposures(cluster)]
+        return [item.subject for item in tailscale.exposures(session)]
     if service == "cf-tunnel":
-        return [item.subject for item in cf_tunnel.public_ingresses(cluster)]
+        return [item.subject for item in cf_tunnel.public_ingresses(session)]
     kinds = CONTROLLED_KINDS.get(service, ())
-    return ["/".join(metadata(item)) for kind in kinds for item in cluster.list_if_known(kind)]
+    return ["/".join(metadata(item)) for kind in kinds for item in cluster.list_if_known(session, kind)]
 
 
 def refuse_while_needed(session: Session, service: Service) -> None:
@@ -152,7 +151,7 @@ def refuse_while_needed(session: Session, service: Service) -> None:
 
 def refuse_while_controlling(session: Session, service: Service) -> None:
     """Raise `Refused` while the cluster holds objects, of any owner, that only this service's controller cleans up."""
-    standing = controlled_by(service.name, cluster_of(session))
+    standing = controlled_by(session, service.name)
     if standing:
         raise Refused(
             f"{len(standing)} objects in the cluster still need the controller of {service.name}: "

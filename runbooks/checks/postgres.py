@@ -1,24 +1,19 @@
 """Does the shared Postgres answer SQL to a client that knows only the stack's outputs?
 
-In the lab the password is sent only to the lab's own server: `listener_is_ours` checks that in /proc first.
+In the lab the password is sent only to the lab's own server: `listener_is_ours` checks that first.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from runbooks.checks import cnpg, sql, tailscale
-from runbooks.checks.cluster import endpoint_check, make_check, object_check, report, run_and_report, secret_check
-from runbooks.core.findings import Check, Finding, failed, not_tried, passed
+from runbooks.checks import cluster, cnpg, sql, tailscale
+from runbooks.core.findings import Check, Finding, failed, passed
 from runbooks.stacks import states
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.states import has_stack
 from runbooks.tools import network
 from runbooks.tools.kubectl import Json, annotations_of, condition, dig, is_current, metadata, text_at
 
@@ -53,88 +48,68 @@ _PHASE_CAUSES = {
 class Outputs:
     """What a client gets from the stack."""
 
-    namespace: str
     name: str
-    """`ts_hostname`, else `host`: what a client on the tailnet uses."""
+    """`ts_hostname`: what a client on the tailnet uses."""
     port: int
     user: str = field(repr=False)
     password: str = field(repr=False)
 
 
 def verify(session: Session, service: Service) -> list[Finding]:
-    """Check operator, cluster, Secret, endpoints, exposure, connection and SQL."""
-    exported: list[Outputs] = []
-    before = [
-        cnpg.operator_is_ready(session),
-        Check(name=OUTPUTS_THERE, look=lambda: outputs_are_there(session, service, exported)),
-    ]
-    findings = run_and_report(session, before)
-    if exported:
-        return findings + run_and_report(session, checks_of_cluster(session, service, exported[0]))
-    names = (CLUSTER_READY, SECRET_THERE, RW_HAS_ENDPOINTS, SERVICE_EXPOSED, EXPORTED_CONNECTS, SQL_ANSWERS)
-    return findings + report(session, [not_tried(name, f"needs: {findings[-1].check}") for name in names])
+    """Check operator, cluster, Secret, endpoints, exposure, connection and SQL.
 
-
-def checks_of_cluster(session: Session, service: Service, exported: Outputs) -> list[Check]:
-    """The checks from the Cluster object to SQL. They use the exported name instead of the device's, as clients do."""
-    namespace = exported.namespace
+    The connection uses the exported name instead of the device's, as clients do.
+    """
+    exported, namespace = list[Outputs](), service.namespace
     no_superuser = "superuser access is off (the operator then deletes the Secret), or the stack did not create it"
     no_primary = "Postgres auth and connection errors: no primary is ready behind the Service"
-    subject = {"namespace": namespace, "name": EXPOSED_SERVICE}
-    exposure = tailscale.exposure_checks(
-        session, tailscale.Exposure(obj={"kind": "Service", "metadata": subject}), name=exported.name
-    )
-    connects = make_check(
-        session, EXPORTED_CONNECTS, lambda: exported_connects(session, exported), wait=tailscale.NETWORK_TAKES
-    )
-    ours = Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, exported.port))
-    return [
-        object_check(session, CLUSTER_READY, (CLUSTER_KIND, namespace, CLUSTER), cluster_is_ready, wait=120.0),
-        secret_check(session, SECRET_THERE, service, SUPERUSER_SECRET, ("username", "password"), cause=no_superuser),
-        endpoint_check(session, RW_HAS_ENDPOINTS, namespace, RW_SERVICE, cause=no_primary),
-        object_check(
-            session,
-            SERVICE_EXPOSED,
-            ("services", namespace, EXPOSED_SERVICE),
-            is_exposed,
-            next_step="./inv repair.postgres",
+    # Its first check reads the object.
+    unread = tailscale.Exposure(obj={"kind": "Service", "metadata": {"namespace": namespace, "name": EXPOSED_SERVICE}})
+    exposure = tailscale.exposure_checks(session, unread, name=lambda: exported[0].name)
+    address = ("services", namespace, EXPOSED_SERVICE)
+    connect_takes = tailscale.NETWORK_TAKES
+    checks = [
+        cnpg.operator_is_ready(session, states.in_its_namespace(session, session.service("cnpg"))),
+        Check(name=OUTPUTS_THERE, look=lambda: outputs_are_there(session, OUTPUTS_THERE, exported)),
+        cluster.object_check(session, CLUSTER_READY, (CLUSTER_KIND, namespace, CLUSTER), cluster_is_ready, wait=120.0),
+        cluster.secret_check(
+            session, SECRET_THERE, service, SUPERUSER_SECRET, ("username", "password"), cause=no_superuser
         ),
-        tailscale.operator_is_available(session),
+        cluster.endpoint_check(session, RW_HAS_ENDPOINTS, namespace, RW_SERVICE, cause=no_primary),
+        cluster.object_check(session, SERVICE_EXPOSED, address, is_exposed, next_step="./inv repair.postgres"),
+        tailscale.operator_is_available(session, tailscale.operator_of(session)),
         # `EXPORTED_CONNECTS` replaces the last exposure check, as the lab can try it too.
         *(check for check in exposure if check.name != tailscale.PORT_CONNECTS),
-        connects,
-        *([ours] if session.target.ephemeral else []),
-        make_check(session, SQL_ANSWERS, lambda: answers_sql(exported), wait=10.0),
+        cluster.make_check(
+            session, EXPORTED_CONNECTS, lambda: exported_connects(session, exported[0]), wait=connect_takes
+        ),
+        *listener_check(session, exported),
+        cluster.make_check(session, SQL_ANSWERS, lambda: answers_sql(exported[0]), wait=10.0),
     ]
+    return cluster.run_and_report(session, checks)
 
 
-def outputs_are_there(session: Session, service: Service, exported: list[Outputs]) -> Finding:
-    """Put the outputs into `exported`. Secret outputs are registered with the masker first and stay in memory."""
-    step = f"./inv deploy.{service.name}"
-    stack = session.stack(service)
-    if not has_stack(session, stack):
-        return failed(OUTPUTS_THERE, "there is no such stack yet", cause="not deployed here", next_step=step)
-    outputs = states.clear_state(session, stack).outputs
-    missing = missing_outputs(outputs)
+def outputs_are_there(session: Session, check: str, exported: list[Outputs]) -> Finding:
+    """Put the outputs of the Postgres stack into `exported`.
+
+    Secret outputs are registered with the masker first and stay in memory.
+    """
+    stack = session.stack(session.service("postgres"))
+    is_there = states.has_stack(session, stack)
+    outputs = states.clear_state(session, stack).outputs if is_there else {}
+    missing = [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
     if missing:
-        cause = "the stack's deployment did not finish"
-        return failed(OUTPUTS_THERE, f"no output {', '.join(missing)}", cause=cause, next_step=step)
-    exported.append(read_outputs(outputs))
-    return passed(OUTPUTS_THERE, f"{exported[0].name}:{exported[0].port}, namespace {exported[0].namespace}")
-
-
-def missing_outputs(outputs: Mapping[str, Any]) -> list[str]:
-    return [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
-
-
-def read_outputs(outputs: Mapping[str, Any]) -> Outputs:
-    return Outputs(
-        namespace=str(outputs["k8s_namespace"]),
-        name=str(outputs.get("ts_hostname") or outputs["host"]),
+        evidence = f"stack {stack.reference} has no output {', '.join(missing)}"
+        cause = "the stack's deployment did not finish" if is_there else "it is not deployed here"
+        return failed(check, evidence, cause=cause, next_step="./inv deploy.postgres")
+    found = Outputs(
+        name=str(outputs["ts_hostname"]),
         port=int(outputs["port"]),
         user=str(outputs["username"]),
         password=str(outputs["password"]),
     )
+    exported.append(found)
+    return passed(check, f"{found.name}:{found.port}, namespace {outputs['k8s_namespace']}")
 
 
 def cluster_is_ready(obj: Json) -> Finding:
@@ -206,9 +181,6 @@ def answers_sql(exported: Outputs) -> Finding:
 
 # --- who listens on a port of this machine -----------------------------------------------------------------------
 
-LISTENING = "0A"
-"""TCP_LISTEN in /proc/net/tcp."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
@@ -225,58 +197,36 @@ class ListenerUnknown(Exception):
     """This system, or this user's rights, do not allow seeing which process listens."""
 
 
-def listeners(port: int, proc: Path = Path("/proc")) -> list[Listener]:
-    """Every process that listens on TCP `port`, IPv4 or IPv6, on any address; empty when none does.
+def listeners(port: int) -> list[Listener]:
+    """The processes that listen on TCP `port`, on any address. Raises `ListenerUnknown`, e.g. for another user's."""
+    import psutil  # comes with the lab, whose server alone is looked up
 
-    Raises `ListenerUnknown` where there is no /proc, or when the port is held by a process of another user.
-    """
-    if not (proc / "net" / "tcp").exists():
-        raise ListenerUnknown("this system has no /proc to look the listener up in")
-    inodes = set(_inodes(port, proc))
-    if not inodes:
-        return []
-    found = [listener for process in proc.glob("[0-9]*") if (listener := _holder(process, inodes))]
-    if not found:
+    try:
+        held = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    except psutil.AccessDenied:
+        raise ListenerUnknown("this system does not show which process listens") from None
+    pids = {each.pid for each in held if each.laddr and each.laddr.port == port}
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid or 0)
+            found.append(Listener(pid=process.pid, program=process.exe(), folder=Path(process.cwd())))
+    if pids and (None in pids or not found):
         raise ListenerUnknown(f"port {port} is held by a process of another user")
     return found
-
-
-def _inodes(port: int, proc: Path) -> Iterator[str]:
-    for table in ("tcp", "tcp6"):
-        path = proc / "net" / table
-        if not path.exists():
-            continue
-        for line in path.read_text(encoding="ascii").splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
-
-
-def _holder(process: Path, inodes: set[str]) -> Listener | None:
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    with contextlib.suppress(OSError):
-        if wanted.isdisjoint(_open_files(process)):
-            return None
-        return Listener(
-            pid=int(process.name),
-            program=str((process / "exe").readlink()),
-            folder=(process / "cwd").readlink(),
-        )
-    return None
-
-
-def _open_files(process: Path) -> Iterator[str]:
-    """The files that the process has open, as plain strings: there are thousands, and `Path` objects would be slow."""
-    folder = str(process / "fd")
-    for descriptor in os.listdir(folder):  # noqa: PTH208
-        with contextlib.suppress(OSError):
-            yield os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115
 
 
 def all_within(found: list[Listener], folder: Path) -> bool:
     """Whether every listener works inside `folder`, links resolved. False without any listener."""
     home = folder.resolve()
     return bool(found) and all(listener.folder.is_relative_to(home) for listener in found)
+
+
+def listener_check(session: Session, server: list[Outputs]) -> list[Check]:
+    """In the lab, the check that the server is the lab's own. An earlier check has put it into `server`."""
+    if not session.target.ephemeral:
+        return []
+    return [Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, server[0].port))]
 
 
 def listener_is_ours(session: Session, port: int) -> Finding:

@@ -1,9 +1,10 @@
 """Is the Tailscale operator healthy, and is everything on the tailnet really reachable?
 
-`verify` looks at the operator, then `verify_exposures` takes each object in the order a connection takes: the name its
-stack exports, proxy, device, peer, name, port, HTTP. The condition `TailscaleProxyReady` turns True before the device
-has joined, so it proves nothing alone. Facts from the Tailscale operator's sources (cmd/k8s-operator: svc.go,
-ingress.go, sts.go) and its chart 1.102.3; objects are as `kubectl get -o json` and `tailscale status --json` give them.
+`verify` looks at the operator, then `verify_exposures` reads every object on the tailnet and judges each in the order a
+connection takes: the name its stack exports, proxy, device, peer, name, port, HTTP. The condition `TailscaleProxyReady`
+turns True before the device has joined, so it proves nothing alone. Facts from the Tailscale operator's sources
+(cmd/k8s-operator: svc.go, ingress.go, sts.go) and its chart 1.102.3; objects are as `kubectl get -o json` and
+`tailscale status --json` give them.
 """
 
 from __future__ import annotations
@@ -11,38 +12,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
-from runbooks.checks.cluster import (
-    DEPLOYMENTS,
-    INGRESSES,
-    Cluster,
-    class_check,
-    cluster_of,
-    deployment_check,
-    make_check,
-    network_of,
-    object_check,
-    report,
-    run_and_report,
-    secret_check,
-    secret_value,
-    untried,
-    verify_objects,
-    workloads_check,
-)
+from runbooks.checks import cluster
 from runbooks.checks.inside import Page
 from runbooks.core.errors import OpsError
-from runbooks.core.findings import Check, Finding, failed, not_tried, passed
+from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import exports_of, in_its_namespace
-from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
+from runbooks.tools.kubectl import Json, KubectlFailed, Trouble, annotations_of, condition, dig, metadata, text_at
 from runbooks.tools.network import Network
 
-OWNER = "tailscale"
-"""The service whose operator it is."""
 OPERATOR_DEPLOYMENT = "operator"
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
 PROXY_VARIABLE = "APISERVER_PROXY"
@@ -109,19 +90,25 @@ def verify(session: Session, service: Service) -> list[Finding]:
     """Check the operator, then run the same checks on each exposed object and show them in one table."""
     login = "the stack did not create the Secret, or its config was empty"
     checks = [
-        operator_is_available(session),
-        secret_check(session, OAUTH_IS_THERE, service, OAUTH_SECRET, ("client_id", "client_secret"), cause=login),
-        class_check(session, CLASS_IS_SERVED, INGRESS_CLASS, INGRESS_CONTROLLER, cause=NO_CONTROLLER),
+        operator_is_available(session, service),
+        cluster.secret_check(
+            session, OAUTH_IS_THERE, service, OAUTH_SECRET, ("client_id", "client_secret"), cause=login
+        ),
+        cluster.class_check(session, CLASS_IS_SERVED, INGRESS_CLASS, INGRESS_CONTROLLER, cause=NO_CONTROLLER),
         api_server_is_as_set(session, service),
-        workloads_check(session, service),
+        cluster.workloads_check(session, service),
     ]
-    return run_and_report(session, checks) + verify_exposures(session)
+    return cluster.run_and_report(session, checks) + verify_exposures(session)
 
 
-def operator_is_available(session: Session) -> Check:
+def operator_is_available(session: Session, service: Service) -> Check:
     """The Deployment is available. The operator exits when it cannot log in; only a joined device proves the login."""
-    owner = in_its_namespace(session, session.service(OWNER))
-    return deployment_check(session, OPERATOR_AVAILABLE, owner, name=OPERATOR_DEPLOYMENT, cause=CANNOT_LOGIN)
+    return cluster.deployment_check(session, OPERATOR_AVAILABLE, service, name=OPERATOR_DEPLOYMENT, cause=CANNOT_LOGIN)
+
+
+def operator_of(session: Session) -> Service:
+    """The service whose operator it is, in its namespace."""
+    return in_its_namespace(session, session.service("tailscale"))
 
 
 def api_server_is_as_set(session: Session, service: Service) -> Check:
@@ -134,7 +121,7 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
             return not_tried(API_AS_SET, error.summary, next_step=error.next_step, deciding=False)
         if wanted is None:
             return not_tried(API_AS_SET, "its stack does not export how it was set", deciding=False)
-        operator = cluster_of(session).find(DEPLOYMENTS, OPERATOR_DEPLOYMENT, service.namespace)
+        operator = cluster.find_object(session, cluster.DEPLOYMENTS, OPERATOR_DEPLOYMENT, service.namespace)
         containers = dig(operator or {}, "spec", "template", "spec", "containers") or []
         entries = [entry for container in containers for entry in container.get("env") or []]
         # The operator reads an unset variable as `false`.
@@ -146,7 +133,7 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
         guarded = "" if found == "false" else "; who may use it is up to the tailnet's ACLs"
         return passed(API_AS_SET, f"tailscale:api_server_proxy_mode is {found}{guarded}")
 
-    return make_check(session, API_AS_SET, judge, continue_on_failure=True)
+    return cluster.make_check(session, API_AS_SET, judge, continue_on_failure=True)
 
 
 # --- each object on the tailnet ----------------------------------------------------------------------------------
@@ -155,13 +142,15 @@ def api_server_is_as_set(session: Session, service: Service) -> Check:
 def verify_exposures(session: Session, namespace: str = "", page: Page | None = None) -> list[Finding]:
     """Check every object on the tailnet, of the cluster or of a namespace. `page`: what only the right app answers."""
     try:
-        found = exposures(cluster_of(session), namespace)
+        found = exposures(session, namespace)
+        secrets = cluster.list_objects(session, "secrets", operator_of(session).namespace, MANAGED) if found else []
     except KubectlFailed as error:
-        return report(session, [failed(EXPOSURES_KNOWN, error.summary, next_step="kubectl get svc,ingress -A")])
+        return cluster.report(session, [failed(EXPOSURES_KNOWN, error.summary, next_step="kubectl get svc,ingress -A")])
+    found = [replace(item, device=device_of(item, secrets)) for item in found]
     if not found:
         nothing = f"nothing in {namespace or 'the cluster'} is exposed to the tailnet"
-        return report(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
-    return verify_objects(
+        return cluster.report(session, [not_tried(EXPOSURES_KNOWN, nothing, deciding=False)])
+    return cluster.verify_objects(
         session,
         "On the tailnet",
         ("object", "tailnet name"),
@@ -173,15 +162,17 @@ def verify_exposures(session: Session, namespace: str = "", page: Page | None = 
     )
 
 
-def exposures(cluster: Cluster, namespace: str = "") -> list[Exposure]:
+def exposures(session: Session, namespace: str = "") -> list[Exposure]:
     """The objects that the operator serves: Services, Ingresses of its class, its own kinds. Raises `KubectlFailed`.
 
     The operator does not read the legacy annotation `kubernetes.io/ingress.class`.
     """
-    services = [obj for obj in cluster.list("services", namespace) if is_exposed_service(obj) or egress_target(obj)]
-    ingresses = [obj for obj in cluster.list(INGRESSES, namespace) if is_exposed_ingress(obj)]
+    listed = cluster.list_objects(session, "services", namespace)
+    services = [obj for obj in listed if is_exposed_service(obj) or egress_target(obj)]
+    ingresses = [obj for obj in cluster.list_objects(session, cluster.INGRESSES, namespace) if is_exposed_ingress(obj)]
     # The operator's own kinds have no namespace, so they show up only when the whole cluster is checked.
-    own = [] if namespace else [obj for kind in CUSTOM_KINDS.values() for obj in cluster.list_if_known(kind.resource)]
+    kinds = [] if namespace else CUSTOM_KINDS.values()
+    own = [obj for kind in kinds for obj in cluster.list_if_known(session, kind.resource)]
     return [Exposure(obj=obj) for obj in (*services, *ingresses, *own)]
 
 
@@ -220,7 +211,7 @@ class Kind:
 # Source of the conditions: operator 1.102, svc-for-pg.go, egress-services-readiness.go, k8s-operator/apis/v1alpha1.
 SERVICE = Kind("svc", "services", PROXY_READY, "TailscaleIngressSvcConfigured")
 EGRESS = Kind("egress", "services", PROXY_READY, "TailscaleEgressSvcReady")
-INGRESS = Kind("ingress", INGRESSES)
+INGRESS = Kind("ingress", cluster.INGRESSES)
 CUSTOM_KINDS = {
     "Connector": Kind("connector", "connectors.tailscale.com", "ConnectorReady"),
     "ProxyGroup": Kind("proxygroup", "proxygroups.tailscale.com", "ProxyGroupReady"),
@@ -228,10 +219,30 @@ CUSTOM_KINDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Device:
+    """What the operator recorded about a proxy's device."""
+
+    fqdn: str = ""
+    """Without the trailing dot; empty until it joined."""
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.fqdn.partition(".")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exposure:
     """One object that the operator puts on the tailnet or, for egress, connects to it."""
 
     obj: Json
+    device: Device | None = None
+    """Its proxy's device, once the operator recorded one."""
+
+    @property
+    def joined(self) -> Device:
+        """Its device, for the checks after `device_has_name`."""
+        return self.device or Device()
 
     @property
     def kind(self) -> Kind:
@@ -243,6 +254,11 @@ class Exposure:
     def subject(self) -> str:
         namespace, name = metadata(self.obj)
         return f"{namespace or self.kind.word}/{name}"
+
+    @property
+    def entry(self) -> str:
+        """The object as `exposed=` of `services.py` names it."""
+        return f"{self.kind.word}/{metadata(self.obj)[1]}"
 
     @property
     def hostname(self) -> str:
@@ -264,10 +280,14 @@ class Exposure:
         return tuple(entry["port"] for entry in entries if entry.get("protocol", "TCP") == "TCP")
 
     @property
-    def labels(self) -> str:
-        """The selector of its state Secret in the operator's namespace: the Secret's name cannot be predicted."""
+    def labels(self) -> dict[str, str]:
+        """The labels of its state Secret in the operator's namespace: the Secret's name cannot be predicted."""
         namespace, name = metadata(self.obj)
-        return f"{MANAGED},{PARENT}={name},{PARENT}-ns={namespace},{PARENT}-type={self.kind.word}"
+        return {PARENT: name, f"{PARENT}-ns": namespace, f"{PARENT}-type": self.kind.word}
+
+    @property
+    def selector(self) -> str:
+        return ",".join([MANAGED, *(f"{label}={value}" for label, value in self.labels.items())])
 
     @property
     def is_in_group(self) -> bool:
@@ -282,87 +302,115 @@ class Exposure:
         return f"kubectl {where}describe {self.kind.resource.partition('.')[0]} {name}"
 
 
-def all_are_exposed(session: Session, service: Service) -> Check:
-    """The cluster agrees with `exposed=` of `services.py`; otherwise a missing exposure would go unnoticed."""
+def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
+    """The device that the operator recorded in its state Secrets, preferably one that joined. `None`: none yet.
 
-    def judge() -> Finding:
-        found = exposures(cluster_of(session), service.namespace)
-        missing = sorted(set(service.exposed) - {f"{item.kind.word}/{metadata(item.obj)[1]}" for item in found})
-        if missing:
-            cause = "annotations or ingressClassName are not what the operator looks for, or the object does not exist"
-            step = f"kubectl -n {service.namespace} get svc,ingress"
-            return failed(ALL_EXPOSED, f"not exposed: {', '.join(missing)}", cause=cause, next_step=step)
-        return passed(ALL_EXPOSED, ", ".join(sorted(service.exposed)))
+    A ProxyGroup keeps no such Secret, so its device is read from the object's status.
+    """
+    devices = [
+        Device(fqdn=cluster.secret_value(secret, "device_fqdn").rstrip("."), addresses=_addresses(secret))
+        for secret in secrets
+        if item.labels.items() <= (dig(secret, "metadata", "labels") or {}).items()
+    ]
+    if devices:
+        return next((device for device in devices if device.fqdn), devices[0])
+    if item.is_in_group and (hostname := address_of(item, "hostname")):
+        address = address_of(item, "ip")
+        return Device(fqdn=hostname.rstrip("."), addresses=(address,) if address else ())
+    return None
 
-    return make_check(session, ALL_EXPOSED, judge)
+
+def _addresses(secret: Json) -> tuple[str, ...]:
+    try:
+        found = json.loads(cluster.secret_value(secret, "device_ips") or "[]")
+    except ValueError:
+        return ()
+    return tuple(str(address) for address in found) if isinstance(found, list) else ()
 
 
-def exposure_checks(session: Session, item: Exposure, page: Page | None = None, name: str = "") -> list[Check]:
-    """The checks from the exported name to HTTP. `name`: what clients use, if it is not the device's full name."""
-    network = network_of(session)
+def address_of(item: Exposure, kind: str) -> str:
+    """The `hostname` or `ip` in its status; empty if it has none."""
+    return text_at(item.obj, "status", "loadBalancer", "ingress", 0, kind)
 
-    def of_newest(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
-        address = (item.kind.resource, *metadata(item.obj))
-        return object_check(session, check, address, lambda obj: judge(Exposure(obj=obj)), wait=wait)
 
-    checks = [of_newest(PROXY_IS_READY, proxy_is_ready, PROXY_TAKES)]
+def exposure_checks(
+    session: Session, item: Exposure, page: Page | None = None, name: Callable[[], str] | None = None
+) -> list[Check]:
+    """The checks from the exported name to HTTP. `name`: what clients use, if it is not the device's full name.
+
+    Those in the cluster judge the object as it was read last; if that fails, they read it again and judge it anew.
+    """
+    network, service = cluster.network_of(session), exporter_of(session, item)
+    seen = [item]
+
+    def in_cluster(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
+        def look() -> Finding:
+            found = judge(seen[-1])
+            if found.state is not State.FAILED:
+                return found
+            seen.append(read_again(session, item))
+            return judge(seen[-1])
+
+        return cluster.make_check(session, check, look, wait=wait)
+
+    checks = [in_cluster(PROXY_IS_READY, proxy_is_ready, PROXY_TAKES)]
+    if service:
+        checks.insert(0, in_cluster(NAME_AS_EXPORTED, lambda now: asks_for_exported_name(session, now, service)))
     # Only exposed Services and Ingresses have a name that clients connect to.
     if item.kind not in (SERVICE, INGRESS):
         return checks
-    # Filled by the check of the device, which runs before the checks that connect to it.
-    joined: list[Device] = []
-
-    def device(newest: Exposure) -> Finding:
-        operator = in_its_namespace(session, session.service(OWNER))
-        found = device_of(newest, cluster_of(session).list("secrets", operator.namespace, newest.labels))
-        joined[:] = [found] if found else []
-        return device_has_name(newest, found)
-
-    if name_judge := exported_name_judge(session, item):
-        checks.insert(0, of_newest(NAME_AS_EXPORTED, name_judge))
-    checks.append(of_newest(DEVICE_HAS_NAME, device, PROXY_TAKES))
+    checks.append(in_cluster(DEVICE_HAS_NAME, device_has_name, PROXY_TAKES))
     reach = [DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, *([HTTP_ANSWERS] if item.kind is INGRESS else [])]
     if network is None:
-        return checks + [untried(check) for check in reach]
-    judges: dict[str, Callable[[], Finding]] = {
-        DEVICE_IS_PEER: lambda: device_is_peer(joined[0], network),
-        NAME_RESOLVES: lambda: name_resolves(name or joined[0].fqdn, joined[0], network),
-        PORT_CONNECTS: lambda: port_connects(name or joined[0].fqdn, item.ports, network),
-        HTTP_ANSWERS: lambda: http_answers(joined[0].fqdn, page or first_page(item), network),
+        return checks + [cluster.untried(check) for check in reach]
+    judges: dict[str, Callable[[Device], Finding]] = {
+        DEVICE_IS_PEER: lambda device: device_is_peer(device, network),
+        NAME_RESOLVES: lambda device: name_resolves(name() if name else device.fqdn, device, network),
+        PORT_CONNECTS: lambda device: port_connects(device.fqdn, seen[-1].ports, network),
+        HTTP_ANSWERS: lambda device: http_answers(device.fqdn, page or first_page(seen[-1]), network),
     }
-    for check in reach:
+
+    def on_network(check: str) -> Check:
         # The peer check does not decide: it needs a `tailscale` command here, and the next checks try the connection.
+        deciding = check != DEVICE_IS_PEER
         wait = CERTIFICATE_TAKES if check == HTTP_ANSWERS else NETWORK_TAKES
-        checks.append(make_check(session, check, judges[check], deciding=check != DEVICE_IS_PEER, wait=wait))
-    return checks
+        return cluster.make_check(session, check, lambda: judges[check](seen[-1].joined), deciding=deciding, wait=wait)
+
+    return checks + [on_network(check) for check in reach]
+
+
+def read_again(session: Session, item: Exposure) -> Exposure:
+    """The object and its device as the cluster has them now. Raises `KubectlFailed`, also when it is gone."""
+    namespace, name = metadata(item.obj)
+    obj = cluster.find_object(session, item.kind.resource, name, namespace)
+    if obj is None:
+        raise KubectlFailed(Trouble.MISSING, f"{item.kind.resource} {item.subject} not found", next_step=item.show)
+    now = Exposure(obj=obj)
+    secrets = cluster.list_objects(session, "secrets", operator_of(session).namespace, now.selector)
+    return replace(now, device=device_of(now, secrets))
+
+
+def exporter_of(session: Session, item: Exposure) -> Service | None:
+    """The service whose stack exports the object's name."""
+    namespace, _ = metadata(item.obj)
+    exporting = (service for service in session.services if item.entry in service.exposed)
+    return next((one for one in exporting if in_its_namespace(session, one).namespace == namespace), None)
 
 
 # --- the checks of one object, in their order --------------------------------------------------------------------
 
 
-def exported_name_judge(session: Session, item: Exposure) -> Callable[[Exposure], Finding] | None:
-    """Build the judge that compares its name with the one its service's stack exports; `None` without a service.
+def asks_for_exported_name(session: Session, item: Exposure, service: Service) -> Finding:
+    """It asks for the exported name, which is a name, an address with a port or a URL; its first label counts.
 
     Without this check a name changed by hand would pass: the device takes that name, but clients use the exported one.
     """
-    namespace, name = metadata(item.obj)
-    for service in session.services:
-        output = service.exposed.get(f"{item.kind.word}/{name}", "")
-        if not output:
-            continue
-        try:
-            exports = exports_of(session, service)
-        except OpsError as error:
-            why = f"the stack of {service.name} cannot be read: {error.summary}"
-            unread = not_tried(NAME_AS_EXPORTED, why, next_step=error.next_step)
-            return lambda _: unread
-        if exports.get("k8s_namespace", service.namespace) == namespace:
-            return partial(asks_for_exported_name, service=service, output=output, exported=exports.get(output))
-    return None
-
-
-def asks_for_exported_name(item: Exposure, *, service: Service, output: str, exported: object) -> Finding:
-    """It asks for the exported name. `exported` is a name, an address with a port or a URL; its first label counts."""
+    output = service.exposed[item.entry]
+    try:
+        exported = exports_of(session, service).get(output)
+    except OpsError as error:
+        why = f"the stack of {service.name} cannot be read: {error.summary}"
+        return not_tried(NAME_AS_EXPORTED, why, next_step=error.next_step)
     if not isinstance(exported, str):
         return not_tried(NAME_AS_EXPORTED, f"the stack of {service.name} does not export {output}", deciding=False)
     evidence = f"it asks for {item.hostname}, {output} is {exported}"
@@ -411,51 +459,9 @@ def _ignored_hosts(item: Exposure) -> list[str]:
     return ignored if len(ignored) == len(hosts) else []
 
 
-def address_of(item: Exposure, kind: str) -> str:
-    """The `hostname` or `ip` in its status; empty if it has none."""
-    return text_at(item.obj, "status", "loadBalancer", "ingress", 0, kind)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """What the operator recorded about a proxy's device."""
-
-    fqdn: str
-    """Without the trailing dot; empty until it joined."""
-    addresses: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return self.fqdn.partition(".")[0]
-
-
-def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
-    """The device that the operator recorded in state Secrets, preferably one that joined. `None`: none recorded yet.
-
-    A ProxyGroup keeps no such Secret, so its device is read from the object's status.
-    """
-    devices = [
-        Device(fqdn=secret_value(secret, "device_fqdn").rstrip("."), addresses=_addresses(secret)) for secret in secrets
-    ]
-    if devices:
-        return next((device for device in devices if device.fqdn), devices[0])
-    if item.is_in_group and (hostname := address_of(item, "hostname")):
-        address = address_of(item, "ip")
-        return Device(fqdn=hostname.rstrip("."), addresses=(address,) if address else ())
-    return None
-
-
-def _addresses(secret: Json) -> tuple[str, ...]:
-    try:
-        found = json.loads(secret_value(secret, "device_ips") or "[]")
-    except ValueError:
-        return ()
-    return tuple(str(address) for address in found) if isinstance(found, list) else ()
-
-
-def device_has_name(item: Exposure, device: Device | None) -> Finding:
+def device_has_name(item: Exposure) -> Finding:
     """The device's name begins with the wanted name, without a `-1` that the tailnet added."""
-    step = f"kubectl get pods,secrets -A -l {item.labels}"
+    step, device = f"kubectl get pods,secrets -A -l {item.selector}", item.device
     if device is None:
         return failed(DEVICE_HAS_NAME, "no state Secret carries its labels", cause=NO_PROXY, next_step=step)
     if not device.fqdn:
@@ -555,3 +561,21 @@ def http_answers(name: str, page: Page, network: Network) -> Finding:
     else:
         return passed(HTTP_ANSWERS, evidence)
     return failed(HTTP_ANSWERS, evidence, cause=cause, next_step=f"curl -v {url}")
+
+
+# --- for the checks of one app ------------------------------------------------------------------------------------
+
+
+def all_are_exposed(session: Session, service: Service) -> Check:
+    """The cluster agrees with `exposed=` of `services.py`; otherwise a missing exposure would go unnoticed."""
+
+    def judge() -> Finding:
+        found = exposures(session, service.namespace)
+        missing = sorted(set(service.exposed) - {item.entry for item in found})
+        if missing:
+            cause = "annotations or ingressClassName are not what the operator looks for, or the object does not exist"
+            step = f"kubectl -n {service.namespace} get svc,ingress"
+            return failed(ALL_EXPOSED, f"not exposed: {', '.join(missing)}", cause=cause, next_step=step)
+        return passed(ALL_EXPOSED, ", ".join(sorted(service.exposed)))
+
+    return cluster.make_check(session, ALL_EXPOSED, judge)

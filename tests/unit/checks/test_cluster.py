@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -25,8 +24,8 @@ from runbooks.stacks.service import Service
 from runbooks.tools.kubectl import KubectlFailed, Trouble, items
 from tests.fixtures import deployment, listing, secret, slices
 
-REPORTER = SimpleNamespace(note=lambda _: None)
-SESSION: Any = SimpleNamespace(target=SimpleNamespace(ephemeral=False), reporter=REPORTER)
+SESSION = MagicMock()
+SESSION.target.ephemeral = False
 SERVICE = Service(name="shop", folder="apps/shop", about="a shop")
 
 
@@ -139,16 +138,17 @@ VERDICTS: dict[str, tuple[tuple[Any, Check], State, str]] = {
 }
 
 
-def answering(found: Any) -> Callable[[Any], Any]:
-    """A cluster that answers every question with the same objects."""
-    answers = SimpleNamespace(find=lambda *_: found, list=lambda *_: found, api_group=lambda _: found)
-    return lambda _: answers
+def let_all_answer(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
+    """Every question to the cluster is answered with the same objects."""
+    monkeypatch.setattr(cluster, "find_object", lambda *_: found)
+    monkeypatch.setattr(cluster, "list_objects", lambda *_: found)
+    monkeypatch.setattr(cluster.kubectl, "ask", lambda *_: found)
 
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_each_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (answer, check), state, evidence = VERDICTS[name]
-    monkeypatch.setattr(cluster, "cluster_of", answering(answer))
+    let_all_answer(monkeypatch, answer)
     found = check.look()
     assert found.state is state, found
     assert evidence in found.evidence
@@ -176,7 +176,7 @@ def test_a_workload_is_rolled_out_when_kubectl_says_so(obj: Any, problem: bool) 
 
 def test_evidence_never_holds_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, check = keys(secret("s", "n", {"username": "u-s3cret", "password": "p-s3cret"}))
-    monkeypatch.setattr(cluster, "cluster_of", answering(answer))
+    let_all_answer(monkeypatch, answer)
     assert "s3cret" not in repr(check.look())
 
 
@@ -245,8 +245,8 @@ def test_why_a_pod_does_not_run_is_named(
     monkeypatch: pytest.MonkeyPatch, obj: dict[str, Any], seen: str, cause: str, step: str
 ) -> None:
     answers = {"pods": [obj]}
-    fake = SimpleNamespace(list=lambda kind, _: answers.get(kind, [deployment("a", "x", ready=0)]))
-    monkeypatch.setattr(cluster, "cluster_of", lambda _: fake)
+    behind = [deployment("a", "x", ready=0)]
+    monkeypatch.setattr(cluster, "list_objects", lambda _, kind, _namespace: answers.get(kind, behind))
     found = workloads_check(SESSION, SERVICE).look()
     assert found.state is State.FAILED
     assert seen in found.evidence and cause in found.cause and step in found.next_step

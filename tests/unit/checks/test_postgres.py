@@ -1,4 +1,4 @@
-"""The state of the Cluster object; who listens on a port, with real sockets and with a made-up /proc."""
+"""The state of the Cluster object; who listens on a port, with real sockets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from runbooks.checks import postgres
 from runbooks.checks.postgres import ListenerUnknown, all_within, listeners
 from runbooks.core.findings import State
-
-HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
 
 @pytest.fixture
@@ -62,19 +62,21 @@ def test_a_connection_is_no_listener(server: socket.socket) -> None:
         assert listeners(client.getsockname()[1]) == []
 
 
-def test_a_port_of_another_user_is_unknown(tmp_path: Path) -> None:
-    (tmp_path / "net").mkdir()
-    line = "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   999        0 4242 1 x\n"
-    (tmp_path / "net" / "tcp").write_text(HEAD + line)
-    (tmp_path / "net" / "tcp6").write_text(HEAD)
-    with pytest.raises(ListenerUnknown, match="another user"):
-        listeners(5432, tmp_path)
-    assert listeners(5433, tmp_path) == []
+def test_a_port_of_another_user_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = SimpleNamespace(status=psutil.CONN_LISTEN, laddr=SimpleNamespace(port=5432), pid=None)
+    monkeypatch.setattr(psutil, "net_connections", lambda _: [held])
+    with pytest.raises(ListenerUnknown):
+        listeners(5432)
+    assert listeners(5433) == []
 
 
-def test_a_system_without_proc_cannot_tell(tmp_path: Path) -> None:
-    with pytest.raises(ListenerUnknown, match="no /proc"):
-        listeners(5432, tmp_path)
+def test_a_system_that_shows_no_connections_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", refuse)
+    with pytest.raises(ListenerUnknown):
+        listeners(5432)
 
 
 # --- the Cluster object --------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from runbooks.checks import tailscale
+from runbooks.checks import cluster, tailscale
 from runbooks.checks.inside import Page
 from runbooks.checks.tailscale import Device, Exposure
 from runbooks.core.findings import Check, Finding, State, passed
@@ -108,18 +109,20 @@ def test_the_name_the_operator_would_give(obj: Json, hostname: str, ports: tuple
 
 
 def test_the_state_secret_is_found_by_labels() -> None:
-    assert exposure(service()).labels == (
+    assert exposure(service()).selector == (
         "tailscale.com/managed=true,tailscale.com/parent-resource=postgresql-cluster-rw-ext,"
         "tailscale.com/parent-resource-ns=postgresql,tailscale.com/parent-resource-type=svc"
     )
-    assert exposure(ingress()).labels.endswith("parent-resource-type=ingress")
+    assert exposure(ingress()).selector.endswith("parent-resource-type=ingress")
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
 def named(item: Exposure, secrets: list[Json]) -> Finding:
-    return tailscale.device_has_name(item, tailscale.device_of(item, secrets))
+    """How the device of these state Secrets fits, among those of other objects."""
+    labelled = [one | {"metadata": one["metadata"] | {"labels": item.labels}} for one in secrets]
+    return tailscale.device_has_name(replace(item, device=tailscale.device_of(item, [state("other."), *labelled])))
 
 
 def refuse(error: Exception) -> Callable[..., Any]:
@@ -360,16 +363,16 @@ def test_a_group_without_an_address_has_no_device() -> None:
     assert named(exposure(grouped(hostname="")), []).state is State.FAILED
 
 
-def test_all_forms_are_found_where_the_operator_knows_them() -> None:
+def test_all_forms_are_found_where_the_operator_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     by_kind = {"services": [service(), egress("TailscaleProxyReady"), service("plain", annotations={})]}
     by_kind["ingresses.networking.k8s.io"] = [ingress()]
     own_kinds = {"connectors.tailscale.com": [own("Connector", "True")]}
-    cluster: Any = SimpleNamespace(
-        list=lambda kind, _: by_kind[kind], list_if_known=lambda kind: own_kinds.get(kind, [])
-    )
-    found = [item.subject for item in tailscale.exposures(cluster)]
+    monkeypatch.setattr(cluster, "list_objects", lambda _, kind, *_where: by_kind[kind])
+    monkeypatch.setattr(cluster, "list_if_known", lambda _, kind: own_kinds.get(kind, []))
+    session: Any = None
+    found = [item.subject for item in tailscale.exposures(session)]
     assert found == ["postgresql/postgresql-cluster-rw-ext", "postgresql/nas", "immich/web", "connector/home"]
-    assert "connector/home" not in [item.subject for item in tailscale.exposures(cluster, "immich")]
+    assert "connector/home" not in [item.subject for item in tailscale.exposures(session, "immich")]
 
 
 @pytest.mark.parametrize(
@@ -394,6 +397,8 @@ def test_exposures_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch) -
 
     items = [exposure(service(name)) for name in ("a", "b")]
     monkeypatch.setattr(tailscale, "exposures", lambda *_: items)
+    monkeypatch.setattr(tailscale, "operator_of", lambda _: SimpleNamespace(namespace="tailscale"))
+    monkeypatch.setattr(cluster, "list_objects", lambda *_: [])
     monkeypatch.setattr(tailscale, "exposure_checks", lambda *_: [Check(name="it is there", look=look)])
     tables: list[Any] = []
     shown = lambda *words: tables.append(words)  # noqa: E731

@@ -62,6 +62,16 @@ def exposed(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+STATE_SECRETS = ["get", "secrets", "--selector=tailscale.com/managed=true"]
+
+
+def state_secret(fqdn: str, name: str = "postgresql-cluster-rw-ext", **where: str) -> dict[str, Any]:
+    """What the operator records about the device of an object, by default the exposed Service."""
+    parent = "tailscale.com/parent-resource"
+    labels = {parent: name, f"{parent}-ns": where.get("ns", "postgresql"), f"{parent}-type": where.get("type", "svc")}
+    return secret("ts-x-0", "tailscale", {"device_fqdn": fqdn, "device_ips": json.dumps([ADDRESS])}, labels)
+
+
 GROUP = {
     "groupVersion": "postgresql.cnpg.io/v1",
     "resources": [{"name": name} for name in ("clusters", "databases", "backups", "scheduledbackups", "poolers")],
@@ -99,8 +109,7 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo]:
     answer("kubectl", ["get", "services", "--all-namespaces"], listing(exposed()))
     answer("kubectl", ["get", "ingresses", "--all-namespaces"], listing())
     answer("kubectl", ["get", "tailscale.com", "--all-namespaces"], listing())
-    state = secret("ts-x-0", "tailscale", {"device_fqdn": f"{FQDN}.", "device_ips": json.dumps([ADDRESS])})
-    answer("kubectl", ["get", "secrets", "--selector=tailscale.com/managed=true"], listing(state))
+    answer("kubectl", STATE_SECRETS, listing(state_secret(f"{FQDN}."), state_secret(f"{FQDN}.", "nas", ns="people")))
     answer("pulumi", ["stack", "export"], exported(OUTPUTS))
     repo.has_stacks("tailscale", "cnpg")
     repo.has_stacks("postgresql", outputs=OUTPUTS)
@@ -206,8 +215,7 @@ def renamed(repo: Repo) -> None:
     other["metadata"]["annotations"]["tailscale.com/hostname"] = "other"
     repo.answer("kubectl", ["get", "services", "postgresql-cluster-rw-ext"], other)
     repo.answer("kubectl", ["get", "services", "--all-namespaces"], listing(other))
-    state = secret("ts-x-0", "tailscale", {"device_fqdn": "other.tail1234.ts.net.", "device_ips": f'["{ADDRESS}"]'})
-    repo.answer("kubectl", ["get", "secrets", "--selector=tailscale.com/managed=true"], listing(state))
+    repo.answer("kubectl", STATE_SECRETS, listing(state_secret("other.tail1234.ts.net.")))
 
 
 @pytest.mark.parametrize("name", ["tailscale", "postgres"])
@@ -264,8 +272,6 @@ def without(name: str) -> Callable[[Repo], None]:
     return pulumi(exported({key: value for key, value in OUTPUTS.items() if key != name}))
 
 
-STATE_SECRETS = ["secrets", "--selector=tailscale.com/managed=true"]
-
 BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
     "no cnpg operator": ("cnpg", kubectl(["deployments.apps", "cnpg-system"], listing()), cnpg.OPERATOR_READY,
         "not found", "deleted by hand"),
@@ -283,7 +289,7 @@ BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
     "no webhook": ("cnpg", kubectl(["endpointslices", "cnpg-webhook"], slices()),
         "the operator's webhook has an endpoint", "no ready endpoint", "Pods"),
     "never deployed": ("postgres", lambda repo: (repo.backend / ".pulumi/stacks/postgresql/mx.json").unlink(),
-        postgres.OUTPUTS_THERE, "no such stack", "not deployed"),
+        postgres.OUTPUTS_THERE, "no output host", "not deployed"),
     "output missing": ("postgres", without("password"), postgres.OUTPUTS_THERE, "password", "did not finish"),
     "no cluster": ("postgres", kubectl(["clusters.postgresql"], MISSING), postgres.CLUSTER_READY,
         "postgresql/postgresql-cluster not found", "deleted by hand"),
@@ -319,7 +325,7 @@ BROKEN: dict[str, tuple[str, Callable[[Repo], None], str, str, str]] = {
     "no class": ("tailscale", kubectl(["ingressclasses"], MISSING),
         "the ingress class `tailscale` belongs to the operator", "tailscale not found", "Ingress not reachable"),
     "ready but not joined": ("postgres",
-        kubectl(STATE_SECRETS, listing(secret("ts-x-0", "tailscale", {"device_fqdn": ""}))),
+        lambda repo: repo.answer("kubectl", STATE_SECRETS, listing(state_secret(""))),
         "its device joined the tailnet under the wanted name", "no device_fqdn", "OAuth"),
     "services cannot be listed": ("tailscale",
         kubectl(["services", "--all-namespaces"], (1, "", "(Forbidden) is forbidden: ")),
@@ -417,7 +423,7 @@ def test_all_of_nothing_is_no_success(repo: Repo) -> None:
 
 
 def test_an_untried_deciding_check_on_a_real_target_is_no_success(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbooks.checks.tailscale.network_of", lambda _: None)
+    monkeypatch.setattr("runbooks.checks.cluster.network_of", lambda _: None)
     with pytest.raises(VerificationFailed):
         verify.verify(repo.c, ("postgres",))
     assert "decides, and was not tried" in repo.printed()
@@ -449,8 +455,8 @@ def app(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     repo.answer("kubectl", ["get", "deployments.apps,stat", "=app"], listing(deployment("app", "app")))
     repo.answer("kubectl", ["get", "services", "--namespace=app"], listing())
     ingresses(repo, web(), web(name="hooks", ingress_class="nginx", hostname="x.example.org"))
-    state = secret("ts-y-0", "tailscale", {"device_fqdn": "app.tail1234.ts.net.", "device_ips": json.dumps([ADDRESS])})
-    repo.answer("kubectl", ["get", "secrets", "parent-resource=web"], listing(state))
+    state = state_secret("app.tail1234.ts.net.", "web", ns="app", type="ingress")
+    repo.answer("kubectl", STATE_SECRETS, listing(state))
     monkeypatch.setattr("runbooks.tools.network.fetch", lambda _: network.Answer(status=200, body=""))
     return repo
 

@@ -145,6 +145,7 @@ class Platform:
         self.repo = repo
         self.served = served
         self.asked: list[tuple[Inside, str, Mapping[str, str]]] = []
+        self.devices: list[dict[str, Any]] = []
 
     def kubectl(self, words: list[str], reply: Any) -> None:
         self.repo.answer("kubectl", ["get", *words], reply)
@@ -187,18 +188,17 @@ class Platform:
         self.kubectl(["services", f"={where}", "--output"], listing(*exposed, WEB))
         for obj in exposed:
             self.kubectl(["services", f"={where}", f"=={obj['metadata']['name']}"], obj)
-            self.device(obj["metadata"]["name"])
-        self.device(service.name)
-        for name in names:
-            self.device(service.name, parent=name)
+            self.device(obj["metadata"]["name"], obj)
+        for obj in ways:
+            self.device(service.name, obj)
         if service.name in apps.APPS and (database := apps.APPS[service.name].database):
             made = secret(f"{service.name}-database", where, {database.password_key: PASSWORD})
             self.kubectl(["secrets", f"={where}", f"{service.name}-database"], made)
 
-    def device(self, label: str, parent: str = "") -> None:
+    def device(self, label: str, parent: Mapping[str, Any]) -> None:
         values = {"device_fqdn": f"{label}.tail1234.ts.net.", "device_ips": json.dumps([ADDRESS])}
-        words = ["secrets", f"tailscale.com/parent-resource={parent or label},"]
-        self.kubectl(words, listing(secret("ts-x-0", "tailscale", values)))
+        self.devices.append(secret("ts-x-0", "tailscale", values, tailscale.Exposure(obj=parent).labels))
+        self.kubectl(["secrets", "--selector=tailscale.com/managed=true"], listing(*self.devices))
 
     def cluster_wide(self, home: str = "") -> None:
         where = home or "cloudflare-tunnel"
@@ -519,6 +519,13 @@ def test_no_certificate_is_nothing_to_prove_it_by(platform: Platform) -> None:
     verdict = verified(platform, find_service("cert-manager"))
     assert verdict.ok
     assert states(verdict)[cert_manager.CERTIFICATES_VALID] is State.NOT_TRIED
+
+
+def test_no_public_ingress_is_waited_for_without_the_tunnel(platform: Platform) -> None:
+    without_stack(platform, "cf-tunnel")
+    verdict = verified(platform, find_service("cf-tunnel"))
+    assert [problem.check for problem in verdict.failures] == [cluster.STACK_DEPLOYED]
+    assert cf_tunnel.TAKEN_UP not in states(verdict)
 
 
 def test_what_is_public_nowhere_is_no_failure_of_the_tunnel(platform: Platform) -> None:
