@@ -75,27 +75,6 @@ def complaints(reply: Reply) -> list[tuple[str, str]]:
     ]
 
 
-def test_outputs_of_a_stack_keep_their_types_and_their_secrets(caller: Caller, environment: str) -> None:
-    assert put(caller, environment, DEFINITION).status == 200
-    config = opened(caller, environment)["pulumiConfig"]["value"]
-    seen = {name: (one["value"], one.get("secret", False)) for name, one in config.items()}
-    assert seen == {
-        "POSTGRES_HOST": ("db.svc", False),
-        "postgresql:port": (5432, False),
-        "postgresql:ratio": (0.1, False),
-        "postgresql:pin": (123456, True),
-        "postgresql:password": ("a-long-password", True),
-        "url": ("postgres://a-long-password@db.svc", True),
-    }
-
-
-def test_the_list_of_a_stack_is_opened_as_imports(caller: Caller, environment: str) -> None:
-    put(caller, environment, DEFINITION)
-    config = opened(caller, f"{E}/yaml", {"imports": ["app/prod", "app/prod"]})["pulumiConfig"]["value"]
-    assert config["postgresql:port"]["value"] == 5432
-    assert config["postgresql:port"]["trace"]["def"]["environment"] == "app/prod"
-
-
 def test_a_check_opens_nothing(caller: Caller, environment: str) -> None:
     put(caller, environment, DEFINITION)
     checked = caller.post(f"{E}/yaml/check?showSecrets=false", {"imports": ["app/prod"]})
@@ -189,14 +168,6 @@ def test_a_secret_is_ciphertext_until_decrypted(caller: Caller, environment: str
     assert (hidden["secret"], hidden["unknown"], hidden.get("value")) == (True, True, None)
     shown = caller.send("POST", f"{E}/yaml/check?showSecrets=true", stored.body).content["properties"]["token"]
     assert shown["value"] == "from-a-prompt"
-
-
-def test_an_import_may_name_a_revision(caller: Caller, environment: str) -> None:
-    for number in (2, 3):
-        put(caller, environment, f"values: {{round: {number}}}")
-    caller.post(f"{environment}/versions/tags", {"name": "stable", "revision": 2})
-    for name, number in {"app/prod@2": 2, "app/prod@stable": 2, "app/prod@latest": 3, "app/prod": 3}.items():
-        assert opened(caller, f"{E}/yaml", {"imports": [name]})["round"]["value"] == number
 
 
 def test_an_empty_environment_opens_to_nothing(caller: Caller, environment: str) -> None:

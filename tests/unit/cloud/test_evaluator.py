@@ -52,24 +52,6 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Eva
     return made
 
 
-def test_questions_are_answered_in_between(make: Callable[[str], Evaluator]) -> None:
-    body = 'answer = {"environment": [ask("environment", "known"), ask("environment", "none"), ask("stack", "p/s")]}'
-    evaluator = make(body)
-    assert evaluator.open("a/b", "")["environment"] == [
-        {"definition": "values: {}"},
-        {"error": 'environment "none" not found'},
-        {"outputs": {"value": {"port": {"value": 5432}}}},
-    ]
-    evaluator.stop()
-
-
-def test_an_override_is_loaded_in_place_of_the_import(make: Callable[[str], Evaluator]) -> None:
-    evaluator = make('answer = {"environment": [ask("environment", "none"), ask("stack", "none")]}')
-    assert evaluator.open("a/b", "", {"none": "known"})["environment"][0] == {"definition": "values: {}"}
-    assert "error" in evaluator.open("a/b", "")["environment"][0]
-    evaluator.stop()
-
-
 def test_a_killed_process_is_started_again(make: Callable[[str], Evaluator]) -> None:
     evaluator = make(PID)
     first = evaluator.open("a/b", "")["environment"]["pid"]

@@ -49,11 +49,6 @@ def test_previews_run_beside_an_update_and_leave_nothing(caller: Caller) -> None
     assert len(caller.get(f"{STACK}/updates")["updates"]) == 1
 
 
-def test_the_preview_of_a_refresh_takes_no_lock(caller: Caller) -> None:
-    Operation.started(caller, "refresh", options={"dryRun": True})
-    assert caller.get(STACK)["activeUpdate"] == ""
-
-
 def test_a_cancelled_update_is_refused_everywhere(caller: Caller) -> None:
     update = Operation.started(caller)
     update.checkpoint(deployment({"kept": True}))
