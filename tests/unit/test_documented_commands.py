@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("README.md", "docs/*.md", "docs/runbooks/*.md")
 PAGES = sorted(path for place in PLACES for path in ROOT.glob(place))
 CODE = re.compile(r"^```.*?^```|(?<!`)`[^`\n]+`", re.DOTALL | re.MULTILINE)
+CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+"""Commands and answers of the tutorial, which tests/lab/test_tutorial.py runs."""
 END_OF_COMMAND = re.compile(r"[`\n|;&)#]| > | >> | -- ")
 OF_EVERY_TASK = {"--target": 2, "--report": 2, "--json": 1}
 """Options of every task, and how many words each takes: a task that is run with them is run."""
@@ -65,12 +67,22 @@ class Ran:
 
 
 def commands_of(page: Path) -> Iterator[Ran]:
-    """The commands in the page's code."""
-    for code in CODE.findall(page.read_text(encoding="utf-8")):
-        for text in code.split("./inv ")[1:]:
-            for placeholder in PLACEHOLDERS:
-                text = text.replace(f".{placeholder}", f".{ANY}")
-            yield Ran.of(shlex.split(END_OF_COMMAND.split(text, maxsplit=1)[0]))
+    """The commands in the page's code, but for those of the tutorial's console."""
+    for code in CODE.findall(CONSOLE.sub("", page.read_text(encoding="utf-8"))):
+        yield from commands_in(code)
+
+
+def commands_in(code: str) -> Iterator[Ran]:
+    for text in code.split("./inv ")[1:]:
+        for placeholder in PLACEHOLDERS:
+            text = text.replace(f".{placeholder}", f".{ANY}")
+        yield Ran.of(shlex.split(END_OF_COMMAND.split(text, maxsplit=1)[0]))
+
+
+def commands_of_tutorial() -> set[Ran]:
+    found = (block for page in PAGES for block in CONSOLE.findall(page.read_text(encoding="utf-8")))
+    lines = (line for block in found for line in block.splitlines() if line.startswith("$ "))
+    return {ran for line in lines for ran in commands_in(line)}
 
 
 def commands_of_lab_tests() -> set[Ran]:
@@ -123,7 +135,7 @@ def texts(nodes: Iterable[ast.expr]) -> Iterator[str]:
                 yield "?"
 
 
-RUN = commands_of_lab_tests()
+RUN = commands_of_lab_tests() | commands_of_tutorial()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -136,6 +148,7 @@ def test_the_list_names_only_what_needs_it() -> None:
     shown = {ran.task for page in PAGES for ran in commands_of(page)}
     assert set(ELSEWHERE) - shown == set()
     assert {ran.task for ran in RUN} & set(ELSEWHERE) == set()
+    assert [page.name for page in PAGES if CONSOLE.search(page.read_text(encoding="utf-8"))] in ([], ["tutorial.md"])
     files = [word.rstrip(",;") for reason in ELSEWHERE.values() for word in reason.split() if word.startswith("tests/")]
     assert [name for name in files if not (ROOT / name).is_file()] == []
 
