@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from runbooks.core.errors import OpsError, ToolFailed, Usage
+from runbooks.collection import task_for
+from runbooks.core.errors import OpsError, ToolFailed, UnexpectedChanges, Usage
 from runbooks.stacks import preview
 from runbooks.stacks.summary import show_plan
-from tests.fixtures import TREE, ScriptedSession, creating
+from runbooks.tasks import preview as tasks
+from tests.fixtures import TREE, Repo, ScriptedSession, creating, preview_answer, step
 
 LAYERS = [TREE[:2], TREE[2:3]]
 
@@ -53,3 +55,30 @@ def test_the_worst_exit_code_counts_and_the_others_are_shown(tmp_path: Path) -> 
     with pytest.raises(Usage):
         preview.raise_worst(session, previewed(session))
     assert "boom" in session.reporter.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "shown"),
+    [
+        (True, {}, "next: ./inv --target home deploy.cnpg applies"),
+        (True, {"only": True}, "next: ./inv --target home deploy.cnpg --only applies"),
+        (False, {}, ""),
+    ],
+)
+def test_a_preview_with_changes_names_the_command_that_applies_them(
+    repo: Repo, changes: bool, options: dict[str, bool], shown: str
+) -> None:
+    repo.has_stacks("cnpg")
+    operation = "update" if changes else "same"
+    repo.answer("pulumi", ["preview", "--json"], preview_answer(step("cnpg", operation)))
+    task_for(tasks.preview, "cnpg").body(repo.c, **options)
+    printed = repo.printed()
+    assert ("next: " in printed) == bool(shown) and shown in printed
+
+
+def test_a_preview_that_expects_no_changes_ends_with_7(repo: Repo) -> None:
+    repo.has_stacks("cnpg")
+    repo.answer("pulumi", ["preview", "--json"], preview_answer(step("cnpg", "update")))
+    with pytest.raises(UnexpectedChanges, match="cnpg") as found:
+        task_for(tasks.preview, "cnpg").body(repo.c, only=True, expect_no_changes=True)
+    assert "preview.cnpg" in found.value.next_step
