@@ -629,3 +629,121 @@ def test_files_of_an_opened_environment_go_with_the_run(no_environment: Repo) ->
     esc.open_task.body(no_environment.c, "stitch/prod")
     env = no_environment.calls("esc")[-1]["env"]
     assert env["TMPDIR"] == env["PULUMI_HOME"], "the CLI writes them into temporary files, and leaves them there"
+
+
+# Lists whose entries hold secrets: refusals and the commands they advise
+
+HOOKS = [{"name": "alpha", "token": {"fn::secret": ""}}, {"name": "beta", "token": {"fn::secret": ""}}]
+
+
+@pytest.fixture
+def hooks(repo: Repo) -> Repo:
+    """The backend has people/hooks, a list of two hooks whose tokens are set."""
+    repo.answer("esc", ["env", "edit"], "Environment updated. (revision 3)\n")
+    write(repo, HOOKS)
+    live(repo, [sealed(entry) for entry in HOOKS])
+    return repo
+
+
+def write(repo: Repo, hooks: Any) -> None:
+    """The file of people/hooks."""
+    path = repo.root / "environments" / "people" / "hooks.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"values": {"hooks": hooks}}, sort_keys=False))
+
+
+def live(repo: Repo, hooks: Any) -> None:
+    """The definition on the backend."""
+    repo.answer("esc", ["env", "get"], yaml.safe_dump({"values": {"hooks": hooks}}, sort_keys=False))
+
+
+def sealed(entry: dict[str, Any]) -> dict[str, Any]:
+    return {**entry, "token": {"fn::secret": {"ciphertext": f"sealed-{entry['name']}"}}}
+
+
+def changes(repo: Repo) -> list[list[str]]:
+    return [call["argv"] for call in repo.calls("esc") if call["argv"][1] in ("set", "edit")]
+
+
+def test_apply_moves_each_secret_with_its_entry(hooks: Repo) -> None:
+    write(hooks, [{"name": "new", "token": {"fn::secret": ""}}, *reversed(HOOKS)])
+    esc.apply.body(hooks.c, "people/hooks", yes=True)
+    (pushed,) = [yaml.safe_load(call["stdin"]) for call in hooks.calls("esc") if call["argv"][1] == "edit"]
+    assert pushed["values"]["hooks"] == [
+        {"name": "new", "token": {"fn::secret": ""}},
+        sealed(HOOKS[1]),
+        sealed(HOOKS[0]),
+    ]
+    told = hooks.printed()
+    assert "+ hooks[0].name: 'new'" in told and "+ hooks[0].token: a secret" in told
+    assert "kept as they are on the backend: hooks[2].token, hooks[1].token" in told
+    assert "esc.set people/hooks 'hooks[0].token'" in told and "sealed" not in told
+
+
+TWIN = {"url": "u", "token": {"fn::secret": ""}}
+SEALED_TWIN = {"url": "u", "token": {"fn::secret": {"ciphertext": "sealed"}}}
+BARE = {"fn::secret": {"ciphertext": "sealed"}}
+
+
+@pytest.mark.parametrize(
+    ("file", "there", "summary", "next_step"),
+    [
+        ([TWIN, TWIN], [SEALED_TWIN],
+         "hooks[0] {'url': 'u', 'token': a secret}: without the secrets it equals [0], [1] of the file",
+         "esc env set acme/people/hooks hooks '[]'"),
+        (["x", {"fn::secret": ""}], [BARE], "hooks[0] a secret: it has nothing but secrets, and the list was edited",
+         "esc env set acme/people/hooks hooks '[]'"),
+        ({"fn::join": ["", {"fn::secret": ""}, ["x"]]}, {"fn::join": [BARE, ["x"]]}, 'hooks["fn::join"][0] a secret: ',
+         "esc env set acme/people/hooks hooks '\"\"'"),
+        (HOOKS[1:], [sealed(entry) for entry in HOOKS],
+         "would lose secrets that are set on the backend: hooks[0].token (in {'name': 'alpha', 'token': a secret})",
+         "esc env rm acme/people/hooks 'hooks[0].token'"),
+        ([["y", {"fn::secret": ""}]], [["x", BARE]],
+         "would lose secrets that are set on the backend: hooks[0][1] (in ['x', a secret])",
+         "esc env set acme/people/hooks hooks '[]'"),
+    ],
+)  # fmt: skip
+def test_apply_refuses_what_has_no_certain_entry(
+    hooks: Repo, file: Any, there: Any, summary: str, next_step: str
+) -> None:
+    """No command that it advises shifts the index of a secret that is still set."""
+    write(hooks, file)
+    live(hooks, there)
+    with pytest.raises(Refused) as refused:
+        esc.apply.body(hooks.c, "people/hooks", yes=True)
+    assert summary in refused.value.summary and next_step in refused.value.next_step
+    assert "nothing was changed" in refused.value.expected and not changes(hooks)
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_set_says_which_entry_of_the_backend_it_reaches(hooks: Repo, has_file: bool) -> None:
+    if not has_file:
+        (hooks.root / "environments" / "people" / "hooks.yaml").unlink()
+    hooks.pipe(b"hunter2-of-beta")
+    esc.set_value.body(hooks.c, "people/hooks", "hooks[1].token")
+    assert "hooks[1].token of people/hooks is in the list entry {'name': 'beta', 'token': a secret}" in hooks.printed()
+    assert [argv[3] for argv in changes(hooks)] == ["hooks[1].token"]
+
+
+def test_set_refuses_an_index_that_is_another_entry_in_the_file(hooks: Repo) -> None:
+    write(hooks, [*reversed(HOOKS)])
+    hooks.pipe(b"hunter2-of-alpha")
+    with pytest.raises(Refused, match=r"\{'name': 'beta'.*\{'name': 'alpha'"):
+        esc.set_value.body(hooks.c, "people/hooks", "hooks[1].token")
+    assert not changes(hooks)
+
+
+@pytest.mark.parametrize("value", ["pa${ss", "${a.b}", "a$$${b"])
+def test_set_speaks_of_what_esc_takes_for_a_reference(hooks: Repo, value: str) -> None:
+    hooks.pipe(value.encode())
+    with pytest.raises(Usage, match=r"has `\$\{` in it") as refused:
+        esc.set_value.body(hooks.c, "people/hooks", "hooks[1].token")
+    assert "fn::fromBase64" in refused.value.next_step and value not in "".join(refused.value.lines())
+    assert not changes(hooks)
+
+
+@pytest.mark.parametrize("value", ["pa$ss", "pa$$ss", "pa$${ss", "$", "{}"])
+def test_set_stores_every_other_dollar_as_it_is(hooks: Repo, value: str) -> None:
+    hooks.pipe(value.encode())
+    esc.set_value.body(hooks.c, "people/hooks", "hooks[1].token")
+    assert hooks.calls("esc")[-1]["stdin"] == value
