@@ -150,6 +150,7 @@ def test_each_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (answer, check), state, evidence = VERDICTS[name]
     let_all_answer(monkeypatch, answer)
     found = check.look()
+    SESSION.reporter.note.assert_called_with(check.name)  # a run that waits says what for
     assert found.state is state, found
     assert evidence in found.evidence
     if state is State.FAILED:
