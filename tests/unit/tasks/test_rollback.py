@@ -55,7 +55,7 @@ def nothing_is_left(repo: Repo) -> bool:
     return not left and len(git(repo.root, "worktree", "list").splitlines()) == 1
 
 
-def test_the_old_program_is_previewed_applied_and_proven(repo: Repo) -> None:
+def test_the_old_program_is_previewed_applied_and_proven(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     real = preview.plan_stack
 
@@ -67,12 +67,8 @@ def test_the_old_program_is_previewed_applied_and_proven(repo: Repo) -> None:
         )
         return real(session, service, **options)
 
-    planning_plan = preview.plan_stack
-    preview.plan_stack = watched
-    try:
-        TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)
-    finally:
-        preview.plan_stack = planning_plan
+    monkeypatch.setattr(preview, "plan_stack", watched)
+    TASKS["glance"].body(repo.c, to="HEAD~1", yes=True)
     assert seen == ["old = True\n"]
     for verb in ("preview", "up"):
         (folder,) = folders(repo, verb)
