@@ -63,14 +63,14 @@ class Recording:
 
 
 class Recorder:
-    """`record.py` as a server, which this process asks; equal runs once."""
+    """The process of `record.py`, which this process asks; equal runs once."""
 
     def __init__(self, errors: Path) -> None:
         # The SDK's mocks leave event loops open in their threads, and pulumi_postgresql warns of a class of its own
         # when it is imported; every other warning is an error.
         ignored = ("ignore::ResourceWarning", "ignore::DeprecationWarning:pulumi_postgresql.default_privileg")
         python = (sys.executable, "-W", "error", *(word for warning in ignored for word in ("-W", warning)))
-        argv = [*python, str(ROOT / "tests/programs/record.py"), "--serve"]
+        argv = [*python, str(ROOT / "tests/programs/record.py")]
         self.errors, self.known = errors, dict[str, Recording]()
         with errors.open("w") as file:
             pipe = subprocess.PIPE

@@ -1,14 +1,11 @@
-"""Run one Pulumi program under mocks and print what it asked for, as JSON.
+"""Run Pulumi programs under mocks and print what each asked for, as JSON.
 
 Each run takes a process of its own: the SDK keeps its configuration, its stack and its callbacks per process, and the
 programs have modules of the same names.
 
-usage: python record.py PROJECT_FOLDER
-standard input: {"config": {"key": "text"}, "secrets": ["key", …], "stacks": {"organization/project/stack": {…}}}
-    (of each stack its outputs; one whose value is {"secret": value} is a secret)
-
-usage: python record.py --serve
-standard input: the same and "folder", one run a line; each is answered with its line and one with its exit code.
+standard input, one run a line: {"folder": "of the project", "config": {"key": "text"}, "secrets": ["key", …],
+    "stacks": {"organization/project/stack": {…}}} (of each its outputs; one whose value is {"secret": value} is secret)
+standard output: for each run a line with what it asked for, and one with its exit code.
 """
 
 from __future__ import annotations
@@ -189,20 +186,8 @@ async def answer(given: dict[str, Any], project: str) -> dict[str, Any]:
 SDKS = ("core.v1", "apps.v1", "networking.v1", "helm.v4", "apiextensions", "meta.v1")
 
 
-def serve() -> None:
-    """Run each program in a fork of this process, which has the SDKs already: importing them takes longest."""
-    for name in ("pulumi_postgresql", *(f"pulumi_kubernetes.{module}" for module in SDKS)):
-        importlib.import_module(name)
-    for line in sys.stdin:
-        given = json.loads(line)
-        if os.fork() == 0:
-            run(given["folder"], given)
-        _, status = os.wait()
-        print(json.dumps({"exit": os.waitstatus_to_exitcode(status)}), flush=True)
-
-
-def run(folder: str, given: dict[str, Any]) -> None:
-    os.chdir(folder)
+def run(given: dict[str, Any]) -> None:
+    os.chdir(given["folder"])
     sys.path[0] = ""  # the program's folder, as under the real CLI
     project = yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"]
     print(json.dumps(asyncio.run(answer(given, project))), flush=True)
@@ -210,13 +195,18 @@ def run(folder: str, given: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Run each program in a fork of this process, which has the SDKs already: importing them takes longest."""
     gc.disable()
     # As the real CLI does: a program that ends early leaves futures behind, and asyncio would report each.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    if sys.argv[1] == "--serve":
-        serve()
-    else:
-        run(sys.argv[1], json.load(sys.stdin))
+    for name in ("pulumi_postgresql", *(f"pulumi_kubernetes.{module}" for module in SDKS)):
+        importlib.import_module(name)
+    for line in sys.stdin:
+        given = json.loads(line)
+        if os.fork() == 0:
+            run(given)
+        _, status = os.wait()
+        print(json.dumps({"exit": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
 if __name__ == "__main__":

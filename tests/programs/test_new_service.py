@@ -80,8 +80,8 @@ def test_format_and_lint_pass(checkout):
 @pytest.mark.parametrize("name", PROJECTS)
 def test_it_previews_under_mocks(checkout, name):
     folder = PROJECTS[name][1]
-    given = json.dumps({"config": {f"{name}:hostname": "other"}, "secrets": []})
-    answer = json.loads(run(checkout, "tests/programs/record.py", folder, given=given))
+    given = json.dumps({"folder": folder, "config": {f"{name}:hostname": "other"}, "secrets": []})
+    answer = json.loads(run(checkout, "tests/programs/record.py", given=given).splitlines()[0])
     assert answer["error"] is None and answer["warnings"] == []
     made = {resource["type"].rpartition(":")[2]: resource for resource in answer["resources"]}
     after = {kind: [before for before, _ in resource["after"]] for kind, resource in made.items()}
