@@ -16,8 +16,8 @@ from runbooks.checks.inside import CONNECTED, Get, Inside, simulated
 from runbooks.core.findings import Check, Finding, failed, not_tried, passed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.tools import network
 from runbooks.tools.kubectl import Json, KubectlFailed, dig, metadata, text_at
-from runbooks.tools.network import Answer
 
 CONTROLLER = "cloudflare-tunnel-ingress-controller"
 CONNECTORS = "controlled-cloudflared-connector"
@@ -159,7 +159,7 @@ def public_ingresses(session: Session, namespace: str = "") -> list[Public]:
 
 def public_checks(session: Session, item: Public) -> list[Check]:
     """The checks of an Ingress: the controller accepted it, routes it, and a client on the internet gets an answer."""
-    network, subject = cluster.network_of(session), metadata(item.obj)
+    subject = metadata(item.obj)
 
     def of_newest(check: str, judge: Callable[[Public], Finding], wait: float = 0.0) -> Check:
         return cluster.object_check(
@@ -171,14 +171,13 @@ def public_checks(session: Session, item: Public) -> list[Check]:
         return is_routed(public, {metadata(obj)[1]: obj for obj in services})
 
     checks = [of_newest(TAKEN_UP, is_taken_up, cluster.CONTROLLER_TAKES), of_newest(ROUTED, routed)]
-    if network is None:
+    if session.target.ephemeral:
         return [*checks, cluster.untried(PUBLIC_ANSWERS, NO_INTERNET)]
-    fetch = network.fetch
 
     def answers() -> Finding:
         if not item.urls:
             return not_tried(PUBLIC_ANSWERS, "it has no host", deciding=False)
-        found = [public_answers(url, fetch) for url in item.urls]
+        found = [public_answers(url) for url in item.urls]
         return next((one for one in found if not one.ok), found[0])
 
     return [*checks, cluster.make_check(session, PUBLIC_ANSWERS, answers, wait=cluster.CONTROLLER_TAKES)]
@@ -236,11 +235,11 @@ def _route_problem(host: str, path: Json, services: Mapping[str, Json]) -> str:
     return ""
 
 
-def public_answers(url: str, fetch: Callable[[str], Answer]) -> Finding:
+def public_answers(url: str) -> Finding:
     """The app's own answer comes back, whatever it is: a webhook may well refuse a plain GET."""
     step = f"curl -v {url}"
     try:
-        answer = fetch(url)
+        answer = network.fetch(url)
     except OSError as error:
         cause = "the name does not resolve or does not connect: look for its DNS record at Cloudflare"
         return failed(PUBLIC_ANSWERS, f"{url}: {error}", cause=cause, next_step=step)

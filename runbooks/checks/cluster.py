@@ -18,9 +18,8 @@ from runbooks.core.parallel import side_by_side
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import has_stack, is_deployed
-from runbooks.tools import kubectl, network
+from runbooks.tools import kubectl
 from runbooks.tools.kubectl import Json, KubectlFailed, Trouble, condition, dig, is_current, metadata, text_at
-from runbooks.tools.network import Network
 
 DEPLOYMENTS = "deployments.apps"
 INGRESSES = "ingresses.networking.k8s.io"
@@ -439,11 +438,6 @@ def list_if_known(session: Session, kind: str) -> list[Json]:
         if error.trouble is not Trouble.UNKNOWN_KIND:
             raise
         return []
-
-
-def network_of(session: Session) -> Network | None:
-    """The ways to the tailnet and the internet; `None` in the lab, which has neither."""
-    return None if session.target.ephemeral else network.this_machine(session.runner)
 
 
 def secret_value(secret: Json, key: str) -> str:

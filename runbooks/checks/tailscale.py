@@ -18,11 +18,12 @@ from runbooks.checks import cluster
 from runbooks.checks.inside import Page
 from runbooks.core.errors import OpsError
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
+from runbooks.core.runner import Runner
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import exports_of, in_its_namespace
+from runbooks.tools import network
 from runbooks.tools.kubectl import Json, KubectlFailed, Trouble, annotations_of, condition, dig, metadata, text_at
-from runbooks.tools.network import Network
 
 OPERATOR_DEPLOYMENT = "operator"
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
@@ -340,8 +341,7 @@ def exposure_checks(
 
     Those in the cluster judge the object as it was read last; if that fails, they read it again and judge it anew.
     """
-    network, service = cluster.network_of(session), exporter_of(session, item)
-    seen = [item]
+    service, seen = exporter_of(session, item), [item]
 
     def in_cluster(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
         def look() -> Finding:
@@ -361,13 +361,13 @@ def exposure_checks(
         return checks
     checks.append(in_cluster(DEVICE_HAS_NAME, device_has_name, PROXY_TAKES))
     reach = [DEVICE_IS_PEER, NAME_RESOLVES, PORT_CONNECTS, *([HTTP_ANSWERS] if item.kind is INGRESS else [])]
-    if network is None:
+    if session.target.ephemeral:
         return checks + [cluster.untried(check) for check in reach]
     judges: dict[str, Callable[[Device], Finding]] = {
-        DEVICE_IS_PEER: lambda device: device_is_peer(device, network),
-        NAME_RESOLVES: lambda device: name_resolves(name() if name else device.fqdn, device, network),
-        PORT_CONNECTS: lambda device: port_connects(device.fqdn, seen[-1].ports, network),
-        HTTP_ANSWERS: lambda device: http_answers(device.fqdn, page or first_page(seen[-1]), network),
+        DEVICE_IS_PEER: lambda device: device_is_peer(device, session.runner),
+        NAME_RESOLVES: lambda device: name_resolves(name() if name else device.fqdn, device),
+        PORT_CONNECTS: lambda device: port_connects(device.fqdn, seen[-1].ports),
+        HTTP_ANSWERS: lambda device: http_answers(device.fqdn, page or first_page(seen[-1])),
     }
 
     def on_network(check: str) -> Check:
@@ -479,10 +479,10 @@ def device_has_name(item: Exposure) -> Finding:
     return passed(DEVICE_HAS_NAME, ", ".join((device.fqdn, *device.addresses)))
 
 
-def device_is_peer(device: Device, network: Network) -> Finding:
+def device_is_peer(device: Device, runner: Runner) -> Finding:
     """The device is in `tailscale status --json`, matched by `DNSName`, and not expired. `Online` decides nothing."""
     try:
-        status = network.status()
+        status = network.tailscale_status(runner)
     except OSError as error:
         cause = "tailscale is not running here"
         return failed(DEVICE_IS_PEER, str(error), cause=cause, next_step="tailscale up")
@@ -507,7 +507,7 @@ def device_is_peer(device: Device, network: Network) -> Finding:
     return failed(DEVICE_IS_PEER, evidence, cause=NO_GRANT, next_step="tailscale status")
 
 
-def name_resolves(name: str, device: Device, network: Network) -> Finding:
+def name_resolves(name: str, device: Device) -> Finding:
     """The name resolves, and one of the answers is the device's own address."""
     try:
         answers = network.resolve(name)
@@ -520,7 +520,7 @@ def name_resolves(name: str, device: Device, network: Network) -> Finding:
     return passed(NAME_RESOLVES, f"{name} is {', '.join(answers)}")
 
 
-def port_connects(name: str, ports: Sequence[int], network: Network) -> Finding:
+def port_connects(name: str, ports: Sequence[int]) -> Finding:
     """Every port takes a TCP connection."""
     if not ports:
         return not_tried(PORT_CONNECTS, "it has no TCP port", deciding=False)
@@ -542,7 +542,7 @@ def first_page(item: Exposure) -> Page:
     return Page(path="/" if dig(item.obj, "spec", "defaultBackend") else path or "/")
 
 
-def http_answers(name: str, page: Page, network: Network) -> Finding:
+def http_answers(name: str, page: Page) -> Finding:
     """The app answers with a status below 400 and the page's marker. Without a marker, a login prompt passes too."""
     url = f"https://{name}{page.path}"
     try:

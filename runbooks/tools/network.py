@@ -1,4 +1,4 @@
-"""Connections that checks open from this machine, each with a time limit."""
+"""Connections that checks open from this machine, each with a time limit. Each raises `OSError` if it fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,22 +28,6 @@ class Answer:
 
     status: int
     body: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """The connections of the checks. Tests replace them by a simulated tailnet. Each raises `OSError` if it fails."""
-
-    status: Callable[[], Json | None]
-    """`tailscale status --json`; `None` when this machine has no tailscale."""
-    resolve: Callable[[str], list[str]]
-    connect: Callable[[str, int], None]
-    fetch: Callable[[str], Answer]
-
-
-def this_machine(runner: Runs) -> Network:
-    """The real network, as this machine sees it."""
-    return Network(status=lambda: tailscale_status(runner), resolve=resolve, connect=connect, fetch=fetch)
 
 
 def tailscale_status(runner: Runs) -> Json | None:

@@ -104,7 +104,7 @@ def test_public_answers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "PATIENCE", 0.3)
     server, state, evidence, cause = ANSWERED[name]
     with server as served:
-        found = public_answers(served.url, network.fetch)
+        found = public_answers(served.url)
     assert found.state is state
     assert evidence in found.evidence
     assert cause in found.cause

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -15,11 +16,13 @@ from runbooks.checks import cluster, tailscale
 from runbooks.checks.inside import Page
 from runbooks.checks.tailscale import Device, Exposure
 from runbooks.core.findings import Check, Finding, State, passed
+from runbooks.tools import network
 from runbooks.tools.kubectl import Json
-from runbooks.tools.network import Answer, Network
+from runbooks.tools.network import Answer
 from tests.fixtures import secret
 
 FQDN = "postgresql.tail1234.ts.net"
+RUNNER: Any = None
 DEVICE = Device(fqdn=FQDN, addresses=("100.64.0.7", "fd7a::7"))
 
 
@@ -132,14 +135,22 @@ def refuse(error: Exception) -> Callable[..., Any]:
     return call
 
 
-def network(
+def on(
+    judge: Callable[[], Finding],
     *,
     status: Any = None,
     resolve: Any = lambda _: ["100.64.0.7"],
     connect: Any = lambda *_: None,
     fetch: Any = lambda _: Answer(status=200, body="<title>Immich</title>"),
-) -> Network:
-    return Network(status=lambda: status, resolve=resolve, connect=connect, fetch=fetch)
+) -> Callable[[], Finding]:
+    """The judge on a network with these answers."""
+
+    def look() -> Finding:
+        answers = {"tailscale_status": lambda _: status, "resolve": resolve, "connect": connect, "fetch": fetch}
+        with mock.patch.multiple(network, **answers):
+            return judge()
+
+    return look
 
 
 def tailnet(*, state: str = "Running", **peer: Any) -> dict[str, Any]:
@@ -204,68 +215,70 @@ VERDICTS: dict[str, tuple[Callable[[], Finding], State, str, str]] = {
     "one replica joined": (lambda: named(svc(), [state(fqdn=""), state()]), State.PASSED, FQDN, ""),
     "addresses without sense": (lambda: named(svc(), [state(ips="{oops")]), State.PASSED, FQDN, ""),
     # the peer
-    "peer": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet())), State.PASSED, "online", ""),
-    "peer offline": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Online=False))), State.PASSED,
+    "peer": (on(lambda: tailscale.device_is_peer(DEVICE, RUNNER), status=tailnet()), State.PASSED, "online", ""),
+    "peer offline": (on(lambda: tailscale.device_is_peer(DEVICE, RUNNER), status=tailnet(Online=False)), State.PASSED,
         "not online", ""),
-    "peer expired": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(Expired=True))), State.FAILED,
+    "peer expired": (on(lambda: tailscale.device_is_peer(DEVICE, RUNNER), status=tailnet(Expired=True)), State.FAILED,
         "expired", "key"),
     "no such peer": (
-        lambda: tailscale.device_is_peer(
-            DEVICE, network(status=tailnet(DNSName="else.tail1234.ts.net.", HostName="postgresql"))
+        on(
+            lambda: tailscale.device_is_peer(DEVICE, RUNNER),
+            status=tailnet(DNSName="else.tail1234.ts.net.", HostName="postgresql"),
         ),
         State.FAILED,
         "not among its 2 peers",
         "ACLs",
     ),
     "no peers at all": (
-        lambda: tailscale.device_is_peer(DEVICE, network(status={"BackendState": "Running", "Peer": None})),
+        on(lambda: tailscale.device_is_peer(DEVICE, RUNNER), status={"BackendState": "Running", "Peer": None}),
         State.FAILED, "not among its 0", "ACLs"),
-    "stopped": (lambda: tailscale.device_is_peer(DEVICE, network(status=tailnet(state="Stopped"))), State.FAILED,
+    "stopped": (on(lambda: tailscale.device_is_peer(DEVICE, RUNNER), status=tailnet(state="Stopped")), State.FAILED,
         "tailscale is Stopped", "not connected"),
-    "no tailscale here": (lambda: tailscale.device_is_peer(DEVICE, network(status=None)), State.NOT_TRIED,
+    "no tailscale here": (on(lambda: tailscale.device_is_peer(DEVICE, RUNNER), status=None), State.NOT_TRIED,
         "no `tailscale`", ""),
     # the name
-    "resolves": (lambda: tailscale.name_resolves(FQDN, DEVICE, network()), State.PASSED, "100.64.0.7", ""),
+    "resolves": (on(lambda: tailscale.name_resolves(FQDN, DEVICE)), State.PASSED, "100.64.0.7", ""),
     "does not resolve": (
-        lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=refuse(socket.gaierror(-2, "Name not known")))),
+        on(lambda: tailscale.name_resolves(FQDN, DEVICE), resolve=refuse(socket.gaierror(-2, "Name not known"))),
         State.FAILED, "Name not known", "MagicDNS"),
-    "resolves elsewhere": (lambda: tailscale.name_resolves(FQDN, DEVICE, network(resolve=lambda _: ["10.0.0.66"])),
+    "resolves elsewhere": (on(lambda: tailscale.name_resolves(FQDN, DEVICE), resolve=lambda _: ["10.0.0.66"]),
         State.FAILED, "10.0.0.66; the device is 100.64.0.7", "another machine"),
-    "resolves, addresses unknown": (lambda: tailscale.name_resolves(FQDN, Device(fqdn=FQDN), network()), State.PASSED,
+    "resolves, addresses unknown": (on(lambda: tailscale.name_resolves(FQDN, Device(fqdn=FQDN))), State.PASSED,
         "100.64.0.7", ""),
     # the port
-    "connects": (lambda: tailscale.port_connects(FQDN, (5432,), network()), State.PASSED, f"{FQDN}:5432", ""),
-    "DNS only": (lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(TimeoutError("timed out")))),
+    "connects": (on(lambda: tailscale.port_connects(FQDN, (5432,))), State.PASSED, f"{FQDN}:5432", ""),
+    "DNS only": (on(lambda: tailscale.port_connects(FQDN, (5432,)), connect=refuse(TimeoutError("timed out"))),
         State.FAILED, "timed out", "ACLs"),
     "refused": (
-        lambda: tailscale.port_connects(FQDN, (5432,), network(connect=refuse(ConnectionRefusedError("refused")))),
+        on(lambda: tailscale.port_connects(FQDN, (5432,)), connect=refuse(ConnectionRefusedError("refused"))),
         State.FAILED, "refused", "endpoints"),
     # HTTP
-    "answers": (lambda: tailscale.http_answers(NAME, Page(path="/", marker="Immich"), network()), State.PASSED,
+    "answers": (on(lambda: tailscale.http_answers(NAME, Page(path="/", marker="Immich"))), State.PASSED,
         "status 200", ""),
-    "wrong body": (lambda: tailscale.http_answers(NAME, Page(path="/", marker="n8n"), network()), State.FAILED,
+    "wrong body": (on(lambda: tailscale.http_answers(NAME, Page(path="/", marker="n8n"))), State.FAILED,
         "without 'n8n'", "another app"),
-    "404": (lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=404, body=""))),
+    "404": (on(lambda: tailscale.http_answers(NAME, Page(path="/")), fetch=lambda _: Answer(status=404, body="")),
         State.FAILED, "status 404", "backend Service"),
-    "502": (lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=502, body=""))),
+    "502": (on(lambda: tailscale.http_answers(NAME, Page(path="/")), fetch=lambda _: Answer(status=502, body="")),
         State.FAILED, "status 502", "behind it"),
     "TCP only": (
-        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=refuse(ConnectionResetError("reset")))),
+        on(lambda: tailscale.http_answers(NAME, Page(path="/")), fetch=refuse(ConnectionResetError("reset"))),
         State.FAILED, "reset", "HTTPS certificates"),
     "a login is wanted": (
-        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=401, body=""))),
+        on(lambda: tailscale.http_answers(NAME, Page(path="/")), fetch=lambda _: Answer(status=401, body="")),
         State.PASSED, "status 401", ""),
     "a login is wanted for a page that needs none": (
-        lambda: tailscale.http_answers(
-            NAME, Page(path="/ping", marker="pong"), network(fetch=lambda _: Answer(status=401, body=""))
+        on(
+            lambda: tailscale.http_answers(NAME, Page(path="/ping", marker="pong")),
+            fetch=lambda _: Answer(status=401, body=""),
         ),
         State.FAILED,
         "/ping: status 401",
         "error",
     ),
-    "no TCP port": (lambda: tailscale.port_connects(FQDN, (), network()), State.NOT_TRIED, "no TCP port", ""),
+    "no TCP port": (on(lambda: tailscale.port_connects(FQDN, ())), State.NOT_TRIED, "no TCP port", ""),
     "redirect": (
-        lambda: tailscale.http_answers(NAME, Page(path="/"), network(fetch=lambda _: Answer(status=302, body=""))),
+        on(lambda: tailscale.http_answers(NAME, Page(path="/")), fetch=lambda _: Answer(status=302, body="")),
         State.PASSED, "status 302", ""),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from runbooks.checks.cluster import STACK_DEPLOYED
 from runbooks.checks.of_service import verify_service
 from runbooks.checks.tailscale import API_AS_SET
 from runbooks.core.errors import VerificationFailed
-from runbooks.core.findings import State, Verdict
+from runbooks.core.findings import State, Verdict, not_tried
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks.service import Service
@@ -423,7 +423,8 @@ def test_all_of_nothing_is_no_success(repo: Repo) -> None:
 
 
 def test_an_untried_deciding_check_on_a_real_target_is_no_success(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runbooks.checks.cluster.network_of", lambda _: None)
+    unread = not_tried(tailscale.NAME_AS_EXPORTED, "its stack cannot be read")
+    monkeypatch.setattr(tailscale, "asks_for_exported_name", lambda *_: unread)
     with pytest.raises(VerificationFailed):
         verify.verify(repo.c, ("postgres",))
     assert "decides, and was not tried" in repo.printed()
