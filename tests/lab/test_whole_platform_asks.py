@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -26,9 +28,9 @@ def checkout(whole: Deployed) -> Checkout:
     return whole.checkout
 
 
-def asked(checkout: Checkout, words: tuple[str, ...] = ("preview.all",)) -> set[str]:
+def asked(checkout: Checkout, words: tuple[str, ...] = ("preview.all",), **options: Any) -> set[str]:
     """The services that the task had pulumi preview; the plan summary says the same of each."""
-    result = checkout.inv("--json", *words)
+    result = checkout.inv("--json", *words, **options)
     result.ends_with(0)
     (plan,) = [event for event in result.events if event["event"] == "plan" and "stacks" in event]
     previews = [record["argv"] for record in checkout.journal() if record["kind"] == "command"]
@@ -100,6 +102,16 @@ def test_new_outputs_ask_exactly_their_readers(checkout: Checkout) -> None:
         assert asked(checkout) == READERS
     checkout.inv("deploy.all").ends_with(0)
     assert asked(checkout) == set()
+
+
+def test_another_pulumi_asks_all(checkout: Checkout, tmp_path: Path) -> None:
+    asked(checkout)
+    built = Path(json.loads((checkout.state_dir / "lab" / "target.json").read_text())["tools"]["pulumi"]).resolve()
+    other = shutil.copytree(built.parent, tmp_path / "pulumi")
+    env = {"PATH": os.pathsep.join((str(other), os.environ["PATH"]))}
+    assert asked(checkout, env=env) == EVERY
+    assert asked(checkout, env=env) == set()
+    assert asked(checkout) == EVERY, "it is the lab's own again"
 
 
 def test_all_are_asked_when_that_is_wanted(checkout: Checkout) -> None:
