@@ -54,18 +54,20 @@ def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
     # A service that does both gets the graver reason.
     typed = dict.fromkeys(plan.destructive_services, "deletes or replaces what holds data")
     typed = dict.fromkeys(plan.adopting_services, "takes over what this stack did not make") | typed
-    if not session.reporter.interactive and (typed or not yes):
-        why = "; ".join(f"{name} {what}" for name, what in typed.items()) or "--yes was not given"
+    if typed and not session.reporter.interactive:
+        why = "; ".join(f"{name} {what}" for name, what in typed.items())
         raise NotApproved(
             f"{why}, and there is no terminal to ask on",
             expected="a terminal on which the service's name is typed; --yes covers neither a destructive change nor "
-            "taking objects over"
-            if typed
-            else "an approval of the changes above",
+            "taking objects over",
             next_step=f"run {again} on a terminal, make the change not destructive, or remove {TAKES_OVER} from the "
-            "stack config"
-            if typed
-            else f"{again} --yes",
+            "stack config",
+        )
+    if not yes and not session.reporter.interactive:
+        raise NotApproved(
+            "--yes was not given, and there is no terminal to ask on",
+            expected="an approval of the changes above",
+            next_step=f"{again} --yes",
         )
     for name, what in typed.items():
         if not session.reporter.ask_word(f"{name} {what}. Type {name} to go on:", name):

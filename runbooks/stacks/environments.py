@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbooks.core.command import Command, Outcome
+from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.core.names import nearest
 from runbooks.core.search_path import find_program
@@ -48,14 +48,21 @@ def esc_of(session: Session) -> Esc:
     return Esc(program=str(program), is_pulumi=False, env=env)
 
 
-def run_esc(session: Session, command: Command, name: EnvironmentName | None) -> Outcome:
-    """Run a command on an environment, or on the whole organization.
+def run_esc(
+    session: Session,
+    command: Command,
+    name: EnvironmentName | None,
+    *,
+    diagnostics: type[OpsError] = ToolFailed,
+    after_interrupt: bool = False,
+) -> str:
+    """The answer to a command on an environment, or on the whole organization.
 
-    Raises the error for its failure, also of one that exits with 0.
+    Raises the error for its failure, also of one that exits with 0; `diagnostics` for errors in a definition.
     """
-    outcome = session.runner.run(command)
-    esc.judge(outcome, name, session.masker.mask)
-    return outcome
+    outcome = session.runner.run(command, after_interrupt=after_interrupt)
+    esc.judge(outcome, name, session.masker.mask, diagnostics=diagnostics)
+    return outcome.stdout
 
 
 def open_environment(session: Session, name: EnvironmentName) -> Opened:
@@ -102,7 +109,7 @@ def waits_for(session: Session, name: EnvironmentName) -> list[str]:
 def live_names(session: Session) -> list[EnvironmentName]:
     """The environments of the target's organization on its backend."""
     organization = session.target.organization
-    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None).stdout, organization))
+    return list(esc.read_list(run_esc(session, esc_of(session).ls(organization), None), organization))
 
 
 def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
@@ -333,12 +340,10 @@ def read_wanted(session: Session, name: EnvironmentName) -> tuple[CommentedMap, 
 
 def live_definition(session: Session, name: EnvironmentName, *, after_interrupt: bool = False) -> str | None:
     """The definition on the backend; `None` without such an environment."""
-    outcome = session.runner.run(esc_of(session).definition(name), after_interrupt=after_interrupt)
     try:
-        esc.judge(outcome, name, session.masker.mask)
+        return run_esc(session, esc_of(session).definition(name), name, after_interrupt=after_interrupt)
     except NotFound:
         return None
-    return outcome.stdout
 
 
 def push(session: Session, draft: Draft) -> int:
@@ -374,9 +379,8 @@ def _read_plain(text: str | None, name: EnvironmentName) -> Any:
 
 
 def _replace_definition(session: Session, draft: Draft) -> int:
-    outcome = session.runner.run(esc_of(session).edit(draft.name, dump(draft.carried.document)))
-    esc.judge(outcome, draft.name, session.masker.mask, diagnostics=Usage)
-    revision = esc.read_revision(outcome.stdout)
+    command = esc_of(session).edit(draft.name, dump(draft.carried.document))
+    revision = esc.read_revision(run_esc(session, command, draft.name, diagnostics=Usage))
     if revision is None:
         raise ToolFailed(
             f"the CLI does not report that {draft.name.short} was updated",
@@ -393,8 +397,7 @@ def _remove_empty(session: Session, name: EnvironmentName) -> None:
     """
     try:
         if _read_plain(live_definition(session, name, after_interrupt=True), name) == _read_plain(None, name):
-            removed = session.runner.run(esc_of(session).remove(name), after_interrupt=True)
-            esc.judge(removed, name, session.masker.mask)
+            run_esc(session, esc_of(session).remove(name), name, after_interrupt=True)
             return
         why = "it is no longer empty: this push arrived after all, or another user wrote into it"
     except OpsError as error:

@@ -203,7 +203,7 @@ def _same_item(item: Any, items: Sequence[Any], applied: Sequence[Any], title: s
     if name in (None, SECRET, UNKNOWN) or len(ours) > 1 or len(theirs) > 1:
         raise Refused(
             f"{title} has a list item with a hidden or unknown value and no name of its own: {format_value(item)}",
-            expected="a list whose items have names, as a secret does not follow an index; nothing was changed",
+            expected="a list whose items have names, as a secret does not follow an index",
             next_step="undo the change by hand, or `pulumi refresh` takes it into the state and the next deploy "
             "applies the program",
         )
