@@ -202,18 +202,16 @@ def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentN
     """Raise `Refused` if an index in `path`, below `values`, means another entry on the backend than in the file."""
     there, here = _child(live, "values"), _child(wanted, "values")
     for depth, part in enumerate(path):
-        if isinstance(there, list) and isinstance(part, int):
-            match = match_entries(there, here if isinstance(here, list) else [])[part]
-            if match.index != part:
-                ours = _child(here, part)
-                written = f"is {shown(ours)}" if ours is not None else "is not there"
-                raise Refused(
-                    f"{property_path(path[: depth + 1])} of {name.short} is {shown(there[part])} on the backend, and "
-                    f"{written} in environments/{name.short}.yaml",
-                    expected="the same entry at that index on both sides; nothing was set",
-                    next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or names what is in "
-                    "doubt; then set it",
-                )
+        ours = here if isinstance(here, list) else []
+        if isinstance(there, list) and isinstance(part, int) and match_entries(there, ours)[part] != part:
+            written = f"is {shown(ours[part])}" if part < len(ours) else "is not there"
+            raise Refused(
+                f"{property_path(path[: depth + 1])} of {name.short} is {shown(there[part])} on the backend, and "
+                f"{written} in environments/{name.short}.yaml",
+                expected="the same entry at that index on both sides; nothing was set",
+                next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or names what is in "
+                "doubt; then set it",
+            )
         there, here = _child(there, part), _child(here, part)
 
 
@@ -261,31 +259,23 @@ def _identifies(rest: Any) -> bool:
     return any(_identifies(inner) for inner in rest) if isinstance(rest, list) else True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """The match of a list entry in the other list."""
-
-    index: int | None = None
-    """Index in the other list; `None` if there is no match, or it cannot be decided."""
-    doubt: str = ""
-    """Why it cannot be decided."""
-
-
-def match_entries(old_nodes: Sequence[Any], new_nodes: Sequence[Any]) -> list[Match]:
+def match_entries(old_nodes: Sequence[Any], new_nodes: Sequence[Any]) -> list[int | str | None]:
     """Match each entry of the old list to the new one, by its rest, else by a name that is unique in both.
+
+    Returns its index there, `None` without a match, or a text: why it cannot be decided.
 
     Lists that are equal but for the values of their secrets match index by index, even where entries are
     identical: no edit was made, so every secret stays where it is.
     """
     if _canonical(plain(old_nodes, masked=True)) == _canonical(plain(new_nodes, masked=True)):
-        return [Match(index=number) for number in range(len(old_nodes))]
+        return list(range(len(old_nodes)))
     old, new = [Entry.of(node) for node in old_nodes], [Entry.of(node) for node in new_nodes]
     return [_match(entry, old, new) for entry in old]
 
 
-def _match(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
+def _match(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> int | str | None:
     if not entry.rest:
-        return Match(doubt="it has nothing but secrets, and the list was edited")
+        return "it has nothing but secrets, and the list was edited"
     twins = [other for other in old if other.rest == entry.rest]
     found = [index for index, other in enumerate(new) if other.rest == entry.rest]
     if not found:
@@ -293,12 +283,12 @@ def _match(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
     # Equal entries with the same secrets are interchangeable.
     if len({_canonical(twin.node) for twin in twins}) == 1 and len(found) <= len(twins):
         place = next(place for place, twin in enumerate(twins) if twin is entry)
-        return Match(index=found[min(place, len(found) - 1)])
+        return found[min(place, len(found) - 1)]
     alike = ", ".join(f"[{index}]" for index in found)
-    return Match(doubt=f"without the secrets it equals {alike} of the file, and there are {len(twins)} on the backend")
+    return f"without the secrets it equals {alike} of the file, and there are {len(twins)} on the backend"
 
 
-def _match_by_name(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> Match:
+def _match_by_name(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> int | str | None:
     def is_unique(key: str, entries: Sequence[Entry]) -> bool:
         names = {each.name(key) for each in entries}
         return len(names) == len(entries) and "" not in names
@@ -306,8 +296,8 @@ def _match_by_name(entry: Entry, old: Sequence[Entry], new: Sequence[Entry]) -> 
     keys = [key for key in NAMES if is_unique(key, old) and is_unique(key, new)]
     found = {next((index for index, each in enumerate(new) if each.name(key) == entry.name(key)), None) for key in keys}
     if len(found) > 1:
-        return Match(doubt=f"{' and '.join(f'`{key}`' for key in keys)} do not lead to the same entry of the file")
-    return Match(index=next(iter(found), None))
+        return f"{' and '.join(f'`{key}`' for key in keys)} do not lead to the same entry of the file"
+    return next(iter(found), None)
 
 
 # Secrets that are set live, carried over into the file's definition
@@ -367,10 +357,10 @@ class Carried:
 
     def _carry_list(self, live: list[Any], document: list[Any], at: KeyPath, to: KeyPath) -> None:
         for number, (inner, match) in enumerate(zip(live, match_entries(live, document), strict=True)):
-            if match.index is not None:
-                self.carry(inner, document[match.index], (*at, number), (*to, match.index))
-            elif match.doubt and _set_secrets(inner):
-                self.doubts[*at, number] = f"{shown(inner)}: {match.doubt}"
+            if isinstance(match, int):
+                self.carry(inner, document[match], (*at, number), (*to, match))
+            elif match and _set_secrets(inner):
+                self.doubts[*at, number] = f"{shown(inner)}: {match}"
             else:
                 self._lose(inner, (*at, number))
 
