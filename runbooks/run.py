@@ -26,7 +26,7 @@ from runbooks.core.reporter import Reporter, make_reporter, reporter_in_use
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL, user_path
 from runbooks.stacks import environments
-from runbooks.stacks.guard import Cluster, confirm_cluster, login_variables, open_kubectl
+from runbooks.stacks.guard import confirm_cluster, login_variables, open_kubectl
 from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
@@ -90,7 +90,7 @@ def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = T
             with run.reporter.step("start the lab") as progress:
                 platform.up(run.state_dir, progress.note)
         session = build_session(load_target(name, root=ROOT, state_dir=run.state_dir), run, closing)
-        announce_target(session, confirm_cluster(session) if cluster else None)
+        announce_target(session, confirm_cluster(session) if cluster else "")
         if starts_lab:
             apply_environments_on_lab(session)
         yield session
@@ -108,13 +108,13 @@ def lab_display(c: Any) -> tuple[Path, Reporter]:
     return make_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
 
 
-def announce_target(session: Session, cluster: Cluster | None) -> None:
+def announce_target(session: Session, cluster_uid: str) -> None:
     """One line: `target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
     facts = {
         "target": session.target.name,
         "stack": session.target.stack,
         "backend": session.target.shown_backend,
-        "cluster": cluster.uid if cluster else "",
+        "cluster": cluster_uid,
         "pulumi": session.tools.pulumi_version,
     }
     shown = facts | {"cluster": facts["cluster"][:8] or "not asked"}

@@ -18,7 +18,7 @@ from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL
 from runbooks.stacks import environments
-from runbooks.stacks.guard import Cluster, identify, open_kubectl, read_settings
+from runbooks.stacks.guard import identify, open_kubectl, read_settings
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.states import has_stack
@@ -150,11 +150,11 @@ def backend_is_there(target: Target) -> Finding:
 
 
 def cluster_answers(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runner) -> Finding:
-    cluster = identify(target, context, kubectl, runner)
-    if target.is_pinned and cluster.uid != target.cluster_uid:
-        evidence = f"{cluster.server} is UID {cluster.uid}, not the pinned one"
+    uid = identify(target, context, kubectl, runner)
+    if target.is_pinned and uid != target.cluster_uid:
+        evidence = f"{context.server} is UID {uid}, not the pinned one"
         return failed("cluster", evidence, next_step=f"./inv --target {target.name} target.show")
-    return passed("cluster", f"{cluster.name} at {cluster.server}")
+    return passed("cluster", f"{context.cluster_name} at {context.server}")
 
 
 def kubectl_fits(kubectl: Kubectl, runner: Runner) -> Finding:
@@ -186,20 +186,20 @@ def describe_target(target: Target) -> list[tuple[str, str]]:
 def describe_cluster(target: Target, run: RunContext) -> str:
     """Rows about the cluster behind the target's context, and whether it is the pinned one."""
     try:
-        cluster, nodes = find_cluster(target, run)
+        context, uid, nodes = find_cluster(target, run)
     except OpsError as error:
         return f"not known: {error.summary}"
-    same = "the pinned one" if cluster.uid == target.cluster_uid else "NOT the pinned one"
+    same = "the pinned one" if uid == target.cluster_uid else "NOT the pinned one"
     verdict = same if target.is_pinned else "not pinned"
-    return f"{cluster.name} at {cluster.server}, UID {cluster.uid}, {verdict}; nodes {nodes}"
+    return f"{context.cluster_name} at {context.server}, UID {uid}, {verdict}; nodes {nodes}"
 
 
-def find_cluster(target: Target, run: RunContext) -> tuple[Cluster, str]:
-    """The cluster behind the target's context, and its nodes' names. Raises `Refused` when it gives no identity."""
+def find_cluster(target: Target, run: RunContext) -> tuple[KubeContext, str, str]:
+    """The target's context, the UID of the cluster behind it, and its nodes. Raises `Refused` without a UID."""
     with open_kubectl(target, run) as (context, kubectl):
-        cluster = identify(target, context, kubectl, run.runner)
+        uid = identify(target, context, kubectl, run.runner)
         nodes = sorted(metadata(node)[1] for node in items(ask(run.runner, kubectl.get("nodes"))))
-    return cluster, ", ".join(nodes) or "none"
+    return context, uid, ", ".join(nodes) or "none"
 
 
 # --- pulumi on the target ----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,17 +24,6 @@ from runbooks.tools.stack_config import StackFile
 
 IDENTITY_NAMESPACE = "kube-system"
 """Its UID is as old as the cluster, and no two clusters share one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The cluster behind the target's context."""
-
-    context: str
-    name: str
-    """The cluster's name in the kubeconfig."""
-    server: str
-    uid: str
 
 
 def private_kubeconfig(target: Target, folder: Path) -> tuple[KubeContext, Path]:
@@ -70,37 +58,37 @@ def open_kubectl(target: Target, run: RunContext) -> Iterator[tuple[KubeContext,
         path.unlink(missing_ok=True)
 
 
-def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
-    """Ask the cluster for its identity and compare it with the pinned one.
+def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> str:
+    """Ask the cluster for its UID, compare it with the pinned one and return it.
 
     Raises `Refused` when it does not answer, was never pinned, or is another one.
     """
-    cluster = identify(target, context, kubectl, runner)
+    uid = identify(target, context, kubectl, runner)
     if not target.is_pinned:
         raise Refused(
-            f"target {target.name!r} is not pinned: its context {target.context!r} leads to {cluster.server}, "
-            f"cluster UID {cluster.uid}",
+            f"target {target.name!r} is not pinned: its context {target.context!r} leads to {context.server}, "
+            f"cluster UID {uid}",
             expected="a recorded cluster_uid, so that a changed context cannot send a run to another cluster",
             next_step=f"./inv --target {target.name} target.pin",
         )
-    if cluster.uid != target.cluster_uid:
+    if uid != target.cluster_uid:
         raise Refused(
-            f"wrong cluster: context {target.context!r} leads to {cluster.server}, cluster UID {cluster.uid}",
+            f"wrong cluster: context {target.context!r} leads to {context.server}, cluster UID {uid}",
             expected=f"the cluster that target {target.name!r} is pinned to, UID {target.cluster_uid}",
             next_step="./inv lab.status"
             if target.ephemeral
             else f"./inv --target {target.name} target.show; after a deliberate rebuild of the cluster, target.pin",
         )
-    return cluster
+    return uid
 
 
-def confirm_cluster(session: Session) -> Cluster:
-    """Ask the run's cluster for its identity again. Raises `Refused` unless it is the pinned one."""
+def confirm_cluster(session: Session) -> str:
+    """Ask the run's cluster for its UID again. Raises `Refused` unless it is the pinned one."""
     return check_cluster(session.target, session.context, session.kubectl, session.runner)
 
 
-def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> Cluster:
-    """The cluster's identity, pinned or not. Raises `Refused` when the cluster does not report one."""
+def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> str:
+    """The cluster's UID, pinned or not. Raises `Refused` when the cluster does not report one."""
     answer = f"an answer from the cluster with UID {target.cluster_uid}" if target.is_pinned else "an answer"
     try:
         namespace = ask(runner, kubectl.get("namespace", IDENTITY_NAMESPACE))
@@ -126,7 +114,7 @@ def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Run
             expected=answer,
             next_step="./inv doctor",
         )
-    return Cluster(context=context.name, name=context.cluster_name, server=context.server, uid=uid)
+    return uid
 
 
 # Stack configs and environments that would send pulumi to another cluster

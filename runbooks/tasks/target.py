@@ -43,17 +43,17 @@ def pin(c: Any) -> None:
         target = load_chosen_target(c, run)
         if target.ephemeral:
             raise Usage("the lab pins itself when it starts", expected="a target of targets.yaml: --target NAME")
-        cluster, nodes = find_cluster(target, run)
+        context, uid, nodes = find_cluster(target, run)
         rows = (
-            ("cluster", cluster.name),
-            ("context", cluster.context),
-            ("server", cluster.server),
-            ("UID", cluster.uid),
+            ("cluster", context.cluster_name),
+            ("context", context.name),
+            ("server", context.server),
+            ("UID", uid),
             ("nodes", nodes),
             ("pinned so far", target.cluster_uid or "nothing"),
         )
         run.reporter.table(f"Target {target.name}", ("what", "value"), rows)
-        if cluster.uid == target.cluster_uid:
+        if uid == target.cluster_uid:
             run.reporter.line("It is pinned to this cluster already; nothing changed.")
             return
         if target.is_pinned:
@@ -67,6 +67,6 @@ def pin(c: Any) -> None:
                 expected=f"the name {target.name} typed" if target.is_pinned else "y at the question",
                 next_step=f"./inv --target {target.name} target.pin",
             )
-        path = write_pin(ROOT, target.name, cluster.uid)
-        run.journal.write("pinned", target=target.name, cluster_uid=cluster.uid, before=target.cluster_uid)
-        run.reporter.line(f"Pinned {target.name} to {cluster.uid} in {path.name}.")
+        path = write_pin(ROOT, target.name, uid)
+        run.journal.write("pinned", target=target.name, cluster_uid=uid, before=target.cluster_uid)
+        run.reporter.line(f"Pinned {target.name} to {uid} in {path.name}.")

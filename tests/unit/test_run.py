@@ -42,7 +42,7 @@ def test_the_guard_comes_first_and_through_the_private_kubeconfig(repo: Repo) ->
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
         assert [one["name"] for one in kept["contexts"]] == ["home"]
         assert f"--kubeconfig={private}" in repo.calls("kubectl")[0]["argv"]
-        assert confirm_cluster(session).uid == UID
+        assert confirm_cluster(session) == UID
     assert not private.exists()
 
 
