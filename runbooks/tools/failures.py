@@ -41,20 +41,21 @@ class KnownFailure:
     """A failure with an explanation. The texts may use the pattern's groups and the facts that the caller adds."""
 
     regex: str
-    error: type[OpsError]
     cause: str
     expected: str
     next_step: str
+    error: type[OpsError] = ToolFailed
 
     def explain(self, text: str, facts: Mapping[str, str]) -> OpsError | None:
         """The error, if the pattern matches. A group that did not match is `?`; `rest` and `more` are then empty."""
         found = re.search(self.regex, text, re.DOTALL)
         if found is None:
             return None
-        groups = {key: " ".join(value.split()) if value else "?" for key, value in found.groupdict().items()}
-        if "urn" in groups:
-            groups["object"] = _object_of(groups["urn"])
-        known = groups | {key: (found.groupdict().get(key) or "").rstrip() for key in ("rest", "more")} | dict(facts)
+        groups = found.groupdict()
+        known = {key: " ".join(value.split()) if value else "?" for key, value in groups.items()}
+        known |= {key: (groups.get(key) or "").rstrip() for key in ("rest", "more")}
+        known |= {"object": _object_of(groups["urn"] or "")} if "urn" in groups else {}
+        known |= facts
         return self.error(
             self.cause.format(**known),
             expected=self.expected.format(**known),
@@ -75,10 +76,10 @@ UNREACHABLE = r"\b(?:Get|Head|Post|Put|Patch|Delete) \"(?P<url>https?://[^/\"\s]
 """How every Go program reports an address that does not answer (net/url.Error)."""
 
 UNKNOWN_KIND = (
-    OperatorMissing,
     "the cluster does not know the kind {kind} ({version}): the operator that brings it is not applied",
     "the CustomResourceDefinitions of that operator",
     "./inv deploy.{service} without --only applies what it needs first; ./inv preview.{service} --diff shows more",
+    OperatorMissing,
 )
 
 BEHIND_THE_API_SERVER = (
@@ -86,7 +87,6 @@ BEHIND_THE_API_SERVER = (
         # Why it failed quotes the address, with the webhook's Service in it.
         RESOURCE
         + r"(?P<webhook>failed calling webhook \"[^\"]+\"|conversion webhook for [^\n:]+? failed): (?P<why>[^\n]+)",
-        ToolFailed,
         "{object} of {service} was refused, as the API server cannot ask a webhook: {webhook}: {why}",
         "a webhook whose Service (NAME.NAMESPACE.svc) has ready pods and whose certificate the API server trusts",
         "kubectl get pods,endpointslices in that namespace; repair or remove the owner of the webhook (kubectl get "
@@ -96,15 +96,14 @@ BEHIND_THE_API_SERVER = (
         RESOURCE + r"(?P<rule>admission webhook \"[^\"]+\" denied the request|exceeded quota: [^,\n]+"
         r"|ValidatingAdmissionPolicy '[^']+' with binding '[^']*' denied request|violates PodSecurity \"[^\"]+\")"
         r"[:,] (?P<why>[^\n]+)",
-        Refused,
         "{object} of {service} was refused by a rule of the cluster: {rule}: {why}",
         "an object that the cluster's policies and the namespace's quota and Pod Security level allow",
         "change the program or that rule, then ./inv preview.{service}",
+        error=Refused,
     ),
     KnownFailure(
         RESOURCE + r"(?:object is being deleted: namespaces \"(?P<namespace>[^\"]+)\" already exists"
         r"|unable to create new content in namespace (?P<other>\S+) because it is being terminated)",
-        ToolFailed,
         "{object} of {service} cannot be created: its namespace is still being deleted",
         "a namespace that exists, or one whose deletion has finished",
         "kubectl get namespace -o yaml shows in its conditions what blocks it; wait, then ./inv deploy.{service}",
@@ -112,7 +111,6 @@ BEHIND_THE_API_SERVER = (
     KnownFailure(
         # Deleted after the state recorded it, as after an interrupted destroy: every deploy would fail alike.
         RESOURCE + r"namespaces \"(?P<namespace>[^\"]+)\" not found",
-        ToolFailed,
         "{object} of {service} cannot be created: the namespace {namespace} is not there",
         "a namespace of this stack, or of one that is deployed before it",
         "./inv drift.{service} shows what is gone; ./inv repair.{service} creates it again",
@@ -121,24 +119,23 @@ BEHIND_THE_API_SERVER = (
         RESOURCE + r"API server ?: (?P<why>[^\n]*(?:[Ff]orbidden: updates to \w+ spec for fields"
         r"|[Ff]orbidden: spec is immutable after creation|[Ff]orbidden: field can not be less than"
         r"|field is immutable)[^\n]*)",
-        Refused,
         "{object} of {service} cannot be changed in place: {why}",
         "the fields as they are in the cluster, or another object under another name",
         "undo the change; to replace the object, save its data and remove it yourself, then ./inv deploy.{service}",
+        error=Refused,
     ),
     KnownFailure(
         RESOURCE + r"(?P<what>\S+(?: \"[^\"\n]+\")?) is forbidden: User \"(?P<user>[^\"]+)\" (?P<why>cannot [^\n]+)",
-        Refused,
         "{object} of {service} was refused: the kubeconfig's user {user} {why}",
         "a user whose roles allow it",
         "./inv target.show names the context; kubectl auth can-i --list shows what its user may do",
+        error=Refused,
     ),
     KnownFailure(
         r"(?:unable to retrieve the complete list of server APIs"
         r"|[Ff]ailed to (?:get|retrieve) API [Gg]roup-[Rr]esources"
         r"|couldn't get resource list for (?P<api>[\w./-]+)):? ?(?P<rest>[^\n]*?(?:unable to handle the request"
         r"|stale GroupVersion discovery|not ready)[^\n]*)",
-        ToolFailed,
         "an aggregated API of the cluster does not answer, so not all kinds are known: {rest}",
         "every APIService to be Available",
         "kubectl get apiservices shows which one is not; repair or remove it, then ./inv preview.{service}",
@@ -150,80 +147,78 @@ KNOWN = (
     *BEHIND_THE_API_SERVER,
     KnownFailure(
         r"no stack named '(?P<stack>[^']*)' found",
-        NotFound,
         "there is no stack {stack!r} of {service} on this backend",
         "a stack that was created once; only stack.init creates one, so that a typo cannot",
         "./inv stack.init {service}",
+        error=NotFound,
     ),
     KnownFailure(
         r"(?P<why>incorrect passphrase|passphrase must be set)",
-        Usage,
         "the stack of {service} cannot be opened: {why}",
         "the passphrase it was created with, in passphrase_file of the target or in PULUMI_CONFIG_PASSPHRASE",
         "./inv target.show names the source; correct it in targets.yaml, then ./inv doctor",
+        error=Usage,
     ),
     KnownFailure(
         r"invalid ciphertext|cipher: message authentication failed",
-        Usage,
         "a secret in the config or state of {service} was encrypted with the key of another stack",
         "values that were encrypted for this stack",
         "./inv secrets.set {service} KEY for each secret that was copied from elsewhere",
+        error=Usage,
     ),
     KnownFailure(
         r"currently locked by \d+ lock"
         r".*?(?:created by (?P<holder>\S+) \(pid (?P<pid>\S+?)\) at (?P<since>\S+)|$)",
-        Refused,
         "another run holds the stack of {service}: {holder}, process {pid}, since {since}",
         "a stack that no other run is changing; wait for that run",
         "./inv cancel.{service} checks whether that process is still running",
+        error=Refused,
     ),
     KnownFailure(
         r"Another update is currently in progress|\[409\] Conflict",
-        Refused,
         "another update of {service} is in progress",
         "a stack that no other run is changing; wait for that run",
         "./inv cancel.{service} shows who started it and when",
+        error=Refused,
     ),
     KnownFailure(
         # pulumi exits with 3 here, as if a login were missing.
         r"\[403\] (?:Forbidden: )?(?:The provided update token has expired|The update was cancelled)",
-        ToolFailed,
         "the update of {service} lost its stack: it was cancelled from elsewhere, or silent for minutes",
         "an update that completes",
         "./inv cancel.{service} settles what is unknown, then ./inv deploy.{service} continues",
     ),
     KnownFailure(
         r"does not support (?:Pulumi ESC|environments)",
-        Usage,
         "this target's backend does not support Pulumi ESC, but the stack of {service} is bound to an environment",
         "a Pulumi Cloud backend, or a stack config without `environment:`",
         "use `esc env ls` and `esc open` for the environment itself, or a target on the cloud (`pulumi login --cloud`)",
+        error=Usage,
     ),
     KnownFailure(
         r"PULUMI_ACCESS_TOKEN must be set|\[401\] Unauthorized|invalid access token",
-        LoginMissing,
         "pulumi is not logged in to this target's backend",
         "a login, or PULUMI_ACCESS_TOKEN in the environment",
         "{login}, then ./inv doctor",
+        error=LoginMissing,
     ),
     KnownFailure(
         r"credentials file '(?P<file>[^']+)' is encrypted but",
-        LoginMissing,
         "pulumi's stored login cannot be read here: {file} is encrypted with a key of the system's key ring",
         "an unlocked key ring, or PULUMI_ACCESS_TOKEN in the environment",
         "unlock it, or export PULUMI_ACCESS_TOKEN, then ./inv doctor",
+        error=LoginMissing,
     ),
     KnownFailure(
         r"unable to open state directory \"(?:file://)?(?P<folder>[^\"]+)\".*?no such file or directory",
-        Usage,
         "the backend's folder {folder} does not exist",
         "a folder that exists: pulumi creates none, so that a typo cannot become a backend",
         "mkdir -p {folder}, then ./inv doctor",
+        error=Usage,
     ),
     KnownFailure(
         r"\b(?:open|openat|write|mkdir|mkdirat|rename|sync|close|copy_file_range) (?P<file>/[^\n:\"]+): "
         r"(?P<why>no space left on device|disk quota exceeded|file too large|read-only file system)",
-        ToolFailed,
         "a file could not be written during the run on {service}: {file}: {why}",
         "a disk with free space, on this machine or on the node that reports it",
         "free space there, then ./inv preview.{service} shows what is left to do",
@@ -231,59 +226,57 @@ KNOWN = (
     KnownFailure(
         r"Missing required configuration variable '(?P<key>[^']+)'\s+please set a value using the command"
         r" `pulumi config set --secret",
-        Usage,
         "{service} lacks the secret config value {key}",
         "every required secret of the stack to be set once",
         "./inv secrets.set {service} {key}",
+        error=Usage,
     ),
     KnownFailure(
         r"Missing required configuration variable '(?P<key>[^']+)'",
-        Usage,
         "{service} lacks the config value {key}",
         "every required value in the stack config",
         "pulumi config set {key} VALUE in the project's folder, or `./inv secrets.set {service} {key}` if it is secret",
+        error=Usage,
     ),
     KnownFailure(
         r"unknown stack \"(?P<stack>[^\"]+)\"",
-        NotFound,
         "{service} refers to the stack {stack}, which does not exist",
         "the producer's stack, deployed, under that name",
         "deploy the producer first, and check the reference in the stack config of {service}",
+        error=NotFound,
     ),
     KnownFailure(
         r"getting credentials: exec: (?P<why>[^\n]+)",
-        LoginMissing,
         "the login plug-in of the kubeconfig failed during the run on {service}: {why}",
         "the plug-in that the kubeconfig names on PATH, and a login that it can use",
         "kubectl get namespaces with the same context shows it alone; then ./inv doctor",
+        error=LoginMissing,
     ),
     KnownFailure(
         r"Kubernetes cluster is unreachable"
         r".*?(?P<why>dial [^\n\"]*|context \S+ does not exist|no configuration[^\n\"]*|$)",
-        ToolFailed,
         "the cluster did not answer during the run on {service}: {why}",
         "the cluster that answered the check before this step",
         "./inv doctor",
     ),
     KnownFailure(
         r"(?P<what>Resource operation was cancelled for \"[^\"]+\"|\^C received|SIGTERM received|update canceled)",
-        NotApproved,
         "the update of {service} was stopped by a signal: {what}",
         "an update that completes",
         "./inv deploy.{service} continues from there",
+        error=NotApproved,
     ),
     KnownFailure(
         r"environment ['\"](?P<environment>[^'\"]+)['\"] not found",
-        NotFound,
         "there is no environment {environment}, which the stack of {service} or its environment refers to",
         "an ESC environment that exists on this backend",
         "./inv esc.list",
+        error=NotFound,
     ),
     KnownFailure(
         r"server reported that \"(?P<object>[^\"]+)\" failed[^\n]*: Server-[Ss]ide [Aa]pply field conflict detected"
         r".*?conflict with \"(?P<manager>kube-controller-manager|[^\"]*autoscaler[^\"]*|keda[^\"]*)\" with subresource"
         r" \"scale\"[^\n]*\.spec\.replicas",
-        ToolFailed,
         "an autoscaler ({manager}) sets the replicas of {object} of {service}, and the program sets them too",
         "only one of the two: an autoscaler would change the replicas again",
         "leave `replicas` out of the program, or remove the autoscaler; then ./inv preview.{service}",
@@ -292,10 +285,10 @@ KNOWN = (
         # The provider's own sentences, then the API server's list of managers and fields.
         r"server reported that \"(?P<object>[^\"]+)\" failed[^\n]*: Server-[Ss]ide [Aa]pply field conflict detected"
         r".*?(?P<holders>conflicts? with \"[^\"]+\".*?)(?:\n\s*\n|\s*$)",
-        FieldConflict,
         "another field manager changed {object} of {service} and owns fields that the program sets: {holders}",
         "fields that the stack's own field manager holds",
         "./inv repair.{service} shows the owners, asks, takes the fields back and applies the program",
+        error=FieldConflict,
     ),
     KnownFailure(r"no matches for kind \"(?P<kind>[^\"]+)\" in version \"(?P<version>[^\"]+)\"", *UNKNOWN_KIND),
     # The same of an object that comes out of a chart, from a provider before 4.32.
@@ -303,7 +296,6 @@ KNOWN = (
     KnownFailure(
         r"pq: (?P<why>(?:role \"[^\"]+\" cannot be dropped because some objects depend on it"
         r"|database \"[^\"]+\" is being accessed by other users)[^\n]*?)(?:: provider=[^\n]*)?(?:\n|$)",
-        ToolFailed,
         "Postgres did not drop what {service} made: {why}",
         "no other session in that database, and no object of that role outside of it",
         "stop the pods that use it; REASSIGN OWNED and DROP OWNED in psql; then run the same command again",
@@ -311,35 +303,31 @@ KNOWN = (
     KnownFailure(
         r"(?P<why>permission denied to create extension \"[^\"]+\"|must be owner of extension [^\s:]+"
         r"|\S+ must be loaded via shared_preload_libraries|extension \"[^\"]+\" is not available)",
-        ToolFailed,
         "Postgres did not create an extension of {service}: {why}",
         "a superuser that creates and updates extensions, an image that has them, and their libraries preloaded",
         "let the superuser run it once in psql, or set image and shared_preload_libraries of the Postgres stack",
     ),
     KnownFailure(
         r"(?P<object>[a-z]+(?:\.[a-z0-9.-]+)? \"[^\"]+\") already exists",
-        ToolFailed,
         "{object} exists already, and the stack of {service} does not manage it",
         "an object that this stack created, or none of that name",
         "if it belongs to this service, `pulumi import` it; if not, use another name or remove it yourself",
     ),
     KnownFailure(
         r"resource \"(?P<urn>[^\"]+)\" cannot be deleted\s+because it is protected",
-        Refused,
         "the change would delete a protected resource: {urn}",
         "a change that keeps it",
         "see ./inv preview.{service} --diff; if the deletion is intended, turn its protection off in the config first",
+        error=Refused,
     ),
     KnownFailure(
         r"password authentication failed for user \"(?P<user>[^\"]+)\"",
-        ToolFailed,
         "Postgres refused the password of {user}",
         "provider and server to agree: ts_hostname, service endpoints, and the host and port the provider connects to",
         "./inv outputs.postgres, then ./inv verify.postgres",
     ),
     KnownFailure(
         r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
-        ToolFailed,
         "the postgresql provider cannot use the server at {host}: {why}",
         "a server that is up, with free connections and that sslmode, at a name and port that lead there from this "
         "machine (ts_hostname, not the in-cluster name)",
@@ -349,14 +337,12 @@ KNOWN = (
         r"(?:unable to load the chart|failed to (?:pull|fetch|download|locate) chart"
         r"|chart \"?[^\"\n]*\"? (?:not found|version [^\n]* not found)|(?:path|repo) \"[^\"]*\" not found"
         r"|looks like \"[^\"]*\" is not a valid chart repository|\S*Chart\.yaml (?:file )?is missing)(?P<rest>[^\n]*)",
-        ToolFailed,
         "a chart of {service} cannot be read{rest}",
         "the repository, name and version in charts.yaml to exist, the network to reach them, and a complete chart",
         "check charts.yaml, and the folder or mirror that the config value charts:source names",
     ),
     KnownFailure(
         r"(?:Could not find `uv`|(?:error creating virtual environment|installing dependencies)[^\n]*)(?P<rest>[^\n]*)",
-        ToolFailed,
         "the Python environment of {service} cannot be set up by pulumi: uv is missing, or has no network and no cache",
         "the environment that ./inv makes, which all programs share",
         "uv sync --frozen in the repository's folder, then ./inv preview.{service}",
@@ -365,14 +351,12 @@ KNOWN = (
         r"\bplugin '?(?:pulumi-resource-)?(?P<name>[\w-]+)'?(?: found in the workspace)?(?: at version)?"
         r"(?P<rest> v?\d[\w.+-]*)?(?: or on your \$PATH| not installed|, install the plugin using `[^`]*`"
         r"(?P<more>: [^\n]*))",
-        ToolFailed,
         "pulumi lacks the plugin {name}{rest}, which {service} needs{more}",
         "the plugin in pulumi's plugin folder or on PATH, or a network that reaches its source",
         "pulumi plugin install resource {name}{rest}, on a network; ./inv doctor shows where pulumi looks",
     ),
     KnownFailure(
         UNREACHABLE,
-        ToolFailed,
         "{url} did not answer pulumi: {why}",
         "the backend or other server at that address to run, and a network that reaches it",
         "./inv doctor, then the same command again",
@@ -380,14 +364,12 @@ KNOWN = (
     KnownFailure(
         RESOURCE + r"was successfully (?:created|updated)[^\n]*failed to fully initialize or become live: "
         r"(?P<why>[^\n]*(?:\n\s+[^\n]+)*)",
-        ToolFailed,
         "{object} of {service} was applied and did not become ready: {why}",
         "its pods, and the controller that serves it, to be healthy",
         "kubectl describe it; ./inv verify.{service} checks what it needs",
     ),
     KnownFailure(
         r"(?:timed out waiting(?: for the condition)?|context deadline exceeded)(?P<rest>[^\n]*)",
-        ToolFailed,
         "an object of {service} did not become ready, or was not deleted, in time{rest}",
         "its pods, CustomResourceDefinitions and operator to be healthy, and no finalizer to hold what is deleted",
         "kubectl get all in its namespace; ./inv preview.{service} --diff shows what is pending",
@@ -395,7 +377,6 @@ KNOWN = (
 )
 PENDING = KnownFailure(
     r"(?P<count>\d+) pending operations? from previous deployment",
-    ToolFailed,
     "an earlier update of {service} was killed and left {count} operations of unknown result",
     "a state that matches what exists",
     "./inv cancel.{service} finds out which of them happened and settles them",
