@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -84,13 +84,17 @@ class Evaluator:
     def _converse(self, request: Json, overrides: Mapping[str, str]) -> Json:
         try:
             process = self._ensure_process()
-            with _limit_time(process):
+            # A process that does not answer in time is killed, so that the reader gets an end of file.
+            timer = threading.Timer(PATIENCE, process.kill)
+            timer.daemon = True
+            timer.start()
+            try:
                 _send(process.stdin, request)
-                while True:
-                    answer = _receive(process.stdout)
-                    if "ask" not in answer:
-                        return answer
+                while "ask" in (answer := _receive(process.stdout)):
                     _send(process.stdin, self._reply(answer, overrides))
+                return answer
+            finally:
+                timer.cancel()
         except BaseException:
             # It may be in the middle of an evaluation, whose answer the next call would take for its own.
             self._end()
@@ -126,18 +130,6 @@ class Evaluator:
                 if pipe is not None:
                     pipe.close()
         process.wait()
-
-
-@contextlib.contextmanager
-def _limit_time(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill a process that does not answer in time, so that the reader gets an end of file."""
-    timer = threading.Timer(PATIENCE, process.kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _send(pipe: IO[bytes] | None, message: Json) -> None:

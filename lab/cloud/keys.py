@@ -19,13 +19,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lab.cloud import files
 from lab.cloud.wire import ApiError, Json
 from lab.platform.paths import write_private
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-
-SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
-"""The mark of a secret in a state file and its value (pulumi sdk/go/common/resource)."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def as_esc(value: Any, decrypt: Callable[[str], str], secret: bool = False) -> J
 
     `decrypt` opens the ciphertext (base64) of a secret and gives its JSON text. What is inside a secret is secret.
     """
-    if isinstance(value, dict) and value.get(SIGNATURE) == SECRET:
+    if isinstance(value, dict) and value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
         text = value["plaintext"] if "plaintext" in value else decrypt(value["ciphertext"])
         return as_esc(json.loads(text), decrypt, secret=True)
     mark: Json = {"secret": True} if secret else {}

@@ -418,15 +418,12 @@ def verify_objects(
 
 def find_object(session: Session, kind: str, name: str, namespace: str = "") -> Json | None:
     """One object; `None` when it does not exist."""
-    command = session.kubectl.get(kind, name, namespace=namespace, confidential=kind == "secrets")
-    return kubectl.find(session.runner, command)
+    return kubectl.find(session.runner, session.kubectl.get(kind, name, namespace=namespace))
 
 
 def list_objects(session: Session, kind: str, namespace: str = "", labels: str = "") -> list[Json]:
     """All objects of a kind in a namespace; in every namespace when that is empty."""
-    command = session.kubectl.get(
-        kind, namespace=namespace, everywhere=not namespace, labels=labels, confidential=kind == "secrets"
-    )
+    command = session.kubectl.get(kind, namespace=namespace, everywhere=not namespace, labels=labels)
     return kubectl.items(kubectl.ask(session.runner, command))
 
 

@@ -124,7 +124,7 @@ class Kubectl:
         confidential: bool = False,
         managers: bool = False,
     ) -> Command:
-        """`kubectl get … -o json`. `confidential` for Secrets: their values are neither shown nor journalled.
+        """`kubectl get … -o json`. Values of Secrets, and of a `confidential` kind, are neither shown nor journalled.
 
         `managers` includes `managedFields`.
         """
@@ -135,7 +135,8 @@ class Kubectl:
         words += ["--show-managed-fields"] if managers else []
         words += ["--output=json", *(["--", name] if name else [])]
         shown = f"{namespace + '/' if namespace else ''}{name}" if name else "all" if everywhere else namespace
-        return self._read(*words, title=f"read {kind} {shown}".rstrip(), confidential=confidential)
+        hidden = confidential or kind == "secrets"
+        return self._read(*words, title=f"read {kind} {shown}".rstrip(), confidential=hidden)
 
     def raw(self, path: str) -> Command:
         """One GET on the API server, e.g. `/apis/<group>/<version>`."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab.cloud.keys import SECRET, SIGNATURE
 from lab.cloud.server import Cloud
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.unit.cloud.conftest import Caller
 from tests.unit.cloud.operation import STACK, Operation, create_stack, deployment
 
@@ -19,7 +19,7 @@ def b64(text: str) -> str:
 
 
 def secret(ciphertext: str) -> dict[str, str]:
-    return {SIGNATURE: SECRET, "ciphertext": ciphertext}
+    return {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": ciphertext}
 
 
 IMPORT, FORCED = f"POST {STACK}/import", f"DELETE {STACK}?force=true"

@@ -45,7 +45,7 @@ HEAD = ("/bin/kubectl", "--kubeconfig=/run/kubeconfig", "--request-timeout=10s",
 def test_every_command_names_the_kubeconfig_and_a_time_limit(command: Command, rest: tuple[str, ...]) -> None:
     assert command.argv == (*HEAD, *rest)
     assert not command.mutates and command.timeout
-    assert KUBECTL.get("secrets", "x", confidential=True).confidential
+    assert KUBECTL.get("secrets", "x").confidential and KUBECTL.get("x", confidential=True).confidential
 
 
 ANSWERS = {
