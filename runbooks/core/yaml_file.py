@@ -9,25 +9,15 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, merge_attrib
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    DocumentEndEvent,
-    DocumentStartEvent,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamEndEvent,
-    StreamStartEvent,
-)
 from ruamel.yaml.scalarstring import ScalarString
 
 from runbooks.core.errors import Usage
@@ -58,7 +48,7 @@ class YamlFile:
     @classmethod
     def read(cls, path: Path) -> YamlFile:
         """Parse `path`. Raises `Usage` with file and line when it is not UTF-8, not YAML, or has a key twice."""
-        return cls(path=path, document=parse(path, read_raw(path)))
+        return cls(path=path, document=parse(path, read_text(path)))
 
     def where(self, mapping: Mapping[str, Any], key: str) -> str:
         """`file:line` of a key, or of the mapping when it lacks the key."""
@@ -108,22 +98,13 @@ class YamlFile:
                 )
 
 
-def read_raw(path: Path) -> bytes:
-    """The content of the file. Raises `Usage`."""
+def read_text(path: Path) -> str:
+    """The text in the file. Raises `Usage` for one that cannot be read, or is not UTF-8."""
     try:
-        return path.read_bytes()
+        raw = path.read_bytes()
+        return raw.decode("utf-8")
     except OSError as error:
         raise Usage(f"{path} cannot be read: {error.strerror}", expected="a YAML file") from error
-
-
-def read_text(path: Path) -> str:
-    """The text in the file. Raises `Usage` for what is not UTF-8."""
-    return _decoded(path, read_raw(path))
-
-
-def _decoded(path: Path, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise Usage(
@@ -131,9 +112,8 @@ def _decoded(path: Path, raw: bytes) -> str:
         ) from error
 
 
-def parse(path: Path, raw: bytes) -> Any:
-    """The document in `raw`, with positions and comments; `path` is for messages only."""
-    text = _decoded(path, raw)
+def parse(path: Path, text: str) -> Any:
+    """The document in `text`, with positions and comments; `path` is for messages only."""
     reader = _readers.__dict__.pop("reader", None) or round_trip()
     try:
         document = reader.load(text)
@@ -209,7 +189,7 @@ class YamlEditor:
     @property
     def document(self) -> Any:
         """The document in the current text. Raises `Usage` for invalid YAML."""
-        return parse(self.path, self.text.encode())
+        return parse(self.path, self.text)
 
     def set(self, path: Sequence[str | int], value: str) -> None:
         """Set a key of a mapping, or an entry of a list, to a text; the mapping or entry must exist."""
@@ -224,27 +204,25 @@ class YamlEditor:
         chain, rest = self._locate(path)
         if rest:
             raise self._refusal(path)
-        while len(chain) > 2 and len(chain[-2][1].entries) == 1:
+        while len(chain) > 2 and len(_entries(chain[-2][1])) == 1:
             chain.pop()
         path = path[: len(chain) - 1]
         wanted = _unshared(self.document)
         del _descend(wanted, path[:-1])[path[-1]]
         (key, node), (_, parent) = chain[-1], chain[-2]
-        position = parent.entries.index((key, node))
-        start = key.start if key else node.start
-        if parent.flow:
-            end = node.end
-            if position + 1 < len(parent.entries):
-                following = parent.entries[position + 1]
-                end = (following[0] or following[1]).start
+        start, end, text = _start(key or node), _end(node), ""
+        if _is_flow(parent):
+            entries = _entries(parent)
+            position = entries.index((key, node))
+            if position + 1 < len(entries):
+                end = _start(entries[position + 1][0] or entries[position + 1][1])
             elif position:
-                start = parent.entries[position - 1][1].end
-            text = ""
+                start = _end(entries[position - 1][1])
         else:
-            start, end = self._line_start(start), self._line_end(node.end)
+            start, end = self._line_start(start), self._line_end(end)
             if key is None:  # comments may stand between the dash and its entry
-                first = self._line_start(parent.start)
-                dashes = re.finditer(rf"^ {{{parent.column}}}-", self.text[first : node.start], re.MULTILINE)
+                first = self._line_start(_start(parent))
+                dashes = re.finditer(rf"^ {{{_column(parent)}}}-", self.text[first : _start(node)], re.MULTILINE)
                 start = first + max((dash.start() for dash in dashes), default=-1 - first)
             end += len(self._newline) if end < len(self.text) else 0
             text = self._comments(start, end, node)
@@ -264,7 +242,6 @@ class YamlEditor:
             raise self._refusal(path)
         holder[path[-1]] = [*(holder.get(path[-1]) or []), value] if as_item else value
         chain, rest = self._locate(path)
-        node = chain[-1][1]
         if len(rest) > 1:
             raise self._refusal(path)
         # A plain text where YAML reads it back as this text, else a quoted one.
@@ -272,24 +249,29 @@ class YamlEditor:
             if rest or as_item:
                 edit = self._insertion(chain, str(rest[0]) if rest else "", text, as_item)
             else:
-                edit = (node.start, node.end, " " + text if node.start == node.end else text)
+                start, end = _start(chain[-1][1]), _end(chain[-1][1])
+                edit = start, end, " " + text if start == end else text
             if self._splice(*edit, wanted):
                 return
         raise self._refusal(path)
 
     def _locate(self, path: Sequence[str | int]) -> tuple[list[_Entry], list[str | int]]:
         """The entries from the root along the path as far as they exist, and the keys that are missing."""
-        chain: list[_Entry] = [(None, _compose(self.text) or _Node(start=-1, end=-1))]
+        try:
+            root = yaml.compose(self.text, Loader=_Composer)
+        except yaml.YAMLError as error:
+            raise self._refusal(path) from error
+        chain: list[_Entry] = [(None, root)] if root else []
         for depth, key in enumerate(path):
-            child = chain[-1][1].child(key)
-            if child is None:
+            entries = _entries(chain[-1][1]) if chain else []
+            found = [entry for place, entry in enumerate(entries) if key == (entry[0].value if entry[0] else place)]
+            if not found:
                 return chain, list(path[depth:])
-            chain.append(child)
+            chain.append(found[0])
         return chain, []
 
     def _insertion(self, chain: list[_Entry], key: str, text: str, as_item: bool) -> tuple[int, int, str]:
         """The edit that adds the key, or without one the list entry, to the last node of the chain."""
-        _, node = chain[-1]
         if not key:
             lines, flow = [f"- {text}"], text
         elif as_item:
@@ -300,31 +282,31 @@ class YamlEditor:
         def block(column: int) -> str:
             return "".join(self._newline + " " * column + line for line in lines)
 
-        if node.entries and not node.flow:
-            end = self._line_end(node.end)
-            return end, end, block(node.column)
-        if node.entries:
-            end = node.entries[-1][1].end
-            return end, end, f", {flow}"
-        if len(chain) == 1 and node.start < node.end:  # the document is an empty `{}`
-            return node.start + 1, node.end - 1, flow
-        if len(chain) == 1:
+        if not chain:  # the document is empty
             start = len(self.text.rstrip("\r\n"))
             tail = self.text[start:] or ("" if self.text else self._newline)
             return start, len(self.text), (block(0) + tail).removeprefix("" if start else self._newline)
+        node = chain[-1][1]
+        start, end = _start(node), _end(node)
+        line_end = self._line_end(end)
+        if not _is_flow(node):
+            return line_end, line_end, block(_column(node))
+        if entries := _entries(node):
+            end = _end(entries[-1][1])
+            return end, end, f", {flow}"
+        if len(chain) == 1:  # the document is `{}`
+            return start + 1, end - 1, flow
         parent = chain[-2][1]
-        if parent.flow:
-            space = " " if node.start == node.end else ""
-            return node.start, node.end, space + (f"{{{flow}}}" if key else f"[{flow}]")
-        line_end = self._line_end(node.end)
-        after = self.text[node.end : line_end] + block(parent.column + 2)
-        return len(self.text[: node.start].rstrip(" ")), line_end, after
+        if _is_flow(parent):
+            return start, end, (" " if start == end else "") + (f"{{{flow}}}" if key else f"[{flow}]")
+        after = self.text[end:line_end] + block(_column(parent) + 2)
+        return len(self.text[:start].rstrip(" ")), line_end, after
 
     def _splice(self, start: int, end: int, text: str, wanted: Any) -> bool:
         """Insert the text if that gives exactly the wanted document; returns whether it did."""
         changed = self.text[:start] + text + self.text[end:]
         with contextlib.suppress(Usage):  # not YAML with this text
-            if start >= 0 and (_unshared(parse(self.path, changed.encode())) or {}) == wanted:
+            if start >= 0 and (_unshared(parse(self.path, changed)) or {}) == wanted:
                 self.text = changed
                 return True
         return False
@@ -336,11 +318,12 @@ class YamlEditor:
             next_step="change it in an editor, then run the same command again",
         )
 
-    def _comments(self, start: int, end: int, node: _Node) -> str:
+    def _comments(self, start: int, end: int, node: yaml.Node) -> str:
         """The comments between two line starts, each on a line of its own; `#` in a text of `node` is none."""
         code = list(self.text)
         for scalar in _scalars(node):
-            code[scalar.start : scalar.end] = ["\n" if c == "\n" else "x" for c in code[scalar.start : scalar.end]]
+            place = slice(_start(scalar), _end(scalar))
+            code[place] = ["\n" if character == "\n" else "x" for character in code[place]]
         found = re.finditer(r"^([ \t]*)(?:.*?[ \t])??(#[^\r\n]*)", "".join(code[start:end]), re.MULTILINE)
         return "".join(f"{comment[1]}{comment[2]}{self._newline}" for comment in found)
 
@@ -374,60 +357,48 @@ def _unshared(node: Any) -> Any:
     return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
-def _scalars(node: _Node) -> Iterator[_Node]:
-    if node.value is not None:
+def _scalars(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.ScalarNode):
         yield node
-    for key, value in node.entries:
+    for key, value in _entries(node):
         yield from (*(_scalars(key) if key else ()), *_scalars(value))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Node:
-    """A node of the source text; `start` and `end` are positions in it, the end of a block is its last entry's."""
+class _Composer(yaml.SafeLoader):
+    """Reads the tree of a text with the positions of its nodes. An alias is a node of its own, where it stands."""
 
-    start: int
-    end: int
-    column: int = 0
-    flow: bool = True
-    """Written on one line or in brackets: a scalar, an alias, `[…]`, `{…}`."""
-    is_map: bool = False
-    entries: tuple[_Entry, ...] = ()
-    """Key and value; the key is None in a list."""
-    value: str | None = None
-    """The text of a scalar; None for an alias or a collection."""
-
-    def child(self, key: str | int) -> _Entry | None:
-        if isinstance(key, int):
-            return self.entries[key] if not self.is_map and key < len(self.entries) else None
-        return next((entry for entry in self.entries if entry[0] is not None and entry[0].value == key), None)
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.anchors.clear()  # the YAML standard allows the same anchor twice, and PyYAML does not
+        if self.check_event(yaml.AliasEvent):
+            alias = self.get_event()
+            return yaml.ScalarNode("alias", "", alias.start_mark, alias.end_mark)
+        return super().compose_node(parent, index)
 
 
-def _compose(text: str) -> _Node | None:
-    """The tree of the text by the parser's own marks; None for an empty document."""
-    events = iter(YAML(typ="safe", pure=True).parse(text))
-
-    def build(event: Any) -> _Node:
-        start, end, column = event.start_mark.index, event.end_mark.index, event.start_mark.column
-        if not isinstance(event, (MappingStartEvent, SequenceStartEvent)):
-            value = event.value if isinstance(event, ScalarEvent) else None
-            return _Node(start=start, end=end, column=column, value=value)
-        is_map, entries = isinstance(event, MappingStartEvent), []
-        while not isinstance(inner := next(events), (MappingEndEvent, SequenceEndEvent)):
-            key = build(inner) if is_map else None
-            value = build(next(events) if is_map else inner)
-            if key and value.start == value.end and (colon := re.compile(r"\s*:").match(text, key.end)):
-                value = replace(value, start=colon.end(), end=colon.end())  # ruamel puts an empty value at the next key
-            entries.append((key, value))
-        flow = bool(event.flow_style)
-        end = inner.end_mark.index if flow or not entries else entries[-1][1].end
-        column = entries[0][0].column if entries and entries[0][0] else column  # an anchor stands before its first key
-        return _Node(start=start, end=end, column=column, flow=flow, is_map=is_map, entries=tuple(entries))
-
-    for event in events:
-        if not isinstance(event, (StreamStartEvent, DocumentStartEvent)):
-            return None if isinstance(event, (DocumentEndEvent, StreamEndEvent)) else build(event)
-    return None
+def _entries(node: yaml.Node) -> list[_Entry]:
+    if isinstance(node, yaml.MappingNode):
+        return list(node.value)
+    return [(None, value) for value in node.value] if isinstance(node, yaml.SequenceNode) else []
 
 
-_Entry = tuple[_Node | None, _Node]
+def _is_flow(node: yaml.Node) -> bool:
+    """Whether it is written on one line or in brackets: a scalar, an alias, `[…]`, `{…}`."""
+    return not isinstance(node, yaml.CollectionNode) or bool(node.flow_style)
+
+
+def _start(node: yaml.Node) -> int:
+    return int(node.start_mark.index)
+
+
+def _end(node: yaml.Node) -> int:
+    """Where its text ends; of a block, where its last entry does."""
+    return int(node.end_mark.index) if _is_flow(node) else _end(_entries(node)[-1][1])
+
+
+def _column(node: yaml.Node) -> int:
+    """Of a block, the column of its keys or dashes; an anchor may stand before the first key."""
+    return int((_entries(node)[0][0] or node).start_mark.column)
+
+
+_Entry = tuple[yaml.Node | None, yaml.Node]
 """Key and value; the key is None in a list and for the whole document."""

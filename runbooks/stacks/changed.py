@@ -129,8 +129,9 @@ def read_change(run: RunContext | Session, root: Path, base: str, services: Sequ
     settings: dict[str, tuple[str, ...]] = {path: ("changed",) for path in sorted(files) if path in PACKAGES}
     for path in sorted(filter(SETTINGS.fullmatch, files)):
         before = "" if files[path] == "A" else ask(git.show(root, fork, path)).stdout
-        after = b"" if files[path] == "D" else (root / path).read_bytes()
-        settings[path] = changed_keys(path, before.encode(), after)
+        # An invalid byte stays one, which YAML does not allow.
+        after = "" if files[path] == "D" else (root / path).read_text(encoding="utf-8", errors="surrogateescape")
+        settings[path] = changed_keys(path, before, after)
     charts = {key.split(".")[0] for key in settings.get(CHARTS, ())}
     touched = {each: tuple(path for path in files if is_touched(root, each, path, charts)) for each in services}
     there = [path for path in files if (root / path).is_file()]
@@ -172,10 +173,10 @@ def _helpers_of(root: Path, folder: Path) -> set[str]:
     return found
 
 
-def changed_keys(path: str, before: bytes, after: bytes) -> tuple[str, ...]:
+def changed_keys(path: str, before: str, after: str) -> tuple[str, ...]:
     """`key added`, `key changed`, `key removed` of each setting that differs; never a value."""
     try:
-        old, new = (dict(_leaves(parse(Path(path), raw))) for raw in (before, after))
+        old, new = (dict(_leaves(parse(Path(path), text))) for text in (before, after))
     except OpsError:
         return ("not YAML, so its keys are not known",)
     keys = [key for key in {**new, **old} if key not in old or key not in new or old[key] != new[key]]

@@ -68,7 +68,7 @@ def read_definition(root: Path, name: EnvironmentName) -> CommentedMap:
 
 def read_live(text: str, name: EnvironmentName) -> CommentedMap:
     """Parse the backend's definition; an empty one is an empty map."""
-    document = parse(Path(name.short), text.encode())
+    document = parse(Path(name.short), text)
     if document is None:
         return CommentedMap()
     if not isinstance(document, CommentedMap):

@@ -19,7 +19,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from runbooks.core.errors import STATE_FOLDER, Usage
 from runbooks.core.files import IN_PLACE, PRIVATE, write_atomically, writing
-from runbooks.core.yaml_file import YamlEditor, YamlFile, dump, parse, read_raw, read_text
+from runbooks.core.yaml_file import YamlEditor, YamlFile, dump, parse, read_text
 from runbooks.tools.locks import process_is_alive
 
 ENVIRONMENT = "environment"
@@ -41,7 +41,7 @@ class StackFile:
     @classmethod
     def read(cls, path: Path) -> StackFile:
         """Read `path`; a missing file counts as empty. Raises `Usage` for an invalid stack config."""
-        return _read(path, read_raw(path)) if path.exists() else cls(path=path, config={})
+        return _read(path, read_text(path)) if path.exists() else cls(path=path, config={})
 
     @property
     def has_encrypted_values(self) -> bool:
@@ -58,9 +58,9 @@ class StackFile:
 
 
 @functools.lru_cache(maxsize=128)
-def _read(path: Path, raw: bytes) -> StackFile:
+def _read(path: Path, text: str) -> StackFile:
     """Cached: a run reads the same file several times, and a parser that keeps comments is slow."""
-    source = YamlFile(path=path, document=parse(path, raw))
+    source = YamlFile(path=path, document=parse(path, text))
     top = source.mapping()
     config = source.section(top, "config") if top.get("config") is not None else {}
     return StackFile(
@@ -298,4 +298,4 @@ def merge(template: CommentedMap, before: CommentedMap, current: CommentedMap) -
 
 
 def _mapping(path: Path, text: str) -> CommentedMap:
-    return YamlFile(path=path, document=parse(path, text.encode())).mapping()
+    return YamlFile(path=path, document=parse(path, text)).mapping()

@@ -139,5 +139,5 @@ def test_readers_of_what_changed_are_among_them(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_settings_are_shown_by_name_never_by_value(path: str, before: str, after: str, shown: tuple[str, ...]) -> None:
     assert SETTINGS.fullmatch(path)
-    found = changed_keys(path, before.encode(), after.encode())
+    found = changed_keys(path, before, after)
     assert sorted(found) == sorted(shown) and "canary" not in "".join(found)

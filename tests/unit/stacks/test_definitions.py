@@ -35,7 +35,7 @@ values:
 
 
 def read(text: str) -> Any:
-    return parse(Path("x.yaml"), text.encode())
+    return parse(Path("x.yaml"), text)
 
 
 def live(**secrets: str) -> str:
@@ -177,7 +177,7 @@ def short(text: str) -> Any:
         return {"fn::secret": node[1:]} if isinstance(node, str) and node.startswith("$") else node
 
     document = expanded(yaml.safe_load(text))
-    return parse(Path("x.yaml"), yaml.safe_dump({"values": document}, sort_keys=False).encode())
+    return parse(Path("x.yaml"), yaml.safe_dump({"values": document}, sort_keys=False))
 
 
 def shown(path: definitions.KeyPath) -> str:
@@ -524,7 +524,7 @@ def test_a_secret_under_an_alias_is_one_for_each_place(file: str, expected: dict
         "base": short("{base: {t: $}, l: [{name: x, t: $X}, {name: y, t: $Y}]}"),
         "l": short("{l: [{name: x, in: {t: $X}}, {name: y, in: {t: $Y}}]}"),
     }
-    wanted = parse(Path("x.yaml"), f"values: {file}".encode())
+    wanted = parse(Path("x.yaml"), f"values: {file}")
     carried = definitions.carry_over(wanted, live[next(iter(wanted["values"]))])
     assert held(carried.document) == expected and not carried.lost and not carried.doubts
     assert "*" not in dump(carried.document) and "*" in dump(wanted)
