@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from lab import platform, toolchain
 from runbooks import services
-from runbooks.core.environment import backend_variables, child_environment, secret_variables
+from runbooks.core.environment import access_variables, child_environment, secret_variables
 from runbooks.core.errors import NotFound, OpsError, ToolFailed, Usage, exit_code_of
 from runbooks.core.files import ROOT, Unwritable, make_folder, state_dir
 from runbooks.core.journal import Journal
@@ -244,5 +244,8 @@ def pulumi_environment(
     if made["PATH"] != environ.get("PATH", os.defpath):  # `lab.env` set this for the lab in the same shell
         made[NO_DOWNLOADS] = "false"
     passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
-    of_backend = backend_variables(urlsplit(target.backend).scheme, environ)
-    return made | of_backend | {name: environ[name] for name in passed_on if name in environ}
+    return (
+        made
+        | access_variables(target.backend, environ)
+        | {name: environ[name] for name in passed_on if name in environ}
+    )

@@ -25,7 +25,7 @@ from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import LAB_UP, Target
 from runbooks.tools import pulumi
 from runbooks.tools.diagnosis import Tool, look, tool_is_there
-from runbooks.tools.helm import Helm, read_releases
+from runbooks.tools.helm import list_releases, read_releases
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl, ask, items, metadata, read_versions
 from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
@@ -265,8 +265,7 @@ def no_release_is_stuck(session: Session) -> Finding:
     """A release stuck in `pending-*` blocks the next installation, and `pulumi cancel` does not help there."""
     if not session.tools.helm:
         return not_tried("helm releases", "no helm", deciding=False)
-    helm = Helm(program=session.tools.helm, kubeconfig=session.kubectl.kubeconfig)
-    releases = read_releases(session.runner.run(helm.releases()))
+    releases = read_releases(session.runner.run(list_releases(session.tools.helm, session.kubectl.kubeconfig)))
     stuck = [release for release in releases if release.is_stuck]
     if stuck:
         evidence = ", ".join(f"{release.namespace}/{release.name} is {release.status}" for release in stuck)

@@ -74,28 +74,22 @@ _KEEPING = tuple(
     for how in ("GZIP", "ZSTD", "RETAIN_CHECKPOINTS", "DISABLE_CHECKPOINT_BACKUPS")
 )
 """Variables that say how a user's own backend stores its states: a compressed one must stay compressed."""
-BACKEND_VARIABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "file": _KEEPING,
-        "s3": ("AWS_", *_KEEPING),
-        "gs": ("GOOGLE_", "CLOUDSDK_", *_KEEPING),
-        "azblob": ("AZURE_", "ARM_", *_KEEPING),
-        "postgres": ("PG", *_KEEPING),
-        "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
-    }
-)
-"""Backend's scheme → prefixes of its login's variables; for the cloud, those that locate pulumi's key ring."""
-
-
-KEY_SERVICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "awskms": ("AWS_",),
-        "gcpkms": ("GOOGLE_", "CLOUDSDK_"),
-        "azurekeyvault": ("AZURE_",),
-        "hashivault": ("VAULT_",),
-    }
-)
-"""Scheme of a stack's secrets provider (pulumi pkg/secrets/cloud) → prefixes of its login's variables."""
+_LOGINS: Mapping[str, tuple[str, ...]] = {
+    # Backends; of the cloud, the variables that locate pulumi's key ring.
+    "file": _KEEPING,
+    "s3": ("AWS_", *_KEEPING),
+    "gs": ("GOOGLE_", "CLOUDSDK_", *_KEEPING),
+    "azblob": ("AZURE_", "ARM_", *_KEEPING),
+    "postgres": ("PG", *_KEEPING),
+    "https": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
+    "http": ("PULUMI_CREDENTIAL_STORE", "DBUS_SESSION_BUS_ADDRESS"),
+    # Key services, the secrets providers of stacks (pulumi pkg/secrets/cloud).
+    "awskms": ("AWS_",),
+    "gcpkms": ("GOOGLE_", "CLOUDSDK_"),
+    "azurekeyvault": ("AZURE_",),
+    "hashivault": ("VAULT_",),
+}
+"""Scheme of an address → prefixes of its login's variables."""
 
 
 _REDIRECTING = re.compile(
@@ -118,16 +112,13 @@ def plugin_variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def backend_variables(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that pulumi needs to reach a backend of that kind and to keep its format."""
-    wanted = BACKEND_VARIABLES.get("https" if scheme == "http" else scheme, ())
-    return {name: value for name, value in environ.items() if name.startswith(wanted)}
+def access_variables(address: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables with which pulumi reaches a backend (and keeps its format) or a key service, such as `awskms://…`.
 
-
-def key_service_variables(secrets_provider: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that pulumi needs to read a stack's key from its `secrets_provider`, such as `awskms://…`."""
-    wanted = KEY_SERVICES.get(secrets_provider.partition("://")[0], ())
-    return {name: value for name, value in environ.items() if wanted and name.startswith(wanted)}
+    None for another address, such as `passphrase`.
+    """
+    prefixes = _LOGINS.get(address.partition("://")[0], ())
+    return {name: value for name, value in environ.items() if name.startswith(prefixes)}
 
 
 def secret_variables(environment: Mapping[str, str]) -> Iterator[str]:

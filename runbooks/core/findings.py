@@ -66,19 +66,11 @@ class Check:
     """Seconds for which a failed check is repeated, as controllers need time to act."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clock:
-    """Time as the checks see it; tests give their own."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
 LOOK_AGAIN = 2.0
 """Seconds between two attempts at a check that may still pass."""
 
 
-def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | None = None) -> list[Finding]:
+def run_checks(checks: Iterable[Check], *, subject: str = "") -> list[Finding]:
     """Try the checks in order; those after the first failure are reported as not tried, with what they need."""
     findings: list[Finding] = []
     stopped_at = ""
@@ -87,22 +79,22 @@ def run_checks(checks: Iterable[Check], *, subject: str = "", clock: Clock | Non
             # After a failed check it would fail for the same cause, with a less clear message.
             found = not_tried(check.name, f"needs: {stopped_at}")
         else:
-            found = look_until(check, clock or Clock())
+            found = look_until(check)
             if found.state is State.FAILED and not check.continue_on_failure:
                 stopped_at = check.name
         findings.append(replace(found, subject=found.subject or subject, deciding=check.deciding and found.deciding))
     return findings
 
 
-def look_until(check: Check, clock: Clock) -> Finding:
+def look_until(check: Check) -> Finding:
     """Repeat the check until it passes or its patience is used up; the last finding counts, with the time waited."""
-    began = clock.now()
+    began = time.monotonic()
     while True:
         found = check.look()
-        waited = clock.now() - began
+        waited = time.monotonic() - began
         if found.state is not State.FAILED or found.final or waited >= check.patience:
             break
-        clock.sleep(min(LOOK_AGAIN, check.patience - waited))
+        time.sleep(min(LOOK_AGAIN, check.patience - waited))
     # The time shows the user that waiting longer is unlikely to help.
     if found.state is State.FAILED and waited >= 1:
         return replace(found, evidence=f"{found.evidence} (after {waited:.0f} s)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from runbooks.core.environment import key_service_variables
+from runbooks.core.environment import access_variables
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import LaterReporter, Reporter
@@ -142,7 +142,7 @@ class Session:
         found: dict[str, str] = {}
         for each in (service, *map(self.service, service.reads_outputs_of)):
             file = self.root / "pulumi" / each.folder / f"Pulumi.{self.target.stack}.yaml"
-            found |= key_service_variables(secrets_provider_of(file), os.environ)
+            found |= access_variables(secrets_provider_of(file), os.environ)
         return found
 
 

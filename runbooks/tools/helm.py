@@ -26,7 +26,6 @@ class Release:
     name: str
     namespace: str
     status: str
-    chart: str
 
     @property
     def is_stuck(self) -> bool:
@@ -34,22 +33,12 @@ class Release:
         return self.status.startswith("pending")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Helm:
-    """Builds helm commands against one kubeconfig."""
-
-    program: str
-    kubeconfig: Path
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def releases(self) -> Command:
-        """Lists every installed or stuck release of every namespace. `helm.v4.Chart` makes none.
-
-        The states are named one by one: helm 3 lists stuck ones with `--all` only, which helm 4 no longer knows.
-        """
-        states = ("--deployed", "--failed", "--pending", "--uninstalling")
-        argv = (self.program, "list", "--all-namespaces", *states, "--output=json", f"--kubeconfig={self.kubeconfig}")
-        return Command(argv=argv, title="list the helm releases", env=self.env, timeout=READ_TIMEOUT)
+def list_releases(program: str, kubeconfig: Path) -> Command:
+    """Lists every installed or stuck release of every namespace. `helm.v4.Chart` makes none."""
+    # The states are named one by one: helm 3 lists stuck ones with `--all` only, which helm 4 no longer knows.
+    states = ("--deployed", "--failed", "--pending", "--uninstalling")
+    argv = (program, "list", "--all-namespaces", *states, "--output=json", f"--kubeconfig={kubeconfig}")
+    return Command(argv=argv, title="list the helm releases", timeout=READ_TIMEOUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,30 +186,13 @@ def read_misfit(outcome: Outcome) -> str:
     return f"it requires Kubernetes {found['wanted']}, the cluster has {found['is']}" if found else ""
 
 
-def version(program: str) -> Command:
-    return Command(argv=(program, "version", "--short"), title="ask helm for its version", timeout=READ_TIMEOUT)
-
-
-def read_version(outcome: Outcome) -> str:
-    """`v3.18.4` of `v3.18.4+gd80839c`; empty for any other answer."""
-    found = re.search(r"v\d+\.\d+\.\d+[\w.-]*", outcome.stdout) if outcome.ok else None
-    return found[0] if found else ""
-
-
 def read_releases(outcome: Outcome) -> list[Release]:
     """Raises `ToolFailed` if helm failed or printed anything but a list of releases."""
     if not outcome.ok:
         raise ToolFailed(f"{outcome.command.title}: exit {outcome.exit_code}")
     try:
         entries = json.loads(outcome.stdout or "[]") or []
-        return [
-            Release(
-                name=str(entry["name"]),
-                namespace=str(entry["namespace"]),
-                status=str(entry["status"]),
-                chart=str(entry.get("chart", "")),
-            )
-            for entry in entries
-        ]
+        names = ("name", "namespace", "status")
+        return [Release(**{name: str(entry[name]) for name in names}) for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ToolFailed(f"{outcome.command.title}: the answer is not a list of releases") from error

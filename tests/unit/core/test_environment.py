@@ -6,9 +6,8 @@ import pytest
 
 from runbooks.core.environment import (
     LOOPBACK_NAMES,
-    backend_variables,
+    access_variables,
     child_environment,
-    key_service_variables,
     plugin_variables,
     secret_variables,
 )
@@ -64,7 +63,7 @@ LOGINS = {
 )
 def test_a_backend_gets_what_is_its_own_and_nothing_else(scheme: str, passed: set[str]) -> None:
     others = {"PATH": "/bin", "PAGER": "less", "PULUMI_DIY_BACKEND_LEGACY_LAYOUT": "1"}
-    assert set(backend_variables(scheme, LOGINS | others)) == passed
+    assert set(access_variables(f"{scheme}://x", LOGINS | others)) == passed
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_a_backend_gets_what_is_its_own_and_nothing_else(scheme: str, passed: se
 )
 def test_a_key_service_gets_what_is_its_own_and_nothing_else(provider: str, passed: set[str]) -> None:
     environ = LOGINS | {"VAULT_ADDR": "https://vault", "PATH": "/bin"}
-    assert set(key_service_variables(provider, environ)) == passed
+    assert set(access_variables(provider, environ)) == passed
 
 
 def test_the_check_for_a_newer_pulumi_is_always_off() -> None:

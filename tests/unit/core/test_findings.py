@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from runbooks.core import findings
 from runbooks.core.findings import (
     Check,
-    Clock,
     Finding,
     State,
     Verdict,
@@ -20,20 +21,12 @@ from runbooks.core.findings import (
 )
 
 
-class Hands:
-    """A clock that moves only when a test sleeps."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.time, sleep=self.sleep)
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every sleep; time moves only by them."""
+    sleeps: list[float] = []
+    monkeypatch.setattr(findings, "time", SimpleNamespace(monotonic=lambda: sum(sleeps), sleep=sleeps.append))
+    return sleeps
 
 
 def check(name: str, *findings: Finding, **options: object) -> Check:
@@ -73,28 +66,25 @@ def test_a_side_check_fails_without_stopping_the_run() -> None:
     assert [finding.state for finding in found] == [State.FAILED, State.PASSED]
 
 
-def test_a_late_answer_passes_within_its_patience() -> None:
-    hands = Hands()
+def test_a_late_answer_passes_within_its_patience(slept: list[float]) -> None:
     late = check("a", failed("a", "not yet"), failed("a", "not yet"), passed("a", "now"), patience=30.0)
-    assert run_checks([late], clock=hands.clock)[0].state is State.PASSED
-    assert hands.slept == [2.0, 2.0]
+    assert run_checks([late])[0].state is State.PASSED
+    assert slept == [2.0, 2.0]
 
 
-def test_an_answer_that_never_comes_says_how_long_it_was_awaited() -> None:
-    hands = Hands()
-    found = run_checks([check("a", failed("a", "not yet"), patience=5.0)], clock=hands.clock)[0]
+def test_an_answer_that_never_comes_says_how_long_it_was_awaited(slept: list[float]) -> None:
+    found = run_checks([check("a", failed("a", "not yet"), patience=5.0)])[0]
     assert found.evidence == "not yet (after 5 s)"
-    assert sum(hands.slept) == 5.0
+    assert sum(slept) == 5.0
 
 
 @pytest.mark.parametrize(
     ("finding", "patience"),
     [(failed("a", "absent", final=True), 30.0), (not_tried("a", "no tool"), 30.0), (failed("a", "no"), 0.0)],
 )
-def test_what_waiting_cannot_change_is_not_awaited(finding: Finding, patience: float) -> None:
-    hands = Hands()
-    (found,) = run_checks([check("a", finding, patience=patience)], clock=hands.clock)
-    assert (found.evidence, hands.slept) == (finding.evidence, [])
+def test_what_waiting_cannot_change_is_not_awaited(slept: list[float], finding: Finding, patience: float) -> None:
+    (found,) = run_checks([check("a", finding, patience=patience)])
+    assert (found.evidence, slept) == (finding.evidence, [])
 
 
 CASES: dict[str, tuple[tuple[Finding, ...], frozenset[str], bool]] = {

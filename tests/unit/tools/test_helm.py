@@ -1,4 +1,4 @@
-"""helm: which version, which releases; what is rendered, and what a failure says of a pin or of the cluster."""
+"""helm: which releases; what is rendered, and what a failure says of a pin or of the cluster."""
 
 from __future__ import annotations
 
@@ -12,20 +12,11 @@ from runbooks.tools import helm
 from runbooks.tools.helm import Chart, Published
 from tests.fixtures import outcome
 
-HELM = helm.Helm(program="/bin/helm", kubeconfig=Path("/run/kubeconfig"))
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [("v3.18.4+gd80839c\n", "v3.18.4"), ("v4.2.4\n", "v4.2.4"), ("v4.0.0-rc.1+g1", "v4.0.0-rc.1"), ("", ""), ("x", "")],
-)
-def test_version(text: str, version: str) -> None:
-    assert helm.read_version(outcome(helm.version("helm"), text)) == version
-    assert helm.read_version(outcome(helm.version("helm"), (1, text, ""))) == ""
+LIST = helm.list_releases("/bin/helm", Path("/run/kubeconfig"))
 
 
 def test_releases_name_the_kubeconfig_and_tell_which_are_stuck() -> None:
-    argv = HELM.releases().argv
+    argv = LIST.argv
     assert "--kubeconfig=/run/kubeconfig" in argv
     assert "--pending" in argv
     assert "--all" not in argv  # helm 4 has no such option
@@ -33,19 +24,19 @@ def test_releases_name_the_kubeconfig_and_tell_which_are_stuck() -> None:
         '[{"name":"a","namespace":"n","status":"deployed","chart":"a-1"},'
         '{"name":"b","namespace":"n","status":"pending-upgrade"}]'
     )
-    releases = helm.read_releases(outcome(HELM.releases(), listed))
+    releases = helm.read_releases(outcome(LIST, listed))
     assert [(release.name, release.is_stuck) for release in releases] == [("a", False), ("b", True)]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null"])
 def test_no_releases(text: str) -> None:
-    assert helm.read_releases(outcome(HELM.releases(), text)) == []
+    assert helm.read_releases(outcome(LIST, text)) == []
 
 
 @pytest.mark.parametrize("reply", [(1, "", "no"), "{", '[{"name": "a"}]', '["a"]', "7"])
 def test_an_answer_without_sense_fails(reply: object) -> None:
     with pytest.raises(ToolFailed):
-        helm.read_releases(outcome(HELM.releases(), reply))
+        helm.read_releases(outcome(LIST, reply))
 
 
 # Charts
@@ -127,12 +118,12 @@ def test_what_is_no_yaml_is_reported() -> None:
     ],
 )
 def test_a_pin_is_there_absent_or_nothing_was_learnt(stderr: str, found: Published) -> None:
-    assert helm.read_published(outcome(HELM.releases(), (1, "", stderr))) is found
-    assert helm.read_published(outcome(HELM.releases(), "name: x")) is Published.THERE
+    assert helm.read_published(outcome(LIST, (1, "", stderr))) is found
+    assert helm.read_published(outcome(LIST, "name: x")) is Published.THERE
 
 
 def test_a_chart_for_another_cluster() -> None:
     said = "Error: chart requires kubeVersion: >=1.32.0-0 which is incompatible with Kubernetes v1.20.0\n\nUse --debug"
-    told = helm.read_misfit(outcome(HELM.releases(), (1, "", said)))
+    told = helm.read_misfit(outcome(LIST, (1, "", said)))
     assert told == "it requires Kubernetes >=1.32.0-0, the cluster has v1.20.0"
-    assert helm.read_misfit(outcome(HELM.releases(), (1, "", "Error: other"))) == ""
+    assert helm.read_misfit(outcome(LIST, (1, "", "Error: other"))) == ""
