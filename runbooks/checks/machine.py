@@ -257,8 +257,8 @@ def is_logged_in(session: Session) -> Finding:
         lines = [line for line in outcome.shown_stderr.splitlines() if line.strip()]
         step = f"pulumi login {session.target.shown_backend}, or export PULUMI_ACCESS_TOKEN"
         return failed("login", lines[-1] if lines else f"exit {outcome.exit_code}", next_step=step)
-    login = pulumi.read_login(outcome.stdout)
-    return passed("login", f"{login.user} at {login.url or session.target.shown_backend}")
+    user, url = pulumi.read_login(outcome.stdout)
+    return passed("login", f"{user} at {url or session.target.shown_backend}")
 
 
 def no_release_is_stuck(session: Session) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from runbooks.stacks.summary import show_plan
 from runbooks.stacks.unchanged import changed_parts, record_reads, write_record
 from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import network, pulumi
-from runbooks.tools.pulumi import describe_object
+from runbooks.tools.pulumi import as_text, describe_object
 from runbooks.tools.secret_values import blanked
 from runbooks.tools.stack import Stack
 
@@ -339,7 +338,7 @@ def show_outputs(session: Session, service: Service) -> None:
     if not outputs:
         session.reporter.line(f"{service.name} has no outputs")
         return
-    rows = [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in sorted(outputs.items())]
+    rows = [[name, as_text(value)] for name, value in sorted(outputs.items())]
     session.reporter.table(f"outputs of {service.name}", ["output", "value"], rows)
     for _, value in rows:
         if value.startswith(("http://", "https://")):

@@ -19,6 +19,7 @@ from runbooks.stacks.session import Session
 from runbooks.tools import helm
 from runbooks.tools.helm import Chart, Manifest, Published
 from runbooks.tools.kubectl import ask, read_versions
+from runbooks.tools.pulumi import as_text
 from runbooks.tools.stack_config import StackFile, full_key
 
 PIN_EXISTS = "its pin in charts.yaml is published"
@@ -76,7 +77,7 @@ def settings_for(service: Service, file: StackFile) -> dict[str, str]:
         settings[project(service.reference.setting)] = "organization/producer/stack"
     for key, value in file.config.items():
         is_secret = isinstance(value, Mapping) and "secure" in value
-        settings[str(key)] = PLACEHOLDER if is_secret else value if isinstance(value, str) else json.dumps(value)
+        settings[str(key)] = PLACEHOLDER if is_secret else as_text(value)
     return settings
 
 

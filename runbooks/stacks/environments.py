@@ -19,7 +19,8 @@ from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.tools import esc, pulumi
-from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, as_text, property_path
+from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, property_path
+from runbooks.tools.pulumi import as_text
 from runbooks.tools.stack_config import StackFile, full_key, read_binding
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from runbooks.core.errors import OpsError, Refused
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import find_kubectl
-from runbooks.tools.esc import Opened, as_text
+from runbooks.tools.esc import Opened
 from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
 from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
+from runbooks.tools.pulumi import as_text
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
 

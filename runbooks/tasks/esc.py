@@ -63,7 +63,7 @@ def open_task(c: Any, env: str, format: str = "detailed") -> None:  # noqa: A002
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.tools.esc import as_text
+    from runbooks.tools.pulumi import as_text
 
     if format != "detailed":
         raise Usage(

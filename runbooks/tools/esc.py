@@ -17,6 +17,7 @@ from typing import Any
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.tools.failures import UNREACHABLE, KnownFailure, login_command
+from runbooks.tools.pulumi import as_text
 
 READ_TIMEOUT = 120.0
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -179,10 +180,6 @@ class Opened:
         for value in self.values:
             if value.secret and value.value not in (None, ""):
                 yield as_text(value.value)
-
-
-def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def kind_of(value: Any) -> str:

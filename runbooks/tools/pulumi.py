@@ -29,16 +29,14 @@ STATELESS = frozenset({"same", "read", "refresh", "read-replacement", "discard",
 # Builders
 
 
-def _command(stack: Stack, *words: str, **options: Any) -> Command:
-    settings = ("--config-file", str(stack.config_file)) if stack.config_file is not None else ()
-    where = ("-C", str(stack.folder), *words, "--stack", stack.selector, *settings, "--non-interactive")
-    return Command(argv=(stack.program, *where), env=stack.env, **options)
-
-
-def _state_command(stack: Stack, *words: str, **options: Any) -> Command:
-    """A command on the stack's state, which takes no `--config-file`."""
-    where = ("-C", str(stack.folder), *words, "--stack", stack.selector, "--non-interactive")
-    return Command(argv=(stack.program, *where), env=stack.env, timeout=options.pop("timeout", READ_TIMEOUT), **options)
+def _command(stack: Stack, *words: str, arguments: Sequence[str] = (), **options: Any) -> Command:
+    # `pulumi stack …` works on the state alone and takes no `--config-file`.
+    has_config = stack.config_file is not None and words[0] != "stack"
+    config = ("--config-file", str(stack.config_file)) if has_config else ()
+    # Behind `--` if one of them would be read as an option.
+    separator = ("--",) if any(argument.startswith("-") for argument in arguments) else ()
+    where = ("-C", str(stack.folder), *words, "--stack", stack.selector, *config, "--non-interactive")
+    return Command(argv=(stack.program, *where, *separator, *arguments), env=stack.env, **options)
 
 
 def version(program: str, env: Mapping[str, str]) -> Command:
@@ -66,20 +64,20 @@ def stack_ls(stack: Stack) -> Command:
 
 def stack_show(stack: Stack) -> Command:
     """The description of the stack, as a text: the only answer that names an update in progress."""
-    return _state_command(stack, "stack", title=f"look at the stack of {stack.service}")
+    return _command(stack, "stack", title=f"look at the stack of {stack.service}", timeout=READ_TIMEOUT)
 
 
 def stack_export(stack: Stack, *, show_secrets: bool = False) -> Command:
     """Prints the state. It is always confidential, as an object may hold a secret that pulumi does not know as one."""
     words = ("stack", "export", *(("--show-secrets",) if show_secrets else ()))
-    return _state_command(stack, *words, title=f"read the state of {stack.service}", confidential=True)
+    title = f"read the state of {stack.service}"
+    return _command(stack, *words, title=title, confidential=True, timeout=READ_TIMEOUT)
 
 
 def stack_import(stack: Stack, document: str) -> Command:
     """Replaces the state by an edited export; pulumi drops the pending operations that it still has."""
     title = f"write the state of {stack.service}"
-    words = ("stack", "import")
-    return _state_command(stack, *words, title=title, stdin=document.encode(), timeout=None, mutates=True)
+    return _command(stack, "stack", "import", title=title, stdin=document.encode(), mutates=True)
 
 
 def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
@@ -90,24 +88,21 @@ def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
 
 def config_set(stack: Stack, key: str, value: str) -> Command:
     """Sets a plain config value. pulumi itself refuses a value that looks like a secret."""
-    command = _command(stack, "config", "set", title=f"set {key} of {stack.service}", mutates=True)
-    return _with_arguments(command, key, value)
+    title = f"set {key} of {stack.service}"
+    return _command(stack, "config", "set", arguments=(key, value), title=title, mutates=True)
 
 
 def config_set_secret(stack: Stack, key: str, value: str) -> Command:
     """Sets a secret config value from standard input. pulumi drops one trailing newline."""
-    title = f"set the secret {key} of {stack.service}"
-    command = _command(
-        stack, "config", "set", "--secret", title=title, mutates=True, confidential=True, stdin=f"{value}\n".encode()
+    return _command(
+        stack,
+        *("config", "set", "--secret"),
+        arguments=(key,),
+        title=f"set the secret {key} of {stack.service}",
+        mutates=True,
+        confidential=True,
+        stdin=f"{value}\n".encode(),
     )
-    return _with_arguments(command, key)
-
-
-def _with_arguments(command: Command, *arguments: str) -> Command:
-    """Arguments after the options; behind `--` when one of them would be read as an option."""
-    separator = ("--",) if any(argument.startswith("-") for argument in arguments) else ()
-    changed = {**command.__dict__, "argv": (*command.argv, *separator, *arguments)}
-    return Command(**changed)
 
 
 def check_settings(stack: Stack, checker: Path, config: Mapping[str, str], secrets: Iterable[str]) -> Command:
@@ -150,18 +145,11 @@ def destroy(stack: Stack) -> Command:
 
 def cancel(stack: Stack) -> Command:
     """Cancels. On a file backend this deletes the lock files and stops no process: find their holder first."""
-    argv = (stack.program, "-C", str(stack.folder), "cancel", "--yes", "--non-interactive")
-    command = Command(argv=argv, env=stack.env, title=f"remove the lock of {stack.service}", mutates=True)
-    return _with_arguments(command, stack.selector)
+    argv = (stack.program, "-C", str(stack.folder), "cancel", "--yes", "--non-interactive", stack.selector)
+    return Command(argv=argv, env=stack.env, title=f"remove the lock of {stack.service}", mutates=True)
 
 
 # Answers
-
-
-@dataclass(frozen=True, kw_only=True)
-class Login:
-    user: str
-    url: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,9 +379,10 @@ def read_version(text: str) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3])
 
 
-def read_login(text: str) -> Login:
+def read_login(text: str) -> tuple[str, str]:
+    """User and backend of `whoami`."""
     answer = read_json(text, "pulumi whoami")
-    return Login(user=str(answer.get("user", "")), url=str(answer.get("url", "")))
+    return str(answer.get("user", "")), str(answer.get("url", ""))
 
 
 def read_stacks(text: str) -> tuple[StackRow, ...]:
@@ -404,12 +393,13 @@ def read_stacks(text: str) -> tuple[StackRow, ...]:
 def read_settings(text: str) -> tuple[Setting, ...]:
     answer = read_json(text, "pulumi config")
     return tuple(
-        Setting(key=key, value=_setting_text(item), secret=bool(item.get("secret"))) for key, item in answer.items()
+        Setting(key=key, value=as_text(item.get("value", "")), secret=bool(item.get("secret")))
+        for key, item in answer.items()
     )
 
 
-def _setting_text(item: Mapping[str, Any]) -> str:
-    value = item.get("value", "")
+def as_text(value: Any) -> str:
+    """A config value or an output as a text: JSON where it is not one."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -448,7 +438,10 @@ def _step(item: Mapping[str, Any]) -> Step:
         urn=str(item["urn"]),
         old=_state(item.get("oldState")),
         new=_state(item.get("newState")),
-        changes=_changes(item.get("detailedDiff")),
+        changes=tuple(
+            PropertyChange(path=path, kind=str(change.get("kind", "update")), of_inputs=bool(change.get("inputDiff")))
+            for path, change in (item.get("detailedDiff") or {}).items()
+        ),
         reasons=tuple(item.get("diffReasons") or ()),
         replace_reasons=tuple(item.get("replaceReasons") or ()),
     )
@@ -465,13 +458,6 @@ def _state(item: Mapping[str, Any] | None) -> State | None:
         protected=bool(item.get("protect")),
         retained=bool(item.get("retainOnDelete")),
         pending_delete=bool(item.get("delete")),
-    )
-
-
-def _changes(item: Mapping[str, Any] | None) -> tuple[PropertyChange, ...]:
-    return tuple(
-        PropertyChange(path=path, kind=str(change.get("kind", "update")), of_inputs=bool(change.get("inputDiff")))
-        for path, change in (item or {}).items()
     )
 
 
@@ -515,11 +501,9 @@ def read_event(line: str) -> Event | None:
         parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
         return Event(kind=RESOURCE_EVENTS[name], op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
     if name == "diagnosticEvent":
-        return (
-            None
-            if _is_noise(body)
-            else Event(kind="diagnostic", diagnostic=_diagnostic(body), urn=body.get("urn") or "")
-        )
+        if _is_noise(body):
+            return None
+        return Event(kind="diagnostic", diagnostic=_diagnostic(body), urn=body.get("urn") or "")
     if name == "summaryEvent":
         return Event(kind="summary", changes=body.get("resourceChanges") or {}, result=str(body.get("result") or ""))
     return Event(kind=OTHER_EVENTS.get(name, name))

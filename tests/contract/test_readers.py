@@ -143,8 +143,8 @@ def test_every_event_stream_ends_with_a_summary() -> None:
 def test_version_login_and_stacks() -> None:
     found = recorded("01")
     assert pulumi.read_version(found[0]["stdout"]) == (3, 260, 0)
-    login = pulumi.read_login(found[2]["stdout"])
-    assert login.user == "root" and login.url.startswith("file://")
+    user, url = pulumi.read_login(found[2]["stdout"])
+    assert user == "root" and url.startswith("file://")
     (row,) = pulumi.read_stacks(next(step["stdout"] for step in found if "ls" in words_of(step)))
     assert row.name == "mx"
 
