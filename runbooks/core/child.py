@@ -7,6 +7,7 @@ keeps time, and reports what was done about a signal.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import selectors
@@ -42,7 +43,7 @@ class Capture:
     """What arrives on one output pipe, kept in memory, and handed on in whole lines while it arrives.
 
     `on_text` gets the lines that are complete, several at once, as bytes; `on_line` gets each one as text, without its
-    line break. Neither may raise.
+    line break. One that raises is not called again, and the child still runs to its end.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Capture:
     ) -> None:
         self.total = 0
         """Bytes that arrived, kept or not."""
+        self.problems: list[BaseException] = []
+        """What `on_text` and `on_line` raised."""
         self._limit = limit
         self._kept: list[bytes] = []
         self._incomplete: list[bytes] = []
-        self._on_text = on_text
-        self._on_line = on_line
+        receivers = (functools.partial(_call_with_lines, on_line) if on_line else None, on_text)
+        self._receivers = [receiver for receiver in receivers if receiver]
 
     @property
     def overflowed(self) -> bool:
@@ -74,7 +77,7 @@ class Capture:
         self.total += len(data)
         if not self.overflowed:
             self._kept.append(data)
-        if self._on_text or self._on_line:
+        if self._receivers:
             end = data.rfind(b"\n") + 1
             if end:
                 self._deliver(b"".join([*self._incomplete, data[:end]]))
@@ -88,11 +91,17 @@ class Capture:
         self._deliver(b"".join(self._incomplete))
 
     def _deliver(self, lines: bytes) -> None:
-        if lines and self._on_text:
-            self._on_text(lines)
-        if lines and self._on_line:
-            for line in lines.removesuffix(b"\n").split(b"\n"):
-                self._on_line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+        for receiver in tuple(self._receivers) if lines else ():
+            try:
+                receiver(lines)
+            except BaseException as problem:  # noqa: BLE001 - the runner raises it when the child has ended
+                self.problems.append(problem)
+                self._receivers.remove(receiver)
+
+
+def _call_with_lines(on_line: Callable[[str], None], lines: bytes) -> None:
+    for line in lines.removesuffix(b"\n").split(b"\n"):
+        on_line(line.removesuffix(b"\r").decode("utf-8", "replace"))
 
 
 class OrphanGuard:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from runbooks.core.child import LARGEST_OUTPUT, Capture, Child, Patience
@@ -120,21 +120,6 @@ class SignalRelay:
             previous(signum, frame)
 
 
-class _Callback:
-    """Wraps a callback. Once it has raised it is not called again, and the child still runs to its end."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        self._call = call
-        self.problem: BaseException | None = None
-
-    def __call__(self, *arguments: Any) -> None:
-        if self.problem is None:
-            try:
-                self._call(*arguments)
-            except BaseException as problem:  # noqa: BLE001 - raised again when the child has ended
-                self.problem = problem
-
-
 class Runner:
     """Starts processes for one run. Thread-safe: several commands may run side by side, each in a thread of its own.
 
@@ -169,9 +154,7 @@ class Runner:
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -217,15 +200,21 @@ class Runner:
                 # Written before the child starts, so that the journal of a killed run shows what it was doing.
                 self.journal.write("start", title=command.title, argv=command.argv)
                 self._refuse_if_interrupted(command, seen)
-            callbacks = [_Callback(on_line)] if on_line else []
-            stdout = self._capture(command, "stdout", callbacks, on_line=callbacks[0] if on_line else None)
-            stderr = self._capture(command, "stderr", callbacks)
+            stdout = self._capture(command, "stdout", on_line)
+            stderr = self._capture(command, "stderr")
             try:
                 child = Child(
                     command, program, environment, stdout, stderr, report=self._report, patience=self._patience
                 )
             except (OSError, ValueError) as problem:
-                raise _not_startable(program, command, problem) from problem
+                reason = (
+                    problem.strerror if isinstance(problem, OSError) else ""
+                ) or "its arguments cannot be passed on"
+                raise ToolMissing(
+                    f"{program} cannot be started: {reason}",
+                    expected="a program for this machine, and arguments it can take",
+                    next_step=INSTALL.get(Path(program).name, f"look at it: ls -l {program}; {program} --version"),
+                ) from problem
             if command.mutates or command.timeout is None:  # a preview runs a program too, which may take any time
                 self._guard(child)
             self._relay.add(child, seen=seen)
@@ -238,7 +227,7 @@ class Runner:
                     expected="an answer; nothing was changed by this command",
                     next_step="look whether the server can be reached (./inv doctor), then run the same command again",
                 )
-            self._refuse_lost_output(outcome, callbacks, stdout, stderr)
+            self._refuse_lost_output(outcome, stdout, stderr)
             return outcome
 
     def check(self, command: Command) -> Outcome:
@@ -258,9 +247,7 @@ class Runner:
                 next_step="run the same command again",
             )
 
-    def _capture(
-        self, command: Command, name: str, callbacks: list[_Callback], on_line: _Callback | None = None
-    ) -> Capture:
+    def _capture(self, command: Command, name: str, on_line: Callable[[str], None] | None = None) -> Capture:
         """Make the capture of one stream. It is shown while it arrives if the run or the command asks for that."""
         show = self._show
         if show is None and command.shows_stderr and name == "stderr":
@@ -275,9 +262,7 @@ class Runner:
                 if problem.errno not in _CLOSED_TERMINAL:
                     raise
 
-        on_text = _Callback(show_masked)
-        callbacks.append(on_text)
-        return Capture(on_line=on_line, on_text=on_text, limit=self._largest_output)
+        return Capture(on_line=on_line, on_text=show_masked, limit=self._largest_output)
 
     def _wait_for(self, child: Child) -> None:
         before = getattr(self._waiting_for, "child", None)
@@ -351,15 +336,14 @@ class Runner:
             with contextlib.suppress(Unwritable):
                 self.journal.write("command", **fields, output_lost=True)
 
-    def _refuse_lost_output(self, outcome: Outcome, callbacks: list[_Callback], *captures: Capture) -> None:
+    def _refuse_lost_output(self, outcome: Outcome, *captures: Capture) -> None:
         """Raise what a callback raised, or `CommandFailed` where more arrived than is kept."""
-        for callback in callbacks:
-            if callback.problem is not None:
-                callback.problem.add_note(
-                    f"{self._name(outcome.command)} itself ended with exit {outcome.exit_code}; its output is in"
-                    f" {self.journal.path}"
-                )
-                raise callback.problem
+        for problem in (problem for capture in captures for problem in capture.problems):
+            problem.add_note(
+                f"{self._name(outcome.command)} itself ended with exit {outcome.exit_code}; its output is in"
+                f" {self.journal.path}"
+            )
+            raise problem
         for capture in captures:
             if capture.overflowed:
                 raise CommandFailed(
@@ -393,16 +377,6 @@ def resolve_program(command: Command, environment: Mapping[str, str]) -> str:
             next_step=INSTALL.get(tool, f"install {tool}, then run the same command again"),
         )
     return str(Path(found).absolute())
-
-
-def _not_startable(program: str, command: Command, problem: OSError | ValueError) -> OpsError:
-    reason = (problem.strerror if isinstance(problem, OSError) else None) or "its arguments cannot be passed on"
-    tool = Path(program).name
-    return ToolMissing(
-        f"{program} cannot be started: {reason}",
-        expected="a program for this machine, and arguments it can take",
-        next_step=INSTALL.get(tool, f"look at it: ls -l {program}; {command.argv[0]} --version"),
-    )
 
 
 def shorten(masked: bytes) -> str:
