@@ -27,6 +27,7 @@ from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
 from runbooks.core.files import Unwritable
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
+from runbooks.core.processes import list_processes
 from runbooks.core.search_path import INSTALL
 
 SHOWN_LINES = 12
@@ -397,14 +398,10 @@ def last_lines(outcome: Outcome) -> list[str]:
 
 
 def session_members(session: int) -> list[str]:
-    """Name and number of every process of a session, from /proc; empty elsewhere."""
+    """Name and number of every process of a session that is not a zombie."""
     members = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = entry.read_text("utf-8", "replace").partition("(")[2].rpartition(")")
-        except OSError:
-            continue  # It ended in the meantime.
-        fields = rest.split()
-        if len(fields) > 3 and fields[3] == str(session) and fields[0] not in ("Z", "X"):
-            members.append(f"{name} (process {entry.parent.name})")
+    for process in list_processes("name", "status"):
+        with contextlib.suppress(OSError):  # it ended in the meantime
+            if os.getsid(process["pid"]) == session and process["status"] not in {"zombie", "dead"}:
+                members.append(f"{process['name']} (process {process['pid']})")
     return sorted(members)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from runbooks.core.errors import NotFound
 from runbooks.core.files import make_folder, writing
+from runbooks.core.processes import process_is_alive
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import git
-from runbooks.tools.locks import process_is_alive, working_on
+from runbooks.tools.locks import working_on
 
 ENVIRONMENT_FILES = ("pyproject.toml", "uv.lock")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from runbooks.core.processes import list_processes, process_is_alive
 from runbooks.tools.stack import Stack
 
 SLACK = 2.0
@@ -114,105 +114,48 @@ def read_current_update(text: str) -> Lock | None:
     return Lock(pid=0, user=found["user"] or "", host="", since=found["since"]) if found else None
 
 
-def look(
-    lock: Lock,
-    *,
-    host: str | None = None,
-    is_alive: Callable[[int], bool] | None = None,
-    started: Callable[[int], float | None] | None = None,
-) -> Held:
+def look(lock: Lock) -> Held:
     """Find the holder of a lock. A process with its number that started after the lock was taken is another one.
 
     An exception is one that runs a pulumi operation: setting the clock moves every start time, so it may be the holder.
     """
-    if lock.host != (host or socket.gethostname()):
+    if lock.host != socket.gethostname():
         return Held(lock=lock, holder=Holder.ELSEWHERE)
-    if not (is_alive or process_is_alive)(lock.pid):
+    if not process_is_alive(lock.pid):
         return Held(lock=lock, holder=Holder.GONE)
-    began = (started or process_started)(lock.pid)
     taken = seconds_of(lock.since)
-    if began is not None and taken is not None and began > taken + SLACK and not _runs_operation(lock.pid):
-        return Held(lock=lock, holder=Holder.GONE)
-    return Held(lock=lock, holder=Holder.ALIVE)
+    is_another = taken is not None and any(
+        process["create_time"] > taken + SLACK and OPERATIONS.isdisjoint(process["cmdline"] or ())
+        for process in list_processes("create_time", "cmdline")
+        if process["pid"] == lock.pid
+    )
+    return Held(lock=lock, holder=Holder.GONE if is_another else Holder.ALIVE)
 
 
-def look_here(
-    update: Lock, stack: str, folders: Collection[str], *, only_this_machine: bool, proc: Path = Path("/proc")
-) -> list[Held]:
+def look_here(update: Lock, stack: str, folders: Collection[str], *, only_this_machine: bool) -> list[Held]:
     """Find the processes of an update that is in progress on the cloud: those that work on the project's folders here.
 
     Without one it was started elsewhere, or, if only this machine uses the cloud, its process is gone.
     """
-    pids = working_on(folders, stack, proc)
-    if pids:
-        here = [replace(update, pid=pid, host=socket.gethostname()) for pid in pids]
+    here = [replace(update, pid=pid, host=socket.gethostname()) for pid in working_on(folders, stack)]
+    if here:
         return [Held(lock=lock, holder=Holder.ALIVE) for lock in here]
-    is_gone = only_this_machine and (proc / "self").exists()
-    return [Held(lock=update, holder=Holder.GONE if is_gone else Holder.ELSEWHERE)]
+    return [Held(lock=update, holder=Holder.GONE if only_this_machine else Holder.ELSEWHERE)]
 
 
-def working_on(folders: Collection[str], stack: str = "", proc: Path = Path("/proc")) -> list[int]:
+def working_on(folders: Collection[str], stack: str = "") -> list[int]:
     """Processes that run a pulumi operation in one of those folders, by `-C` or by their working directory.
 
-    Without those that name another stack than `stack`. Empty without /proc.
+    Without those that name another stack than `stack`.
     """
     found = []
-    for process in proc.glob("[0-9]*"):
-        try:
-            words = _words(process)
-            stacks = [value for option, value in itertools.pairwise(words) if option in {"--stack", "-s"}]
-            is_other = bool(stack) and any(value.rpartition("/")[2] != stack for value in stacks)
-            if OPERATIONS.isdisjoint(words) or is_other:
-                continue
-            if not set(words).isdisjoint(folders) or str((process / "cwd").readlink()) in folders:
-                found.append(int(process.name))
-        except OSError:
-            continue  # ended in the meantime, or another user's
+    for process in list_processes("cmdline", "cwd"):
+        words = process["cmdline"] or []
+        stacks = [value for option, value in itertools.pairwise(words) if option in {"--stack", "-s"}]
+        is_other = bool(stack) and any(value.rpartition("/")[2] != stack for value in stacks)
+        if not OPERATIONS.isdisjoint(words) and not is_other and not {*words, process["cwd"]}.isdisjoint(folders):
+            found.append(process["pid"])
     return sorted(found)
-
-
-def _runs_operation(pid: int) -> bool:
-    try:
-        return not OPERATIONS.isdisjoint(_words(Path(f"/proc/{pid}")))
-    except OSError:
-        return False
-
-
-def _words(process: Path) -> list[str]:
-    return (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-
-
-def process_is_alive(pid: int) -> bool:
-    """Whether a process with that number exists, of any user; a zombie does not count."""
-    # `kill` takes 0 for the whole group, and -1 for every process.
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it exists, and belongs to another user
-        return True
-    return _stat_fields(pid)[:1] != ["Z"]
-
-
-def process_started(pid: int) -> float | None:
-    """When the process started, in seconds since the epoch; `None` without /proc."""
-    try:
-        lines = Path("/proc/stat").read_text().splitlines()
-    except OSError:
-        return None
-    fields = _stat_fields(pid)
-    booted = next((float(line.split()[1]) for line in lines if line.startswith("btime ")), None)
-    return None if booted is None or not fields else booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third (state) on; the command's name before them may contain anything."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 def seconds_of(timestamp: str) -> float | None:

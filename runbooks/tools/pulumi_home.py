@@ -16,6 +16,7 @@ from pathlib import Path
 
 from runbooks.core.errors import ToolFailed
 from runbooks.core.files import write_new, writing
+from runbooks.core.processes import list_processes, process_is_alive
 from runbooks.core.search_path import find_program, is_lab
 
 NAME = "pulumi-home"
@@ -89,22 +90,12 @@ def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
     return removed
 
 
-def is_in_use(home: Path, proc: Path = Path("/proc")) -> bool:
-    """Whether a process of this user works with that home: the run that created it, or a pulumi it left behind.
-
-    Without /proc a home counts as in use.
-    """
-    if not (proc / "self").exists():
-        return True
-    marker = f"PULUMI_HOME={home}".encode()
+def is_in_use(home: Path) -> bool:
+    """Whether a process of this user works with that home: the run that created it, or a pulumi it left behind."""
     with contextlib.suppress(OSError, ValueError):
-        if (proc / str(int((home / "pid").read_text(encoding="ascii")))).exists():
+        if process_is_alive(int((home / "pid").read_text(encoding="ascii"))):
             return True
-    for process in proc.glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if process.stat().st_uid == os.geteuid() and marker in (process / "environ").read_bytes().split(b"\0"):
-                return True
-    return False
+    return any((process["environ"] or {}).get("PULUMI_HOME") == str(home) for process in list_processes("environ"))
 
 
 # Plugins

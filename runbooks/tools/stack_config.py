@@ -19,8 +19,8 @@ from ruamel.yaml.comments import CommentedMap
 
 from runbooks.core.errors import STATE_FOLDER, Usage
 from runbooks.core.files import IN_PLACE, PRIVATE, write_atomically, writing
+from runbooks.core.processes import process_is_alive
 from runbooks.core.yaml_file import YamlEditor, YamlFile, dump, parse, read_text
-from runbooks.tools.locks import process_is_alive
 
 ENVIRONMENT = "environment"
 
