@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from runbooks.core.errors import NotApproved
 from runbooks.core.files import discard_output
 from runbooks.core.findings import Finding, State
 from runbooks.core.mask import Masker
@@ -32,6 +33,7 @@ PENDING, IN_PROGRESS, LASTING, DONE, FAILED = "pending", "in progress", "lasting
 PUSH_TITLE, POP_TITLE = "\x1b[22;0t", "\x1b[23;0t"
 """What makes a terminal put its title on a stack, and take it back from there (XTWINOPS)."""
 MARKS = {State.PASSED: "ok  ", State.FAILED: "FAIL", State.NOT_TRIED: "--  "}
+YES = "y at the question, or --yes where there is no terminal"
 OWN_FACTS = frozenset(
     {
         *("text", "title", "steps", "state", "detail", "summary", "details", "check", "subject", "cause", "next_step"),
@@ -471,6 +473,12 @@ class LiveReporter(Reporter):
                 if not _is_open(state):
                     self._print(f"{'✗' if state.startswith(FAILED) else '✓'} {title}: {state}")
             self._steps = [step for step in self._steps if _is_open(step[1])]
+
+
+def require_yes(reporter: Reporter, question: str, *, refusal: str, again: str, expected: str = YES) -> None:
+    """Ask, and raise `NotApproved` with these words unless the user typed y or yes."""
+    if not reporter.ask_yes(question):
+        raise NotApproved(refusal, expected=expected, next_step=again)
 
 
 def on_target(text: str, target: str) -> str:

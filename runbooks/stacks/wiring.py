@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runbooks.core.errors import NotApproved, VerificationFailed
+from runbooks.core.errors import VerificationFailed
+from runbooks.core.reporter import require_yes
 from runbooks.stacks import definitions, environments, states
 from runbooks.stacks.apply import show_preview
 from runbooks.stacks.guard import read_settings
@@ -110,13 +111,9 @@ def bind_environment(session: Session, service: Service, *, yes: bool) -> None:
 
 def approve(session: Session, question: str, service: Service, *, yes: bool) -> None:
     """Raise `NotApproved` unless the target is the lab, `--yes` was given or the user agrees."""
-    if session.target.ephemeral or yes or session.reporter.ask_yes(question):
-        return
-    raise NotApproved(
-        f"{service.name} was left as it is: the change was not approved",
-        expected="y at the question, or --yes where there is no terminal",
-        next_step=f"./inv wire.{service.name}",
-    )
+    if not session.target.ephemeral and not yes:
+        refusal = f"{service.name} was left as it is: the change was not approved"
+        require_yes(session.reporter, question, refusal=refusal, again=f"./inv wire.{service.name}")
 
 
 def check_settings(session: Session, service: Service) -> None:

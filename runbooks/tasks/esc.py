@@ -122,7 +122,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
 
     Example: ./inv esc.apply stitch/prod
     """
-    from runbooks.core.errors import NotApproved
+    from runbooks.core.reporter import require_yes
     from runbooks.run import open_session
     from runbooks.stacks import environments
     from runbooks.stacks.definitions import shown_path
@@ -136,12 +136,10 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
             return
         session.reporter.line(f"{name.short}: {'is new' if draft.is_new else 'changes'}")
         environments.show_draft(session, draft)
-        if not (session.target.ephemeral or yes or session.reporter.ask_yes(f"Push this to {name.full}?")):
-            raise NotApproved(
-                f"{name.short} was left as it is: the push was not approved",
-                expected="y at the question, or --yes where there is no terminal",
-                next_step=f"./inv esc.apply {name.short}",
-            )
+        if not session.target.ephemeral and not yes:
+            refusal = f"{name.short} was left as it is: the push was not approved"
+            again = f"./inv esc.apply {name.short}"
+            require_yes(session.reporter, f"Push this to {name.full}?", refusal=refusal, again=again)
         revision = environments.push(session, draft)
         session.reporter.line(f"{name.short}: applied" + (f", revision {revision}" if revision else ""))
         for path in draft.carried.empty:

@@ -79,18 +79,16 @@ def reset(c: Any, yes: bool = False) -> None:
     Example: ./inv lab.reset --yes
     """
     from lab import platform
-    from runbooks.core.errors import NotApproved
+    from runbooks.core.reporter import require_yes
     from runbooks.run import lab_display
 
     state, reporter = lab_display(c)
     if not (state / "lab").exists():
         reporter.line("There is no lab here, so nothing to throw away.")
         return
-    if not yes and not reporter.ask_yes(f"Throw the lab in {state / 'lab'} away, with its databases and stacks?"):
-        raise NotApproved(
-            "nothing was thrown away: it was not confirmed",
-            expected="y at the question, or --yes",
-            next_step="./inv lab.reset --yes",
-        )
+    if not yes:
+        question = f"Throw the lab in {state / 'lab'} away, with its databases and stacks?"
+        refusal = "nothing was thrown away: it was not confirmed"
+        require_yes(reporter, question, refusal=refusal, again="./inv lab.reset --yes")
     with reporter.step("throw the lab away"):
         platform.reset(state, reporter.line)

@@ -29,19 +29,16 @@ def deploy(c: Any, app: str, yes: bool = False) -> None:
     Example: ./inv modal.deploy golink
     """
     from runbooks.checks.modal import check_app
-    from runbooks.core.errors import NotApproved
     from runbooks.core.files import ROOT
+    from runbooks.core.reporter import require_yes
     from runbooks.run import open_run
     from runbooks.tools import modal
 
     with open_run(c, "modal.deploy") as run:
         cli = check_app(run, app)
-        if not (yes or run.reporter.ask_yes(f"Deploy {app} to Modal?")):
-            raise NotApproved(
-                f"{app} was not deployed: it was not approved",
-                expected="y at the question, or --yes where there is no terminal",
-                next_step=f"./inv modal.deploy {app}",
-            )
+        if not yes:
+            refusal = f"{app} was not deployed: it was not approved"
+            require_yes(run.reporter, f"Deploy {app} to Modal?", refusal=refusal, again=f"./inv modal.deploy {app}")
         run.journal.write("approved", services=[app], destructive=[])
         with run.reporter.step(f"deploy {app}"):
             done = run.runner.run(cli.deploy(modal.app_file(ROOT, app), ROOT))

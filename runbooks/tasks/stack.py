@@ -13,7 +13,7 @@ def init(c: Any, service: str) -> None:
 
     Example: ./inv --target home stack.init postgres
     """
-    from runbooks.core.errors import NotApproved
+    from runbooks.core.reporter import require_yes
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks import states
@@ -39,12 +39,10 @@ def init(c: Any, service: str) -> None:
             ("settings", str(stack.settings_file)),
         )
         session.reporter.table(f"New stack for {wanted.name}", ("what", "value"), rows)
-        if not session.reporter.ask_yes(f"Create {stack.reference}?"):
-            raise NotApproved(
-                "nothing was created: it was not approved on a terminal",
-                expected="y at the question",
-                next_step=f"./inv --target {session.target.name} stack.init {wanted.name}",
-            )
+        refusal = "nothing was created: it was not approved on a terminal"
+        again = f"./inv --target {session.target.name} stack.init {wanted.name}"
+        question = f"Create {stack.reference}?"
+        require_yes(session.reporter, question, refusal=refusal, again=again, expected="y at the question")
         with preserve(stack.settings_file):
             states.run_pulumi(session, pulumi.stack_init(stack), stack)
         session.reporter.line(f"Created {stack.reference}.")
