@@ -39,34 +39,35 @@ def make_folder(path: Path, what: str) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+@contextlib.contextmanager
+def _new_file(path: Path, mode: int) -> Iterator[TextIO]:
+    """A file that must not exist yet, for the block to write. It is removed if the block fails."""
+    # The mode is set as the file is made: before a later chmod another user could open it.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def write_new(path: Path, text: str, what: str) -> None:
     """Write a private file (0600) that must not exist yet. Raises `Unwritable` and leaves no half of a file."""
-    with writing(what, path):
-        # The mode is set as the file is made: before a later chmod another user could open it.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-        except BaseException:
-            path.unlink()
-            raise
+    with writing(what, path), _new_file(path, PRIVATE) as file:
+        file.write(text)
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o644, what: str = "", next_step: str = IN_PLACE) -> None:
     """Replace `path` as a whole: temporary file beside it, fsync, rename, fsync of the folder. Raises `Unwritable`."""
     with writing(what or path.name, path, next_step=next_step):
         temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                # Without this fsync, a power cut after the rename may leave an empty file.
-                os.fsync(file.fileno())
+        with _new_file(temporary, mode) as file:
+            file.write(text)
+            file.flush()
+            # Without this fsync, a power cut after the rename may leave an empty file.
+            os.fsync(file.fileno())
             temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         # The rename itself is durable only after an fsync of the folder.
         sync_folder(path.parent)
 

@@ -198,8 +198,6 @@ class State:
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
-    identity: str = ""
-    parent: str = ""
     protected: bool = False
     retained: bool = False
     """`retainOnDelete`: pulumi forgets it and leaves the object."""
@@ -276,18 +274,15 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One line of `up --json`."""
+    """A line of `up --json` that is about a resource, or a diagnostic."""
 
     kind: str
-    """`started`, `done`, `failed` for a resource; `diagnostic`, `summary`, `prelude`, `end`, or pulumi's own name."""
+    """`started`, `done`, `failed` for a resource; `diagnostic`."""
     op: str = ""
     urn: str = ""
     parent: str = ""
     """The URN of the resource it belongs to."""
     diagnostic: Diagnostic | None = None
-    changes: Mapping[str, int] = field(default_factory=dict)
-    result: str = ""
-    """Of a summary: `succeeded` or `failed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -453,8 +448,6 @@ def _state(item: Mapping[str, Any] | None) -> State | None:
     return State(
         inputs=item.get("inputs") or {},
         outputs=item.get("outputs") or {},
-        identity=str(item.get("id") or ""),
-        parent=str(item.get("parent") or ""),
         protected=bool(item.get("protect")),
         retained=bool(item.get("retainOnDelete")),
         pending_delete=bool(item.get("delete")),
@@ -481,32 +474,24 @@ def _is_noise(item: Mapping[str, Any]) -> bool:
 
 
 RESOURCE_EVENTS = {"resourcePreEvent": "started", "resOutputsEvent": "done", "resOpFailedEvent": "failed"}
-OTHER_EVENTS = {"preludeEvent": "prelude", "cancelEvent": "end"}
 
 
 def read_event(line: str) -> Event | None:
-    """One line of `up --json`; `None` for an empty line, a line that is not an event, and for noise."""
+    """One line of `up --json`: an operation on a resource, or a diagnostic. `None` for any other line and for noise."""
     if not line.lstrip().startswith("{"):
         return None
     try:
         answer = json.loads(line)
     except json.JSONDecodeError:  # a provider may print anything between the events
         return None
-    name = next((key for key in answer if key.endswith("Event")), None)
-    if name is None:
-        return None
-    body = answer[name] or {}
-    if name in RESOURCE_EVENTS:
-        facts = body["metadata"]
-        parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
-        return Event(kind=RESOURCE_EVENTS[name], op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
-    if name == "diagnosticEvent":
-        if _is_noise(body):
-            return None
-        return Event(kind="diagnostic", diagnostic=_diagnostic(body), urn=body.get("urn") or "")
-    if name == "summaryEvent":
-        return Event(kind="summary", changes=body.get("resourceChanges") or {}, result=str(body.get("result") or ""))
-    return Event(kind=OTHER_EVENTS.get(name, name))
+    for name, kind in RESOURCE_EVENTS.items():
+        if name in answer:
+            facts = answer[name]["metadata"]
+            parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
+            return Event(kind=kind, op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
+    diagnostic = answer.get("diagnosticEvent")
+    is_shown = diagnostic is not None and not _is_noise(diagnostic)
+    return Event(kind="diagnostic", diagnostic=_diagnostic(diagnostic)) if is_shown else None
 
 
 def read_events(text: str) -> Iterator[Event]:

@@ -125,7 +125,7 @@ def test_every_preview_has_its_steps_and_no_noise() -> None:
         assert all(diagnostic.message for diagnostic in preview.diagnostics)
 
 
-def test_every_event_stream_ends_with_a_summary() -> None:
+def test_every_event_stream_starts_what_it_ends() -> None:
     streams = [
         list(pulumi.read_events(step["stdout"]))
         for _, _, step in all_steps()
@@ -133,8 +133,7 @@ def test_every_event_stream_ends_with_a_summary() -> None:
     ]
     assert len(streams) >= 6
     for events in streams:
-        summary = [event for event in events if event.kind == "summary"]
-        assert len(summary) == 1 and summary[0].result in {"succeeded", "failed"}
+        assert {event.kind for event in events} <= {"started", "done", "failed", "diagnostic"}
         done = [event.urn for event in events if event.kind == "done"]
         started = [event.urn for event in events if event.kind == "started"]
         assert set(done) <= set(started)
