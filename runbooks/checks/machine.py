@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError
 from runbooks.core.files import ROOT
 from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.runner import Runner
-from runbooks.core.search_path import INSTALL
+from runbooks.core.search_path import INSTALL, find_beside_python, find_program
 from runbooks.stacks import environments
 from runbooks.stacks.guard import identify, open_kubectl, read_settings
 from runbooks.stacks.service import Service
@@ -24,12 +26,26 @@ from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import LAB_UP, Target
 from runbooks.tools import pulumi
-from runbooks.tools.diagnosis import Tool, look, tool_is_there
 from runbooks.tools.helm import list_releases, read_releases
 from runbooks.tools.kubeconfig import KubeContext
-from runbooks.tools.kubectl import Kubectl, ask, items, metadata, read_versions
+from runbooks.tools.kubectl import Kubectl, Runs, ask, items, metadata, read_versions
 from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
 from runbooks.tools.stack_config import missing_keys, secrets_provider_of
+
+ANSWER_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A program that the toolkit may need, and how to install it."""
+
+    name: str
+    version: tuple[str, ...]
+    """Arguments that make it print its version."""
+    install: str
+    required: bool = True
+    why: str = ""
+
 
 TOOLS = (
     Tool(name="uv", version=("--version",), install="./inv installs it", why="syncs the Python environment"),
@@ -55,6 +71,33 @@ TOOLS = (
 def tools(runner: Runner) -> Iterator[Finding]:
     for tool in TOOLS:
         yield tool_is_there(tool, runner)
+
+
+def tool_is_there(tool: Tool, runner: Runs) -> Finding:
+    """The tool is on PATH or in this environment, and prints a version."""
+    check = tool.name
+    program = find_program(tool.name) or find_beside_python(tool.name)
+    if program is None:
+        if tool.required:
+            return failed(check, "not on PATH", cause=tool.why, next_step=tool.install)
+        return not_tried(check, f"not on PATH; {tool.why}", next_step=tool.install, deciding=False)
+    outcome = runner.run(
+        Command(argv=(str(program), *tool.version), title=f"ask {tool.name} for its version", timeout=ANSWER_TIMEOUT)
+    )
+    # The first thing that looks like a version: 2.43.0 of `git version 2.43.0`.
+    version = re.search(r"\d+\.\d+(?:\.\d+)?[\w.+-]*", outcome.stdout or outcome.stderr)
+    if not outcome.ok or version is None:
+        return failed(check, f"{program} does not print its version (exit {outcome.exit_code})", next_step=tool.install)
+    return passed(check, f"{version[0]}, {program}")
+
+
+def look(check: str, probe: Callable[[], Finding]) -> Finding:
+    """Run a probe and return its finding; an error becomes a failed row with its next step."""
+    try:
+        return probe()
+    except OpsError as error:
+        expected = f"expected: {error.expected}" if error.expected else ""
+        return failed(check, error.summary, cause=expected, next_step=error.next_step)
 
 
 # --- the target, from its file to its cluster --------------------------------------------------------------------
