@@ -7,6 +7,7 @@ recorded in tests/contract/recorded/cloud; newer ones exit with 1).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -131,6 +132,8 @@ class Esc:
 
 # Answers
 
+KINDS = {bool: "true or false", int: "number", float: "number", dict: "map", list: "list", type(None): "nothing"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
@@ -149,7 +152,7 @@ class Value:
 
     @property
     def kind(self) -> str:
-        return kind_of(self.value)
+        return KINDS.get(type(self.value), "text")
 
     @property
     def loses_secretness(self) -> bool:
@@ -180,18 +183,6 @@ class Opened:
         for value in self.values:
             if value.secret and value.value not in (None, ""):
                 yield as_text(value.value)
-
-
-def kind_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, dict):
-        return "map"
-    if isinstance(value, list):
-        return "list"
-    return "nothing" if value is None else "text"
 
 
 SIMPLE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*")
@@ -228,10 +219,7 @@ def read_path(text: str) -> tuple[str | int, ...]:
         parts.append(int(number) if number else bare or quoted.replace('\\"', '"'))
         at = found.end()
     if at < len(text) or not parts:
-        raise Usage(
-            f"{text!r} is not a valid path of a value",
-            expected=PATHS,
-        )
+        raise Usage(f"{text!r} is not a valid path of a value", expected=PATHS)
     return tuple(parts)
 
 
@@ -289,12 +277,8 @@ def read_list(text: str, organization: str) -> tuple[EnvironmentName, ...]:
     """Read the lines of `ls`; the CLI omits the organization if it is the user's own."""
     names = []
     for line in text.splitlines():
-        parts = line.strip().split("/")
-        # The CLI leaves the organization out where it is the default one.
-        if len(parts) == 2:
-            parts = [organization, *parts]
-        if len(parts) == 3 and parts[0] == organization:
-            names.append(EnvironmentName(organization=parts[0], project=parts[1], name=parts[2]))
+        with contextlib.suppress(Usage):  # an environment of another organization, or another line
+            names.append(read_name(line.strip(), organization))
     return tuple(names)
 
 

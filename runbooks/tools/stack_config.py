@@ -140,18 +140,17 @@ def bind(path: Path, name: str, version: str = "") -> bool:
     A name that stands there several times keeps its last place: later environments win.
     """
     editor, places = _find_bindings(path, name)
-    entry = f"{name}@{version}" if version else name
-    is_other = bool(version and places) and editor.document[ENVIRONMENT][places[-1]] != entry
-    if len(places) == 1 and not is_other:
-        return False
-    if is_other:
+    before, entry = editor.text, f"{name}@{version}" if version else name
+    if not places:
+        editor.append((ENVIRONMENT,), entry)
+    elif version and editor.document[ENVIRONMENT][places[-1]] != entry:
         editor.set((ENVIRONMENT, places[-1]), entry)
     for place in reversed(places[:-1]):
         editor.remove((ENVIRONMENT, place))
-    if not places:
-        editor.append((ENVIRONMENT,), entry)
-    editor.write()
-    return True
+    is_changed = editor.text != before
+    if is_changed:
+        editor.write()
+    return is_changed
 
 
 def unbind(path: Path, name: str) -> int:
@@ -257,16 +256,8 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     current = read_text(copied) if copied.exists() else None
     if current is not None and old == new and imposed.items() <= StackFile.read(copied).config.items():
         return False
-    if current is None or old is None or old != new:
-        bound_names(_mapping(template, new), template)  # its problem is the template's, not the copy's
-        document = merge(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""))
-    else:
-        document = _mapping(copied, current)
-    if imposed and not isinstance(document.get("config"), CommentedMap):
-        document["config"] = CommentedMap()
-    for key, value in imposed.items():
-        if document["config"].get(key) != value:
-            document["config"][key] = value
+    bound_names(_mapping(template, new), template)  # its problem is the template's, not the copy's
+    document = merge(_mapping(template, new), _mapping(applied, old or ""), _mapping(copied, current or ""), imposed)
     text = dump(document) if document else ""
     # In this order: a copy that could not be written is merged again from the same two templates.
     if text != current:
@@ -276,7 +267,9 @@ def refresh_copy(template: Path, copied: Path, imposed: Mapping[str, str]) -> bo
     return text != current
 
 
-def merge(template: CommentedMap, before: CommentedMap, current: CommentedMap) -> CommentedMap:
+def merge(
+    template: CommentedMap, before: CommentedMap, current: CommentedMap, imposed: Mapping[str, str]
+) -> CommentedMap:
     """The new template with everything that was set in `current` since it was made from the template `before`.
 
     A key that was removed from `current`, such as a bound environment, returns only if the template changed it.
@@ -289,7 +282,7 @@ def merge(template: CommentedMap, before: CommentedMap, current: CommentedMap) -
         if key != "config" and current[key] != before.get(key):
             result[key] = current[key]
     config, old = current.get("config") or {}, before.get("config") or {}
-    own = {key: config[key] for key in config if config[key] != old.get(key)}
+    own = {**{key: value for key, value in config.items() if value != old.get(key)}, **imposed}
     if own and not isinstance(result.get("config"), CommentedMap):
         result["config"] = CommentedMap()
     for key, value in own.items():
