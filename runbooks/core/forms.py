@@ -38,28 +38,11 @@ def _json_go(value: str) -> str:
     return "".join(_GO_JSON_ESCAPES.get(character, character) for character in _json(value))
 
 
-def _xml_numeric(value: str) -> str:
-    """Spell quotes as Go's html.EscapeString and encoding/xml do."""
-    return html.escape(value, quote=False).replace('"', "&#34;").replace("'", "&#39;")
-
-
-def _shell_double_quoted(value: str) -> str:
-    return re.sub(r'([$`"\\])', r"\\\1", value)
-
-
-def _shell_backslashed(value: str) -> str:
-    return re.sub(r"([^A-Za-z0-9_@%+=:,./\n-])", r"\\\1", value, flags=re.ASCII)
-
-
-def _lower_escapes(quoted: str) -> str:
-    return re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
-
-
 def _url_forms(value: str) -> Iterator[str]:
     """Percent-encoded as Python, Go (userinfo, path, query) and JavaScript do it, with either case of hex digits."""
     for quoted in (*(quote(value, safe=safe) for safe in ("", "/", "$&+,;=", "!'()*")), quote_plus(value)):
         yield quoted
-        yield _lower_escapes(quoted)
+        yield re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
 
 
 _TEXT_FORMS: tuple[Callable[[str], str], ...] = (
@@ -74,12 +57,14 @@ _TEXT_FORMS: tuple[Callable[[str], str], ...] = (
     lambda value: value.replace("'", "''"),  # YAML and SQL
     html.escape,
     lambda value: html.escape(value, quote=False),
-    _xml_numeric,
+    # Go's html.EscapeString and encoding/xml, then XML.
+    lambda value: html.escape(value, quote=False).replace('"', "&#34;").replace("'", "&#39;"),
     lambda value: html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
     lambda value: shlex.quote(value)[1:-1] if "'" in value else value,
     lambda value: value.replace("'", "'\\''"),
-    _shell_double_quoted,
-    _shell_backslashed,
+    # A shell's double quotes, and its backslashes.
+    lambda value: re.sub(r'([$`"\\])', r"\\\1", value),
+    lambda value: re.sub(r"([^A-Za-z0-9_@%+=:,./\n-])", r"\\\1", value, flags=re.ASCII),
 )
 
 
@@ -148,13 +133,11 @@ def wrapped_base64(value: str) -> set[bytes]:
     }
 
 
-def without_colour(text: bytes) -> bytes:
-    """The text without colour codes. Patterns are cleaned in the same way as the text that is searched."""
-    return cut_colour(text)[0]
-
-
 def cut_colour(text: bytes) -> tuple[bytes, frozenset[int]]:
-    """The text without colour codes, and the positions where they were: words end there."""
+    """The text without colour codes, and the positions where they were: words end there.
+
+    Patterns are cleaned in the same way as the text that is searched.
+    """
     if b"\x1b" not in text and b"u001" not in text:
         return text, frozenset()
     parts, cuts, position, length = [], set(), 0, 0

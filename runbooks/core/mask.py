@@ -116,7 +116,7 @@ def patterns_of(value: str, public_names: frozenset[str] = frozenset()) -> Itera
     if rule is None:
         return
     for pattern, rule_here in _spellings(value, core, rule):
-        for piece in _pieces(forms.without_colour(pattern)):
+        for piece in _pieces(forms.cut_colour(pattern)[0]):
             if len(piece) >= _SHORTEST:
                 # A short piece of a long value would be found inside ordinary words.
                 yield piece, max(rule_here, Rule.TOKEN) if len(piece) < _SHORT_BELOW else rule_here
