@@ -26,9 +26,9 @@ from invoke.terminals import pty_size
 from invoke.util import enable_logging
 
 from runbooks.collection import Row, rows
-from runbooks.core.errors import BUG, NotFound, OpsError, Usage, as_known
+from runbooks.core.errors import BUG, OpsError, Usage, as_known
 from runbooks.core.files import discard_output, make_folder, state_dir, write_new
-from runbooks.core.names import nearest
+from runbooks.core.names import unknown
 from runbooks.core.reporter import Reporter, reporter_in_use
 
 START_PAGE = """\
@@ -138,7 +138,7 @@ class OpsProgram(Program):
             )
         group = self.args.list.value
         if isinstance(group, str) and group not in self.collection.collections:
-            raise _unknown("group of tasks", group, list(self.collection.collections))
+            raise unknown("group of tasks", group, list(self.collection.collections))
         super().parse_cleanup()
 
     def no_tasks_given(self) -> None:
@@ -185,31 +185,26 @@ class OpsProgram(Program):
         words = self.argv[1:]
         # Parsing may have failed before the tasks were loaded.
         tasks = self.collection.task_names if hasattr(self, "collection") else ()
-        help_with = f"./inv --help {next((word for word in words if word in tasks), 'TASK')}"
-        unknown = re.fullmatch(r"No idea what '(.*)' is!", str(error), re.DOTALL)
-        if unknown is None:
+        help_with = f"./inv --help {next((each for each in words if each in tasks), 'TASK')}"
+        word = re.fullmatch(r"No idea what '(.*)' is!", str(error), re.DOTALL)
+        if word is None:
             return Usage(f"the command line cannot be read: {error}", next_step=help_with)
-        option = unknown[1]
+        option = word[1]
         if option.startswith("-"):
             if not option.startswith("--"):
                 # invoke reads `-foo` as -f, -o and -o, and names one letter. A value behind `=` may be a secret.
-                typed = (word for word in words if re.fullmatch(r"-[^-=]*", word) and option[1:] in word)
+                typed = (each for each in words if re.fullmatch(r"-[^-=]*", each) and option[1:] in each)
                 option = next(typed, option)
             return Usage(
                 f"the command line cannot be read: no option {option}",
                 expected="one of the task's options; no name begins with a dash",
                 next_step=f"{help_with} shows them",
             )
-        switch = next((word for word in words if re.fullmatch(rf"--?[^=]+={re.escape(option)}", word)), "")
+        switch = next((each for each in words if re.fullmatch(rf"--?[^=]+={re.escape(option)}", each)), "")
         if switch:
             name = switch.partition("=")[0]
             return Usage(f"{name} takes no value, and one was given", expected=f"{name} alone, or without it")
-        return _unknown("task", option, list(tasks))
-
-
-def _unknown(kind: str, name: str, candidates: list[str]) -> NotFound:
-    near = ", ".join(nearest(name, candidates))
-    return NotFound(f"there is no {kind} {name!r}", expected=f"one of the nearest: {near}", next_step="./inv --list")
+        return unknown("task", option, list(tasks))
 
 
 def list_lines(listed: Sequence[Row], columns: int) -> list[str]:

@@ -26,13 +26,15 @@ def known(kind: str, name: str, candidates: Iterable[str], *, list_with: str = "
     """
     known_names = list(candidates)
     refuse_option_like(kind, name)
-    if name in known_names:
-        return name
-    raise NotFound(
-        f"no {kind} is called {name!r}",
-        expected=f"one of the nearest names: {', '.join(nearest(name, known_names)) or 'none exist yet'}",
-        next_step=list_with,
-    )
+    if name not in known_names:
+        raise unknown(kind, name, known_names, list_with=list_with)
+    return name
+
+
+def unknown(kind: str, name: str, candidates: Iterable[str], *, list_with: str = "./inv --list") -> NotFound:
+    """The error for a name that is none of `candidates`, with the three nearest."""
+    near = ", ".join(nearest(name, candidates)) or "none exist yet"
+    return NotFound(f"no {kind} is called {name!r}", expected=f"one of the nearest names: {near}", next_step=list_with)
 
 
 def refuse_option_like(kind: str, name: str) -> None:
