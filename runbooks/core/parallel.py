@@ -17,7 +17,7 @@ SIDE_BY_SIDE = 4
 """Items worked on at once: most of the work is waiting for a tool."""
 
 WAKE_UP = 0.2
-"""Seconds after which a waiting main thread looks up: a signal that another thread took is handled only then."""
+"""Seconds after which a waiting main thread wakes up: a signal that another thread took is handled only then."""
 
 Item = TypeVar("Item")
 Node = TypeVar("Node", bound=Hashable)

@@ -100,7 +100,7 @@ class LaterReporter:
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """A step that nobody sees: the reporter has its own for the whole work."""
+        """A step that is not shown: the reporter shows one for the whole work."""
         yield Step(title)
 
     def show_on(self, reporter: Reporter) -> None:

@@ -1,4 +1,4 @@
-"""Finds the user's own programs, without those that labs put on PATH, and says how to install a missing one."""
+"""Finds the programs of the user, without those that labs put on PATH, and has the commands that install them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def _folders(environ: Mapping[str, str]) -> list[str]:
     return environ.get("PATH", os.defpath).split(os.pathsep)
 
 
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+def cache_folder() -> Path:
     """`homelab-ops` in the user's cache folder (XDG). Its `bin` has the programs that labs built."""
-    home = environ.get("XDG_CACHE_HOME", "")
+    home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "homelab-ops"
 
 
@@ -57,7 +57,7 @@ def is_lab(folder: Path) -> bool:
 def has_labs_programs(folder: Path) -> bool:
     """Whether a folder is the `bin` of a lab, or one that programs of a lab were built into.
 
-    What lies in it may be anything, also a link that leads nowhere, so only its place counts.
+    Only its place counts, as its content may be anything, also a link that leads nowhere.
     """
     places = (folder.absolute(), Path(os.path.realpath(folder)))  # `Path.resolve` raises where links go in a circle
     built = os.path.realpath(cache_folder() / "bin")
@@ -65,7 +65,7 @@ def has_labs_programs(folder: Path) -> bool:
 
 
 def _leads_into_lab(program: Path) -> bool:
-    """Whether the program, or one of the links that it is reached by, lies in a lab's folder."""
+    """Whether the program, or one of the links that it is reached by, is in a lab's folder."""
     while not has_labs_programs(program.parent):
         if not program.is_symlink():
             return False

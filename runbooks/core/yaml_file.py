@@ -118,9 +118,7 @@ def parse(path: Path, text: str) -> Any:
     try:
         document = reader.load(text)
     except DuplicateKeyError as error:
-        raise Usage(
-            f"{path}:{_line(error)}: a key stands twice: {_first_line(error)}", expected="each key once"
-        ) from error
+        raise Usage(f"{path}:{_line(error)}: duplicate key: {_first_line(error)}", expected="each key once") from error
     except MarkedYAMLError as error:
         raise Usage(f"{path}:{_line(error)}: not YAML: {_first_line(error)}", expected="well-formed YAML") from error
     except YAMLError as error:

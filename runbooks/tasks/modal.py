@@ -24,7 +24,7 @@ def check(c: Any, app: str) -> None:
 
 @task(positional=["app"], help={"app": APP, "yes": "Deploy without asking, where no terminal is there."})
 def deploy(c: Any, app: str, yes: bool = False) -> None:
-    """Deploy an app to Modal, after everything it refers to was found and a person agreed.
+    """Deploy an app to Modal, after everything it refers to was found and the user approved.
 
     Example: ./inv modal.deploy golink
     """

@@ -106,7 +106,9 @@ def find_modal(environ: Mapping[str, str]) -> Modal:
     """The modal of this environment, else the one on PATH. Raises `ToolFailed` with the install command."""
     program = find_beside_python("modal") or find_program("modal")
     if not program:
-        raise ToolFailed("there is no modal", expected="the group `modal` of this environment", next_step="uv sync")
+        raise ToolFailed(
+            "modal is not installed", expected="the group `modal` of this environment", next_step="uv sync"
+        )
     env = {name: value for name, value in environ.items() if name.startswith("MODAL_")}
     return Modal(program=str(program), env=env)
 

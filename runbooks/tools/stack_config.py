@@ -137,7 +137,7 @@ def bind(path: Path, name: str, version: str = "") -> bool:
 
     pulumi's own `config env add` binds twice when it is called twice, and its `rm` removes one of them (recorded in
     tests/contract/recorded/cloud/32-esc-bind.json).
-    A name that stands there several times keeps its last place: later environments win.
+    Of several entries the last one stays: later environments win.
     """
     editor, places = _find_bindings(path, name)
     before, entry = editor.text, f"{name}@{version}" if version else name
