@@ -103,18 +103,14 @@ class Journal:
                         os.ftruncate(self._descriptor, size)
                 raise unwritable(ABOUT, self.path, problem) from problem
 
-    def finish(self, exit_code: int, **summary: object) -> bool:
-        """Write the last record of a run: its exit code, its own CPU seconds (children excluded), and `summary`.
+    def finish(self, exit_code: int) -> None:
+        """Write the last record of a run: its exit code, its own CPU seconds (children excluded). Then close the file.
 
-        Returns whether it could be written. It never raises: a full disk must not hide how the run itself ended.
+        It never raises: a full disk must not hide how the run itself ended.
         """
-        try:
-            self.write("end", exit_code=exit_code, own_cpu_seconds=round(time.process_time(), 3), **summary)
-        except Unwritable:
-            return False
-        finally:
-            self.close()
-        return True
+        with contextlib.suppress(Unwritable):
+            self.write("end", exit_code=exit_code, own_cpu_seconds=round(time.process_time(), 3))
+        self.close()
 
     def close(self) -> None:
         """Close the file; the run counts as ended."""
