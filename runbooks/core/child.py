@@ -209,8 +209,6 @@ class Child:
         )
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
         outputs = [stream.fileno() for stream in (self._process.stdout, self._process.stderr) if stream is not None]
         self._captures = dict(zip(outputs, (stdout, stderr), strict=True))
         self._open = set(self._captures)
@@ -219,7 +217,7 @@ class Child:
     # --- signals: any thread, also a signal handler -----------------------------------------------------------------
 
     def forward(self, signum: signal.Signals) -> None:
-        """Send this signal to the process, unless it got one before or is gone, and wake the thread that waits."""
+        """Send this signal to the process, unless it got one before or is gone; the thread that waits reports it."""
         self._requests += 1
         if next(self._claims) == 0:
             self._sent = signum
@@ -233,8 +231,6 @@ class Child:
                     signal.pidfd_send_signal(self._pidfd, signum)  # cannot hit a process that got the number later
                 else:
                     os.kill(self.pid, signum)
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"!")
 
     @property
     def interrupted(self) -> bool:
@@ -254,7 +250,6 @@ class Child:
         """Read and write until the process is gone and its output is complete."""
         for descriptor in self._captures:
             self._selector.register(descriptor, selectors.EVENT_READ, self._read)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, lambda descriptor: os.read(descriptor, 512))
         if self._pidfd >= 0:
             self._selector.register(self._pidfd, selectors.EVENT_READ, lambda _: self._reap())
         if self._process.stdin is not None:
@@ -263,7 +258,9 @@ class Child:
         while self.exit_code is None or (
             self._open and time.monotonic() - self._exited_at <= self._patience.open_pipes
         ):
-            for key, _ in self._selector.select(self._pause()):
+            # More often where nothing wakes this loop: without a pidfd, after the exit, before a kill.
+            is_ending = self._pidfd < 0 or self.exit_code is not None or self._kill_at is not None
+            for key, _ in self._selector.select(0.05 if is_ending else 0.2):
                 key.data(key.fd)
             if self._pidfd < 0:
                 self._reap()
@@ -284,10 +281,9 @@ class Child:
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
-        for descriptor in (self._pidfd, self._wake_read, self._wake_write):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._pidfd = self._wake_write = self._wake_read = -1
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def _read(self, descriptor: int) -> None:
         data = os.read(descriptor, READ_SIZE)
@@ -325,16 +321,6 @@ class Child:
         if self._pidfd >= 0:
             self._selector.unregister(self._pidfd)
         self._end_stdin()
-
-    def _pause(self) -> float:
-        """Seconds until the next deadline; the loop checks at least once a second."""
-        if self._pidfd < 0 or self.exit_code is not None or self._kill_at is not None:
-            return 0.05
-        age = time.monotonic() - self.started
-        due = [1.0] + ([self.command.timeout - age] if self.command.timeout is not None else [])
-        if self._guard is None:
-            due.append(self._patience.unguarded_read - age)
-        return max(0.001, min(due))
 
     def _report_signals(self) -> None:
         """Report what was done about the signal, and about each further one."""
