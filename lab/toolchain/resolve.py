@@ -17,8 +17,8 @@ from runbooks.core.search_path import cache_folder, find_program
 from runbooks.tools.pulumi_home import (
     LANGUAGE_HOST,
     NO_AMBIENT,
+    find_installed,
     has_language_host,
-    installed,
     is_on,
     user_home,
     wanted_plugins,
@@ -99,7 +99,7 @@ def _plugin(name: str, environ: Mapping[str, str]) -> Found | None:
     on_path = None if is_on(NO_AMBIENT, environ) else find_program(plugin.program, environ)
     if on_path is not None:
         return Found(name=plugin.program, program=on_path, version="any", origin=ON_PATH)
-    folder = installed(plugin, user_home(environ) / "plugins")
+    folder = find_installed(plugin, user_home(environ) / "plugins")
     if folder is None:
         return None
     program = folder / plugin.program

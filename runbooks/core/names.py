@@ -18,7 +18,7 @@ def nearest(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
     return sorted(set(candidates), key=likeness)[:n]
 
 
-def known(kind: str, name: str, candidates: Iterable[str], *, list_with: str = "./inv --list") -> str:
+def check_name(kind: str, name: str, candidates: Iterable[str], *, list_with: str = "./inv --list") -> str:
     """Return `name` if it is one of `candidates`.
 
     Raises `NotFound` with the three nearest names, and `Usage` for an empty name or one that a tool would take

@@ -25,7 +25,7 @@ from runbooks.stacks.unchanged import changed_parts, record_reads, write_record
 from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import network, pulumi
 from runbooks.tools.pulumi import as_text, describe_object
-from runbooks.tools.secret_values import blanked
+from runbooks.tools.secret_values import hide_secrets
 from runbooks.tools.stack import Stack
 
 NOT_APPROVED = "not approved, so nothing was applied"
@@ -334,7 +334,7 @@ def _connection_trouble(host: str, port: int) -> str:
 def show_outputs(session: Session, service: Service) -> None:
     """The stack's outputs, secrets masked, with the URLs to open."""
     stack = prepare(session, service)
-    outputs = blanked(states.state_of(session, stack).outputs)
+    outputs = hide_secrets(states.state_of(session, stack).outputs)
     if not outputs:
         session.reporter.line(f"{service.name} has no outputs")
         return

@@ -28,7 +28,7 @@ from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step, describe_object
-from runbooks.tools.secret_values import unwrapped
+from runbooks.tools.secret_values import unwrap_secrets
 
 GONE = "it is gone"
 EMPTY = "it is gone and would be created again, but its data does not come back"
@@ -219,7 +219,7 @@ def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: 
 
     Raises `ToolFailed` when it would not.
     """
-    inputs = fill_in(step.new.inputs if step.new else {}, unwrapped(resource.inputs), describe_object(step.urn))
+    inputs = fill_in(step.new.inputs if step.new else {}, unwrap_secrets(resource.inputs), describe_object(step.urn))
     namespace = resource.identity.rpartition("/")[0]
     metadata = {**inputs["metadata"], **({"namespace": namespace} if namespace else {})}
     wanted = {key: value for key, value in inputs.items() if not key.startswith("__")} | {"metadata": metadata}

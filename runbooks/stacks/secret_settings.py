@@ -6,7 +6,7 @@ import getpass
 import sys
 
 from runbooks.core.errors import NotApproved, Usage
-from runbooks.core.names import known
+from runbooks.core.names import check_name
 from runbooks.stacks.service import Service, Setting
 
 LONGEST = 1_000_000
@@ -23,7 +23,7 @@ def find_setting(service: Service, key: str) -> Setting:
         own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
         set_it = f"./inv esc.set {service.environment} pulumiConfig."
         list_with = f"./inv esc.open {service.environment}; {set_it}<name> sets one"
-        known(f"secret of {service.name}", bare, own, list_with=list_with)
+        check_name(f"secret of {service.name}", bare, own, list_with=list_with)
         raise Usage(
             f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack "
             "config",
@@ -31,7 +31,7 @@ def find_setting(service: Service, key: str) -> Setting:
             next_step=f"{set_it}{bare}",
         )
     by_key = {setting.key: setting for setting in service.secrets}
-    return by_key[known(f"secret setting of {service.name}", bare, by_key, list_with="./inv doctor")]
+    return by_key[check_name(f"secret setting of {service.name}", bare, by_key, list_with="./inv doctor")]
 
 
 def read_value(key: str, about: str) -> str:

@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from runbooks.core.errors import Usage
-from runbooks.core.names import known
+from runbooks.core.names import check_name
 
 PROGRAMS = Path(__file__).resolve().parents[2] / "pulumi"
 
@@ -151,7 +151,7 @@ class Service:
 def find(services: Iterable[Service], name: str) -> Service:
     """The service called `name`. Raises `NotFound` with the three nearest names."""
     by_name = {service.name: service for service in services}
-    return by_name[known("service", name, by_name)]
+    return by_name[check_name("service", name, by_name)]
 
 
 # Their order: what needs what, in layers whose members are independent of each other

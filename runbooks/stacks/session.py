@@ -21,7 +21,7 @@ from runbooks.tools import pulumi
 from runbooks.tools.esc import Opened
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl
-from runbooks.tools.secret_values import unwrapped
+from runbooks.tools.secret_values import unwrap_secrets
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import secrets_provider_of
 
@@ -84,7 +84,7 @@ class ClearState:
     @property
     def outputs(self) -> Mapping[str, Any]:
         """Output → value, nothing hidden."""
-        return {str(name): unwrapped(value) for name, value in self.export.outputs.items()}
+        return {str(name): unwrap_secrets(value) for name, value in self.export.outputs.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from runbooks.core.errors import NotFound, OpsError, Refused, Usage
-from runbooks.core.names import known, nearest, refuse_option_like
+from runbooks.core.names import check_name, nearest, refuse_option_like
 from runbooks.core.yaml_file import YamlEditor, YamlFile
 from runbooks.tools.kubeconfig import is_loopback, read_context
 
@@ -119,7 +119,7 @@ def chosen_name(option: str | None, environ: Mapping[str, str], targets: Targets
                 f"{source} is set but empty",
                 expected=f"one of {', '.join(targets.names)}, or {source} not set at all",
             )
-        return known("target", value, targets.names, list_with="./inv target.show --target lab")
+        return check_name("target", value, targets.names, list_with="./inv target.show --target lab")
     return targets.default
 
 
@@ -150,7 +150,7 @@ def load_target(name: str, *, root: Path, state_dir: Path) -> Target:
     if name == LAB:
         return load_lab_target(state_dir)
     targets = load_targets(root)
-    return targets.defined[known("target", name, targets.names)]
+    return targets.defined[check_name("target", name, targets.names)]
 
 
 def _read_target(source: YamlFile, entries: Mapping[str, Any], name: str, root: Path) -> Target:

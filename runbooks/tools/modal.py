@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed
-from runbooks.core.names import known
+from runbooks.core.names import check_name
 from runbooks.core.search_path import find_beside_python, find_program
 
 ANSWER_TIMEOUT = 60.0
@@ -34,7 +34,7 @@ class Need:
 def app_file(root: Path, app: str) -> Path:
     """The file of an app: below `modal/`, in a folder of the same name. Raises `NotFound` with the nearest names."""
     names = [path.stem for path in (root / "modal").glob("*/*.py") if path.stem == path.parent.name]
-    name = known("Modal app", app, sorted(names), list_with="ls modal")
+    name = check_name("Modal app", app, sorted(names), list_with="ls modal")
     return root / "modal" / name / f"{name}.py"
 
 

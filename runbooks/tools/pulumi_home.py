@@ -137,10 +137,10 @@ def place_of(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> str:
     Source: pulumi sdk/go/common/workspace/plugins.go (getPluginInfoAndPath).
     """
     on_path = None if is_on(NO_AMBIENT, environ) else shutil.which(plugin.program, path=environ.get("PATH"))
-    return on_path or str(installed(plugin, folder) or "")
+    return on_path or str(find_installed(plugin, folder) or "")
 
 
-def installed(plugin: Plugin, folder: Path) -> Path | None:
+def find_installed(plugin: Plugin, folder: Path) -> Path | None:
     """The plugin folder's copy of exactly this version. A `.partial` file beside it marks an incomplete download."""
     own = folder / f"resource-{plugin.name}-v{plugin.version}"
     is_complete = (own / plugin.program).is_file() and not own.with_name(f"{own.name}.partial").exists()

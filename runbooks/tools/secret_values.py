@@ -42,22 +42,22 @@ def secrets_in_export(answer: str) -> Iterator[str]:
         yield from texts_in(_decoded(plaintext) if isinstance(plaintext, str) else secret.get("value"))
 
 
-def unwrapped(value: Any) -> Any:
+def unwrap_secrets(value: Any) -> Any:
     """The value with every secret in it replaced by its plaintext."""
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE and isinstance(value.get("plaintext"), str):
             return _decoded(value["plaintext"])
-        return {key: unwrapped(inner) for key, inner in value.items()}
-    return [unwrapped(inner) for inner in value] if isinstance(value, list) else value
+        return {key: unwrap_secrets(inner) for key, inner in value.items()}
+    return [unwrap_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
-def blanked(value: Any) -> Any:
+def hide_secrets(value: Any) -> Any:
     """The value with every secret in it, ciphertext or plaintext, replaced by `[secret]`."""
     if isinstance(value, dict):
         if value.get(SIGNATURE_KEY) == SECRET_SIGNATURE:
             return "[secret]"
-        return {key: blanked(inner) for key, inner in value.items()}
-    return [blanked(inner) for inner in value] if isinstance(value, list) else value
+        return {key: hide_secrets(inner) for key, inner in value.items()}
+    return [hide_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _decoded(plaintext: str) -> Any:

@@ -24,7 +24,7 @@ from runbooks.core.errors import (
 from runbooks.tools import esc, locks, pulumi
 from runbooks.tools.esc import EnvironmentName, Esc
 from runbooks.tools.failures import explain
-from runbooks.tools.secret_values import blanked, secrets_in_config
+from runbooks.tools.secret_values import hide_secrets, secrets_in_config
 from runbooks.tools.stack import Stack
 from tests.fixtures import outcome as outcome_of
 
@@ -177,7 +177,7 @@ def test_outputs_of_the_export_are_those_that_stack_output_prints() -> None:
     found = recorded("04")
     shown = json.loads(next(s["stdout"] for s in found if "output" in words_of(s) and "--json" in words_of(s)))
     export = pulumi.read_export(next(step["stdout"] for step in found if "export" in words_of(step)))
-    assert blanked(export.outputs) == shown == {"namespace": "rec-sample", "password": "[secret]", "port": 5432}
+    assert hide_secrets(export.outputs) == shown == {"namespace": "rec-sample", "password": "[secret]", "port": 5432}
     assert {pulumi.name_of(resource.urn) for resource in export.own_resources} == {"ns", "cm", "sec"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runbooks.core.errors import Usage
-from runbooks.core.names import known, nearest
+from runbooks.core.names import check_name, nearest
 
 SERVICES = ("tailscale", "cnpg", "postgres", "immich", "n8n")
 
@@ -18,10 +18,10 @@ def test_the_nearest_name_comes_first(name: str, first: str) -> None:
     assert near[0] == first
     assert len(near) == 3
     assert nearest(name, ("a", "a")) == ["a"] and nearest(name, ()) == []
-    assert known("service", first, SERVICES) == first
+    assert check_name("service", first, SERVICES) == first
 
 
 @pytest.mark.parametrize("name", ["", "-f", "--all", "a b", "a\tb", "a\n", "a\x00", "\x1b[31m"])
 def test_what_no_name_can_be(name: str) -> None:
     with pytest.raises(Usage):
-        known("service", name, SERVICES)
+        check_name("service", name, SERVICES)

@@ -13,7 +13,7 @@ import pytest
 from lab.cloud import server
 from runbooks.tools import cloud, pulumi
 from runbooks.tools.cloud import Cloud, NoAnswer, token_for
-from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrapped
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrap_secrets
 from tests.local_server import Served, answering, babbling
 from tests.unit.cloud.conftest import Caller
 from tests.unit.cloud.operation import STACK, create_stack, deployment
@@ -65,7 +65,7 @@ def test_every_secret_of_a_state_is_in_plaintext_as_pulumi_prints_it(caller: Cal
     password, port = secret(encrypt(caller, '"hunter2"')), secret(encrypt(caller, "5432"))
     import_state(caller, {"host": "db", "password": password, "ports": [port]})
     text = api.export(REFERENCE)
-    assert unwrapped(pulumi.read_export(text).outputs) == {"host": "db", "password": "hunter2", "ports": [5432]}
+    assert unwrap_secrets(pulumi.read_export(text).outputs) == {"host": "db", "password": "hunter2", "ports": [5432]}
     assert sorted(secrets_in_export(text)) == ["5432", "hunter2"] and "ciphertext" not in text
     (resource,) = json.loads(text)["deployment"]["resources"]
     assert resource["outputs"]["password"] == {SIGNATURE_KEY: SECRET_SIGNATURE, "plaintext": '"hunter2"'}

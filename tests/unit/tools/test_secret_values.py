@@ -13,7 +13,7 @@ from runbooks.tools.secret_values import (
     secrets_in_config,
     secrets_in_export,
     texts_in,
-    unwrapped,
+    unwrap_secrets,
 )
 from tests.fixtures import secret_value as kept
 
@@ -77,6 +77,6 @@ def test_plaintext_outputs_are_those_of_the_stack_itself() -> None:
             },
         },
     ]  # fmt: skip
-    assert unwrapped(resources[-1]["outputs"]) == {
+    assert unwrap_secrets(resources[-1]["outputs"]) == {
         "host": "db", "port": 5432, "password": "s3cret", "both": {"user": "u", "l": [1]},
     }  # fmt: skip
