@@ -368,7 +368,7 @@ class _Composer(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.anchors.clear()  # the YAML standard allows the same anchor twice, and PyYAML does not
         if self.check_event(yaml.AliasEvent):
-            alias = self.get_event()
+            alias: Any = self.get_event()  # type: ignore[no-untyped-call]
             return yaml.ScalarNode("alias", "", alias.start_mark, alias.end_mark)
         return super().compose_node(parent, index)
 
