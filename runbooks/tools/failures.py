@@ -239,6 +239,13 @@ KNOWN = (
         error=Usage,
     ),
     KnownFailure(
+        r"config value for '(?P<key>[^']+)' looks like a secret",
+        "the value of {key} looks like a secret",
+        "secrets to be set encrypted",
+        "./inv secrets.set {service} {key}",
+        error=Usage,
+    ),
+    KnownFailure(
         r"unknown stack \"(?P<stack>[^\"]+)\"",
         "{service} refers to the stack {stack}, which does not exist",
         "the producer's stack, deployed, under that name",
@@ -260,8 +267,10 @@ KNOWN = (
         "./inv doctor",
     ),
     KnownFailure(
-        r"(?P<what>Resource operation was cancelled for \"[^\"]+\"|\^C received|SIGTERM received|update canceled)",
-        "the update of {service} was stopped by a signal: {what}",
+        # The resource that was waited for stands behind the signal.
+        r"(?:\^C received|SIGTERM received|update canceled|Resource operation was cancelled(?= for))"
+        r"(?:.*?Resource operation was cancelled|)(?P<rest> for \"[^\"]+\"|)",
+        "the update of {service} was stopped by a signal{rest}",
         "an update that completes",
         "./inv deploy.{service} continues from there",
         error=NotApproved,
@@ -354,6 +363,13 @@ KNOWN = (
         "pulumi lacks the plugin {name}{rest}, which {service} needs{more}",
         "the plugin in pulumi's plugin folder or on PATH, or a network that reaches its source",
         "pulumi plugin install resource {name}{rest}, on a network; ./inv doctor shows where pulumi looks",
+    ),
+    KnownFailure(
+        r"no changes were expected",
+        "{service} would change",
+        "no change",
+        "./inv preview.{service} --diff",
+        error=UnexpectedChanges,
     ),
     KnownFailure(
         UNREACHABLE,
