@@ -62,13 +62,6 @@ def test_an_unknown_input_passes() -> None:
 # -- differences -----------------------------------------------------------------------------------------------------
 
 
-def test_what_the_server_decided_is_not_a_difference() -> None:
-    old = {"name": "app", "owner": "postgres", "encoding": "UTF8", "connectionLimit": -1, "allowConnections": True}
-    new = {"name": "app", "connectionLimit": -1, "allowConnections": True}
-
-    assert P.diff(DATABASE, old, new, ()).changes == provider.DiffResponse.DIFF_NONE
-
-
 def test_a_renamed_database_stays_and_a_renamed_extension_is_replaced_first_deleted() -> None:
     renamed = P.diff(DATABASE, {"name": "a"}, {"name": "b", "allowConnections": False}, ())
     replaced = P.diff(EXTENSION, {"name": "a"}, {"name": "b", "__defaults": []}, ())
@@ -98,14 +91,6 @@ def test_ignored_and_write_only_properties_are_no_difference() -> None:
 
     assert kinds(P.diff(ROLE, old, {"login": False, "passwordWo": "x"}, ())) == {"login": Kind.UPDATE}
     assert kinds(P.diff(ROLE, old, {"login": False, "passwordWo": "x"}, ["login"])) == {}
-
-
-def test_a_plan_resets_what_is_no_longer_given_and_keeps_what_the_server_decided() -> None:
-    old = {"name": "a", "owner": "me", "alterObjectOwnership": True}
-
-    planned = P.plan(DATABASE, {"name": "b"}, old)
-    assert (planned["name"], planned["owner"], planned["alterObjectOwnership"]) == ("b", "me", False)
-    assert P.plan(DATABASE, {"name": "b"})["owner"] is UNKNOWN
 
 
 def test_inputs_follow_the_outputs() -> None:
