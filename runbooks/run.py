@@ -56,11 +56,8 @@ def open_run(c: Any, task: str, *, show_children: bool = False) -> Iterator[RunC
     show = (lambda _, text: reporter.quote(text.rstrip("\n"))) if show_children else None
     exit_code, problem = 0, ""
     try:
-        with (
-            contextlib.closing(reporter),
-            reporter.titled(task),
-            Runner(masker=masker, journal=journal, base_env=environment, show=show, report=reporter.line) as runner,
-        ):
+        runner = Runner(masker=masker, journal=journal, base_env=environment, show=show, report=reporter.line)
+        with contextlib.closing(reporter), reporter.titled(task), contextlib.closing(runner):
             yield RunContext(state_dir=state, masker=masker, reporter=reporter, journal=journal, runner=runner)
     except BaseException as error:
         exit_code, problem = exit_code_of(error), "\n".join(error.lines() if isinstance(error, OpsError) else ())

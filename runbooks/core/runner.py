@@ -66,7 +66,8 @@ class SignalRelay:
     def __init__(self) -> None:
         self.seen: list[signal.Signals] = []
         """Every signal that arrived, in order."""
-        self._children: set[Child] = set()
+        self.children: set[Child] = set()
+        """Those that run."""
         self._commands: set[object] = set()
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -97,21 +98,14 @@ class SignalRelay:
 
     def add(self, child: Child, *, seen: int) -> None:
         """Pass signals on to the child, also one that arrived while it was started, after the first `seen`."""
-        self._children.add(child)
+        self.children.add(child)
         if len(self.seen) > seen:
             child.forward(_FORWARDED_AS[self.seen[seen]])
-
-    def remove(self, child: Child) -> None:
-        self._children.discard(child)
-
-    @property
-    def running(self) -> tuple[Child, ...]:
-        return tuple(self._children)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         signum = signal.Signals(number)
         self.seen.append(signum)
-        for child in self.running:
+        for child in tuple(self.children):
             child.forward(_FORWARDED_AS[signum])
         # Raised in the middle of a command, it would leave a child without its parent.
         if not self._commands:
@@ -152,12 +146,6 @@ class Runner:
         self._journal_failed = False
         self._waiting_for = threading.local()
 
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Restore the previous signal handlers; from the main thread, when no child runs any more."""
         self._relay.uninstall()
@@ -172,7 +160,7 @@ class Runner:
         # Children inherit that SIGINT is ignored (nohup, `&`); a tool stops as gracefully on SIGTERM.
         is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         mine = getattr(self._waiting_for, "child", None)
-        for child in (mine,) if mine else self._relay.running:
+        for child in (mine,) if mine else tuple(self._relay.children):
             child.forward(signal.SIGTERM if is_ignored else signal.SIGINT)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
@@ -208,9 +196,7 @@ class Runner:
                     command, program, environment, stdout, stderr, report=self._report, patience=self._patience
                 )
             except (OSError, ValueError) as problem:
-                reason = (
-                    problem.strerror if isinstance(problem, OSError) else ""
-                ) or "its arguments cannot be passed on"
+                reason = getattr(problem, "strerror", None) or "its arguments cannot be passed on"
                 raise ToolMissing(
                     f"{program} cannot be started: {reason}",
                     expected="a program for this machine, and arguments it can take",
@@ -272,7 +258,7 @@ class Runner:
             child.wait(lambda: self._guard(child))
         finally:
             self._waiting_for.child = before
-            self._relay.remove(child)
+            self._relay.children.discard(child)
             child.close()
 
     def _guard(self, child: Child) -> None:
@@ -339,12 +325,11 @@ class Runner:
 
     def _refuse_lost_output(self, outcome: Outcome, *captures: Capture) -> None:
         """Raise what a callback raised, or `CommandFailed` where more arrived than is kept."""
-        for problem in (problem for capture in captures for problem in capture.problems):
-            problem.add_note(
-                f"{self._name(outcome.command)} itself ended with exit {outcome.exit_code}; its output is in"
-                f" {self.journal.path}"
-            )
-            raise problem
+        problems = [problem for capture in captures for problem in capture.problems]
+        if problems:
+            ended = f"{self._name(outcome.command)} itself ended with exit {outcome.exit_code}"
+            problems[0].add_note(f"{ended}; its output is in {self.journal.path}")
+            raise problems[0]
         for capture in captures:
             if capture.overflowed:
                 raise CommandFailed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ PAGE = Page(path="/healthz")
 def runner(tmp_path: Path) -> Iterator[Runner]:
     masker = Masker([])
     journal = Journal.open(tmp_path / "state", "test", [], masker=masker)
-    with Runner(masker=masker, journal=journal, base_env=child_environment(os.environ)) as made:
+    with contextlib.closing(Runner(masker=masker, journal=journal, base_env=child_environment(os.environ))) as made:
         yield made
     journal.close()
 

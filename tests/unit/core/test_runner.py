@@ -370,7 +370,7 @@ def test_the_record_of_a_command(ops: RealRunner, tmp_path: Path) -> None:
 def test_titles_keep_the_platforms_names_and_output_does_not(make: Callable[..., RealRunner], tmp_path: Path) -> None:
     masker = Masker(["postgres"], public_names=["postgres"])
     journal = Journal.open(tmp_path, "test", [], masker=masker)
-    with Runner(masker=masker, journal=journal, base_env=os.environ) as runner:
+    with contextlib.closing(Runner(masker=masker, journal=journal, base_env=os.environ)) as runner:
         outcome = runner.run(Command(argv=("echo", "user postgres"), title="preview postgres"))
     (record,) = (record for record in read_journal(journal.path) if record["kind"] == "command")
     assert (record["title"], record["stdout"]) == ("preview postgres", "user [secret]\n")
