@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runbooks.core.errors import ToolFailed
 from runbooks.core.files import write_new, writing
 from runbooks.core.processes import list_processes, process_is_alive
 from runbooks.core.search_path import find_program, is_lab
@@ -35,7 +34,7 @@ def create_private_home(run_folder: Path, environ: Mapping[str, str]) -> Iterato
 
     The leftovers of killed runs are removed first. Raises `Unwritable`.
     """
-    remove_abandoned(run_folder.parent, keep=run_folder)
+    remove_leftovers(run_folder.parent, keep=run_folder)
     home = run_folder / NAME
     try:
         with writing("pulumi's folder of this run", home):
@@ -64,30 +63,21 @@ def _own(environ: Mapping[str, str], variable: str) -> Path | None:
 
 
 def plugin_folder(environ: Mapping[str, str]) -> Path:
-    """Where the user's pulumi keeps its plugins, made when it is missing. Raises `ToolFailed` when it cannot be."""
+    """Where the user's pulumi keeps its plugins, made when it is missing. Raises `Unwritable` when it cannot be."""
     plugins = user_home(environ) / "plugins"
-    try:
+    with writing("the folder for pulumi's plugins", plugins, next_step="set PULUMI_HOME (or HOME) to another folder"):
         plugins.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ToolFailed(
-            f"the folder {plugins} for pulumi's plugins cannot be made: {error.strerror}",
-            expected="a folder this user may write to",
-            next_step="set PULUMI_HOME (or HOME) to one",
-        ) from error
     return plugins
 
 
-def remove_abandoned(runs: Path, *, keep: Path) -> list[Path]:
-    """Remove the homes, kubeconfigs and environments' files of runs without a process; returns the homes."""
-    removed = []
-    for home in sorted(runs.glob(f"*/{NAME}")):
+def remove_leftovers(runs: Path, *, keep: Path) -> None:
+    """Remove the homes, kubeconfigs and environments' files of runs without a process."""
+    for home in runs.glob(f"*/{NAME}"):
         if home.parent != keep and not is_in_use(home):
             for folder in (home, home.parent / ENVIRONMENT_FILES):
                 shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # then writing this run's files fails next, with its own error
                 (home.parent / "kubeconfig").unlink(missing_ok=True)
-            removed.append(home)
-    return removed
 
 
 def is_in_use(home: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.core.errors import ToolFailed
+from runbooks.core.files import Unwritable
 from runbooks.tools.pulumi_home import (
     ENVIRONMENT_FILES,
     NAME,
@@ -35,7 +35,7 @@ def test_it_holds_the_users_plugins_and_leaves_them_behind(tmp_path: Path) -> No
 
 def test_a_home_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("a file where the folder should be")
-    with pytest.raises(ToolFailed, match="for pulumi's plugins cannot be made") as told:
+    with pytest.raises(Unwritable, match="for pulumi's plugins") as told:
         plugin_folder({"PULUMI_HOME": str(tmp_path / "own")})
     assert "PULUMI_HOME" in told.value.next_step
 
