@@ -24,6 +24,7 @@ from runbooks.core.mask import Masker
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
 FIRST_PROGRESS = 2.0
 """Seconds after which a step reports that it still runs."""
@@ -199,14 +200,14 @@ class Reporter:
         """Print a table. Cells are masked like a tool's output, except in a column called `service`."""
         # Plain text, which `cut`, `awk` and screen readers can process.
         cells = [list(columns), *self._cells(columns, rows)]
-        widths = [max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(len(columns))]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
         self._print("\n".join([*([self._masker.mask_own(title)] if title else []), *lines]))
 
     def _cells(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
         own, mask = self._masker.mask_own, self._masker.mask
         masks = [own if column.casefold() == "service" else mask for column in columns]
-        return [[mask_cell(cell) for mask_cell, cell in zip(masks, row, strict=False)] for row in rows]
+        return [[mask_cell(cell) for mask_cell, cell in zip(masks, row, strict=True)] for row in rows]
 
     def event(self, kind: str, **data: Any) -> None:
         """Print a fact for programs: with `--json` only, as one line `{"event": kind, …}`."""
@@ -303,13 +304,11 @@ class JsonReporter(Reporter):
         self.event("plan", steps=list(titles))
 
     def _show_step(self, step: Step, state: str) -> None:
-        seconds = round(step.seconds, 1)
-        if state == IN_PROGRESS:
-            self.event("step", title=step.title, state=state)
-        elif state == LASTING:
-            self.event("progress", title=step.title, detail=step.detail, seconds=seconds)
+        seconds = {} if state == IN_PROGRESS else {"seconds": round(step.seconds, 1)}
+        if state == LASTING:
+            self.event("progress", title=step.title, detail=step.detail, **seconds)
         else:
-            self.event("step", title=step.title, state=state, seconds=seconds)
+            self.event("step", title=step.title, state=state, **seconds)
 
     def line(self, text: str) -> None:
         self.event("line", text=text)
@@ -320,7 +319,7 @@ class JsonReporter(Reporter):
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         # Cells are facts of their columns' names, and most of them are not our own sentences.
-        shown = [dict(zip(columns, row, strict=False)) for row in self._cells(columns, rows)]
+        shown = [dict(zip(columns, row, strict=True)) for row in self._cells(columns, rows)]
         self._print_event("table", title=self._masker.mask_own(title), rows=shown)
 
     def finding(self, found: Finding) -> None:
@@ -418,17 +417,14 @@ class LiveReporter(Reporter):
                 grid.add_row(mark, Text(title), Text(state, "dim"))
         return grid
 
-    def _print(self, text: str) -> None:
-        self._print_styled(text)
-
-    def _print_styled(self, shown: Any, style: str = "") -> None:
+    def _print(self, text: str | Text, style: str = "") -> None:
         try:
-            self._console.print(shown, style=style, soft_wrap=True)
+            self._console.print(text, style=style, soft_wrap=True)
         except BrokenPipeError:
             discard_output(self._out)
 
     def announce(self, text: str) -> None:
-        self._print_styled(self._masker.mask_own(text), "bold")
+        self._print(self._masker.mask_own(text), "bold")
 
     def finding(self, found: Finding) -> None:
         from rich.text import Text
@@ -436,7 +432,7 @@ class LiveReporter(Reporter):
         text = Text(self._finding_text(found))
         # The mark alone is coloured.
         text.stylize({State.PASSED: "green", State.FAILED: "bold red"}.get(found.state, "dim"), 2, 6)
-        self._print_styled(text)
+        self._print(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich import box
