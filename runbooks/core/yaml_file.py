@@ -17,7 +17,7 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, merge_attrib
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import ScalarString
 
 from runbooks.core.errors import Usage
@@ -101,15 +101,12 @@ class YamlFile:
 def read_text(path: Path) -> str:
     """The text in the file. Raises `Usage` for one that cannot be read, or is not UTF-8."""
     try:
-        raw = path.read_bytes()
-        return raw.decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise Usage(f"{path} cannot be read: {error.strerror}", expected="a YAML file") from error
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise Usage(
-            f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8", expected="a UTF-8 text file"
-        ) from error
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise Usage(f"{path}:{line}: byte 0x{byte:02x} is not UTF-8", expected="a UTF-8 text file") from error
 
 
 def parse(path: Path, text: str) -> Any:
@@ -117,12 +114,13 @@ def parse(path: Path, text: str) -> Any:
     reader = _readers.__dict__.pop("reader", None) or round_trip()
     try:
         document = reader.load(text)
-    except DuplicateKeyError as error:
-        raise Usage(f"{path}:{_line(error)}: duplicate key: {_first_line(error)}", expected="each key once") from error
-    except MarkedYAMLError as error:
-        raise Usage(f"{path}:{_line(error)}: not YAML: {_first_line(error)}", expected="well-formed YAML") from error
     except YAMLError as error:
-        raise Usage(f"{path}: not YAML: {str(error).splitlines()[0]}", expected="well-formed YAML") from error
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        reason = str(getattr(error, "problem", None) or error).strip().splitlines()[0]
+        if isinstance(error, DuplicateKeyError):
+            raise Usage(f"{place}: duplicate key: {reason}", expected="each key once") from error
+        raise Usage(f"{place}: not YAML: {reason}", expected="well-formed YAML") from error
     if "%YAML" not in text:  # which would hold for the next text too
         _readers.reader = reader
     return document
@@ -160,15 +158,6 @@ def _kind(value: object) -> str:
     return {"CommentedSeq": "a list", "CommentedMap": "keys and values", "bool": "true or false"}.get(
         type(value).__name__, f"a {type(value).__name__}" if not isinstance(value, (int, float)) else "a number"
     )
-
-
-def _line(error: MarkedYAMLError) -> int:
-    mark = error.problem_mark or error.context_mark
-    return int(mark.line) + 1 if mark is not None else 1
-
-
-def _first_line(error: MarkedYAMLError) -> str:
-    return str(error.problem or error.context or error).strip().splitlines()[0]
 
 
 class YamlEditor:
