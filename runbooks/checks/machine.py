@@ -91,7 +91,7 @@ def tool_is_there(tool: Tool, runner: Runs) -> Finding:
     return passed(check, f"{version[0]}, {program}")
 
 
-def look(check: str, probe: Callable[[], Finding]) -> Finding:
+def run_probe(check: str, probe: Callable[[], Finding]) -> Finding:
     """Run a probe and return its finding; an error becomes a failed row with its next step."""
     try:
         return probe()
@@ -133,7 +133,7 @@ def target_rows(
     files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in services)
     with_scheme = (secrets_provider_of(file).partition("://") for file in files)
     key_services = sorted({scheme for scheme, found, _ in with_scheme if found})
-    yield look("passphrase", lambda: passphrase_is_readable(target, key_services))
+    yield run_probe("passphrase", lambda: passphrase_is_readable(target, key_services))
     yield backend_is_there(target)
     if target.is_pinned:
         yield passed("pinned", target.cluster_uid)
@@ -145,10 +145,10 @@ def target_rows(
         except OpsError as error:
             yield failed("cluster", error.summary, cause=error.expected, next_step=error.next_step)
             return
-        cluster = look("cluster", lambda: cluster_answers(target, context, kubectl, run.runner))
+        cluster = run_probe("cluster", lambda: cluster_answers(target, context, kubectl, run.runner))
         yield cluster
         if cluster.ok:
-            yield look("kubectl", lambda: kubectl_fits(kubectl, run.runner))
+            yield run_probe("kubectl", lambda: kubectl_fits(kubectl, run.runner))
         else:
             yield not_tried("kubectl", "needs: cluster")
     try:
@@ -261,15 +261,15 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
     for plugin in wanted_plugins():
         row = plugin_is_there(plugin, folder, {**os.environ, **session.env})
         yield replace(row, next_step="./inv lab.up") if session.target.ephemeral and not row.ok else row
-    yield look("esc", lambda: esc_is_there(session))
-    login = look("login", lambda: is_logged_in(session))
+    yield run_probe("esc", lambda: esc_is_there(session))
+    login = run_probe("login", lambda: is_logged_in(session))
     yield login
-    yield look("helm releases", lambda: no_release_is_stuck(session))
+    yield run_probe("helm releases", lambda: no_release_is_stuck(session))
     if not login.ok:
         yield not_tried("stacks", "needs: login")
         return
     for service in session.services:
-        yield look(f"stack of {service.name}", lambda service=service: stack_is_complete(session, service))  # type: ignore[misc]
+        yield run_probe(f"stack of {service.name}", lambda service=service: stack_is_complete(session, service))  # type: ignore[misc]
 
 
 def plugin_is_there(plugin: Plugin, folder: Path, environ: Mapping[str, str]) -> Finding:

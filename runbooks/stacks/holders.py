@@ -22,7 +22,7 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     """
     folder = locks.lock_folder(stack, session.target.backend)
     if folder is not None:
-        return [locks.look(lock) for lock in locks.locks_in(folder)]
+        return [locks.find_holder(lock) for lock in locks.locks_in(folder)]
     if session.target.has_diy_backend:
         return None
     if not states.has_stack(session, stack):
@@ -35,7 +35,7 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     project = stack.folder.relative_to(session.root)
     folders = {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
     # Every user of the lab's cloud is on this machine.
-    return locks.look_here(update, stack.name, folders, only_this_machine=session.target.ephemeral)
+    return locks.find_holders(update, stack.name, folders, only_this_machine=session.target.ephemeral)
 
 
 def describe_holders(session: Session, stack: Stack) -> str:

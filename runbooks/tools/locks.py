@@ -114,7 +114,7 @@ def read_current_update(text: str) -> Lock | None:
     return Lock(pid=0, user=found["user"] or "", host="", since=found["since"]) if found else None
 
 
-def look(lock: Lock) -> Held:
+def find_holder(lock: Lock) -> Held:
     """Find the holder of a lock. A process with its number that started after the lock was taken is another one.
 
     An exception is one that runs a pulumi operation: setting the clock moves every start time, so it may be the holder.
@@ -132,7 +132,7 @@ def look(lock: Lock) -> Held:
     return Held(lock=lock, holder=Holder.GONE if is_another else Holder.ALIVE)
 
 
-def look_here(update: Lock, stack: str, folders: Collection[str], *, only_this_machine: bool) -> list[Held]:
+def find_holders(update: Lock, stack: str, folders: Collection[str], *, only_this_machine: bool) -> list[Held]:
     """Find the processes of an update that is in progress on the cloud: those that work on the project's folders here.
 
     Without one it was started elsewhere, or, if only this machine uses the cloud, its process is gone.

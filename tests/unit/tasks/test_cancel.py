@@ -20,8 +20,8 @@ from runbooks.tools import locks
 from runbooks.tools.locks import (
     Holder,
     Lock,
+    find_holder,
     locks_in,
-    look,
     read_current_update,
     seconds_of,
 )
@@ -96,10 +96,10 @@ def test_only_the_lock_of_a_dead_process_is_removed_without_the_name_typed(
 
 
 def test_process_that_began_after_the_lock_is_another_one() -> None:
-    assert look(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.GONE
-    assert look(lock(os.getpid(), since=NOW)).holder is Holder.ALIVE
-    assert look(lock(os.getpid(), since="no time")).holder is Holder.ALIVE
-    assert look(lock(os.getppid(), since=NOW)).holder is Holder.ALIVE
+    assert find_holder(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.GONE
+    assert find_holder(lock(os.getpid(), since=NOW)).holder is Holder.ALIVE
+    assert find_holder(lock(os.getpid(), since="no time")).holder is Holder.ALIVE
+    assert find_holder(lock(os.getppid(), since=NOW)).holder is Holder.ALIVE
 
 
 def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
@@ -107,7 +107,7 @@ def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
     with subprocess.Popen(waiting, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
         before_the_clock_was_set = lock(child.pid, since="2001-01-01T00:00:00Z")
-        found = look(before_the_clock_was_set).holder
+        found = find_holder(before_the_clock_was_set).holder
         child.kill()
     assert found is Holder.ALIVE
 
