@@ -59,12 +59,13 @@ def open_kubectl(target: Target, run: RunContext) -> Iterator[tuple[KubeContext,
         path.unlink(missing_ok=True)
 
 
-def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> str:
-    """Ask the cluster for its UID, compare it with the pinned one and return it.
+def confirm_cluster(session: Session) -> str:
+    """Ask the run's cluster for its UID, compare it with the pinned one and return it.
 
     Raises `Refused` when it does not answer, was never pinned, or is another one.
     """
-    uid = identify(target, context, kubectl, runner)
+    target, context = session.target, session.context
+    uid = identify(target, context, session.kubectl, session.runner)
     if not target.is_pinned:
         raise Refused(
             f"target {target.name!r} is not pinned: its context {target.context!r} leads to {context.server}, "
@@ -81,11 +82,6 @@ def check_cluster(target: Target, context: KubeContext, kubectl: Kubectl, runner
             else f"./inv --target {target.name} target.show; after a deliberate rebuild of the cluster, target.pin",
         )
     return uid
-
-
-def confirm_cluster(session: Session) -> str:
-    """Ask the run's cluster for its UID again. Raises `Refused` unless it is the pinned one."""
-    return check_cluster(session.target, session.context, session.kubectl, session.runner)
 
 
 def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Runs) -> str:

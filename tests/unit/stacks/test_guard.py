@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ import yaml
 
 from runbooks.core.errors import Refused
 from runbooks.stacks.guard import (
-    check_cluster,
     check_opened,
     check_stack_settings,
+    confirm_cluster,
     plain_settings,
     private_kubeconfig,
 )
@@ -35,7 +36,9 @@ def target(tmp_path: Path) -> Target:
 def guard(target: Target, tmp_path: Path, reply: Any) -> ScriptedRunner:
     context, private = private_kubeconfig(target, tmp_path)
     runner = ScriptedRunner((("get", "namespace"), reply))
-    check_cluster(target, context, Kubectl(program="kubectl", kubeconfig=private), runner)
+    kubectl = Kubectl(program="kubectl", kubeconfig=private)
+    session: Any = SimpleNamespace(target=target, context=context, kubectl=kubectl, runner=runner)
+    confirm_cluster(session)
     return runner
 
 
