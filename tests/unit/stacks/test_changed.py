@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runbooks.services import SERVICES
-from runbooks.stacks.changed import SETTINGS, changed_keys, changed_services, is_touched
+from runbooks.stacks.changed import SETTINGS, changed_keys, changed_services, choose_changed, is_touched
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.unchanged import Reads, write_record
@@ -93,6 +93,8 @@ def test_without_a_commit_it_is_compared_with_what_was_applied(tmp_path: Path) -
     reasons = changed_services(session)
     assert set(reasons) == {"db", *readers} and "never" not in reasons["db"]
     assert all("db" in reasons[name] for name in readers)
+    assert choose_changed(session, "") == tuple(reasons)
+    assert all(f"{name}: {why}" in session.reporter.text for name, why in reasons.items())
 
 
 def git(root: Path, *words: str) -> SimpleNamespace:
