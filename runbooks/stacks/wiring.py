@@ -39,7 +39,8 @@ def wire(session: Session, service: Service, *, yes: bool) -> None:
         if service.reference:
             check_reference(session, service, service.reference, yes=yes)
     with session.reporter.step(steps[2]):
-        check_settings(session, service)
+        refuse_missing(session, service, StackFile.read(config_file_of(session, service)), service.required)
+        session.reporter.line(f"{service.name} has every setting that its program requires")
     show_preview(session, service, steps[3])
 
 
@@ -114,13 +115,6 @@ def approve(session: Session, question: str, service: Service, *, yes: bool) -> 
     if not session.target.ephemeral and not yes:
         refusal = f"{service.name} was left as it is: the change was not approved"
         require_yes(session.reporter, question, refusal=refusal, again=f"./inv wire.{service.name}")
-
-
-def check_settings(session: Session, service: Service) -> None:
-    """Raise `Usage` that names every required setting without a value, secret ones with how to set them."""
-    file = StackFile.read(prepare(session, service).settings_file)
-    refuse_missing(session, service, file, service.required)
-    session.reporter.line(f"{service.name} has every setting that its program requires")
 
 
 def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
