@@ -199,7 +199,9 @@ def _same_item(item: Any, items: Sequence[Any], applied: Sequence[Any], title: s
     if all(leaf not in (SECRET, UNKNOWN) for _, leaf in leaves(item, "item")):
         return ABSENT
     name = item.get("name") if isinstance(item, Mapping) else None
-    ours, theirs = ([each for each in side if _is_named(each, name)] for side in (items, applied))
+    ours, theirs = (
+        [each for each in side if isinstance(each, Mapping) and each.get("name") == name] for side in (items, applied)
+    )
     if name in (None, SECRET, UNKNOWN) or len(ours) > 1 or len(theirs) > 1:
         raise Refused(
             f"{title} has a list item with a hidden or unknown value and no name of its own: {format_value(item)}",
@@ -208,10 +210,6 @@ def _same_item(item: Any, items: Sequence[Any], applied: Sequence[Any], title: s
             "applies the program",
         )
     return theirs[0] if theirs else ABSENT
-
-
-def _is_named(item: Any, name: Any) -> bool:
-    return isinstance(item, Mapping) and item.get("name") == name
 
 
 def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: bool) -> Drift:
