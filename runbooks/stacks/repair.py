@@ -196,7 +196,7 @@ def fill_in(value: Any, applied: Any, title: str) -> Any:
 
 def _same_item(item: Any, items: Sequence[Any], applied: Sequence[Any], title: str) -> Any:
     """The applied item with the same name, which is unique in both lists; `ABSENT` for an item that hides nothing."""
-    if all(leaf not in (SECRET, UNKNOWN) for _, leaf in leaves(item, "item")):
+    if all(leaf not in (SECRET, UNKNOWN) for _, leaf in leaves(item, ("item",))):
         return ABSENT
     name = item.get("name") if isinstance(item, Mapping) else None
     ours, theirs = (

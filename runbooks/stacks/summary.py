@@ -13,6 +13,7 @@ from typing import Any
 
 from runbooks.stacks.plan import IN_THE_WAY, NO_RECORD, REPLACING, UNKNOWN, Change, Rank, RunPlan
 from runbooks.stacks.session import Session
+from runbooks.tools.esc import property_path
 from runbooks.tools.pulumi import SECRET, Step, describe_object, name_of
 from runbooks.tools.secret_values import SIGNATURE_KEY
 
@@ -219,20 +220,17 @@ def split_path(path: str) -> list[str | int]:
     ]
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Every property with its path; empty mappings and lists count as leaves."""
     if isinstance(value, Mapping) and value and SIGNATURE_KEY not in value:
         for key, item in value.items():
             if key not in HIDDEN:
-                # A dot or bracket in a key, `app.kubernetes.io/name`, would read as a level.
-                plain = not re.search(r"[.\[\]\"]", key)
-                dotted = f"{path}.{key}" if path else key
-                yield from leaves(item, dotted if plain else f"{path}[{json.dumps(key)}]")
+                yield from leaves(item, (*path, key))
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
-            yield from leaves(item, f"{path}[{index}]")
+            yield from leaves(item, (*path, index))
     elif path or value != {}:
-        yield path, value
+        yield property_path(path), value
 
 
 def format_value(value: Any, mask: Callable[[str], str] = str) -> str:
