@@ -160,10 +160,11 @@ def shown_path(path: KeyPath) -> str:
 # Where a secret may be set
 
 
-def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
-    """Raise `Refused` if a secret set at `path` would replace something that is not a secret.
+def refuse_other_place(live: Any, wanted: Any, path: KeyPath, name: EnvironmentName) -> None:
+    """Raise `Refused` unless `path`, below `values`, is the place of a secret, or free, and the same place in the file.
 
-    The CLIs replace any value at that path: a map with every secret in it, or the reference to a stack.
+    The CLIs replace any value at that path: a map with every secret in it, or the reference to a stack. An index may
+    mean another entry on the backend than in the file's definition, `wanted`; that is `None` without a file.
     """
 
     def refuse(what: str) -> Refused:
@@ -174,17 +175,26 @@ def refuse_overwriting(live: Any, path: KeyPath, name: EnvironmentName) -> None:
             f"{name.short}, then set it",
         )
 
-    node = live.get("values") if isinstance(live, Mapping) else None
-    for part in path:
-        is_entry = isinstance(node, list) and isinstance(part, int) and part < len(node)
-        if node is not None and not _is_map(node) and not is_entry:
+    there, here = _child(live, "values"), _child(wanted, "values")
+    for depth, part in enumerate(path):
+        index = part if isinstance(there, list) and isinstance(part, int) and part < len(there) else None
+        if there is not None and not _is_map(there) and index is None:
             raise refuse("a value stands above it")
-        node = _child(node, part)
-    if node is None or _is_secret(node):
-        return
-    if isinstance(node, (Mapping, list)):
-        raise refuse(f"it holds {len(node)} values, {sum(1 for _ in secrets_in(node))} of them secret")
-    raise refuse(f"it is {plain(node)!r}")
+        ours = here if isinstance(here, list) else []
+        if index is not None and wanted is not None and match_entries(there, ours)[index] != index:
+            written = f"is {shown(ours[index])}" if index < len(ours) else "is not there"
+            raise Refused(
+                f"{property_path(path[: depth + 1])} of {name.short} is {shown(there[index])} on the backend, and "
+                f"{written} in environments/{name.short}.yaml",
+                expected="the same entry at that index on both sides; nothing was set",
+                next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or names what is in "
+                "doubt; then set it",
+            )
+        there, here = _child(there, part), _child(here, part)
+    if isinstance(there, (Mapping, list)) and not _is_secret(there):
+        raise refuse(f"it holds {len(there)} values, {sum(1 for _ in secrets_in(there))} of them secret")
+    if there is not None and not _is_secret(there):
+        raise refuse(f"it is {plain(there)!r}")
 
 
 def holding_entry(document: Any, path: KeyPath) -> str:
@@ -196,23 +206,6 @@ def holding_entry(document: Any, path: KeyPath) -> str:
         if is_entry and node is not None and not _is_secret(node):
             entry = shown(node)
     return entry
-
-
-def refuse_other_entry(live: Any, wanted: Any, path: KeyPath, name: EnvironmentName) -> None:
-    """Raise `Refused` if an index in `path`, below `values`, means another entry on the backend than in the file."""
-    there, here = _child(live, "values"), _child(wanted, "values")
-    for depth, part in enumerate(path):
-        ours = here if isinstance(here, list) else []
-        if isinstance(there, list) and isinstance(part, int) and match_entries(there, ours)[part] != part:
-            written = f"is {shown(ours[part])}" if part < len(ours) else "is not there"
-            raise Refused(
-                f"{property_path(path[: depth + 1])} of {name.short} is {shown(there[part])} on the backend, and "
-                f"{written} in environments/{name.short}.yaml",
-                expected="the same entry at that index on both sides; nothing was set",
-                next_step=f"./inv esc.apply {name.short} moves every entry with its secret, or names what is in "
-                "doubt; then set it",
-            )
-        there, here = _child(there, part), _child(here, part)
 
 
 # Identity of list entries: a position identifies nothing, because an entry inserted in front shifts all the others

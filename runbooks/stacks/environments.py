@@ -326,10 +326,10 @@ def check_place(session: Session, name: EnvironmentName, live: str, path: defini
     """Raise `Refused` where a secret set at `path` would replace something else, or reach another entry of a list than
     the file has there. Gives the list entry it reaches, as it is shown; empty for a path through no list."""
     current = definitions.read_live(live, name)
-    definitions.refuse_overwriting(current, path, name)
-    if any(isinstance(part, int) for part in path) and definitions.definition_path(session.root, name).exists():
-        wanted, _ = read_wanted(session, name)
-        definitions.refuse_other_entry(current, wanted, path, name)
+    in_list = any(isinstance(part, int) for part in path)
+    has_file = definitions.definition_path(session.root, name).exists()
+    wanted = read_wanted(session, name)[0] if in_list and has_file else None
+    definitions.refuse_other_place(current, wanted, path, name)
     return definitions.holding_entry(current.get("values"), path)
 
 

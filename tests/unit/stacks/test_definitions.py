@@ -475,7 +475,7 @@ def test_comments_and_layout_are_no_difference() -> None:
     ],
 )
 def test_an_index_that_is_the_same_entry_on_both_sides(live: str, file: str, path: definitions.KeyPath) -> None:
-    definitions.refuse_other_entry(short(live), short(file), path, HOOKS)
+    definitions.refuse_other_place(short(live), short(file), path, HOOKS)
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ def test_an_index_that_is_the_same_entry_on_both_sides(live: str, file: str, pat
 )
 def test_an_index_that_is_another_entry_in_the_file(file: str, path: definitions.KeyPath, says: str) -> None:
     with pytest.raises(Refused, match=r"on the backend") as refused:
-        definitions.refuse_other_entry(short(LIVE), short(file), path, HOOKS)
+        definitions.refuse_other_place(short(LIVE), short(file), path, HOOKS)
     assert says in refused.value.summary and "./inv esc.apply people/hooks" in refused.value.next_step
 
 
