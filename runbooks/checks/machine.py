@@ -73,7 +73,7 @@ def tools(runner: Runner) -> Iterator[Finding]:
         yield tool_is_there(tool, runner)
 
 
-def tool_is_there(tool: Tool, runner: Runs) -> Finding:
+def tool_is_there(tool: Tool, runner: Runner) -> Finding:
     """The tool is on PATH or in this environment, and prints a version."""
     check = tool.name
     program = find_program(tool.name) or find_beside_python(tool.name)
@@ -82,7 +82,7 @@ def tool_is_there(tool: Tool, runner: Runs) -> Finding:
             return failed(check, "not on PATH", cause=tool.why, next_step=tool.install)
         return not_tried(check, f"not on PATH; {tool.why}", next_step=tool.install, deciding=False)
     outcome = runner.run(
-        Command(argv=(str(program), *tool.version), title=f"ask {tool.name} for its version", timeout=ANSWER_TIMEOUT)
+        Command(argv=(str(program), *tool.version), title=f"ask {tool.name} for its version", timeout=30.0)
     )
     # The first thing that looks like a version: 2.43.0 of `git version 2.43.0`.
     version = re.search(r"\d+\.\d+(?:\.\d+)?[\w.+-]*", outcome.stdout or outcome.stderr)
@@ -96,8 +96,12 @@ def run_probe(check: str, probe: Callable[[], Finding]) -> Finding:
     try:
         return probe()
     except OpsError as error:
-        expected = f"expected: {error.expected}" if error.expected else ""
-        return failed(check, error.summary, cause=expected, next_step=error.next_step)
+        return row_of_error(check, error)
+
+
+def row_of_error(check: str, error: OpsError) -> Finding:
+    cause = f"expected: {error.expected}" if error.expected else ""
+    return failed(check, error.summary, cause=cause, next_step=error.next_step)
 
 
 # --- the target, from its file to its cluster --------------------------------------------------------------------
@@ -123,8 +127,7 @@ def target_rows(
             why = "lab, which is not running; the rows below need it"
             yield not_tried("target", why, next_step=LAB_UP, deciding=False)
         else:
-            cause = f"expected: {error.expected}" if error.expected else ""
-            yield failed("target", error.summary, cause=cause, next_step=error.next_step)
+            yield row_of_error("target", error)
         return
     if target.ephemeral and not lab_is_up():
         yield not_tried("target", "lab, which is stopped; the rows below need it", next_step=LAB_UP, deciding=False)
@@ -143,7 +146,7 @@ def target_rows(
         try:
             context, kubectl = closing.enter_context(open_kubectl(target, run))
         except OpsError as error:
-            yield failed("cluster", error.summary, cause=error.expected, next_step=error.next_step)
+            yield row_of_error("cluster", error)
             return
         cluster = run_probe("cluster", lambda: cluster_answers(target, context, kubectl, run.runner))
         yield cluster
@@ -154,7 +157,7 @@ def target_rows(
     try:
         session = open_on(target)
     except OpsError as error:
-        yield failed("pulumi", error.summary, cause=error.expected, next_step=error.next_step)
+        yield row_of_error("pulumi", error)
         return
     yield from pulumi_rows(session)
 
