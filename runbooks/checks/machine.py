@@ -28,7 +28,7 @@ from runbooks.stacks.target import LAB_UP, Target
 from runbooks.tools import pulumi
 from runbooks.tools.helm import list_releases, read_releases
 from runbooks.tools.kubeconfig import KubeContext
-from runbooks.tools.kubectl import Kubectl, Runs, ask, items, metadata, read_versions
+from runbooks.tools.kubectl import Kubectl, ask, items, metadata, read_versions
 from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
 from runbooks.tools.stack_config import missing_keys, secrets_provider_of
 
