@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from runbooks.tools.kubeconfig import is_loopback
-from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
+from runbooks.tools.secret_values import parse_with_secrets
 
 TIMEOUT = 60.0
 """Seconds to wait for an answer."""
@@ -47,14 +47,8 @@ class Cloud:
 
     def export(self, reference: str, *, show_secrets: bool = True) -> str:
         """The text of `stack export --show-secrets`; it is identical as long as the state is the same."""
-        secrets: list[dict[str, Any]] = []
-
-        def collect(item: dict[str, Any]) -> dict[str, Any]:
-            if item.get(SIGNATURE_KEY) == SECRET_SIGNATURE and isinstance(item.get("ciphertext"), str):
-                secrets.append(item)
-            return item
-
-        document = self._request("GET", reference, "export", of_secret=collect if show_secrets else None)
+        document, found = self._request("GET", reference, "export")
+        secrets = [item for item in found if isinstance(item.get("ciphertext"), str)] if show_secrets else []
         if "deployment" not in document:
             raise NoAnswer("the answer is not a state")
         if secrets and not self._holds_key(reference, document["deployment"].get("secrets_providers") or {}):
@@ -70,21 +64,17 @@ class Cloud:
         wanted = list(dict.fromkeys(ciphertexts))
         for start in range(0, len(wanted), BATCH):
             body = json.dumps({"ciphertexts": wanted[start : start + BATCH]})
-            plaintexts = self._request("POST", reference, "batch-decrypt", body).get("plaintexts") or {}
+            answer, _ = self._request("POST", reference, "batch-decrypt", body)
+            plaintexts = answer.get("plaintexts") or {}
             found |= {sealed: base64.b64decode(text).decode("utf-8", "replace") for sealed, text in plaintexts.items()}
         if not found.keys() >= set(wanted):
             raise NoAnswer("the answer lacks a ciphertext")
         return found
 
     def _request(
-        self,
-        method: str,
-        reference: str,
-        action: str,
-        body: str | None = None,
-        of_secret: Callable[[dict[str, Any]], Any] | None = None,
-    ) -> Mapping[str, Any]:
-        """The JSON object of the answer. `of_secret` receives, and returns, every object of one that has secrets."""
+        self, method: str, reference: str, action: str, body: str | None = None
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The JSON object of the answer, and every secret in it."""
         stack = "/".join(quote(part, safe="") for part in reference.split("/"))
         request = urllib.request.Request(  # noqa: S310 - the backend of the target, an http(s) URL
             f"{self.url.rstrip('/')}/api/stacks/{stack}/{action}",
@@ -98,15 +88,14 @@ class Cloud:
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                text = response.read(LIMIT)
-            answer = json.loads(text, object_hook=of_secret if SECRET_SIGNATURE.encode() in text else None)
+                answer, secrets = parse_with_secrets(response.read(LIMIT).decode())
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"{method} {action}: {error}") from error
         except ValueError:  # its text quotes the token, or the answer
             raise NoAnswer(f"{method} {action}: not JSON, or the token has characters that cannot be sent") from None
         if not isinstance(answer, dict):
             raise NoAnswer(f"{method} {action}: the answer is not an object")
-        return answer
+        return answer, secrets
 
     @cached_property
     def _opener(self) -> urllib.request.OpenerDirector:

@@ -26,8 +26,8 @@ def secrets_in_config(answer: str) -> Iterator[str]:
             yield from texts_in(entry.get("objectValue", entry.get("value")))
 
 
-def secrets_in_export(answer: str) -> Iterator[str]:
-    """Every secret value in `stack export --show-secrets`, at any depth. Raises `ValueError` for invalid JSON."""
+def parse_with_secrets(text: str) -> tuple[Any, list[dict[str, Any]]]:
+    """The JSON document, and every object in it that is a secret, at any depth. Raises `ValueError`."""
     found: list[dict[str, Any]] = []
 
     def collect(item: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +35,12 @@ def secrets_in_export(answer: str) -> Iterator[str]:
             found.append(item)
         return item
 
-    # Without a secret there is nothing to collect, and the caller parses the answer once more.
-    json.loads(answer or "{}", object_hook=collect if SECRET_SIGNATURE in answer else None)
-    for secret in found:
+    return json.loads(text, object_hook=collect if SECRET_SIGNATURE in text else None), found
+
+
+def secrets_in_export(answer: str) -> Iterator[str]:
+    """Every secret value in `stack export --show-secrets`. Raises `ValueError` for invalid JSON."""
+    for secret in parse_with_secrets(answer or "{}")[1]:
         plaintext = secret.get("plaintext")
         yield from texts_in(_decoded(plaintext) if isinstance(plaintext, str) else secret.get("value"))
 
