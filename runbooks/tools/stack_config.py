@@ -208,7 +208,7 @@ def refuse_interrupted_edit(path: Path) -> None:
         pid = backup.name.removeprefix(f".{path.name}.").partition("-")[0]
         if not pid.isdigit() or process_is_alive(int(pid)):
             continue
-        keys = _keys_of(backup) or frozenset()
+        keys = _keys_of(backup)
         if keys and (not path.exists() or _is_damaged(path, keys)):
             restore, discard = shlex.join(["mv", str(backup), str(path)]), shlex.join(["rm", str(backup)])
             raise Usage(
@@ -219,17 +219,17 @@ def refuse_interrupted_edit(path: Path) -> None:
         backup.unlink(missing_ok=True)
 
 
-def _is_damaged(path: Path, before: frozenset[str] | None) -> bool:
+def _is_damaged(path: Path, before: frozenset[str]) -> bool:
     now = _keys_of(path)
-    return path.exists() and (not now or not now >= (before or frozenset()))
+    return path.exists() and (not now or not now >= before)
 
 
-def _keys_of(path: Path) -> frozenset[str] | None:
-    """Every key of the file and of its config; `None` if it cannot be read."""
+def _keys_of(path: Path) -> frozenset[str]:
+    """Every key of the file and of its config; none if it cannot be read."""
     try:
         top = YamlFile.read(path).mapping() if path.exists() else {}
     except Usage:
-        return None
+        return frozenset()
     config = top.get("config")
     return frozenset(map(str, [*top, *(config if isinstance(config, Mapping) else ())]))
 
@@ -278,9 +278,9 @@ def merge(
     for key in [key for key in template if key != "config" and key in before and key not in current]:
         if template[key] == before[key]:
             del result[key]
-    for key in current:
-        if key != "config" and current[key] != before.get(key):
-            result[key] = current[key]
+    for key, value in current.items():
+        if key != "config" and value != before.get(key):
+            result[key] = value
     config, old = current.get("config") or {}, before.get("config") or {}
     own = {**{key: value for key, value in config.items() if value != old.get(key)}, **imposed}
     if own and not isinstance(result.get("config"), CommentedMap):
