@@ -73,12 +73,9 @@ def _read(path: Path, text: str) -> StackFile:
 
 
 def _ciphertexts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        sealed = value.get("secure") if len(value) == 1 else None
-        if isinstance(sealed, str):
-            yield str(sealed)
-            return
-    if isinstance(value, (Mapping, list)):
+    if isinstance(value, Mapping) and len(value) == 1 and isinstance(value.get("secure"), str):
+        yield str(value["secure"])
+    elif isinstance(value, (Mapping, list)):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _ciphertexts(inner)
 
@@ -93,9 +90,9 @@ def secrets_provider_of(path: Path) -> str:
     return StackFile.read(path).secrets_provider if named else ""
 
 
-def bound_names(top: Any, path: Path) -> list[str]:
+def bound_names(top: Mapping[str, Any], path: Path) -> list[str]:
     """The names in `environment:` as written. Raises `Usage` for a definition in the stack config itself."""
-    bound = top.get(ENVIRONMENT) if isinstance(top, dict) else None
+    bound = top.get(ENVIRONMENT)
     if bound is None:
         return []
     if not isinstance(bound, list):
