@@ -16,6 +16,7 @@ from runbooks.core.files import ROOT
 from runbooks.services import SERVICES
 from runbooks.stacks.definitions import defined_names
 from runbooks.stacks.target import load_targets
+from runbooks.tools.modal import app_names
 
 BASH = """\
 _inv_of_homelab_ops() {
@@ -86,7 +87,7 @@ def values_of(argument: Argument, namespace: Collection) -> list[str]:
         case "env":
             return defined_names(ROOT)
         case "app":
-            return sorted(path.stem for path in (ROOT / "modal").glob("*/*.py") if path.stem == path.parent.name)
+            return app_names(ROOT)
         case "help":
             return list(namespace.task_names)
         case "list":

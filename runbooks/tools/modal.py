@@ -31,10 +31,14 @@ class Need:
     """`create_if_missing=True`: the deploy creates it."""
 
 
+def app_names(root: Path) -> list[str]:
+    """The apps below `modal/`, each a file in a folder of the same name."""
+    return sorted(path.stem for path in (root / "modal").glob("*/*.py") if path.stem == path.parent.name)
+
+
 def app_file(root: Path, app: str) -> Path:
-    """The file of an app: below `modal/`, in a folder of the same name. Raises `NotFound` with the nearest names."""
-    names = [path.stem for path in (root / "modal").glob("*/*.py") if path.stem == path.parent.name]
-    name = check_name("Modal app", app, sorted(names), list_with="ls modal")
+    """The file of an app. Raises `NotFound` with the nearest names."""
+    name = check_name("Modal app", app, app_names(root), list_with="ls modal")
     return root / "modal" / name / f"{name}.py"
 
 
