@@ -14,7 +14,7 @@ from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, wo
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.holders import holders_of
+from runbooks.stacks.holders import refuse_held
 from runbooks.stacks.plan import IN_THE_WAY, RunPlan, StackPlan
 from runbooks.stacks.preparation import outputs_of, prepare
 from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
@@ -26,7 +26,6 @@ from runbooks.stacks.watch import Approved, Watch, run_watched
 from runbooks.tools import network, pulumi
 from runbooks.tools.pulumi import as_text, describe_object
 from runbooks.tools.secret_values import hide_secrets
-from runbooks.tools.stack import Stack
 
 NOT_APPROVED = "not approved, so nothing was applied"
 ATTEMPTS = 3
@@ -96,16 +95,6 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
                 "`pulumi import` them, or take all of them over: "
                 f'{TAKES_OVER}: "true" in {stack.stack.settings_file.name}, then {again}',
             )
-
-
-def refuse_held(session: Session, stack: Stack) -> None:
-    """Raise `Refused` while another run holds the stack: the objects it makes are not in the state yet."""
-    for held in holders_of(session, stack) or ():
-        raise Refused(
-            f"another run holds the stack of {stack.service}: {held.describe()}",
-            expected="a stack that no other run changes; wait for that run to end",
-            next_step=f"./inv cancel.{stack.service} checks whether that process is still alive",
-        )
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from runbooks.stacks.preparation import config_file_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import helm
-from runbooks.tools.helm import Chart, Manifest, Published
+from runbooks.tools.helm import Chart, Published
 from runbooks.tools.kubectl import ask, read_versions
 from runbooks.tools.pulumi import as_text
 from runbooks.tools.stack_config import StackFile, full_key
@@ -85,8 +85,11 @@ def outputs_for(service: Service) -> list[str]:
     return [name for names in service.reference.outputs for name in names.split("|")] if service.reference else []
 
 
-def render(session: Session, chart: Chart) -> tuple[Manifest, ...]:
-    """Every object of the chart, hooks included. Raises `ToolFailed` with helm's own error."""
+def report(session: Session, chart: Chart, *, text: bool) -> None:
+    """Render the chart. Print one table of its objects, and one line for each hook that pulumi leaves out.
+
+    Raises `ToolFailed` with helm's own error.
+    """
     outcome = run_helm(session, chart)
     if not outcome.ok:
         raise ToolFailed(
@@ -94,22 +97,15 @@ def render(session: Session, chart: Chart) -> tuple[Manifest, ...]:
             expected="the chart at its source in charts.yaml or charts:source, and values that it accepts",
             next_step="./inv charts.check",
         )
-    return helm.read_manifests(outcome.stdout)
-
-
-def report(session: Session, chart: Chart, *, text: bool) -> None:
-    """Render the chart. Print one table of its objects, and one line for each hook that pulumi leaves out."""
-    manifests = render(session, chart)
+    manifests = helm.read_manifests(outcome.stdout)
     there = [manifest for manifest in manifests if not manifest.hooks]
     rows = [(manifest.kind, manifest.name, manifest.namespace or "-", manifest.source) for manifest in there]
     title = f"{chart.release}: chart {chart.name} {chart.version}".rstrip()
     session.reporter.table(title, ("kind", "name", "namespace", "template"), rows)
-    for manifest in manifests:
-        if manifest.hooks:
-            session.reporter.line(f"left out by pulumi: {manifest.description}")
-        session.reporter.event(
-            "object", chart=chart.name, type=manifest.kind, name=manifest.name, hooks=list(manifest.hooks)
-        )
+    for each in manifests:
+        if each.hooks:
+            session.reporter.line(f"left out by pulumi: {each.description}")
+        session.reporter.event("object", chart=chart.name, type=each.kind, name=each.name, hooks=list(each.hooks))
     for manifest in there if text else ():
         session.reporter.quote(f"---\n{manifest.text}")
 
@@ -139,13 +135,11 @@ def check_chart(session: Session, service: Service, chart: Chart) -> list[Findin
         why = "the chart is not available here"
         return [pin, not_tried(FITS, why, deciding=False), not_tried(HOOKS, why, deciding=False)]
     outcome = run_helm(session, usable)
-    misfit = helm.read_misfit(outcome)
-    if misfit:
+    if misfit := helm.read_misfit(outcome):
         step = f"pin a version of {chart.name} for this cluster in charts.yaml, or upgrade the cluster"
         return [pin, failed(FITS, misfit, next_step=step)]
     if not outcome.ok:
-        error = (last_lines(outcome) or ["helm printed nothing"])[0]
-        return [pin, failed(FITS, error, next_step=f"./inv charts.render {service.name}")]
+        return [pin, failed(FITS, _first_line(outcome), next_step=f"./inv charts.render {service.name}")]
     manifests = helm.read_manifests(outcome.stdout)
     source = "" if usable is chart else f", from {usable.chart}"
     dropped = ", ".join(manifest.description for manifest in manifests if manifest.hooks) or "no hooks"
@@ -163,8 +157,12 @@ def pin_exists(session: Session, chart: Chart) -> Finding:
             return passed(PIN_EXISTS, f"{chart.version} at {chart.repository or chart.chart}")
         case Published.UNREACHABLE:
             return not_tried(PIN_EXISTS, f"{chart.origin} cannot be reached from here", deciding=False)
-    error = (last_lines(outcome) or ["helm printed nothing"])[0]
-    return failed(PIN_EXISTS, error, next_step=f"correct the version or place of {chart.name} in charts.yaml")
+    step = f"correct the version or place of {chart.name} in charts.yaml"
+    return failed(PIN_EXISTS, _first_line(outcome), next_step=step)
+
+
+def _first_line(outcome: Outcome) -> str:
+    return (last_lines(outcome) or ["helm printed nothing"])[0]
 
 
 def local_copy(session: Session, service: Service, chart: Chart) -> Chart | None:

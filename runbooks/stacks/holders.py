@@ -38,6 +38,16 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
     return locks.find_holders(update, stack.name, folders, only_this_machine=session.target.ephemeral)
 
 
+def refuse_held(session: Session, stack: Stack) -> None:
+    """Raise `Refused` while another run holds the stack: the objects it makes are not in the state yet."""
+    for held in holders_of(session, stack) or ():
+        raise Refused(
+            f"another run holds the stack of {stack.service}: {held.describe()}",
+            expected="a stack that no other run changes; wait for that run to end",
+            next_step=f"./inv cancel.{stack.service} checks whether that process is still alive",
+        )
+
+
 def describe_holders(session: Session, stack: Stack) -> str:
     """The stack's holders for a table's cell; empty when it is free. The cloud reports only that an update runs."""
     folder = locks.lock_folder(stack, session.target.backend)

@@ -12,8 +12,8 @@ from typing import Any
 
 from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
-from runbooks.stacks.apply import refuse_held
 from runbooks.stacks.guard import confirm_cluster
+from runbooks.stacks.holders import refuse_held
 from runbooks.stacks.preview import find_objects, manifest_of
 from runbooks.stacks.session import Session
 from runbooks.stacks.watch import refresh_state

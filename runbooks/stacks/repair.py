@@ -16,8 +16,10 @@ from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
-from runbooks.stacks import apply, states
+from runbooks.stacks import states
+from runbooks.stacks.apply import approve
 from runbooks.stacks.guard import confirm_cluster
+from runbooks.stacks.holders import refuse_held
 from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, is_precious, rank_step
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
@@ -352,8 +354,8 @@ def _put_back(session: Session, service: Service, found: Sequence[Drift], *, yes
     changes = tuple(sorted((each.change for each in found), key=lambda change: change.rank))
     run = RunPlan(layers=((StackPlan(stack=stack, changes=changes),),), target=session.target.name)
     show_plan(session, run, diff=True)
-    apply.approve(session, run, yes=yes, again=again)
-    apply.refuse_held(session, stack)
+    approve(session, run, yes=yes, again=again)
+    refuse_held(session, stack)
     with session.reporter.step(f"put back what differs of {service.name}") as progress:
         now = compare(session, service).drifted
         if [each.determined_by for each in now] != [each.determined_by for each in found]:
