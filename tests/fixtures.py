@@ -6,9 +6,9 @@
   tasks, from their arguments to the processes. `repo.c` is the context that a task's body gets, `repo.pipe` gives it
   standard input, `repo.printed()` is what it printed. A module that needs more there overrides the fixture:
   `@pytest.fixture def repo(repo: Repo) -> Repo`.
-- Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `kubeconfig`), answers of
-  pulumi (`step`, `preview_answer`, `event`, `creating`, `applied`) and states (`exported`, `checkpoint`,
-  `secret_value`).
+- Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `exposed_service`,
+  `ingress`, `device`, `kubeconfig`), answers of pulumi (`step`, `preview_answer`, `preview_of`, `event`, `creating`,
+  `applied`) and states (`exported`, `checkpoint`, `secret_value`).
 - Real processes: `RealRunner` starts them, `until` waits, `is_alive` looks, `ended_process` is one that is over,
   `side_by_side` calls in threads, `git` runs git.
 
@@ -48,6 +48,7 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Known
 from runbooks.stacks.target import Target
 from runbooks.tools.kubectl import Kubectl
+from runbooks.tools.pulumi import Preview, Step
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from runbooks.tools.stack import Stack
 
@@ -97,6 +98,42 @@ def slices(*addresses: str, ready: bool | None = True, port: int = 5432) -> dict
     return listing({"kind": "EndpointSlice", "endpoints": endpoints, "ports": [{"port": port}]})
 
 
+def exposed_service(
+    name: str = "postgresql-cluster-rw-ext", where: str = "postgresql", *, hostname: str = "postgresql",
+    annotations: Mapping[str, str] | None = None, ready: tuple[str, str] | None = ("True", "ProxyCreated"), **spec: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """A Service on the tailnet; other `annotations` replace those that ask for it."""
+    asked = {"tailscale.com/expose": "true", "tailscale.com/hostname": hostname} if annotations is None else annotations
+    conditions = [{"type": "TailscaleProxyReady", "status": ready[0], "reason": ready[1]}] if ready else []
+    return {
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": where, "annotations": dict(asked)},
+        "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.9", "ports": [{"port": 5432}], **spec},
+        "status": {"conditions": conditions},
+    }
+
+
+def ingress(
+    name: str, where: str, *, address: str, of_class: str = "tailscale", meta: Mapping[str, Any] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """An Ingress to which its controller gave the address; none where that is empty."""
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": name, "namespace": where} | dict(meta or {}),
+        "spec": {"ingressClassName": of_class, **spec},
+        "status": {"loadBalancer": {"ingress": [{"hostname": address}] if address else []}},
+    }
+
+
+def device(
+    fqdn: str = "postgresql.tail1234.ts.net.", addresses: str = '["100.64.0.7"]',
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The state Secret of a proxy on the tailnet; its labels name the object it is for."""
+    return secret("ts-x-0", "tailscale", {"device_fqdn": fqdn, "device_ips": addresses}, labels)
+
+
 def kubeconfig(
     *,
     context: str = "home",
@@ -143,6 +180,11 @@ def step(service: str, op: str, kind: str = "kubernetes:core/v1:ConfigMap", name
 
 def preview_answer(*steps: Any) -> str:
     return json.dumps({"steps": list(steps), "diagnostics": [], "changeSummary": {}}, indent=1)
+
+
+def preview_of(*steps: Step, **facts: Any) -> Preview:
+    """The same as read: the steps, and other facts of the preview."""
+    return Preview(**{"steps": steps, "diagnostics": (), "change_summary": {}} | facts)
 
 
 def event(service: str, op: str, kind: str = "kubernetes:core/v1:ConfigMap", name: str = "cm") -> list[str]:
@@ -394,6 +436,12 @@ class ScriptedSession:
         latest = {"resources": [stack, *resources], "pending_operations": list(pending)}
         path.write_text(json.dumps({"checkpoint": {"latest": latest}}))
 
+    def write_lock(self, service: str) -> None:
+        """Another process, which is alive, holds the stack."""
+        locks = self.root / "backend" / ".pulumi" / "locks" / "organization" / service / "mx"
+        locks.mkdir(parents=True)
+        (locks / "1.json").write_text('{"pid": 1, "username": "u", "hostname": "h", "timestamp": "t"}')
+
 
 # A repository with tools on PATH
 
@@ -405,7 +453,8 @@ home, tool, argv = {home!r}, sys.argv[1], sys.argv[2:]
 stdin = sys.stdin.read() if "--secret" in argv or argv[-2:] == ["--file", "-"] else ""
 with open(f"{{home}}/{{tool}}.calls", "a") as calls:
     calls.write(json.dumps({{"argv": argv, "env": dict(os.environ), "stdin": stdin}}) + "\\n")
-for words, code, out, err in json.load(open(f"{{home}}/{{tool}}.answers")):
+for line in reversed(open(f"{{home}}/{{tool}}.answers").readlines()):
+    words, code, out, err = json.loads(line)
     if all(any(part == word[2:] if word[:2] == "==" else word in part for part in argv) for word in words):
         sys.stdout.write(out); sys.stderr.write(err); sys.exit(code)
 sys.stderr.write(f"error: no answer for {{argv}}\\n"); sys.exit(99)
@@ -427,14 +476,13 @@ class Repo:
         self.state = home / "state"
         self.bin = home / "bin"
         self.backend = home / "backend"
-        self.known: dict[str, list[tuple[list[str], int, str, str]]] = {"pulumi": [], "kubectl": []}
         for folder in (self.root, self.bin, self.backend):
             folder.mkdir()
         self._copy_projects()
         self._write_target()
         (home / "fake.py").write_text(PROGRAM.format(home=str(home)))
-        for tool in self.known:
-            self.install(tool)
+        self.install("pulumi")
+        self.install("kubectl")
         self.c = SimpleNamespace(config=SimpleNamespace(ops=SimpleNamespace(target="home", json=False)))
         monkeypatch.setenv("OPS_STATE", str(self.state))
         monkeypatch.setenv("PATH", f"{self.bin}:/usr/bin:/bin")
@@ -484,11 +532,10 @@ class Repo:
         self.answer("pulumi", ["config", "--show-secrets"], {})
 
     def install(self, tool: str) -> None:
-        self.known.setdefault(tool, [])
         script = self.bin / tool
         script.write_text(f'#!/bin/sh\nexec {sys.executable} -I {self.home}/fake.py {tool} "$@"\n')
         script.chmod(0o755)
-        self._write_answers(tool)
+        (self.home / f"{tool}.answers").touch()
 
     def on_cloud(self, url: str = "https://api.pulumi.com") -> None:
         """The target's backend is the Pulumi Cloud, and every stack is there."""
@@ -503,11 +550,8 @@ class Repo:
     def answer(self, tool: str, words: list[str], reply: Any) -> None:
         """The newest answer whose words are all in the argv counts; `==word` has to be an argument as a whole."""
         code, out, err = reply if isinstance(reply, tuple) else (0, reply, "")
-        self.known[tool].insert(0, (words, code, out if isinstance(out, str) else json.dumps(out), err))
-        self._write_answers(tool)
-
-    def _write_answers(self, tool: str) -> None:
-        (self.home / f"{tool}.answers").write_text(json.dumps(self.known[tool]))
+        with (self.home / f"{tool}.answers").open("a") as answers:
+            answers.write(json.dumps((words, code, out if isinstance(out, str) else json.dumps(out), err)) + "\n")
 
     def calls(self, tool: str) -> list[dict[str, Any]]:
         path = self.home / f"{tool}.calls"

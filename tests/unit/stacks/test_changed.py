@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ from runbooks.stacks.changed import SETTINGS, changed_keys, changed_services, ch
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.unchanged import Reads, write_record
-from tests.fixtures import REAL_ROOT, ScriptedSession
+from tests.fixtures import REAL_ROOT, ScriptedSession, git, outcome
 
 READERS = {service.name for service in SERVICES if "postgres" in service.reads_outputs_of}
 
@@ -75,18 +74,14 @@ def test_the_platforms_own_programs_are_understood() -> None:
     assert names == {"cnpg", "n8n", "immich", "stitch", "temporal", "superset", "jupyterhub"}
 
 
-def applied(session: Any, name: str, reads: Reads) -> None:
-    service = session.service(name)
-    write_record(session, session.stack(service), fingerprint_of(session, service), reads, applied=True)
-
-
 def test_without_a_commit_it_is_compared_with_what_was_applied(tmp_path: Path) -> None:
     session: Any = ScriptedSession(tmp_path, {})
     reasons = changed_services(session)
     assert list(reasons) == [service.name for service in session.services]
     assert all("never applied" in why for why in reasons.values())
     for service in session.services:
-        applied(session, service.name, Reads(complete=True))
+        reads, fingerprint = Reads(complete=True), fingerprint_of(session, service)
+        write_record(session, session.stack(service), fingerprint, reads, applied=True)
     assert changed_services(session) == {}
     (tmp_path / "pulumi" / session.service("db").folder / "__main__.py").write_text("changed = True\n")
     readers = {each.name for each in session.services if "db" in each.reads_outputs_of}
@@ -97,23 +92,15 @@ def test_without_a_commit_it_is_compared_with_what_was_applied(tmp_path: Path) -
     assert all(f"{name}: {why}" in session.reporter.text for name, why in reasons.items())
 
 
-def git(root: Path, *words: str) -> SimpleNamespace:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
-    return SimpleNamespace(
-        ok=done.returncode == 0, exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr, shown_stderr=""
-    )
-
-
 def test_readers_of_what_changed_are_among_them(tmp_path: Path) -> None:
     session: Any = ScriptedSession(tmp_path, {})
     session.services = SERVICES
-    session.runner = SimpleNamespace(run=lambda command: git(tmp_path, *command.argv[3:]))
+    session.runner = SimpleNamespace(run=lambda command: outcome(command, git(tmp_path, *command.argv[3:])))
     program = tmp_path / "pulumi/data/databases/postgres/cluster.py"
     settings = program.with_name("Pulumi.lab.yaml")
     program.parent.mkdir(parents=True)
-    who = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-    for words in (("init", "-q", "-b", "main"), (*who, "commit", "-q", "--allow-empty", "-m", "chore: begin")):
-        assert git(tmp_path, *words).ok
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "chore: begin")
     settings.write_text("config: {}\n")
     assert changed_services(session, "main") == {}, "the config of another stack"
     program.write_text("")

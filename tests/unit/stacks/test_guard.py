@@ -20,7 +20,7 @@ from runbooks.stacks.guard import (
     private_kubeconfig,
 )
 from runbooks.stacks.target import Target
-from runbooks.tools.esc import Opened, Value
+from runbooks.tools.esc import read_opened
 from runbooks.tools.kubectl import Kubectl
 from tests import fixtures
 from tests.fixtures import UID, ScriptedRunner, kubeconfig, namespace
@@ -100,40 +100,40 @@ def test_an_empty_or_missing_context_is_refused_before_anything_starts(
     assert not (tmp_path / "kubeconfig").exists()
 
 
-# --- settings that steer -----------------------------------------------------------------------------------------
+# Config that leads elsewhere
+
+KEY = "kubernetes:"
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("config", "agrees"),
     [
-        {},
-        {"kubernetes:namespace": "x", "kubernetes:upsertExistingObjects": "true"},
-        {"kubernetes:context": "home"},
-        {"kubernetes:cluster": "homelab"},
-        {"kubernetes:clusterIdentifier": UID},
-        {"kubernetes:context": "home", "kubernetes:kubeconfig": "{config}"},
+        ({}, True),
+        ({"namespace": "x", "upsertExistingObjects": "true"}, True),
+        ({"context": "home"}, True),
+        ({"cluster": "homelab"}, True),
+        ({"clusterIdentifier": UID}, True),
+        ({"context": "home", "kubeconfig": "{config}"}, True),
+        ({"context": "other"}, False),
+        ({"context": ""}, False),
+        ({"cluster": "office"}, False),
+        ({"clusterIdentifier": "somebody"}, False),
+        ({"kubeconfig": "{config}"}, False),
+        ({"kubeconfig": "/etc/other", "context": "home"}, False),
+        ({"kubeconfig": "apiVersion: v1\nclusters: []\n", "context": "home"}, False),
+        ({"kubeconfig": None}, False),
+        # It would forget every object that is out of reach.
+        ({"deleteUnreachable": "false"}, True),
+        ({"deleteUnreachable": "true"}, False),
+        ({"deleteUnreachable": "True"}, False),
+        ({"deleteUnreachable": None}, False),
     ],
 )
-def test_settings_that_agree_pass(target: Target, settings: dict[str, str | None]) -> None:
-    filled = {key: value and value.format(config=target.kubeconfig) for key, value in settings.items()}
-    check_stack_settings(filled, target, source="Pulumi.mx.yaml")
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"kubernetes:context": "other"},
-        {"kubernetes:context": ""},
-        {"kubernetes:cluster": "office"},
-        {"kubernetes:clusterIdentifier": "somebody"},
-        {"kubernetes:kubeconfig": "{config}"},
-        {"kubernetes:kubeconfig": "/etc/other", "kubernetes:context": "home"},
-        {"kubernetes:kubeconfig": "apiVersion: v1\nclusters: []\n", "kubernetes:context": "home"},
-        {"kubernetes:kubeconfig": None},
-    ],
-)
-def test_settings_that_lead_elsewhere_are_refused(target: Target, settings: dict[str, str | None]) -> None:
-    filled = {key: value and value.format(config=target.kubeconfig) for key, value in settings.items()}
+def test_config_that_leads_elsewhere_is_refused(target: Target, config: dict[str, str | None], agrees: bool) -> None:
+    filled = {KEY + key: value and value.format(config=target.kubeconfig) for key, value in config.items()}
+    if agrees:
+        check_stack_settings(filled, target, source="Pulumi.mx.yaml")
+        return
     with pytest.raises(Refused) as caught:
         check_stack_settings(filled, target, source="Pulumi.mx.yaml")
     assert "Pulumi.mx.yaml" in caught.value.summary
@@ -147,40 +147,43 @@ def test_a_whole_kubeconfig_in_a_setting_is_not_shown(target: Target) -> None:
     assert "sup3r" not in "\n".join(caught.value.lines())
 
 
-def environment(variables: dict[str, str], settings: dict[str, str]) -> Opened:
-    sections = {"environmentVariables": variables, "pulumiConfig": settings}
-    return Opened(
-        values=tuple(
-            Value(path=(section, key), value=text) for section, found in sections.items() for key, text in found.items()
-        )
+VARIABLE, FILE, CONFIG = "environmentVariables", "files", "pulumiConfig"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "refused"),
+    [
+        (VARIABLE, "AWS_REGION", "y", False),
+        (VARIABLE, "CODEX_X", "z", False),
+        (CONFIG, "postgresql:host", "x", False),
+        (VARIABLE, "KUBECONFIG", "/etc/other", True),
+        (FILE, "KUBECONFIG", "clusters: [{cluster: {server: elsewhere}}]", True),
+        (CONFIG, "kubernetes:context", "other", True),
+        (CONFIG, "kubernetes:kubeconfig", {"server": "elsewhere"}, True),
+        # These change pulumi unseen.
+        (VARIABLE, "PULUMI_K8S_DELETE_UNREACHABLE", "true", True),
+        (VARIABLE, "PULUMI_SKIP_CHECKPOINTS", "true", True),
+        (VARIABLE, "PULUMI_OPTION_YES", "true", True),
+    ],
+)
+def test_an_opened_environment_may_not_lead_elsewhere(
+    target: Target, section: str, key: str, value: Any, refused: bool
+) -> None:
+    opened = read_opened(
+        json.dumps({"value": {section: {"value": {key: {"value": nested(value), "secret": section == FILE}}}}})
     )
+    if not refused:
+        check_opened(target, opened, "app/prod")
+        return
+    with pytest.raises(Refused, match=f"{key} in {section} of app/prod") as caught:
+        check_opened(target, opened, "app/prod")
+    assert caught.value.expected and "elsewhere" not in "\n".join(caught.value.lines())
+    assert "environments/app/prod.yaml" in caught.value.next_step and "esc.apply app/prod" in caught.value.next_step
 
 
-def test_an_opened_environment_may_not_point_elsewhere(target: Target) -> None:
-    check_opened(target, environment({"OTHER": "x"}, {"postgresql:host": "x"}), "app/prod")
-    with pytest.raises(Refused, match="KUBECONFIG in environmentVariables of app/prod") as caught:
-        check_opened(target, environment({"KUBECONFIG": "/etc/other"}, {}), "app/prod")
-    assert caught.value.next_step == "remove it from environments/app/prod.yaml, then ./inv esc.apply app/prod"
-    with pytest.raises(Refused, match="kubernetes:context in pulumiConfig of app/prod") as caught:
-        check_opened(target, environment({}, {"kubernetes:context": "other"}), "app/prod")
-    assert caught.value.next_step == "remove it from environments/app/prod.yaml, then ./inv esc.apply app/prod"
+def nested(value: Any) -> Any:
+    return {key: {"value": inner} for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def test_secrets_in_a_settings_file_have_no_plain_value() -> None:
     assert plain_settings({"a:b": 1, "a:c": {"secure": "v1:x"}, "a:d": "t"}) == {"a:b": "1", "a:c": None, "a:d": "t"}
-
-
-@pytest.mark.parametrize("name", ["PULUMI_K8S_DELETE_UNREACHABLE", "PULUMI_SKIP_CHECKPOINTS", "PULUMI_OPTION_YES"])
-def test_an_environment_that_changes_pulumi_unseen_is_refused(target: Target, name: str) -> None:
-    with pytest.raises(Refused, match=f"{name} in environmentVariables of stitch/prod") as caught:
-        check_opened(target, environment({name: "true", "GREETING": "x"}, {}), "stitch/prod")
-    assert caught.value.expected and "./inv esc.apply stitch/prod" in caught.value.next_step
-    check_opened(target, environment({"GREETING": "x", "AWS_REGION": "y", "CODEX_X": "z"}, {}), "stitch/prod")
-
-
-def test_forgetting_what_is_out_of_reach_is_refused(target: Target) -> None:
-    key = "kubernetes:deleteUnreachable"
-    for value in ("true", "True", None):
-        with pytest.raises(Refused, match="forget every object"):
-            check_stack_settings({key: value}, target, source="Pulumi.mx.yaml")
-    check_stack_settings({key: "false"}, target, source="Pulumi.mx.yaml")

@@ -105,9 +105,7 @@ def test_the_lab_and_yes_need_no_question(tmp_path: Path, ephemeral: bool, yes: 
 
 def test_another_run_keeps_its_operations(tmp_path: Path) -> None:
     session = scripted(tmp_path, *OPERATIONS, ephemeral=True)
-    locks = tmp_path / "backend/.pulumi/locks/organization/db/mx"
-    locks.mkdir(parents=True)
-    (locks / "1.json").write_text('{"pid": 1, "username": "u", "hostname": "h", "timestamp": "t"}')
+    session.write_lock("db")
     with pytest.raises(Refused):
         settle(session)
     assert "import" not in [verb for verb, _ in session.runner.ran]

@@ -1,4 +1,4 @@
-"""What a pull request's text is made of: services that a file touches, changed settings, journals of runs."""
+"""What a pull request's text is made of: the journals of runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ import pytest
 from runbooks.core.journal import Journal, runs_of
 from runbooks.core.mask import Masker
 from runbooks.stacks.pull_request import read_runs
-from runbooks.stacks.service import Service
-
-APP = Service(name="app", folder="apps/app", about="", namespace="app", environment="app/prod")
-WEB = Service(name="web", folder="apps/web", about="", namespace="web")
-
-
-# Journals
-
 
 DEPLOYMENT = "urn:pulumi:mx::glance::kubernetes:apps/v1:Deployment::glance"
 PLAN: dict[str, Any] = {
@@ -68,10 +60,8 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
 def test_runs_are_in_their_order_and_without_an_end_have_no_exit_code(tmp_path: Path) -> None:
     record(tmp_path, "status", ["status"], exit_code=0)
     record(tmp_path, "deploy.all", ["deploy.all"])
-    assert [(run.task, run.exit_code, run.target) for run in read_runs(tmp_path)] == [
-        ("status", 0, ""),
-        ("deploy.all", None, ""),
-    ]
+    runs = [(run.task, run.exit_code, run.target) for run in read_runs(tmp_path)]
+    assert runs == [("status", 0, ""), ("deploy.all", None, "")]
 
 
 def test_a_command_can_be_typed_again_and_what_was_masked_stays_masked(tmp_path: Path) -> None:

@@ -49,10 +49,17 @@ class Read(HTMLParser):
         self.text += data
 
 
+def journal_of(folder: Path, task: str, *entries: tuple[str, dict[str, Any]], exit_code: int) -> Path:
+    written = Journal.open(folder, task, ["./inv", task], masker=Masker([SECRET]))
+    for kind, facts in entries:
+        written.write(kind, **facts)
+    written.finish(exit_code)
+    return written.path
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    written = Journal.open(tmp_path, "deploy.all", ["./inv", "deploy.all"], masker=Masker([SECRET]))
-    written.write("target", target="lab", stack="lab", backend="http://127.0.0.1:1", cluster="c1", pulumi="v3.274.1")
+    target = {"target": "lab", "stack": "lab", "backend": "http://127.0.0.1:1", "cluster": "c1", "pulumi": "v3.274.1"}
     update = change("glance", "page", properties=[f"~ data.title: <b>a</b> => {SECRET}"])
     plans = [
         stack("tailscale", state="unchanged since 14:02 (not asked again)", unchanged_since="14:02"),
@@ -60,15 +67,16 @@ def journal(tmp_path: Path) -> Path:
         stack("postgres", change("postgres", "cluster", "delete", why="holds data")),
         stack("n8n", waits_for=["postgres"], state="blocked: waits for postgres"),
     ]
-    written.write("plan", target="lab", stacks=plans)
-    for title, seconds in (("preview glance", 2.5), ("apply glance", 4.0), ("read pulumi's version", 0.1)):
-        written.write("command", title=title, seconds=seconds)
-    written.write("summary", unchanged=["tailscale"], applied=["glance"], failed=["postgres"], not_started=["n8n"])
+    commands = (("preview glance", 2.5), ("apply glance", 4.0), ("read pulumi's version", 0.1))
+    summary = {"unchanged": ["tailscale"], "applied": ["glance"], "failed": ["postgres"], "not_started": ["n8n"]}
     findings = [finding("it answers", "failed", "<script>alert(1)</script>"), finding("it runs", "passed", "1 of 1")]
-    written.write("verdict", service="glance", ok=False, summary="1 passed, 1 failed", findings=findings)
-    written.write("drift", service="cnpg", objects=[{"op": "update", "type": "v1:Pod", "name": "p"}])
-    written.finish(1)
-    return written.path
+    verdict = {"service": "glance", "ok": False, "summary": "1 passed, 1 failed", "findings": findings}
+    return journal_of(
+        tmp_path, "deploy.all", ("target", target), ("plan", {"target": "lab", "stacks": plans}),
+        *(("command", {"title": title, "seconds": seconds}) for title, seconds in commands),
+        ("summary", summary), ("verdict", verdict),
+        ("drift", {"service": "cnpg", "objects": [{"op": "update", "type": "v1:Pod", "name": "p"}]}), exit_code=1,
+    )  # fmt: skip
 
 
 def test_the_page_shows_each_service_and_needs_nothing_from_outside(journal: Path, tmp_path: Path) -> None:
@@ -104,31 +112,26 @@ def test_the_comment_is_short_and_counts_the_rest(journal: Path, tmp_path: Path)
 
 def test_text_from_a_cluster_is_no_markdown_in_the_comment(tmp_path: Path) -> None:
     hostile = "``![x](https://example.com/x)\n\n@everyone [y](https://example.com)`"
-    written = Journal.open(tmp_path, "verify.all", ["./inv", "verify.all"], masker=Masker())
     findings = [finding("it answers", "failed", hostile)]
-    written.write("verdict", service="glance", ok=False, summary="1 failed", findings=findings)
-    written.finish(4)
+    verdict = {"service": "glance", "ok": False, "summary": "1 failed", "findings": findings}
+    journal = journal_of(tmp_path, "verify.all", ("verdict", verdict), exit_code=4)
     path = tmp_path / "run.md"
-    write_report(written.path, path, SERVICES, error=hostile)
+    write_report(journal, path, SERVICES, error=hostile)
     outside_of_code = re.sub(r"`[^`\n]*`", "", path.read_text())
     assert "example.com" in path.read_text()
     assert "example.com" not in outside_of_code and "@everyone" not in outside_of_code
 
 
 def test_a_run_without_stacks_is_a_page_too(tmp_path: Path) -> None:
-    written = Journal.open(tmp_path, "doctor", ["./inv", "doctor"], masker=Masker())
-    written.finish(0)
+    journal = journal_of(tmp_path, "doctor", exit_code=0)
     for name in ("run.html", "run.md"):
-        write_report(written.path, tmp_path / name, SERVICES)
+        write_report(journal, tmp_path / name, SERVICES)
         assert "doctor" in (tmp_path / name).read_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "fits"), [("", True), ("a.html", True), ("a.md", True), ("a.pdf", False), ("x", False)]
-)
-def test_another_kind_of_report_is_refused_before_the_run(name: str, fits: bool) -> None:
-    if fits:
+@pytest.mark.parametrize("name", ["a.pdf", "x"])
+def test_another_kind_of_report_is_refused_before_the_run(name: str) -> None:
+    for known in ("", "a.html", "a.md"):
+        refuse_other_kind(known)
+    with pytest.raises(Usage):
         refuse_other_kind(name)
-    else:
-        with pytest.raises(Usage):
-            refuse_other_kind(name)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from runbooks.core.errors import NotFound, OpsError, Refused, Usage
+from runbooks.core.errors import NotFound, Refused, Usage
 from runbooks.stacks.target import (
     LAB,
+    Target,
     Targets,
     chosen_name,
     lab_target_file,
@@ -20,7 +21,7 @@ from runbooks.stacks.target import (
     load_targets,
     pin,
 )
-from tests.fixtures import kubeconfig
+from tests.fixtures import REAL_ROOT, UID, kubeconfig
 
 HOME = """\
 # where things go
@@ -45,32 +46,20 @@ def write(root: Path, text: str | bytes) -> Path:
 
 def test_reads_a_target_with_paths_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
+    assert load_targets(tmp_path) == Targets(default=LAB, defined={}), "without the file only the lab exists"
     write(tmp_path, HOME)
-
     targets = load_targets(tmp_path)
-    target = targets.defined["home"]
-
-    assert targets.default == "home"
-    assert targets.names == ["home", "lab"]
-    assert target.stack == "mx"
-    assert target.backend == "file:///home/me/state"
-    assert target.file_backend == Path("/home/me/state")
-    assert target.kubeconfig == tmp_path / "kube" / "config"
-    assert target.passphrase_file == Path("/home/me/secret/passphrase")
-    assert target.context == "admin@home"
-    assert not target.is_pinned
-    assert not target.ephemeral
-
-
-def test_without_the_file_only_the_lab_exists(tmp_path: Path) -> None:
-    assert load_targets(tmp_path) == Targets(default=LAB, defined={})
+    assert (targets.default, targets.names) == ("home", ["home", "lab"])
+    assert targets.defined["home"] == Target(
+        name="home", stack="mx", backend="file:///home/me/state", organization="organization", context="admin@home",
+        kubeconfig=tmp_path / "kube" / "config", passphrase_file=Path("/home/me/secret/passphrase"),
+    )  # fmt: skip
+    assert not targets.defined["home"].is_pinned and not targets.defined["home"].ephemeral
 
 
 def test_the_committed_file_is_valid_and_its_sample_too(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[3]
-    committed = (root / "targets.yaml").read_text()
-    assert load_targets(root).default == LAB
-
+    committed = (REAL_ROOT / "targets.yaml").read_text()
+    assert load_targets(REAL_ROOT).default == LAB
     head, _, sample = committed.partition("targets: {}\n")
     uncommented = "".join(line[2:] + "\n" for line in sample.splitlines()[2:] if not line.startswith("#\n"))
     write(tmp_path, head + uncommented.replace("cluster_uid: …", "cluster_uid: 1-2-3"))
@@ -120,10 +109,8 @@ BROKEN = {
 def test_every_mistake_is_one_error_with_its_line(tmp_path: Path, name: str) -> None:
     text, line, seen, expected = BROKEN[name]
     path = write(tmp_path, text)
-
     with pytest.raises(Usage) as caught:
         load_targets(tmp_path)
-
     assert caught.value.summary.startswith(f"{path}:{line}: ")
     assert seen in caught.value.summary
     assert expected in caught.value.expected
@@ -131,57 +118,52 @@ def test_every_mistake_is_one_error_with_its_line(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("backend", "read"),
+    ("backend", "read", "shown"),
     [
-        ("file:///srv/state", "file:///srv/state"),
-        ("file://./state", "file://{root}/state"),
-        ("file://~/my state", "file:///home/me/my%20state"),
-        ("https://api.pulumi.com", "https://api.pulumi.com"),
-        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("s3://bucket/folder?region=eu", "s3://bucket/folder?region=eu"),
+        ("file:///srv/state", "file:///srv/state", ""),
+        ("file://./state", "file://{root}/state", ""),
+        ("file://~/my state", "file:///home/me/my%20state", ""),
+        ("https://api.pulumi.com", "https://api.pulumi.com", ""),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080", ""),
+        ("s3://bucket/folder?region=eu", "s3://bucket/folder?region=eu", "s3://bucket/folder"),
+        ("postgres://me:pw@db:5432/state", "postgres://me:pw@db:5432/state", "postgres://db:5432/state"),
     ],
 )
-def test_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, read: str) -> None:
+def test_backends_are_shown_without_their_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, read: str, shown: str
+) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     write(tmp_path, changed("file://~/state", backend))
     target = load_targets(tmp_path).defined["home"]
     assert target.backend == read.format(root=tmp_path)
-    assert "?" not in target.shown_backend
-
-
-def test_a_backend_is_shown_without_its_login(tmp_path: Path) -> None:
-    write(tmp_path, changed("file://~/state", "postgres://me:pw@db:5432/state"))
-    assert load_targets(tmp_path).defined["home"].shown_backend == "postgres://db:5432/state"
+    assert target.shown_backend == (shown or target.backend)
 
 
 @pytest.mark.parametrize(
-    ("option", "environ", "chosen"),
-    [(None, {}, "home"), (None, {"OPS_TARGET": "lab"}, "lab"), ("lab", {"OPS_TARGET": "home"}, "lab")],
-)
-def test_option_before_variable_before_default(
-    tmp_path: Path, option: str | None, environ: dict[str, str], chosen: str
-) -> None:
-    write(tmp_path, HOME)
-    assert chosen_name(option, environ, load_targets(tmp_path)) == chosen
-
-
-@pytest.mark.parametrize(
-    ("option", "environ", "error"),
+    ("option", "variable", "chosen"),
     [
-        ("", {}, Usage),
-        (None, {"OPS_TARGET": " "}, Usage),
-        ("-f", {}, Usage),
-        ("hme", {}, NotFound),
-        (None, {"OPS_TARGET": "hme"}, NotFound),
+        (None, None, "home"),
+        (None, "lab", "lab"),
+        ("lab", "home", "lab"),
+        # An empty or unknown choice never becomes the default.
+        ("", None, Usage),
+        (None, " ", Usage),
+        ("-f", None, Usage),
+        ("hme", None, NotFound),
+        (None, "hme", NotFound),
     ],
 )
-def test_an_empty_or_unknown_choice_never_becomes_the_default(
-    tmp_path: Path, option: str | None, environ: dict[str, str], error: type[OpsError]
+def test_option_before_variable_before_default(
+    tmp_path: Path, option: str | None, variable: str | None, chosen: Any
 ) -> None:
     write(tmp_path, HOME)
-    with pytest.raises(error) as caught:
+    environ = {} if variable is None else {"OPS_TARGET": variable}
+    if isinstance(chosen, str):
+        assert chosen_name(option, environ, load_targets(tmp_path)) == chosen
+        return
+    with pytest.raises(chosen) as caught:
         chosen_name(option, environ, load_targets(tmp_path))
-    assert "home" in caught.value.expected or error is Usage
+    assert chosen is Usage or "home" in caught.value.expected
 
 
 # --- pinning ---------------------------------------------------------------------------------------------------------
@@ -210,9 +192,7 @@ def test_pin_writes_one_value_and_keeps_the_rest(tmp_path: Path, before: str, af
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    "uid", ["81e3d180-3df5-4d42-8e34-904e6d4b002a", "12345678-1234-1234-1234-123456789012", "1234", "0x1f", "true"]
-)
+@pytest.mark.parametrize("uid", [UID, "12345678-1234-1234-1234-123456789012", "1234", "0x1f", "true"])
 def test_pin_keeps_the_identity_a_text(tmp_path: Path, uid: str) -> None:
     write(tmp_path, HOME)
     pin(tmp_path, "home", uid)
@@ -267,35 +247,17 @@ def write_lab(state: Path, content: Any) -> None:
     path.chmod(0o600)
 
 
-def test_the_lab_describes_itself(lab: Path) -> None:
-    target = load_target("lab", root=lab, state_dir=lab)
-    assert target.ephemeral
-    assert target.is_pinned
-    assert target.tools["kubectl"] == Path("/bin/kubectl")
-    assert target.settings["postgresql"] == {"postgresql:port": "5432"}
-    assert target.settings_dir == lab / "lab" / "stacks"
-
-
 @pytest.mark.parametrize("named", ["", "http://127.0.0.1:20001", "https://api.pulumi.com", "file:///srv/state"])
-def test_its_stacks_are_in_its_cloud(lab: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_the_labs_stacks_are_in_its_cloud(lab: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", named)
     target = load_target("lab", root=lab, state_dir=lab)
+    assert target.ephemeral and target.is_pinned
     assert target.backend == "http://127.0.0.1:20001"
     assert target.token_file == lab / "lab" / "cloud" / "token"
+    assert target.settings_dir == lab / "lab" / "stacks"
     assert target.passphrase_file is None
-
-
-def test_or_in_its_files_where_the_environment_names_them(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = lab / "lab"
-    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{home}/backend")
-    target = load_target("lab", root=lab, state_dir=lab)
-    assert target.file_backend == home / "backend"
-    assert (target.token_file, target.passphrase_file) == (None, home / "passphrase")
-    assert target.settings_dir == home / "file-stacks"
-    write_lab(lab, lab_target(home) | {"file_backend": "file:///srv/state"})
-    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///srv/state")
-    with pytest.raises(Refused, match="neither in the lab's folder nor on loopback"):
-        load_lab_target(lab)
+    assert target.tools["kubectl"] == Path("/bin/kubectl")
+    assert target.settings["postgresql"] == {"postgresql:port": "5432"}
 
 
 def test_a_lab_that_never_ran_is_named_with_the_command(tmp_path: Path) -> None:
@@ -324,8 +286,7 @@ def test_a_target_that_the_lab_cannot_have_written_is_refused(lab: Path, change:
     write_lab(lab, lab_target(home) | filled)
     with pytest.raises(Refused, match=seen) as caught:
         load_lab_target(lab)
-    assert caught.value.exit_code == 5
-    assert caught.value.next_step == "./inv lab.up"
+    assert (caught.value.exit_code, caught.value.next_step) == (5, "./inv lab.up")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,36 +12,34 @@ from runbooks.core.errors import ToolFailed
 from runbooks.stacks import terminating
 from runbooks.stacks.plan import Change, Rank, StackPlan
 from runbooks.tools.pulumi import State, Step
-from tests.fixtures import Answer, ScriptedSession, urn
+from tests.fixtures import Answer, ScriptedSession, listing, until, urn
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
-FINALIZER = {
-    "type": "NamespaceFinalizersRemaining",
-    "status": "True",
-    "message": "Some content in the namespace has finalizers remaining: example.com/gone in 1 resource instances",
-}
-CONTENT = {
-    "type": "NamespaceContentRemaining",
-    "status": "True",
-    "message": "Some resources are remaining: configmaps. has 1 resource instances, widgets.example.com has 2 resource "
-    "instances",
-}
-DISCOVERY = {
-    "type": "NamespaceDeletionDiscoveryFailure",
-    "status": "True",
-    "message": "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: "
+
+
+def condition(reason: str, message: str, status: str = "True") -> dict[str, str]:
+    return {"type": f"Namespace{reason}", "status": status, "message": message}
+
+
+FINALIZER = condition(
+    "FinalizersRemaining",
+    "Some content in the namespace has finalizers remaining: example.com/gone in 1 resource instances",
+)
+CONTENT = condition(
+    "ContentRemaining",
+    "Some resources are remaining: configmaps. has 1 resource instances, widgets.example.com has 2 resource instances",
+)
+DISCOVERY = condition(
+    "DeletionDiscoveryFailure",
+    "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: "
     "metrics.k8s.io/v1beta1: stale GroupVersion discovery: metrics.k8s.io/v1beta1",
-}
-FINE = {"type": "NamespaceDeletionGroupVersionParsingFailure", "status": "False", "message": "fine"}
+)
+FINE = condition("DeletionGroupVersionParsingFailure", "fine", "False")
 
 
 def namespace(*conditions: Any, leaving: bool = True) -> Any:
     facts = {"name": "db"} | ({"deletionTimestamp": "2026-11-30T12:00:00Z"} if leaving else {})
     return {"kind": "Namespace", "metadata": facts, "status": {"conditions": conditions}}
-
-
-def listed(*objects: Any) -> Answer:
-    return Answer(stdout=json.dumps({"kind": "List", "items": objects}))
 
 
 HELD = {"kind": "ConfigMap", "metadata": {"name": "left-behind", "finalizers": ["example.com/gone"]}}
@@ -53,14 +49,14 @@ FREE = {"kind": "Widget", "metadata": {"name": "free"}}
 @pytest.mark.parametrize(
     ("conditions", "answers", "cause", "next_step"),
     [
-        ((FINALIZER, CONTENT, FINE), [listed(HELD), listed(FREE)], "ConfigMap left-behind", "finalizer"),
+        ((FINALIZER, CONTENT, FINE), [listing(HELD), listing(FREE)], "ConfigMap left-behind", "finalizer"),
         ((DISCOVERY, FINE), [], "metrics.k8s.io/v1beta1", "kubectl get apiservices"),
         ((FINE,), [], "db", "kubectl get namespace db"),
     ],
     ids=["finalizer", "aggregated API", "no reason"],
 )
 def test_what_holds_a_namespace(
-    tmp_path: Path, conditions: Any, answers: list[Answer], cause: str, next_step: str
+    tmp_path: Path, conditions: Any, answers: list[Any], cause: str, next_step: str
 ) -> None:
     session = ScriptedSession(tmp_path, {("get", "cluster"): answers})
     stuck = terminating.explain_namespace(session, namespace(*conditions))
@@ -83,15 +79,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminating, "PATIENCE", 0.0)
 
 
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_it_is_reported_once_while_the_command_runs_and_named_when_it_fails(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {("get", "cluster"): [listed(namespace(DISCOVERY))]})
+    session = ScriptedSession(tmp_path, {("get", "cluster"): [listing(namespace(DISCOVERY))]})
 
     def fails() -> None:
         until(lambda: len(session.runner.ran) > 3)
@@ -106,10 +95,10 @@ def test_it_is_reported_once_while_the_command_runs_and_named_when_it_fails(tmp_
 
 @pytest.mark.parametrize(
     "answer",
-    [listed(namespace(leaving=False)), listed(), Answer(exit_code=1, stderr="the server is gone")],
+    [listing(namespace(leaving=False)), listing(), Answer(exit_code=1, stderr="the server is gone")],
     ids=["not deleted yet", "gone", "no answer"],
 )
-def test_nothing_is_reported_without_a_namespace_that_waits(tmp_path: Path, answer: Answer) -> None:
+def test_nothing_is_reported_without_a_namespace_that_waits(tmp_path: Path, answer: Any) -> None:
     session = ScriptedSession(tmp_path, {("get", "cluster"): [answer]})
     watched(session, lambda: until(lambda: len(session.runner.ran) > 3))
     assert session.reporter.text == ""

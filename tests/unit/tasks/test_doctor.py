@@ -25,7 +25,6 @@ def repo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
         script.chmod(0o755)
     repo.answer("kubectl", ["version"], VERSIONS)
     repo.answer("pulumi", ["whoami"], {"user": "me", "url": f"file://{repo.backend}"})
-    repo.known["helm"] = []
     repo.install("helm")
     repo.answer("helm", ["version"], "v4.2.4\n")
     repo.answer("helm", ["list"], '[{"name": "x", "namespace": "y", "status": "deployed"}]')
