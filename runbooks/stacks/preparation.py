@@ -112,7 +112,8 @@ def make_stack(session: Session, service: Service, stack: Stack) -> None:
             except CommandFailed as error:
                 if "already exists" not in error.outcome.stderr:  # another run made it meanwhile
                     raise
-            if listed := session.known.once.answers.get(states.LISTING):
+            listed = session.known.once.answers.get(states.LISTING)
+            if isinstance(listed, dict):  # also an empty one, of a new lab
                 listed[stack.reference] = pulumi.StackRow(name=stack.name)
         required = (setting.key for setting in service.secrets)
         for key in missing_keys(StackFile.read(stack.settings_file), stack.project, required):

@@ -17,6 +17,7 @@ from runbooks.core.runner import CommandFailed
 from runbooks.services import find_service
 from runbooks.stacks.preparation import make_stack
 from runbooks.stacks.session import Known
+from runbooks.stacks.states import LISTING
 from runbooks.tools.stack import Stack
 
 POSTGRES = find_service("postgres")
@@ -64,6 +65,16 @@ def test_another_run_waits_while_a_stack_and_its_secrets_are_made(tmp_path: Path
     lab.make()
     assert titles[0] == "create the stack organization/postgresql/lab"
     assert titles[1:] == [f"set the secret postgresql:{secret.key} of postgres" for secret in POSTGRES.secrets]
+
+
+def test_the_first_stack_of_a_cloud_is_made_once(tmp_path: Path) -> None:
+    titles: list[str] = []
+    lab = Lab(tmp_path, lambda command: titles.append(command.title))
+    lab.target.file_backend = None
+    lab.known.once.answers[LISTING] = {}
+    lab.make()
+    lab.make()
+    assert titles.count("create the stack organization/postgresql/lab") == 1
 
 
 def test_a_stack_that_another_run_made_meanwhile_is_there(tmp_path: Path) -> None:
