@@ -315,17 +315,18 @@ def kinds_check(
     session: Session, check: str, service: Service, path: str, plurals: Sequence[str], *, cause: str
 ) -> Check:
     """An operator's kinds are in the resource list of `/apis/<group>/<version>`."""
+    name = service.name
+    step = f"./inv repair.{name} puts back what was deleted; ./inv preview.{name} --diff shows pending CRDs"
 
     def judge() -> Finding:
         group = kubectl.ask(session.runner, session.kubectl.raw(path))
         served = {text_at(entry, "name") for entry in dig(group, "resources") or []}
         missing = [plural for plural in plurals if plural not in served]
         if missing:
-            step = f"./inv preview.{service.name} --diff shows pending CRDs"
             return failed(check, f"{path} does not serve {', '.join(missing)}", cause=cause, next_step=step)
         return passed(check, f"{text_at(group, 'groupVersion')}: {', '.join(plurals)}")
 
-    return make_check(session, check, judge, next_step=f"./inv deploy.{service.name}", wait=30.0)
+    return make_check(session, check, judge, next_step=step, wait=30.0)
 
 
 def secret_check(

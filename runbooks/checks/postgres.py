@@ -174,7 +174,7 @@ def answers_sql(exported: Outputs) -> Finding:
     try:
         version = sql.select_version(login)
     except sql.SqlFailed as error:
-        step = "kubectl get endpointslices -A; ./inv outputs.postgres"
+        step = "./inv repair.postgres; ./inv outputs.postgres"
         return failed(SQL_ANSWERS, error.reason, cause=error.cause, next_step=step)
     return passed(SQL_ANSWERS, version)
 
