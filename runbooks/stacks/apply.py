@@ -256,7 +256,7 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress) -> None:
     if not changed_parts({**plan.fingerprint, "state": ""}, {**fingerprint, "state": ""}):
         write_record(session, plan.stack, fingerprint, read(), applied=True)
     otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"
-    result = f"applied, {len(watch.done)} changes" if watch.done else otherwise
+    result = f"applied, {len(watch.done)} change{'' if len(watch.done) == 1 else 's'}" if watch.done else otherwise
     session.reporter.line(f"{plan.service}: {result} in {outcome.seconds:.0f} s")
     session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
 

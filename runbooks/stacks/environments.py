@@ -213,7 +213,7 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
             expected=f"{len(required)} values below pulumiConfig, each with the right secretness",
             next_step=f"./inv esc.bind {name.short}@REVISION of one that does: {history}"
             if name.version
-            else f"edit environments/{name.short}.yaml, ./inv esc.apply {name.short}, then bind again",
+            else f"./inv esc.apply {name.short}; correct environments/{name.short}.yaml first if it is wrong too",
         )
     secret = sum(key.is_secret for key in required)
     session.reporter.line(
@@ -415,7 +415,7 @@ def show_draft(session: Session, draft: Draft) -> None:
     if kept:
         reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
     if draft.generated:
-        reporter.line(f"  {draft.generated} of the secrets get a generated value, as everywhere in the lab")
+        reporter.line(f"  secrets that get a generated value, as everywhere in the lab: {draft.generated}")
     for line in draft.differences:
         reporter.quote(f"  {line}")
     changes = {"new": draft.is_new, "changes": draft.differences, "kept": kept}
