@@ -17,6 +17,7 @@ from runbooks.services import find_service
 from runbooks.stacks import wiring
 from runbooks.stacks.environment_commands import files_of
 from runbooks.stacks.older_commit import share_environment
+from runbooks.stacks.unchanged import Reads, write_record
 from runbooks.tasks import secrets, stack, target
 from runbooks.tools import stack_config
 from runbooks.tools.esc import Opened, Value
@@ -269,6 +270,15 @@ def test_a_copy_of_settings_that_did_not_fit_is_made_again(tmp_path: Path) -> No
 
 
 # --- what a run keeps ---
+
+
+def test_what_was_applied_and_cannot_be_written_down(repo: Repo) -> None:
+    repo.has_stacks("glance")
+    with open_session(repo.c, "deploy.glance") as session:
+        stack_of = session.stack(find_service("glance"))
+        with no_file_beyond(0), pytest.raises(Unwritable, match="what was applied cannot be written"):
+            write_record(session, stack_of, {}, Reads(), applied=True)
+    assert list((repo.state / "applied").rglob("*.json*")) == []
 
 
 def test_files_of_an_environment_that_do_not_fit(repo: Repo) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from lab.certificates import Pair, Wanted, read, read_duration, self_signed, signed_by, wanted_of
-from lab.operators.certmanager import renewal_time, solver_secrets, violation
+from lab.operators.certmanager import renewal_time, solver_secrets, status_of, violation
 from lab.operators.objects import encode
 
 BRIEF = Wanted(dns_names=("site.example.org",), algorithm="ECDSA")
@@ -100,6 +100,19 @@ def test_a_renewal_is_due_after_two_thirds_or_as_asked() -> None:
     assert found.not_after - renewal_time({"renewBefore": "240h"}, found) == timedelta(days=10)
     # More than its whole life would renew it for ever.
     assert found.not_after - renewal_time({"renewBefore": "9000h"}, found) == timedelta(days=30)
+
+
+def test_the_status_says_what_is_due_and_what_was_issued() -> None:
+    due = status_of(certificate(), None, issuing=("DoesNotExist", "m"), issued=False)
+    seen = {entry["type"]: (entry["status"], entry["reason"]) for entry in due["conditions"]}
+    assert seen == {"Ready": ("False", "DoesNotExist"), "Issuing": ("True", "DoesNotExist")}
+    assert due["notAfter"] is None and "revision" not in due
+    before = certificate()
+    before["status"] = {"revision": 4, "conditions": [{"type": "Issuing", "status": "True", "reason": "x"}]}
+    issued = status_of(before, secret(), issuing=None, issued=True)
+    (ready,) = issued["conditions"]
+    assert (ready["type"], ready["status"], ready["observedGeneration"]) == ("Ready", "True", 3)
+    assert issued["revision"] == 5 and datetime.fromisoformat(issued["notAfter"]) > datetime.now(UTC)
 
 
 def test_the_secrets_of_every_solver_are_found() -> None:

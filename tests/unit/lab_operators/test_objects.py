@@ -11,7 +11,7 @@ import pytest
 from lab.operators import clickhouse, cnpg_objects, tailscale, tunnel
 from lab.operators.clickhouse import hosts_of
 from lab.operators.cnpg import imposed_port
-from lab.operators.objects import with_conditions
+from lab.operators.objects import CLUSTER, SERVICE, path_of, with_conditions
 from lab.operators.parameters import Parameters
 
 CLUSTER_OBJECT: dict[str, Any] = {
@@ -107,6 +107,12 @@ def test_a_conditions_time_moves_with_its_status_only() -> None:
     assert [one["type"] for one in with_conditions(thing, more)] == ["Ready", "Issuing"]
 
 
+def test_kinds_know_their_paths() -> None:
+    assert path_of(CLUSTER_OBJECT) == CLUSTER.path("postgresql", "postgresql-cluster")
+    assert CLUSTER.path("ns", "x") == "/apis/postgresql.cnpg.io/v1/namespaces/ns/clusters/x"
+    assert (SERVICE.group, SERVICE.version, SERVICE.path()) == ("", "v1", "/api/v1/services")
+
+
 def test_parameters_are_quoted_for_the_settings_file() -> None:
     text = Parameters({"search_path": "it's \\ here", "a": "1"}).text()
     assert text == "a = '1'\nsearch_path = 'it''s \\\\ here'\n"
@@ -123,17 +129,26 @@ def test_only_the_platforms_own_cluster_has_an_imposed_port(tmp_path: Path, monk
 # -- the tunnel -----------------------------------------------------------------------------------------------------
 
 
-def test_another_version_of_the_tunnels_token_restarts_the_connectors_which_do_not_hold_it() -> None:
-    container = {"name": "c", "command": [tunnel.COMMAND], "env": []}
-    made = {
+def deployment(*command: str) -> dict[str, Any]:
+    container = {"name": "c", "command": list(command), "env": [{"name": "CLOUDFLARED_IMAGE", "value": "image:1"}]}
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": tunnel.COMMAND, "namespace": "tunnel", "uid": "u"},
         "spec": {"template": {"spec": {"containers": [container]}}},
     }
-    found = tunnel.connectors(tunnel.Controller(made, "account", "homelab"), "17")["spec"]["template"]
+
+
+def test_the_connectors_follow_the_controllers_flags_and_the_version_of_their_token() -> None:
+    made = deployment(tunnel.COMMAND, "--cluster-domain=home.lan")
+    assert tunnel.is_controller(made) and not tunnel.is_controller(deployment("cloudflared"))
+    one, other = (tunnel.Controller(made, account, "homelab") for account in ("a", "b"))
+    assert one.domain != other.domain and one.domain.endswith(".cfargotunnel.com")
+    assert (one.flag("cluster-domain"), one.flag("none", "x"), one.variable("NONE", "y")) == ("home.lan", "x", "y")
+    found = tunnel.connectors(one, "17")["spec"]["template"]
     assert found["metadata"]["annotations"][tunnel.TOKEN_VERSION] == "17"
-    assert "value" not in found["spec"]["containers"][0]["env"][0]
+    assert found["spec"]["containers"][0]["image"] == "image:1"
+    assert "value" not in found["spec"]["containers"][0]["env"][0], "the token is read from its Secret"
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "bm9uc2Vuc2U=", "W10="])
@@ -166,8 +181,10 @@ def installation(*clusters: dict[str, Any], **templates: Any) -> dict[str, Any]:
     ],
 )
 def test_hosts(cluster: dict[str, Any], names: list[str]) -> None:
-    found = hosts_of(installation({"name": "all", **cluster}))
+    found = list(hosts_of(installation({"name": "all", **cluster})))
     assert [host.name for host in found] == [f"chi-main-all-{name}" for name in names]
+    status = clickhouse.status_of(installation({"name": "all", **cluster}), found, ready=len(found), errors=[])
+    assert (status["status"], status["hosts"]) == ("Completed", len(names))
 
 
 def test_an_installation_without_a_host_is_never_completed() -> None:
@@ -178,6 +195,8 @@ def test_the_service_is_headless_without_a_template_and_claims_go_with_the_insta
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     found = installation({"name": "all"}, volumeClaimTemplates=[{"name": "data", "spec": claim}])
     assert clickhouse.service(found)["spec"]["clusterIP"] == "None"
+    template = {"name": "service", "spec": {"type": "ClusterIP", "ports": [{"name": "http", "port": 8123}]}}
+    assert "clusterIP" not in clickhouse.service(installation({"name": "all"}, serviceTemplates=[template]))["spec"]
     (host,) = hosts_of(found)
     (made,) = clickhouse.claim_templates(host)
     assert made["metadata"]["labels"]["clickhouse.altinity.com/reclaimPolicy"] == "Delete"

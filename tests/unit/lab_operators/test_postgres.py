@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import stat
 import time
@@ -164,6 +165,16 @@ def test_sorts_out_parameters(place: postgres.Place) -> None:
     assert found.refused["no_such"] == 'unrecognized configuration parameter "no_such"'
     assert found.refused["max_connections"] == 'invalid value for parameter "max_connections": "lots"'
     assert found.refused["shared_preload_libraries"] == "the embedded server has no vchord.so"
+
+
+def test_survives_sigkill_and_restarts(place: postgres.Place) -> None:
+    first = postgres.read_postmaster(place.data)
+    os.kill(first.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while postgres.read_postmaster(place.data) is not None:
+        assert time.monotonic() < deadline
+    assert postgres.start(place).pid != first.pid
+    login(place, "first-password").close()
 
 
 def test_a_server_that_cannot_start_reports_why(place: postgres.Place) -> None:

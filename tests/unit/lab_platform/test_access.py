@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 
+from lab import platform
 from lab.platform import start, target
 from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths
@@ -63,6 +65,17 @@ def test_only_kwok_and_the_scheduler_have_less_than_everything(plane: ControlPla
     assert groups["kwok"] == groups["scheduler"] == groups["apiserver-etcd"] == []
 
 
+def test_the_kubeconfig_holds_one_context_with_authority_and_token(plane: ControlPlane) -> None:
+    start.write_kubeconfigs(plane)
+    content = yaml.safe_load(plane.paths.kubeconfig.read_text())
+    assert content["current-context"] == "lab"
+    (only,) = content["clusters"]
+    assert only["cluster"]["server"] == f"https://127.0.0.1:{plane.ports['kube-apiserver']}"
+    assert only["cluster"]["certificate-authority-data"]
+    assert content["users"][0]["user"]["token"] == plane.pki.admin_token()
+    assert stat.S_IMODE(plane.paths.kubeconfig.stat().st_mode) == 0o600
+
+
 OURS = '{"accessTokens": {"http://127.0.0.1:20001": "ours"}, "accounts": {"more": {}}}'
 
 
@@ -82,6 +95,21 @@ def test_a_login_that_fits_stays_and_another_is_replaced(plane: ControlPlane, wr
         assert (kept["current"], kept["accessTokens"]) == (url, {url: "ours"})
         assert kept["accounts"][url]["accessToken"] == "ours"
         assert stat.S_IMODE(plane.paths.login.stat().st_mode) == 0o600
+
+
+def test_target_and_environment_lead_to_the_lab_alone(plane: ControlPlane) -> None:
+    names = ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")
+    target.write(plane.paths, "uid", target.cloud_url(20001), 5433, [tool(name, Path("/c") / name) for name in names])
+    content, lab = json.loads(plane.paths.target.read_text()), str(plane.paths.lab)
+    assert (content["name"], content["cluster_uid"], content["backend"]) == ("lab", "uid", "http://127.0.0.1:20001")
+    assert content["ephemeral"] is True and content["tools"] == {
+        name: f"/c/{name}" for name in ("kubectl", "pulumi", "esc")
+    }
+    assert content["settings"] == {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}}
+    assert all(lab in content[key] for key in ("kubeconfig", "passphrase_file", "settings_dir", "credentials_dir"))
+    assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
+    exports = platform.environment(plane.paths.state_dir)
+    assert exports["KUBECONFIG"] == f"{lab}/kubeconfig" and exports["PATH"].startswith(f"{lab}/bin:")
 
 
 def tool(name: str, program: Path, origin: str = BUILT) -> Found:

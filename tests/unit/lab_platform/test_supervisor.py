@@ -51,8 +51,10 @@ def lab(tmp_path: Path) -> Iterator[ScriptedLab]:
     assert processes.of_lab(lab.paths.lab) == set()
 
 
-@pytest.mark.parametrize("change", ["ended", "declared differently", "reads another content", "does not answer"])
-def test_a_component_is_started_again_when_it(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+@pytest.mark.parametrize("change", ["ended", "declared differently", "reads another content", "does not answer", ""])
+def test_a_component_is_started_again_only_when_it(
+    lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
     config = lab.paths.lab / "config"
     config.write_text("one")
@@ -65,11 +67,11 @@ def test_a_component_is_started_again_when_it(lab: ScriptedLab, monkeypatch: pyt
         component = lab.component("one", reads=(config,), env={"MORE": "1"})
     elif change == "reads another content":
         config.write_text("other")
-    else:
+    elif change:
         (lab.paths.lab / "one.ready").unlink()
     lab.new().bring_up([component])
-    assert lab.pid(component) != before.pid
-    assert any("starting it again" in line for line in lab.lines)
+    assert (lab.pid(component) != before.pid) is bool(change)
+    assert any("starting it again" in line for line in lab.lines) is bool(change)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,20 @@ def test_a_component_gets_nothing_of_the_callers_environment(lab: ScriptedLab, m
     environ = Path(f"/proc/{lab.pid(component)}/environ").read_bytes().split(b"\0")
     assert not any(b"A_SECRET" in line for line in environ)
     assert b"OWN=1" in environ
+
+
+def test_everything_that_carries_the_mark_is_ended(lab: ScriptedLab) -> None:
+    # A process that no record knows, as a killed lab.up may leave it.
+    left = processes.start(
+        (sys.executable, "-c", "import time; time.sleep(600)"),
+        env=supervisor.base_environment(lab.paths),
+        cwd=lab.paths.lab,
+        log=lab.paths.log("left"),
+    )
+    # The kernel shows a new program's environment a moment after its start.
+    assert processes.wait_until(lambda: left in processes.of_lab(lab.paths.lab), 5)
+    lab.new().end_all()
+    assert not processes.is_alive(left)
 
 
 def test_the_last_started_ends_first(lab: ScriptedLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from lab.plugins.postgresql.objects import DATABASE, EXTENSION
 from lab.plugins.postgresql.privileges import DEFAULT_PRIVILEGES, GRANT
 from lab.plugins.postgresql.role import ROLE
 from lab.plugins.postgresql.server import PostgresError, Server, _connection_text, check_settings, read_settings
-from lab.plugins.postgresql.service import Provider, RequestFailed, refusal
+from lab.plugins.postgresql.service import RESOURCES, Provider, RequestFailed, refusal
 from lab.plugins.postgresql.wire import SECRET_SIGNATURE, SIGNATURE, UNKNOWN, UNKNOWN_TEXT, provider, read, write
 
 URN = "urn:pulumi:mx::sample::postgresql:index/role:Role::app"
@@ -191,6 +191,14 @@ def test_a_type_that_the_vendor_has_and_the_lab_has_not_is_named() -> None:
 
 
 CLOUD = "http://127.0.0.1:8400"
+
+
+def test_every_resource_type_has_an_id() -> None:
+    state = {"role": "r", "grantRole": "g", "database": "d", "owner": "o", "name": "n", "objectType": "schema"}
+    lists = {"objects": [], "columns": []}
+    found = {P.identity(one, state | lists | {"schema": "s", "withAdminOption": True}) for one in RESOURCES.values()}
+
+    assert found == {"n", "d.n", "r_d_s_schema", "r_g_true", "r_d_s_o_schema"}
 
 
 @pytest.fixture

@@ -125,6 +125,13 @@ def test_status_has_a_line_for_each_postgres(
     assert [(words[:4], words[-2:]) for words in lines] == [(known, ["ready", "v18"]), (known, ["starting", "v18"])]
 
 
+def test_up_and_down_hand_over(repo: Repo, calls: list[tuple[str, Path]]) -> None:
+    run(repo, "up")
+    run(repo, "down")
+    assert [name for name, _ in calls] == ["up", "apply", "status", "down"]
+    assert {state for _, state in calls} == {repo.state}
+
+
 def test_env_prints_what_a_shell_takes(repo: Repo, calls: list[tuple[str, Path]]) -> None:
     (repo.state / "lab").mkdir(parents=True)
     (repo.state / "lab" / "target.json").write_text("{}")

@@ -142,6 +142,13 @@ def test_the_outputs_an_environment_reads_must_be_there(cloud: Repo) -> None:
     assert "environments/stitch/prod.yaml" in broken.value.expected and "host" in broken.value.expected
 
 
+def test_an_environment_that_breaks_the_contract_stops_it(cloud: Repo) -> None:
+    cloud.answer("esc", ["--format"], opened(image=None))
+    with pytest.raises(Usage, match="image"):
+        TASKS["stitch"].body(cloud.c, yes=True)
+    assert not previews(cloud)
+
+
 def test_a_file_backend_is_reported_before_anything_runs(repo: Repo) -> None:
     """Before the producer's stack is missed too, which is not what is wrong."""
     with pytest.raises(Usage, match="does not support Pulumi ESC") as refused:
