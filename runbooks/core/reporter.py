@@ -34,7 +34,7 @@ PENDING, IN_PROGRESS, LASTING, DONE, FAILED = "pending", "in progress", "lasting
 PUSH_TITLE, POP_TITLE = "\x1b[22;0t", "\x1b[23;0t"
 """What makes a terminal put its title on a stack, and take it back from there (XTWINOPS)."""
 MARKS = {State.PASSED: "ok  ", State.FAILED: "FAIL", State.NOT_TRIED: "--  "}
-YES = "y at the question, or --yes where there is no terminal"
+HOW_TO_APPROVE = "y at the question, or --yes where there is no terminal"
 OWN_FACTS = frozenset(
     {
         *("text", "title", "steps", "state", "detail", "summary", "details", "check", "subject", "cause", "next_step"),
@@ -471,7 +471,7 @@ class LiveReporter(Reporter):
             self._steps = [step for step in self._steps if _is_open(step[1])]
 
 
-def require_yes(reporter: Reporter, question: str, *, refusal: str, again: str, expected: str = YES) -> None:
+def require_yes(reporter: Reporter, question: str, *, refusal: str, again: str, expected: str = HOW_TO_APPROVE) -> None:
     """Ask, and raise `NotApproved` with these words unless the user typed y or yes."""
     if not reporter.ask_yes(question):
         raise NotApproved(refusal, expected=expected, next_step=again)

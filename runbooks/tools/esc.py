@@ -132,7 +132,7 @@ class Esc:
 
 # Answers
 
-KINDS = {bool: "true or false", int: "number", float: "number", dict: "map", list: "list", type(None): "nothing"}
+KIND_NAMES = {bool: "true or false", int: "number", float: "number", dict: "map", list: "list", type(None): "nothing"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ class Value:
 
     @property
     def kind(self) -> str:
-        return KINDS.get(type(self.value), "text")
+        return KIND_NAMES.get(type(self.value), "text")
 
     @property
     def loses_secretness(self) -> bool:
