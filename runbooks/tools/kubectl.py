@@ -275,19 +275,6 @@ def ask_found(runner: Runs, command: Command) -> list[Found]:
     ]
 
 
-def read_json(outcome: Outcome) -> Json:
-    """Read the object or list that kubectl printed. Raises `KubectlFailed` for a failure or another answer."""
-    if not outcome.ok:
-        raise _failure(outcome)
-    try:
-        answer = json.loads(outcome.stdout)
-    except ValueError as error:
-        raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is not JSON") from error
-    if not isinstance(answer, dict):
-        raise KubectlFailed(Trouble.OTHER, f"{outcome.command.title}: the answer is not an object")
-    return answer
-
-
 def full_kind(obj: Json) -> str:
     """The kind with version and group, `Deployment.v1.apps`, which is unambiguous for kubectl."""
     group, _, version = text_at(obj, "apiVersion").rpartition("/")
@@ -302,11 +289,20 @@ def _failure(outcome: Outcome) -> KubectlFailed:
 
 
 def ask(runner: Runs, command: Command) -> Json:
-    """Run a read and parse it; a connection that broke is tried again, three times in all.
+    """Run a read and parse the object or list that it prints. Raises `KubectlFailed`.
 
-    Raises `KubectlFailed`.
+    A connection that broke is tried again, three times in all.
     """
-    return read_json(_answered(runner, command))
+    outcome = _answered(runner, command)
+    if not outcome.ok:
+        raise _failure(outcome)
+    try:
+        answer = json.loads(outcome.stdout)
+    except ValueError as error:
+        raise KubectlFailed(Trouble.OTHER, f"{command.title}: the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise KubectlFailed(Trouble.OTHER, f"{command.title}: the answer is not an object")
+    return answer
 
 
 def _answered(runner: Runs, command: Command) -> Outcome:

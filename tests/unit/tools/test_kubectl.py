@@ -17,7 +17,6 @@ from runbooks.tools.kubectl import (
     condition,
     find,
     items,
-    read_json,
     read_versions,
     trouble_of,
 )
@@ -75,11 +74,9 @@ def test_what_a_failure_means(text: str) -> None:
 
 
 def test_a_failure_tells_what_was_read_and_why() -> None:
-    failed = outcome(
-        KUBECTL.get("namespace", "kube-system"), (1, "", "E1124 noise\nUnable to connect to the server: EOF\n")
-    )
+    answer = (1, "", "E1124 noise\nUnable to connect to the server: EOF\n")
     with pytest.raises(KubectlFailed) as caught:
-        read_json(failed)
+        ask(ScriptedRunner((("get",), answer)), KUBECTL.get("namespace", "kube-system"))
     assert caught.value.trouble is Trouble.UNREACHABLE
     assert caught.value.summary == (
         "read namespace kube-system: the API server does not answer: Unable to connect to the server: EOF"
@@ -89,7 +86,7 @@ def test_a_failure_tells_what_was_read_and_why() -> None:
 @pytest.mark.parametrize("text", ["", "no json", "[]", "null"])
 def test_an_answer_that_is_no_object_fails(text: str) -> None:
     with pytest.raises(KubectlFailed):
-        read_json(outcome(KUBECTL.get("pods"), text))
+        ask(ScriptedRunner((("get",), text)), KUBECTL.get("pods"))
 
 
 def test_a_broken_connection_is_tried_three_times_a_refusal_once() -> None:
