@@ -59,7 +59,6 @@ def make_check(
         except KubectlFailed as error:
             cause = {
                 Trouble.UNKNOWN_KIND: CRD_MISSING,
-                Trouble.MISSING: NOT_THERE,
                 Trouble.FORBIDDEN: "the kubeconfig's user lacks the right to read this",
                 Trouble.UNREACHABLE: "the API server stopped answering",
             }.get(error.trouble, "")

@@ -23,7 +23,7 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.states import exports_of, in_its_namespace
 from runbooks.tools import network
-from runbooks.tools.kubectl import Json, KubectlFailed, Trouble, annotations_of, condition, dig, metadata, text_at
+from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
 
 OPERATOR_DEPLOYMENT = "operator"
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
@@ -348,8 +348,13 @@ def exposure_checks(
             found = judge(seen[-1])
             if found.state is not State.FAILED:
                 return found
-            seen.append(read_again(session, item))
-            return judge(seen[-1])
+            now = read_again(session, item)
+            if now is None:
+                return failed(
+                    check, f"{item.subject} is gone", cause=cluster.NOT_THERE, next_step=item.show, final=True
+                )
+            seen.append(now)
+            return judge(now)
 
         return cluster.make_check(session, check, look, wait=wait)
 
@@ -379,12 +384,12 @@ def exposure_checks(
     return checks + [on_network(check) for check in reach]
 
 
-def read_again(session: Session, item: Exposure) -> Exposure:
-    """The object and its device as the cluster has them now. Raises `KubectlFailed`, also when it is gone."""
+def read_again(session: Session, item: Exposure) -> Exposure | None:
+    """The object and its device as the cluster has them now; `None` when it is gone. Raises `KubectlFailed`."""
     namespace, name = metadata(item.obj)
     obj = cluster.find_object(session, item.kind.resource, name, namespace)
     if obj is None:
-        raise KubectlFailed(Trouble.MISSING, f"{item.kind.resource} {item.subject} not found", next_step=item.show)
+        return None
     now = Exposure(obj=obj)
     secrets = cluster.list_objects(session, "secrets", operator_of(session).namespace, now.selector)
     return replace(now, device=device_of(now, secrets))
