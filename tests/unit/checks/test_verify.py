@@ -476,12 +476,19 @@ def rename(platform: Platform) -> None:
     platform.kubectl(DEVICES, listing(device_of(other, "other")))
 
 
+def expose_and_remove(platform: Platform) -> None:
+    """A Service was listed before its proxy was ready, and deleted since."""
+    platform.kubectl("services --all-namespaces", listing(exposed_service() | {"status": {}}))
+    platform.kubectl("services ==postgresql-cluster-rw-ext", MISSING)
+
+
 BROKEN: dict[str, tuple[str, Callable[[Platform], Any], str, str]] = {
     # the Tailscale operator
     "no oauth client": ("tailscale", gives("secrets operator-oauth", MISSING), tailscale.OAUTH_IS_THERE,
         "tailscale/operator-oauth not found"),
     "no class": ("tailscale", gives("ingressclasses", MISSING), tailscale.CLASS_IS_SERVED, "tailscale not found"),
     "name changed by hand": ("tailscale", rename, tailscale.NAME_AS_EXPORTED, "other"),
+    "exposed, then gone": ("tailscale", expose_and_remove, tailscale.PROXY_IS_READY, "rw-ext is gone"),
     "services cannot be listed": ("tailscale", gives("services --all-namespaces", FORBIDDEN),
         tailscale.EXPOSURES_KNOWN, "may not read"),
     # CloudNativePG
