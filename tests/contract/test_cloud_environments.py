@@ -170,6 +170,24 @@ def test_a_secret_is_ciphertext_until_decrypted(caller: Caller, environment: str
     assert shown["value"] == "from-a-prompt"
 
 
+def test_tags_and_revisions_move_go_with_a_clone_and_are_removed(caller: Caller, environment: str) -> None:
+    put(caller, environment, "values: {a: {b: [1, 2]}}")
+    session = caller.post(f"{environment}/open")["id"]
+    assert caller.get(f"{environment}/open/{session}?property=a.b[1]")["value"] == 2
+    caller.post(f"{environment}/tags", {"name": "owner", "value": "me"})
+    caller.post(f"{environment}/versions/tags", {"name": "stable", "revision": 1})
+    assert caller.send("PATCH", f"{environment}/versions/tags/stable", {"revision": 2}).status == 204
+    whole = dict.fromkeys(("preserveHistory", "preserveRevisionTags", "preserveEnvironmentTags"), True)
+    caller.post(f"{environment}/clone", {"project": "copy", "name": "whole", **whole})
+    for path, value in (("versions/tags/stable", 2), ("tags/owner", "me")):
+        found = caller.get(f"{E}/copy/whole/{path}")
+        assert (found.get("revision") or found["value"]) == value
+        assert [caller.send("DELETE", f"{E}/copy/whole/{path}").status for _ in range(2)] == [204, 404]
+        assert caller.send("GET", f"{E}/copy/whole/{path}").status == 404
+    assert caller.send("GET", f"{E}/copy/whole/versions/99").status == 404
+    assert caller.send("DELETE", f"{E}/copy/whole").status == 204
+
+
 def test_an_empty_environment_opens_to_nothing(caller: Caller, environment: str) -> None:
     session = caller.post(f"{environment}/open")["id"]
     assert caller.get(f"{environment}/open/{session}") == {}

@@ -59,6 +59,15 @@ def test_what_is_refused(caller: Caller, existing: str, call: str, body: Any, st
         assert caller.send("GET", STACK).status == 404
 
 
+def test_a_stack_is_made_once(caller: Caller) -> None:
+    project = "/api/stacks/organization/postgresql"
+    assert caller.send("HEAD", project).status == 404
+    create_stack(caller)
+    assert caller.send("HEAD", project).status == 200
+    again = caller.send("POST", project, {"stackName": "lab"})
+    assert (again.status, "already exists" in again.content["message"]) == (409, True)
+
+
 def test_secrets_of_an_older_lab_open_after_a_rename(caller: Caller, cloud: Cloud) -> None:
     """They were sealed for the full name of the stack."""
     create_stack(caller)
