@@ -99,7 +99,8 @@ def outputs_are_there(session: Session, check: str, exported: list[Outputs]) -> 
     outputs = states.clear_state(session, stack).outputs if is_there else {}
     missing = [name for name in REQUIRED_OUTPUTS if outputs.get(name) in (None, "")]
     if missing:
-        evidence = f"stack {stack.reference} has no output {', '.join(missing)}"
+        evidence = "" if is_there else "there is no such stack yet: "
+        evidence += f"{stack.reference} has no output {', '.join(missing)}"
         cause = "the stack's deployment did not finish" if is_there else "it is not deployed here"
         return failed(check, evidence, cause=cause, next_step="./inv deploy.postgres")
     found = Outputs(
