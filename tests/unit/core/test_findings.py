@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -50,20 +51,18 @@ def test_all_checks_in_order_with_their_subject() -> None:
     ]
 
 
-def test_after_the_first_failure_nothing_is_tried_and_each_check_says_so() -> None:
-    found = run_checks([check("a", failed("a", "broken")), Check(name="b", look=never), Check(name="c", look=never)])
-    assert [finding.state for finding in found] == [State.FAILED, State.NOT_TRIED, State.NOT_TRIED]
-    assert {finding.evidence for finding in found[1:]} == {"needs: a"}
-
-
-def test_an_untried_check_does_not_stop_the_run() -> None:
-    found = run_checks([check("a", not_tried("a", "no tool")), check("b", passed("b", ""))])
-    assert [finding.state for finding in found] == [State.NOT_TRIED, State.PASSED]
-
-
-def test_a_side_check_fails_without_stopping_the_run() -> None:
-    found = run_checks([check("a", failed("a", ""), continue_on_failure=True), check("b", passed("b", ""))])
-    assert [finding.state for finding in found] == [State.FAILED, State.PASSED]
+@pytest.mark.parametrize(
+    ("first", "options", "goes_on"),
+    [
+        (failed("a", "broken"), {}, False),
+        (failed("a", "broken"), {"continue_on_failure": True}, True),
+        (not_tried("a", "no tool"), {}, True),
+    ],
+)
+def test_only_a_failure_stops_the_checks_behind_it(first: Finding, options: dict[str, Any], goes_on: bool) -> None:
+    behind = check("b", passed("b", "")) if goes_on else Check(name="b", look=never)
+    _, found = run_checks([check("a", first, **options), behind])
+    assert (found.state, found.evidence) == ((State.PASSED, "") if goes_on else (State.NOT_TRIED, "needs: a"))
 
 
 def test_a_late_answer_passes_within_its_patience(slept: list[float]) -> None:
