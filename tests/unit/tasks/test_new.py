@@ -15,7 +15,6 @@ from tests.fixtures import Repo
 
 FOLDER = "pulumi/apps/web/tryout"
 FILES = {"Pulumi.yaml", "Pulumi.mx.yaml", "Pulumi.lab.yaml", "__main__.py", "app.py", "settings.py", "README.md"}
-LONG = "a" * 64
 
 
 def tree(repo: Repo) -> set[Path]:
@@ -52,59 +51,49 @@ def test_others_can_read_what_was_written(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("said", "names"),
     [
-        ("", "is empty"),
-        ("-tryout", "starts with a dash"),
-        ("Podinfo", "not a valid name"),
-        ("pod_info", "not a valid name"),
-        ("pod.info", "not a valid name"),
-        ("tryout-", "not a valid name"),
-        ("9lives", "not a valid name"),
-        ("pod info", "white space"),
-        ("pödinfo", "not a valid name"),
-        ("../tryout", "not a valid name"),
-        (LONG, "not a valid name"),
-        ("all", "is taken"),
-        ("default", "is taken"),
-        ("kube-system", "is taken"),
-        ("glance", "of the service glance"),
-        ("postgresql", "of the service postgres"),
-        ("cnpg-system", "of the service cnpg"),
+        ("is empty", [""]),
+        ("starts with a dash", ["-tryout"]),
+        ("white space", ["pod info"]),
+        (
+            "not a valid name",
+            ["Podinfo", "pod_info", "pod.info", "tryout-", "9lives", "pödinfo", "../tryout", "a" * 64],
+        ),
+        ("is taken", ["all", "default", "kube-system"]),
+        ("of the service", ["glance", "postgresql", "cnpg-system"]),
     ],
 )
-def test_a_name_that_will_not_do(repo: Repo, name: str, said: str) -> None:
+def test_a_name_that_will_not_do(repo: Repo, said: str, names: list[str]) -> None:
     before = tree(repo)
-    with pytest.raises(Usage, match=said) as refused:
-        new.service.body(repo.c, name, folder=f"pulumi/apps/web/{name}")
-    assert refused.value.expected and tree(repo) == before
+    for name in names:
+        with pytest.raises(Usage, match=said) as refused:
+            new.service.body(repo.c, name, folder=f"pulumi/apps/web/{name}")
+        assert refused.value.expected and tree(repo) == before
+
+
+INVALID = [
+    "apps/web/tryout", "/etc/tryout", "../pulumi/apps/tryout", "pulumi", "pulumi/tryout", "pulumi/app/tryout",
+    "pulumi/lib/tryout", "pulumi/apps/../../tryout", "pulumi/apps/.hidden/tryout", "pulumi/apps/My Web/tryout",
+    "pulumi/apps/web/other", "pulumi/apps/" + "deep/" * 20 + "tryout",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("folder", "error", "said"),
+    ("error", "said", "folders"),
     [
-        ("", Usage, "no folder was named"),
-        ("apps/web/tryout", Usage, "not a valid folder"),
-        ("/etc/tryout", Usage, "not a valid folder"),
-        ("../pulumi/apps/tryout", Usage, "not a valid folder"),
-        ("pulumi", Usage, "not a valid folder"),
-        ("pulumi/tryout", Usage, "not a valid folder"),
-        ("pulumi/app/tryout", Usage, "not a valid folder"),
-        ("pulumi/lib/tryout", Usage, "not a valid folder"),
-        ("pulumi/apps/../../tryout", Usage, "not a valid folder"),
-        ("pulumi/apps/.hidden/tryout", Usage, "not a valid folder"),
-        ("pulumi/apps/My Web/tryout", Usage, "not a valid folder"),
-        ("pulumi/apps/web/other", Usage, "not a valid folder"),
-        ("pulumi/apps/" + "deep/" * 20 + "tryout", Usage, "not a valid folder"),
-        ("pulumi/apps/web/glance/tryout", Refused, "inside the project glance"),
+        (Usage, "no folder was named", [""]),
+        (Usage, "not a valid folder", INVALID),
+        (Refused, "inside the project glance", ["pulumi/apps/web/glance/tryout"]),
     ],
 )
-def test_a_place_that_will_not_do(repo: Repo, folder: str, error: type[OpsError], said: str) -> None:
+def test_a_place_that_will_not_do(repo: Repo, error: type[OpsError], said: str, folders: list[str]) -> None:
     (repo.root / "pulumi/lib").mkdir()
     before = tree(repo)
-    with pytest.raises(error, match=said):
-        new.service.body(repo.c, "tryout", folder=folder)
-    assert tree(repo) == before
+    for folder in folders:
+        with pytest.raises(error, match=said):
+            new.service.body(repo.c, "tryout", folder=folder)
+        assert tree(repo) == before
 
 
 @pytest.mark.parametrize("kind", ["file in it", "a file", "a link", "a link above", "a file above"])
