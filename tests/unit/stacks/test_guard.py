@@ -102,40 +102,33 @@ def test_an_empty_or_missing_context_is_refused_before_anything_starts(
 
 # Config that leads elsewhere
 
-KEY = "kubernetes:"
+AGREES: list[dict[str, Any]] = [
+    {}, {"namespace": "x", "upsertExistingObjects": "true"}, {"context": "home"}, {"cluster": "homelab"},
+    {"clusterIdentifier": UID}, {"context": "home", "kubeconfig": "{config}"}, {"deleteUnreachable": "false"},
+]  # fmt: skip
+LEADS_ELSEWHERE: list[dict[str, Any]] = [
+    {"context": "other"}, {"context": ""}, {"cluster": "office"}, {"clusterIdentifier": "somebody"},
+    {"kubeconfig": "{config}"}, {"kubeconfig": "/etc/other", "context": "home"},
+    {"kubeconfig": "apiVersion: v1\nclusters: []\n", "context": "home"}, {"kubeconfig": None},
+    # It would forget every object that is out of reach.
+    {"deleteUnreachable": "true"}, {"deleteUnreachable": "True"}, {"deleteUnreachable": None},
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("config", "agrees"),
-    [
-        ({}, True),
-        ({"namespace": "x", "upsertExistingObjects": "true"}, True),
-        ({"context": "home"}, True),
-        ({"cluster": "homelab"}, True),
-        ({"clusterIdentifier": UID}, True),
-        ({"context": "home", "kubeconfig": "{config}"}, True),
-        ({"context": "other"}, False),
-        ({"context": ""}, False),
-        ({"cluster": "office"}, False),
-        ({"clusterIdentifier": "somebody"}, False),
-        ({"kubeconfig": "{config}"}, False),
-        ({"kubeconfig": "/etc/other", "context": "home"}, False),
-        ({"kubeconfig": "apiVersion: v1\nclusters: []\n", "context": "home"}, False),
-        ({"kubeconfig": None}, False),
-        # It would forget every object that is out of reach.
-        ({"deleteUnreachable": "false"}, True),
-        ({"deleteUnreachable": "true"}, False),
-        ({"deleteUnreachable": "True"}, False),
-        ({"deleteUnreachable": None}, False),
-    ],
-)
-def test_config_that_leads_elsewhere_is_refused(target: Target, config: dict[str, str | None], agrees: bool) -> None:
-    filled = {KEY + key: value and value.format(config=target.kubeconfig) for key, value in config.items()}
-    if agrees:
-        check_stack_settings(filled, target, source="Pulumi.mx.yaml")
-        return
+def check_config(target: Target, config: dict[str, Any]) -> None:
+    filled = {f"kubernetes:{key}": value and value.format(config=target.kubeconfig) for key, value in config.items()}
+    check_stack_settings(filled, target, source="Pulumi.mx.yaml")
+
+
+@pytest.mark.parametrize("config", AGREES)
+def test_config_that_agrees_passes(target: Target, config: dict[str, Any]) -> None:
+    check_config(target, config)
+
+
+@pytest.mark.parametrize("config", LEADS_ELSEWHERE)
+def test_config_that_leads_elsewhere_is_refused(target: Target, config: dict[str, Any]) -> None:
     with pytest.raises(Refused) as caught:
-        check_stack_settings(filled, target, source="Pulumi.mx.yaml")
+        check_config(target, config)
     assert "Pulumi.mx.yaml" in caught.value.summary
     assert caught.value.next_step.startswith("remove kubernetes:")
 

@@ -62,6 +62,9 @@ CRD = "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"
 UNKNOWN_KIND = 'error: unable to recognize "STDIN": no matches for kind "Thing" in version "x.io/v1"\n'
 
 
+SECRET = "kubernetes:core/v1:Secret"
+
+
 def creates(kind: str, name: str, *, op: str = "create", namespace: Any = None, version: str = "v1") -> Step:
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     inputs = {"apiVersion": version, "kind": kind.rpartition(":")[2], "metadata": metadata, "data": {"a": "b"}}
@@ -72,37 +75,31 @@ def row(*facts: str) -> str:
     return "\t".join(facts) + "\n"
 
 
+@pytest.mark.parametrize("namespace", [{}, {"namespace": "ns"}])
+def test_an_object_that_is_created_can_be_asked_for(namespace: dict[str, str]) -> None:
+    manifest = manifest_of(creates(SECRET, "s", **namespace))
+    assert manifest is not None and manifest["metadata"] == {"name": "s", **namespace}
+    assert manifest.keys() == {"apiVersion", "kind", "metadata"}, "no content leaves this process"
+
+
 @pytest.mark.parametrize(
-    ("step", "wanted"),
+    "step",
     [
-        (creates("kubernetes:core/v1:Namespace", "ns"), {"name": "ns"}),
-        (creates("kubernetes:core/v1:Secret", "s", namespace="ns"), {"name": "s", "namespace": "ns"}),
-        (creates("kubernetes:core/v1:Secret", "s", op="update"), None),
-        (creates("kubernetes:core/v1:Secret", "s", op="replace"), None),
-        (creates("kubernetes:core/v1:Secret", "s", op="import"), None),
-        (creates("kubernetes:core/v1:Secret", UNKNOWN), None),
-        (creates("kubernetes:core/v1:Secret", "s", namespace=UNKNOWN), None),
-        (creates("kubernetes:core/v1:Secret", "s", namespace={"4dabf": "secret"}), None),
-        (creates("kubernetes:core/v1:ConfigMapPatch", "c", namespace="ns"), None),
-        (creates("kubernetes:core/v1:Secret", ""), None),
-        (Step(op="create", urn=urn("app", "kubernetes:helm.sh/v4:Chart", "c"), new=State(inputs={"chart": "x"})), None),
-        (
-            Step(
-                op="create", urn=urn("app", "postgresql:index/database:Database", "d"), new=State(inputs={"name": "x"})
-            ),
-            None,
-        ),
-        (Step(op="create", urn=urn("app", "kubernetes:core/v1:Secret", "s")), None),
+        *(creates(SECRET, "s", op=op) for op in ("update", "replace", "import")),
+        *(creates(SECRET, name) for name in ("", UNKNOWN)),
+        *(creates(SECRET, "s", namespace=where) for where in (UNKNOWN, {"4dabf": "secret"})),
+        creates("kubernetes:core/v1:ConfigMapPatch", "c", namespace="ns"),
+        Step(op="create", urn=urn("app", "kubernetes:helm.sh/v4:Chart", "c"), new=State(inputs={"chart": "x"})),
+        creates("postgresql:index/database:Database", "d"),
+        Step(op="create", urn=urn("app", SECRET, "s")),
     ],
 )
-def test_which_steps_create_an_object_that_can_be_asked_for(step: Step, wanted: dict[str, str] | None) -> None:
-    manifest = manifest_of(step)
-    assert (manifest and manifest["metadata"]) == wanted
-    assert manifest is None or manifest.keys() == {"apiVersion", "kind", "metadata"}, "no content leaves this process"
+def test_other_steps_create_nothing_that_can_be_asked_for(step: Step) -> None:
+    assert manifest_of(step) is None
 
 
 def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
-    namespace, secret = creates("kubernetes:core/v1:Namespace", "ns"), creates("kubernetes:core/v1:Secret", "s")
+    namespace, secret = creates("kubernetes:core/v1:Namespace", "ns"), creates(SECRET, "s")
     answers = ScriptedRunner((("--filename=-",), row("v1", "Namespace", "", "ns", "", "")))
     found = find_existing(preview_of(namespace, secret), KUBECTL, answers)
     assert found == {namespace.urn: ""}
@@ -112,7 +109,7 @@ def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
     )  # fmt: skip
     asked = [(each["kind"], each["metadata"]["name"]) for each in json.loads(command.stdin or b"")["items"]]
     assert asked == [("Namespace", "ns"), ("Secret", "s")]
-    unchanged = creates("kubernetes:core/v1:Secret", "s", op="same")
+    unchanged = creates(SECRET, "s", op="same")
     assert find_existing(preview_of(unchanged), KUBECTL, answers) == {} and len(answers.commands) == 1
 
 
@@ -122,7 +119,7 @@ def test_one_question_for_all_and_none_where_nothing_is_created() -> None:
 )
 def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, found_in: str, same: bool) -> None:
     """A kind without namespaces is found without one, and one left out is that of the kubeconfig's context."""
-    step = creates("kubernetes:core/v1:Secret", "s", namespace=namespace)
+    step = creates(SECRET, "s", namespace=namespace)
     answers = ScriptedRunner((("get",), row("v1", "Secret", found_in, "s", "", "")))
     assert bool(find_existing(preview_of(step), KUBECTL, answers)) is same
 
