@@ -18,8 +18,8 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from runbooks.core.errors import NotFound, Refused, Usage
-from runbooks.core.names import nearest
+from runbooks.core.errors import Refused, Usage
+from runbooks.core.names import check_name
 from runbooks.core.yaml_file import YamlFile, expand_aliases, parse
 from runbooks.tools.esc import EnvironmentName, property_path, read_path
 from runbooks.tools.secret_values import generate_secret
@@ -45,14 +45,9 @@ def defined_names(root: Path) -> list[str]:
 
 def read_definition(root: Path, name: EnvironmentName) -> CommentedMap:
     """The environment's file. Raises `NotFound` with the nearest names, `Usage` for a file that is not a definition."""
+    write_it = f"write environments/{name.short}.yaml, then ./inv esc.apply {name.short}"
+    check_name("definition in environments/", name.short, defined_names(root), list_with=write_it)
     path = definition_path(root, name)
-    if not path.exists():
-        known = defined_names(root)
-        raise NotFound(
-            f"there is no definition of {name.short} in environments/",
-            expected=f"one of {', '.join(nearest(name.short, known)) or 'none exist yet'}",
-            next_step=f"write environments/{name.short}.yaml, then ./inv esc.apply {name.short}",
-        )
     source = YamlFile.read(path)
     document = source.mapping()
     source.refuse_unknown_keys(document, ("imports", "values"), "the definition")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
-from runbooks.core.names import nearest
+from runbooks.core.names import check_name, unknown
 from runbooks.core.search_path import find_program
 from runbooks.core.yaml_file import dump
 from runbooks.stacks import definitions, states
@@ -126,14 +126,9 @@ def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
         live = [each.short for each in live_names(session)]
     except OpsError:  # the list would only help to find the name
         live = []
-    near = nearest(name.short, {*files, *live} - {name.short})
-    return NotFound(
-        f"there is no environment {name.short} on this backend",
-        expected=f"one of the nearest names: {', '.join(near) or 'none exist yet'}",
-        next_step=f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
-        if name.short in files
-        else "./inv esc.list",
-    )
+    create_it = f"./inv esc.apply {name.short} creates it from environments/{name.short}.yaml"
+    list_with = create_it if name.short in files else "./inv esc.list"
+    return unknown("environment on this backend", name.short, {*files, *live} - {name.short}, list_with=list_with)
 
 
 def open_checked(session: Session, name: EnvironmentName) -> Opened:
@@ -186,14 +181,8 @@ def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, t
     if service:
         return session.service(service)
     owners = {entry.environment: entry for entry in session.services if entry.environment}
-    if name.short in owners:
-        return owners[name.short]
-    near = ", ".join(nearest(name.short, owners))
-    raise NotFound(
-        f"no service in runbooks/services.py has the environment {name.short}",
-        expected=f"one of the nearest names: {near}; or a named service",
-        next_step=f"./inv {task} {name.short} --service NAME",
-    )
+    list_with = f"./inv {task} {name.short} --service NAME"
+    return owners[check_name("environment of a service", name.short, owners, list_with=list_with)]
 
 
 def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:

@@ -483,7 +483,7 @@ def test_bind_refuses_what_leads_to_another_cluster(repo: Repo, elsewhere: dict[
 
 def test_binding_to_a_service_of_another_environment_is_asked_for_by_name(repo: Repo) -> None:
     repo.answer("esc", ["--format"], {"value": {}})
-    with pytest.raises(NotFound, match="no service"):
+    with pytest.raises(NotFound, match="shared/base"):
         esc.bind.body(repo.c, "shared/base")
     esc.bind.body(repo.c, "shared/base", service="glance")
     assert "shared/base" in repo.config_file("glance").read_text()
