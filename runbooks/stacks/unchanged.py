@@ -266,6 +266,8 @@ def reasons_to_ask(
         return [NO_RECORD]
     if not record.reads.complete:
         return ["what its program reads is not known"]
+    if any(path.startswith(f"{session.state_dir / 'worktrees'}{os.sep}") for path in record.reads.files):
+        return ["it was rolled back to another commit"]
     reasons = [f"its program asks {what}" for what in record.reads.outside]
     charts = charts_folder(session, stack)
     listed = [session.root / "pulumi", session.root / "charts.yaml", *([charts] if charts else [])]

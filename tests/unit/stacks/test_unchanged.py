@@ -84,6 +84,11 @@ def test_a_stack_is_asked_again_only_without_a_record(session: ScriptedSession) 
     assert previews(session) == ["app"]
 
 
+def test_a_stack_is_asked_again_after_a_rollback(session: ScriptedSession) -> None:
+    record(session, replace(COMPLETE, files=(str(session.state_dir / "worktrees/4f0c-1-a/pulumi/app/__main__.py"),)))
+    assert ["rolled back" in reason for reason in reasons(session)] == [True]
+
+
 def test_a_producer_that_changes_makes_its_readers_be_asked(session: ScriptedSession) -> None:
     record(session, name="db")
     record(session)
