@@ -122,14 +122,6 @@ def test_events_are_one_json_object_a_line_on_standard_output_alone(masker: Mask
     assert err.getvalue() == ""
 
 
-def test_exactly_one_step_is_in_progress_also_inside_another(masker: Masker, out: io.StringIO) -> None:
-    reporter = JsonReporter(masker, out, io.StringIO())
-    with reporter.step("outer"), reporter.step("inner"):
-        pass
-    states = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [(event["title"], event["state"]) for event in states] == [("outer", "in progress"), ("outer", "done")]
-
-
 def test_failed_step_says_so(masker: Masker, out: io.StringIO) -> None:
     reporter = Reporter(masker, out, io.StringIO())
     with pytest.raises(ValueError, match="no"), reporter.step("work"):
