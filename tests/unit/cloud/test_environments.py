@@ -66,6 +66,8 @@ def test_a_tag_is_not_renamed_over_another(caller: Caller) -> None:
     renamed = {"currentTag": {"value": "team"}, "newTag": {"name": "owner", "value": "team"}}
     assert caller.send("PATCH", f"{ENVIRONMENT}/tags/team", renamed).status == 409
     assert sorted(caller.get(f"{ENVIRONMENT}/tags")["tags"]) == ["owner", "team"]
+    outdated = renamed | {"currentTag": {"value": "another"}}
+    assert caller.send("PATCH", f"{ENVIRONMENT}/tags/team", outdated).status == 409
     renamed["newTag"]["name"] = "region"
     assert caller.send("PATCH", f"{ENVIRONMENT}/tags/team", renamed).status == 200
     tags = caller.get(f"{ENVIRONMENT}/tags")["tags"]
