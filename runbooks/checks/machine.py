@@ -32,8 +32,6 @@ from runbooks.tools.kubectl import Kubectl, ask, items, metadata, read_versions
 from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
 from runbooks.tools.stack_config import missing_keys, secrets_provider_of
 
-ANSWER_TIMEOUT = 30.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:

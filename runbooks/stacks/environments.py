@@ -246,9 +246,9 @@ def check_values(session: Session, service: Service, file: StackFile, opened: Se
     config = {full_key(stack.project, key): as_text(value.value) for key, value in provided}
     secret = {full_key(stack.project, key) for key, value in provided if value.secret}
     if file.has_encrypted_values:
-        listed = pulumi.read_settings(states.run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack))
-        config |= {each.key: each.value for each in listed}
-        secret |= {each.key for each in listed if each.secret}
+        values, secrets = pulumi.read_config(states.run_pulumi(session, pulumi.config_list(stack), stack))
+        config |= values
+        secret |= secrets
     else:
         config |= {key: as_text(value) for key, value in file.config.items()}
     checker = session.root / "pulumi" / "lib" / "check_settings.py"

@@ -126,7 +126,7 @@ def register_secrets(session: Session, stack: Stack, file: StackFile) -> None:
             None if file.has_own_key else _from_cloud(session, lambda it: it.decrypt(stack.reference, file.ciphertexts))
         )
         if found is None:
-            listed = run_pulumi(session, pulumi.config_list(stack, show_secrets=True), stack)
+            listed = run_pulumi(session, pulumi.config_list(stack), stack)
             session.masker.register_all(secrets_in_config(listed))
         else:
             session.masker.register_all(found.values())

@@ -80,10 +80,10 @@ def stack_import(stack: Stack, document: str) -> Command:
     return _command(stack, "stack", "import", title=title, stdin=document.encode(), mutates=True)
 
 
-def config_list(stack: Stack, *, show_secrets: bool = False) -> Command:
-    words = ("config", "--json", *(("--show-secrets",) if show_secrets else ()))
+def config_list(stack: Stack) -> Command:
+    """Prints the config with its secrets in plaintext."""
     title = f"read the config of {stack.service}"
-    return _command(stack, *words, title=title, confidential=show_secrets, timeout=READ_TIMEOUT)
+    return _command(stack, "config", "--json", "--show-secrets", title=title, confidential=True, timeout=READ_TIMEOUT)
 
 
 def config_set(stack: Stack, key: str, value: str) -> Command:
@@ -166,15 +166,6 @@ class StackRow:
         parts = self.name.split("/")
         before = {1: (listed_from.organization, listed_from.project), 2: (parts[0], listed_from.project)}
         return "/".join((*before.get(len(parts), parts[:2]), parts[-1]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A config value of a stack; empty for a secret that was not read in plaintext."""
-
-    key: str
-    value: str = field(repr=False)
-    secret: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,12 +376,11 @@ def read_stacks(text: str) -> tuple[StackRow, ...]:
     return tuple(StackRow(name=str(row["name"]), updating=bool(row.get("updateInProgress", False))) for row in rows)
 
 
-def read_settings(text: str) -> tuple[Setting, ...]:
+def read_config(text: str) -> tuple[dict[str, str], set[str]]:
+    """The values of a config by their full keys, and the keys of its secrets."""
     answer = read_json(text, "pulumi config")
-    return tuple(
-        Setting(key=key, value=as_text(item.get("value", "")), secret=bool(item.get("secret")))
-        for key, item in answer.items()
-    )
+    values = {key: as_text(item.get("value", "")) for key, item in answer.items()}
+    return values, {key for key, item in answer.items() if item.get("secret")}
 
 
 def as_text(value: Any) -> str:
