@@ -14,7 +14,6 @@ from runbooks.checks.cluster import (
     endpoint_check,
     kinds_check,
     make_check,
-    rollout_problem,
     secret_check,
     secret_value,
     workloads_check,
@@ -45,7 +44,9 @@ def stateful(strategy: Any = None, *, replicas: int = 2, newest: str = "db-1", *
     return workload("StatefulSet", "db", spec=spec, currentRevision="db-1", updateRevision=newest, **status)
 
 
-ON_DELETE = {"type": "OnDelete"}
+ON_DELETE, PARTITION = {"type": "OnDelete"}, {"rollingUpdate": {"partition": 1}}
+LEFT_ALONE = {"spec": {"updateStrategy": ON_DELETE}}
+TWO_READY = {"readyReplicas": 2, "updatedReplicas": 1}
 
 
 def rolling() -> dict[str, Any]:
@@ -110,6 +111,12 @@ VERDICTS: dict[str, tuple[tuple[Any, Check], State, str]] = {
     "stateful, rolling": (workloads(stateful(newest="db-2", readyReplicas=2, updatedReplicas=1)), State.FAILED, "1 of"),
     "OnDelete, older Pods": (workloads(stateful(ON_DELETE, newest="db-2", readyReplicas=2)), State.PASSED, "OnDelete"),
     "OnDelete, one Pod away": (workloads(stateful(ON_DELETE, newest="db-2", readyReplicas=1)), State.FAILED, "1 of 2"),
+    "paused": (workloads(PAUSED), State.FAILED, "paused"),
+    "daemons, rolling": (workloads(daemons(2, 2, updatedNumberScheduled=1)), State.FAILED, "1 of them"),
+    "daemons, OnDelete": (workloads(daemons(2, 2, updatedNumberScheduled=1) | LEFT_ALONE), State.PASSED, "d"),
+    "stateful, a partition": (workloads(stateful(PARTITION, newest="db-2", **TWO_READY)), State.PASSED, "db"),
+    "stateful, behind a partition": (workloads(stateful(PARTITION, newest="db-2", readyReplicas=2)), State.FAILED, "0"),
+    "stateful, scaled to zero": (workloads(stateful(replicas=0)), State.PASSED, "db (scaled"),
     "endpoint": (endpoints(slices("10.0.0.5")), State.PASSED, "10.0.0.5:5432"),
     "endpoint, ready unset": (endpoints(slices("10.0.0.5", ready=None)), State.PASSED, "10.0.0.5"),
     "endpoint not ready": (endpoints(slices("10.0.0.5", ready=False)), State.FAILED, "1 not ready"),
@@ -147,23 +154,6 @@ def test_each_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if state is State.FAILED:
         assert found.cause
         assert found.next_step
-
-
-@pytest.mark.parametrize(
-    ("obj", "problem"),
-    [
-        (BAD_IMAGE, True),
-        (PAUSED, True),
-        (IDLE, False),
-        (daemons(2, 2, updatedNumberScheduled=1), True),
-        (daemons(2, 2, updatedNumberScheduled=1) | {"spec": {"updateStrategy": ON_DELETE}}, False),
-        (stateful({"rollingUpdate": {"partition": 1}}, newest="db-2", readyReplicas=2, updatedReplicas=1), False),
-        (stateful({"rollingUpdate": {"partition": 1}}, newest="db-2", readyReplicas=2), True),
-        (stateful(replicas=0), False),
-    ],
-)
-def test_a_workload_is_rolled_out_when_kubectl_says_so(obj: Any, problem: bool) -> None:
-    assert bool(rollout_problem(obj)) is problem
 
 
 def test_evidence_never_holds_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
