@@ -167,8 +167,9 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Show the text beside the step in progress, if there is one."""
-        if self._current is not None:
-            self._current.note(text)
+        step = self._current  # another thread may end it meanwhile
+        if step is not None:
+            step.note(text)
 
     def _report_progress(self, step: Step, over: threading.Event) -> None:
         wait = FIRST_PROGRESS
@@ -363,7 +364,9 @@ class LiveReporter(Reporter):
 
     def _set_title(self, text: str) -> None:
         if self._task:
-            self._console.set_window_title(self._masker.mask_own(f"{self._task}: {text}"))
+            shown = self._masker.mask_own(f"{self._task}: {text}")
+            # rich removes control characters from what it prints, but not from a title.
+            self._console.set_window_title("".join(filter(str.isprintable, shown)))
 
     def plan(self, titles: Sequence[str]) -> None:
         with self._lock:

@@ -283,7 +283,7 @@ def test_the_title_of_the_terminal(
     out = Typed()
     live = make_reporter(as_json=False, masker=masker, out=out)
     with contextlib.suppress(ValueError), live.titled("deploy.net"):
-        with live.step(f"apply {CANARY}"):
+        with live.step(f"apply {CANARY}\a\x1b"):
             pass
         if error:
             raise error
