@@ -492,7 +492,8 @@ def _texts(node: Any) -> Iterator[str]:
 def differences(old: Any, new: Any) -> list[str]:
     """One line for each value that differs: `- path: value` is in the old definition, `+ path: value` in the new one.
 
-    Comments, the order of keys, layout and the indexes of list entries do not count. A secret reads `a secret`.
+    Comments, the order of keys, layout and the indexes of list entries do not count. Without a line both mean the same.
+    A secret reads `a secret`.
     """
     before, after = list(_values(old)), list(_values(new))
     old_values, new_values = [compared for compared, _ in before], [compared for compared, _ in after]
@@ -504,13 +505,15 @@ def differences(old: Any, new: Any) -> list[str]:
     return lines
 
 
-def _values(node: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+def _values(node: Any, path: KeyPath = ()) -> Iterator[tuple[tuple[str | bool, ...], str]]:
     """Every value in the order of its keys: as it is compared, without indexes; and as it is shown, without secrets."""
     inside = [] if _is_secret(node) else list(_children(node))
     for part, inner in sorted(inside, key=lambda child: str(child[0])) if isinstance(node, Mapping) else inside:
-        yield from _values(inner, (*path, part))
+        for number, (compared, line) in enumerate(_values(inner, (*path, part))):
+            # Where a list entry begins does count: `[{a: 1}, {b: 2}]` is not `[{a: 1, b: 2}]`.
+            yield (part if isinstance(part, str) else number == 0, *compared), line
     if path and not inside:
-        yield _canonical([[part for part in path if isinstance(part, str)], node]), f"{shown_path(path)}: {shown(node)}"
+        yield (_canonical(node),), f"{shown_path(path)}: {shown(node)}"
 
 
 def has_place(root: Path, name: EnvironmentName, path: str) -> bool:

@@ -417,6 +417,29 @@ def test_comments_and_layout_are_no_difference() -> None:
     assert definitions.differences(read("{}"), read("imports: [a/b]")) == ["+ imports[0]: 'a/b'"]
 
 
+PLAIN = st.recursive(
+    st.sampled_from(["x", "y", 1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner),
+)
+
+
+@given(*[st.fixed_dictionaries({"values": PLAIN})] * 2)
+def test_only_definitions_that_mean_the_same_have_no_difference(old: Any, new: Any) -> None:
+    assert (definitions.differences(old, new) == []) == (old == new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{a: x}", "{a: [x]}"),
+        ("{l: [{a: 1}, {b: 2}]}", "{l: [{a: 1, b: 2}]}"),
+        ("{l: [[1, 2], [3]]}", "{l: [[1], [2, 3]]}"),
+    ],
+)
+def test_the_same_values_in_other_entries_differ(old: str, new: str) -> None:
+    assert definitions.differences(short(old), short(new))
+
+
 # What is set by an index
 
 
