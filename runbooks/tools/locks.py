@@ -125,7 +125,7 @@ def find_holder(lock: Lock) -> Held:
         return Held(lock=lock, holder=Holder.GONE)
     taken = seconds_of(lock.since)
     is_another = taken is not None and any(
-        process["create_time"] > taken + SLACK and OPERATIONS.isdisjoint(process["cmdline"] or ())
+        (process["create_time"] or 0) > taken + SLACK and OPERATIONS.isdisjoint(process["cmdline"] or ())
         for process in list_processes("create_time", "cmdline")
         if process["pid"] == lock.pid
     )

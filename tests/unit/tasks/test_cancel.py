@@ -198,6 +198,13 @@ def test_a_process_that_works_on_another_stack_of_the_project_is_another_update(
     assert locks.working_on({"/p"}, "mx") == [41]
 
 
+def test_a_process_whose_start_is_not_shown_may_be_the_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc is mounted with `hidepid=1`, for another user's process."""
+    hidden = {"pid": os.getpid(), "create_time": None, "cmdline": None}
+    monkeypatch.setattr(locks, "list_processes", lambda *_: [hidden])
+    assert find_holder(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.ALIVE
+
+
 @pytest.mark.parametrize("rolls_back", [True, False], ids=["an older commit", "the project"])
 @pytest.mark.parametrize("stands_there", [True, False], ids=["in the folder", "by -C"])
 def test_a_process_here_that_works_on_the_project_is_never_robbed(
