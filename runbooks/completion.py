@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from invoke import Collection
@@ -78,20 +79,22 @@ def candidates(words: Sequence[str], namespace: Collection, of_every_task: Seque
 
 def values_of(argument: Argument, namespace: Collection) -> list[str]:
     """The values that an option or argument can have, by its name; empty where any text will do."""
+    values: Iterable[str] = ()
     match argument.name:
         case "target":
             with contextlib.suppress(OpsError):  # the run itself explains what is wrong with targets.yaml
-                return load_targets(ROOT).names
+                values = load_targets(ROOT).names
         case "service":
-            return [service.name for service in SERVICES]
+            values = (service.name for service in SERVICES)
         case "env":
-            return defined_names(ROOT)
+            values = defined_names(ROOT)
         case "app":
-            return app_names(ROOT)
+            values = app_names(ROOT)
         case "help":
-            return list(namespace.task_names)
+            values = namespace.task_names
         case "list":
-            return list(namespace.collections)
+            values = namespace.collections
         case "print-completion-script":
-            return list(SCRIPTS)
-    return []
+            values = SCRIPTS
+    # Files and targets may have any name, and bash runs a candidate such as `$(…)` (`compgen -W`).
+    return [value for value in values if re.fullmatch(r"[\w./@:+-]+", value)]

@@ -73,6 +73,17 @@ def test_no_target_is_offered_from_a_file_that_cannot_be_read(tmp_path: Path, mo
     assert offered("--target ") == set()
 
 
+@pytest.mark.parametrize("line", ["--target ", "esc.open ", "modal.deploy "])
+def test_no_name_is_offered_that_a_shell_would_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "$(touch${IFS}here)"
+    for file in (f"environments/{code}/prod.yaml", f"environments/stitch/{code}.yaml", f"modal/{code}/{code}.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "targets.yaml").write_text(TARGETS.replace("home:", f'"{code}":'))
+    monkeypatch.setattr(completion, "ROOT", tmp_path)
+    assert not [name for name in offered(line) if "$" in name]
+
+
 SHELLS = {
     "bash": "COMP_WORDS=(./inv {words}) COMP_CWORD={last}; _inv_of_homelab_ops; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
     "zsh": "compadd() {{ shift; print -l -- $@; }}; words=(./inv {words}) CURRENT={last}+1; _inv_of_homelab_ops",
