@@ -339,14 +339,15 @@ def exposure_checks(
 ) -> list[Check]:
     """The checks from the exported name to HTTP. `name`: what clients use, if it is not the device's full name.
 
-    Those in the cluster judge the object as it was read last; if that fails, they read it again and judge it anew.
+    Those in the cluster judge the object as it was read last; if that fails, they read it again and judge it anew. An
+    item without `spec` was not read yet.
     """
-    service, seen = exporter_of(session, item), [item]
+    service, seen = exporter_of(session, item), [item] if "spec" in item.obj else []
 
     def in_cluster(check: str, judge: Callable[[Exposure], Finding], wait: float = 0.0) -> Check:
         def look() -> Finding:
-            found = judge(seen[-1])
-            if found.state is not State.FAILED:
+            found = judge(seen[-1]) if seen else None
+            if found and found.state is not State.FAILED:
                 return found
             now = read_again(session, item)
             if now is None:

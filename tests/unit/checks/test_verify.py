@@ -683,6 +683,14 @@ def test_a_name_is_right_when_its_stack_exports_it(platform: Platform, name: str
     assert wanted is not State.NOT_TRIED or found.deciding is (state == "{oops")
 
 
+def test_the_name_that_the_operator_would_choose_is_compared_with_the_object(platform: Platform) -> None:
+    chosen = f"postgresql-{postgres.EXPOSED_SERVICE}"
+    platform.repo.has_stacks("postgresql", outputs=POSTGRES | {"ts_hostname": chosen})
+    platform.repo.answer("pulumi", ["stack", "export", "postgres"], exported(POSTGRES | {"ts_hostname": chosen}))
+    rename(platform)
+    assert platform.finding("postgres", tailscale.NAME_AS_EXPORTED).state is State.FAILED
+
+
 def test_a_service_of_no_stack_has_no_exported_name(platform: Platform) -> None:
     own = exposed_service("nas", "people")
     platform.kubectl("services --all-namespaces", listing(own))
