@@ -276,10 +276,8 @@ class Draft:
     """The definition on the backend as it was compared; `None` without such an environment."""
     differences: list[str]
     carried: definitions.Carried
-    adapted: list[str]
-    """Stacks that were replaced by the lab's."""
-    generated: int
-    """Secrets that get a generated value."""
+    notes: list[str]
+    """What the lab has otherwise than the file."""
 
     @property
     def is_new(self) -> bool:
@@ -301,13 +299,15 @@ def compare(session: Session, name: EnvironmentName) -> Draft:
     # The lab generates what is not set; it is kept from then on like any other secret.
     generated = definitions.fill_empty(carried.document) if session.target.ephemeral else []
     session.masker.register_all(generated)
+    notes = [f"in the lab it reads {change}" for change in adapted]
+    if generated:
+        notes.append(f"secrets that get a generated value, as everywhere in the lab: {len(generated)}")
     return Draft(
         name=name,
         live=live,
         differences=definitions.differences(current, carried.document),
         carried=carried,
-        adapted=adapted,
-        generated=len(generated),
+        notes=notes,
     )
 
 
@@ -398,13 +398,11 @@ def _remove_empty(session: Session, name: EnvironmentName) -> None:
 def show_draft(session: Session, draft: Draft) -> None:
     """Print what applying it changes."""
     reporter = session.reporter
-    for change in draft.adapted:
-        reporter.line(f"  in the lab it reads {change}")
+    for note in draft.notes:
+        reporter.line(f"  {note}")
     kept = [definitions.shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
     if kept:
         reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
-    if draft.generated:
-        reporter.line(f"  secrets that get a generated value, as everywhere in the lab: {draft.generated}")
     for line in draft.differences:
         reporter.quote(f"  {line}")
     changes = {"new": draft.is_new, "changes": draft.differences, "kept": kept}
