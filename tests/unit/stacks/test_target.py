@@ -260,6 +260,19 @@ def test_the_labs_stacks_are_in_its_cloud(lab: Path, monkeypatch: pytest.MonkeyP
     assert target.settings["postgresql"] == {"postgresql:port": "5432"}
 
 
+def test_or_in_its_files_where_the_environment_names_them(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = lab / "lab"
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{home}/backend")
+    target = load_target("lab", root=lab, state_dir=lab)
+    assert target.file_backend == home / "backend"
+    assert (target.token_file, target.passphrase_file) == (None, home / "passphrase")
+    assert target.settings_dir == home / "file-stacks"
+    write_lab(lab, lab_target(home) | {"file_backend": "file:///srv/state"})
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///srv/state")
+    with pytest.raises(Refused, match="neither in the lab's folder nor on loopback"):
+        load_lab_target(lab)
+
+
 def test_a_lab_that_never_ran_is_named_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         load_lab_target(tmp_path)
