@@ -240,11 +240,11 @@ def answers_sql(session: Session, service: Service, wanted: OwnDatabase, server:
     for database in wanted.names or (service.name,):
         login = sql.Login(host=server.name, port=server.port, user=service.name, password=password, database=database)
         try:
-            standing = sql.select_standing(login)
+            may_create = sql.may_create_tables(login)
         except sql.SqlFailed as error:
             return failed(OWN_SQL, f"{login.user} in {database}: {error.reason}", cause=error.cause, next_step=step)
-        if not standing.may_create:
+        if not may_create:
             cause = "another role owns the database: its owner has to be the app's own role"
             return failed(OWN_SQL, f"{login.user} may not make tables in {database}", cause=cause, next_step=step)
-        seen.append(f"{standing.user} in {standing.database}")
+        seen.append(f"{login.user} in {database}")
     return passed(OWN_SQL, f"{', '.join(seen)} at {server.name}:{server.port}")

@@ -24,8 +24,6 @@ class Login:
     user: str
     password: str = field(repr=False)
     database: str = "postgres"
-    address: str = ""
-    """The address to connect to, when `host` was resolved and checked before."""
 
 
 class SqlFailed(Exception):
@@ -63,26 +61,14 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """The role of a login in its database, and its rights."""
-
-    user: str
-    database: str
-    may_create: bool
-    """Whether it may create tables in `public`, the schema that every app uses."""
-
-
 def select_version(login: Login) -> str:
     """`select version()`. Raises `SqlFailed`."""
     return str(select_row(login, "select version()")[0])
 
 
-def select_standing(login: Login) -> Standing:
-    """Read this login's role and database, and whether it may create tables. Raises `SqlFailed`."""
-    statement = "select current_user, current_database(), has_schema_privilege('public', 'CREATE')"
-    user, database, may_create = select_row(login, statement)
-    return Standing(user=str(user), database=str(database), may_create=bool(may_create))
+def may_create_tables(login: Login) -> bool:
+    """Whether the login may create tables in `public`, the schema that every app uses. Raises `SqlFailed`."""
+    return bool(select_row(login, "select has_schema_privilege('public', 'CREATE')")[0])
 
 
 def select_row(login: Login, statement: LiteralString) -> tuple[object, ...]:
@@ -108,7 +94,6 @@ def connect(login: Login) -> psycopg.Connection[tuple[object, ...]]:
 
     return psycopg.connect(
         host=login.host,
-        hostaddr=login.address or None,
         port=login.port,
         user=login.user,
         password=login.password,

@@ -249,9 +249,9 @@ class Platform:
         return found
 
 
-def standing(login: sql.Login) -> sql.Standing:
+def may_create(login: sql.Login) -> bool:
     assert login.password == PASSWORD
-    return sql.Standing(user=login.user, database=login.database, may_create=True)
+    return True
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def platform(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
         monkeypatch.setattr(network, "resolve", lambda _: [ADDRESS])
         monkeypatch.setattr(network, "connect", lambda *_: None)
         monkeypatch.setattr(network, "tailscale_status", lambda _: None)
-        monkeypatch.setattr(sql, "select_standing", standing)
+        monkeypatch.setattr(sql, "may_create_tables", may_create)
         monkeypatch.setattr(sql, "select_version", lambda _: VERSION)
         monkeypatch.setattr(cluster, "patience", lambda *_: 0.0)
         outside = network.fetch
@@ -728,22 +728,22 @@ def refuse_login(login: sql.Login) -> Any:
     raise psycopg.OperationalError(f'FATAL:  password authentication failed for user "{login.user}"')
 
 
-def not_owner(login: sql.Login) -> sql.Standing:
-    return sql.Standing(user=login.user, database=login.database, may_create=login.database != "temporal_visibility")
+def owns_one(login: sql.Login) -> bool:
+    return login.database != "temporal_visibility"
 
 
-def refuse_standing(_: sql.Login) -> sql.Standing:
+def refuse(_: sql.Login) -> bool:
     raise sql.SqlFailed("FATAL: password authentication failed", "Postgres auth error: …")
 
 
 @pytest.mark.parametrize(
     ("answer", "evidence"),
-    [(refuse_standing, "temporal in temporal: FATAL"), (not_owner, "may not make tables in temporal_visibility")],
+    [(refuse, "temporal in temporal: FATAL"), (owns_one, "may not make tables in temporal_visibility")],
 )
 def test_a_role_that_cannot_work(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, answer: Any, evidence: str
 ) -> None:
-    monkeypatch.setattr(sql, "select_standing", answer)
+    monkeypatch.setattr(sql, "may_create_tables", answer)
     verdict = platform.verify("temporal")
     (problem,) = verdict.failures
     assert problem.check == apps.OWN_SQL
