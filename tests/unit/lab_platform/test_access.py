@@ -98,13 +98,16 @@ def test_a_login_that_fits_stays_and_another_is_replaced(plane: ControlPlane, wr
 
 
 def test_target_and_environment_lead_to_the_lab_alone(plane: ControlPlane) -> None:
-    names = ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")
-    target.write(plane.paths, "uid", target.cloud_url(20001), 5433, [tool(name, Path("/c") / name) for name in names])
+    found = [tool(name, Path("/c") / name) for name in ("kubectl", "pulumi", "pulumi-language-python", "esc", "etcd")]
+    written = set()
+    for _ in range(2):
+        target.write(plane.paths, "uid", target.cloud_url(20001), 5433, found)
+        written.add(plane.paths.target.stat().st_mtime_ns)
+    assert len(written) == 1, "nothing is written when nothing changed"
     content, lab = json.loads(plane.paths.target.read_text()), str(plane.paths.lab)
     assert (content["name"], content["cluster_uid"], content["backend"]) == ("lab", "uid", "http://127.0.0.1:20001")
-    assert content["ephemeral"] is True and content["tools"] == {
-        name: f"/c/{name}" for name in ("kubectl", "pulumi", "esc")
-    }
+    assert content["ephemeral"] is True
+    assert content["tools"] == {name: f"/c/{name}" for name in ("kubectl", "pulumi", "esc")}
     assert content["settings"] == {"postgresql": {"postgresql:port": "5433", "postgresql:ts_hostname": "localhost"}}
     assert all(lab in content[key] for key in ("kubeconfig", "passphrase_file", "settings_dir", "credentials_dir"))
     assert stat.S_IMODE(plane.paths.target.stat().st_mode) == 0o600
