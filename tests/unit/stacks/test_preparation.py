@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from runbooks.core.command import Command
+from runbooks.core.errors import Usage
 from runbooks.core.runner import CommandFailed
 from runbooks.services import find_service
-from runbooks.stacks.preparation import make_stack
+from runbooks.stacks.preparation import make_stack, set_up
 from runbooks.stacks.states import LISTING
-from tests.fixtures import TREE, ScriptedSession, outcome
+from runbooks.tools import pulumi
+from tests.fixtures import TREE, ScriptedSession, ended_process, outcome
 
 POSTGRES = find_service("postgres")
 
@@ -76,3 +78,18 @@ def test_a_stack_that_cannot_be_made_is_reported_unless_another_run_made_it(
 
     with contextlib.nullcontext() if is_made else pytest.raises(CommandFailed):
         make(in_lab(tmp_path, check))
+
+
+def test_a_config_that_lost_a_key_in_an_interrupted_edit_is_not_used(tmp_path: Path) -> None:
+    session: Any = ScriptedSession(tmp_path, {})
+    file = session.stack(TREE[0]).settings_file
+    file.write_text("config: {}\n")
+    file.with_name(f".{file.name}.{ended_process()}-0123abcd.kept").write_text("config: {}\nencryptionsalt: v1\n")
+    with pytest.raises(Usage):
+        set_up(session, TREE[0])
+
+
+@pytest.mark.parametrize(("value", "words"), [("-1", ["--", "key", "-1"]), ("x", ["--non-interactive", "key", "x"])])
+def test_a_value_with_a_dash_is_no_option(tmp_path: Path, value: str, words: list[str]) -> None:
+    command = pulumi.config_set(ScriptedSession(tmp_path, {}).stack(TREE[0]), "key", value)
+    assert list(command.argv[-3:]) == words
