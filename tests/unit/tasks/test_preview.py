@@ -41,6 +41,30 @@ def test_one_stack_that_fails_does_not_hide_the_others(tmp_path: Path) -> None:
         preview.raise_worst(session, failures)
 
 
+@pytest.mark.parametrize(
+    ("how", "of_db", "of_app"),
+    [
+        ({}, {"net", "op"}, {"db"}),
+        # What it reads decides whether it is on record.
+        ({"keep_going": True}, set(), {"db"}),
+        ({"keep_going": True, "fresh": True}, set(), set()),
+    ],
+)
+def test_what_a_stack_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool], of_db: set[str], of_app: set[str]
+) -> None:
+    awaited: dict[str, set[str]] = {}
+
+    def work_in_order(_pool: Any, _layers: Any, needs: Mapping[Any, Any], *_: Any, **__: Any) -> Any:
+        awaited.update({each.name: {need.name for need in of} for each, of in needs.items()})
+        raise ToolFailed("enough")
+
+    monkeypatch.setattr(preview, "work_in_order", work_in_order)
+    with pytest.raises(ToolFailed, match="enough"):
+        preview.plan_run(ScriptedSession(tmp_path, {}), [TREE[:2], TREE[2:3], TREE[3:]], **how)
+    assert (awaited["db"], awaited["app"]) == (of_db, of_app)
+
+
 def test_one_cause_is_one_row(tmp_path: Path) -> None:
     words = 'error: Get "https://backend.example/api": connection refused'
     session = ScriptedSession(tmp_path, script(net=words, op=words, db=words))
