@@ -320,7 +320,7 @@ KNOWN = (
         r"(?P<object>[a-z]+(?:\.[a-z0-9.-]+)? \"[^\"]+\") already exists",
         "{object} exists already, and the stack of {service} does not manage it",
         "an object that this stack created, or none of that name",
-        "if it belongs to this service, `pulumi import` it; if not, use another name or remove it yourself",
+        "if it belongs to this service, `pulumi import` it; if not, use another name: others may need it and its data",
     ),
     KnownFailure(
         r"resource \"(?P<urn>[^\"]+)\" cannot be deleted\s+because it is protected",
