@@ -413,6 +413,11 @@ class ScriptedSession:
         other.reporter = reporter
         return other
 
+    def with_variables(self, **variables: str) -> ScriptedSession:
+        other = copy.copy(self)
+        other.env = {**self.env, **variables}
+        return other
+
     def service(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)
 

@@ -129,6 +129,9 @@ def plan_run(
     # One more than there are processors, to use the time in which another waits. A preview is mostly computing: four at
     # once on two processors take a tenth more CPU each than two.
     at_once = workers(parallel, min(processors() + 1, MOST_PREVIEWS))
+    # Go's collector spreads over all processors, which costs a tenth more where each preview has but one of them.
+    for_each = max(1, processors() // max(1, min(at_once, len(services))))
+    session = session.with_variables(GOMAXPROCS=str(for_each))
     pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="stack")
     try:
         finished = work_in_order(pool, service_layers, needs, work, keep_going=keep_going)

@@ -132,6 +132,10 @@ class Session:
         """The same session, for work in a thread whose reports are shown later."""
         return replace(self, reporter=cast("Reporter", reporter))
 
+    def with_variables(self, **variables: str) -> Session:
+        """The same session, with more variables for the pulumi children of stacks that are prepared with it."""
+        return replace(self, env={**self.env, **variables})
+
     def service(self, name: str) -> Service:
         """The service called `name`. Raises `NotFound` with the three nearest names."""
         return find(self.services, name)
