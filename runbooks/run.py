@@ -226,8 +226,8 @@ def pulumi_environment(
         # pulumi has uv sync the environment before each program: never from the network, and never to other versions.
         "UV_FROZEN": "1",
         "UV_OFFLINE": "1",
-        # They live for seconds, so they collect garbage less often (6 % less CPU, 18 MB more), up to a limit.
-        "GOGC": "400",
+        # They live for seconds, so they collect garbage less often (a tenth less CPU, 30 to 100 MB more for a preview).
+        "GOGC": "1000",
         "GOMEMLIMIT": "512MiB",
         "PATH": user_path(environ),
     }
