@@ -163,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         return route.answer(request)
 
     def _authorize(self, inside_update: bool) -> str:
-        """Check the token, the update's if the route requires that. Raises `ApiError` 401 for another kind or value."""
+        """Check the token: an update's where the route requires one, else the account's. Raises `ApiError` 401."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         if inside_update and scheme == "update-token" and token:
             return token

@@ -190,7 +190,7 @@ class Stacks:
 
         def decrypt(ciphertext: str) -> str:
             if manager != "service":
-                raise ApiError(400, f"they are encrypted by {manager}, not by this cloud")
+                raise ApiError(400, f"its secrets are encrypted by {manager}, not by this cloud")
             return self.seal(stack).decrypt(from_base64(ciphertext)).decode()
 
         try:

@@ -107,14 +107,14 @@ class Clusters:
         return PULSE
 
     def reconcile_all(self, _namespace: str = "", _name: str = "") -> None:
-        """Ask for a look at every Cluster of the cluster and at every folder of this lab."""
+        """Queue every Cluster, and every folder of a server in this lab."""
         self.work.add_each("cluster", self.api.list(objects.CLUSTER))
         for path in (self.lab_dir / "postgres").glob("*/*"):
             self.work.add("cluster", path.parent.name, path.name)
             self.work.add("pulse", path.parent.name, path.name)
 
     def reconcile_users_of_secret(self, namespace: str, name: str) -> None:
-        """Ask for a look at the Clusters that use a Secret."""
+        """Queue the Clusters that use a Secret."""
         found = self.api.list(objects.CLUSTER, namespace)
         self.work.add_each("cluster", (cluster for cluster in found if name in _secret_names(cluster)))
 

@@ -205,7 +205,7 @@ class Tunnels:
     def _target(self, ingress: Object, path: Mapping[str, Any], cluster_domain: str) -> str:
         namespace, wanted = ingress["metadata"]["namespace"], path["backend"].get("service")
         if not wanted:
-            raise RefusedError(f"the lab knows no backend but a Service: ingress {_name(ingress)}")
+            raise RefusedError(f"the lab supports only a Service as backend: ingress {_name(ingress)}")
         full = f"{namespace}/{wanted['name']}"
         service = self.api.get(objects.SERVICE, namespace, wanted["name"])
         if service is None:

@@ -36,7 +36,10 @@ Controller = Callable[[str, str], float | None]
 
 
 class Work:
-    """`start` it on the loop, `add` keys from any thread, `stop` it before the loop ends."""
+    """The queue of objects that controllers look at.
+
+    Call `start` on the loop, `add` from any thread, and `stop` before the loop ends.
+    """
 
     def __init__(self, controllers: Mapping[str, Controller], threads: int = 4) -> None:
         self._controllers = controllers
@@ -51,7 +54,7 @@ class Work:
         self._loop = asyncio.get_running_loop()
 
     def add(self, controller: str, namespace: str = "", name: str = "", after: float = 0.0) -> None:
-        """Ask for a look, in `after` seconds at the latest."""
+        """Queue an object for its controller, which looks at it in `after` seconds at the latest."""
         loop = self._loop  # read once: `stop` may come in between
         if loop is not None:
             loop.call_soon_threadsafe(self._schedule, (controller, namespace, name), loop.time() + after)
@@ -61,7 +64,7 @@ class Work:
             self.add(controller, *objects.key_of(one))
 
     async def stop(self, patience: float = 5.0) -> None:
-        """Start no new look; wait for those that run."""
+        """Start no controller any more; wait for those that run."""
         self._loop = None
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._running:
@@ -69,7 +72,7 @@ class Work:
 
     @property
     def is_running(self) -> bool:
-        """Whether a look still runs after `stop`: the interpreter would wait for its thread."""
+        """Whether a controller still runs after `stop`: the interpreter would wait for its thread."""
         return bool(self._running)
 
     def _schedule(self, key: Key, moment: float) -> None:

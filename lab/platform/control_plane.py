@@ -217,7 +217,7 @@ def _api_server(plane: ControlPlane) -> Component:
 
 
 def _client(plane: ControlPlane, name: str, probed: str, *more: str) -> Component:
-    """One of Kubernetes' own clients of the API server, which itself serves only its health."""
+    """A component of Kubernetes that is a client of the API server. Its own port serves only its health."""
     pki, program = plane.pki, f"kube-{name}"
     port = plane.ports[program]
     flags = _flags(

@@ -5,7 +5,12 @@
 
     server = read_server(settings)
     database = app_database(
-        "n8n", server=server, settings=settings, after=home, secret_keys={"DB_POSTGRESDB_PASSWORD": "password"}
+        "n8n",
+        server=server,
+        password=settings.database_password,
+        namespace=settings.namespace,
+        secret_keys={"DB_POSTGRESDB_PASSWORD": "password"},
+        after=home,
     )
     chart(…, opts=pulumi.ResourceOptions(depends_on=[*database.ready]))
 

@@ -27,12 +27,12 @@ INGRESSES_SERVED = "its other Ingresses have an address from their controller"
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """What only a working app answers, and the Service it is asked through."""
+    """The answer that only a working app gives, and the Service that is asked for it."""
 
     service: str
     port: int
     page: Page
-    """What to ask for. A `health_path` that the stack exports replaces its path, as a setting may have changed it."""
+    """A `health_path` that the stack exports replaces its path, as a setting may have changed it."""
 
 
 @dataclass(frozen=True, kw_only=True)

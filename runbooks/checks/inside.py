@@ -57,7 +57,7 @@ class Inside:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What to ask for, and what only the right answer holds."""
+    """The path to request, and a text that only the right answer contains."""
 
     path: str
     marker: str = ""

@@ -325,7 +325,7 @@ def stack_is_complete(session: Session, service: Service) -> Finding:
     stack = session.stack(service)
     if not has_stack(session, stack):
         if session.target.ephemeral:
-            return not_tried(check, "none yet; the next preview or deploy makes it", deciding=False)
+            return not_tried(check, "none yet; the next preview or deploy creates it", deciding=False)
         return failed(check, f"no stack {stack.reference}", next_step=f"{inv} stack.init {service.name}")
     file = read_settings(session, stack)
     missing = missing_keys(file, service.project_name, (setting.key for setting in service.secrets))

@@ -1,4 +1,4 @@
-"""The checks of each service, by the names in `checks=` of `services.py`, and what must go before it is destroyed.
+"""The checks of each service, by the names in `checks=` of `services.py`, and what must be removed before it.
 
 Names, not functions, so that listing the tasks loads no check.
 """

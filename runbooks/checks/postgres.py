@@ -224,7 +224,7 @@ def all_within(found: list[Listener], folder: Path) -> bool:
 
 
 def listener_check(session: Session, server: list[Outputs]) -> list[Check]:
-    """In the lab, the check that the server is the lab's own. An earlier check has put it into `server`."""
+    """In the lab, the check that the server is the lab's own; else none. An earlier check fills `server`."""
     if not session.target.ephemeral:
         return []
     return [Check(name=LISTENER_IS_OURS, look=lambda: listener_is_ours(session, server[0].port))]

@@ -1,4 +1,4 @@
-"""From an approved plan to applied stacks: approval, second comparison, watched updates, summary, outputs."""
+"""From an approved plan to applied stacks: approval, second comparison, watched updates, wait for producers, result."""
 
 from __future__ import annotations
 

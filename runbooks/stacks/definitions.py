@@ -1,4 +1,4 @@
-"""Definitions of ESC environments as files: what they refer to, what secrets they hold, how two of them differ.
+"""Definitions of ESC environments as files: which stacks they read, which secrets they hold and carry over, and diffs.
 
 The files hold references only. `fn::secret: ""` marks the place of a secret; its value is only on the backend.
 """
@@ -393,8 +393,8 @@ def refuse_loss(carried: Carried, live: Any, name: EnvironmentName) -> None:
         )
         raise Refused(
             f"environments/{name.short}.yaml would lose secrets that are set on the backend: {', '.join(paths)}",
-            expected='`fn::secret: ""` at their places in the file, in a list with the plain values or the unique name '
-            "of the entry; nothing was changed",
+            expected='`fn::secret: ""` at the path of each secret in the file; in a list, with the plain values or the '
+            "unique name of its entry; nothing was changed",
             next_step=f"correct the file, or remove them on purpose: {remove_it}",
         )
 

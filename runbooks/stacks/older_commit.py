@@ -1,4 +1,4 @@
-"""An older commit of this repository, checked out beside it below the state folder, and removed whatever happens."""
+"""Checks out an older commit of this repository in the state folder, and removes it whatever happens."""
 
 from __future__ import annotations
 

@@ -153,7 +153,10 @@ def wanted_steps(preview: Preview, changed: Mapping[str, Step], *, is_complete: 
 
 
 def is_applied(resource: StateResource, changed: Step | None) -> bool:
-    """Whether pulumi applies it to the API server. A patch of a deleted object would create half an object."""
+    """Whether pulumi applies it to the API server.
+
+    A patch of a deleted object is left out: it would create an object with the patch's fields alone.
+    """
     is_lost_patch = changed is not None and changed.op == "delete" and changed.type.endswith("Patch")
     return bool(resource.field_manager) and not resource.pending_delete and not is_lost_patch
 

@@ -105,7 +105,7 @@ def check_name(name: str, services: Sequence[Service]) -> None:
         if name in {service.name, service.project_name, service.namespace}:
             raise Usage(
                 f"{name!r} is the name, the project or the namespace of the service {service.name}",
-                expected="a name of its own",
+                expected="a name that no service uses",
                 next_step="./inv graph shows all services",
             )
 

@@ -100,7 +100,7 @@ class Esc:
         return Command(argv=argv, env=self.env, title=title, confidential=True, timeout=READ_TIMEOUT)
 
     def definition(self, name: EnvironmentName) -> Command:
-        """Prints the definition with encrypted secrets. It is confidential, as servers differ."""
+        """Prints the definition with encrypted secrets. Confidential, as not every server may encrypt them."""
         title = f"read the definition of {name.short}"
         return self._env("get", name.full, "--definition", title=title, confidential=True)
 

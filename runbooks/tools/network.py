@@ -1,4 +1,4 @@
-"""Connections that checks open from this machine, each with a time limit. Each raises `OSError` if it fails."""
+"""Connections from this machine to what a run deployed, each with a time limit. Each raises `OSError` if it fails."""
 
 from __future__ import annotations
 

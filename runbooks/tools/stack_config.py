@@ -1,4 +1,4 @@
-"""Stack configs, `Pulumi.<stack>.yaml`: their content, the environments they bind, and the lab's private copies."""
+"""Stack configs, `Pulumi.<stack>.yaml`: their content, bound environments, backups during edits, the lab's copies."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def is_same(entry: str, name: str) -> bool:
 def read_binding(path: Path, name: str) -> tuple[str, bool] | None:
     """The entry that binds the environment, as written (with its version), and whether its values are merged in.
 
-    The last one counts; `None` where no entry names it.
+    If several entries name it, the last one counts; `None` if none does.
     """
     top = YamlFile.read(path).mapping() if path.exists() else {}
     names = bound_names(top, path)
