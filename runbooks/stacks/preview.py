@@ -24,6 +24,7 @@ from runbooks.stacks.target import refuse_without_esc
 from runbooks.stacks.unchanged import (
     Record,
     changed_parts,
+    cluster_of_charts,
     is_last_applied,
     read_record,
     reasons_to_ask,
@@ -134,6 +135,8 @@ def plan_run(
     session = session.with_variables(GOMAXPROCS=str(for_each))
     pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="stack")
     try:
+        if len(services) > 1:
+            pool.submit(cluster_of_charts, session)  # while the stacks are listed: some of them have charts
         finished = work_in_order(pool, service_layers, needs, work, keep_going=keep_going)
         for layer in service_layers:
             with session.reporter.step(title("preview", layer)):

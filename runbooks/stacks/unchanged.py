@@ -71,7 +71,7 @@ def record_reads(session: Session, command: Command, stack: Stack) -> tuple[Comm
     # In the run's own PULUMI_HOME, which is removed however the run ends.
     path = Path(session.env["PULUMI_HOME"]) / f"reads-{stack.project}-{secrets.token_hex(4)}.jsonl"
     recording = replace(command, env={**command.env, READS: str(path), "PYTHONPATH": str(RECORDER)})
-    cluster = _cluster_of_charts(session) if _has_charts(states.state_of(session, stack)) else ""
+    cluster = cluster_of_charts(session) if _has_charts(states.state_of(session, stack)) else ""
     return recording, lambda: replace(read_reads(path), cluster=cluster)
 
 
@@ -308,7 +308,7 @@ def _reasons_in_state(session: Session, export: Export, record: Record, once: On
         pins = session.root / "charts.yaml"
         known = str(pins) in record.reads.files
         yield from once.read(pins, lambda: _unpinned(pins)) if known else ["its chart is not one of charts.yaml"]
-        if not record.reads.cluster or record.reads.cluster != _cluster_of_charts(session):
+        if not record.reads.cluster or record.reads.cluster != cluster_of_charts(session):
             yield "its charts may ask for the cluster's version and kinds, which changed or are not on record"
 
 
@@ -316,7 +316,7 @@ def _has_charts(export: Export) -> bool:
     return any(CHART.search(type_of(resource.urn)) for resource in export.resources)
 
 
-def _cluster_of_charts(session: Session) -> str:
+def cluster_of_charts(session: Session) -> str:
     """One hash of the cluster's version and kinds, `.Capabilities` in a chart; empty if the cluster does not say.
 
     Read once a run, so before any of its charts is rendered: kinds that the run itself brings make it differ next time.
