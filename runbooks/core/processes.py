@@ -13,7 +13,8 @@ def process_is_alive(pid: int) -> bool:
     try:
         return pid > 0 and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:  # it is gone, or another user's and hidden
-        return psutil.pid_exists(pid)
+        # A lock may hold any number; psutil fails for one that no process can have.
+        return pid < 2**31 and bool(psutil.pid_exists(pid))
 
 
 def list_processes(*facts: str) -> Iterator[dict[str, Any]]:

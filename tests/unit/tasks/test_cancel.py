@@ -139,7 +139,7 @@ def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
 
 def test_a_process_is_alive_or_gone() -> None:
     assert process_is_alive(os.getpid()) and process_is_alive(1)
-    assert not any(process_is_alive(number) for number in (0, -1, 2**22 + 1))
+    assert not any(process_is_alive(number) for number in (0, -1, 2**22 + 1, 2**40))
 
 
 def test_times_of_lock_files() -> None:

@@ -17,10 +17,11 @@ import yaml
 from runbooks.core.errors import NotApproved, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.run import open_session
 from runbooks.services import find_service
-from runbooks.stacks import environment_commands, environments, preview
+from runbooks.stacks import definitions, environment_commands, environments, preview
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.unchanged import changed_parts
 from runbooks.tasks import esc
+from runbooks.tools.esc import EnvironmentName
 from tests.fixtures import REAL_ROOT, Repo, exported, preview_answer
 
 STITCH = find_service("stitch")
@@ -747,3 +748,12 @@ def test_set_stores_every_other_dollar_as_it_is(hooks: Repo, value: str) -> None
     hooks.pipe(value.encode())
     esc.set_value.body(hooks.c, "people/hooks", "hooks[1].token")
     assert hooks.calls("esc")[-1]["stdin"] == value
+
+
+def test_secrets_that_the_lab_generates_are_masked(repo: Repo) -> None:
+    repo.answer("esc", ["get"], NO_ENVIRONMENT)
+    with open_session(repo.c, "esc.apply") as session:
+        on_lab = replace(session, target=replace(session.target, ephemeral=True))
+        draft = environments.compare(on_lab, EnvironmentName(organization="acme", project="stitch", name="prod"))
+        made = [node[definitions.SECRET] for _, node in definitions.secrets_in(draft.carried.document)]
+        assert made and all(made) and not any(secret in session.masker.mask(f"= {secret}") for secret in made)
