@@ -94,22 +94,25 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
     """The plan summary as lines, gravest first: of an update the first `MOST_LINES` properties unless `diff`."""
     lines = [f"What would change on target {data['target']}:" if data["changes"] else f"Target {data['target']}:"]
     changes = [(stack["service"], change) for stack in data["stacks"] for change in stack["changes"]]
+    leftovers = [(stack["service"], urn) for stack in data["stacks"] for urn in stack["leftovers"]]
+    width = max([10, *(len(service) for service, _ in [*changes, *leftovers])])
     for rank, heading in HEADINGS.items():
         found = [(service, change) for service, change in changes if change["rank"] == rank.name.lower()]
         if found:
             lines += ["", f"  {heading}"]
         for service, change in found:
             why = f"  ({change['why']})" if change["why"] else ""
-            lines.append(f"    {SIGNS.get(change['verb'], '?'):<2} {service:<10} {describe_object(change['urn'])}{why}")
+            lines.append(
+                f"    {SIGNS.get(change['verb'], '?'):<2} {service:<{width}} {describe_object(change['urn'])}{why}"
+            )
             differing = change.get("properties", [])
             if change["op"] == "update" and not diff and len(differing) > MOST_LINES:
                 more = f"… {len(differing) - MOST_LINES} more: ./inv preview.{service} --diff"
                 differing = [*differing[:MOST_LINES], more]
             lines += [f"{PROPERTY_INDENT}{line}" for line in differing]
-    leftovers = [(stack["service"], urn) for stack in data["stacks"] for urn in stack["leftovers"]]
     if leftovers:
         lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
-        lines += [f"    -- {service:<10} {describe_object(urn)}" for service, urn in leftovers]
+        lines += [f"    -- {service:<{width}} {describe_object(urn)}" for service, urn in leftovers]
     quiet = [stack for stack in data["stacks"] if is_quiet(stack)]
     counted = len(quiet) if len(quiet) > MOST_QUIET else 0
     named = [stack for stack in data["stacks"] if not (counted and is_quiet(stack))]

@@ -126,7 +126,7 @@ def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
         path, opened = open_for(session, consumer, name)
     with session.reporter.step(steps[1]):
         changed = bind_in_config(path, name.short, name.version)
-        session.reporter.line(f"{path.name}: {'binds it now' if changed else 'bound it already, once'}")
+        session.reporter.line(f"{path.name}: {'binds it now' if changed else 'binds it already'}")
         provided = {full_key(consumer.project_name, key) for key in (opened.settings if opened else ())}
         for key in StackFile.read(path).config:
             if key in provided:

@@ -306,6 +306,7 @@ def test_interrupted_update_says_what_it_left_behind(tmp_path: Path) -> None:
         deploy(session)
     assert stopped.value.exit_code == 8
     assert "creating cm" in stopped.value.summary and "lock is still there" in stopped.value.summary
+    assert "./inv cancel.db" in stopped.value.next_step and "./inv deploy.db" in stopped.value.next_step
 
 
 @pytest.mark.parametrize("what", ["program files", "settings", "state", "provider versions"])

@@ -190,6 +190,12 @@ def test_unchanged_and_blocked_stacks_are_one_line() -> None:
     assert [stack["state"] for stack in summary_data(run)["stacks"]] == ["unchanged", "blocked: waits for postgres"]
 
 
+def test_objects_start_in_one_column_however_long_a_services_name_is() -> None:
+    preview = preview_of(step("create", CONFIG_MAP))
+    plans = (plan_of(replace(STACK, service=name), preview) for name in ("db", "cert-manager"))
+    assert len({line.index("ConfigMap") for line in lines_of(*plans) if "ConfigMap" in line}) == 1
+
+
 def test_many_unchanged_stacks_are_counted_and_those_with_something_to_say_named() -> None:
     def named(name: str) -> Stack:
         return replace(STACK, service=name)
