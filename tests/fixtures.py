@@ -328,8 +328,9 @@ class ScriptedRunner:
 
     @property
     def ran(self) -> list[tuple[str, str]]:
-        """(verb, service) of each command; without the questions which cluster it is."""
-        return [stack_command(command) for command in self.commands if "kube-system" not in command.argv]
+        """(verb, service) of each command; without the questions which cluster it is and what it has."""
+        about_it = {"kube-system", "--raw=/version", "api-resources"}
+        return [stack_command(command) for command in self.commands if not about_it.intersection(command.argv)]
 
     @property
     def guarded(self) -> int:
@@ -385,7 +386,8 @@ class ScriptedSession:
         self.env = {"PULUMI_CREDENTIALS_PATH": str(root / "logged-out"), "PULUMI_HOME": str(root / "pulumi-home")}
         self.kubectl = Kubectl(program="/bin/kubectl", kubeconfig=root / "kubeconfig")
         self.context = SimpleNamespace(name="home", cluster_name="home", server="https://home")
-        self.runner = ScriptedRunner((("kube-system",), namespace(uid=UID)), script=script)
+        known = [(("kube-system",), namespace(uid=UID)), (("/version",), "{}"), (("api-resources",), "")]
+        self.runner = ScriptedRunner(*known, script=script)
         self.reporter = ScriptedReporter(answers, interactive=interactive)
         self.known = Known()
         self.masker = Masker()
