@@ -30,7 +30,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         )
         refuse_while_needed(session, service)
         refuse_while_controlling(session, service)
-        with session.reporter.step(f"preview the end of {service.name}"):
+        with session.reporter.step(f"preview destroy of {service.name}"):
             plan = preview.plan_end(session, service)
         run = RunPlan(layers=((plan,),), target=session.target.name)
         show_plan(session, run)
