@@ -190,8 +190,10 @@ def test_everything_is_as_applied(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("words", [("rollback.immich", "--to", "HEAD"), ("rollback.postgres", "--to", "HEAD")])
 def test_a_rollback_to_the_files_that_are_applied_changes_nothing(checkout: Checkout, words: tuple[str, ...]) -> None:
-    result = checkout.inv(*words).ends_with(0)
-    assert "> apply" not in result.stdout
+    result = checkout.inv(*words)
+    result.ends_with(0)
+    # The commit's files lie in another folder, so its outputs are written again, and nothing else.
+    assert "nothing else changed" in result.stdout
     assert git_status(checkout.root) == ""
 
 
