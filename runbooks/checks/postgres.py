@@ -200,7 +200,7 @@ class ListenerUnknown(Exception):
 
 def listeners(port: int) -> list[Listener]:
     """The processes that listen on TCP `port`, on any address. Raises `ListenerUnknown`, e.g. for another user's."""
-    import psutil  # comes with the lab, whose server alone is looked up
+    import psutil
 
     try:
         held = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
