@@ -15,8 +15,8 @@ from invoke.parser.context import to_flag
 from runbooks.core.errors import OpsError, Usage
 from runbooks.core.files import ROOT
 from runbooks.services import SERVICES
-from runbooks.stacks.definitions import defined_names
 from runbooks.stacks.target import load_targets
+from runbooks.tools.definitions import defined_names
 from runbooks.tools.modal import app_names
 
 BASH = """\

@@ -13,12 +13,12 @@ from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.core.names import check_name, unknown
 from runbooks.core.search_path import find_program
 from runbooks.core.yaml_file import dump
-from runbooks.stacks import definitions, states
+from runbooks.stacks import states
 from runbooks.stacks.guard import check_opened
 from runbooks.stacks.service import Service, Setting
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
-from runbooks.tools import esc, pulumi
+from runbooks.tools import definitions, esc, pulumi
 from runbooks.tools.esc import EnvironmentName, Esc, Opened, Value, property_path
 from runbooks.tools.pulumi import as_text
 from runbooks.tools.stack_config import StackFile, full_key, read_binding

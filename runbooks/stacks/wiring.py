@@ -6,13 +6,13 @@ from pathlib import Path
 
 from runbooks.core.errors import VerificationFailed
 from runbooks.core.reporter import require_yes
-from runbooks.stacks import definitions, environments, states
+from runbooks.stacks import environments, states
 from runbooks.stacks.apply import show_preview
 from runbooks.stacks.guard import read_settings
 from runbooks.stacks.preparation import config_file_of, outputs_of, prepare, refuse_missing
 from runbooks.stacks.service import Reference, Service
 from runbooks.stacks.session import Session
-from runbooks.tools import esc, pulumi
+from runbooks.tools import definitions, esc, pulumi
 from runbooks.tools.esc import EnvironmentName, Opened
 from runbooks.tools.stack_config import StackFile, full_key, is_same, preserve
 from runbooks.tools.stack_config import bind as bind_in_config

@@ -19,10 +19,10 @@ def list_environments(c: Any) -> None:
     from runbooks.core.parallel import raise_first
     from runbooks.run import open_session
     from runbooks.services import SERVICES
-    from runbooks.stacks import definitions, environments
+    from runbooks.stacks import environments
     from runbooks.stacks.preparation import config_file_of
     from runbooks.stacks.target import refuse_without_esc
-    from runbooks.tools import esc
+    from runbooks.tools import definitions, esc
     from runbooks.tools.stack_config import StackFile, is_same
 
     with open_session(c, "esc.list", cluster=False) as session:
@@ -94,8 +94,8 @@ def set_value(c: Any, env: str, path: str) -> None:
     from runbooks.core.names import refuse_option_like
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.stacks.definitions import has_place
     from runbooks.stacks.secret_settings import read_value
+    from runbooks.tools.definitions import has_place
     from runbooks.tools.esc import read_path, refuse_reference
 
     refuse_option_like("path", path)
@@ -125,7 +125,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
     from runbooks.core.reporter import require_yes
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.stacks.definitions import shown_path
+    from runbooks.tools.definitions import shown_path
 
     with open_session(c, "esc.apply", cluster=False) as session:
         name = environments.read_name(session, env)

@@ -17,10 +17,11 @@ import yaml
 from runbooks.core.errors import NotApproved, NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.run import open_session
 from runbooks.services import find_service
-from runbooks.stacks import definitions, environment_commands, environments, preview
+from runbooks.stacks import environment_commands, environments, preview
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.unchanged import changed_parts
 from runbooks.tasks import esc
+from runbooks.tools import definitions
 from runbooks.tools.esc import EnvironmentName
 from tests.fixtures import REAL_ROOT, Repo, exported, preview_answer
 

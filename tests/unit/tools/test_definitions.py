@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from runbooks.core.errors import NotFound, Refused, Usage
 from runbooks.core.yaml_file import dump, parse
-from runbooks.stacks import definitions
-from runbooks.stacks.definitions import NAMES
+from runbooks.tools import definitions
+from runbooks.tools.definitions import NAMES
 from runbooks.tools.esc import EnvironmentName, property_path
 
 NAME = EnvironmentName(organization="acme", project="stitch", name="prod")
