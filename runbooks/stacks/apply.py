@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from runbooks.core.errors import NotApproved, OperatorMissing, Refused
+from runbooks.core.command import Command, Outcome
+from runbooks.core.errors import NotApproved, OperatorMissing, OpsError, Refused
 from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, work_in_order, workers
 from runbooks.stacks import states
 from runbooks.stacks.fingerprint import fingerprint_of
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.holders import refuse_held
 from runbooks.stacks.plan import IN_THE_WAY, RunPlan, StackPlan
 from runbooks.stacks.preparation import outputs_of, prepare
 from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
@@ -22,22 +22,25 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import show_plan
 from runbooks.stacks.unchanged import changed_parts, record_reads, write_record
-from runbooks.stacks.watch import Approved, Watch, run_watched
-from runbooks.tools import network, pulumi
-from runbooks.tools.pulumi import as_text, describe_object
+from runbooks.tools import locks, network, pulumi
+from runbooks.tools.failures import explain
+from runbooks.tools.locks import Held
+from runbooks.tools.pulumi import (
+    Event,
+    as_text,
+    describe_object,
+    is_bookkeeping,
+    name_of,
+    parents_of,
+    read_event,
+    type_of,
+)
 from runbooks.tools.secret_values import hide_secrets
+from runbooks.tools.stack import Stack
 
 NOT_APPROVED = "not approved, so nothing was applied"
 ATTEMPTS = 3
 """How often a plan is made again because what determines it changed before it could be applied."""
-
-
-def show_preview(session: Session, service: Service, step: str) -> StackPlan:
-    """Preview one stack alone and show what it would change. Raises the error for a failing preview."""
-    with session.reporter.step(step):
-        plan = plan_stack(session, service)
-    show_plan(session, RunPlan(layers=((plan,),), target=session.target.name))
-    return plan
 
 
 def approve(session: Session, plan: RunPlan, *, yes: bool, again: str) -> None:
@@ -95,6 +98,39 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
                 "`pulumi import` them, or take all of them over: "
                 f'{TAKES_OVER}: "true" in {stack.stack.settings_file.name}, then {again}',
             )
+
+
+def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> list[Held] | None:
+    """The runs that hold the stack; `None` on a backend that does not report them (a bucket).
+
+    Raises the error for pulumi's failure.
+    """
+    folder = locks.lock_folder(stack, session.target.backend)
+    if folder is not None:
+        return [locks.find_holder(lock) for lock in locks.locks_in(folder)]
+    if session.target.has_diy_backend:
+        return None
+    if not states.has_stack(session, stack):
+        return []
+    answer = states.run_pulumi(session, pulumi.stack_show(stack), stack, after_interrupt=after_interrupt)
+    update = locks.read_current_update(answer)
+    if update is None:
+        return []
+    # Runs of this checkout use the project's folder, or its copy in an older commit during a rollback.
+    project = stack.folder.relative_to(session.root)
+    folders = {str(stack.folder), *map(str, (session.state_dir / "worktrees").glob(f"*/{project}"))}
+    # Every user of the lab's cloud is on this machine.
+    return locks.find_holders(update, stack.name, folders, only_this_machine=session.target.ephemeral)
+
+
+def refuse_held(session: Session, stack: Stack) -> None:
+    """Raise `Refused` while another run holds the stack: the objects it makes are not in the state yet."""
+    for held in holders_of(session, stack) or ():
+        raise Refused(
+            f"another run holds the stack of {stack.service}: {held.describe()}",
+            expected="a stack that no other run changes; wait for that run to end",
+            next_step=f"./inv cancel.{stack.service} checks whether that process is still alive",
+        )
 
 
 @dataclass(kw_only=True)
@@ -233,6 +269,19 @@ def _approve_again(session: Session, services: Sequence[Service], *, yes: bool, 
     return plans
 
 
+def show_result(session: Session, run: Progress, *, again: str) -> None:
+    """What was done, what failed, what was not started, and the command that continues."""
+    facts = {"unchanged": run.unchanged, "applied": run.done, "failed": run.failed, "not_started": run.not_started}
+    for state, names in facts.items():
+        if names:
+            session.reporter.line(f"{state.replace('_', ' ')}: {', '.join(names)}")
+    is_unfinished = bool(run.failed or run.not_started)
+    if is_unfinished:
+        session.reporter.line(f"to continue: {again}")
+    session.reporter.event("summary", **facts, again=again if is_unfinished else "")
+    session.journal.write("summary", **facts)
+
+
 def _apply_stack(session: Session, plan: StackPlan, run: Progress) -> None:
     """Run one watched update. Raises the error for its failure."""
     # The context may lead elsewhere by now: minutes can lie between the preview and this stack.
@@ -261,17 +310,151 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress) -> None:
     session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
 
 
-def show_result(session: Session, run: Progress, *, again: str) -> None:
-    """What was done, what failed, what was not started, and the command that continues."""
-    facts = {"unchanged": run.unchanged, "applied": run.done, "failed": run.failed, "not_started": run.not_started}
-    for state, names in facts.items():
-        if names:
-            session.reporter.line(f"{state.replace('_', ' ')}: {', '.join(names)}")
-    is_unfinished = bool(run.failed or run.not_started)
-    if is_unfinished:
-        session.reporter.line(f"to continue: {again}")
-    session.reporter.event("summary", **facts, again=again if is_unfinished else "")
-    session.journal.write("summary", **facts)
+# The watch over a running update
+
+WEAKEST_FIRST = (
+    "same read read-replacement refresh diff discard discard-replaced remove-pending-replace",
+    "create import",
+    "update",
+    "create-replacement delete-replaced import-replacement replace",
+    "delete",
+)
+STRENGTH = {operation: strength for strength, words in enumerate(WEAKEST_FIRST) for operation in words.split()}
+"""Operation → strength; an approved one covers the weaker ones on the same resource."""
+STRONGEST = 5
+"""The strength of an unknown operation."""
+MOST_ERRORS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approved:
+    """The operations that an update may do: for each resource, nothing stronger than the plan summary showed."""
+
+    strengths: Mapping[str, int]
+    """URN → strength of the strongest approved operation."""
+    leftovers: frozenset[str] = frozenset()
+    incomplete: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, plan: StackPlan) -> Approved:
+        strengths: dict[str, int] = {}
+        for step in plan.preview.steps if plan.preview else ():
+            strengths[step.urn] = max(strengths.get(step.urn, 0), STRENGTH.get(step.op, STRONGEST))
+        return cls(strengths=strengths, leftovers=frozenset(plan.leftovers), incomplete=frozenset(plan.incomplete))
+
+    @property
+    def objects(self) -> int:
+        """How many objects are changed."""
+        return sum(strength > 0 and not is_bookkeeping(urn) for urn, strength in self.strengths.items())
+
+    def allows(self, event: Event) -> bool:
+        """Whether an operation that starts was approved."""
+        if is_bookkeeping(event.urn):
+            return True
+        strength = STRENGTH.get(event.op, STRONGEST)
+        if strength <= self.strengths.get(event.urn, 0):
+            return True
+        if event.op == "delete-replaced" and event.urn in self.leftovers:
+            return True
+        # What is left is a new object: allowed below a component whose objects the preview could not know.
+        if event.op != "create" or event.urn in self.strengths:
+            return False
+        if event.parent:
+            return event.parent in self.incomplete
+        return any(parents_of(event.urn).endswith(type_of(component)) for component in self.incomplete)
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """Follows one `up --json` line by line: the first operation that was not approved stops it, once and gracefully."""
+
+    approved: Approved
+    stop: Callable[[], None]
+    progress: Callable[[str], None] = lambda _: None
+    """Receives each operation that starts, and how many objects are done."""
+    outcome: Outcome | None = None
+    """How the update ended; `None` while it runs, or where it never started."""
+    violation: Event | None = None
+    done: list[Event] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list, repr=False)
+    """The lines with pulumi's errors, unmasked. A long stream is kept without its middle, so they are kept here."""
+
+    def __call__(self, line: str) -> None:
+        event = read_event(line)
+        if event is None:
+            return
+        if event.diagnostic is not None and event.diagnostic.severity == "error" and len(self.errors) < MOST_ERRORS:
+            self.errors.append(line)
+        has_effect = STRENGTH.get(event.op, STRONGEST) > 0
+        if event.kind == "started" and not self.approved.allows(event):
+            # A second signal would make pulumi end at once, and leave its lock and operations of unknown result.
+            if self.violation is None:
+                self.violation = event
+                self.stop()
+        elif event.kind == "started" and has_effect:
+            done = {each.urn for each in self.done}
+            # A preview does not know all objects of every component.
+            objects = max(self.approved.objects, len(done | {event.urn}))
+            self.progress(f"{len(done)} of {objects} objects done; {event.op} {describe_object(event.urn)}")
+        elif event.kind == "done" and has_effect and not is_bookkeeping(event.urn):
+            self.done.append(event)
+
+
+def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) -> Outcome:
+    """Run one update of the stack under the watch.
+
+    Raises the error for its end: an operation that was not approved, an interruption, a failure.
+    """
+    watch.outcome = outcome = session.runner.run(command, on_line=watch)
+    # Also an update that failed may have changed the state.
+    session.known.forget(stack)
+    if watch.violation is not None:
+        event = watch.violation
+        why = "which was not approved"
+        # The safeguard for what a preview could leave out (docs/decisions/0005).
+        if event.op == "delete-replaced" and event.urn not in watch.approved.strengths:
+            why = (
+                "which the preview did not show: it depends on an object that is deleted before it is replaced, and it "
+                "was dropped from the program at the same time"
+            )
+        raise Refused(
+            f"pulumi began to {event.op} {type_of(event.urn)} {name_of(event.urn)} of {stack.service}, "
+            f"{why}; it was stopped with one signal and ended with exit {outcome.exit_code}"
+            + describe_leftovers(session, stack),
+            expected="the operations of the preview, and nothing stronger",
+            next_step=f"./inv preview.{stack.service} --diff shows what is left to do, including what was unforeseen; "
+            "then run the same command again",
+        )
+    if outcome.ok:
+        return outcome
+    if watch.errors:
+        # The shown output of a long update lacks its middle, which may hold the errors.
+        outcome = replace(outcome, shown_stdout=session.masker.mask("\n".join(watch.errors)))
+    error = explain(outcome, stack)
+    if outcome.interrupted or outcome.exit_code < 0:
+        raise type(error)(
+            error.summary + describe_leftovers(session, stack), expected=error.expected, next_step=error.next_step
+        )
+    raise error
+
+
+def refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
+    """Refresh these objects of the state from the cluster, where nothing may change."""
+    watch = Watch(approved=Approved(strengths={}), stop=session.runner.interrupt)
+    run_watched(session, stack, pulumi.refresh(stack, urns), watch)
+
+
+def describe_leftovers(session: Session, stack: Stack) -> str:
+    """What an interrupted update left: its lock, and operations of unknown result."""
+    try:
+        pending = states.state_of(session, stack, after_interrupt=True).pending
+        held = holders_of(session, stack, after_interrupt=True)
+    except OpsError as error:
+        return f"; what it left behind could not be read: {error.summary}"
+    names = ", ".join(f"{kind} {name_of(urn)}" for kind, urn in pending)
+    found = [f"operations of unknown result: {names}"] if pending else []
+    found += ["its lock is still there"] if held else []
+    return f"; {' and '.join(found)}" if found else "; it left no lock and no operation of unknown result"
 
 
 # Where producers answer: a proxy counts as ready before this machine hears of its device
@@ -332,21 +515,3 @@ def show_outputs(session: Session, service: Service) -> None:
     for _, value in rows:
         if value.startswith(("http://", "https://")):
             session.reporter.quote(f"open: {value}")
-
-
-DECIDES_DESTROY = ("state", "target", "settings", "pulumi")
-"""The parts of a fingerprint that determine a destroy, which runs no program."""
-
-
-def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
-    """Raise `Refused` when what determines a destroy changed since its preview."""
-    session.known.forget(session.stack(service))
-    changed = [
-        part for part in changed_parts(plan.fingerprint, fingerprint_of(session, service)) if part in DECIDES_DESTROY
-    ]
-    if changed:
-        raise Refused(
-            f"{', '.join(changed)} of {service.name} changed since the preview",
-            expected="the state that was shown and approved",
-            next_step=again,
-        )

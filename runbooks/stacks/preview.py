@@ -243,14 +243,6 @@ def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi
         raise
 
 
-def plan_end(session: Session, service: Service) -> StackPlan:
-    """What destroying the service's stack would delete."""
-    stack = prepare(session, service)
-    fingerprint = fingerprint_of(session, service)
-    preview = run_preview(session, stack, pulumi.destroy_preview(stack))
-    return replace(plan_of(stack, preview, export=states.state_of(session, stack)), fingerprint=fingerprint)
-
-
 def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
     """The objects that differ from the stack's state. Raises the error for pulumi's failure."""
     preview = run_preview(session, stack, pulumi.refresh_preview(stack))

@@ -17,16 +17,14 @@ from typing import Any
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks import states
-from runbooks.stacks.apply import approve
+from runbooks.stacks.apply import approve, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.holders import refuse_held
 from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, is_precious, rank_step
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import ABSENT, format_value, leaves, property_lines, show_plan, split_path, value_at
-from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step, describe_object

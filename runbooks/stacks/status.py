@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from runbooks.core.errors import OpsError
 from runbooks.core.parallel import side_by_side
 from runbooks.stacks import states
-from runbooks.stacks.holders import describe_holders
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.tools import locks
 from runbooks.tools.kubectl import Json, condition, dig, items, metadata
+from runbooks.tools.stack import Stack
 
 COLUMNS = ("service", "stack", "last update", "resources", "pending", "lock", "pods ready")
 ABSENT = "-"
@@ -38,6 +39,20 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
         return (service.name, stack.name, updated, resources, pending, lock, ready)
 
     return side_by_side(session.reporter, session.services, row), unread
+
+
+def describe_holders(session: Session, stack: Stack) -> str:
+    """The stack's holders for a table's cell; empty when it is free. The cloud reports only that an update runs."""
+    folder = locks.lock_folder(stack, session.target.backend)
+    if folder is not None:
+        return "; ".join(
+            "a lock without an owner"
+            if lock.is_unreadable
+            else f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"
+            for lock in locks.locks_in(folder)
+        )
+    row = states.row_of(session, stack)
+    return "an update runs" if row is not None and row.updating else ""
 
 
 def format_time(written: str) -> str:

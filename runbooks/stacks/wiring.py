@@ -7,11 +7,13 @@ from pathlib import Path
 from runbooks.core.errors import VerificationFailed
 from runbooks.core.reporter import require_yes
 from runbooks.stacks import environments, states
-from runbooks.stacks.apply import show_preview
 from runbooks.stacks.guard import read_settings
+from runbooks.stacks.plan import RunPlan, StackPlan
 from runbooks.stacks.preparation import config_file_of, outputs_of, prepare, refuse_missing
+from runbooks.stacks.preview import plan_stack
 from runbooks.stacks.service import Reference, Service
 from runbooks.stacks.session import Session
+from runbooks.stacks.summary import show_plan
 from runbooks.tools import definitions, esc, pulumi
 from runbooks.tools.esc import EnvironmentName, Opened
 from runbooks.tools.stack_config import StackFile, full_key, is_same, preserve
@@ -42,6 +44,14 @@ def wire(session: Session, service: Service, *, yes: bool) -> None:
         refuse_missing(session, service, StackFile.read(config_file_of(session, service)), service.required)
         session.reporter.line(f"{service.name} has every setting that its program requires")
     show_preview(session, service, steps[3])
+
+
+def show_preview(session: Session, service: Service, step: str) -> StackPlan:
+    """Preview one stack alone and show what it would change. Raises the error for a failing preview."""
+    with session.reporter.step(step):
+        plan = plan_stack(session, service)
+    show_plan(session, RunPlan(layers=((plan,),), target=session.target.name))
+    return plan
 
 
 def check_outputs(session: Session, service: Service) -> None:

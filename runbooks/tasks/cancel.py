@@ -16,8 +16,7 @@ def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     Example: ./inv cancel.{name} --yes
     """
     from runbooks.run import open_session
-    from runbooks.stacks import pending
-    from runbooks.stacks.holders import remove_lock
+    from runbooks.stacks.cancel import remove_lock, settle
     from runbooks.stacks.states import has_stack
 
     task = f"cancel.{names[0]}"
@@ -26,6 +25,6 @@ def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
         stack = session.stack(session.service(names[0]))
         remove_lock(session, stack)
         if has_stack(session, stack):
-            pending.settle(session, stack, yes=yes, again=command_again(c, task))
+            settle(session, stack, yes=yes, again=command_again(c, task))
         else:
             session.reporter.line(f"there is no stack {stack.reference} yet")

@@ -12,13 +12,12 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
     """Delete everything of {service} from the target, after its name was typed. Refuses while consumers exist."""
     from runbooks.checks.of_service import refuse_while_controlling, refuse_while_needed
     from runbooks.run import open_session
-    from runbooks.stacks import apply, preview
+    from runbooks.stacks import apply
+    from runbooks.stacks.apply import Approved, Watch, run_watched
+    from runbooks.stacks.destroy import plan_end, refuse_if_changed, refuse_while_pending, report_stuck_namespaces
     from runbooks.stacks.guard import confirm_cluster
-    from runbooks.stacks.pending import refuse_while_pending
     from runbooks.stacks.plan import RunPlan
     from runbooks.stacks.summary import show_plan
-    from runbooks.stacks.terminating import report_stuck_namespaces
-    from runbooks.stacks.watch import Approved, Watch, run_watched
     from runbooks.tools import pulumi
 
     task = f"destroy.{names[0]}"
@@ -31,7 +30,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         refuse_while_needed(session, service)
         refuse_while_controlling(session, service)
         with session.reporter.step(f"preview destroy of {service.name}"):
-            plan = preview.plan_end(session, service)
+            plan = plan_end(session, service)
         run = RunPlan(layers=((plan,),), target=session.target.name)
         show_plan(session, run)
         refuse_while_pending(session, plan.stack, again=again)
@@ -39,7 +38,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
             session.reporter.line(f"{service.name} has nothing to destroy")
             return
         apply.approve(session, run, yes=False, again=again)
-        apply.refuse_if_changed(session, service, plan, again=again)
+        refuse_if_changed(session, service, plan, again=again)
         confirm_cluster(session)
         with session.reporter.step(f"destroy {service.name}") as progress:
             watch = Watch(approved=Approved.of(plan), stop=session.runner.interrupt, progress=progress.note)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.mask import Masker
+from runbooks.stacks.apply import Approved, Watch
 from runbooks.stacks.fingerprint import hash_files
 from runbooks.stacks.plan import UNKNOWN, Rank, RunPlan, StackPlan, plan_of, rank_step
 from runbooks.stacks.summary import (
@@ -23,7 +24,6 @@ from runbooks.stacks.summary import (
     summary_lines,
 )
 from runbooks.stacks.unchanged import changed_parts
-from runbooks.stacks.watch import Approved, Watch
 from runbooks.tools.pulumi import Event, Export, PropertyChange, State, StateResource, Step, read_preview
 from runbooks.tools.stack import Stack
 from tests.fixtures import preview_of, urn

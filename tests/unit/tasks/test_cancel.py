@@ -15,16 +15,11 @@ import pytest
 
 from runbooks.core.errors import NotApproved, Refused
 from runbooks.core.processes import process_is_alive
-from runbooks.stacks.holders import approve_removal, describe_holders, holders_of, remove_lock
+from runbooks.stacks.apply import holders_of
+from runbooks.stacks.cancel import approve_removal, remove_lock
+from runbooks.stacks.status import describe_holders
 from runbooks.tools import locks
-from runbooks.tools.locks import (
-    Holder,
-    Lock,
-    find_holder,
-    locks_in,
-    read_current_update,
-    seconds_of,
-)
+from runbooks.tools.locks import Holder, Lock, find_holder, locks_in, read_current_update, seconds_of
 from tests.fixtures import TREE, ScriptedSession, ended_process
 
 DB = TREE[2]

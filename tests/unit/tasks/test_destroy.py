@@ -9,8 +9,8 @@ import pytest
 
 from runbooks.checks.of_service import refuse_while_needed
 from runbooks.core.errors import Refused
-from runbooks.stacks import apply, preview
-from runbooks.stacks.watch import Approved
+from runbooks.stacks.apply import Approved
+from runbooks.stacks.destroy import plan_end, refuse_if_changed
 from runbooks.tools.pulumi import read_event
 from tests.fixtures import TREE, ScriptedSession, event, preview_answer, step, urn
 
@@ -40,7 +40,7 @@ def test_empty_consumers_do_not_hold_it(tmp_path: Path) -> None:
 def test_everything_it_deletes_is_destructive(tmp_path: Path) -> None:
     answer = preview_answer(step("db", "delete"), step("db", "delete", "pulumi:pulumi:Stack", "db-mx"))
     session = ScriptedSession(tmp_path, {("destroy-preview", "db"): answer})
-    plan = preview.plan_end(session, DB)
+    plan = plan_end(session, DB)
     assert plan.is_destructive and len(plan.changes) == 1
 
 
@@ -48,7 +48,7 @@ def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
     """pulumi's preview does not show it, and `destroy` deletes it first."""
     session = ScriptedSession(tmp_path, {("destroy-preview", "db"): preview_answer()})
     session.write_state("db", resources=[standing("db")[0] | {"delete": True}])
-    plan = preview.plan_end(session, DB)
+    plan = plan_end(session, DB)
     assert plan.has_changes
     (began, _) = (read_event(line) for line in event("db", "delete-replaced"))
     assert began is not None and Approved.of(plan).allows(began)
@@ -56,8 +56,8 @@ def test_what_a_broken_replace_left_belongs_to_the_end(tmp_path: Path) -> None:
 
 def test_refused_when_something_changed_since_it_was_shown(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, {("destroy-preview", "db"): preview_answer(step("db", "delete"))})
-    plan = preview.plan_end(session, DB)
-    apply.refuse_if_changed(session, DB, plan, again="./inv destroy.db")
+    plan = plan_end(session, DB)
+    refuse_if_changed(session, DB, plan, again="./inv destroy.db")
     session.write_state("db", resources=standing("db"))
     with pytest.raises(Refused, match="state of db changed"):
-        apply.refuse_if_changed(session, DB, plan, again="./inv destroy.db")
+        refuse_if_changed(session, DB, plan, again="./inv destroy.db")

@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.command import Command
-from runbooks.core.errors import (
-    FieldConflict,
-    LoginMissing,
-    OperatorMissing,
-    OpsError,
-    Refused,
-    ToolFailed,
-    Usage,
-)
+from runbooks.core.errors import FieldConflict, LoginMissing, OperatorMissing, OpsError, Refused, ToolFailed, Usage
 from runbooks.tools.failures import explain, explaining_lines
 from runbooks.tools.stack import Stack
 from tests.fixtures import outcome

@@ -1,4 +1,7 @@
-"""Settles the pending operations that a killed update leaves in the state, whose results are unknown.
+"""Removes what a killed update left: its lock on the stack, and pending operations whose results are unknown.
+
+`pulumi cancel` on a file backend deletes the lock while the other run continues, so it is called only when that process
+is known to be gone, or after a user who was shown the holder typed the service's name.
 
 pulumi keeps a creation whose end it did not see (docs/decisions/0020), so the cluster is asked: what exists is taken
 into the state, the rest is dropped. Nothing in the cluster changes.
@@ -12,16 +15,63 @@ from typing import Any
 
 from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks import states
+from runbooks.stacks.apply import holders_of, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.holders import refuse_held
 from runbooks.stacks.preview import find_objects, manifest_of
 from runbooks.stacks.session import Session
-from runbooks.stacks.watch import refresh_state
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.kubectl import Json, ask, dig, full_kind
+from runbooks.tools.locks import Held, Holder
 from runbooks.tools.pulumi import State, Step, describe_object
 from runbooks.tools.stack import Stack
+
+
+def remove_lock(session: Session, stack: Stack) -> None:
+    """Remove the stack's lock. Raises `Refused`, `NotApproved`, or the error for pulumi's failure."""
+    held = holders_of(session, stack)
+    if held == []:
+        session.reporter.line(f"the stack of {stack.service} is not locked")
+        return
+    approve_removal(session, stack, held)
+    # Between the question and its answer another run may have taken the stack.
+    known = {entry.lock.identity for entry in held or ()}
+    if any(entry.lock.identity not in known for entry in holders_of(session, stack) or ()):
+        raise Refused(
+            f"another run took the stack of {stack.service} just now",
+            expected="the lock that was shown",
+            next_step=f"./inv cancel.{stack.service}",
+        )
+    states.run_pulumi(session, pulumi.cancel(stack), stack)
+    session.reporter.line(f"the lock of {stack.service} is removed")
+
+
+def approve_removal(session: Session, stack: Stack, held: list[Held] | None) -> None:
+    """Return when every holder is gone, or a user who was shown the others typed the name.
+
+    `None` for `held`: the backend does not show who holds it. Raises `Refused` while a holder lives, `NotApproved` when
+    the name was not typed.
+    """
+    for entry in held or ():
+        session.reporter.line(f"held by {entry.describe()}")
+        if entry.holder is Holder.ALIVE:
+            raise Refused(
+                f"the stack of {stack.service} is held by a run that is alive: {entry.describe()}",
+                expected="a holder that is gone; removing the lock would not stop it, and two runs would write one "
+                "state",
+                next_step=f"wait for it, or stop it with one signal: kill -INT {entry.lock.pid}",
+            )
+    if held is not None and all(entry.holder is Holder.GONE for entry in held):
+        return
+    session.reporter.line(
+        "this machine cannot tell whether that run is alive; if it is, its changes and the next run's will mix"
+    )
+    if not session.reporter.ask_word(f"Type {stack.service} to remove the lock anyway:", stack.service):
+        raise NotApproved(
+            f"the lock of {stack.service} was left alone",
+            expected="the service's name, typed on a terminal, once the other run is known to be over",
+            next_step=f"ask its owner, then ./inv cancel.{stack.service}",
+        )
 
 
 def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
@@ -104,14 +154,3 @@ def write_state(session: Session, stack: Stack, document: str, *, taken: Sequenc
         raise explain(outcome, stack)
     if taken:
         refresh_state(session, stack, taken)
-
-
-def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
-    """Raise `Refused` while the state may lack objects that an interrupted update created: a destroy misses those."""
-    count = sum(kind == "creating" for kind, _ in states.state_of(session, stack).pending)
-    if count:
-        raise Refused(
-            f"an interrupted update of {stack.service} left {count} creations of unknown result",
-            expected="a state that has every object of the stack, so that all of them are deleted",
-            next_step=f"./inv cancel.{stack.service} settles them, then {again}",
-        )

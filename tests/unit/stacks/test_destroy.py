@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import ToolFailed
-from runbooks.stacks import terminating
+from runbooks.stacks import destroy
 from runbooks.stacks.plan import Change, Rank, StackPlan
 from runbooks.tools.pulumi import State, Step
 from tests.fixtures import Answer, ScriptedSession, listing, until, urn
@@ -59,7 +59,7 @@ def test_what_holds_a_namespace(
     tmp_path: Path, conditions: Any, answers: list[Any], cause: str, next_step: str
 ) -> None:
     session = ScriptedSession(tmp_path, {("get", "cluster"): answers})
-    stuck = terminating.explain_namespace(session, namespace(*conditions))
+    stuck = destroy.explain_namespace(session, namespace(*conditions))
     assert cause in stuck.cause and next_step in stuck.next_step
     assert "fine" not in stuck.cause and "free" not in stuck.cause
 
@@ -69,14 +69,14 @@ def watched(session: ScriptedSession, what: Any) -> None:
     step = Step(op="delete", urn=urn("db", NAMESPACE, "ns"), old=state)
     stack = SimpleNamespace(service="db")
     plan = StackPlan(stack=stack, changes=(Change(step=step, rank=Rank.DESTRUCTIVE),))
-    with terminating.report_stuck_namespaces(session, plan):
+    with destroy.report_stuck_namespaces(session, plan):
         what()
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminating, "LOOK_AGAIN", 0.01)
-    monkeypatch.setattr(terminating, "PATIENCE", 0.0)
+    monkeypatch.setattr(destroy, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(destroy, "PATIENCE", 0.0)
 
 
 def test_it_is_reported_once_while_the_command_runs_and_named_when_it_fails(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finds what blocks the deletion of a namespace: its conditions, and objects whose finalizers are not removed.
+"""Destroys a stack: its preview, what forbids it, and what blocks the deletion of a namespace.
 
 pulumi waits ten minutes for a namespace and reports nothing meanwhile.
 """
@@ -10,12 +10,59 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from runbooks.core.errors import OpsError
-from runbooks.stacks.plan import StackPlan
+from runbooks.core.errors import OpsError, Refused
+from runbooks.stacks import states
+from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.plan import StackPlan, plan_of
+from runbooks.stacks.preparation import prepare
+from runbooks.stacks.preview import run_preview
+from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
+from runbooks.stacks.unchanged import changed_parts
+from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, KubectlFailed, ask, dig, items, metadata, text_at
+from runbooks.tools.stack import Stack
+
+DECIDES_DESTROY = ("state", "target", "settings", "pulumi")
+"""The parts of a fingerprint that determine a destroy, which runs no program."""
+
+
+def plan_end(session: Session, service: Service) -> StackPlan:
+    """What destroying the service's stack would delete."""
+    stack = prepare(session, service)
+    fingerprint = fingerprint_of(session, service)
+    preview = run_preview(session, stack, pulumi.destroy_preview(stack))
+    return replace(plan_of(stack, preview, export=states.state_of(session, stack)), fingerprint=fingerprint)
+
+
+def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
+    """Raise `Refused` while the state may lack objects that an interrupted update created: a destroy misses those."""
+    count = sum(kind == "creating" for kind, _ in states.state_of(session, stack).pending)
+    if count:
+        raise Refused(
+            f"an interrupted update of {stack.service} left {count} creations of unknown result",
+            expected="a state that has every object of the stack, so that all of them are deleted",
+            next_step=f"./inv cancel.{stack.service} settles them, then {again}",
+        )
+
+
+def refuse_if_changed(session: Session, service: Service, plan: StackPlan, *, again: str) -> None:
+    """Raise `Refused` when what determines a destroy changed since its preview."""
+    session.known.forget(session.stack(service))
+    changed = [
+        part for part in changed_parts(plan.fingerprint, fingerprint_of(session, service)) if part in DECIDES_DESTROY
+    ]
+    if changed:
+        raise Refused(
+            f"{', '.join(changed)} of {service.name} changed since the preview",
+            expected="the state that was shown and approved",
+            next_step=again,
+        )
+
+
+# Namespaces that are not deleted: their conditions, and objects whose finalizers are not removed
 
 PATIENCE = 25.0
 """Seconds in which a healthy namespace is deleted."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import NotApproved, Refused, ToolFailed
-from runbooks.stacks import pending
+from runbooks.stacks import cancel
 from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, urn
 
 DB = TREE[2]
@@ -50,7 +50,7 @@ def scripted(tmp_path: Path, *operations: Any, there: str = THERE, **more: Any) 
 
 
 def settle(session: ScriptedSession, *, yes: bool = False) -> None:
-    pending.settle(session, session.stack(DB), yes=yes, again="./inv cancel.db")
+    cancel.settle(session, session.stack(DB), yes=yes, again="./inv cancel.db")
 
 
 def written(session: ScriptedSession) -> Any:
