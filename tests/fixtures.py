@@ -9,8 +9,8 @@
 - Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `exposed_service`,
   `ingress`, `device`, `kubeconfig`), answers of pulumi (`step`, `preview_answer`, `preview_of`, `event`, `creating`,
   `applied`) and states (`exported`, `checkpoint`, `secret_value`).
-- Real processes: `RealRunner` starts them, `until` waits, `is_alive` looks, `ended_process` is one that is over,
-  `side_by_side` calls in threads, `git` runs git.
+- Real processes: `executable` writes a program, `RealRunner` starts them, `until` waits, `is_alive` looks,
+  `ended_process` is one that is over, `side_by_side` calls in threads, `git` runs git.
 
 A reply is a text, an object (printed as JSON), (exit code, stdout, stderr) or an `Answer`; a list of replies is used up
 one by one, its last one for ever; a function gets the command. What runs for real is in tests/lab: a `Checkout` is a
@@ -539,9 +539,7 @@ class Repo:
         self.answer("pulumi", ["config", "--show-secrets"], {})
 
     def install(self, tool: str) -> None:
-        script = self.bin / tool
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} -I {self.home}/fake.py {tool} "$@"\n')
-        script.chmod(0o755)
+        executable(self.bin / tool, f'exec {sys.executable} -I {self.home}/fake.py {tool} "$@"')
         (self.home / f"{tool}.answers").touch()
 
     def on_cloud(self, url: str = "https://api.pulumi.com") -> None:
@@ -598,6 +596,15 @@ class Typed(io.StringIO):
 
 
 # Real processes
+
+
+def executable(path: Path, text: str = "") -> Path:
+    """A program with this text: a script of /bin/sh, unless its first line says otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
 
 
 class RealRunner:

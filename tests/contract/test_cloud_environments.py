@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from lab.cloud import server
-from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import side_by_side
 from tests.unit.cloud.conftest import Caller, Reply
-from tests.unit.cloud.operation import STACK, create_stack, deployment
+from tests.unit.cloud.operation import STACK, create_stack, deployment, seal, secret
 
 E = "/api/esc/environments/organization"
 DEFINITION = """\
@@ -40,9 +39,7 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     create_stack(caller)
     outputs: dict[str, Any] = {"host": "db.svc", "port": 5432, "ratio": 0.1}
     for name, plain in {"password": "a-long-password", "pin": 123456}.items():
-        text = base64.b64encode(json.dumps(plain).encode()).decode()
-        sealed = caller.post(f"{STACK}/encrypt", {"plaintext": text})["ciphertext"]
-        outputs[name] = {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": sealed}
+        outputs[name] = secret(seal(caller, json.dumps(plain)))
     caller.post(f"{STACK}/import", deployment(outputs))
     yield caller
     cloud.stop()
@@ -221,8 +218,7 @@ def test_what_the_lab_has_not_is_refused_by_name(caller: Caller) -> None:
 
 def test_a_stack_whose_secrets_are_not_the_clouds_says_so(caller: Caller, environment: str) -> None:
     caller.post("/api/stacks/organization/other", {"stackName": "lab"})
-    sealed = {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": "v1:x"}
-    state = deployment({"password": sealed}, manager="passphrase")
+    state = deployment({"password": secret("v1:x")}, manager="passphrase")
     caller.post("/api/stacks/organization/other/lab/import", state)
     put(caller, environment, DEFINITION.replace("postgresql/lab", "other/lab"))
     ((_, reported),) = complaints(caller.send("POST", f"{environment}/open"))

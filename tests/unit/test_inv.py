@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import executable
+
 ROOT = Path(__file__).parents[2]
 PLAIN = ("sh", "cat", "readlink", "sed", "mkdir", "rm", "mv", "env", "flock", "echo", "ln", "sleep")
 
-UV = """#!/bin/sh
+UV = """\
 echo "$@" >> "$UV_LOG"
 case $1 in
 --version) echo "uv ${UV_VERSION:-0.13.9} (test)"; exit 0 ;;
@@ -46,15 +48,9 @@ def place(tmp_path: Path) -> Path:
         found = shutil.which(name)
         if found:
             (tools / name).symlink_to(found)
-    put(tools / "uv", UV)
+    executable(tools / "uv", UV)
     (tools / "python3").symlink_to(sys.executable)
     return checkout
-
-
-def put(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 def environment(place: Path, **more: str) -> dict[str, str]:
@@ -136,7 +132,7 @@ def test_failed_sync_is_reported_and_tried_again(place: Path) -> None:
 
 
 def test_no_python_names_what_was_found_and_how_to_install(place: Path) -> None:
-    put(place.parent / "bin/python3", "#!/bin/sh\necho 3.9\n")
+    executable(place.parent / "bin/python3", "echo 3.9\n")
     told = run(place)
     assert told.returncode == 1
     assert "python3 is 3.9" in told.stderr and "apt install python3" in told.stderr
@@ -151,13 +147,13 @@ def test_python_that_only_uv_knows_does(place: Path) -> None:
 
 
 def test_shim_that_does_not_start_is_passed_over(place: Path) -> None:
-    put(place.parent / "bin/python3.12", "#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
+    executable(place.parent / "bin/python3.12", "echo 'command not found' >&2\nexit 127\n")
     assert run(place).returncode == 0
     assert "bin/python3" in (place.parent / "uv.log").read_text()
 
 
 def test_python_3_12_is_preferred(place: Path) -> None:
-    put(place.parent / "bin/python3.12", "#!/bin/sh\necho 3.12\n")
+    executable(place.parent / "bin/python3.12", "echo 3.12\n")
     run(place)
     assert "--python " + str(place.parent / "bin/python3.12") in (place.parent / "uv.log").read_text()
 
@@ -167,14 +163,14 @@ def test_too_old_uv_is_passed_over_for_a_pinned_one(place: Path) -> None:
     pinned = next(line for line in (place / "inv").read_text().splitlines() if line.startswith("uv_version="))
     cache = place.parent / ".cache/homelab-ops" / f"uv-{pinned.partition('=')[2].split()[0]}" / "bin"
     cache.mkdir(parents=True)
-    put(cache / "uv", UV.replace('"$UV_LOG"', '"$UV_LOG.pinned"'))
+    executable(cache / "uv", UV.replace('"$UV_LOG"', '"$UV_LOG.pinned"'))
     assert run(place, UV_VERSION="0.4.1").returncode == 0
     assert syncs(place) == 0 and "sync" in (place.parent / "uv.log.pinned").read_text()
 
 
 def test_missing_venv_module_is_reported(place: Path) -> None:
     (place.parent / "bin/uv").unlink()
-    put(place.parent / "bin/python3", f'#!/bin/sh\n[ "$2" = venv ] && exit 1\nexec {sys.executable} "$@"\n')
+    executable(place.parent / "bin/python3", f'[ "$2" = venv ] && exit 1\nexec {sys.executable} "$@"\n')
     told = run(place)
     assert told.returncode == 1 and "install its venv module" in told.stderr
     assert [path.name for path in (place.parent / ".cache/homelab-ops").iterdir()] == []
@@ -192,10 +188,10 @@ def test_children_find_a_uv_that_reads_our_lock_file(place: Path) -> None:
     pinned = (ROOT / "inv").read_text().partition("uv_version=")[2].split()[0]
     own = place.parent / f".cache/homelab-ops/uv-{pinned}/bin/uv"
     own.parent.mkdir(parents=True)
-    put(own, UV)
+    executable(own, UV)
     on_path = place.parent / "bin/uv"
     assert run(place).stdout == f"{on_path}\n"
-    put(on_path, "#!/bin/sh\necho uv 0.4.30\n")
+    executable(on_path, "echo uv 0.4.30\n")
     assert run(place).stdout == f"{own}\n"
     on_path.unlink()
     assert run(place).stdout == f"{own}\n"

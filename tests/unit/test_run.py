@@ -18,7 +18,8 @@ from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.states import has_stack
 from runbooks.tools.pulumi import stack_show
-from tests.fixtures import PASSPHRASE, TOKEN, UID, Repo, namespace
+from runbooks.tools.pulumi_home import ENVIRONMENT_FILES
+from tests.fixtures import PASSPHRASE, TOKEN, UID, Repo, executable, namespace
 
 POSTGRES = find_service("postgres")
 
@@ -94,11 +95,8 @@ def test_a_target_or_a_tool_that_does_not_work(
 @pytest.fixture
 def labs_pulumi(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What `lab.env` does to a shell: the lab's tools come first on PATH, and pulumi downloads no plugins."""
-    program = repo.state / "lab" / "bin" / "pulumi"
-    program.parent.mkdir(parents=True)
+    program = executable(repo.state / "lab" / "bin" / "pulumi", "echo v3.260.0")
     (repo.state / "lab.lock").touch()
-    program.write_text("#!/bin/sh\necho v3.260.0\n")
-    program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("PULUMI_HOME", str(repo.state / "lab" / "pulumi"))
     monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
@@ -190,19 +188,25 @@ def test_what_a_killed_run_left_behind_is_removed_by_the_next(repo: Repo) -> Non
     left = repo.state / "runs" / "20260101T000000.000000Z-dead" / "pulumi-home"
     (left / "logs").mkdir(parents=True)
     (left / "pid").write_text("4194305")
+    (left.parent / ENVIRONMENT_FILES).mkdir()
+    (left.parent / ENVIRONMENT_FILES / "0").write_text("the key of a certificate")
     (left.parent / "kubeconfig").write_text(TOKEN)
+    (left.parent / "journal.jsonl").write_text("{}\n")
     living = repo.state / "runs" / "20260101T000000.000000Z-live" / "pulumi-home"
     living.mkdir(parents=True)
     (living / "pid").write_text(str(os.getpid()))
     with open_session(repo.c, "preview.all"):
-        assert not left.exists()
-        assert not (left.parent / "kubeconfig").exists()
+        assert [path.name for path in left.parent.iterdir()] == ["journal.jsonl"]
         assert living.exists()
 
 
-def test_files_of_a_run_are_private(repo: Repo) -> None:
-    with open_session(repo.c, "preview.all"):
-        pass
+def test_files_of_a_run_are_private_whatever_the_umask(repo: Repo) -> None:
+    before = os.umask(0)
+    try:
+        with open_session(repo.c, "preview.all"):
+            pass
+    finally:
+        os.umask(before)
     for path in repo.state.rglob("*"):
         wanted = 0o700 if path.is_dir() else 0o600
         if "cache" not in path.parts:

@@ -19,7 +19,7 @@ from runbooks.core.errors import OutOfTime
 from runbooks.core.findings import Finding, State
 from runbooks.tools import network
 from runbooks.tools.kubectl import Kubectl
-from tests.fixtures import RealRunner
+from tests.fixtures import RealRunner, executable
 from tests.local_server import Served, always, late, nobody, serving
 
 WHERE = Inside(namespace="n8n", service="n8n-main", port=5678)
@@ -111,10 +111,9 @@ with Server(told["unix-socket"], Handler) as server:
 def real(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RealRunner]:
     """A runner, and a kubectl that answers in the way that the test asks for."""
     made: Any = RealRunner(tmp_path / "state", KEY)
-    made.notes, program = tmp_path / "notes", tmp_path / "kubectl"
-    mode = getattr(request, "param", "serving")
-    program.write_text(PROXY.format(python=sys.executable, notes=str(made.notes), mode=mode))
-    program.chmod(0o755)
+    made.notes, mode = tmp_path / "notes", getattr(request, "param", "serving")
+    text = PROXY.format(python=sys.executable, notes=str(made.notes), mode=mode)
+    program = executable(tmp_path / "kubectl", text)
     made.kubectl = Kubectl(program=str(program), kubeconfig=tmp_path / "kubeconfig")
     yield made
     made.close()

@@ -11,6 +11,7 @@ import pytest
 from runbooks.checks.repository import checks, judge_tests, pytest_commands
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed, Usage
+from tests.fixtures import executable
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,7 +69,7 @@ def test_failing_and_empty_test_runs_are_errors(code: int, error: type[Exception
         judge_tests([outcome])
 
 
-INV = """#!/bin/sh
+INV = """\
 echo "$1" >> calls
 [ "$1" = test ] || exit ${CHECK:-0}
 printf '%s\\n' "$SAID" "run recorded in .ops/runs/x"
@@ -90,8 +91,7 @@ exit ${CODE:-0}
 def test_continuous_integration(tmp_path: Path, said: str, code: int, check: int, ends: int) -> None:
     (tmp_path / ".ci").mkdir()
     shutil.copy2(ROOT / ".ci/run", tmp_path / ".ci/run")
-    (tmp_path / "inv").write_text(INV)
-    (tmp_path / "inv").chmod(0o755)
+    executable(tmp_path / "inv", INV)
     environment = {"PATH": "/usr/bin:/bin", "SAID": said, "CODE": str(code), "CHECK": str(check)}
     ended = subprocess.run(
         [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, check=False, cwd="/"

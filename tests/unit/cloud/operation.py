@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
+from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.unit.cloud.conftest import Caller, Reply
 
 STACK = "/api/stacks/organization/postgresql/lab"
@@ -24,6 +26,20 @@ def deployment(outputs: dict[str, Any] | None = None, *, manager: str = "service
     }
     providers = {"type": manager, "state": {}}
     return {"version": 3, "deployment": {"manifest": {}, "secrets_providers": providers, "resources": [resource]}}
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def seal(caller: Caller, text: str, stack: str = STACK) -> str:
+    """The ciphertext that the cloud makes of a text."""
+    return str(caller.post(f"{stack}/encrypt", {"plaintext": b64(text)})["ciphertext"])
+
+
+def secret(ciphertext: str) -> dict[str, str]:
+    """As a state has it."""
+    return {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": ciphertext}
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from lab.cloud import evaluator as evaluating
 from lab.cloud.evaluator import Evaluator, Unanswerable
 from lab.cloud.wire import ApiError, Json
-from tests.fixtures import side_by_side
+from tests.fixtures import executable, side_by_side
 
 SPEAKING = """\
 #!{python}
@@ -43,9 +43,8 @@ def stack(_name: str) -> Json:
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Evaluator]:
     def made(body: str) -> Evaluator:
-        program = tmp_path / "evaluator"
-        program.write_text(SPEAKING.format(python=sys.executable, body=body.replace("\n", "\n    ")))
-        program.chmod(0o755)
+        text = SPEAKING.format(python=sys.executable, body=body.replace("\n", "\n    "))
+        program = executable(tmp_path / "evaluator", text)
         return Evaluator(lambda: program, b"k" * 32, environment, stack)
 
     monkeypatch.setattr(evaluating, "PATIENCE", 10.0)

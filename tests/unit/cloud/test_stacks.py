@@ -9,18 +9,8 @@ from typing import Any
 import pytest
 
 from lab.cloud.server import Cloud
-from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.unit.cloud.conftest import Caller
-from tests.unit.cloud.operation import STACK, Operation, create_stack, deployment
-
-
-def b64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def secret(ciphertext: str) -> dict[str, str]:
-    return {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": ciphertext}
-
+from tests.unit.cloud.operation import STACK, Operation, b64, create_stack, deployment, seal
 
 IMPORT, FORCED = f"POST {STACK}/import", f"DELETE {STACK}?force=true"
 CREATE, RENAME, DECRYPT = "POST /api/stacks/organization/postgresql", f"POST {STACK}/rename", f"POST {STACK}/decrypt"
@@ -75,7 +65,7 @@ def test_secrets_of_an_older_lab_open_after_a_rename(caller: Caller, cloud: Clou
     file.write_text(
         json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "sealed_for"})
     )
-    sealed = caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
+    sealed = seal(caller, "hello")
     caller.post(f"{STACK}/rename", {"newName": "home"})
     moved = "/api/stacks/organization/postgresql/home"
     assert caller.post(f"{moved}/decrypt", {"ciphertext": sealed}) == {"plaintext": b64("hello")}
@@ -100,8 +90,8 @@ def test_stacks_are_listed_by_project_and_tag(caller: Caller) -> None:
 def test_secrets_are_sealed_for_their_stack(caller: Caller) -> None:
     create_stack(caller)
     caller.post("/api/stacks/organization/postgresql", {"stackName": "other"})
-    sealed = caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
-    assert sealed != caller.post(f"{STACK}/encrypt", {"plaintext": b64("hello")})["ciphertext"]
+    sealed = seal(caller, "hello")
+    assert sealed != seal(caller, "hello")
     assert b"hello" not in base64.b64decode(sealed)
     assert caller.post(f"{STACK}/decrypt", {"ciphertext": sealed}) == {"plaintext": b64("hello")}
     assert caller.post(f"{STACK}/batch-decrypt", {"ciphertexts": [sealed]}) == {"plaintexts": {sealed: b64("hello")}}

@@ -27,6 +27,7 @@ from runbooks.tools.modal import find_modal
 from runbooks.tools.network import tailscale_status
 from runbooks.tools.pulumi_home import has_language_host
 from tests import fixtures
+from tests.fixtures import executable
 
 ROOT = Path(__file__).parents[3]
 ANSWERS = {
@@ -49,10 +50,8 @@ ANSWERS = {
 
 def install(folder: Path) -> Path:
     """Every program, as a script of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, answer in ANSWERS.items():
-        (folder / name).write_text(f"#!/bin/sh\necho '{answer}'\n")
-        (folder / name).chmod(0o755)
+        executable(folder / name, f"echo '{answer}'")
     return folder
 
 

@@ -18,6 +18,7 @@ from lab.platform.paths import LabPaths
 from lab.toolchain import Found
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH
 from runbooks.core.errors import OpsError
+from tests.fixtures import executable
 
 
 @pytest.fixture
@@ -120,10 +121,7 @@ def tool(name: str, program: Path, origin: str = BUILT) -> Found:
 
 
 def fake(folder: Path, name: str, answer: str = "") -> Path:
-    program = folder / name
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
-    program.chmod(0o755)
-    return program
+    return executable(folder / name, f"cat <<'END'\n{answer}\nEND")
 
 
 def kubectl_answer(version: str) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 from lab.platform import target
 from lab.platform.paths import LabPaths
+from tests.fixtures import executable
 
 CLOUD = "http://127.0.0.1:8400"
-SAYS = '#!/bin/sh\necho "${PULUMI_OPTION_CONFIG_FILE:-none}|$*"\n[ "$2" != select ]\n'
+SAYS = 'echo "${PULUMI_OPTION_CONFIG_FILE:-none}|$*"\n[ "$2" != select ]'
 
 
 @pytest.fixture
@@ -25,10 +26,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
     for name in ("one", "two"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "Pulumi.yaml").write_text(f'name: "{name}"  # a comment\nruntime: python\nname: other\n')
-    real = tmp_path / "real"
-    real.write_text(SAYS)
-    real.chmod(0o755)
-    target.write_launcher(paths, real, CLOUD)
+    target.write_launcher(paths, executable(tmp_path / "real", SAYS), CLOUD)
     return paths
 
 

@@ -25,10 +25,10 @@ from lab.toolchain.tools import ESC_EVALUATOR, ETCD, KUBERNETES, PULUMI, PULUMI_
 from runbooks.core.errors import OpsError, ToolFailed
 from runbooks.core.files import Unwritable
 from runbooks.tools.pulumi_home import wanted_plugins
-from tests.fixtures import is_alive, until
+from tests.fixtures import executable, is_alive, until
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = """#!/bin/sh
+SCRIPT = """\
 echo "$@" >> {folder}/calls
 case "$*" in
     "env GOVERSION") echo {version}; exit 0 ;;
@@ -54,16 +54,14 @@ class FakeGo:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = f"{folder}/path:/usr/bin:/bin"
-        (folder / "path").mkdir()
         for module in (PULUMI, PULUMI_KUBERNETES):
             for _, name in module.beside:
                 (folder / "module" / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / "module" / name).touch()
 
     def install(self, body: str = BUILDS, *, version: str = "go1.99.0") -> Go:
-        program = self.folder / "path" / "go"
-        program.write_text(SCRIPT.format(folder=self.folder, version=version, body=body))
-        program.chmod(0o755)
+        text = SCRIPT.format(folder=self.folder, version=version, body=body)
+        program = executable(self.folder / "path" / "go", text)
         return Go(program=program, version=version, own=False)
 
     @property
@@ -94,13 +92,6 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGo:
 
 def run(module: Module, go: Go, report: Callable[[str], None] = print, stop: threading.Event | None = None) -> Path:
     return Build(module, go, report, stop or threading.Event()).run()
-
-
-def script(folder: Path, name: str, text: str = "") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-    (folder / name).chmod(0o755)
-    return folder / name
 
 
 # --- versions -------------------------------------------------------------------------------------------------------
@@ -360,13 +351,13 @@ def test_a_pulumi_of_the_user_is_used_with_its_host(
     own, far = tmp_path / "own", tmp_path / "far"
     if host == "beside what its link leads to":
         own.mkdir()
-        (own / "pulumi").symlink_to(script(far, "pulumi", f"echo {says}"))
-        script(far, HOST)
+        (own / "pulumi").symlink_to(executable(far / "pulumi", f"echo {says}"))
+        executable(far / HOST)
     else:
-        script(own, "pulumi", f'[ "$PULUMI_SKIP_UPDATE_CHECK" = true ] && echo {says}')
+        executable(own / "pulumi", f'[ "$PULUMI_SKIP_UPDATE_CHECK" = true ] && echo {says}')
     for place, folder in (("beside it", own), ("on PATH", far)):
         if host == place:
-            script(folder, HOST)
+            executable(folder / HOST)
     path = f"{own}:{far}:{go.path}" if host == "on PATH" else f"{own}:{go.path}"
     monkeypatch.setenv("PATH", path)
     found = resolve(print, ["pulumi", HOST, "esc"])
@@ -381,7 +372,7 @@ def test_a_pulumi_of_the_user_is_used_with_its_host(
 def test_an_esc_of_the_user_is_used_beside_a_built_pulumi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo
 ) -> None:
-    own = script(tmp_path / "own", "esc", "echo v0.13.2")
+    own = executable(tmp_path / "own" / "esc", "echo v0.13.2")
     monkeypatch.setenv("PATH", f"{own.parent}:{go.path}")
     found = resolve(print, ["pulumi", HOST, "esc"])
     assert found["esc"] == Found(name="esc", program=own, version="v0.13.2", origin=ON_PATH)
@@ -389,41 +380,23 @@ def test_an_esc_of_the_user_is_used_beside_a_built_pulumi(
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "postgresql"])
-@pytest.mark.parametrize(
-    ("change", "used"),
-    [
-        (lambda _: None, True),
-        (lambda folder: folder.rename(folder.with_name(folder.name + "0")), False),
-        (lambda folder: folder.with_name(f"{folder.name}.partial").touch(), False),
-        (lambda folder: next(folder.iterdir()).unlink(), False),
-    ],
-    ids=["installed", "another version", "half downloaded", "empty"],
-)
+@pytest.mark.parametrize("suffix", ["", "0"], ids=["installed", "another version"])
 def test_an_installed_plugin_of_the_wanted_version_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, name: str, change: Callable[[Path], None], used: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, name: str, suffix: str
 ) -> None:
-    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "persons"))
+    """One on PATH is ignored here. tests/unit/tools/test_pulumi_home.py has what else counts as installed."""
     (version,) = (plugin.version for plugin in wanted_plugins() if plugin.name == name)
     program = f"pulumi-resource-{name}"
-    folder = tmp_path / "persons" / "plugins" / f"resource-{name}-v{version}"
-    installed = Found(name=program, program=script(folder, program), version=f"v{version}", origin=INSTALLED)
-    change(folder)
-    assert of_user(program) == (installed if used else None)
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "persons"))
+    monkeypatch.setenv("PULUMI_IGNORE_AMBIENT_PLUGINS", "true")
+    monkeypatch.setenv("PATH", f"{executable(tmp_path / 'own' / program).parent}:{go.path}")
+    folder = tmp_path / "persons" / "plugins" / f"resource-{name}-v{version}{suffix}"
+    installed = Found(name=program, program=executable(folder / program), version=f"v{version}", origin=INSTALLED)
+    assert of_user(program) == (None if suffix else installed)
     if name == "kubernetes":
-        assert resolve(print, [program])[program].origin == (INSTALLED if used else BUILT)
+        assert resolve(print, [program])[program].origin == (BUILT if suffix else INSTALLED)
     else:
-        assert target.postgresql_plugin().origin == (INSTALLED if used else target.REPOSITORY)
-
-
-@pytest.mark.parametrize(("ignored", "used"), [("", True), ("true", False)])
-def test_a_plugin_on_path_is_used_unless_ambient_plugins_are_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, ignored: str, used: bool
-) -> None:
-    program = script(tmp_path / "own", "pulumi-resource-kubernetes")
-    monkeypatch.setenv("PATH", f"{program.parent}:{go.path}")
-    monkeypatch.setenv("PULUMI_IGNORE_AMBIENT_PLUGINS", ignored)
-    found = of_user(program.name)
-    assert (found is not None and found.program == program) is used
+        assert target.postgresql_plugin().origin == (target.REPOSITORY if suffix else INSTALLED)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +413,7 @@ def test_a_plugin_on_path_is_used_unless_ambient_plugins_are_off(
 def test_a_program_on_path_is_used_when_it_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, text: str, used: bool
 ) -> None:
-    program = script(tmp_path / "own", "etcd", text)
+    program = executable(tmp_path / "own" / "etcd", text)
     monkeypatch.setenv("PATH", f"{program.parent}:{go.path}")
     (found,) = resolve(print, ["etcd"]).values()
     assert (found.program, found.origin) == ((program, ON_PATH) if used else (cached(ETCD) / "etcd", BUILT))
@@ -448,7 +421,7 @@ def test_a_program_on_path_is_used_when_it_fits(
 
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS if tool.module is ESC_EVALUATOR or tool.name == HOST])
 def test_a_program_of_ours_is_never_taken_from_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("PATH", str(script(tmp_path / "own", name, "echo 1.2.3").parent))
+    monkeypatch.setenv("PATH", str(executable(tmp_path / "own" / name, "echo 1.2.3").parent))
     assert of_user(name) is None
 
 
@@ -580,36 +553,20 @@ def is_free() -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
-def test_a_run_that_is_ended_ends_its_build(going: Going, number: signal.Signals) -> None:
+def test_a_run_that_is_ended_ends_its_build_and_the_next_builds_it(going: Going, number: signal.Signals) -> None:
+    """The compiler holds the lock too, whichever number its file has in the run."""
     with subprocess.Popen(
         [sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
         until(going.has_begun, "the build begins")
         assert not is_free()
+        for pid in going.pids if Path("/proc/self/fd").exists() else ():
+            assert lock_file() in {fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
         run.send_signal(number)
     until(going.has_ended, "Go and compiler end")
     until(is_free, "the lock is free")
     assert not cached(ETCD).exists()
-
-
-def test_the_next_run_builds_what_was_left_half_done(going: Going) -> None:
-    with subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
-        until(going.has_begun, "the build begins")
-        run.kill()
-    until(is_free, "the lock is free")
-    folder = Build(ETCD, going.go.install(), print, threading.Event()).run()
-    assert (folder / "etcd").is_file()
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
-def test_the_compiler_holds_the_lock_too(going: Going) -> None:
-    """Whichever number its file has in the run: here the lowest that is free."""
-    with subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
-        until(going.has_begun, "the build begins")
-        for pid in going.pids:
-            held = {fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
-            assert lock_file() in held
-        run.kill()
+    assert (Build(ETCD, going.go.install(), print, threading.Event()).run() / "etcd").is_file()
 
 
 def test_the_stop_event_ends_it(going: Going, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from runbooks.tools.cloud import Cloud, NoAnswer, token_for
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY, secrets_in_export, unwrap_secrets
 from tests.local_server import Served, answering, babbling
 from tests.unit.cloud.conftest import Caller
-from tests.unit.cloud.operation import STACK, create_stack, deployment
+from tests.unit.cloud.operation import STACK, create_stack, deployment, seal, secret
 
 REFERENCE = STACK.removeprefix("/api/stacks/")
 EXPORT = f"{STACK}/export"
@@ -42,15 +41,6 @@ def stub() -> Iterator[Served]:
         yield stub
 
 
-def encrypt(caller: Caller, text: str, stack: str = STACK) -> str:
-    plaintext = base64.b64encode(text.encode()).decode()
-    return str(caller.post(f"{stack}/encrypt", {"plaintext": plaintext})["ciphertext"])
-
-
-def secret(ciphertext: str) -> dict[str, str]:
-    return {SIGNATURE_KEY: SECRET_SIGNATURE, "ciphertext": ciphertext}
-
-
 def import_state(caller: Caller, outputs: dict[str, Any], **key: str) -> None:
     document = deployment(outputs)
     of_stack = {"url": caller.url, **dict(zip(("owner", "project", "stack"), REFERENCE.split("/"), strict=True))}
@@ -62,7 +52,7 @@ def import_state(caller: Caller, outputs: dict[str, Any], **key: str) -> None:
 
 
 def test_every_secret_of_a_state_is_in_plaintext_as_pulumi_prints_it(caller: Caller, api: Cloud) -> None:
-    password, port = secret(encrypt(caller, '"hunter2"')), secret(encrypt(caller, "5432"))
+    password, port = secret(seal(caller, '"hunter2"')), secret(seal(caller, "5432"))
     import_state(caller, {"host": "db", "password": password, "ports": [port]})
     text = api.export(REFERENCE)
     assert unwrap_secrets(pulumi.read_export(text).outputs) == {"host": "db", "password": "hunter2", "ports": [5432]}
@@ -76,14 +66,14 @@ def test_every_secret_of_a_state_is_in_plaintext_as_pulumi_prints_it(caller: Cal
 def test_the_same_state_is_the_same_text(caller: Caller, api: Cloud) -> None:
     texts = set()
     for _ in range(2):
-        import_state(caller, {"password": secret(encrypt(caller, '"hunter2"'))})
+        import_state(caller, {"password": secret(seal(caller, '"hunter2"'))})
         texts |= {api.export(REFERENCE), api.export(REFERENCE)}
     assert len(texts) == 1
 
 
 @pytest.mark.parametrize("key", [{"stack": "other"}, {"owner": "other"}, {"url": "https://api.pulumi.com"}])
 def test_secrets_of_another_key_are_not_answered(caller: Caller, api: Cloud, key: dict[str, str]) -> None:
-    import_state(caller, {"password": secret(encrypt(caller, '"hunter2"'))}, **key)
+    import_state(caller, {"password": secret(seal(caller, '"hunter2"'))}, **key)
     with pytest.raises(NoAnswer):
         api.export(REFERENCE)
     assert "ciphertext" in api.export(REFERENCE, show_secrets=False), "a count of resources needs no key"
@@ -96,7 +86,7 @@ def test_secrets_of_another_key_are_not_answered(caller: Caller, api: Cloud, key
 
 def test_config_is_decrypted_in_batches(caller: Caller, api: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud, "BATCH", 2)
-    wanted = {encrypt(caller, text): text for text in ("one", "two", "three", "dös")}
+    wanted = {seal(caller, text): text for text in ("one", "two", "three", "dös")}
     assert api.decrypt(REFERENCE, [*wanted, *wanted]) == wanted
     assert api.decrypt(REFERENCE, []) == {}
 
@@ -104,7 +94,7 @@ def test_config_is_decrypted_in_batches(caller: Caller, api: Cloud, monkeypatch:
 def test_a_ciphertext_of_another_stack_and_a_missing_stack_are_not_answered(caller: Caller, api: Cloud) -> None:
     caller.post("/api/stacks/organization/postgresql", {"stackName": "other"})
     with pytest.raises(NoAnswer):
-        api.decrypt(REFERENCE, [encrypt(caller, "x", "/api/stacks/organization/postgresql/other")])
+        api.decrypt(REFERENCE, [seal(caller, "x", "/api/stacks/organization/postgresql/other")])
     for reference in ("organization/postgresql/none", "organization/../user"):
         with pytest.raises(NoAnswer):
             api.export(reference)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.tools import network
-from tests.fixtures import ScriptedRunner
+from tests.fixtures import ScriptedRunner, executable
 from tests.local_server import babbling, nobody, serving
 
 
@@ -52,9 +52,7 @@ def test_the_tailnets_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", str(tmp_path))
     assert network.tailscale_status(ScriptedRunner()) is None
 
-    program = tmp_path / "tailscale"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    executable(tmp_path / "tailscale")
     running = {"BackendState": "Running"}
     assert network.tailscale_status(ScriptedRunner((("status", "--json"), json.dumps(running)))) == running
     with pytest.raises(OSError, match="without JSON"):

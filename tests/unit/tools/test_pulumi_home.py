@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
 
 import pytest
 
 from runbooks.core.files import Unwritable
 from runbooks.tools.pulumi_home import (
-    ENVIRONMENT_FILES,
-    NAME,
     Plugin,
-    create_private_home,
     place_of,
     plugin_folder,
     user_credentials,
     user_home,
     wanted_plugins,
 )
-
-
-def test_it_holds_the_users_plugins_and_leaves_them_behind(tmp_path: Path) -> None:
-    run, own = tmp_path / "runs" / "one", tmp_path / "own"
-    run.mkdir(parents=True)
-    with create_private_home(run, {"PULUMI_HOME": str(own)}) as home:
-        assert stat.S_IMODE(home.stat().st_mode) == 0o700
-        (home / "plugins" / "resource-kubernetes-v4").mkdir()
-        (home / "logs").mkdir()
-    assert not home.exists()
-    assert (own / "plugins" / "resource-kubernetes-v4").is_dir()
 
 
 def test_a_home_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
@@ -56,19 +41,6 @@ def test_what_lab_env_put_there_is_no_home_of_the_users(
 def test_a_relative_home_is_the_one_below_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert plugin_folder({"PULUMI_HOME": "own"}) == tmp_path / "own" / "plugins"
-
-
-def test_the_plaintext_that_a_killed_run_left_is_removed_with_its_home(tmp_path: Path) -> None:
-    killed = tmp_path / "runs" / "one"
-    for folder in (NAME, ENVIRONMENT_FILES):
-        (killed / folder).mkdir(parents=True)
-    (killed / ENVIRONMENT_FILES / "0").write_text("the key of a certificate")
-    (killed / "kubeconfig").write_text("token: x")
-    (killed / "journal.jsonl").write_text("{}\n")
-    run = tmp_path / "runs" / "two"
-    run.mkdir()
-    with create_private_home(run, {"PULUMI_HOME": str(tmp_path / "own")}):
-        assert [path.name for path in killed.iterdir()] == ["journal.jsonl"]
 
 
 PLUGIN = Plugin(name="postgresql", version="3.18.2")
