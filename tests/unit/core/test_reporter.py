@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from runbooks.core import reporter
-from runbooks.core.findings import Finding, State
+from runbooks.core.findings import Finding, State, not_tried, passed
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import JsonReporter, LiveReporter, Reporter, make_reporter, on_target
 from tests.fixtures import Typed
@@ -120,6 +122,38 @@ def test_events_are_one_json_object_a_line_on_standard_output_alone(masker: Mask
     assert events[-1] == {"event": "error", "summary": "summary [secret]", "details": ["next: x"], "exit_code": 5}
     assert events[2]["state"] == "in progress" and events[4]["state"] == "done"
     assert err.getvalue() == ""
+
+
+SCHEMA = Draft202012Validator(json.loads((ROOT / "docs/events.schema.json").read_text("utf-8")))
+KINDS = {each["if"]["properties"]["event"]["const"] for each in SCHEMA.schema["allOf"]}
+
+
+def test_every_event_keeps_the_schema(masker: Masker, out: io.StringIO) -> None:
+    Draft202012Validator.check_schema(SCHEMA.schema)
+    events = JsonReporter(masker, out, out)
+    say_everything(events)
+    events._show_step(reporter.Step("preview a"), reporter.LASTING)
+    for finding in (passed("it works", "seen"), not_tried("it works", "y")):
+        events.finding(finding)
+    events.quote("what a tool printed")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    for line in lines:
+        SCHEMA.validate(line)
+    # `target` and `verdict` are facts of tasks.
+    assert KINDS - {line["event"] for line in lines} == {"target", "verdict"}
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs/runs").glob("*.jsonl")), ids=lambda path: path.stem)
+def test_a_recorded_run_keeps_the_schema(record: Path) -> None:
+    for line in record.read_text("utf-8").splitlines():
+        SCHEMA.validate(json.loads(line))
+
+
+@pytest.mark.parametrize(
+    "event", [{}, {"event": "step", "title": "a", "state": "over"}, {"event": "error", "summary": "a"}]
+)
+def test_the_schema_refuses_what_a_program_could_not_rely_on(event: dict[str, Any]) -> None:
+    assert not SCHEMA.is_valid(event)
 
 
 def test_failed_step_says_so(masker: Masker, out: io.StringIO) -> None:

@@ -149,24 +149,24 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return use
 
 
-@pytest.mark.parametrize("path", [*(path for path in SOURCES if not path.startswith("other/")), "one/new/new.go"])
-def test_another_source_is_another_build(checkout: Callable[[str], Path], path: str) -> None:
-    folder = checkout("one")
-    before = cache_key(ONE)
-    (folder / path).parent.mkdir(exist_ok=True)
-    with (folder / path).open("a") as file:
-        file.write("// changed\n")
-    assert cache_key(ONE) != before
-    checkout("one")
-    (folder / "one" / "new" / "new.go").unlink(missing_ok=True)
-    assert cache_key(ONE) == before
+CHANGES: dict[str, Callable[[Path], object]] = {
+    **{path: lambda folder, path=path: (folder / path).write_text("// changed\n") for path in SOURCES},
+    "another file": lambda folder: (folder / "one/main/new.go").touch(),
+    "another name": lambda folder: (folder / "one/main/main.go").rename(folder / "one/main/main_darwin.go"),
+    "not a source": lambda folder: (folder / "one/README.md").touch(),
+}
 
 
-def test_a_renamed_source_is_another_build(checkout: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_source_is_another_build_and_another_checkout_is_not(
+    checkout: Callable[[str], Path], change: str
+) -> None:
     folder = checkout("one")
-    before = cache_key(ONE)
-    (folder / "one/main/main.go").rename(folder / "one/main/main_darwin.go")
-    assert cache_key(ONE) != before
+    before = cached(ONE)
+    CHANGES[change](folder)
+    assert (cached(ONE) == before) is (change in ("other/go.mod", "not a source"))
+    checkout("two")
+    assert cached(ONE) == before
 
 
 @pytest.mark.parametrize(
@@ -182,16 +182,6 @@ def test_so_are_other_flags_programs_and_machines(monkeypatch: pytest.MonkeyPatc
     before = cache_key(ETCD)
     monkeypatch.setattr(what, value)
     assert cache_key(ETCD) != before
-
-
-def test_another_checkout_is_not(checkout: Callable[[str], Path]) -> None:
-    folder = checkout("one")
-    before = cached(ONE)
-    (folder / "other" / "go.mod").write_text("module changed\n")
-    (folder / "one" / "README.md").write_text("not a source\n")
-    assert cached(ONE) == before
-    checkout("two")
-    assert cached(ONE) == before
 
 
 def test_another_go_is_not(go: FakeGo) -> None:
@@ -334,32 +324,25 @@ HOST = "pulumi-language-python"
 
 
 @pytest.mark.parametrize(
-    ("says", "host", "used"),
+    ("says", "has_host", "used"),
     [
-        ("v3.227.0", "beside it", True),
-        ("v3.300.1", "on PATH", True),
-        ("v4.0.0", "beside what its link leads to", True),
-        ("v3.226.0", "beside it", False),
-        ("v2.300.0", "beside it", False),
-        ("v3.300.1", "nowhere", False),
-        ("no version", "beside it", False),
+        ("v3.227.0", True, True),
+        ("v4.0.0", True, True),
+        ("v3.226.0", True, False),
+        ("v2.300.0", True, False),
+        ("v3.300.1", False, False),
+        ("no version", True, False),
     ],
 )
 def test_a_pulumi_of_the_user_is_used_with_its_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, says: str, host: str, used: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, says: str, has_host: bool, used: bool
 ) -> None:
-    own, far = tmp_path / "own", tmp_path / "far"
-    if host == "beside what its link leads to":
-        own.mkdir()
-        (own / "pulumi").symlink_to(executable(far / "pulumi", f"echo {says}"))
-        executable(far / HOST)
-    else:
-        executable(own / "pulumi", f'[ "$PULUMI_SKIP_UPDATE_CHECK" = true ] && echo {says}')
-    for place, folder in (("beside it", own), ("on PATH", far)):
-        if host == place:
-            executable(folder / HOST)
-    path = f"{own}:{far}:{go.path}" if host == "on PATH" else f"{own}:{go.path}"
-    monkeypatch.setenv("PATH", path)
+    """tests/unit/stacks/test_toolbox.py has where else that may be."""
+    own = tmp_path / "own"
+    executable(own / "pulumi", f'[ "$PULUMI_SKIP_UPDATE_CHECK" = true ] && echo {says}')
+    if has_host:
+        executable(own / HOST)
+    monkeypatch.setenv("PATH", f"{own}:{go.path}")
     found = resolve(print, ["pulumi", HOST, "esc"])
     if used:
         assert found == {"pulumi": Found(name="pulumi", program=own / "pulumi", version=says, origin=ON_PATH)}

@@ -228,16 +228,11 @@ config:
 
 CASES = {
     "no file": None,
-    "empty": "",
     "settings only": "config:\n  a:b: 1 # one\n",
     "empty list": "environment: []\nconfig: {}\n",
-    "null": "environment: # none yet\nconfig:\n  a:b: 1\n",
-    "another": "environment:\n- other/x\nconfig: {}",
-    "in one line": "environment: [other/x]\nconfig: {}\n",
-    "windows": "environment:\r\n  - other/x\r\nconfig:\r\n  a:b: 1\r\n",
     "with options": "environment:\n  - other/x: {merge: false}\n",
-    "comment only": "# nothing yet\n",
 }
+"""tests/unit/core/test_yaml_file.py has more forms of a list."""
 
 
 def write(path: Path, text: str | None) -> Path:
