@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runbooks.core.errors import NotFound, ToolFailed, Usage
-from runbooks.core.journal import KEPT_RUNS
+from runbooks.core.journal import KEPT_RUNS, Journal, runs_of
+from runbooks.core.mask import Masker
+from runbooks.stacks.pull_request import read_runs
 from runbooks.tasks import pr
 from tests.fixtures import Repo, git
-from tests.unit.stacks.test_pull_request import PLAN, record
 
 GLANCE = "pulumi/apps/web/glance"
 SECTIONS = [
     "Summary", "Commands run", "Previews", "Settings touched", "How to go back", "Not known here",
 ]  # fmt: skip
 CANARY = "c4nary-of-the-test"
+DEPLOYMENT = "urn:pulumi:mx::glance::kubernetes:apps/v1:Deployment::glance"
+PLAN: dict[str, Any] = {
+    "target": "home",
+    "changes": True,
+    "destructive": [],
+    "stacks": [
+        {
+            "service": "glance", "stack": "organization/glance/mx", "state": "would change", "leftovers": [],
+            "changes": [
+                {"op": "delete", "verb": "delete", "urn": "urn:pulumi:mx::glance::v1:Secret::old",
+                 "rank": "destructive", "why": "deleted"},
+                {"op": "update", "verb": "update", "urn": DEPLOYMENT, "rank": "restart", "why": ""},
+            ],
+        },
+        {"service": "tailscale", "stack": "organization/tailscale/mx", "state": "unchanged", "changes": []},
+    ],
+}  # fmt: skip
+
+
+def record(state: Path, task: str, argv: list[str], *entries: tuple[str, dict[str, Any]], **how: Any) -> Path:
+    """A record as a run leaves it; without `exit_code` it has no end."""
+    journal = Journal.open(state, task, ["/checkout/tasks.py", *argv], masker=how.get("masker"))
+    for kind, facts in entries:
+        journal.write(kind, **facts)
+    if "exit_code" in how:
+        journal.finish(how["exit_code"])
+    journal.close()
+    return journal.path
 
 
 def write(repo: Repo, path: str, text: str) -> None:
@@ -90,7 +122,10 @@ def test_a_change_and_its_runs_are_reported(repo: Repo) -> None:
     assert "- `./inv preview.glance` on `home`: exit 0, 20" in text["Commands run"]
     assert "- `./inv --target home deploy.glance` on `home`: exit 0, 20" in text["Commands run"]
     assert "pr.body" not in text["Commands run"] and f"`{fork}`" in text["Commands run"]
-    assert ": 1 to delete, 1 to update\n  DESTRUCTIVE: delete Secret old  (deleted)\n" in text["Previews"]
+    assert (
+        ": 1 to delete, 1 to update\n  DESTRUCTIVE: delete Secret old  (deleted)\n  update Deployment glance\n"
+        in text["Previews"]
+    )
     assert text["Previews"].count("glance on home") == 1 and "tailscale on home" in text["Previews"]
     assert f"- `{GLANCE}/Pulumi.mx.yaml`: glance:title changed, glance:theme removed" in text["Settings touched"]
     assert f"- glance: `./inv rollback.glance --to {fork}`\n" in text["How to go back"]
@@ -234,3 +269,41 @@ def test_the_checkout_stays_as_it_is(repo: Repo) -> None:
     before = (repo.root / ".git/index").read_bytes(), git(repo.root, "for-each-ref")
     body(repo)
     assert ((repo.root / ".git/index").read_bytes(), git(repo.root, "for-each-ref")) == before
+
+
+# Journals
+
+
+def test_a_command_can_be_typed_again_and_what_was_masked_stays_masked(tmp_path: Path) -> None:
+    argv = ["esc.run", "stitch/prod", "--", "psql", "-c", "select 'a b'", "two\nlines", CANARY]
+    path = record(tmp_path, "esc.run", argv, masker=Masker([CANARY]))
+    (run,) = read_runs(tmp_path)
+    assert run.command.startswith("""./inv esc.run stitch/prod -- psql -c 'select '"'"'a b'"'"'' 'two lines'""")
+    assert "[secret]" in run.command and CANARY not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": "plan", "stacks": "none"},
+        {"kind": "plan", "time": "noon", "stacks": [{"service": "x"}]},
+        {"kind": "plan", "stacks": [None, 3]},
+        {"kind": "target"},
+        {"kind": ["odd"]},
+    ],
+)
+def test_a_journal_of_another_form_is_left_out(tmp_path: Path, broken: dict[str, Any]) -> None:
+    path = record(tmp_path, "status", ["status"])
+    with path.open("a") as journal:
+        journal.write('{"torn')
+    assert len(read_runs(tmp_path)) == 1
+    with path.open("a") as journal:
+        journal.write("\n" + json.dumps(broken) + "\n")
+    record(tmp_path, "doctor", ["doctor"])
+    assert [run.task for run in read_runs(tmp_path)] == ["doctor"]
+
+
+def test_a_journal_without_a_beginning_is_left_out(tmp_path: Path) -> None:
+    path = record(tmp_path, "status", ["status"])
+    path.write_text('{"time": "2026-01-01T00:00:00Z", "kind": "end", "exit_code": 0}\n')
+    assert runs_of(tmp_path) and read_runs(tmp_path) == []
