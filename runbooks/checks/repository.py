@@ -10,7 +10,7 @@ from pathlib import Path
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import ToolFailed, Usage
 from runbooks.core.files import ROOT
-from runbooks.core.parallel import processors
+from runbooks.core.parallel import processors, side_by_side
 from runbooks.core.search_path import find_program
 from runbooks.stacks.session import RunContext
 
@@ -98,7 +98,8 @@ def run_tests(run: RunContext, *, path: str, select: str, fast: bool) -> None:
         raise Usage(f"{path!r} would be read as an option of pytest", expected="a file or folder below tests/")
     chosen = [path or "tests", *(["-k", select] if select else [])]
     run.reporter.announce("Running the tests; those that need the platform start one of their own.")
-    judge_tests([run.runner.run(command) for command in pytest_commands(chosen, fast=fast, all_of_them=not path)])
+    rounds = pytest_commands(chosen, fast=fast, all_of_them=not path)
+    judge_tests([outcome for each in rounds for outcome in side_by_side(run.reporter, each, run.runner.run)])
 
 
 def judge_tests(outcomes: Sequence[Outcome]) -> None:
@@ -112,11 +113,18 @@ def judge_tests(outcomes: Sequence[Outcome]) -> None:
         raise ToolFailed(summary, next_step="./inv test -p FILE")
 
 
-def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[Command]:
-    """Tests without a lab run on all processors; tests with a lab run one at a time, as a lab needs them all."""
+def pytest_commands(chosen: Sequence[str], *, fast: bool, all_of_them: bool) -> list[list[Command]]:
+    """Rounds of commands that run at once: the tests without a lab on all processors, then those with one.
+
+    A lab waits more than it works, so those of the whole platform run beside all others. pytest-xdist cannot: it stops
+    its workers before they could end their labs.
+    """
     if not fast and not all_of_them:
-        return [tool("pytest", *chosen, title="the tests", mutates=True)]
-    side_by_side = ("-m", "not lab", "-n", str(processors()))
-    fast_tests = tool("pytest", *chosen, *side_by_side, title="the fast tests", mutates=True)
-    on_labs = tool("pytest", *chosen, "-m", "lab", title="the tests on labs", mutates=True)
-    return [fast_tests] if fast else [fast_tests, on_labs]
+        return [[tool("pytest", *chosen, title="the tests", mutates=True)]]
+    without_lab = ("-m", "not lab", "-n", str(processors()))
+    fast_tests = tool("pytest", *chosen, *without_lab, title="the fast tests", mutates=True)
+    on_labs = [
+        tool("pytest", *chosen, "-m", marked, title=f"the tests {where}", mutates=True)
+        for marked, where in (("lab and whole", "of the whole platform"), ("lab and not whole", "on other labs"))
+    ]
+    return [[fast_tests]] if fast else [[fast_tests], on_labs]

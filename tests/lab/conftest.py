@@ -56,6 +56,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes the whole platform down comes after everything that works on it."""
     items.sort(key=lambda item: item.path.name == "test_whole_platform_end.py")
+    for item in items:
+        if "whole" in getattr(item, "fixturenames", ()):
+            item.add_marker("whole")
 
 
 @contextlib.contextmanager
