@@ -4,8 +4,8 @@
 - `ScriptedSession`: a session on that runner, with the four services of `TREE`, for the layers below the tasks.
 - `Repo` (fixture `repo`): a repository in a temporary folder with a real target `home`, and scripted tools on PATH; for
   tasks, from their arguments to the processes. `repo.c` is the context that a task's body gets, `repo.pipe` gives it
-  standard input, `repo.printed()` is what it printed. A module that needs more there overrides the fixture:
-  `@pytest.fixture def repo(repo: Repo) -> Repo`.
+  standard input, `repo.types` answers its questions, `repo.printed()` is what it printed. A module that needs more
+  there overrides the fixture: `@pytest.fixture def repo(repo: Repo) -> Repo`.
 - Objects as kubectl prints them (`namespace`, `listing`, `deployment`, `secret`, `slices`, `exposed_service`,
   `ingress`, `device`, `kubeconfig`), answers of pulumi (`step`, `preview_answer`, `preview_of`, `event`, `creating`,
   `applied`) and states (`exported`, `checkpoint`, `secret_value`).
@@ -577,6 +577,12 @@ class Repo:
     def pipe(self, data: bytes) -> None:
         """Put this on standard input."""
         self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+    def types(self, *lines: str) -> None:
+        """A person at a terminal types these lines at the questions, in order."""
+        left = iter(lines)
+        self._monkeypatch.setattr("runbooks.core.reporter.Reporter.interactive", True)
+        self._monkeypatch.setattr("runbooks.core.reporter.Reporter._ask", lambda *_: next(left))
 
     def printed(self) -> str:
         """What was printed since the last call."""

@@ -78,16 +78,12 @@ BROKEN = {
     "ephemeral is no key": (HOME + "    ephemeral: true\n", 12, "unknown key 'ephemeral'", "Known:"),
     "missing key": (changed("    stack: mx\n", ""), 6, "no 'stack'", "stack:"),
     "empty text": (changed("context: admin@home", "context: ''"), 10, "'context' of target 'home' is empty", ""),
-    "blank text": (changed("context: admin@home", "context: '  '"), 10, "is empty", ""),
     "null": (changed("organization: organization", "organization:"), 8, "is empty", ""),
     "number": (changed("stack: mx", "stack: 7"), 6, "is a number", "quotes"),
-    "boolean": (changed("stack: mx", "stack: true"), 6, "is true or false", "quotes"),
     "list": (changed("stack: mx", "stack: [mx]"), 6, "is a list", "quotes"),
     "empty uid": (HOME + "    cluster_uid: ''\n", 12, "'cluster_uid' of target 'home' is empty", ""),
     "duplicate key": (HOME + "    stack: my\n", 12, "key", "once"),
-    "duplicate target": (HOME + "  home:\n    stack: mx\n", 12, "key", "once"),
     "not yaml": (HOME + "   oops: [\n", 12, "not YAML", ""),
-    "tab": ("targets:\n\thome: {}\n", 2, "not YAML", ""),
     "not utf-8": (HOME.encode() + b"# caf\xe9\n", 12, "0xe9 is not UTF-8", "UTF-8"),
     "a list": ("- home\n", 1, "holds a list", "keys and values"),
     "targets is nothing": ("targets:\n", 1, "'targets' holds nothing", "{}"),
@@ -97,7 +93,6 @@ BROKEN = {
     "stack with dash": (changed("stack: mx", "stack: --all"), 6, "starts with a dash", ""),
     "stack with slash": (changed("stack: mx", "stack: org/mx"), 6, "holds a slash", "alone"),
     "default undefined": (changed("default: home", "default: hoem"), 2, "'hoem' is not defined", "home"),
-    "default empty": (changed("default: home", "default: ''"), 2, "is empty", ""),
     "wrong organization": (changed("organization: organization", "organization: acme"), 8, "'acme'", "'organization'"),
     "backend without scheme": (changed("file://~/state", "/state"), 7, "not a valid backend", "https://"),
     "backend without folder": (changed("file://~/state", "file://"), 7, "names no folder", "file:///folder"),
@@ -168,20 +163,16 @@ def test_option_before_variable_before_default(
 
 # --- pinning ---------------------------------------------------------------------------------------------------------
 
-
 PINNED = changed("    context:", "    cluster_uid: 'old'  # since spring\n    context:") + "# the end\n"
-FLOW = "targets:\n  home: {stack: mx, backend: 'file:///s', organization: organization, kubeconfig: k, context: c}\n"
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         (HOME, HOME + "    cluster_uid: 1-2-3\n"),
-        (HOME.rstrip("\n"), HOME + "    cluster_uid: 1-2-3"),
         (PINNED, PINNED.replace("'old'", "1-2-3")),
-        ("# mine\n" + FLOW, "# mine\n" + FLOW.replace("}", ", cluster_uid: 1-2-3}")),
     ],
-    ids=["not pinned", "no final newline", "pinned", "in flow style"],
+    ids=["not pinned", "pinned"],
 )
 def test_pin_writes_one_value_and_keeps_the_rest(tmp_path: Path, before: str, after: str) -> None:
     path = write(tmp_path, before)

@@ -97,14 +97,22 @@ def test_process_that_began_after_the_lock_is_another_one() -> None:
     assert find_holder(lock(os.getppid(), since=NOW)).holder is Holder.ALIVE
 
 
-def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
-    waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", "pulumi", "up"]
-    with subprocess.Popen(waiting, stdout=subprocess.PIPE) as child:
+@contextlib.contextmanager
+def waiting(*words: str, cwd: str | Path = "/") -> Iterator[int]:
+    """The number of a process that waits, with these words in its command line."""
+    waits = "print('up', flush=True); import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", waits, *words], stdout=subprocess.PIPE, cwd=cwd) as child:
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
-        before_the_clock_was_set = lock(child.pid, since="2001-01-01T00:00:00Z")
-        found = find_holder(before_the_clock_was_set).holder
-        child.kill()
-    assert found is Holder.ALIVE
+        try:
+            yield child.pid
+        finally:
+            child.kill()
+
+
+def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
+    with waiting("pulumi", "up") as pid:
+        before_the_clock_was_set = lock(pid, since="2001-01-01T00:00:00Z")
+        assert find_holder(before_the_clock_was_set).holder is Holder.ALIVE
 
 
 @pytest.mark.parametrize(
@@ -164,19 +172,18 @@ def on_cloud(session: ScriptedSession, said: str) -> None:
     session.runner.script["show", "db"] = said
 
 
-def test_an_update_that_runs_elsewhere_needs_the_name_typed(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {}, answers=["db"])
+@pytest.mark.parametrize(
+    ("on_lab", "told"), [(False, "its process is on another machine"), (True, "its process is gone")]
+)
+def test_an_update_that_runs_elsewhere_needs_the_name_typed_but_on_the_lab(
+    tmp_path: Path, on_lab: bool, told: str
+) -> None:
+    """The lab's cloud knows this machine alone."""
+    session = ScriptedSession(tmp_path, {}, answers=["db"], ephemeral=on_lab)
     on_cloud(session, RUNNING)
     approve(session)
-    assert "an update of me, begun 2 minutes ago: its process is on another machine" in session.reporter.text
-    assert len(session.reporter.asked) == 1
-
-
-def test_on_the_lab_only_this_machine(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, {}, interactive=False, ephemeral=True)
-    on_cloud(session, RUNNING)
-    approve(session)
-    assert "an update of me, begun 2 minutes ago: its process is gone" in session.reporter.text
+    assert f"an update of me, begun 2 minutes ago: {told}" in session.reporter.text
+    assert len(session.reporter.asked) == (0 if on_lab else 1)
 
 
 def test_a_process_that_works_on_another_stack_of_the_project_is_another_update(
@@ -212,15 +219,9 @@ def test_a_process_here_that_works_on_the_project_is_never_robbed(
         folder = session.state_dir / "worktrees" / "0123-4567" / "pulumi" / DB.folder
         folder.mkdir(parents=True)
     where = ("--",) if stands_there else ("-C", str(folder))
-    waiting = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)", *where, "up"]
-    with subprocess.Popen(waiting, stdout=subprocess.PIPE, cwd=folder if stands_there else "/") as child:
-        assert child.stdout is not None and child.stdout.readline() == b"up\n"
-        try:
-            with pytest.raises(Refused) as refused:
-                approve(session)
-        finally:
-            child.kill()
-    assert refused.value.next_step.endswith(f"kill -INT {child.pid}")
+    with waiting(*where, "up", cwd=folder if stands_there else "/") as pid, pytest.raises(Refused) as refused:
+        approve(session)
+    assert refused.value.next_step.endswith(f"kill -INT {pid}")
     assert session.reporter.asked == []
 
 

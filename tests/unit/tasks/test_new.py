@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,26 +98,21 @@ def test_a_place_that_will_not_do(repo: Repo, error: type[OpsError], said: str, 
         assert tree(repo) == before
 
 
-@pytest.mark.parametrize("kind", ["file in it", "a file", "a link", "a link above", "a file above"])
-def test_what_is_there_stays(repo: Repo, kind: str) -> None:
-    place = repo.root / FOLDER
+@pytest.mark.parametrize(
+    ("folder", "occupy"),
+    [
+        (FOLDER, lambda place, _: place.mkdir() or (place / ".keep").touch()),
+        (FOLDER, lambda place, _: place.write_text("mine")),
+        (FOLDER, lambda place, elsewhere: place.symlink_to(elsewhere)),
+        ("pulumi/apps/linked/tryout", lambda place, elsewhere: place.parent.symlink_to(elsewhere)),
+        ("pulumi/apps/file/tryout", lambda place, _: place.parent.touch()),
+    ],
+    ids=["file in it", "a file", "a link", "a link above", "a file above"],
+)
+def test_what_is_there_stays(repo: Repo, folder: str, occupy: Callable[[Path, Path], object]) -> None:
     elsewhere = repo.home / "elsewhere"
     elsewhere.mkdir()
-    folder = FOLDER
-    match kind:
-        case "file in it":
-            place.mkdir()
-            (place / ".keep").touch()
-        case "a file":
-            place.write_text("mine")
-        case "a link":
-            place.symlink_to(elsewhere)
-        case "a link above":
-            (repo.root / "pulumi/apps/linked").symlink_to(elsewhere)
-            folder = "pulumi/apps/linked/tryout"
-        case "a file above":
-            (repo.root / "pulumi/apps/file").touch()
-            folder = "pulumi/apps/file/tryout"
+    occupy(repo.root / folder, elsewhere)
     before = tree(repo)
     with pytest.raises(Refused):
         new.service.body(repo.c, "tryout", folder=folder)
@@ -144,19 +141,6 @@ def test_options_that_would_break_a_file_or_the_service_are_refused(repo: Repo, 
     assert tree(repo) == before
 
 
-class Full:
-    """A disk that takes two files and no more."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error, self.left, self.real = error, 2, Path.write_text
-
-    def __call__(self, path: Path, *args: str, **options: str) -> int:
-        if self.left == 0:
-            raise self.error
-        self.left -= 1
-        return self.real(path, *args, **options)
-
-
 @pytest.mark.parametrize("folder", [FOLDER, "pulumi/apps/new/room/tryout"])
 @pytest.mark.parametrize(
     ("error", "becomes"),
@@ -167,11 +151,18 @@ def test_half_a_project_is_never_left(
 ) -> None:
     before = tree(repo)
     project = wanted(repo, folder=folder)
-    full = Full(error)
-    monkeypatch.setattr(Path, "write_text", lambda *args, **options: full(*args, **options))
+    disk = iter([Path.write_text] * 2)
+
+    def write(*args: Any, **options: Any) -> int:
+        """The disk takes two files and no more."""
+        if takes := next(disk, None):
+            return takes(*args, **options)
+        raise error
+
+    monkeypatch.setattr(Path, "write_text", write)
     with pytest.raises(becomes):
         scaffolding.write(project, repo.root)
-    assert full.left == 0 and tree(repo) == before
+    assert next(disk, None) is None and tree(repo) == before
 
 
 def test_what_comes_into_its_place_meanwhile_wins(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

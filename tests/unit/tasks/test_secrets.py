@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,34 +57,19 @@ def test_a_piped_value_travels_on_standard_input(
     assert call["argv"][-1] == "postgresql:superuser_password"
 
 
-def test_a_typed_value_is_asked_for_twice_without_echo(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Typed())
-    questions: list[str] = []
-
-    def getpass(question: str) -> str:
-        questions.append(question)
-        return VALUE
-
-    monkeypatch.setattr("getpass.getpass", getpass)
-    run(repo)
-    assert len(questions) == 2
-    assert set_call(repo)["stdin"] == f"{VALUE}\n"
-
-
-@pytest.mark.parametrize(("typed", "error"), [(["one-value", "other-value"], Usage), ([], NotApproved)])
-def test_two_different_values_or_the_end_of_input_set_nothing(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, typed: list[str], error: type[OpsError]
+@pytest.mark.parametrize(
+    ("typed", "error"), [([VALUE, VALUE], None), ([VALUE, "other-value"], Usage), ([], NotApproved)]
+)
+def test_a_typed_value_is_asked_for_twice_without_echo(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, typed: list[str], error: type[OpsError] | None
 ) -> None:
-    def getpass(_: str) -> str:
-        if not typed:
-            raise EOFError
-        return typed.pop(0)
-
     monkeypatch.setattr("sys.stdin", Typed())
-    monkeypatch.setattr("getpass.getpass", getpass)
-    with pytest.raises(error):
+    monkeypatch.setattr("getpass.getpass", Mock(side_effect=[*typed, EOFError]))
+    with pytest.raises(error) if error else nullcontext():
         run(repo)
-    assert not any("set" in argv for argv in repo.argvs("pulumi"))
+    assert [call["stdin"] for call in repo.calls("pulumi") if "set" in call["argv"]] == (
+        [] if error else [f"{VALUE}\n"]
+    )
 
 
 @pytest.mark.parametrize(

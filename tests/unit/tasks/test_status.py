@@ -10,7 +10,7 @@ import pytest
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed
 from runbooks.stacks.status import format_time, pods_ready
 from runbooks.tasks import status
-from tests.fixtures import Repo, listing
+from tests.fixtures import Repo, exported, listing
 
 
 def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") -> dict[str, Any]:
@@ -21,19 +21,9 @@ def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") ->
 @pytest.fixture
 def repo(repo: Repo) -> Repo:
     repo.has_stacks("cnpg", "postgresql")
-    state = {
-        "deployment": {
-            "manifest": {"time": "2026-11-24T07:02:03.5Z"},
-            "resources": [
-                {"urn": "urn:pulumi:mx::cnpg::pulumi:pulumi:Stack::cnpg-mx", "type": "pulumi:pulumi:Stack"},
-                {
-                    "urn": "urn:pulumi:mx::cnpg::kubernetes:core/v1:Namespace::ns",
-                    "type": "kubernetes:core/v1:Namespace",
-                },
-            ],
-            "pending_operations": [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::cnpg::a:b:C::x"}}],
-        }
-    }
+    pending = [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::cnpg::a:b:C::x"}}]
+    state = exported({})
+    state["deployment"] |= {"manifest": {"time": "2026-11-24T07:02:03.5Z"}, "pending_operations": pending}
     repo.answer("pulumi", ["stack", "export"], {"deployment": {}})
     repo.answer("pulumi", ["cnpg", "export"], state)
     repo.answer("kubectl", ["get", "pods"], listing(pod("a", "cnpg-system"), pod("b", "cnpg-system", ready=False)))

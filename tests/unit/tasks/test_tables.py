@@ -43,7 +43,6 @@ WIDEST: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
     "graph": (graph.COLUMNS, list(graph.rows(layers([service.name for service in SERVICES], SERVICES)))),
     "lab.status": (LAB, [("postgres immich/immich-cluster", "1234567", "21953", "1512 MB", "starting", "v1.36.3")]),
     "lab.status, tools": (TOOL_COLUMNS, [("kube-controller-manager", "v1.36.3", CACHE)]),
-    "outputs": (("output", "value"), [("service_account_email", IN_CLUSTER), ("password", "[secret]")]),
     "esc.list": (
         ("environment", "backend", "file", "bound by"),
         [("homelab/production", "not applied", "environments/homelab/production.yaml", "stitch, n8n, temporal")],
@@ -54,15 +53,6 @@ WIDEST: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
             ('pulumiConfig["stitch:twitch_client_secret"]', "string", "[secret]", "stitch/prod"),
             ("pulumiConfig.POSTGRES_HOST", "string", IN_CLUSTER, "fn::open::pulumi-stacks"),
         ],
-    ),
-    "charts.render": (
-        ("kind", "name", "namespace", "template"),
-        [("MutatingWebhookConfiguration", "cnpg-mutating-webhook-configuration", "cnpg-system",
-          "cloudnative-pg/templates/mutating-webhook-configuration.yaml")],
-    ),
-    "target.show": (
-        ("what", "value"),
-        [("cluster now", "home at https://192.168.1.10:6443, UID 1f2e3d4c-1111-2222-3333-444455556666, as pinned")],
     ),
     "verify.tailscale": (
         ("object", "tailnet name", *tailscale.EXPOSURE_CHECKS),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -13,29 +12,16 @@ from runbooks.tasks import target
 from tests.fixtures import TOKEN, UID, Repo, listing, namespace
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a person types at the questions, in order; the questions end up in `asked`."""
-    lines: list[str] = []
-    monkeypatch.setattr("runbooks.core.reporter.Reporter.interactive", True)
-    monkeypatch.setattr("runbooks.core.reporter.Reporter._ask", lambda *_: lines.pop(0))
-    return lines
-
-
 def with_nodes(repo: Repo, uid: str = UID) -> None:
     repo.answer("kubectl", ["get", "namespace"], namespace(uid=uid))
     nodes = [{"metadata": {"name": name}} for name in ("node-2", "node-1")]
     repo.answer("kubectl", ["get", "nodes"], listing(*nodes))
 
 
-def run(task: Any, repo: Repo) -> None:
-    task.body(repo.c)
-
-
 def test_show_says_where_the_next_run_goes_and_changes_nothing(repo: Repo) -> None:
     with_nodes(repo)
     before = (repo.root / "targets.yaml").read_text()
-    run(target.show, repo)
+    target.show.body(repo.c)
     told = repo.printed()
     for part in ("mx", f"file://{repo.backend}", "https://10.0.0.2:6443", UID, "the pinned one", "node-1, node-2"):
         assert part in told
@@ -57,7 +43,7 @@ def test_show_works_on_what_is_broken(repo: Repo, change: dict[str, str], seen: 
     with_nodes(repo)
     repo.set_target(**change)
     repo.remove("pulumi")
-    run(target.show, repo)
+    target.show.body(repo.c)
     told = repo.printed()
     assert seen in told
     assert "pulumi is not on PATH" in told
@@ -66,7 +52,7 @@ def test_show_works_on_what_is_broken(repo: Repo, change: dict[str, str], seen: 
 def test_show_of_an_unknown_target(repo: Repo) -> None:
     repo.c.config.ops.target = "hoem"
     with pytest.raises(NotFound) as caught:
-        run(target.show, repo)
+        target.show.body(repo.c)
     assert "home" in caught.value.expected
 
 
@@ -75,11 +61,11 @@ def unpinned(repo: Repo) -> str:
     return (repo.root / "targets.yaml").read_text()
 
 
-def test_pin_shows_asks_and_writes_one_line(repo: Repo, terminal: list[str]) -> None:
+def test_pin_shows_asks_and_writes_one_line(repo: Repo) -> None:
     with_nodes(repo)
     before = unpinned(repo)
-    terminal.append("y\n")
-    run(target.pin, repo)
+    repo.types("y")
+    target.pin.body(repo.c)
     assert (repo.root / "targets.yaml").read_text() == before + f"    cluster_uid: {UID}\n"
     told = repo.printed()
     for part in ("homelab", "https://10.0.0.2:6443", UID, "node-1, node-2"):
@@ -87,44 +73,42 @@ def test_pin_shows_asks_and_writes_one_line(repo: Repo, terminal: list[str]) -> 
 
 
 @pytest.mark.parametrize("has_terminal", [True, False])
-def test_pin_writes_nothing_without_a_yes(repo: Repo, request: pytest.FixtureRequest, has_terminal: bool) -> None:
+def test_pin_writes_nothing_without_a_yes(repo: Repo, has_terminal: bool) -> None:
     if has_terminal:
-        request.getfixturevalue("terminal").append("n\n")
+        repo.types("n")
     with_nodes(repo)
     before = unpinned(repo)
     with pytest.raises(NotApproved):
-        run(target.pin, repo)
+        target.pin.body(repo.c)
     assert (repo.root / "targets.yaml").read_text() == before
 
 
-def test_pinning_to_another_cluster_needs_the_targets_name(repo: Repo, terminal: list[str]) -> None:
+def test_pinning_to_another_cluster_needs_the_targets_name(repo: Repo) -> None:
     with_nodes(repo, uid="new-cluster")
-    terminal += ["y\n"]
+    repo.types("y", "home")
     with pytest.raises(NotApproved):
-        run(target.pin, repo)
+        target.pin.body(repo.c)
     assert repo.target["cluster_uid"] == UID
-
-    terminal += ["home\n"]
-    run(target.pin, repo)
+    target.pin.body(repo.c)
     assert repo.target["cluster_uid"] == "new-cluster"
 
 
 def test_pin_of_what_is_pinned_asks_nothing(repo: Repo) -> None:
     with_nodes(repo)
-    run(target.pin, repo)
+    target.pin.body(repo.c)
     assert "already" in repo.printed()
 
 
-def test_pin_of_an_unreachable_cluster_is_refused(repo: Repo, terminal: list[str]) -> None:
+def test_pin_of_an_unreachable_cluster_is_refused(repo: Repo) -> None:
+    repo.types()
     unpinned(repo)
     repo.answer("kubectl", ["get"], (1, "", "Unable to connect to the server: EOF"))
     with pytest.raises(Refused):
-        run(target.pin, repo)
-    assert terminal == []
+        target.pin.body(repo.c)
 
 
 def test_the_lab_is_never_pinned_by_hand(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = replace(load_targets(repo.root).defined["home"], name="lab", ephemeral=True)
     monkeypatch.setattr("runbooks.run.load_chosen_target", lambda *_: lab)
     with pytest.raises(Usage, match="pins itself"):
-        run(target.pin, repo)
+        target.pin.body(repo.c)
