@@ -1,18 +1,253 @@
-"""What a killed update left is settled by what the cluster has, and by nothing else."""
+"""`cancel` finds out who holds a stack before anything is removed, and settles what a killed update left."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runbooks.core.errors import NotApproved, Refused, ToolFailed
+from runbooks.core.processes import process_is_alive
 from runbooks.stacks import cancel
-from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, urn
+from runbooks.stacks.apply import holders_of
+from runbooks.stacks.cancel import approve_removal, remove_lock
+from runbooks.stacks.status import describe_holders
+from runbooks.tools import locks
+from runbooks.tools.locks import Holder, Lock, find_holder, locks_in, read_current_update, seconds_of
+from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, ended_process, urn
 
 DB = TREE[2]
+
+
+def lock(pid: int, host: str | None = None, since: str = "2026-11-24T07:00:00.123456789Z") -> Lock:
+    return Lock(pid=pid, user="root", host=host or socket.gethostname(), since=since)
+
+
+def put(session: ScriptedSession, *locks: Lock) -> None:
+    folder = session.root / "backend/.pulumi/locks/organization/db/mx"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, held in enumerate(locks):
+        facts = {"pid": held.pid, "username": held.user, "hostname": held.host, "timestamp": held.since}
+        (folder / f"{number}.json").write_text(json.dumps(facts))
+
+
+def approve(session: ScriptedSession) -> None:
+    stack = session.stack(DB)
+    approve_removal(session, stack, holders_of(session, stack))
+
+
+NOW = "2100-01-01T00:00:00Z"
+
+
+class Removed(Exception):
+    """The lock may be removed."""
+
+
+@pytest.mark.parametrize(
+    ("holder", "typed", "ends", "told"),
+    [
+        ("dead", None, Removed, "it is gone"),
+        ("living", "db", Refused, ""),
+        ("elsewhere", "db", Removed, "process 1 of root on other-machine"),
+        ("elsewhere", "y", NotApproved, "cannot be seen"),
+        ("elsewhere", None, NotApproved, ""),
+        ("not told", "db", Removed, ""),
+        ("not told", "y", NotApproved, ""),
+        *((text, typed, ends, "0.json") for text in (b"", b"[]", b"\xff\xfe", b'{"pid": "many"}')
+          for typed, ends in (("db", Removed), ("y", NotApproved))),
+    ],
+)  # fmt: skip
+def test_only_the_lock_of_a_dead_process_is_removed_without_the_name_typed(
+    tmp_path: Path, holder: str | bytes, typed: str | None, ends: type[Exception], told: str
+) -> None:
+    """`typed` at the question, `None` without a terminal; a living process here is never robbed."""
+    session = ScriptedSession(
+        tmp_path, {}, answers=[typed or ""], interactive=typed is not None, ephemeral=holder == "living"
+    )
+    locks = {
+        "dead": [lock(ended_process())], "living": [lock(ended_process()), lock(os.getpid(), since=NOW)],
+        "elsewhere": [lock(1, host="other-machine")],
+    }  # fmt: skip
+    put(session, *locks.get(holder, [lock(1)]))
+    if holder == "not told":
+        session.target.backend = "s3://bucket"
+        assert holders_of(session, session.stack(DB)) is None
+    if isinstance(holder, bytes):
+        (tmp_path / "backend/.pulumi/locks/organization/db/mx/0.json").write_bytes(holder)
+        assert describe_holders(session, session.stack(DB)) == "a lock without an owner"
+    with pytest.raises(ends) as ended:
+        approve(session)
+        raise Removed
+    assert told in session.reporter.text
+    assert len(session.reporter.asked) == (0 if holder in ("dead", "living") or typed is None else 1)
+    if holder == "living":
+        assert f"kill -INT {os.getpid()}" in ended.value.next_step
+
+
+def test_process_that_began_after_the_lock_is_another_one() -> None:
+    assert find_holder(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.GONE
+    assert find_holder(lock(os.getpid(), since=NOW)).holder is Holder.ALIVE
+    assert find_holder(lock(os.getpid(), since="no time")).holder is Holder.ALIVE
+    assert find_holder(lock(os.getppid(), since=NOW)).holder is Holder.ALIVE
+
+
+@contextlib.contextmanager
+def waiting(*words: str, cwd: str | Path = "/") -> Iterator[int]:
+    """The number of a process that waits, with these words in its command line."""
+    waits = "print('up', flush=True); import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", waits, *words], stdout=subprocess.PIPE, cwd=cwd) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+        try:
+            yield child.pid
+        finally:
+            child.kill()
+
+
+def test_a_holder_that_works_lives_though_the_clock_was_set_meanwhile() -> None:
+    with waiting("pulumi", "up") as pid:
+        before_the_clock_was_set = lock(pid, since="2001-01-01T00:00:00Z")
+        assert find_holder(before_the_clock_was_set).holder is Holder.ALIVE
+
+
+@pytest.mark.parametrize(
+    ("held", "taken_meanwhile", "removed"), [(False, False, False), (True, False, True), (True, True, False)]
+)
+def test_the_lock_that_was_shown_is_removed_and_no_other(
+    tmp_path: Path, held: bool, taken_meanwhile: bool, removed: bool
+) -> None:
+    def answers() -> Iterator[str]:
+        if taken_meanwhile:
+            put(session, lock(2, host="other-machine"))
+        yield "db"
+
+    session = ScriptedSession(tmp_path, {("cancel", "db"): ""}, answers=answers())
+    if held:
+        put(session, lock(1, host="other-machine"))
+    with pytest.raises(Refused) if taken_meanwhile else contextlib.nullcontext():
+        remove_lock(session, session.stack(DB))
+    assert (("cancel", "db") in session.runner.ran) is removed
+
+
+def test_a_lock_given_up_while_we_look_is_none(tmp_path: Path) -> None:
+    (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "left.json.attrs").write_text("{}")
+    assert locks_in(tmp_path) == locks_in(tmp_path / "nothing") == ()
+
+
+def test_a_process_is_alive_or_gone() -> None:
+    assert process_is_alive(os.getpid()) and process_is_alive(1)
+    assert not any(process_is_alive(number) for number in (0, -1, 2**22 + 1, 2**40))
+
+
+def test_times_of_lock_files() -> None:
+    assert seconds_of("1970-01-01T00:01:00.5Z") == 60.5
+    assert seconds_of("1970-01-01T01:01:00.123456789+01:00") == pytest.approx(60.123456)
+    assert seconds_of("$TIME") is None
+
+
+# The cloud: it knows that an update runs and of whom, not the process
+
+
+RUNNING = """\
+Current stack is db/mx:
+    Owner: acme
+    Update in progress:
+	Started: 2 minutes ago
+	Requested By: me
+    Last updated: 3 hours ago
+Current stack resources (0):
+"""
+
+
+def on_cloud(session: ScriptedSession, said: str) -> None:
+    session.target.backend, session.target.has_diy_backend = "https://api.pulumi.com", False
+    session.target.file_backend = None
+    session.runner.script["ls", "db"] = '[{"name": "mx", "updateInProgress": true}]'
+    session.runner.script["show", "db"] = said
+
+
+@pytest.mark.parametrize(
+    ("on_lab", "told"), [(False, "its process is on another machine"), (True, "its process is gone")]
+)
+def test_an_update_that_runs_elsewhere_needs_the_name_typed_but_on_the_lab(
+    tmp_path: Path, on_lab: bool, told: str
+) -> None:
+    """The lab's cloud knows this machine alone."""
+    session = ScriptedSession(tmp_path, {}, answers=["db"], ephemeral=on_lab)
+    on_cloud(session, RUNNING)
+    approve(session)
+    assert f"an update of me, begun 2 minutes ago: {told}" in session.reporter.text
+    assert len(session.reporter.asked) == (0 if on_lab else 1)
+
+
+def test_a_process_that_works_on_another_stack_of_the_project_is_another_update(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def processes(*facts: str) -> list[dict[str, object]]:
+        words = {41: "acme/mx", 42: "acme/lab"}
+        here = [
+            {"pid": pid, "cwd": "/", "cmdline": f"pulumi -C /p up --stack {it}".split()} for pid, it in words.items()
+        ]
+        return [*here, {"pid": 43, "cwd": None, "cmdline": None}]
+
+    monkeypatch.setattr(locks, "list_processes", processes)
+    assert locks.working_on({"/p"}, "mx") == [41]
+
+
+def test_a_process_whose_start_is_not_shown_may_be_the_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc is mounted with `hidepid=1`, for another user's process."""
+    hidden = {"pid": os.getpid(), "create_time": None, "cmdline": None}
+    monkeypatch.setattr(locks, "list_processes", lambda *_: [hidden])
+    assert find_holder(lock(os.getpid(), since="2001-01-01T00:00:00Z")).holder is Holder.ALIVE
+
+
+@pytest.mark.parametrize("rolls_back", [True, False], ids=["an older commit", "the project"])
+@pytest.mark.parametrize("stands_there", [True, False], ids=["in the folder", "by -C"])
+def test_a_process_here_that_works_on_the_project_is_never_robbed(
+    tmp_path: Path, stands_there: bool, rolls_back: bool
+) -> None:
+    session = ScriptedSession(tmp_path, {}, answers=["db"], ephemeral=True)
+    on_cloud(session, RUNNING)
+    folder = session.stack(DB).folder
+    if rolls_back:
+        folder = session.state_dir / "worktrees" / "0123-4567" / "pulumi" / DB.folder
+        folder.mkdir(parents=True)
+    where = ("--",) if stands_there else ("-C", str(folder))
+    with waiting(*where, "up", cwd=folder if stands_there else "/") as pid, pytest.raises(Refused) as refused:
+        approve(session)
+    assert refused.value.next_step.endswith(f"kill -INT {pid}")
+    assert session.reporter.asked == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [("[]", RUNNING), (None, RUNNING.replace("Update in progress", "Nothing")), (None, "")],
+    ids=["no stack", "no update", "no answer"],
+)
+def test_a_stack_in_the_cloud_without_a_holder(tmp_path: Path, listed: str | None, said: str) -> None:
+    session = ScriptedSession(tmp_path, {})
+    on_cloud(session, said)
+    if listed:
+        session.runner.script["ls", "db"] = listed
+    assert holders_of(session, session.stack(DB)) == []
+
+
+def test_the_same_update_a_little_later_is_the_same() -> None:
+    first, later = (read_current_update(RUNNING.replace("2 minutes", age)) for age in ("2 minutes", "3 minutes"))
+    assert first is not None and later is not None
+    assert first.identity == later.identity
+
+
+# What a killed update left is settled by what the cluster has, and by nothing else
+
 CONFIG_MAP, ROLE = "kubernetes:core/v1:ConfigMap", "postgresql:index/role:Role"
 
 
