@@ -106,7 +106,10 @@ def lab_display(c: Any) -> tuple[Path, Reporter]:
 
 
 def announce_target(session: Session, cluster_uid: str) -> None:
-    """One line: `target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`."""
+    """One line: `target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`.
+
+    The cluster is named only if the guard confirmed it.
+    """
     facts = {
         "target": session.target.name,
         "stack": session.target.stack,
@@ -114,8 +117,8 @@ def announce_target(session: Session, cluster_uid: str) -> None:
         "cluster": cluster_uid,
         "pulumi": session.tools.pulumi_version,
     }
-    shown = facts | {"cluster": facts["cluster"][:8] or "not asked"}
-    session.reporter.line(" · ".join(f"{name} {value}" for name, value in shown.items()))
+    shown = facts | {"cluster": cluster_uid[:8]}
+    session.reporter.line(" · ".join(f"{name} {value}" for name, value in shown.items() if value))
     session.reporter.event("target", **facts)
     session.journal.write("target", **facts)
 

@@ -41,7 +41,6 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
             raise UnexpectedChanges(
                 f"{', '.join(differing)}: the cluster is not as it was applied",
                 expected="every object as it was applied",
-                next_step="find out who changed it; then "
-                + ", ".join(f"./inv repair.{name}" for name in differing)
-                + " shows who holds it and puts back what was applied",
+                next_step="; ".join(f"./inv repair.{name}" for name in differing)
+                + " (names the field manager of each change, asks, then restores what was applied)",
             )

@@ -18,14 +18,14 @@ def status(c: Any) -> None:
     from runbooks.tools.kubectl import ask
 
     with open_session(c, "status", cluster=False, start_lab=False) as session:
-        pods = None
+        pods, cluster = None, "cluster not confirmed"
         try:
-            confirm_cluster(session)
+            cluster = f"cluster {confirm_cluster(session)[:8]}"
             pods = ask(session.runner, session.kubectl.get("pods", everywhere=True))
         except Refused as error:
-            session.reporter.advice(error.beside("The cluster is not asked.\n  "))
+            session.reporter.advice(error.beside("The pods are not shown.\n  "))
         rows, unread = read_rows(session, pods)
-        session.reporter.table(f"Services on {session.target.name}", COLUMNS, rows)
+        session.reporter.table(f"Services on {session.target.name}, {cluster}", COLUMNS, rows)
         for values in rows:
             session.reporter.event("service", **dict(zip(COLUMNS, values, strict=True)))
         raise_first(session.reporter, unread)

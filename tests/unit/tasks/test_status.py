@@ -10,7 +10,7 @@ import pytest
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed
 from runbooks.stacks.status import format_time, pods_ready
 from runbooks.tasks import status
-from tests.fixtures import Repo, exported, listing
+from tests.fixtures import UID, Repo, exported, listing
 
 
 def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") -> dict[str, Any]:
@@ -30,8 +30,8 @@ def repo(repo: Repo) -> Repo:
     return repo
 
 
-def rows(repo: Repo) -> dict[str, str]:
-    return {line.split()[0]: " ".join(line.split()) for line in repo.printed().splitlines() if line.strip()}
+def rows(output: str) -> dict[str, str]:
+    return {line.split()[0]: " ".join(line.split()) for line in output.splitlines() if line.strip()}
 
 
 def test_one_row_a_service(repo: Repo) -> None:
@@ -40,7 +40,7 @@ def test_one_row_a_service(repo: Repo) -> None:
     lock = {"pid": 12, "username": "me", "hostname": "desk", "timestamp": "2026-11-24T07:00:00Z"}
     (folder / "x.json").write_text(json.dumps(lock))
     status.status.body(repo.c)
-    told = rows(repo)
+    told = rows(repo.printed())
     assert told["cnpg"] == (
         "cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel.cnpg me@desk, pid 12, since 2026-11-24T07:00:00Z 1 of 2"
     )
@@ -56,7 +56,7 @@ def test_a_stack_that_cannot_be_read_leaves_the_others(repo: Repo, said: str, er
     repo.answer("pulumi", ["postgres", "export"], (255, "", f"error: {said}\n"))
     with pytest.raises(error):
         status.status.body(repo.c)
-    told = rows(repo)
+    told = rows(repo.printed())
     assert told["postgres"] == "postgres mx cannot be read - - - -"
     assert told["cnpg"].startswith("cnpg mx 2026-11-24 07:02 UTC 1 1: ./inv cancel")
 
@@ -64,9 +64,16 @@ def test_a_stack_that_cannot_be_read_leaves_the_others(repo: Repo, said: str, er
 def test_an_unreachable_cluster_leaves_the_stacks(repo: Repo) -> None:
     repo.answer("kubectl", ["get"], (1, "", "connection refused"))
     status.status.body(repo.c)
-    told = rows(repo)
-    assert "not asked" in told["The"]
-    assert told["cnpg"].endswith("free -")
+    output = repo.printed()
+    assert f"cluster {UID[:8]}" not in output
+    assert rows(output)["cnpg"].endswith("free -")
+
+
+def test_the_confirmed_cluster_is_named(repo: Repo) -> None:
+    status.status.body(repo.c)
+    output = repo.printed()
+    assert f"cluster {UID[:8]}" in output
+    assert "not asked" not in output
 
 
 def test_a_lab_that_does_not_run_is_not_started(repo: Repo) -> None:
