@@ -119,9 +119,12 @@ def stack_is_deployed(session: Session, service: Service) -> Check:
 
 
 def deployment_check(
-    session: Session, check: str, service: Service, *, name: str = "", labels: str = "", cause: str
+    session: Session, check: str, service: Service, *, name: str = "", labels: str = "", cause: str, deploy: str = ""
 ) -> Check:
-    """The Deployment of an operator runs, by its name or by its labels where the chart chooses the name."""
+    """The Deployment of an operator runs, by its name or by its labels where the chart chooses the name.
+
+    `deploy` is the service that the user asked about, if it needs the operator: its deploy brings the operator too.
+    """
     namespace = service.namespace
     step = f"kubectl -n {namespace} get deploy,pods; kubectl -n {namespace} logs "
     step += f"deploy/{name} --tail=20" if name else f"-l {labels} --tail=20"
@@ -133,7 +136,8 @@ def deployment_check(
             found = next(iter(list_objects(session, DEPLOYMENTS, namespace, labels)), None)
         if found is None:
             evidence = f"{DEPLOYMENTS} {namespace}/{name or labels} not found"
-            return failed(check, evidence, cause=NOT_THERE, next_step=f"./inv deploy.{service.name}", final=True)
+            bring = f"./inv deploy.{deploy or service.name}"
+            return failed(check, evidence, cause=NOT_THERE, next_step=bring, final=True)
         shown, problem = "/".join(metadata(found)), rollout_problem(found)
         if problem:
             return failed(check, f"{shown}: {problem}", cause=cause, next_step=step)

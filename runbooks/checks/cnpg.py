@@ -31,5 +31,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
     return cluster.run_and_report(session, checks)
 
 
-def operator_is_ready(session: Session, service: Service) -> Check:
-    return cluster.deployment_check(session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=NOT_READY)
+def operator_is_ready(session: Session, service: Service, *, deploy: str = "") -> Check:
+    return cluster.deployment_check(
+        session, OPERATOR_READY, service, labels=OPERATOR_LABELS, cause=NOT_READY, deploy=deploy
+    )

@@ -69,7 +69,7 @@ def verify(session: Session, service: Service) -> list[Finding]:
     address = ("services", namespace, EXPOSED_SERVICE)
     connect_takes = tailscale.NETWORK_TAKES
     checks = [
-        cnpg.operator_is_ready(session, states.in_its_namespace(session, session.service("cnpg"))),
+        cnpg.operator_is_ready(session, states.in_its_namespace(session, session.service("cnpg")), deploy=service.name),
         Check(name=OUTPUTS_THERE, look=lambda: outputs_are_there(session, OUTPUTS_THERE, exported)),
         cluster.object_check(session, CLUSTER_READY, (CLUSTER_KIND, namespace, CLUSTER), cluster_is_ready, wait=120.0),
         cluster.secret_check(

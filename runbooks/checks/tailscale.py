@@ -397,10 +397,23 @@ def read_again(session: Session, item: Exposure) -> Exposure | None:
 
 
 def exporter_of(session: Session, item: Exposure) -> Service | None:
-    """The service whose stack exports the object's name."""
+    """The service whose stack exports the object's name, or may export it: a stack that cannot be read.
+
+    Its namespace is not known then, as its config may have moved it. The check of the name is then not tried.
+    """
     namespace, _ = metadata(item.obj)
-    exporting = (service for service in session.services if item.entry in service.exposed)
-    return next((one for one in exporting if in_its_namespace(session, one).namespace == namespace), None)
+    may_export = None
+    for service in session.services:
+        if item.entry not in service.exposed:
+            continue
+        try:
+            exported = exports_of(session, service).get("k8s_namespace")
+        except OpsError:
+            may_export = service
+        else:
+            if namespace == (exported or service.namespace):
+                return service
+    return may_export
 
 
 # --- the checks of one object, in their order --------------------------------------------------------------------

@@ -306,8 +306,13 @@ def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> di
     """
     wanted = {step.urn: manifest for step in preview.changes if (manifest := manifest_of(step))}
     found = find_objects(wanted, kubectl, runner)
-    releases = {urn: " in ".join(filter(None, (each.release, each.release_namespace))) for urn, each in found.items()}
-    return {urn: f"the helm release {release}" if release else "" for urn, release in releases.items()}
+    return {urn: _describe_owner(each) for urn, each in found.items()}
+
+
+def _describe_owner(found: Found) -> str:
+    if not found.release:  # a namespace alone names no release
+        return ""
+    return f"the helm release {found.release}" + (f" in {found.release_namespace}" if found.release_namespace else "")
 
 
 def find_objects(manifests: Mapping[str, Json], kubectl: Kubectl, runner: Runs) -> dict[str, Found]:

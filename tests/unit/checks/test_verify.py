@@ -36,6 +36,7 @@ from tests.fixtures import (
     exposed_service,
     ingress,
     listing,
+    namespace,
     secret,
     secret_value,
     slices,
@@ -681,6 +682,35 @@ def test_a_service_of_no_stack_has_no_exported_name(platform: Platform) -> None:
     verdict = platform.verify("tailscale")
     assert verdict.ok
     assert tailscale.NAME_AS_EXPORTED not in states(verdict)
+
+
+def test_the_name_of_an_object_is_not_proven_while_the_stack_that_may_export_it_cannot_be_read(
+    platform: Platform,
+) -> None:
+    moved = exposed_service(where="data")  # the config may have moved the namespace
+    platform.kubectl("services --all-namespaces", listing(moved))
+    platform.kubectl(f"services --namespace=data {moved['metadata']['name']}", moved)
+    platform.kubectl(DEVICES, listing(device_of(moved)))
+    assert tailscale.NAME_AS_EXPORTED not in states(platform.verify("tailscale"))
+    platform.repo.has_stacks("postgresql", state="{oops")
+    found = platform.finding("tailscale", tailscale.NAME_AS_EXPORTED)
+    assert found.state is State.NOT_TRIED and found.deciding
+
+
+# Where nothing is deployed
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_the_next_step_on_an_empty_cluster_deploys_the_service_asked_for(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, service: Service
+) -> None:
+    monkeypatch.setattr(cluster, "patience", lambda *_: 0.0)
+    repo.answer("kubectl", ["get"], MISSING)
+    repo.answer("kubectl", ["get", "namespace", "kube-system"], namespace())
+    repo.answer("kubectl", ["get", "--selector"], listing())
+    with pytest.raises(VerificationFailed) as caught:
+        verify.verify(repo.c, (service.name,))
+    assert caught.value.next_step == f"./inv deploy.{service.name}"
 
 
 # Jobs, and roles in Postgres

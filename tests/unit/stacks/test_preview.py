@@ -133,6 +133,7 @@ def test_an_object_is_the_same_in_its_own_namespace_only(namespace: str | None, 
     [
         ("cnpg", "cnpg-system", "the helm release cnpg in cnpg-system"),
         ("cnpg", "", "the helm release cnpg"),
+        ("", "cnpg-system", ""),
         ("", "", ""),
     ],
 )
