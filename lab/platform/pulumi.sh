@@ -5,6 +5,12 @@ pulumi=@PULUMI@
 lab=@LAB@
 cloud=@BACKEND@
 
+# Linked as `esc` where there is no esc: `pulumi env` has its commands, without the word `env`.
+if [ "${0##*/}" = esc ]; then
+    [ "${1-}" != env ] || shift
+    exec "$pulumi" env "$@"
+fi
+
 folder=. command='' previous='' stack=${PULUMI_STACK:-}
 for word; do
     [ "$word" != -- ] || break

@@ -84,6 +84,9 @@ def _kubectl_version(program: Path) -> str:
 def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
     """Link what commands on the lab need beyond the user's own tools into the lab's `bin`, first on PATH in a run."""
     wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in OF_USER}
+    if all(tool.name != "esc" for tool in found):
+        # A pulumi of the user's brings no esc: the launcher starts its `pulumi env`.
+        wanted["esc"] = paths.bin / "pulumi"
     for name, program in wanted.items():
         _link(paths.bin / name, program)
     # What the user has installed since must not be hidden by a link of before.
@@ -95,7 +98,10 @@ def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
 
 
 def write_launcher(paths: LabPaths, pulumi: Path, backend: str) -> None:
-    """Put a `pulumi` for the user's own commands into the lab's `bin`, and the user's plugins into its home."""
+    """Put a `pulumi` for the user's own commands into the lab's `bin`, and the user's plugins into its home.
+
+    It also serves as `esc` where `link_tools` found none.
+    """
     text = LAUNCHER.read_text("utf-8")
     for name, value in (("@PULUMI@", str(pulumi)), ("@LAB@", str(paths.lab)), ("@BACKEND@", backend)):
         text = text.replace(name, shlex.quote(value))

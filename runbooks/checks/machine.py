@@ -252,12 +252,7 @@ def find_cluster(target: Target, run: RunContext) -> tuple[KubeContext, str, str
 def pulumi_rows(session: Session) -> Iterator[Finding]:
     """Pulumi, its plugins and login, helm's releases, and a row for each service's stack."""
     found = session.tools
-    evidence = f"{found.pulumi_version}, {found.pulumi}"
-    if pulumi.read_version(found.pulumi_version) >= pulumi.FIRST_WITH_EXIT_CODES:
-        yield passed("pulumi", evidence)
-    else:
-        cause = "its exit codes do not distinguish failures, as those of 3.227 and newer do"
-        yield failed("pulumi", evidence, cause=cause, next_step=INSTALL["pulumi"])
+    yield passed("pulumi", f"{found.pulumi_version}, {found.pulumi}")
     folder = user_home(os.environ) / "plugins"
     for plugin in wanted_plugins():
         row = plugin_is_there(plugin, folder, {**os.environ, **session.env})

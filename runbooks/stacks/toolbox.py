@@ -26,13 +26,24 @@ class Tools:
 def find_tools(target: Target, env: Mapping[str, str], runner: Runs) -> Tools:
     """The tools for a target. On the lab, its own pulumi replaces one on PATH that is too old.
 
-    Raises `ToolFailed` when there is no pulumi that works.
+    Raises `ToolFailed` when there is no pulumi that works, or only one that is too old.
     """
     program, own = find_pulumi(target), target.own_tool("pulumi")
     version = ask_version(program, env, runner)
-    if own is not None and pulumi.read_version(version) < pulumi.FIRST_WITH_EXIT_CODES:
+    if own is not None and is_too_old(version):
         program, version = str(own), ask_version(str(own), env, runner)
+    if is_too_old(version):
+        oldest = ".".join(map(str, pulumi.FIRST_WITH_EXIT_CODES))
+        raise ToolFailed(
+            f"pulumi {version} at {program} is too old",
+            expected=f"v{oldest} or newer, whose exit codes distinguish failures",
+            next_step="./inv lab.up" if target.ephemeral else INSTALL["pulumi"],
+        )
     return Tools(pulumi=program, pulumi_version=version, helm=str(find_program("helm") or ""))
+
+
+def is_too_old(version: str) -> bool:
+    return pulumi.read_version(version) < pulumi.FIRST_WITH_EXIT_CODES
 
 
 def find_pulumi(target: Target) -> str:

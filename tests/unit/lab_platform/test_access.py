@@ -164,8 +164,8 @@ def test_links_follow_the_tools(plane: ControlPlane, tmp_path: Path) -> None:
     [(ON_PATH, False), (INSTALLED, False), (BUILT, True), (target.ENVIRONMENT, True), (target.REPOSITORY, True)],
 )
 def test_tools_of_the_user_are_not_linked(plane: ControlPlane, tmp_path: Path, origin: str, linked: bool) -> None:
-    target.link_tools(plane.paths, [tool("kubectl", tmp_path / "kubectl", origin)])
-    assert links(plane.paths) == ({"kubectl": tmp_path / "kubectl"} if linked else {})
+    target.link_tools(plane.paths, [tool("esc", tmp_path / "esc", origin)])
+    assert links(plane.paths) == ({"esc": tmp_path / "esc"} if linked else {})
 
 
 def test_tools_are_kept_for_lab_status(plane: ControlPlane, tmp_path: Path) -> None:

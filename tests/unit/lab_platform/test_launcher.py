@@ -30,10 +30,12 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
     return paths
 
 
-def typed(paths: LabPaths, *words: str, backend: str = CLOUD, **more: str) -> tuple[str, str, str]:
+def typed(
+    paths: LabPaths, *words: str, backend: str = CLOUD, program: str = "pulumi", **more: str
+) -> tuple[str, str, str]:
     """The config that the real pulumi is given, its arguments, and what is printed besides."""
     done = subprocess.run(
-        [paths.bin / "pulumi", *words],
+        [paths.bin / program, *words],
         cwd=paths.state_dir.parent / "one",
         env={"PATH": "/usr/bin:/bin", "PULUMI_BACKEND_URL": backend, **more},
         capture_output=True,
@@ -75,6 +77,20 @@ def test_the_config_is_that_of_project_stack_and_backend(
 
 def test_a_removed_stack_keeps_the_template(paths: LabPaths) -> None:
     assert typed(paths, "stack", "rm", "lab", "--yes")[1].endswith("--yes --preserve-config")
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (("open", "stitch/prod"), "env open stitch/prod"),
+        (("env", "ls"), "env ls"),
+        (("run", "stitch/prod", "--", "env"), "env run stitch/prod -- env"),
+        ((), "env"),
+    ],
+)
+def test_esc_where_there_is_only_pulumi(paths: LabPaths, words: tuple[str, ...], arguments: str) -> None:
+    target.link_tools(paths, [])
+    assert typed(paths, *words, program="esc")[1] == arguments
 
 
 def test_plugins_in_a_folder_of_the_lab_move_to_the_users(paths: LabPaths, tmp_path: Path) -> None:

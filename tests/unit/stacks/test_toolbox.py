@@ -88,15 +88,31 @@ class Versions:
 
 
 @pytest.mark.parametrize(
-    ("said", "on_lab"), [("v3.226.9", "built v3.274.1"), ("v3.227.0", "bin v3.227.0"), ("v4.0.0", "bin v4.0.0")]
+    ("said", "on_lab", "elsewhere"),
+    [
+        ("v3.226.9", "built v3.274.1", ""),
+        ("v3.227.0", "bin v3.227.0", "bin v3.227.0"),
+        ("v4.0.0", "bin v4.0.0", "bin v4.0.0"),
+    ],
 )
-def test_the_lab_passes_over_a_pulumi_that_is_too_old(tmp_path: Path, path: Path, said: str, on_lab: str) -> None:
+def test_a_pulumi_that_is_too_old(tmp_path: Path, path: Path, said: str, on_lab: str, elsewhere: str) -> None:
     programs(path, "pulumi", LANGUAGE_HOST)
     built = programs(tmp_path / "built", "pulumi")
     runner: Any = Versions([(path, said), (built, "v3.274.1")])
-    for chosen, wanted in ((target(ephemeral=True, pulumi=built / "pulumi"), on_lab), (target(), f"bin {said}")):
+
+    def found_for(chosen: Target) -> str:
         tools = find_tools(chosen, {}, runner)
-        assert f"{Path(tools.pulumi).parent.name} {tools.pulumi_version}" == wanted
+        return f"{Path(tools.pulumi).parent.name} {tools.pulumi_version}"
+
+    assert found_for(target(ephemeral=True, pulumi=built / "pulumi")) == on_lab
+    if elsewhere:
+        assert found_for(target()) == elsewhere
+        return
+    for chosen, command in ((target(), "get.pulumi.com"), (target(ephemeral=True, pulumi=path / "pulumi"), "lab.up")):
+        with pytest.raises(ToolFailed) as caught:
+            find_tools(chosen, {}, runner)
+        assert {said, "v3.227.0"} <= set(" ".join(caught.value.lines()).split())
+        assert command in caught.value.next_step
 
 
 def test_the_labs_own_kubectl_before_the_one_on_path(tmp_path: Path, path: Path) -> None:
