@@ -179,13 +179,6 @@ def test_what_is_in_the_way_is_refused_before_anything_is_applied(tmp_path: Path
     assert "db: 1 in the way" in session.reporter.text
 
 
-def test_what_is_not_there_is_created_as_ever(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, meeting(""), interactive=False)
-    session.write_settings(ADOPTS)
-    deploy(session, yes=True)
-    assert "db" in ups(session) and "EXISTS ALREADY" not in session.reporter.text
-
-
 def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
     script = meeting()
     script["get", "cluster"] = ["", THERE]

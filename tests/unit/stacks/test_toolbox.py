@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
 from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from tests import fixtures
+from tests.fixtures import ScriptedRunner
 
 
 def programs(folder: Path, *names: str) -> Path:
@@ -77,16 +77,6 @@ def test_a_language_host_beside_the_program_that_a_link_leads_to(tmp_path: Path,
     assert find_pulumi(target(ephemeral=True, pulumi=built)) == str(path / "pulumi")
 
 
-class Versions:
-    """Answers with the version that belongs to the folder."""
-
-    def __init__(self, versions: Iterable[tuple[Path, str]]) -> None:
-        self.versions = {str(folder / "pulumi"): version for folder, version in versions}
-
-    def run(self, command: Any, **_: Any) -> Any:
-        return SimpleNamespace(ok=True, stdout=self.versions[command.argv[0]])
-
-
 @pytest.mark.parametrize(
     ("said", "on_lab", "elsewhere"),
     [
@@ -98,7 +88,7 @@ class Versions:
 def test_a_pulumi_that_is_too_old(tmp_path: Path, path: Path, said: str, on_lab: str, elsewhere: str) -> None:
     programs(path, "pulumi", LANGUAGE_HOST)
     built = programs(tmp_path / "built", "pulumi")
-    runner: Any = Versions([(path, said), (built, "v3.274.1")])
+    runner: Any = ScriptedRunner(((f"{path}/",), said), ((f"{built}/",), "v3.274.1"))
 
     def found_for(chosen: Target) -> str:
         tools = find_tools(chosen, {}, runner)

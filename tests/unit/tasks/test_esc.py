@@ -175,9 +175,7 @@ def test_set_refuses_what_is_no_path_or_no_value(repo: Repo, path: str, value: b
     ("path", "what"),
     [
         ("pulumiConfig", "holds 13 values, 4 of them secret"),
-        ("stacks", "holds 1 values, 0 of them secret"),
         ('pulumiConfig["postgresql:password"]', "it is '${stacks.postgresql.password}'"),
-        ("pulumiConfig.postgresql:password", "it is '${stacks.postgresql.password}'"),
         ("pulumiConfig.image.tag", "above it"),
         ("pulumiConfig.eventsub_secret.more", "above it"),
     ],
@@ -323,12 +321,6 @@ def test_a_refused_definition_changes_nothing_and_leaves_nothing_behind(
         esc.apply.body(repo.c, "stitch/prod", yes=True)
     verbs = [argv.split()[1] for argv in repo.argvs("esc")]
     assert verbs == (["get", "init", "edit", "get", "rm"] if is_new else ["get", "get", "edit"])
-
-
-def test_apply_without_a_file_names_the_nearest(repo: Repo) -> None:
-    with pytest.raises(NotFound) as absent:
-        esc.apply.body(repo.c, "stitch/prd")
-    assert "stitch/prod" in absent.value.expected and not repo.calls("esc")
 
 
 def test_a_token_of_the_environment_stays_out_of_the_users_files(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
