@@ -305,9 +305,10 @@ def _apply_stack(session: Session, plan: StackPlan, run: Progress) -> None:
     if not changed_parts({**plan.fingerprint, "state": ""}, {**fingerprint, "state": ""}):
         write_record(session, plan.stack, fingerprint, read(), applied=True)
     otherwise = "applied, no object changed" if plan.has_changes else "outputs written, nothing else changed"
-    result = f"applied, {len(watch.done)} change{'' if len(watch.done) == 1 else 's'}" if watch.done else otherwise
+    count = len(watch.changed)
+    result = f"applied, {count} change{'' if count == 1 else 's'}" if count else otherwise
     session.reporter.line(f"{plan.service}: {result} in {outcome.seconds:.0f} s")
-    session.reporter.event("applied", service=plan.service, changes=len(watch.done), seconds=round(outcome.seconds, 1))
+    session.reporter.event("applied", service=plan.service, changes=count, seconds=round(outcome.seconds, 1))
 
 
 # The watch over a running update
@@ -375,7 +376,8 @@ class Watch:
     outcome: Outcome | None = None
     """How the update ended; `None` while it runs, or where it never started."""
     violation: Event | None = None
-    done: list[Event] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    """The URNs of the objects that this update has changed; a replace, of several operations, is one change."""
     errors: list[str] = field(default_factory=list, repr=False)
     """The lines with pulumi's errors, unmasked. A long stream is kept without its middle, so they are kept here."""
 
@@ -392,12 +394,13 @@ class Watch:
                 self.violation = event
                 self.stop()
         elif event.kind == "started" and has_effect:
-            done = {each.urn for each in self.done}
             # A preview does not know all objects of every component.
-            objects = max(self.approved.objects, len(done | {event.urn}))
-            self.progress(f"{len(done)} of {objects} objects done; {event.op} {describe_object(event.urn)}")
-        elif event.kind == "done" and has_effect and not is_bookkeeping(event.urn):
-            self.done.append(event)
+            objects = max(self.approved.objects, len(self.changed | {event.urn}))
+            self.progress(f"{len(self.changed)} of {objects} objects done; {event.op} {describe_object(event.urn)}")
+        # pulumi does not report the end of a component, such as a chart.
+        is_done = event.kind == "done" or (event.kind == "started" and event.is_component)
+        if is_done and has_effect and not is_bookkeeping(event.urn):
+            self.changed.add(event.urn)
 
 
 def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) -> Outcome:

@@ -273,6 +273,8 @@ class Event:
     urn: str = ""
     parent: str = ""
     """The URN of the resource it belongs to."""
+    is_component: bool = False
+    """Whether it only groups other resources, as a chart does."""
     diagnostic: Diagnostic | None = None
 
 
@@ -319,8 +321,8 @@ def name_of(urn: str) -> str:
 
 
 def kind_of(type_token: str) -> str:
-    """`Secret` of `kubernetes:core/v1:Secret`."""
-    return type_token.rpartition(":")[2]
+    """`Secret` of `kubernetes:core/v1:Secret`, `Provider` of `pulumi:providers:postgresql`."""
+    return "Provider" if type_token.startswith("pulumi:providers:") else type_token.rpartition(":")[2]
 
 
 def describe_object(urn: str) -> str:
@@ -477,8 +479,14 @@ def read_event(line: str) -> Event | None:
     for name, kind in RESOURCE_EVENTS.items():
         if name in answer:
             facts = answer[name]["metadata"]
-            parent = str((facts.get("new") or facts.get("old") or {}).get("parent") or "")
-            return Event(kind=kind, op=str(facts["op"]), urn=str(facts["urn"]), parent=parent)
+            state = facts.get("new") or facts.get("old") or {"custom": True}
+            return Event(
+                kind=kind,
+                op=str(facts["op"]),
+                urn=str(facts["urn"]),
+                parent=str(state.get("parent") or ""),
+                is_component=not state.get("custom"),
+            )
     diagnostic = answer.get("diagnosticEvent")
     is_shown = diagnostic is not None and not _is_noise(diagnostic)
     return Event(kind="diagnostic", diagnostic=_diagnostic(diagnostic)) if is_shown else None
