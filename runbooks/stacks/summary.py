@@ -44,10 +44,10 @@ MOST_LINES = 6
 """Properties of an update that are shown before it is approved."""
 
 
-def show_plan(session: Session, plan: RunPlan, *, diff: bool = False) -> None:
-    """Show the plan summary and record it; `diff` shows every property of everything."""
+def show_plan(session: Session, plan: RunPlan, *, diff: bool = False, names_only: bool = False) -> None:
+    """Show the plan summary and record it; `diff` shows every property of everything, `names_only` shows none."""
     data = summary_data(plan, diff=diff, mask=session.masker.mask)
-    for line in summary_lines(data, diff=diff):
+    for line in summary_lines(data, diff=diff, names_only=names_only):
         # Values come from the cluster and from programs, not from us, so they are quoted (fully masked).
         show = session.reporter.quote if line.startswith(PROPERTY_INDENT) else session.reporter.line
         show(line)
@@ -90,8 +90,11 @@ def _change_data(change: Change, *, diff: bool, mask: Callable[[str], str]) -> d
     return data
 
 
-def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
-    """The plan summary as lines, gravest first: of an update the first `MOST_LINES` properties unless `diff`."""
+def summary_lines(data: Mapping[str, Any], *, diff: bool = False, names_only: bool = False) -> list[str]:
+    """The plan summary as lines, gravest first: of an update the first `MOST_LINES` properties unless `diff`.
+
+    `names_only` leaves out all properties.
+    """
     lines = [f"What would change on target {data['target']}:" if data["changes"] else f"Target {data['target']}:"]
     changes = [(stack["service"], change) for stack in data["stacks"] for change in stack["changes"]]
     leftovers = [(stack["service"], urn) for stack in data["stacks"] for urn in stack["leftovers"]]
@@ -105,7 +108,7 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False) -> list[str]:
             lines.append(
                 f"    {SIGNS.get(change['verb'], '?'):<2} {service:<{width}} {describe_object(change['urn'])}{why}"
             )
-            differing = change.get("properties", [])
+            differing = [] if names_only else change.get("properties", [])
             if change["op"] == "update" and not diff and len(differing) > MOST_LINES:
                 more = f"… {len(differing) - MOST_LINES} more: ./inv preview.{service} --diff"
                 differing = [*differing[:MOST_LINES], more]

@@ -7,9 +7,12 @@ from invoke import Context
 from runbooks.collection import command_again, each_service
 
 
-@each_service()
-def destroy(c: Context, names: tuple[str, ...]) -> None:
-    """Delete everything of {service} from the target, after its name was typed. Refuses while consumers exist."""
+@each_service(options={"diff": "Show every property of what is deleted."})
+def destroy(c: Context, names: tuple[str, ...], diff: bool = False) -> None:
+    """Delete everything of {service} from the target, after its name was typed. Refuses while consumers exist.
+
+    Example: ./inv destroy.{name} --diff
+    """
     from runbooks.checks.of_service import refuse_while_controlling, refuse_while_needed
     from runbooks.run import open_session
     from runbooks.stacks import apply
@@ -32,7 +35,7 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
         with session.reporter.step(f"preview destroy of {service.name}"):
             plan = plan_end(session, service)
         run = RunPlan(layers=((plan,),), target=session.target.name)
-        show_plan(session, run)
+        show_plan(session, run, diff=diff, names_only=not diff)
         refuse_while_pending(session, plan.stack, again=again)
         if not plan.has_changes:
             session.reporter.line(f"{service.name} has nothing to destroy")
@@ -44,4 +47,4 @@ def destroy(c: Context, names: tuple[str, ...]) -> None:
             watch = Watch(approved=Approved.of(plan), stop=session.runner.interrupt, progress=progress.note)
             with report_stuck_namespaces(session, plan):
                 run_watched(session, plan.stack, pulumi.destroy(plan.stack), watch)
-        session.reporter.line(f"{service.name}: destroyed, {len(watch.done)} objects; its stack and config remain")
+        session.reporter.line(f"{service.name}: destroyed, {len(watch.changed)} objects; its stack and config remain")

@@ -24,7 +24,17 @@ from runbooks.stacks.summary import (
     summary_lines,
 )
 from runbooks.stacks.unchanged import changed_parts
-from runbooks.tools.pulumi import Event, Export, PropertyChange, State, StateResource, Step, read_preview
+from runbooks.tools.pulumi import (
+    Event,
+    Export,
+    PropertyChange,
+    State,
+    StateResource,
+    Step,
+    describe_object,
+    read_events,
+    read_preview,
+)
 from runbooks.tools.stack import Stack
 from tests.fixtures import preview_of, urn
 
@@ -42,8 +52,9 @@ def of(kind: str, name: str = "x") -> str:
     return urn("sample", kind, name)
 
 
-def lines_of(*plans: StackPlan, diff: bool = False) -> list[str]:
-    return summary_lines(summary_data(RunPlan(layers=(plans,)), diff=diff), diff=diff)
+def lines_of(*plans: StackPlan, diff: bool = False, names_only: bool = False) -> list[str]:
+    data = summary_data(RunPlan(layers=(plans,)), diff=diff)
+    return summary_lines(data, diff=diff, names_only=names_only)
 
 
 def text_of(*plans: StackPlan, diff: bool = False) -> str:
@@ -170,6 +181,18 @@ def test_a_long_update_is_cut_with_the_command_that_shows_all() -> None:
     assert len(whole) == MOST_LINES + 3
 
 
+def test_names_alone_are_one_line_for_each_object() -> None:
+    plan = planned("06")
+    lines = lines_of(plan, names_only=True)
+    assert not [line for line in lines if line.startswith(PROPERTY_INDENT)]
+    assert all(describe_object(change.step.urn) in "\n".join(lines) for change in plan.changes)
+
+
+def test_an_object_is_described_by_its_kind_and_name() -> None:
+    assert describe_object(of("pulumi:providers:postgresql", "pg")) == "Provider pg"
+    assert describe_object(of(CRD, "pg")) == "CustomResourceDefinition pg"
+
+
 def test_values_not_known_before_they_are_applied_are_called_so() -> None:
     made = Step(op="create", urn="urn:x", new=State(inputs={"host": UNKNOWN, "args": [UNKNOWN], "port": 1}))
     assert property_lines(made) == [
@@ -227,7 +250,9 @@ def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> N
     )
     for line in recorded(number, "up", nth).splitlines():
         watch(line)
-    assert watch.violation is None and watch.done
+    assert watch.violation is None
+    failed = {each.urn for each in read_events(recorded(number, "up", nth)) if each.kind == "failed"}
+    assert watch.changed == {change.step.urn for change in planned(source).changes} - failed
     assert counts and all(done <= objects == approved.objects for done, objects in counts)
 
 
