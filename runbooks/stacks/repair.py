@@ -27,7 +27,7 @@ from runbooks.stacks.session import Session
 from runbooks.stacks.summary import ABSENT, format_value, leaves, property_lines, show_plan, split_path, value_at
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
-from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step, describe_object
+from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step, describe_object, kind_of
 from runbooks.tools.secret_values import unwrap_secrets
 
 GONE = "it is gone"
@@ -239,9 +239,11 @@ def try_out(session: Session, step: Step, resource: StateResource, *, is_ahead: 
     if not answer.ok and before is None and not (step.op == "create" and trouble_of(answer) is Trouble.MISSING):
         raise _not_accepted(session, answer, "nothing was changed")
     change = rank_step(step)
+    # A definition has no data of its own: its objects were deleted with it.
+    had_data = is_precious(step.type) and kind_of(step.type) != "CustomResourceDefinition"
     if holders:
         change = replace(change, why=f"held by {', '.join(dict.fromkeys(holders))}")
-    elif step.op == "create" and is_precious(step.type):
+    elif step.op == "create" and had_data:
         change = replace(change, why=EMPTY, rank=Rank.DESTRUCTIVE)
     elif step.op == "create":
         change = replace(change, why=GONE)

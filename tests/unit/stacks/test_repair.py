@@ -313,6 +313,13 @@ def test_what_held_data_is_created_again_only_by_name(tmp_path: Path) -> None:
     assert "its data does not come back" in session.reporter.text
 
 
+def test_a_missing_custom_resource_definition_is_not_destructive(tmp_path: Path) -> None:
+    definition = urn("net", "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition", "cm")
+    refreshes = [refresh(None, definition), refresh(None, definition), NOTHING]
+    session = staged(tmp_path, refreshes, [OK, OK, OK], definition, interactive=False)
+    assert repair(session, yes=True).put_back == 1
+
+
 def test_what_pulumi_did_not_apply_to_the_cluster_is_named(tmp_path: Path) -> None:
     role = urn("net", "postgresql:index/role:Role", "app")
     session = staged(tmp_path, [refresh("other", role)], [])
