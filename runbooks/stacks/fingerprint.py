@@ -89,12 +89,15 @@ def canonical(value: object) -> str:
 def hash_files(paths: Iterable[Path]) -> str:
     """One hash over names and contents of files and whole folders; it also depends on which of them are missing.
 
-    Byte code, hidden files (but what a chart ignores) and stack settings (which are fingerprinted apart) are left out.
+    It does not depend on the folder they are in: a rollback applies the same files from another checkout. Byte code,
+    hidden files (but what a chart ignores) and stack settings (which are fingerprinted apart) are left out.
     """
     digest = hashlib.sha256()
-    for path in sorted({found for each in paths for found in _files_in(each)}):
+    for name, path in sorted(
+        (str(found.relative_to(each.parent)), found) for each in paths for found in _files_in(each)
+    ):
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        digest.update(f"{path}\0{content}\0".encode("utf-8", "surrogatepass"))
+        digest.update(f"{name}\0{content}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

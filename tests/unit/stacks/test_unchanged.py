@@ -22,6 +22,7 @@ from runbooks.core.errors import OpsError
 from runbooks.core.files import ROOT
 from runbooks.services import SERVICES, find_service
 from runbooks.stacks import environments
+from runbooks.stacks.changed import changed_services
 from runbooks.stacks.fingerprint import fingerprint_of, hash_files
 from runbooks.stacks.plan import StackPlan
 from runbooks.stacks.preview import plan_run, plan_stack
@@ -89,6 +90,21 @@ def test_a_stack_is_asked_again_only_without_a_record(session: ScriptedSession) 
 def test_a_stack_is_asked_again_after_a_rollback(session: ScriptedSession) -> None:
     record(session, replace(COMPLETE, files=(str(session.state_dir / "worktrees/4f0c-1-a/pulumi/app/__main__.py"),)))
     assert ["rolled back" in reason for reason in reasons(session)] == [True]
+
+
+def test_the_same_files_in_the_checkout_of_a_rollback_are_what_was_applied(
+    session: ScriptedSession, tmp_path: Path
+) -> None:
+    older = ScriptedSession(tmp_path / "worktrees" / "4f0c-1-a", {})
+    shutil.copy(session.root / "charts.yaml", older.root)
+    for service in session.services:
+        shutil.copytree(session.stack(service).folder, older.stack(service).folder, dirs_exist_ok=True)
+    older.state_dir = session.state_dir
+    for service in session.services:
+        record(older, name=service.name)
+    assert changed_services(session) == {}
+    (session.stack(session.service("app")).folder / "__main__.py").write_text("edited = True\n")
+    assert list(changed_services(session)) == ["app"]
 
 
 def test_a_producer_that_changes_makes_its_readers_be_asked(session: ScriptedSession) -> None:
