@@ -283,6 +283,11 @@ class Draft:
     def is_new(self) -> bool:
         return self.live is None
 
+    @property
+    def kept(self) -> list[str]:
+        """The secrets that stay as they are on the backend."""
+        return [definitions.shown_path(path) for path in (*self.carried.kept, *self.carried.added)]
+
 
 def compare(session: Session, name: EnvironmentName) -> Draft:
     """Compare the environment's file with the backend.
@@ -400,25 +405,38 @@ def show_draft(session: Session, draft: Draft) -> None:
     reporter = session.reporter
     for note in draft.notes:
         reporter.line(f"  {note}")
-    kept = [definitions.shown_path(path) for path in (*draft.carried.kept, *draft.carried.added)]
-    if kept:
-        reporter.line(f"  kept as they are on the backend: {', '.join(kept)}")
+    if draft.kept:
+        reporter.line(f"  kept as they are on the backend: {', '.join(draft.kept)}")
     for line in draft.differences:
         reporter.quote(f"  {line}")
-    changes = {"new": draft.is_new, "changes": draft.differences, "kept": kept}
-    reporter.event("definition", environment=draft.name.short, **changes)
+    report_draft(session, draft)
+
+
+def report_draft(session: Session, draft: Draft) -> None:
+    """Report what applying it changes, to programs alone."""
+    changes = {"new": draft.is_new, "changes": draft.differences, "kept": draft.kept}
+    session.reporter.event("definition", environment=draft.name.short, **changes)
 
 
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:
-    """Apply definitions without asking, on the lab; returns those that changed. By default all."""
+    """Apply definitions without asking, on the lab; returns those that changed. By default all.
+
+    A new environment is one line: its content is that of its file.
+    """
     changed = []
     for text in definitions.defined_names(session.root) if names is None else names:
         draft = compare(session, read_name(session, text))
-        if draft.is_new or draft.differences:
-            session.reporter.line(f"environment {draft.name.short}: {'new' if draft.is_new else 'changed'}")
+        if not (draft.is_new or draft.differences):
+            continue
+        if draft.is_new:
+            count = len(draft.differences)
+            session.reporter.line(f"environment {text}: new, {count} values from environments/{text}.yaml")
+            report_draft(session, draft)
+        else:
+            session.reporter.line(f"environment {text}: changed")
             show_draft(session, draft)
-            push(session, draft)
-            changed.append(text)
+        push(session, draft)
+        changed.append(text)
     return changed
 
 

@@ -28,7 +28,7 @@ MOST_LINES = 60
 """Lines of the Markdown: a comment should fit one screen."""
 MOST_CHANGES, FEW_CHANGES = 200, 12
 """Of one service on the page: beyond the first the rest is counted, up to the second they are not folded."""
-RESULTS = ("failed", "not verified", "drifted", "changes", "applied", "unchanged", "not asked", "blocked")
+RESULTS = ("failed", "not verified", "drifted", "would change", "applied", "unchanged", "not asked", "blocked")
 """The results of a service, gravest first. Each is shown as a word beside its colour."""
 
 
@@ -59,7 +59,7 @@ class ServiceReport:
         if self.plan.get("waits_for"):
             return "blocked"
         if self.plan.get("changes") or self.plan.get("leftovers"):
-            return "changes"
+            return "would change"
         return "not asked" if self.plan.get("unchanged_since") else "unchanged"
 
     @property
@@ -140,7 +140,8 @@ def _add(reports: Mapping[str, ServiceReport], record: Mapping[str, Any]) -> Ite
 
 def _counts(run: RunReport) -> str:
     found = [report.result for report in run.reports]
-    return ", ".join(f"{found.count(result)} {result}" for result in RESULTS if result in found) or "no service"
+    results = ", ".join(f"{found.count(result)} {result}" for result in RESULTS if result in found)
+    return f"{len(found)} service{'' if len(found) == 1 else 's'}: {results}" if found else "no service"
 
 
 def _ranked(run: RunReport) -> list[ServiceReport]:
