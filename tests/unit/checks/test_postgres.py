@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,23 +29,6 @@ def test_this_process_is_found_with_its_folder(server: socket.socket) -> None:
     assert found[0].folder == Path.cwd()
     assert all_within(found, Path.cwd())
     assert not all_within(found, Path.cwd() / "elsewhere")
-
-
-def test_a_child_in_the_labs_folder_is_distinguished_from_one_outside(tmp_path: Path) -> None:
-    program = (
-        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
-        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with child:
-        assert child.stdout is not None
-        found = listeners(int(child.stdout.readline()))
-        assert [one.pid for one in found] == [child.pid]
-        assert all_within(found, tmp_path)
-        assert not all_within(found, tmp_path / "lab")
-        child.communicate("")
 
 
 def test_a_port_without_a_listener(server: socket.socket) -> None:

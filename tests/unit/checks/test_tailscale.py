@@ -302,6 +302,14 @@ def test_an_ingress_is_asked_for_what_it_serves(spec: Any, path: str) -> None:
     assert tailscale.first_page(exposure(fixtures.ingress("web", "immich", address=NAME, **spec))).path == path
 
 
+def test_what_was_just_exposed_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy asks for its certificate while the first client waits for an answer."""
+    monkeypatch.setattr(tailscale, "exporter_of", lambda *_: None)
+    session: Any = SimpleNamespace(target=SimpleNamespace(ephemeral=False))
+    waits = {check.name: check.patience for check in tailscale.exposure_checks(session, exposure(ingress()))}
+    assert waits.keys() >= {tailscale.PROXY_IS_READY, tailscale.HTTP_ANSWERS} and min(waits.values()) > 1
+
+
 def test_exposures_are_looked_at_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, two of forty that are not ready would double the wait."""
     both = threading.Barrier(2, timeout=20)

@@ -20,7 +20,7 @@ from runbooks.checks import apps, cert_manager, cf_tunnel, clickhouse, cluster, 
 from runbooks.checks.inside import Get, Inside
 from runbooks.checks.of_service import CHECKS, LAB_UNTRIED, verify_service
 from runbooks.core.errors import VerificationFailed
-from runbooks.core.findings import Finding, State, Verdict, not_tried, passed
+from runbooks.core.findings import Finding, State, Verdict, passed
 from runbooks.run import open_session
 from runbooks.services import SERVICES, find_service
 from runbooks.stacks.service import Service
@@ -365,12 +365,6 @@ def test_no_password_is_shown_or_written(platform: Platform) -> None:
     assert PASSWORD not in everything and SUPERUSER not in everything
 
 
-def test_every_kubectl_goes_through_the_private_kubeconfig(platform: Platform) -> None:
-    platform.verify("postgres")
-    for call in platform.repo.calls("kubectl"):
-        assert call["argv"][0].startswith(f"--kubeconfig={platform.repo.state}/runs/")
-
-
 def test_exposures_are_one_table_and_the_objects_of_the_namespace_are_shown(platform: Platform) -> None:
     platform.kubectl("==all --namespace=tailscale", "NAME  READY\npod/operator-1  1/1\n")
     platform.verify("tailscale")
@@ -591,35 +585,6 @@ def test_half_working_tailnets(
     assert states(verdict)[postgres.SQL_ANSWERS] is State.NOT_TRIED
 
 
-@pytest.mark.parametrize(
-    ("way", "check"),
-    [
-        ("resolve", tailscale.NAME_RESOLVES),
-        ("connect", tailscale.PORT_CONNECTS),
-        # A proxy asks for its certificate while the first client waits for an answer.
-        ("fetch", tailscale.HTTP_ANSWERS),
-    ],
-)
-def test_what_was_just_exposed_is_given_time(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch, way: str, check: str
-) -> None:
-    later, tried = getattr(network, way), list[Any]()
-
-    def at_the_second_time(where: str, *more: Any) -> Any:
-        if not where.startswith("http://"):
-            tried.append(where)
-            if len(tried) == 1:
-                raise TimeoutError("timed out")
-        return later(where, *more)
-
-    monkeypatch.setattr(network, way, at_the_second_time)
-    monkeypatch.setattr(cluster, "patience", lambda _, seconds: seconds)
-    monkeypatch.setattr("runbooks.core.findings.LOOK_AGAIN", 0.0)
-    verdict = platform.verify("immich")
-    assert states(verdict)[check] is State.PASSED
-    assert verdict.ok and len(tried) == 2
-
-
 # What is as its stack says
 
 
@@ -792,16 +757,6 @@ def test_in_the_lab_no_container_is_asked_and_it_says_so(
     assert {finding.check for finding in verdict.findings if finding.state is State.NOT_TRIED} <= LAB_UNTRIED
     assert not platform.asked
     assert not platform.served.asked
-
-
-def test_an_untried_deciding_check_on_a_real_target_is_no_success(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unread = not_tried(tailscale.NAME_AS_EXPORTED, "its stack cannot be read")
-    monkeypatch.setattr(tailscale, "asks_for_exported_name", lambda *_: unread)
-    with pytest.raises(VerificationFailed):
-        verify.verify(platform.repo.c, ("postgres",))
-    assert "its stack cannot be read" in platform.repo.printed()
 
 
 def test_all_of_it_ends_with_one_line_that_counts_and_records_each_verdict(platform: Platform) -> None:

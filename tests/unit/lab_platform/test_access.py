@@ -33,17 +33,10 @@ def certificate(plane: ControlPlane, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate(plane.pki.certificate(name).read_bytes())
 
 
-def test_every_certificate_is_issued_by_the_labs_authority(plane: ControlPlane) -> None:
-    authority = certificate(plane, "ca")
+def test_keys_are_made_once_and_private_and_the_authoritys_is_not_kept(plane: ControlPlane) -> None:
     for name in ("server", *start.CLIENTS):
-        certificate(plane, name).verify_directly_issued_by(authority)
-
-
-def test_the_authoritys_key_is_not_kept(plane: ControlPlane) -> None:
+        certificate(plane, name).verify_directly_issued_by(certificate(plane, "ca"))
     assert not plane.pki.key("ca").exists()
-
-
-def test_keys_are_made_once_and_private(plane: ControlPlane) -> None:
     before = {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()}
     start.ensure_pki(plane.pki.folder)
     assert {path.name: path.read_bytes() for path in plane.pki.folder.iterdir()} == before

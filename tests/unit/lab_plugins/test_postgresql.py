@@ -30,7 +30,6 @@ def kinds(diff: Any) -> dict[str, int]:
 def test_a_name_is_made_up_once_and_kept() -> None:
     first, failures = P.check(ROLE, "app", {}, {}, b"seed")
     again, _ = P.check(ROLE, "app", first, {}, b"other")
-
     assert failures == []
     assert first["name"].startswith("app-") and len(first["name"]) == len("app-") + 7
     assert again["name"] == first["name"]
@@ -51,7 +50,6 @@ def test_a_name_is_made_up_once_and_kept() -> None:
 )
 def test_wrong_inputs_are_refused(resource: P.Resource, inputs: dict[str, object], reason: str) -> None:
     _, (failure,) = P.check(resource, "app", {}, inputs, b"")
-
     assert reason in failure
 
 
@@ -65,7 +63,6 @@ def test_an_unknown_input_passes() -> None:
 def test_a_renamed_database_stays_and_a_renamed_extension_is_replaced_first_deleted() -> None:
     renamed = P.diff(DATABASE, {"name": "a"}, {"name": "b", "allowConnections": False}, ())
     replaced = P.diff(EXTENSION, {"name": "a"}, {"name": "b", "__defaults": []}, ())
-
     assert (list(renamed.replaces), list(renamed.diffs)) == ([], ["name"])
     assert (list(replaced.replaces), replaced.deleteBeforeReplace) == (["name"], True)
     assert kinds(replaced) == {"name": Kind.UPDATE_REPLACE}
@@ -74,13 +71,11 @@ def test_a_renamed_database_stays_and_a_renamed_extension_is_replaced_first_dele
 def test_an_unknown_value_counts_as_another_one() -> None:
     old = {"database": "a", "privileges": ["CONNECT"]}
     diff = P.diff(GRANT, old, {"database": UNKNOWN, "privileges": ["CONNECT"]}, ())
-
     assert list(diff.replaces) == ["database"] and diff.deleteBeforeReplace
 
 
 def test_privileges_are_a_set() -> None:
     old = {"privileges": ["A", "B"]}
-
     assert kinds(P.diff(DEFAULT_PRIVILEGES, old, {"privileges": ["B", "A"]}, ())) == {}
     assert set(kinds(P.diff(DEFAULT_PRIVILEGES, old, {"privileges": ["A", "C"]}, ()))) == {"privileges[1]"}
     assert kinds(P.diff(DEFAULT_PRIVILEGES, old, {"privileges": ["A"]}, ())) == {"privileges[1]": Kind.DELETE}
@@ -88,7 +83,6 @@ def test_privileges_are_a_set() -> None:
 
 def test_ignored_and_write_only_properties_are_no_difference() -> None:
     old = {"login": True, "passwordWo": None}
-
     assert kinds(P.diff(ROLE, old, {"login": False, "passwordWo": "x"}, ())) == {"login": Kind.UPDATE}
     assert kinds(P.diff(ROLE, old, {"login": False, "passwordWo": "x"}, ["login"])) == {}
 
@@ -109,14 +103,12 @@ def test_inputs_follow_the_outputs() -> None:
 def test_settings_come_from_arguments_then_from_the_environment() -> None:
     environment = {"PGUSER": "me", "PGPORT": "1", "PGSSLMODE": "disable"}
     settings = read_settings({"host": "localhost", "port": "6000", "superuser": True}, environment)
-
     assert settings["host"] == "localhost" and settings["port"] == "6000"
     assert settings["username"] == "me" and settings["sslmode"] == "disable" and settings["connectTimeout"] == "180"
 
 
 def test_settings_of_others_are_refused() -> None:
     (failure,) = check_settings({"ts_hostname": "x"})
-
     assert "Check `pulumi config get postgresql:ts_hostname`" in failure
     assert check_settings({"host": "x", "port": "5432", "version": "3.18.2", "sslmode": "disable"}) == []
     assert check_settings({"host": UNKNOWN, "port": UNKNOWN}) == []
@@ -126,7 +118,6 @@ def test_settings_of_others_are_refused() -> None:
 def test_only_servers_of_this_machine_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("10.0.0.1", 0))])
     server = Server(read_settings({"host": "db.example", "password": "pw-not-shown"}, {}))
-
     with pytest.raises(PostgresError, match=r"only to Postgres servers of this machine; db\.example is 10\.0\.0\.1"):
         server._connect("postgres")
 
@@ -161,7 +152,6 @@ def test_connection_errors_read_like_the_real_ones(text: str, expected: str) -> 
 
 def test_values_survive_the_wire() -> None:
     values = {"text": "a", "number": -1, "flag": True, "none": None, "list": ["a", UNKNOWN], "unknown": UNKNOWN}
-
     assert read(write(values, {"text", "none"})) == (values, {"text", "none"})
 
 
@@ -169,7 +159,6 @@ def test_a_secret_inside_makes_the_property_secret() -> None:
     message = write({"roles": ["a"]})
     message.update({"roles": ["a", {SIGNATURE: SECRET_SIGNATURE, "value": "b"}]})
     message.update({"owner": {SIGNATURE: "d0e6a833031e9bbcd3f4e8bde6ca49a4", "secret": True}})
-
     assert read(message) == ({"roles": ["a", "b"], "owner": UNKNOWN}, {"roles", "owner"})
     assert write({"owner": UNKNOWN})["owner"] == UNKNOWN_TEXT
 
@@ -177,7 +166,6 @@ def test_a_secret_inside_makes_the_property_secret() -> None:
 def test_a_preview_of_a_create_knows_what_is_given_and_needs_no_server() -> None:
     inputs, _ = P.check(ROLE, "app", {}, {"name": "app", "password": "pw", "passwordWo": "x"}, b"")
     request = provider.CreateRequest(urn=URN, properties=write(inputs, {"password"}), preview=True)
-
     outputs, secrets = read(Provider({}).Create(request).properties)
     assert (outputs["name"], outputs["password"], outputs["passwordWo"]) == ("app", "pw", None)
     assert secrets == {"password", "passwordWo"}
@@ -185,7 +173,6 @@ def test_a_preview_of_a_create_knows_what_is_given_and_needs_no_server() -> None
 
 def test_a_type_that_the_vendor_has_and_the_lab_has_not_is_named() -> None:
     request = provider.CheckRequest(urn=URN.replace("role:Role", "publication:Publication"))
-
     with pytest.raises(RequestFailed, match="'postgresql:index/publication:Publication' is not supported"):
         Provider({}).Check(request)
 
@@ -197,7 +184,6 @@ def test_every_resource_type_has_an_id() -> None:
     state = {"role": "r", "grantRole": "g", "database": "d", "owner": "o", "name": "n", "objectType": "schema"}
     lists = {"objects": [], "columns": []}
     found = {P.identity(one, state | lists | {"schema": "s", "withAdminOption": True}) for one in RESOURCES.values()}
-
     assert found == {"n", "d.n", "r_d_s_schema", "r_g_true", "r_d_s_o_schema"}
 
 
