@@ -185,9 +185,8 @@ def session_of_copy() -> Iterator[Any]:
 
 def write_records(model: Mapping[str, Any]) -> int:
     """Write the record of each service, with what the model's program read."""
-    from runbooks.stacks.fingerprint import fingerprint_of
+    from runbooks.stacks.fingerprint import Reads, fingerprint_of, write_record
     from runbooks.stacks.preparation import prepare
-    from runbooks.stacks.unchanged import Reads, write_record
 
     with session_of_copy() as session:
         for service in session.services:

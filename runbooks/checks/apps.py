@@ -12,7 +12,7 @@ from typing import Any
 from runbooks.checks import cf_tunnel, cluster, inside, postgres, sql, tailscale
 from runbooks.checks.inside import ANSWERS, Inside, Page, simulated
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
-from runbooks.stacks import states
+from runbooks.stacks.preparation import exports_of, state_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, condition, dig, metadata, text_at
@@ -108,11 +108,11 @@ APPS: Mapping[str, App] = {
 
 def verify(session: Session, service: Service) -> list[Finding]:
     """Check stack, workloads, Jobs, endpoints, SQL and health. If these pass, check each way in."""
-    app = with_exported_path(APPS.get(service.name, App()), states.exports_of(session, service))
+    app = with_exported_path(APPS.get(service.name, App()), exports_of(session, service))
     namespace = service.namespace
 
     def jobs() -> Finding:
-        resources = states.state_of(session, session.stack(service)).own_resources
+        resources = state_of(session, session.stack(service)).own_resources
         applied = any(type_of(resource.urn) == "kubernetes:batch/v1:Job" for resource in resources)
         return jobs_are_complete(cluster.list_objects(session, "jobs.batch", namespace), namespace, applied=applied)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from runbooks.checks import cluster, inside
 from runbooks.checks.inside import SELECTS, Get, Inside, simulated
 from runbooks.core.findings import Check, Finding, failed, passed
-from runbooks.stacks import states
+from runbooks.stacks.preparation import clear_state
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import Json, dig, metadata, text_at
@@ -74,7 +74,7 @@ def is_completed(obj: Json) -> Finding:
 
 def login_is_exported(session: Session, service: Service, exported: list[Login]) -> Finding:
     """Put the login into `exported`. Its password is registered with the masker first and stays in memory."""
-    found = states.clear_state(session, session.stack(service)).outputs
+    found = clear_state(session, session.stack(service)).outputs
     missing = [name for name in REQUIRED_OUTPUTS if found.get(name) in (None, "")]
     if missing:
         evidence, step = f"no output {', '.join(missing)}", "./inv deploy.clickhouse"

@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed, run_checks
 from runbooks.core.parallel import side_by_side
+from runbooks.stacks.preparation import has_stack, is_deployed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.states import has_stack, is_deployed
 from runbooks.tools import kubectl
 from runbooks.tools.kubectl import Json, KubectlFailed, Trouble, condition, dig, is_current, metadata, text_at
 

@@ -19,11 +19,10 @@ from runbooks.core.files import ROOT
 from runbooks.core.findings import Finding, failed, not_tried, passed
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL, find_beside_python, find_program
-from runbooks.stacks import environments
-from runbooks.stacks.guard import identify, open_kubectl, read_settings
+from runbooks.stacks.guard import identify, open_kubectl
+from runbooks.stacks.preparation import has_stack, read_settings
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext, Session
-from runbooks.stacks.states import has_stack
 from runbooks.stacks.target import LAB_UP, Target
 from runbooks.tools import pulumi
 from runbooks.tools.helm import list_releases, read_releases
@@ -286,7 +285,7 @@ def esc_is_there(session: Session) -> Finding:
     if session.target.has_diy_backend:
         why = f"{session.target.shown_backend} does not support Pulumi ESC; only the Pulumi Cloud does"
         return not_tried("esc", why, deciding=False)
-    found = environments.esc_of(session)
+    found = session.esc
     return passed("esc", f"{found.program} env, which takes its place" if found.is_pulumi else found.program)
 
 

@@ -19,9 +19,9 @@ from runbooks.checks.inside import Page
 from runbooks.core.errors import OpsError
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
 from runbooks.core.runner import Runner
+from runbooks.stacks.preparation import exports_of, in_its_namespace
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.states import exports_of, in_its_namespace
 from runbooks.tools import network
 from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
 

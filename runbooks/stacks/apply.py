@@ -12,16 +12,14 @@ from dataclasses import dataclass, field, replace
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import NotApproved, OperatorMissing, OpsError, Refused
 from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, work_in_order, workers
-from runbooks.stacks import states
-from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.fingerprint import changed_parts, fingerprint_of, record_reads, write_record
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import IN_THE_WAY, RunPlan, StackPlan
-from runbooks.stacks.preparation import outputs_of, prepare
+from runbooks.stacks.preparation import has_stack, outputs_of, prepare, run_pulumi, state_of
 from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import show_plan
-from runbooks.stacks.unchanged import changed_parts, record_reads, write_record
 from runbooks.tools import locks, network, pulumi
 from runbooks.tools.failures import explain
 from runbooks.tools.locks import Held
@@ -110,9 +108,9 @@ def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False)
         return [locks.find_holder(lock) for lock in locks.locks_in(folder)]
     if session.target.has_diy_backend:
         return None
-    if not states.has_stack(session, stack):
+    if not has_stack(session, stack):
         return []
-    answer = states.run_pulumi(session, pulumi.stack_show(stack), stack, after_interrupt=after_interrupt)
+    answer = run_pulumi(session, pulumi.stack_show(stack), stack, after_interrupt=after_interrupt)
     update = locks.read_current_update(answer)
     if update is None:
         return []
@@ -450,7 +448,7 @@ def refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
 def describe_leftovers(session: Session, stack: Stack) -> str:
     """What an interrupted update left: its lock, and operations of unknown result."""
     try:
-        pending = states.state_of(session, stack, after_interrupt=True).pending
+        pending = state_of(session, stack, after_interrupt=True).pending
         held = holders_of(session, stack, after_interrupt=True)
     except OpsError as error:
         return f"; what it left behind could not be read: {error.summary}"
@@ -509,7 +507,7 @@ def _connection_trouble(host: str, port: int) -> str:
 def show_outputs(session: Session, service: Service) -> None:
     """The stack's outputs, secrets masked, with the URLs to open."""
     stack = prepare(session, service)
-    outputs = hide_secrets(states.state_of(session, stack).outputs)
+    outputs = hide_secrets(state_of(session, stack).outputs)
     if not outputs:
         session.reporter.line(f"{service.name} has no outputs")
         return

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runbooks.core.errors import NotApproved, Refused
-from runbooks.stacks import states
 from runbooks.stacks.apply import holders_of, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
+from runbooks.stacks.preparation import run_pulumi
 from runbooks.stacks.preview import find_objects, manifest_of
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
@@ -42,7 +42,7 @@ def remove_lock(session: Session, stack: Stack) -> None:
             expected="the lock that was shown",
             next_step=f"./inv cancel.{stack.service}",
         )
-    states.run_pulumi(session, pulumi.cancel(stack), stack)
+    run_pulumi(session, pulumi.cancel(stack), stack)
     session.reporter.line(f"the lock of {stack.service} is removed")
 
 
@@ -79,7 +79,7 @@ def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
 
     Raises `NotApproved` when objects would be taken into the state of a real target and the user does not agree.
     """
-    answer = states.run_pulumi(session, pulumi.stack_export(stack), stack)
+    answer = run_pulumi(session, pulumi.stack_export(stack), stack)
     export, document = pulumi.read_export(answer), json.loads(answer)
     session.reporter.event("pending", service=stack.service, operations=[list(entry) for entry in export.pending])
     if not export.pending:

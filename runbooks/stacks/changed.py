@@ -12,10 +12,9 @@ from typing import Any
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import NotFound, OpsError, ToolFailed
 from runbooks.core.yaml_file import parse
-from runbooks.stacks.fingerprint import STACK_CONFIG, files_of
+from runbooks.stacks.fingerprint import STACK_CONFIG, changed_since, files_of, read_record
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import RunContext, Session
-from runbooks.stacks.unchanged import changed_since, read_record
 from runbooks.tools import git
 
 LIB, CHARTS, LOCK = "pulumi/lib/", "charts.yaml", "uv.lock"

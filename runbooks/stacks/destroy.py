@@ -13,14 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from runbooks.core.errors import OpsError, Refused
-from runbooks.stacks import states
-from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
 from runbooks.stacks.plan import StackPlan, plan_of
-from runbooks.stacks.preparation import prepare
+from runbooks.stacks.preparation import prepare, state_of
 from runbooks.stacks.preview import run_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.stacks.unchanged import changed_parts
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, KubectlFailed, ask, dig, items, metadata, text_at
 from runbooks.tools.stack import Stack
@@ -34,12 +32,12 @@ def plan_end(session: Session, service: Service) -> StackPlan:
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service)
     preview = run_preview(session, stack, pulumi.destroy_preview(stack))
-    return replace(plan_of(stack, preview, export=states.state_of(session, stack)), fingerprint=fingerprint)
+    return replace(plan_of(stack, preview, export=state_of(session, stack)), fingerprint=fingerprint)
 
 
 def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
     """Raise `Refused` while the state may lack objects that an interrupted update created: a destroy misses those."""
-    count = sum(kind == "creating" for kind, _ in states.state_of(session, stack).pending)
+    count = sum(kind == "creating" for kind, _ in state_of(session, stack).pending)
     if count:
         raise Refused(
             f"an interrupted update of {stack.service} left {count} creations of unknown result",

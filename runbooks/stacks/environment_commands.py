@@ -12,9 +12,9 @@ from pathlib import Path
 from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, Refused, ToolFailed, Usage
 from runbooks.core.files import make_folder, write_new
-from runbooks.stacks import environments
 from runbooks.stacks.preparation import prepare
 from runbooks.stacks.session import Session
+from runbooks.stacks.wiring import consumer_of
 from runbooks.tools.esc import EnvironmentName, Opened
 from runbooks.tools.pulumi_home import ENVIRONMENT_FILES
 from runbooks.tools.stack import Stack
@@ -138,7 +138,7 @@ def stack_of(session: Session, name: EnvironmentName, service: str, line: Sequen
     if Path(line[0]).name != "pulumi" or not (service or needs_project):
         return None
     try:
-        return prepare(session, environments.consumer_of(session, name, service, task="esc.run"))
+        return prepare(session, consumer_of(session, name, service, task="esc.run"))
     except NotFound:
         if service or name.short in {each.environment for each in session.services}:
             raise

@@ -13,18 +13,12 @@ from runbooks.core.command import Command
 from runbooks.core.errors import NotFound, OpsError, Usage
 from runbooks.core.files import Unwritable
 from runbooks.core.parallel import processors, results_of, work_in_order, workers
-from runbooks.stacks import environments, states
-from runbooks.stacks.fingerprint import files_of, fingerprint_of
-from runbooks.stacks.guard import check_stack_settings, read_settings
-from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
-from runbooks.stacks.preparation import outputs_of, prepare, set_up
-from runbooks.stacks.service import Service, closure, layers
-from runbooks.stacks.session import Once, Session
-from runbooks.stacks.target import refuse_without_esc
-from runbooks.stacks.unchanged import (
+from runbooks.stacks.fingerprint import (
     Record,
     changed_parts,
     cluster_of_charts,
+    files_of,
+    fingerprint_of,
     is_last_applied,
     read_record,
     reasons_to_ask,
@@ -32,6 +26,22 @@ from runbooks.stacks.unchanged import (
     remove_record,
     write_record,
 )
+from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
+from runbooks.stacks.preparation import (
+    check_stack_settings,
+    check_values,
+    is_deployed,
+    open_bound,
+    outputs_of,
+    prepare,
+    read_settings,
+    run_pulumi,
+    set_up,
+    state_of,
+)
+from runbooks.stacks.service import Service, closure, layers
+from runbooks.stacks.session import Once, Session
+from runbooks.stacks.target import refuse_without_esc
 from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
 from runbooks.tools.stack import Stack
@@ -184,7 +194,7 @@ def plan_stack(
         return StackPlan(stack=set_up(session, service), waits_for=waits_for)
     stack = prepare(session, service)
     fingerprint = fingerprint_of(session, service, once)
-    pending = states.state_of(session, stack).pending
+    pending = state_of(session, stack).pending
     if pending:
         session.reporter.advice(
             f"  {service.name}: an interrupted update left {len(pending)} operations of unknown result: "
@@ -216,7 +226,7 @@ def _preview_changes(
     plan = plan_of(
         stack,
         preview,
-        export=states.state_of(session, stack),
+        export=state_of(session, stack),
         existing=existing_of(session, stack, preview),
         adopts=takes_over(preview, read_settings(session, stack).config),
     )
@@ -239,7 +249,7 @@ def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi
         service = session.service(stack.service)
         if service.environment:
             file = read_settings(session, stack)
-            environments.check_values(session, service, file, environments.open_bound(session, file))
+            check_values(session, service, file, open_bound(session, file))
         raise
 
 
@@ -251,7 +261,7 @@ def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
 
 def find_deployed(session: Session, services: Sequence[Service]) -> list[Service]:
     """The services that are deployed on the target; reports the others. Raises `NotFound` when none is."""
-    deployed = [service for service in services if states.is_deployed(session, session.stack(service))]
+    deployed = [service for service in services if is_deployed(session, session.stack(service))]
     absent = [service.name for service in services if service not in deployed]
     if not deployed:
         raise NotFound(
@@ -266,7 +276,7 @@ def find_deployed(session: Session, services: Sequence[Service]) -> list[Service
 
 def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
     """Run a preview and read its answer. Raises the error for its failure, and `Refused` as `read_preview` does."""
-    return read_preview(session, stack, states.run_pulumi(session, command, stack))
+    return read_preview(session, stack, run_pulumi(session, command, stack))
 
 
 def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
@@ -291,7 +301,7 @@ def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict
     """URN → owner of each object that the preview would create and that the cluster has already."""
     found = find_existing(preview, session.kubectl, session.runner)
     if found:
-        begun = {urn for kind, urn in states.state_of(session, stack).pending if kind == "creating"}
+        begun = {urn for kind, urn in state_of(session, stack).pending if kind == "creating"}
         found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
     return found
 

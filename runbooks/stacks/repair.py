@@ -16,11 +16,10 @@ from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
-from runbooks.stacks import states
 from runbooks.stacks.apply import approve, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, is_precious, rank_step
-from runbooks.stacks.preparation import prepare
+from runbooks.stacks.preparation import clear_state, prepare
 from runbooks.stacks.preview import find_drift, plan_stack, read_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -126,7 +125,7 @@ def compare(session: Session, service: Service) -> Compared:
     wanted = wanted_steps(preview, changed, is_complete=conflict is None) if preview else {}
     refused = {error.urn for error in preview.errors if read_holders(error.message)} if preview else set()
     # In the state's order: what an object needs comes before it.
-    resources = states.clear_state(session, stack).export.resources
+    resources = clear_state(session, stack).export.resources
     reached = {each.urn: each for each in resources if is_applied(each, changed.get(each.urn))}
     drifted = [
         try_out(session, step, each, is_ahead=wanted[urn].op == "update")

@@ -14,11 +14,12 @@ from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
 from runbooks.core.reporter import LaterReporter, Reporter
 from runbooks.core.runner import Runner
+from runbooks.core.search_path import find_program
 from runbooks.stacks.service import Service, find
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import Tools
 from runbooks.tools import pulumi
-from runbooks.tools.esc import Opened
+from runbooks.tools.esc import Esc, Opened
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl
 from runbooks.tools.secret_values import unwrap_secrets
@@ -127,6 +128,21 @@ class Session:
             # The lab's stacks are encrypted with a passphrase or by its cloud, so it gets no login of the user.
             env=self.env if self.target.ephemeral else {**self.env, **self._key_services(service)},
         )
+
+    @property
+    def esc(self) -> Esc:
+        """The CLI of this run for environments. It stores a token of PULUMI_ACCESS_TOKEN in the run's folder only.
+
+        pulumi 3.255 and newer write an opened environment's `files` into temporary files and leave them there: these
+        are below the run's folder too, which is removed.
+        """
+        env = {**self.env, "TMPDIR": self.env["PULUMI_HOME"]}
+        if "PULUMI_ACCESS_TOKEN" in env:
+            env["PULUMI_CREDENTIALS_PATH"] = env["PULUMI_HOME"]
+        program = find_program("esc") or self.target.own_tool("esc")
+        if program is None:
+            return Esc(program=self.tools.pulumi, is_pulumi=True, env=env)
+        return Esc(program=str(program), is_pulumi=False, env=env)
 
     def with_reporter(self, reporter: LaterReporter) -> Session:
         """The same session, for work in a thread whose reports are shown later."""

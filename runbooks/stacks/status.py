@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from runbooks.core.errors import OpsError
 from runbooks.core.parallel import side_by_side
-from runbooks.stacks import states
+from runbooks.stacks.preparation import has_stack, row_of, sealed_state
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import locks
@@ -22,7 +22,7 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
     """The cells of `COLUMNS` for each service, and why stacks could not be read; `pods` is kubectl's list, if any."""
     unread: list[OpsError] = []
     # Before the rows are read side by side: the list of stacks is asked for once.
-    there = {service.name for service in session.services if states.has_stack(session, session.stack(service))}
+    there = {service.name for service in session.services if has_stack(session, session.stack(service))}
 
     def row(service: Service) -> tuple[str, ...]:
         stack = session.stack(service)
@@ -30,7 +30,7 @@ def read_rows(session: Session, pods: Json | None) -> tuple[list[tuple[str, ...]
         if service.name not in there:
             return (service.name, "none", ABSENT, ABSENT, ABSENT, ABSENT, ready)
         try:
-            state, lock = states.sealed_state(session, stack), describe_holders(session, stack) or "free"
+            state, lock = sealed_state(session, stack), describe_holders(session, stack) or "free"
         except OpsError as error:
             unread.append(error)
             return (service.name, stack.name, UNREAD, ABSENT, ABSENT, ABSENT, ready)
@@ -51,7 +51,7 @@ def describe_holders(session: Session, stack: Stack) -> str:
             else f"{lock.user}@{lock.host}, pid {lock.pid}, since {lock.since}"
             for lock in locks.locks_in(folder)
         )
-    row = states.row_of(session, stack)
+    row = row_of(session, stack)
     return "an update runs" if row is not None and row.updating else ""
 
 

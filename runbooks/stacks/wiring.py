@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runbooks.core.errors import VerificationFailed
+from runbooks.core.errors import NotFound, Usage, VerificationFailed
+from runbooks.core.names import check_name
 from runbooks.core.reporter import require_yes
-from runbooks.stacks import environments, states
-from runbooks.stacks.guard import read_settings
+from runbooks.stacks import environments
+from runbooks.stacks.environments import apply_definitions
 from runbooks.stacks.plan import RunPlan, StackPlan
-from runbooks.stacks.preparation import config_file_of, outputs_of, prepare, refuse_missing
+from runbooks.stacks.preparation import (
+    check_values,
+    config_file_of,
+    explain_missing,
+    open_checked,
+    outputs_of,
+    prepare,
+    read_settings,
+    refuse_missing,
+    run_pulumi,
+    waits_for,
+)
 from runbooks.stacks.preview import plan_stack
-from runbooks.stacks.service import Reference, Service
+from runbooks.stacks.service import Reference, Service, Setting
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import show_plan
 from runbooks.tools import definitions, esc, pulumi
-from runbooks.tools.esc import EnvironmentName, Opened
-from runbooks.tools.stack_config import StackFile, full_key, is_same, preserve
+from runbooks.tools.esc import EnvironmentName, Opened, Value, property_path
+from runbooks.tools.stack_config import StackFile, full_key, is_same, preserve, read_binding
 from runbooks.tools.stack_config import bind as bind_in_config
 
 
@@ -98,7 +110,7 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
     if found in (None, ""):
         approve(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
         with preserve(stack.settings_file):
-            states.run_pulumi(session, pulumi.config_set(stack, key, wanted), stack)
+            run_pulumi(session, pulumi.config_set(stack, key, wanted), stack)
         session.reporter.line(f"{key} set to {wanted}")
     elif found != wanted:
         raise VerificationFailed(
@@ -144,18 +156,104 @@ def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
     show_preview(session, consumer, steps[2])
 
 
+def consumer_of(session: Session, name: EnvironmentName, service: str = "", *, task: str = "esc.bind") -> Service:
+    """The service to bind: the named one, else the one that the environment is for. `task` is for the message."""
+    if service:
+        return session.service(service)
+    owners = {entry.environment: entry for entry in session.services if entry.environment}
+    list_with = f"./inv {task} {name.short} --service NAME"
+    return owners[check_name("environment of a service", name.short, owners, list_with=list_with)]
+
+
 def open_for(session: Session, service: Service, name: EnvironmentName) -> tuple[Path, Opened | None]:
     """Open the environment, in the version that the service's stack config binds, and check what it provides.
 
     Returns the stack config, and the opened environment; `None` while stacks that it reads have no outputs.
     """
     path = config_file_of(session, service)
-    bound = environments.as_bound(session, service, path, name)
+    bound = as_bound(session, service, path, name)
     opened = open_unless_waiting(session, bound)
     if opened is not None:
-        environments.check_contract(session, bound, service, opened)
-        environments.check_values(session, service, StackFile.read(path), [opened])
+        check_contract(session, bound, service, opened)
+        check_values(session, service, StackFile.read(path), [opened])
     return path, opened
+
+
+# What a consumer requires of its environment
+
+
+def as_bound(session: Session, service: Service, path: Path, name: EnvironmentName) -> EnvironmentName:
+    """The environment in the version that the stack config at `path` binds; `name` where it binds none.
+
+    Raises `Usage` where it is bound without merging: none of its values would reach the stack.
+    """
+    binding = read_binding(path, name.short)
+    if binding is None:
+        return name
+    entry, is_merged = binding
+    if not is_merged:
+        raise Usage(
+            f"{path} binds {entry} with `merge: false`, so none of its values reaches the stack of {service.name}",
+            expected="an entry without that option",
+            next_step=f"remove `merge: false` from {path}, then ./inv esc.bind {name.short}",
+        )
+    bound = esc.read_entry(entry, session.target.organization)
+    if name.version:
+        return name
+    if bound.version:
+        session.reporter.line(f"{path.name} binds {bound.shown}: that version is checked, not the newest")
+    return bound
+
+
+def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
+    """Raise `Usage` with every config value of the service that the environment does not provide correctly."""
+    settings = opened.settings
+    required = {
+        key: settings.get(key.key) or settings.get(full_key(service.project_name, key.key))
+        for key in service.environment_keys
+    }
+    found = [_check_required(name, key, value, opened) for key, value in required.items()]
+    found += [_check_secretness(value) for value in settings.values() if value not in required.values()]
+    problems = list(filter(None, found))
+    if problems:
+        history = f"esc env version history {name.full.partition('@')[0]}"
+        raise Usage(
+            f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
+            expected=f"{len(required)} values below pulumiConfig, each with the right secretness",
+            next_step=f"./inv esc.bind {name.short}@REVISION of one that does: {history}"
+            if name.version
+            else f"./inv esc.apply {name.short}; correct environments/{name.short}.yaml first if it is wrong too",
+        )
+    secret = sum(key.is_secret for key in required)
+    session.reporter.line(
+        f"{name.shown} provides all {len(required)} settings that {service.name} requires, {secret} secret"
+    )
+
+
+def _check_required(name: EnvironmentName, key: Setting, value: Value | None, opened: Opened) -> str:
+    """The problem of a required value, with its fix; empty without one."""
+    path = property_path(("pulumiConfig", key.key))
+    if value is None:
+        is_map = any(entry.path[:2] == ("pulumiConfig", key.key) for entry in opened.values)
+        return f"{path}: {'is a map or list; give one value' if is_map else 'missing'}"
+    if value.unknown:
+        return f"{path}: unknown, because its reference gave no value"
+    if value.value in (None, ""):
+        fix = f"./inv esc.set {name.short} '{path}'" if key.is_secret else "give it a value in the definition"
+        return f"{path}: empty; {fix}"
+    if problem := _check_secretness(value):
+        return problem
+    if key.is_secret and not value.secret:
+        return f"{path}: must be secret and is not; use `fn::secret`, or take it from a secret output"
+    if value.secret and not key.is_secret:
+        return f"{path}: is secret, but the program shows it in plaintext; give it without `fn::secret`"
+    return ""
+
+
+def _check_secretness(value: Value) -> str:
+    if not value.loses_secretness:
+        return ""
+    return f"{value.shown_path}: a secret {value.kind} loses its secretness in the config; wrap it in `fn::toString`"
 
 
 def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
@@ -163,13 +261,24 @@ def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | Non
 
     The first preview after their deployment then opens and checks it.
     """
-    waiting = environments.waits_for(session, name)
+    waiting = waits_for(session, name)
     if not waiting:
-        return environments.open_or_apply(session, name)
+        return open_or_apply(session, name)
     if name.version and environments.live_definition(session, name) is None:
-        raise environments.explain_missing(session, name)
+        raise explain_missing(session, name)
     session.reporter.advice(
         f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: its values are checked "
         f"by the first preview after ./inv deploy.{waiting[0]}"
     )
     return None
+
+
+def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
+    """Open and check the environment; on the lab apply its definition first if it does not exist."""
+    try:
+        return open_checked(session, name)
+    except NotFound:
+        if not session.target.ephemeral or name.version:
+            raise
+        apply_definitions(session, [name.short])
+        return open_checked(session, name)

@@ -17,7 +17,7 @@ def cancel(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """
     from runbooks.run import open_session
     from runbooks.stacks.cancel import remove_lock, settle
-    from runbooks.stacks.states import has_stack
+    from runbooks.stacks.preparation import has_stack
 
     task = f"cancel.{names[0]}"
     with open_session(c, task, cluster=False) as session:

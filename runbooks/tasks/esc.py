@@ -19,8 +19,7 @@ def list_environments(c: Any) -> None:
     from runbooks.core.parallel import raise_first
     from runbooks.run import open_session
     from runbooks.services import SERVICES
-    from runbooks.stacks import environments
-    from runbooks.stacks.preparation import config_file_of
+    from runbooks.stacks.preparation import config_file_of, live_names
     from runbooks.stacks.target import refuse_without_esc
     from runbooks.tools import definitions, esc
     from runbooks.tools.stack_config import StackFile, is_same
@@ -28,7 +27,7 @@ def list_environments(c: Any) -> None:
     with open_session(c, "esc.list", cluster=False) as session:
         refuse_without_esc(session.target, "<env>")
         organization = session.target.organization
-        live = {name.short: name for name in environments.live_names(session)}
+        live = {name.short: name for name in live_names(session)}
         files = definitions.defined_names(session.root)
         names = [live.get(text) or esc.read_name(text, organization) for text in sorted({*live, *files})]
         bound: dict[str, tuple[str, ...]] = {}
@@ -63,6 +62,7 @@ def open_task(c: Any, env: str, format: str = "detailed") -> None:  # noqa: A002
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.stacks import environments
+    from runbooks.stacks.preparation import open_environment
     from runbooks.tools.pulumi import as_text
 
     if format != "detailed":
@@ -73,7 +73,7 @@ def open_task(c: Any, env: str, format: str = "detailed") -> None:  # noqa: A002
         )
     with open_session(c, "esc.open", cluster=False) as session:
         name = environments.read_name(session, env)
-        opened = environments.open_environment(session, name)
+        opened = open_environment(session, name)
         rows = []
         for value in opened.values:
             text = HIDDEN if value.secret else "[unknown]" if value.unknown else as_text(value.value)
@@ -94,6 +94,7 @@ def set_value(c: Any, env: str, path: str) -> None:
     from runbooks.core.names import refuse_option_like
     from runbooks.run import open_session
     from runbooks.stacks import environments
+    from runbooks.stacks.preparation import explain_missing, run_esc
     from runbooks.stacks.secret_settings import read_value
     from runbooks.tools.definitions import has_place
     from runbooks.tools.esc import read_path, refuse_reference
@@ -104,13 +105,13 @@ def set_value(c: Any, env: str, path: str) -> None:
         name = environments.read_name(session, env)
         live = environments.live_definition(session, name)
         if live is None:
-            raise environments.explain_missing(session, name)
+            raise explain_missing(session, name)
         if entry := environments.check_place(session, name, live, keys):
             session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
         value = read_value(path, f"secret of {name.short}")
         session.masker.register(value)
         refuse_reference(value, keys, name)
-        environments.run_esc(session, environments.esc_of(session).set_secret(name, path, value), name)
+        run_esc(session, session.esc.set_secret(name, path, value), name)
         session.reporter.line(f"Set the secret {path} of {name.short}.")
         if not has_place(session.root, name, path):
             session.reporter.line(f'environments/{name.short}.yaml has no `fn::secret: ""` at {path}; apply keeps it')
@@ -154,13 +155,14 @@ def run(c: Any, env: str, service: str = "") -> None:
     """
     from runbooks.run import open_session
     from runbooks.stacks import environment_commands, environments
+    from runbooks.stacks.preparation import open_checked
 
     words = environment_commands.words_after_dashes(sys.argv, c.remainder)
     environment_commands.refuse_changing(words)
     with open_session(c, "esc.run") as session:
         name = environments.read_name(session, env)
         session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
-        opened = environments.open_checked(session, name)
+        opened = open_checked(session, name)
         stack = environment_commands.stack_of(session, name, service, words)
         environment_commands.run_with(session, name, opened, words, stack)
 
@@ -175,11 +177,12 @@ def bind(c: Any, env: str, service: str = "") -> None:
     """
     from runbooks.run import open_session
     from runbooks.stacks import environments, wiring
+    from runbooks.stacks.wiring import consumer_of
 
     with open_session(c, "esc.bind") as session:
         bare, _, version = env.partition("@")
         name = replace(environments.read_name(session, bare), version=version)
-        wiring.bind(session, name, environments.consumer_of(session, name, service))
+        wiring.bind(session, name, consumer_of(session, name, service))
 
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
@@ -189,13 +192,13 @@ def unbind(c: Any, env: str, service: str = "") -> None:
     Example: ./inv esc.unbind stitch/prod
     """
     from runbooks.run import open_session
-    from runbooks.stacks import environments
     from runbooks.stacks.preparation import config_file_of
+    from runbooks.stacks.wiring import consumer_of
     from runbooks.tools import esc, stack_config
 
     with open_session(c, "esc.unbind", cluster=False) as session:
         name = esc.read_name(env, session.target.organization)
-        consumer = environments.consumer_of(session, name, service, task="esc.unbind")
+        consumer = consumer_of(session, name, service, task="esc.unbind")
         path = config_file_of(session, consumer)
         count = stack_config.unbind(path, name.short)
         if not count:

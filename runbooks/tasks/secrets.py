@@ -23,8 +23,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks.core.errors import Usage
     from runbooks.run import open_session
     from runbooks.services import find_service
-    from runbooks.stacks import states
-    from runbooks.stacks.preparation import find_stack
+    from runbooks.stacks.preparation import find_stack, run_pulumi
     from runbooks.stacks.secret_settings import find_setting, read_value
     from runbooks.tools import pulumi
     from runbooks.tools.secret_values import generate_secret
@@ -44,6 +43,6 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         session.masker.register(value)
         with preserve(stack.settings_file):
             command = pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value)
-            states.run_pulumi(session, command, stack)
+            run_pulumi(session, command, stack)
         file = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {file}, encrypted.")

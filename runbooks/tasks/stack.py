@@ -16,15 +16,14 @@ def init(c: Any, service: str) -> None:
     from runbooks.core.reporter import require_yes
     from runbooks.run import open_session
     from runbooks.services import find_service
-    from runbooks.stacks import states
-    from runbooks.stacks.preparation import prepare
+    from runbooks.stacks.preparation import has_stack, prepare, run_pulumi
     from runbooks.tools import pulumi
     from runbooks.tools.stack_config import preserve
 
     wanted = find_service(service)
     with open_session(c, "stack.init", cluster=False) as session:
         stack = session.stack(wanted)
-        if states.has_stack(session, stack):
+        if has_stack(session, stack):
             session.reporter.line(f"{stack.reference} exists already; nothing changed.")
             return
         if session.target.ephemeral:
@@ -44,7 +43,7 @@ def init(c: Any, service: str) -> None:
         question = f"Create {stack.reference}?"
         require_yes(session.reporter, question, refusal=refusal, again=again, expected="y at the question")
         with preserve(stack.settings_file):
-            states.run_pulumi(session, pulumi.stack_init(stack), stack)
+            run_pulumi(session, pulumi.stack_init(stack), stack)
         session.reporter.line(f"Created {stack.reference}.")
         for setting in wanted.secrets:
             generate = " --generate" if setting.generated else ""

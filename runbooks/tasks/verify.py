@@ -13,7 +13,7 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
     from runbooks.checks.of_service import verify_each
     from runbooks.core.errors import VerificationFailed
     from runbooks.run import open_session
-    from runbooks.stacks.states import is_deployed
+    from runbooks.stacks.preparation import is_deployed
 
     with open_session(c, task_name("verify", names)) as session:
         wanted = [service for service in session.services if service.name in names]

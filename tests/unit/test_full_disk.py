@@ -16,8 +16,8 @@ from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks import wiring
 from runbooks.stacks.environment_commands import files_of
+from runbooks.stacks.fingerprint import Reads, write_record
 from runbooks.stacks.older_commit import share_environment
-from runbooks.stacks.unchanged import Reads, write_record
 from runbooks.tasks import secrets, stack, target
 from runbooks.tools import stack_config
 from runbooks.tools.esc import Opened, Value

@@ -15,8 +15,7 @@ from runbooks.core.journal import read_journal
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.preparation import prepare
-from runbooks.stacks.states import has_stack
+from runbooks.stacks.preparation import has_stack, prepare
 from runbooks.tools.pulumi import stack_show
 from runbooks.tools.pulumi_home import ENVIRONMENT_FILES
 from tests.fixtures import PASSPHRASE, TOKEN, UID, Repo, executable, namespace

@@ -20,7 +20,7 @@ from lab.toolchain.resolve import ON_PATH
 from runbooks.checks.machine import Tool, tool_is_there
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program, is_lab, user_path
-from runbooks.stacks.environments import esc_of
+from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
 from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
 from runbooks.tools.modal import find_modal
@@ -170,7 +170,7 @@ LOOKS: dict[str, Callable[[], object]] = {
     "its language host": lambda: has_language_host(Path("/nowhere/pulumi")),
     "kubectl": lambda: find_kubectl(target()),
     "helm": lambda: find_tools(target(pulumi=ROOT / "inv"), {}, NEWEST).helm,
-    "esc": lambda: not esc_of(session()).is_pulumi,
+    "esc": lambda: not Session.esc.fget(session()).is_pulumi,
     "modal": lambda: find_modal({}),
     "tailscale": lambda: tailscale_status(RUNNER) is not None,
     "doctor": lambda: tool_is_there(Tool(name="helm", version=("version",), install=""), RUNNER).ok,

@@ -19,11 +19,10 @@ from runbooks.checks import of_service
 from runbooks.core import findings
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.stacks import apply, preview
-from runbooks.stacks.fingerprint import canonical
+from runbooks.stacks.fingerprint import canonical, read_record
+from runbooks.stacks.preparation import hash_text
 from runbooks.stacks.service import closure, layers
-from runbooks.stacks.states import hash_text
 from runbooks.stacks.summary import show_plan
-from runbooks.stacks.unchanged import read_record
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import (
     SUMMARY,

@@ -10,9 +10,8 @@ import pytest
 
 from runbooks.services import SERVICES
 from runbooks.stacks.changed import SETTINGS, changed_keys, changed_services, choose_changed, is_touched
-from runbooks.stacks.fingerprint import fingerprint_of
+from runbooks.stacks.fingerprint import Reads, fingerprint_of, write_record
 from runbooks.stacks.service import Service
-from runbooks.stacks.unchanged import Reads, write_record
 from tests.fixtures import REAL_ROOT, ScriptedSession, git, outcome
 
 READERS = {service.name for service in SERVICES if "postgres" in service.reads_outputs_of}

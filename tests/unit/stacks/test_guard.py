@@ -12,13 +12,8 @@ import pytest
 import yaml
 
 from runbooks.core.errors import Refused
-from runbooks.stacks.guard import (
-    check_opened,
-    check_stack_settings,
-    confirm_cluster,
-    plain_settings,
-    private_kubeconfig,
-)
+from runbooks.stacks.guard import confirm_cluster, private_kubeconfig
+from runbooks.stacks.preparation import check_opened, check_stack_settings, plain_settings
 from runbooks.stacks.target import Target
 from runbooks.tools.esc import read_opened
 from runbooks.tools.kubectl import Kubectl

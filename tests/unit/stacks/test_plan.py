@@ -12,7 +12,7 @@ import pytest
 
 from runbooks.core.mask import Masker
 from runbooks.stacks.apply import Approved, Watch
-from runbooks.stacks.fingerprint import hash_files
+from runbooks.stacks.fingerprint import changed_parts, hash_files
 from runbooks.stacks.plan import UNKNOWN, Rank, RunPlan, StackPlan, plan_of, rank_step
 from runbooks.stacks.summary import (
     LONGEST_VALUE,
@@ -23,7 +23,6 @@ from runbooks.stacks.summary import (
     summary_data,
     summary_lines,
 )
-from runbooks.stacks.unchanged import changed_parts
 from runbooks.tools.pulumi import (
     Event,
     Export,

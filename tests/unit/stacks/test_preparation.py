@@ -17,8 +17,7 @@ from runbooks.core.command import Command
 from runbooks.core.errors import Usage
 from runbooks.core.runner import CommandFailed
 from runbooks.services import find_service
-from runbooks.stacks.preparation import make_stack, set_up
-from runbooks.stacks.states import LISTING
+from runbooks.stacks.preparation import LISTING, make_stack, set_up
 from runbooks.tools import pulumi
 from tests.fixtures import TREE, ScriptedSession, ended_process, outcome
 

@@ -13,10 +13,8 @@ import pytest
 from runbooks.core.errors import NotFound, OpsError
 from runbooks.run import open_session
 from runbooks.services import find_service
-from runbooks.stacks import states
-from runbooks.stacks.preparation import prepare
+from runbooks.stacks.preparation import clear_state, has_stack, prepare
 from runbooks.stacks.session import MOST_STATES, ClearState
-from runbooks.stacks.states import has_stack
 from runbooks.tools.pulumi import Export
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import Repo
@@ -59,7 +57,7 @@ def prepared(repo: Repo) -> tuple[str, Any]:
     with open_session(repo.c, "preview.postgres") as session:
         stack = prepare(session, find_service("postgres"))
         shown = session.masker.mask(f"{SETTING} {OUTPUT}")
-        return shown, states.clear_state(session, stack).outputs["password"]
+        return shown, clear_state(session, stack).outputs["password"]
 
 
 def read_by_pulumi(repo: Repo) -> list[str]:

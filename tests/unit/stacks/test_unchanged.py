@@ -21,22 +21,23 @@ from runbooks.core.command import Command
 from runbooks.core.errors import OpsError
 from runbooks.core.files import ROOT
 from runbooks.services import SERVICES, find_service
-from runbooks.stacks import environments
+from runbooks.stacks import fingerprint, preparation
 from runbooks.stacks.changed import changed_services
-from runbooks.stacks.fingerprint import fingerprint_of, hash_files
-from runbooks.stacks.plan import StackPlan
-from runbooks.stacks.preview import plan_run, plan_stack
-from runbooks.stacks.service import Service
-from runbooks.stacks.session import Once
-from runbooks.stacks.unchanged import (
+from runbooks.stacks.fingerprint import (
     RECORDER,
     Reads,
+    fingerprint_of,
+    hash_files,
     read_reads,
     read_record,
     reasons_to_ask,
     record_reads,
     write_record,
 )
+from runbooks.stacks.plan import StackPlan
+from runbooks.stacks.preview import plan_run, plan_stack
+from runbooks.stacks.service import Service
+from runbooks.stacks.session import Once
 from runbooks.tools.esc import Opened, Value
 from runbooks.tools.stack import Stack
 from tests.fixtures import Answer, ScriptedSession, creating, preview_answer, urn
@@ -378,7 +379,8 @@ class Platform(ScriptedSession):
             (root / "bin" / name).chmod(0o755)
         self.env = {**self.env, "PATH": str(root / "bin"), "PULUMI_HOME": str(root / ".pulumi")}
         self.runner.environment = lambda extra: self.site | dict(extra)
-        monkeypatch.setattr(environments, "open_bound", lambda _, file: [self.opened()] if file.environment else [])
+        for module in (preparation, fingerprint):
+            monkeypatch.setattr(module, "open_bound", lambda _, file: [self.opened()] if file.environment else [])
         for service in SERVICES:
             (root / "pulumi" / service.folder / ".hidden").write_text("hidden")
             self.write_state_of(service)

@@ -17,8 +17,7 @@ from runbooks.core.errors import NotApproved, NotFound, OpsError, Refused, ToolF
 from runbooks.run import open_session
 from runbooks.services import find_service
 from runbooks.stacks import environment_commands, environments, preview
-from runbooks.stacks.fingerprint import fingerprint_of
-from runbooks.stacks.unchanged import changed_parts
+from runbooks.stacks.fingerprint import changed_parts, fingerprint_of
 from runbooks.tasks import esc
 from runbooks.tools import definitions
 from runbooks.tools.esc import EnvironmentName
@@ -64,7 +63,7 @@ def test_esc_where_there_is_one_pulumi_env_where_not(
         own.touch(mode=0o755)
     with open_session(repo.c, "esc.list") as session:
         target = replace(session.target, tools=MappingProxyType({"esc": own}))
-        found = environments.esc_of(replace(session, target=target))
+        found = replace(session, target=target).esc
     assert (found.program, found.is_pulumi) == (str(repo.home / expected[0]), expected[1])
 
 

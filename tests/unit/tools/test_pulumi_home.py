@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.files import Unwritable
-from runbooks.tools.pulumi_home import (
-    Plugin,
-    place_of,
-    plugin_folder,
-    user_credentials,
-    user_home,
-    wanted_plugins,
-)
+from runbooks.tools.pulumi_home import Plugin, place_of, plugin_folder, user_credentials, user_home, wanted_plugins
 
 
 def test_a_home_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
