@@ -1,4 +1,4 @@
-"""ESC environments: opens one with its secrets masked, compares it with its file, pushes the file."""
+"""ESC environments as files: compares one with the backend, pushes the file, keeps the secrets that are set there."""
 
 from __future__ import annotations
 

@@ -1,6 +1,12 @@
-"""Hashes everything that determines the plan of a stack, one hash for each part.
+"""Hashes everything that determines the plan of a stack, and finds stacks that need no new preview.
 
-A plan is compared by them right before it is applied: two equal fingerprints lead to the same plan.
+A plan is compared by these hashes right before it is applied: two equal fingerprints lead to the same plan.
+
+A preview takes seconds of processor time; reading its inputs takes milliseconds. After a preview without changes, and
+after a complete apply, the hashes of all inputs are recorded. While they stay the same, a preview would give the same
+answer. `recorder/sitecustomize.py` records what a program reads besides its config. If it reads anything that no hash
+can hold (the network, the clock, a child process, a file elsewhere), its stack is previewed each time. Drift in the
+cluster is not an input of a preview: `./inv drift.<service>` looks for it.
 """
 
 from __future__ import annotations

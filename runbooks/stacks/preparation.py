@@ -1,4 +1,9 @@
-"""Makes a stack ready for its first command. The lab creates what is missing; a real target's error names it."""
+"""Makes a stack ready for its first command: its config, the environments that it binds, its state.
+
+The lab creates what is missing; a real target's error names it. The state stays in memory until something may have
+changed it (`forget`). It is read in plaintext, so that every secret in it is registered with the masker before anything
+of it is shown.
+"""
 
 from __future__ import annotations
 

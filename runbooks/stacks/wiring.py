@@ -1,4 +1,4 @@
-"""Connects a consumer to its producers' outputs: `wire` checks each link, `bind` binds an environment."""
+"""Connects a consumer to its producers' outputs: `wire` checks each link, `bind` binds an environment to a stack."""
 
 from __future__ import annotations
 
