@@ -22,12 +22,13 @@ case $1 in
 --version) echo "uv ${UV_VERSION:-0.13.9} (test)"; exit 0 ;;
 python) [ -n "${UV_KNOWS:-}" ] && echo "$UV_KNOWS" && exit 0; exit 2 ;;
 esac
-[ -z "${UV_FAILS:-}" ] || exit "$UV_FAILS"
+[ -z "${UV_FAILS:-}" ] || { echo "no such index" >&2; exit "$UV_FAILS"; }
 while [ $# -gt 0 ]; do [ "$1" = --project ] && project=$2; shift; done
 sleep 0.2
 mkdir -p "$project/.venv/bin"
 rm -f "$project/.venv/bin/python"
 ln -s "$REAL_PYTHON" "$project/.venv/bin/python"
+printf '%s\n' "Installed 2 packages in 1s" " + invoke==3.0" " + rich==15.0" >&2
 """
 TASKS = "import os, sys\nprint('tasks', os.getcwd(), *sys.argv[1:])\nsys.exit(3 if 'fail' in sys.argv else 0)\n"
 
@@ -85,6 +86,12 @@ def test_sets_up_once_and_says_so(place: Path) -> None:
     assert "--frozen" in (place.parent / "uv.log").read_text()
 
 
+def test_the_packages_are_counted_and_their_names_are_in_the_log(place: Path) -> None:
+    shown = run(place).stderr
+    assert "2 packages" in shown and "rich" not in shown
+    assert "rich==15.0" in (place / ".ops/setup.log").read_text()
+
+
 def test_exit_code_of_the_task_is_its_own(place: Path) -> None:
     assert run(place, "fail").returncode == 3
 
@@ -127,7 +134,7 @@ def test_two_at_once_set_up_once(place: Path) -> None:
 
 def test_failed_sync_is_reported_and_tried_again(place: Path) -> None:
     failed = run(place, UV_FAILS="4")
-    assert failed.returncode == 1 and "uv sync ended with 4" in failed.stderr
+    assert failed.returncode == 1 and "uv sync ended with 4" in failed.stderr and "no such index" in failed.stderr
     assert run(place).returncode == 0 and syncs(place) == 2
 
 
