@@ -21,27 +21,19 @@ OCI = Pin(name="cert-manager", version="v1.2.3", oci="oci://quay.example/charts/
 
 
 @pytest.mark.parametrize(
-    ("pin", "source", "location"),
+    ("pin", "source", "chart", "repository"),
     [
-        (HTTP, None, Location(chart="tailscale-operator", version="1.2.3", repository=HTTP.repository)),
-        (HTTP, "", Location(chart="tailscale-operator", version="1.2.3", repository=HTTP.repository)),
-        (OCI, None, Location(chart=OCI.oci, version="v1.2.3")),
-        (
-            HTTP,
-            "oci://mirror.home/charts/",
-            Location(chart="oci://mirror.home/charts/tailscale-operator", version="1.2.3"),
-        ),
-        (OCI, "oci://mirror.home/charts", Location(chart="oci://mirror.home/charts/cert-manager", version="v1.2.3")),
-        (
-            OCI,
-            "https://mirror.home",
-            Location(chart="cert-manager", version="v1.2.3", repository="https://mirror.home"),
-        ),
-        (HTTP, "http://127.0.0.1:8/c", Location(chart=HTTP.name, version="1.2.3", repository="http://127.0.0.1:8/c")),
+        (HTTP, None, HTTP.name, HTTP.repository),
+        (HTTP, "", HTTP.name, HTTP.repository),
+        (OCI, None, OCI.oci, None),
+        (HTTP, "oci://mirror.home/charts/", "oci://mirror.home/charts/tailscale-operator", None),
+        (OCI, "oci://mirror.home/charts", "oci://mirror.home/charts/cert-manager", None),
+        (OCI, "https://mirror.home", "cert-manager", "https://mirror.home"),
+        (HTTP, "http://127.0.0.1:8/c", HTTP.name, "http://127.0.0.1:8/c"),
     ],
 )
-def test_published_place_or_mirror(pin, source, location):
-    assert locate(pin, source) == location
+def test_published_place_or_mirror(pin, source, chart, repository):
+    assert locate(pin, source) == Location(chart=chart, version=pin.version, repository=repository)
 
 
 def test_a_folder_may_be_absolute_or_relative_to_the_repository(tmp_path):

@@ -263,20 +263,23 @@ def test_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.Monke
     assert SEEN == [("mx", True, ""), ("lab", True, "-x")]
 
 
+def process(*argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command line in this checkout, to its end."""
+    return subprocess.run(argv, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
+
+
 def test_plain_inv_has_the_same_tasks_and_errors() -> None:
     """`inv` of an activated environment reads tasks.py; its exit codes are ours as well."""
     inv = Path(sys.executable).with_name("inv")
-    listed = subprocess.run([inv, "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = process(inv, "--list").stdout
     assert "deploy.postgres" in listed and "check" in listed.split()
-    refused = subprocess.run([inv, "test", "--path=-x"], cwd=ROOT, capture_output=True, text=True, check=False)
+    refused = process(inv, "test", "--path=-x")
     assert refused.returncode == 2 and "would be read as an option" in refused.stderr
 
 
 def test_modules_are_compiled_once_whatever_the_environment_says() -> None:
     program = "import runbooks, sys; print(sys.dont_write_bytecode)"
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True)
-    assert told.stdout == "False\n"
+    assert process(sys.executable, "-c", program, PYTHONDONTWRITEBYTECODE="1").stdout == "False\n"
 
 
 def test_listing_imports_nothing_heavy() -> None:
@@ -288,8 +291,8 @@ def test_listing_imports_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print(*sys.modules, file=sys.stderr)\n"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stderr
-    assert heavy.isdisjoint(told.split())
+    loaded = set(process(sys.executable, "-c", program).stderr.split())
+    assert "runbooks.cli" in loaded and heavy.isdisjoint(loaded)
 
 
 LISTED = [max(row.members or (row.name,), key=len) for row in rows(tasks.ns)]
@@ -319,5 +322,5 @@ def test_every_option_is_explained() -> None:
         "    for option in tasks.ns[name].get_arguments():\n"
         "        option.help or print(name, option.name)\n"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout == ""
+    told = process(sys.executable, "-c", program)
+    assert (told.returncode, told.stdout) == (0, "")

@@ -65,25 +65,22 @@ def test_only_a_failure_stops_the_checks_behind_it(first: Finding, options: dict
     assert (found.state, found.evidence) == ((State.PASSED, "") if goes_on else (State.NOT_TRIED, "needs: a"))
 
 
-def test_a_late_answer_passes_within_its_patience(slept: list[float]) -> None:
-    late = check("a", failed("a", "not yet"), failed("a", "not yet"), passed("a", "now"), patience=30.0)
-    assert run_checks([late])[0].state is State.PASSED
-    assert slept == [2.0, 2.0]
-
-
-def test_an_answer_that_never_comes_says_how_long_it_was_awaited(slept: list[float]) -> None:
-    found = run_checks([check("a", failed("a", "not yet"), patience=5.0)])[0]
-    assert found.evidence == "not yet (after 5 s)"
-    assert sum(slept) == 5.0
-
-
 @pytest.mark.parametrize(
-    ("finding", "patience"),
-    [(failed("a", "absent", final=True), 30.0), (not_tried("a", "no tool"), 30.0), (failed("a", "no"), 0.0)],
+    ("answers", "patience", "evidence", "waited"),
+    [
+        ((failed("a", "not yet"), failed("a", "not yet"), passed("a", "now")), 30.0, "now", [2.0, 2.0]),
+        ((failed("a", "not yet"),), 5.0, "not yet (after 5 s)", [2.0, 2.0, 1.0]),
+        # What waiting cannot change.
+        ((failed("a", "absent", final=True),), 30.0, "absent", []),
+        ((not_tried("a", "no tool"),), 30.0, "no tool", []),
+        ((failed("a", "no"),), 0.0, "no", []),
+    ],
 )
-def test_what_waiting_cannot_change_is_not_awaited(slept: list[float], finding: Finding, patience: float) -> None:
-    (found,) = run_checks([check("a", finding, patience=patience)])
-    assert (found.evidence, slept) == (finding.evidence, [])
+def test_how_long_an_answer_is_awaited(
+    slept: list[float], answers: tuple[Finding, ...], patience: float, evidence: str, waited: list[float]
+) -> None:
+    (found,) = run_checks([check("a", *answers, patience=patience)])
+    assert (found.evidence, found.state, slept) == (evidence, answers[-1].state, waited)
 
 
 CASES: dict[str, tuple[tuple[Finding, ...], frozenset[str], bool]] = {
