@@ -5,10 +5,12 @@ pulumi=@PULUMI@
 lab=@LAB@
 cloud=@BACKEND@
 
-# Linked as `esc` where there is no esc: `pulumi env` has its commands, without the word `env`.
+# Linked as `esc` where there is no esc: pulumi has its commands, `open` and `run` below `env`.
 if [ "${0##*/}" = esc ]; then
-    [ "${1-}" != env ] || shift
-    exec "$pulumi" env "$@"
+    case ${1-} in
+    open | run) exec "$pulumi" env "$@" ;;
+    *) exec "$pulumi" "$@" ;;
+    esac
 fi
 
 folder=. command='' previous='' stack=${PULUMI_STACK:-}

@@ -85,7 +85,7 @@ def link_tools(paths: LabPaths, found: Sequence[Found]) -> None:
     """Link what commands on the lab need beyond the user's own tools into the lab's `bin`, first on PATH in a run."""
     wanted = {tool.name: tool.program for tool in found if tool.name in LINKED and tool.origin not in OF_USER}
     if all(tool.name != "esc" for tool in found):
-        # A pulumi of the user's brings no esc: the launcher starts its `pulumi env`.
+        # A pulumi of the user's brings no esc: the launcher serves as one.
         wanted["esc"] = paths.bin / "pulumi"
     for name, program in wanted.items():
         _link(paths.bin / name, program)

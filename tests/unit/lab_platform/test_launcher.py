@@ -85,7 +85,7 @@ def test_a_removed_stack_keeps_the_template(paths: LabPaths) -> None:
         (("open", "stitch/prod"), "env open stitch/prod"),
         (("env", "ls"), "env ls"),
         (("run", "stitch/prod", "--", "env"), "env run stitch/prod -- env"),
-        ((), "env"),
+        (("version",), "version"),
     ],
 )
 def test_esc_where_there_is_only_pulumi(paths: LabPaths, words: tuple[str, ...], arguments: str) -> None:
