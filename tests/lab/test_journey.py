@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -53,6 +54,9 @@ def test_the_first_command_deploys_and_proves(deployed: Deployed) -> None:
     places = [next((number for number, line in enumerate(lines) if words in line), -1) for words in order]
     assert -1 not in places, (order[places.index(-1)], result.all)
     assert places == sorted(places)
+    planned = re.findall(r"^  (\S+): (\d+) to create$", result.stdout, re.MULTILINE)
+    assert sorted(planned) == sorted(re.findall(r"^(\S+): applied, (\d+) changes ", result.stdout, re.MULTILINE))
+    assert sum("stitch/prod" in line for line in lines) == 1, "a new environment of the lab is one line"
     assert result.stderr == ""
 
 
