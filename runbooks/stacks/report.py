@@ -141,7 +141,7 @@ def _add(reports: Mapping[str, ServiceReport], record: Mapping[str, Any]) -> Ite
 def _counts(run: RunReport) -> str:
     found = [report.result for report in run.reports]
     results = ", ".join(f"{found.count(result)} {result}" for result in RESULTS if result in found)
-    return f"{len(found)} service{'' if len(found) == 1 else 's'}: {results}" if found else "no service"
+    return f"{len(found)} service{'' if len(found) == 1 else 's'} ({results})" if found else "no service"
 
 
 def _ranked(run: RunReport) -> list[ServiceReport]:

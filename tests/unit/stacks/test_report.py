@@ -65,6 +65,7 @@ def journal(tmp_path: Path) -> Path:
         stack("tailscale", state="unchanged since 14:02 (not asked again)", unchanged_since="14:02"),
         stack("glance", update, *[change("glance", f"more-{n}", "create") for n in range(100)]),
         stack("postgres", change("postgres", "cluster", "delete", why="holds data")),
+        stack("immich", change("immich", "server")),
         stack("n8n", waits_for=["postgres"], state="blocked: waits for postgres"),
     ]
     commands = (("preview glance", 2.5), ("apply glance", 4.0), ("read pulumi's version", 0.1))
@@ -85,9 +86,10 @@ def test_the_page_shows_each_service_and_needs_nothing_from_outside(journal: Pat
     text = path.read_text()
     page = Read(text)
     nodes = [attributes for tag, attributes in page.tags if tag == "g" and attributes.get("class") == "node"]
-    assert len(nodes) == 5
+    assert len(nodes) == 6
     for service, result in {
         "tailscale": "not asked", "glance": "not verified", "postgres": "failed", "n8n": "blocked", "cnpg": "drifted",
+        "immich": "would change",
     }.items():  # fmt: skip
         assert re.search(rf">{service}</text><text[^>]*>{result}<", text), service
         assert re.search(rf"<td>{service}<td><span[^>]*>{result}<", text), service
@@ -105,7 +107,8 @@ def test_the_comment_is_short_and_counts_the_rest(journal: Path, tmp_path: Path)
     write_report(journal, path, SERVICES)
     lines = path.read_text().splitlines()
     assert len(lines) <= MOST_LINES and SECRET not in path.read_text()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[4:8]] == ["postgres", "glance", "cnpg", "n8n"]
+    assert [line.split(" | ")[0].strip("| ") for line in lines[4:9]] == ["postgres", "glance", "cnpg", "immich", "n8n"]
+    assert "6 services" in lines[0], "what is counted is named: a service may have several changes"
     assert any("tailscale" in line and "unchanged" in line for line in lines)
     assert re.fullmatch(r"- … \d+ more", lines[-1])
 
