@@ -60,20 +60,20 @@ def test_a_killed_process_is_started_again(make: Callable[[str], Evaluator]) -> 
     evaluator.stop()
 
 
-@pytest.mark.parametrize("body", ["sys.exit(1)", 'print("no json", flush=True); answer = {}', "os.close(1); continue"])
-def test_one_that_dies_each_time_is_an_error_of_the_server(make: Callable[[str], Evaluator], body: str) -> None:
+SILENT = "import threading; threading.Event().wait(60); answer = {}"
+
+
+@pytest.mark.parametrize(
+    "body", ["sys.exit(1)", 'print("no json", flush=True); answer = {}', "os.close(1); continue", SILENT]
+)
+def test_one_that_dies_each_time_or_stays_silent_is_an_error_of_the_server(
+    make: Callable[[str], Evaluator], monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
     evaluator = make(body)
+    monkeypatch.setattr(evaluating, "PATIENCE", 0.3 if body == SILENT else 10.0)
     with pytest.raises(ApiError, match="the evaluator ended") as failed:
         evaluator.open("a/b", "")
-    assert failed.value.status == 500
-
-
-def test_one_that_stays_silent_is_ended(make: Callable[[str], Evaluator], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluating, "PATIENCE", 0.3)
-    evaluator = make("import threading; threading.Event().wait(60); answer = {}")
-    with pytest.raises(ApiError, match="the evaluator ended"):
-        evaluator.open("a/b", "")
-    assert evaluator._process is None
+    assert failed.value.status == 500 and evaluator._process is None
 
 
 def test_a_failure_is_reported_and_the_process_continues(make: Callable[[str], Evaluator]) -> None:

@@ -208,15 +208,13 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 
 
 @pytest.mark.parametrize("state", SHELLS)
-def test_no_look_finds_what_is_a_labs(tmp_path: Path, shell: Callable[[str], None], state: str) -> None:
-    shell(SHELLS[state](tmp_path))
+def test_a_look_finds_nothing_of_a_labs_and_the_persons_own_behind_it(
+    tmp_path: Path, shell: Callable[[str], None], state: str
+) -> None:
+    path, own = SHELLS[state](tmp_path), install(tmp_path / "own")
+    shell(path)
     assert found() == set()
-
-
-@pytest.mark.parametrize("state", SHELLS)
-def test_every_look_finds_the_persons_own_behind_it(tmp_path: Path, shell: Callable[[str], None], state: str) -> None:
-    own = install(tmp_path / "own")
-    shell(f"{SHELLS[state](tmp_path)}:{own}")
+    shell(f"{path}:{own}")
     assert found() == set(LOOKS)
     assert find_pulumi(target()) == str(own / "pulumi")
 
