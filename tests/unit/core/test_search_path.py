@@ -55,91 +55,62 @@ def install(folder: Path) -> Path:
     return folder
 
 
-def link(folder: Path, where: Callable[[str], Path]) -> Path:
+def link(folder: Path, programs: Path) -> Path:
+    """A link for every program to the one in another folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ANSWERS:
-        (folder / name).symlink_to(where(name))
+        (folder / name).symlink_to(programs / name)
     return folder
 
 
 # --- what PATH may hold ---------------------------------------------------------------------------------------------
 
 
-def a_lab(state: Path) -> Path:
+def started(tmp: Path, mark: str = "lab.lock", state: str = ".ops") -> Path:
+    """The place for the `bin` of a lab, of which this mark is there."""
+    (tmp / state / "lab").mkdir(parents=True)
+    (tmp / state / mark).touch()
+    return tmp / state / "lab" / "bin"
+
+
+def a_lab(tmp: Path, *place: str) -> Path:
     """The `bin` of a lab that was started there, with links to what it built."""
-    (state / "lab").mkdir(parents=True, exist_ok=True)
-    (state / "lab.lock").touch()
-    built = install(state.parent / "cache" / "homelab-ops" / "bin" / "all-v1-0123456789ab")
-    return link(state / "lab" / "bin", lambda name: built / name)
+    return link(started(tmp, *place), built(tmp))
 
 
-def with_lost_lock(tmp: Path, mark: str) -> str:
-    folder = a_lab(tmp / ".ops")
-    (tmp / ".ops" / "lab.lock").unlink()
-    (tmp / ".ops" / "lab" / mark).touch()
-    return str(folder)
+def built(tmp: Path) -> Path:
+    return install(tmp / "cache" / "homelab-ops" / "bin" / "all-v1-0123456789ab")
 
 
-def a_lab_of(make: Callable[[Path], object]) -> Callable[[Path], str]:
-    """A lab whose `bin` holds what `make` puts there."""
-
-    def made(tmp: Path) -> str:
-        (tmp / ".ops").mkdir()
-        (tmp / ".ops" / "lab.lock").touch()
-        make(tmp / ".ops" / "lab" / "bin")
-        return str(tmp / ".ops" / "lab" / "bin")
-
-    return made
+def linked(path: Path, place: Path) -> Path:
+    path.symlink_to(place)
+    return path
 
 
-def behind_a_link(tmp: Path) -> str:
-    folder = a_lab(tmp / ".ops")
-    (tmp / "short").symlink_to(folder, target_is_directory=True)
-    return str(tmp / "short")
+def linked_lab(tmp: Path) -> Path:
+    folder = a_lab(tmp)
+    linked(tmp / ".ops" / "lab", (tmp / ".ops" / "lab").rename(tmp / "large-disk"))
+    return folder
 
 
-def linked_lab(tmp: Path) -> str:
-    a_lab(tmp / ".ops")
-    (tmp / ".ops" / "lab").rename(tmp / "large-disk")
-    (tmp / ".ops" / "lab").symlink_to(tmp / "large-disk", target_is_directory=True)
-    return str(tmp / ".ops" / "lab" / "bin")
-
-
-def relative(tmp: Path) -> str:
-    return os.path.relpath(a_lab(tmp / ".ops"), Path.cwd())
-
-
-def own_links_to(place: Callable[[Path], Path]) -> Callable[[Path], str]:
-    def make(tmp: Path) -> str:
-        folder = place(a_lab(tmp / ".ops"))
-        return str(link(tmp / "home" / "bin", lambda name: folder / name))
-
-    return make
-
-
-def folder_of_links_in_a_circle(tmp: Path) -> str:
-    (tmp / "circle").symlink_to(tmp / "circle")
-    return f"{tmp / 'circle'}:{a_lab(tmp / '.ops')}"
-
-
-SHELLS: dict[str, Callable[[Path], str]] = {
-    "after lab.env": lambda tmp: str(a_lab(tmp / ".ops")),
-    "after lab.env, the lock is gone, the record is there": lambda tmp: with_lost_lock(tmp, "lab.json"),
-    "after lab.env, the lock is gone, the target is there": lambda tmp: with_lost_lock(tmp, "target.json"),
-    "after lab.env of two checkouts": lambda tmp: f"{a_lab(tmp / 'one' / '.ops')}:{a_lab(tmp / 'two' / 'state')}",
-    "the cache is gone": a_lab_of(lambda folder: link(folder, lambda name: Path("/gone") / name)),
-    "links to themselves": a_lab_of(lambda folder: link(folder, lambda name: folder / name)),
-    "after lab.reset": a_lab_of(lambda _: None),
-    "programs instead of links": a_lab_of(install),
-    "a slash at its end": lambda tmp: f"{a_lab(tmp / '.ops')}/",
-    "dots in it": lambda tmp: f"{a_lab(tmp / '.ops')}/../../lab/./bin",
-    "behind a link": behind_a_link,
+SHELLS: dict[str, Callable[[Path], object]] = {
+    "after lab.env": a_lab,
+    "after lab.env, the lock is gone, the record is there": lambda tmp: a_lab(tmp, "lab/lab.json"),
+    "after lab.env, the lock is gone, the target is there": lambda tmp: a_lab(tmp, "lab/target.json"),
+    "after lab.env of two checkouts": lambda tmp: f"{a_lab(tmp)}:{a_lab(tmp / 'two', 'lab.lock', 'state')}",
+    "the cache is gone": lambda tmp: link(started(tmp), Path("/gone")),
+    "links to themselves": lambda tmp: link(started(tmp), tmp / ".ops/lab/bin"),
+    "after lab.reset": started,
+    "programs instead of links": lambda tmp: install(started(tmp)),
+    "a slash at its end": lambda tmp: f"{a_lab(tmp)}/",
+    "dots in it": lambda tmp: f"{a_lab(tmp)}/../../lab/./bin",
+    "behind a link": lambda tmp: linked(tmp / "short", a_lab(tmp)),
     "a lab that is itself a link": linked_lab,
-    "relative": relative,
-    "the person's links to the lab's links": own_links_to(lambda folder: folder),
-    "the person's links to what was built": own_links_to(lambda folder: (folder / "etcd").resolve().parent),
-    "what was built": lambda tmp: str((a_lab(tmp / ".ops") / "etcd").resolve().parent),
-    "a folder that links to itself": folder_of_links_in_a_circle,
+    "relative": lambda tmp: os.path.relpath(a_lab(tmp)),
+    "the person's links to the lab's links": lambda tmp: link(tmp / "home" / "bin", a_lab(tmp)),
+    "the person's links to what was built": lambda tmp: link(tmp / "home" / "bin", built(tmp)),
+    "what was built": built,
+    "a folder that links to itself": lambda tmp: f"{linked(tmp / 'circle', tmp / 'circle')}:{a_lab(tmp)}",
 }
 
 
@@ -211,7 +182,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 def test_a_look_finds_nothing_of_a_labs_and_the_persons_own_behind_it(
     tmp_path: Path, shell: Callable[[str], None], state: str
 ) -> None:
-    path, own = SHELLS[state](tmp_path), install(tmp_path / "own")
+    path, own = str(SHELLS[state](tmp_path)), install(tmp_path / "own")
     shell(path)
     assert found() == set()
     shell(f"{path}:{own}")
@@ -220,7 +191,7 @@ def test_a_look_finds_nothing_of_a_labs_and_the_persons_own_behind_it(
 
 
 def test_path_for_children_is_without_labs(tmp_path: Path) -> None:
-    one, two, own = a_lab(tmp_path / ".ops"), a_lab(tmp_path / "other" / "state"), install(tmp_path / "own")
+    one, two, own = a_lab(tmp_path), a_lab(tmp_path / "other"), install(tmp_path / "own")
     assert user_path({"PATH": f"{one}:{own}:{two}:/bin:/:"}) == f"{own}:/bin:/:"
 
 
