@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runbooks.core.errors import Usage
 from runbooks.stacks.service import Service, closure, consumers, layers, required_settings
@@ -80,17 +78,3 @@ def test_circle_names_its_members() -> None:
 def test_unknown_need_names_who_needs_it() -> None:
     with pytest.raises(Usage, match="a needs 'nobody'"):
         closure(["a"], (node("a", ("nobody",)),))
-
-
-@given(st.integers(1, 12), st.data())
-def test_every_need_comes_earlier(size: int, data: st.DataObject) -> None:
-    nodes = tuple(
-        node(
-            str(n),
-            tuple(str(need) for need in sorted(data.draw(st.sets(st.integers(0, n - 1)) if n else st.just(set())))),
-        )
-        for n in range(size)
-    )
-    place = {each.name: number for number, layer in enumerate(layers([n.name for n in nodes], nodes)) for each in layer}
-    assert len(place) == size
-    assert all(place[need] < place[each.name] for each in nodes for need in each.needs)

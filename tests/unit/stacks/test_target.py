@@ -80,7 +80,6 @@ BROKEN = {
     "empty text": (changed("context: admin@home", "context: ''"), 10, "'context' of target 'home' is empty", ""),
     "null": (changed("organization: organization", "organization:"), 8, "is empty", ""),
     "number": (changed("stack: mx", "stack: 7"), 6, "is a number", "quotes"),
-    "list": (changed("stack: mx", "stack: [mx]"), 6, "is a list", "quotes"),
     "empty uid": (HOME + "    cluster_uid: ''\n", 12, "'cluster_uid' of target 'home' is empty", ""),
     "duplicate key": (HOME + "    stack: my\n", 12, "key", "once"),
     "not yaml": (HOME + "   oops: [\n", 12, "not YAML", ""),

@@ -277,14 +277,6 @@ def test_apply_asks_and_takes_no_for_an_answer(repo: Repo) -> None:
     assert not any("edit" in argv for argv in repo.argvs("esc"))
 
 
-def test_apply_refuses_when_a_secret_would_vanish(repo: Repo) -> None:
-    repo.answer("esc", ["get"], live_text(repo, image={"fn::secret": {"ciphertext": "sealed"}}))
-    with pytest.raises(Refused, match=r"lose.*pulumiConfig\.image") as refused:
-        esc.apply.body(repo.c, "stitch/prod", yes=True)
-    assert "esc env rm acme/stitch/prod pulumiConfig.image" in refused.value.next_step
-    assert [argv.split()[1] for argv in repo.argvs("esc")] == ["get"]
-
-
 def test_a_new_environment_is_made_then_filled(repo: Repo) -> None:
     repo.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
     repo.answer("esc", ["get"], NO_ENVIRONMENT)

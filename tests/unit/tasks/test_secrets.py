@@ -103,7 +103,6 @@ def test_a_secret_of_another_system_is_not_generated(repo: Repo) -> None:
     ("service", "key", "error", "near"),
     [
         ("postgres", "superuser_pasword", NotFound, "superuser_password"),
-        ("tailscale", "CLIENT_ID", NotFound, "TS_CLIENT_ID"),
         ("cnpg", "password", NotFound, "none exist"),
         ("postgers", "superuser_password", NotFound, "postgres"),
         ("postgres", "-f", Usage, ""),
