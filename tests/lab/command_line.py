@@ -16,15 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from lab.platform import ports, processes
 from lab.platform.supervisor import Record
 from runbooks.core.journal import read_journal, runs_of
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1200.0
 """Seconds a command may take on a busy machine before the test gives up."""
+AFTER_ENV = 'eval "$("$ROOT/inv" lab.env 2>/dev/null)"\n'
+"""First line in a shell that works on the lab with plain tools."""
 BASIC_PROGRAMS = ("sh", "env", "cat", "sed", "head", "git", "uname", "readlink", "dirname", "mkdir", "rm", "mv")
 
 
@@ -186,18 +189,12 @@ class Checkout(Lab):
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Begin `./inv WORDS` from another folder, in a session of its own, as a shell or a service would."""
+        return self._start([self.root / "inv", *words], **{"cwd": "/"} | options)
+
+    def _start(self, argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         env = self.environment(**options.pop("env", {}))
-        return subprocess.Popen(
-            [self.root / "inv", *words],
-            cwd="/",
-            env=env,
-            stdin=options.pop("stdin", subprocess.DEVNULL),
-            stdout=options.pop("stdout", subprocess.PIPE),
-            stderr=options.pop("stderr", subprocess.PIPE),
-            text=True,
-            start_new_session=True,
-            **options,
-        )
+        return subprocess.Popen(argv, env=env, text=True, start_new_session=True, **streams | options)
 
     def inv(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None, **more: Any) -> Result:
         """`./inv WORDS` to its end."""
@@ -211,14 +208,18 @@ class Checkout(Lab):
         started = time.monotonic()
         ours, theirs = pty.openpty()
         try:
-            more = {"TERM": "dumb", **(env or {})}
-            child = self.start(*words, env=more, stdin=theirs, stdout=theirs)
+            child = self.start(*words, env={"TERM": "dumb", **(env or {})}, stdin=theirs, stdout=theirs)
             shown = _answered(child, ours, list(answers))
         finally:
             os.close(ours)
             os.close(theirs)
-        result = finished(child, started=started)
-        return replace(result, stdout=shown)
+        return replace(finished(child, started=started), stdout=shown)
+
+    def shell(self, lines: str, folder: str = "", **env: str) -> Result:
+        """What bash prints for the lines, to the first that fails, in a folder of the checkout, which is `$ROOT`."""
+        return finished(
+            self._start(["bash", "-ec", lines], cwd=self.root / folder, env={"ROOT": str(self.root), **env})
+        )
 
     # --- what a run leaves ------------------------------------------------------------------------------------------
 
@@ -235,8 +236,7 @@ class Checkout(Lab):
         return read_journal(runs_of(self.state_dir)[-1])
 
     def left_running(self) -> list[str]:
-        """Every process that works for a run of this state folder: its children have the run's folder in argv or
-        environment."""
+        """The processes that work for a run of this state folder: they have its folder in argv or environment."""
         return [process for process in processes_naming(str(self.runs)) if "ps " not in process]
 
     def assert_nothing_left(self, *projects: str) -> None:
@@ -334,13 +334,19 @@ def make_state(state_dir: Path) -> None:
     Record(ports={"postgres": ports.pick(())}).save(state_dir / "lab" / "lab.json")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
-    """Wait for something true."""
-    deadline = time.monotonic() + seconds
-    while not (seen := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+def until(
+    look: Callable[[], T], what: str = "", seconds: float = 180.0, ignoring: type[Exception] = AssertionError
+) -> T:
+    """What `look` finds, as soon as it is true. A complaint of kubectl, and this kind of error, count as nothing."""
+    deadline, last = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        try:
+            if found := look():
+                return found
+        except (AssertionError, ignoring) as error:
+            last = str(error)
         time.sleep(0.02)
-    return seen
+    raise AssertionError(f"not within {seconds:.0f} s: {what} {last}")
 
 
 def processes_naming(words: str) -> list[str]:
@@ -351,17 +357,6 @@ def processes_naming(words: str) -> list[str]:
             argv = (process / "cmdline").read_bytes()
             if words.encode() in argv + (process / "environ").read_bytes() and int(process.name) != os.getpid():
                 found.append(f"{process.name}: {argv.replace(bytes(1), b' ').decode('utf-8', 'replace')[:200]}")
-    return found
-
-
-def children_of(pid: int) -> list[tuple[int, str]]:
-    """Number and command line of the direct children."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                argv = (process / "cmdline").read_bytes().replace(bytes(1), b" ").decode("utf-8", "replace")
-                found.append((int(process.name), argv))
     return found
 
 

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from tests.lab.command_line import Lab
+from tests.lab.command_line import Lab, until
 
-T = TypeVar("T")
 Object = dict[str, Any]
-
-
-def eventually(look: Callable[[], T | None], seconds: float = 180.0) -> T:
-    """What `look` finds, as soon as that is something; kubectl's complaints count as nothing."""
-    deadline, last = time.monotonic() + seconds, ""
-    while time.monotonic() < deadline:
-        try:
-            if found := look():
-                return found
-        except AssertionError as complaint:
-            last = str(complaint)
-    raise AssertionError(f"not within {seconds} s: {last}")
 
 
 def apply(lab: Lab, *things: Object) -> None:
@@ -54,13 +40,8 @@ def made(api_version: str, kind: str, namespace: str, name: str, **content: Any)
 def definition(group: str, plural: str, kind: str, scope: str = "Namespaced", short: str = "") -> Object:
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     schema = {"type": "object", "properties": {"spec": anything, "status": anything}}
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
-    }
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    version["subresources"] = {"status": {}}
     names = {"kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [short] if short else []}
     spec = {"group": group, "scope": scope, "names": names, "versions": [version]}
     return made("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", f"{plural}.{group}", spec=spec)
@@ -93,10 +74,6 @@ def ingress(namespace: str, ingress_class: str, host: str = "", tls: str = "", *
     return made("networking.k8s.io/v1", "Ingress", namespace, "web", spec=spec | hosts)
 
 
-TAILSCALE = deployment("tailscale", "operator", {"app": "operator"})
-LOAD_BALANCER_ADDRESS = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
-
-
 def hostname(lab: Lab, namespace: str, name: str = "web") -> str:
     """What an Ingress got."""
     path = "--output=jsonpath={.status.loadBalancer.ingress[0].hostname}"
@@ -110,13 +87,14 @@ def reasons(lab: Lab, namespace: str, wanted: str) -> dict[str, str]:
         reported = {item["reason"]: item["message"] for item in lab.get("-n", namespace, "events")["items"]}
         return reported if wanted in reported else None
 
-    return eventually(found)
+    return until(found)
 
 
 def controllers_have_looked(lab: Lab, namespace: str, mark: str = "mark") -> None:
     """A Service that is applied last gets its address: what was applied before it has been seen."""
     apply(lab, service(namespace, mark, type="LoadBalancer"))
-    eventually(lambda: lab.kubectl("-n", namespace, "get", "service", mark, LOAD_BALANCER_ADDRESS))
+    path = "--output=jsonpath={.status.loadBalancer.ingress[0].ip}"
+    assert until(lambda: lab.kubectl("-n", namespace, "get", "service", mark, path)) == "127.0.0.1"
 
 
 def await_available(lab: Lab, namespace: str) -> None:

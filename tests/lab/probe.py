@@ -20,13 +20,7 @@ SERVICE = """
 
 SERVICES = (
     *SERVICES,
-    Service(
-        name="probe",
-        folder="probe",
-        about="what a test makes of it",
-        namespace="default",
-        checks=("nothing",),
-    ),
+    Service(name="probe", folder="probe", about="what a test makes of it", namespace="default", checks=("nothing",)),
 )
 """
 CHECKS = """
@@ -93,17 +87,10 @@ DEPLOYMENT = """\
 from pulumi_kubernetes.apps.v1 import Deployment
 
 labels = {{"app": "probe"}}
-Deployment(
-    "probe",
-    metadata={{"name": "probe"}},
-    spec={{
-        "selector": {{"matchLabels": labels}},
-        "template": {{
-            "metadata": {{"labels": labels, "annotations": {annotations!r}}},
-            "spec": {{"containers": [{{"name": "main", "image": "registry.example/probe:1"}}]}},
-        }},
-    }},
-)
+containers = [{{"name": "main", "image": "registry.example/probe:1"}}]
+template = {{"metadata": {{"labels": labels, "annotations": {annotations!r}}}, "spec": {{"containers": containers}}}}
+spec = {{"replicas": 1, "selector": {{"matchLabels": labels}}, "template": template}}
+Deployment("probe", metadata={{"name": "probe"}}, spec=spec)
 """
 HELD = {"lab.homelab-ops/hold": "true"}
 """Annotations of pods that never get ready in the lab."""
@@ -128,8 +115,10 @@ class ProbeCheckout(Checkout):
         self.passphrase = root.with_name(f"{root.name}-passphrase")
         self.project = root / "pulumi" / "probe"
         self._add_probe()
-        self._add_target()
         self._add_pulumi()
+        self.passphrase.write_text(PASSPHRASE + "\n")
+        self.passphrase.chmod(0o600)
+        self.write_target()
 
     def _add_probe(self) -> None:
         self.project.mkdir()
@@ -141,22 +130,11 @@ class ProbeCheckout(Checkout):
             with (self.root / "runbooks" / name).open("a") as module:
                 module.write(more)
 
-    def _add_target(self) -> None:
-        self.passphrase.write_text(PASSPHRASE + "\n")
-        self.passphrase.chmod(0o600)
-        self.write_target()
-
     def write_target(self, **changes: str) -> None:
         lab = self.target
-        entry = {
-            "stack": "mx",
-            "backend": lab["file_backend"],
-            "organization": "organization",
-            "kubeconfig": lab["kubeconfig"],
-            "context": lab["context"],
-            "passphrase_file": str(self.passphrase),
-            "cluster_uid": lab["cluster_uid"],
-        }
+        entry = {key: lab[key] for key in ("kubeconfig", "context", "cluster_uid")}
+        entry |= {"stack": "mx", "backend": lab["file_backend"], "organization": "organization"}
+        entry |= {"passphrase_file": str(self.passphrase)}
         kept = {key: value for key, value in (entry | changes).items() if value != "absent"}
         text = yaml.safe_dump({"default": "lab", "targets": {"home": kept}}, sort_keys=False)
         (self.root / "targets.yaml").write_text("# mine\n" + text)
@@ -199,7 +177,8 @@ class ProbeCheckout(Checkout):
     def make_stack_at_home(self) -> None:
         """The probe's stack on the real target, with its secrets, made the way a person makes it."""
         words, question = ("--target", "home", "stack.init", "probe"), ("Create organization/probe/mx?", "y")
-        self.typed(*words, answers=[question], env=self.with_pulumi).ends_with(0)
+        made = self.typed(*words, answers=[question], env=self.with_pulumi)
+        made.ends_with(0).shows("secrets.set probe token --generate")
         for key in ("token", "note"):
             self.at_home("secrets.set", "probe", key, "--generate").ends_with(0)
 

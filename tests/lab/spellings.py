@@ -15,23 +15,36 @@ import urllib.parse
 COLOUR = "\x1b[1;31m"
 
 
+def same_anywhere(value: str) -> dict[str, str]:
+    """Name of the encoding → the value in it, whatever stands around it."""
+    raw = value.encode()
+    return {
+        "raw": value,
+        "URL": urllib.parse.quote(value, safe=""),
+        "URL of a path": urllib.parse.quote(value),
+        "URL of a form": urllib.parse.quote_plus(value),
+        "URL in lower case": re.sub("%..", lambda found: found[0].lower(), urllib.parse.quote(value, safe="")),
+        "HTML": html.escape(value),
+        "XML": html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
+        "hex": raw.hex(),
+        "hex in upper case": raw.hex().upper(),
+        "lines of Windows": value.replace("\n", "\r\n"),
+        "lines joined": value.replace("\n", " "),
+    }
+
+
 def spellings(value: str) -> dict[str, str]:
     """Name of the encoding → the value in it, as a program prints it."""
     raw = value.encode()
     plain = base64.b64encode(raw).decode()
     half = len(value) // 2
-    return {
-        "raw": value,
+    return same_anywhere(value) | {
         "with text around": f"url=postgres://me:{value}@host/db",
         "twice without a gap": value + value,
         "JSON": json.dumps({"value": value}, ensure_ascii=False),
         "JSON in ASCII": json.dumps({"value": value}),
         "JSON of Go": go_json(value),
         "JSON in JSON": json.dumps(json.dumps({"value": value}, ensure_ascii=False), ensure_ascii=False),
-        "URL": urllib.parse.quote(value, safe=""),
-        "URL of a path": urllib.parse.quote(value),
-        "URL of a form": urllib.parse.quote_plus(value),
-        "URL in lower case": re.sub("%..", lambda found: found[0].lower(), urllib.parse.quote(value, safe="")),
         "base64": plain,
         "base64 after one byte": base64.b64encode(b":" + raw).decode(),
         "base64 after two bytes": base64.b64encode(b"a:" + raw).decode(),
@@ -41,14 +54,8 @@ def spellings(value: str) -> dict[str, str]:
         "base64url without padding": base64.urlsafe_b64encode(raw).decode().rstrip("="),
         "base64 in lines": "\n".join(plain[at : at + 76] for at in range(0, len(plain), 76)),
         "shell": shlex.quote(value),
-        "HTML": html.escape(value),
-        "XML": html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
-        "hex": raw.hex(),
-        "hex in upper case": raw.hex().upper(),
         "repr": repr(value),
         "colour inside": f"{value[:half]}{COLOUR}{value[half:]}",
-        "lines of Windows": value.replace("\n", "\r\n"),
-        "lines joined": value.replace("\n", " "),
     }
 
 
@@ -60,24 +67,13 @@ def go_json(value: str) -> str:
 def traces(value: str) -> dict[str, str]:
     """Name of the encoding → what nobody may find of the value: the longest part that is the same in any context."""
     raw = value.encode()
-    found = {
-        "raw": value,
+    found = same_anywhere(value) | {
         "JSON": json.dumps(value, ensure_ascii=False)[1:-1],
         "JSON in ASCII": json.dumps(value)[1:-1],
         "JSON of Go": go_json(value)[len('{"value": "') : -len('"}')],
-        "URL": urllib.parse.quote(value, safe=""),
-        "URL of a path": urllib.parse.quote(value),
-        "URL of a form": urllib.parse.quote_plus(value),
-        "URL in lower case": re.sub("%..", lambda text: text[0].lower(), urllib.parse.quote(value, safe="")),
         "shell": shlex.quote(value)[1:-1],
-        "HTML": html.escape(value),
         "HTML without quotes": html.escape(value, quote=False),
-        "XML": html.escape(value, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
-        "hex": raw.hex(),
-        "hex in upper case": raw.hex().upper(),
         "repr": repr(value)[1:-1],
-        "lines of Windows": value.replace("\n", "\r\n"),
-        "lines joined": value.replace("\n", " "),
     }
     for before in range(3):
         encoded = base64.b64encode(b"x" * before + raw).decode()

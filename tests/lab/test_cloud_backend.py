@@ -123,25 +123,17 @@ def test_binding_keeps_the_rest_of_the_file(consumer: Scratch) -> None:
     assert text == "# mine\nconfig:\n  consumer:own: value # why\nenvironment:\n  - app/prod\n"
 
 
-def test_values_reach_the_program_as_text(applied: Applied) -> None:
-    assert applied.outputs["values"] == {
-        "host": "db.svc",
-        "on": "true",
-        "pin": "123456",
-        "hosts": '["a","b"]',
-        "login": '{"password":"from-a-map","user":"me"}',
-        "url": "postgres://mine-alone@db.svc",
-        "ratio": "1.5",
-        "whole": "2",
-        "json": '["db.svc","mine-alone"]',
-    }
-    assert (applied.outputs["port"], applied.outputs["password"]) == ("5432", PASSWORD)
-
-
-def test_variables_and_files_reach_the_program(applied: Applied) -> None:
-    assert applied.outputs["variables"] == {"PLAIN_ONE": "plain-text", "NUMBER": "5432", "FLAG": "true"}
-    assert applied.outputs["secret-variable"] == len("mine-alone")
-    assert applied.outputs["file"] == ["600", len("content of mine-alone")]
+def test_values_variables_and_files_reach_the_program(applied: Applied) -> None:
+    outputs = applied.outputs
+    assert outputs["values"] == {
+        "host": "db.svc", "on": "true", "pin": "123456", "hosts": '["a","b"]',
+        "login": '{"password":"from-a-map","user":"me"}', "url": "postgres://mine-alone@db.svc",
+        "ratio": "1.5", "whole": "2", "json": '["db.svc","mine-alone"]',
+    }  # fmt: skip
+    assert (outputs["port"], outputs["password"]) == ("5432", PASSWORD)
+    assert outputs["variables"] == {"PLAIN_ONE": "plain-text", "NUMBER": "5432", "FLAG": "true"}
+    assert outputs["secret-variable"] == len("mine-alone")
+    assert outputs["file"] == ["600", len("content of mine-alone")]
 
 
 def test_secrets_are_masked_in_the_output_and_sealed_in_the_store(applied: Applied, cloud: Scratch) -> None:
@@ -277,29 +269,29 @@ pulumi.export("word", pulumi.Config().require_secret("word"))
     return tried
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "whoami --json",
-        "about --json",
-        "stack",
-        "stack select mx",
-        "stack ls --all --json",
-        "stack tag set a b",
-        "stack tag ls --json",
-        "stack history --json --show-secrets",
-        "stack output --json --show-secrets",
-        "stack graph graph.dot",
-        "config refresh --force",
-        "preview --diff --expect-no-changes",
-        "refresh --yes --skip-preview --json",
-        "stack change-secrets-provider default",
-        "state unprotect --all --yes",
-        "login",
-        "logout",
-        "env ls --output json",
-    ],
-)
+COMMANDS = """
+whoami --json
+about --json
+stack
+stack select mx
+stack ls --all --json
+stack tag set a b
+stack tag ls --json
+stack history --json --show-secrets
+stack output --json --show-secrets
+stack graph graph.dot
+config refresh --force
+preview --diff --expect-no-changes
+refresh --yes --skip-preview --json
+stack change-secrets-provider default
+state unprotect --all --yes
+login
+logout
+env ls --output json
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS.strip().splitlines())
 def test_a_command_of_the_handbook_has_its_routes(stack: Scratch, command: str) -> None:
     stack.must(*command.split())
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.lab.command_line import Checkout, Deployed, changed, until
+from tests.lab.command_line import Deployed, changed, until
 from tests.lab.probe import CONFIG_MAP, ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -81,54 +81,39 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
 def test_a_program_that_fails(probe: ProbeCheckout, name: str) -> None:
     text, words = PROGRAMS[name]
     probe.write_program(text)
-    result = probe.inv("deploy.probe")
-    result.ends_with(1, *words, "./inv preview.probe")
-    assert "> apply" not in result.stdout
+    assert "> apply" not in probe.inv("deploy.probe").ends_with(1, *words, "./inv preview.probe").stdout
 
 
-def no_chart(folder: Path) -> None:
-    folder.mkdir()
-
-
-def broken_description(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "Chart.yaml").write_text("name: [cloudnative-pg\n")
-
-
-def broken_template(folder: Path) -> None:
-    (folder / "templates").mkdir(parents=True)
-    (folder / "Chart.yaml").write_text("apiVersion: v2\nname: cloudnative-pg\nversion: 0.1.0\n")
-    (folder / "templates" / "broken.yaml").write_text("{{ .Values.nothing.at.all }}\n")
-
-
-CHARTS: dict[str, tuple[Callable[[Path], None], int, tuple[str, ...]]] = {
-    "a folder without it": (no_chart, 2, ("charts:source", "cloudnative-pg", "Chart.yaml", "helm pull")),
-    "a description that is no YAML": (broken_description, 1, ("probe", "Chart.yaml")),
-    "a template that fails": (broken_template, 1, ("templates/broken.yaml:1", "nil pointer evaluating")),
-}
+DESCRIPTION = "apiVersion: v2\nname: cloudnative-pg\nversion: 0.1.0\n"
+CHARTS: dict[str, tuple[dict[str, str], int, tuple[str, ...]]] = {
+    "a folder without it": ({}, 2, ("charts:source", "cloudnative-pg", "Chart.yaml", "helm pull")),
+    "a description that is no YAML": ({"Chart.yaml": "name: [cloudnative-pg\n"}, 1, ("probe", "Chart.yaml")),
+    "a template that fails": (
+        {"Chart.yaml": DESCRIPTION, "templates/broken.yaml": "{{ .Values.nothing.at.all }}\n"}, 1,
+        ("templates/broken.yaml:1", "nil pointer evaluating"),
+    ),
+}  # fmt: skip
+"""The files of a chart, the exit code and what is reported."""
 
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_a_chart_that_cannot_be_read(probe: ProbeCheckout, tmp_path: Path, name: str) -> None:
-    break_it, code, words = CHARTS[name]
-    break_it(tmp_path / "cloudnative-pg")
+    files, code, words = CHARTS[name]
+    (tmp_path / "cloudnative-pg/templates").mkdir(parents=True)
+    for file, text in files.items():
+        (tmp_path / "cloudnative-pg" / file).write_text(text)
     probe.write_program(CHART)
     with changed(probe.settings_file("probe"), lambda text: text.replace("lab/charts", str(tmp_path))):
         result = probe.inv("deploy.probe")
-    result.ends_with(code, *words)
-    assert "> apply" not in result.stdout
+    assert "> apply" not in result.ends_with(code, *words).stdout
 
 
 def test_a_kind_that_the_cluster_does_not_know(probe: ProbeCheckout) -> None:
     """pulumi's preview passes; the update fails after a minute of trying, and what was there before still is."""
     probe.write_program(CONFIG_MAP.format(word="first") + UNKNOWN_KIND)
-    probe.inv("deploy.probe").ends_with(1, "Absent (absent.example.org/v1)").shows(
-        "failed: probe", "./inv deploy.probe"
-    )
+    failed = probe.inv("deploy.probe").ends_with(1, "Absent (absent.example.org/v1)")
+    failed.shows("failed: probe", "./inv deploy.probe")
     assert "pending_operations" not in probe.deployment("probe")
-
-
-def test_the_next_run_goes_on(probe: ProbeCheckout) -> None:
     probe.write_program(CONFIG_MAP.format(word="first"))
     probe.inv("deploy.probe").ends_with(0).shows("unchanged: probe")
 
@@ -136,20 +121,9 @@ def test_the_next_run_goes_on(probe: ProbeCheckout) -> None:
 def test_output_that_nobody_reads_on(made: ProbeCheckout) -> None:
     """`| head -1` ends the display, not the deployment."""
     made.write_program(CONFIG_MAP.format(word="second"))
-    script = 'set -o pipefail; "$0" deploy.probe | head -1'
-    piped = subprocess.run(
-        ["bash", "-c", script, made.root / "inv"],
-        env=made.environment(),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert piped.stdout.startswith("target lab"), piped
-    assert piped.stdout.count("\n") == 1
-    assert piped.stderr == ""
-    assert piped.returncode == 0
+    piped = made.shell('set -o pipefail; "$ROOT/inv" deploy.probe | head -1')
+    assert (piped.code, piped.stderr) == (0, ""), piped.all
+    assert piped.stdout.startswith("target lab") and piped.stdout.count("\n") == 1
     assert made.journal()[-1]["exit_code"] == 0
     word = made.kubectl("get", "configmap", "probe-lab", "--output=jsonpath={.data.word}")
     assert word == "second"
@@ -169,18 +143,13 @@ class Stranger:
         self._thread.start()
 
     def _listen(self) -> None:
-        while True:
-            try:
+        with contextlib.suppress(OSError):
+            while True:
                 client, _ = self._server.accept()
-            except OSError:
-                return
-            with client:
                 client.settimeout(5)
-                try:
+                with client, contextlib.suppress(OSError):
                     while data := client.recv(4096):
                         self.heard += data
-                except OSError:
-                    continue
 
     def leave(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
@@ -188,25 +157,17 @@ class Stranger:
         self._thread.join(10)
 
 
-@pytest.fixture
-def stopped(deployed: Deployed) -> Iterator[Checkout]:
-    """The lab with all its processes ended, brought up again afterwards."""
+def test_the_port_is_taken_before_the_lab_starts(deployed: Deployed) -> None:
     checkout = deployed.checkout
     checkout.inv("lab.down").ends_with(0)
-    yield checkout
-    checkout.inv("lab.up").ends_with(0)
-
-
-def test_the_port_is_taken_before_the_lab_starts(stopped: Checkout) -> None:
-    port = stopped.postgres_port
+    port = checkout.postgres_port
     stranger = Stranger(port)
     try:
-        result = stopped.inv("deploy.postgres")
+        checkout.inv("deploy.postgres").ends_with(1, f"port {port}", f"process {os.getpid()} (")
     finally:
         stranger.leave()
-    result.ends_with(1, f"port {port}", f"process {os.getpid()} (")
     assert stranger.heard == b""
-    stopped.inv("deploy.postgres").ends_with(0)
+    checkout.inv("deploy.postgres").ends_with(0)
 
 
 def test_the_port_is_taken_while_the_lab_runs(deployed: Deployed) -> None:
@@ -215,21 +176,13 @@ def test_the_port_is_taken_while_the_lab_runs(deployed: Deployed) -> None:
     port = checkout.postgres_port
     (server,) = [one.pid for one in psutil.net_connections("tcp4") if one.laddr.port == port and one.status == "LISTEN"]
     psutil.Process(server).kill()
-    stranger = until(lambda: try_to_take(port), "the port is free for a moment")
+    stranger = until(lambda: Stranger(port), "the port is free for a moment", ignoring=OSError)
     try:
-        result = checkout.inv("verify.postgres")
+        result = checkout.inv("verify.postgres").ends_with(4, "postgres")
     finally:
         stranger.leave()
-    result.ends_with(4, "postgres")
     (failed,) = [line for line in result.stdout.splitlines() if line.startswith("  FAIL")]
     assert f"{os.getpid()}" in failed, result.all
     assert b"postgres" not in stranger.heard
     assert len(stranger.heard) <= 8  # a client may ask for TLS, which gives nothing away
     until(lambda: checkout.inv("verify.postgres").code == 0, "the lab's own server is back", seconds=120)
-
-
-def try_to_take(port: int) -> Stranger | None:
-    try:
-        return Stranger(port)
-    except OSError:
-        return None

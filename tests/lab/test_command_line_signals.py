@@ -8,21 +8,40 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.lab.command_line import Result, children_of, finished, until
+from tests.lab.command_line import Result, finished, until
 from tests.lab.probe import BUSY_IN_PREVIEW, CONFIG_MAP, DEPLOYMENT, HELD, ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-CLOUD, FILES = "lab", "mx"
-"""The probe's stack on the lab's cloud, and that of the target `home` on its file backend."""
-CASES = [(number, stack) for stack in (CLOUD, FILES) for number in SIGNALS]
-NAMES = [f"{number.name} {'cloud' if stack == CLOUD else 'files'}" for number, stack in CASES]
+
+@dataclass(frozen=True)
+class Stack:
+    """One of the probe's stacks: what is typed for it."""
+
+    name: str
+    target: tuple[str, ...] = ()
+    approval: tuple[str, ...] = ()
+
+    @property
+    def deploy(self) -> tuple[str, ...]:
+        return (*self.target, "deploy.probe", *self.approval)
+
+
+CLOUD = Stack("lab")
+"""On the lab's cloud. The lab makes what is missing by itself; nothing else does."""
+FILES = Stack("mx", ("--target", "home"), ("--yes",))
+"""Of the target `home`, on the lab's file backend."""
+STACKS = pytest.mark.parametrize("stack", [CLOUD, FILES], ids=["cloud", "files"])
+SIGNALS = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name
+)
 NEVER_READY = DEPLOYMENT.format(annotations=HELD)
 SOON_READY = DEPLOYMENT.format(annotations={})
 
@@ -36,31 +55,23 @@ def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
             os.kill(int(process.partition(":")[0]), signal.SIGKILL)
 
 
-def pending(checkout: ProbeCheckout, stack: str = "lab") -> list[dict[str, Any]]:
-    path = checkout.state_file("probe", stack)
-    return checkout.deployment("probe", stack).get("pending_operations") or [] if path.exists() else []
+def pending(checkout: ProbeCheckout, stack: Stack = CLOUD) -> list[dict[str, Any]]:
+    is_written = checkout.state_file("probe", stack.name).exists()
+    return checkout.deployment("probe", stack.name).get("pending_operations") or [] if is_written else []
 
 
-def where(stack: str) -> tuple[str, ...]:
-    return () if stack == CLOUD else ("--target", "home")
-
-
-def deploy(stack: str) -> tuple[str, ...]:
-    return (*where(stack), "deploy.probe", *(() if stack == CLOUD else ("--yes",)))
-
-
-def make_stack(checkout: ProbeCheckout, stack: str) -> None:
-    """The lab makes what is missing by itself; nothing else does."""
-    if stack != CLOUD:
+def make_stack(checkout: ProbeCheckout, stack: Stack) -> None:
+    if stack is FILES:
         checkout.make_stack_at_home()
 
 
-def begun_update(
-    checkout: ProbeCheckout, *words: str, stack: str = "lab", env: Mapping[str, str] | None = None
+def start_update(
+    checkout: ProbeCheckout, stack: Stack = CLOUD, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """A deployment whose update waits for a pod that never gets ready."""
+    make_stack(checkout, stack)
     checkout.write_program(NEVER_READY)
-    run = checkout.start(*(words or ("deploy.probe",)), env=env or checkout.with_pulumi)
+    run = checkout.start(*stack.deploy, env=env or checkout.with_pulumi)
     until(lambda: pending(checkout, stack) or run.poll() is not None, "the update waits", seconds=300)
     assert run.poll() is None, finished(run).all
     return run
@@ -93,32 +104,32 @@ def assert_reported(checkout: ProbeCheckout, result: Result, number: signal.Sign
     checkout.assert_nothing_left("probe")
 
 
-@pytest.mark.parametrize(("number", "stack"), CASES, ids=NAMES)
-def test_a_signal_during_preview(checkout: ProbeCheckout, number: signal.Signals, stack: str, tmp_path: Path) -> None:
+@STACKS
+@SIGNALS
+def test_a_signal_during_preview(checkout: ProbeCheckout, number: signal.Signals, stack: Stack, tmp_path: Path) -> None:
     make_stack(checkout, stack)
     started, gate = tmp_path / "started", tmp_path / "gate"
     busy = BUSY_IN_PREVIEW.format(started=str(started), gate=str(gate))
     checkout.write_program(busy + CONFIG_MAP.format(word="late"))
-    run = checkout.start(*where(stack), "preview.probe", env=checkout.with_recorder)
+    run = checkout.start(*stack.target, "preview.probe", env=checkout.with_recorder)
     until(started.exists, "the program runs", seconds=120)
-    before = checkout.state("probe", stack)
+    before = checkout.state("probe", stack.name)
 
     result = stop_run(checkout, run, number)
 
     assert_reported(checkout, result, number)
     assert_one_signal(checkout, number)
-    assert checkout.state("probe", stack) == before
+    assert checkout.state("probe", stack.name) == before
     gate.touch()
-    checkout.inv(*where(stack), "preview.probe", env=checkout.with_pulumi).ends_with(0).shows(
-        "+  probe      ConfigMap probe"
-    )
+    again = checkout.inv(*stack.target, "preview.probe", env=checkout.with_pulumi)
+    again.ends_with(0).shows("+  probe      ConfigMap probe")
     checkout.assert_nothing_left("probe")
 
 
-@pytest.mark.parametrize(("number", "stack"), CASES, ids=NAMES)
-def test_a_signal_during_up(checkout: ProbeCheckout, number: signal.Signals, stack: str) -> None:
-    make_stack(checkout, stack)
-    run = begun_update(checkout, *deploy(stack), stack=stack, env=checkout.with_recorder)
+@STACKS
+@SIGNALS
+def test_a_signal_during_up(checkout: ProbeCheckout, number: signal.Signals, stack: Stack) -> None:
+    run = start_update(checkout, stack, checkout.with_recorder)
 
     result = stop_run(checkout, run, number)
 
@@ -127,16 +138,15 @@ def test_a_signal_during_up(checkout: ProbeCheckout, number: signal.Signals, sta
     assert checkout.locks("probe") == []
     assert pending(checkout, stack) == []
     if number is not signal.SIGKILL:
-        assert "it left no lock and no operation of unknown result" in result.stderr
-        assert "failed: probe" in result.stdout
+        assert "it left no lock and no operation of unknown result" in result.shows("failed: probe").stderr
     checkout.write_program(SOON_READY)
-    checkout.inv(*deploy(stack), env=checkout.with_pulumi).ends_with(0)
-    assert not any(resource.get("initErrors") for resource in checkout.deployment("probe", stack)["resources"])
+    checkout.inv(*stack.deploy, env=checkout.with_pulumi).ends_with(0)
+    assert not any(resource.get("initErrors") for resource in checkout.deployment("probe", stack.name)["resources"])
     checkout.assert_nothing_left("probe")
 
 
 def test_a_second_signal_is_not_passed_on(checkout: ProbeCheckout) -> None:
-    run = begun_update(checkout, env=checkout.with_recorder)
+    run = start_update(checkout, env=checkout.with_recorder)
     for _ in range(3):
         os.kill(run.pid, signal.SIGINT)
 
@@ -145,92 +155,78 @@ def test_a_second_signal_is_not_passed_on(checkout: ProbeCheckout) -> None:
     assert pending(checkout) == []
 
 
-def test_a_stack_held_in_the_cloud(checkout: ProbeCheckout) -> None:
+@STACKS
+def test_a_stack_that_is_held(checkout: ProbeCheckout, stack: Stack) -> None:
     """By a run that lives: refused. By one that is gone: `cancel` ends its update, and the next run goes on."""
-    run = begun_update(checkout)
-    holder = updating(run)
-    held = checkout.locks("probe")
+
+    def inv(*words: str) -> Result:
+        return checkout.inv(*stack.target, *words, env=checkout.with_pulumi)
+
+    run = start_update(checkout, stack)
+    holder = find_pulumi(run)
+    held = read_locks(checkout)
     assert len(held) == 1
-    assert "an update runs" in checkout.inv("status").stdout
-
-    checkout.inv("deploy.probe").ends_with(5, f"process {holder}", "expected: ", "./inv cancel.probe")
-    checkout.inv("cancel.probe").ends_with(5, f"process {holder}", "expected: ", f"kill -INT {holder}")
-    assert checkout.locks("probe") == held
-    assert run.poll() is None
-
-    os.kill(holder, signal.SIGKILL)
-    finished(run).ends_with(1, "creating probe")
-    checkout.inv("deploy.probe").ends_with(5, "./inv cancel.probe")
-    assert_settled(checkout, stack="lab", report=("held by an update of lab, begun", "its process is gone"))
-
-
-def test_a_stack_held_by_a_lock_file(checkout: ProbeCheckout) -> None:
-    """The same on a file backend, whose lock names the process; `cancel` removes it when that is gone."""
-    make_stack(checkout, FILES)
-    again = ("deploy.probe", "--yes")
-    run = begun_update(checkout, "--target", "home", *again, stack="mx")
-    holder = updating(run)
-    (lock,) = checkout.locks("probe")
-    held = Path(lock).read_bytes()
-
-    for words, end in ((again, "./inv --target home cancel.probe"), (("cancel.probe",), f"kill -INT {holder}")):
-        checkout.at_home(*words).ends_with(5, f"process {holder}", "expected: ", end)
-        assert Path(lock).read_bytes() == held
+    again, cancel = ("deploy.probe", *stack.approval), " ".join(["./inv", *stack.target, "cancel.probe"])
+    for words, advice in ((again, cancel), (("cancel.probe",), f"kill -INT {holder}")):
+        inv(*words).ends_with(5, f"process {holder}", "expected: ", advice)
+        assert read_locks(checkout) == held
         assert run.poll() is None
+    if stack is CLOUD:
+        inv("status").shows("an update runs")
 
     os.kill(holder, signal.SIGKILL)
     finished(run).ends_with(1, "creating probe")
-    checkout.at_home(*again).ends_with(5, f"process {holder}", "cancel.probe")
-    elsewhere = Path(lock).with_name("11111111-2222-3333-4444-555555555555.json")
-    elsewhere.write_text(json.dumps(json.loads(held) | {"hostname": "elsewhere"}))
-    checkout.at_home("cancel.probe").ends_with(8)
-    assert elsewhere.exists()
-    elsewhere.unlink()
-    cancelled = checkout.at_home("cancel.probe")
-    cancelled.ends_with(8, "./inv --target home cancel.probe --yes")  # the object that exists is the user's decision
-    assert f"held by process {holder}" in cancelled.stdout
-    assert "it is gone" in cancelled.stdout
-    assert checkout.locks("probe") == []
-    assert_settled(checkout, "--target", "home", stack="mx", approval=("--yes",))
+    inv(*again).ends_with(5, cancel)
+    if stack is CLOUD:
+        report = ["held by an update of lab, begun", "its process is gone"]
+    else:
+        report = []
+        lock = next(iter(held))
+        elsewhere = Path(lock).with_name("11111111-2222-3333-4444-555555555555.json")
+        elsewhere.write_text(json.dumps(json.loads(held[lock]) | {"hostname": "elsewhere"}))
+        inv("cancel.probe").ends_with(8)
+        assert elsewhere.exists(), "the lock of another machine is a person's decision"
+        elsewhere.unlink()
+        # The object that exists is the user's decision.
+        cancelled = inv("cancel.probe").ends_with(8, f"{cancel} --yes")
+        cancelled.shows(f"held by process {holder}", "it is gone")
+        assert checkout.locks("probe") == []
 
-
-def updating(run: subprocess.Popen[str]) -> int:
-    """The pulumi that works for the run."""
-    (holder,) = [pid for pid, argv in children_of(run.pid) if "up --json" in argv]
-    return holder
-
-
-def assert_settled(
-    checkout: ProbeCheckout, *target: str, stack: str, approval: tuple[str, ...] = (), report: tuple[str, ...] = ()
-) -> None:
-    """From the state that `status` complains about, by its own advice, to a clean `status` and another deploy."""
-    assert "1: ./inv cancel.probe" in row_of_probe(checkout, *target)
-    if stack == FILES:
-        checkout.at_home("destroy.probe").ends_with(5, "cancel.probe")
-    cancelled = checkout.inv(*target, "cancel.probe", *approval, env=checkout.with_pulumi)
-    cancelled.ends_with(0)
-    for words in (*report, "pending: creating", "taken into the state"):
-        assert words in cancelled.stdout, cancelled.all
-    assert checkout.locks("probe") == []
-    assert pending(checkout, stack) == []
-    assert "none" in row_of_probe(checkout, *target)
+    assert "1: ./inv cancel.probe" in row_of_probe(checkout, stack)
+    if stack is FILES:
+        inv("destroy.probe").ends_with(5, "cancel.probe")
+    inv("cancel.probe", *stack.approval).ends_with(0).shows(*report, "pending: creating", "taken into the state")
+    assert (checkout.locks("probe"), pending(checkout, stack)) == ([], [])
+    assert "none" in row_of_probe(checkout, stack)
     made = checkout.kubectl("get", "deployment/probe", "-o=jsonpath={.metadata.uid}")
     checkout.write_program(SOON_READY)
-    checkout.inv(*target, "deploy.probe", *approval, env=checkout.with_pulumi).ends_with(0)
+    inv(*again).ends_with(0)
     assert checkout.kubectl("get", "deployment/probe", "-o=jsonpath={.metadata.uid}") == made
-    assert "none" in row_of_probe(checkout, *target)
+    assert "none" in row_of_probe(checkout, stack)
     checkout.assert_nothing_left("probe")
 
 
-def row_of_probe(checkout: ProbeCheckout, *target: str) -> str:
-    result = checkout.inv(*target, "status", env=checkout.with_pulumi)
+def read_locks(checkout: ProbeCheckout) -> dict[str, bytes]:
+    """What holds the probe's stacks, with the content of lock files."""
+    return {lock: Path(lock).read_bytes() if lock.startswith("/") else b"" for lock in checkout.locks("probe")}
+
+
+def find_pulumi(run: subprocess.Popen[str]) -> int:
+    """The pulumi that works for the run."""
+    children = psutil.Process(run.pid).children()
+    (holder,) = [child.pid for child in children if "up --json" in " ".join(child.cmdline())]
+    return holder
+
+
+def row_of_probe(checkout: ProbeCheckout, stack: Stack = CLOUD) -> str:
+    result = checkout.inv(*stack.target, "status", env=checkout.with_pulumi)
     return next(line for line in result.stdout.splitlines() if line.startswith("probe "))
 
 
 def test_a_creation_that_never_happened_is_dropped(checkout: ProbeCheckout) -> None:
     """The update is killed, and its object is gone: `cancel` drops the operation, and `deploy` creates the object."""
-    run = begun_update(checkout)
-    os.kill(updating(run), signal.SIGKILL)
+    run = start_update(checkout)
+    os.kill(find_pulumi(run), signal.SIGKILL)
     finished(run)
     until(lambda: not checkout.left_running(), "every process of the run ends", seconds=120)
     checkout.kubectl("delete", "--ignore-not-found", "deployment/probe")

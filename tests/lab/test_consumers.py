@@ -7,17 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.lab.command_line import Checkout, Deployed, changed
+from tests.lab.command_line import Checkout, changed
 
 IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def checkout(whole: Deployed) -> Checkout:
-    assert whole.result.code == 0, whole.result.all
-    return whole.checkout
 
 
 def query(checkout: Checkout, database: str, user: str, password: str, *statements: str) -> list[tuple[Any, ...]]:
@@ -31,19 +25,26 @@ def query(checkout: Checkout, database: str, user: str, password: str, *statemen
         return found
 
 
+def provider(checkout: Checkout, service: str) -> dict[str, Any]:
+    """What the postgresql provider of the service's stack is told."""
+    resources = checkout.deployment(service)["resources"]
+    (found,) = [each["inputs"] for each in resources if each["type"] == "pulumi:providers:postgresql"]
+    return found
+
+
 def environment(deployment: dict[str, Any]) -> dict[str, Any]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
-def test_immichs_pod_gets_the_name_in_the_cluster_and_its_provider_the_one_on_the_tailnet(checkout):
+def test_pods_get_the_name_in_the_cluster_and_providers_the_one_on_the_tailnet(checkout):
     found = environment(checkout.get("--namespace=immich", "deployment", "immich-server"))
     assert found["DB_HOSTNAME"] == IN_CLUSTER
     assert found["DB_PORT"] == "5432"
     assert found["DB_PASSWORD"]["secretKeyRef"] == {"name": "immich-database", "key": "DB_PASSWORD"}
-    (provider,) = [r for r in checkout.deployment("immich")["resources"] if r["type"] == "pulumi:providers:postgresql"]
-    assert provider["inputs"]["host"] == "localhost", "ts_hostname of the lab"
-    assert provider["inputs"]["port"] == str(checkout.postgres_port)
+    for service in ("immich", "stitch"):
+        assert provider(checkout, service)["host"] == "localhost", "ts_hostname of the lab"
+        assert provider(checkout, service)["port"] == str(checkout.postgres_port)
 
 
 def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(checkout, whole):
@@ -57,6 +58,7 @@ def test_immich_says_which_extension_the_labs_server_lacks_and_has_the_others(ch
     ("service", "key", "databases"),
     [
         ("immich", "DB_PASSWORD", ("immich",)),
+        ("stitch", "POSTGRES_PASSWORD", ("stitch",)),
         ("n8n", "DB_POSTGRESDB_PASSWORD", ("n8n",)),
         ("temporal", "password", ("temporal", "temporal_visibility")),
         ("superset", "DB_PASS", ("superset",)),
@@ -86,18 +88,18 @@ def test_jobs_that_the_charts_would_make_hooks_really_run(checkout, service, job
 
 
 @pytest.mark.parametrize(
-    ("service", "ingress", "host"),
+    ("service", "ingress"),
     [
-        ("immich", "immich", "immich"),
-        ("n8n", "n8n-editor", "n8n"),
-        ("temporal", "temporal-web", "temporal"),
-        ("superset", "superset", "superset"),
-        ("jupyterhub", "jupyterhub", "jupyterhub"),
+        ("immich", "immich"),
+        ("n8n", "n8n-editor"),
+        ("temporal", "temporal-web"),
+        ("superset", "superset"),
+        ("jupyterhub", "jupyterhub"),
     ],
 )
-def test_each_is_on_the_tailnet_under_its_name(checkout, service, ingress, host):
+def test_each_is_on_the_tailnet_under_its_name(checkout, service, ingress):
     found = checkout.get(f"--namespace={service}", "ingress", ingress)
-    assert found["status"]["loadBalancer"]["ingress"][0]["hostname"] == f"{host}.lab.ts.net"
+    assert found["status"]["loadBalancer"]["ingress"][0]["hostname"] == f"{service}.lab.ts.net"
 
 
 def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(checkout):

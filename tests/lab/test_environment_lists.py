@@ -27,7 +27,6 @@ values:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """With people/hooks, whose tokens are set."""
     with first_run(tmp_path_factory.mktemp("lists"), "lab.up") as done:
-        done.result.ends_with(0)
         write(done.checkout, "alpha", "beta")
         done.checkout.inv("esc.apply", "people/hooks").ends_with(0)
         for index, name in enumerate(("alpha", "beta")):
@@ -45,15 +44,9 @@ def write(checkout: Checkout, *names: str) -> None:
 def esc(checkout: Checkout, *words: str) -> str:
     """What the lab's esc prints."""
     target = checkout.target
-    token = Path(target["token_file"]).read_text()
-    return subprocess.run(
-        [target["tools"]["esc"], *words],
-        env=checkout.environment(PULUMI_ACCESS_TOKEN=token, PULUMI_BACKEND_URL=target["backend"]),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-    ).stdout
+    login = {"PULUMI_ACCESS_TOKEN": Path(target["token_file"]).read_text(), "PULUMI_BACKEND_URL": target["backend"]}
+    argv, env = [target["tools"]["esc"], *words], checkout.environment(**login)
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
 def tokens(checkout: Checkout) -> dict[str, str]:
@@ -63,8 +56,8 @@ def tokens(checkout: Checkout) -> dict[str, str]:
 
 def test_secrets_follow_their_entries(checkout: Checkout) -> None:
     write(checkout, "gamma", "beta", "alpha")
-    result = checkout.inv("esc.set", "people/hooks", "hooks[0].token", stdin="of-gamma")
-    result.ends_with(5, "is {'name': 'alpha'", "is {'name': 'gamma'", "./inv esc.apply people/hooks")
+    refused = checkout.inv("esc.set", "people/hooks", "hooks[0].token", stdin="of-gamma")
+    refused.ends_with(5, "is {'name': 'alpha'", "is {'name': 'gamma'", "./inv esc.apply people/hooks")
     checkout.inv("esc.apply", "people/hooks").ends_with(0).shows("+ hooks[0].name: 'gamma'")
     checkout.inv("esc.set", "people/hooks", "hooks[0].token", stdin="of-gamma").ends_with(0)
     assert tokens(checkout) == {"alpha": "of-alpha", "beta": "of-beta", "gamma": "of-gamma"}

@@ -33,15 +33,10 @@ def word(home: ProbeCheckout) -> str:
 
 
 def test_it_is_refused_before_anything_is_applied(home: ProbeCheckout) -> None:
-    result = (
-        home.at_home("deploy.probe", "--yes")
-        .ends_with(5, "ConfigMap probe", TAKES_OVER)
-        .shows("ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)")
-    )
+    result = home.at_home("deploy.probe", "--yes").ends_with(5, "ConfigMap probe", TAKES_OVER)
+    result.shows("ConfigMap probe  (of the helm release old in elsewhere; pulumi would stop at it)")
     assert "> apply" not in result.stdout and word(home) == ""
-    shown = home.at_home("preview.probe")
-    shown.ends_with(0)
-    assert "EXISTS ALREADY" in shown.stdout and "probe: 1 in the way" in shown.stdout
+    home.at_home("preview.probe").ends_with(0).shows("EXISTS ALREADY", "probe: 1 in the way")
 
 
 def test_it_is_taken_over_only_by_a_person_who_types_the_name(home: ProbeCheckout) -> None:
@@ -49,12 +44,9 @@ def test_it_is_taken_over_only_by_a_person_who_types_the_name(home: ProbeCheckou
     settings.write_text(settings.read_text().replace("config:\n", f'config:\n  {TAKES_OVER}: "true"\n', 1))
     home.at_home("deploy.probe", "--yes").ends_with(8, "probe")
     assert word(home) == ""
-    wrong = ("Type probe to go on:", "y")
-    home.typed("--target", "home", "deploy.probe", answers=[wrong], env=home.with_pulumi).ends_with(8)
-    assert word(home) == ""
-    named = ("Type probe to go on:", "probe")
-    done = home.typed("--target", "home", "deploy.probe", answers=[named], env=home.with_pulumi)
-    done.ends_with(0)
+    for answer, code, expected in (("y", 8, ""), ("probe", 0, "first")):
+        answers = [("Type probe to go on:", answer)]
+        done = home.typed("--target", "home", "deploy.probe", answers=answers, env=home.with_pulumi).ends_with(code)
+        assert word(home) == expected
     assert "taken over, and deleted with this stack" in done.all
-    assert word(home) == "first"
     home.at_home("preview.probe", "--expect-no-changes").ends_with(0)

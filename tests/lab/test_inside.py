@@ -41,34 +41,27 @@ def kubectl(lab: Lab) -> Kubectl:
     return Kubectl(program=lab.target["tools"]["kubectl"], kubeconfig=lab.kubeconfig)
 
 
-def test_a_service_that_is_not_there(runner: Runner, kubectl: Kubectl) -> None:
-    where = Inside(namespace="default", service="nobody", port=80)
-    found = answers("r", where, PAGE, get_inside(runner, kubectl, where), next_step="n")
-    assert found.state is State.FAILED
-    assert 'services "nobody" not found' in found.evidence
-    assert found.cause == NO_SERVICE
-
-
-def test_a_service_with_nobody_behind_it(lab: Lab, runner: Runner, kubectl: Kubectl) -> None:
+@pytest.mark.parametrize(
+    ("name", "evidence", "cause"),
+    [
+        ("nobody", 'services "nobody" not found', NO_SERVICE),
+        ("lonely", 'no endpoints available for service "lonely', NO_ENDPOINTS),
+    ],
+)
+def test_a_service_with_nobody_behind_it(
+    lab: Lab, runner: Runner, kubectl: Kubectl, name: str, evidence: str, cause: str
+) -> None:
     apply(lab, service("default", "lonely"))
-    where = Inside(namespace="default", service="lonely", port=80)
+    where = Inside(namespace="default", service=name, port=80)
     found = answers("r", where, PAGE, get_inside(runner, kubectl, where), next_step="n")
-    assert found.state is State.FAILED
-    assert 'no endpoints available for service "lonely' in found.evidence
-    assert found.cause == NO_ENDPOINTS
+    assert (found.state, found.cause) == (State.FAILED, cause)
+    assert evidence in found.evidence
     lab.kubectl("-n", "default", "delete", "service", "lonely")
 
 
-@pytest.mark.parametrize(
-    ("below", "path", "status"),
-    [
-        ("/version", "/version", 200),
-        ("/version", "/api/v1/secrets", 403),
-        ("/version", "/api/v1/version", 403),
-    ],
-)
+@pytest.mark.parametrize(("path", "status"), [("/version", 200), ("/api/v1/secrets", 403), ("/api/v1/version", 403)])
 def test_nothing_but_what_is_below_goes_through(
-    tmp_path: Path, runner: Runner, kubectl: Kubectl, below: str, path: str, status: int
+    tmp_path: Path, runner: Runner, kubectl: Kubectl, path: str, status: int
 ) -> None:
     socket_path, came = tmp_path / "s", list[int]()
 
@@ -77,11 +70,11 @@ def test_nothing_but_what_is_below_goes_through(
         came.append(network.fetch_on_socket(socket_path, path).status)
         runner.interrupt()
 
-    runner.run(kubectl.proxy(socket_path, below), on_line=ask)
+    runner.run(kubectl.proxy(socket_path, "/version"), on_line=ask)
     assert came == [status]
 
 
-def test_the_way_is_open_to_its_owner_alone(tmp_path: Path, runner: Runner, kubectl: Kubectl) -> None:
+def test_the_way_is_open_to_its_owner_alone(monkeypatch: pytest.MonkeyPatch, runner: Runner, kubectl: Kubectl) -> None:
     """The folder decides: kubectl makes the socket as it likes."""
     modes = list[int]()
     real = network.fetch_on_socket
@@ -90,9 +83,6 @@ def test_the_way_is_open_to_its_owner_alone(tmp_path: Path, runner: Runner, kube
         modes.append(path.parent.stat().st_mode & 0o777)
         return real(path, *rest)  # type: ignore[arg-type]
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(network, "fetch_on_socket", look)
-    with patch.context():
-        get_inside(runner, kubectl, Inside(namespace="default", service="kubernetes", port=443))("/")
-    patch.undo()
+    monkeypatch.setattr(network, "fetch_on_socket", look)
+    get_inside(runner, kubectl, Inside(namespace="default", service="kubernetes", port=443))("/")
     assert modes == [0o700]

@@ -1,4 +1,4 @@
-"""The lab's controllers against the real API server and real PostgreSQL servers."""
+"""The lab's controllers of claims, CloudNativePG and the tailnet against the real API server and real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import socket
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -15,10 +15,8 @@ import pytest
 
 from lab import platform
 from lab.operators import postgres
-from tests.lab.command_line import Lab, kill
+from tests.lab.command_line import Lab, kill, until
 from tests.lab.objects import (
-    LOAD_BALANCER_ADDRESS,
-    TAILSCALE,
     Object,
     apply,
     await_available,
@@ -26,13 +24,13 @@ from tests.lab.objects import (
     controllers_have_looked,
     definition,
     deployment,
-    eventually,
     hostname,
     ingress,
     made,
     reasons,
     secret,
     service,
+    temporary_namespace,
 )
 
 pytestmark = pytest.mark.lab
@@ -40,7 +38,9 @@ pytestmark = pytest.mark.lab
 CANARY = "Canary0Password0Of0The0Superuser"
 PLURALS = {"Cluster": "clusters", "Database": "databases", "DatabaseRole": "databaseroles"}
 CNPG = deployment("cnpg-system", "cnpg-cloudnative-pg", {"app.kubernetes.io/name": "cloudnative-pg"})
+TAILSCALE = deployment("tailscale", "operator", {"app": "operator"})
 GROUP = "postgresql.cnpg.io"
+SUPERUSER = {"enableSuperuserAccess": True}
 
 
 def cluster(namespace: str, name: str = "main", **spec: Any) -> Object:
@@ -59,7 +59,7 @@ def exposed(namespace: str, name: str, **annotations: str) -> Object:
 
 
 @pytest.fixture(scope="module")
-def operators(lab: Lab) -> Lab:
+def operators(lab: Lab) -> Iterator[Lab]:
     """The lab with both operators' Deployments and CNPG's definitions, as the platform's own projects leave it."""
     for namespace in ("cnpg-system", "tailscale"):
         lab.kubectl("create", "namespace", namespace)
@@ -67,27 +67,36 @@ def operators(lab: Lab) -> Lab:
     apply(lab, *kinds, CNPG, TAILSCALE, secret("tailscale", "operator-oauth", client_id="x"))
     for namespace in ("cnpg-system", "tailscale"):
         await_available(lab, namespace)
-    return lab
+    yield lab
+    assert "Traceback" not in (lab.lab_dir / "logs" / "operators.log").read_text()
 
 
-@pytest.fixture
-def ready(operators: Lab, namespace: str) -> str:
-    """The namespace of a Cluster `main` that is ready, with superuser access."""
-    apply(operators, cluster(namespace, enableSuperuserAccess=True))
-    await_ready(operators, namespace)
-    return namespace
+@pytest.fixture(scope="module")
+def shared(operators: Lab) -> Iterator[str]:
+    """The namespace of a Cluster `main` with superuser access, which is there after every test."""
+    with temporary_namespace(operators, "shared") as namespace:
+        start_cluster(operators, namespace, **SUPERUSER)
+        yield namespace
 
 
-def await_ready(lab: Lab, namespace: str, name: str = "main", seconds: float = 180.0) -> None:
-    lab.kubectl("-n", namespace, "wait", f"cluster/{name}", "--for=condition=Ready", f"--timeout={seconds}s")
+def start_cluster(lab: Lab, namespace: str, name: str = "main", **spec: Any) -> None:
+    apply(lab, cluster(namespace, name, **spec))
+    await_ready(lab, namespace, name)
 
 
-def await_applied(lab: Lab, namespace: str, name: str) -> None:
-    """Wait until the operator has applied a Database or DatabaseRole; else show its status."""
+def await_ready(lab: Lab, namespace: str, name: str = "main") -> None:
+    lab.kubectl("-n", namespace, "wait", f"cluster/{name}", "--for=condition=Ready", "--timeout=180s")
+
+
+def start_object(lab: Lab, thing: Object) -> None:
+    """A Database or DatabaseRole, applied by the operator too; else an AssertionError with its status."""
+    where = ("-n", thing["metadata"]["namespace"])
+    name = f"{thing['kind'].lower()}/{thing['metadata']['name']}"
+    apply(lab, thing)
     try:
-        lab.kubectl("-n", namespace, "wait", name, "--for=jsonpath={.status.applied}=true", "--timeout=180s")
+        lab.kubectl(*where, "wait", name, "--for=jsonpath={.status.applied}=true", "--timeout=180s")
     except AssertionError as complaint:
-        raise AssertionError(f"{complaint}\nit is: {lab.kubectl('-n', namespace, 'get', name, '-o', 'yaml')}") from None
+        raise AssertionError(f"{complaint}\nit is: {lab.kubectl(*where, 'get', name, '-o', 'yaml')}") from None
 
 
 def ready_message(lab: Lab, namespace: str, name: str, containing: str) -> str:
@@ -97,7 +106,7 @@ def ready_message(lab: Lab, namespace: str, name: str, containing: str) -> str:
         message = condition(lab.get("-n", namespace, "cluster", name), "Ready").get("message", "")
         return message if containing in message else None
 
-    return eventually(reported)
+    return until(reported)
 
 
 def port_of(lab: Lab, namespace: str, name: str = "main") -> int:
@@ -105,237 +114,162 @@ def port_of(lab: Lab, namespace: str, name: str = "main") -> int:
     return int(pod["metadata"]["annotations"]["lab.homelab-ops/postgres-address"].rpartition(":")[2])
 
 
-def ask(port: int, user: str, password: str, statement: str, dbname: str = "postgres") -> Any:
-    """The first value of an answer, or None when the statement has none."""
-    login = {"host": "127.0.0.1", "port": port, "user": user, "password": password, "dbname": dbname}
-    with psycopg.connect(**login, connect_timeout=5, autocommit=True) as connection:
+def ask(
+    lab: Lab, namespace: str, statement: str, user: str = "postgres", password: str = "", dbname: str = "postgres"
+) -> Any:
+    """The first value that the Cluster `main` answers, or None; with the password of its superuser unless given one."""
+    password = password or lab.secret(namespace, "main-superuser")["password"]
+    login = {"host": "127.0.0.1", "port": port_of(lab, namespace), "user": user, "password": password}
+    with psycopg.connect(**login, dbname=dbname, connect_timeout=5, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchone()[0] if cursor.description else None
 
 
-def postmaster(lab: Lab, namespace: str, name: str = "main") -> postgres.Postmaster | None:
-    return postgres.read_postmaster(postgres.folder_of(lab.lab_dir, namespace, name) / "data")
+def postmaster(lab: Lab, namespace: str) -> postgres.Postmaster | None:
+    return postgres.read_postmaster(postgres.folder_of(lab.lab_dir, namespace, "main") / "data")
 
 
-# -- claims and load balancers --------------------------------------------------------------------------------------
-
-
-def test_claims_are_bound_and_their_volumes_go_with_them(lab: Lab, namespace: str) -> None:
+def test_a_claim_is_bound_and_its_volume_goes_with_it(lab: Lab, namespace: str) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}
     apply(lab, made("v1", "PersistentVolumeClaim", namespace, "data", spec=spec))
     lab.kubectl("-n", namespace, "wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=180s")
     volume = lab.get("-n", namespace, "pvc", "data")["spec"]["volumeName"]
     lab.kubectl("-n", namespace, "delete", "pvc", "data")
-    eventually(lambda: not lab.kubectl("get", "pv", volume, "--ignore-not-found"))
-
-
-def test_claims_of_a_stateful_set_are_bound(lab: Lab, namespace: str) -> None:
-    template = {
-        "metadata": {"name": "data"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    container = {"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}
-    labels = {"app": "s"}
-    spec = {
-        "serviceName": "s",
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-        "volumeClaimTemplates": [template],
-    }
-    apply(lab, made("apps/v1", "StatefulSet", namespace, "s", spec=spec))
-    lab.kubectl("-n", namespace, "rollout", "status", "statefulset/s", "--timeout=180s")
-
-
-def test_load_balancers_get_an_address(lab: Lab, namespace: str) -> None:
-    apply(lab, service(namespace, "web", type="LoadBalancer"))
-    words = ("-n", namespace, "get", "service", "web", LOAD_BALANCER_ADDRESS)
-    assert eventually(lambda: lab.kubectl(*words)) == "127.0.0.1"
+    until(lambda: not lab.kubectl("get", "pv", volume, "--ignore-not-found"))
 
 
 # -- clusters -------------------------------------------------------------------------------------------------------
 
 
-def test_a_cluster_becomes_ready_and_answers(ready: str, operators: Lab) -> None:
-    login = operators.secret(ready, "main-superuser")
-    assert ask(port_of(operators, ready), "postgres", login["password"], "select version()").startswith("PostgreSQL 18")
-    app = operators.secret(ready, "main-app")
-    assert ask(port_of(operators, ready), "app", app["password"], "select current_database()", "app") == "app"
-
-
-def test_a_cluster_has_the_operators_objects(ready: str, operators: Lab) -> None:
-    found = operators.get("-n", ready, "cluster", "main")
+def test_a_cluster_is_ready_and_has_the_operators_objects(shared: str, operators: Lab) -> None:
+    found = operators.get("-n", shared, "cluster", "main")
     status = found["status"]
     assert status["phase"] == "Cluster in healthy state"
     assert condition(found, "Ready")["reason"] == "ClusterIsReady"
     assert (status["instances"], status["readyInstances"], status["currentPrimary"]) == (1, 1, "main-1")
     assert (status["writeService"], status["readService"]) == ("main-rw", "main-r")
-    names = {item["metadata"]["name"] for item in operators.get("-n", ready, "service")["items"]}
+    names = {item["metadata"]["name"] for item in operators.get("-n", shared, "service")["items"]}
     assert names == {"main-rw", "main-ro", "main-r"}
-    assert operators.get("-n", ready, "pvc", "main-1")["status"]["phase"] == "Bound"
-    slices = operators.get("-n", ready, "endpointslices", "-l", "kubernetes.io/service-name=main-rw")
-    assert eventually(lambda: slices["items"][0]["endpoints"][0]["conditions"]["ready"])
+    assert operators.get("-n", shared, "pvc", "main-1")["status"]["phase"] == "Bound"
+    slices = operators.get("-n", shared, "endpointslices", "-l", "kubernetes.io/service-name=main-rw")
+    assert slices["items"][0]["endpoints"][0]["conditions"]["ready"]
+    listed = operators.kubectl("-n", shared, "get", "cluster,service,secret,pod,pvc", "-o", "yaml")
+    assert "kopf" not in listed, "controllers leave no mark of their library"
 
 
-def test_generated_secrets_have_every_key(ready: str, operators: Lab) -> None:
-    login = operators.secret(ready, "main-superuser")
+def test_generated_secrets_have_every_key_and_let_in(shared: str, operators: Lab) -> None:
+    login = operators.secret(shared, "main-superuser")
     keys = {"username", "user", "password", "dbname", "host", "port", "pgpass"}
     assert set(login) == keys | {"uri", "jdbc-uri", "fqdn-uri", "fqdn-jdbc-uri"}
     assert (login["username"], login["dbname"], login["host"], login["port"]) == ("postgres", "*", "main-rw", "5432")
-    app = operators.secret(ready, "main-app")
-    assert app["uri"] == f"postgresql://app:{app['password']}@main-rw.{ready}:5432/app"
-
-
-def test_controllers_leave_no_mark_of_their_library(ready: str, operators: Lab) -> None:
-    listed = operators.kubectl("-n", ready, "get", "cluster,service,secret,pod,pvc", "-o", "yaml")
-    assert "kopf" not in listed
+    assert ask(operators, shared, "select version()").startswith("PostgreSQL 18")
+    app = operators.secret(shared, "main-app")
+    assert app["uri"] == f"postgresql://app:{app['password']}@main-rw.{shared}:5432/app"
+    assert ask(operators, shared, "select current_database()", "app", app["password"], "app") == "app"
 
 
 def test_the_given_superuser_secret_rules(operators: Lab, namespace: str) -> None:
-    wanted = cluster(namespace, enableSuperuserAccess=True, superuserSecret={"name": "login"})
-    apply(operators, wanted)
+    apply(operators, cluster(namespace, **SUPERUSER, superuserSecret={"name": "login"}))
     waits = ready_message(operators, namespace, "main", containing="Secret login")
     assert waits == f"Secret login in namespace {namespace} is not there"
     apply(operators, secret(namespace, "login", username="postgres", password=CANARY))
     await_ready(operators, namespace)
-    port = port_of(operators, namespace)
-    assert ask(port, "postgres", CANARY, "select 1") == 1
-    apply(operators, secret(namespace, "login", username="postgres", password=CANARY[::-1]))
-
-    def changed() -> bool:
-        try:
-            return ask(port, "postgres", CANARY[::-1], "select 1") == 1
-        except psycopg.OperationalError:
-            return False
-
-    assert eventually(changed)
+    assert ask(operators, namespace, "select 1", password=CANARY) == 1
+    other = CANARY[::-1]
+    apply(operators, secret(namespace, "login", username="postgres", password=other))
+    until(lambda: ask(operators, namespace, "select 1", password=other) == 1, ignoring=psycopg.OperationalError)
     with pytest.raises(psycopg.OperationalError):
-        ask(port, "postgres", CANARY, "select 1")
-    written = (operators.lab_dir / "logs" / "operators.log").read_text() + (
-        postgres.folder_of(operators.lab_dir, namespace, "main") / "postgres.log"
-    ).read_text()
-    assert CANARY not in written
-    assert CANARY[::-1] not in written
+        ask(operators, namespace, "select 1", password=CANARY)
+    server = postgres.folder_of(operators.lab_dir, namespace, "main")
+    for log in (operators.lab_dir / "logs" / "operators.log", server / "postgres.log"):
+        assert CANARY not in log.read_text() and other not in log.read_text()
 
 
-def test_without_superuser_access_nobody_gets_the_password(operators: Lab, namespace: str) -> None:
-    apply(operators, cluster(namespace))
-    await_ready(operators, namespace)
+def test_without_superuser_access_there_is_no_password_and_storage_only_grows(operators: Lab, namespace: str) -> None:
+    start_cluster(operators, namespace)
     assert "main-superuser" not in operators.kubectl("-n", namespace, "get", "secret", "-o", "name")
-
-
-def test_bootstrap_settings_are_followed(operators: Lab, namespace: str) -> None:
-    initdb = {
-        "database": "shop",
-        "owner": "keeper",
-        "secret": {"name": "keeper"},
-        "postInitApplicationSQL": ["create table marks (n int)", "insert into marks values (7)"],
-    }
-    apply(operators, secret(namespace, "keeper", username="keeper", password="keepers-password"))
-    apply(operators, cluster(namespace, bootstrap={"initdb": initdb}, enableSuperuserAccess=True))
-    await_ready(operators, namespace)
-    port = port_of(operators, namespace)
-    assert ask(port, "keeper", "keepers-password", "select current_user", "shop") == "keeper"
-    login = operators.secret(namespace, "main-superuser")
-    assert ask(port, "postgres", login["password"], "select n from marks", "shop") == 7
-
-
-def test_a_statement_that_fails_at_bootstrap_is_reported_and_goes_on_when_mended(
-    operators: Lab, namespace: str
-) -> None:
-    statements = ["create table once (n int)", "insert into missing values (1)"]
-    apply(operators, cluster(namespace, bootstrap={"initdb": {"postInitApplicationSQL": statements}}))
-    reported = ready_message(operators, namespace, "main", containing="postInit")
-    assert reported == 'spec.bootstrap.initdb.postInitApplicationSQL[1]: relation "missing" does not exist'
-    statements[1] = "insert into once values (1)"
-    apply(operators, cluster(namespace, bootstrap={"initdb": {"postInitApplicationSQL": statements}}))
-    await_ready(operators, namespace)
-
-
-def test_storage_grows_and_never_shrinks(operators: Lab, namespace: str) -> None:
-    apply(operators, cluster(namespace))
-    await_ready(operators, namespace)
     apply(operators, cluster(namespace, storage={"size": "3Gi"}))
     path = "--output=jsonpath={.status.capacity.storage}"
-    eventually(lambda: operators.kubectl("-n", namespace, "get", "pvc", "main-1", path) == "3Gi")
+    until(lambda: operators.kubectl("-n", namespace, "get", "pvc", "main-1", path) == "3Gi")
     apply(operators, cluster(namespace, storage={"size": "2Gi"}))
     reported = ready_message(operators, namespace, "main", containing="storage")
     assert reported == "can't change existing storage of main-1 from 3Gi to 2Gi"
 
 
+def test_bootstrap_settings_are_followed_and_what_fails_is_reported_until_it_is_mended(
+    operators: Lab, namespace: str
+) -> None:
+    initdb: Object = {"database": "shop", "owner": "keeper", "secret": {"name": "keeper"}}
+    initdb["postInitApplicationSQL"] = ["create table marks (n int)", "insert into missing values (1)"]
+    wanted = cluster(namespace, bootstrap={"initdb": initdb}, **SUPERUSER)
+    apply(operators, secret(namespace, "keeper", username="keeper", password="keepers-password"), wanted)
+    reported = ready_message(operators, namespace, "main", containing="postInit")
+    assert reported == 'spec.bootstrap.initdb.postInitApplicationSQL[1]: relation "missing" does not exist'
+    initdb["postInitApplicationSQL"][1] = "insert into marks values (7)"
+    apply(operators, wanted)
+    await_ready(operators, namespace)
+    assert ask(operators, namespace, "select current_user", "keeper", "keepers-password", "shop") == "keeper"
+    assert ask(operators, namespace, "select n from marks", dbname="shop") == 7
+
+
 def test_parameters_are_taken_or_reported(operators: Lab, namespace: str) -> None:
     asked = {"parameters": {"max_connections": "33", "work_mem": "a lot"}, "shared_preload_libraries": ["vchord.so"]}
-    apply(operators, cluster(namespace, postgresql=asked, enableSuperuserAccess=True))
-    await_ready(operators, namespace)
+    start_cluster(operators, namespace, postgresql=asked, **SUPERUSER)
     reported = condition(operators.get("-n", namespace, "cluster", "main"), "ParametersApplied")
     assert reported["status"] == "False"
     assert "no vchord.so" in reported["message"]
     assert 'invalid value for parameter "work_mem"' in reported["message"]
-    login = operators.secret(namespace, "main-superuser")
-    assert ask(port_of(operators, namespace), "postgres", login["password"], "show max_connections") == "33"
-    asked["parameters"] = {"max_connections": "44"}
-    apply(operators, cluster(namespace, postgresql=asked, enableSuperuserAccess=True))
-
-    def changed() -> bool:
-        try:
-            return ask(port_of(operators, namespace), "postgres", login["password"], "show max_connections") == "44"
-        except psycopg.OperationalError:
-            return False
-
-    assert eventually(changed)
+    assert ask(operators, namespace, "show max_connections") == "33"
+    apply(operators, cluster(namespace, postgresql=asked | {"parameters": {"max_connections": "44"}}, **SUPERUSER))
+    until(lambda: ask(operators, namespace, "show max_connections") == "44", ignoring=psycopg.OperationalError)
 
 
-def test_managed_services_and_roles(operators: Lab, namespace: str) -> None:
+def test_managed_services_and_roles_and_three_instances_that_shrink_again(operators: Lab, namespace: str) -> None:
     template = {"metadata": {"name": "main-rw-ext", "annotations": {"tailscale.com/expose": "true"}}}
     managed = {
         "services": {"additional": [{"selectorType": "rw", "serviceTemplate": template}]},
         "roles": [{"name": "reader", "login": True, "passwordSecret": {"name": "reader"}}],
     }
     apply(operators, secret(namespace, "reader", username="reader", password="readers-password"))
-    apply(operators, cluster(namespace, managed=managed))
-    await_ready(operators, namespace)
-    assert ask(port_of(operators, namespace), "reader", "readers-password", "select 1") == 1
+    start_cluster(operators, namespace, managed=managed, instances=3)
+    assert ask(operators, namespace, "select 1", "reader", "readers-password") == 1
     selector = operators.get("-n", namespace, "service", "main-rw-ext")["spec"]["selector"]
     assert selector == {"cnpg.io/cluster": "main", "cnpg.io/instanceRole": "primary"}
-
-
-def test_three_instances_are_three_pods_and_shrink_again(operators: Lab, namespace: str) -> None:
-    apply(operators, cluster(namespace, instances=3))
-    await_ready(operators, namespace)
     pods = {
         item["metadata"]["name"]: item["metadata"]["labels"]["cnpg.io/instanceRole"]
         for item in operators.get("-n", namespace, "pod")["items"]
     }
     assert pods == {"main-1": "primary", "main-2": "replica", "main-3": "replica"}
-    apply(operators, cluster(namespace, instances=1))
-    eventually(lambda: len(operators.get("-n", namespace, "pod")["items"]) == 1)
+    apply(operators, cluster(namespace, managed=managed, instances=1))
+    until(lambda: len(operators.get("-n", namespace, "pod")["items"]) == 1)
 
 
-def test_a_dead_server_is_started_again(ready: str, operators: Lab) -> None:
-    before = postmaster(operators, ready)
+def test_a_dead_server_is_started_again(shared: str, operators: Lab) -> None:
+    before = postmaster(operators, shared)
     kill(before.pid)
-    after = eventually(
-        lambda: (found := postmaster(operators, ready)) and found.pid != before.pid and found.ready and found
+    after = until(
+        lambda: (found := postmaster(operators, shared)) and found.pid != before.pid and found.ready and found
     )
     assert after.port == before.port
 
 
-def test_a_deleted_cluster_takes_its_server_and_data_along(ready: str, operators: Lab) -> None:
-    pid = postmaster(operators, ready).pid
-    operators.kubectl("-n", ready, "delete", "cluster", "main")
-    eventually(lambda: not postgres.folder_of(operators.lab_dir, ready, "main").exists())
+def test_a_deleted_cluster_takes_its_server_and_data_along(operators: Lab, namespace: str) -> None:
+    start_cluster(operators, namespace, **SUPERUSER)
+    ask(operators, namespace, "create database old")
+    pid, folder = postmaster(operators, namespace).pid, postgres.folder_of(operators.lab_dir, namespace, "main")
+    operators.kubectl("-n", namespace, "delete", "cluster", "main")
+    until(lambda: not folder.exists())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    eventually(lambda: not operators.get("-n", ready, "pod")["items"])
+    until(lambda: not operators.get("-n", namespace, "pod")["items"])
 
+    start_cluster(operators, namespace, **SUPERUSER)
+    assert ask(operators, namespace, "select count(*) from pg_database where datname = 'old'") == 0
 
-def test_a_new_cluster_of_the_same_name_starts_empty(ready: str, operators: Lab) -> None:
-    login = operators.secret(ready, "main-superuser")
-    ask(port_of(operators, ready), "postgres", login["password"], "create database old")
-    operators.kubectl("-n", ready, "delete", "cluster", "main")
-    apply(operators, cluster(ready, enableSuperuserAccess=True))
-    await_ready(operators, ready)
-    login = operators.secret(ready, "main-superuser")
-    count = "select count(*) from pg_database where datname = 'old'"
-    assert ask(port_of(operators, ready), "postgres", login["password"], count) == 0
+    kill(pid_of(operators, "operators"))
+    operators.kubectl("-n", namespace, "delete", "cluster", "main")
+    assert postmaster(operators, namespace) is not None, "nobody ends it while the controllers are gone"
+    platform.up(operators.state_dir, print)
+    until(lambda: not folder.exists())
 
 
 def test_a_taken_port_names_its_holder(operators: Lab) -> None:
@@ -353,51 +287,44 @@ def test_a_taken_port_names_its_holder(operators: Lab) -> None:
 # -- databases and roles --------------------------------------------------------------------------------------------
 
 
-def test_a_database_is_made_with_what_it_asks_for(ready: str, operators: Lab) -> None:
+def test_a_database_is_made_with_what_it_asks_for(shared: str, operators: Lab) -> None:
     extensions = [{"name": name} for name in ("vector", "cube", "earthdistance")]
-    wanted = database(ready, "immich", extensions=extensions, schemas=[{"name": "extra", "owner": "app"}])
-    apply(operators, wanted)
-    await_applied(operators, ready, "database/immich")
-    status = operators.get("-n", ready, "database", "immich")["status"]
+    schemas = [{"name": "extra", "owner": "app"}]
+    start_object(operators, database(shared, "immich", extensions=extensions, schemas=schemas))
+    status = operators.get("-n", shared, "database", "immich")["status"]
     assert [entry["applied"] for entry in status["extensions"]] == [True, True, True]
     assert status["observedGeneration"] == 1
-    app = operators.secret(ready, "main-app")
     count = "select count(*) from pg_extension where extname in ('vector', 'cube', 'earthdistance')"
-    assert ask(port_of(operators, ready), "app", app["password"], count, "immich") == 3
+    assert ask(operators, shared, count, "app", operators.secret(shared, "main-app")["password"], "immich") == 3
 
 
-def test_a_missing_extension_is_reported(ready: str, operators: Lab) -> None:
-    apply(operators, database(ready, "photos", extensions=[{"name": "vector"}, {"name": "vchord"}]))
-    status = eventually(lambda: operators.get("-n", ready, "database", "photos").get("status"))
+def test_a_missing_extension_is_reported(shared: str, operators: Lab) -> None:
+    apply(operators, database(shared, "photos", extensions=[{"name": "vector"}, {"name": "vchord"}]))
+    status = until(lambda: operators.get("-n", shared, "database", "photos").get("status"))
     assert status["applied"] is False
     assert 'extension "vchord" is not available' in status["message"]
     assert [entry["applied"] for entry in status["extensions"]] == [True, False]
 
 
 @pytest.mark.parametrize(("policy", "left"), [("delete", 0), ("retain", 1)])
-def test_a_database_goes_by_its_policy(ready: str, operators: Lab, policy: str, left: int) -> None:
-    apply(operators, database(ready, "brief", databaseReclaimPolicy=policy))
-    await_applied(operators, ready, "database/brief")
-    operators.kubectl("-n", ready, "delete", "database", "brief", "--timeout=180s")
-    login = operators.secret(ready, "main-superuser")
-    count = "select count(*) from pg_database where datname = 'brief'"
-    assert ask(port_of(operators, ready), "postgres", login["password"], count) == left
+def test_a_database_goes_by_its_policy(shared: str, operators: Lab, policy: str, left: int) -> None:
+    start_object(operators, database(shared, policy, databaseReclaimPolicy=policy))
+    operators.kubectl("-n", shared, "delete", "database", policy, "--timeout=180s")
+    assert ask(operators, shared, f"select count(*) from pg_database where datname = '{policy}'") == left
 
 
-def test_a_second_object_for_one_database_is_refused(ready: str, operators: Lab) -> None:
-    apply(operators, database(ready, "one"))
-    await_applied(operators, ready, "database/one")
-    apply(operators, {**database(ready, "two"), "spec": {"cluster": {"name": "main"}, "name": "one", "owner": "app"}})
-    reported = eventually(lambda: operators.get("-n", ready, "database", "two").get("status", {}).get("message"))
+def test_a_second_object_for_one_database_is_refused(shared: str, operators: Lab) -> None:
+    start_object(operators, database(shared, "one"))
+    apply(operators, {**database(shared, "two"), "spec": database(shared, "one")["spec"]})
+    reported = until(lambda: operators.get("-n", shared, "database", "two").get("status", {}).get("message"))
     assert reported == 'reconciliation error: database "one" is already managed by Database object "one"'
 
 
-def test_a_database_role_logs_in(ready: str, operators: Lab) -> None:
+def test_a_database_role_logs_in(shared: str, operators: Lab) -> None:
     spec = {"cluster": {"name": "main"}, "name": "n8n", "login": True, "passwordSecret": {"name": "n8n"}}
-    role = made(f"{GROUP}/v1", "DatabaseRole", ready, "n8n", spec=spec)
-    apply(operators, secret(ready, "n8n", username="n8n", password="n8n-password"), role)
-    await_applied(operators, ready, "databaserole/n8n")
-    assert ask(port_of(operators, ready), "n8n", "n8n-password", "select current_user") == "n8n"
+    apply(operators, secret(shared, "n8n", username="n8n", password="n8n-password"))
+    start_object(operators, made(f"{GROUP}/v1", "DatabaseRole", shared, "n8n", spec=spec))
+    assert ask(operators, shared, "select current_user", "n8n", "n8n-password") == "n8n"
 
 
 # -- the tailnet ----------------------------------------------------------------------------------------------------
@@ -413,12 +340,16 @@ def state_of(lab: Lab, namespace: str, name: str, kind: str = "svc") -> dict[str
         data = items[0].get("data") or {} if items else {}
         return {key: base64.b64decode(value).decode() for key, value in data.items()} if "device_fqdn" in data else None
 
-    return eventually(joined)
+    return until(joined)
+
+
+def await_proxy(lab: Lab, namespace: str) -> None:
+    lab.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=180s")
 
 
 def test_an_exposed_service_gets_a_device(operators: Lab, namespace: str) -> None:
     apply(operators, exposed(namespace, "web", hostname="localhost"))
-    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=180s")
+    await_proxy(operators, namespace)
     state = state_of(operators, namespace, "web")
     assert state["device_fqdn"] == "localhost.lab.ts.net."
     assert json.loads(state["device_ips"]) == ["127.0.0.1"]
@@ -426,16 +357,14 @@ def test_an_exposed_service_gets_a_device(operators: Lab, namespace: str) -> Non
     found = operators.get("-n", namespace, "service", "web")
     assert found["metadata"]["finalizers"] == ["tailscale.com/finalizer"]
     assert condition(found, "TailscaleProxyReady")["reason"] == "ProxyCreated"
-    assert operators.get("-n", "tailscale", "statefulset", "-l", "tailscale.com/parent-resource-ns=" + namespace)[
-        "items"
-    ]
+    label = f"tailscale.com/parent-resource-ns={namespace}"
+    assert operators.get("-n", "tailscale", "statefulset", "-l", label)["items"]
 
 
 def test_a_taken_name_gets_a_number(operators: Lab, namespace: str) -> None:
-    apply(operators, exposed(namespace, "first", hostname="twin"))
-    assert state_of(operators, namespace, "first")["device_fqdn"] == "twin.lab.ts.net."
-    apply(operators, exposed(namespace, "second", hostname="twin"))
-    assert state_of(operators, namespace, "second")["device_fqdn"] == "twin-1.lab.ts.net."
+    for name, device in (("first", "twin"), ("second", "twin-1")):
+        apply(operators, exposed(namespace, name, hostname="twin"))
+        assert state_of(operators, namespace, name)["device_fqdn"] == f"{device}.lab.ts.net."
 
 
 @pytest.mark.parametrize("how", ["delete", "unexpose"])
@@ -447,46 +376,49 @@ def test_an_exposure_that_ends_is_cleaned_up(operators: Lab, namespace: str, how
     else:
         operators.kubectl("-n", namespace, "annotate", "service", "web", "tailscale.com/expose-")
     label = f"tailscale.com/parent-resource-ns={namespace}"
-    eventually(lambda: not operators.get("-n", "tailscale", "statefulset,service,secret", "-l", label)["items"])
+    until(lambda: not operators.get("-n", "tailscale", "statefulset,service,secret", "-l", label)["items"])
     if how == "unexpose":
-        eventually(lambda: "finalizers" not in operators.get("-n", namespace, "service", "web")["metadata"])
-        eventually(lambda: not condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady"))
+        until(lambda: "finalizers" not in operators.get("-n", namespace, "service", "web")["metadata"])
+        until(lambda: not condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady"))
 
 
 def test_a_headless_service_is_refused(operators: Lab, namespace: str) -> None:
     wanted = exposed(namespace, "web")
     wanted["spec"]["clusterIP"] = "None"
     apply(operators, wanted)
-    reported = eventually(lambda: condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady"))
+    reported = until(lambda: condition(operators.get("-n", namespace, "service", "web"), "TailscaleProxyReady"))
     assert (reported["status"], reported["reason"]) == ("False", "ProxyInvalid")
     assert reported["message"].endswith("invalid Service: headless Services are not supported.")
 
 
 def test_a_load_balancer_of_the_class_gets_the_devices_address(operators: Lab, namespace: str) -> None:
     apply(operators, service(namespace, "web", type="LoadBalancer", loadBalancerClass="tailscale"))
-    status = eventually(
-        lambda: operators.get("-n", namespace, "service", "web")["status"]["loadBalancer"].get("ingress")
-    )
-    assert [entry.get("hostname") or entry.get("ip") for entry in status] == [
-        f"{namespace}-web.lab.ts.net",
-        "127.0.0.1",
-    ]
+    status = until(lambda: operators.get("-n", namespace, "service", "web")["status"]["loadBalancer"].get("ingress"))
+    addresses = [entry.get("hostname") or entry.get("ip") for entry in status]
+    assert addresses == [f"{namespace}-web.lab.ts.net", "127.0.0.1"]
 
 
 def test_an_ingress_takes_its_name_from_tls(operators: Lab, namespace: str) -> None:
     apply(operators, service(namespace, "web"), ingress(namespace, "tailscale", tls="photos.example.org"))
-    assert eventually(lambda: hostname(operators, namespace)) == "photos.lab.ts.net"
+    assert until(lambda: hostname(operators, namespace)) == "photos.lab.ts.net"
     assert state_of(operators, namespace, "web", "ingress")["https_endpoint"] == "photos.lab.ts.net"
     operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
-def test_an_ingress_without_a_valid_rule_gets_nothing(operators: Lab, namespace: str) -> None:
-    apply(
-        operators, service(namespace, "web"), ingress(namespace, "tailscale", host="photos.example.org", tls="photos")
-    )
-    reported = reasons(operators, namespace, "NoValidBackends")
-    assert reported["InvalidIngressBackend"] == 'rule with host "photos.example.org" ignored, unsupported'
-    assert "ingress" not in operators.get("-n", namespace, "ingress", "web")["status"].get("loadBalancer", {})
+@pytest.mark.parametrize(
+    ("backend", "host", "reason"),
+    [
+        ({}, "photos.example.org", 'rule with host "photos.example.org" ignored, unsupported'),
+        ({"clusterIP": "None"}, "", 'backend for path "/" has invalid ClusterIP'),
+    ],
+    ids=["a host", "a headless backend"],
+)
+def test_an_ingress_without_a_valid_rule_gets_nothing(
+    operators: Lab, namespace: str, backend: Object, host: str, reason: str
+) -> None:
+    apply(operators, service(namespace, "web", **backend), ingress(namespace, "tailscale", host=host, tls="photos"))
+    assert reasons(operators, namespace, "NoValidBackends")["InvalidIngressBackend"] == reason
+    assert not hostname(operators, namespace)
     operators.kubectl("-n", namespace, "delete", "ingress", "web", "--timeout=180s")
 
 
@@ -504,7 +436,7 @@ def test_nothing_happens_without_the_operators(operators: Lab, namespace: str) -
     finally:
         apply(operators, CNPG, TAILSCALE)
     await_ready(operators, namespace)
-    operators.kubectl("-n", namespace, "wait", "service/web", "--for=condition=TailscaleProxyReady", "--timeout=180s")
+    await_proxy(operators, namespace)
 
 
 def pid_of(lab: Lab, name: str) -> int:
@@ -513,48 +445,22 @@ def pid_of(lab: Lab, name: str) -> int:
     return pid
 
 
-def test_a_running_server_is_adopted_after_a_crash_of_the_controllers(ready: str, operators: Lab) -> None:
-    before = postmaster(operators, ready)
-    killed = pid_of(operators, "operators")
-    kill(killed)
-    platform.up(operators.state_dir, lambda _line: None)
-    assert pid_of(operators, "operators") != killed
-    apply(operators, database(ready, "after"))
-    await_applied(operators, ready, "database/after")
-    assert postmaster(operators, ready) == before
+@pytest.mark.parametrize("component", ["operators", "kube-apiserver"])
+def test_a_running_server_is_adopted_after_a_crash(shared: str, operators: Lab, component: str) -> None:
+    server, controllers = postmaster(operators, shared), pid_of(operators, "operators")
+    kill(pid_of(operators, component))
+    platform.up(operators.state_dir, print)
+    assert (pid_of(operators, "operators") == controllers) is (component != "operators")
+    start_object(operators, database(shared, f"after-{component}"))
+    assert postmaster(operators, shared) == server
 
 
-def test_what_was_deleted_during_a_crash_is_cleaned_up(ready: str, operators: Lab) -> None:
-    kill(pid_of(operators, "operators"))
-    operators.kubectl("-n", ready, "delete", "cluster", "main")
-    assert postmaster(operators, ready) is not None
-    platform.up(operators.state_dir, lambda _line: None)
-    eventually(lambda: not postgres.folder_of(operators.lab_dir, ready, "main").exists())
-
-
-def test_controllers_outlive_the_api_servers_restart(ready: str, operators: Lab) -> None:
-    before, server = pid_of(operators, "operators"), postmaster(operators, ready)
-    kill(pid_of(operators, "kube-apiserver"))
-    platform.up(operators.state_dir, lambda _line: None)
-    apply(operators, database(ready, "after"))
-    await_applied(operators, ready, "database/after")
-    assert (pid_of(operators, "operators"), postmaster(operators, ready)) == (before, server)
-
-
-def test_definitions_may_go_and_come_back(operators: Lab, namespace: str) -> None:
-    apply(operators, cluster(namespace))
-    await_ready(operators, namespace)
+def test_definitions_may_go_and_come_back(shared: str, operators: Lab) -> None:
     before = pid_of(operators, "operators")
     operators.kubectl("delete", "crd", "clusters.postgresql.cnpg.io", "--timeout=180s")
-    eventually(lambda: not postgres.folder_of(operators.lab_dir, namespace, "main").exists())
+    until(lambda: not postgres.folder_of(operators.lab_dir, shared, "main").exists())
     apply(operators, definition(GROUP, "clusters", "Cluster"))
     operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=180s")
-    eventually(lambda: apply(operators, cluster(namespace)) is None)
-    await_ready(operators, namespace)
+    until(lambda: apply(operators, cluster(shared, **SUPERUSER)) is None)
+    await_ready(operators, shared)
     assert pid_of(operators, "operators") == before
-
-
-def test_logs_hold_no_password_and_no_bug(operators: Lab) -> None:
-    log = Path(operators.lab_dir / "logs" / "operators.log").read_text()
-    assert "Traceback" not in log
-    assert CANARY not in log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab import platform
@@ -34,34 +36,20 @@ def pids(lab: Lab) -> dict[str, int | None]:
     return {component.name: component.pid for component in platform.status(lab.state_dir)}
 
 
-def listening(pid: int) -> set[str]:
-    """Addresses (hexadecimal, as the kernel writes them) at which the process listens."""
-    sockets = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(entry.readlink()))
-        except FileNotFoundError:
-            continue
-    rows = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]
-    ]
-    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+def port_of(lab: Lab, name: str) -> int:
+    (port,) = [one.port for one in platform.status(lab.state_dir) if one.name == name]
+    assert port
+    return port
 
 
-def test_every_component_is_ready(lab: Lab) -> None:
+def test_every_component_is_ready_and_all_stay_under_a_gigabyte(lab: Lab) -> None:
     components = platform.status(lab.state_dir)
-    assert [component.name for component in components][: len(CONTROL_PLANE)] == list(CONTROL_PLANE)
-    assert all(
-        component.ready and component.health == "ready" and component.pid and component.memory
-        for component in components
-    )
+    assert tuple(component.name for component in components)[: len(CONTROL_PLANE)] == CONTROL_PLANE
+    assert {(each.ready, each.health, bool(each.pid), bool(each.memory)) for each in components} == {
+        (True, "ready", True, True)
+    }
     assert platform.is_up(lab.state_dir)
-
-
-def test_the_whole_lab_stays_under_a_gigabyte(lab: Lab) -> None:
-    assert sum(component.memory or 0 for component in platform.status(lab.state_dir)) < 1024**3
+    assert sum(component.memory or 0 for component in components) < 1024**3
 
 
 def test_workloads_become_ready_and_have_endpoints(lab: Lab, namespace: str) -> None:
@@ -76,29 +64,15 @@ def test_workloads_become_ready_and_have_endpoints(lab: Lab, namespace: str) -> 
     assert len(addresses) == 3
 
 
-def test_a_job_completes(lab: Lab, namespace: str) -> None:
-    lab.kubectl("-n", namespace, "create", "job", "once", "--image=job", "--", "true")
-    lab.kubectl("-n", namespace, "wait", "job/once", "--for=condition=Complete", "--timeout=180s")
-
-
-def test_a_held_pod_stays_pending(lab: Lab, namespace: str) -> None:
-    hold = "--annotations=lab.homelab-ops/hold=true"
-    lab.kubectl("-n", namespace, "run", "held", "--image=held", hold)
-    lab.kubectl("-n", namespace, "run", "free", "--image=free")
-    lab.kubectl("-n", namespace, "wait", "pod/free", "--for=condition=Ready", "--timeout=180s")
-    lab.kubectl("-n", namespace, "wait", "pod/held", "--for=condition=PodScheduled", "--timeout=180s")
-    assert lab.get("-n", namespace, "pod", "held")["status"]["phase"] == "Pending"
-
-
-def test_a_deleted_pod_goes(lab: Lab, namespace: str) -> None:
-    lab.kubectl("-n", namespace, "run", "short", "--image=short")
-    lab.kubectl("-n", namespace, "wait", "pod/short", "--for=condition=Ready", "--timeout=180s")
-    lab.kubectl("-n", namespace, "delete", "pod/short", "--timeout=180s")
-
-
-def test_a_default_storage_class_is_there(lab: Lab) -> None:
-    (only,) = lab.get("storageclasses")["items"]
-    assert only["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+def test_jobs_complete_and_pods_are_ready_unless_held_and_deleted(lab: Lab, namespace: str) -> None:
+    where = ("-n", namespace)
+    lab.kubectl(*where, "create", "job", "once", "--image=job", "--", "true")
+    lab.kubectl(*where, "run", "held", "--image=held", "--annotations=lab.homelab-ops/hold=true")
+    lab.kubectl(*where, "run", "free", "--image=free")
+    for what, condition in (("job/once", "Complete"), ("pod/free", "Ready"), ("pod/held", "PodScheduled")):
+        lab.kubectl(*where, "wait", what, f"--for=condition={condition}", "--timeout=180s")
+    assert lab.get(*where, "pod", "held")["status"]["phase"] == "Pending"
+    lab.kubectl(*where, "delete", "pod/free", "--timeout=180s")
 
 
 def test_the_target_names_this_cluster(lab: Lab) -> None:
@@ -106,18 +80,13 @@ def test_the_target_names_this_cluster(lab: Lab) -> None:
     assert target["cluster_uid"] == lab.get("namespace", "kube-system")["metadata"]["uid"]
     assert target["ephemeral"] is True
     assert all(Path(program).is_absolute() for program in target["tools"].values())
+    (only,) = lab.get("storageclasses")["items"]
+    assert only["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
 
 
 def test_raw_tools_work_with_the_exported_environment(lab: Lab) -> None:
-    exports = platform.environment(lab.state_dir)
-    asked = subprocess.run(
-        ["kubectl", "get", "nodes", "-o", "name"],
-        env=os.environ | exports,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
+    argv, env = ["kubectl", "get", "nodes", "-o", "name"], os.environ | platform.environment(lab.state_dir)
+    asked = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=30)
     assert asked.stdout.split() == ["node/lab-1", "node/lab-2"]
 
 
@@ -134,7 +103,7 @@ def test_a_killed_component_alone_is_started_anew(lab: Lab, component: str) -> N
     before = pids(lab)
     kill(before[component] or 0)
     assert processes.wait_until(lambda: processes.identify(before[component] or 0) is None, 5)
-    assert {one.name: one.health for one in platform.status(lab.state_dir)}[component] == "crashed"
+    assert [one.health for one in platform.status(lab.state_dir) if one.name == component] == ["crashed"]
     assert not platform.is_up(lab.state_dir)
     platform.up(lab.state_dir, silent)
     after = pids(lab)
@@ -182,16 +151,13 @@ def test_a_recycled_process_number_is_not_touched(lab: Lab) -> None:
 
 
 def test_a_taken_port_is_an_error_that_names_the_process(lab: Lab) -> None:
-    component = next(one for one in platform.status(lab.state_dir) if one.name == "kube-scheduler")
-    processes.end(Record.load(lab.lab_dir / "lab.json").components[component.name].process, seconds=10)
-    assert component.port is not None
-    with socket.create_server((ports.LOOPBACK, component.port)), pytest.raises(OpsError) as refused:
+    port = port_of(lab, "kube-scheduler")
+    processes.end(Record.load(lab.lab_dir / "lab.json").components["kube-scheduler"].process, seconds=10)
+    with socket.create_server((ports.LOOPBACK, port)), pytest.raises(OpsError) as refused:
         platform.up(lab.state_dir, silent)
-    assert (
-        f"port {component.port} of the lab's kube-scheduler is taken by process {os.getpid()}" in refused.value.summary
-    )
+    assert f"port {port} of the lab's kube-scheduler is taken by process {os.getpid()}" in refused.value.summary
     platform.up(lab.state_dir, silent)
-    assert next(one for one in platform.status(lab.state_dir) if one.name == component.name).port == component.port
+    assert port_of(lab, "kube-scheduler") == port
 
 
 def test_two_at_once_start_everything_once(lab: Lab) -> None:
@@ -207,44 +173,41 @@ def test_two_at_once_start_everything_once(lab: Lab) -> None:
 
 
 def test_every_server_listens_on_loopback_only(lab: Lab) -> None:
-    loopback = "0100007F"
     for process in processes.of_lab(lab.lab_dir):
-        assert listening(process.pid) <= {loopback}, processes.name_of(process.pid)
+        sockets = psutil.Process(process.pid).net_connections()
+        addresses = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+        assert addresses <= {ports.LOOPBACK}, processes.name_of(process.pid)
+
+
+def connect(lab: Lab, component: str) -> http.client.HTTPSConnection:
+    """To the component, which is known by the lab's authority; without a certificate and a token."""
+    context = ssl.create_default_context(cafile=str(lab.lab_dir / "pki" / "ca.crt"))
+    return http.client.HTTPSConnection("127.0.0.1", port_of(lab, component), context=context, timeout=10)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/version", "/api/v1/namespaces"])
 def test_the_api_server_answers_nobody_without_a_token(lab: Lab, path: str) -> None:
-    port = next(one.port for one in platform.status(lab.state_dir) if one.name == "kube-apiserver")
-    context = ssl.create_default_context(cafile=str(lab.lab_dir / "pki" / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
-    connection.request("GET", path)
-    assert connection.getresponse().status == 401
-    connection.close()
+    with contextlib.closing(connect(lab, "kube-apiserver")) as connection:
+        connection.request("GET", path)
+        assert connection.getresponse().status == 401
 
 
 def test_etcd_answers_nobody_without_a_certificate(lab: Lab) -> None:
-    port = next(one.port for one in platform.status(lab.state_dir) if one.name == "etcd")
-    context = ssl.create_default_context(cafile=str(lab.lab_dir / "pki" / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
-    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+    with (
+        contextlib.closing(connect(lab, "etcd")) as connection,
+        pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)),
+    ):
         connection.request("GET", "/health")
         connection.getresponse()
-    connection.close()
 
 
-def test_only_the_user_can_read_the_lab(lab: Lab) -> None:
+def test_only_the_user_can_read_the_lab_and_no_secret_is_in_a_command_line(lab: Lab) -> None:
     assert stat.S_IMODE(lab.lab_dir.stat().st_mode) == 0o700
-    for path in lab.lab_dir.rglob("*"):
-        if path.is_symlink():
-            continue
-        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-
-
-def test_no_secret_is_in_a_command_line(lab: Lab) -> None:
+    files = [path for path in lab.lab_dir.rglob("*") if not path.is_symlink()]
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
     token = (lab.lab_dir / "pki" / "tokens.csv").read_text("ascii").split(",")[0]
     for process in processes.of_lab(lab.lab_dir):
-        command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        assert token.encode() not in command_line
+        assert token.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
 
 
 def test_down_leaves_no_process_and_up_finds_everything_again(lab: Lab) -> None:

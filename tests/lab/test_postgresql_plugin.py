@@ -8,10 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,14 @@ import psutil
 import psycopg
 import pytest
 from google.protobuf import empty_pb2, message_factory
+from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2_grpc
 
 from lab.operators import postgres
 from lab.platform import ports
-from lab.plugins.postgresql.wire import UNKNOWN, engine, provider, read, status, write
+from lab.plugins.postgresql.wire import UNKNOWN, provider, read, status, write
+from tests.lab.command_line import until
 
+SERVICE = provider.DESCRIPTOR.services_by_name["ResourceProvider"]
 PASSWORD = "superpw123"
 APP_PASSWORD = "appPassw0rdLong"
 ROOT = Path(__file__).parents[2]
@@ -38,36 +40,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Place]:
     lab_dir = tmp_path_factory.mktemp("lab")
     lab_dir.chmod(0o700)
     place = postgres.Place(postgres.folder_of(lab_dir, "postgresql", "main"), ports.pick(()))
-    creation = {"localeCollate": "C.UTF-8", "localeCType": "C.UTF-8"}
-    postgres.create(place, creation, PASSWORD)
+    postgres.create(place, {"localeCollate": "C.UTF-8", "localeCType": "C.UTF-8"}, PASSWORD)
     postgres.start(place)
     yield place
     postgres.stop_all(lab_dir)
 
 
 def ask(place: postgres.Place, query: str, database: str = "postgres", **more: Any) -> Any:
-    given = {"host": "127.0.0.1", "port": place.port, "user": "postgres", "password": PASSWORD, "sslmode": "disable"}
-    with psycopg.connect(dbname=database, autocommit=True, **(given | more)) as connection:
+    login = {"host": "127.0.0.1", "port": place.port, "user": "postgres", "password": PASSWORD, "sslmode": "disable"}
+    with psycopg.connect(dbname=database, autocommit=True, **(login | more)) as connection:
         cursor = connection.execute(query)
         return cursor.fetchall() if cursor.description else None
 
 
-class Engine:
+class Engine(engine_pb2_grpc.EngineServicer):
     """What the plugin needs of Pulumi's engine: its address, and its log."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, str]] = []
-        handler = grpc.unary_unary_rpc_method_handler(
-            self._log, engine.LogRequest.FromString, empty_pb2.Empty.SerializeToString
-        )
         self.server = grpc.server(ThreadPoolExecutor(2))
-        self.server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("pulumirpc.Engine", {"Log": handler}),)
-        )
+        engine_pb2_grpc.add_EngineServicer_to_server(self, self.server)
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         self.server.start()
 
-    def _log(self, request: Any, _: grpc.ServicerContext) -> Any:
+    def Log(self, request: Any, _: grpc.ServicerContext) -> Any:  # noqa: N802 - the name in the protocol
         self.messages.append((request.urn.rpartition("::")[2], request.message))
         return empty_pb2.Empty()
 
@@ -81,26 +77,17 @@ class Plugin:
         (lab / "target.json").write_text(json.dumps({"file_backend": backend}))
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "PULUMI_"))}
         given = {"OPS_STATE": str(lab.parent), "PULUMI_BACKEND_URL": backend}
-        self.process = subprocess.Popen(
-            [str(LAUNCHER), *filter(None, [engine_address])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=lab,
-            env=inherited | given | environment,
-        )
-        assert self.process.stdout is not None
+        argv, env = [str(LAUNCHER), *filter(None, [engine_address])], inherited | given | environment
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(argv, cwd=lab, env=env, text=True, **pipes)
         self.channel = grpc.insecure_channel(f"127.0.0.1:{int(self.process.stdout.readline())}")
-        service = provider.DESCRIPTOR.services_by_name["ResourceProvider"]
-        self._calls = {method.name: self._call(service.full_name, method) for method in service.methods}
-
-    def _call(self, service: str, method: Any) -> Callable[..., Any]:
-        request, response = (message_factory.GetMessageClass(one) for one in (method.input_type, method.output_type))
-        call = self.channel.unary_unary(f"/{service}/{method.name}", request.SerializeToString, response.FromString)
-        return lambda **fields: call(request(**fields), timeout=30)
+        self._stub = provider_pb2_grpc.ResourceProviderStub(self.channel)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return self._calls[name]
+        """A request of the protocol, whose fields are the arguments."""
+        (method,) = [method for method in SERVICE.methods if method.name == name]
+        request = message_factory.GetMessageClass(method.input_type)
+        return lambda **fields: getattr(self._stub, name)(request(**fields), timeout=30)
 
     def configure(self, port: int, password: str = PASSWORD) -> None:
         arguments = {"host": "localhost", "port": str(port), "username": "postgres", "password": password}
@@ -118,16 +105,20 @@ class Plugin:
 
     def close(self) -> None:
         self.channel.close()
-        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.stdin.close()
         self.process.wait(timeout=10)
-        self.process.stdout.close()  # type: ignore[union-attr]
+        self.process.stdout.close()
 
 
+@dataclass
 class Resource:
     """Something that was created, with the engine's record of it."""
 
-    def __init__(self, plugin: Plugin, urn: str, id: str, inputs: Any, outputs: Any) -> None:
-        self.plugin, self.urn, self.id, self.inputs, self.outputs = plugin, urn, id, inputs, outputs
+    plugin: Plugin
+    urn: str
+    id: str
+    inputs: Any
+    outputs: Any
 
     def refresh(self) -> bool:
         """Whether it is still there."""
@@ -136,20 +127,25 @@ class Resource:
         return bool(live.id)
 
     def differences(self, **changes: Any) -> list[str]:
-        news = self._news(changes)
-        answer = self.plugin.Diff(id=self.id, urn=self.urn, old_inputs=self.inputs, olds=self.outputs, news=news)
+        answer = self.plugin.Diff(**self._old, news=self._news(changes))
         assert (answer.changes == provider.DiffResponse.DIFF_SOME) == bool(answer.diffs)
         return list(answer.diffs)
 
+    def is_unchanged(self) -> bool:
+        """Whether it is there as recorded, and as the program wants it."""
+        return self.is_unchanged()
+
     def update(self, **changes: Any) -> None:
         news = self._news(changes)
-        self.outputs = self.plugin.Update(
-            id=self.id, urn=self.urn, old_inputs=self.inputs, olds=self.outputs, news=news
-        ).properties
+        self.outputs = self.plugin.Update(**self._old, news=news).properties
         self.inputs = news
 
     def delete(self) -> None:
         self.plugin.Delete(id=self.id, urn=self.urn, old_inputs=self.inputs, properties=self.outputs)
+
+    @property
+    def _old(self) -> dict[str, Any]:
+        return {"id": self.id, "urn": self.urn, "old_inputs": self.inputs, "olds": self.outputs}
 
     def _news(self, changes: dict[str, Any]) -> Any:
         values, secrets = read(self.inputs)
@@ -170,10 +166,9 @@ def log() -> Iterator[Engine]:
 
 @pytest.fixture
 def plugin(tmp_path: Path, place: postgres.Place, log: Engine) -> Iterator[Plugin]:
-    found = Plugin(tmp_path / "state" / "lab", log.address)
-    found.configure(place.port)
-    yield found
-    found.close()
+    with contextlib.closing(Plugin(tmp_path / "state" / "lab", log.address)) as found:
+        found.configure(place.port)
+        yield found
 
 
 def recorded_creations() -> list[dict[str, Any]]:
@@ -267,10 +262,10 @@ def test_roles_change_in_place(plugin: Plugin, place: postgres.Place) -> None:
 
     assert set(role.differences(**changes)) == set(changes)
     role.update(**changes)
-    assert role.refresh() and role.differences() == []
+    assert role.is_unchanged()
     assert ask(place, "show search_path", user=name, password="second-password") == [('"a b", public',)]
     role.update(**dict.fromkeys(("searchPaths", "statementTimeout", "roles", "createDatabase")), name="renamed")
-    assert role.refresh() and role.differences() == []
+    assert role.is_unchanged()
     settings = "select rolconfig, rolcreatedb, rolconnlimit from pg_roles where rolname = 'renamed'"
     assert ask(place, settings) == [(None, False, 5)]
 
@@ -287,7 +282,7 @@ def test_databases_change_in_place(plugin: Plugin, place: postgres.Place) -> Non
     changes = {"name": "after", "owner": "db-owner", "connectionLimit": 7, "isTemplate": True}
 
     database.update(**changes, alterObjectOwnership=False)
-    assert database.refresh() and database.differences() == [] and read(database.outputs)[0]["encoding"] == "SQL_ASCII"
+    assert database.is_unchanged() and read(database.outputs)[0]["encoding"] == "SQL_ASCII"
     looked_up = plugin.Read(id="after", urn=database.urn)
     assert read(looked_up.inputs)[0]["connectionLimit"] == 7
     database.delete()
@@ -306,20 +301,17 @@ def test_memberships_privileges_and_their_drift(plugin: Plugin, place: postgres.
     single = plugin.apply("grant:Grant", "s", common | one | {"withGrantOption": True})
     function = {"objectType": "function", "privileges": ["EXECUTE"], "objects": ["f(int)"], "role": "public"}
     functions = plugin.apply("grant:Grant", "f", common | function)
-    defaults = plugin.apply(
-        "defaultPrivileges:DefaultPrivileges",
-        "d",
-        common | {"owner": "owner2", "objectType": "table", "privileges": ["SELECT"]},
-    )
+    select = {"owner": "owner2", "objectType": "table", "privileges": ["SELECT"]}
+    defaults = plugin.apply("defaultPrivileges:DefaultPrivileges", "d", common | select)
     assert (single.id, defaults.id) == ("owner2_more_public_table_one", "reader_more_public_owner2_table")
     made = [member, tables, single, functions, defaults]
     for resource in made:
-        assert resource.refresh() and resource.differences() == []
+        assert resource.is_unchanged()
 
     ask(place, "revoke insert on one from owner2", "more")
     assert single.refresh() and single.differences() == ["privileges"]
     single.update(privileges=["SELECT"])
-    assert single.refresh() and single.differences() == []
+    assert single.is_unchanged()
     ask(place, "alter default privileges for role owner2 in schema public revoke all on tables from reader", "more")
     assert not defaults.refresh()
     wrong = common | {"objectType": "schema", "privileges": ["SELECT"]}
@@ -360,18 +352,11 @@ def test_a_cancellation_stops_what_runs(plugin: Plugin, place: postgres.Place) -
         with ThreadPoolExecutor(1) as pool:
             blocked = pool.submit(fails, role.update, login=True)
             waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-            until(lambda: ask(place, waiting) == [(1,)])
+            until(lambda: ask(place, waiting) == [(1,)], "it waits", seconds=20)
             plugin.Cancel()
             assert "canceling statement due to user request (57014)" in blocked.result(timeout=10)
     assert "canceling statement due to user request (57014)" in fails(role.update, login=True)
     ask(place, "drop role busy")
-
-
-def until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_true():
-        assert time.monotonic() < deadline, "timed out"
-        threading.Event().wait(0.05)
 
 
 def test_ends_with_a_signal(tmp_path: Path) -> None:
@@ -392,7 +377,6 @@ child.wait()
 
 def test_ends_when_the_engine_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(LAUNCHER)], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
         plugin = psutil.Process(int(parent.stdout.readline()))
         assert int(parent.stdout.readline())
         parent.kill()

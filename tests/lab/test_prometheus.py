@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.command_line import Lab
-from tests.lab.objects import Object, apply, deployment, eventually, made
+from tests.lab.command_line import Lab, until
+from tests.lab.objects import Object, apply, deployment, made
 
 pytestmark = pytest.mark.lab
 
@@ -48,7 +48,7 @@ def test_they_become_pods_with_their_claims_once_the_operator_is_there(watching:
 
     apply(watching, deployment(NAMESPACE, "operator", OPERATOR))
     for kind in ("prometheus", "alertmanager"):
-        assert eventually(lambda kind=kind: conditions(watching, kind).get("Available") == "True")
+        assert until(lambda kind=kind: conditions(watching, kind).get("Available") == "True")
         assert conditions(watching, kind)["Reconciled"] == "True"
     labels = watching.get("pod", "prometheus-main-0", f"--namespace={NAMESPACE}")["metadata"]["labels"]
     assert labels["app.kubernetes.io/name"] == "prometheus"
@@ -57,4 +57,4 @@ def test_they_become_pods_with_their_claims_once_the_operator_is_there(watching:
     assert claim["status"]["phase"] == "Bound"
 
     watching.kubectl("delete", "alertmanager", "main", f"--namespace={NAMESPACE}")
-    eventually(lambda: stateful_sets(watching) == ["prometheus-main"])
+    until(lambda: stateful_sets(watching) == ["prometheus-main"])

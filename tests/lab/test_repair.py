@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
-import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.lab.command_line import Checkout, Deployed
-from tests.lab.probe import ProbeCheckout
+from tests.lab.command_line import AFTER_ENV, Checkout, Deployed
+from tests.lab.probe import CONFIG_MAP, DEPLOYMENT, ProbeCheckout
 
 pytestmark = pytest.mark.lab
 
@@ -20,89 +19,65 @@ CLUSTER = ("-n", "postgresql", "clusters.postgresql.cnpg.io/postgresql-cluster")
 HOSTNAME = "tailscale.com/hostname"
 PASSWORD = "Only0The0Program0Says0This"
 OTHER = "Somebody0Typed0This0Instead"
-PROGRAM = f"""\
+PROGRAM = (
+    CONFIG_MAP.format(word="first")
+    + DEPLOYMENT.format(annotations={})
+    + f"""
 import base64
-import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment
-from pulumi_kubernetes.core.v1 import ConfigMap, Secret, Service
+from pulumi_kubernetes.core.v1 import Secret, Service
 
-labels = {{"app": "probe"}}
 password = pulumi.Output.secret(base64.b64encode(b"{PASSWORD}").decode())
 Service("probe", metadata={{"name": "probe"}}, spec={{"selector": labels, "ports": [{{"name": "http", "port": 80}}]}})
-ConfigMap("probe", metadata={{"name": f"probe-{{pulumi.get_stack()}}"}}, data={{"word": "first"}})
 Secret("probe", metadata={{"name": "probe"}}, data={{"password": password}})
-Deployment(
-    "probe",
-    metadata={{"name": "probe"}},
-    spec={{
-        "replicas": 1,
-        "selector": {{"matchLabels": labels}},
-        "template": {{
-            "metadata": {{"labels": labels}},
-            "spec": {{"containers": [{{"name": "main", "image": "registry.example/probe:1"}}]}},
-        }},
-    }},
-)
 """
+)
 
 
 def refresh(checkout: Checkout, folder: str) -> None:
     """What people try first: plain `pulumi refresh` in the project."""
-    inv = shlex.quote(str(checkout.root / "inv"))
-    script = f'eval "$({inv} lab.env)" && pulumi -C {folder} refresh --yes --skip-preview --stack lab'
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=checkout.root, env=checkout.environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    checkout.shell(AFTER_ENV + "pulumi refresh --yes --skip-preview --stack lab", folder).ends_with(0)
 
 
 @pytest.fixture(scope="module")
 def postgres(deployed: Deployed) -> Checkout:
-    assert deployed.result.code == 0, deployed.result.all
     return deployed.checkout
-
-
-def rename(postgres: Checkout) -> None:
-    postgres.kubectl("annotate", *SERVICE, f"{HOSTNAME}=other", "--overwrite")
 
 
 def hostname(postgres: Checkout) -> str:
     return str(postgres.get(*SERVICE)["metadata"]["annotations"][HOSTNAME])
 
 
-def test_every_message_about_a_changed_service_names_its_repair(postgres: Checkout) -> None:
-    before, name = postgres.state("postgresql"), hostname(postgres)
-    rename(postgres)
+@pytest.fixture
+def renamed(postgres: Checkout) -> Iterator[str]:
+    """The name of Postgres on the tailnet, which a person changed; and a label that somebody added, which stays."""
+    name = hostname(postgres)
+    postgres.kubectl("annotate", *SERVICE, f"{HOSTNAME}=other", "--overwrite")
     postgres.kubectl("label", *SERVICE, "somebody=else")
+    yield name
+    assert hostname(postgres) == name
+    assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
+    postgres.kubectl("label", *SERVICE, "somebody-")
+    postgres.inv("verify.postgres").ends_with(0)
+
+
+def test_every_message_about_a_changed_service_names_its_repair(postgres: Checkout, renamed: str) -> None:
+    before = postgres.state("postgresql")
     postgres.inv("verify.postgres").ends_with(4, "next: ./inv repair.postgres")
     postgres.inv("drift.postgres").ends_with(7, "./inv repair.postgres")
     postgres.inv("deploy.postgres", "--only").ends_with(4, "./inv repair.postgres")
 
-    postgres.inv("repair.postgres").ends_with(0).shows(
-        "(held by kubectl-annotate)", f'"other" => "{name}"', "unchanged: postgres"
-    )
-    assert hostname(postgres) == name
-    assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
+    repaired = postgres.inv("repair.postgres").ends_with(0)
+    repaired.shows("(held by kubectl-annotate)", f'"other" => "{renamed}"', "unchanged: postgres")
     assert postgres.state("postgresql") == before, "the state was right all the time"
     postgres.inv("drift.postgres").ends_with(0)
-    postgres.inv("verify.postgres").ends_with(0)
-    postgres.kubectl("label", *SERVICE, "somebody-")
 
 
-def test_a_state_that_took_the_change_in_is_repaired_too(postgres: Checkout) -> None:
-    name = hostname(postgres)
-    rename(postgres)
-    postgres.kubectl("label", *SERVICE, "somebody=else")
+def test_a_state_that_took_the_change_in_is_repaired_too(postgres: Checkout, renamed: str) -> None:
     refresh(postgres, "pulumi/data/databases/postgres")
-    postgres.inv("preview.postgres", "--only").ends_with(
-        1, 'conflict with "kubectl-annotate"', HOSTNAME, "next: ./inv repair.postgres"
-    )
+    failed = postgres.inv("preview.postgres", "--only")
+    failed.ends_with(1, 'conflict with "kubectl-annotate"', HOSTNAME, "next: ./inv repair.postgres")
     postgres.inv("repair.postgres").ends_with(0).shows("(held by kubectl-annotate)")
-    assert hostname(postgres) == name
-    assert postgres.get(*SERVICE)["metadata"]["labels"]["somebody"] == "else", "what others added stays"
     postgres.inv("preview.postgres", "--only", "--expect-no-changes").ends_with(0)
-    postgres.inv("verify.postgres").ends_with(0)
-    postgres.kubectl("label", *SERVICE, "somebody-")
 
 
 def test_a_custom_resource_is_put_back(postgres: Checkout) -> None:
@@ -110,12 +85,8 @@ def test_a_custom_resource_is_put_back(postgres: Checkout) -> None:
     postgres.kubectl("patch", *CLUSTER, "--type=merge", "-p", json.dumps({"spec": {"enablePDB": not before}}))
     postgres.inv("repair.postgres").ends_with(0).shows("spec.enablePDB", "(held by kubectl-patch)")
     assert postgres.get(*CLUSTER)["spec"]["enablePDB"] is before
-
-
-def test_again_nothing_is_to_repair(postgres: Checkout) -> None:
-    result = postgres.inv("repair.postgres")
-    result.ends_with(0)
-    assert "put back" not in result.stdout.partition("> compare")[2]
+    again = postgres.inv("repair.postgres").ends_with(0)
+    assert "put back" not in again.stdout.partition("> compare")[2]
 
 
 # The probe
@@ -133,14 +104,18 @@ def probe(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
         probe_checkout.forget_probe()
 
 
-def is_as_applied(probe: ProbeCheckout, before: bytes) -> None:
+@pytest.fixture
+def as_applied(probe: ProbeCheckout) -> Iterator[None]:
+    """What the test changes in the cluster is repaired in the end, by nothing but the cluster's objects."""
+    before = probe.state("probe")
+    yield
     assert probe.state("probe") == before
     probe.inv("drift.probe").ends_with(0)
     probe.inv("verify.probe").ends_with(0)
 
 
+@pytest.mark.usefixtures("as_applied")
 def test_a_deployment_gets_its_scale_and_image_back(probe: ProbeCheckout) -> None:
-    before = probe.state("probe")
     probe.kubectl("scale", "deployment/probe", "--replicas=3")
     probe.kubectl("set", "image", "deployment/probe", "main=registry.example/probe:2")
     probe.kubectl("set", "env", "deployment/probe", "ADDED=yes")
@@ -149,53 +124,38 @@ def test_a_deployment_gets_its_scale_and_image_back(probe: ProbeCheckout) -> Non
     (container,) = spec["template"]["spec"]["containers"]
     assert (spec["replicas"], container["image"]) == (1, "registry.example/probe:1")
     assert container["env"] == [{"name": "ADDED", "value": "yes"}], "what others added stays"
-    is_as_applied(probe, before)
     probe.kubectl("set", "env", "deployment/probe", "ADDED-")
 
 
-def test_a_service_gets_its_port_back(probe: ProbeCheckout) -> None:
-    """A port is known by its number: applied alone, the right one would come beside the wrong one."""
-    before = probe.state("probe")
-    patch = [
-        {"op": "replace", "path": "/spec/ports/0/port", "value": 81},
-        {"op": "add", "path": "/metadata/labels", "value": {"somebody": "else"}},
-    ]
-    probe.kubectl("patch", "service/probe", "--type=json", "-p", json.dumps(patch))
-    probe.inv("repair.probe").ends_with(0).shows("(held by kubectl-patch)", "~ spec.ports[0].port: 81 => 80")
+@pytest.mark.usefixtures("as_applied")
+def test_whatever_was_changed_by_hand_is_put_back_and_no_secret_is_seen(probe: ProbeCheckout) -> None:
+    """A port is known by its number, a container by its name: the right one must not come beside the wrong one."""
+    other = base64.b64encode(OTHER.encode()).decode()
+    patches: dict[str, Any] = {
+        "service/probe": [
+            {"op": "replace", "path": "/spec/ports/0/port", "value": 81},
+            {"op": "add", "path": "/metadata/labels", "value": {"somebody": "else"}},
+        ],
+        "deployment/probe": [{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "renamed"}],
+        "secret/probe": [{"op": "replace", "path": "/data/password", "value": other}],
+    }
+    for what, patch in patches.items():
+        probe.kubectl("patch", what, "--type=json", "-p", json.dumps(patch))
+    probe.kubectl("delete", "configmap/probe-lab")
+    repaired = probe.inv("repair.probe").ends_with(0)
+    repaired.shows(
+        *("(held by kubectl-patch)", "~ spec.ports[0].port: 81 => 80"),
+        *("~ data.password: [secret] => [secret]", "ConfigMap probe  (it is gone)"),
+    )
     service = probe.get("service/probe")
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("http", 80)]
     assert service["metadata"]["labels"]["somebody"] == "else", "what others added stays"
-    is_as_applied(probe, before)
-
-
-def test_a_renamed_container_does_not_stay_beside_the_right_one(probe: ProbeCheckout) -> None:
-    before = probe.state("probe")
-    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/name", "value": "renamed"}]
-    probe.kubectl("patch", "deployment/probe", "--type=json", "-p", json.dumps(patch))
-    probe.inv("repair.probe").ends_with(0)
     containers = probe.get("deployment/probe")["spec"]["template"]["spec"]["containers"]
     assert [container["name"] for container in containers] == ["main"]
-    is_as_applied(probe, before)
-
-
-def test_a_secret_is_put_back_unseen(probe: ProbeCheckout) -> None:
-    before = probe.state("probe")
-    other = {"data": {"password": base64.b64encode(OTHER.encode()).decode()}}
-    probe.kubectl("patch", "secret/probe", "--type=merge", "-p", json.dumps(other))
-    repaired = probe.inv("repair.probe").ends_with(0).shows("~ data.password: [secret] => [secret]")
-    assert base64.b64decode(probe.get("secret/probe")["data"]["password"]).decode() == PASSWORD
-    is_as_applied(probe, before)
-    values = [PASSWORD, base64.b64encode(PASSWORD.encode()).decode(), OTHER, other["data"]["password"]]
-    written = b"".join(path.read_bytes() for path in probe.runs.rglob("*") if path.is_file())
-    assert [value for value in values if value in repaired.all or value.encode() in written] == []
-
-
-def test_a_deleted_object_is_made_anew(probe: ProbeCheckout) -> None:
-    before = probe.state("probe")
-    probe.kubectl("delete", "configmap/probe-lab")
-    probe.inv("repair.probe").ends_with(0).shows("ConfigMap probe  (it is gone)")
     assert probe.get("configmap/probe-lab")["data"] == {"word": "first"}
-    is_as_applied(probe, before)
+    assert probe.secret("default", "probe")["password"] == PASSWORD
+    values = [PASSWORD, base64.b64encode(PASSWORD.encode()).decode(), OTHER, other]
+    assert [value for value in values if value in repaired.all or probe.in_runs(value)] == []
 
 
 def test_a_deleted_object_that_the_state_forgot_is_made_anew(probe: ProbeCheckout) -> None:
@@ -219,27 +179,17 @@ def test_a_change_by_hand_and_one_of_the_program_meet(probe: ProbeCheckout) -> N
         probe.inv("deploy.probe").ends_with(0)
 
 
-# A real target
-
-CONFIG_MAP = """\
-from pulumi_kubernetes.core.v1 import ConfigMap
-
-ConfigMap("probe", metadata={"name": "probe-mx"}, data={"word": "first"})
-"""
-
-
 def test_a_real_target_asks_first(probe: ProbeCheckout) -> None:
     """Nothing is put back without a yes; a service that is not deployed has nothing to repair."""
     probe.make_stack_at_home()
     probe.at_home("repair.probe").ends_with(6, "probe")
-    probe.write_program(CONFIG_MAP)
+    probe.write_program(CONFIG_MAP.format(word="first"))
     try:
         probe.at_home("deploy.probe", "--yes").ends_with(0)
         probe.kubectl("patch", "configmap/probe-mx", "--type=merge", "-p", '{"data": {"word": "other"}}')
         probe.at_home("repair.probe").ends_with(8, "next: ./inv --target home repair.probe --yes")
-        assert probe.get("configmap/probe-mx")["data"] == {"word": "other"}
-        words = ("--target", "home", "repair.probe")
-        probe.typed(*words, answers=[("Apply this?", "n")], env=probe.with_pulumi).ends_with(8)
+        words, answers = ("--target", "home", "repair.probe"), [("Apply this?", "n")]
+        probe.typed(*words, answers=answers, env=probe.with_pulumi).ends_with(8)
         assert probe.get("configmap/probe-mx")["data"] == {"word": "other"}
         probe.at_home("repair.probe", "--yes").ends_with(0)
         assert probe.get("configmap/probe-mx")["data"] == {"word": "first"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 import yaml
 
 from runbooks.services import SERVICES
-from tests.lab.command_line import Deployed, changed
+from tests.lab.command_line import AFTER_ENV, Deployed, Lab, changed
+from tests.lab.objects import Object, apply, made, service
 from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -40,10 +40,7 @@ def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
 
 def test_a_shell_with_the_labs_tools_after_the_lab_was_stopped(checkout: ProbeCheckout) -> None:
     """The lab's own links on PATH are not found as the person's tools: they would become links to themselves."""
-    lines = 'eval "$("$ROOT/inv" lab.env)"; "$ROOT/inv" lab.down; "$ROOT/inv" preview.cnpg --only'
-    env = checkout.environment(ROOT=str(checkout.root))
-    done = subprocess.run(["sh", "-ec", lines], env=env, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    checkout.shell(AFTER_ENV + "./inv lab.down; ./inv preview.cnpg --only").ends_with(0)
     assert "Server Version" in checkout.kubectl("version")
     checkout.inv("preview.cnpg", "--only").ends_with(0)
 
@@ -56,52 +53,38 @@ def test_a_proxy_is_not_asked_for_this_machine(checkout: ProbeCheckout, spelling
 # --- kubeconfigs and targets -------------------------------------------------------------------------------------
 
 
-def kubeconfig(checkout: ProbeCheckout) -> dict[str, Any]:
-    """The lab's own, with its certificates and token in place."""
+def write_kubeconfig(checkout: ProbeCheckout, folder: Path, login: str = "") -> str:
+    """The lab's, in two files as in KUBECONFIG: the context in one, its cluster and user in the other.
+
+    The user logs in with the lab's token, or with a plug-in beside the file, which does this first.
+    """
     flat = checkout.kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json")
     content: dict[str, Any] = json.loads(flat)
-    return content
+    if login:
+        (folder / "token").write_text(content["users"][0]["user"]["token"])
+        (folder / "login.sh").write_text(PLUGIN.format(first=login))
+        (folder / "login.sh").chmod(0o700)
+        content["users"][0]["user"] = {"exec": EXEC | {"command": "./login.sh"}}
+    files = {folder / "a.yaml": ("contexts", "current-context"), folder / "b.yaml": ("clusters", "users")}
+    for path, keys in files.items():
+        path.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config"} | {key: content[key] for key in keys}))
+    return ":".join(map(str, files))
 
 
-def with_plugin(checkout: ProbeCheckout, folder: Path, first: str) -> Path:
-    """A kubeconfig whose user logs in with a plug-in beside it."""
-    content = kubeconfig(checkout)
-    (folder / "token").write_text(content["users"][0]["user"]["token"])
-    plugin = folder / "login.sh"
-    plugin.write_text(PLUGIN.format(first=first))
-    plugin.chmod(0o700)
-    content["users"][0]["user"] = {"exec": EXEC | {"command": "./login.sh"}}
-    path = folder / "kubeconfig"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def test_a_login_plug_in_gets_the_persons_environment(checkout: ProbeCheckout, tmp_path: Path) -> None:
-    checkout.write_target(kubeconfig=str(with_plugin(checkout, tmp_path, NEEDS_PROFILE)))
-    shown = checkout.at_home("target.show", env={"OCI_CLI_PROFILE": "home"})
-    shown.ends_with(0)
-    assert checkout.target["cluster_uid"] in shown.stdout
-    without = checkout.at_home("preview.probe")
-    assert without.code == 5 and "set OCI_CLI_PROFILE" in without.all
-
-
-def test_the_code_of_a_login_plug_in_is_shown_and_waited_for(checkout: ProbeCheckout, tmp_path: Path) -> None:
-    checkout.write_target(kubeconfig=str(with_plugin(checkout, tmp_path, DEVICE_CODE)))
-    shown = checkout.at_home("target.show")
-    shown.ends_with(0)
-    assert "ABCD-EFGH" in shown.all and checkout.target["cluster_uid"] in shown.stdout
-
-
-def test_a_kubeconfig_in_two_files(checkout: ProbeCheckout, tmp_path: Path) -> None:
-    """The context in one, its cluster and user in the other, as in KUBECONFIG."""
-    content = kubeconfig(checkout)
-    head = {"apiVersion": "v1", "kind": "Config"}
-    for name, keys in (("a.yaml", ("contexts", "current-context")), ("b.yaml", ("clusters", "users"))):
-        (tmp_path / name).write_text(yaml.safe_dump(head | {key: content[key] for key in keys}))
-    checkout.write_target(kubeconfig=f"{tmp_path / 'a.yaml'}:{tmp_path / 'b.yaml'}")
-    shown = checkout.at_home("target.show")
-    shown.ends_with(0)
-    assert checkout.target["cluster_uid"] in shown.stdout
+@pytest.mark.parametrize(
+    ("login", "env", "words"),
+    [("", {}, ()), (NEEDS_PROFILE, {"OCI_CLI_PROFILE": "home"}, ()), (DEVICE_CODE, {}, ("ABCD-EFGH",))],
+    ids=["a token", "a plug-in that needs the person's environment", "a plug-in that shows a code"],
+)
+def test_a_kubeconfig_in_two_files(
+    checkout: ProbeCheckout, tmp_path: Path, login: str, env: dict[str, str], words: tuple[str, ...]
+) -> None:
+    checkout.write_target(kubeconfig=write_kubeconfig(checkout, tmp_path, login))
+    shown = checkout.at_home("target.show", env=env).ends_with(0).shows(checkout.target["cluster_uid"])
+    assert [word for word in words if word not in shown.all] == []
+    if env:
+        without = checkout.at_home("preview.probe")
+        assert without.code == 5 and "set OCI_CLI_PROFILE" in without.all
 
 
 TARGETS = """\
@@ -146,55 +129,46 @@ def test_pinning_adds_one_line_and_leaves_the_rest(
 
 # --- exposures, Postgres -----------------------------------------------------------------------------------------
 
-SERVICE = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "spec": {
-        "type": "LoadBalancer",
-        "loadBalancerClass": "tailscale",
-        "selector": {"app": "files"},
-        "ports": [{"name": "http", "port": 80}],
-    },
-}
+
+def real_condition(kind: str, reason: str, message: str) -> dict[str, str]:
+    """As the operator of a real cluster leaves it."""
+    facts = {"type": kind, "status": "True", "reason": reason, "message": message}
+    return facts | {"lastTransitionTime": "2026-11-01T00:00:00Z"}
+
+
+PROXY_GROUP = {"tailscale.com/proxy-group": "ingress-proxies", "tailscale.com/hostname": "files"}
 CONFIGURED = {
     "conditions": [
-        {
-            "type": kind,
-            "status": "True",
-            "reason": kind,
-            "message": "2/2 proxy backends ready and advertising",
-            "lastTransitionTime": "2026-11-01T00:00:00Z",
-        }
+        real_condition(kind, kind, "2/2 proxy backends ready and advertising")
         for kind in ("TailscaleIngressSvcValid", "TailscaleIngressSvcConfigured")
     ],
     "loadBalancer": {"ingress": [{"hostname": "files.tail0000.ts.net", "ip": "100.90.1.2"}]},
 }
+HIBERNATED = {
+    "readyInstances": 0,
+    "instances": 0,
+    "conditions": [real_condition("cnpg.io/hibernation", "Hibernated", "Cluster has been hibernated")],
+}
 
 
 @contextmanager
-def applied(checkout: ProbeCheckout, folder: Path, *objects: dict[str, Any]) -> Iterator[None]:
+def applied(lab: Lab, *objects: Object) -> Iterator[None]:
     """Objects in a namespace of their own."""
-    manifest = folder / "objects.yaml"
-    manifest.write_text(yaml.safe_dump_all(objects))
-    checkout.kubectl("create", "namespace", "people")
+    lab.kubectl("create", "namespace", "people")
     try:
-        checkout.kubectl("apply", "--namespace=people", f"--filename={manifest}")
+        apply(lab, *objects)
         yield
     finally:
-        checkout.kubectl("delete", "namespace", "people")
+        lab.kubectl("delete", "namespace", "people")
 
 
 @contextmanager
-def with_status(checkout: ProbeCheckout, kind: str, name: str, namespace: str, status: Any) -> Iterator[None]:
-    """An object whose status is as the operator of a real cluster leaves it."""
+def with_status(lab: Lab, kind: str, name: str, namespace: str, status: Object) -> Iterator[None]:
     where = (kind, name, f"--namespace={namespace}")
-    before = json.loads(checkout.kubectl("get", *where, "--output=json")).get("status") or {}
+    before = lab.get(*where).get("status") or {}
     patch = ("patch", *where, "--subresource=status", "--type=merge", "--patch")
-    checkout.kubectl(*patch, json.dumps({"status": status}))
-    try:
+    with lab.changed(*((*patch, json.dumps({"status": each})) for each in (status, before))):
         yield
-    finally:
-        checkout.kubectl(*patch, json.dumps({"status": before}))
 
 
 def exposure(checkout: ProbeCheckout, name: str) -> dict[str, str]:
@@ -207,31 +181,27 @@ def exposure(checkout: ProbeCheckout, name: str) -> dict[str, str]:
     return {key: str(value) for key, value in row.items()}
 
 
-def test_a_service_of_a_proxy_group_is_judged_by_its_own_conditions(checkout: ProbeCheckout, tmp_path: Path) -> None:
-    annotations = {"tailscale.com/proxy-group": "ingress-proxies", "tailscale.com/hostname": "files"}
-    service = SERVICE | {"metadata": {"name": "files", "annotations": annotations}}
-    with applied(checkout, tmp_path, service), with_status(checkout, "service", "files", "people", CONFIGURED):
+def test_a_service_of_a_proxy_group_is_judged_by_its_own_conditions(checkout: ProbeCheckout) -> None:
+    files = service("people", "files", PROXY_GROUP, type="LoadBalancer", loadBalancerClass="tailscale")
+    with applied(checkout, files), with_status(checkout, "service", "files", "people", CONFIGURED):
         row = exposure(checkout, "people/files")
     assert (row["proxy"], row["device"]) == ("ok", "ok")
     assert row["tailnet name"].startswith("files")
 
 
-def test_names_of_devices_are_compared_without_case(checkout: ProbeCheckout, tmp_path: Path) -> None:
+def test_names_of_devices_are_compared_without_case(checkout: ProbeCheckout) -> None:
     annotations = {"tailscale.com/expose": "true", "tailscale.com/hostname": "NAS"}
-    spec = {"selector": {"app": "nas"}, "ports": [{"name": "http", "port": 80}]}
-    service = SERVICE | {"metadata": {"name": "nas", "annotations": annotations}, "spec": spec}
-    with applied(checkout, tmp_path, service):
+    with applied(checkout, service("people", "nas", annotations)):
         assert exposure(checkout, "people/nas")["device"] == "ok"
 
 
-def test_exposures_that_are_not_ready_are_waited_for_side_by_side(checkout: ProbeCheckout, tmp_path: Path) -> None:
+def test_exposures_that_are_not_ready_are_waited_for_side_by_side(checkout: ProbeCheckout) -> None:
     """Each is given 20 s to get ready; the operator makes no proxy for a backend that is not there."""
-    backend = {"service": {"name": "nobody", "port": {"number": 80}}}
     waiting = [
-        ingress(name, ingressClassName="tailscale", tls=[{"hosts": [name]}], defaultBackend=backend)
+        ingress(name, "tailscale", tls=[{"hosts": [name]}], defaultBackend=backend("nobody"))
         for name in ("one", "two", "three")
     ]
-    with applied(checkout, tmp_path, *waiting):
+    with applied(checkout, *waiting):
         events = checkout.inv("--json", "verify.tailscale").events
     assert len([each for each in events if each.get("state") == "failed" and "people/" in each["subject"]]) == 3
     (seconds,) = [each["seconds"] for each in events if each["event"] == "step" and each["state"] == "done"]
@@ -239,23 +209,16 @@ def test_exposures_that_are_not_ready_are_waited_for_side_by_side(checkout: Prob
 
 
 def test_a_hibernated_database_is_not_well(checkout: ProbeCheckout) -> None:
-    status = {
-        "readyInstances": 0,
-        "instances": 0,
-        "conditions": [
-            {
-                "type": "cnpg.io/hibernation",
-                "status": "True",
-                "reason": "Hibernated",
-                "message": "Cluster has been hibernated",
-                "lastTransitionTime": "2026-11-30T00:00:00Z",
-            }
-        ],
-    }
-    with with_status(checkout, "cluster.postgresql.cnpg.io", "postgresql-cluster", "postgresql", status):
-        said = checkout.inv("verify.postgres")
-    said.ends_with(4)
-    assert "ibernat" in said.stdout
+    with with_status(checkout, "cluster.postgresql.cnpg.io", "postgresql-cluster", "postgresql", HIBERNATED):
+        checkout.inv("verify.postgres").ends_with(4).shows("ibernat")
+
+
+def backend(name: str, **port: Any) -> Object:
+    return {"service": {"name": name, "port": port or {"number": 80}}}
+
+
+def ingress(name: str, of_class: str, **spec: Any) -> Object:
+    return made("networking.k8s.io/v1", "Ingress", "people", name, spec={"ingressClassName": of_class, **spec})
 
 
 # --- the whole platform ------------------------------------------------------------------------------------------
@@ -310,38 +273,20 @@ def test_a_value_that_the_program_refuses_is_named_whole(whole: Deployed) -> Non
     checkout.inv("wire.stitch").ends_with(0)
 
 
-def ingress(name: str, **spec: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "people"}
-    spec = {"ingressClassName": "cloudflare-tunnel", **spec}
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
-
-
-def rule(host: str, path: str, kind: str, port: dict[str, Any]) -> dict[str, Any]:
-    backend = {"service": {"name": "files", "port": port}}
-    return {"host": host, "http": {"paths": [{"path": path, "pathType": kind, "backend": backend}]}}
-
-
-def test_ingresses_of_the_tunnel_as_people_have_them(whole: Deployed, tmp_path: Path) -> None:
+def test_ingresses_of_the_tunnel_as_people_have_them(whole: Deployed) -> None:
     checkout = whole.checkout
-    objects = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "people"}},
-        ingress("only-default", defaultBackend={"service": {"name": "files", "port": {"number": 80}}}),
-        ingress(
-            "wildcard",
-            rules=[
-                rule("*.apps.example.com", "/", "Prefix", {"name": "http"}),
-                rule("a.example.com", "/api", "Exact", {"number": 80}),
-            ],
-        ),
+    paths = [
+        ("*.apps.example.com", {"path": "/", "pathType": "Prefix", "backend": backend("files", name="http")}),
+        ("a.example.com", {"path": "/api", "pathType": "Exact", "backend": backend("files")}),
     ]
-    manifest = tmp_path / "objects.yaml"
-    manifest.write_text(yaml.safe_dump_all(objects))
-    checkout.kubectl("apply", f"--filename={manifest}")
-    try:
-        said = checkout.inv("--json", "verify.cf-tunnel")
-    finally:
-        checkout.kubectl("delete", "namespace", "people")
-    evidence = [event for event in said.events if event["event"] == "finding"]
+    rules = [{"host": host, "http": {"paths": [path]}} for host, path in paths]
+    objects = [
+        ingress("only-default", "cloudflare-tunnel", defaultBackend=backend("files")),
+        ingress("wildcard", "cloudflare-tunnel", rules=rules),
+    ]
+    with applied(checkout, *objects):
+        events = checkout.inv("--json", "verify.cf-tunnel").events
+    evidence = [each for each in events if each["event"] == "finding"]
     text = json.dumps([each for each in evidence if "people" in json.dumps(each)])
     assert "*.apps.example.com: " not in text.replace("not tried", ""), text
     assert not [each for each in evidence if each["state"] == "failed" and "only-default" in json.dumps(each)], text

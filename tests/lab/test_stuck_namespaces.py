@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.lab.command_line import finished, until
+from tests.lab.objects import apply, made
 from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -20,24 +19,15 @@ from pulumi_kubernetes.core.v1 import Namespace
 
 Namespace("probe", metadata={"name": "stuck"})
 """
-HELD_OBJECT = {
-    "apiVersion": "v1",
-    "kind": "ConfigMap",
-    "metadata": {"name": "left-behind", "namespace": "stuck", "finalizers": ["example.com/gone-controller"]},
-}
-LOST_API = {
-    "apiVersion": "apiregistration.k8s.io/v1",
-    "kind": "APIService",
-    "metadata": {"name": "v1beta1.metrics.k8s.io"},
-    "spec": {
-        "group": "metrics.k8s.io",
-        "version": "v1beta1",
-        "groupPriorityMinimum": 100,
-        "versionPriority": 100,
-        "insecureSkipTLSVerify": True,
-        "service": {"name": "metrics-server", "namespace": "kube-system", "port": 443},
+HELD_OBJECT = made("v1", "ConfigMap", "stuck", "left-behind")
+HELD_OBJECT["metadata"]["finalizers"] = ["example.com/gone-controller"]
+LOST_API = made(
+    "apiregistration.k8s.io/v1", "APIService", "", "v1beta1.metrics.k8s.io",
+    spec={
+        "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+        "insecureSkipTLSVerify": True, "service": {"name": "metrics-server", "namespace": "kube-system", "port": 443},
     },
-}
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -51,41 +41,29 @@ def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
     ("obstacle", "words", "remedy"),
     [
         (
-            HELD_OBJECT,
-            ("ConfigMap left-behind", "example.com/gone-controller"),
-            (
-                "patch",
-                "configmap/left-behind",
-                "--namespace=stuck",
-                "--type=json",
-                '-p=[{"op":"remove","path":"/metadata/finalizers"}]',
-            ),
+            HELD_OBJECT, ("ConfigMap left-behind", "example.com/gone-controller"),
+            ("patch", "configmap/left-behind", "--namespace=stuck", "--type=json",
+             '-p=[{"op":"remove","path":"/metadata/finalizers"}]'),
         ),
         (
-            LOST_API,
-            ("metrics.k8s.io/v1beta1", "kubectl get apiservices"),
+            LOST_API, ("metrics.k8s.io/v1beta1", "kubectl get apiservices"),
             ("delete", "apiservice/v1beta1.metrics.k8s.io"),
         ),
     ],
     ids=["finalizer", "aggregated API"],
-)
+)  # fmt: skip
 def test_what_holds_a_namespace_is_named(
     checkout: ProbeCheckout, tmp_path: Path, obstacle: Any, words: tuple[str, ...], remedy: tuple[str, ...]
 ) -> None:
     checkout.write_program(NAMESPACE)
     checkout.inv("deploy.probe", env=checkout.with_pulumi).ends_with(0)
-    manifest = tmp_path / "obstacle.yaml"
-    manifest.write_text(yaml.safe_dump(obstacle))
-    checkout.kubectl("apply", f"--filename={manifest}")
+    apply(checkout, obstacle)
     shown = tmp_path / "stdout"
     with shown.open("w") as stdout:
         run = checkout.start("destroy.probe", env=checkout.with_pulumi, stdout=stdout)
-        until(
-            lambda: all(word in shown.read_text() for word in words) or run.poll() is not None, "a cause", seconds=300
-        )
+        until(lambda: run.poll() is not None or all(word in shown.read_text() for word in words), "a cause", 300)
         assert run.poll() is None, shown.read_text()
         assert "next: " in shown.read_text()
         checkout.kubectl(*remedy)
         finished(run).ends_with(0)
-    namespaces = json.loads(checkout.kubectl("get", "namespaces", "--output=json"))["items"]
-    assert "stuck" not in {each["metadata"]["name"] for each in namespaces}
+    assert "namespace/stuck" not in checkout.kubectl("get", "namespaces", "--output=name")

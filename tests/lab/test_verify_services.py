@@ -12,19 +12,12 @@ import psycopg
 import pytest
 
 from runbooks.checks import apps, cert_manager, cf_tunnel, inside, of_service, tailscale
-from tests.lab.command_line import Checkout, Deployed
+from tests.lab.command_line import Checkout
 from tests.lab.test_verify import scaled_down
 
 pytestmark = pytest.mark.lab
 
 TUNNEL = ("cloudflare-tunnel", "cloudflare-tunnel-ingress-controller")
-
-
-@pytest.fixture(scope="module")
-def checkout(whole: Deployed) -> Checkout:
-    """A lab with everything: Postgres, tailnet and tunnel behind one app."""
-    assert whole.result.code == 0, whole.result.all
-    return whole.checkout
 
 
 def findings(checkout: Checkout, name: str, code: int) -> dict[str, dict[str, Any]]:
@@ -45,10 +38,8 @@ def failed(checkout: Checkout, name: str, check: str) -> dict[str, Any]:
 
 @contextmanager
 def changed_role(checkout: Checkout, change: str, back: str) -> Iterator[None]:
-    login = {"host": "127.0.0.1", "port": checkout.postgres_port, "user": "postgres"}
-    with psycopg.connect(
-        **login, password=checkout.superuser_password, dbname="n8n", connect_timeout=5, autocommit=True
-    ) as connection:
+    login = {"host": "127.0.0.1", "user": "postgres", "password": checkout.superuser_password, "dbname": "n8n"}
+    with psycopg.connect(**login, port=checkout.postgres_port, connect_timeout=5, autocommit=True) as connection:
         connection.execute(change)
         try:
             yield
@@ -57,8 +48,7 @@ def changed_role(checkout: Checkout, change: str, back: str) -> Iterator[None]:
 
 
 def test_everything_deployed_is_verified_and_only_the_listed_stays_untried(checkout: Checkout) -> None:
-    done = checkout.inv("--json", "verify.all")
-    done.ends_with(0)
+    done = checkout.inv("--json", "verify.all").ends_with(0)
     untried = {event["check"] for event in done.events if event.get("state") == "not tried"}
     assert untried <= of_service.LAB_UNTRIED
     assert {inside.ANSWERS, inside.CONNECTED, cert_manager.CERTIFICATES_VALID, tailscale.DEVICE_IS_PEER} <= untried
@@ -117,7 +107,3 @@ def test_a_password_that_pods_get_and_the_server_does_not_know(checkout: Checkou
         found = failed(checkout, "n8n", apps.OWN_SQL)
     assert "password authentication failed" in found["evidence"]
     assert checkout.in_runs(wrong) == checkout.in_runs(right) == []
-
-
-def test_all_is_well_again(checkout: Checkout) -> None:
-    checkout.inv("verify.all").ends_with(0)

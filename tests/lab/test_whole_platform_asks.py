@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runbooks.services import SERVICES
-from tests.lab.command_line import Checkout, Deployed, changed
+from tests.lab.command_line import Checkout, changed
 
 pytestmark = pytest.mark.lab
 
@@ -21,11 +20,10 @@ EVERY = {service.name for service in SERVICES}
 READERS = {service.name for service in SERVICES if "postgres" in service.reads_outputs_of}
 
 
-@pytest.fixture(scope="module")
-def checkout(whole: Deployed) -> Checkout:
-    assert whole.result.code == 0, whole.result.all
-    whole.checkout.inv("deploy.all").ends_with(0)
-    return whole.checkout
+@pytest.fixture(scope="module", autouse=True)
+def everything_is_applied(checkout: Checkout) -> None:
+    checkout.inv("deploy.all").ends_with(0)
+    asked(checkout)
 
 
 def asked(checkout: Checkout, words: tuple[str, ...] = ("preview.all",), **options: Any) -> set[str]:
@@ -40,49 +38,35 @@ def asked(checkout: Checkout, words: tuple[str, ...] = ("preview.all",), **optio
     return named
 
 
-def appended(path: Callable[[Checkout], Path], text: str) -> Callable[[Checkout], AbstractContextManager[Any]]:
-    return lambda checkout: changed(path(checkout), lambda before: before + text)
-
-
-def file(name: str) -> Callable[[Checkout], Path]:
+def in_checkout(name: str) -> Callable[[Checkout], Path]:
     return lambda checkout: checkout.root / name
 
 
-@contextmanager
-def another_secret(checkout: Checkout) -> Any:
-    """A value of Stitch's environment."""
-    checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="another-secret-1").ends_with(0)
-    yield
+def add_comment(text: str) -> str:
+    return text + "\n# more\n"
 
 
-@contextmanager
-def another_state(checkout: Checkout) -> Any:
-    """Glance's state as somebody else's update leaves it: another time, nothing else."""
-    path = checkout.state_file("glance")
-
-    def later(text: str) -> str:
-        state = json.loads(text)
-        state["deployment"]["manifest"]["time"] = "2030-01-01T00:00:00Z"
-        return json.dumps(state)
-
-    with changed(path, later):
-        yield
+def move_time(state: str) -> str:
+    """As an update from elsewhere leaves the state: another time, nothing else."""
+    written = json.loads(state)
+    written["deployment"]["manifest"]["time"] = "2030-01-01T00:00:00Z"
+    return json.dumps(written)
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("path", "change", "expected"),
     [
-        pytest.param(appended(file("pulumi/apps/web/glance/page.py"), "\n# more\n"), {"glance"}, id="a program's file"),
-        pytest.param(appended(file("pulumi/lib/k8s.py"), "\n# more\n"), EVERY, id="a library's file"),
-        pytest.param(
-            appended(lambda checkout: checkout.settings_file("n8n"), "\n# more\n"), {"n8n"}, id="a stack config"
-        ),
-        pytest.param(another_state, {"glance"}, id="a state"),
+        (in_checkout("pulumi/apps/web/glance/page.py"), add_comment, {"glance"}),
+        (in_checkout("pulumi/lib/k8s.py"), add_comment, EVERY),
+        (lambda checkout: checkout.settings_file("n8n"), add_comment, {"n8n"}),
+        (lambda checkout: checkout.state_file("glance"), move_time, {"glance"}),
     ],
+    ids=["a program's file", "a library's file", "a stack config", "a state"],
 )
-def test_one_change_asks_exactly_whom_it_concerns(checkout: Checkout, change: Any, expected: set[str]) -> None:
-    asked(checkout)
-    with change(checkout):
+def test_one_change_asks_exactly_whom_it_concerns(
+    checkout: Checkout, path: Callable[[Checkout], Path], change: Callable[[str], str], expected: set[str]
+) -> None:
+    with changed(path(checkout), change):
         assert asked(checkout) == expected
         assert asked(checkout) == set(), "the answer is on record"
     assert asked(checkout) == expected, "it changed back"
@@ -90,9 +74,8 @@ def test_one_change_asks_exactly_whom_it_concerns(checkout: Checkout, change: An
 
 
 def test_a_new_value_of_an_environment_asks_its_reader(checkout: Checkout) -> None:
-    asked(checkout)
-    with another_secret(checkout):
-        assert asked(checkout) == {"stitch"}
+    checkout.inv("esc.set", "stitch/prod", "pulumiConfig.eventsub_secret", stdin="another-secret-1").ends_with(0)
+    assert asked(checkout) == {"stitch"}
 
 
 def test_new_outputs_ask_exactly_their_readers(checkout: Checkout) -> None:
@@ -105,8 +88,7 @@ def test_new_outputs_ask_exactly_their_readers(checkout: Checkout) -> None:
 
 
 def test_another_pulumi_asks_all(checkout: Checkout, tmp_path: Path) -> None:
-    asked(checkout)
-    built = Path(json.loads((checkout.state_dir / "lab" / "target.json").read_text())["tools"]["pulumi"]).resolve()
+    built = Path(checkout.target["tools"]["pulumi"]).resolve()
     other = shutil.copytree(built.parent, tmp_path / "pulumi")
     env = {"PATH": os.pathsep.join((str(other), os.environ["PATH"]))}
     assert asked(checkout, env=env) == EVERY
@@ -124,7 +106,7 @@ def test_a_program_that_asks_the_clock_is_asked_each_time(checkout: Checkout) ->
     with changed(program, lambda text: text + "\nimport time\n\ntime.time()\n"):
         for _ in range(2):
             assert asked(checkout) == {"glance"}
-        assert "its program asks the clock" in checkout.inv("preview.glance", "--only").stdout
+        checkout.inv("preview.glance", "--only").shows("its program asks the clock")
     asked(checkout)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import yaml
 
 from runbooks.services import SERVICES
 from runbooks.stacks.service import Service
-from tests.lab.command_line import Checkout, Deployed
+from tests.lab.command_line import Checkout
 
 pytestmark = pytest.mark.lab
 
@@ -33,29 +32,17 @@ CHANGED: dict[str, tuple[str, Any]] = {
 """A plain setting of each, and another value for it."""
 
 
-@pytest.fixture(scope="module")
-def checkout(whole: Deployed) -> Checkout:
-    assert whole.result.code == 0, whole.result.all
-    return whole.checkout
-
-
-def template(checkout: Checkout, service: Service) -> Path:
-    return checkout.root / "pulumi" / service.folder / "Pulumi.lab.yaml"
-
-
 def test_one_changed_setting_of_every_service_is_applied_and_proven(checkout: Checkout) -> None:
     assert sorted(CHANGED) == sorted(service.name for service in SERVICES)
     for service in SERVICES:
-        path = template(checkout, service)
+        path = checkout.root / "pulumi" / service.folder / "Pulumi.lab.yaml"
         settings = yaml.safe_load(path.read_text()) or {}
         key, value = CHANGED[service.name]
         settings.setdefault("config", {})[f"{service.project_name}:{key}"] = value
         path.write_text(yaml.safe_dump(settings))
 
     checkout.inv("preview.all", "--expect-no-changes").ends_with(7)
-    applied = checkout.inv("--json", "deploy.all")
-    applied.ends_with(0)
-
+    applied = checkout.inv("--json", "deploy.all").ends_with(0)
     (summary,) = [event for event in applied.events if event["event"] == "summary"]
     assert sorted(summary["applied"]) == sorted(CHANGED), applied.all
     assert summary["unchanged"] == []
