@@ -81,10 +81,9 @@ class Lab:
         return self.lab_dir / "kubeconfig"
 
     @property
-    def target(self) -> dict[str, Any]:
+    def target(self) -> Any:
         """The content of `target.json`."""
-        content: dict[str, Any] = json.loads((self.lab_dir / "target.json").read_text("utf-8"))
-        return content
+        return json.loads((self.lab_dir / "target.json").read_text("utf-8"))
 
     def kubectl(self, *words: str, stdin: str = "") -> str:
         """What `kubectl WORDS` prints; a failure is an AssertionError with its complaint."""
@@ -103,10 +102,9 @@ class Lab:
             for words in back:
                 self.kubectl(*words)
 
-    def get(self, *words: str) -> dict[str, Any]:
+    def get(self, *words: str) -> Any:
         """`kubectl get WORDS` as an object."""
-        content: dict[str, Any] = json.loads(self.kubectl("get", *words, "--output=json"))
-        return content
+        return json.loads(self.kubectl("get", *words, "--output=json"))
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         data = self.get("-n", namespace, "secret", name)["data"]
@@ -158,11 +156,10 @@ class Checkout(Lab):
         path = self.state_file(project, stack)
         return path.read_bytes() if path.exists() else b""
 
-    def deployment(self, project: str, stack: str = "lab") -> dict[str, Any]:
+    def deployment(self, project: str, stack: str = "lab") -> Any:
         """What the stack's state holds; that it can be read is half of the proof that nothing was lost."""
         written = json.loads(self.state_file(project, stack).read_text("utf-8"))
-        latest: dict[str, Any] = written["deployment"] if stack == "lab" else written["checkpoint"]["latest"]
-        return latest
+        return written["deployment"] if stack == "lab" else written["checkpoint"]["latest"]
 
     def locks(self, project: str) -> list[str]:
         """What holds stacks of the project: lock files of the file backend, running updates of the cloud."""
@@ -189,12 +186,12 @@ class Checkout(Lab):
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Begin `./inv WORDS` from another folder, in a session of its own, as a shell or a service would."""
-        return self._start([self.root / "inv", *words], **{"cwd": "/"} | options)
+        return self._start([self.root / "inv", *words], Path("/"), **options)
 
-    def _start(self, argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+    def _start(self, argv: Sequence[str | Path], folder: Path, **options: Any) -> subprocess.Popen[str]:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        env = self.environment(**options.pop("env", {}))
-        return subprocess.Popen(argv, env=env, text=True, start_new_session=True, **streams | options)
+        options = streams | options | {"env": self.environment(**options.get("env", {}))}
+        return subprocess.Popen(argv, cwd=folder, text=True, start_new_session=True, **options)
 
     def inv(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None, **more: Any) -> Result:
         """`./inv WORDS` to its end."""
@@ -217,9 +214,7 @@ class Checkout(Lab):
 
     def shell(self, lines: str, folder: str = "", **env: str) -> Result:
         """What bash prints for the lines, to the first that fails, in a folder of the checkout, which is `$ROOT`."""
-        return finished(
-            self._start(["bash", "-ec", lines], cwd=self.root / folder, env={"ROOT": str(self.root), **env})
-        )
+        return finished(self._start(["bash", "-ec", lines], self.root / folder, env={"ROOT": str(self.root), **env}))
 
     # --- what a run leaves ------------------------------------------------------------------------------------------
 
@@ -291,12 +286,8 @@ def folders_without_pulumi() -> list[str]:
 
 def copy_checkout(root: Path) -> None:
     """Copy every file that git tracks or would track, and stand in for the set-up that `inv` makes once."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         source = ROOT / name
         if source.is_file():
@@ -307,19 +298,16 @@ def copy_checkout(root: Path) -> None:
     venv = root / ".venv"
     venv.mkdir()
     for entry in Path(sys.prefix).iterdir():
-        (venv / entry.name).symlink_to(entry)
-    (venv / ".synced").unlink(missing_ok=True)
+        if entry.name != ".synced":
+            (venv / entry.name).symlink_to(entry)
     (venv / ".synced").touch()
 
 
 def commit_everything(root: Path) -> None:
     """Make the copy a repository of its own, so that git can tell what a run changed in it."""
     who = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "core.hooksPath=/dev/null")
-    for words in (
-        ("init", "--quiet", "--initial-branch=main"),
-        ("add", "--all"),
-        (*who, "commit", "--quiet", "--message=chore: a copy"),
-    ):
+    commit = (*who, "commit", "--quiet", "--message=chore: a copy")
+    for words in (("init", "--quiet", "--initial-branch=main"), ("add", "--all"), commit):
         subprocess.run(["git", *words], cwd=root, check=True, capture_output=True)
 
 

@@ -75,31 +75,18 @@ def test_each_app_owns_its_databases_logs_in_as_itself_and_needs_nothing_more(ch
         assert query(checkout, *login, "create table made_by_the_test (n int)", rights) == [(False, False, False)]
 
 
-@pytest.mark.parametrize(
-    ("service", "job"),
-    [
-        ("temporal", "temporal-schema-0-0-0-lab-1"),
-        ("temporal", "temporal-namespace-0-0-0-lab-1"),
-        ("superset", "superset-init-db"),
-    ],
-)
-def test_jobs_that_the_charts_would_make_hooks_really_run(checkout, service, job):
-    assert checkout.get(f"--namespace={service}", "job", job)["status"]["succeeded"] == 1
+def test_jobs_that_the_charts_would_make_hooks_really_run(checkout):
+    jobs = {"temporal": ("temporal-schema-0-0-0-lab-1", "temporal-namespace-0-0-0-lab-1")}
+    for service, names in (jobs | {"superset": ("superset-init-db",)}).items():
+        for name in names:
+            assert checkout.get(f"--namespace={service}", "job", name)["status"]["succeeded"] == 1
 
 
-@pytest.mark.parametrize(
-    ("service", "ingress"),
-    [
-        ("immich", "immich"),
-        ("n8n", "n8n-editor"),
-        ("temporal", "temporal-web"),
-        ("superset", "superset"),
-        ("jupyterhub", "jupyterhub"),
-    ],
-)
-def test_each_is_on_the_tailnet_under_its_name(checkout, service, ingress):
-    found = checkout.get(f"--namespace={service}", "ingress", ingress)
-    assert found["status"]["loadBalancer"]["ingress"][0]["hostname"] == f"{service}.lab.ts.net"
+def test_each_is_on_the_tailnet_under_its_name(checkout):
+    ingresses = {"immich": "immich", "n8n": "n8n-editor", "temporal": "temporal-web"}
+    for service, ingress in (ingresses | {"superset": "superset", "jupyterhub": "jupyterhub"}).items():
+        found = checkout.get(f"--namespace={service}", "ingress", ingress)
+        assert found["status"]["loadBalancer"]["ingress"][0]["hostname"] == f"{service}.lab.ts.net"
 
 
 def test_n8ns_webhooks_come_through_the_tunnel_and_its_editor_does_not(checkout):

@@ -133,7 +133,7 @@ class Resource:
 
     def is_unchanged(self) -> bool:
         """Whether it is there as recorded, and as the program wants it."""
-        return self.is_unchanged()
+        return self.refresh() and self.differences() == []
 
     def update(self, **changes: Any) -> None:
         news = self._news(changes)

@@ -128,28 +128,28 @@ def test_an_answer_is_cut_where_the_page_cuts_it(shown: str, printed: str, writt
     assert rewrite_answer(shown.split(), printed.split()) == written.split()
 
 
-@pytest.mark.lab
-def test_the_page_is_what_a_run_prints(tmp_path: Path) -> None:
-    page = PAGE.read_text("utf-8")
-    checkout = start_checkout(tmp_path)
+def write_page(folder: Path, page: str) -> str:
+    """The page with the answers of a run in the folder, which leaves the checkout as it was."""
+    checkout = start_checkout(folder)
     try:
         written = rewrite_page(page, run_page(checkout, page))
     finally:
         platform.reset(checkout.state_dir, print)
+    assert git_status(checkout.root) == ""
+    return written
+
+
+@pytest.mark.lab
+def test_the_page_is_what_a_run_prints(tmp_path: Path) -> None:
+    page = PAGE.read_text("utf-8")
+    written = write_page(tmp_path, page)
     expected, found = ([normalise(line) for line in text.splitlines()] for text in (page, written))
     assert found == expected, "docs/tutorial.md is out of date: .venv/bin/python -m tests.lab.test_tutorial writes it"
-    assert git_status(checkout.root) == ""
 
 
 def main() -> None:
-    page = PAGE.read_text("utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        checkout = start_checkout(Path(folder))
-        try:
-            written = rewrite_page(page, run_page(checkout, page))
-        finally:
-            platform.reset(checkout.state_dir, print)
-    PAGE.write_text(written, "utf-8")
+        PAGE.write_text(write_page(Path(folder), PAGE.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":
