@@ -237,16 +237,6 @@ def test_an_edit_from_elsewhere_in_between_is_not_lost(cloud: Scratch, env: str)
     assert cloud.must("env", "open", env, "a", "--format", "string") == "3\n"
 
 
-def test_what_the_lab_lacks_is_an_answer_that_the_cli_can_show(cloud: Scratch, env: str) -> None:
-    """A draft of a change. The request is in the log, where the check after every lab test would find it."""
-    refused = cloud.run("pulumi", "env", "edit", env, "--draft", "--file", "-", stdin="values: {a: 9}")
-    logged = [line for line in cloud.refused if "drafts" in line]
-    cloud.refused.clear()
-    assert refused.returncode == 1
-    assert "[404] Not Found: no such route in the lab's cloud" in refused.stderr
-    assert logged
-
-
 # -- the commands of stacks ----------------------------------------------------------------------------------------
 
 

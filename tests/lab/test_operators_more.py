@@ -1,4 +1,4 @@
-"""The tunnel's, cert-manager's and ClickHouse's controllers against the real API server."""
+"""The controllers of the tunnel, cert-manager, ClickHouse and Prometheus against the real API server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.lab.command_line import Lab, until
+from tests.lab.command_line import ROOT, Lab, until
 from tests.lab.objects import (
     Object,
     apply,
@@ -32,7 +32,8 @@ from tests.lab.objects import (
 
 pytestmark = pytest.mark.lab
 
-TUNNEL_HOME, MANAGER_HOME, CLICKHOUSE_HOME = "m-tunnel", "m-cert-manager", "m-clickhouse"
+TUNNEL_HOME, MANAGER_HOME = "m-tunnel", "m-cert-manager"
+CLICKHOUSE_HOME, PROMETHEUS_HOME = "m-clickhouse", "m-prometheus"
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 TOKEN = "Canary0Token0Of0The0Cloudflare0Account"
 PRODUCTION = "https://acme-v02.api.letsencrypt.org/directory"
@@ -444,3 +445,51 @@ def test_a_deleted_installation_leaves_what_its_policy_keeps(
     clickhouse.kubectl("-n", namespace, "delete", "chi", "main", "--timeout=180s")
     assert not clickhouse.get("-n", namespace, "statefulset,service")["items"]
     until(lambda: len(clickhouse.get("-n", namespace, "pvc")["items"]) == left)
+
+
+# -- Prometheus -----------------------------------------------------------------------------------------------------
+
+CRDS = ROOT / "lab/charts/kube-prometheus-stack/charts/crds/crds"
+
+
+def watcher(kind: str, storage: Object | None = None) -> Object:
+    spec = {"replicas": 1} | ({"storage": storage} if storage else {})
+    return made("monitoring.coreos.com/v1", kind, PROMETHEUS_HOME, "main", spec=spec)
+
+
+def conditions(lab: Lab, kind: str) -> dict[str, str]:
+    status = lab.get(kind, "main", f"--namespace={PROMETHEUS_HOME}").get("status", {})
+    return {entry["type"]: entry["status"] for entry in status.get("conditions", [])}
+
+
+def stateful_sets(lab: Lab) -> list[str]:
+    return [item["metadata"]["name"] for item in lab.get("statefulset", f"--namespace={PROMETHEUS_HOME}")["items"]]
+
+
+@pytest.fixture
+def watching(lab: Lab) -> Iterator[Lab]:
+    lab.kubectl("apply", "--server-side", f"--filename={CRDS}")
+    lab.kubectl("wait", "--for=condition=Established", f"--filename={CRDS}", "--timeout=180s")
+    lab.kubectl("create", "namespace", PROMETHEUS_HOME)
+    yield lab
+    lab.kubectl("delete", "namespace", PROMETHEUS_HOME, "--timeout=180s")
+
+
+def test_they_become_pods_with_their_claims_once_the_operator_is_there(watching: Lab) -> None:
+    template = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    storage = {"volumeClaimTemplate": template}
+    apply(watching, watcher("Prometheus", storage), watcher("Alertmanager"))
+    assert stateful_sets(watching) == []
+
+    apply(watching, deployment(PROMETHEUS_HOME, "operator", {"app.kubernetes.io/component": "prometheus-operator"}))
+    for kind in ("prometheus", "alertmanager"):
+        assert until(lambda kind=kind: conditions(watching, kind).get("Available") == "True")
+        assert conditions(watching, kind)["Reconciled"] == "True"
+    labels = watching.get("pod", "prometheus-main-0", f"--namespace={PROMETHEUS_HOME}")["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "prometheus"
+    assert labels["operator.prometheus.io/name"] == "main"
+    claim = watching.get("pvc", "prometheus-main-db-prometheus-main-0", f"--namespace={PROMETHEUS_HOME}")
+    assert claim["status"]["phase"] == "Bound"
+
+    watching.kubectl("delete", "alertmanager", "main", f"--namespace={PROMETHEUS_HOME}")
+    until(lambda: stateful_sets(watching) == ["prometheus-main"])

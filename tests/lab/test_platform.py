@@ -22,6 +22,8 @@ from lab.platform import ports, processes
 from lab.platform.supervisor import Record, Started
 from runbooks.core.errors import OpsError, Usage
 from tests.lab.command_line import Lab, kill
+from tests.lab.refused_routes import refused_routes
+from tests.unit.cloud.conftest import Caller
 
 pytestmark = pytest.mark.lab
 
@@ -36,8 +38,12 @@ def pids(lab: Lab) -> dict[str, int | None]:
     return {component.name: component.pid for component in platform.status(lab.state_dir)}
 
 
+def component_of(lab: Lab, name: str) -> platform.ComponentStatus:
+    return next(one for one in platform.status(lab.state_dir) if one.name == name)
+
+
 def port_of(lab: Lab, name: str) -> int:
-    (port,) = [one.port for one in platform.status(lab.state_dir) if one.name == name]
+    port = component_of(lab, name).port
     assert port
     return port
 
@@ -103,7 +109,7 @@ def test_a_killed_component_alone_is_started_anew(lab: Lab, component: str) -> N
     before = pids(lab)
     kill(before[component] or 0)
     assert processes.wait_until(lambda: processes.identify(before[component] or 0) is None, 5)
-    assert [one.health for one in platform.status(lab.state_dir) if one.name == component] == ["crashed"]
+    assert component_of(lab, component).health == "crashed"
     assert not platform.is_up(lab.state_dir)
     platform.up(lab.state_dir, silent)
     after = pids(lab)
@@ -242,3 +248,45 @@ def test_a_second_lab_lives_beside_it_and_goes_without_trace(lab: Lab, tmp_path:
     assert processes.of_lab(other.lab_dir) == set()
     assert not other.lab_dir.exists()
     assert platform.is_up(lab.state_dir)
+
+
+# -- the cloud ------------------------------------------------------------------------------------------------------
+
+ENVIRONMENT = "/api/esc/environments/organization/tried/lab"
+
+
+def caller(lab: Lab) -> Caller:
+    return Caller(lab.target["backend"], Path(lab.target["token_file"]).read_text())
+
+
+def test_the_target_leads_to_the_cloud(lab: Lab) -> None:
+    assert caller(lab).get("/api/user")["githubLogin"] == "lab"
+    token = Path(lab.target["token_file"])
+    assert token == lab.lab_dir / "cloud" / "token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert caller(lab).url == f"http://127.0.0.1:{port_of(lab, 'cloud')}"
+
+
+def test_the_cloud_comes_back_with_everything_after_a_crash_and_is_small(lab: Lab) -> None:
+    account = caller(lab)
+    account.post("/api/esc/environments/organization", {"project": "tried", "name": "lab"})
+    assert account.send("PATCH", ENVIRONMENT, b"values: {a: {fn::secret: kept-secret}}").status == 200
+    before = component_of(lab, "cloud")
+    assert before.pid is not None
+    kill(before.pid)
+    platform.up(lab.state_dir, silent)
+    after = component_of(lab, "cloud")
+    assert after.ready
+    assert (after.port, after.pid != before.pid) == (before.port, True)
+    again = caller(lab)
+    assert again.token == account.token
+    session = again.post(f"{ENVIRONMENT}/open")["id"]
+    assert again.get(f"{ENVIRONMENT}/open/{session}")["properties"]["a"]["value"] == "kept-secret"
+    # With its evaluator, which the request has started.
+    assert (component_of(lab, "cloud").memory or 0) < 60 * 1024 * 1024
+
+
+def test_a_refused_request_is_found_in_its_log(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert caller(lab).send("GET", "/api/none").status == 404
+    (found,) = refused_routes(tmp_path_factory.getbasetemp())
+    assert found.endswith("GET '/api/none': no such route")

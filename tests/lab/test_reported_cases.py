@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from runbooks.services import SERVICES
-from tests.lab.command_line import AFTER_ENV, Deployed, Lab, changed
+from tests.lab.command_line import AFTER_ENV, Checkout, Lab, changed
 from tests.lab.objects import Object, apply, made, service
 from tests.lab.probe import ProbeCheckout
 
@@ -30,7 +31,7 @@ DEVICE_CODE = 'echo "Open https://login.example.com/device and enter the code AB
 
 
 @pytest.fixture
-def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
+def probe(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
     yield probe_checkout
     probe_checkout.write_target()
 
@@ -38,27 +39,27 @@ def checkout(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
 # --- the tools and the network of the person's shell -------------------------------------------------------------
 
 
-def test_a_shell_with_the_labs_tools_after_the_lab_was_stopped(checkout: ProbeCheckout) -> None:
+def test_a_shell_with_the_labs_tools_after_the_lab_was_stopped(probe: ProbeCheckout) -> None:
     """The lab's own links on PATH are not found as the person's tools: they would become links to themselves."""
-    checkout.shell(AFTER_ENV + "./inv lab.down; ./inv preview.cnpg --only").ends_with(0)
-    assert "Server Version" in checkout.kubectl("version")
-    checkout.inv("preview.cnpg", "--only").ends_with(0)
+    probe.shell(AFTER_ENV + "./inv lab.down; ./inv preview.cnpg --only").ends_with(0)
+    assert "Server Version" in probe.kubectl("version")
+    probe.inv("preview.cnpg", "--only").ends_with(0)
 
 
 @pytest.mark.parametrize("spelling", ["https_proxy", "HTTP_PROXY"])
-def test_a_proxy_is_not_asked_for_this_machine(checkout: ProbeCheckout, spelling: str) -> None:
-    checkout.inv("preview.tailscale", env={spelling: "http://127.0.0.1:9"}).ends_with(0)
+def test_a_proxy_is_not_asked_for_this_machine(probe: ProbeCheckout, spelling: str) -> None:
+    probe.inv("preview.tailscale", env={spelling: "http://127.0.0.1:9"}).ends_with(0)
 
 
 # --- kubeconfigs and targets -------------------------------------------------------------------------------------
 
 
-def write_kubeconfig(checkout: ProbeCheckout, folder: Path, login: str = "") -> str:
+def write_kubeconfig(probe: ProbeCheckout, folder: Path, login: str = "") -> str:
     """The lab's, in two files as in KUBECONFIG: the context in one, its cluster and user in the other.
 
     The user logs in with the lab's token, or with a plug-in beside the file, which does this first.
     """
-    flat = checkout.kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json")
+    flat = probe.kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json")
     content: dict[str, Any] = json.loads(flat)
     if login:
         (folder / "token").write_text(content["users"][0]["user"]["token"])
@@ -77,13 +78,13 @@ def write_kubeconfig(checkout: ProbeCheckout, folder: Path, login: str = "") -> 
     ids=["a token", "a plug-in that needs the person's environment", "a plug-in that shows a code"],
 )
 def test_a_kubeconfig_in_two_files(
-    checkout: ProbeCheckout, tmp_path: Path, login: str, env: dict[str, str], words: tuple[str, ...]
+    probe: ProbeCheckout, tmp_path: Path, login: str, env: dict[str, str], words: tuple[str, ...]
 ) -> None:
-    checkout.write_target(kubeconfig=write_kubeconfig(checkout, tmp_path, login))
-    shown = checkout.at_home("target.show", env=env).ends_with(0).shows(checkout.target["cluster_uid"])
+    probe.write_target(kubeconfig=write_kubeconfig(probe, tmp_path, login))
+    shown = probe.at_home("target.show", env=env).ends_with(0).shows(probe.target["cluster_uid"])
     assert [word for word in words if word not in shown.all] == []
     if env:
-        without = checkout.at_home("preview.probe")
+        without = probe.at_home("preview.probe")
         assert without.code == 5 and "set OCI_CLI_PROFILE" in without.all
 
 
@@ -114,15 +115,15 @@ SPARE = """\
     ids=["merge key", "CRLF"],
 )
 def test_pinning_adds_one_line_and_leaves_the_rest(
-    checkout: ProbeCheckout, name: str, before: str, newline: str, line: str
+    probe: ProbeCheckout, name: str, before: str, newline: str, line: str
 ) -> None:
-    facts = {key: checkout.target[key] for key in ("file_backend", "kubeconfig", "context")}
+    facts = {key: probe.target[key] for key in ("file_backend", "kubeconfig", "context")}
     text = before.format(**facts).replace("\n", newline)
-    path = checkout.root / "targets.yaml"
+    path = probe.root / "targets.yaml"
     path.write_bytes(text.encode())
     answers = [("Pin", "y")]
-    checkout.typed("--target", name, "target.pin", answers=answers, env=checkout.with_pulumi).ends_with(0)
-    added = line.format(uid=checkout.target["cluster_uid"], **facts).replace("\n", newline)
+    probe.typed("--target", name, "target.pin", answers=answers, env=probe.with_pulumi).ends_with(0)
+    added = line.format(uid=probe.target["cluster_uid"], **facts).replace("\n", newline)
     kept = added.rpartition("    cluster_uid")[0]
     assert path.read_bytes().decode() == text.replace(kept, added)
 
@@ -171,46 +172,33 @@ def with_status(lab: Lab, kind: str, name: str, namespace: str, status: Object) 
         yield
 
 
-def exposure(checkout: ProbeCheckout, name: str) -> dict[str, str]:
-    """The object's row of the table; a finding about it that failed is an AssertionError."""
-    events = checkout.inv("--json", "verify.tailscale").events
-    failed = [each for each in events if each["event"] == "finding" and each["state"] == "failed"]
-    assert not [each for each in failed if name in json.dumps(each)], failed
-    rows = [row for each in events if each["event"] == "table" for row in each["rows"]]
-    (row,) = [row for row in rows if row.get("object") == name]
-    return {key: str(value) for key, value in row.items()}
+def test_exposures_as_people_have_them(probe: ProbeCheckout) -> None:
+    """A Service of a proxy group has conditions of its own, and names are compared without case.
 
-
-def test_a_service_of_a_proxy_group_is_judged_by_its_own_conditions(checkout: ProbeCheckout) -> None:
+    What is not ready gets 20 s, side by side; the operator makes no proxy for a backend that is not there.
+    """
     files = service("people", "files", PROXY_GROUP, type="LoadBalancer", loadBalancerClass="tailscale")
-    with applied(checkout, files), with_status(checkout, "service", "files", "people", CONFIGURED):
-        row = exposure(checkout, "people/files")
-    assert (row["proxy"], row["device"]) == ("ok", "ok")
-    assert row["tailnet name"].startswith("files")
-
-
-def test_names_of_devices_are_compared_without_case(checkout: ProbeCheckout) -> None:
-    annotations = {"tailscale.com/expose": "true", "tailscale.com/hostname": "NAS"}
-    with applied(checkout, service("people", "nas", annotations)):
-        assert exposure(checkout, "people/nas")["device"] == "ok"
-
-
-def test_exposures_that_are_not_ready_are_waited_for_side_by_side(checkout: ProbeCheckout) -> None:
-    """Each is given 20 s to get ready; the operator makes no proxy for a backend that is not there."""
+    nas = service("people", "nas", {"tailscale.com/expose": "true", "tailscale.com/hostname": "NAS"})
     waiting = [
         ingress(name, "tailscale", tls=[{"hosts": [name]}], defaultBackend=backend("nobody"))
         for name in ("one", "two", "three")
     ]
-    with applied(checkout, *waiting):
-        events = checkout.inv("--json", "verify.tailscale").events
-    assert len([each for each in events if each.get("state") == "failed" and "people/" in each["subject"]]) == 3
+    with applied(probe, files, nas, *waiting), with_status(probe, "service", "files", "people", CONFIGURED):
+        events = probe.inv("--json", "verify.tailscale").events
+    failed = [each for each in events if each.get("state") == "failed" and "people/" in each["subject"]]
+    assert len(failed) == 3
+    assert not [each for each in failed if re.search("people/(files|nas)", json.dumps(each))]
+    rows = {row.get("object"): row for each in events if each["event"] == "table" for row in each["rows"]}
+    assert [rows["people/files"][column] for column in ("proxy", "device")] == ["ok", "ok"]
+    assert str(rows["people/files"]["tailnet name"]).startswith("files")
+    assert rows["people/nas"]["device"] == "ok"
     (seconds,) = [each["seconds"] for each in events if each["event"] == "step" and each["state"] == "done"]
     assert seconds < 3 * 20
 
 
-def test_a_hibernated_database_is_not_well(checkout: ProbeCheckout) -> None:
-    with with_status(checkout, "cluster.postgresql.cnpg.io", "postgresql-cluster", "postgresql", HIBERNATED):
-        checkout.inv("verify.postgres").ends_with(4).shows("ibernat")
+def test_a_hibernated_database_is_not_well(probe: ProbeCheckout) -> None:
+    with with_status(probe, "cluster.postgresql.cnpg.io", "postgresql-cluster", "postgresql", HIBERNATED):
+        probe.inv("verify.postgres").ends_with(4).shows("ibernat")
 
 
 def backend(name: str, **port: Any) -> Object:
@@ -233,8 +221,7 @@ environment:
 """
 
 
-def test_one_stack_config_that_is_wrong_hides_no_other_service(whole: Deployed) -> None:
-    checkout = whole.checkout
+def test_one_stack_config_that_is_wrong_hides_no_other_service(checkout: Checkout) -> None:
     path = checkout.root / "pulumi/apps/stitch/Pulumi.lab.yaml"
     with changed(path, lambda _: INLINE):
         listed, previewed = checkout.inv("esc.list"), checkout.inv("--json", "preview.all")
@@ -246,9 +233,8 @@ def test_one_stack_config_that_is_wrong_hides_no_other_service(whole: Deployed) 
     checkout.inv("preview.stitch", "--only").ends_with(0)
 
 
-def test_what_is_bound_is_what_is_judged(whole: Deployed) -> None:
+def test_what_is_bound_is_what_is_judged(checkout: Checkout) -> None:
     """An older, empty revision, one that does not exist, and an entry whose values are not merged."""
-    checkout = whole.checkout
     path = checkout.lab_dir / "stacks/stitch/Pulumi.lab.yaml"
     before = path.read_bytes()
     checkout.inv("esc.bind", "stitch/prod@99").ends_with(6, "99")
@@ -261,9 +247,8 @@ def test_what_is_bound_is_what_is_judged(whole: Deployed) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_value_that_the_program_refuses_is_named_whole(whole: Deployed) -> None:
+def test_a_value_that_the_program_refuses_is_named_whole(checkout: Checkout) -> None:
     """A part of the key is a secret value; type and allowed values are judged before anything is bound."""
-    checkout = whole.checkout
     definition = checkout.root / "environments/stitch/prod.yaml"
     with changed(definition, lambda text: text.replace("postgresql:sslmode: disable", 'postgresql:sslmode: "off"')):
         checkout.inv("esc.apply", "stitch/prod").ends_with(0)
@@ -273,8 +258,7 @@ def test_a_value_that_the_program_refuses_is_named_whole(whole: Deployed) -> Non
     checkout.inv("wire.stitch").ends_with(0)
 
 
-def test_ingresses_of_the_tunnel_as_people_have_them(whole: Deployed) -> None:
-    checkout = whole.checkout
+def test_ingresses_of_the_tunnel_as_people_have_them(checkout: Checkout) -> None:
     paths = [
         ("*.apps.example.com", {"path": "/", "pathType": "Prefix", "backend": backend("files", name="http")}),
         ("a.example.com", {"path": "/api", "pathType": "Exact", "backend": backend("files")}),
