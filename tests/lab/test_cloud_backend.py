@@ -115,9 +115,6 @@ def applied(consumer: Scratch) -> Applied:
     return Applied(printed, json.loads(consumer.must("stack", "output", "--json", "-s", "mx", "--show-secrets")))
 
 
-# -- an environment and its stack ----------------------------------------------------------------------------------
-
-
 def test_binding_keeps_the_rest_of_the_file(consumer: Scratch) -> None:
     text = (consumer.folder / "Pulumi.mx.yaml").read_text()
     assert text == "# mine\nconfig:\n  consumer:own: value # why\nenvironment:\n  - app/prod\n"
@@ -184,9 +181,6 @@ def test_config_becomes_an_environment(cloud: Scratch) -> None:
     assert "config:" not in (moved.folder / "Pulumi.mx.yaml").read_text()
 
 
-# -- the commands of environments ----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def env(cloud: Scratch) -> Iterator[str]:
     """An environment for one test, in its second revision."""
@@ -235,9 +229,6 @@ def test_an_edit_from_elsewhere_in_between_is_not_lost(cloud: Scratch, env: str)
     assert "Environment updated" not in late.stdout
     assert "changed after it was read" in late.stderr or "[409] Conflict" in late.stderr
     assert cloud.must("env", "open", env, "a", "--format", "string") == "3\n"
-
-
-# -- the commands of stacks ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

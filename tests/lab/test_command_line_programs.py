@@ -130,9 +130,6 @@ def test_output_that_nobody_reads_on(made: ProbeCheckout) -> None:
     made.assert_nothing_left("probe")
 
 
-# --- another program on the database's port ---
-
-
 class Stranger:
     """Another program on the port, which keeps what it receives."""
 

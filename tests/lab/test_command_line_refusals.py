@@ -47,9 +47,6 @@ def test_settings_written_by_a_person_keep_their_comments(home: ProbeCheckout) -
     assert "a-token-for-the-probe" not in text
 
 
-# --- the target ---
-
-
 def unreachable(home: ProbeCheckout) -> dict[str, str]:
     """A kubeconfig whose server has gone."""
     here, gone = home.target["kubeconfig"], home.root.with_name("gone.kubeconfig")
@@ -102,9 +99,6 @@ def test_a_target_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     assert PASSPHRASE not in result.all
 
 
-# --- unreadable files ---
-
-
 TARGETS_FILE, STACK_FILE = "targets.yaml", "pulumi/probe/Pulumi.mx.yaml"
 # What else can be wrong in them is seen by the unit tests of those who read them.
 FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
@@ -126,9 +120,6 @@ def test_a_file_that_cannot_be_read(home: ProbeCheckout, name: str) -> None:
         assert path.read_bytes() == content
 
 
-# --- names ---
-
-
 NAMES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "service that begins with a dash": (("deploy.-x",), 6, ("'deploy.-x'",)),
     "service as an option": (("stack.init", "-x"), 2, ("'-x'",)),
@@ -148,9 +139,6 @@ def test_a_name_that_is_not_right(home: ProbeCheckout, name: str) -> None:
     words, code, reported = NAMES[name]
     env = {"OPS_TARGET": ""} if name == "empty OPS_TARGET" else {}
     assert home.inv(*words, env=env).ends_with(code, *reported).stdout == ""
-
-
-# --- tools ---
 
 
 def poor_path(home: ProbeCheckout) -> str:
@@ -182,9 +170,6 @@ def test_the_lab_with_nothing_on_path(home: ProbeCheckout, missing: str) -> None
     program = home.target["tools"].get(tool, "no such tool")
     with changed(home.lab_dir / "target.json", lambda text: text.replace(program, f"/nowhere/{tool}")):
         home.inv("preview.probe", env={"PATH": poor_path(home)}).ends_with(code, *words)
-
-
-# --- the journal ---
 
 
 def limited(home: ProbeCheckout, size: int) -> Result:

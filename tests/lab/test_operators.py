@@ -196,9 +196,7 @@ def test_without_superuser_access_there_is_no_password_and_storage_only_grows(op
     assert reported == "can't change existing storage of main-1 from 3Gi to 2Gi"
 
 
-def test_bootstrap_settings_are_followed_and_what_fails_is_reported_until_it_is_mended(
-    operators: Lab, namespace: str
-) -> None:
+def test_bootstrap_settings_are_followed_and_failures_reported(operators: Lab, namespace: str) -> None:
     initdb: Object = {"database": "shop", "owner": "keeper", "secret": {"name": "keeper"}}
     initdb["postInitApplicationSQL"] = ["create table marks (n int)", "insert into missing values (1)"]
     wanted = cluster(namespace, bootstrap={"initdb": initdb}, **SUPERUSER)

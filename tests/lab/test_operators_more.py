@@ -92,9 +92,7 @@ def public(namespace: str, host: str = "hooks.example.org", tls: str = "", **pat
     return ingress(namespace, "cloudflare-tunnel", host, tls, **path)
 
 
-def test_a_public_ingress_gets_the_tunnels_address_until_the_controller_has_cleaned_up(
-    tunnel: Lab, namespace: str
-) -> None:
+def test_a_public_ingress_gets_the_tunnels_address_and_is_cleaned_up(tunnel: Lab, namespace: str) -> None:
     apply(tunnel, service(namespace, "web"), public(namespace, tls="hooks.example.org"))
     address = until(lambda: hostname(tunnel, namespace))
     assert re.fullmatch(r"[0-9a-f-]{36}\.cfargotunnel\.com", address)
@@ -130,9 +128,8 @@ REFUSED: dict[str, tuple[Object, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_the_tunnel_cannot_route_is_reported_and_has_an_address_all_the_same(
-    tunnel: Lab, namespace: str, what: str
-) -> None:
+def test_what_the_tunnel_cannot_route_is_reported(tunnel: Lab, namespace: str, what: str) -> None:
+    """And has an address all the same."""
     changes, reported = REFUSED[what]
     apply(tunnel, service(namespace, "web"), service(namespace, "bare", clusterIP="None"))
     apply(tunnel, public(namespace, **changes))
@@ -418,9 +415,7 @@ def test_an_installation_is_completed_once_its_login_is_there(clickhouse: Lab, n
     assert {port["port"] for port in slices["items"][0]["ports"]} == {8123, 9000}
 
 
-def test_an_installation_grows_and_shrinks_and_waits_for_the_operator_when_it_is_deleted(
-    clickhouse: Lab, namespace: str
-) -> None:
+def test_an_installation_grows_and_shrinks_and_is_deleted(clickhouse: Lab, namespace: str) -> None:
     apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace))
     completed(clickhouse, namespace, hosts=1)
     apply(clickhouse, installation(namespace, replicas=2, size="2Gi"))
@@ -437,9 +432,7 @@ def test_an_installation_grows_and_shrinks_and_waits_for_the_operator_when_it_is
 
 
 @pytest.mark.parametrize(("policy", "left"), [("Retain", 1), ("Delete", 0)])
-def test_a_deleted_installation_leaves_what_its_policy_keeps(
-    clickhouse: Lab, namespace: str, policy: str, left: int
-) -> None:
+def test_a_deleted_installation_leaves_claims(clickhouse: Lab, namespace: str, policy: str, left: int) -> None:
     apply(clickhouse, secret(namespace, "login", password="x"), installation(namespace, policy=policy))
     completed(clickhouse, namespace, hosts=1)
     clickhouse.kubectl("-n", namespace, "delete", "chi", "main", "--timeout=180s")

@@ -250,8 +250,6 @@ def test_a_second_lab_lives_beside_it_and_goes_without_trace(lab: Lab, tmp_path:
     assert platform.is_up(lab.state_dir)
 
 
-# -- the cloud ------------------------------------------------------------------------------------------------------
-
 ENVIRONMENT = "/api/esc/environments/organization/tried/lab"
 
 

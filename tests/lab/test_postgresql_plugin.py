@@ -322,9 +322,7 @@ def test_memberships_privileges_and_their_drift(plugin: Plugin, place: postgres.
     assert ask(place, "select rolname from pg_roles where rolname in ('reader', 'owner2')") == []
 
 
-def test_a_database_that_cannot_be_read_after_its_creation_is_recorded(
-    tmp_path: Path, plugin: Plugin, place: postgres.Place
-) -> None:
+def test_a_database_that_cannot_be_read_afterwards_is_recorded(plugin: Plugin, place: postgres.Place) -> None:
     """A user who may create databases and not look at them."""
     ask(place, "create role maker login createdb password 'maker-password'; grant pg_signal_backend to maker")
     ask(place, "revoke select on pg_tablespace from public")

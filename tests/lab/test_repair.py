@@ -89,9 +89,6 @@ def test_a_custom_resource_is_put_back(postgres: Checkout) -> None:
     assert "put back" not in again.stdout.partition("> compare")[2]
 
 
-# The probe
-
-
 @pytest.fixture(scope="module")
 def probe(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
     probe_checkout.forget_probe()

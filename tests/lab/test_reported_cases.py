@@ -36,9 +36,6 @@ def probe(probe_checkout: ProbeCheckout) -> Iterator[ProbeCheckout]:
     probe_checkout.write_target()
 
 
-# --- the tools and the network of the person's shell -------------------------------------------------------------
-
-
 def test_a_shell_with_the_labs_tools_after_the_lab_was_stopped(probe: ProbeCheckout) -> None:
     """The lab's own links on PATH are not found as the person's tools: they would become links to themselves."""
     probe.shell(AFTER_ENV + "./inv lab.down; ./inv preview.cnpg --only").ends_with(0)
@@ -49,9 +46,6 @@ def test_a_shell_with_the_labs_tools_after_the_lab_was_stopped(probe: ProbeCheck
 @pytest.mark.parametrize("spelling", ["https_proxy", "HTTP_PROXY"])
 def test_a_proxy_is_not_asked_for_this_machine(probe: ProbeCheckout, spelling: str) -> None:
     probe.inv("preview.tailscale", env={spelling: "http://127.0.0.1:9"}).ends_with(0)
-
-
-# --- kubeconfigs and targets -------------------------------------------------------------------------------------
 
 
 def write_kubeconfig(probe: ProbeCheckout, folder: Path, login: str = "") -> str:
@@ -126,9 +120,6 @@ def test_pinning_adds_one_line_and_leaves_the_rest(
     added = line.format(uid=probe.target["cluster_uid"], **facts).replace("\n", newline)
     kept = added.rpartition("    cluster_uid")[0]
     assert path.read_bytes().decode() == text.replace(kept, added)
-
-
-# --- exposures, Postgres -----------------------------------------------------------------------------------------
 
 
 def real_condition(kind: str, reason: str, message: str) -> dict[str, str]:
@@ -208,8 +199,6 @@ def backend(name: str, **port: Any) -> Object:
 def ingress(name: str, of_class: str, **spec: Any) -> Object:
     return made("networking.k8s.io/v1", "Ingress", "people", name, spec={"ingressClassName": of_class, **spec})
 
-
-# --- the whole platform ------------------------------------------------------------------------------------------
 
 INLINE = """\
 environment:

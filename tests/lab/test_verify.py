@@ -45,9 +45,6 @@ def test_what_the_lab_cannot_try_is_said_and_counted_and_the_password_is_nowhere
     assert {path.name for path in checkout.runs.rglob("*") if path.is_file()} == {"journal.jsonl"}
 
 
-# --- one part broken after the other -----------------------------------------------------------------------------
-
-
 def scaled_down(checkout: Checkout, namespace: str, deployment: str) -> AbstractContextManager[None]:
     where = (f"--namespace={namespace}", f"deployment/{deployment}")
     up = ("scale", *where, "--replicas=1"), ("rollout", "status", *where, "--timeout=180s")
@@ -81,9 +78,6 @@ def test_a_stack_that_is_not_there(checkout: Checkout) -> None:
     assert "there is no such stack yet" in failed_check(done)
 
 
-# --- the guard, through the real command line ---------------------------------------------------------------------
-
-
 OTHER_UID = "00000000-dead-beef-0000-000000000000"
 
 
@@ -111,9 +105,6 @@ def test_a_lab_that_is_not_the_recorded_one_is_refused(checkout: Checkout, name:
     with changed(checkout.lab_dir / file, lambda text: text.replace(*texts)):
         done = checkout.inv("preview.all").ends_with(5, *(word.format(**facts) for word in words))
     assert "preview" not in done.stdout
-
-
-# --- SQL on the real server -----------------------------------------------------------------------------------------
 
 
 def login(checkout: Checkout, **changes: Any) -> sql.Login:

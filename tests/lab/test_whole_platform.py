@@ -112,9 +112,6 @@ def test_an_apply_keeps_what_was_set(checkout: Checkout) -> None:
     assert checkout.secret("stitch", "stitch") == before
 
 
-# The tasks that follow a deployment
-
-
 def test_wiring_holds(checkout: Checkout) -> None:
     for consumer in (service for service in SERVICES if service.reads_outputs_of):
         checkout.inv(f"wire.{consumer.name}").ends_with(0).shows("postgres exports")
