@@ -72,17 +72,20 @@ def test_the_second_run_changes_nothing(checkout: Checkout) -> None:
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        ("preview.postgres --expect-no-changes", "unchanged"),
-        ("graph", "stitch/prod"),
-        ("lab.status", "postgres"),
-        ("charts.render tailscale", "Deployment"),
-        ("charts.render tailscale --text", "kind: Deployment"),
-        ("status", "postgres"),
-        ("doctor", "pulumi"),
+        (("preview.postgres",), "unchanged"),
+        (("preview.postgres", "--expect-no-changes"), "unchanged"),
+        (("cancel.postgres",), "the stack of postgres is not locked"),
+        (("graph",), "stitch/prod"),
+        (("lab.status",), "postgres"),
+        (("charts.render", "tailscale"), "Deployment"),
+        (("charts.render", "tailscale", "--text"), "kind: Deployment"),
+        (("status",), "postgres"),
+        (("doctor",), "pulumi"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_tasks_that_change_nothing(checkout: Checkout, words: str, shown: str) -> None:
-    checkout.inv(*words.split()).ends_with(0).shows(shown)
+def test_tasks_that_change_nothing(checkout: Checkout, words: tuple[str, ...], shown: str) -> None:
+    checkout.inv(*words).ends_with(0).shows(shown)
     assert git_status(checkout.root) == ""
 
 

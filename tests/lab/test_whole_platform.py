@@ -122,6 +122,7 @@ def test_a_missing_reference_is_set_again(checkout: Checkout) -> None:
     with changed(checkout.settings_file("immich"), lambda text: text.replace(reference, "immich:unset: x")):
         checkout.inv("preview.immich", "--only").ends_with(2, "immich:postgres_stack")
         checkout.inv("wire.immich").shows("immich:postgres_stack set to organization/postgresql/lab")
+    checkout.inv("deploy.immich").ends_with(0)
 
 
 def test_drift_is_found_and_reported(checkout: Checkout) -> None:
@@ -134,10 +135,10 @@ def test_drift_is_found_and_reported(checkout: Checkout) -> None:
     checkout.inv("drift.all").ends_with(0)
 
 
-@pytest.mark.parametrize("service", ["immich", "postgres"])
-def test_a_rollback_to_the_files_that_are_applied_changes_nothing(checkout: Checkout, service: str) -> None:
+@pytest.mark.parametrize("words", [("rollback.immich", "--to", "HEAD"), ("rollback.postgres", "--to", "HEAD")])
+def test_a_rollback_to_the_files_that_are_applied_changes_nothing(checkout: Checkout, words: tuple[str, ...]) -> None:
     # The commit's files lie in another folder, so its outputs are written again, and nothing else.
-    checkout.inv(f"rollback.{service}", "--to", "HEAD").ends_with(0).shows("nothing else changed")
+    checkout.inv(*words).ends_with(0).shows("nothing else changed")
     assert git_status(checkout.root) == ""
 
 
