@@ -73,9 +73,12 @@ def repo(repo: Repo) -> Repo:
     repo.on_cloud()
     repo.install("esc")
     shutil.copytree(REAL_ROOT / "environments", repo.root / "environments")
-    repo.answer("esc", ["--format"], opened())
-    repo.answer("esc", ["env", "set"], "")
+    repo.answer("esc", ["env", "init"], "Environment created: acme/stitch/prod\n")
+    repo.answer("esc", ["env", "edit"], "Environment updated. (revision 8)\n")
     repo.answer("esc", ["env", "get"], live_text(repo))
+    repo.answer("esc", ["env", "==set"], "")
+    repo.answer("esc", ["env", "==rm"], "")
+    repo.answer("esc", ["--format"], opened())
     repo.answer("pulumi", ["preview", "--json"], preview_answer())
     repo.answer("pulumi", ["stack", "export", "databases/postgres"], exported({"a": 1}))
     repo.answer("pulumi", ["config", "--show-secrets"], {})
@@ -181,7 +184,6 @@ def test_set_refuses_what_is_no_path_or_no_value(repo: Repo, path: str, value: b
 )
 def test_set_takes_the_place_of_nothing_but_a_secret(repo: Repo, path: str, what: str) -> None:
     """The CLIs would replace a whole map, with every secret in it."""
-    repo.answer("esc", ["env", "get"], live_text(repo))
     repo.pipe(b"hunter2-of-twitch")
     with pytest.raises(Refused, match="place of a secret") as refused:
         esc.set_value.body(repo.c, "stitch/prod", path)
@@ -248,7 +250,6 @@ def pushed(repo: Repo) -> dict[str, Any]:
 
 
 def test_apply_does_nothing_when_there_is_nothing_to_do(repo: Repo) -> None:
-    repo.answer("esc", ["get"], live_text(repo))
     esc.apply.body(repo.c, "stitch/prod")
     assert "nothing to do" in repo.printed()
     assert [argv.split()[1] for argv in repo.argvs("esc")] == ["get"]
@@ -257,7 +258,6 @@ def test_apply_does_nothing_when_there_is_nothing_to_do(repo: Repo) -> None:
 def test_apply_says_what_changes_and_carries_every_secret_over(repo: Repo) -> None:
     added = {"fn::secret": {"ciphertext": "sealed-other"}}
     repo.answer("esc", ["get"], live_text(repo, image="old:1", other=added))
-    repo.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
     esc.apply.body(repo.c, "stitch/prod", yes=True)
     told = repo.printed()
     assert "- pulumiConfig.image: 'old:1'" in told and "+ pulumiConfig.image: 'ghcr.io/example/stitch:1.0.0'" in told
@@ -278,9 +278,7 @@ def test_apply_asks_and_takes_no_for_an_answer(repo: Repo) -> None:
 
 
 def test_a_new_environment_is_made_then_filled(repo: Repo) -> None:
-    repo.answer("esc", ["init"], "Environment created: acme/stitch/prod\n")
     repo.answer("esc", ["get"], NO_ENVIRONMENT)
-    repo.answer("esc", ["edit"], "Environment updated. (revision 2)\n")
     esc.apply.body(repo.c, "stitch/prod", yes=True)
     assert [argv.split()[1] for argv in repo.argvs("esc")] == ["get", "init", "edit"]
     assert "./inv --target home esc.set stitch/prod 'pulumiConfig.eventsub_secret'" in repo.printed()
@@ -305,8 +303,6 @@ def test_a_refused_definition_changes_nothing_and_leaves_nothing_behind(
     repo: Repo, refusal: tuple[int, str, str], is_new: bool
 ) -> None:
     repo.answer("esc", ["get"], NO_ENVIRONMENT if is_new else live_text(repo, image="old:1"))
-    repo.answer("esc", ["==init"], "Environment created: acme/stitch/prod\n")
-    repo.answer("esc", ["rm"], "")
     repo.answer("esc", ["edit"], refusal)
     with pytest.raises(Usage if refusal in DIAGNOSTICS else OpsError):
         esc.apply.body(repo.c, "stitch/prod", yes=True)
@@ -317,7 +313,6 @@ def test_a_refused_definition_changes_nothing_and_leaves_nothing_behind(
 def test_a_token_of_the_environment_stays_out_of_the_users_files(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "pul-0123456789abcdef")
     repo.answer("esc", ["get"], live_text(repo, image="old:1"))
-    repo.answer("esc", ["edit"], "Environment updated. (revision 8)\n")
     esc.apply.body(repo.c, "stitch/prod", yes=True)
     printed = repo.printed()
     assert "revision 8" in printed and "pul-0123456789abcdef" not in printed + repo.everything_written()
@@ -597,15 +592,6 @@ def test_an_environment_that_leads_to_another_cluster_runs_nothing(repo: Repo, m
 REMOVED = "env rm acme/stitch/prod --yes"
 
 
-@pytest.fixture
-def no_environment(repo: Repo) -> Repo:
-    """The backend does not have stitch/prod yet."""
-    repo.answer("esc", ["==get"], NO_ENVIRONMENT)
-    repo.answer("esc", ["==init"], "Environment created: acme/stitch/prod\n")
-    repo.answer("esc", ["rm"], "")
-    return repo
-
-
 @pytest.mark.parametrize(
     ("error", "left", "rm", "kept"),
     [
@@ -616,33 +602,34 @@ def no_environment(repo: Repo) -> Repo:
     ids=["interrupted", "it has content", "it cannot be removed"],
 )
 def test_a_push_that_fails_leaves_no_empty_environment_and_nothing_unsaid(
-    no_environment: Repo, monkeypatch: pytest.MonkeyPatch, error: BaseException, left: str, rm: Any, kept: bool
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, error: BaseException, left: str, rm: Any, kept: bool
 ) -> None:
     def fail(session: Any, draft: environments.Draft) -> int:
-        no_environment.answer("esc", ["==get"], left)
+        repo.answer("esc", ["==get"], left)
         if isinstance(error, NotApproved):
             session.runner._relay.seen.append(signal.SIGINT)
         raise error
 
+    repo.answer("esc", ["==get"], NO_ENVIRONMENT)
     monkeypatch.setattr(environments, "_replace_definition", fail)
-    no_environment.answer("esc", ["rm"], rm)
+    repo.answer("esc", ["rm"], rm)
     with pytest.raises(type(error)):
-        esc.apply.body(no_environment.c, "stitch/prod", yes=True)
-    assert (REMOVED in no_environment.argvs("esc")) is (left == "")
-    assert ("./inv --target home esc.apply stitch/prod" in no_environment.printed()) is kept
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert (REMOVED in repo.argvs("esc")) is (left == "")
+    assert ("./inv --target home esc.apply stitch/prod" in repo.printed()) is kept
 
 
-def test_what_another_user_wrote_meanwhile_stays(no_environment: Repo) -> None:
-    no_environment.answer("esc", ["edit"], (1, "", "Error: [409] Conflict: changed\n"))
+def test_what_another_user_wrote_meanwhile_stays(repo: Repo) -> None:
+    repo.answer("esc", ["==get"], NO_ENVIRONMENT)
+    repo.answer("esc", ["edit"], (1, "", "Error: [409] Conflict: changed\n"))
     with pytest.raises(Refused, match="in the meantime"):
-        esc.apply.body(no_environment.c, "stitch/prod", yes=True)
-    assert REMOVED not in no_environment.argvs("esc")
+        esc.apply.body(repo.c, "stitch/prod", yes=True)
+    assert REMOVED not in repo.argvs("esc")
 
 
-def test_files_of_an_opened_environment_go_with_the_run(no_environment: Repo) -> None:
-    no_environment.answer("esc", ["--format"], {"value": {}})
-    esc.open_task.body(no_environment.c, "stitch/prod")
-    env = no_environment.calls("esc")[-1]["env"]
+def test_files_of_an_opened_environment_go_with_the_run(repo: Repo) -> None:
+    esc.open_task.body(repo.c, "stitch/prod")
+    env = repo.calls("esc")[-1]["env"]
     assert env["TMPDIR"] == env["PULUMI_HOME"], "the CLI writes them into temporary files, and leaves them there"
 
 
@@ -654,7 +641,6 @@ HOOKS = [{"name": "alpha", "token": {"fn::secret": ""}}, {"name": "beta", "token
 @pytest.fixture
 def hooks(repo: Repo) -> Repo:
     """The backend has people/hooks, a list of two hooks whose tokens are set."""
-    repo.answer("esc", ["env", "edit"], "Environment updated. (revision 3)\n")
     write(repo, HOOKS)
     live(repo, [sealed(entry) for entry in HOOKS])
     return repo
