@@ -130,10 +130,7 @@ def target_rows(
         yield not_tried("target", "lab, which is stopped; the rows below need it", next_step=LAB_UP, deciding=False)
         return
     yield passed("target", f"{target.name}: stack {target.stack} on {target.shown_backend}")
-    files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in services)
-    with_scheme = (secrets_provider_of(file).partition("://") for file in files)
-    key_services = sorted({scheme for scheme, found, _ in with_scheme if found})
-    yield run_probe("passphrase", lambda: passphrase_is_readable(target, key_services))
+    yield run_probe("passphrase", lambda: passphrase_is_readable(target, services))
     yield backend_is_there(target)
     if target.is_pinned:
         yield passed("pinned", target.cluster_uid)
@@ -159,8 +156,11 @@ def target_rows(
     yield from pulumi_rows(session)
 
 
-def passphrase_is_readable(target: Target, key_services: list[str]) -> Finding:
-    """The passphrase can be read. `key_services` (e.g. `awskms`) hold keys of stacks, which then need no passphrase."""
+def passphrase_is_readable(target: Target, services: Sequence[Service]) -> Finding:
+    """The passphrase can be read, if a stack needs one. Those whose key is in a service such as `awskms` need none."""
+    files = (ROOT / "pulumi" / service.folder / f"Pulumi.{target.stack}.yaml" for service in services)
+    with_scheme = (secrets_provider_of(file).partition("://") for file in files)
+    key_services = sorted({scheme for scheme, found, _ in with_scheme if found})
     path = target.passphrase_file
     if path is None:
         if not target.has_diy_backend:
@@ -209,11 +209,8 @@ def kubectl_fits(kubectl: Kubectl, runner: Runner) -> Finding:
     return passed("kubectl", evidence)
 
 
-def describe_target(target: Target) -> list[tuple[str, str]]:
+def describe_target(target: Target, services: Sequence[Service]) -> list[tuple[str, str]]:
     """The facts of the target's entry, as rows (what, value) of a table."""
-    passphrase = target.passphrase_file
-    source = "PULUMI_CONFIG_PASSPHRASE, or none needed" if passphrase is None else str(passphrase)
-    absent = " (there is no such file)" if passphrase is not None and not passphrase.exists() else ""
     return [
         ("stack", target.stack),
         ("backend", target.shown_backend),
@@ -221,20 +218,23 @@ def describe_target(target: Target) -> list[tuple[str, str]]:
         ("kubeconfig", str(target.kubeconfig)),
         ("context", target.context),
         ("pinned cluster", target.cluster_uid or f"none yet: ./inv --target {target.name} target.pin"),
-        ("passphrase", source + absent),
+        ("passphrase", run_probe("passphrase", lambda: passphrase_is_readable(target, services)).evidence),
         ("throw-away", "yes" if target.ephemeral else "no"),
     ]
 
 
 def describe_cluster(target: Target, run: RunContext) -> str:
-    """Rows about the cluster behind the target's context, and whether it is the pinned one."""
+    """The cluster behind the target's context, and whether it is the pinned one.
+
+    It is asked once, as each question starts the kubeconfig's login plug-in.
+    """
     try:
-        context, uid, nodes = find_cluster(target, run)
+        with open_kubectl(target, run) as (context, kubectl):
+            uid = identify(target, context, kubectl, run.runner)
     except OpsError as error:
         return f"not known: {error.summary}"
     same = "the pinned one" if uid == target.cluster_uid else "NOT the pinned one"
-    verdict = same if target.is_pinned else "not pinned"
-    return f"{context.cluster_name} at {context.server}, UID {uid}, {verdict}; nodes {nodes}"
+    return f"{context.cluster_name} at {context.server}, UID {uid}, {same if target.is_pinned else 'not pinned'}"
 
 
 def find_cluster(target: Target, run: RunContext) -> tuple[KubeContext, str, str]:

@@ -5,12 +5,12 @@ In the lab the password is sent only to the lab's own server: `listener_is_ours`
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runbooks.checks import cluster, cnpg, sql, tailscale
 from runbooks.core.findings import Check, Finding, failed, passed
+from runbooks.core.processes import Listener, ListenerUnknown, listeners
 from runbooks.stacks.preparation import clear_state, has_stack, in_its_namespace
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -181,40 +181,6 @@ def answers_sql(exported: Outputs) -> Finding:
 
 
 # --- who listens on a port of this machine -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listener:
-    """A process that listens on a port."""
-
-    pid: int
-    program: str
-    """Its executable."""
-    folder: Path
-    """Its working directory; Postgres works in its data folder."""
-
-
-class ListenerUnknown(Exception):
-    """This system, or this user's rights, do not allow seeing which process listens."""
-
-
-def listeners(port: int) -> list[Listener]:
-    """The processes that listen on TCP `port`, on any address. Raises `ListenerUnknown`, e.g. for another user's."""
-    import psutil
-
-    try:
-        held = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-    except psutil.AccessDenied:
-        raise ListenerUnknown("this system does not show which process listens") from None
-    pids = {each.pid for each in held if each.laddr and each.laddr.port == port}
-    found = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid or 0)
-            found.append(Listener(pid=process.pid, program=process.exe(), folder=Path(process.cwd())))
-    if pids and (None in pids or not found):
-        raise ListenerUnknown(f"port {port} is held by a process of another user")
-    return found
 
 
 def all_within(found: list[Listener], folder: Path) -> bool:

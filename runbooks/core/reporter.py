@@ -6,6 +6,7 @@ Everything that is shown passes the masker here.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from runbooks.core.errors import NotApproved
+from runbooks.core.errors import NotApproved, Usage
 from runbooks.core.files import discard_output
 from runbooks.core.findings import Finding, State
 from runbooks.core.mask import Masker
@@ -239,6 +240,27 @@ class Reporter:
     def ask_word(self, question: str, word: str) -> bool:
         """Ask, and return whether the user typed exactly `word`; False without a terminal."""
         return self._ask(f"{question} ").strip() == word
+
+    def read_secret(self, question: str, longest: int) -> str:
+        """Read a secret: typed twice without echo on a terminal, else all of standard input without its last newline.
+
+        More than `longest` characters of standard input are not read. Raises `Usage` for two values that differ and
+        for bytes that are not text, `NotApproved` at the end of input.
+        """
+        if not sys.stdin.isatty():
+            try:
+                return sys.stdin.buffer.read(longest + 2).decode("utf-8").removesuffix("\n").removesuffix("\r")
+            except UnicodeDecodeError:
+                raise Usage("standard input is not UTF-8 text; nothing was set", expected="the value as text") from None
+        self.close()  # the live display would overwrite the question
+        try:
+            value = getpass.getpass(self._masker.mask_own(question))
+            again = getpass.getpass("the same again: ") if value else value
+        except EOFError:
+            raise NotApproved("no value was typed; nothing was set", expected="a value at the prompt") from None
+        if value != again:
+            raise Usage("the two values differ; nothing was set", expected="the same value twice")
+        return value
 
     def _ask(self, question: str) -> str:
         if not self.interactive:

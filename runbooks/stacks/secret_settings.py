@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
-
-from runbooks.core.errors import NotApproved, Usage
+from runbooks.core.errors import Usage
 from runbooks.core.names import check_name
+from runbooks.core.reporter import Reporter
 from runbooks.stacks.service import Service, Setting
 
 LONGEST = 1_000_000
@@ -34,25 +32,12 @@ def find_setting(service: Service, key: str) -> Setting:
     return by_key[check_name(f"secret setting of {service.name}", bare, by_key, list_with="./inv doctor")]
 
 
-def read_value(key: str, about: str) -> str:
-    """Read a secret: typed twice without echo on a terminal, else all of standard input without its last newline.
+def read_value(reporter: Reporter, key: str, about: str) -> str:
+    """Read a secret that can be stored, from a prompt or from standard input, as `Reporter.read_secret` does.
 
-    Raises `Usage` for an empty or an absurdly long value, one that is not text, or two that differ; `NotApproved` at
-    the end of input.
+    Raises `Usage` for an empty value, and for one that is absurdly long or contains a NUL.
     """
-    if sys.stdin.isatty():
-        try:
-            value = getpass.getpass(f"{key} ({about}), not shown: ")
-            again = getpass.getpass("the same again: ") if value else value
-        except EOFError:
-            raise NotApproved("no value was typed; nothing was set", expected="a value at the prompt") from None
-        if value != again:
-            raise Usage("the two values differ; nothing was set", expected="the same value twice")
-    else:
-        try:
-            value = sys.stdin.buffer.read(LONGEST + 2).decode("utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise Usage("standard input is not UTF-8 text; nothing was set", expected="the value as text") from None
+    value = reporter.read_secret(f"{key} ({about}), not shown: ", LONGEST)
     if not value.strip():
         raise Usage(f"the value for {key} is empty; nothing was set", expected="a value at the prompt or piped in")
     if len(value) > LONGEST or "\0" in value:

@@ -108,7 +108,9 @@ def check_reference(session: Session, service: Service, reference: Reference, *,
     wanted = session.stack(session.service(reference.producer)).reference
     found = read_settings(session, stack).config.get(key)
     if found in (None, ""):
-        approve(session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes)
+        confirm_change(
+            session, f"{key} is not set. Set it to {wanted} in {stack.settings_file.name}?", service, yes=yes
+        )
         with preserve(stack.settings_file):
             run_pulumi(session, pulumi.config_set(stack, key, wanted), stack)
         session.reporter.line(f"{key} set to {wanted}")
@@ -127,12 +129,12 @@ def bind_environment(session: Session, service: Service, *, yes: bool) -> None:
     name = environments.read_name(session, service.environment)
     path, _ = open_for(session, service, name)
     if not any(is_same(entry, name.short) for entry in StackFile.read(path).environment):
-        approve(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
+        confirm_change(session, f"{path.name} does not bind {name.short}. Bind it?", service, yes=yes)
     if bind_in_config(path, name.short):
         session.reporter.line(f"{path.name} binds {name.short} now")
 
 
-def approve(session: Session, question: str, service: Service, *, yes: bool) -> None:
+def confirm_change(session: Session, question: str, service: Service, *, yes: bool) -> None:
     """Raise `NotApproved` unless the target is the lab, `--yes` was given or the user agrees."""
     if not session.target.ephemeral and not yes:
         refusal = f"{service.name} was left as it is: the change was not approved"
@@ -213,13 +215,13 @@ def check_contract(session: Session, name: EnvironmentName, service: Service, op
         for key in service.environment_keys
     }
     found = [_check_required(name, key, value, opened) for key, value in required.items()]
-    found += [_check_secretness(value) for value in settings.values() if value not in required.values()]
+    found += [_check_stays_secret(value) for value in settings.values() if value not in required.values()]
     problems = list(filter(None, found))
     if problems:
         history = f"esc env version history {name.full.partition('@')[0]}"
         raise Usage(
             f"{name.shown} does not provide what {service.name} requires:\n  " + "\n  ".join(problems),
-            expected=f"{len(required)} values below pulumiConfig, each with the right secretness",
+            expected=f"{len(required)} values below pulumiConfig, secret where the program declares them secret",
             next_step=f"./inv esc.bind {name.short}@REVISION of one that does: {history}"
             if name.version
             else f"./inv esc.apply {name.short}; correct environments/{name.short}.yaml first if it is wrong too",
@@ -241,7 +243,7 @@ def _check_required(name: EnvironmentName, key: Setting, value: Value | None, op
     if value.value in (None, ""):
         fix = f"./inv esc.set {name.short} '{path}'" if key.is_secret else "give it a value in the definition"
         return f"{path}: empty; {fix}"
-    if problem := _check_secretness(value):
+    if problem := _check_stays_secret(value):
         return problem
     if key.is_secret and not value.secret:
         return f"{path}: must be secret and is not; use `fn::secret`, or take it from a secret output"
@@ -250,10 +252,10 @@ def _check_required(name: EnvironmentName, key: Setting, value: Value | None, op
     return ""
 
 
-def _check_secretness(value: Value) -> str:
-    if not value.loses_secretness:
+def _check_stays_secret(value: Value) -> str:
+    if not value.becomes_plaintext:
         return ""
-    return f"{value.shown_path}: a secret {value.kind} loses its secretness in the config; wrap it in `fn::toString`"
+    return f"{value.shown_path}: a secret {value.kind} becomes plaintext in the config; wrap it in `fn::toString`"
 
 
 def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:

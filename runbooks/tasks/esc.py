@@ -108,7 +108,7 @@ def set_value(c: Any, env: str, path: str) -> None:
             raise explain_missing(session, name)
         if entry := environments.check_place(session, name, live, keys):
             session.reporter.line(f"{path} of {name.short} is in the list entry {entry}.")
-        value = read_value(path, f"secret of {name.short}")
+        value = read_value(session.reporter, path, f"secret of {name.short}")
         session.masker.register(value)
         refuse_reference(value, keys, name)
         run_esc(session, session.esc.set_secret(name, path, value), name)

@@ -39,7 +39,7 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
         )
     with open_session(c, "secrets.set", cluster=False) as session:
         stack = find_stack(session, wanted)
-        value = generate_secret() if generate else read_value(setting.key, setting.about)
+        value = generate_secret() if generate else read_value(session.reporter, setting.key, setting.about)
         session.masker.register(value)
         with preserve(stack.settings_file):
             command = pulumi.config_set_secret(stack, full_key(stack.project, setting.key), value)

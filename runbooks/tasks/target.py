@@ -13,6 +13,7 @@ def show(c: Any) -> None:
     from runbooks.checks import machine
     from runbooks.core.errors import OpsError
     from runbooks.run import load_chosen_target, open_run
+    from runbooks.services import SERVICES
     from runbooks.stacks.toolbox import find_pulumi
 
     with open_run(c, "target.show") as run:
@@ -22,7 +23,7 @@ def show(c: Any) -> None:
         except OpsError as error:
             pulumi = f"{error.summary}; {error.next_step}"
         rows = [
-            *machine.describe_target(target),
+            *machine.describe_target(target, SERVICES),
             ("cluster now", machine.describe_cluster(target, run)),
             ("pulumi", pulumi),
         ]

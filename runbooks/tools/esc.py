@@ -155,8 +155,8 @@ class Value:
         return KIND_NAMES.get(type(self.value), "text")
 
     @property
-    def loses_secretness(self) -> bool:
-        """Whether it loses its secrecy: below `pulumiConfig` only texts stay secret (pkg/workspace/config.go)."""
+    def becomes_plaintext(self) -> bool:
+        """Whether it is secret here and plaintext in the config: only texts stay secret (pkg/workspace/config.go)."""
         return self.secret and self.kind in {"number", "true or false"}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from lab.platform import ports
 from runbooks.checks import postgres, sql
+from runbooks.core.processes import listeners
 from tests.lab.command_line import Checkout, Deployed, Result, changed
 
 pytestmark = pytest.mark.lab
@@ -128,6 +129,6 @@ def test_the_real_server_refuses(checkout: Checkout, changes: dict[str, str], ca
 
 
 def test_the_listener_is_the_labs_own_server(checkout: Checkout) -> None:
-    found = postgres.listeners(checkout.postgres_port)
+    found = listeners(checkout.postgres_port)
     assert postgres.all_within(found, checkout.lab_dir)
     assert not postgres.all_within(found, checkout.lab_dir / "backend")

@@ -221,7 +221,7 @@ def test_a_reference_that_cannot_be_set_loses_nothing(repo: Repo, monkeypatch: p
     before = file.read_text()
     repo.has_stacks("immich", "postgresql")
     empties(repo, file, "")
-    monkeypatch.setattr(wiring, "approve", lambda *_, **__: None)
+    monkeypatch.setattr(wiring, "confirm_change", lambda *_, **__: None)
     with open_session(repo.c, "wire.immich") as session:
         immich = find_service("immich")
         assert immich.reference is not None

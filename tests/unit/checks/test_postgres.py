@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from runbooks.checks import postgres
-from runbooks.checks.postgres import ListenerUnknown, all_within, listeners
+from runbooks.checks.postgres import all_within
 from runbooks.core.findings import State
+from runbooks.core.processes import ListenerUnknown, listeners
 
 
 @pytest.fixture

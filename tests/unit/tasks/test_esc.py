@@ -353,9 +353,9 @@ WRONG = {
     "public_host": ({"value": "x", "secret": True}, "pulumiConfig.public_host: is secret, but the program shows it"),
     "database_password": ({"value": "clear"}, "pulumiConfig.database_password: must be secret and is not"),
     "eventsub_secret": ({"value": "", "secret": True}, "./inv esc.set stitch/prod 'pulumiConfig.eventsub_secret'"),
-    "postgresql:port": ({"value": 5432, "secret": True}, "a secret number loses its secretness"),
+    "postgresql:port": ({"value": 5432, "secret": True}, "a secret number becomes plaintext"),
     "postgresql:sslmode": ({"value": {"a": {"value": 1}}}, "is a map or list"),
-    "unasked": ({"value": True, "secret": True}, "pulumiConfig.unasked: a secret true or false loses its secretness"),
+    "unasked": ({"value": True, "secret": True}, "pulumiConfig.unasked: a secret true or false becomes plaintext"),
 }
 
 

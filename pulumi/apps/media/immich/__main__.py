@@ -17,7 +17,8 @@ from settings import Settings
 
 settings = read_settings(Settings)
 if settings.left_out:
-    pulumi.log.warn(f"immich:extensions leaves out {', '.join(settings.left_out)}, which Immich uses")
+    missing = ", ".join(settings.left_out)
+    pulumi.log.warn(f"immich:extensions leaves out {missing}, which Immich uses: add it if the server has it")
 
 home = namespace(settings.namespace, opts=pulumi.ResourceOptions(protect=settings.protect))
 database = app_database(
