@@ -12,7 +12,6 @@ import pytest
 
 from runbooks.core.mask import Masker
 from runbooks.stacks.apply import Approved, Watch
-from runbooks.stacks.fingerprint import changed_parts, hash_files
 from runbooks.stacks.plan import UNKNOWN, Rank, RunPlan, StackPlan, plan_of, rank_step
 from runbooks.stacks.summary import (
     LONGEST_VALUE,
@@ -334,16 +333,3 @@ def test_leftover_of_a_half_finished_replace_is_shown_and_may_be_removed() -> No
     assert "ConfigMap a" in text_of(plan)
     assert allows(Approved.of(plan), "delete-replaced", left)
     assert not allows(Approved.of(plan), "delete", left)
-
-
-def test_fingerprint_names_what_differs(tmp_path: Path) -> None:
-    (tmp_path / "__main__.py").write_text("a = 1\n")
-    (tmp_path / "Pulumi.mx.yaml").write_text("config: {}\n")
-    before = {"program files": hash_files([tmp_path]), "settings": "1"}
-    (tmp_path / "Pulumi.mx.yaml").write_text("config: {a: b}\n")
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__" / "x.pyc").write_bytes(b"1")
-    assert changed_parts(before, {"program files": hash_files([tmp_path]), "settings": "1"}) == []
-    (tmp_path / "__main__.py").write_text("a = 2\n")
-    after = {"program files": hash_files([tmp_path]), "settings": "2", "new": ""}
-    assert changed_parts(before, after) == ["program files", "settings", "new"]

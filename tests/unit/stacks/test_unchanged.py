@@ -26,6 +26,7 @@ from runbooks.stacks.changed import changed_services
 from runbooks.stacks.fingerprint import (
     RECORDER,
     Reads,
+    changed_parts,
     fingerprint_of,
     hash_files,
     read_reads,
@@ -257,13 +258,31 @@ def test_a_name_that_no_file_can_have_is_hashed_all_the_same(session: ScriptedSe
     assert reasons(session) == []
 
 
-def test_what_a_chart_ignores_belongs_to_it(session: ScriptedSession) -> None:
-    folder = session.root / "charts" / "some"
-    folder.mkdir(parents=True)
-    (folder / ".helmignore").write_text("")
-    before = hash_files([folder])
-    (folder / ".helmignore").write_text("templates/\n")
-    assert hash_files([folder]) != before
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("__main__.py", True),
+        ("templates/web.yaml", True),
+        # Helm leaves out what its ignore file says.
+        (".helmignore", True),
+        (".hidden", False),
+        # The settings of a stack are a part of their own.
+        ("Pulumi.mx.yaml", False),
+        ("__pycache__/web.pyc", False),
+    ],
+)
+def test_which_files_of_a_folder_count(tmp_path: Path, name: str, counts: bool) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1")
+    before = hash_files([tmp_path])
+    path.write_text("2")
+    assert (hash_files([tmp_path]) != before) is counts
+
+
+def test_every_part_that_differs_is_named() -> None:
+    before, now = {"a": "1", "same": "1", "gone": ""}, {"a": "2", "same": "1", "new": ""}
+    assert changed_parts(before, now) == ["a", "gone", "new"]
 
 
 def test_an_unreadable_record_is_no_record(session: ScriptedSession) -> None:
