@@ -88,15 +88,15 @@ def linked(path: Path, place: Path) -> Path:
 
 
 def linked_lab(tmp: Path) -> Path:
-    folder = a_lab(tmp)
+    folder = install(started(tmp))
     linked(tmp / ".ops" / "lab", (tmp / ".ops" / "lab").rename(tmp / "large-disk"))
     return folder
 
 
 SHELLS: dict[str, Callable[[Path], object]] = {
     "after lab.env": a_lab,
-    "after lab.env, the lock is gone, the record is there": lambda tmp: a_lab(tmp, "lab/lab.json"),
-    "after lab.env, the lock is gone, the target is there": lambda tmp: a_lab(tmp, "lab/target.json"),
+    "after lab.env, the lock is gone, the record is there": lambda tmp: install(started(tmp, "lab/lab.json")),
+    "after lab.env, the lock is gone, the target is there": lambda tmp: install(started(tmp, "lab/target.json")),
     "after lab.env of two checkouts": lambda tmp: f"{a_lab(tmp)}:{a_lab(tmp / 'two', 'lab.lock', 'state')}",
     "the cache is gone": lambda tmp: link(started(tmp), Path("/gone")),
     "links to themselves": lambda tmp: link(started(tmp), tmp / ".ops/lab/bin"),
