@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from lab import platform, toolchain
 from runbooks import services
-from runbooks.core.environment import access_variables, child_environment, secret_variables
-from runbooks.core.errors import NotFound, OpsError, ToolFailed, Usage, exit_code_of
+from runbooks.core.environment import child_environment, secret_variables
+from runbooks.core.errors import NotFound, OpsError, ToolFailed, exit_code_of
 from runbooks.core.files import ROOT, Unwritable, make_folder, state_dir
 from runbooks.core.journal import Journal
 from runbooks.core.mask import Masker
@@ -30,11 +28,8 @@ from runbooks.stacks.guard import confirm_cluster, login_variables, open_kubectl
 from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
-from runbooks.stacks.toolbox import find_tools
-from runbooks.tools.pulumi_home import NO_AMBIENT, NO_DOWNLOADS, create_private_home, user_credentials
-
-SECRET_NAME = re.compile(r"pass|secret|token|key|sig", re.IGNORECASE)
-"""Names of secret fields in the query of a backend's address."""
+from runbooks.stacks.toolbox import backend_passwords, find_tools, pulumi_environment, read_secret_file
+from runbooks.tools.pulumi_home import create_private_home
 
 
 @contextlib.contextmanager
@@ -87,9 +82,20 @@ def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = T
             with run.reporter.step("start the lab") as progress:
                 platform.up(run.state_dir, progress.note)
         session = build_session(load_target(name, root=ROOT, state_dir=run.state_dir), run, closing)
-        announce_target(session, confirm_cluster(session) if cluster else "")
+        facts = {
+            "target": session.target.name,
+            "stack": session.target.stack,
+            "backend": session.target.shown_backend,
+            "cluster": confirm_cluster(session) if cluster else "",
+            "pulumi": session.tools.pulumi_version,
+        }
+        # The cluster is named only if the guard confirmed it.
+        shown = facts | {"cluster": facts["cluster"][:8]}
+        session.reporter.line(" · ".join(f"{name} {value}" for name, value in shown.items() if value))
+        session.reporter.event("target", **facts)
+        session.journal.write("target", **facts)
         if starts_lab:
-            apply_environments_on_lab(session)
+            environments.apply_definitions(session)  # so that stacks can bind them
         yield session
 
 
@@ -103,30 +109,6 @@ def open_lab_session(c: Any, task: str) -> Iterator[Session]:
 def lab_display(c: Any) -> tuple[Path, Reporter]:
     """State folder and display of a task on the lab itself, without a run: the lab's secrets stay in private files."""
     return make_state_dir(), reporter_in_use(as_json=bool(c.config.ops.json))
-
-
-def announce_target(session: Session, cluster_uid: str) -> None:
-    """One line: `target lab · stack lab · backend file://… · cluster 1f2e3d4c · pulumi v3.274.1`.
-
-    The cluster is named only if the guard confirmed it.
-    """
-    facts = {
-        "target": session.target.name,
-        "stack": session.target.stack,
-        "backend": session.target.shown_backend,
-        "cluster": cluster_uid,
-        "pulumi": session.tools.pulumi_version,
-    }
-    shown = facts | {"cluster": cluster_uid[:8]}
-    session.reporter.line(" · ".join(f"{name} {value}" for name, value in shown.items() if value))
-    session.reporter.event("target", **facts)
-    session.journal.write("target", **facts)
-
-
-def apply_environments_on_lab(session: Session) -> None:
-    """Apply every definition of `environments/` to a lab that was just started, so that stacks can bind them."""
-    if not session.target.has_diy_backend:
-        environments.apply_definitions(session)
 
 
 def add_helm(session: Session) -> Session:
@@ -188,64 +170,4 @@ def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack
         kubectl=kubectl,
         tools=find_tools(target, env, run.runner),
         env=env,
-    )
-
-
-def backend_passwords(target: Target) -> list[str]:
-    """The passwords in a backend's address, both as written and decoded."""
-    parts = urlsplit(target.backend)
-    fields = (field.partition("=") for field in parts.query.split("&"))
-    written = [parts.password or "", *(value for name, _, value in fields if SECRET_NAME.search(name))]
-    return [text for password in written if password for text in (password, unquote(password))]
-
-
-def read_secret_file(target: Target, path: Path | None, what: str) -> str:
-    """The content of a file of one secret; empty without a path. Raises `Usage` when it cannot be read."""
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(
-            f"the {what} file {path} of target {target.name!r} cannot be read",
-            expected=f"a readable text file that holds the {what}",
-            next_step="./inv lab.up" if target.ephemeral else f"./inv --target {target.name} target.show",
-        ) from error
-
-
-def pulumi_environment(
-    target: Target, environ: Mapping[str, str], *, home: Path, kubeconfig: Path, state: Path
-) -> dict[str, str]:
-    """Every variable that selects pulumi's backend and cluster, set explicitly for each child."""
-    credentials = target.credentials_dir or user_credentials(environ)
-    if environ.get("PULUMI_ACCESS_TOKEN") and not target.ephemeral and not target.has_diy_backend:
-        # pulumi stores a token of the environment and changes the user's current backend, so it gets another folder.
-        credentials = home
-    made = {
-        "PULUMI_BACKEND_URL": target.backend,
-        "PULUMI_HOME": str(home),
-        "PULUMI_CREDENTIALS_PATH": str(credentials.absolute()),
-        "KUBECONFIG": str(kubeconfig),
-        # pulumi has uv sync the environment before each program: never from the network, and never to other versions.
-        "UV_FROZEN": "1",
-        "UV_OFFLINE": "1",
-        # They live for seconds, so they collect garbage less often (a tenth less CPU, 30 to 100 MB more for a preview).
-        "GOGC": "1000",
-        "GOMEMLIMIT": "512MiB",
-        "PATH": user_path(environ),
-    }
-    if target.passphrase_file is not None:
-        made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(target.passphrase_file)
-    if target.ephemeral:
-        if token := read_secret_file(target, target.token_file, "token"):
-            made["PULUMI_ACCESS_TOKEN"] = token
-        tools = os.pathsep.join((str(state / "lab" / "bin"), made["PATH"]))
-        return made | {"OPS_STATE": str(state), "PATH": tools, NO_DOWNLOADS: "true", NO_AMBIENT: "false"}
-    if made["PATH"] != environ.get("PATH", os.defpath):  # `lab.env` set this for the lab in the same shell
-        made[NO_DOWNLOADS] = "false"
-    passed_on = ["PULUMI_ACCESS_TOKEN"] + ([] if target.passphrase_file else ["PULUMI_CONFIG_PASSPHRASE"])
-    return (
-        made
-        | access_variables(target.backend, environ)
-        | {name: environ[name] for name in passed_on if name in environ}
     )

@@ -10,12 +10,13 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from runbooks.core.errors import OpsError
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed, run_checks
 from runbooks.core.parallel import side_by_side
-from runbooks.stacks.preparation import has_stack, is_deployed
+from runbooks.stacks.preparation import exports_of, has_stack, is_deployed
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import kubectl
@@ -448,3 +449,13 @@ def secret_value(secret: Json, key: str) -> str:
         return base64.b64decode(text_at(secret, "data", key), validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
         return ""
+
+
+def in_its_namespace(session: Session, service: Service) -> Service:
+    """The service with the namespace that its stack exports: its config may have moved it. Never raises."""
+    try:
+        found = exports_of(session, service).get("k8s_namespace")
+    except OpsError:
+        # A caller that needs more of the state reports why it cannot be read.
+        found = None
+    return replace(service, namespace=found) if isinstance(found, str) and found else service

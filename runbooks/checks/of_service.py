@@ -14,7 +14,7 @@ from runbooks.core.errors import Refused, VerificationFailed
 from runbooks.core.findings import Finding, State, Verdict, summarize_verdicts
 from runbooks.core.parallel import SIDE_BY_SIDE, work_in_order
 from runbooks.core.reporter import LaterReporter
-from runbooks.stacks.preparation import has_stack, in_its_namespace, state_of
+from runbooks.stacks.preparation import has_stack, state_of
 from runbooks.stacks.service import Service, consumers
 from runbooks.stacks.session import Session
 from runbooks.tools.kubectl import metadata
@@ -46,7 +46,7 @@ def verify_service(session: Session, service: Service) -> Verdict:
     name = f"verify.{service.name}"
     session.reporter.announce(f"{name}: each check from operator to client, with what it saw. Nothing is changed.")
     with session.reporter.step(name):
-        service = in_its_namespace(session, service)
+        service = cluster.in_its_namespace(session, service)
         findings = [finding for check in service.checks or ("generic",) for finding in CHECKS[check](session, service)]
     # The handbook's `kubectl get all -n <namespace>`, as kubectl prints it. It decides nothing: the checks do.
     listed = session.runner.run(session.kubectl.get_all(service.namespace))

@@ -11,7 +11,7 @@ from pathlib import Path
 from runbooks.checks import cluster, cnpg, sql, tailscale
 from runbooks.core.findings import Check, Finding, failed, passed
 from runbooks.core.processes import Listener, ListenerUnknown, listeners
-from runbooks.stacks.preparation import clear_state, has_stack, in_its_namespace
+from runbooks.stacks.preparation import clear_state, has_stack
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import network
@@ -69,7 +69,9 @@ def verify(session: Session, service: Service) -> list[Finding]:
     address = ("services", namespace, EXPOSED_SERVICE)
     connect_takes = tailscale.NETWORK_TAKES
     checks = [
-        cnpg.operator_is_ready(session, in_its_namespace(session, session.service("cnpg")), deploy=service.name),
+        cnpg.operator_is_ready(
+            session, cluster.in_its_namespace(session, session.service("cnpg")), deploy=service.name
+        ),
         Check(name=OUTPUTS_THERE, look=lambda: outputs_are_there(session, OUTPUTS_THERE, exported)),
         cluster.object_check(session, CLUSTER_READY, (CLUSTER_KIND, namespace, CLUSTER), cluster_is_ready, wait=120.0),
         cluster.secret_check(

@@ -19,7 +19,7 @@ from runbooks.checks.inside import Page
 from runbooks.core.errors import OpsError
 from runbooks.core.findings import Check, Finding, State, failed, not_tried, passed
 from runbooks.core.runner import Runner
-from runbooks.stacks.preparation import exports_of, in_its_namespace
+from runbooks.stacks.preparation import exports_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import network
@@ -109,7 +109,7 @@ def operator_is_available(session: Session, service: Service) -> Check:
 
 def operator_of(session: Session) -> Service:
     """The service whose operator it is, in its namespace."""
-    return in_its_namespace(session, session.service("tailscale"))
+    return cluster.in_its_namespace(session, session.service("tailscale"))
 
 
 def api_server_is_as_set(session: Session, service: Service) -> Check:

@@ -14,9 +14,9 @@ from runbooks.core.errors import NotApproved, OperatorMissing, OpsError, Refused
 from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, work_in_order, workers
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of, record_reads, write_record
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import IN_THE_WAY, RunPlan, StackPlan
+from runbooks.stacks.plan import IN_THE_WAY, TAKES_OVER, RunPlan, StackPlan, existing_of
 from runbooks.stacks.preparation import has_stack, outputs_of, prepare, run_pulumi, state_of
-from runbooks.stacks.preview import TAKES_OVER, existing_of, plan_stack, title
+from runbooks.stacks.preview import plan_stack, title
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import show_plan

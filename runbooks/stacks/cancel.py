@@ -16,8 +16,8 @@ from typing import Any
 from runbooks.core.errors import NotApproved, Refused
 from runbooks.stacks.apply import holders_of, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
+from runbooks.stacks.plan import find_objects, manifest_of
 from runbooks.stacks.preparation import run_pulumi
-from runbooks.stacks.preview import find_objects, manifest_of
 from runbooks.stacks.session import Session
 from runbooks.tools import pulumi
 from runbooks.tools.failures import explain

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from runbooks.core.errors import NotFound, OpsError, Refused, ToolFailed, Usage
 from runbooks.core.yaml_file import dump
-from runbooks.stacks.preparation import run_esc
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.tools import definitions, esc
@@ -100,7 +99,9 @@ def read_wanted(session: Session, name: EnvironmentName) -> tuple[CommentedMap, 
 def live_definition(session: Session, name: EnvironmentName, *, after_interrupt: bool = False) -> str | None:
     """The definition on the backend; `None` without such an environment."""
     try:
-        return run_esc(session, session.esc.definition(name), name, after_interrupt=after_interrupt)
+        return esc.ask(
+            session.runner, session.esc.definition(name), name, session.masker.mask, after_interrupt=after_interrupt
+        )
     except NotFound:
         return None
 
@@ -115,7 +116,7 @@ def push(session: Session, draft: Draft) -> int:
     """
     name = draft.name
     if draft.is_new:
-        run_esc(session, session.esc.init(name), name)
+        esc.ask(session.runner, session.esc.init(name), name, session.masker.mask)
     elif _read_plain(draft.live, name) != _read_plain(live_definition(session, name), name):
         raise Refused(
             f"{name.short} changed on the backend since it was compared",
@@ -139,7 +140,8 @@ def _read_plain(text: str | None, name: EnvironmentName) -> Any:
 
 def _replace_definition(session: Session, draft: Draft) -> int:
     command = session.esc.edit(draft.name, dump(draft.carried.document))
-    revision = esc.read_revision(run_esc(session, command, draft.name, diagnostics=Usage))
+    answer = esc.ask(session.runner, command, draft.name, session.masker.mask, diagnostics=Usage)
+    revision = esc.read_revision(answer)
     if revision is None:
         raise ToolFailed(
             f"the CLI does not report that {draft.name.short} was updated",
@@ -156,7 +158,7 @@ def _remove_empty(session: Session, name: EnvironmentName) -> None:
     """
     try:
         if _read_plain(live_definition(session, name, after_interrupt=True), name) == _read_plain(None, name):
-            run_esc(session, session.esc.remove(name), name, after_interrupt=True)
+            esc.ask(session.runner, session.esc.remove(name), name, session.masker.mask, after_interrupt=True)
             return
         why = "it is no longer empty: this push arrived after all, or another user wrote into it"
     except OpsError as error:
@@ -185,11 +187,13 @@ def report_draft(session: Session, draft: Draft) -> None:
 def apply_definitions(session: Session, names: Sequence[str] | None = None) -> list[str]:
     """Apply definitions without asking, on the lab; returns those that changed. By default all.
 
-    A new environment is one line: its content is that of its file.
+    Applies none on a backend without ESC. A new environment is one line: its content is that of its file.
     """
-    changed = []
+    changed: list[str] = []
+    if session.target.has_diy_backend:
+        return changed
     for text in definitions.defined_names(session.root) if names is None else names:
-        draft = compare(session, read_name(session, text))
+        draft = compare(session, esc.read_name(text, session.target.organization))
         if not (draft.is_new or draft.differences):
             continue
         if draft.is_new:

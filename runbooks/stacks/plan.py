@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
+from typing import Any
 
 from runbooks.core.errors import OpsError
+from runbooks.stacks.preparation import state_of
+from runbooks.stacks.session import Session
+from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
 from runbooks.tools.pulumi import Export, Preview, Step, is_bookkeeping, kind_of
 from runbooks.tools.stack import Stack
 
@@ -243,3 +247,71 @@ def restarts(step: Step) -> bool:
     if step.type.startswith("kubernetes:postgresql.cnpg.io/") and kind == "Cluster":
         return any(RESTARTING_CLUSTER_PATHS.match(path) or path == "spec" for path in paths)
     return False
+
+
+# What the cluster has already
+
+TAKES_OVER = "kubernetes:upsertExistingObjects"
+
+
+def existing_of(session: Session, stack: Stack, preview: Preview) -> dict[str, str]:
+    """URN → owner of each object that the preview would create and that the cluster has already."""
+    found = find_existing(preview, session.kubectl, session.runner)
+    if found:
+        begun = {urn for kind, urn in state_of(session, stack).pending if kind == "creating"}
+        found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
+    return found
+
+
+def find_existing(preview: Preview, kubectl: Kubectl, runner: Runs) -> dict[str, str]:
+    """URN → owner (empty when the object names none) of everything to be created that the cluster has already.
+
+    One call of kubectl finds all objects whose names are known. Raises `KubectlFailed`.
+
+    pulumi's own preview says `create` for them. Its update then stops half-way, or takes them over silently where
+    `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).
+    """
+    wanted = {step.urn: manifest for step in preview.changes if (manifest := manifest_of(step))}
+    found = find_objects(wanted, kubectl, runner)
+    return {urn: _describe_owner(each) for urn, each in found.items()}
+
+
+def _describe_owner(found: Found) -> str:
+    if not found.release:  # a namespace alone names no release
+        return ""
+    return f"the helm release {found.release}" + (f" in {found.release_namespace}" if found.release_namespace else "")
+
+
+def find_objects(manifests: Mapping[str, Json], kubectl: Kubectl, runner: Runs) -> dict[str, Found]:
+    """URN → object, of those that the cluster has."""
+    found = ask_found(runner, kubectl.find_all(list(manifests.values()))) if manifests else []
+    return {urn: each for urn, manifest in manifests.items() for each in found if _is_object(each, manifest)}
+
+
+def manifest_of(step: Step) -> Json | None:
+    """What kubectl needs to find the object of a step that creates one; `None` for every other step.
+
+    A patch is left out, as it changes an existing object; so is an object whose name is secret or unknown.
+    """
+    inputs = step.new.inputs if step.op == "create" and step.new else {}
+    is_object = step.type.startswith("kubernetes:") and not step.type.endswith("Patch")
+    facts = [text_at(inputs, "apiVersion"), text_at(inputs, "kind"), text_at(inputs, "metadata", "name")]
+    namespace = dig(inputs, "metadata", "namespace")
+    if not is_object or not all(facts) or UNKNOWN in (*facts, namespace) or isinstance(namespace, Mapping):
+        return None
+    metadata = {"name": facts[2]} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": facts[0], "kind": facts[1], "metadata": metadata}
+
+
+def _is_object(found: Found, manifest: Json) -> bool:
+    """Whether the found object is this one. A kind may have no namespaces; the default is the context's namespace."""
+    kind, metadata = (manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
+    if (found.api_version, found.kind) != kind or found.name != metadata["name"]:
+        return False
+    return not found.namespace or found.namespace == metadata.get("namespace", found.namespace)
+
+
+def takes_over(preview: Preview, settings: Mapping[str, Any]) -> bool:
+    """Whether pulumi would take existing objects over instead of failing: by stack config or bound environment."""
+    value = preview.settings.get(TAKES_OVER, settings.get(TAKES_OVER))
+    return str(value).lower() == "true"

@@ -403,24 +403,9 @@ def explain_missing(session: Session, name: EnvironmentName) -> NotFound:
 def live_names(session: Session) -> list[EnvironmentName]:
     """The environments of the target's organization on its backend."""
     organization = session.target.organization
-    return list(esc.read_list(run_esc(session, session.esc.ls(organization), None), organization))
-
-
-def run_esc(
-    session: Session,
-    command: Command,
-    name: EnvironmentName | None,
-    *,
-    diagnostics: type[OpsError] = ToolFailed,
-    after_interrupt: bool = False,
-) -> str:
-    """The answer to a command on an environment, or on the whole organization.
-
-    Raises the error for its failure, also of one that exits with 0; `diagnostics` for errors in a definition.
-    """
-    outcome = session.runner.run(command, after_interrupt=after_interrupt)
-    esc.judge(outcome, name, session.masker.mask, diagnostics=diagnostics)
-    return outcome.stdout
+    return list(
+        esc.read_list(esc.ask(session.runner, session.esc.ls(organization), None, session.masker.mask), organization)
+    )
 
 
 # The state of its stack: from a file backend, from the Pulumi Cloud, or through pulumi
@@ -494,16 +479,6 @@ def exports_of(session: Session, service: Service) -> Mapping[str, Any]:
     """The outputs of the service's stack, secrets as in `state_of`; empty without a stack."""
     stack = session.stack(service)
     return state_of(session, stack).outputs if has_stack(session, stack) else {}
-
-
-def in_its_namespace(session: Session, service: Service) -> Service:
-    """The service with the namespace that its stack exports: its config may have moved it. Never raises."""
-    try:
-        found = exports_of(session, service).get("k8s_namespace")
-    except OpsError:
-        # A caller that needs more of the state reports why it cannot be read.
-        found = None
-    return replace(service, namespace=found) if isinstance(found, str) and found else service
 
 
 def clear_state(session: Session, stack: Stack, *, after_interrupt: bool = False) -> ClearState:

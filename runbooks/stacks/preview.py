@@ -7,14 +7,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 from runbooks.core.command import Command
-from runbooks.core.errors import NotFound, OpsError, Usage
+from runbooks.core.errors import OpsError, Usage
 from runbooks.core.files import Unwritable
 from runbooks.core.parallel import processors, results_of, work_in_order, workers
 from runbooks.stacks.fingerprint import (
-    Record,
     changed_parts,
     cluster_of_charts,
     files_of,
@@ -26,11 +24,10 @@ from runbooks.stacks.fingerprint import (
     remove_record,
     write_record,
 )
-from runbooks.stacks.plan import UNKNOWN, RunPlan, StackPlan, plan_of
+from runbooks.stacks.plan import RunPlan, StackPlan, existing_of, plan_of, takes_over
 from runbooks.stacks.preparation import (
     check_stack_settings,
     check_values,
-    is_deployed,
     open_bound,
     outputs_of,
     prepare,
@@ -43,7 +40,6 @@ from runbooks.stacks.service import Service, closure, layers
 from runbooks.stacks.session import Once, Session
 from runbooks.stacks.target import refuse_without_esc
 from runbooks.tools import pulumi
-from runbooks.tools.kubectl import Found, Json, Kubectl, Runs, ask_found, dig, text_at
 from runbooks.tools.stack import Stack
 from runbooks.tools.stack_config import StackFile
 
@@ -176,10 +172,6 @@ def raise_worst(session: Session, failures: Mapping[str, OpsError]) -> None:
         raise failures[names[0]]
 
 
-OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\S+, but has ")
-"""A warning that the lab leaves out: no registry has the newest providers. `lab.status` shows the lab's versions."""
-
-
 def plan_stack(
     session: Session, service: Service, *, changing: Collection[str] | None = None, once: Once | None = None
 ) -> StackPlan:
@@ -201,77 +193,56 @@ def plan_stack(
             f"./inv cancel.{service.name} settles them"
         )
     record = read_record(session, stack)
+    writes_outputs = not is_last_applied(session, fingerprint, record)
     reasons: list[str] = []
     if changing is not None:
         producers = [name for name in service.reads_outputs_of if name in changing]
         reasons = reasons_to_ask(session, stack, fingerprint, record, producers, once)
-        if record and not reasons:
-            writes = not is_last_applied(session, fingerprint, record)
-            return StackPlan(stack=stack, fingerprint=fingerprint, unchanged_since=record.since, writes_outputs=writes)
-    return replace(_preview_changes(session, stack, fingerprint, record), asked_because=tuple(reasons))
+    if record and changing is not None and not reasons:
+        plan = StackPlan(stack=stack, unchanged_since=record.since)
+    else:
+        command, read_reads = record_reads(session, pulumi.preview(stack), stack)
+        preview = _preview_program(session, stack, command)
+        reads = read_reads()
+        plan = plan_of(
+            stack,
+            preview,
+            export=state_of(session, stack),
+            existing=existing_of(session, stack, preview),
+            adopts=takes_over(preview, read_settings(session, stack).config),
+        )
+        # Without changes its inputs are recorded, unless a file was edited meanwhile, which it may have seen.
+        if plan.has_changes:
+            remove_record(session, stack, fingerprint, record)
+        elif not changed_parts(fingerprint, dict(fingerprint) | files_of(session, stack)):
+            with contextlib.suppress(Unwritable):  # without a record the next run previews again
+                write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
+    return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs, asked_because=tuple(reasons))
 
 
-def _preview_changes(
-    session: Session, stack: Stack, fingerprint: Mapping[str, str], record: Record | None
-) -> StackPlan:
-    """Preview the stack. Without changes, record its inputs; with a change, remove the record."""
-    writes_outputs = not is_last_applied(session, fingerprint, record)
-    command, read = record_reads(session, pulumi.preview(stack), stack)
-    preview = _preview_program(session, stack, command)
-    for each in preview.diagnostics:
-        if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
-            session.reporter.line(f"  {stack.service} warns:")
-            session.reporter.quote(f"    {each.message.removeprefix('warning: ')}")
-    reads = read()
-    plan = plan_of(
-        stack,
-        preview,
-        export=state_of(session, stack),
-        existing=existing_of(session, stack, preview),
-        adopts=takes_over(preview, read_settings(session, stack).config),
-    )
-    if plan.has_changes:
-        remove_record(session, stack, fingerprint, record)
-    elif not changed_parts(fingerprint, dict(fingerprint) | files_of(session, stack)):  # else it may have seen an edit
-        with contextlib.suppress(Unwritable):  # without a record the next run previews again
-            write_record(session, stack, fingerprint, reads, applied=not writes_outputs)
-    return replace(plan, fingerprint=fingerprint, writes_outputs=writes_outputs)
+OTHER_VERSION = re.compile(r"resource plugin \S+ is expected to have version >=\S+, but has ")
+"""A warning that the lab leaves out: no registry has the newest providers. `lab.status` shows the lab's versions."""
 
 
 def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
-    """Preview the stack. Raises the error for its failure, a wrong value of its environment by the program's own words.
+    """Preview the stack and show its warnings.
 
-    The program is asked again, as pulumi blanks a secret even inside a key: the `postgres` of `postgresql:sslmode`.
+    Raises the error for its failure; for a wrong value of its environment with the program's own words. The program is
+    asked again, as pulumi blanks a secret even inside a key: the `postgres` of `postgresql:sslmode`.
     """
     try:
-        return run_preview(session, stack, command)
+        preview = run_preview(session, stack, command)
     except Usage:
         service = session.service(stack.service)
         if service.environment:
             file = read_settings(session, stack)
             check_values(session, service, file, open_bound(session, file))
         raise
-
-
-def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
-    """The objects that differ from the stack's state. Raises the error for pulumi's failure."""
-    preview = run_preview(session, stack, pulumi.refresh_preview(stack))
-    return [step for step in preview.changes if not pulumi.is_bookkeeping(step.urn)]
-
-
-def find_deployed(session: Session, services: Sequence[Service]) -> list[Service]:
-    """The services that are deployed on the target; reports the others. Raises `NotFound` when none is."""
-    deployed = [service for service in services if is_deployed(session, session.stack(service))]
-    absent = [service.name for service in services if service not in deployed]
-    if not deployed:
-        raise NotFound(
-            f"{', '.join(absent)}: not deployed on {session.target.name}, so nothing can have drifted",
-            expected="a stack that was applied",
-            next_step=f"./inv deploy.{absent[0]}",
-        )
-    if absent:
-        session.reporter.line(f"Not deployed here, so not compared: {', '.join(absent)}.")
-    return deployed
+    for each in preview.diagnostics:
+        if each.severity == "warning" and not (session.target.ephemeral and OTHER_VERSION.search(each.message)):
+            session.reporter.line(f"  {stack.service} warns:")
+            session.reporter.quote(f"    {each.message.removeprefix('warning: ')}")
+    return preview
 
 
 def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
@@ -290,71 +261,3 @@ def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
     where = f"remove it from {stack.folder / 'Pulumi.yaml'} or {stack.settings_file}"
     check_stack_settings(settings, session.target, source=source, next_step=where)
     return preview
-
-
-# What the cluster has already
-
-TAKES_OVER = "kubernetes:upsertExistingObjects"
-
-
-def existing_of(session: Session, stack: Stack, preview: pulumi.Preview) -> dict[str, str]:
-    """URN → owner of each object that the preview would create and that the cluster has already."""
-    found = find_existing(preview, session.kubectl, session.runner)
-    if found:
-        begun = {urn for kind, urn in state_of(session, stack).pending if kind == "creating"}
-        found |= dict.fromkeys(begun & found.keys(), f"an interrupted update of {stack.service}")
-    return found
-
-
-def find_existing(preview: pulumi.Preview, kubectl: Kubectl, runner: Runs) -> dict[str, str]:
-    """URN → owner (empty when the object names none) of everything to be created that the cluster has already.
-
-    One call of kubectl finds all objects whose names are known. Raises `KubectlFailed`.
-
-    pulumi's own preview says `create` for them. Its update then stops half-way, or takes them over silently where
-    `kubernetes:upsertExistingObjects` is on (pulumi-kubernetes provider/pkg/await/await.go, Creation).
-    """
-    wanted = {step.urn: manifest for step in preview.changes if (manifest := manifest_of(step))}
-    found = find_objects(wanted, kubectl, runner)
-    return {urn: _describe_owner(each) for urn, each in found.items()}
-
-
-def _describe_owner(found: Found) -> str:
-    if not found.release:  # a namespace alone names no release
-        return ""
-    return f"the helm release {found.release}" + (f" in {found.release_namespace}" if found.release_namespace else "")
-
-
-def find_objects(manifests: Mapping[str, Json], kubectl: Kubectl, runner: Runs) -> dict[str, Found]:
-    """URN → object, of those that the cluster has."""
-    found = ask_found(runner, kubectl.find_all(list(manifests.values()))) if manifests else []
-    return {urn: each for urn, manifest in manifests.items() for each in found if _is_object(each, manifest)}
-
-
-def manifest_of(step: pulumi.Step) -> Json | None:
-    """What kubectl needs to find the object of a step that creates one; `None` for every other step.
-
-    A patch is left out, as it changes an existing object; so is an object whose name is secret or unknown.
-    """
-    inputs = step.new.inputs if step.op == "create" and step.new else {}
-    is_object = step.type.startswith("kubernetes:") and not step.type.endswith("Patch")
-    facts = [text_at(inputs, "apiVersion"), text_at(inputs, "kind"), text_at(inputs, "metadata", "name")]
-    namespace = dig(inputs, "metadata", "namespace")
-    if not is_object or not all(facts) or UNKNOWN in (*facts, namespace) or isinstance(namespace, Mapping):
-        return None
-    metadata = {"name": facts[2]} | ({"namespace": namespace} if namespace else {})
-    return {"apiVersion": facts[0], "kind": facts[1], "metadata": metadata}
-
-
-def _is_object(found: Found, manifest: Json) -> bool:
-    """Whether the found object is this one. A kind may have no namespaces; the default is the context's namespace."""
-    kind, metadata = (manifest["apiVersion"], manifest["kind"]), manifest["metadata"]
-    if (found.api_version, found.kind) != kind or found.name != metadata["name"]:
-        return False
-    return not found.namespace or found.namespace == metadata.get("namespace", found.namespace)
-
-
-def takes_over(preview: pulumi.Preview, settings: Mapping[str, Any]) -> bool:
-    """Whether pulumi would take existing objects over instead of failing: by stack config or bound environment."""
-    value = preview.settings.get(TAKES_OVER, settings.get(TAKES_OVER))
-    return str(value).lower() == "true"

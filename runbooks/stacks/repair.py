@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import FieldConflict, Refused, ToolFailed, UnexpectedChanges
+from runbooks.core.errors import FieldConflict, NotFound, Refused, ToolFailed, UnexpectedChanges
 from runbooks.stacks.apply import approve, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, is_precious, rank_step
-from runbooks.stacks.preparation import clear_state, prepare
-from runbooks.stacks.preview import find_drift, plan_stack, read_preview
+from runbooks.stacks.preparation import clear_state, is_deployed, prepare
+from runbooks.stacks.preview import plan_stack, read_preview, run_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import ABSENT, format_value, leaves, property_lines, show_plan, split_path, value_at
@@ -28,6 +28,7 @@ from runbooks.tools import pulumi
 from runbooks.tools.kubectl import Json, Trouble, ask, full_kind, trouble_of
 from runbooks.tools.pulumi import SECRET, Preview, PropertyChange, StateResource, Step, describe_object, kind_of
 from runbooks.tools.secret_values import unwrap_secrets
+from runbooks.tools.stack import Stack
 
 GONE = "it is gone"
 EMPTY = "it is gone and would be created again, but its data does not come back"
@@ -81,6 +82,27 @@ class Compared:
     """The plan of an update; unknown while a conflict stops its preview."""
     put_back: int = 0
     """How many objects were put back before."""
+
+
+def find_deployed(session: Session, services: Sequence[Service]) -> list[Service]:
+    """The services that are deployed on the target; reports the others. Raises `NotFound` when none is."""
+    deployed = [service for service in services if is_deployed(session, session.stack(service))]
+    absent = [service.name for service in services if service not in deployed]
+    if not deployed:
+        raise NotFound(
+            f"{', '.join(absent)}: not deployed on {session.target.name}, so nothing can have drifted",
+            expected="a stack that was applied",
+            next_step=f"./inv deploy.{absent[0]}",
+        )
+    if absent:
+        session.reporter.line(f"Not deployed here, so not compared: {', '.join(absent)}.")
+    return deployed
+
+
+def find_drift(session: Session, stack: Stack) -> list[pulumi.Step]:
+    """The objects that differ from the stack's state. Raises the error for pulumi's failure."""
+    preview = run_preview(session, stack, pulumi.refresh_preview(stack))
+    return [step for step in preview.changes if not pulumi.is_bookkeeping(step.urn)]
 
 
 def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -> Compared:

@@ -17,14 +17,15 @@ def drift(c: Context, names: tuple[str, ...]) -> None:
     from runbooks.run import open_session
     from runbooks.stacks import preview
     from runbooks.stacks.preparation import prepare
+    from runbooks.stacks.repair import find_deployed, find_drift
     from runbooks.stacks.summary import property_lines
 
     task = task_name("drift", names)
     with open_session(c, task) as session:
-        services = preview.find_deployed(session, [session.service(name) for name in names])
+        services = find_deployed(session, [session.service(name) for name in names])
         with session.reporter.step(preview.title("look for drift of", services)):
             found = side_by_side(
-                session.reporter, services, lambda service: preview.find_drift(session, prepare(session, service))
+                session.reporter, services, lambda service: find_drift(session, prepare(session, service))
             )
         for service, steps in zip(services, found, strict=True):
             differ = "1 object differs" if len(steps) == 1 else f"{len(steps)} objects differ"

@@ -94,8 +94,9 @@ def set_value(c: Any, env: str, path: str) -> None:
     from runbooks.core.names import refuse_option_like
     from runbooks.run import open_session
     from runbooks.stacks import environments
-    from runbooks.stacks.preparation import explain_missing, run_esc
+    from runbooks.stacks.preparation import explain_missing
     from runbooks.stacks.secret_settings import read_value
+    from runbooks.tools import esc
     from runbooks.tools.definitions import has_place
     from runbooks.tools.esc import read_path, refuse_reference
 
@@ -111,7 +112,7 @@ def set_value(c: Any, env: str, path: str) -> None:
         value = read_value(session.reporter, path, f"secret of {name.short}")
         session.masker.register(value)
         refuse_reference(value, keys, name)
-        run_esc(session, session.esc.set_secret(name, path, value), name)
+        esc.ask(session.runner, session.esc.set_secret(name, path, value), name, session.masker.mask)
         session.reporter.line(f"Set the secret {path} of {name.short}.")
         if not has_place(session.root, name, path):
             session.reporter.line(f'environments/{name.short}.yaml has no `fn::secret: ""` at {path}; apply keeps it')
@@ -177,12 +178,11 @@ def bind(c: Any, env: str, service: str = "") -> None:
     """
     from runbooks.run import open_session
     from runbooks.stacks import environments, wiring
-    from runbooks.stacks.wiring import consumer_of
 
     with open_session(c, "esc.bind") as session:
         bare, _, version = env.partition("@")
         name = replace(environments.read_name(session, bare), version=version)
-        wiring.bind(session, name, consumer_of(session, name, service))
+        wiring.bind(session, name, wiring.consumer_of(session, name, service))
 
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})

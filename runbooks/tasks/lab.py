@@ -15,14 +15,15 @@ def up(c: Any) -> None:
     """Start the lab on this machine, or just what of it does not run; the first time it builds its tools."""
     from lab import platform
     from lab.platform.report import report_components
-    from runbooks.run import apply_environments_on_lab, lab_display, open_lab_session
+    from runbooks.run import lab_display, open_lab_session
+    from runbooks.stacks.environments import apply_definitions
 
     state, reporter = lab_display(c)
     with reporter.titled("lab.up"), reporter.step("start the lab"):
         platform.up(state, reporter.line)
     try:
         with open_lab_session(c, "lab.up") as session:
-            apply_environments_on_lab(session)
+            apply_definitions(session)
     finally:  # the lab itself is up, even if a definition is wrong
         report_components(state, reporter)
 

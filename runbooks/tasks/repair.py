@@ -15,8 +15,9 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
     """
     from runbooks.checks.of_service import prove
     from runbooks.run import open_session
-    from runbooks.stacks import apply, preview, repair
+    from runbooks.stacks import apply, repair
     from runbooks.stacks.plan import RunPlan
+    from runbooks.stacks.repair import find_deployed
     from runbooks.stacks.summary import show_plan
 
     task = task_name("repair", names)
@@ -27,7 +28,7 @@ def repair(c: Context, names: tuple[str, ...], yes: bool = False) -> None:
             f"Repairing {service.name}: I compare the cluster with what was applied, put back what others changed, "
             "then apply what else the program changes and prove that it works."
         )
-        preview.find_deployed(session, [service])
+        find_deployed(session, [service])
         repaired = repair.put_back_all(session, service, yes=yes, again=again)
         run = RunPlan(layers=((repaired.plan,),), target=session.target.name)
         show_plan(session, run)

@@ -17,6 +17,7 @@ from typing import Any
 
 from runbooks.core.command import Command, Outcome
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, Refused, ToolFailed, Usage
+from runbooks.core.runner import Runner
 from runbooks.tools.failures import UNREACHABLE, KnownFailure, login_command
 from runbooks.tools.pulumi import as_text
 
@@ -383,6 +384,21 @@ KNOWN = (
 def complaints(stderr: str) -> list[str]:
     """Diagnostics and errors on standard error, without notices. A single one means that the command failed."""
     return [line.rstrip() for line in stderr.splitlines() if not HARMLESS.search(line)]
+
+
+def ask(
+    runner: Runner,
+    command: Command,
+    name: EnvironmentName | None,
+    mask: Callable[[str], str],
+    *,
+    diagnostics: type[OpsError] = ToolFailed,
+    after_interrupt: bool = False,
+) -> str:
+    """The answer to a command on an environment, or on the whole organization. Raises the errors of `judge`."""
+    outcome = runner.run(command, after_interrupt=after_interrupt)
+    judge(outcome, name, mask, diagnostics=diagnostics)
+    return outcome.stdout
 
 
 def judge(

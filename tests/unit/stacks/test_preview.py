@@ -13,8 +13,7 @@ import pytest
 from runbooks.collection import task_for
 from runbooks.core.errors import OpsError, ToolFailed, UnexpectedChanges, Usage
 from runbooks.stacks import preview
-from runbooks.stacks.plan import UNKNOWN
-from runbooks.stacks.preview import TAKES_OVER, find_existing, manifest_of, takes_over
+from runbooks.stacks.plan import TAKES_OVER, UNKNOWN, find_existing, manifest_of, takes_over
 from runbooks.stacks.summary import show_plan
 from runbooks.tasks import preview as tasks
 from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found

@@ -44,7 +44,7 @@ def calls(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]
     exports = {"KUBECONFIG": "/lab/it's/kubeconfig", "PGPORT": "5432"}
     monkeypatch.setattr(platform, "environment", note("environment", exports))
     monkeypatch.setattr("runbooks.run.open_lab_session", lambda *_: nullcontext())
-    monkeypatch.setattr("runbooks.run.apply_environments_on_lab", lambda _: asked.append(("apply", repo.state)))
+    monkeypatch.setattr("runbooks.stacks.environments.apply_definitions", lambda _: asked.append(("apply", repo.state)))
     return asked
 
 
