@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runbooks.core.child import Capture, Patience
-from runbooks.core.command import Command, Outcome
+from runbooks.core.command import Command
 from runbooks.core.errors import NotApproved, OpsError, OutOfTime, ToolFailed
 from runbooks.core.journal import Journal, Unwritable, read_journal
 from runbooks.core.mask import Masker
@@ -401,52 +402,37 @@ sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 
 
 def test_interrupt_sends_one_graceful_signal_to_its_own_command(ops: RealRunner) -> None:
-    other: list[Outcome] = []
     ready = threading.Event()
-    beside = threading.Thread(
-        target=lambda: other.append(
-            ops.runner.run(
-                python("print('here', flush=True)\nimport time; time.sleep(1)"), on_line=lambda line: ready.set()
-            )
-        )
-    )
-    beside.start()
-    assert ready.wait(20)
 
     def stop(line: str) -> None:
         if line in {"ready", "signal 2"}:
             ops.runner.interrupt()
 
-    outcome = ops.runner.run(python(PATIENT, mutates=True), on_line=stop)
-    beside.join()
+    with ThreadPoolExecutor() as pool:
+        command = python("print('here', flush=True)\nimport time; time.sleep(1)")
+        beside = pool.submit(ops.runner.run, command, on_line=lambda line: ready.set())
+        assert ready.wait(20)
+        outcome = ops.runner.run(python(PATIENT, mutates=True), on_line=stop)
+        assert beside.result().ok
     assert outcome.stdout == "ready\nsignal 2\nstopped gracefully after 1\n"
     assert outcome.interrupted
     assert not outcome.ok
     assert outcome.exit_code == 0
-    assert other[0].ok
     # It was our own decision: the run goes on, for instance with a look at what was left.
     assert not ops.runner.interrupted
     assert ops.runner.run(Command(argv=("true",))).ok
 
 
 def test_interrupt_from_elsewhere_reaches_every_running_command(ops: RealRunner) -> None:
-    outcomes: list[Outcome] = []
     ready = threading.Semaphore(0)
-
-    def work() -> None:
-        outcomes.append(ops.runner.run(python(PATIENT, "3", mutates=True), on_line=lambda line: ready.release()))
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    assert ready.acquire(timeout=20)
-    assert ready.acquire(timeout=20)
-    ops.runner.interrupt()
-    ops.runner.interrupt()
-    for thread in threads:
-        thread.join()
-    assert [outcome.stdout for outcome in outcomes] == ["ready\nsignal 2\nstopped gracefully after 1\n"] * 2
-    assert [outcome.exit_code for outcome in outcomes] == [3, 3]
+    command = python(PATIENT, "3", mutates=True)
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(ops.runner.run, command, on_line=lambda line: ready.release()) for _ in range(2)]
+        assert ready.acquire(timeout=20) and ready.acquire(timeout=20)
+        ops.runner.interrupt()
+        ops.runner.interrupt()
+    ended = [(outcome.exit_code, outcome.stdout) for outcome in (each.result() for each in running)]
+    assert ended == [(3, "ready\nsignal 2\nstopped gracefully after 1\n")] * 2
 
 
 def test_an_interrupted_command_is_not_approved(make: Callable[..., RealRunner]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -231,20 +232,13 @@ def test_two_at_once_build_once(go: FakeGo, tmp_path: Path) -> None:
     os.mkfifo(gate)
     program = go.install(f"cat {gate} >/dev/null; {BUILDS}")
     waits = threading.Event()
-
-    def report(line: str) -> None:
-        if "waiting" in line:
-            waits.set()
-
-    threads = [threading.Thread(target=run, args=(ETCD, program, report)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    assert waits.wait(10)
-    gate.write_text("go on")
-    for thread in threads:
-        thread.join(10)
+    report = lambda line: waits.set() if "waiting" in line else None  # noqa: E731
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(run, ETCD, program, report) for _ in range(2)]
+        assert waits.wait(10)
+        gate.write_text("go on")
+        assert both[0].result(10) == both[1].result(10) == cached(ETCD)
     assert len(go.builds) == 1
-    assert (cached(ETCD) / "etcd").is_file()
 
 
 def test_a_failed_build_is_one_error_with_the_log(cache: Path, go: FakeGo) -> None:
@@ -494,17 +488,18 @@ wait
 """A build that has started a compiler, which does not listen to anything, and never ends."""
 
 
-class Going:
-    """The processes of the build: the Go and its compiler."""
+class Going(FakeGo):
+    """A Go with that build."""
 
-    def __init__(self, tmp_path: Path) -> None:
-        self.file = tmp_path / "pids"
-        self.go = FakeGo(tmp_path)
-        self.program = self.go.install(COMPILER.format(pids=self.file))
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.program = self.install(COMPILER.format(pids=folder / "pids"))
 
     @property
     def pids(self) -> list[int]:
-        return [int(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+        """Of the Go and its compiler."""
+        file = self.folder / "pids"
+        return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def has_begun(self) -> bool:
         return len(self.pids) == 2
@@ -516,7 +511,7 @@ class Going:
 @pytest.fixture
 def going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Going]:
     made = Going(tmp_path)
-    monkeypatch.setenv("PATH", made.go.path)
+    monkeypatch.setenv("PATH", made.path)
     yield made
     for pid in filter(is_alive, made.pids):
         os.kill(pid, signal.SIGKILL)
@@ -540,35 +535,28 @@ def test_a_run_that_is_ended_ends_its_build_and_the_next_builds_it(going: Going,
     """The compiler holds the lock too, whichever number its file has in the run."""
     with subprocess.Popen(
         [sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
+    ) as started:
         until(going.has_begun, "the build begins")
         assert not is_free()
         for pid in going.pids if Path("/proc/self/fd").exists() else ():
             assert lock_file() in {fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
-        run.send_signal(number)
+        started.send_signal(number)
     until(going.has_ended, "Go and compiler end")
     until(is_free, "the lock is free")
     assert not cached(ETCD).exists()
-    assert (Build(ETCD, going.go.install(), print, threading.Event()).run() / "etcd").is_file()
+    assert (run(ETCD, going.install()) / "etcd").is_file()
 
 
 def test_the_stop_event_ends_it(going: Going, tmp_path: Path) -> None:
-    stop, failed = threading.Event(), []
-
-    def build() -> None:
-        try:
-            Build(ETCD, going.program, print, stop).run()
-        except ToolFailed as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=build)
-    thread.start()
-    until(going.has_begun, "the build begins")
-    stop.set()
-    thread.join(20)
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        building = pool.submit(run, ETCD, going.program, print, stop)
+        until(going.has_begun, "the build begins")
+        stop.set()
+        with pytest.raises(ToolFailed, match="was stopped") as stopped:
+            building.result(20)
     until(going.has_ended, "Go and compiler end")
-    (error,) = failed
-    assert "was stopped" in error.summary and "run the same command again" in error.next_step
+    assert "run the same command again" in stopped.value.next_step
     assert is_free()
     assert not list((tmp_path / "cache/homelab-ops/bin").glob(".*.unfinished"))
 
@@ -579,5 +567,5 @@ def test_the_stop_event_ends_the_wait_for_another_run(going: Going) -> None:
     with lock_file().open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ToolFailed, match="was stopped"):
-            Build(ETCD, going.program, lambda _: stop.set(), stop).run()
+            run(ETCD, going.program, lambda _: stop.set(), stop)
     assert going.pids == []
