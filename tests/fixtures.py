@@ -49,6 +49,7 @@ from runbooks.stacks.session import Known
 from runbooks.stacks.target import Target
 from runbooks.tools.kubectl import Kubectl
 from runbooks.tools.pulumi import Preview, Step
+from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from runbooks.tools.stack import Stack
 
@@ -489,6 +490,7 @@ class Repo:
         self._write_target()
         (home / "fake.py").write_text(PROGRAM.format(home=str(home)))
         self.install("pulumi")
+        executable(self.bin / LANGUAGE_HOST)
         self.install("kubectl")
         self.c = SimpleNamespace(config=SimpleNamespace(ops=SimpleNamespace(target="home", json=False)))
         monkeypatch.setenv("OPS_STATE", str(self.state))

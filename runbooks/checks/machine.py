@@ -28,7 +28,16 @@ from runbooks.tools import pulumi
 from runbooks.tools.helm import list_releases, read_releases
 from runbooks.tools.kubeconfig import KubeContext
 from runbooks.tools.kubectl import Kubectl, ask, items, metadata, read_versions
-from runbooks.tools.pulumi_home import NO_DOWNLOADS, Plugin, is_on, place_of, user_home, wanted_plugins
+from runbooks.tools.pulumi_home import (
+    LANGUAGE_HOST,
+    NO_DOWNLOADS,
+    Plugin,
+    has_language_host,
+    is_on,
+    place_of,
+    user_home,
+    wanted_plugins,
+)
 from runbooks.tools.stack_config import missing_keys, secrets_provider_of
 
 
@@ -251,7 +260,12 @@ def find_cluster(target: Target, run: RunContext) -> tuple[KubeContext, str, str
 def pulumi_rows(session: Session) -> Iterator[Finding]:
     """Pulumi, its plugins and login, helm's releases, and a row for each service's stack."""
     found = session.tools
-    yield passed("pulumi", f"{found.pulumi_version}, {found.pulumi}")
+    evidence = f"{found.pulumi_version}, {found.pulumi}"
+    if has_language_host(Path(found.pulumi)):
+        yield passed("pulumi", evidence)
+    else:
+        cause = f"{LANGUAGE_HOST}, which runs the programs, is neither beside it nor on PATH nor an installed plugin"
+        yield failed("pulumi", evidence, cause=cause, next_step=INSTALL["pulumi"])
     folder = user_home(os.environ) / "plugins"
     for plugin in wanted_plugins():
         row = plugin_is_there(plugin, folder, {**os.environ, **session.env})

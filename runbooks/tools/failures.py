@@ -27,6 +27,7 @@ from runbooks.core.errors import (
     UnexpectedChanges,
     Usage,
 )
+from runbooks.core.search_path import INSTALL
 from runbooks.tools.pulumi import read_events
 from runbooks.tools.stack import Stack
 
@@ -355,6 +356,12 @@ KNOWN = (
         "the Python environment of {service} cannot be set up by pulumi: uv is missing, or has no network and no cache",
         "the environment that ./inv makes, which all programs share",
         "uv sync --frozen in the repository's folder, then ./inv preview.{service}",
+    ),
+    KnownFailure(
+        r"no language plugin '(?P<name>[^']+)' found in the workspace",
+        "pulumi cannot run the program of {service}: its language host {name} is missing",
+        "the language host beside pulumi, as the vendor ships it, or on PATH",
+        f"{INSTALL['pulumi']}; then ./inv doctor",
     ),
     KnownFailure(
         r"\bplugin '?(?:pulumi-resource-)?(?P<name>[\w-]+)'?(?: found in the workspace)?(?: at version)?"

@@ -143,5 +143,9 @@ def is_on(variable: str, environ: Mapping[str, str]) -> bool:
 
 
 def has_language_host(program: Path) -> bool:
-    """Whether a pulumi can run Python programs: its language host is beside it or on PATH."""
-    return program.resolve().with_name(LANGUAGE_HOST).is_file() or find_program(LANGUAGE_HOST) is not None
+    """Whether a pulumi can run Python programs: its language host is beside it, on PATH or in the plugin folder."""
+    return (
+        program.resolve().with_name(LANGUAGE_HOST).is_file()
+        or find_program(LANGUAGE_HOST) is not None
+        or any((user_home(os.environ) / "plugins").glob(f"language-python-v*/{LANGUAGE_HOST}"))
+    )

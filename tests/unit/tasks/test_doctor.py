@@ -66,6 +66,8 @@ STUCK = '[{"name": "x", "namespace": "y", "status": "pending-upgrade"}]'
 BROKEN: dict[str, tuple[Callable[[Repo], object], str, str, str]] = {
     "no pulumi": (lambda repo: repo.remove("pulumi"), "pulumi", "not on PATH", "get.pulumi.com"),
     "old pulumi": (lambda repo: repo.answer("pulumi", ["version"], "v3.200.0"), "pulumi", "3.227", "get.pulumi.com"),
+    "no language host": (lambda repo: (repo.bin / "pulumi-language-python").unlink(), "pulumi",
+        "pulumi-language-python", "get.pulumi.com"),
     "broken pulumi": (lambda repo: repo.answer("pulumi", ["version"], (127, "", "x")), "pulumi", "does not p",
         "version"),
     "no uv": (lambda repo: (repo.bin / "uv").unlink(), "uv", "not on PATH", "./inv"),

@@ -148,6 +148,8 @@ ANSWERS: list[tuple[str, type[OpsError], tuple[str, ...]]] = [
      "$PATH\n", ToolFailed, ("postgresql v3.18.2", f"{INSTALL} postgresql v3.18.2,")),
     ("no resource plugin 'pulumi-resource-x-y' found in the workspace or on your $PATH",
      ToolFailed, ("plugin x-y,", f"{INSTALL} x-y,")),
+    ("failed to load language plugin python: no language plugin 'pulumi-language-python' found in the workspace or on "
+     "your $PATH\n", ToolFailed, ("pulumi-language-python", "get.pulumi.com")),
     ("plugin kubernetes 4.34.2 not installed", ToolFailed, ("kubernetes 4.34.2", f"{INSTALL} kubernetes 4.34.2,")),
     ('could not list stacks: performing HTTP request: Get "https://api.example.com/api/user/stacks?x=1": '
      "dial tcp 192.0.2.1:443: i/o timeout\n",

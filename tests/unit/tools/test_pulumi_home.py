@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.files import Unwritable
-from runbooks.tools.pulumi_home import Plugin, place_of, plugin_folder, user_credentials, user_home, wanted_plugins
+from runbooks.tools.pulumi_home import (
+    LANGUAGE_HOST,
+    Plugin,
+    has_language_host,
+    place_of,
+    plugin_folder,
+    user_credentials,
+    user_home,
+    wanted_plugins,
+)
+from tests.fixtures import executable
 
 
 def test_a_home_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
@@ -72,3 +82,22 @@ def test_on_path_any_version_does_unless_path_is_ignored(tmp_path: Path, ignored
     made = program(tmp_path / "bin")
     environ = {"PATH": str(made.parent), "PULUMI_IGNORE_AMBIENT_PLUGINS": ignored}
     assert place_of(PLUGIN, tmp_path / "plugins", environ) == (str(made) if found else "")
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        ("pulumi", True),
+        ("path", True),
+        ("home/plugins/language-python-v3.276.0", True),
+        ("home/plugins/language-nodejs-v3.276.0", False),
+    ],
+)
+def test_where_pulumi_finds_its_language_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, found: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    assert not has_language_host(tmp_path / "pulumi" / "pulumi")
+    executable(tmp_path / folder / LANGUAGE_HOST)
+    assert has_language_host(tmp_path / "pulumi" / "pulumi") is found
