@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,12 @@ class Wrapper:
     def release(self) -> None:
         (self.folder / "release").touch()
 
+    def end(self, exit_code: int, heard: str) -> None:
+        """Let the children end: the wrapper ends with this code, and each child heard nothing but that."""
+        self.release()
+        assert self.process.wait(30) == exit_code
+        assert {self.heard(mark) for mark in self.marks} == {heard}
+
     def ended(self) -> dict[str, list[Any]]:
         return {row[0].rpartition("/")[2]: row[1:] for row in json.loads((self.state / "ended.json").read_text())}
 
@@ -130,11 +138,8 @@ class Wrapper:
         for mark in self.marks:
             path = mark.with_suffix(".pid")
             if path.exists():
-                await_end(int(path.read_text()))
-
-
-def await_end(pid: int) -> None:
-    until(lambda: not is_alive(pid), f"process {pid} ends")
+                pid = int(path.read_text())
+                until(lambda pid=pid: not is_alive(pid), f"process {pid} ends")
 
 
 @pytest.fixture
@@ -162,9 +167,7 @@ def test_a_signal_to_the_wrapper_alone_is_passed_on_once(
     wrapper.process.send_signal(number)
     until(lambda: wrapper.heard(wrapper.marks[0]) == heard, "the child hears it")
     assert wrapper.process.poll() is None
-    wrapper.release()
-    assert wrapper.process.wait(30) == 8
-    assert wrapper.heard(wrapper.marks[0]) == heard
+    wrapper.end(8, heard)
     exit_code, interrupted, stdout = wrapper.ended()["child0"]
     assert (exit_code, interrupted) == (5, True)
     assert stdout.startswith(f"ready\n{heard}\nin order\n")
@@ -184,9 +187,7 @@ def test_ctrl_c_reaches_the_child_once_and_a_second_one_not_at_all(start: Callab
     until(lambda: wrapper.said().count("still waiting") == 2, "the wrapper says so again")
     child = int(wrapper.marks[0].with_suffix(".pid").read_text())
     assert f"kill -KILL {child}" in wrapper.said()
-    wrapper.release()
-    assert wrapper.process.wait(30) == 8
-    assert wrapper.heard(wrapper.marks[0]) == "SIGINT"
+    wrapper.end(8, "SIGINT")
     assert wrapper.ended()["child0"][0] == 5
     record = next(record for record in wrapper.records() if record["kind"] == "command")
     assert (record["exit_code"], record["interrupted"]) == (5, True)
@@ -197,9 +198,7 @@ def test_every_child_that_runs_side_by_side_hears_it_once(start: Callable[..., W
     wrapper.process.send_signal(signal.SIGINT)
     wrapper.process.send_signal(signal.SIGINT)
     until(lambda: all(wrapper.heard(mark) == "SIGINT" for mark in wrapper.marks), "all children hear it")
-    wrapper.release()
-    assert wrapper.process.wait(30) == 8
-    assert [wrapper.heard(mark) for mark in wrapper.marks] == ["SIGINT"] * 4
+    wrapper.end(8, "SIGINT")
     assert {wrapper.ended()[mark.name][0] for mark in wrapper.marks} == {5}
 
 
@@ -217,7 +216,7 @@ def test_nothing_new_starts_after_an_interruption(start: Callable[..., Wrapper])
 def test_a_killed_wrapper_leaves_a_child_that_ends_in_order(start: Callable[..., Wrapper], mutates: bool) -> None:
     wrapper = start("main", mutates=mutates)
     if not mutates:  # A read gets its guard only when it lasts.
-        until(lambda: guards_of(wrapper) == 1, "the guard starts")
+        until(lambda: len(guard_pids(wrapper)) == 1, "the guard starts")
     wrapper.process.kill()
     wrapper.process.wait()
     until(lambda: wrapper.heard(wrapper.marks[0]) == "SIGINT", "the child hears it")
@@ -225,7 +224,7 @@ def test_a_killed_wrapper_leaves_a_child_that_ends_in_order(start: Callable[...,
     # It goes on printing, more than a pipe holds: without a reader it would get SIGPIPE or hang.
     until(lambda: wrapper.marks[0].with_suffix(".done").exists(), "the child ends in order")
     assert wrapper.heard(wrapper.marks[0]) == "SIGINT"
-    until(lambda: guards_of(wrapper) == 0, "the guard ends with the child")
+    until(lambda: len(guard_pids(wrapper)) == 0, "the guard ends with the child")
     killed = [record for record in wrapper.records() if record["kind"] == "killed"]
     assert len(killed) == 1
     assert killed[0]["pid"] == int(wrapper.marks[0].with_suffix(".pid").read_text())
@@ -249,8 +248,7 @@ def test_a_killed_guard_changes_nothing(start: Callable[..., Wrapper]) -> None:
         os.kill(pid, signal.SIGKILL)
     wrapper.process.send_signal(signal.SIGTERM)
     until(lambda: wrapper.heard(wrapper.marks[0]) == "SIGTERM", "the child hears it")
-    wrapper.release()
-    assert wrapper.process.wait(30) == 8
+    wrapper.end(8, "SIGTERM")
     assert wrapper.ended()["child0"][:2] == [5, True]
 
 
@@ -267,18 +265,12 @@ def guard_pids(wrapper: Wrapper) -> list[int]:
     return found
 
 
-def guards_of(wrapper: Wrapper) -> int:
-    return len(guard_pids(wrapper))
-
-
 def test_output_piped_to_head_neither_hangs_nor_ends_what_changes_something(start: Callable[..., Wrapper]) -> None:
     wrapper = start("shown", stdout=subprocess.PIPE)
     assert wrapper.process.stdout is not None
     assert wrapper.process.stdout.readline() == b"ready\n"
     wrapper.process.stdout.close()
-    wrapper.release()
-    assert wrapper.process.wait(30) == 0
-    assert wrapper.heard(wrapper.marks[0]) == ""
+    wrapper.end(0, "")
     exit_code, interrupted, stdout = wrapper.ended()["child0"]
     assert (exit_code, interrupted) == (5, False)
     assert stdout.endswith("x\n")
@@ -288,10 +280,9 @@ def test_output_piped_to_head_neither_hangs_nor_ends_what_changes_something(star
 
 def test_no_guard_is_left_when_all_went_well(start: Callable[..., Wrapper]) -> None:
     wrapper = start("threads", children=3)
-    assert guards_of(wrapper) == 3
-    wrapper.release()
-    assert wrapper.process.wait(30) == 0
-    assert guards_of(wrapper) == 0
+    assert len(guard_pids(wrapper)) == 3
+    wrapper.end(0, "")
+    assert len(guard_pids(wrapper)) == 0
     assert [record["kind"] for record in wrapper.records()].count("killed") == 0
 
 
@@ -303,9 +294,7 @@ def test_a_real_terminals_ctrl_c(start: Callable[..., Wrapper]) -> None:
         until(lambda: wrapper.heard(wrapper.marks[0]) == "SIGINT", "the child hears it")
         os.write(primary, b"\x03")
         until(lambda: "still waiting" in wrapper.said(), "the wrapper says that it waits")
-        wrapper.release()
-        assert wrapper.process.wait(30) == 8
-        assert wrapper.heard(wrapper.marks[0]) == "SIGINT"
+        wrapper.end(8, "SIGINT")
     finally:
         os.close(primary)
         os.close(secondary)
@@ -313,7 +302,4 @@ def test_a_real_terminals_ctrl_c(start: Callable[..., Wrapper]) -> None:
 
 def take_terminal() -> None:
     """Make standard input the controlling terminal of the session that was just begun."""
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
