@@ -113,11 +113,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
         assert opened.refused == []
 
 
-@pytest.fixture(scope="module")
-def producer(cloud: Scratch) -> Scratch:
-    return cloud.in_project("postgresql", PRODUCER, folder="sample")
-
-
 def write_definitions(folder: Path) -> None:
     """The files below `$ROOT/defs` that the recorded commands read, from the requests they led to."""
     folder.mkdir()
@@ -176,28 +171,24 @@ def comparable(line: str) -> str:
     return " ".join(line.casefold().rstrip(",").split())
 
 
-# Each part of the recording goes on from the one before it, whichever tests a process runs.
+PARTS = ("stacks", "a second update and a cancelled one", "environments", "binding")
 
 
 @pytest.fixture(scope="module")
-def stacks(producer: Scratch) -> list[str]:
+def replayed(cloud: Scratch) -> dict[str, list[str]]:
+    """The differences of each part of the recording, which goes on from the one before it."""
+    producer = cloud.in_project("postgresql", PRODUCER, folder="sample")
+    parts = (replay_stacks, replay_cancelled, replay_environments, replay_binding)
+    return {name: part(producer) for name, part in zip(PARTS, parts, strict=True)}
+
+
+def replay_stacks(producer: Scratch) -> list[str]:
     """Scenario 30 up to the update that another one holds up."""
     return replay(producer, "30-cloud-stacks", range(10))
 
 
-@dataclass(frozen=True)
-class Cancelled:
-    """The rest of scenario 30: its differences, and how the cancelled update ended."""
-
-    found: list[str]
-    exit: int
-    output: str
-    before: str
-    """The state when it was cancelled."""
-
-
-@pytest.fixture(scope="module")
-def cancelled(producer: Scratch, stacks: list[str]) -> Cancelled:
+def replay_cancelled(producer: Scratch) -> list[str]:
+    """The rest of it. The recording server did not end a cancelled run, the lab's cloud does."""
     gate = producer.root / "gate"
     producer.must("config", "set", "gate", str(gate), "-s", "prod")
     with producer.running("up", "--yes", "--skip-preview", "--non-interactive", "-s", "prod") as update:
@@ -207,39 +198,23 @@ def cancelled(producer: Scratch, stacks: list[str]) -> Cancelled:
         before = producer.must("stack", "export", "-s", "prod")
         gate.touch()
         output, _ = update.communicate(timeout=scratch.PATIENCE)
+    assert update.returncode != 0
+    assert "failed to save snapshot: [403] Forbidden: The update was cancelled." in output
+    assert producer.must("stack", "export", "-s", "prod") == before
     found += replay(producer, "30-cloud-stacks", [13])
     producer.must("config", "rm", "gate", "-s", "prod")
-    return Cancelled(found, update.returncode, output, before)
+    again = producer.must("up", "--yes", "--skip-preview", "--output", "json", "-s", "prod")
+    assert json.loads(again)["result"] == "succeeded"
+    return found
 
 
-@pytest.fixture(scope="module")
-def environments(producer: Scratch, cancelled: Cancelled) -> list[str]:
-    producer.must("up", "--yes", "--skip-preview", "-s", "prod")
+def replay_environments(producer: Scratch) -> list[str]:
     return replay(producer, "31-esc", range(24))
 
 
-def test_stacks_as_recorded(stacks: list[str]) -> None:
-    assert not stacks, "\n".join(stacks)
-
-
-def test_a_second_update_and_a_cancelled_one_as_recorded(producer: Scratch, cancelled: Cancelled) -> None:
-    """The recording server did not end a cancelled run, the lab's cloud does."""
-    assert not cancelled.found, "\n".join(cancelled.found)
-    assert cancelled.exit != 0
-    assert "failed to save snapshot: [403] Forbidden: The update was cancelled." in cancelled.output
-    assert producer.must("stack", "export", "-s", "prod") == cancelled.before
-    again = producer.must("up", "--yes", "--skip-preview", "--output", "json", "-s", "prod")
-    assert json.loads(again)["result"] == "succeeded"
-
-
-def test_environments_as_recorded(environments: list[str]) -> None:
-    assert not environments, "\n".join(environments)
-
-
-def test_binding_as_recorded(cloud: Scratch, environments: list[str]) -> None:
-    (cloud.root / "sample" / "Pulumi.prod.yaml").unlink()
-    consumer = cloud.in_project("stitch", CONSUMER, folder="sample")
-
+def replay_binding(producer: Scratch) -> list[str]:
+    (producer.folder / "Pulumi.prod.yaml").unlink()
+    consumer = producer.in_project("stitch", CONSUMER, folder="sample")
     found = replay(consumer, "32-esc-bind", range(14))
     if "stitch/none" in (consumer.folder / "Pulumi.prod.yaml").read_text():
         consumer.must("config", "env", "rm", "stitch/none", "--yes", "-s", "prod")
@@ -247,6 +222,9 @@ def test_binding_as_recorded(cloud: Scratch, environments: list[str]) -> None:
     # Not in the recording, but in what its next preview showed.
     consumer.must("env", "set", "organization/stitch/odd", "environmentVariables.KUBECONFIG", "/of/the/environment")
     consumer.write_program(SEES_ENVIRONMENT)
-    found += replay(consumer, "32-esc-bind", range(17, 23))
+    return found + replay(consumer, "32-esc-bind", range(17, 23))
 
-    assert not found, "\n".join(found)
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_command_ends_as_recorded(replayed: dict[str, list[str]], part: str) -> None:
+    assert not replayed[part], "\n".join(replayed[part])

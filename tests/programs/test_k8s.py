@@ -36,24 +36,15 @@ def annotations_after(transform: pulumi.ResourceTransform, args: pulumi.Resource
     return None if result is None else result.props["metadata"]["annotations"]
 
 
-def test_it_adds_to_the_annotations_of_its_kind():
+def test_it_adds_to_the_annotations_of_its_kind_and_everything_else_stays():
     transform = add_wait_annotation("Cluster", wait_for="condition=Ready", timeout=900)
-    metadata = {"name": "pg", "annotations": {"kept": "yes", "pulumi.com/timeoutSeconds": "1"}}
-    assert annotations_after(transform, child(CLUSTER, metadata)) == {
-        "kept": "yes",
-        "pulumi.com/waitFor": "condition=Ready",
-        "pulumi.com/timeoutSeconds": "900",
-    }
-    assert metadata["annotations"] == {"kept": "yes", "pulumi.com/timeoutSeconds": "1"}, "the input stays as it was"
-
-
-def test_everything_else_of_the_object_stays():
-    args = child(CLUSTER, {"name": "pg", "labels": {"app": "pg"}})
-    result = add_wait_annotation("Cluster", wait_for="condition=Ready")(args)
-    assert result is not None
+    metadata = {"labels": {"app": "pg"}, "annotations": {"kept": "yes", "pulumi.com/timeoutSeconds": "1"}}
+    result = transform(child(CLUSTER, metadata))
+    added = {"pulumi.com/waitFor": "condition=Ready", "pulumi.com/timeoutSeconds": "900"}
+    assert result.props["metadata"] == {"labels": {"app": "pg"}, "annotations": {"kept": "yes", **added}}
     assert result.props["spec"] == {"replicas": 1}
-    assert result.props["metadata"]["labels"] == {"app": "pg"}
     assert (result.opts.protect, result.opts.retain_on_delete) == (True, None)
+    assert metadata["annotations"] == {"kept": "yes", "pulumi.com/timeoutSeconds": "1"}, "the input stays as it was"
 
 
 @pytest.mark.parametrize(
