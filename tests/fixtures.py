@@ -48,6 +48,7 @@ from runbooks.stacks.service import Service
 from runbooks.stacks.session import Known
 from runbooks.stacks.target import Target
 from runbooks.tools.kubectl import Kubectl
+from runbooks.tools.locks import Lock
 from runbooks.tools.pulumi import Preview, Step
 from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
@@ -230,6 +231,19 @@ def creating(service: str) -> str:
 def applied(service: str, *more: str, **answer: Any) -> Answer:
     """The answer to its update; `more` are further lines of events."""
     return Answer(stdout="\n".join([*event(service, "create"), *more, SUMMARY]), **answer)
+
+
+def write_locks(backend: Path, service: str, *locks: Lock) -> None:
+    """These hold stack mx of the service on a file backend."""
+    folder = backend / ".pulumi" / "locks" / "organization" / service / "mx"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, lock in enumerate(locks):
+        facts = {"pid": lock.pid, "username": lock.user, "hostname": lock.host, "timestamp": lock.since}
+        (folder / f"{number}.json").write_text(json.dumps(facts))
+
+
+ELSEWHERE = Lock(pid=1, user="u", host="other-machine", since="2026-11-24T07:00:00Z")
+"""The lock of a process on another machine."""
 
 
 # A target, and a session without processes
@@ -443,12 +457,6 @@ class ScriptedSession:
         stack = {"urn": urn(service, "pulumi:pulumi:Stack", service), "type": "pulumi:pulumi:Stack", "outputs": outputs}
         latest = {"resources": [stack, *resources], "pending_operations": list(pending)}
         path.write_text(json.dumps({"checkpoint": {"latest": latest}}))
-
-    def write_lock(self, service: str) -> None:
-        """Another process, which is alive, holds the stack."""
-        locks = self.root / "backend" / ".pulumi" / "locks" / "organization" / service / "mx"
-        locks.mkdir(parents=True)
-        (locks / "1.json").write_text('{"pid": 1, "username": "u", "hostname": "h", "timestamp": "t"}')
 
 
 # A repository with tools on PATH

@@ -593,7 +593,6 @@ def test_half_working_tailnets(
     [
         ("true", "true", State.PASSED),
         ("", "false", State.PASSED),
-        ("noauth", "noauth", State.PASSED),
         ("true", "false", State.FAILED),
         ("true", "", State.NOT_TRIED),
     ],

@@ -25,6 +25,7 @@ from runbooks.stacks.service import closure, layers
 from runbooks.stacks.summary import show_plan
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import (
+    ELSEWHERE,
     SUMMARY,
     TREE,
     Answer,
@@ -37,6 +38,7 @@ from tests.fixtures import (
     secret_value,
     step,
     urn,
+    write_locks,
 )
 
 SAME = preview_answer()
@@ -285,7 +287,7 @@ def test_interrupted_update_says_what_it_left_behind(tmp_path: Path) -> None:
     def ctrl_c() -> None:
         pending = [{"type": "creating", "resource": {"urn": "urn:pulumi:mx::db::kubernetes:core/v1:ConfigMap::cm"}}]
         session.write_state("db", pending=pending)
-        session.write_lock("db")
+        write_locks(session.root / "backend", "db", ELSEWHERE)
         session.runner.signals.append("person")
 
     session.runner.script["up", "db"] = applied("db", does=ctrl_c)

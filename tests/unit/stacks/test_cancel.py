@@ -22,21 +22,13 @@ from runbooks.stacks.cancel import approve_removal, remove_lock
 from runbooks.stacks.status import describe_holders
 from runbooks.tools import locks
 from runbooks.tools.locks import Holder, Lock, find_holder, locks_in, read_current_update, seconds_of
-from tests.fixtures import SUMMARY, TREE, Answer, ScriptedSession, ended_process, urn
+from tests.fixtures import ELSEWHERE, SUMMARY, TREE, Answer, ScriptedSession, ended_process, urn, write_locks
 
 DB = TREE[2]
 
 
 def lock(pid: int, host: str | None = None, since: str = "2026-11-24T07:00:00.123456789Z") -> Lock:
     return Lock(pid=pid, user="root", host=host or socket.gethostname(), since=since)
-
-
-def put(session: ScriptedSession, *locks: Lock) -> None:
-    folder = session.root / "backend/.pulumi/locks/organization/db/mx"
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, held in enumerate(locks):
-        facts = {"pid": held.pid, "username": held.user, "hostname": held.host, "timestamp": held.since}
-        (folder / f"{number}.json").write_text(json.dumps(facts))
 
 
 def approve(session: ScriptedSession) -> None:
@@ -56,7 +48,7 @@ class Removed(Exception):
     [
         ("dead", None, Removed, "it is gone"),
         ("living", "db", Refused, ""),
-        ("elsewhere", "db", Removed, "process 1 of root on other-machine"),
+        ("elsewhere", "db", Removed, "process 1 of u on other-machine"),
         ("elsewhere", "y", NotApproved, "cannot be seen"),
         ("elsewhere", None, NotApproved, ""),
         ("not told", "db", Removed, ""),
@@ -74,9 +66,9 @@ def test_only_the_lock_of_a_dead_process_is_removed_without_the_name_typed(
     )
     locks = {
         "dead": [lock(ended_process())], "living": [lock(ended_process()), lock(os.getpid(), since=NOW)],
-        "elsewhere": [lock(1, host="other-machine")],
+        "elsewhere": [ELSEWHERE],
     }  # fmt: skip
-    put(session, *locks.get(holder, [lock(1)]))
+    write_locks(session.root / "backend", "db", *locks.get(holder, [lock(1)]))
     if holder == "not told":
         session.target.backend = "s3://bucket"
         assert holders_of(session, session.stack(DB)) is None
@@ -125,12 +117,12 @@ def test_the_lock_that_was_shown_is_removed_and_no_other(
 ) -> None:
     def answers() -> Iterator[str]:
         if taken_meanwhile:
-            put(session, lock(2, host="other-machine"))
+            write_locks(session.root / "backend", "db", lock(2, host="other-machine"))
         yield "db"
 
     session = ScriptedSession(tmp_path, {("cancel", "db"): ""}, answers=answers())
     if held:
-        put(session, lock(1, host="other-machine"))
+        write_locks(session.root / "backend", "db", ELSEWHERE)
     with pytest.raises(Refused) if taken_meanwhile else contextlib.nullcontext():
         remove_lock(session, session.stack(DB))
     assert (("cancel", "db") in session.runner.ran) is removed
@@ -340,7 +332,7 @@ def test_the_lab_and_yes_need_no_question(tmp_path: Path, ephemeral: bool, yes: 
 
 def test_another_run_keeps_its_operations(tmp_path: Path) -> None:
     session = scripted(tmp_path, *OPERATIONS, ephemeral=True)
-    session.write_lock("db")
+    write_locks(session.root / "backend", "db", ELSEWHERE)
     with pytest.raises(Refused):
         settle(session)
     assert "import" not in [verb for verb, _ in session.runner.ran]

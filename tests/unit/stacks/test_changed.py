@@ -118,7 +118,6 @@ def test_readers_of_what_changed_are_among_them(tmp_path: Path) -> None:
         (STACK, "config:\n  app:tags: [a]\n", "config:\n  app:tags: [a, canary]\n", ("app:tags changed",)),
         (STACK, "config:\n  app:a: 1\n", "# why\nconfig:\n  app:a: 1\n", ("no setting differs",)),
         (STACK, "", "config: {}\n", ("no setting differs",)),
-        (STACK, "config: {}\n", "", ("no setting differs",)),
         (STACK, "config: [", "config: {}\n", ("not YAML, so its keys are not known",)),
         ("targets.yaml", "targets: {}\n", "targets:\n  home:\n    stack: mx\n", ("targets.home.stack added",)),
         ("charts.yaml", "redis:\n  version: 1.0.0\n", "redis:\n  version: 1.1.0\n", ("redis.version changed",)),

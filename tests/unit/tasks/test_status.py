@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -10,7 +9,8 @@ import pytest
 from runbooks.core.errors import LoginMissing, NotFound, OpsError, ToolFailed
 from runbooks.stacks.status import format_time, pods_ready
 from runbooks.tasks import status
-from tests.fixtures import UID, Repo, exported, listing
+from runbooks.tools.locks import Lock
+from tests.fixtures import UID, Repo, exported, listing, write_locks
 
 
 def pod(name: str, where: str, *, ready: bool = True, phase: str = "Running") -> dict[str, Any]:
@@ -35,10 +35,7 @@ def rows(output: str) -> dict[str, str]:
 
 
 def test_one_row_a_service(repo: Repo) -> None:
-    folder = repo.backend / ".pulumi" / "locks" / "organization" / "cnpg" / "mx"
-    folder.mkdir(parents=True)
-    lock = {"pid": 12, "username": "me", "hostname": "desk", "timestamp": "2026-11-24T07:00:00Z"}
-    (folder / "x.json").write_text(json.dumps(lock))
+    write_locks(repo.backend, "cnpg", Lock(pid=12, user="me", host="desk", since="2026-11-24T07:00:00Z"))
     status.status.body(repo.c)
     told = rows(repo.printed())
     assert told["cnpg"] == (
