@@ -113,7 +113,7 @@ def test_nothing_but_destroy_builds_a_command_that_deletes() -> None:
         assert words[f"tools/{tool}.py"] and not {"replace", "rollback"} & words[f"tools/{tool}.py"]
     assert [name for name, said in words.items() if {"uninstall", "drain"} & said] == []
     # There it is the name of an operation in pulumi's answers.
-    readers = {f"stacks/{name}.py" for name in ("plan", "repair", "summary", "terminating", "watch")}
+    readers = {f"stacks/{name}.py" for name in ("apply", "destroy", "plan", "repair", "summary")}
     readers |= {"tasks/drift.py", "tools/pulumi.py"}
     assert {name for name, said in words.items() if "delete" in said} == readers
 

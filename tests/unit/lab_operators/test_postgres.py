@@ -130,11 +130,18 @@ def test_roles_databases_and_what_is_in_them_follow_their_specs(place: postgres.
         sql.drop_role(connection, "App")
 
 
+def test_a_password_changed_by_hand_is_set_back(place: postgres.Place) -> None:
+    with sql.connect(place) as connection:
+        connection.execute("ALTER ROLE postgres PASSWORD 'by hand'")
+    assert sql.keep_superuser_password(place, "first-password")
+    login(place, "first-password").close()
+
+
 def test_passwords_stay_out_of_the_log(place: postgres.Place) -> None:
     with sql.connect(place) as connection, pytest.raises(psycopg.Error):
         connection.execute("ALTER ROLE no_such PASSWORD 'canary-in-statement'")
     log = place.log.read_text()
-    assert not re.search("canary-in-statement|first-password|second-password", log)
+    assert not re.search("canary-in-statement|first-password|second-password|by hand", log)
 
 
 def test_verifier_is_the_servers_own(place: postgres.Place) -> None:
