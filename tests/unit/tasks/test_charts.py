@@ -14,7 +14,6 @@ from runbooks.core.errors import NotFound, ToolFailed, Usage, VerificationFailed
 from runbooks.run import add_helm, open_session
 from runbooks.tasks import charts
 from tests.fixtures import Repo
-from tests.unit.tools.test_helm import RENDERED
 
 CHART = {
     "release": "cnpg", "chart": "cloudnative-pg", "version": "0.29.0", "repository": "https://cnpg/charts",
@@ -26,6 +25,25 @@ pathlib.Path({given!r}).write_text(sys.stdin.read())
 if {fails!r}:
     sys.exit({fails!r})
 print(json.dumps([{chart!r}]))
+"""
+RENDERED = """\
+---
+# Source: app/templates/deployment.yaml
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  namespace: app
+---
+# Source: app/templates/job.yaml
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: init
+  annotations:
+    helm.sh/hook: pre-install, pre-upgrade
+---
+# Source: app/templates/nothing.yaml
 """
 UNREACHABLE = (1, "", 'Error: Get "https://cnpg/charts/index.yaml": dial tcp: lookup cnpg: no such host\n')
 

@@ -44,26 +44,6 @@ REPOSITORY = Chart(
 OCI = Chart(release="c", chart="oci://quay.io/x/cert-manager", namespace="n", version="v1", skip_crds=True)
 FOLDER = Chart(release="c", chart="/lab/charts/immich", namespace="n")
 
-RENDERED = """\
----
-# Source: app/templates/deployment.yaml
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: web
-  namespace: app
----
-# Source: app/templates/job.yaml
-apiVersion: batch/v1
-kind: Job
-metadata:
-  name: init
-  annotations:
-    helm.sh/hook: pre-install, pre-upgrade
----
-# Source: app/templates/nothing.yaml
-"""
-
 
 def test_a_chart_is_rendered_as_pulumi_renders_it() -> None:
     command = helm.template("/bin/helm", REPOSITORY, kube_version="v1.36.3")
@@ -80,15 +60,6 @@ def test_where_charts_come_from() -> None:
     assert FOLDER.where == ("/lab/charts/immich",) and FOLDER.name == "immich"
     assert "--skip-crds" in helm.template("helm", OCI).argv
     assert helm.show_chart("helm", OCI).argv == ("helm", "show", "chart", *OCI.where)
-
-
-def test_objects_and_hooks() -> None:
-    web, job = helm.read_manifests(RENDERED)
-    assert (web.kind, web.name, web.namespace, web.source) == (
-        "Deployment", "web", "app", "app/templates/deployment.yaml",
-    )  # fmt: skip
-    assert web.hooks == () and web.description == "Deployment web" and "apiVersion" in web.text
-    assert job.hooks == ("pre-install", "pre-upgrade") and job.description == "Job init (pre-install, pre-upgrade)"
 
 
 def test_texts_that_pyyaml_makes_no_value_of_are_texts() -> None:
