@@ -25,7 +25,7 @@ from invoke.parser import Argument, Parser, ParserContext
 from invoke.terminals import pty_size
 from invoke.util import enable_logging
 
-from runbooks.collection import Row, rows
+from runbooks.collection import Row, task_rows
 from runbooks.core.errors import BUG, OpsError, Usage, as_known
 from runbooks.core.files import discard_output, make_folder, state_dir, write_new
 from runbooks.core.names import unknown
@@ -164,7 +164,7 @@ class OpsProgram(Program):
             super().list_flat()
             return
         print("What you can do here:\n")  # noqa: T201 - what was asked for
-        for line in list_lines(rows(self.collection), pty_size()[0]):
+        for line in list_lines(task_rows(self.collection), pty_size()[0]):
             print(line)  # noqa: T201
 
     def update_config(self, merge: bool = True) -> None:

@@ -150,7 +150,7 @@ class Row:
     """The tasks it stands for, by their full names; empty for a single task."""
 
 
-def rows(namespace: Collection, services: Sequence[Service] = SERVICES) -> list[Row]:
+def task_rows(namespace: Collection, services: Sequence[Service] = SERVICES) -> list[Row]:
     """The tasks by name, top-level ones first; a task that exists for each service is one row."""
     names = {service.name for service in services}
     found: dict[str, Row] = {}

@@ -7,7 +7,6 @@ usage: python scripts/draw_platform.py            writes docs/platform.svg
 from __future__ import annotations
 
 import sys
-from graphlib import TopologicalSorter
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -16,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from runbooks.services import SERVICES  # noqa: E402
-from runbooks.stacks.service import Service  # noqa: E402
+from runbooks.stacks.service import Service, closure, layers  # noqa: E402
 
 PICTURE = ROOT / "docs" / "platform.svg"
 BOX_WIDTH, BOX_HEIGHT = 270, 104
@@ -41,38 +40,20 @@ STYLE = """
 """
 
 
-def columns(services: tuple[Service, ...]) -> list[list[Service]]:
-    """Sort the services into columns: each needs only services to its left."""
-    by_name = {service.name: service for service in services}
-    sorter = TopologicalSorter({service.name: service.needs for service in services})
-    sorter.prepare()
-    layers = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        layers.append([by_name[name] for name in ready])
-        sorter.done(*ready)
-    return layers
-
-
-def places(layers: list[list[Service]]) -> dict[str, tuple[int, int]]:
+def places(columns: list[tuple[Service, ...]]) -> dict[str, tuple[int, int]]:
     """Return the top left corner of each service's box; shorter columns are centred."""
-    tallest = max(len(layer) for layer in layers)
+    tallest = max(map(len, columns))
     corners = {}
-    for column, layer in enumerate(layers):
-        start = TOP + (tallest - len(layer)) * (BOX_HEIGHT + GAP_Y) // 2
-        for row, service in enumerate(layer):
-            corners[service.name] = (LEFT + column * (BOX_WIDTH + GAP_X), start + row * (BOX_HEIGHT + GAP_Y))
+    for number, column in enumerate(columns):
+        start = TOP + (tallest - len(column)) * (BOX_HEIGHT + GAP_Y) // 2
+        for row, service in enumerate(column):
+            corners[service.name] = (LEFT + number * (BOX_WIDTH + GAP_X), start + row * (BOX_HEIGHT + GAP_Y))
     return corners
 
 
 def direct_needs(service: Service, services: tuple[Service, ...]) -> list[str]:
     """Return the direct needs that no other need of the service implies."""
-    by_name = {each.name: each for each in services}
-
-    def all_needs(name: str) -> set[str]:
-        return set(by_name[name].needs).union(*(all_needs(need) for need in by_name[name].needs))
-
-    implied = set().union(*(all_needs(need) for need in service.needs))
+    implied = set().union(*(closure([need], services) - {need} for need in service.needs))
     return [need for need in service.needs if need not in implied]
 
 
@@ -112,10 +93,10 @@ def run_bar(width: int) -> str:
 
 def picture(services: tuple[Service, ...]) -> str:
     """Return the drawing as SVG."""
-    layers = columns(services)
-    corners = places(layers)
-    width = max(2 * LEFT + len(layers) * (BOX_WIDTH + GAP_X) - GAP_X, 960)
-    height = TOP + max(len(layer) for layer in layers) * (BOX_HEIGHT + GAP_Y) + 30
+    columns = layers([service.name for service in services], services)
+    corners = places(columns)
+    width = max(2 * LEFT + len(columns) * (BOX_WIDTH + GAP_X) - GAP_X, 960)
+    height = TOP + max(map(len, columns)) * (BOX_HEIGHT + GAP_Y) + 30
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="The platform\'s services and what each one needs">',

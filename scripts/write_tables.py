@@ -28,7 +28,7 @@ from lib.settings import setting_rows  # noqa: E402
 
 import tasks  # noqa: E402
 from runbooks.cli import CLOSED_OUTPUT  # noqa: E402
-from runbooks.collection import rows  # noqa: E402
+from runbooks.collection import task_rows  # noqa: E402
 from runbooks.core.errors import BUG, OpsError  # noqa: E402
 from runbooks.services import SERVICES  # noqa: E402
 from runbooks.stacks.service import Service  # noqa: E402
@@ -88,7 +88,7 @@ def layer_lines() -> Iterator[str]:
 
 
 def tasks_page() -> str:
-    listed = sorted(rows(tasks.ns), key=lambda row: (*row.members, row.name)[0])
+    listed = sorted(task_rows(tasks.ns), key=lambda row: (*row.members, row.name)[0])
     return "\n".join(
         [
             "# Tasks",

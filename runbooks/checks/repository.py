@@ -65,7 +65,7 @@ def checks(*, fix: bool) -> list[Command]:
     return [*commands, tool("lint-imports", title="import rules"), tool("mypy", title="types"), commits]
 
 
-def run_checks(run: RunContext, *, fix: bool) -> None:
+def check_repository(run: RunContext, *, fix: bool) -> None:
     """Run all checks, also after one that fails. Raises `ToolFailed` that names those that failed."""
     commands = checks(fix=fix)
     if not (ROOT / ".git").exists():

@@ -246,11 +246,11 @@ def _preview_program(session: Session, stack: Stack, command: Command) -> pulumi
 
 
 def run_preview(session: Session, stack: Stack, command: Command) -> pulumi.Preview:
-    """Run a preview and read its answer. Raises the error for its failure, and `Refused` as `read_preview` does."""
-    return read_preview(session, stack, run_pulumi(session, command, stack))
+    """Run a preview and read its answer. Raises the error for its failure, and what `read_checked_preview` raises."""
+    return read_checked_preview(session, stack, run_pulumi(session, command, stack))
 
 
-def read_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
+def read_checked_preview(session: Session, stack: Stack, answer: str) -> pulumi.Preview:
     """Read pulumi's answer. Raises `Refused` when its settings led it to another cluster.
 
     These settings include more than the stack config and its environments: also `config:` of Pulumi.yaml.

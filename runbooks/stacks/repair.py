@@ -20,7 +20,7 @@ from runbooks.stacks.apply import approve, refresh_state, refuse_held
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import UNKNOWN, Change, Rank, RunPlan, StackPlan, is_precious, rank_step
 from runbooks.stacks.preparation import clear_state, is_deployed, prepare
-from runbooks.stacks.preview import plan_stack, read_preview, run_preview
+from runbooks.stacks.preview import plan_stack, read_checked_preview, run_preview
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.stacks.summary import ABSENT, format_value, leaves, property_lines, show_plan, split_path, value_at
@@ -142,7 +142,8 @@ def compare(session: Session, service: Service) -> Compared:
         plan = plan_stack(session, service)
         preview = plan.preview
     except FieldConflict as found:
-        preview, conflict = read_preview(session, stack, session.runner.run(pulumi.preview(stack)).stdout), found
+        conflict, answer = found, session.runner.run(pulumi.preview(stack)).stdout
+        preview = read_checked_preview(session, stack, answer)
     changed = {step.urn: step for step in find_drift(session, stack)}
     wanted = wanted_steps(preview, changed, is_complete=conflict is None) if preview else {}
     refused = {error.urn for error in preview.errors if read_holders(error.message)} if preview else set()

@@ -69,7 +69,7 @@ def read_project(
 
     Raises `Usage` for a name, folder, image, port or description that is not valid, `Refused` for a folder in use.
     """
-    check_name(name, services)
+    check_new_name(name, services)
     below = read_folder(root, name, folder)
     image, port = image or ANY_IMAGE, port or ANY_PORT
     about = (about or f"{name}, on the tailnet").strip().removesuffix(".")
@@ -91,7 +91,7 @@ def read_project(
     return Project(name=name, folder=below, image=image, port=int(port), about=about)
 
 
-def check_name(name: str, services: Sequence[Service]) -> None:
+def check_new_name(name: str, services: Sequence[Service]) -> None:
     """Raise `Usage` unless the name is free and valid for everything that takes it."""
     refuse_option_like("service", name)
     if not LABEL.fullmatch(name):

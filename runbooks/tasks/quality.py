@@ -11,11 +11,11 @@ def check(c: Context, fix: bool = False) -> None:
 
     Example: ./inv check --fix
     """
-    from runbooks.checks.repository import run_checks
+    from runbooks.checks.repository import check_repository
     from runbooks.run import open_run
 
     with open_run(c, "check", show_children=True) as run:
-        run_checks(run, fix=fix)
+        check_repository(run, fix=fix)
 
 
 @task(

@@ -32,7 +32,6 @@ APP_PASSWORD = "appPassw0rdLong"
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "lab" / "plugins" / "bin" / "pulumi-resource-postgresql"
 RECORDED = json.loads((ROOT / "tests/contract/recorded/pulumi/24-postgresql.json").read_text())["steps"]
-SECRET_TEXTS = {"apppassword": APP_PASSWORD, "pgpassword": PASSWORD}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.lab
 
 STITCH = find_service("stitch")
 IN_CLUSTER = "postgresql-cluster-rw.postgresql.svc.cluster.local"
-ORDER = ("tailscale, cf-tunnel, cert-manager, cnpg", "postgres", "stitch")
 
 
 def settings(checkout: Checkout) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from runbooks.stacks.service import layers
+from scripts import bench_cli
+from scripts.bench_cli import Lab, deploys
 from scripts.bench_platform import (
     NotMeasured,
     Round,
@@ -106,6 +108,19 @@ def test_the_best_of_each_measure_counts() -> None:
 def test_each_bound_can_be_missed(measures: dict[str, Any], found: str) -> None:
     (name,) = missed(figures_of([one(**measures)], cores=2))
     assert found in name
+
+
+@pytest.mark.parametrize(("own", "is_missed"), [(0.5, False), (2.0, True)])
+def test_own_cpu_is_compared_with_the_children_of_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: float, is_missed: bool
+) -> None:
+    *records, end = journal(command(preview("a"), 6.0), command([PULUMI, "up"], 4.0), task="deploy.postgres")
+    monkeypatch.setattr(Lab, "inv", lambda *_: 1.0)
+    monkeypatch.setattr(bench_cli, "runs_of", lambda _: [tmp_path])
+    monkeypatch.setattr(bench_cli, "read_journal", lambda _: [*records, end | {"own_cpu_seconds": own}])
+    (figure,) = [figure for figure in deploys(Lab(state=tmp_path)) if figure.unit == "x"]
+    assert figure.value == pytest.approx(own / 10)
+    assert bool(missed([figure])) is is_missed
 
 
 def test_a_table_for_people_and_an_object_for_programs() -> None:

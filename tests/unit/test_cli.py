@@ -18,7 +18,7 @@ from invoke import Context, task
 
 import tasks
 from runbooks.cli import START_PAGE, OpsProgram, options_of_environment, report_errors
-from runbooks.collection import build, each_service, rows
+from runbooks.collection import build, each_service, task_rows
 from runbooks.core import reporter
 from runbooks.core.errors import (
     LoginMissing,
@@ -295,7 +295,7 @@ def test_listing_imports_nothing_heavy() -> None:
     assert "runbooks.cli" in loaded and heavy.isdisjoint(loaded)
 
 
-LISTED = [max(row.members or (row.name,), key=len) for row in rows(tasks.ns)]
+LISTED = [max(row.members or (row.name,), key=len) for row in task_rows(tasks.ns)]
 
 
 @pytest.mark.parametrize("name", [name for name in LISTED if tasks.ns[name].get_arguments()])
