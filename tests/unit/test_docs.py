@@ -12,7 +12,7 @@ import pytest
 
 import tasks
 from runbooks.cli import START_PAGE
-from runbooks.collection import rows
+from runbooks.collection import task_rows
 from runbooks.core.errors import OpsError
 from runbooks.services import SERVICES
 from runbooks.tasks import deploy, destroy, verify, wire
@@ -38,13 +38,13 @@ def test_every_page_and_every_task_is_in_the_list_of_runbooks() -> None:
     listed = (RUNBOOKS / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in RUNBOOKS.glob("[!R]*.md") if f"]({page.name})" not in listed] == []
     # `check` and `test` are about the repository, and not about the platform.
-    told = {row.name.replace("wire.<service>", "wire.<consumer>") for row in rows(tasks.ns)} - {"check", "test"}
+    told = {row.name.replace("wire.<service>", "wire.<consumer>") for row in task_rows(tasks.ns)} - {"check", "test"}
     assert [name for name in sorted(told) if f"`{name}`" not in listed] == []
 
 
 @each_page
 def test_every_command_exists(page: Path) -> None:
-    known = {*tasks.ns.task_names, *(row.name for row in rows(tasks.ns))}
+    known = {*tasks.ns.task_names, *(row.name for row in task_rows(tasks.ns))}
     services = {service.name for service in SERVICES}
     for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
         group, _, last = found["task"].rpartition(".")
