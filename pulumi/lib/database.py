@@ -3,14 +3,9 @@
     @dataclass(frozen=True, kw_only=True)
     class Settings(DatabaseSettings): …
 
-    server = read_server(settings)
     database = app_database(
-        "n8n",
-        server=server,
-        password=settings.database_password,
-        namespace=settings.namespace,
-        secret_keys={"DB_POSTGRESDB_PASSWORD": "password"},
-        after=home,
+        "n8n", server=read_server(settings), password=settings.database_password, namespace=settings.namespace,
+        secret_keys={"DB_POSTGRESDB_PASSWORD": "password"}, after=home,
     )
     chart(…, opts=pulumi.ResourceOptions(depends_on=[*database.ready]))
 

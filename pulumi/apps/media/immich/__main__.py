@@ -17,8 +17,7 @@ from settings import Settings
 
 settings = read_settings(Settings)
 if settings.left_out:
-    missing = ", ".join(settings.left_out)
-    pulumi.log.warn(f"immich:extensions leaves out {missing}, which Immich uses: add it if the server has it")
+    pulumi.log.warn(f"immich:extensions leaves out {', '.join(settings.left_out)}: add it if the server has it")
 
 home = namespace(settings.namespace, opts=pulumi.ResourceOptions(protect=settings.protect))
 database = app_database(
