@@ -24,12 +24,10 @@ from runbooks.core.reporter import Reporter, make_reporter, reporter_in_use
 from runbooks.core.runner import Runner
 from runbooks.core.search_path import INSTALL, user_path
 from runbooks.stacks import environments
-from runbooks.stacks.guard import confirm_cluster, login_variables, open_kubectl
+from runbooks.stacks.guard import build_session, confirm_cluster
 from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
 from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
-from runbooks.stacks.toolbox import backend_passwords, find_tools, pulumi_environment, read_secret_file
-from runbooks.tools.pulumi_home import create_private_home
 
 
 @contextlib.contextmanager
@@ -81,7 +79,7 @@ def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = T
             run.reporter.announce("This works on the lab, a throw-away platform on this machine. It is started first.")
             with run.reporter.step("start the lab") as progress:
                 platform.up(run.state_dir, progress.note)
-        session = build_session(load_target(name, root=ROOT, state_dir=run.state_dir), run, closing)
+        session = build_session(load_target(name, root=ROOT, state_dir=run.state_dir), run, services.SERVICES, closing)
         facts = {
             "target": session.target.name,
             "stack": session.target.stack,
@@ -103,7 +101,7 @@ def open_session(c: Any, task: str, *, cluster: bool = True, start_lab: bool = T
 def open_lab_session(c: Any, task: str) -> Iterator[Session]:
     """Open a session on the lab, whatever target was chosen. It is neither announced nor guarded."""
     with open_run(c, task) as run, contextlib.ExitStack() as closing:
-        yield build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, closing)
+        yield build_session(load_target(LAB, root=ROOT, state_dir=run.state_dir), run, services.SERVICES, closing)
 
 
 def lab_display(c: Any) -> tuple[Path, Reporter]:
@@ -142,32 +140,3 @@ def load_chosen_target(c: Any, run: RunContext) -> Target:
     """The target of `--target`, `OPS_TARGET` or `targets.yaml`. Raises `Usage` or `NotFound`."""
     name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
     return load_target(name, root=ROOT, state_dir=run.state_dir)
-
-
-def build_session(target: Target, run: RunContext, closing: contextlib.ExitStack) -> Session:
-    """A session on a target that was resolved before, not yet guarded; `closing` removes what it leaves on disk."""
-    folder = run.journal.folder
-    context, kubectl = closing.enter_context(open_kubectl(target, run))
-    files = [
-        read_secret_file(target, target.passphrase_file, "passphrase"),
-        read_secret_file(target, target.token_file, "token"),
-    ]
-    # Before the first child is started, which could print one of them.
-    run.masker.register_all([*files, *backend_passwords(target)])
-    home = closing.enter_context(create_private_home(folder, os.environ))
-    explicit = pulumi_environment(target, os.environ, home=home, kubeconfig=kubectl.kubeconfig, state=run.state_dir)
-    env = login_variables(context) | explicit
-    return Session(
-        root=ROOT,
-        state_dir=run.state_dir,
-        target=target,
-        services=services.SERVICES,
-        runner=run.runner,
-        journal=run.journal,
-        masker=run.masker,
-        reporter=run.reporter,
-        context=context,
-        kubectl=kubectl,
-        tools=find_tools(target, env, run.runner),
-        env=env,
-    )

@@ -154,6 +154,27 @@ def find(services: Iterable[Service], name: str) -> Service:
     return by_name[check_name("service", name, by_name)]
 
 
+def find_setting(service: Service, key: str) -> Setting:
+    """The declared secret called `key`, with or without its namespace. Raises `NotFound` with the nearest names.
+
+    Raises `Usage` where the service's secrets are in its ESC environment: in the stack config they would win over it.
+    """
+    bare = key.removeprefix(f"{service.project_name}:")
+    if service.environment and not service.secrets:
+        own = [entry.key for entry in service.environment_keys if entry.is_secret and ":" not in entry.key]
+        set_it = f"./inv esc.set {service.environment} pulumiConfig."
+        list_with = f"./inv esc.open {service.environment}; {set_it}<name> sets one"
+        check_name(f"secret of {service.name}", bare, own, list_with=list_with)
+        raise Usage(
+            f"{service.name} takes its secrets from the environment {service.environment}, and not from its stack "
+            "config",
+            expected="the value set there",
+            next_step=f"{set_it}{bare}",
+        )
+    by_key = {setting.key: setting for setting in service.secrets}
+    return by_key[check_name(f"secret setting of {service.name}", bare, by_key, list_with="./inv doctor")]
+
+
 # Their order: what needs what, in layers whose members are independent of each other
 
 

@@ -17,7 +17,6 @@ from runbooks.core.runner import Runner
 from runbooks.core.search_path import find_program
 from runbooks.stacks.service import Service, find
 from runbooks.stacks.target import Target
-from runbooks.stacks.toolbox import Tools
 from runbooks.tools import pulumi
 from runbooks.tools.esc import Esc, Opened
 from runbooks.tools.kubeconfig import KubeContext
@@ -86,6 +85,16 @@ class ClearState:
     def outputs(self) -> Mapping[str, Any]:
         """Output → value, nothing hidden."""
         return {str(name): unwrap_secrets(value) for name, value in self.export.outputs.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Absolute paths of the tools of a run."""
+
+    pulumi: str
+    pulumi_version: str
+    helm: str = ""
+    """Empty when there is none; only some tasks need it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ def doctor(c: Any) -> None:
     from runbooks.checks import machine
     from runbooks.core.errors import VerificationFailed
     from runbooks.core.findings import Verdict
-    from runbooks.run import build_session, load_chosen_target, open_run
+    from runbooks.run import load_chosen_target, open_run
     from runbooks.services import SERVICES
+    from runbooks.stacks.guard import build_session
 
     with open_run(c, "doctor") as run, contextlib.ExitStack() as closing:
         on_target = machine.target_rows(
@@ -26,7 +27,7 @@ def doctor(c: Any) -> None:
             SERVICES,
             load=lambda: load_chosen_target(c, run),
             lab_is_up=lambda: platform.is_up(run.state_dir),
-            open_on=lambda target: build_session(target, run, closing),
+            open_on=lambda target: build_session(target, run, SERVICES, closing),
         )
         findings = [*machine.tools(run.runner), *on_target]
         rows = []

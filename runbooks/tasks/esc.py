@@ -95,10 +95,10 @@ def set_value(c: Any, env: str, path: str) -> None:
     from runbooks.run import open_session
     from runbooks.stacks import environments
     from runbooks.stacks.preparation import explain_missing
-    from runbooks.stacks.secret_settings import read_value
     from runbooks.tools import esc
     from runbooks.tools.definitions import has_place
     from runbooks.tools.esc import read_path, refuse_reference
+    from runbooks.tools.secret_values import read_value
 
     refuse_option_like("path", path)
     keys = read_path(path)

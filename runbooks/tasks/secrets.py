@@ -24,9 +24,9 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
     from runbooks.run import open_session
     from runbooks.services import find_service
     from runbooks.stacks.preparation import find_stack, run_pulumi
-    from runbooks.stacks.secret_settings import find_setting, read_value
+    from runbooks.stacks.service import find_setting
     from runbooks.tools import pulumi
-    from runbooks.tools.secret_values import generate_secret
+    from runbooks.tools.secret_values import generate_secret, read_value
     from runbooks.tools.stack_config import full_key, preserve
 
     wanted = find_service(service)

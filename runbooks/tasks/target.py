@@ -14,7 +14,7 @@ def show(c: Any) -> None:
     from runbooks.core.errors import OpsError
     from runbooks.run import load_chosen_target, open_run
     from runbooks.services import SERVICES
-    from runbooks.stacks.toolbox import find_pulumi
+    from runbooks.stacks.guard import find_pulumi
 
     with open_run(c, "target.show") as run:
         target = load_chosen_target(c, run)

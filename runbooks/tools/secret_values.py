@@ -8,6 +8,9 @@ import string
 from collections.abc import Iterator
 from typing import Any
 
+from runbooks.core.errors import Usage
+from runbooks.core.reporter import Reporter
+
 SIGNATURE_KEY = "4dabf18193072939515e22adb298388d"
 SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - Pulumi's public marker of a secret, not one itself
 
@@ -17,6 +20,23 @@ ALPHABET = string.ascii_letters + string.digits
 
 def generate_secret() -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(32))
+
+
+LONGEST = 1_000_000
+"""Characters of a value; more is a mistake, such as the wrong file piped in."""
+
+
+def read_value(reporter: Reporter, key: str, about: str) -> str:
+    """Read a secret that can be stored, from a prompt or from standard input, as `Reporter.read_secret` does.
+
+    Raises `Usage` for an empty value, and for one that is absurdly long or contains a NUL.
+    """
+    value = reporter.read_secret(f"{key} ({about}), not shown: ", LONGEST)
+    if not value.strip():
+        raise Usage(f"the value for {key} is empty; nothing was set", expected="a value at the prompt or piped in")
+    if len(value) > LONGEST or "\0" in value:
+        raise Usage(f"the value for {key} cannot be stored", expected=f"text of at most {LONGEST} characters")
+    return value
 
 
 def secrets_in_config(answer: str) -> Iterator[str]:

@@ -20,9 +20,9 @@ from lab.toolchain.resolve import ON_PATH
 from runbooks.checks.machine import Tool, tool_is_there
 from runbooks.core.errors import OpsError
 from runbooks.core.search_path import find_program, is_lab, user_path
+from runbooks.stacks.guard import find_kubectl, find_pulumi, find_tools
 from runbooks.stacks.session import Session
 from runbooks.stacks.target import Target
-from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
 from runbooks.tools.modal import find_modal
 from runbooks.tools.network import tailscale_status
 from runbooks.tools.pulumi_home import has_language_host

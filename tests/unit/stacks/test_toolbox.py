@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from runbooks.core.errors import ToolFailed
+from runbooks.stacks.guard import find_kubectl, find_pulumi, find_tools
 from runbooks.stacks.target import Target
-from runbooks.stacks.toolbox import find_kubectl, find_pulumi, find_tools
 from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from tests import fixtures
 from tests.fixtures import ScriptedRunner
