@@ -506,8 +506,8 @@ class Repo:
         monkeypatch.setenv("HOME", str(home))
         for name in ("OPS_TARGET", "OPS_JSON", "PULUMI_HOME", "PULUMI_CREDENTIALS_PATH", "PULUMI_CONFIG_PASSPHRASE"):
             monkeypatch.delenv(name, raising=False)
-        for module in ("runbooks.core.files", "runbooks.run", "runbooks.checks.machine", "runbooks.checks.modal"):
-            monkeypatch.setattr(f"{module}.ROOT", self.root)
+        for module in ("core.files", "run", "stacks.guard", "checks.machine", "checks.modal"):
+            monkeypatch.setattr(f"runbooks.{module}.ROOT", self.root)
         self.answer("kubectl", ["get", "namespace", "kube-system"], namespace(uid=UID))
         self.answer("pulumi", ["version"], "v3.260.0\n")
 
