@@ -245,6 +245,6 @@ def answers_sql(session: Session, service: Service, wanted: OwnDatabase, server:
             return failed(OWN_SQL, f"{login.user} in {database}: {error.reason}", cause=error.cause, next_step=step)
         if not may_create:
             cause = "another role owns the database: its owner has to be the app's own role"
-            return failed(OWN_SQL, f"{login.user} may not make tables in {database}", cause=cause, next_step=step)
+            return failed(OWN_SQL, f"{login.user} may not create tables in {database}", cause=cause, next_step=step)
         seen.append(f"{login.user} in {database}")
     return passed(OWN_SQL, f"{', '.join(seen)} at {server.name}:{server.port}")

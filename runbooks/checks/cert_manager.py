@@ -28,8 +28,8 @@ CAUSES = {
     "ErrVerifyACMEAccount": "the account's private key is damaged: delete its Secret, and it registers again",
     "InvalidConfig": "the issuer's server is not one that Let's Encrypt still runs",
     "DoesNotExist": "it is being issued: a DNS-01 challenge takes minutes; longer than that, look at its Challenge",
-    "RateLimited": "Let's Encrypt's rate limit: it is asked again by itself, at the earliest in an hour; do not delete "
-    "the Certificate or its Secret, which counts as one more",
+    "RateLimited": "Let's Encrypt's rate limit: cert-manager retries by itself, at the earliest in an hour; do not "
+    "delete the Certificate or its Secret, which counts as one more",
     "Expired": "it was not renewed in time: look at its CertificateRequest, Order and Challenge",
 }
 NOT_READY = "cert-manager has not finished it, or cannot continue: its conditions and events say why"
@@ -103,8 +103,8 @@ def certificates_are_valid(found: Sequence[Json], now: datetime) -> Finding:
         except ValueError:
             left = None
         if left is None or left < VALID_FOR:
-            end = "has no end in its status" if left is None else f"ends in {left.days} days"
+            end = "has no expiry date in its status" if left is None else f"ends in {left.days} days"
             return failed(CERTIFICATES_VALID, f"{namespace}/{name} {end}", cause=CAUSES["Expired"], next_step=step)
         ends.append((left, f"{namespace}/{name}"))
     left, first = min(ends)
-    return passed(CERTIFICATES_VALID, f"{len(ends)}; the first to end is {first}, in {left.days} days")
+    return passed(CERTIFICATES_VALID, f"{len(ends)}; the first to expire is {first}, in {left.days} days")

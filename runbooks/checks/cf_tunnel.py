@@ -209,7 +209,7 @@ def is_routed(public: Public, services: Mapping[str, Json]) -> Finding:
     """
     rules = list(rules_of(public.obj))
     if not rules and dig(public.obj, "spec", "defaultBackend"):
-        why = "it has a default backend alone, and the controller routes nothing but rules with a host"
+        why = "it has a default backend alone, and the controller routes only rules with a host"
         return not_tried(ROUTED, why, deciding=False, next_step=public.show)
     wrong = [problem for host, path in rules if (problem := _route_problem(host, path, services))]
     if wrong or not rules:

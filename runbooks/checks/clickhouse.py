@@ -66,7 +66,7 @@ def is_completed(obj: Json) -> Finding:
     if state != "Completed" or done < hosts:
         cause = {
             "Aborted": "the operator gave up: its errors and the Pod's events say why",
-            "Terminating": "it is being deleted, and waits for the operator to take its finalizer away",
+            "Terminating": "it is being deleted, and waits for the operator to remove its finalizer",
         }.get(state, "the Pod does not get ready: its volume, its image or a Secret of its users is missing")
         return failed(COMPLETED, "; ".join([evidence, *errors[-1:]]), cause=cause, next_step=step)
     return passed(COMPLETED, f"{evidence}, {text_at(obj, 'status', 'endpoint')}")

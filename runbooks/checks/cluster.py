@@ -190,11 +190,11 @@ def workloads_check(session: Session, service: Service, *, required: bool = Fals
 
 
 CONTAINER_CAUSES = {
-    "CrashLoopBackOff": "its program ends again and again: its log says why",
+    "CrashLoopBackOff": "its program exits repeatedly: see its log",
     "ImagePullBackOff": "its image cannot be pulled: check name and tag, the registry's login, and the node's network",
     "ErrImagePull": "its image cannot be pulled: check name and tag, the registry's login, and the node's network",
     "CreateContainerConfigError": "a Secret or ConfigMap that it reads, or a key of it, is missing",
-    "Unschedulable": "no node takes it: too little CPU or memory, a taint, or a volume that is on another node",
+    "Unschedulable": "no node can run it: too little CPU or memory, a taint, or a volume that is on another node",
 }
 """Reason → what it means, of the reasons that the kubelet and the scheduler give."""
 STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})

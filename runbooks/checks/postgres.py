@@ -38,9 +38,9 @@ _PHASE_CAUSES = {
     "Waiting for user action": "the operator waits for the user: an update strategy that asks, or a manual switchover",
     "Unable to create required cluster objects": "the operator lacks a right, or an object of that name is not its own",
     "Cluster has incomplete or invalid image catalog": "the image catalog lacks this major version",
-    "Not enough disk space": "a volume is full, and the operator resizes none while it is: enlarge its "
+    "Not enough disk space": "a volume is full, and the operator does not resize a full one: enlarge its "
     "PersistentVolumeClaim first, then the size in the stack's config",
-    "Setting up primary": "the first instance is still being made: its volume or its image is missing",
+    "Setting up primary": "the first instance is still being created: its volume or its image is missing",
 }
 
 

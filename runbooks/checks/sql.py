@@ -47,7 +47,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     (r"no pg_hba.conf entry", "Postgres auth error: pg_hba does not let this user in from this address"),
     (
         r"requested authentication|require_auth|authentication method requirement",
-        "the server wants the password in another way than SCRAM: it is not the expected server",
+        "the server asks for the password by another method than SCRAM: it is not the expected server",
     ),
     (
         r"could not translate|resolve host|Name or service not known|nodename nor servname",
@@ -84,7 +84,7 @@ def select_row(login: Login, statement: LiteralString) -> tuple[object, ...]:
     except psycopg.Error as error:
         raise _failure(error, login) from None
     if row is None:
-        raise SqlFailed("the query gave no row", "what listens there is not Postgres")
+        raise SqlFailed("the query returned no row", "what listens there is not Postgres")
     return row
 
 

@@ -43,7 +43,7 @@ def refuse_option_like(kind: str, name: str) -> None:
         raise Usage(f"the name of the {kind} is empty", expected=f"a {kind}'s name")
     if name.startswith("-"):
         raise Usage(
-            f"{name!r} starts with a dash, so every tool would take it for an option",
+            f"{name!r} starts with a dash, so every tool would read it as an option",
             expected=f"a {kind}'s name",
         )
     if any(character.isspace() or not character.isprintable() for character in name):

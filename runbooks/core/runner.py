@@ -212,7 +212,7 @@ class Runner:
                 raise OutOfTime(
                     f"{self._name(command)} did not answer within {command.timeout:g} s",
                     expected="an answer; nothing was changed by this command",
-                    next_step="look whether the server can be reached (./inv doctor), then run the same command again",
+                    next_step="check whether the server is reachable (./inv doctor), then run the same command again",
                 )
             self._refuse_lost_output(outcome, stdout, stderr)
             return outcome

@@ -160,7 +160,7 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, paralle
                 raise Refused(
                     f"what determines the plan of {', '.join(changing)} keeps changing",
                     expected="program, settings, state and upstream outputs as they were at the preview",
-                    next_step=f"find out what else changes it, then {again}",
+                    next_step=f"stop the other process that changes it, then {again}",
                 )
             current = {plan.service: plan for plan in deferred}
             if unsettled:
@@ -387,7 +387,7 @@ class Watch:
             self.errors.append(line)
         has_effect = STRENGTH.get(event.op, STRONGEST) > 0
         if event.kind == "started" and not self.approved.allows(event):
-            # A second signal would make pulumi end at once, and leave its lock and operations of unknown result.
+            # A second signal would make pulumi end at once, and leave its lock and operations with unknown results.
             if self.violation is None:
                 self.violation = event
                 self.stop()
@@ -446,16 +446,16 @@ def refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
 
 
 def describe_leftovers(session: Session, stack: Stack) -> str:
-    """What an interrupted update left: its lock, and operations of unknown result."""
+    """What an interrupted update left: its lock, and operations with unknown results."""
     try:
         pending = state_of(session, stack, after_interrupt=True).pending
         held = holders_of(session, stack, after_interrupt=True)
     except OpsError as error:
         return f"; what it left behind could not be read: {error.summary}"
     names = ", ".join(f"{kind} {name_of(urn)}" for kind, urn in pending)
-    found = [f"operations of unknown result: {names}"] if pending else []
+    found = [f"operations with unknown results: {names}"] if pending else []
     found += ["its lock is still there"] if held else []
-    return f"; {' and '.join(found)}" if found else "; it left no lock and no operation of unknown result"
+    return f"; {' and '.join(found)}" if found else "; it left no lock and no operation with an unknown result"
 
 
 # Where producers answer: a proxy counts as ready before this machine hears of its device

@@ -69,7 +69,7 @@ def approve_removal(session: Session, stack: Stack, held: list[Held] | None) -> 
     if not session.reporter.ask_word(f"Type {stack.service} to remove the lock anyway:", stack.service):
         raise NotApproved(
             f"the lock of {stack.service} was left alone",
-            expected="the service's name, typed on a terminal, once the other run is known to be over",
+            expected="the service's name, typed on a terminal, once you know that the other run has ended",
             next_step=f"ask its owner, then ./inv cancel.{stack.service}",
         )
 

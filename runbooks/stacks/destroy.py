@@ -40,7 +40,7 @@ def refuse_while_pending(session: Session, stack: Stack, *, again: str) -> None:
     count = sum(kind == "creating" for kind, _ in state_of(session, stack).pending)
     if count:
         raise Refused(
-            f"an interrupted update of {stack.service} left {count} creations of unknown result",
+            f"an interrupted update of {stack.service} left {count} creations with unknown results",
             expected="a state that has every object of the stack, so that all of them are deleted",
             next_step=f"./inv cancel.{stack.service} settles them, then {again}",
         )
@@ -85,12 +85,15 @@ class Stuck:
     @property
     def cause(self) -> str:
         held = f"; held by {', '.join(self.objects)}" if self.objects else ""
-        return f"the namespace {self.namespace} is not gone: {'; '.join(self.conditions) or 'no reason given'}{held}"
+        return f"the namespace {self.namespace} still exists: {'; '.join(self.conditions) or 'no reason given'}{held}"
 
     @property
     def next_step(self) -> str:
         if self.is_api:
-            return "kubectl get apiservices shows which API is not available; mend it, or remove what is gone for good"
+            return (
+                "kubectl get apiservices shows which API is not available; "
+                "repair it, or remove it if its service is gone for good"
+            )
         if self.objects:
             kind, name, *_ = self.objects[0].split()
             return (

@@ -74,7 +74,7 @@ def refuse_changing(command: Sequence[str]) -> None:
     """
 
     def refuse(found: str, expected: str) -> Refused:
-        return Refused(f"esc.run runs what reads: {found}", expected=expected, next_step=EXAMPLE)
+        return Refused(f"esc.run runs only commands that read: {found}", expected=expected, next_step=EXAMPLE)
 
     tool = Path(command[0]).name
     if tool in SHELLS or tool in STARTERS:

@@ -189,7 +189,7 @@ def plan_stack(
     pending = state_of(session, stack).pending
     if pending:
         session.reporter.advice(
-            f"  {service.name}: an interrupted update left {len(pending)} operations of unknown result: "
+            f"  {service.name}: an interrupted update left {len(pending)} operations with unknown results: "
             f"./inv cancel.{service.name} settles them"
         )
     record = read_record(session, stack)

@@ -121,7 +121,7 @@ def put_back_all(session: Session, service: Service, *, yes: bool, again: str) -
         if repeated:
             names = (f"{each.title} ({each.change.why})" if each.change.why else each.title for each in repeated)
             raise ToolFailed(
-                f"{service.name}: put back, and different again: {', '.join(names)}",
+                f"{service.name}: put back, and changed again: {', '.join(names)}",
                 expected="no other manager to set what the program sets",
                 next_step=f"./inv drift.{service.name} shows the properties; stop what sets them (kubectl get … "
                 "--show-managed-fields), remove what others added to the same list, or remove them from the program",
@@ -385,7 +385,7 @@ def _put_back(session: Session, service: Service, found: Sequence[Drift], *, yes
         now = compare(session, service).drifted
         if [each.determined_by for each in now] != [each.determined_by for each in found]:
             raise Refused(
-                f"what differs of {service.name} is not what was shown any more; nothing was put back",
+                f"what differs of {service.name} has changed since it was shown; nothing was put back",
                 expected="cluster, state and program to stay as they are between comparison and apply",
                 next_step=again,
             )

@@ -212,7 +212,7 @@ def layers(names: Iterable[str], services: Sequence[Service]) -> list[tuple[Serv
     except CycleError as error:
         circle = " → ".join(reversed(error.args[1]))
         raise Usage(
-            f"these services need each other in a circle: {circle}",
+            f"these services need each other in a cycle: {circle}",
             expected="an order in which each can be deployed after what it needs",
             next_step="take one of them out of `needs` in runbooks/services.py, or split the shared part off",
         ) from error

@@ -134,7 +134,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
         session.reporter.announce(f"Comparing environments/{name.short}.yaml with what the backend has.")
         draft = environments.compare(session, name)
         if not draft.is_new and not draft.differences:
-            session.reporter.line(f"{name.short}: nothing to do, the backend has exactly that")
+            session.reporter.line(f"{name.short}: nothing to do: the backend has the same definition")
             return
         session.reporter.line(f"{name.short}: {'is new' if draft.is_new else 'changes'}")
         environments.show_draft(session, draft)
@@ -204,5 +204,5 @@ def unbind(c: Any, env: str, service: str = "") -> None:
         if not count:
             session.reporter.line(f"{path.name} of {consumer.name} does not bind {name.short}; nothing to do")
             return
-        session.reporter.line(f"{path.name} of {consumer.name} no longer binds {name.short} ({count} taken out)")
+        session.reporter.line(f"{path.name} of {consumer.name} no longer binds {name.short} ({count} removed)")
         session.reporter.advice(f"next: ./inv preview.{consumer.name} names what its program now lacks")

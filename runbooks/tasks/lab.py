@@ -85,11 +85,11 @@ def reset(c: Any, yes: bool = False) -> None:
 
     state, reporter = lab_display(c)
     if not (state / "lab").exists():
-        reporter.line("There is no lab here, so nothing to throw away.")
+        reporter.line("There is no lab here, so there is nothing to remove.")
         return
     if not yes:
         question = f"Throw the lab in {state / 'lab'} away, with its databases and stacks?"
-        refusal = "nothing was thrown away: it was not confirmed"
+        refusal = "nothing was removed: it was not confirmed"
         require_yes(reporter, question, refusal=refusal, again="./inv lab.reset --yes")
     with reporter.step("throw the lab away"):
         platform.reset(state, reporter.line)

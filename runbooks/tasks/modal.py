@@ -22,7 +22,7 @@ def check(c: Any, app: str) -> None:
         check_app(run, app)
 
 
-@task(positional=["app"], help={"app": APP, "yes": "Deploy without asking, where no terminal is there."})
+@task(positional=["app"], help={"app": APP, "yes": "Deploy without asking, where there is no terminal."})
 def deploy(c: Any, app: str, yes: bool = False) -> None:
     """Deploy an app to Modal, after everything it refers to was found and the user approved.
 

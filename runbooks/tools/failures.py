@@ -400,7 +400,7 @@ KNOWN = (
 )
 PENDING = KnownFailure(
     r"(?P<count>\d+) pending operations? from previous deployment",
-    "an earlier update of {service} was killed and left {count} operations of unknown result",
+    "an earlier update of {service} was killed and left {count} operations with unknown results",
     "a state that matches what exists",
     "./inv cancel.{service} finds out which of them happened and settles them",
 )

@@ -138,7 +138,7 @@ def test_a_signal_during_up(checkout: ProbeCheckout, number: signal.Signals, sta
     assert checkout.locks("probe") == []
     assert pending(checkout, stack) == []
     if number is not signal.SIGKILL:
-        assert "it left no lock and no operation of unknown result" in result.shows("failed: probe").stderr
+        assert "it left no lock and no operation with an unknown result" in result.shows("failed: probe").stderr
     checkout.write_program(SOON_READY)
     checkout.inv(*stack.deploy, env=checkout.with_pulumi).ends_with(0)
     assert not any(resource.get("initErrors") for resource in checkout.deployment("probe", stack.name)["resources"])

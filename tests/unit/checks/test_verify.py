@@ -707,7 +707,7 @@ REFUSED = 'FATAL:  password authentication failed for user "immich"'
     ("answer", "evidence"),
     [
         (Mock(side_effect=sql.SqlFailed(REFUSED, "Postgres auth error: …")), f"temporal in temporal: {REFUSED}"),
-        (lambda login: login.database == "temporal", "may not make tables in temporal_visibility"),
+        (lambda login: login.database == "temporal", "may not create tables in temporal_visibility"),
     ],
 )
 def test_a_role_that_cannot_work(

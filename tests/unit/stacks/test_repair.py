@@ -275,8 +275,8 @@ def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_pat
     [
         ([refresh("other")], TRIED, {"answers": ["n"]}, NotApproved, "not approved"),
         ([refresh("other")], TRIED, {"interactive": False}, NotApproved, "--yes was not given"),
-        ([refresh("other"), refresh("third")], [*TRIED, *TRIED], {"answers": ["y"]}, Refused, "not what was shown"),
-        ([refresh("other"), NOTHING], TRIED, {"answers": ["y"]}, Refused, "not what was shown"),
+        ([refresh("other"), refresh("third")], [*TRIED, *TRIED], {"answers": ["y"]}, Refused, "since it was shown"),
+        ([refresh("other"), NOTHING], TRIED, {"answers": ["y"]}, Refused, "since it was shown"),
         ([refresh("other")], [IMMUTABLE], {}, ToolFailed, "field is immutable"),
         ([refresh("other")], [CONFLICT, IMMUTABLE], {}, ToolFailed, "nothing was changed"),
     ],
@@ -292,7 +292,7 @@ def test_nothing_is_applied(
 
 def test_what_differs_again_is_not_fought_over(tmp_path: Path) -> None:
     session = staged(tmp_path, [refresh("other")], [*TRIED, *TRIED, OK, *TRIED], answers=["y"])
-    with pytest.raises(ToolFailed, match=r"different again: ConfigMap cm \(held by kubectl-annotate\)"):
+    with pytest.raises(ToolFailed, match=r"changed again: ConfigMap cm \(held by kubectl-annotate\)"):
         repair(session)
     assert len(applies(session)) == 1
 

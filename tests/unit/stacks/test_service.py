@@ -71,7 +71,7 @@ def test_consumers_are_found_through_others() -> None:
 
 def test_circle_names_its_members() -> None:
     circle = (node("a", ("b",)), node("b", ("c",)), node("c", ("a",)))
-    with pytest.raises(Usage, match=r"circle: \w → \w → \w → \w"):
+    with pytest.raises(Usage, match=r"cycle: \w → \w → \w → \w"):
         layers(["a", "b", "c"], circle)
 
 

@@ -460,7 +460,7 @@ def test_unbind_removes_every_occurrence_without_a_question(repo: Repo) -> None:
     path = stack_file(repo, "environment:\n  - stitch/prod # why\n  - a/b\n  - stitch/prod\nconfig: {}\n")
     esc.unbind.body(repo.c, "stitch/prod")
     assert path.read_text() == "environment:\n  # why\n  - a/b\nconfig: {}\n"
-    assert "2 taken out" in repo.printed() and not repo.calls("esc")
+    assert "2 removed" in repo.printed() and not repo.calls("esc")
     esc.unbind.body(repo.c, "stitch/prod")
     assert "nothing to do" in repo.printed()
 

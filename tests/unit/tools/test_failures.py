@@ -245,7 +245,7 @@ PENDING = (
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        ("update failed", "an earlier update of app was killed and left 1 operations of unknown result"),
+        ("update failed", "an earlier update of app was killed and left 1 operations with unknown results"),
         ("a new kind of trouble", "a new kind of trouble"),
     ],
 )
