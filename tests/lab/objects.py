@@ -65,10 +65,14 @@ def service(namespace: str, name: str, annotations: dict[str, str] | None = None
     return thing
 
 
+def backend(service: str = "web", **port: Any) -> Object:
+    """Of an Ingress: port 80 of the Service, or the given one."""
+    return {"service": {"name": service, "port": port or {"number": 80}}}
+
+
 def ingress(namespace: str, ingress_class: str, host: str = "", tls: str = "", **path: Any) -> Object:
     """An Ingress `web` with one rule, which leads to port 80 of the Service `web`."""
-    backend = {"service": {"name": "web", "port": {"number": 80}}}
-    rule: Object = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend} | path]}}
+    rule: Object = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend()} | path]}}
     spec = {"ingressClassName": ingress_class, "rules": [rule | ({"host": host} if host else {})]}
     hosts = {"tls": [{"hosts": [tls]}]} if tls else {}
     return made("networking.k8s.io/v1", "Ingress", namespace, "web", spec=spec | hosts)

@@ -18,6 +18,7 @@ from tests.lab.objects import (
     Object,
     apply,
     await_available,
+    backend,
     condition,
     controllers_have_looked,
     definition,
@@ -109,21 +110,13 @@ def test_a_public_ingress_gets_the_tunnels_address_and_is_cleaned_up(tunnel: Lab
     until(lambda: not tunnel.get("-n", namespace, "ingress")["items"])
 
 
+HEADLESS = "has None for cluster ip, headless service is not supported"
 REFUSED: dict[str, tuple[Object, str]] = {
     "no-host": ({"host": ""}, "host in ingress {0}/web is empty"),
     "exact": ({"pathType": "Exact"}, "path type in ingress {0}/web is Exact, which is not supported"),
-    "no-port": (
-        {"backend": {"service": {"name": "web", "port": {"name": "http"}}}},
-        "service {0}/web has no port named http",
-    ),
-    "headless": (
-        {"backend": {"service": {"name": "bare", "port": {"number": 80}}}},
-        "service {0}/bare has None for cluster ip, headless service is not supported",
-    ),
-    "no-service": (
-        {"backend": {"service": {"name": "gone", "port": {"number": 80}}}},
-        'fetch service {0}/gone: Service "gone" not found',
-    ),
+    "no-port": ({"backend": backend(name="http")}, "service {0}/web has no port named http"),
+    "headless": ({"backend": backend("bare")}, f"service {{0}}/bare {HEADLESS}"),
+    "no-service": ({"backend": backend("gone")}, 'fetch service {0}/gone: Service "gone" not found'),
 }
 
 

@@ -51,9 +51,8 @@ def port_of(lab: Lab, name: str) -> int:
 def test_every_component_is_ready_and_all_stay_under_a_gigabyte(lab: Lab) -> None:
     components = platform.status(lab.state_dir)
     assert tuple(component.name for component in components)[: len(CONTROL_PLANE)] == CONTROL_PLANE
-    assert {(each.ready, each.health, bool(each.pid), bool(each.memory)) for each in components} == {
-        (True, "ready", True, True)
-    }
+    seen = {(component.health, bool(component.pid), bool(component.memory)) for component in components}
+    assert seen == {("ready", True, True)}
     assert platform.is_up(lab.state_dir)
     assert sum(component.memory or 0 for component in components) < 1024**3
 
@@ -108,7 +107,6 @@ def test_a_second_up_changes_nothing(lab: Lab) -> None:
 def test_a_killed_component_alone_is_started_anew(lab: Lab, component: str) -> None:
     before = pids(lab)
     kill(before[component] or 0)
-    assert processes.wait_until(lambda: processes.identify(before[component] or 0) is None, 5)
     assert component_of(lab, component).health == "crashed"
     assert not platform.is_up(lab.state_dir)
     platform.up(lab.state_dir, silent)

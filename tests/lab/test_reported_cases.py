@@ -14,7 +14,7 @@ import yaml
 
 from runbooks.services import SERVICES
 from tests.lab.command_line import AFTER_ENV, Checkout, Lab, changed
-from tests.lab.objects import Object, apply, made, service
+from tests.lab.objects import Object, apply, backend, made, service
 from tests.lab.probe import ProbeCheckout
 
 pytestmark = pytest.mark.lab
@@ -190,10 +190,6 @@ def test_exposures_as_people_have_them(probe: ProbeCheckout) -> None:
 def test_a_hibernated_database_is_not_well(probe: ProbeCheckout) -> None:
     with with_status(probe, "cluster.postgresql.cnpg.io", "postgresql-cluster", "postgresql", HIBERNATED):
         probe.inv("verify.postgres").ends_with(4).shows("ibernat")
-
-
-def backend(name: str, **port: Any) -> Object:
-    return {"service": {"name": name, "port": port or {"number": 80}}}
 
 
 def ingress(name: str, of_class: str, **spec: Any) -> Object:
