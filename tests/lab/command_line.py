@@ -186,9 +186,10 @@ class Checkout(Lab):
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Begin `./inv WORDS` from another folder, in a session of its own, as a shell or a service would."""
-        return self._start([self.root / "inv", *words], Path("/"), **options)
+        return self.launch([self.root / "inv", *words], Path("/"), **options)
 
-    def _start(self, argv: Sequence[str | Path], folder: Path, **options: Any) -> subprocess.Popen[str]:
+    def launch(self, argv: Sequence[str | Path], folder: Path, **options: Any) -> subprocess.Popen[str]:
+        """Begin any command line with a person's environment."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         options = streams | options | {"env": self.environment(**options.get("env", {}))}
         return subprocess.Popen(argv, cwd=folder, text=True, start_new_session=True, **options)
@@ -214,7 +215,7 @@ class Checkout(Lab):
 
     def shell(self, lines: str, folder: str = "", **env: str) -> Result:
         """What bash prints for the lines, to the first that fails, in a folder of the checkout, which is `$ROOT`."""
-        return finished(self._start(["bash", "-ec", lines], self.root / folder, env={"ROOT": str(self.root), **env}))
+        return finished(self.launch(["bash", "-ec", lines], self.root / folder, env={"ROOT": str(self.root), **env}))
 
     # --- what a run leaves ------------------------------------------------------------------------------------------
 

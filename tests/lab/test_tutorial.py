@@ -62,16 +62,8 @@ def run_page(checkout: Checkout, page: str) -> list[list[str]]:
     """Run all commands of the page in one bash; return the lines that each printed."""
     commands = read_commands(page)
     end = f"\ncode=$?; printf '{END_OF_ANSWER}%s{END_OF_ANSWER}' $code; (exit $code)\n"
-    shell = subprocess.Popen(
-        ["bash", "-c", end.join([*commands, ""])],
-        cwd=checkout.root,
-        env=checkout.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    script = end.join([*commands, ""])
+    shell = checkout.launch(["bash", "-c", script], checkout.root, stderr=subprocess.STDOUT)
     printed = finished(shell).stdout.replace(str(checkout.root), "~/homelab-ops")
     print(printed)  # what the page cuts is worth a look when the test fails
     *answers, _ = printed.split(END_OF_ANSWER)
