@@ -331,7 +331,7 @@ HOST = "pulumi-language-python"
 def test_a_pulumi_of_the_user_is_used_with_its_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: FakeGo, says: str, has_host: bool, used: bool
 ) -> None:
-    """tests/unit/stacks/test_toolbox.py has where else that may be."""
+    """tests/unit/stacks/test_guard.py has where else that may be."""
     own = tmp_path / "own"
     executable(own / "pulumi", f'[ "$PULUMI_SKIP_UPDATE_CHECK" = true ] && echo {says}')
     if has_host:

@@ -1,22 +1,21 @@
-"""The guard: the pinned cluster or nothing, and no setting that leads pulumi elsewhere."""
+"""The guard: the pinned cluster or nothing; and which tools a run takes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from runbooks.core.errors import Refused
-from runbooks.stacks.guard import confirm_cluster, private_kubeconfig
-from runbooks.stacks.preparation import check_opened, check_stack_settings, plain_settings
+from runbooks.core.errors import Refused, ToolFailed
+from runbooks.stacks.guard import confirm_cluster, find_kubectl, find_pulumi, find_tools, private_kubeconfig
 from runbooks.stacks.target import Target
-from runbooks.tools.esc import read_opened
 from runbooks.tools.kubectl import Kubectl
+from runbooks.tools.pulumi_home import LANGUAGE_HOST
 from tests import fixtures
 from tests.fixtures import UID, ScriptedRunner, kubeconfig, namespace
 
@@ -94,81 +93,106 @@ def test_an_empty_or_missing_context_is_refused_before_anything_starts(
 
 # Config that leads elsewhere
 
-AGREES: list[dict[str, Any]] = [
-    {}, {"namespace": "x", "upsertExistingObjects": "true"}, {"context": "home"}, {"cluster": "homelab"},
-    {"clusterIdentifier": UID}, {"context": "home", "kubeconfig": "{config}"}, {"deleteUnreachable": "false"},
-]  # fmt: skip
-LEADS_ELSEWHERE: list[dict[str, Any]] = [
-    {"context": "other"}, {"context": ""}, {"cluster": "office"}, {"clusterIdentifier": "somebody"},
-    {"kubeconfig": "{config}"}, {"kubeconfig": "/etc/other", "context": "home"},
-    {"kubeconfig": "apiVersion: v1\nclusters: []\n", "context": "home"}, {"kubeconfig": None},
-    # It would forget every object that is out of reach.
-    {"deleteUnreachable": "true"}, {"deleteUnreachable": "True"}, {"deleteUnreachable": None},
-]  # fmt: skip
+
+# The tools of a run: a real target takes those of the user alone, the lab what it chose where theirs do not serve
 
 
-def check_config(target: Target, config: dict[str, Any]) -> None:
-    filled = {f"kubernetes:{key}": value and value.format(config=target.kubeconfig) for key, value in config.items()}
-    check_stack_settings(filled, target, source="Pulumi.mx.yaml")
+def programs(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return folder
 
 
-@pytest.mark.parametrize("config", AGREES)
-def test_config_that_agrees_passes(target: Target, config: dict[str, Any]) -> None:
-    check_config(target, config)
+def target_with(*, ephemeral: bool = False, **tools: Path) -> Target:
+    return fixtures.target(ephemeral=ephemeral, tools=MappingProxyType(tools))
 
 
-@pytest.mark.parametrize("config", LEADS_ELSEWHERE)
-def test_config_that_leads_elsewhere_is_refused(target: Target, config: dict[str, Any]) -> None:
-    with pytest.raises(Refused) as caught:
-        check_config(target, config)
-    assert "Pulumi.mx.yaml" in caught.value.summary
-    assert caught.value.next_step.startswith("remove kubernetes:")
-
-
-def test_a_whole_kubeconfig_in_a_setting_is_not_shown(target: Target) -> None:
-    content = "token: sup3r-s3cret\n" * 20
-    with pytest.raises(Refused) as caught:
-        check_stack_settings({"kubernetes:kubeconfig": content}, target, source="x")
-    assert "sup3r" not in "\n".join(caught.value.lines())
-
-
-VARIABLE, FILE, CONFIG = "environmentVariables", "files", "pulumiConfig"
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder on PATH."""
+    folder = programs(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "refused"),
+    ("on_path", "built", "taken"),
     [
-        (VARIABLE, "AWS_REGION", "y", False),
-        (VARIABLE, "CODEX_X", "z", False),
-        (CONFIG, "postgresql:host", "x", False),
-        (VARIABLE, "KUBECONFIG", "/etc/other", True),
-        (FILE, "KUBECONFIG", "clusters: [{cluster: {server: elsewhere}}]", True),
-        (CONFIG, "kubernetes:context", "other", True),
-        (CONFIG, "kubernetes:kubeconfig", {"server": "elsewhere"}, True),
-        # These change pulumi unseen.
-        (VARIABLE, "PULUMI_K8S_DELETE_UNREACHABLE", "true", True),
-        (VARIABLE, "PULUMI_SKIP_CHECKPOINTS", "true", True),
-        (VARIABLE, "PULUMI_OPTION_YES", "true", True),
+        (("pulumi", LANGUAGE_HOST), ("pulumi",), "bin/pulumi"),
+        (("pulumi", LANGUAGE_HOST), (), "bin/pulumi"),
+        (("pulumi",), ("pulumi",), "built/pulumi"),
+        ((), ("pulumi",), "built/pulumi"),
+        # The cache was cleared meanwhile.
+        (("pulumi",), (), "bin/pulumi"),
+        ((), (), ""),
     ],
 )
-def test_an_opened_environment_may_not_lead_elsewhere(
-    target: Target, section: str, key: str, value: Any, refused: bool
+def test_the_lab_takes_its_own_pulumi_where_the_persons_cannot_run_python(
+    tmp_path: Path, path: Path, on_path: tuple[str, ...], built: tuple[str, ...], taken: str
 ) -> None:
-    opened = read_opened(
-        json.dumps({"value": {section: {"value": {key: {"value": nested(value), "secret": section == FILE}}}}})
-    )
-    if not refused:
-        check_opened(target, opened, "app/prod")
+    programs(path, *on_path)
+    lab = target_with(ephemeral=True, pulumi=programs(tmp_path / "built", *built) / "pulumi")
+    if taken:
+        assert find_pulumi(lab) == str(tmp_path / taken)
+    else:
+        with pytest.raises(ToolFailed) as caught:
+            find_pulumi(lab)
+        assert caught.value.next_step == "./inv lab.up"
+
+
+def test_a_real_target_takes_the_pulumi_on_path_or_none(path: Path) -> None:
+    with pytest.raises(ToolFailed, match="not on PATH") as caught:
+        find_pulumi(target_with())
+    assert "get.pulumi.com" in caught.value.next_step
+    assert "the lab's own serves the lab alone" in caught.value.expected
+    programs(path, "pulumi")
+    assert find_pulumi(target_with()) == str(path / "pulumi")
+
+
+def test_a_language_host_beside_the_program_that_a_link_leads_to(tmp_path: Path, path: Path) -> None:
+    cellar = programs(tmp_path / "cellar", "pulumi", LANGUAGE_HOST)
+    (path / "pulumi").symlink_to(cellar / "pulumi")
+    built = programs(tmp_path / "built", "pulumi") / "pulumi"
+    assert find_pulumi(target_with(ephemeral=True, pulumi=built)) == str(path / "pulumi")
+
+
+@pytest.mark.parametrize(
+    ("said", "on_lab", "elsewhere"),
+    [
+        ("v3.226.9", "built v3.274.1", ""),
+        ("v3.227.0", "bin v3.227.0", "bin v3.227.0"),
+        ("v4.0.0", "bin v4.0.0", "bin v4.0.0"),
+    ],
+)
+def test_a_pulumi_that_is_too_old(tmp_path: Path, path: Path, said: str, on_lab: str, elsewhere: str) -> None:
+    programs(path, "pulumi", LANGUAGE_HOST)
+    built = programs(tmp_path / "built", "pulumi")
+    runner: Any = ScriptedRunner(((f"{path}/",), said), ((f"{built}/",), "v3.274.1"))
+
+    def found_for(chosen: Target) -> str:
+        tools = find_tools(chosen, {}, runner)
+        return f"{Path(tools.pulumi).parent.name} {tools.pulumi_version}"
+
+    assert found_for(target_with(ephemeral=True, pulumi=built / "pulumi")) == on_lab
+    if elsewhere:
+        assert found_for(target_with()) == elsewhere
         return
-    with pytest.raises(Refused, match=f"{key} in {section} of app/prod") as caught:
-        check_opened(target, opened, "app/prod")
-    assert caught.value.expected and "elsewhere" not in "\n".join(caught.value.lines())
-    assert "environments/app/prod.yaml" in caught.value.next_step and "esc.apply app/prod" in caught.value.next_step
+    for chosen, command in (
+        (target_with(), "get.pulumi.com"),
+        (target_with(ephemeral=True, pulumi=path / "pulumi"), "lab.up"),
+    ):
+        with pytest.raises(ToolFailed) as caught:
+            find_tools(chosen, {}, runner)
+        assert {said, "v3.227.0"} <= set(" ".join(caught.value.lines()).split())
+        assert command in caught.value.next_step
 
 
-def nested(value: Any) -> Any:
-    return {key: {"value": inner} for key, inner in value.items()} if isinstance(value, dict) else value
-
-
-def test_secrets_in_a_settings_file_have_no_plain_value() -> None:
-    assert plain_settings({"a:b": 1, "a:c": {"secure": "v1:x"}, "a:d": "t"}) == {"a:b": "1", "a:c": None, "a:d": "t"}
+def test_the_labs_own_kubectl_before_the_one_on_path(tmp_path: Path, path: Path) -> None:
+    programs(path, "kubectl")
+    own = programs(tmp_path / "own", "kubectl") / "kubectl"
+    assert find_kubectl(target_with(ephemeral=True, kubectl=own)) == str(own)
+    assert find_kubectl(target_with()) == str(path / "kubectl")
+    own.unlink()
+    assert find_kubectl(target_with(ephemeral=True, kubectl=own)) == str(path / "kubectl")
