@@ -15,7 +15,7 @@ from runbooks.core.findings import Check, Finding, State, failed, not_tried, pas
 from runbooks.stacks.preparation import exports_of, state_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
-from runbooks.tools.kubectl import Json, condition, dig, metadata, text_at
+from runbooks.tools.kubectl import Json, condition, dig, metadata, secret_value, text_at
 from runbooks.tools.pulumi import type_of
 
 JOBS_COMPLETE = "its Jobs completed"
@@ -230,7 +230,7 @@ def answers_sql(session: Session, service: Service, wanted: OwnDatabase, server:
     name = f"{service.name}-database"
     step = f"./inv repair.{service.name}; kubectl -n {service.namespace} get secret {name}"
     secret = cluster.find_object(session, "secrets", name, service.namespace)
-    password = cluster.secret_value(secret or {}, wanted.password_key)
+    password = secret_value(secret or {}, wanted.password_key)
     if not password:
         evidence = f"Secret {service.namespace}/{name} has no {wanted.password_key}" if secret else f"no Secret {name}"
         cause = "the stack did not create it, or it was deleted by hand"

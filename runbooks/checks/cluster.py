@@ -6,8 +6,6 @@ gives them.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -441,14 +439,6 @@ def list_if_known(session: Session, kind: str) -> list[Json]:
         if error.trouble is not Trouble.UNKNOWN_KIND:
             raise
         return []
-
-
-def secret_value(secret: Json, key: str) -> str:
-    """A decoded value of a Secret; empty when it is missing or not text."""
-    try:
-        return base64.b64decode(text_at(secret, "data", key), validate=True).decode("utf-8")
-    except (binascii.Error, ValueError):
-        return ""
 
 
 def in_its_namespace(session: Session, service: Service) -> Service:

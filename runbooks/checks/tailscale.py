@@ -23,7 +23,7 @@ from runbooks.stacks.preparation import exports_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import network
-from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, text_at
+from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, secret_value, text_at
 
 OPERATOR_DEPLOYMENT = "operator"
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
@@ -309,7 +309,7 @@ def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
     A ProxyGroup keeps no such Secret, so its device is read from the object's status.
     """
     devices = [
-        Device(fqdn=cluster.secret_value(secret, "device_fqdn").rstrip("."), addresses=_addresses(secret))
+        Device(fqdn=secret_value(secret, "device_fqdn").rstrip("."), addresses=_addresses(secret))
         for secret in secrets
         if item.labels.items() <= (dig(secret, "metadata", "labels") or {}).items()
     ]
@@ -323,7 +323,7 @@ def device_of(item: Exposure, secrets: Sequence[Json]) -> Device | None:
 
 def _addresses(secret: Json) -> tuple[str, ...]:
     try:
-        found = json.loads(cluster.secret_value(secret, "device_ips") or "[]")
+        found = json.loads(secret_value(secret, "device_ips") or "[]")
     except ValueError:
         return ()
     return tuple(str(address) for address in found) if isinstance(found, list) else ()

@@ -5,6 +5,8 @@ They only read, as a cluster changes through Pulumi. Only `repair` applies objec
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -345,6 +347,14 @@ def dig(value: Any, *path: str | int) -> Any:
 def text_at(value: Any, *path: str | int) -> str:
     found = dig(value, *path)
     return found if isinstance(found, str) else ""
+
+
+def secret_value(secret: Json, key: str) -> str:
+    """A decoded value of a Secret; empty when it is missing or not text."""
+    try:
+        return base64.b64decode(text_at(secret, "data", key), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def metadata(obj: Json) -> tuple[str, str]:

@@ -15,12 +15,11 @@ from runbooks.checks.cluster import (
     kinds_check,
     make_check,
     secret_check,
-    secret_value,
     workloads_check,
 )
 from runbooks.core.findings import Check, Finding, State
 from runbooks.stacks.service import Service
-from runbooks.tools.kubectl import KubectlFailed, Trouble, items
+from runbooks.tools.kubectl import KubectlFailed, Trouble, items, secret_value
 from tests.fixtures import deployment, listing, secret, slices
 
 SESSION = MagicMock()
