@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 
@@ -72,11 +73,18 @@ def box(service: Service, corner: tuple[int, int]) -> str:
     return "\n".join(lines)
 
 
-def edge(start: tuple[int, int], end: tuple[int, int]) -> str:
+def edge(start: tuple[int, int], end: tuple[int, int], above: int) -> str:
+    """Draw an arrow; one that passes other columns goes `above` their boxes, so that it hides behind none."""
     x1, y1 = start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT // 2
     x2, y2 = end[0] - 4, end[1] + BOX_HEIGHT // 2
-    middle = (x1 + x2) // 2
-    return f'<path class="edge" d="M{x1} {y1} C{middle} {y1} {middle} {y2} {x2} {y2}"/>'
+    bends = [(x1, y1), (x2, y2)]
+    if end[0] - start[0] > BOX_WIDTH + GAP_X:
+        bends[1:1] = [(x1 + GAP_X, above), (end[0] - GAP_X, above)]
+    path = f"M{x1} {y1}"
+    for (x, y), (to_x, to_y) in pairwise(bends):
+        middle = (x + to_x) // 2
+        path += f" C{middle} {y} {middle} {to_y} {to_x} {to_y}"
+    return f'<path class="edge" d="{path}"/>'
 
 
 def run_bar(width: int) -> str:
@@ -108,8 +116,11 @@ def picture(services: tuple[Service, ...]) -> str:
         '<text class="small" x="40" y="130">one Kubernetes cluster: the lab, or yours; '
         "arrows lead from what is needed to what needs it; a heavy border keeps data</text>",
     ]
+    above = min((corners[service.name][1] for column in columns[1:-1] for service in column), default=TOP) - GAP_Y
     parts += [
-        edge(corners[need], corners[service.name]) for service in services for need in direct_needs(service, services)
+        edge(corners[need], corners[service.name], above)
+        for service in services
+        for need in direct_needs(service, services)
     ]
     parts += [box(service, corners[service.name]) for service in services]
     return "\n".join([*parts, "</svg>", ""])
