@@ -24,12 +24,6 @@ def read_name(session: Session, text: str) -> EnvironmentName:
     return name
 
 
-# What a consumer requires of it
-
-
-# Definitions as files
-
-
 @dataclass(frozen=True, kw_only=True)
 class Draft:
     """The definition to push, and how it differs from the backend's."""

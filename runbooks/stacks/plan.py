@@ -1,4 +1,4 @@
-"""The plan as data: each change with its rank, the plan of a stack, the plan of a run."""
+"""The plan as data: each change with its rank, the plan of a stack, the plan of a run; and what exists already."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class StackPlan:
     asked_because: tuple[str, ...] = ()
     """Why no record replaced the preview: `NO_RECORD`, the changed parts, or what cannot be recorded."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
-    """What determines the plan, as one hash each (`fingerprint.py`): two equal ones lead to the same plan."""
+    """What determines the plan, as one hash each (`fingerprint_of`): two equal ones lead to the same plan."""
 
     @property
     def service(self) -> str:

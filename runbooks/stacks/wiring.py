@@ -9,7 +9,7 @@ from runbooks.core.names import check_name
 from runbooks.core.reporter import require_yes
 from runbooks.stacks import environments
 from runbooks.stacks.environments import apply_definitions
-from runbooks.stacks.plan import RunPlan, StackPlan
+from runbooks.stacks.plan import RunPlan
 from runbooks.stacks.preparation import (
     check_values,
     config_file_of,
@@ -56,14 +56,6 @@ def wire(session: Session, service: Service, *, yes: bool) -> None:
         refuse_missing(session, service, StackFile.read(config_file_of(session, service)), service.required)
         session.reporter.line(f"{service.name} has every setting that its program requires")
     show_preview(session, service, steps[3])
-
-
-def show_preview(session: Session, service: Service, step: str) -> StackPlan:
-    """Preview one stack alone and show what it would change. Raises the error for a failing preview."""
-    with session.reporter.step(step):
-        plan = plan_stack(session, service)
-    show_plan(session, RunPlan(layers=((plan,),), target=session.target.name))
-    return plan
 
 
 def check_outputs(session: Session, service: Service) -> None:
@@ -181,9 +173,6 @@ def open_for(session: Session, service: Service, name: EnvironmentName) -> tuple
     return path, opened
 
 
-# What a consumer requires of its environment
-
-
 def as_bound(session: Session, service: Service, path: Path, name: EnvironmentName) -> EnvironmentName:
     """The environment in the version that the stack config at `path` binds; `name` where it binds none.
 
@@ -205,6 +194,44 @@ def as_bound(session: Session, service: Service, path: Path, name: EnvironmentNa
     if bound.version:
         session.reporter.line(f"{path.name} binds {bound.shown}: that version is checked, not the newest")
     return bound
+
+
+def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
+    """The opened environment, checked by the guard; `None`, with a message, while stacks that it reads have no outputs.
+
+    The first preview after their deployment then opens and checks it.
+    """
+    waiting = waits_for(session, name)
+    if not waiting:
+        return open_or_apply(session, name)
+    if name.version and environments.live_definition(session, name) is None:
+        raise explain_missing(session, name)
+    session.reporter.advice(
+        f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: its values are checked "
+        f"by the first preview after ./inv deploy.{waiting[0]}"
+    )
+    return None
+
+
+def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
+    """Open and check the environment; on the lab apply its definition first if it does not exist."""
+    try:
+        return open_checked(session, name)
+    except NotFound:
+        if not session.target.ephemeral or name.version:
+            raise
+        apply_definitions(session, [name.short])
+        return open_checked(session, name)
+
+
+def show_preview(session: Session, service: Service, step: str) -> None:
+    """Preview one stack alone and show what it would change. Raises the error for a failing preview."""
+    with session.reporter.step(step):
+        plan = plan_stack(session, service)
+    show_plan(session, RunPlan(layers=((plan,),), target=session.target.name))
+
+
+# What a consumer requires of its environment
 
 
 def check_contract(session: Session, name: EnvironmentName, service: Service, opened: Opened) -> None:
@@ -256,31 +283,3 @@ def _check_stays_secret(value: Value) -> str:
     if not value.becomes_plaintext:
         return ""
     return f"{value.shown_path}: a secret {value.kind} becomes plaintext in the config; wrap it in `fn::toString`"
-
-
-def open_unless_waiting(session: Session, name: EnvironmentName) -> Opened | None:
-    """The opened environment, checked by the guard; `None`, with a message, while stacks that it reads have no outputs.
-
-    The first preview after their deployment then opens and checks it.
-    """
-    waiting = waits_for(session, name)
-    if not waiting:
-        return open_or_apply(session, name)
-    if name.version and environments.live_definition(session, name) is None:
-        raise explain_missing(session, name)
-    session.reporter.advice(
-        f"{name.short} reads outputs of {', '.join(waiting)}, which has none yet: its values are checked "
-        f"by the first preview after ./inv deploy.{waiting[0]}"
-    )
-    return None
-
-
-def open_or_apply(session: Session, name: EnvironmentName) -> Opened:
-    """Open and check the environment; on the lab apply its definition first if it does not exist."""
-    try:
-        return open_checked(session, name)
-    except NotFound:
-        if not session.target.ephemeral or name.version:
-            raise
-        apply_definitions(session, [name.short])
-        return open_checked(session, name)
