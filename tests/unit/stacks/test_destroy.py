@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +10,30 @@ from typing import Any
 import pytest
 
 from runbooks.checks.of_service import refuse_while_needed
-from runbooks.core.errors import Refused, ToolFailed
+from runbooks.collection import task_for
+from runbooks.core.errors import NotApproved, Refused, ToolFailed
 from runbooks.stacks import destroy
 from runbooks.stacks.apply import Approved
 from runbooks.stacks.destroy import plan_end, refuse_if_changed
 from runbooks.stacks.plan import Change, Rank, StackPlan
+from runbooks.tasks.destroy import destroy as destroy_task
 from runbooks.tools.pulumi import State, Step, read_event
-from tests.fixtures import TREE, Answer, ScriptedSession, event, listing, preview_answer, step, until, urn
+from tests.fixtures import (
+    SUMMARY,
+    TREE,
+    Answer,
+    Repo,
+    ScriptedSession,
+    event,
+    listing,
+    preview_answer,
+    step,
+    until,
+    urn,
+)
+from tests.fixtures import (
+    namespace as cluster_namespace,
+)
 
 NET, _, DB, APP = TREE
 
@@ -156,3 +174,69 @@ def test_nothing_is_reported_without_a_namespace_that_waits(tmp_path: Path, answ
     session = ScriptedSession(tmp_path, {("get", "cluster"): [answer]})
     watched(session, lambda: until(lambda: len(session.runner.ran) > 3))
     assert session.reporter.text == ""
+
+
+# The task: everything that forbids it comes before pulumi deletes anything
+
+DELETING = preview_answer(step("glance", "delete"))
+UNFINISHED = json.dumps({"checkpoint": {"latest": {"pending_operations": [
+    {"type": "creating", "resource": {"urn": urn("glance", "kubernetes:core/v1:ConfigMap", "cm")}}
+]}}})  # fmt: skip
+
+
+@pytest.fixture
+def home(repo: Repo) -> Repo:
+    """A real target where `glance` is deployed."""
+    repo.has_stacks("glance")
+    repo.config_file("glance").write_text("config: {}\n")
+    repo.answer("pulumi", ["destroy", "--preview-only"], DELETING)
+    repo.answer("pulumi", ["destroy", "--skip-preview"], "\n".join([*event("glance", "delete"), SUMMARY]))
+    return repo
+
+
+def end(repo: Repo, service: str = "glance") -> list[str]:
+    task_for(destroy_task, service).body(repo.c)
+    return destroyed(repo)
+
+
+def destroyed(repo: Repo) -> list[str]:
+    return [argv for argv in repo.argvs("pulumi") if "destroy --json --yes" in argv]
+
+
+def test_the_typed_name_and_nothing_else_destroys(home: Repo) -> None:
+    for typed in (None, "y", ""):
+        if typed is not None:  # else there is no terminal
+            home.types(typed)
+        with pytest.raises(NotApproved):
+            end(home)
+    assert destroyed(home) == []
+    home.types("glance")
+    asked = len(home.calls("kubectl"))
+    assert len(end(home)) == 1
+    guarded = [argv for argv in home.argvs("kubectl")[asked:] if "kube-system" in argv]
+    assert len(guarded) == 2, "before the preview, and again after the answer"
+
+
+def test_a_cluster_that_changed_before_the_answer_keeps_everything(home: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.types("glance")
+    other = lambda *_, **__: home.answer("kubectl", ["kube-system"], cluster_namespace(uid="other"))  # noqa: E731
+    monkeypatch.setattr("runbooks.stacks.apply.approve", other)
+    with pytest.raises(Refused, match="wrong cluster"):
+        end(home)
+    assert destroyed(home) == []
+
+
+def test_what_needs_it_or_is_unfinished_keeps_everything(home: Repo) -> None:
+    home.types("glance", "tailscale", "cnpg")
+    home.has_stacks("glance", state=UNFINISHED)
+    with pytest.raises(Refused, match="creations"):
+        end(home)
+    home.has_stacks("glance")
+    with pytest.raises(Refused, match="glance is still deployed"):
+        end(home, "tailscale")
+    cluster = {"metadata": {"namespace": "db", "name": "mine"}}
+    home.answer("kubectl", ["get", "cnpg.io"], {"items": []})
+    home.answer("kubectl", ["get", "clusters.postgresql.cnpg.io"], {"items": [cluster]})
+    with pytest.raises(Refused, match="db/mine"):
+        end(home, "cnpg")
+    assert destroyed(home) == []
