@@ -180,6 +180,14 @@ def test_what_is_in_the_way_is_refused_before_anything_is_applied(tmp_path: Path
     assert "db: 1 in the way" in session.reporter.text
 
 
+def test_what_another_run_creates_now_is_not_in_the_way(tmp_path: Path) -> None:
+    session = ScriptedSession(tmp_path, meeting())
+    write_locks(session.root / "backend", "db", ELSEWHERE)
+    with pytest.raises(Refused, match="another run holds") as refused:
+        deploy(session, yes=True)
+    assert TAKES_OVER not in refused.value.next_step and ups(session) == []
+
+
 def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
     script = meeting()
     script["get", "cluster"] = ["", THERE]

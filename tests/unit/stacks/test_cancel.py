@@ -289,6 +289,7 @@ def written(session: ScriptedSession) -> Any:
 def test_what_exists_is_taken_into_the_state_and_the_rest_is_dropped(tmp_path: Path) -> None:
     session = scripted(tmp_path, *OPERATIONS, answers=["y"])
     settle(session)
+    assert session.runner.guarded == 1, "the cluster that is asked is the pinned one"
     state = written(session)
     assert "pending_operations" not in state
     assert [resource["id"] for resource in state["resources"]] == ["db/recorded", "db/updated", "db/made"]
