@@ -119,7 +119,7 @@ def as_known(error: BaseException) -> OpsError | None:
     if isinstance(error, OpsError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return NotApproved("interrupted", next_step="./inv status shows what is there")
+        return NotApproved("interrupted", next_step="run the same command again; ./inv status shows what is there")
     if isinstance(error, OSError) and (error.errno in FULL or (error.errno in CLOSED and error.filename)):
         what = "written" if error.errno in FULL else "used"
         return OpsError(
