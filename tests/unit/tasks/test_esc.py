@@ -448,6 +448,17 @@ def test_bind_says_which_settings_of_the_file_win(repo: Repo) -> None:
     assert any("stitch:image" in line and "Pulumi.mx.yaml" in line and "wins" in line for line in told.splitlines())
 
 
+@pytest.mark.parametrize(
+    "elsewhere", [{"variables": {"KUBECONFIG": "/x"}}, {"kubernetes:context": {"value": "other", "secret": False}}]
+)
+def test_bind_refuses_what_leads_to_another_cluster(repo: Repo, elsewhere: dict[str, Any]) -> None:
+    stack_file(repo, "config: {}\n")
+    repo.answer("esc", ["--format"], opened(**elsewhere))
+    with pytest.raises(Refused):
+        esc.bind.body(repo.c, "stitch/prod")
+    assert stack_file(repo).read_text() == "config: {}\n"
+
+
 def test_binding_to_a_service_of_another_environment_is_asked_for_by_name(repo: Repo) -> None:
     repo.answer("esc", ["--format"], {"value": {}})
     with pytest.raises(NotFound, match="shared/base"):
