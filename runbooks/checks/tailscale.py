@@ -23,7 +23,17 @@ from runbooks.stacks.preparation import exports_of
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
 from runbooks.tools import network
-from runbooks.tools.kubectl import Json, KubectlFailed, annotations_of, condition, dig, metadata, secret_value, text_at
+from runbooks.tools.kubectl import (
+    Json,
+    KubectlFailed,
+    annotations_of,
+    condition,
+    conditions,
+    dig,
+    metadata,
+    secret_value,
+    text_at,
+)
 
 OPERATOR_DEPLOYMENT = "operator"
 OAUTH_SECRET = "operator-oauth"  # noqa: S105 - the name of the Secret
@@ -70,6 +80,10 @@ CANNOT_LOGIN = (
 NO_PROXY = (
     "no proxy Pod was created: ensure that the annotations are present, the operator is healthy and the Service is "
     "routable (a ClusterIP or LoadBalancer, not headless)"
+)
+NO_GROUP = (
+    "the ProxyGroup {group} does not serve it: it must exist, be ready and of type ingress, and the tailnet's policy "
+    "must let its tags advertise the Service (autoApprovers)"
 )
 NO_CONTROLLER = "Ingress not reachable: check that ingressClassName is `tailscale` and that the operator is healthy"
 NOT_JOINED = "the proxy did not join the tailnet: check the OAuth client's scopes and tags, and device approval"
@@ -452,7 +466,11 @@ def proxy_is_ready(item: Exposure) -> Finding:
         if text_at(item.obj, "spec", "clusterIP") == "None":
             evidence = "the Service is headless"
         elif found is None or not found.is_true:
-            evidence = str(found) if found else f"no condition {wanted}"
+            # Why an object on a ProxyGroup is refused stands in another condition, TailscaleIngressSvcValid.
+            not_true = [str(each) for each in conditions(item.obj) if not each.is_true]
+            evidence = "; ".join(([] if found else [f"no condition {wanted}"]) + not_true)
+            if item.kind is SERVICE and item.is_in_group:
+                cause = NO_GROUP.format(group=annotations_of(item.obj)[IN_GROUP])
             # The operator's words for a proxy Pod that runs and is not logged in yet.
             cause = NOT_JOINED if "finish auth" in evidence else cause
         else:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -34,6 +35,8 @@ SHOWN_LINES = 12
 """Lines of a failing answer that the error shows; the journal has the rest."""
 LARGEST_SHOWN = 4 * 1024 * 1024
 """Bytes of one stream in the journal: the first quarter and the last three."""
+_LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \S+:\d+\] ")
+"""How Kubernetes' tools log (klog); what the user must know they print as well."""
 _CLOSED_TERMINAL = {errno.EPIPE, errno.EIO}
 
 
@@ -238,7 +241,7 @@ class Runner:
         """Make the capture of one stream. It is shown while it arrives if the run or the command asks for that."""
         show = self._show
         if show is None and command.shows_stderr and name == "stderr":
-            show = lambda _, text: self._report_to(text.rstrip("\n"))  # noqa: E731
+            show = self._make_display()
         if show is None or command.confidential:
             return Capture(on_line=on_line, limit=self._largest_output)
 
@@ -250,6 +253,18 @@ class Runner:
                     raise
 
         return Capture(on_line=on_line, on_text=show_masked, limit=self._largest_output)
+
+    def _make_display(self) -> Callable[[str, str], None]:
+        """Show each line once and no log: kubectl starts a login plug-in that fails several times, and logs each."""
+        shown: set[str] = set()
+
+        def report_new_lines(_: str, text: str) -> None:
+            for line in text.splitlines():
+                if line not in shown and not _LOG_LINE.match(line):
+                    shown.add(line)
+                    self._report_to(line)
+
+        return report_new_lines
 
     def _wait_for(self, child: Child) -> None:
         before = getattr(self._waiting_for, "child", None)

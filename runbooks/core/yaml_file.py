@@ -119,7 +119,11 @@ def parse(path: Path, text: str) -> Any:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = str(getattr(error, "problem", None) or error).strip().splitlines()[0]
         if isinstance(error, DuplicateKeyError):
-            raise Usage(f"{place}: duplicate key: {reason}", expected="each key once") from error
+            # The parser quotes both values, one of which may be a secret.
+            reason = reason.partition(" with value ")[0]
+            raise Usage(f"{place}: {reason}", expected="each key once") from error
+        if "found character '\\t'" in reason:  # legal to the standard in some places, but to no parser here
+            raise Usage(f"{place}: not YAML: there is a tab", expected="spaces in place of the tab") from error
         raise Usage(f"{place}: not YAML: {reason}", expected="well-formed YAML") from error
     if "%YAML" not in text:  # which would hold for the next text too
         _readers.reader = reader

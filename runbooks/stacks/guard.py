@@ -22,7 +22,7 @@ from runbooks.stacks.session import RunContext, Session, Tools
 from runbooks.stacks.target import Target
 from runbooks.tools import pulumi
 from runbooks.tools.kubeconfig import KubeContext, ended_credential, read_context, write_private
-from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, text_at
+from runbooks.tools.kubectl import Kubectl, KubectlFailed, Runs, Trouble, ask, dig, text_at
 from runbooks.tools.pulumi_home import (
     NO_AMBIENT,
     NO_DOWNLOADS,
@@ -267,6 +267,8 @@ def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Run
             Trouble.UNAUTHORIZED: "expired or foreign credentials in the kubeconfig",
             Trouble.PLUGIN: "the error of the login plug-in above: an expired login, or a missing variable",
         }.get(error.trouble, "")
+        if error.trouble is Trouble.PLUGIN and re.search(r"not found|no such file", error.summary):
+            hint = f"its login plug-in {dig(context.user, 'exec', 'command')} is not installed here"
         if error.trouble is Trouble.UNAUTHORIZED:
             hint = ended_credential(context, datetime.now(UTC)) or hint
         raise Refused(

@@ -150,7 +150,15 @@ def load_target(name: str, *, root: Path, state_dir: Path) -> Target:
     if name == LAB:
         return load_lab_target(state_dir)
     targets = load_targets(root)
-    return targets.defined[check_name("target", name, targets.names)]
+    target = targets.defined[check_name("target", name, targets.names)]
+    # Refused here, as a variable that is not set must not stop the runs on other targets.
+    if unset := re.search(r"\$(\w+|\{\w+\})", str(target.kubeconfig)):
+        raise Usage(
+            f"{root / TARGETS_FILE}: the kubeconfig of target {name!r} names the variable {unset[0]}, which is not set",
+            expected="a path, or several with `:` between them; `~` and variables that are set are expanded",
+            next_step=f"set {unset[1].strip('{}')} or change the path, then run the same command again",
+        )
+    return target
 
 
 def _read_target(source: YamlFile, entries: Mapping[str, Any], name: str, root: Path) -> Target:
@@ -206,14 +214,8 @@ def _read_path(value: str, root: Path) -> Path:
 
 def _read_kubeconfig(value: str, root: Path) -> Path:
     """One file, or several with `:` between them as in KUBECONFIG."""
-    expanded = os.path.expandvars(value)
-    unset = re.search(r"\$(\w+|\{\w+\})", expanded)
-    if unset:
-        raise Usage(
-            f"the kubeconfig {value!r} names the variable {unset[0]}, which is not set here",
-            expected="a path, or several with `:` between them; `~` and variables that are set are expanded",
-        )
-    return Path(os.pathsep.join(str(_read_path(part, root)) for part in expanded.split(os.pathsep) if part))
+    parts = os.path.expandvars(value).split(os.pathsep)
+    return Path(os.pathsep.join(str(_read_path(part, root)) for part in parts if part))
 
 
 def _read_backend(value: str, root: Path) -> str:

@@ -390,12 +390,13 @@ class Condition:
         return f"{self.type}={self.status}{self.why}"
 
 
+def conditions(obj: Json) -> list[Condition]:
+    keys = ("type", "status", "reason", "message")
+    return [Condition(**{key: text_at(entry, key) for key in keys}) for entry in dig(obj, "status", "conditions") or []]
+
+
 def condition(obj: Json, kind: str) -> Condition | None:
-    for entry in dig(obj, "status", "conditions") or []:
-        if text_at(entry, "type") == kind:
-            facts = {key: text_at(entry, key) for key in ("status", "reason", "message")}
-            return Condition(type=kind, **facts)
-    return None
+    return next((each for each in conditions(obj) if each.type == kind), None)
 
 
 def is_current(obj: Json) -> bool:

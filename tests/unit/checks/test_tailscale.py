@@ -235,12 +235,21 @@ def egress(condition: str, status: str = "True", **annotations: str) -> dict[str
     return obj
 
 
+def refused_by_group() -> dict[str, Any]:
+    """A Service that the operator does not even begin with; an egress group is no place for it."""
+    obj = grouped(hostname="")
+    valid = {"type": "TailscaleIngressSvcValid", "status": "False", "reason": "Invalid", "message": "of type egress"}
+    obj["status"]["conditions"] = [valid]
+    return obj
+
+
 IN_GROUP = {"tailscale.com/proxy-group": "egress-proxies"}
 BY_CLASS = exposed_service(annotations={}, type="LoadBalancer", loadBalancerClass="tailscale")
 FORMS: dict[str, tuple[Any, str, str, bool]] = {
     "load balancer": (BY_CLASS, "svc", "postgresql-postgresql-cluster-rw-ext", True),
     "service of a group": (grouped(), "svc", "files", True),
     "service of a group, not yet": (grouped(configured="False"), "svc", "files", False),
+    "service that its group refuses": (refused_by_group(), "svc", "files", False),
     "ingress, several hosts": (ingress(("NAS", "other")), "ingress", "NAS", True),
     "ingress, a wildcard rule": (ingress(rules=("*.home.example",), address=""), "ingress", "immich", False),
     "ingress, one of two rules": (ingress(rules=("*.home.example", "immich")), "ingress", "immich", True),
@@ -264,6 +273,22 @@ def test_each_form_of_what_is_on_the_tailnet(form: str) -> None:
     found = tailscale.proxy_is_ready(item)
     assert found.ok is ready, found
     assert ready or (found.cause and obj["metadata"]["name"] in found.next_step)
+
+
+@pytest.mark.parametrize(
+    ("obj", "seen"),
+    [
+        (refused_by_group(), ["TailscaleIngressSvcValid=False", "of type egress"]),
+        (grouped("False"), ["Configured=False"]),
+    ],
+)
+def test_a_group_that_does_not_serve_is_named_with_what_the_operator_reports(
+    obj: dict[str, Any], seen: list[str]
+) -> None:
+    found = tailscale.proxy_is_ready(exposure(obj))
+    assert all(words in found.evidence for words in seen), found
+    assert "ingress-proxies" in found.cause
+    assert "Pod" not in found.cause
 
 
 def test_what_a_proxy_group_serves_is_known_by_its_status_alone() -> None:

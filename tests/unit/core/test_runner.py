@@ -538,3 +538,12 @@ def test_what_a_login_asks_for_is_shown_at_once_and_masked(make: Callable[..., R
     assert outcome.stdout == "answer\n"
     ops.runner.run(python("import sys; print('words of another command', file=sys.stderr)"))
     assert ops.reported == ["open the page [secret]"]
+
+
+def test_a_login_that_is_tried_again_is_shown_once_and_without_the_tools_log(make: Callable[..., RealRunner]) -> None:
+    ops = make(show=None)
+    log = 'E1130 22:34:06.147885   23006 memcache.go:265] "Unhandled Error" err="exit code 3"'
+    code = f"import sys; sys.stderr.write(('run tsh login\\n' + {log!r} + '\\n') * 3 + 'cannot connect\\n')"
+    outcome = ops.runner.run(python(code, shows_stderr=True))
+    assert ops.reported == ["run tsh login", "cannot connect"]
+    assert outcome.stderr.count(log) == 3, "the journal has all of it"

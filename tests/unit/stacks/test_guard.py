@@ -82,6 +82,15 @@ def test_a_cluster_that_does_not_say_who_it_is_is_refused(
     assert caught.value.next_step
 
 
+def test_a_login_plugin_that_is_not_installed_is_named(target: Target, tmp_path: Path) -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "kubelogin"}
+    target.kubeconfig.write_text(yaml.safe_dump(kubeconfig(user={"exec": plugin})))
+    why = "Unable to connect to the server: getting credentials: exec: executable kubelogin not found"
+    with pytest.raises(Refused) as caught:
+        guard(target, tmp_path, (1, "", why))
+    assert "likely its login plug-in kubelogin" in caught.value.summary
+
+
 @pytest.mark.parametrize("context", ["", "absent"])
 def test_an_empty_or_missing_context_is_refused_before_anything_starts(
     target: Target, tmp_path: Path, context: str

@@ -82,6 +82,7 @@ BROKEN = {
     "number": (changed("stack: mx", "stack: 7"), 6, "is a number", "quotes"),
     "empty uid": (HOME + "    cluster_uid: ''\n", 12, "'cluster_uid' of target 'home' is empty", ""),
     "duplicate key": (HOME + "    stack: my\n", 12, "key", "once"),
+    "a tab": (changed("stack: mx", "stack:\tmx"), 6, "tab", "spaces"),
     "not yaml": (HOME + "   oops: [\n", 12, "not YAML", ""),
     "not utf-8": (HOME.encode() + b"# caf\xe9\n", 12, "0xe9 is not UTF-8", "UTF-8"),
     "a list": ("- home\n", 1, "holds a list", "keys and values"),
@@ -109,6 +110,13 @@ def test_every_mistake_is_one_error_with_its_line(tmp_path: Path, name: str) -> 
     assert seen in caught.value.summary
     assert expected in caught.value.expected
     assert caught.value.exit_code == 2
+
+
+def test_a_duplicate_key_is_named_without_its_values(tmp_path: Path) -> None:
+    write(tmp_path, HOME + "    passphrase_file: one-value\n    passphrase_file: other-value\n")
+    with pytest.raises(Usage, match="passphrase_file") as caught:
+        load_targets(tmp_path)
+    assert "-value" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -337,4 +345,5 @@ def test_a_kubeconfig_of_several_files_with_variables(tmp_path: Path, monkeypatc
     assert str(found) == f"{tmp_path}/me/a.yaml:{tmp_path}/kube/b.yaml:{tmp_path}/c.yaml"
     write(tmp_path, HOME.replace("kube/config ", "${NOT_SET_HERE}/config "))
     with pytest.raises(Usage, match="NOT_SET_HERE"):
-        load_targets(tmp_path)
+        load_target("home", root=tmp_path, state_dir=tmp_path)
+    assert load_targets(tmp_path).default == "home", "runs on other targets go on"
