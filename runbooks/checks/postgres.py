@@ -148,7 +148,7 @@ def _stopped_on_purpose(obj: Json) -> tuple[str, str] | None:
         return "it is hibernated", "its annotation is cnpg.io/hibernation=on; the annotation set to off starts it again"
     fenced = annotations_of(obj).get("cnpg.io/fencedInstances", "")
     if fenced not in ("", "[]"):
-        return f"fenced: {fenced}", "Postgres is stopped in fenced instances until the annotation is removed"
+        return f"fenced: {fenced}", "Postgres is stopped there until the annotation cnpg.io/fencedInstances is removed"
     return None
 
 

@@ -96,7 +96,8 @@ BEHIND_THE_API_SERVER = (
     KnownFailure(
         RESOURCE + r"(?P<rule>admission webhook \"[^\"]+\" denied the request|exceeded quota: [^,\n]+"
         r"|ValidatingAdmissionPolicy '[^']+' with binding '[^']*' denied request|violates PodSecurity \"[^\"]+\")"
-        r"[:,] (?P<why>[^\n]+)",
+        # Kyverno names the rule some lines below.
+        r"[:,]\s+(?P<why>[^\n]*following policies\s+[^\n]+(?:\n[ \t]+[^\n]+){0,6}|[^\n]+)",
         "{object} of {service} was refused by a rule of the cluster: {rule}: {why}",
         "an object that the cluster's policies and the namespace's quota and Pod Security level allow",
         "change the program or that rule, then ./inv preview.{service}",

@@ -217,7 +217,8 @@ def _named(files: Sequence[tuple[Path, Mapping[str, Any]]], listing: str, key: s
     """`[{name, key: {...}}]` of all files as a dict, paths made absolute; of two with one name the first counts."""
     found: dict[str, dict[str, Any]] = {}
     for folder, config in files:
-        for entry in config.get(listing) or []:
+        entries = config.get(listing)
+        for entry in entries if isinstance(entries, list) else []:
             if isinstance(entry, dict) and isinstance(entry.get(key), dict):
                 found.setdefault(str(entry.get("name", "")), _absolute(key, entry[key], folder))
     return found

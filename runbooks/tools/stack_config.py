@@ -95,6 +95,12 @@ def bound_names(top: Mapping[str, Any], path: Path) -> list[str]:
     bound = top.get(ENVIRONMENT)
     if bound is None:
         return []
+    if isinstance(bound, str):
+        raise Usage(
+            f"{path}: `environment:` is the text {bound!r}",
+            expected=f"a list, as pulumi reads it: environment: [{bound}]",
+            next_step="correct that, then run the same command again",
+        )
     if not isinstance(bound, list):
         raise Usage(
             f"{path}: `environment:` holds a definition of its own",

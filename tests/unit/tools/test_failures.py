@@ -167,6 +167,9 @@ ANSWERS: list[tuple[str, type[OpsError], tuple[str, ...]]] = [
      ToolFailed, ("Deployment glance", "w.example")),
     (f'{URN}admission webhook "validate.kyverno.svc" denied the request: latest is not allowed',
      Refused, ("Deployment glance", "latest is not")),
+    (f'{URN}admission webhook "validate.kyverno.svc-fail" denied the request: \n\nresource Deployment/glance was '
+     "blocked due to the following policies \n\nrequire-labels:\n  team: 'validation error: label team is required'\n",
+     Refused, ("Deployment glance", "require-labels", "label team is required")),
     (f"{URN}deployments.apps \"glance\" is forbidden: ValidatingAdmissionPolicy 'no-latest' with binding 'b' denied "
      "request: latest is not allowed", Refused, ("Deployment glance", "no-latest")),
     (f"{URN}conversion webhook for cert-manager.io/v1alpha2, Kind=Issuer failed: Post: refused",

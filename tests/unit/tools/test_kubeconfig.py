@@ -69,6 +69,7 @@ def test_relative_files_become_absolute(tmp_path: Path) -> None:
         (kubeconfig(server=""), "home", "has no server", "server"),
         (kubeconfig() | {"users": []}, "home", "no credentials", "token"),
         (kubeconfig() | {"contexts": None}, "home", "no context 'home'", "it has none"),
+        (kubeconfig() | {"contexts": 5}, "home", "no context 'home'", "it has none"),
         ("", "home", "empty or not a kubeconfig", "contexts"),
         ("just text", "home", "empty or not a kubeconfig", "contexts"),
     ],

@@ -293,3 +293,7 @@ def test_a_definition_in_the_stack_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "Pulumi.mx.yaml", "environment:\n  values: {a: 1}\n")
     with pytest.raises(Usage, match="a definition of its own"):
         bind(path, "stitch/prod")
+    path.write_text("environment: stitch/prod\n")
+    with pytest.raises(Usage) as caught:
+        bind(path, "stitch/prod")
+    assert "[stitch/prod]" in caught.value.expected, "a name where a list belongs is not a definition"
