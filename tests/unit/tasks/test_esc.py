@@ -588,6 +588,12 @@ def test_what_reads_is_taken(command: str) -> None:
     environment_commands.refuse_changing(command.split())
 
 
+def test_run_starts_nothing_that_changes_something(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refused):
+        run_with_words(repo, monkeypatch, "kubectl", "delete", "namespace", "x")
+    assert not repo.calls("kubectl") and not repo.calls("esc")
+
+
 def test_an_environment_that_leads_to_another_cluster_runs_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = "clusters: [{cluster: {server: 'https://elsewhere.example'}}]"
     repo.answer("esc", ["--format"], opened(files={"KUBECONFIG": elsewhere}))
