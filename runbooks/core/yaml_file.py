@@ -183,7 +183,7 @@ class YamlEditor:
         return parse(self.path, self.text)
 
     def set(self, path: Sequence[str | int], value: str) -> None:
-        """Set a key of a mapping, or an entry of a list, to a text; the mapping or entry must exist."""
+        """Set a key of a mapping, or an entry of a list, to a text; missing mappings are created."""
         self._put(path, value, as_item=False)
 
     def append(self, path: Sequence[str | int], value: str) -> None:
@@ -233,12 +233,12 @@ class YamlEditor:
             raise self._refusal(path)
         holder[path[-1]] = [*(holder.get(path[-1]) or []), value] if as_item else value
         chain, rest = self._locate(path)
-        if len(rest) > 1:
+        if as_item and len(rest) > 1:
             raise self._refusal(path)
         # A plain text where YAML reads it back as this text, else a quoted one.
         for text in (value, "'" + value.replace("'", "''") + "'", json.dumps(value, ensure_ascii=False)):
             if rest or as_item:
-                edit = self._insertion(chain, str(rest[0]) if rest else "", text, as_item)
+                edit = self._insertion(chain, [str(key) for key in rest], text, as_item)
             else:
                 start, end = _start(chain[-1][1]), _end(chain[-1][1])
                 edit = start, end, " " + text if start == end else text
@@ -261,14 +261,17 @@ class YamlEditor:
             chain.append(found[0])
         return chain, []
 
-    def _insertion(self, chain: list[_Entry], key: str, text: str, as_item: bool) -> tuple[int, int, str]:
-        """The edit that adds the key, or without one the list entry, to the last node of the chain."""
-        if not key:
+    def _insertion(self, chain: list[_Entry], keys: list[str], text: str, as_item: bool) -> tuple[int, int, str]:
+        """The edit that adds the keys, each below the one before, or else the list entry, to the chain's last node."""
+        if not keys:
             lines, flow = [f"- {text}"], text
         elif as_item:
-            lines, flow = [f"{key}:", f"  - {text}"], f"{key}: [{text}]"
+            lines, flow = [f"{keys[0]}:", f"  - {text}"], f"{keys[0]}: [{text}]"
         else:
-            lines, flow = [f"{key}: {text}"], f"{key}: {text}"
+            *outer, key = keys
+            lines = [f"{'  ' * depth}{each}:" for depth, each in enumerate(outer)]
+            lines.append(f"{'  ' * len(outer)}{key}: {text}")
+            flow = ": {".join([*outer, f"{key}: {text}"]) + "}" * len(outer)
 
         def block(column: int) -> str:
             return "".join(self._newline + " " * column + line for line in lines)
@@ -289,7 +292,7 @@ class YamlEditor:
             return start + 1, end - 1, flow
         parent = chain[-2][1]
         if _is_flow(parent):
-            return start, end, (" " if start == end else "") + (f"{{{flow}}}" if key else f"[{flow}]")
+            return start, end, (" " if start == end else "") + (f"{{{flow}}}" if keys else f"[{flow}]")
         after = self.text[end:line_end] + block(_column(parent) + 2)
         return len(self.text[:start].rstrip(" ")), line_end, after
 

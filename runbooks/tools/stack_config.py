@@ -183,6 +183,8 @@ BACKUP = ".kept"
 def preserve(path: Path) -> Iterator[None]:
     """Back up a stack config while pulumi edits it, and restore it if pulumi failed and a key is missing.
 
+    Of the file only what pulumi set changes: pulumi itself writes all of it in its own layout, without CRLF.
+
     pulumi empties the file before it writes it again (sdk/go/common/workspace/project.go, save): on a full disk the
     encryption salt and every secret would be lost. Raises `Unwritable`, before pulumi starts, if no backup can be
     made, and `Usage` if an earlier run was killed during an edit.
@@ -194,12 +196,36 @@ def preserve(path: Path) -> Iterator[None]:
             with writing(path.name, path, next_step=IN_PLACE):
                 shutil.copy2(path, backup)
         yield
+        if backup.exists():
+            _restore_layout(path, read_text(backup))
     except BaseException:
         if _is_damaged(path, before):
             backup.replace(path) if backup.exists() else path.unlink()
         raise
     finally:
         backup.unlink(missing_ok=True)
+
+
+def _restore_layout(path: Path, before: str) -> None:
+    """Write what pulumi set into the text as it was before. What cannot be written so stays as pulumi wrote it."""
+    editor, after = YamlEditor(path), YamlFile.read(path).mapping()
+    editor.text = before
+    with contextlib.suppress(Usage):
+        for place, value in _texts_that_differ(editor.document or {}, after):
+            editor.set(place, value)
+        if editor.document == after:
+            editor.write()
+
+
+def _texts_that_differ(
+    before: Any, after: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, value in after.items():
+        known = before.get(key) if isinstance(before, Mapping) else None
+        if isinstance(value, Mapping):
+            yield from _texts_that_differ(known, value, (*above, key))
+        elif isinstance(value, str) and value != known:
+            yield (*above, key), value
 
 
 def refuse_interrupted_edit(path: Path) -> None:

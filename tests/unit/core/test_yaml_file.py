@@ -41,6 +41,9 @@ SET, APPEND, REMOVE = "set", "append", "remove"
         (SET, "b", "x", "\ufeffa: 1", "\ufeffa: 1\nb: x"),
         (SET, "b", "x", "a: |\n  # text\n  more\n# end\n", "a: |\n  # text\n  more\nb: x\n# end\n"),
         (SET, "a.b", "x", "a: {}\nd: 1\n", "a:\n  b: x\nd: 1\n"),
+        (SET, "a.b.c", "x", "a: {}\nd: 1\n", "a:\n  b:\n    c: x\nd: 1\n"),
+        (SET, "a.b.c", "x", "a: {d: 1}\n", "a: {d: 1, b: {c: x}}\n"),
+        (SET, "a.b.c", "x", "", "a:\n  b:\n    c: x\n"),
         (SET, "a.b", "x", "a: {c: 1}\n", "a: {c: 1, b: x}\n"),
         (SET, "a.b", "x", "{a: {}}\n", "{a: {b: x}}\n"),
         (SET, "a", "x", "{}\n", "{a: x}\n"),
@@ -76,7 +79,7 @@ def test_an_edit_changes_its_place_alone(
     [
         (APPEND, (["b"], "x"), "a: &l [y]\nb: *l\n"),
         (SET, (["a", "b"], "x"), "a: text\n"),
-        (SET, (["a", "b", "c"], "x"), "a: {}\n"),
+        (APPEND, (["a", "b"], "x"), ""),
         (SET, (["a"], "x"), "a: &t y\nb: *t\n"),
         (REMOVE, (["nothing"],), "a: 1\n"),
         (REMOVE, (["a", 0],), "a:\n  - - x\n    - y\n  - z\nb: &q 1\nc: *q\n"),

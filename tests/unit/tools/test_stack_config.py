@@ -297,3 +297,37 @@ def test_a_definition_in_the_stack_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Usage) as caught:
         bind(path, "stitch/prod")
     assert "[stitch/prod]" in caught.value.expected, "a name where a list belongs is not a definition"
+
+
+AS_A_PERSON_WROTE_IT = (
+    "\ufeff# mine\r\nconfig:   # all\r\n    app:a:   '1' # four\r\n"
+    "    app:password:\r\n        secure: v1:old # why\r\n# end"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "by_pulumi", "kept"),
+    [
+        (
+            AS_A_PERSON_WROTE_IT,
+            '# mine\nconfig: # all\n  app:a: "1" # four\n  app:password:\n    secure: v1:new= # why\n# end\n',
+            AS_A_PERSON_WROTE_IT.replace("v1:old", "v1:new="),
+        ),
+        (
+            "config:\n    app:a:   '1' # four",
+            'encryptionsalt: v1:salt=\nconfig:\n  app:a: "1" # four\n  app:password:\n    secure: v1:new\n',
+            "config:\n    app:a:   '1' # four\n    app:password:\n      secure: v1:new\nencryptionsalt: v1:salt=",
+        ),
+        ("# mine", "config:\n  app:b:\n    secure: v1:new\n", "# mine\nconfig:\n  app:b:\n    secure: v1:new"),
+        ("config: {app:a: '1'} # x", "config: {app:a: '1', app:b: '2'} # x\n", "config: {app:a: '1', app:b: '2'} # x"),
+        # Not a text in place of a text: pulumi's own layout is as good.
+        ("config:\n    app:b: x", "config:\n  app:b:\n    secure: y\n", "config:\n  app:b:\n    secure: y\n"),
+        ("config:\n    app:b: x\n", "config: {}\n", "config: {}\n"),
+    ],
+)
+def test_only_what_pulumi_set_changes(tmp_path: Path, before: str, by_pulumi: str, kept: str) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_bytes(before.encode())
+    with preserve(path):
+        path.write_text(by_pulumi)
+    assert path.read_bytes().decode() == kept
