@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from runbooks.checks import of_service
+from runbooks.collection import task_for
 from runbooks.core import findings
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.stacks import apply, preview
@@ -23,12 +24,14 @@ from runbooks.stacks.fingerprint import canonical, read_record
 from runbooks.stacks.preparation import hash_text
 from runbooks.stacks.service import closure, layers
 from runbooks.stacks.summary import show_plan
+from runbooks.tasks.deploy import deploy as deploy_task
 from runbooks.tools.secret_values import SECRET_SIGNATURE, SIGNATURE_KEY
 from tests.fixtures import (
     ELSEWHERE,
     SUMMARY,
     TREE,
     Answer,
+    Repo,
     ScriptedSession,
     applied,
     creating,
@@ -158,6 +161,19 @@ def test_what_is_approved(
         assert refused.value.next_step == "./inv deploy.db --yes"
     elif script is not three:
         assert all("Type db" in question for question in session.reporter.asked)
+
+
+def test_the_task_asks_before_it_applies(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_service, "prove", lambda *_, **__: None)
+    repo.has_stacks("cnpg")
+    repo.answer("pulumi", ["preview", "--json"], preview_answer(step("cnpg", "update")))
+    repo.answer("pulumi", ["up", "--skip-preview"], "\n".join([*event("cnpg", "update"), SUMMARY]))
+    for typed in (None, "n", "y"):
+        if typed is not None:  # else there is no terminal
+            repo.types(typed)
+        with contextlib.nullcontext() if typed == "y" else pytest.raises(NotApproved):
+            task_for(deploy_task, "cnpg").body(repo.c)
+        assert any(" up " in argv for argv in repo.argvs("pulumi")) is (typed == "y")
 
 
 @pytest.mark.parametrize(("script", "config"), [(destructive, {}), (meeting, ADOPTS)])

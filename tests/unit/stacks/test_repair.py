@@ -23,7 +23,7 @@ from runbooks.stacks.repair import (
 )
 from runbooks.stacks.summary import property_lines
 from runbooks.tools.pulumi import SECRET, PropertyChange, State, StateResource, Step
-from tests.fixtures import TREE, ScriptedSession, preview_of, urn
+from tests.fixtures import ELSEWHERE, TREE, ScriptedSession, preview_of, urn, write_locks
 
 MANAGER = "pulumi-kubernetes-1a2b3c4d"
 CONFIG_MAP = urn("net", "kubernetes:core/v1:ConfigMap", "cm")
@@ -286,6 +286,14 @@ def test_nothing_is_applied(
 ) -> None:
     session = staged(tmp_path, list(refreshes), list(kubectl), **options)
     with pytest.raises(error, match=output):
+        repair(session)
+    assert applies(session) == []
+
+
+def test_nothing_is_applied_while_another_run_holds_the_stack(tmp_path: Path) -> None:
+    session = staged(tmp_path, [refresh("other")], TRIED, answers=["y"])
+    write_locks(session.root / "backend", "net", ELSEWHERE)
+    with pytest.raises(Refused, match="another run holds"):
         repair(session)
     assert applies(session) == []
 
