@@ -18,7 +18,7 @@ from uuid import uuid4
 from ruamel.yaml.comments import CommentedMap
 
 from runbooks.core.errors import STATE_FOLDER, Usage
-from runbooks.core.files import IN_PLACE, PRIVATE, write_atomically, writing
+from runbooks.core.files import IN_PLACE, PRIVATE, Unwritable, write_atomically, writing
 from runbooks.core.processes import process_is_alive
 from runbooks.core.yaml_file import YamlEditor, YamlFile, dump, parse, read_text
 
@@ -210,7 +210,7 @@ def _restore_layout(path: Path, before: str) -> None:
     """Write what pulumi set into the text as it was before. What cannot be written so stays as pulumi wrote it."""
     editor, after = YamlEditor(path), YamlFile.read(path).mapping()
     editor.text = before
-    with contextlib.suppress(Usage):
+    with contextlib.suppress(Usage, Unwritable):
         for place, value in _texts_that_differ(editor.document or {}, after):
             editor.set(place, value)
         if editor.document == after:

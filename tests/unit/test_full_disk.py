@@ -202,6 +202,15 @@ def test_a_stack_config_survives_a_pulumi_that_finds_the_disk_full(
     assert [entry.name for entry in file.parent.iterdir() if entry.name.startswith(".")] == []
 
 
+def test_a_secret_that_pulumi_set_is_set_though_its_layout_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mx.yaml"
+    path.write_text("config:\n  a:b: c\n# a long comment\n")
+    set_by_pulumi = "config:\n  a:b: c\n  a:d: e\n"
+    with no_file_beyond(len(path.read_text())), preserve(path):
+        path.write_text(set_by_pulumi)
+    assert path.read_text() == set_by_pulumi and list(tmp_path.iterdir()) == [path]
+
+
 def test_what_a_tool_wrote_before_it_failed_stays(tmp_path: Path) -> None:
     """A salt that pulumi made belongs to the stack, whatever went wrong after it."""
     for before in (SETTINGS, None):
