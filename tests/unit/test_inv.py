@@ -22,7 +22,7 @@ case $1 in
 --version) echo "uv ${UV_VERSION:-0.13.9} (test)"; exit 0 ;;
 python) [ -n "${UV_KNOWS:-}" ] && echo "$UV_KNOWS" && exit 0; exit 2 ;;
 esac
-[ -z "${UV_FAILS:-}" ] || { echo "no such index" >&2; exit "$UV_FAILS"; }
+[ -z "${UV_FAILS:-}" ] || { printf "%s\n" "no such index" "exit 0" >&2; exit "$UV_FAILS"; }
 while [ $# -gt 0 ]; do [ "$1" = --project ] && project=$2; shift; done
 sleep 0.2
 mkdir -p "$project/.venv/bin"
