@@ -80,7 +80,7 @@ BREAKS: dict[str, tuple[Callable[[Checkout], AbstractContextManager[None]], tupl
         lambda checkout: changed_role(checkout, *NO_LOGIN), ("n8n",), apps.OWN_SQL, "not permitted to log in"
     ),
     "a database of another owner": (
-        lambda checkout: changed_role(checkout, *OTHER_OWNER), ("n8n",), apps.OWN_SQL, "may not make tables"
+        lambda checkout: changed_role(checkout, *OTHER_OWNER), ("n8n",), apps.OWN_SQL, "may not create tables"
     ),
     "a tunnel whose controller is gone": (
         lambda checkout: scaled_down(checkout, *TUNNEL), ("cf-tunnel",), cf_tunnel.CONTROLLER_READY, "zero"
