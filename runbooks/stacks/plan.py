@@ -128,7 +128,7 @@ class StackPlan:
             return f"blocked: waits for {', '.join(self.waits_for)}"
         if self.has_changes:
             return "would change"
-        since = f" since {self.unchanged_since} (not asked again)" if self.unchanged_since else ""
+        since = f" since {self.unchanged_since} (not previewed again)" if self.unchanged_since else ""
         return f"unchanged{since}; its outputs are written again" if self.writes_outputs else f"unchanged{since}"
 
 

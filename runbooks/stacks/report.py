@@ -28,7 +28,7 @@ MOST_LINES = 60
 """Lines of the Markdown: a comment should fit one screen."""
 MOST_CHANGES, FEW_CHANGES = 200, 12
 """Of one service on the page: beyond the first the rest is counted, up to the second they are not folded."""
-RESULTS = ("failed", "not verified", "drifted", "would change", "applied", "unchanged", "not asked", "blocked")
+RESULTS = ("failed", "not verified", "drifted", "would change", "applied", "unchanged", "not previewed", "blocked")
 """The results of a service, gravest first. Each is shown as a word beside its colour."""
 
 
@@ -60,7 +60,7 @@ class ServiceReport:
             return "blocked"
         if self.plan.get("changes") or self.plan.get("leftovers"):
             return "would change"
-        return "not asked" if self.plan.get("unchanged_since") else "unchanged"
+        return "not previewed" if self.plan.get("unchanged_since") else "unchanged"
 
     @property
     def about(self) -> str:
@@ -165,7 +165,7 @@ def markdown(run: RunReport) -> str:
     ]
     details: list[str] = []
     for report in _ranked(run):
-        if report.result in {"unchanged", "not asked"}:
+        if report.result in {"unchanged", "not previewed"}:
             continue
         lines.append(f"| {report.name} | {report.result} | {_cell(report.about)} |")
         details += [
@@ -177,7 +177,7 @@ def markdown(run: RunReport) -> str:
             f"- {report.name}: FAILED {_cell(found['check'])}: {code(found['evidence'])}"
             for found in _findings(report, "failed")
         ]
-    quiet = [report.name for report in run.reports if report.result in {"unchanged", "not asked"}]
+    quiet = [report.name for report in run.reports if report.result in {"unchanged", "not previewed"}]
     if quiet:
         lines.append(f"| {len(quiet)} more | unchanged | {', '.join(quiet)} |")
     if run.error:
@@ -209,7 +209,7 @@ def _cell(text: object) -> str:
 
 def page(run: RunReport, services: Sequence[Service]) -> str:
     """The whole page; every text of the run is escaped."""
-    body = [*_head(run), *_services(run, services), *_changes(run), *_checks(run), *_timings(run), *_not_asked(run)]
+    body = [*_head(run), *_services(run, services), *_changes(run), *_checks(run), *_timings(run), *_not_previewed(run)]
     title = escape(f"{run.task} on {run.target.get('target', '?')}")
     return Template(PAGE.read_text(encoding="utf-8")).substitute(title=title, body="\n".join(body))
 
@@ -327,11 +327,12 @@ def _timings(run: RunReport) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _not_asked(run: RunReport) -> Iterator[str]:
+def _not_previewed(run: RunReport) -> Iterator[str]:
     skipped = [report for report in run.reports if report.plan.get("unchanged_since")]
     if not skipped:
         return
-    yield "<h2>Not asked again</h2><p>Everything that determines their plans is as it was when they last had no change."
-    yield "What was changed by hand in the cluster shows <code>./inv drift.all</code>.</p><ul>"
+    yield "<h2>Not previewed again</h2>"
+    yield "<p>Everything that determines their plans is as it was when they last had no change."
+    yield "<code>./inv drift.all</code> shows what was changed by hand in the cluster.</p><ul>"
     yield from (f"<li>{escape(report.name)}: since {escape(report.plan['unchanged_since'])}</li>" for report in skipped)
     yield "</ul>"

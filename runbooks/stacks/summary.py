@@ -122,11 +122,11 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False, names_only: bo
     lines += ["", *(f"  {stack['service']}: {describe_stack(stack)}" for stack in named)]
     if counted:
         again = sum(not stack["unchanged_since"] for stack in quiet)
-        lines.append(f"  and {counted} unchanged, of which {again} were asked: --json lists them")
+        lines.append(f"  and {counted} unchanged, of which {again} were previewed: --json lists them")
     if any(stack["unchanged_since"] for stack in data["stacks"]):
         lines += [
             "",
-            "  Not asked again: all that determines the plan is as it was then. --fresh asks; ./inv drift.all",
+            "  Not previewed again: what determines the plan is as it was then. --fresh previews all; ./inv drift.all",
         ]
         lines += ["  shows what was changed by hand in the cluster."]
     return lines
@@ -141,7 +141,7 @@ def describe_stack(stack: Mapping[str, Any]) -> str:
     """The counted changes of a stack, or its state."""
     if not stack["changes"] and not stack["leftovers"]:
         asked = [reason for reason in stack["asked_because"] if reason != NO_RECORD]
-        return str(stack["state"]) + (f" (asked: {asked[0]})" if asked else "")
+        return str(stack["state"]) + (f" (previewed: {asked[0]})" if asked else "")
     counts = count_verbs(change["verb"] for change in stack["changes"])
     more = f", and the objects of {', '.join(map(name_of, stack['incomplete']))}" if stack["incomplete"] else ""
     return (counts or f"{len(stack['leftovers'])} to clean up") + more

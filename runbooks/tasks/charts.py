@@ -35,7 +35,7 @@ def render(c: Any, service: str, text: bool = False) -> None:
 
 @task
 def check(c: Any) -> None:
-    """Check every chart: its pin exists, it fits the cluster, the hooks that pulumi drops by name. Changes nothing."""
+    """Check that every chart's pin exists and fits the cluster, and name hooks that pulumi drops. Changes nothing."""
     from runbooks.core.errors import VerificationFailed
     from runbooks.core.findings import Verdict
     from runbooks.core.parallel import side_by_side

@@ -28,7 +28,7 @@ def destroy(c: Context, names: tuple[str, ...], diff: bool = False) -> None:
     with open_session(c, task) as session:
         service = session.service(names[0])
         session.reporter.announce(
-            f"Destroying {service.name} deletes everything its stack made. I preview it and ask first."
+            f"Destroying {service.name} deletes what its stack made. I preview it first; a real target needs approval."
         )
         refuse_while_needed(session, service)
         refuse_while_controlling(session, service)

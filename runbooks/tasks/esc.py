@@ -120,7 +120,7 @@ def set_value(c: Any, env: str, path: str) -> None:
 
 @task(positional=["env"], help={"env": ENV, "yes": "Push without asking, where there is no terminal."})
 def apply(c: Any, env: str, yes: bool = False) -> None:
-    """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set live stay.
+    """Push environments/<project>/<env>.yaml to the backend, after showing what changes; secrets set there stay.
 
     Example: ./inv esc.apply stitch/prod
     """
@@ -187,7 +187,7 @@ def bind(c: Any, env: str, service: str = "") -> None:
 
 @task(positional=["env"], help={"env": ENV, "service": "The service to unbind it from; by default the one it is for."})
 def unbind(c: Any, env: str, service: str = "") -> None:
-    """Take an environment out of a service's stack file, every occurrence; comments stay. Nothing else is changed.
+    """Take an environment out of a service's stack config, every occurrence; comments stay. Nothing else is changed.
 
     Example: ./inv esc.unbind stitch/prod
     """

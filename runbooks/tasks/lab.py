@@ -12,7 +12,7 @@ from invoke import task
 
 @task
 def up(c: Any) -> None:
-    """Start the lab on this machine, or just what of it does not run; the first time it builds its tools."""
+    """Start the lab on this machine, or only the components that have stopped; the first time it builds its tools."""
     from lab import platform
     from lab.platform.report import report_components
     from runbooks.run import lab_display, open_lab_session

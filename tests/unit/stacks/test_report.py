@@ -62,7 +62,7 @@ def journal(tmp_path: Path) -> Path:
     target = {"target": "lab", "stack": "lab", "backend": "http://127.0.0.1:1", "cluster": "c1", "pulumi": "v3.274.1"}
     update = change("glance", "page", properties=[f"~ data.title: <b>a</b> => {SECRET}"])
     plans = [
-        stack("tailscale", state="unchanged since 14:02 (not asked again)", unchanged_since="14:02"),
+        stack("tailscale", state="unchanged since 14:02 (not previewed again)", unchanged_since="14:02"),
         stack("glance", update, *[change("glance", f"more-{n}", "create") for n in range(100)]),
         stack("postgres", change("postgres", "cluster", "delete", why="holds data")),
         stack("immich", change("immich", "server")),
@@ -88,8 +88,8 @@ def test_the_page_shows_each_service_and_needs_nothing_from_outside(journal: Pat
     nodes = [attributes for tag, attributes in page.tags if tag == "g" and attributes.get("class") == "node"]
     assert len(nodes) == 6
     for service, result in {
-        "tailscale": "not asked", "glance": "not verified", "postgres": "failed", "n8n": "blocked", "cnpg": "drifted",
-        "immich": "would change",
+        "tailscale": "not previewed", "glance": "not verified", "postgres": "failed", "n8n": "blocked",
+        "cnpg": "drifted", "immich": "would change",
     }.items():  # fmt: skip
         assert re.search(rf">{service}</text><text[^>]*>{result}<", text), service
         assert re.search(rf"<td>{service}<td><span[^>]*>{result}<", text), service
