@@ -151,8 +151,9 @@ def load_target(name: str, *, root: Path, state_dir: Path) -> Target:
         return load_lab_target(state_dir)
     targets = load_targets(root)
     target = targets.defined[check_name("target", name, targets.names)]
-    # Refused here, as a variable that is not set must not stop the runs on other targets.
-    if unset := re.search(r"\$(\w+|\{\w+\})", str(target.kubeconfig)):
+    # Refused here, as a variable that is not set must not stop the runs on other targets. The checkout's own folder may
+    # have a `$` in its name.
+    if unset := re.search(r"\$(\w+|\{\w+\})", str(target.kubeconfig).replace(str(root), "")):
         raise Usage(
             f"{root / TARGETS_FILE}: the kubeconfig of target {name!r} names the variable {unset[0]}, which is not set",
             expected="a path, or several with `:` between them; `~` and variables that are set are expanded",
