@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import kopf
+from kopf._cogs.clients.errors import APINotFoundError  # kopf does not export it
 
 from lab.operators import certmanager, clickhouse, cnpg, postgres, prometheus, storage, tailscale, tunnel
 from lab.operators.api import Api, connect
@@ -74,15 +76,18 @@ async def run(work: Work) -> None:
     settings.queueing.exit_timeout = 1.0
     port = os.environ.get("LAB_HEALTH_PORT")
     work.start()
-    work.add("resync")
     try:
-        await kopf.operator(
-            registry=watches(work),
-            settings=settings,
-            standalone=True,
-            clusterwide=True,
-            liveness_endpoint=f"http://127.0.0.1:{port}/healthz" if port else None,
-        )
+        while True:
+            work.add("resync")
+            # All of kopf ends when a watch learns that its kind is gone before the definition's own watch does.
+            with contextlib.suppress(APINotFoundError):
+                return await kopf.operator(
+                    registry=watches(work),
+                    settings=settings,
+                    standalone=True,
+                    clusterwide=True,
+                    liveness_endpoint=f"http://127.0.0.1:{port}/healthz" if port else None,
+                )
     finally:
         await work.stop()
 
