@@ -14,7 +14,7 @@ from runbooks.core.errors import NotApproved, OperatorMissing, OpsError, Refused
 from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, work_in_order, workers
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of, record_reads, write_record
 from runbooks.stacks.guard import confirm_cluster
-from runbooks.stacks.plan import IN_THE_WAY, TAKES_OVER, RunPlan, StackPlan, existing_of
+from runbooks.stacks.plan import BEING_DELETED, IN_THE_WAY, TAKES_OVER, RunPlan, StackPlan, existing_of
 from runbooks.stacks.preparation import has_stack, outputs_of, prepare, run_pulumi, state_of
 from runbooks.stacks.preview import plan_stack, title
 from runbooks.stacks.service import Service
@@ -84,6 +84,7 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
         if names:
             # Another run may be creating them now; its state does not have them yet.
             refuse_held(session, stack.stack)
+            refuse_being_deleted(stack, again=again)
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             begun = f"an interrupted update of {stack.service}" in stack.existing.values()
             first = (
@@ -96,6 +97,18 @@ def refuse_existing(session: Session, plan: RunPlan, *, again: str) -> None:
                 "`pulumi import` them, or take all of them over: "
                 f'{TAKES_OVER}: "true" in {stack.stack.settings_file.name}, then {again}',
             )
+
+
+def refuse_being_deleted(stack: StackPlan, *, again: str) -> None:
+    """Raise `Refused` while an object that the stack would create still waits for the end of its deletion."""
+    names = [describe_object(urn) for urn, owner in stack.existing.items() if owner == BEING_DELETED]
+    if names:
+        raise Refused(
+            f"{stack.service} would create what is still being deleted: {', '.join(names[:5])}",
+            expected="objects that are gone; nothing was applied",
+            next_step="wait; after a minute, kubectl get with -o yaml shows what holds them, in their finalizers and a "
+            f"namespace's conditions; then {again}",
+        )
 
 
 def holders_of(session: Session, stack: Stack, *, after_interrupt: bool = False) -> list[Held] | None:

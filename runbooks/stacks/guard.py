@@ -269,6 +269,10 @@ def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Run
         }.get(error.trouble, "")
         if error.trouble is Trouble.PLUGIN and re.search(r"not found|no such file", error.summary):
             hint = f"its login plug-in {dig(context.user, 'exec', 'command')} is not installed here"
+        elif error.trouble is Trouble.PLUGIN and "interactive mode" in error.summary:
+            hint = (
+                "`interactiveMode: Always` of its login plug-in, which a run cannot serve: log in first, and set Never"
+            )
         if error.trouble is Trouble.UNAUTHORIZED:
             hint = ended_credential(context, datetime.now(UTC)) or hint
         raise Refused(

@@ -49,6 +49,8 @@ PROTECTION = {
 }
 IN_THE_WAY = "in the way"
 """The verb of an existing object that pulumi would fail to create."""
+BEING_DELETED = "being deleted"
+"""In place of the owner of an existing object whose deletion has begun, which nothing can take over any more."""
 FORGOTTEN = "only pulumi forgets it; the object stays"
 
 
@@ -194,6 +196,8 @@ def rank_existing(step: Step, owner: str, *, adopts: bool) -> Change:
     """Rank a create of an object that the cluster has already; `owner` is empty when the object names none."""
     stays = step.new is not None and step.new.retained
     taken = "taken over; it stays when this stack is destroyed" if stays else "taken over, and deleted with this stack"
+    if owner == BEING_DELETED:
+        return Change(step=step, rank=Rank.EXISTING, why=f"{owner}; wait until it is gone")
     why = taken if adopts else "pulumi would stop at it"
     return Change(step=step, rank=Rank.EXISTING, why=f"of {owner}; {why}" if owner else why, adopts=adopts)
 
@@ -277,6 +281,8 @@ def find_existing(preview: Preview, kubectl: Kubectl, runner: Runs) -> dict[str,
 
 
 def _describe_owner(found: Found) -> str:
+    if found.deleted_at:
+        return BEING_DELETED
     if not found.release:  # a namespace alone names no release
         return ""
     return f"the helm release {found.release}" + (f" in {found.release_namespace}" if found.release_namespace else "")

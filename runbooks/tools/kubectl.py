@@ -240,6 +240,7 @@ _FACTS = (
     "{{.metadata.name}}",
     '{{with .metadata.annotations}}{{with index . "meta.helm.sh/release-name"}}{{.}}{{end}}{{end}}',
     '{{with .metadata.annotations}}{{with index . "meta.helm.sh/release-namespace"}}{{.}}{{end}}{{end}}',
+    "{{with .metadata.deletionTimestamp}}{{.}}{{end}}",
 )
 _ROW = '{{"\\t"}}'.join(_FACTS) + '{{"\\n"}}'
 FOUND = f'{{{{define "row"}}}}{_ROW}{{{{end}}}}' + (
@@ -259,6 +260,8 @@ class Found:
     release: str = ""
     """The helm release that made it."""
     release_namespace: str = ""
+    deleted_at: str = ""
+    """When its deletion began; empty without one. A finalizer may hold it for long."""
 
 
 def ask_found(runner: Runs, command: Command) -> list[Found]:
@@ -272,8 +275,16 @@ def ask_found(runner: Runs, command: Command) -> list[Found]:
         raise _failure(outcome)
     rows = (line.split("\t", len(_FACTS) - 1) for line in outcome.stdout.splitlines() if line)
     return [
-        Found(api_version=version, kind=kind, namespace=namespace, name=name, release=release, release_namespace=within)
-        for version, kind, namespace, name, release, within in rows
+        Found(
+            api_version=version,
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            release=release,
+            release_namespace=within,
+            deleted_at=deleted_at,
+        )
+        for version, kind, namespace, name, release, within, deleted_at in rows
     ]
 
 
@@ -286,8 +297,10 @@ def full_kind(obj: Json) -> str:
 def _failure(outcome: Outcome) -> KubectlFailed:
     trouble = trouble_of(outcome)
     lines = [line.strip() for line in (outcome.shown_stderr or outcome.stderr).splitlines() if line.strip()]
-    last = lines[-1] if lines else "no message"
-    return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {last}")
+    # A message may go on for some lines after the one that begins with `error`.
+    first = max((number for number, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
+    message = " ".join(lines[first:]) if lines else "no message"
+    return KubectlFailed(trouble, f"{outcome.command.title}: {trouble.value}: {message}")
 
 
 def ask(runner: Runs, command: Command) -> Json:

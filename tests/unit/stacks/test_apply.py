@@ -111,7 +111,7 @@ def destructive() -> dict[tuple[str, str], Any]:
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
 TAKES_OVER = "kubernetes:upsertExistingObjects"
-THERE = "v1\tNamespace\t\tns\told\tns\n"
+THERE = "v1\tNamespace\t\tns\told\tns\t\n"
 ADOPTS = {TAKES_OVER: "true"}
 
 
@@ -196,6 +196,18 @@ def test_what_is_in_the_way_is_refused_before_anything_is_applied(tmp_path: Path
     assert "db: 1 in the way" in session.reporter.text
 
 
+@pytest.mark.parametrize("config", [{}, ADOPTS])
+def test_what_is_still_being_deleted_is_waited_for(tmp_path: Path, config: dict[str, str]) -> None:
+    """To import it or to take it over would end with its deletion."""
+    session = ScriptedSession(tmp_path, meeting("v1\tNamespace\t\tns\t\t\t2026-11-30T00:00:00Z\n"))
+    session.write_settings(config)
+    with pytest.raises(Refused, match=r"being deleted: Namespace ns") as refused:
+        deploy(session, yes=True)
+    assert TAKES_OVER not in refused.value.next_step and "./inv deploy.db" in refused.value.next_step
+    assert ups(session) == [] and session.reporter.asked == []
+    assert "being deleted" in session.reporter.text
+
+
 def test_what_another_run_creates_now_is_not_in_the_way(tmp_path: Path) -> None:
     session = ScriptedSession(tmp_path, meeting())
     write_locks(session.root / "backend", "db", ELSEWHERE)
@@ -216,7 +228,7 @@ def test_what_appeared_after_the_approval_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_an_interrupted_update_made_is_reported_as_such(tmp_path: Path) -> None:
-    session = ScriptedSession(tmp_path, meeting("v1\tNamespace\t\tns\t\t\n"))
+    session = ScriptedSession(tmp_path, meeting("v1\tNamespace\t\tns\t\t\t\n"))
     session.write_state("db", pending=[{"type": "creating", "resource": {"urn": urn("db", NAMESPACE, "ns")}}])
     with pytest.raises(Refused):
         deploy(session)

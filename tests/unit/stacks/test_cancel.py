@@ -258,7 +258,7 @@ OPERATIONS = (
     operation("updating", CONFIG_MAP, "updated"),
 )
 RECORDED = [{**operation("", CONFIG_MAP, name)["resource"], "id": f"db/{name}"} for name in ("recorded", "updated")]
-THERE = "v1\tConfigMap\tdb\tmade\t\t\nv1\tConfigMap\tdb\tof-a-chart\tchart\tdb\n"
+THERE = "v1\tConfigMap\tdb\tmade\t\t\t\nv1\tConfigMap\tdb\tof-a-chart\tchart\tdb\t\n"
 
 
 def managed(manager: str) -> Answer:

@@ -82,13 +82,20 @@ def test_a_cluster_that_does_not_say_who_it_is_is_refused(
     assert caught.value.next_step
 
 
-def test_a_login_plugin_that_is_not_installed_is_named(target: Target, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("why", "named"),
+    [
+        ("executable kubelogin not found", "login plug-in kubelogin"),
+        ("plugin cannot support interactive mode: standard input is not a terminal", "interactiveMode"),
+        ("executable kubelogin failed with exit code 1", "above"),
+    ],
+)
+def test_why_a_login_plugin_failed(target: Target, tmp_path: Path, why: str, named: str) -> None:
     plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "kubelogin"}
     target.kubeconfig.write_text(yaml.safe_dump(kubeconfig(user={"exec": plugin})))
-    why = "Unable to connect to the server: getting credentials: exec: executable kubelogin not found"
     with pytest.raises(Refused) as caught:
-        guard(target, tmp_path, (1, "", why))
-    assert "likely its login plug-in kubelogin" in caught.value.summary
+        guard(target, tmp_path, (1, "", f"Unable to connect to the server: getting credentials: exec: {why}"))
+    assert named in caught.value.summary.partition("likely")[2]
 
 
 @pytest.mark.parametrize("context", ["", "absent"])

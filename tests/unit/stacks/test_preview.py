@@ -13,7 +13,7 @@ import pytest
 from runbooks.collection import task_for
 from runbooks.core.errors import OpsError, ToolFailed, UnexpectedChanges, Usage
 from runbooks.stacks import preview
-from runbooks.stacks.plan import TAKES_OVER, UNKNOWN, find_existing, manifest_of, takes_over
+from runbooks.stacks.plan import BEING_DELETED, TAKES_OVER, UNKNOWN, find_existing, manifest_of, takes_over
 from runbooks.stacks.summary import show_plan
 from runbooks.tasks import preview as tasks
 from runbooks.tools.kubectl import Found, Kubectl, KubectlFailed, Trouble, ask_found
@@ -74,8 +74,8 @@ def creates(kind: str, name: str, *, op: str = "create", namespace: Any = None, 
     return Step(op=op, urn=urn("app", kind, name), new=State(inputs=inputs))
 
 
-def row(*facts: str) -> str:
-    return "\t".join(facts) + "\n"
+def row(*facts: str, deleted_at: str = "") -> str:
+    return "\t".join((*facts, deleted_at)) + "\n"
 
 
 @pytest.mark.parametrize("namespace", [{}, {"namespace": "ns"}])
@@ -140,6 +140,13 @@ def test_whose_it_is(release: str, within: str, owner: str) -> None:
     step = creates(CRD, "clusters.postgresql.cnpg.io", version="apiextensions.k8s.io/v1")
     facts = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "clusters.postgresql.cnpg.io", release, within)
     assert find_existing(preview_of(step), KUBECTL, ScriptedRunner((("get",), row(*facts)))) == {step.urn: owner}
+
+
+def test_an_object_that_is_being_deleted_is_ranked_so_whoever_made_it() -> None:
+    step = creates(SECRET, "s", namespace="ns")
+    there = row("v1", "Secret", "ns", "s", "old", "ns", deleted_at="2026-11-30T00:00:00Z")
+    found = find_existing(preview_of(step), KUBECTL, ScriptedRunner((("get",), there)))
+    assert found == {step.urn: BEING_DELETED}
 
 
 def test_a_kind_that_the_server_does_not_know_has_no_objects() -> None:

@@ -83,6 +83,13 @@ def test_a_failure_tells_what_was_read_and_why() -> None:
     )
 
 
+def test_a_message_of_several_lines_is_reported_from_its_beginning() -> None:
+    answer = (1, "", "W1124 noise\nerror: The gcp auth plugin has been removed.\nSee https://example.com\n")
+    with pytest.raises(KubectlFailed, match=r"plugin has been removed\. See https") as caught:
+        ask(ScriptedRunner((("get",), answer)), KUBECTL.get("pods"))
+    assert "noise" not in caught.value.summary
+
+
 @pytest.mark.parametrize("text", ["", "no json", "[]", "null"])
 def test_an_answer_that_is_no_object_fails(text: str) -> None:
     with pytest.raises(KubectlFailed):
