@@ -459,6 +459,7 @@ def test_definitions_may_go_and_come_back(shared: str, operators: Lab) -> None:
     until(lambda: not postgres.folder_of(operators.lab_dir, shared, "main").exists())
     apply(operators, definition(GROUP, "clusters", "Cluster"))
     operators.kubectl("wait", "crd/clusters.postgresql.cnpg.io", "--for=condition=Established", "--timeout=180s")
-    until(lambda: apply(operators, cluster(shared, **SUPERUSER)) is None)
-    await_ready(operators, shared)
+    # Under another name: the garbage collector may need minutes to remove the Services of the first.
+    until(lambda: apply(operators, cluster(shared, "again")) is None)
+    await_ready(operators, shared, "again")
     assert pid_of(operators, "operators") == before
