@@ -234,9 +234,9 @@ def staged(tmp_path: Path, refreshes: Any, kubectl: Any, resource: str = CONFIG_
     export = {"deployment": {"resources": [kept]}}
     script = {
         ("preview", "net"): [NOTHING],
-        ("refresh", "net"): refreshes,
+        ("refresh", "net"): list(refreshes),
         ("export", "net"): [export],
-        ("get", "cluster"): kubectl,
+        ("get", "cluster"): list(kubectl),
     }
     return ScriptedSession(tmp_path, script, **options)
 
@@ -284,7 +284,7 @@ def test_what_differs_is_shown_approved_and_applied_with_pulumis_manager(tmp_pat
 def test_nothing_is_applied(
     tmp_path: Path, refreshes: Any, kubectl: Any, options: Any, error: type[OpsError], output: str
 ) -> None:
-    session = staged(tmp_path, list(refreshes), list(kubectl), **options)
+    session = staged(tmp_path, refreshes, kubectl, **options)
     with pytest.raises(error, match=output):
         repair(session)
     assert applies(session) == []
