@@ -527,5 +527,5 @@ def show_outputs(session: Session, service: Service) -> None:
     rows = [[name, as_text(value)] for name, value in sorted(outputs.items())]
     session.reporter.table(f"outputs of {service.name}", ["output", "value"], rows)
     for _, value in rows:
-        if value.startswith(("http://", "https://")):
+        if value.startswith(("http://", "https://")) and not session.target.ephemeral:  # the lab has no tailnet
             session.reporter.quote(f"open: {value}")

@@ -131,7 +131,9 @@ class StackPlan:
         if self.has_changes:
             return "would change"
         since = f" since {self.unchanged_since} (not previewed again)" if self.unchanged_since else ""
-        return f"unchanged{since}; its outputs are written again" if self.writes_outputs else f"unchanged{since}"
+        # A comment in its program is enough: the preview does not tell whether outputs changed.
+        written = "; its outputs, which a preview does not compare, are written" if self.writes_outputs else ""
+        return f"unchanged{since}{written}"
 
 
 @dataclass(frozen=True, kw_only=True)
