@@ -59,7 +59,7 @@ class Evaluator:
         return self._call({"op": "open", "name": name, "definition": definition}, overrides)
 
     def rewrite(self, op: Literal["encrypt", "decrypt"], name: str, definition: str) -> str:
-        """The definition with every static secret encrypted or in plaintext; one without any comes back as it is."""
+        """Return the definition with its static secrets encrypted or decrypted; without any it stays unchanged."""
         return str(self._call({"op": op, "name": name, "definition": definition})["definition"])
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
 """cert-manager: issuers, and certificates that are real but trusted nowhere outside the lab.
 
-Works only while every Deployment of its release is available. An ACME issuer registers nowhere; what it would check at
-home, its solvers' Secrets, is checked. Conditions, reasons and their texts as cert-manager 1.21.
+Works only while every Deployment of its release is available. An ACME issuer registers nowhere; only the Secrets of
+its solvers are checked. Conditions, reasons and their texts as cert-manager 1.21.
 Source: cert-manager/cert-manager, pkg/issuer, pkg/controller/certificates, internal/controller/certificates/policies.
 """
 

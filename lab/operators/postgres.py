@@ -130,7 +130,7 @@ def folder_of(lab_dir: Path, namespace: str, name: str) -> Path:
 
 
 def write_pgpass(path: Path, place: Place, password: str) -> None:
-    """Write the file with which psql logs in to the server (PGPASSFILE of `lab.env`), if it is not so already."""
+    """Write the file with which psql logs in to the server (PGPASSFILE of `lab.env`), unless it is up to date."""
     escaped = password.replace("\\", "\\\\").replace(":", "\\:")
     line = f"*:{place.port}:*:{SUPERUSER}:{escaped}\n"
     if not path.exists() or path.read_text(encoding="utf-8") != line:

@@ -300,7 +300,7 @@ def esc_is_there(session: Session) -> Finding:
         why = f"{session.target.shown_backend} does not support Pulumi ESC; only the Pulumi Cloud does"
         return not_tried("esc", why, deciding=False)
     found = session.esc
-    return passed("esc", f"{found.program} env, which takes its place" if found.is_pulumi else found.program)
+    return passed("esc", f"{found.program} env, used instead of esc" if found.is_pulumi else found.program)
 
 
 def is_logged_in(session: Session) -> Finding:

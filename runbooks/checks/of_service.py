@@ -1,6 +1,6 @@
-"""The checks of each service, by the names in `checks=` of `services.py`, and what must be removed before it.
+"""Runs the checks that `services.py` names for each service, and refuses to destroy what others still need.
 
-Names, not functions, so that listing the tasks loads no check.
+It has names, not functions, so that listing the tasks loads no check.
 """
 
 from __future__ import annotations

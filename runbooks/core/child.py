@@ -146,7 +146,7 @@ wait
             os.close(read_end)
 
     def note_signal(self) -> None:
-        """The child got its signal: a second one would end it at once, so the guard must not send one."""
+        """Record that the child got its signal: a second one would end it at once, so the guard must not send one."""
         self._write(b"signalled\n")
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""The processes of this machine, by psutil, which is imported when it is needed: most runs never ask."""
+"""The processes and listening ports of this machine, by psutil, which is imported when it is first needed."""
 
 from __future__ import annotations
 

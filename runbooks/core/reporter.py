@@ -1,4 +1,4 @@
-"""The one place that prints: plain lines, a live plan on a terminal, or one JSON event a line.
+"""The one place that prints and asks: plain lines, a live plan on a terminal, or one JSON event a line.
 
 Everything that is shown passes the masker here.
 """
@@ -312,7 +312,7 @@ class JsonReporter(Reporter):
         self._print(json.dumps({"event": kind, **masked}, ensure_ascii=False))
 
     def _mask_facts(self, value: Any, key: str = "") -> Any:
-        """The same value with every string in it masked, as a sentence of our own where `OWN_FACTS` has the key."""
+        """The same value with every string in it masked; under the keys of `OWN_FACTS`, public names stay readable."""
         mask = self._masker.mask_own if key in OWN_FACTS else self._masker.mask
         if isinstance(value, Mapping):
             return {self.masked(str(name)): self._mask_facts(item, str(name)) for name, item in value.items()}

@@ -500,7 +500,7 @@ def await_producer(session: Session, name: str) -> None:
         trouble = _connection_trouble(host, int(port))
     if trouble:
         session.reporter.advice(
-            f"{name} does not answer at {host}:{int(port)} yet ({trouble}), so what connects to it may fail: "
+            f"{name} does not answer at {host}:{int(port)} yet ({trouble}), so its consumers may fail: "
             f"./inv verify.{name} shows why"
         )
 

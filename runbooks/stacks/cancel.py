@@ -119,7 +119,7 @@ def settle(session: Session, stack: Stack, *, yes: bool, again: str) -> None:
     document["deployment"]["resources"] = resources
     write_state(session, stack, json.dumps(document), taken=list(taken))
     session.reporter.line(f"{stack.service}: no operation is pending any more")
-    session.reporter.advice(f"next: ./inv deploy.{stack.service} continues")
+    session.reporter.advice(f"next: ./inv deploy.{stack.service}, which continues the update")
 
 
 def manager_of(session: Session, manifest: Json, namespace: str) -> str:

@@ -1,4 +1,4 @@
-"""Destroys a stack: its preview, what forbids it, and what blocks the deletion of a namespace.
+"""Before and during a destroy: its preview, what forbids it, and what blocks the deletion of a namespace.
 
 pulumi waits ten minutes for a namespace and reports nothing meanwhile.
 """

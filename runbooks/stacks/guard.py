@@ -35,7 +35,7 @@ from runbooks.tools.pulumi_home import (
 def build_session(
     target: Target, run: RunContext, services: tuple[Service, ...], closing: contextlib.ExitStack
 ) -> Session:
-    """A session on a target that was resolved before, not yet guarded; `closing` removes what it leaves on disk."""
+    """Build a session on a resolved target, which the caller guards; `closing` removes the files that it creates."""
     folder = run.journal.folder
     context, kubectl = closing.enter_context(open_kubectl(target, run))
     files = [

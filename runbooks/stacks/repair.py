@@ -95,7 +95,7 @@ def find_deployed(session: Session, services: Sequence[Service]) -> list[Service
             next_step=f"./inv deploy.{absent[0]}",
         )
     if absent:
-        session.reporter.line(f"Not deployed here, so not compared: {', '.join(absent)}.")
+        session.reporter.line(f"Not compared, because it is not deployed here: {', '.join(absent)}.")
     return deployed
 
 

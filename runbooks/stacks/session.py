@@ -1,4 +1,4 @@
-"""The data that a run works with. `runbooks/run.py` fills it."""
+"""The data that a run works with. `runbooks/run.py` makes the run context, `runbooks/stacks/guard.py` the session."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Tools:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Everything a task works with. Made by `open_session`; nothing in it is looked up a second time."""
+    """Everything a task works with. Made by `build_session`; nothing in it is looked up a second time."""
 
     root: Path
     state_dir: Path

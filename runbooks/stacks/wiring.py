@@ -136,7 +136,7 @@ def confirm_change(session: Session, question: str, service: Service, *, yes: bo
 def bind(session: Session, name: EnvironmentName, consumer: Service) -> None:
     """Bind the environment to the consumer's stack config, once: open it, check what it provides, then preview."""
     steps = [f"open {name.short}", "bind", f"preview {consumer.name}"]
-    session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}, then a preview of it.")
+    session.reporter.announce(f"Binding {name.short} to the stack of {consumer.name}; then I preview that stack.")
     session.reporter.plan(steps)
     with session.reporter.step(steps[0]):
         path, opened = open_for(session, consumer, name)

@@ -131,7 +131,7 @@ def apply(c: Any, env: str, yes: bool = False) -> None:
 
     with open_session(c, "esc.apply", cluster=False) as session:
         name = environments.read_name(session, env)
-        session.reporter.announce(f"Comparing environments/{name.short}.yaml with what the backend has.")
+        session.reporter.announce(f"Comparing environments/{name.short}.yaml with the definition on the backend.")
         draft = environments.compare(session, name)
         if not draft.is_new and not draft.differences:
             session.reporter.line(f"{name.short}: nothing to do: the backend has the same definition")
@@ -162,7 +162,7 @@ def run(c: Any, env: str, service: str = "") -> None:
     environment_commands.refuse_changing(words)
     with open_session(c, "esc.run") as session:
         name = environments.read_name(session, env)
-        session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; what it prints is masked.")
+        session.reporter.announce(f"Running {words[0]} with the variables of {name.short}; its output is masked.")
         opened = open_checked(session, name)
         stack = environment_commands.stack_of(session, name, service, words)
         environment_commands.run_with(session, name, opened, words, stack)

@@ -26,7 +26,7 @@ def verify(c: Any, names: tuple[str, ...]) -> None:
                     "nothing is deployed here", expected="at least one service", next_step="./inv deploy.postgres"
                 )
             if absent:
-                session.reporter.line(f"Not deployed here, so not checked: {', '.join(absent)}.")
+                session.reporter.line(f"Not checked, because it is not deployed here: {', '.join(absent)}.")
         verdicts = verify_each(session, wanted)
         broken = [name for name, verdict in verdicts.items() if not verdict.ok]
         if broken:

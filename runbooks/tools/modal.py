@@ -118,7 +118,7 @@ def find_modal(environ: Mapping[str, str]) -> Modal:
 
 
 def tokens(environ: Mapping[str, str], home: Path) -> list[str]:
-    """The secrets of Modal's logins, from the environment and from its file, if that can be read."""
+    """The secrets of Modal's logins, from the environment and from Modal's config file, if that can be read."""
     found = [environ["MODAL_TOKEN_SECRET"]] if environ.get("MODAL_TOKEN_SECRET") else []
     path = Path(environ.get("MODAL_CONFIG_PATH") or home / ".modal.toml")
     try:

@@ -1,4 +1,4 @@
-"""Pulumi starts the plugin with the engine's address and reads the port from the first line of standard output."""
+"""Serves the plugin. Pulumi passes the engine's address and reads the port from the first line of standard output."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class Recorder:
         setattr(module, name, watched)
 
     def watch_looks(self) -> None:
-        """Note what the program only looks for: no audit event tells of `exists()` or `is_file()`."""
+        """Note what the program only looks for: no audit event reports `exists()` or `is_file()`."""
         look = os.stat
 
         def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
