@@ -66,7 +66,10 @@ class OpsProgram(Program):
         """Options before or after the task's name, without those options of invoke that make no sense here."""
         kept = {"complete", "debug", "dry", "help", "list", "list-depth", "list-format", "print-completion-script"}
         ours = [
-            Argument(names=("target",), help="Where to work: a name in targets.yaml, or lab (default: OPS_TARGET)."),
+            Argument(
+                names=("target",),
+                help="Where to work: lab, or a name in targets.yaml; else OPS_TARGET, else its default.",
+            ),
             Argument(names=("json",), kind=bool, default=False, help="Print one JSON event a line."),
             Argument(names=("report",), help="Write the run as a page (FILE.html) or as a comment (FILE.md)."),
         ]

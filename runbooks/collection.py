@@ -83,7 +83,7 @@ def task_for(body: Body, name: str) -> Task[Any]:
     hidden = {"names"} if name == CHANGED else {"names", "since"}
     options = {option: parameter for option, parameter in signature.parameters.items() if option not in hidden}
     run.__dict__["__signature__"] = signature.replace(parameters=list(options.values()))
-    about = {ALL: "every service", CHANGED: "every service that changed"}.get(name, name)
+    about = {ALL: "every service", CHANGED: "every changed service"}.get(name, name)
     run.__doc__ = (inspect.getdoc(body) or "").replace("{service}", about).replace("{name}", name)
     run.__name__ = name
     texts = {option: text for option, text in body.__dict__["options"].items() if option in options}
