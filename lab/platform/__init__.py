@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,12 @@ def up(state_dir: Path, report: Callable[[str], None]) -> None:
     The first time it makes keys, picks ports and builds the programs that are not there (minutes). `report` gets lines
     for the user, from this thread or another. Raises `OpsError` with the next safe command.
     """
+    if sys.platform != "linux":
+        raise Usage(
+            f"the lab does not run on {sys.platform}",
+            expected="Linux, whose pidfd and /proc the lab uses to find and end its processes",
+            next_step="run it in a Linux container or virtual machine, or choose another target: ./inv --target NAME …",
+        )
     # Makes certificates: every other command on the lab does without the 0.1 s that cryptography takes to load.
     from lab.platform import start
 

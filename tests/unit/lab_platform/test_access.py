@@ -17,7 +17,7 @@ from lab.platform.control_plane import PORTS, ControlPlane
 from lab.platform.paths import LabPaths
 from lab.toolchain import Found
 from lab.toolchain.resolve import BUILT, INSTALLED, ON_PATH
-from runbooks.core.errors import OpsError
+from runbooks.core.errors import OpsError, Usage
 from tests.fixtures import executable
 
 
@@ -31,6 +31,13 @@ def plane(tmp_path: Path) -> ControlPlane:
 
 def certificate(plane: ControlPlane, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate(plane.pki.certificate(name).read_bytes())
+
+
+def test_only_linux_can_run_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(Usage, match="darwin"):
+        platform.up(tmp_path, print)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_keys_are_made_once_and_private_and_the_authoritys_is_not_kept(plane: ControlPlane) -> None:
