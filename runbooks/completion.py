@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from invoke import Collection
@@ -65,20 +65,25 @@ def candidates(words: Sequence[str], namespace: Collection, of_every_task: Seque
     takes_value = {option for option, argument in options.items() if argument.takes_value}
     if "--" in typed:
         return []
+    missing = [argument for argument in arguments if argument.positional]
+    given: dict[str, str] = {}
+    for before, word in pairwise(typed[begins:] if begins is not None else ()):
+        if before in takes_value:
+            given[options[before].name] = word
+        elif missing and not word.startswith("-"):
+            given[missing.pop(0).name] = word
     if typed and typed[-1] in takes_value:
-        return values_of(options[typed[-1]], namespace)
+        return values_of(options[typed[-1]], given, namespace)
     if last.startswith("-"):
         return sorted(option for option in options if option.startswith("--"))
-    missing = [argument for argument in arguments if argument.positional]
-    if begins is not None:
-        for before, word in pairwise(typed[begins:]):
-            if missing and before not in takes_value and not word.startswith("-"):
-                missing.pop(0)
-    return values_of(missing[0], namespace) if missing else names
+    return values_of(missing[0], given, namespace) if missing else names
 
 
-def values_of(argument: Argument, namespace: Collection) -> list[str]:
-    """The values that an option or argument can have, by its name; empty where any text will do."""
+def values_of(argument: Argument, given: Mapping[str, str], namespace: Collection) -> list[str]:
+    """The values that an option or argument can have, by its name; empty where any text will do.
+
+    `given`: the task's arguments that stand on the command line, by name.
+    """
     values: Iterable[str] = ()
     match argument.name:
         case "target":
@@ -86,6 +91,13 @@ def values_of(argument: Argument, namespace: Collection) -> list[str]:
                 values = load_targets(ROOT).names
         case "service":
             values = (service.name for service in SERVICES)
+        case "key":
+            values = (key.key for each in SERVICES if each.name == given.get("service") for key in each.secrets)
+        case "path":
+            keys = [
+                key for each in SERVICES if each.environment == given.get("env", "-") for key in each.environment_keys
+            ]
+            values = (f"pulumiConfig.{key.key}" for key in keys if key.is_secret)
         case "env":
             values = defined_names(ROOT)
         case "app":

@@ -16,14 +16,14 @@ from lab import toolchain
 from lab.platform import control_plane, ports, processes, target
 from lab.platform.control_plane import ControlPlane, Pki
 from lab.platform.paths import LabPaths
-from lab.platform.supervisor import Component, ComponentStatus, Record, Supervisor, hold_lock
+from lab.platform.supervisor import Component, ComponentStatus, Record, Supervisor, hold_lock, is_locked
 from lab.toolchain.build import note_use
 from lab.toolchain.resolve import BUILT
 from runbooks.core.environment import without_proxy_for_loopback
 from runbooks.core.errors import Usage
 from runbooks.core.search_path import user_path
 
-__all__ = ["ComponentStatus", "down", "environment", "is_up", "reset", "status", "tools", "up"]
+__all__ = ["ComponentStatus", "down", "environment", "is_busy", "is_up", "reset", "status", "tools", "up"]
 
 READY, STOPPED, CRASHED = "ready", "stopped", "crashed"
 """Values of a component's health, besides the text that its probe reports."""
@@ -132,6 +132,11 @@ def is_up(state_dir: Path) -> bool:
         if tool.origin == BUILT:
             note_use(tool.program.parent)
     return True
+
+
+def is_busy(state_dir: Path) -> bool:
+    """Whether another command starts, stops or removes the lab now."""
+    return is_locked(_paths(state_dir))
 
 
 def environment(state_dir: Path) -> dict[str, str]:

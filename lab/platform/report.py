@@ -15,8 +15,11 @@ TOOL_COLUMNS = ("tool", "version", "from")
 def report_components(state: Path, reporter: Reporter) -> None:
     """Show the components of the lab below the state folder, and its tools; for programs an event for each tool."""
     components = platform.status(state)
+    if platform.is_busy(state):
+        reporter.line("Another command is starting, stopping or removing the lab; it shows its own progress.")
+    elif not components:
+        reporter.line("The lab has not been started here yet; ./inv lab.up starts it.")
     if not components:
-        reporter.line("The lab never ran here; ./inv lab.up starts it.")
         return
     components = [*components, *postgres.status(state / "lab")]
     reporter.table(

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from lab.platform import ports, processes
 from lab.platform.paths import LabPaths, write_private
@@ -140,23 +141,33 @@ def hold_lock(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Itera
         paths.state_dir.mkdir(parents=True, exist_ok=True)
         lock = os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
 
-    def try_lock() -> bool:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
     with lock:
-        if not try_lock():
+        if not _try_lock(lock):
             report("another lab command is at work; waiting for it")
-            if not processes.wait_until(try_lock, seconds, every=0.2):
+            if not processes.wait_until(lambda: _try_lock(lock), seconds, every=0.2):
                 raise OpsError(
                     f"another lab command has held {paths.lock} for more than {seconds:.0f} s",
                     expected="one lab.up, lab.down or lab.reset at a time",
                     next_step=f"fuser {paths.lock}   (which process holds it)",
                 )
         yield
+
+
+def is_locked(paths: LabPaths) -> bool:
+    """Whether a command that starts, stops or removes the lab runs now."""
+    try:
+        with paths.lock.open("r+b") as lock:
+            return not _try_lock(lock)
+    except OSError:  # no lab, or not this user's
+        return False
+
+
+def _try_lock(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def base_environment(paths: LabPaths) -> dict[str, str]:

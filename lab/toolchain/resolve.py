@@ -26,6 +26,8 @@ from runbooks.tools.pulumi_home import (
 
 REPORT_EVERY = 15.0
 """Seconds between two lines about running builds."""
+PRIOR = 0.25
+"""The share of a whole build that counts as much as the figures of `tools.py` in the estimate of what is left."""
 BUILDERS = 2
 """Builds at the same time: one links (one core) while another compiles. More would only use memory."""
 ON_PATH, INSTALLED, BUILT = "on PATH", "plugin folder", "built here"
@@ -177,8 +179,8 @@ def progress_line(builds: Sequence[Progress], elapsed: float) -> str:
 
 
 def seconds_left(builds: Sequence[Progress], elapsed: float) -> float:
-    """Estimate from the speed until now; at the beginning, from the figures of `tools.py`."""
+    """Estimate from the speed until now and from the figures of `tools.py`, which count less the more is done."""
     weights = sum(build.module.seconds for build in builds)
     done = sum(build.share * build.module.seconds for build in builds) / weights
-    whole = elapsed / done if done > 0.1 else _estimate([build.module for build in builds])
+    whole = (PRIOR * _estimate([build.module for build in builds]) + elapsed) / (PRIOR + done)
     return whole * (1 - done)

@@ -449,7 +449,7 @@ def asks_for_exported_name(session: Session, item: Exposure, service: Service) -
     evidence = f"it asks for {item.hostname}, {output} is {exported}"
     label = re.split(r"[./:]", exported.partition("://")[2] or exported)[0]
     if label.casefold() != item.hostname.casefold():
-        cause = f"verify {output}: the stack's output and the object disagree; was the object changed by hand?"
+        cause = f"the stack's output and the object disagree, so verify {output}; was the object changed by hand?"
         return failed(NAME_AS_EXPORTED, evidence, cause=cause, next_step=f"./inv repair.{service.name}")
     return passed(NAME_AS_EXPORTED, evidence)
 

@@ -423,6 +423,7 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
     # Also an update that failed may have changed the state.
     session.known.forget(stack)
     if watch.violation is not None:
+        left, _ = describe_leftovers(session, stack)
         event = watch.violation
         why = "which was not approved"
         # The safeguard for what a preview could leave out (docs/decisions/0005).
@@ -433,8 +434,7 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
             )
         raise Refused(
             f"pulumi began to {event.op} {type_of(event.urn)} {name_of(event.urn)} of {stack.service}, "
-            f"{why}; it was stopped with one signal and ended with exit {outcome.exit_code}"
-            + describe_leftovers(session, stack),
+            f"{why}; it was stopped with one signal and ended with exit {outcome.exit_code}; {left}",
             expected="the operations of the preview, and nothing stronger",
             next_step=f"./inv preview.{stack.service} --diff shows what is left to do, including what was unforeseen; "
             "then run the same command again",
@@ -446,9 +446,8 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
         outcome = replace(outcome, shown_stdout=session.masker.mask("\n".join(watch.errors)))
     error = explain(outcome, stack)
     if outcome.interrupted or outcome.exit_code < 0:
-        raise type(error)(
-            error.summary + describe_leftovers(session, stack), expected=error.expected, next_step=error.next_step
-        )
+        left, next_step = describe_leftovers(session, stack)
+        raise type(error)(f"{error.summary}; {left}", expected=error.expected, next_step=next_step)
     raise error
 
 
@@ -458,17 +457,21 @@ def refresh_state(session: Session, stack: Stack, urns: Sequence[str]) -> None:
     run_watched(session, stack, pulumi.refresh(stack, urns), watch)
 
 
-def describe_leftovers(session: Session, stack: Stack) -> str:
-    """What an interrupted update left: its lock, and operations with unknown results."""
+def describe_leftovers(session: Session, stack: Stack) -> tuple[str, str]:
+    """What an interrupted update left, its lock and operations with unknown results, and the next step."""
+    again = "run the same command again"
+    settle_first = f"./inv cancel.{stack.service} settles that, then {again}"
     try:
         pending = state_of(session, stack, after_interrupt=True).pending
         held = holders_of(session, stack, after_interrupt=True)
     except OpsError as error:
-        return f"; what it left behind could not be read: {error.summary}"
+        return f"what it left behind could not be read: {error.summary}", settle_first
     names = ", ".join(f"{kind} {name_of(urn)}" for kind, urn in pending)
     found = [f"operations with unknown results: {names}"] if pending else []
     found += ["its lock is still there"] if held else []
-    return f"; {' and '.join(found)}" if found else "; it left no lock and no operation with an unknown result"
+    if not found:
+        return "it left no lock and no operation with an unknown result", again
+    return " and ".join(found), settle_first
 
 
 # Where producers answer: a proxy counts as ready before this machine hears of its device

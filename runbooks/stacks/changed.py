@@ -22,6 +22,7 @@ ENVIRONMENT = re.compile(r"environments/(.+)\.ya?ml")
 SETTINGS = re.compile(r"pulumi/.+/Pulumi\.[^/]+\.yaml|targets\.yaml|charts\.yaml|environments/.+\.ya?ml")
 PACKAGES = ("pyproject.toml", LOCK)
 """Files that the list of changed settings names without their keys."""
+NEVER_APPLIED = "it was never applied from here"
 LIB_IMPORT = re.compile(r"^\s*(?:(?:from|import)\s+lib\.(\w+)|from\s+lib\s+import\s+(\([^)]*\)|[^\n#]+))", re.MULTILINE)
 """Names the module, or has the words of a list that includes the module: `from lib import charts, k8s as kube`."""
 CHART_CALL = re.compile(r"\bchart\(\s*\"([^\"]+)\"")
@@ -32,8 +33,13 @@ def choose_changed(session: Session, since: str) -> tuple[str, ...]:
     reasons = changed_services(session, since)
     origin = f"since {since}" if since else "since it was last applied from here"
     session.reporter.line(f"Changed {origin}: {len(reasons) or 'nothing'} of {len(session.services)}")
+    never = [name for name, why in reasons.items() if why == NEVER_APPLIED]
     for name, why in reasons.items():
-        session.reporter.line(f"  {name}: {why}")
+        if name not in never:
+            session.reporter.line(f"  {name}: {why}")
+    if never:
+        session.reporter.line(f"  never applied from here: {', '.join(never)}")
+        session.reporter.line("  (--since HEAD chooses only services with files that differ from the last commit)")
     return tuple(reasons)
 
 
@@ -70,7 +76,7 @@ def _differs_from_applied(session: Session, service: Service) -> str:
     stack = session.stack(service)
     record = read_record(session, stack)
     if record is None or not record.applied:
-        return "it was never applied from here"
+        return NEVER_APPLIED
     return ", ".join(changed_since(session, record.applied, files_of(session, stack)))
 
 

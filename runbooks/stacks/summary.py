@@ -113,6 +113,9 @@ def summary_lines(data: Mapping[str, Any], *, diff: bool = False, names_only: bo
                 more = f"… {len(differing) - MOST_LINES} more: ./inv preview.{service} --diff"
                 differing = [*differing[:MOST_LINES], more]
             lines += [f"{PROPERTY_INDENT}{line}" for line in differing]
+    if any(f'"{SECRET}"' in line for line in lines):
+        note = "in quotes: a text that equals a secret's value, such as a port named like the user"
+        lines += ["", f'  "{SECRET}" {note}']
     if leftovers:
         lines += ["", "  left over from a replace that did not finish: the old object is deleted"]
         lines += [f"    -- {service:<{width}} {describe_object(urn)}" for service, urn in leftovers]

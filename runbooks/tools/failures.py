@@ -423,8 +423,7 @@ def explain(outcome: Outcome, stack: Stack) -> OpsError:
         return NotApproved(
             f"pulumi was interrupted during the run on {stack.service}",
             expected="a run that completes",
-            next_step=f"./inv deploy.{stack.service} continues; ./inv cancel.{stack.service} comes first "
-            "if the run left a lock or an operation of unknown result",
+            next_step="run the same command again",
         )
     if outcome.exit_code < 0:
         number = -outcome.exit_code

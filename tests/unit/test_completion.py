@@ -40,6 +40,9 @@ def offered(line: str) -> set[str]:
         ("deploy.postgres ", {"verify.postgres"}, {"--only"}),
         ("secrets.set ", NAMES, {"deploy.postgres"}),
         ("secrets.set --service ", NAMES, {"deploy.postgres"}),
+        ("secrets.set postgres ", {"superuser_password"}, NAMES),
+        ("secrets.set --service postgres --key ", {"superuser_password"}, NAMES),
+        ("esc.set stitch/prod ", {"pulumiConfig.eventsub_secret"}, NAMES),
         ("stack.init --target home ", NAMES, {"home"}),
         ("esc.open ", {"stitch/prod"}, NAMES),
         ("esc.bind stitch/prod --service ", NAMES, {"stitch/prod"}),
@@ -62,7 +65,7 @@ def test_what_is_offered(
     assert some <= found and not not_there & found
 
 
-@pytest.mark.parametrize("line", ["test --path ", "--report ", "secrets.set postgres ", "esc.run stitch/prod -- pul"])
+@pytest.mark.parametrize("line", ["test --path ", "--report ", "secrets.set nosuch ", "esc.run stitch/prod -- pul"])
 def test_the_shell_completes_files_and_other_text_itself(line: str) -> None:
     assert offered(line) == set()
 

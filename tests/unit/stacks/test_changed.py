@@ -78,6 +78,9 @@ def test_without_a_commit_it_is_compared_with_what_was_applied(tmp_path: Path) -
     reasons = changed_services(session)
     assert list(reasons) == [service.name for service in session.services]
     assert all("never applied" in why for why in reasons.values())
+    assert choose_changed(session, "") == tuple(reasons)
+    assert f": {', '.join(reasons)}\n" in session.reporter.text, "one line for all of them"
+    assert "--since HEAD" in session.reporter.text
     for service in session.services:
         reads, fingerprint = Reads(complete=True), fingerprint_of(session, service)
         write_record(session, session.stack(service), fingerprint, reads, applied=True)

@@ -162,6 +162,13 @@ def test_secrets_stay_masked_in_the_plan_summary() -> None:
     assert "[secret]" in text and "hunter2" not in text
 
 
+@pytest.mark.parametrize(("value", "is_explained"), [("postgres", True), ("public", False)])
+def test_a_public_text_that_equals_a_secret_is_explained(value: str, is_explained: bool) -> None:
+    run = RunPlan(layers=((planned(update({"name": "old"}, {"name": value})),),))
+    lines = summary_lines(summary_data(run, mask=Masker(["postgres"]).mask))
+    assert any("in quotes" in line for line in lines) is is_explained
+
+
 def test_a_long_value_is_masked_before_it_is_cut() -> None:
     secret = "correct-horse-battery-staple"
     old, new = ({"url": "x" * (LONGEST_VALUE - 10) + word} for word in (secret, "other"))

@@ -16,6 +16,8 @@ import pytest
 
 from lab import platform
 from lab.operators import postgres
+from lab.platform.paths import LabPaths
+from lab.platform.supervisor import hold_lock
 from lab.toolchain import Found
 from runbooks.core.errors import NotApproved, NotFound
 from runbooks.run import open_session
@@ -102,7 +104,15 @@ def test_status_of_a_lab_whose_tools_are_not_known(repo: Repo, calls: list[tuple
 
 def test_status_of_a_lab_that_never_ran(repo: Repo) -> None:
     run(repo, "status")
-    assert repo.printed() == "The lab never ran here; ./inv lab.up starts it.\n"
+    assert repo.printed() == "The lab has not been started here yet; ./inv lab.up starts it.\n"
+
+
+def test_status_while_another_command_starts_the_lab(repo: Repo) -> None:
+    with hold_lock(LabPaths(repo.state), print):
+        run(repo, "status")
+    assert "Another command" in repo.printed() and "lab.up" not in repo.printed()
+    run(repo, "status")
+    assert "lab.up" in repo.printed()
 
 
 def test_status_has_a_line_for_each_postgres(
