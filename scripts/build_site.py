@@ -24,6 +24,7 @@ PAGES = (
     "docs/**/*.md",
     "docs/**/*.svg",
     "docs/**/*.json",
+    "docs/site.css",
     "pulumi/**/*.md",
     "modal/**/*.md",
     "lab/**/*.md",
