@@ -119,7 +119,8 @@ def chosen_name(option: str | None, environ: Mapping[str, str], targets: Targets
                 f"{source} is set but empty",
                 expected=f"one of {', '.join(targets.names)}, or {source} not set at all",
             )
-        return check_name("target", value, targets.names, list_with="./inv target.show --target lab")
+        step = "./inv target.show --target lab, or add it to targets.yaml as docs/first-real-cluster.md describes"
+        return check_name("target", value, targets.names, list_with=step)
     return targets.default
 
 
