@@ -308,7 +308,8 @@ class YamlEditor:
     def _refusal(self, path: Sequence[str | int]) -> Usage:
         return Usage(
             f"{self.path}: {'.'.join(map(str, path))} cannot be changed without changing more of the file",
-            expected="a plain layout there: no alias, a key or list entry on a line of its own",
+            expected="a plain layout there: a key or list entry on a line of its own, neither an alias nor repeated "
+            "elsewhere by an alias or a merge (`<<: *name`)",
             next_step="change it in an editor, then run the same command again",
         )
 

@@ -104,11 +104,19 @@ BEHIND_THE_API_SERVER = (
         error=Refused,
     ),
     KnownFailure(
-        RESOURCE + r"(?:object is being deleted: namespaces \"(?P<namespace>[^\"]+)\" already exists"
-        r"|unable to create new content in namespace (?P<other>\S+) because it is being terminated)",
-        "{object} of {service} cannot be created: its namespace is still being deleted",
+        RESOURCE + r"(?:object is being deleted: namespaces \"|unable to create new content in namespace )"
+        r"(?P<namespace>[\w.-]+)\"? (?:already exists|because it is being terminated)",
+        "{object} of {service} cannot be created: the namespace {namespace} is still being deleted",
         "a namespace that exists, or one whose deletion has finished",
-        "kubectl get namespace -o yaml shows in its conditions what blocks it; wait, then ./inv deploy.{service}",
+        "kubectl get namespace {namespace} -o yaml shows in its conditions what blocks it; wait, then "
+        "./inv deploy.{service}",
+    ),
+    KnownFailure(
+        RESOURCE + r"object is being deleted: (?P<kind>\S+) \"(?P<name>[^\"]+)\" already exists",
+        "{object} of {service} cannot be created: {kind} {name} is still being deleted",
+        "an object that does not exist, or one whose deletion has finished",
+        "kubectl get {kind} {name} -o yaml in its namespace shows which finalizer holds it; wait, then "
+        "./inv deploy.{service}",
     ),
     KnownFailure(
         # Deleted after the state recorded it, as after an interrupted destroy: every deploy would fail alike.

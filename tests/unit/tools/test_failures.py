@@ -174,9 +174,12 @@ ANSWERS: list[tuple[str, type[OpsError], tuple[str, ...]]] = [
      "request: latest is not allowed", Refused, ("Deployment glance", "no-latest")),
     (f"{URN}conversion webhook for cert-manager.io/v1alpha2, Kind=Issuer failed: Post: refused",
      ToolFailed, ("Deployment glance", "Kind=Issuer")),
-    (f'{URN}object is being deleted: namespaces "glance" already exists', ToolFailed, ("Deployment glance", "deleted")),
-    (f'{URN}deployments.apps "x" is forbidden: unable to create new content in namespace glance because it is being '
-     "terminated", ToolFailed, ("Deployment glance", "deleted")),
+    (f'{URN}object is being deleted: namespaces "media" already exists', ToolFailed,
+     ("Deployment glance", "kubectl get namespace media")),
+    (f'{URN}object is being deleted: persistentvolumeclaims "data" already exists', ToolFailed,
+     ("Deployment glance", "kubectl get persistentvolumeclaims data", "finalizer")),
+    (f'{URN}deployments.apps "x" is forbidden: unable to create new content in namespace media because it is being '
+     "terminated", ToolFailed, ("Deployment glance", "kubectl get namespace media")),
     (f'{URN}namespaces "glance" not found', ToolFailed, ("Deployment glance", "./inv repair.")),
     (f'{URN}pods "x" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=1, limited: cpu=2',
      Refused, ("Deployment glance", "small")),
