@@ -47,7 +47,7 @@ class Drift:
     """An object that must be put back, with the data to do so."""
 
     change: Change
-    """The shown change from the cluster's object to the wanted one; secrets are hidden."""
+    """The change from the cluster's object to the wanted one; secrets are hidden."""
     wanted: Json = field(repr=False)
     """The object to apply, with its secrets."""
     manager: str
@@ -64,6 +64,12 @@ class Drift:
     @property
     def title(self) -> str:
         return describe_object(self.urn)
+
+    @property
+    def shown(self) -> Change:
+        """The change for the plan summary: of an object that is gone without its properties, which can be thousands."""
+        is_gone = self.change.step.op == "create"
+        return replace(self.change, step=replace(self.change.step, new=None)) if is_gone else self.change
 
     @property
     def determined_by(self) -> tuple[object, ...]:
@@ -376,7 +382,7 @@ def _merge(fields: Fields, more: Fields) -> None:
 def _put_back(session: Session, service: Service, found: Sequence[Drift], *, yes: bool, again: str) -> None:
     """Show the differences, ask, compare once more, and apply exactly what was shown."""
     stack = prepare(session, service)
-    changes = tuple(sorted((each.change for each in found), key=lambda change: change.rank))
+    changes = tuple(sorted((each.shown for each in found), key=lambda change: change.rank))
     run = RunPlan(layers=((StackPlan(stack=stack, changes=changes),),), target=session.target.name)
     show_plan(session, run, diff=True)
     approve(session, run, yes=yes, again=again)

@@ -311,6 +311,7 @@ def test_a_deleted_object_is_made_anew_although_its_namespace_is_gone_too(tmp_pa
     session = staged(tmp_path, refreshes, [missing, missing, OK], answers=["y"])
     assert repair(session).put_back == 1
     assert "ConfigMap cm  (it is gone)" in session.reporter.text
+    assert " + kind" not in session.reporter.text, "a definition has thousands of properties"
 
 
 def test_what_held_data_is_created_again_only_by_name(tmp_path: Path) -> None:
