@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import json
 import os
 import re
 import shlex
@@ -91,24 +92,40 @@ def secrets_provider_of(path: Path) -> str:
 
 
 def bound_names(top: Mapping[str, Any], path: Path) -> list[str]:
-    """The names in `environment:` as written. Raises `Usage` for a definition in the stack config itself."""
+    """The names in `environment:` as written.
+
+    Raises `Usage` for a definition in the stack config itself, and for what is not a list of names.
+    """
     bound = top.get(ENVIRONMENT)
     if bound is None:
         return []
-    if isinstance(bound, str):
+    if not isinstance(bound, (list, dict)):
         raise Usage(
-            f"{path}: `environment:` is the text {bound!r}",
-            expected=f"a list, as pulumi reads it: environment: [{bound}]",
+            f"{path}: `environment:` is {bound!r}",
+            expected=f"a list, as pulumi reads it: environment: [{bound if isinstance(bound, str) else 'stitch/prod'}]",
             next_step="correct that, then run the same command again",
         )
-    if not isinstance(bound, list):
+    if isinstance(bound, dict):
         raise Usage(
             f"{path}: `environment:` holds a definition of its own",
             expected="a list of names such as stitch/prod; definitions belong in environments/",
             next_step="move it to environments/<project>/<env>.yaml, then ./inv esc.apply <project>/<env>",
         )
-    # An entry may carry options: `stitch/prod: {merge: false}`.
+    for number, entry in enumerate(bound):
+        if not isinstance(entry, str) and not _is_name_with_options(entry):
+            raise Usage(
+                f"{path}: entry {number + 1} of `environment:` is {json.dumps(entry, default=str)}",
+                expected="a name such as stitch/prod, or a name with options: `stitch/prod: {merge: false}`",
+                next_step="correct that, then run the same command again",
+            )
     return [str(next(iter(entry), "")) if isinstance(entry, dict) else str(entry) for entry in bound]
+
+
+def _is_name_with_options(entry: Any) -> bool:
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    name, options = next(iter(entry.items()))
+    return isinstance(name, str) and isinstance(options, dict) and isinstance(options.get("merge", True), bool)
 
 
 def is_same(entry: str, name: str) -> bool:

@@ -293,10 +293,25 @@ def test_a_definition_in_the_stack_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "Pulumi.mx.yaml", "environment:\n  values: {a: 1}\n")
     with pytest.raises(Usage, match="a definition of its own"):
         bind(path, "stitch/prod")
-    path.write_text("environment: stitch/prod\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("stitch/prod", "stitch/prod"),
+        ("5", "5"),
+        ("[[stitch/prod]]", "stitch/prod"),
+        ("[a/b, 5]", "entry 2"),
+        ("[a/b, {stitch/prod: {merge: 'false'}}]", "entry 2"),
+        ("[{a/b: {}, stitch/prod: {}}]", "entry 1"),
+    ],
+)
+def test_what_is_not_a_list_of_names_is_refused_with_its_place(tmp_path: Path, written: str, shown: str) -> None:
+    path = write(tmp_path / "Pulumi.mx.yaml", f"environment: {written}\n")
     with pytest.raises(Usage) as caught:
         bind(path, "stitch/prod")
-    assert "[stitch/prod]" in caught.value.expected, "a name where a list belongs is not a definition"
+    assert str(path) in caught.value.summary and shown in caught.value.summary
+    assert "stitch/prod" in caught.value.expected and "a definition" not in caught.value.summary
 
 
 AS_A_PERSON_WROTE_IT = (
