@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from runbooks.core.environment import access_variables, plugin_variables
-from runbooks.core.errors import OpsError, Refused, ToolFailed, Usage
+from runbooks.core.errors import OpsError, OutOfTime, Refused, ToolFailed, Usage
 from runbooks.core.files import ROOT
 from runbooks.core.search_path import INSTALL, find_beside_python, find_program, user_path
 from runbooks.stacks.service import Service
@@ -261,6 +261,15 @@ def identify(target: Target, context: KubeContext, kubectl: Kubectl, runner: Run
     answer = f"an answer from the cluster with UID {target.cluster_uid}" if target.is_pinned else "an answer"
     try:
         namespace = ask(runner, kubectl.get("namespace", IDENTITY_NAMESPACE))
+    except OutOfTime as error:
+        if not context.starts_plugin:
+            raise
+        plugin = dig(context.user, "exec", "command")
+        raise OutOfTime(
+            f"{error.summary}; likely the login plug-in {plugin} of context {target.context!r} hangs",
+            expected=answer,
+            next_step=f"log in with {plugin} by hand, then run the same command again",
+        ) from error
     except KubectlFailed as error:
         hint = {
             Trouble.UNTRUSTED: "certificate-authority-data in the kubeconfig of another cluster, or a rebuilt server",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runbooks.core.command import Command, Outcome
-from runbooks.core.errors import ToolFailed
+from runbooks.core.errors import NotApproved, ToolFailed
 
 Json = Mapping[str, Any]
 REQUEST_TIMEOUT = 10
@@ -304,9 +304,10 @@ def _failure(outcome: Outcome) -> KubectlFailed:
 
 
 def ask(runner: Runs, command: Command) -> Json:
-    """Run a read and parse the object or list that it prints. Raises `KubectlFailed`.
+    """Run a read and parse the object or list that it prints.
 
-    A connection that broke is tried again, three times in all.
+    Raises `KubectlFailed`, and `NotApproved` when the user interrupted it. A connection that broke is tried again,
+    three times in all.
     """
     outcome = _answered(runner, command)
     if not outcome.ok:
@@ -323,6 +324,9 @@ def ask(runner: Runs, command: Command) -> Json:
 def _answered(runner: Runs, command: Command) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         outcome = runner.run(command)
+        if outcome.interrupted and not outcome.ok:
+            # Not a failure of the cluster: the user stopped it, for example because a login plug-in hung.
+            raise NotApproved(f"{command.title} was interrupted", next_step="run the same command again")
         if outcome.ok or attempt == ATTEMPTS or trouble_of(outcome) is not Trouble.PASSING:
             break
     return outcome

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runbooks.core.errors import Refused, ToolFailed
+from runbooks.core.command import Command
+from runbooks.core.errors import OutOfTime, Refused, ToolFailed
 from runbooks.stacks.guard import confirm_cluster, find_kubectl, find_pulumi, find_tools, private_kubeconfig
 from runbooks.stacks.target import Target
 from runbooks.tools.kubectl import Kubectl
@@ -96,6 +97,17 @@ def test_why_a_login_plugin_failed(target: Target, tmp_path: Path, why: str, nam
     with pytest.raises(Refused) as caught:
         guard(target, tmp_path, (1, "", f"Unable to connect to the server: getting credentials: exec: {why}"))
     assert named in caught.value.summary.partition("likely")[2]
+
+
+def test_a_login_plugin_that_hangs_is_named(target: Target, tmp_path: Path) -> None:
+    def hang(_: Command) -> None:
+        raise OutOfTime("kubectl did not answer")
+
+    for user, is_named in (({"exec": {"command": "kubelogin"}}, True), ({"token": "t"}, False)):
+        target.kubeconfig.write_text(yaml.safe_dump(kubeconfig(user=user)))
+        with pytest.raises(OutOfTime) as caught:
+            guard(target, tmp_path, hang)
+        assert ("kubelogin" in caught.value.summary) is is_named
 
 
 @pytest.mark.parametrize("context", ["", "absent"])

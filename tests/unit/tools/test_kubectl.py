@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runbooks.core.command import Command
+from runbooks.core.errors import NotApproved
 from runbooks.tools.kubectl import (
     Kubectl,
     KubectlFailed,
@@ -20,7 +21,7 @@ from runbooks.tools.kubectl import (
     read_versions,
     trouble_of,
 )
-from tests.fixtures import ScriptedRunner, outcome
+from tests.fixtures import Answer, ScriptedRunner, outcome
 
 KUBECTL = Kubectl(program="/bin/kubectl", kubeconfig=Path("/run/kubeconfig"))
 HEAD = ("/bin/kubectl", "--kubeconfig=/run/kubeconfig", "--request-timeout=10s", "get")
@@ -111,6 +112,14 @@ def test_a_broken_connection_is_tried_three_times_a_refusal_once() -> None:
     with pytest.raises(KubectlFailed):
         ask(refused, KUBECTL.get("pods"))
     assert len(refused.commands) == 1
+
+
+def test_a_read_that_the_user_interrupted_is_no_failure_of_the_cluster() -> None:
+    runner = ScriptedRunner()
+    runner.script = {("get", "cluster"): Answer("", exit_code=1, does=runner.interrupt)}
+    with pytest.raises(NotApproved):
+        ask(runner, KUBECTL.get("namespace", "kube-system"))
+    assert len(runner.commands) == 1
 
 
 def test_a_missing_object_is_none_and_other_failures_are_not() -> None:
