@@ -140,6 +140,8 @@ def describe_result(urn: str, manager: str | None, *, is_unrecorded: bool, can_b
         )
     if can_be_found:
         return "it does not exist, so it is dropped"
+    if pulumi.type_of(urn).startswith("pulumi:providers:"):
+        return "a provider exists in the state alone, so it is dropped"
     return (
         "dropped; whether it exists cannot be seen from here. If the next deploy reports that it does: "
         f"pulumi import {pulumi.type_of(urn)} {pulumi.name_of(urn)} ID"

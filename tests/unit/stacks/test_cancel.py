@@ -255,6 +255,7 @@ OPERATIONS = (
     operation("creating", CONFIG_MAP, "of-a-chart"),
     operation("creating", CONFIG_MAP, "recorded"),
     operation("creating", ROLE, "role"),
+    operation("creating", "pulumi:providers:kubernetes", "default"),
     operation("updating", CONFIG_MAP, "updated"),
 )
 RECORDED = [{**operation("", CONFIG_MAP, name)["resource"], "id": f"db/{name}"} for name in ("recorded", "updated")]
@@ -296,9 +297,10 @@ def test_what_exists_is_taken_into_the_state_and_the_rest_is_dropped(tmp_path: P
     assert state["resources"][-1]["outputs"] == {"__fieldManager": "pulumi-kubernetes-1a2b"}
     refresh = session.runner.commands[-1].argv
     assert [word for word in refresh if word.startswith("--target")] == [f"--target={urn('db', CONFIG_MAP, 'made')}"]
-    for name in ("made", "absent", "of-a-chart", "recorded", "role", "updated"):
+    for name in ("made", "absent", "of-a-chart", "recorded", "role", "default", "updated"):
         assert f" {name}: " in session.reporter.text
     assert "pulumi import postgresql:index/role:Role role" in session.reporter.text
+    assert "pulumi import pulumi:providers" not in session.reporter.text, "a provider exists in the state alone"
     assert "./inv deploy.db" in session.reporter.text
 
 
