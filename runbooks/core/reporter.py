@@ -6,6 +6,7 @@ Everything that is shown passes the masker here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import json
 import os
@@ -15,7 +16,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from runbooks.core.errors import NotApproved, Usage
 from runbooks.core.files import discard_output
@@ -31,6 +32,8 @@ FIRST_PROGRESS = 2.0
 """Seconds after which a step reports that it still runs."""
 NEXT_PROGRESS = 10.0
 """Seconds between later reports in plain output and events."""
+READER_LEFT = (errno.EPIPE, errno.EIO)
+"""What a write fails with when the reader of a pipe has left, or the terminal is gone."""
 PENDING, IN_PROGRESS, LASTING, DONE, FAILED = "pending", "in progress", "lasting", "done", "failed"
 PUSH_TITLE, POP_TITLE = "\x1b[22;0t", "\x1b[23;0t"
 """What makes a terminal put its title on a stack, and take it back from there (XTWINOPS)."""
@@ -113,7 +116,8 @@ class LaterReporter:
 class Reporter:
     """Lines without colour, for pipes, files and screen readers. Every method is thread-safe and masks what it shows.
 
-    Output survives its reader: after `| head` has left, what is written is dropped and the run continues.
+    Output survives its reader: after `| head` has left, or the terminal is gone, what is written is dropped and the run
+    continues.
     """
 
     def __init__(self, masker: Masker, out: TextIO, err: TextIO, *, target: str = "") -> None:
@@ -286,16 +290,23 @@ class Reporter:
 
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:
-            try:
-                stream.write(text)
-                stream.flush()
-            except UnicodeEncodeError:
-                # A terminal without UTF-8: a question mark is better than a run that ends half-way.
-                encoding = stream.encoding or "ascii"
-                stream.write(text.encode(encoding, "replace").decode(encoding))
-                stream.flush()
-            except BrokenPipeError:
-                discard_output(stream)
+            write_on(stream, text)
+
+
+def write_on(stream: TextIO, text: str) -> None:
+    """Write at once; what nobody reads any more, or the stream cannot encode, does not end the run."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except UnicodeEncodeError:
+        # A terminal without UTF-8: a question mark is better than a run that ends half-way.
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        if error.errno not in READER_LEFT:
+            raise
+        discard_output(stream)
 
 
 class JsonReporter(Reporter):
@@ -355,6 +366,20 @@ class JsonReporter(Reporter):
         self.event("error", summary=lines[0], details=details, exit_code=exit_code)
 
 
+class Terminal:
+    """The stream for rich, whose own writes would end the run when the terminal goes away."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        write_on(self._stream, text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class LiveReporter(Reporter):
     """For a terminal: finished lines scroll by, the plan with its one step in progress stays at the bottom."""
 
@@ -362,7 +387,7 @@ class LiveReporter(Reporter):
         from rich.console import Console
 
         super().__init__(masker, out, err, target=target)
-        self._console = Console(file=out, highlight=False, markup=False, emoji=False)
+        self._console = Console(file=cast("TextIO", Terminal(out)), highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._steps: list[tuple[str, str]] = []
         self._task = ""
@@ -443,10 +468,7 @@ class LiveReporter(Reporter):
         return grid
 
     def _print(self, text: str | Text, style: str = "") -> None:
-        try:
-            self._console.print(text, style=style, soft_wrap=True)
-        except BrokenPipeError:
-            discard_output(self._out)
+        self._console.print(text, style=style, soft_wrap=True)
 
     def announce(self, text: str) -> None:
         self._print(self._masker.mask_own(text), "bold")

@@ -256,6 +256,18 @@ def test_a_person_is_asked_on_a_terminal_and_not_with_events(
     assert told in answered(question, typed, as_json=as_json)
 
 
+@pytest.mark.parametrize("kind", [Reporter, LiveReporter])
+def test_a_terminal_that_goes_away_does_not_end_the_run(kind: type[Reporter]) -> None:
+    controller, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as screen, contextlib.closing(kind(Masker(), screen, screen)) as reporter:
+        reporter.line("seen")
+        os.close(controller)
+        with reporter.titled("deploy.postgres"), reporter.step("apply postgres") as step:
+            step.note("1 of 3 objects")
+            reporter.announce("nobody reads this")
+        reporter.error(["interrupted"], exit_code=8)
+
+
 def test_no_color_is_respected() -> None:
     assert "\x1b[32m" in answered("ask_yes('go on?')", "y\n")
     assert "\x1b[32m" not in answered("ask_yes('go on?')", "y\n", color=False)
