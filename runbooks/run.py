@@ -27,7 +27,7 @@ from runbooks.stacks import environments
 from runbooks.stacks.guard import build_session, confirm_cluster
 from runbooks.stacks.report import refuse_other_kind, write_report
 from runbooks.stacks.session import RunContext, Session
-from runbooks.stacks.target import LAB, Target, chosen_name, load_target, load_targets
+from runbooks.stacks.target import LAB, LAB_UP, Target, chosen_name, lab_target_file, load_target, load_targets
 
 
 @contextlib.contextmanager
@@ -139,4 +139,10 @@ def make_state_dir() -> Path:
 def load_chosen_target(c: Any, run: RunContext) -> Target:
     """The target of `--target`, `OPS_TARGET` or `targets.yaml`. Raises `Usage` or `NotFound`."""
     name = chosen_name(c.config.ops.target or None, os.environ, load_targets(ROOT))
+    if name == LAB and not lab_target_file(run.state_dir).exists() and platform.is_busy(run.state_dir):
+        raise NotFound(
+            "another command is starting the lab for the first time",
+            expected="a lab that has started; lab.up waits until it has",
+            next_step=LAB_UP,
+        )
     return load_target(name, root=ROOT, state_dir=run.state_dir)

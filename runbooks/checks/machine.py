@@ -63,7 +63,7 @@ TOOLS = (
         required=False,
         why="charts.* need it; the lab builds one when they are asked for",
     ),
-    Tool(name="rg", version=("--version",), install="install ripgrep", required=False, why="only people use it"),
+    Tool(name="rg", version=("--version",), install="install ripgrep", required=False, why="no task needs it"),
     Tool(
         name="modal",
         version=("--version",),

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from lab.platform.paths import LabPaths
+from lab.platform.supervisor import hold_lock
 from runbooks.core.errors import NotApproved, NotFound, Refused, Usage
 from runbooks.stacks.target import load_targets
 from runbooks.tasks import target
@@ -55,6 +57,14 @@ def test_show_of_an_unknown_target(repo: Repo) -> None:
     with pytest.raises(NotFound) as caught:
         target.show.body(repo.c)
     assert "home" in caught.value.expected
+
+
+def test_show_while_another_command_starts_the_lab(repo: Repo) -> None:
+    repo.c.config.ops.target = "lab"
+    with pytest.raises(NotFound, match="not been started here yet"):
+        target.show.body(repo.c)
+    with hold_lock(LabPaths(repo.state), print), pytest.raises(NotFound, match="another command is starting the lab"):
+        target.show.body(repo.c)
 
 
 def unpinned(repo: Repo) -> str:
