@@ -405,7 +405,7 @@ def _reasons_in_state(session: Session, export: Export, record: Record, once: On
         known = str(pins) in record.reads.files
         yield from once.read(pins, lambda: _unpinned(pins)) if known else ["its chart is not one of charts.yaml"]
         if not record.reads.cluster or record.reads.cluster != cluster_of_charts(session):
-            yield "its charts may ask what the cluster is and knows: that changed, or was not recorded"
+            yield "its charts may read the cluster's version and kinds, which changed or were not recorded"
 
 
 def _has_charts(export: Export) -> bool:
