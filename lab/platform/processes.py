@@ -162,6 +162,15 @@ def of_lab(lab: Path) -> set[ProcessId]:
     return found
 
 
+def another_lab_runs(lab: Path) -> bool:
+    """Whether a process of another lab on this machine is alive."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK, str(lab)) != str(lab):
+                return True
+    return False
+
+
 def started_as(lab: Path, argv: tuple[str, ...]) -> set[ProcessId]:
     """The processes of this lab that were started with exactly this command line."""
     found = set()

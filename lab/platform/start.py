@@ -60,7 +60,9 @@ def bring_up(paths: LabPaths, report: Report) -> None:
         if name not in record.ports:
             record.ports[name] = ports.pick(record.ports.values())
     if "postgres" not in record.ports:
-        record.ports["postgres"] = ports.pick(record.ports.values(), preferred=POSTGRES_PORT)
+        # The server starts with the first deploy: until then another new lab would find the usual port free too.
+        preferred = None if processes.another_lab_runs(paths.lab) else POSTGRES_PORT
+        record.ports["postgres"] = ports.pick(record.ports.values(), preferred=preferred)
     record.save(paths.record)
     plane = ControlPlane(paths=paths, pki=ensure_pki(paths.pki), ports=record.ports, tools=tools)
     write_kubeconfigs(plane)

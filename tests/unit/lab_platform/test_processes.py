@@ -91,6 +91,7 @@ def test_a_labs_processes_are_found_by_their_mark(sleeper: ProcessId, tmp_path: 
     assert processes.started_as(tmp_path, SLEEP) == {sleeper}
     assert processes.started_as(tmp_path, (*SLEEP, "more")) == set()
     assert processes.of_lab(tmp_path / "other") == set()
+    assert processes.another_lab_runs(tmp_path / "other")
 
 
 def test_the_memory_of_descendants_counts(tmp_path: Path) -> None:
