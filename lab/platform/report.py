@@ -18,7 +18,7 @@ def report_components(state: Path, reporter: Reporter) -> None:
     if platform.is_busy(state):
         reporter.line("Another command is starting, stopping or removing the lab; it shows its own progress.")
     elif not components:
-        reporter.line("The lab has not been started here yet; ./inv lab.up starts it.")
+        reporter.line("There is no lab here; ./inv lab.up starts one.")
     if not components:
         return
     components = [*components, *postgres.status(state / "lab")]

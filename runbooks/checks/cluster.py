@@ -319,7 +319,7 @@ def kinds_check(
 ) -> Check:
     """An operator's kinds are in the resource list of `/apis/<group>/<version>`."""
     name = service.name
-    step = f"./inv repair.{name} puts back what was deleted; ./inv preview.{name} --diff shows pending CRDs"
+    step = f"./inv repair.{name} puts back CRDs that were deleted; ./inv preview.{name} --diff shows pending ones"
 
     def judge() -> Finding:
         group = kubectl.ask(session.runner, session.kubectl.raw(path))
@@ -409,8 +409,8 @@ def verify_objects(
     for item, seen in zip(found, looked, strict=True):
         cells = {finding.check: CELLS[finding.state] for finding in seen}
         rows.append([item.subject, shown(item), *(cells.get(check, "") for check in columns.values())])
-    session.reporter.table(title, (*heads, *columns), rows)
     findings = [finding for seen in looked for finding in seen]
+    session.reporter.table(f"{title}: {len(findings)} checks", (*heads, *columns), rows)
     for finding in findings:
         if not finding.ok and not (session.target.ephemeral and finding.check in untried_in_lab):
             session.reporter.finding(finding)

@@ -143,7 +143,7 @@ class Reporter:
         yield
 
     def plan(self, titles: Sequence[str]) -> None:
-        """Show these steps as pending until `step` opens the one of the same title; adds to an earlier plan."""
+        """Show these steps as pending until `step` opens the one of the same title, in place of those still pending."""
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
@@ -417,7 +417,8 @@ class LiveReporter(Reporter):
 
     def plan(self, titles: Sequence[str]) -> None:
         with self._lock:
-            self._steps += [(self._masker.mask_own(title), PENDING) for title in titles]
+            pending = [(self._masker.mask_own(title), PENDING) for title in titles]
+            self._steps = [step for step in self._steps if step[1] != PENDING] + pending
         self._refresh()
 
     def _show_step(self, step: Step, state: str) -> None:

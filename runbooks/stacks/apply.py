@@ -164,6 +164,8 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, paralle
     """
     run = Progress()
     layers, previews = plan.layers, Counter[str]()
+    changing_layers = [[session.service(one.service) for one in layer if one.is_applied] for layer in layers]
+    session.reporter.plan([title("apply", changing) for changing in changing_layers if changing])
     try:
         while layers:
             deferred = _apply_wave(session, layers, run, workers(parallel, SIDE_BY_SIDE))
@@ -383,7 +385,9 @@ class Watch:
     approved: Approved
     stop: Callable[[], None]
     progress: Callable[[str], None] = lambda _: None
-    """Receives each operation that starts, and how many objects are done."""
+    """Receives how many objects are done with each operation that starts, and what the provider then waits for."""
+    mask: Callable[[str], str] = str
+    """Hides secrets in what the provider says."""
     outcome: Outcome | None = None
     """How the update ended; `None` while it runs, or where it never started."""
     violation: Event | None = None
@@ -398,6 +402,10 @@ class Watch:
             return
         if event.diagnostic is not None and event.diagnostic.severity == "error" and len(self.errors) < MOST_ERRORS:
             self.errors.append(line)
+        if event.diagnostic is not None and event.diagnostic.ephemeral:
+            found = event.diagnostic
+            message = self.mask(found.message.removeprefix(f"{found.severity}: "))
+            self._report(found.urn, f"{describe_object(found.urn)}: {message}")
         has_effect = STRENGTH.get(event.op, STRONGEST) > 0
         if event.kind == "started" and not self.approved.allows(event):
             # A second signal would make pulumi end at once, and leave its lock and operations with unknown results.
@@ -405,13 +413,16 @@ class Watch:
                 self.violation = event
                 self.stop()
         elif event.kind == "started" and has_effect:
-            # A preview does not know all objects of every component.
-            objects = max(self.approved.objects, len(self.changed | {event.urn}))
-            self.progress(f"{len(self.changed)} of {objects} objects done; {event.op} {describe_object(event.urn)}")
+            self._report(event.urn, f"{event.op} {describe_object(event.urn)}")
         # pulumi does not report the end of a component, such as a chart.
         is_done = event.kind == "done" or (event.kind == "started" and event.is_component)
         if is_done and has_effect and not is_bookkeeping(event.urn):
             self.changed.add(event.urn)
+
+    def _report(self, urn: str, what: str) -> None:
+        # A preview does not know all objects of every component.
+        objects = max(self.approved.objects, len(self.changed | {urn}))
+        self.progress(f"{len(self.changed)} of {objects} objects done; {what}")
 
 
 def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) -> Outcome:
@@ -419,6 +430,7 @@ def run_watched(session: Session, stack: Stack, command: Command, watch: Watch) 
 
     Raises the error for its end: an operation that was not approved, an interruption, a failure.
     """
+    watch.mask = session.masker.mask
     watch.outcome = outcome = session.runner.run(command, on_line=watch)
     # Also an update that failed may have changed the state.
     session.known.forget(stack)

@@ -261,13 +261,13 @@ def lab_target_file(state_dir: Path) -> Path:
 def load_lab_target(state_dir: Path) -> Target:
     """The target the lab wrote about itself; the only one that may be ephemeral.
 
-    Raises `NotFound` when the lab has not been started here yet, and `Refused` when the file is not one the lab can
+    Raises `NotFound` when there is no lab here, and `Refused` when the file is not one the lab can
     have written: readable by others, a server that is not on loopback, no certificate authority of its own, no
     recorded UID, or paths outside the lab's folder.
     """
     path = lab_target_file(state_dir)
     if not path.exists():
-        raise NotFound("the lab has not been started here yet", expected=str(path), next_step=LAB_UP)
+        raise NotFound("there is no lab here", expected=str(path), next_step=LAB_UP)
     facts = path.lstat()
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
         raise _not_the_labs(path, f"it has mode {stat.filemode(facts.st_mode)} and belongs to user {facts.st_uid}")

@@ -61,7 +61,7 @@ def env(c: Any) -> None:
 
     state, reporter = lab_display(c)
     if not (state / "lab" / "target.json").exists():
-        raise NotFound("the lab has not been started here yet", expected="a lab", next_step="./inv lab.up")
+        raise NotFound("there is no lab here", expected="a lab", next_step="./inv lab.up")
     if platform.is_up(state):
         # Standard output belongs to the exports, which a shell evaluates.
         with contextlib.redirect_stdout(sys.stderr), open_lab_session(c, "lab.env") as session:

@@ -256,6 +256,18 @@ def test_a_person_is_asked_on_a_terminal_and_not_with_events(
     assert told in answered(question, typed, as_json=as_json)
 
 
+def test_a_later_plan_takes_the_place_of_what_is_still_pending(masker: Masker) -> None:
+    screen = Typed()
+    with contextlib.closing(LiveReporter(masker, screen, screen)) as live:
+        live.plan(["preview db, app", "apply db, app"])
+        with live.step("preview db, app"):
+            pass
+        screen.seek(screen.truncate(0))
+        live.plan(["apply app"])
+        assert "preview db, app" in screen.getvalue() and "apply app" in screen.getvalue()
+        assert "apply db, app" not in screen.getvalue()
+
+
 @pytest.mark.parametrize("kind", [Reporter, LiveReporter])
 def test_a_terminal_that_goes_away_does_not_end_the_run(kind: type[Reporter]) -> None:
     controller, terminal = pty.openpty()

@@ -261,6 +261,20 @@ def test_recorded_updates_do_what_their_preview_said(number: str, nth: int) -> N
     assert counts and all(done <= objects == approved.objects for done, objects in counts)
 
 
+def test_what_the_provider_waits_for_is_shown_and_masked() -> None:
+    shown: list[str] = []
+    watch = Watch(approved=Approved.of(planned("03")), stop=lambda: None, progress=shown.append)
+    watch.mask = Masker(["hunter2-hunter2"]).mask
+    says = {"urn": of(DEPLOYMENT), "prefix": "warning: ", "severity": "warning", "ephemeral": True}
+    for more in (
+        {"message": "0 of 1 pods ready, hunter2-hunter2\n"},
+        {"message": "\n"},
+        {"message": "kept", "ephemeral": False},
+    ):
+        watch(json.dumps({"diagnosticEvent": says | more}))
+    assert [text.partition("; ")[2] for text in shown] == ["Deployment x: 0 of 1 pods ready, [secret]"]
+
+
 def test_the_first_operation_that_was_not_approved_stops_the_update_once() -> None:
     stops: list[int] = []
     watch = Watch(approved=Approved.of(planned("03")), stop=lambda: stops.append(1))

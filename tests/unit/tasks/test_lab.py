@@ -104,7 +104,7 @@ def test_status_of_a_lab_whose_tools_are_not_known(repo: Repo, calls: list[tuple
 
 def test_status_of_a_lab_that_never_ran(repo: Repo) -> None:
     run(repo, "status")
-    assert repo.printed() == "The lab has not been started here yet; ./inv lab.up starts it.\n"
+    assert repo.printed() == "There is no lab here; ./inv lab.up starts one.\n"
 
 
 def test_status_while_another_command_starts_the_lab(repo: Repo) -> None:

@@ -61,7 +61,7 @@ def test_show_of_an_unknown_target(repo: Repo) -> None:
 
 def test_show_while_another_command_starts_the_lab(repo: Repo) -> None:
     repo.c.config.ops.target = "lab"
-    with pytest.raises(NotFound, match="not been started here yet"):
+    with pytest.raises(NotFound, match="there is no lab here"):
         target.show.body(repo.c)
     with hold_lock(LabPaths(repo.state), print), pytest.raises(NotFound, match="another command is starting the lab"):
         target.show.body(repo.c)
