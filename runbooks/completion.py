@@ -19,11 +19,16 @@ from runbooks.stacks.target import load_targets
 from runbooks.tools.definitions import defined_names
 from runbooks.tools.modal import app_names
 
+# bash splits words at a colon too: the words come from the line, and what stands before a colon stays there.
 BASH = """\
 _inv_of_homelab_ops() {
-    local IFS=$'\\n'
-    local candidates=$(INV --complete -- "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null)
-    COMPREPLY=($(compgen -W "$candidates" -- "${COMP_WORDS[COMP_CWORD]}"))
+    local line=${COMP_LINE:0:COMP_POINT} words
+    read -ra words <<< "$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    local IFS=$'\\n' last=${words[${#words[@]}-1]}
+    local candidates=$(INV --complete -- "${words[@]}" 2>/dev/null)
+    COMPREPLY=($(compgen -W "$candidates" -- "$last"))
+    [[ $last == *:* && $COMP_WORDBREAKS == *:* ]] && COMPREPLY=("${COMPREPLY[@]#"${last%:*}:"}")
 }
 complete -o default -F _inv_of_homelab_ops inv ./inv
 """

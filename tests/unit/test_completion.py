@@ -88,7 +88,10 @@ def test_no_name_is_offered_that_a_shell_would_run(line: str, tmp_path: Path, mo
 
 
 SHELLS = {
-    "bash": "COMP_WORDS=(./inv {words}) COMP_CWORD={last}; _inv_of_homelab_ops; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+    "bash": (
+        "COMP_LINE='./inv {line}' COMP_POINT=${{#COMP_LINE}} COMP_WORDBREAKS=' :'; "
+        "_inv_of_homelab_ops; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    ),
     "zsh": "compadd() {{ shift; print -l -- $@; }}; words=(./inv {words}) CURRENT={last}+1; _inv_of_homelab_ops",
     "fish": "complete --do-complete './inv {line}'",
 }
@@ -106,6 +109,22 @@ SHELLS = {
 )
 @pytest.mark.parametrize("shell", SHELLS)
 def test_in_the_shell_itself(tmp_path: Path, shell: str, line: str, offered: str) -> None:
+    assert offered in completed(tmp_path, shell, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "rest"),
+    [
+        ("esc.set stitch/prod pulumiConfig.postgresql:u", "username"),
+        ("esc.set stitch/prod pulumiConfig.postgresql:", "password"),
+    ],
+)
+def test_bash_gets_only_what_follows_a_colon(tmp_path: Path, line: str, rest: str) -> None:
+    """It keeps what stands before the colon, so a whole name would repeat that."""
+    assert rest in completed(tmp_path, "bash", line)
+
+
+def completed(tmp_path: Path, shell: str, line: str) -> list[str]:
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"no {shell} on PATH")
@@ -122,7 +141,7 @@ def test_in_the_shell_itself(tmp_path: Path, shell: str, line: str, offered: str
         [program, *options, "-c", f"{script}\n{asked}"], capture_output=True, text=True, env=env, check=False
     )
     assert done.stderr == ""
-    assert offered in [text.partition("\t")[0] for text in done.stdout.splitlines()]
+    return [text.partition("\t")[0] for text in done.stdout.splitlines()]
 
 
 def test_a_script_calls_this_repository_by_its_path(capsys: pytest.CaptureFixture[str]) -> None:
