@@ -156,7 +156,7 @@ def target_rows(
         if cluster.ok:
             yield run_probe("kubectl", lambda: kubectl_fits(kubectl, run.runner))
         else:
-            yield not_tried("kubectl", "needs: cluster")
+            yield not_tried("kubectl", "needs the cluster")
     try:
         session = open_on(target)
     except OpsError as error:
@@ -275,7 +275,7 @@ def pulumi_rows(session: Session) -> Iterator[Finding]:
     yield login
     yield run_probe("helm releases", lambda: no_release_is_stuck(session))
     if not login.ok:
-        yield not_tried("stacks", "needs: login")
+        yield not_tried("stacks", "needs the login")
         return
     for service in session.services:
         yield run_probe(f"stack of {service.name}", lambda service=service: stack_is_complete(session, service))  # type: ignore[misc]

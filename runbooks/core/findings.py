@@ -77,7 +77,7 @@ def run_checks(checks: Iterable[Check], *, subject: str = "") -> list[Finding]:
     for check in checks:
         if stopped_at:
             # After a failed check it would fail for the same cause, with a less clear message.
-            found = not_tried(check.name, f"needs: {stopped_at}")
+            found = not_tried(check.name, f'needs "{stopped_at}"')
         else:
             found = look_until(check)
             if found.state is State.FAILED and not check.continue_on_failure:

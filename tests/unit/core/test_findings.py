@@ -62,7 +62,7 @@ def test_all_checks_in_order_with_their_subject() -> None:
 def test_only_a_failure_stops_the_checks_behind_it(first: Finding, options: dict[str, Any], goes_on: bool) -> None:
     behind = check("b", passed("b", "")) if goes_on else Check(name="b", look=never)
     _, found = run_checks([check("a", first, **options), behind])
-    assert (found.state, found.evidence) == ((State.PASSED, "") if goes_on else (State.NOT_TRIED, "needs: a"))
+    assert (found.state, found.evidence) == ((State.PASSED, "") if goes_on else (State.NOT_TRIED, 'needs "a"'))
 
 
 @pytest.mark.parametrize(
