@@ -6,6 +6,8 @@ from typing import Any
 
 from invoke import task
 
+from runbooks.collection import command_again
+
 
 @task(
     name="set",
@@ -46,3 +48,4 @@ def set_secret(c: Any, service: str, key: str, generate: bool = False) -> None:
             run_pulumi(session, command, stack)
         file = stack.settings_file.name
         session.reporter.line(f"Set the secret {setting.key} of {wanted.name} in {file}, encrypted.")
+        session.reporter.line(f"next: {command_again(c, f'preview.{wanted.name}')} shows what it would change")

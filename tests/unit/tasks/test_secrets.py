@@ -55,6 +55,7 @@ def test_a_piped_value_travels_on_standard_input(
         assert kept not in place
     assert "--secret" in call["argv"]
     assert call["argv"][-1] == "postgresql:superuser_password"
+    assert "preview.postgres" in output.out
 
 
 @pytest.mark.parametrize(
