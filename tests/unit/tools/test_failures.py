@@ -204,6 +204,7 @@ ANSWERS: list[tuple[str, type[OpsError], tuple[str, ...]]] = [
     (f"{SERVER}sorry, too many clients already: provider=postgresql@3", ToolFailed, ("too many clients", "verify")),
     (f"{SERVER}SSL is not enabled on the server: provider=postgresql@3", ToolFailed, ("SSL is not enabled",)),
     ('creating role app: pq: role "app" already exists: provider=postgresql@3', ToolFailed, ("pulumi import",)),
+    (SERVER + 'password authentication failed for user "postgres"', ToolFailed, ("verify.postgres", "deploy.app")),
     ('pq: role "app" cannot be dropped because some objects depend on it', ToolFailed, ("REASSIGN OWNED",)),
     ('dropping database: pq: database "app" is being accessed by other users', ToolFailed, ("other users",)),
     ('creating extension: pq: permission denied to create extension "vchord"', ToolFailed, ("superuser",)),
