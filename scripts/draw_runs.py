@@ -128,8 +128,8 @@ def replay(events: list[dict[str, Any]]) -> str:
     finished: list[str] = []
     for event in events:
         show(reporter, event)
-        if event["event"] == "plan":
-            pending |= set(event.get("steps", ()))  # the plan summary is an event of the same name
+        if event["event"] == "plan" and "steps" in event:  # the plan summary is an event of the same name
+            pending = set(event["steps"])
         if event["event"] == "step" and event["state"] != IN_PROGRESS:
             # The live plan stays as these lines once no step of it is pending.
             pending.discard(event["title"])

@@ -343,7 +343,7 @@ KNOWN = (
         r"password authentication failed for user \"(?P<user>[^\"]+)\"",
         "Postgres refused the password of {user}",
         "provider and server to agree: ts_hostname, service endpoints, and the host and port the provider connects to",
-        "./inv verify.postgres; if it passes, ./inv deploy.{service} gives its provider the password of now",
+        "./inv verify.postgres; if it passes, ./inv deploy.{service} gives its provider the current password",
     ),
     KnownFailure(
         r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
