@@ -343,7 +343,8 @@ KNOWN = (
         r"password authentication failed for user \"(?P<user>[^\"]+)\"",
         "Postgres refused the password of {user}",
         "provider and server to agree: ts_hostname, service endpoints, and the host and port the provider connects to",
-        "./inv verify.postgres; if it passes, ./inv deploy.{service} gives its provider the current password",
+        "./inv outputs.postgres and ./inv verify.postgres; if both are right, ./inv deploy.{service} gives its "
+        "provider the current password",
     ),
     KnownFailure(
         r"error connecting to PostgreSQL server (?P<host>\S+).*?: (?P<why>[^:\n]+(?:: connect: [^:\n]+)?): provider=",
