@@ -71,7 +71,7 @@ def candidates(words: Sequence[str], namespace: Collection, of_every_task: Seque
     if "--" in typed:
         return []
     missing = [argument for argument in arguments if argument.positional]
-    given: dict[str, str] = {}
+    given = {"task": typed[begins]} if begins is not None else {}
     for before, word in pairwise(typed[begins:] if begins is not None else ()):
         if before in takes_value:
             given[options[before].name] = word
@@ -87,7 +87,7 @@ def candidates(words: Sequence[str], namespace: Collection, of_every_task: Seque
 def values_of(argument: Argument, given: Mapping[str, str], namespace: Collection) -> list[str]:
     """The values that an option or argument can have, by its name; empty where any text will do.
 
-    `given`: the task's arguments that stand on the command line, by name.
+    `given`: the task, and its arguments that stand on the command line, by name.
     """
     values: Iterable[str] = ()
     match argument.name:
@@ -95,7 +95,8 @@ def values_of(argument: Argument, given: Mapping[str, str], namespace: Collectio
             with contextlib.suppress(OpsError):  # the run itself explains what is wrong with targets.yaml
                 values = load_targets(ROOT).names
         case "service":
-            values = (service.name for service in SERVICES)
+            sets_secret = given.get("task") == "secrets.set"
+            values = (service.name for service in SERVICES if service.secrets or not sets_secret)
         case "key":
             values = (key.key for each in SERVICES if each.name == given.get("service") for key in each.secrets)
         case "path":

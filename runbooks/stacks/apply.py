@@ -15,7 +15,7 @@ from runbooks.core.parallel import SIDE_BY_SIDE, report_others, side_by_side, wo
 from runbooks.stacks.fingerprint import changed_parts, fingerprint_of, record_reads, write_record
 from runbooks.stacks.guard import confirm_cluster
 from runbooks.stacks.plan import BEING_DELETED, IN_THE_WAY, TAKES_OVER, RunPlan, StackPlan, existing_of
-from runbooks.stacks.preparation import has_stack, outputs_of, prepare, run_pulumi, state_of
+from runbooks.stacks.preparation import has_stack, is_deployed, outputs_of, prepare, run_pulumi, state_of
 from runbooks.stacks.preview import plan_stack, title
 from runbooks.stacks.service import Service
 from runbooks.stacks.session import Session
@@ -484,6 +484,23 @@ def describe_leftovers(session: Session, stack: Stack) -> tuple[str, str]:
     if not found:
         return "it left no lock and no operation with an unknown result", again
     return " and ".join(found), settle_first
+
+
+def name_readers(session: Session, run: Progress, plan: RunPlan, *, look: str) -> None:
+    """Name the deployed services that read outputs of what was applied and are not part of this run.
+
+    `look` is the command that shows whether they change: a new password, for example, reaches them with their update.
+    """
+    chosen = {each.service for each in plan.stacks}
+    others = [
+        each for each in session.services if each.name not in chosen and set(each.reads_outputs_of) & set(run.done)
+    ]
+    deployed: list[bool] = []
+    with contextlib.suppress(OpsError):  # the deployment itself succeeded
+        deployed = side_by_side(session.reporter, others, lambda each: is_deployed(session, session.stack(each)))
+    which = ", ".join(each.name for each, there in zip(others, deployed, strict=False) if there)
+    if which:
+        session.reporter.line(f"{which} read outputs of what was applied: {look} shows whether they change")
 
 
 # Where producers answer: a proxy counts as ready before this machine hears of its device

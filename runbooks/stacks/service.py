@@ -172,7 +172,8 @@ def find_setting(service: Service, key: str) -> Setting:
             next_step=f"{set_it}{bare}",
         )
     by_key = {setting.key: setting for setting in service.secrets}
-    return by_key[check_name(f"secret setting of {service.name}", bare, by_key, list_with="./inv doctor")]
+    list_with = f"./inv secrets.set {service.name} {next(iter(by_key))}" if by_key else "./inv doctor"
+    return by_key[check_name(f"secret setting of {service.name}", bare, by_key, list_with=list_with)]
 
 
 # Their order: what needs what, in layers whose members are independent of each other

@@ -42,6 +42,7 @@ def deploy(
         show_plan(session, plan)
         apply.approve(session, plan, yes=yes, again=again)
         progress = apply.apply_run(session, plan, yes=yes, again=again, parallel=parallel)
+        apply.name_readers(session, progress, plan, look=command_again(c, "preview.all"))
         for service in named:
             apply.show_outputs(session, service)
         prove(session, named, done=progress.done)

@@ -21,6 +21,7 @@ from runbooks.core import findings
 from runbooks.core.errors import NotApproved, OpsError, Refused, ToolFailed, VerificationFailed
 from runbooks.stacks import apply, preview
 from runbooks.stacks.fingerprint import canonical, read_record
+from runbooks.stacks.plan import RunPlan, StackPlan
 from runbooks.stacks.preparation import hash_text
 from runbooks.stacks.service import closure, layers
 from runbooks.stacks.summary import show_plan
@@ -72,6 +73,26 @@ def with_app(session: ScriptedSession, **outputs: Any) -> ScriptedSession:
     session.runner.script["up", "db"] = applied("db", does=lambda: session.write_state("db", outputs=outputs))
     session.runner.script["preview", "app"], session.runner.script["up", "app"] = creating("app"), applied("app")
     return session
+
+
+@pytest.mark.parametrize(
+    ("done", "is_deployed", "chosen", "is_named"),
+    [
+        (["db"], True, [], True),
+        (["db"], False, [], False),
+        (["db"], True, ["app"], False),
+        (["op"], True, [], False),
+    ],
+)
+def test_deployed_readers_of_what_was_applied_are_named(
+    tmp_path: Path, done: list[str], is_deployed: bool, chosen: list[str], is_named: bool
+) -> None:
+    session: Any = ScriptedSession(tmp_path, {})
+    if is_deployed:
+        session.write_state("app", resources=[{"urn": urn("app", CLUSTER, "x"), "type": CLUSTER}])
+    stacks = tuple(StackPlan(stack=session.stack(session.service(name))) for name in chosen)
+    apply.name_readers(session, apply.Progress(done=done), RunPlan(layers=(stacks,)), look="./inv preview.all")
+    assert ("app" in session.reporter.text and "./inv preview.all" in session.reporter.text) is is_named
 
 
 def ups(session: ScriptedSession) -> list[str]:

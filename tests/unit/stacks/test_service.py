@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runbooks.core.errors import Usage
-from runbooks.stacks.service import Service, closure, consumers, layers, required_settings
+from runbooks.core.errors import NotFound, Usage
+from runbooks.services import find_service
+from runbooks.stacks.service import Service, closure, consumers, find_setting, layers, required_settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -40,6 +41,15 @@ def test_a_program_of_another_form_requires_nothing(tmp_path: Path, text: str) -
 def test_a_program_that_is_not_python_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(Usage, match=r"settings\.py:1"):
         required_settings(written(tmp_path, "class Settings(:\n"))
+
+
+@pytest.mark.parametrize(
+    ("service", "next_step"), [("postgres", "./inv secrets.set postgres superuser_password"), ("cnpg", "./inv doctor")]
+)
+def test_the_next_step_after_an_unknown_secret_names_one(service: str, next_step: str) -> None:
+    with pytest.raises(NotFound) as unknown:
+        find_setting(find_service(service), "nosuch")
+    assert unknown.value.next_step == next_step
 
 
 # The order of needs
