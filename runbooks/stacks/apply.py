@@ -500,7 +500,7 @@ def name_readers(session: Session, run: Progress, plan: RunPlan, *, look: str) -
         deployed = side_by_side(session.reporter, others, lambda each: is_deployed(session, session.stack(each)))
     which = ", ".join(each.name for each, there in zip(others, deployed, strict=False) if there)
     if which:
-        session.reporter.line(f"{which} read outputs of what was applied: {look} shows whether they change")
+        session.reporter.line(f"outputs of what was applied are also read by {which}: {look} shows what that changes")
 
 
 # Where producers answer: a proxy counts as ready before this machine hears of its device
