@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import http
 import os
@@ -33,6 +32,7 @@ from lab.cloud.updates import Updates
 from lab.cloud.wire import BODY_LIMIT, ORGANIZATION, USER, Answer, ApiError, Json, Request, Route, inflate
 from lab.platform.ports import LOOPBACK
 from runbooks.core.errors import OpsError
+from runbooks.core.files import try_lock
 
 IDLE = 120.0
 """Seconds after which a silent connection is closed; clients open another."""
@@ -233,15 +233,13 @@ class Cloud:
         """Listen on `port` (0: any free one), without serving yet. Raises `OpsError` if the folder is in use."""
         files.make_private(folder)
         lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(lock):
             lock.close()
             raise OpsError(
                 f"another process serves the cloud in {folder}",
                 expected="one server for a folder",
                 next_step=f"fuser {folder / 'lock'}   (who it is)",
-            ) from error
+            )
         return cls(folder, Server(port, build(folder, find_evaluator)), lock)
 
     @property

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import json
 import os
@@ -17,13 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
 
 from lab.platform import ports, processes
 from lab.platform.paths import LabPaths, write_private
 from lab.platform.processes import ProcessId
 from runbooks.core.errors import OpsError, ToolFailed, Usage
-from runbooks.core.files import writing
+from runbooks.core.files import try_lock, writing
 
 Report = Callable[[str], None]
 
@@ -142,9 +140,9 @@ def hold_lock(paths: LabPaths, report: Report, seconds: float = 1800.0) -> Itera
         lock = os.fdopen(os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
 
     with lock:
-        if not _try_lock(lock):
+        if not try_lock(lock):
             report("another lab command is at work; waiting for it")
-            if not processes.wait_until(lambda: _try_lock(lock), seconds, every=0.2):
+            if not processes.wait_until(lambda: try_lock(lock), seconds, every=0.2):
                 raise OpsError(
                     f"another lab command has held {paths.lock} for more than {seconds:.0f} s",
                     expected="one lab.up, lab.down or lab.reset at a time",
@@ -157,17 +155,9 @@ def is_locked(paths: LabPaths) -> bool:
     """Whether a command that starts, stops or removes the lab runs now."""
     try:
         with paths.lock.open("r+b") as lock:
-            return not _try_lock(lock)
+            return not try_lock(lock)
     except OSError:  # no lab, or not this user's
         return False
-
-
-def _try_lock(lock: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def base_environment(paths: LabPaths) -> dict[str, str]:

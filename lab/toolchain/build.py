@@ -21,13 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from lab.toolchain.tools import HERE, TOOLS, Module, printed_by, read_version
 from runbooks.core.errors import OpsError, ToolFailed
-from runbooks.core.files import writing
+from runbooks.core.files import try_lock, writing
 from runbooks.core.search_path import cache_folder, find_program
 
 Report = Callable[[str], None]
@@ -183,7 +182,7 @@ class Build:
         """Hold the build's lock. The Go child inherits it, so a build counts as running until its last process ends."""
         with (target.parent / f".{target.name}.lock").open("w") as lock:
             waits = False
-            while not _is_taken(lock):
+            while not try_lock(lock):
                 if not waits:
                     self.report(f"another run is building {target.name}; waiting for it")
                     waits = True
@@ -235,14 +234,6 @@ class Build:
             expected="the build to continue to its end",
             next_step="run the same command again: what was compiled is kept",
         )
-
-
-def _is_taken(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def use_tool_names(module: Module, folder: Path) -> None:
@@ -345,7 +336,7 @@ def clear_own_caches(cache: Path) -> int:
     if not folder.is_dir():
         return 0
     with (cache / "go.lock").open("w") as lock:
-        if not _is_taken(lock):
+        if not try_lock(lock):
             return 0
         freed = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
         shutil.rmtree(folder, ignore_errors=True)

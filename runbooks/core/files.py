@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 from uuid import uuid4
 
 from runbooks.core.errors import STATE_FOLDER, WRITABLE, OpsError
@@ -87,6 +88,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def state_dir() -> Path:
     """Where runs leave their records: `$OPS_STATE`, else `.ops` beside this repository's `inv`."""
     return Path(os.environ.get("OPS_STATE") or ROOT / ".ops")
+
+
+def try_lock(file: int | IO[Any]) -> bool:
+    """Lock the open file for this process alone, without waiting; returns False while another holds its lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def discard_output(stream: TextIO | None) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbooks.core.files import Unwritable, sync_folder, unwritable, writing
+from runbooks.core.files import Unwritable, sync_folder, try_lock, unwritable, writing
 from runbooks.core.mask import Masker
 
 KEPT_RUNS = 50
@@ -166,9 +166,6 @@ def _is_in_use(path: Path) -> bool:
     except PermissionError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(descriptor)
     finally:
         os.close(descriptor)
-    return False
