@@ -65,14 +65,15 @@ def candidates(words: Sequence[str], namespace: Collection, of_every_task: Seque
     *typed, last = words[1:] or [""]
     names = list(namespace.task_names)
     begins = max((at for at, word in enumerate(typed) if word in names), default=None)
-    arguments = namespace[typed[begins]].get_arguments() if begins is not None else []
+    task_line = typed[begins:] if begins is not None else []
+    arguments = namespace[task_line[0]].get_arguments() if task_line else []
     options = {to_flag(name): each for each in (*of_every_task, *arguments) for name in each.names}
     takes_value = {option for option, argument in options.items() if argument.takes_value}
     if "--" in typed:
         return []
     missing = [argument for argument in arguments if argument.positional]
-    given = {"task": typed[begins]} if begins is not None else {}
-    for before, word in pairwise(typed[begins:] if begins is not None else ()):
+    given = {"task": task_line[0]} if task_line else {}
+    for before, word in pairwise(task_line):
         if before in takes_value:
             given[options[before].name] = word
         elif missing and not word.startswith("-"):
@@ -96,14 +97,12 @@ def values_of(argument: Argument, given: Mapping[str, str], namespace: Collectio
                 values = load_targets(ROOT).names
         case "service":
             sets_secret = given.get("task") == "secrets.set"
-            values = (service.name for service in SERVICES if service.secrets or not sets_secret)
+            values = (service.name for service in SERVICES if not sets_secret or service.secrets)
         case "key":
             values = (key.key for each in SERVICES if each.name == given.get("service") for key in each.secrets)
         case "path":
-            keys = [
-                key for each in SERVICES if each.environment == given.get("env", "-") for key in each.environment_keys
-            ]
-            values = (f"pulumiConfig.{key.key}" for key in keys if key.is_secret)
+            bound = (each for each in SERVICES if each.environment == given.get("env"))
+            values = (f"pulumiConfig.{key.key}" for each in bound for key in each.environment_keys if key.is_secret)
         case "env":
             values = defined_names(ROOT)
         case "app":
