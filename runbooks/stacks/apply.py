@@ -164,8 +164,7 @@ def apply_run(session: Session, plan: RunPlan, *, yes: bool, again: str, paralle
     """
     run = Progress()
     layers, previews = plan.layers, Counter[str]()
-    changing_layers = [[session.service(one.service) for one in layer if one.is_applied] for layer in layers]
-    session.reporter.plan([title("apply", changing) for changing in changing_layers if changing])
+    session.reporter.plan([step for layer in layers if (step := _step_title(session, layer))])
     try:
         while layers:
             deferred = _apply_wave(session, layers, run, workers(parallel, SIDE_BY_SIDE))
@@ -226,10 +225,16 @@ def _apply_wave(
     ):
         finished = work_in_order(pool, [[plan.service for plan in layer] for layer in layers], needs, work)
         for layer in layers:
-            changing = [session.service(plan.service) for plan in layer if plan.is_applied]
-            with session.reporter.step(title("apply", changing)) if changing else contextlib.nullcontext():
+            step = _step_title(session, layer)
+            with session.reporter.step(step) if step else contextlib.nullcontext():
                 list(map(Future.result, next(finished)))
     return [plan for name, plan in plans.items() if name in deferred]
+
+
+def _step_title(session: Session, layer: Sequence[StackPlan]) -> str:
+    """The title of the step that applies these plans; empty when none of them is applied."""
+    changing = [session.service(plan.service) for plan in layer if plan.is_applied]
+    return title("apply", changing) if changing else ""
 
 
 def _is_deferred(session: Session, plan: StackPlan, run: Progress, waiting: set[str]) -> bool:
@@ -400,10 +405,10 @@ class Watch:
         event = read_event(line)
         if event is None:
             return
-        if event.diagnostic is not None and event.diagnostic.severity == "error" and len(self.errors) < MOST_ERRORS:
+        found = event.diagnostic
+        if found is not None and found.severity == "error" and len(self.errors) < MOST_ERRORS:
             self.errors.append(line)
-        if event.diagnostic is not None and event.diagnostic.ephemeral:
-            found = event.diagnostic
+        if found is not None and found.ephemeral:
             message = self.mask(found.message.removeprefix(f"{found.severity}: "))
             self._report(found.urn, f"{describe_object(found.urn)}: {message}")
         has_effect = STRENGTH.get(event.op, STRONGEST) > 0
@@ -495,10 +500,11 @@ def name_readers(session: Session, run: Progress, plan: RunPlan, *, look: str) -
     others = [
         each for each in session.services if each.name not in chosen and set(each.reads_outputs_of) & set(run.done)
     ]
-    deployed: list[bool] = []
-    with contextlib.suppress(OpsError):  # the deployment itself succeeded
+    try:
         deployed = side_by_side(session.reporter, others, lambda each: is_deployed(session, session.stack(each)))
-    which = ", ".join(each.name for each, there in zip(others, deployed, strict=False) if there)
+    except OpsError:  # the deployment itself succeeded
+        return
+    which = ", ".join(each.name for each, there in zip(others, deployed, strict=True) if there)
     if which:
         session.reporter.line(f"outputs of what was applied are also read by {which}: {look} shows what that changes")
 
