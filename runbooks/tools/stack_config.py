@@ -111,21 +111,28 @@ def bound_names(top: Mapping[str, Any], path: Path) -> list[str]:
             expected="a list of names such as stitch/prod; definitions belong in environments/",
             next_step="move it to environments/<project>/<env>.yaml, then ./inv esc.apply <project>/<env>",
         )
-    for number, entry in enumerate(bound):
-        if not isinstance(entry, str) and not _is_name_with_options(entry):
+    names = []
+    for number, entry in enumerate(bound, start=1):
+        name = _name_of(entry)
+        if name is None:
             raise Usage(
-                f"{path}: entry {number + 1} of `environment:` is {json.dumps(entry, default=str)}",
+                f"{path}: entry {number} of `environment:` is {json.dumps(entry, default=str)}",
                 expected="a name such as stitch/prod, or a name with options: `stitch/prod: {merge: false}`",
                 next_step="correct that, then run the same command again",
             )
-    return [str(next(iter(entry), "")) if isinstance(entry, dict) else str(entry) for entry in bound]
+        names.append(name)
+    return names
 
 
-def _is_name_with_options(entry: Any) -> bool:
-    if not isinstance(entry, dict) or len(entry) != 1:
-        return False
-    name, options = next(iter(entry.items()))
-    return isinstance(name, str) and isinstance(options, dict) and isinstance(options.get("merge", True), bool)
+def _name_of(entry: Any) -> str | None:
+    """The name that the entry binds, with or without options such as `merge`; `None` where it is no such entry."""
+    if isinstance(entry, str):
+        return str(entry)
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, options = next(iter(entry.items()))
+        if isinstance(name, str) and isinstance(options, dict) and isinstance(options.get("merge", True), bool):
+            return str(name)
+    return None
 
 
 def is_same(entry: str, name: str) -> bool:
