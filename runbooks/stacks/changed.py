@@ -33,10 +33,10 @@ def choose_changed(session: Session, since: str) -> tuple[str, ...]:
     reasons = changed_services(session, since)
     origin = f"since {since}" if since else "since it was last applied from here"
     session.reporter.line(f"Changed {origin}: {len(reasons) or 'nothing'} of {len(session.services)}")
-    never = [name for name, why in reasons.items() if why == NEVER_APPLIED]
     for name, why in reasons.items():
-        if name not in never:
+        if why != NEVER_APPLIED:
             session.reporter.line(f"  {name}: {why}")
+    never = [name for name, why in reasons.items() if why == NEVER_APPLIED]
     if never:
         session.reporter.line(f"  never applied from here: {', '.join(never)}")
         session.reporter.line("  (--since HEAD chooses only services with files that differ from the last commit)")

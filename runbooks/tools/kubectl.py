@@ -324,7 +324,7 @@ def ask(runner: Runs, command: Command) -> Json:
 def _answered(runner: Runs, command: Command) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         outcome = runner.run(command)
-        if outcome.interrupted and not outcome.ok:
+        if outcome.interrupted:
             # Not a failure of the cluster: the user stopped it, for example because a login plug-in hung.
             raise NotApproved(f"{command.title} was interrupted", next_step="run the same command again")
         if outcome.ok or attempt == ATTEMPTS or trouble_of(outcome) is not Trouble.PASSING:
